@@ -1,0 +1,1 @@
+//! The contracts of tower-sd: instances, instancers, registrars and the two shared loops.

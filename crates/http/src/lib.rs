@@ -1,0 +1,1 @@
+//! HTTP endpoints for tower-sd: one pool of owned connections per instance.

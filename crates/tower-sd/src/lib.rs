@@ -1,0 +1,1 @@
+//! Service discovery and client-side load balancing for tower.

@@ -1,0 +1,1 @@
+//! Tests across the crates, against real servers and real processes.
