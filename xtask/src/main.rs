@@ -1,1 +1,56 @@
-fn main() {}
+//! `cargo xtask`: the project's set-up and checks, as code in one place.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line program speaks on stdout and stderr"
+)]
+
+mod command;
+mod demo;
+mod manifest;
+mod packages;
+mod servers;
+mod test;
+
+use std::env;
+use std::process::ExitCode;
+
+use command::Result;
+
+const USAGE: &str = "\
+Usage: cargo xtask COMMAND
+
+  demo [ARGS]           build and run the arithmetic demo
+  servers [NAME]        fetch the real servers that tests use, and print name, version, path
+  test [NAME] [--slow]  run all tests, or those of one folder of crates/ or examples/, with real servers;
+                        --slow adds those of more than 30 s, and what follows -- goes to the test runner";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match dispatch(&args) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(args: &[&str]) -> Result<ExitCode> {
+    let Some((command, rest)) = args.split_first() else {
+        return Err(USAGE.into());
+    };
+    match *command {
+        "demo" => demo::main(rest),
+        "servers" => servers::main(rest).map(|()| ExitCode::SUCCESS),
+        "test" => test::main(rest),
+        // For cargo, not for people.
+        "run-test" => Err(test::run_test(rest)),
+        "help" | "--help" | "-h" => {
+            println!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        other => Err(format!("no command {other:?}\n{USAGE}").into()),
+    }
+}

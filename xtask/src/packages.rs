@@ -1,0 +1,209 @@
+//! The workspace's packages, and what their tests need.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::command::{Result, root};
+use crate::manifest::Manifest;
+use crate::servers;
+
+/// A package of the workspace.
+#[derive(Debug)]
+pub(crate) struct Package {
+    /// The last part of its path, which is what commands call it.
+    pub(crate) folder: String,
+    pub(crate) path: PathBuf,
+    pub(crate) manifest: Manifest,
+}
+
+impl Package {
+    pub(crate) fn has_library(&self) -> bool {
+        self.path.join("src/lib.rs").is_file()
+    }
+
+    fn read(path: PathBuf) -> Result<Self> {
+        let file = path.join("Cargo.toml");
+        let text = fs::read_to_string(&file)
+            .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        let folder = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        Ok(Self {
+            folder,
+            manifest: Manifest::parse(&text),
+            path,
+        })
+    }
+}
+
+/// All of them, sorted by path.
+pub(crate) fn all() -> Result<Vec<Package>> {
+    let mut paths = vec![root().join("tests"), root().join("xtask")];
+    for room in ["crates", "examples"] {
+        for entry in fs::read_dir(root().join(room))? {
+            paths.push(entry?.path());
+        }
+    }
+    paths.retain(|path| path.join("Cargo.toml").is_file());
+    paths.sort();
+    paths.into_iter().map(Package::read).collect()
+}
+
+/// The package in a folder of crates/ or examples/, or `tests` or `xtask`.
+pub(crate) fn find(name: &str) -> Result<Package> {
+    let (mut found, others): (Vec<_>, Vec<_>) = all()?
+        .into_iter()
+        .partition(|package| package.folder == name);
+    found.pop().ok_or_else(|| {
+        let folders: Vec<String> = others.into_iter().map(|package| package.folder).collect();
+        format!("no package {name:?}: there are {}", folders.join(", ")).into()
+    })
+}
+
+/// What the tests of one folder need to run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Needs {
+    pub(crate) servers: Servers,
+    pub(crate) tests: AtOnce,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Servers {
+    None,
+    All,
+    These(&'static [&'static str]),
+}
+
+/// How many tests of a binary run at once. Cargo runs the binaries themselves one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtOnce {
+    /// Tests that watch the wall clock, start clusters or own ports, which others would disturb.
+    One,
+    /// Pure logic and paused clocks.
+    Many,
+}
+
+impl Servers {
+    pub(crate) fn names(self) -> Vec<&'static str> {
+        match self {
+            Self::None => Vec::new(),
+            Self::All => servers::names(),
+            Self::These(names) => names.to_vec(),
+        }
+    }
+}
+
+/// A folder without a row needs no server, and its tests run one at a time.
+pub(crate) fn needs(folder: &str) -> Needs {
+    let row = NEEDS.iter().find(|(name, _)| *name == folder);
+    row.map_or(
+        Needs {
+            servers: Servers::None,
+            tests: AtOnce::One,
+        },
+        |(_, needs)| *needs,
+    )
+}
+
+const NEEDS: &[(&str, Needs)] = &[
+    (
+        "arithmetic",
+        Needs {
+            servers: Servers::These(&["consul", "etcd"]),
+            tests: AtOnce::One,
+        },
+    ),
+    (
+        "consul",
+        Needs {
+            servers: Servers::These(&["consul"]),
+            tests: AtOnce::One,
+        },
+    ),
+    (
+        "core",
+        Needs {
+            servers: Servers::None,
+            tests: AtOnce::Many,
+        },
+    ),
+    (
+        "etcd",
+        Needs {
+            servers: Servers::These(&["etcd"]),
+            tests: AtOnce::One,
+        },
+    ),
+    (
+        "testkit",
+        Needs {
+            servers: Servers::All,
+            tests: AtOnce::One,
+        },
+    ),
+    (
+        "tests",
+        Needs {
+            servers: Servers::All,
+            tests: AtOnce::One,
+        },
+    ),
+    (
+        "tower-sd",
+        Needs {
+            servers: Servers::None,
+            tests: AtOnce::Many,
+        },
+    ),
+    (
+        "xtask",
+        Needs {
+            servers: Servers::None,
+            tests: AtOnce::Many,
+        },
+    ),
+];
+
+/// Whether tests run by cargo in this folder may run at once.
+pub(crate) fn at_once(manifest_dir: &Path) -> AtOnce {
+    let folder = manifest_dir.file_name().unwrap_or_default();
+    needs(&folder.to_string_lossy()).tests
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_a_folder_with_known_servers() {
+        for (folder, needs) in NEEDS {
+            find(folder).unwrap();
+            let unknown = needs
+                .servers
+                .names()
+                .into_iter()
+                .find(|it| !servers::names().contains(it));
+            assert_eq!(unknown, None, "of {folder}");
+        }
+    }
+
+    #[test]
+    fn folder_without_a_row_is_tested_one_at_a_time() {
+        assert_eq!(
+            at_once(Path::new("/somewhere/crates/unheard-of")),
+            AtOnce::One
+        );
+        assert_eq!(at_once(Path::new("/somewhere/crates/core")), AtOnce::Many);
+    }
+
+    #[test]
+    fn unknown_package_is_refused_with_those_there_are() {
+        let error = find("cor").unwrap_err().to_string();
+        assert!(
+            error.contains("\"cor\"") && error.contains("core, "),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,187 @@
+//! `cargo xtask servers [NAME]`: the real servers that tests run against.
+
+mod apt;
+mod installed;
+mod table;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process;
+
+use crate::command::{Result, target};
+use table::{Release, SERVERS, Server};
+
+/// One server program that runs on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Binary {
+    pub(crate) version: String,
+    pub(crate) path: PathBuf,
+}
+
+pub(crate) fn main(args: &[&str]) -> Result<()> {
+    let names = match args {
+        [] => names(),
+        [name] => vec![*name],
+        _ => return Err("usage: cargo xtask servers [NAME]".into()),
+    };
+    for name in names {
+        for binary in set_up(name)? {
+            println!("{name:<8} {:<8} {}", binary.version, binary.path.display());
+        }
+    }
+    Ok(())
+}
+
+/// The names of all servers we know.
+pub(crate) fn names() -> Vec<&'static str> {
+    SERVERS.iter().map(|server| server.name).collect()
+}
+
+/// Every version of a server, fetched if need be: oldest first.
+pub(crate) fn set_up(name: &str) -> Result<Vec<Binary>> {
+    let server = find(name)?;
+    if let Some(path) = installed::named_by_environment(server) {
+        return Ok(vec![installed::probe(server, &path)?]);
+    }
+    let mut binaries = Vec::new();
+    for release in server.releases {
+        binaries.push(fetched(server, release)?);
+    }
+    if let Some(path) = installed::on_path(server.program) {
+        let binary = installed::probe(server, &path)?;
+        if !binaries.iter().any(|it| it.version == binary.version) {
+            binaries.push(binary);
+        }
+    }
+    Ok(binaries)
+}
+
+/// How tests learn about a server: `TOWER_SD_TEST_CONSUL=1.8.7=/path;1.20.1=/path`.
+pub(crate) fn test_environment(name: &str, binaries: &[Binary]) -> (String, String) {
+    let list: Vec<String> = binaries
+        .iter()
+        .map(|binary| format!("{}={}", binary.version, binary.path.display()))
+        .collect();
+    (
+        format!("TOWER_SD_TEST_{}", name.to_uppercase()),
+        list.join(";"),
+    )
+}
+
+fn find(name: &str) -> Result<&'static Server> {
+    let found = SERVERS.iter().find(|server| server.name == name);
+    found.ok_or_else(|| format!("no server {name:?}: there are {}", names().join(", ")).into())
+}
+
+/// The release's program, from an earlier run or fetched now.
+fn fetched(server: &Server, release: &Release) -> Result<Binary> {
+    let folder = target().join("servers");
+    let home = folder.join(format!("{}-{}", server.name, release.version));
+    if !home.is_dir() {
+        fetch(release, &folder, &home)
+            .map_err(|error| sentence(server, release, &error.to_string()))?;
+    }
+    let binary = installed::probe(server, &home.join(release.program))?;
+    if is_of(&binary.version, release.version) {
+        return Ok(binary);
+    }
+    let found = format!("{} has version {}", release.suite, binary.version);
+    Err(sentence(server, release, &found).into())
+}
+
+/// Fetches into a folder of this process's own and renames it when all is there: a run that was
+/// interrupted leaves nothing that looks complete, and two runs at once do not meet.
+fn fetch(release: &Release, folder: &Path, home: &Path) -> Result<()> {
+    remove_leftovers(folder)?;
+    let work = folder.join(format!("{WORK_PREFIX}{}", process::id()));
+    fs::create_dir(&work)?;
+    let moved = apt::fetch(release, &work).and_then(|unpacked| match fs::rename(unpacked, home) {
+        Err(_) if home.is_dir() => Ok(()), // Another run was faster.
+        result => Ok(result?),
+    });
+    fs::remove_dir_all(&work)?;
+    moved
+}
+
+/// Work folders of processes that are gone. One with our own id is of an earlier life: containers count anew.
+fn remove_leftovers(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let owner = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(WORK_PREFIX));
+        let me = process::id().to_string();
+        if owner.is_some_and(|pid| pid == me || !Path::new("/proc").join(pid).exists()) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn sentence(server: &Server, release: &Release, reason: &str) -> String {
+    let Server { name, program, .. } = server;
+    let package = release.packages[0];
+    format!(
+        "cannot have {name} {}: {reason}\n\
+         It is Debian's package `{package}` of {}. Install {name} by hand, or run `cargo xtask servers {name}` \
+         where a Debian archive can be reached, or name a program of your own: TOWER_SD_{}=/path/to/{program}",
+        release.version,
+        release.suite,
+        name.to_uppercase(),
+    )
+}
+
+/// Whether a full version belongs to a line such as `3.5`.
+fn is_of(version: &str, line: &str) -> bool {
+    let rest = version.strip_prefix(line);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+const WORK_PREFIX: &str = "work-";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_versions_make_one_variable() {
+        let binary = |version: &str, path: &str| Binary {
+            version: version.to_owned(),
+            path: path.into(),
+        };
+        let binaries = [binary("1.8.7", "/a/consul"), binary("1.20.1", "/b/consul")];
+        let expected = (
+            "TOWER_SD_TEST_CONSUL".to_owned(),
+            "1.8.7=/a/consul;1.20.1=/b/consul".to_owned(),
+        );
+        assert_eq!(test_environment("consul", &binaries), expected);
+    }
+
+    #[test]
+    fn version_belongs_to_its_line_only() {
+        assert!(is_of("3.5.16", "3.5"));
+        assert!(is_of("1.8.7", "1.8.7"));
+        assert!(!is_of("3.50.1", "3.5"));
+        assert!(!is_of("3.4.23", "3.5"));
+    }
+
+    #[test]
+    fn failure_names_the_package_and_the_way_out() {
+        let server = find("etcd").unwrap();
+        let text = sentence(server, &server.releases[0], "no network");
+        assert!(text.contains("no network"), "{text}");
+        assert!(text.contains("`etcd-server`"), "{text}");
+        assert!(text.contains("TOWER_SD_ETCD="), "{text}");
+    }
+
+    #[test]
+    fn unknown_server_is_refused_with_those_there_are() {
+        let error = find("conzul").unwrap_err().to_string();
+        assert!(
+            error.contains("conzul") && error.contains("consul, etcd"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,55 @@
+//! Which servers there are, in which versions, and where they come from.
+
+/// A kind of server. To add one, or a version of one, add a row to [`SERVERS`].
+#[derive(Debug)]
+pub(super) struct Server {
+    /// As `cargo xtask servers NAME` and `TOWER_SD_TEST_NAME` say it.
+    pub(super) name: &'static str,
+    /// The program's file name, looked for on PATH too.
+    pub(super) program: &'static str,
+    /// Makes the program print its version and exit.
+    pub(super) version_arg: &'static str,
+    /// Oldest first.
+    pub(super) releases: &'static [Release],
+}
+
+/// One version of a server, from a Debian suite.
+#[derive(Debug)]
+pub(super) struct Release {
+    /// The version's line, as far as tests rely on it: a suite's updates change what follows.
+    pub(super) version: &'static str,
+    pub(super) suite: &'static str,
+    /// The server's own package first, then those it needs.
+    pub(super) packages: &'static [&'static str],
+    /// Where the packages put the program.
+    pub(super) program: &'static str,
+    /// For suites past their support, which no signature refreshes any more: the first package on amd64.
+    pub(super) sha256: Option<&'static str>,
+}
+
+pub(super) const SERVERS: &[Server] = &[
+    Server {
+        name: "consul",
+        program: "consul",
+        version_arg: "version",
+        releases: &[Release {
+            version: "1.8.7",
+            suite: "bullseye",
+            packages: &["consul"],
+            program: "usr/bin/consul",
+            sha256: Some("e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9"),
+        }],
+    },
+    Server {
+        name: "etcd",
+        program: "etcd",
+        version_arg: "--version",
+        releases: &[Release {
+            version: "3.5",
+            suite: "trixie",
+            packages: &["etcd-server"],
+            program: "usr/bin/etcd",
+            sha256: None,
+        }],
+    },
+];
