@@ -1,1 +1,59 @@
-//! The contracts of tower-sd: instances, instancers, registrars and the two shared loops.
+#![doc = include_str!("../README.md")]
+
+mod address;
+mod advertise;
+//A mod announce;
+mod announcer;
+mod backoff;
+mod error;
+mod fixed;
+mod follow;
+mod health;
+mod instance;
+//A mod memory;
+mod publisher;
+mod registration;
+mod secret;
+mod snapshot;
+mod source;
+mod subscription;
+mod tasks;
+
+pub use address::{AddressPolicy, Refused};
+pub use advertise::Advertise;
+//A pub use announce::{AnnounceConfig, announce};
+pub use announcer::{Announcer, Desired, Renewal, Term};
+pub use async_trait::async_trait;
+pub use backoff::Backoff;
+pub use error::{BoxError, Error, ErrorKind, Result};
+pub use fixed::FixedInstancer;
+pub use follow::{FollowConfig, Follower, Sink, follow};
+pub use health::{Health, HealthCheck};
+pub use instance::{Instance, InstanceId, Status};
+//A pub use memory::{MemoryConfig, MemoryInstancer, MemoryRegistry};
+pub use publisher::{LossPolicy, Publisher, PublisherConfig, PublisherStats, StalePolicy};
+pub use registration::{
+    FirstRegistration, Registrar, Registration, RegistrationHandle, RegistrationState,
+};
+pub use secret::Secret;
+pub use snapshot::{Freshness, Snapshot};
+pub use source::{Read, Reading, Source};
+pub use subscription::{Instancer, Subscription};
+pub use tasks::{Stop, Tasks};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn send_sync<T: ?Sized + Send + Sync>() {}
+
+    #[test]
+    fn public_types_are_send_and_sync_and_traits_are_dyn_compatible() {
+        send_sync::<(Instance, Snapshot, Subscription, Error, Backoff)>();
+        send_sync::<(Registration, RegistrationHandle, FixedInstancer)>();
+        send_sync::<(Publisher, Follower, Tasks)>();
+        send_sync::<dyn Instancer>();
+        send_sync::<dyn Registrar>();
+        send_sync::<Box<dyn HealthCheck>>();
+    }
+}

@@ -1,0 +1,232 @@
+use std::{error, fmt, net::IpAddr, ops::RangeInclusive};
+
+use ipnet::IpNet;
+
+use crate::Instance;
+
+/// Which addresses from a registry are believed.
+///
+/// Whoever can write to the registry can otherwise point clients at a cloud's metadata service or at any internal host.
+/// Wildcard and multicast addresses, port 0 and hosts that are neither an IP address nor a DNS name (`unix:/…`) are
+/// always refused: nobody could reach an instance there. Link-local networks are denied by default, because
+/// `169.254.169.254` hands out credentials; loopback is not, because development lives there.
+///
+/// A host *name* passes unless [`ip_only`](Self::ip_only) is set, since it is resolved when it is connected to; whoever
+/// connects can ask [`allows`](Self::allows) again then.
+///
+/// ```
+/// use tower_sd_core::{AddressPolicy, Instance};
+///
+/// let policy = AddressPolicy::default().allow(["10.0.0.0/8".parse()?]).ports(1024..=65535);
+/// assert!(policy.check(&Instance::new("10.1.2.3", 8080)).is_ok());
+/// let refused = policy.check(&Instance::new("192.0.2.1", 8080)).unwrap_err();
+/// assert_eq!(refused.to_string(), "192.0.2.1:8080: not in an allowed network");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AddressPolicy {
+    allow: Vec<IpNet>,
+    deny: Vec<IpNet>,
+    ports: RangeInclusive<u16>,
+    ip_only: bool,
+}
+
+/// An address that an [`AddressPolicy`] refuses, and why.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refused {
+    instance: String,
+    reason: &'static str,
+}
+
+impl AddressPolicy {
+    /// Believes everything that can be reached at all, link-local networks too.
+    #[must_use]
+    pub fn any() -> Self {
+        Self {
+            allow: Vec::new(),
+            deny: Vec::new(),
+            ports: 1..=u16::MAX,
+            ip_only: false,
+        }
+    }
+
+    /// Allows IP addresses of these networks only. Default: of every network that is not denied.
+    #[must_use]
+    pub fn allow(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        self.allow.extend(networks);
+        self
+    }
+
+    /// Denies these networks, besides the link-local ones; a denied network wins over an allowed one.
+    #[must_use]
+    pub fn deny(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        self.deny.extend(networks);
+        self
+    }
+
+    /// Allows these ports only. Default: all but 0.
+    #[must_use]
+    pub fn ports(mut self, ports: RangeInclusive<u16>) -> Self {
+        self.ports = ports;
+        self
+    }
+
+    /// Refuses host names.
+    #[must_use]
+    pub fn ip_only(mut self) -> Self {
+        self.ip_only = true;
+        self
+    }
+
+    /// Whether this instance is believed.
+    ///
+    /// # Errors
+    ///
+    /// Says why it is not.
+    pub fn check(&self, instance: &Instance) -> Result<(), Refused> {
+        let refused = |reason| {
+            Err(Refused {
+                instance: instance.to_string(),
+                reason,
+            })
+        };
+        if instance.port() == 0 {
+            return refused("port 0 cannot be connected to");
+        }
+        if !self.ports.contains(&instance.port()) {
+            return refused("not an allowed port");
+        }
+        match instance.host().parse::<IpAddr>() {
+            Ok(ip) => self.allows(ip).or_else(|reason| refused(reason)),
+            Err(_) if self.ip_only => refused("a host name where only IP addresses are allowed"),
+            Err(_) if !is_host_name(instance.host()) => refused("not a host name or IP address"),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Whether an IP address is believed: for whoever resolves a host name.
+    ///
+    /// # Errors
+    ///
+    /// Says why it is not.
+    pub fn allows(&self, ip: IpAddr) -> Result<(), &'static str> {
+        // An IPv4 address in IPv6 clothes reaches the same host.
+        let ip = ip.to_canonical();
+        let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&ip));
+        if ip.is_unspecified() {
+            Err("a wildcard address cannot be connected to")
+        } else if ip.is_multicast() || is_broadcast(ip) {
+            Err("a multicast or broadcast address is no instance")
+        } else if within(&self.deny) {
+            Err("in a denied network")
+        } else if !self.allow.is_empty() && !within(&self.allow) {
+            Err("not in an allowed network")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Default for AddressPolicy {
+    fn default() -> Self {
+        let link_local = |octets: IpAddr, prefix| IpNet::new_assert(octets, prefix);
+        Self::any().deny([
+            link_local(IpAddr::from([169, 254, 0, 0]), 16),
+            link_local(IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 0]), 10),
+        ])
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.instance.escape_default(), self.reason)
+    }
+}
+
+impl error::Error for Refused {}
+
+fn is_broadcast(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(ip) if ip.is_broadcast())
+}
+
+/// Letters of any script (resolvers convert them), digits, `-`, `_` and dots: RFC 1123, and what Docker calls hosts.
+fn is_host_name(host: &str) -> bool {
+    let allowed = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
+    let labels = host.strip_suffix('.').unwrap_or(host);
+    host.len() <= MAX_NAME
+        && labels
+            .split('.')
+            .all(|label| !label.is_empty() && label.chars().all(allowed))
+}
+
+/// RFC 1035 §2.3.4.
+const MAX_NAME: usize = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(policy: &AddressPolicy, host: &str, port: u16) -> bool {
+        policy.check(&Instance::new(host, port)).is_err()
+    }
+
+    /// T13.
+    #[test]
+    fn unreachable_and_link_local_addresses_are_refused() {
+        let policy = AddressPolicy::default();
+        for host in [
+            "169.254.169.254",
+            "0.0.0.0",
+            "::",
+            "fe80::1",
+            "224.0.0.1",
+            "ff02::1",
+        ] {
+            assert!(refused(&policy, host, 80), "{host}");
+        }
+        for host in [
+            "unix:/run/x.sock",
+            "",
+            "a b",
+            "a/b",
+            "user@host",
+            "http://a",
+            "255.255.255.255",
+        ] {
+            assert!(refused(&policy, host, 80), "{host}");
+        }
+        assert!(refused(&policy, "10.0.0.1", 0));
+        assert!(
+            refused(&policy, "::ffff:169.254.169.254", 80),
+            "IPv4 in IPv6 clothes"
+        );
+        for host in [
+            "10.0.0.1",
+            "127.0.0.1",
+            "::1",
+            "a.example",
+            "a_1",
+            "bücher.example",
+            "a.",
+        ] {
+            assert!(!refused(&policy, host, 80), "{host}");
+        }
+    }
+
+    #[test]
+    fn even_any_refuses_what_nobody_can_reach() {
+        assert!(refused(&AddressPolicy::any(), "0.0.0.0", 80));
+        assert!(refused(&AddressPolicy::any(), "10.0.0.1", 0));
+        assert!(!refused(&AddressPolicy::any(), "169.254.1.1", 80));
+    }
+
+    #[test]
+    fn ip_only_refuses_names() {
+        assert!(refused(
+            &AddressPolicy::default().ip_only(),
+            "a.example",
+            80
+        ));
+        assert!(!refused(&AddressPolicy::default().ip_only(), "::1", 80));
+    }
+}

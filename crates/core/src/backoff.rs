@@ -1,0 +1,157 @@
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::time::Instant;
+
+/// Pauses between attempts: exponential with full jitter, and slow to forget.
+///
+/// The n-th pause is drawn evenly from zero to `min(cap, initial · 2ⁿ)`: "full jitter" of Marc Brooker, *Exponential
+/// Backoff And Jitter* (AWS Architecture Blog, 2015), so that clients that failed together do not come back together.
+/// One success does not reset it: a registry that fails every other call would be asked without pause. It starts anew
+/// when the last failure is longer ago than the healthy period.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_sd_core::Backoff;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(60));
+/// assert!(backoff.next_pause() <= Duration::from_millis(250));
+/// assert!(backoff.next_pause() <= Duration::from_millis(500));
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    initial: Duration,
+    cap: Duration,
+    healthy_after: Duration,
+    failures: u32,
+    last_failure: Option<Instant>,
+    rng: Rng,
+}
+
+impl Backoff {
+    /// From `initial` (the ceiling of the first pause) to `cap` (the ceiling of every later one). The healthy period is
+    /// 30 s or `cap`, whichever is longer, so that a pause itself never counts as health.
+    #[must_use]
+    pub fn new(initial: Duration, cap: Duration) -> Self {
+        Self {
+            initial,
+            cap,
+            healthy_after: cap.max(HEALTHY_AFTER),
+            failures: 0,
+            last_failure: None,
+            rng: Rng::new(),
+        }
+    }
+
+    /// Draws from this seed instead of a random one: for tests.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.rng = Rng::with_seed(seed);
+        self
+    }
+
+    /// The pause after one more failure.
+    pub fn next_pause(&mut self) -> Duration {
+        let now = Instant::now();
+        if self
+            .last_failure
+            .is_some_and(|last| now.duration_since(last) > self.healthy_after)
+        {
+            self.failures = 0;
+        }
+        let ceiling = self
+            .initial
+            .saturating_mul(1 << self.failures.min(MAX_SHIFT))
+            .min(self.cap);
+        self.failures = self.failures.saturating_add(1);
+        // The pause itself is no sign of health: the period starts when it ends.
+        let pause = ceiling.mul_f64(self.rng.f64());
+        self.last_failure = Some(now + pause);
+        pause
+    }
+
+    /// Forgets the failures.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+        self.last_failure = None;
+    }
+}
+
+impl Default for Backoff {
+    /// 250 ms to 60 s: quick enough for a blip, and at most two attempts a minute on average in a long outage.
+    fn default() -> Self {
+        Self::new(Duration::from_millis(250), Duration::from_secs(60))
+    }
+}
+
+/// Kubernetes resets its reflectors' backoff after 2 min; a registry's leader election is over in a few seconds.
+const HEALTHY_AFTER: Duration = Duration::from_secs(30);
+/// 2^20 initial pauses are above every cap in use.
+const MAX_SHIFT: u32 = 20;
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    /// T10.
+    #[tokio::test(start_paused = true)]
+    async fn pauses_stay_within_the_full_jitter_envelope_and_reach_the_cap() {
+        let mut backoff = Backoff::default().with_seed(7);
+        let mut longest = Duration::ZERO;
+        for n in 0..200_u32 {
+            let pause = backoff.next_pause();
+            let ceiling = Duration::from_millis(250) * 2_u32.saturating_pow(n.min(12));
+            assert!(
+                pause <= ceiling.min(Duration::from_secs(60)),
+                "pause {n} is {pause:?}"
+            );
+            longest = longest.max(pause);
+        }
+        assert!(
+            longest > Duration::from_secs(50),
+            "the cap was never neared: {longest:?}"
+        );
+    }
+
+    /// T10.
+    #[tokio::test(start_paused = true)]
+    async fn only_a_healthy_period_resets_it() {
+        let cap = Duration::from_secs(5);
+        let mut backoff = Backoff::new(Duration::from_millis(10), cap).with_seed(1);
+        let longest = |backoff: &mut Backoff| {
+            (0..5)
+                .map(|_| backoff.clone())
+                .map(|mut b| b.next_pause())
+                .max()
+        };
+        for _ in 0..30 {
+            backoff.next_pause();
+        }
+        advance(Duration::from_secs(20)).await;
+        assert!(
+            (0..20).any(|_| backoff.next_pause() > Duration::from_secs(1)),
+            "reset too early"
+        );
+        advance(Duration::from_secs(60)).await;
+        assert!(
+            longest(&mut backoff) <= Some(Duration::from_millis(10)),
+            "not reset"
+        );
+    }
+
+    /// T10.
+    #[tokio::test(start_paused = true)]
+    async fn two_clients_do_not_run_in_lockstep() {
+        let pauses = |seed| {
+            let mut backoff = Backoff::default().with_seed(seed);
+            (0..10).map(|_| backoff.next_pause()).collect::<Vec<_>>()
+        };
+        assert_ne!(pauses(1), pauses(2));
+        assert_eq!(pauses(1), pauses(1));
+    }
+}

@@ -1,0 +1,232 @@
+use std::{error, fmt, sync::Arc};
+
+use crate::InstanceId;
+
+/// A boxed error of any kind, as tower has it.
+pub type BoxError = Box<dyn error::Error + Send + Sync>;
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong with a registry, or with what it was asked.
+///
+/// Opaque: match on [`kind`](Error::kind), repeat when [`is_transient`](Error::is_transient). `Display` prints this
+/// level only, as in `etcd register: access denied`; the chain behind [`source`](error::Error::source) is the caller's
+/// to print. `Clone` is one `Arc`: one error is seen by every subscriber. Never contains a secret: whoever makes one
+/// passes only redacted texts.
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    transient: bool,
+    backend: &'static str,
+    operation: &'static str,
+    instance: Option<InstanceId>,
+    message: Option<String>,
+    source: Option<Arc<dyn error::Error + Send + Sync>>,
+}
+
+/// The class of an [`Error`]: what a caller can do about it.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The other half is gone: the instancer, registrar or handle was closed.
+    Closed,
+    /// The input or the configuration is wrong; repeating cannot help.
+    Config,
+    /// Somebody else owns the entry.
+    Conflict,
+    /// The registry refuses: credentials are missing, wrong or too weak.
+    Denied,
+    /// The registry answered that it does not know what was asked for.
+    NotFound,
+    /// The answer could not be understood.
+    Protocol,
+    /// No answer within the bound.
+    Timeout,
+    /// The registry cannot be reached, or says that it cannot serve now.
+    Unavailable,
+}
+
+impl ErrorKind {
+    const fn is_transient(self) -> bool {
+        matches!(self, Self::Protocol | Self::Timeout | Self::Unavailable)
+    }
+
+    const fn sentence(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Config => "invalid configuration",
+            Self::Conflict => "owned by somebody else",
+            Self::Denied => "access denied",
+            Self::NotFound => "not found",
+            Self::Protocol => "the answer was not understood",
+            Self::Timeout => "no answer in time",
+            Self::Unavailable => "registry unavailable",
+        }
+    }
+}
+
+impl Error {
+    /// An error of `kind`, seen by `backend` (`"etcd"`) while it did `operation` (`"register"`).
+    ///
+    /// `Protocol`, `Timeout` and `Unavailable` start as transient, the other kinds as permanent.
+    #[must_use]
+    pub fn new(kind: ErrorKind, backend: &'static str, operation: &'static str) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            transient: kind.is_transient(),
+            backend,
+            operation,
+            instance: None,
+            message: None,
+            source: None,
+        }))
+    }
+
+    /// Says it in words instead of the kind's own sentence: the input, the rule and the remedy.
+    #[must_use]
+    pub fn with_message(self, message: impl Into<String>) -> Self {
+        self.edit(|inner| inner.message = Some(message.into()))
+    }
+
+    /// Names the cause.
+    #[must_use]
+    pub fn with_source(self, source: impl Into<BoxError>) -> Self {
+        self.edit(|inner| inner.source = Some(source.into().into()))
+    }
+
+    /// Names the instance that it concerns.
+    #[must_use]
+    pub fn with_instance(self, instance: InstanceId) -> Self {
+        self.edit(|inner| inner.instance = Some(instance))
+    }
+
+    /// Marks it as worth repeating although its kind is not.
+    #[must_use]
+    pub fn transient(self) -> Self {
+        self.edit(|inner| inner.transient = true)
+    }
+
+    /// Marks it as final although its kind is worth repeating (attempts are used up, say).
+    #[must_use]
+    pub fn permanent(self) -> Self {
+        self.edit(|inner| inner.transient = false)
+    }
+
+    /// The class of the error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the same call can succeed later without anybody changing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.0.transient
+    }
+
+    /// The backend that saw it: `"consul"`, `"memory"`.
+    #[must_use]
+    pub fn backend(&self) -> &'static str {
+        self.0.backend
+    }
+
+    /// What the backend was doing: `"register"`, `"follow"`.
+    #[must_use]
+    pub fn operation(&self) -> &'static str {
+        self.0.operation
+    }
+
+    /// The instance that it concerns, where there is one.
+    #[must_use]
+    pub fn instance(&self) -> Option<&InstanceId> {
+        self.0.instance.as_ref()
+    }
+
+    fn edit(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        let mut debug = f.debug_struct("Error");
+        debug
+            .field("kind", &inner.kind)
+            .field("backend", &inner.backend);
+        debug
+            .field("operation", &inner.operation)
+            .field("transient", &inner.transient);
+        if let Some(instance) = &inner.instance {
+            debug.field("instance", instance);
+        }
+        if let Some(message) = &inner.message {
+            debug.field("message", message);
+        }
+        if let Some(source) = &inner.source {
+            debug.field("source", source);
+        }
+        debug.finish()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        let text = inner.message.as_deref().unwrap_or(inner.kind.sentence());
+        write!(f, "{} {}: {text}", inner.backend, inner.operation)?;
+        match &inner.instance {
+            Some(instance) => write!(f, " (instance {instance})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.0.source.as_ref().map(|source| {
+            let source: &(dyn error::Error + 'static) = &**source;
+            source
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn display_prints_this_level_only_and_the_chain_has_the_rest() {
+        let error = Error::new(ErrorKind::Denied, "etcd", "register").with_source("no such user");
+        assert_eq!(error.to_string(), "etcd register: access denied");
+        assert_eq!(
+            error.source().expect("has a source").to_string(),
+            "no such user"
+        );
+    }
+
+    #[test]
+    fn transience_follows_the_kind_until_told_otherwise() {
+        let timeout = Error::new(ErrorKind::Timeout, "consul", "follow");
+        assert!(timeout.is_transient());
+        assert!(!timeout.permanent().is_transient());
+        assert!(!Error::new(ErrorKind::Config, "consul", "follow").is_transient());
+    }
+
+    #[test]
+    fn an_edited_clone_leaves_the_first_alone() {
+        let first = Error::new(ErrorKind::Config, "memory", "register");
+        let second = first
+            .clone()
+            .with_message("port 0 cannot be reached; give the real port");
+        assert_eq!(first.to_string(), "memory register: invalid configuration");
+        assert!(second.to_string().ends_with("give the real port"));
+    }
+}

@@ -1,0 +1,54 @@
+use std::sync::Arc;
+
+use crate::{
+    AddressPolicy, Instance, Instancer, LossPolicy, Publisher, PublisherConfig, Sink, Subscription,
+};
+
+/// Follows nothing: a set that never changes, known from the start.
+///
+/// ```
+/// use tower_sd_core::{FixedInstancer, Instance, Instancer};
+///
+/// let instancer = FixedInstancer::new([Instance::new("127.0.0.1", 8081), Instance::new("127.0.0.1", 8082)]);
+/// assert_eq!(instancer.subscribe().snapshot().instances().len(), 2);
+/// ```
+#[derive(Clone, Debug)]
+pub struct FixedInstancer(Subscription);
+
+impl FixedInstancer {
+    /// These instances; of two with one id or one address, one. Addresses that nobody can reach are left out.
+    #[must_use]
+    pub fn new(instances: impl IntoIterator<Item = Instance>) -> Self {
+        let config = PublisherConfig::new("fixed", "fixed")
+            .loss(LossPolicy::Accept)
+            .addresses(AddressPolicy::any());
+        let mut publisher = Publisher::new(config);
+        publisher.set(instances.into_iter().collect());
+        Self(publisher.subscribe().keeping_alive(Arc::new(publisher)))
+    }
+}
+
+impl Instancer for FixedInstancer {
+    fn subscribe(&self) -> Subscription {
+        self.0.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_set_is_fresh_from_the_start_and_outlives_the_instancer() {
+        let subscription =
+            FixedInstancer::new([Instance::new("b", 1), Instance::new("a", 1)]).subscribe();
+        let snapshot = subscription.snapshot();
+        assert!(snapshot.freshness().is_fresh());
+        let ids: Vec<_> = snapshot
+            .instances()
+            .iter()
+            .map(|i| i.id().as_str())
+            .collect();
+        assert_eq!(ids, ["a:1", "b:1"]);
+    }
+}

@@ -1,0 +1,52 @@
+use std::sync::Arc;
+
+use crate::{
+    FollowConfig, Instance, Instancer, Publisher, PublisherConfig, Source, Subscription, Tasks,
+    follow,
+};
+
+/// An [`Instancer`] over any [`Source`] of instances: what a backend's instancer is made of.
+#[derive(Clone, Debug)]
+pub struct Follower {
+    subscription: Subscription,
+    tasks: Tasks,
+}
+
+impl Follower {
+    /// Starts to follow `source`.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime: it starts the loop's task.
+    #[must_use]
+    pub fn new(
+        source: impl Source<Item = Instance>,
+        publisher: PublisherConfig,
+        config: FollowConfig,
+    ) -> Self {
+        let publisher = Publisher::new(publisher);
+        let tasks = Tasks::new();
+        let subscription = publisher.subscribe().keeping_alive(Arc::new(tasks.clone()));
+        let nudge = publisher.nudge();
+        tasks.spawn(|stop| follow(source, publisher, config, nudge, stop));
+        Self {
+            subscription,
+            tasks,
+        }
+    }
+
+    /// Ends the loop and its I/O, and waits for that. Subscriptions keep the last set, stale with a `Closed` error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the loop still ends; only the waiting is lost.
+    pub async fn close(&self) {
+        self.tasks.close().await;
+    }
+}
+
+impl Instancer for Follower {
+    fn subscribe(&self) -> Subscription {
+        self.subscription.clone()
+    }
+}

@@ -1,0 +1,58 @@
+use std::future::Future;
+
+use async_trait::async_trait;
+
+/// What a server says of its own health.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "Consul's three states, which every backend has to map"
+)]
+pub enum Health {
+    /// All is well.
+    Passing,
+    /// Works, with a complaint.
+    Warning(String),
+    /// Does not work, and why.
+    Critical(String),
+}
+
+/// A server's own check, run before every renewal of its registration.
+///
+/// Implemented for async closures:
+///
+/// ```
+/// use tower_sd_core::{Health, Instance, Registration};
+///
+/// async fn database_answers() -> bool {
+///     true
+/// }
+///
+/// let registration = Registration::new("arithmetic", Instance::new("127.0.0.1", 8081)).health(async || {
+///     match database_answers().await {
+///         true => Health::Passing,
+///         false => Health::Critical("no database".into()),
+///     }
+/// });
+/// # drop(registration);
+/// ```
+#[async_trait]
+pub trait HealthCheck: Send + Sync + 'static {
+    /// Checks now. Bounded by the loop: a check that hangs counts as critical.
+    ///
+    /// # Cancel safety
+    ///
+    /// Has to be cancel safe: the loop drops it at its bound and at deregistration.
+    async fn check(&self) -> Health;
+}
+
+#[async_trait]
+impl<F, Fut> HealthCheck for F
+where
+    F: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Health> + Send,
+{
+    async fn check(&self) -> Health {
+        self().await
+    }
+}

@@ -1,0 +1,347 @@
+use std::{cmp::Ordering, collections::BTreeMap, fmt, hash::Hash, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+/// One reachable copy of a service.
+///
+/// A snapshot of 10 000 of them is 10 000 pointers: `Clone` is one `Arc`, and equality compares the pointer first, then
+/// the content. `Display` prints `host:port`, with an IPv6 host in brackets, so that it can stand in a URL.
+///
+/// ```
+/// use tower_sd_core::Instance;
+///
+/// let instance = Instance::new("::1", 8080).with_id("arithmetic-1").with_weight(50);
+/// assert_eq!(instance.to_string(), "[::1]:8080");
+/// assert_eq!(instance.weight(), 50);
+/// ```
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct Instance(Arc<Inner>);
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+struct Inner {
+    id: InstanceId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scheme: Option<String>,
+    host: String,
+    port: u16,
+    #[serde(default = "default_weight")]
+    weight: u32,
+    #[serde(default)]
+    priority: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    zone: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: BTreeMap<String, String>,
+    #[serde(default)]
+    status: Status,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    started_at_ms: Option<u64>,
+}
+
+/// The stable name of an [`Instance`] inside its service: what makes it the same one after a change.
+#[derive(Clone, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(transparent)]
+pub struct InstanceId(Arc<str>);
+
+/// What the registry, or the instance itself, says of its fitness.
+///
+/// Balancers use `Passing` and `Warning`; the other two get no new requests.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Status {
+    /// Fit.
+    #[default]
+    Passing,
+    /// Fit, with a complaint.
+    Warning,
+    /// Unfit.
+    Critical,
+    /// Fit, and about to leave (maintenance): finishes what it has.
+    Draining,
+}
+
+impl Instance {
+    /// An instance at `host` (a name, or an IP address without brackets) and `port`, called `host:port`.
+    #[must_use]
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        let host = host.into();
+        Self(Arc::new(Inner {
+            id: InstanceId::from(host_port(&host, port)),
+            scheme: None,
+            host,
+            port,
+            weight: default_weight(),
+            priority: 0,
+            zone: None,
+            tags: Vec::new(),
+            metadata: BTreeMap::new(),
+            status: Status::default(),
+            started_at_ms: None,
+        }))
+    }
+
+    /// Gives it a name of its own; unique in its service, and the same after a restart where that is wished.
+    #[must_use]
+    pub fn with_id(self, id: impl Into<InstanceId>) -> Self {
+        self.edit(|inner| inner.id = id.into())
+    }
+
+    /// Says how it is spoken to: `"http"`, `"https"`, `"grpc"`.
+    #[must_use]
+    pub fn with_scheme(self, scheme: impl Into<String>) -> Self {
+        self.edit(|inner| inner.scheme = Some(scheme.into()))
+    }
+
+    /// Sets its share of the traffic relative to the others. Default 100; 0 means no traffic.
+    #[must_use]
+    pub fn with_weight(self, weight: u32) -> Self {
+        self.edit(|inner| inner.weight = weight)
+    }
+
+    /// Sets its priority: lower is better, 0 (the default) is best. RFC 2782's meaning.
+    #[must_use]
+    pub fn with_priority(self, priority: u32) -> Self {
+        self.edit(|inner| inner.priority = priority)
+    }
+
+    /// Says where it runs.
+    #[must_use]
+    pub fn with_zone(self, zone: impl Into<String>) -> Self {
+        self.edit(|inner| inner.zone = Some(zone.into()))
+    }
+
+    /// Replaces its tags; they are kept sorted, each once.
+    #[must_use]
+    pub fn with_tags<T: Into<String>>(self, tags: impl IntoIterator<Item = T>) -> Self {
+        let mut tags: Vec<String> = tags.into_iter().map(Into::into).collect();
+        tags.sort();
+        tags.dedup();
+        self.edit(|inner| inner.tags = tags)
+    }
+
+    /// Adds or replaces one entry of its metadata.
+    #[must_use]
+    pub fn with_metadata(self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.edit(|inner| {
+            inner.metadata.insert(key.into(), value.into());
+        })
+    }
+
+    /// Sets its status.
+    #[must_use]
+    pub fn with_status(self, status: Status) -> Self {
+        self.edit(|inner| inner.status = status)
+    }
+
+    /// Says when it started, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn with_started_at_ms(self, started_at_ms: u64) -> Self {
+        self.edit(|inner| inner.started_at_ms = Some(started_at_ms))
+    }
+
+    /// Its name inside its service.
+    #[must_use]
+    pub fn id(&self) -> &InstanceId {
+        &self.0.id
+    }
+
+    /// How it is spoken to, if it says so.
+    #[must_use]
+    pub fn scheme(&self) -> Option<&str> {
+        self.0.scheme.as_deref()
+    }
+
+    /// A host name or an IP address, never in brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.0.host
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.0.port
+    }
+
+    /// Its share of the traffic relative to the others; 100 unless given, 0 means no traffic.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        self.0.weight
+    }
+
+    /// Its priority; lower is better.
+    #[must_use]
+    pub fn priority(&self) -> u32 {
+        self.0.priority
+    }
+
+    /// Where it runs, if known.
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        self.0.zone.as_deref()
+    }
+
+    /// Its tags, sorted.
+    #[must_use]
+    pub fn tags(&self) -> &[String] {
+        &self.0.tags
+    }
+
+    /// Its metadata.
+    #[must_use]
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.0.metadata
+    }
+
+    /// What is said of its fitness.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.0.status
+    }
+
+    /// When it started, in milliseconds since the Unix epoch, if it says so.
+    #[must_use]
+    pub fn started_at_ms(&self) -> Option<u64> {
+        self.0.started_at_ms
+    }
+
+    /// Whether both are the same allocation, which is cheaper to ask than whether they are equal.
+    #[must_use]
+    pub fn ptr_eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether requests go to the same place: scheme, host and port are equal.
+    #[must_use]
+    pub fn same_address(&self, other: &Self) -> bool {
+        self.address_order(other) == Ordering::Equal
+    }
+
+    pub(crate) fn address_order(&self, other: &Self) -> Ordering {
+        let key = |i: &Self| (i.0.port, i.0.scheme.clone());
+        self.0
+            .host
+            .cmp(&other.0.host)
+            .then_with(|| key(self).cmp(&key(other)))
+    }
+
+    fn edit(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+}
+
+impl PartialEq for Instance {
+    fn eq(&self, other: &Self) -> bool {
+        self.ptr_eq(other) || self.0 == other.0
+    }
+}
+
+impl Eq for Instance {}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&host_port(&self.0.host, self.0.port))
+    }
+}
+
+impl InstanceId {
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: Into<Arc<str>>> From<T> for InstanceId {
+    fn from(id: T) -> Self {
+        Self(id.into())
+    }
+}
+
+impl AsRef<str> for InstanceId {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn host_port(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+const fn default_weight() -> u32 {
+    DEFAULT_WEIGHT
+}
+
+/// Leaves room below for an instance that wants less than its fair share; DNS SRV weights are scaled to it.
+const DEFAULT_WEIGHT: u32 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// T14.
+    #[test]
+    fn ipv6_is_shown_in_brackets_and_round_trips() {
+        let instance = Instance::new("::1", 80);
+        assert_eq!(instance.to_string(), "[::1]:80");
+        let json = serde_json::to_string(&instance).expect("serialises");
+        let back: Instance = serde_json::from_str(&json).expect("deserialises");
+        assert_eq!(back, instance);
+        assert_eq!(back.host(), "::1");
+    }
+
+    #[test]
+    fn everything_survives_json() {
+        let instance = Instance::new("a.example", 8080)
+            .with_id("a-1")
+            .with_scheme("https")
+            .with_weight(7)
+            .with_priority(2)
+            .with_zone("eu-1b")
+            .with_tags(["v2", "blue", "v2"])
+            .with_metadata("shard", "3")
+            .with_status(Status::Draining)
+            .with_started_at_ms(1_700_000_000_000);
+        let json = serde_json::to_string(&instance).expect("serialises");
+        assert_eq!(
+            serde_json::from_str::<Instance>(&json).expect("deserialises"),
+            instance
+        );
+        assert_eq!(instance.tags(), ["blue", "v2"]);
+    }
+
+    #[test]
+    fn equality_is_by_content_when_the_pointers_differ() {
+        let (a, b) = (Instance::new("a", 1), Instance::new("a", 1));
+        assert!(!a.ptr_eq(&b));
+        assert_eq!(a, b);
+        assert_ne!(a, b.with_weight(1));
+    }
+}

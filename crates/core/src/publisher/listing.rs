@@ -1,0 +1,128 @@
+use std::{
+    cmp::Ordering,
+    collections::{HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use crate::Instance;
+
+/// What the registry lists: sorted by id, each id and each address once, unchanged entries with the `Arc` they had.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// Sorted by id, each id once; addresses may still repeat.
+    entries: Vec<Instance>,
+    /// How many entries have an address of that hash. Kept up by difference: the common read changes one entry of many.
+    addresses: HashMap<u64, u32>,
+    n_shared: usize,
+    hasher: RandomState,
+    /// The last counts that were logged, so that a lasting fault is logged once.
+    malformed: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+pub(super) struct Listed {
+    pub(super) instances: Vec<Instance>,
+    pub(super) n_duplicates: usize,
+}
+
+impl Listing {
+    pub(super) fn read(&mut self, mut entries: Vec<Instance>) -> Listed {
+        let n_read = entries.len();
+        entries.sort_by(order);
+        entries.dedup_by(|later, kept| later.id() == kept.id());
+        self.keep_known(&mut entries);
+        self.entries = entries;
+        let instances = match self.n_shared {
+            0 => self.entries.clone(),
+            _ => self.one_per_address(),
+        };
+        let n_duplicates = n_read - instances.len();
+        Listed {
+            instances,
+            n_duplicates,
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+        self.addresses.clear();
+        self.n_shared = 0;
+    }
+
+    pub(super) fn malformed_changed(&self, n: usize) -> bool {
+        self.malformed.swap(n, Relaxed) != n
+    }
+
+    pub(super) fn refused_changed(&self, n: usize) -> bool {
+        self.refused.swap(n, Relaxed) != n
+    }
+
+    /// Walks old and new side by side: equal ones keep the old `Arc`, the others change the count of addresses.
+    fn keep_known(&mut self, entries: &mut [Instance]) {
+        let known = std::mem::take(&mut self.entries);
+        let mut old = known.iter().peekable();
+        for entry in entries {
+            while let Some(gone) = old.next_if(|old| !old.ptr_eq(entry) && old.id() < entry.id()) {
+                self.uncount(gone);
+            }
+            match old.next_if(|old| old.ptr_eq(entry) || old.id() == entry.id()) {
+                Some(same) if same == entry => *entry = same.clone(),
+                Some(changed) => {
+                    self.uncount(changed);
+                    self.count(entry);
+                }
+                None => self.count(entry),
+            }
+        }
+        for gone in old {
+            self.uncount(gone);
+        }
+    }
+
+    fn one_per_address(&self) -> Vec<Instance> {
+        let mut seen = HashSet::with_capacity(self.entries.len());
+        self.entries
+            .iter()
+            .filter(|entry| seen.insert(address(entry)))
+            .cloned()
+            .collect()
+    }
+
+    fn count(&mut self, entry: &Instance) {
+        let n = self
+            .addresses
+            .entry(self.hasher.hash_one(address(entry)))
+            .or_default();
+        *n += 1;
+        self.n_shared += usize::from(*n == 2);
+    }
+
+    fn uncount(&mut self, entry: &Instance) {
+        let hash = self.hasher.hash_one(address(entry));
+        let Some(n) = self.addresses.get_mut(&hash) else {
+            return;
+        };
+        *n -= 1;
+        match *n {
+            0 => drop(self.addresses.remove(&hash)),
+            1 => self.n_shared -= 1,
+            _ => {}
+        }
+    }
+}
+
+/// By id; of two with one id the younger comes first, then the one with the smaller address.
+fn order(a: &Instance, b: &Instance) -> Ordering {
+    if a.ptr_eq(b) {
+        return Ordering::Equal;
+    }
+    a.id()
+        .cmp(b.id())
+        .then_with(|| b.started_at_ms().cmp(&a.started_at_ms()))
+        .then_with(|| a.address_order(b))
+}
+
+fn address(entry: &Instance) -> (&str, u16, Option<&str>) {
+    (entry.host(), entry.port(), entry.scheme())
+}

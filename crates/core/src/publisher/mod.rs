@@ -1,0 +1,304 @@
+//! The single writer of a set of instances: sorts, deduplicates, guards against loss, publishes.
+
+mod config;
+mod counters;
+mod guard;
+mod listing;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, future::pending, sync::Arc};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep_until},
+};
+
+pub(crate) use self::counters::Counters;
+pub use self::{
+    config::{LossPolicy, PublisherConfig, StalePolicy},
+    counters::PublisherStats,
+};
+use self::{guard::Guard, listing::Listing};
+use crate::{Error, ErrorKind, Freshness, Instance, Sink, Snapshot, Subscription};
+
+/// The single writer of one service's [`Snapshot`]s.
+///
+/// The following loop feeds it; a combinator (a merge of two instancers, a filter) owns one itself: it gives every new
+/// set to [`set`](Sink::set), every trouble to [`failed`](Sink::failed), and drives time by awaiting
+/// [`due`](Sink::due) in its `select!`.
+///
+/// - **Order and identity**: sorted by id; of two entries with one id, or with one address, one is kept, always the same.
+/// - **Additions and changed payloads** are published at once; an unchanged entry keeps its `Arc`.
+/// - **A removal** waits [`removal_wait`](PublisherConfig::removal_wait) for what follows it; then the
+///   [`LossPolicy`] decides whether it is published or held.
+/// - **An error** changes the [`Freshness`] and never the set, unless the [`StalePolicy`] says so.
+///
+/// # Drop
+///
+/// Leaves its subscribers the last set, stale with a `Closed` error.
+pub struct Publisher {
+    config: PublisherConfig,
+    listing: Listing,
+    guard: Guard,
+    snapshots: watch::Sender<Snapshot>,
+    nudge: Arc<Notify>,
+    counters: Arc<Counters>,
+    /// The error that armed [`StalePolicy::InvalidateAfter`], and when it strikes.
+    invalidation: Option<(Instant, Error)>,
+    invalidated: bool,
+}
+
+impl Publisher {
+    /// A publisher that nobody has written to.
+    #[must_use]
+    pub fn new(config: PublisherConfig) -> Self {
+        Self {
+            listing: Listing::default(),
+            guard: Guard::new(config.loss, config.removal_wait),
+            snapshots: watch::Sender::new(Snapshot::never_synced()),
+            nudge: Arc::new(Notify::new()),
+            counters: Arc::default(),
+            invalidation: None,
+            invalidated: false,
+            config,
+        }
+    }
+
+    /// A subscription to what it publishes. It does not keep the publisher alive.
+    #[must_use]
+    pub fn subscribe(&self) -> Subscription {
+        let (nudge, counters) = (Arc::clone(&self.nudge), Arc::clone(&self.counters));
+        Subscription::new(self.snapshots.subscribe(), nudge, counters)
+    }
+
+    /// Resolves when a subscriber asks for a new read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn refresh_requested(&self) {
+        self.nudge.notified().await;
+    }
+
+    pub(crate) fn nudge(&self) -> Arc<Notify> {
+        Arc::clone(&self.nudge)
+    }
+
+    /// What it has counted.
+    #[must_use]
+    pub fn stats(&self) -> PublisherStats {
+        self.counters.read()
+    }
+
+    /// Drops what the address policy refuses. `Err`: it refuses everything, or there is too much of it.
+    fn admit(&self, mut entries: Vec<Instance>) -> Result<Vec<Instance>, Error> {
+        let (total, max) = (entries.len(), self.config.max_instances);
+        if total > max {
+            return Err(self.error(format!(
+                "{total} instances, more than max_instances = {max}; raise it if that is right"
+            )));
+        }
+        let mut last = None;
+        entries.retain(|instance| match self.config.addresses.check(instance) {
+            Ok(()) => true,
+            Err(refused) => {
+                last = Some(refused);
+                false
+            }
+        });
+        let refused = total - entries.len();
+        self.counters.refused(refused);
+        match last {
+            Some(refused) if entries.is_empty() => {
+                Err(self.error(format!("all {total} instances refused: {refused}")))
+            }
+            Some(last) => {
+                if self.listing.refused_changed(refused) {
+                    let (backend, service) = (self.config.backend, &self.config.service);
+                    tracing::warn!(backend, service, refused, %last, "addresses refused");
+                }
+                Ok(entries)
+            }
+            None => Ok(entries),
+        }
+    }
+
+    fn publish(&self, set_changed: bool, freshness: Option<Freshness>) {
+        let fresh_again = matches!(freshness, Some(Freshness::Fresh));
+        self.snapshots.send_if_modified(|snapshot| {
+            let was_fresh = snapshot.freshness.is_fresh();
+            if set_changed {
+                snapshot.instances = self.guard.instances();
+                snapshot.held = self.guard.held();
+                snapshot.revision += 1;
+            }
+            let freshness_changed = freshness.is_some() && !(fresh_again && was_fresh);
+            if let Some(freshness) = freshness {
+                snapshot.freshness = freshness;
+            }
+            set_changed || freshness_changed
+        });
+        if set_changed {
+            self.counters.update();
+            let (backend, service) = (self.config.backend, &self.config.service);
+            let (instances, held) = (self.guard.n_listed(), self.guard.n_held());
+            tracing::info!(backend, service, instances, held, "instances changed");
+        }
+    }
+
+    /// Applies what time has brought; true when a confirming read is wanted.
+    fn tick(&mut self) -> bool {
+        let now = Instant::now();
+        if let Some((_, error)) = self.invalidation.take_if(|(at, _)| *at <= now) {
+            self.invalidate(error);
+            return false;
+        }
+        let tick = self.guard.tick(now);
+        if tick.tripped > 0 {
+            self.counters.suppressed();
+            let (backend, service, held) =
+                (self.config.backend, &self.config.service, tick.tripped);
+            tracing::warn!(
+                backend,
+                service,
+                held,
+                left = self.guard.n_listed(),
+                "loss held"
+            );
+        }
+        if tick.changed {
+            self.publish(true, None);
+        }
+        tick.confirm
+    }
+
+    fn invalidate(&mut self, error: Error) {
+        let (backend, service) = (self.config.backend, &self.config.service);
+        tracing::warn!(backend, service, %error, "instances invalidated");
+        self.guard.clear();
+        self.listing.clear();
+        self.invalidated = true;
+        let since = match &self.snapshots.borrow().freshness {
+            Freshness::Stale { since, .. } => *since,
+            Freshness::NeverSynced { .. } | Freshness::Fresh => Instant::now(),
+        };
+        self.publish(true, Some(Freshness::Stale { since, error }));
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let invalidate_at = self.invalidation.as_ref().map(|(at, _)| *at);
+        invalidate_at.into_iter().chain(self.guard.deadline()).min()
+    }
+
+    fn error(&self, message: String) -> Error {
+        Error::new(ErrorKind::Protocol, self.config.backend, "follow").with_message(message)
+    }
+}
+
+impl Sink<Instance> for Publisher {
+    fn set(&mut self, entries: Vec<Instance>) {
+        let entries = match self.admit(entries) {
+            Ok(entries) => entries,
+            Err(error) => return self.failed(error),
+        };
+        self.invalidation = None;
+        self.invalidated = false;
+        let read = self.listing.read(entries);
+        self.counters.duplicates(read.n_duplicates);
+        let changed = self.guard.read(Instant::now(), read.instances);
+        if let Freshness::Stale { since, .. } = self.snapshots.borrow().freshness {
+            let (backend, service) = (self.config.backend, &self.config.service);
+            tracing::info!(backend, service, stale_for = ?since.elapsed(), "fresh again");
+        }
+        self.publish(changed, Some(Freshness::Fresh));
+    }
+
+    fn failed(&mut self, error: Error) {
+        self.counters.error();
+        let now = Instant::now();
+        let freshness = match &self.snapshots.borrow().freshness {
+            Freshness::NeverSynced { .. } => Freshness::NeverSynced {
+                error: Some(error.clone()),
+            },
+            // After an invalidation the error that caused it stays, as in go-kit.
+            Freshness::Stale { .. } if self.invalidated => return,
+            Freshness::Stale { since, .. } => Freshness::Stale {
+                since: *since,
+                error: error.clone(),
+            },
+            Freshness::Fresh => {
+                let (backend, service) = (self.config.backend, &self.config.service);
+                tracing::warn!(backend, service, %error, "stale");
+                Freshness::Stale {
+                    since: now,
+                    error: error.clone(),
+                }
+            }
+        };
+        if let StalePolicy::InvalidateAfter(timeout) = self.config.stale
+            && freshness.is_synced()
+        {
+            self.invalidation
+                .get_or_insert_with(|| (now + timeout, error));
+        }
+        self.publish(false, Some(freshness));
+    }
+
+    fn malformed(&mut self, errors: &[Error]) {
+        let n_malformed = errors.len();
+        self.counters.malformed(n_malformed);
+        if let Some(error) = errors.first()
+            && self.listing.malformed_changed(n_malformed)
+        {
+            let (backend, service) = (self.config.backend, &self.config.service);
+            tracing::warn!(backend, service, n_malformed, %error, "malformed entries skipped");
+        }
+    }
+
+    fn resync(&mut self, reason: &'static str) {
+        self.counters.resync();
+        let (backend, service) = (self.config.backend, &self.config.service);
+        tracing::debug!(backend, service, reason, "resync");
+    }
+
+    async fn due(&mut self) {
+        loop {
+            match self.deadline() {
+                Some(at) => sleep_until(at).await,
+                None => pending().await,
+            }
+            if self.tick() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        let error = Error::new(ErrorKind::Closed, self.config.backend, "follow");
+        self.snapshots.send_modify(|snapshot| {
+            snapshot.freshness = match &snapshot.freshness {
+                Freshness::NeverSynced { .. } => Freshness::NeverSynced { error: Some(error) },
+                Freshness::Stale { since, .. } => Freshness::Stale {
+                    since: *since,
+                    error,
+                },
+                Freshness::Fresh => Freshness::Stale {
+                    since: Instant::now(),
+                    error,
+                },
+            };
+        });
+    }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher")
+            .field("config", &self.config)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}

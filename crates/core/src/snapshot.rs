@@ -1,0 +1,101 @@
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::{Error, Instance};
+
+/// The set of instances that is known now, and how far it can be believed.
+///
+/// Data and trouble are independent: an error never erases instances. `Clone` is a few `Arc`s.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub(crate) instances: Arc<[Instance]>,
+    pub(crate) held: Arc<[Instance]>,
+    pub(crate) revision: u64,
+    pub(crate) freshness: Freshness,
+}
+
+/// Whether a [`Snapshot`] says what the registry says.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Freshness {
+    /// The registry has not answered yet; nothing is known, which is not the same as nothing being there.
+    NeverSynced {
+        /// Why, when a first attempt has failed.
+        error: Option<Error>,
+    },
+    /// The last read succeeded and nothing has failed since.
+    Fresh,
+    /// The set is the last one known; what came after it is unknown.
+    Stale {
+        /// When the first failure after the last success was seen.
+        since: Instant,
+        /// What failed.
+        error: Error,
+    },
+}
+
+impl Snapshot {
+    pub(crate) fn never_synced() -> Self {
+        Self {
+            instances: Arc::new([]),
+            held: Arc::new([]),
+            revision: 0,
+            freshness: Freshness::NeverSynced { error: None },
+        }
+    }
+
+    /// The instances that the registry lists, sorted by id, each id and each address once.
+    #[must_use]
+    pub fn instances(&self) -> &[Instance] {
+        &self.instances
+    }
+
+    /// Instances that the registry no longer lists and the loss guard keeps for a while; no id of
+    /// [`instances`](Self::instances) is among them. A balancer uses them only when nothing else is usable.
+    #[must_use]
+    pub fn held(&self) -> &[Instance] {
+        &self.held
+    }
+
+    /// Listed and held instances.
+    pub fn known(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.iter().chain(self.held.iter())
+    }
+
+    /// Grows by one with every change of [`instances`](Self::instances) or [`held`](Self::held); 0 before the first.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// How far the set can be believed.
+    #[must_use]
+    pub fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+}
+
+impl Freshness {
+    /// Whether it is [`Fresh`](Self::Fresh).
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        matches!(self, Self::Fresh)
+    }
+
+    /// Whether the registry has answered at least once.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        !matches!(self, Self::NeverSynced { .. })
+    }
+
+    /// The trouble, if there is any.
+    #[must_use]
+    pub fn error(&self) -> Option<&Error> {
+        match self {
+            Self::NeverSynced { error } => error.as_ref(),
+            Self::Fresh => None,
+            Self::Stale { error, .. } => Some(error),
+        }
+    }
+}

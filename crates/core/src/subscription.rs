@@ -1,0 +1,163 @@
+use std::{any::Any, fmt, sync::Arc, time::Duration};
+
+use futures_core::Stream;
+use futures_util::stream;
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
+
+use crate::{
+    BoxError, Error, ErrorKind, Freshness, PublisherStats, Result, Snapshot, publisher::Counters,
+};
+
+/// Follows one service: hands out [`Subscription`]s.
+///
+/// # Contract
+///
+/// - [`subscribe`](Self::subscribe) returns at once; the subscription has the latest snapshot from the start.
+/// - The loop behind it lives while the instancer or any subscription lives; then it and its I/O end at once.
+/// - A slow subscriber skips intermediate snapshots and blocks nobody.
+///
+/// # Implementing
+///
+/// A backend implements [`Source`](crate::Source) and hands it to a [`Follower`](crate::Follower), which is an instancer.
+/// A combinator (merge, filter) owns a [`Publisher`](crate::Publisher).
+pub trait Instancer: Send + Sync + 'static {
+    /// A subscription of its own for the caller.
+    fn subscribe(&self) -> Subscription;
+}
+
+impl<T: Instancer + ?Sized> Instancer for Arc<T> {
+    fn subscribe(&self) -> Subscription {
+        (**self).subscribe()
+    }
+}
+
+impl<T: Instancer + ?Sized> Instancer for Box<T> {
+    fn subscribe(&self) -> Subscription {
+        (**self).subscribe()
+    }
+}
+
+/// The latest [`Snapshot`] of one service, now and whenever it changes.
+///
+/// # Drop
+///
+/// Keeps the loop behind it alive; with the last subscription and the instancer gone the loop ends at once.
+#[derive(Clone)]
+pub struct Subscription {
+    snapshots: watch::Receiver<Snapshot>,
+    nudge: Arc<Notify>,
+    counters: Arc<Counters>,
+    keep_alive: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Subscription {
+    pub(crate) fn new(
+        snapshots: watch::Receiver<Snapshot>,
+        nudge: Arc<Notify>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            snapshots,
+            nudge,
+            counters,
+            keep_alive: None,
+        }
+    }
+
+    /// The same subscription, which also keeps `owner` (a [`Tasks`](crate::Tasks), say) alive: for those who write an
+    /// instancer of their own.
+    #[must_use]
+    pub fn keeping_alive(self, owner: Arc<dyn Any + Send + Sync>) -> Self {
+        Self {
+            keep_alive: Some(owner),
+            ..self
+        }
+    }
+
+    /// The latest snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshots.borrow().clone()
+    }
+
+    /// Waits for a snapshot that this subscription has not returned from here before, and returns the latest.
+    ///
+    /// Freshness is part of a snapshot: becoming stale is a change.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`: the loop has ended (its instancer was closed), no snapshot will come any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: no snapshot is lost.
+    pub async fn changed(&mut self) -> Result<Snapshot> {
+        match self.snapshots.changed().await {
+            Ok(()) => Ok(self.snapshots.borrow_and_update().clone()),
+            Err(closed) => Err(closed_error().with_source(closed)),
+        }
+    }
+
+    /// Waits until the registry has answered for the first time, at most `bound`, and returns the snapshot.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, with the last failure as its source; `Closed` when the loop has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn ready(&mut self, bound: Duration) -> Result<Snapshot> {
+        let synced = self
+            .snapshots
+            .wait_for(|snapshot| snapshot.freshness.is_synced());
+        let cause = match timeout(bound, synced).await {
+            Ok(Ok(snapshot)) => return Ok(snapshot.clone()),
+            Ok(Err(closed)) => return Err(closed_error().with_source(closed)),
+            Err(elapsed) => BoxError::from(elapsed),
+        };
+        let cause = match self.snapshot().freshness {
+            Freshness::NeverSynced { error: Some(error) } => error.into(),
+            _ => cause,
+        };
+        let message = format!("the registry has not answered within {bound:?}");
+        Err(Error::new(ErrorKind::Timeout, "core", "ready")
+            .with_message(message)
+            .with_source(cause))
+    }
+
+    /// Asks for a new read, because endpoints fail. Never blocks; the loop limits the rate.
+    pub fn refresh(&self) {
+        self.nudge.notify_one();
+    }
+
+    /// What the publisher behind it has counted so far.
+    #[must_use]
+    pub fn stats(&self) -> PublisherStats {
+        self.counters.read()
+    }
+
+    /// The snapshots as a stream: the latest first, then every change; ends when the loop ends.
+    pub fn into_stream(mut self) -> impl Stream<Item = Snapshot> + Send {
+        self.snapshots.mark_changed();
+        stream::unfold(self, |mut subscription| async move {
+            let snapshot = subscription.changed().await.ok()?;
+            Some((snapshot, subscription))
+        })
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription")
+            .field("snapshot", &self.snapshot())
+            .finish_non_exhaustive()
+    }
+}
+
+fn closed_error() -> Error {
+    Error::new(ErrorKind::Closed, "core", "follow")
+}

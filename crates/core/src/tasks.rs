@@ -1,0 +1,82 @@
+use std::{future::Future, sync::Arc};
+
+use tokio_util::{
+    sync::{CancellationToken, DropGuard, WaitForCancellationFuture},
+    task::TaskTracker,
+};
+
+/// Owns background tasks: stops them when its last clone is dropped, and can wait for them.
+///
+/// Every task of the project has one as its owner. A task gets a [`Stop`] and ends when it fires.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    _stop_on_drop: DropGuard,
+}
+
+/// Tells a task that its owner is gone or closing.
+#[derive(Clone, Debug)]
+pub struct Stop(CancellationToken);
+
+impl Tasks {
+    /// No tasks yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts a task; `task` is given the [`Stop`] it has to obey.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn spawn<F>(&self, task: impl FnOnce(Stop) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.0.tracker.spawn(task(Stop(self.0.stop.clone())));
+    }
+
+    /// Tells the tasks to stop, and waits until they have.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the tasks still stop; only the waiting is lost.
+    pub async fn close(&self) {
+        self.0.stop.cancel();
+        self.0.tracker.close();
+        self.0.tracker.wait().await;
+    }
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        let stop = CancellationToken::new();
+        Self {
+            tracker: TaskTracker::new(),
+            stop: stop.clone(),
+            _stop_on_drop: stop.drop_guard(),
+        }
+    }
+}
+
+impl Stop {
+    /// Waits until the owner is gone or closing.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub fn requested(&self) -> WaitForCancellationFuture<'_> {
+        self.0.cancelled()
+    }
+
+    /// Whether the owner is gone or closing.
+    #[must_use]
+    pub fn is_requested(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}
