@@ -30,7 +30,7 @@ pub(crate) fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Comma
         let of_cargo_run = name.to_str().is_some_and(|name| {
             name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
         });
-        let of_our_config = name == "PROTOC" && Path::new(&value).starts_with(root());
+        let of_our_config = name == "PROTOC" && Path::new(&value) == root().join("xtask/protoc");
         if of_cargo_run || of_our_config || name == "OUT_DIR" {
             command.env_remove(name);
         }
@@ -43,6 +43,20 @@ pub(crate) fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Comma
 pub(crate) fn succeeds(command: &mut Command) -> Result<bool> {
     let status = command.status().map_err(|error| not_run(command, &error))?;
     Ok(status.success())
+}
+
+/// Like [`succeeds`], for a caller that has nothing to add to what the program said.
+pub(crate) fn must_succeed(command: &mut Command) -> Result<()> {
+    if succeeds(command)? {
+        return Ok(());
+    }
+    let arguments: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
+    Err(format!(
+        "failed: {} {}",
+        command.get_program().display(),
+        arguments.join(" ")
+    )
+    .into())
 }
 
 /// Runs a program to its end and returns its stdout; what it said on stderr goes into the error.

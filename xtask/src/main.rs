@@ -5,10 +5,13 @@
     reason = "a command line program speaks on stdout and stderr"
 )]
 
+mod bench;
 mod command;
 mod demo;
+mod lint;
 mod manifest;
 mod packages;
+mod protoc;
 mod servers;
 mod test;
 
@@ -20,7 +23,9 @@ use command::Result;
 const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
+  bench [NAME]          run the benchmarks, or one; what follows -- goes to it
   demo [ARGS]           build and run the arithmetic demo
+  lint [STEP]           check everything but the tests, or one step of it
   servers [NAME]        fetch the real servers that tests use, and print name, version, path
   test [NAME] [--slow]  run all tests, or those of one folder of crates/ or examples/, with real servers;
                         --slow adds those of more than 30 s, and what follows -- goes to the test runner";
@@ -42,8 +47,10 @@ fn dispatch(args: &[&str]) -> Result<ExitCode> {
         return Err(USAGE.into());
     };
     match *command {
+        "bench" => bench::main(rest),
         "demo" => demo::main(rest),
         "servers" => servers::main(rest).map(|()| ExitCode::SUCCESS),
+        "lint" => lint::main(rest).map(|()| ExitCode::SUCCESS),
         "test" => test::main(rest),
         // For cargo, not for people.
         "run-test" => Err(test::run_test(rest)),

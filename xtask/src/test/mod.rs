@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use crate::command::{Result, cargo, succeeds};
 use crate::packages::{self, Package};
+use crate::protoc;
 use crate::servers;
 
 pub(crate) use runner::run_test;
@@ -18,6 +19,7 @@ pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
         Some(name) => vec![packages::find(name)?],
         None => packages::all()?,
     };
+    protoc::set_up()?;
     let run = Run {
         options,
         servers: set_up_servers(&packages)?,

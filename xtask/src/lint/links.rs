@@ -1,0 +1,86 @@
+//! Files that the documents name are there: documents rot by their names first.
+
+use std::fs;
+
+use crate::command::{Result, root};
+
+pub(super) fn check() -> Result<()> {
+    let mut missing = Vec::new();
+    for document in DOCUMENTS {
+        let text = fs::read_to_string(root().join(document))
+            .map_err(|error| format!("cannot read {document}: {error}"))?;
+        for path in paths(&text, &|first| root().join(first).exists()) {
+            if !root().join(path).exists() {
+                missing.push(format!("{document}: there is no {path}"));
+            }
+        }
+    }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(missing.join("\n").into())
+    }
+}
+
+/// Targets of links to files, and words in backticks that can only be paths of ours.
+fn paths<'a>(text: &'a str, is_ours: &dyn Fn(&str) -> bool) -> Vec<&'a str> {
+    let links = text
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split([')', '#', ' ']).next());
+    let links = links.filter(|link| !link.is_empty() && !link.contains(':'));
+    // Every second piece between backticks is quoted; blocks between ``` have line breaks.
+    let words = text
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| is_path(word, is_ours));
+    links.chain(words).collect()
+}
+
+/// `crates/core/src/lib.rs`, `deny.toml`, but not `GET /health`, `a/b` or `crates/<name>`.
+fn is_path(word: &str, is_ours: &dyn Fn(&str) -> bool) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+    if word.is_empty() || !word.chars().all(plain) || word.starts_with('/') {
+        return false;
+    }
+    let first = word.split('/').next().unwrap_or(word);
+    let is_file = word.rsplit_once('.').is_some_and(|(stem, extension)| {
+        !stem.is_empty() && ["lock", "md", "rs", "toml"].contains(&extension)
+    });
+    // What lies under target/ comes and goes.
+    first != "target" && (is_file || (word.contains('/') && is_ours(first)))
+}
+
+const DOCUMENTS: &[&str] = &["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Vec<&str> {
+        paths(text, &|first| first == "crates" || first == ".ci")
+    }
+
+    #[test]
+    fn paths_in_backticks_and_links_are_found() {
+        let text =
+            "See `crates/core/src/loop.rs`, `.ci/run`, `deny.toml` and [this](CHANGELOG.md#top).";
+        assert_eq!(
+            found(text),
+            [
+                "CHANGELOG.md",
+                "crates/core/src/loop.rs",
+                ".ci/run",
+                "deny.toml"
+            ]
+        );
+    }
+
+    #[test]
+    fn other_words_are_not_paths() {
+        let text = "`GET /health`, `/health`, `application/json`, `crates/<name>`, `target/servers`, `Arc`, `.rs`,\n\
+                    [there](https://example.com/a.md), [above](#top)\n```\ncrates/none.rs\n```\n";
+        assert_eq!(found(text), [""; 0]);
+    }
+}

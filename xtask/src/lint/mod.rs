@@ -1,0 +1,124 @@
+//! `cargo xtask lint [STEP]`: what a change must pass beside the tests. A step that fails does not hide the others.
+#![expect(
+    clippy::disallowed_types,
+    reason = "the time that a step took is for people to read; nothing depends on it"
+)]
+
+mod deny;
+mod features;
+mod files;
+mod links;
+mod tree;
+mod unused;
+
+use std::time::Instant;
+
+use crate::command::{Result, cargo, must_succeed};
+use crate::protoc;
+
+pub(crate) fn main(args: &[&str]) -> Result<()> {
+    let chosen: Vec<&Step> = match args {
+        [] => STEPS.iter().collect(),
+        [name] => STEPS.iter().filter(|step| step.name == *name).collect(),
+        _ => Vec::new(),
+    };
+    if chosen.is_empty() {
+        let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
+        return Err(format!("usage: cargo xtask lint [STEP], of {}", names.join(", ")).into());
+    }
+    protoc::set_up()?;
+    let failed: Vec<&str> = chosen
+        .into_iter()
+        .filter(|step| !step.passes())
+        .map(|step| step.name)
+        .collect();
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("failed: {}", failed.join(", ")).into())
+    }
+}
+
+struct Step {
+    name: &'static str,
+    proves: &'static str,
+    run: fn() -> Result<()>,
+}
+
+impl Step {
+    fn passes(&self) -> bool {
+        println!("lint {}: {}", self.name, self.proves);
+        let start = Instant::now();
+        let result = (self.run)();
+        let seconds = start.elapsed().as_secs();
+        match &result {
+            Ok(()) => println!("lint {}: ok ({seconds} s)", self.name),
+            Err(error) => println!("lint {}: FAILED ({seconds} s)\n{error}", self.name),
+        }
+        result.is_ok()
+    }
+}
+
+/// The quick ones first.
+const STEPS: &[Step] = &[
+    Step {
+        name: "fmt",
+        proves: "the code is formatted",
+        run: fmt,
+    },
+    Step {
+        name: "files",
+        proves: "files are short",
+        run: files::check,
+    },
+    Step {
+        name: "links",
+        proves: "files named in documents exist",
+        run: links::check,
+    },
+    Step {
+        name: "unused",
+        proves: "every dependency is used",
+        run: unused::check,
+    },
+    Step {
+        name: "tree",
+        proves: "core has no HTTP client, TLS or server in its tree",
+        run: tree::check,
+    },
+    Step {
+        name: "clippy",
+        proves: "no warnings, all features on",
+        run: clippy,
+    },
+    Step {
+        name: "features",
+        proves: "each package builds by itself, with each feature alone",
+        run: features::check,
+    },
+    Step {
+        name: "docs",
+        proves: "the documentation builds without warnings",
+        run: docs,
+    },
+    Step {
+        name: "deny",
+        proves: "dependencies are those we allow",
+        run: deny::check,
+    },
+];
+
+fn fmt() -> Result<()> {
+    must_succeed(&mut cargo(["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result<()> {
+    must_succeed(&mut cargo(
+        "clippy --quiet --workspace --all-targets --all-features -- -D warnings".split(' '),
+    ))
+}
+
+fn docs() -> Result<()> {
+    let mut command = cargo("doc --quiet --workspace --no-deps --all-features".split(' '));
+    must_succeed(command.env("RUSTDOCFLAGS", "-D warnings"))
+}
