@@ -97,7 +97,7 @@ impl AddressPolicy {
             return refused("not an allowed port");
         }
         match instance.host().parse::<IpAddr>() {
-            Ok(ip) => self.allows(ip).or_else(|reason| refused(reason)),
+            Ok(ip) => self.allows(ip).or_else(refused),
             Err(_) if self.ip_only => refused("a host name where only IP addresses are allowed"),
             Err(_) if !is_host_name(instance.host()) => refused("not a host name or IP address"),
             Err(_) => Ok(()),

@@ -47,7 +47,7 @@ pub trait Announcer: Send + 'static {
     ///
     /// Has to be cancel safe: the loop drops it and asks again.
     async fn lost(&mut self) {
-        future::pending().await
+        future::pending::<()>().await;
     }
 
     /// Removes the entry if it is ours. An unknown entry is success.

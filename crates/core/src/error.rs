@@ -178,7 +178,10 @@ impl fmt::Debug for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.0;
-        let text = inner.message.as_deref().unwrap_or(inner.kind.sentence());
+        let text = inner
+            .message
+            .as_deref()
+            .unwrap_or_else(|| inner.kind.sentence());
         write!(f, "{} {}: {text}", inner.backend, inner.operation)?;
         match &inner.instance {
             Some(instance) => write!(f, " (instance {instance})"),

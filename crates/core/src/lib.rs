@@ -2,7 +2,7 @@
 
 mod address;
 mod advertise;
-//A mod announce;
+mod announce;
 mod announcer;
 mod backoff;
 mod error;
@@ -10,7 +10,7 @@ mod fixed;
 mod follow;
 mod health;
 mod instance;
-//A mod memory;
+mod memory;
 mod publisher;
 mod registration;
 mod secret;
@@ -21,7 +21,7 @@ mod tasks;
 
 pub use address::{AddressPolicy, Refused};
 pub use advertise::Advertise;
-//A pub use announce::{AnnounceConfig, announce};
+pub use announce::{AnnounceConfig, announce};
 pub use announcer::{Announcer, Desired, Renewal, Term};
 pub use async_trait::async_trait;
 pub use backoff::Backoff;
@@ -30,7 +30,7 @@ pub use fixed::FixedInstancer;
 pub use follow::{FollowConfig, Follower, Sink, follow};
 pub use health::{Health, HealthCheck};
 pub use instance::{Instance, InstanceId, Status};
-//A pub use memory::{MemoryConfig, MemoryInstancer, MemoryRegistry};
+pub use memory::{MemoryConfig, MemoryRegistry};
 pub use publisher::{LossPolicy, Publisher, PublisherConfig, PublisherStats, StalePolicy};
 pub use registration::{
     FirstRegistration, Registrar, Registration, RegistrationHandle, RegistrationState,
@@ -51,7 +51,7 @@ mod tests {
     fn public_types_are_send_and_sync_and_traits_are_dyn_compatible() {
         send_sync::<(Instance, Snapshot, Subscription, Error, Backoff)>();
         send_sync::<(Registration, RegistrationHandle, FixedInstancer)>();
-        send_sync::<(Publisher, Follower, Tasks)>();
+        send_sync::<(MemoryRegistry, Publisher, Follower, Tasks)>();
         send_sync::<dyn Instancer>();
         send_sync::<dyn Registrar>();
         send_sync::<Box<dyn HealthCheck>>();

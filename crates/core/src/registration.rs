@@ -7,7 +7,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, ErrorKind, HealthCheck, Instance, InstanceId, Result};
+use crate::{Error, ErrorKind, HealthCheck, Instance, InstanceId, Result, Tasks};
 
 /// Announces instances in a registry.
 ///
@@ -49,6 +49,7 @@ pub struct Registration {
     pub(crate) service: String,
     pub(crate) instance: Instance,
     pub(crate) health: Option<Arc<dyn HealthCheck>>,
+    pub(crate) health_every: Option<Duration>,
     pub(crate) first: FirstRegistration,
     pub(crate) deregister_timeout: Duration,
 }
@@ -77,6 +78,8 @@ pub struct RegistrationHandle {
     pub(crate) updates: mpsc::Sender<Update>,
     pub(crate) stop: CancellationToken,
     pub(crate) done: watch::Receiver<Option<Result<()>>>,
+    /// The loop runs while the registrar or a handle lives.
+    pub(crate) _tasks: Tasks,
 }
 
 /// A change that the loop is asked to make, and whom to tell.
@@ -90,7 +93,10 @@ pub(crate) struct Update {
 #[non_exhaustive]
 pub enum RegistrationState {
     /// Not in the registry yet.
-    Registering,
+    Registering {
+        /// What the latest attempt failed with.
+        error: Option<Error>,
+    },
     /// The registry has accepted it, and has not denied it since.
     Registered,
     /// It was registered and may not be any more; it is being announced again.
@@ -116,6 +122,7 @@ impl Registration {
             service: service.into(),
             instance,
             health: None,
+            health_every: None,
             first: FirstRegistration::FailFast(FIRST_TIMEOUT),
             deregister_timeout: DEREGISTER_TIMEOUT,
         }
@@ -125,6 +132,12 @@ impl Registration {
     /// the instance is withdrawn while it is critical.
     pub fn health(mut self, check: impl HealthCheck) -> Self {
         self.health = Some(Arc::new(check));
+        self
+    }
+
+    /// Asks the check this often, besides before every renewal. Default: with the renewals only, a third of the TTL.
+    pub fn health_every(mut self, interval: Duration) -> Self {
+        self.health_every = Some(interval);
         self
     }
 
@@ -166,6 +179,7 @@ impl fmt::Debug for Registration {
             .field("service", &self.service)
             .field("instance", &self.instance)
             .field("health", &self.health.is_some())
+            .field("health_every", &self.health_every)
             .field("first", &self.first)
             .field("deregister_timeout", &self.deregister_timeout)
             .finish()
@@ -217,7 +231,10 @@ impl RegistrationHandle {
                     .with_instance(self.id.clone())
                     .with_message(format!("not registered within {bound:?}"));
                 Err(match self.state() {
-                    RegistrationState::Lost { error: cause, .. } => error.with_source(cause),
+                    RegistrationState::Lost { error: cause, .. }
+                    | RegistrationState::Registering { error: Some(cause) } => {
+                        error.with_source(cause)
+                    }
                     _ => error.with_source(elapsed),
                 })
             }

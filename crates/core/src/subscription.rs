@@ -50,7 +50,7 @@ pub struct Subscription {
     snapshots: watch::Receiver<Snapshot>,
     nudge: Arc<Notify>,
     counters: Arc<Counters>,
-    keep_alive: Option<Arc<dyn Any + Send + Sync>>,
+    _keep_alive: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Subscription {
@@ -63,7 +63,7 @@ impl Subscription {
             snapshots,
             nudge,
             counters,
-            keep_alive: None,
+            _keep_alive: None,
         }
     }
 
@@ -72,7 +72,7 @@ impl Subscription {
     #[must_use]
     pub fn keeping_alive(self, owner: Arc<dyn Any + Send + Sync>) -> Self {
         Self {
-            keep_alive: Some(owner),
+            _keep_alive: Some(owner),
             ..self
         }
     }

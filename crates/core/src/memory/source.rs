@@ -1,0 +1,51 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::store::{Entry, Store};
+use crate::{Error, ErrorKind, Instance, Read, Reading, Result, Source};
+
+/// Reads one service of a [`Store`].
+pub(super) struct MemorySource {
+    store: Arc<Store>,
+    service: String,
+    changes: watch::Receiver<()>,
+}
+
+impl MemorySource {
+    pub(super) fn new(store: Arc<Store>, service: String) -> Self {
+        Self {
+            changes: store.changes(),
+            store,
+            service,
+        }
+    }
+}
+
+#[async_trait]
+impl Source for MemorySource {
+    type Item = Instance;
+
+    async fn read(&mut self, want: Read) -> Result<Reading> {
+        if want == Read::Changed {
+            self.store.available("follow")?;
+            self.store.changed(&mut self.changes).await;
+        }
+        self.store.call("follow").await?;
+        self.changes.mark_unchanged();
+        if self.store.is_empty_fault() {
+            return Ok(Reading::set(Vec::new()));
+        }
+        Ok(Reading::set(self.store.read(&self.service, decode)))
+    }
+}
+
+fn decode(entry: &Entry) -> Result<Instance> {
+    match entry.corrupt {
+        true => Err(Error::new(ErrorKind::Protocol, "memory", "follow")
+            .with_instance(entry.instance.id().clone())
+            .with_message("the entry is corrupt")),
+        false => Ok(entry.instance.clone()),
+    }
+}

@@ -1,0 +1,169 @@
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
+
+use crate::{Error, ErrorKind, Instance, InstanceId, Result};
+
+/// What the registry knows, and who waits for a change of it.
+#[derive(Debug)]
+pub(super) struct Store {
+    state: Mutex<State>,
+    changes: watch::Sender<()>,
+    n_calls: AtomicU64,
+    n_leases: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) services: BTreeMap<String, BTreeMap<InstanceId, Entry>>,
+    pub(super) interrupted: bool,
+    pub(super) empty: bool,
+    pub(super) delay: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) instance: Instance,
+    pub(super) lease: u64,
+    pub(super) expires_at: Instant,
+    pub(super) corrupt: bool,
+}
+
+impl Store {
+    /// A number that no other registration has.
+    pub(super) fn lease(&self) -> u64 {
+        self.n_leases.fetch_add(1, Relaxed)
+    }
+
+    pub(super) fn n_calls(&self) -> u64 {
+        self.n_calls.load(Relaxed)
+    }
+
+    /// The start of every call: takes its time, and fails while the registry is interrupted.
+    pub(super) async fn call(&self, operation: &'static str) -> Result<()> {
+        self.n_calls.fetch_add(1, Relaxed);
+        let delay = self.lock().delay;
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
+        self.available(operation)
+    }
+
+    pub(super) fn available(&self, operation: &'static str) -> Result<()> {
+        match self.lock().interrupted {
+            true => Err(Error::new(ErrorKind::Unavailable, "memory", operation)),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn edit(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changes.send_replace(());
+    }
+
+    /// An edit that no reader can see.
+    pub(super) fn edit_quietly(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+    }
+
+    pub(super) fn entries(&self, service: &str) -> Vec<Instance> {
+        self.read(service, |entry| entry.instance.clone())
+    }
+
+    /// Every live entry of `service`.
+    pub(super) fn read<T>(&self, service: &str, read: impl Fn(&Entry) -> T) -> Vec<T> {
+        let state = self.lock();
+        state
+            .services
+            .get(service)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .map(read)
+            .collect()
+    }
+
+    pub(super) fn is_empty_fault(&self) -> bool {
+        self.lock().empty
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Waits until something may have changed: an edit, or a TTL that ends.
+    pub(super) async fn changed(&self, changes: &mut watch::Receiver<()>) {
+        let next_expiry = self.lock().next_expiry();
+        let expiry = async {
+            match next_expiry {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // The sender is in `self`.
+            _ = changes.changed() => {}
+            () = expiry => {}
+        }
+    }
+
+    /// The state as of now: what has expired is gone.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.expire(Instant::now());
+        state
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            changes: watch::Sender::new(()),
+            n_calls: AtomicU64::default(),
+            n_leases: AtomicU64::default(),
+        }
+    }
+}
+
+impl State {
+    pub(super) fn remove(&mut self, service: &str, id: &InstanceId) {
+        if let Some(entries) = self.services.get_mut(service) {
+            entries.remove(id);
+        }
+    }
+
+    pub(super) fn corrupt(&mut self, service: &str, id: &InstanceId) {
+        if let Some(entry) = self
+            .services
+            .get_mut(service)
+            .and_then(|entries| entries.get_mut(id))
+        {
+            entry.corrupt = true;
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, service: &str, id: &InstanceId) -> Option<&mut Entry> {
+        self.services.get_mut(service)?.get_mut(id)
+    }
+
+    fn expire(&mut self, now: Instant) {
+        for entries in self.services.values_mut() {
+            entries.retain(|_, entry| entry.expires_at > now);
+        }
+    }
+
+    fn next_expiry(&self) -> Option<Instant> {
+        let entries = self.services.values().flat_map(BTreeMap::values);
+        entries.map(|entry| entry.expires_at).min()
+    }
+}
