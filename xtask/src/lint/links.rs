@@ -7,8 +7,10 @@ use crate::command::{Result, root};
 pub(super) fn check() -> Result<()> {
     let mut missing = Vec::new();
     for document in DOCUMENTS {
-        let text = fs::read_to_string(root().join(document))
-            .map_err(|error| format!("cannot read {document}: {error}"))?;
+        let Ok(text) = fs::read_to_string(root().join(document)) else {
+            missing.push(format!("there is no {document}"));
+            continue;
+        };
         for path in paths(&text, &|first| root().join(first).exists()) {
             if !root().join(path).exists() {
                 missing.push(format!("{document}: there is no {path}"));

@@ -4,9 +4,9 @@ mod runner;
 
 use std::env;
 use std::io::{IsTerminal, stdout};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
-use crate::command::{Result, cargo, succeeds};
+use crate::command::{Result, cargo, output, succeeds};
 use crate::packages::{self, Package};
 use crate::protoc;
 use crate::servers;
@@ -129,11 +129,7 @@ impl Run<'_> {
             return Ok(Vec::new());
         }
         let mut command = self.cargo_test(&["--tests", "--quiet", "--", "--list", SLOW]);
-        let output = command.stderr(Stdio::inherit()).output()?;
-        if !output.status.success() {
-            return Err("the tests cannot be listed".into());
-        }
-        Ok(listed(&String::from_utf8_lossy(&output.stdout)))
+        Ok(listed(&output(&mut command)?))
     }
 
     fn has_library(&self) -> bool {
