@@ -37,22 +37,26 @@ pub(crate) fn names() -> Vec<&'static str> {
     SERVERS.iter().map(|server| server.name).collect()
 }
 
-/// Every version of a server, fetched if need be: oldest first.
+/// Every version of a server, fetched if need be. One on PATH stands in for the release it is of, and is used
+/// beside them otherwise.
 pub(crate) fn set_up(name: &str) -> Result<Vec<Binary>> {
     let server = find(name)?;
     if let Some(path) = installed::named_by_environment(server) {
         return Ok(vec![installed::probe(server, &path)?]);
     }
+    let on_path = installed::on_path(server.program);
+    let on_path = on_path
+        .map(|path| installed::probe(server, &path))
+        .transpose()?;
     let mut binaries = Vec::new();
     for release in server.releases {
-        binaries.push(fetched(server, release)?);
+        binaries.push(match &on_path {
+            Some(binary) if is_of(&binary.version, release.version) => binary.clone(),
+            _ => fetched(server, release)?,
+        });
     }
-    if let Some(path) = installed::on_path(server.program) {
-        let binary = installed::probe(server, &path)?;
-        if !binaries.iter().any(|it| it.version == binary.version) {
-            binaries.push(binary);
-        }
-    }
+    let beside = on_path.filter(|binary| !binaries.contains(binary));
+    binaries.extend(beside);
     Ok(binaries)
 }
 
@@ -125,8 +129,8 @@ fn sentence(server: &Server, release: &Release, reason: &str) -> String {
     let package = release.packages[0];
     format!(
         "cannot have {name} {}: {reason}\n\
-         It is Debian's package `{package}` of {}. Install {name} by hand, or run `cargo xtask servers {name}` \
-         where a Debian archive can be reached, or name a program of your own: TOWER_SD_{}=/path/to/{program}",
+         It is Debian's package `{package}` of {}. Run `cargo xtask servers {name}` where a Debian archive \
+         can be reached, or name a program of your own: TOWER_SD_{}=/path/to/{program}",
         release.version,
         release.suite,
         name.to_uppercase(),
