@@ -1,0 +1,70 @@
+use std::{fmt, future::Future};
+
+use tower_sd_core::{BoxError, Instance};
+
+use super::ToResponse;
+
+/// Makes the service that speaks to one instance.
+///
+/// # Contract
+///
+/// - Called off the request path, for several instances at once, again after a failure, and never twice at once for one
+///   instance. A changed payload (weight, metadata, status) does not call it again, a changed address does.
+/// - It may connect, but better it does not: a service that connects in `poll_ready` tells the balancer that its peer is
+///   dead before a request is spent on it, and the balancer picks another.
+/// - Clones of the service share their connections: the balancer clones one for each request.
+///
+/// A closure is one through [`Endpointer::with`](crate::Endpointer::with) or [`factory_fn`].
+pub trait Factory: Send + Sync + 'static {
+    /// The service. `tower::Service` is asked for only where it is called, so that other clients can be balanced too.
+    type Service: Clone + Send + Sync + 'static;
+
+    /// How a response holds its lease: [`ToResponse`], or `ToBody` of the HTTP crate.
+    type Hold: 'static;
+
+    /// Makes the service for `instance`.
+    ///
+    /// # Errors
+    ///
+    /// Whatever went wrong; it is tried again with growing pauses for as long as the instance is listed.
+    fn make(
+        &self,
+        instance: Instance,
+    ) -> impl Future<Output = Result<Self::Service, BoxError>> + Send;
+}
+
+/// A [`Factory`] from an async closure; its responses end their lease at once ([`ToResponse`]).
+pub fn factory_fn<F, Fut, S>(make: F) -> FactoryFn<F>
+where
+    F: Fn(Instance) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<S, BoxError>> + Send,
+    S: Clone + Send + Sync + 'static,
+{
+    FactoryFn { make }
+}
+
+/// A [`Factory`] made by [`factory_fn`].
+#[derive(Clone, Copy)]
+pub struct FactoryFn<F> {
+    make: F,
+}
+
+impl<F, Fut, S> Factory for FactoryFn<F>
+where
+    F: Fn(Instance) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<S, BoxError>> + Send,
+    S: Clone + Send + Sync + 'static,
+{
+    type Service = S;
+    type Hold = ToResponse;
+
+    fn make(&self, instance: Instance) -> impl Future<Output = Result<S, BoxError>> + Send {
+        (self.make)(instance)
+    }
+}
+
+impl<F> fmt::Debug for FactoryFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FactoryFn").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,33 @@
+use std::error::Error;
+
+use tower_sd_core::BoxError;
+
+use crate::Unsent;
+
+/// What is to become of an attempt's outcome.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It is the caller's: a success, or a failure that repeating cannot mend.
+    Final,
+    /// It failed before anything was sent: repeating is always safe.
+    Unsent,
+    /// It failed, and the peer may have acted on it: repeated only when that does no harm.
+    Failed,
+}
+
+impl Verdict {
+    /// [`Unsent`](Self::Unsent) when the error or one of its sources is an [`Unsent`](crate::Unsent), else
+    /// [`Failed`](Self::Failed).
+    #[must_use]
+    pub fn of_error(error: &BoxError) -> Self {
+        let mut next: Option<&(dyn Error + 'static)> = Some(&**error);
+        while let Some(error) = next {
+            if error.is::<Unsent>() {
+                return Self::Unsent;
+            }
+            next = error.source();
+        }
+        Self::Failed
+    }
+}

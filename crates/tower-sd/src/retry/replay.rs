@@ -1,0 +1,44 @@
+use tower_sd_core::BoxError;
+
+use super::Verdict;
+
+/// How [`Retry`](crate::Retry) sends a request a second time, and what it takes for a failure.
+///
+/// The HTTP crate brings one that knows methods and bodies; for every other request that is `Clone` there is [`Cloned`].
+pub trait Replay<Req> {
+    /// A copy of `request`, made before the first is sent. `None`: this one cannot be repeated.
+    fn replay(&self, request: &Req) -> Option<Req>;
+
+    /// Whether sending `request` twice does what sending it once does. Default: nobody knows, so no.
+    ///
+    /// A request that was never sent is repeated all the same.
+    fn is_idempotent(&self, _request: &Req) -> bool {
+        false
+    }
+}
+
+/// What [`Retry`](crate::Retry) makes of an outcome.
+pub trait Classify<Res> {
+    /// Judges what came back.
+    fn classify(&self, outcome: Result<&Res, &BoxError>) -> Verdict;
+}
+
+/// Repeats by `Clone`, and takes every error for a failure and every response for a success.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Cloned;
+
+impl<Req: Clone> Replay<Req> for Cloned {
+    fn replay(&self, request: &Req) -> Option<Req> {
+        Some(request.clone())
+    }
+}
+
+impl<Res> Classify<Res> for Cloned {
+    fn classify(&self, outcome: Result<&Res, &BoxError>) -> Verdict {
+        match outcome {
+            Ok(_) => Verdict::Final,
+            Err(error) => Verdict::of_error(error),
+        }
+    }
+}
