@@ -47,7 +47,7 @@ impl<T: Instancer + ?Sized> Instancer for Box<T> {
 /// Keeps the loop behind it alive; with the last subscription and the instancer gone the loop ends at once.
 #[derive(Clone)]
 pub struct Subscription {
-    snapshots: watch::Receiver<Snapshot>,
+    pub(crate) snapshots: watch::Receiver<Snapshot>,
     nudge: Arc<Notify>,
     counters: Arc<Counters>,
     _keep_alive: Option<Arc<dyn Any + Send + Sync>>,
