@@ -1,1 +1,11 @@
-//! The conformance suite of tower-sd, scripted servers, a fault proxy and real servers for tests.
+#![doc = include_str!("../README.md")]
+
+mod cases;
+mod fixture;
+mod runner;
+mod scene;
+pub mod servers;
+
+pub use cases::{CASES, Case};
+pub use fixture::{Clock, Fixture, TestInstancer, TestRegistrar};
+pub use runner::{run, run_on};

@@ -1,0 +1,157 @@
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::{FutureExt, future::BoxFuture};
+use tower_sd_core::{
+    Instancer, InstanceId, Registrar, Registration, RegistrationHandle, Result, Subscription,
+};
+
+/// A registry under test, and the hands that disturb it.
+///
+/// # Contract
+///
+/// - Everything that [`registrar`](Self::registrar) and [`instancer`](Self::instancer) return is new: its own client,
+///   its own connections, made inside the call. Each case runs on a runtime of its own, and a connection whose task ran
+///   on the last one is dead.
+/// - [`interrupt`](Self::interrupt) and [`resume`](Self::resume) may be called in any order and any number of times;
+///   they return when they have taken effect.
+/// - Where the suite speaks of a bound, it is a promise of the fixture, on the clock that it names.
+#[async_trait]
+pub trait Fixture: Send + Sync + 'static {
+    /// A new registrar, configured with [`ttl`](Self::ttl).
+    async fn registrar(&self) -> TestRegistrar;
+
+    /// A new instancer of `service`, with the default loss guard.
+    async fn instancer(&self, service: &str) -> TestInstancer;
+
+    /// Takes the registry away from all clients: what is asked of it fails soon. Entries live on or end with their TTL,
+    /// as they would in an outage.
+    async fn interrupt(&self);
+
+    /// Brings the registry back. The runner calls it after every case.
+    async fn resume(&self);
+
+    /// Removes an entry behind its owner's back: a lease revoked, a key deleted by an operator. Returns when the registry
+    /// has confirmed that the entry is gone.
+    async fn expire(&self, service: &str, id: &InstanceId);
+
+    /// The time after which the registry forgets whoever does not renew.
+    fn ttl(&self) -> Duration;
+
+    /// How long a lost entry may take to be back while the registry is well. Default 2 s: the registry tells.
+    fn reannounce_bound(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+
+    /// How long a change may take to be seen by a subscriber. Default 5 s, generous for a busy machine.
+    fn visible_bound(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+
+    /// The clock that its cases run on. Default: real time.
+    fn clock(&self) -> Clock {
+        Clock::Real
+    }
+
+    /// Cases that cannot hold here, each with its reason: the runner shows them as ignored. `("case", "reason")`, or
+    /// `("1.8.7/case", "reason")` for one version of the server. A name that is no case is an error.
+    #[must_use]
+    fn exceptions() -> &'static [(&'static str, &'static str)]
+    where
+        Self: Sized,
+    {
+        &[]
+    }
+}
+
+/// What a case's timers run on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "the two clocks that tokio has")]
+pub enum Clock {
+    /// Real time: for whatever has a socket.
+    Real,
+    /// tokio's paused clock, which jumps when nothing else can happen: for registries inside the process.
+    Paused,
+}
+
+/// A registrar, and how it is closed.
+///
+/// The mutex is for `Sync` alone: a future is `Send` only.
+pub struct TestRegistrar {
+    registrar: Arc<dyn Registrar>,
+    close: Mutex<BoxFuture<'static, ()>>,
+}
+
+/// An instancer, and how it is closed.
+pub struct TestInstancer {
+    instancer: Arc<dyn Instancer>,
+    close: Mutex<BoxFuture<'static, ()>>,
+}
+
+impl TestRegistrar {
+    /// `close` is not polled before [`close`](Self::close) is called; it is dropped with the registrar otherwise.
+    pub fn new(
+        registrar: impl Registrar,
+        close: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        Self {
+            registrar: Arc::new(registrar),
+            close: Mutex::new(close.boxed()),
+        }
+    }
+
+    /// Closes it and drops it.
+    pub async fn close(self) {
+        let close = self.close.into_inner();
+        close.unwrap_or_else(PoisonError::into_inner).await;
+    }
+}
+
+impl TestInstancer {
+    /// `close` is not polled before [`close`](Self::close) is called; it is dropped with the instancer otherwise.
+    pub fn new(
+        instancer: impl Instancer,
+        close: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        Self {
+            instancer: Arc::new(instancer),
+            close: Mutex::new(close.boxed()),
+        }
+    }
+
+    /// Closes it and drops it.
+    pub async fn close(self) {
+        let close = self.close.into_inner();
+        close.unwrap_or_else(PoisonError::into_inner).await;
+    }
+}
+
+#[async_trait]
+impl Registrar for TestRegistrar {
+    async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
+        self.registrar.register(registration).await
+    }
+}
+
+impl Instancer for TestInstancer {
+    fn subscribe(&self) -> Subscription {
+        self.instancer.subscribe()
+    }
+}
+
+impl fmt::Debug for TestRegistrar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestRegistrar").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for TestInstancer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestInstancer").finish_non_exhaustive()
+    }
+}

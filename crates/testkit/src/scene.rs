@@ -1,0 +1,139 @@
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+use tower_sd_core::{
+    Instance, Instancer, Registrar, Registration, RegistrationHandle, Snapshot, Subscription,
+};
+
+use crate::{Fixture, TestInstancer, TestRegistrar};
+
+/// What most cases start from: a service of their own, a registrar, an instancer and a subscription that is synced.
+pub(crate) struct Scene<'a> {
+    pub(crate) fixture: &'a dyn Fixture,
+    pub(crate) service: String,
+    pub(crate) registrar: TestRegistrar,
+    pub(crate) instancer: TestInstancer,
+    pub(crate) subscription: Subscription,
+}
+
+impl<'a> Scene<'a> {
+    pub(crate) async fn new(fixture: &'a dyn Fixture) -> Self {
+        Self::of(fixture, unique("service")).await
+    }
+
+    /// Of a service with this name.
+    pub(crate) async fn of(fixture: &'a dyn Fixture, service: String) -> Self {
+        let registrar = fixture.registrar().await;
+        let instancer = fixture.instancer(&service).await;
+        let mut subscription = instancer.subscribe();
+        let ready = subscription.ready(fixture.visible_bound()).await;
+        ready.expect("a well registry answers");
+        Self {
+            fixture,
+            service,
+            registrar,
+            instancer,
+            subscription,
+        }
+    }
+
+    pub(crate) async fn register(&self, instance: Instance) -> RegistrationHandle {
+        let registered = self.registrar.register(self.registration(instance)).await;
+        registered.expect("a well registry accepts a registration")
+    }
+
+    pub(crate) fn registration(&self, instance: Instance) -> Registration {
+        Registration::new(&self.service, instance)
+    }
+
+    /// Waits until the scene's subscription shows exactly these ids.
+    pub(crate) async fn sees(&mut self, ids: &[&str]) -> Snapshot {
+        let bound = self.fixture.visible_bound();
+        shows(&mut self.subscription, ids, bound).await
+    }
+
+    /// Waits until the scene's subscription shows what `wanted` asks for.
+    pub(crate) async fn sees_that(
+        &mut self,
+        what: &str,
+        wanted: impl Fn(&Snapshot) -> bool,
+    ) -> Snapshot {
+        let bound = self.fixture.visible_bound();
+        shows_that(&mut self.subscription, what, bound, wanted).await
+    }
+
+    /// What the registry says now, to somebody who has never asked before.
+    pub(crate) async fn look(&self) -> Snapshot {
+        let instancer = self.fixture.instancer(&self.service).await;
+        let ready = instancer.subscribe().ready(self.fixture.visible_bound());
+        let snapshot = ready.await.expect("a well registry answers");
+        instancer.close().await;
+        snapshot
+    }
+
+    /// Looks again and again until the registry itself has exactly these ids, at most for `bound`.
+    pub(crate) async fn finds(&self, ids: &[&str], bound: Duration) -> Snapshot {
+        let deadline = Instant::now() + bound;
+        loop {
+            let snapshot = self.look().await;
+            if ids_of(&snapshot) == ids {
+                return snapshot;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the registry does not have {ids:?} within {bound:?}: {snapshot:#?}"
+            );
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
+/// Waits until `subscription` shows exactly these ids, in the order of ids.
+pub(crate) async fn shows(
+    subscription: &mut Subscription,
+    ids: &[&str],
+    bound: Duration,
+) -> Snapshot {
+    let what = format!("exactly {ids:?}");
+    shows_that(subscription, &what, bound, |snapshot| ids_of(snapshot) == ids).await
+}
+
+pub(crate) async fn shows_that(
+    subscription: &mut Subscription,
+    what: &str,
+    bound: Duration,
+    wanted: impl Fn(&Snapshot) -> bool,
+) -> Snapshot {
+    let wait = async {
+        let mut snapshot = subscription.snapshot();
+        while !wanted(&snapshot) {
+            snapshot = subscription.changed().await.expect("the loop lives");
+        }
+        snapshot
+    };
+    match timeout(bound, wait).await {
+        Ok(snapshot) => snapshot,
+        Err(_elapsed) => {
+            let last = subscription.snapshot();
+            panic!("not seen within {bound:?}: {what}; last seen: {last:#?}")
+        }
+    }
+}
+
+pub(crate) fn ids_of(snapshot: &Snapshot) -> Vec<&str> {
+    let ids = snapshot.instances().iter();
+    ids.map(|instance| instance.id().as_str()).collect()
+}
+
+/// An instance of loopback with this id.
+pub(crate) fn instance(id: &str, port: u16) -> Instance {
+    Instance::new("127.0.0.1", port).with_id(id)
+}
+
+/// A name that no other case, and no earlier run on the same server, has used.
+pub(crate) fn unique(name: &str) -> String {
+    format!("{name}-{:08x}", fastrand::u32(..))
+}
+
+/// Long enough to leave the registry some air, short beside the bounds.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);

@@ -1,0 +1,137 @@
+//! Which programs of real servers there are, as `cargo xtask test` says by the environment.
+
+use std::{env, error, fmt, path::PathBuf};
+
+/// One version of a real server's program.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct ServerBinary {
+    /// As the program says it: `1.8.7`.
+    pub version: String,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// No program is configured for a server.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MissingServer {
+    server: &'static str,
+    why: String,
+}
+
+impl ServerBinary {
+    /// The program at `path`, which says that it is of `version`.
+    pub fn new(version: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self {
+            version: version.into(),
+            path: path.into(),
+        }
+    }
+}
+
+/// The programs of `server` (`"consul"`) that tests are to run with, oldest first: what `TOWER_SD_TEST_CONSUL` says, as
+/// in `1.8.7=/path/consul;1.20.1=/path/consul`.
+///
+/// # Errors
+///
+/// The variable is not set, or not of that form.
+pub fn configured(server: &'static str) -> Result<Vec<ServerBinary>, MissingServer> {
+    let missing = |why| MissingServer { server, why };
+    let name = variable(server);
+    match env::var(&name) {
+        Ok(text) => parse(&text).map_err(|entry| {
+            missing(format!(
+                "{name} has {entry:?}, which is not version=/path"
+            ))
+        }),
+        Err(error) => Err(missing(format!("{name}: {error}"))),
+    }
+}
+
+/// The oldest and only one to use where a test needs just one.
+///
+/// # Panics
+///
+/// When there is none, with a sentence that says what to do about it.
+#[must_use]
+pub fn required(server: &'static str) -> ServerBinary {
+    match configured(server) {
+        Ok(binaries) => binaries.into_iter().next().expect("configured() returns at least one"),
+        Err(missing) => panic!("{missing}"),
+    }
+}
+
+fn variable(server: &str) -> String {
+    format!("TOWER_SD_TEST_{}", server.to_uppercase())
+}
+
+/// `Err`: the entry that is wrong.
+fn parse(text: &str) -> Result<Vec<ServerBinary>, String> {
+    let entries = text.split(';').map(|entry| match entry.split_once('=') {
+        Some((version, path)) if !version.is_empty() && !path.is_empty() => {
+            Ok(ServerBinary::new(version, path))
+        }
+        _ => Err(entry.to_owned()),
+    });
+    entries.collect()
+}
+
+impl fmt::Display for MissingServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { server, why } = self;
+        let package = PACKAGES
+            .iter()
+            .find(|(name, _)| name == server)
+            .map_or(*server, |(_, package)| package);
+        write!(
+            f,
+            "needs a real {server} ({why}): run `cargo xtask test`, which fetches Debian's package `{package}`, or name a \
+             program by {}=version=/path",
+            variable(server)
+        )
+    }
+}
+
+impl error::Error for MissingServer {}
+
+/// Debian's packages of the servers.
+const PACKAGES: &[(&str, &str)] = &[
+    ("consul", "consul"),
+    ("etcd", "etcd-server"),
+    ("named", "bind9"),
+    ("redis", "redis-server"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_listed_in_the_order_given() {
+        let list = parse("1.8.7=/a/consul;1.20.1=/b=c/consul").expect("well formed");
+        let expected = [
+            ServerBinary::new("1.8.7", "/a/consul"),
+            ServerBinary::new("1.20.1", "/b=c/consul"),
+        ];
+        assert_eq!(list, expected);
+    }
+
+    #[test]
+    fn an_entry_without_a_version_or_a_path_is_named() {
+        for (text, wrong) in [("", ""), ("/a/consul", "/a/consul"), ("1=/a;=/b", "=/b")] {
+            assert_eq!(parse(text), Err(wrong.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_server_says_which_package_has_it() {
+        let error = configured("nothing").expect_err("not a server");
+        assert!(error.to_string().contains("TOWER_SD_TEST_NOTHING"), "{error}");
+        let error = MissingServer {
+            server: "etcd",
+            why: "not set".into(),
+        };
+        assert!(error.to_string().contains("`etcd-server`"), "{error}");
+        assert!(error.to_string().contains("cargo xtask test"), "{error}");
+    }
+}
