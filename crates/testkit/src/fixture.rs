@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use futures_util::{FutureExt, future::BoxFuture};
 use tower_sd_core::{
-    Instancer, InstanceId, Registrar, Registration, RegistrationHandle, Result, Subscription,
+    InstanceId, Instancer, Registrar, Registration, RegistrationHandle, Result, Subscription,
 };
 
 /// A registry under test, and the hands that disturb it.

@@ -178,7 +178,9 @@ async fn drive(fixture: &dyn Fixture, case: Case) {
             PAUSED_BOUND
         }
     };
-    let result = AssertUnwindSafe(timeout(bound, case(fixture))).catch_unwind().await;
+    let result = AssertUnwindSafe(timeout(bound, case(fixture)))
+        .catch_unwind()
+        .await;
     fixture.resume().await;
     match result {
         Ok(Ok(())) => {}
@@ -198,7 +200,10 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-#[expect(clippy::print_stderr, reason = "the test runner's own output, which shows no reasons")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the test runner's own output, which shows no reasons"
+)]
 fn note(text: &str) {
     eprintln!("note: {text}");
 }

@@ -56,7 +56,7 @@ impl<'a> Scene<'a> {
     pub(crate) async fn sees_that(
         &mut self,
         what: &str,
-        wanted: impl Fn(&Snapshot) -> bool,
+        wanted: impl Fn(&Snapshot) -> bool + Send + Sync,
     ) -> Snapshot {
         let bound = self.fixture.visible_bound();
         shows_that(&mut self.subscription, what, bound, wanted).await
@@ -65,8 +65,9 @@ impl<'a> Scene<'a> {
     /// What the registry says now, to somebody who has never asked before.
     pub(crate) async fn look(&self) -> Snapshot {
         let instancer = self.fixture.instancer(&self.service).await;
-        let ready = instancer.subscribe().ready(self.fixture.visible_bound());
-        let snapshot = ready.await.expect("a well registry answers");
+        let mut subscription = instancer.subscribe();
+        let ready = subscription.ready(self.fixture.visible_bound()).await;
+        let snapshot = ready.expect("a well registry answers");
         instancer.close().await;
         snapshot
     }
@@ -95,14 +96,17 @@ pub(crate) async fn shows(
     bound: Duration,
 ) -> Snapshot {
     let what = format!("exactly {ids:?}");
-    shows_that(subscription, &what, bound, |snapshot| ids_of(snapshot) == ids).await
+    shows_that(subscription, &what, bound, |snapshot| {
+        ids_of(snapshot) == ids
+    })
+    .await
 }
 
 pub(crate) async fn shows_that(
     subscription: &mut Subscription,
     what: &str,
     bound: Duration,
-    wanted: impl Fn(&Snapshot) -> bool,
+    wanted: impl Fn(&Snapshot) -> bool + Send + Sync,
 ) -> Snapshot {
     let wait = async {
         let mut snapshot = subscription.snapshot();

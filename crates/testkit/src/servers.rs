@@ -39,11 +39,8 @@ pub fn configured(server: &'static str) -> Result<Vec<ServerBinary>, MissingServ
     let missing = |why| MissingServer { server, why };
     let name = variable(server);
     match env::var(&name) {
-        Ok(text) => parse(&text).map_err(|entry| {
-            missing(format!(
-                "{name} has {entry:?}, which is not version=/path"
-            ))
-        }),
+        Ok(text) => parse(&text)
+            .map_err(|entry| missing(format!("{name} has {entry:?}, which is not version=/path"))),
         Err(error) => Err(missing(format!("{name}: {error}"))),
     }
 }
@@ -56,7 +53,10 @@ pub fn configured(server: &'static str) -> Result<Vec<ServerBinary>, MissingServ
 #[must_use]
 pub fn required(server: &'static str) -> ServerBinary {
     match configured(server) {
-        Ok(binaries) => binaries.into_iter().next().expect("configured() returns at least one"),
+        Ok(binaries) => binaries
+            .into_iter()
+            .next()
+            .expect("configured() returns at least one"),
         Err(missing) => panic!("{missing}"),
     }
 }
@@ -126,7 +126,10 @@ mod tests {
     #[test]
     fn a_missing_server_says_which_package_has_it() {
         let error = configured("nothing").expect_err("not a server");
-        assert!(error.to_string().contains("TOWER_SD_TEST_NOTHING"), "{error}");
+        assert!(
+            error.to_string().contains("TOWER_SD_TEST_NOTHING"),
+            "{error}"
+        );
         let error = MissingServer {
             server: "etcd",
             why: "not set".into(),

@@ -14,7 +14,11 @@ pub(super) fn subscriber_has_a_snapshot_at_once(fixture: &dyn Fixture) -> BoxFut
         let instancer = fixture.instancer(&unique("empty")).await;
         let mut subscription = instancer.subscribe();
         let snapshot = subscription.snapshot();
-        assert_eq!(snapshot.revision(), 0, "nothing has been read: {snapshot:?}");
+        assert_eq!(
+            snapshot.revision(),
+            0,
+            "nothing has been read: {snapshot:?}"
+        );
         assert!(!matches!(snapshot.freshness(), Freshness::Stale { .. }));
         let ready = subscription.ready(fixture.visible_bound()).await;
         let snapshot = ready.expect("a well registry answers");

@@ -1,6 +1,7 @@
 //! The cases of the suite: one list, which every backend and every wrapper runs.
 
 mod following;
+mod keeping;
 mod registering;
 
 use futures_util::future::BoxFuture;
@@ -49,6 +50,19 @@ pub const CASES: &[(&str, Case)] = &[
     (
         "id_registered_twice_is_one_entry",
         registering::id_registered_twice_is_one_entry,
+    ),
+    // Keeping registrations up.
+    (
+        "update_is_seen_without_a_gap",
+        keeping::update_is_seen_without_a_gap,
+    ),
+    (
+        "expired_entry_comes_back",
+        keeping::expired_entry_comes_back,
+    ),
+    (
+        "update_survives_the_loss_of_the_entry",
+        keeping::update_survives_the_loss_of_the_entry,
     ),
 ];
 
