@@ -1,1 +1,17 @@
-//! Consul for tower-sd: register with the agent, follow a service by blocking queries.
+#![doc = include_str!("../README.md")]
+
+mod client;
+mod config;
+mod instancer;
+mod mapping;
+mod query;
+mod registrar;
+
+pub use client::ConsulClient;
+pub use config::ConsulConfig;
+pub use instancer::ConsulInstancer;
+pub use query::Query;
+pub use registrar::ConsulRegistrar;
+
+/// The name under which logs and errors show this backend.
+const BACKEND: &str = "consul";

@@ -1,0 +1,190 @@
+//! The one table from what Consul answers to what a caller can do about it.
+
+use tower_sd_core::{Error, ErrorKind};
+
+use crate::BACKEND;
+
+/// The error for an answer whose status is no success. `detail` is the body, without secrets.
+pub(crate) fn refused(operation: &'static str, status: u16, detail: &str) -> Error {
+    let class = class_of(status, detail);
+    let detail = clipped(detail.trim());
+    let message = match class.hint {
+        Some(hint) => format!("{status} {detail}: {hint}"),
+        None => format!("{status} {detail}"),
+    };
+    with_transience(Error::new(class.kind, BACKEND, operation), class.transient)
+        .with_message(message)
+}
+
+/// The error for a request that got no complete answer.
+pub(crate) fn unanswered(operation: &'static str, cause: reqwest::Error) -> Error {
+    let (kind, message) = match &cause {
+        cause if cause.is_builder() => (ErrorKind::Config, "the request cannot be made"),
+        cause if cause.is_timeout() => (ErrorKind::Timeout, "no answer in time"),
+        cause if cause.is_connect() => (ErrorKind::Unavailable, "the agent cannot be reached"),
+        _ => (
+            ErrorKind::Unavailable,
+            "the agent closed the connection; one address may hold 200 by default (limits.http_max_conns_per_client)",
+        ),
+    };
+    // The URL has no secret in it, and says nothing that the message does not.
+    Error::new(kind, BACKEND, operation)
+        .with_message(message)
+        .with_source(cause.without_url())
+}
+
+/// The error for an answer that says 200 and cannot be understood.
+pub(crate) fn garbled(operation: &'static str, message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Protocol, BACKEND, operation).with_message(message)
+}
+
+/// The error for a wrong setting.
+pub(crate) fn config(operation: &'static str, message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Config, BACKEND, operation).with_message(message)
+}
+
+/// Whether the agent says that it has no such TTL check: 500 up to some version between 1.8.7 and 1.20.1, 404 since.
+pub(crate) fn is_unknown_check(status: u16, detail: &str) -> bool {
+    matches!(status, 404 | 500)
+        && (detail.contains("does not have associated TTL") || detail.contains("Unknown check"))
+}
+
+/// Whether the agent says that it has no such service: 1.8.7 answers 500 under ACLs (and 200 without), 1.20.1 404.
+pub(crate) fn is_unknown_service(status: u16, detail: &str) -> bool {
+    matches!(status, 404 | 500)
+        && (detail.contains("Unknown service") || detail.contains("unknown service"))
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Class {
+    kind: ErrorKind,
+    transient: bool,
+    hint: Option<&'static str>,
+}
+
+fn class_of(status: u16, detail: &str) -> Class {
+    let class = |kind, transient, hint| Class {
+        kind,
+        transient,
+        hint,
+    };
+    let denied = Some("give a token that may do this (service:write to register, service:read and node:read to follow)");
+    match status {
+        300..=399 => class(
+            ErrorKind::Config,
+            false,
+            Some("redirects are not followed; give the address they lead to"),
+        ),
+        401 | 403 => class(ErrorKind::Denied, false, denied),
+        // The agent found the datacenter's servers, and they refused.
+        500 if detail.contains("Permission denied") || detail.contains("ACL not found") => {
+            class(ErrorKind::Denied, false, denied)
+        }
+        500 if is_bad_filter(detail) => {
+            class(ErrorKind::Config, false, Some("correct the filter"))
+        }
+        404 => class(ErrorKind::NotFound, false, None),
+        408 => class(ErrorKind::Timeout, true, None),
+        429 => class(
+            ErrorKind::Unavailable,
+            true,
+            Some("the agent limits its clients (limits.http_max_conns_per_client, limits.request_limits)"),
+        ),
+        400..=499 => class(ErrorKind::Config, false, None),
+        _ => class(ErrorKind::Unavailable, true, None),
+    }
+}
+
+/// Both versions answer 500 for an expression that go-bexpr cannot parse or that names no field.
+fn is_bad_filter(detail: &str) -> bool {
+    detail.contains("Failed to create boolean expression evaluator")
+        || detail.contains("failed to parse expression")
+}
+
+fn with_transience(error: Error, transient: bool) -> Error {
+    if transient {
+        error.transient()
+    } else {
+        error.permanent()
+    }
+}
+
+fn clipped(text: &str) -> &str {
+    let end = (0..=text.len().min(MAX_DETAIL))
+        .rev()
+        .find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
+/// The longest known sentence, a permission's, has some 150 characters; an answer of a proxy may be a whole page.
+const MAX_DETAIL: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// (status, body, kind, transient)
+    const ROWS: &[(u16, &str, ErrorKind, bool)] = &[
+        (301, "", ErrorKind::Config, false),
+        (400, "Missing service name", ErrorKind::Config, false),
+        (401, "proxy says no", ErrorKind::Denied, false),
+        (403, "ACL not found", ErrorKind::Denied, false),
+        (403, "Permission denied", ErrorKind::Denied, false),
+        (404, "Invalid URL path", ErrorKind::NotFound, false),
+        (405, "method POST not allowed", ErrorKind::Config, false),
+        (408, "", ErrorKind::Timeout, true),
+        (429, "rate limit exceeded", ErrorKind::Unavailable, true),
+        (500, "No cluster leader", ErrorKind::Unavailable, true),
+        (500, "No path to datacenter", ErrorKind::Unavailable, true),
+        (500, "rpc error making call: Permission denied", ErrorKind::Denied, false),
+        (500, "rpc error making call: ACL not found", ErrorKind::Denied, false),
+        (
+            500,
+            "Failed to create boolean expression evaluator: 1:6",
+            ErrorKind::Config,
+            false,
+        ),
+        (502, "<html>", ErrorKind::Unavailable, true),
+        (503, "resolver error: produced zero addresses", ErrorKind::Unavailable, true),
+    ];
+
+    #[test]
+    fn every_row_of_the_table_has_its_kind() {
+        for (status, body, kind, transient) in ROWS {
+            let error = refused("follow", *status, body);
+            let found = (error.kind(), error.is_transient());
+            assert_eq!(found, (*kind, *transient), "{status} {body}");
+        }
+    }
+
+    /// T21: the three forms in which two versions say it, with and without ACLs.
+    #[test]
+    fn an_unknown_check_is_recognised_in_every_form() {
+        assert!(is_unknown_check(500, r#"CheckID "x" does not have associated TTL"#));
+        assert!(is_unknown_check(500, r#"Unknown check "x""#));
+        assert!(is_unknown_check(404, r#"Unknown check ID "x". Ensure that …"#));
+        assert!(!is_unknown_check(500, "No cluster leader"));
+        assert!(!is_unknown_check(404, "404 page not found"));
+    }
+
+    /// T23.
+    #[test]
+    fn an_unknown_service_is_recognised_in_every_form() {
+        assert!(is_unknown_service(500, r#"Unknown service {"x" {}}"#));
+        assert!(is_unknown_service(404, r#"Unknown service ID "x". Ensure that …"#));
+        assert!(is_unknown_service(404, "unknown service ID: x"));
+        assert!(!is_unknown_service(500, "No cluster leader"));
+    }
+
+    #[test]
+    fn a_page_of_a_proxy_is_clipped_between_characters() {
+        let error = refused("follow", 502, &"é".repeat(10_000));
+        assert!(error.to_string().len() < 400, "{}", error.to_string().len());
+    }
+
+    #[test]
+    fn a_denial_names_what_the_token_must_be_allowed() {
+        let error = refused("register", 403, "Permission denied");
+        assert!(error.to_string().contains("service:write"), "{error}");
+    }
+}

@@ -1,0 +1,112 @@
+//! What is understood of the answers. Fields may be missing: a proxy or a version of tomorrow leaves some out.
+
+use std::collections::BTreeMap;
+
+use reqwest::header::HeaderMap;
+use serde::{Deserialize, Deserializer};
+
+/// One element of `GET /v1/health/service/:name`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ServiceEntry {
+    #[serde(default)]
+    pub(crate) node: Node,
+    pub(crate) service: Service,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub(crate) checks: Vec<Check>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Node {
+    #[serde(default)]
+    pub(crate) node: String,
+    #[serde(default)]
+    pub(crate) address: String,
+}
+
+/// A service as the catalogue and the agent show it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Service {
+    #[serde(rename = "ID")]
+    pub(crate) id: String,
+    #[serde(default, alias = "Service")]
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) address: String,
+    /// Wider than a port: Consul takes any number.
+    #[serde(default)]
+    pub(crate) port: i64,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub(crate) tags: Vec<String>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub(crate) meta: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub(crate) weights: Weights,
+    #[serde(default)]
+    pub(crate) locality: Option<Locality>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Weights {
+    pub(crate) passing: u32,
+    pub(crate) warning: u32,
+}
+
+/// Where a newer agent says that the service runs.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Locality {
+    #[serde(default)]
+    pub(crate) zone: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Check {
+    #[serde(rename = "CheckID", default)]
+    pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) status: String,
+}
+
+impl Default for Weights {
+    /// Consul's own default.
+    fn default() -> Self {
+        Self {
+            passing: 1,
+            warning: 1,
+        }
+    }
+}
+
+/// What the headers of an answer say. Of those of an error nothing is believed: 1.8.7 sends index 1 with them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Meta {
+    /// `None`: missing, or no number.
+    pub(crate) index: Option<u64>,
+    pub(crate) streaming: bool,
+    pub(crate) filtered_by_acls: bool,
+}
+
+impl Meta {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        Self {
+            index: text("x-consul-index").and_then(|index| index.parse().ok()),
+            streaming: text("x-consul-query-backend") == Some("streaming"),
+            filtered_by_acls: text("x-consul-results-filtered-by-acls") == Some("true"),
+        }
+    }
+}
+
+/// Go writes an empty list as `null`.
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}

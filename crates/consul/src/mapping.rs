@@ -1,0 +1,277 @@
+//! An instance as Consul's service entry, and back.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use tower_sd_core::{Error, ErrorKind, Instance, Result, Status};
+
+use crate::{
+    BACKEND,
+    client::{
+        error,
+        reply::{Check, Service, ServiceEntry},
+        request::{ServiceRegistration, Weights},
+    },
+};
+
+/// What an instance registers as, without checks.
+///
+/// # Errors
+///
+/// `Config`, naming the limit of Consul's that it breaks.
+pub(crate) fn registration(service: &str, instance: &Instance) -> Result<ServiceRegistration> {
+    let meta = meta(instance);
+    check_limits(service, instance, &meta)?;
+    let weight = consul_weight(instance.weight());
+    Ok(ServiceRegistration {
+        id: service_id(service, instance.id().as_str()),
+        name: service.to_owned(),
+        address: instance.host().to_owned(),
+        port: instance.port(),
+        tags: instance.tags().to_vec(),
+        meta,
+        weights: Weights {
+            passing: weight,
+            warning: weight,
+        },
+        checks: Vec::new(),
+    })
+}
+
+/// Consul's ids are unique per agent, over all services: an id registered again under another name *moves*.
+pub(crate) fn service_id(service: &str, id: &str) -> String {
+    format!("{service}:{id}")
+}
+
+/// The TTL check of a service. Ids of checks are the agent's too.
+pub(crate) fn check_id(service_id: &str) -> String {
+    format!("service:{service_id}")
+}
+
+/// Whether the agent's entry says what we registered.
+pub(crate) fn is_ours(ours: &ServiceRegistration, found: &Service) -> bool {
+    found.name == ours.name
+        && found.address == ours.address
+        && found.port == i64::from(ours.port)
+        && found.meta == ours.meta
+        && found.tags == ours.tags
+        && found.weights.passing == u32::from(ours.weights.passing)
+        && found.weights.warning == u32::from(ours.weights.warning)
+}
+
+/// The instance that an entry of the catalogue describes, with the status that its checks add up to.
+///
+/// # Errors
+///
+/// `Protocol`: an instance cannot be made of it.
+pub(crate) fn instance(entry: ServiceEntry) -> Result<Instance> {
+    let ServiceEntry {
+        node,
+        service,
+        checks,
+    } = entry;
+    let Service {
+        id,
+        address,
+        port,
+        tags,
+        mut meta,
+        weights,
+        locality,
+        ..
+    } = service;
+    let name = meta
+        .remove(ID)
+        .unwrap_or_else(|| format!("{}/{id}", node.node));
+    let malformed = |what: String| {
+        Error::new(ErrorKind::Protocol, BACKEND, "follow")
+            .with_instance(name.as_str().into())
+            .with_message(what)
+    };
+    let address = if address.is_empty() { node.address } else { address };
+    if address.is_empty() {
+        return Err(malformed("neither the service nor its node has an address".into()));
+    }
+    let port = match u16::try_from(port) {
+        Ok(port) if port != 0 => port,
+        _ => {
+            return Err(malformed(format!(
+                "port {port} cannot be connected to; register the service with its port"
+            )));
+        }
+    };
+    let status = worst_of(&checks);
+    let weight = match status {
+        Status::Warning => weights.warning,
+        _ => weights.passing,
+    };
+    let (scheme, host) = split_scheme(&address);
+    let mut instance = Instance::new(host, port)
+        .with_id(name)
+        .with_tags(tags)
+        .with_weight(weight)
+        .with_status(status);
+    if let Some(scheme) = scheme {
+        instance = instance.with_scheme(scheme);
+    }
+    if let Some(locality) = locality.filter(|locality| !locality.zone.is_empty()) {
+        instance = instance.with_zone(locality.zone);
+    }
+    Ok(with_meta(instance, meta))
+}
+
+/// The worst state of all checks, those of the node too: an agent that died leaves its services' own checks passing.
+fn worst_of(checks: &[Check]) -> Status {
+    let mut worst = Status::Passing;
+    for check in checks {
+        match check.status.as_str() {
+            _ if is_maintenance(&check.id) => return Status::Critical,
+            "passing" => {}
+            "warning" => worst = Status::Warning,
+            _ => return Status::Critical,
+        }
+    }
+    worst
+}
+
+fn is_maintenance(check: &str) -> bool {
+    check == "_node_maintenance" || check.starts_with("_service_maintenance:")
+}
+
+fn meta(instance: &Instance) -> BTreeMap<String, String> {
+    let mut meta = instance.metadata().clone();
+    let mut set = |key: &str, value: String| meta.insert(key.to_owned(), value);
+    set(ID, instance.id().to_string());
+    if let Some(scheme) = instance.scheme() {
+        set(SCHEME, scheme.to_owned());
+    }
+    if let Some(zone) = instance.zone() {
+        set(ZONE, zone.to_owned());
+    }
+    if let Some(started_at_ms) = instance.started_at_ms() {
+        set(STARTED_AT_MS, started_at_ms.to_string());
+    }
+    if instance.priority() != 0 {
+        set(PRIORITY, instance.priority().to_string());
+    }
+    if u32::from(consul_weight(instance.weight())) != instance.weight() {
+        set(WEIGHT, instance.weight().to_string());
+    }
+    match instance.status() {
+        Status::Passing => {}
+        Status::Warning => drop(set(STATUS, "warning".into())),
+        Status::Critical => drop(set(STATUS, "critical".into())),
+        _ => drop(set(STATUS, "draining".into())),
+    }
+    meta
+}
+
+/// Takes our keys out of `meta`. What one of them says wins over what Consul says, but no status makes one better.
+fn with_meta(mut instance: Instance, meta: BTreeMap<String, String>) -> Instance {
+    for (key, value) in meta {
+        instance = match key.as_str() {
+            SCHEME => instance.with_scheme(value),
+            ZONE => instance.with_zone(value),
+            STARTED_AT_MS => match value.parse() {
+                Ok(started_at_ms) => instance.with_started_at_ms(started_at_ms),
+                Err(_) => instance,
+            },
+            PRIORITY => match value.parse() {
+                Ok(priority) => instance.with_priority(priority),
+                Err(_) => instance,
+            },
+            WEIGHT => match value.parse() {
+                Ok(weight) => instance.with_weight(weight),
+                Err(_) => instance,
+            },
+            STATUS => {
+                let status = worse(instance.status(), &value);
+                instance.with_status(status)
+            }
+            _ => instance.with_metadata(key, value),
+        };
+    }
+    instance
+}
+
+fn worse(found: Status, said: &str) -> Status {
+    match (found, said) {
+        (Status::Critical, _) | (_, "critical") => Status::Critical,
+        (_, "draining") => Status::Draining,
+        (_, "warning") => Status::Warning,
+        (found, _) => found,
+    }
+}
+
+/// Consul refuses 0, and what does not fit in DNS.
+fn consul_weight(weight: u32) -> u16 {
+    u16::try_from(weight).unwrap_or(u16::MAX).max(1)
+}
+
+/// Some write `http://10.0.0.1` into the address.
+fn split_scheme(address: &str) -> (Option<&str>, &str) {
+    let (scheme, host) = match address.split_once("://") {
+        Some((scheme, host)) => (Some(scheme), host.trim_end_matches('/')),
+        None => (None, address),
+    };
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    (scheme, bare.unwrap_or(host))
+}
+
+/// Consul checks these too, with sentences that do not say which instance it was, and lets names pass that break DNS.
+fn check_limits(service: &str, instance: &Instance, meta: &BTreeMap<String, String>) -> Result<()> {
+    let refuse = |what: String| {
+        Err(error::config("register", what).with_instance(instance.id().clone()))
+    };
+    if service.trim().is_empty() {
+        return refuse("the service has no name".into());
+    }
+    if service.chars().any(char::is_control) {
+        return refuse(format!("the service name {service:?} has control characters"));
+    }
+    if instance.host().is_empty() {
+        return refuse("the instance has no host".into());
+    }
+    if instance.metadata().keys().any(|key| key.starts_with(OURS)) {
+        return refuse(format!("metadata keys that start with {OURS} are reserved"));
+    }
+    if meta.len() > MAX_META {
+        return refuse(format!(
+            "{} pairs of metadata with ours, more than Consul's {MAX_META}",
+            meta.len()
+        ));
+    }
+    for (key, value) in meta {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        if key.is_empty() || key.len() > MAX_META_KEY || !key.chars().all(allowed) {
+            return refuse(format!(
+                "metadata key {key:?}: Consul takes 1 to {MAX_META_KEY} of A-Z, a-z, 0-9, _ and -"
+            ));
+        }
+        if key.starts_with("consul-") {
+            return refuse(format!("metadata key {key:?}: Consul reserves consul-"));
+        }
+        if value.len() > MAX_META_VALUE {
+            return refuse(format!(
+                "metadata value of {key:?} has {} bytes, more than Consul's {MAX_META_VALUE}",
+                value.len()
+            ));
+        }
+    }
+    Ok(())
+}
+
+const OURS: &str = "tower-sd-";
+const ID: &str = "tower-sd-id";
+const PRIORITY: &str = "tower-sd-priority";
+const SCHEME: &str = "tower-sd-scheme";
+const STARTED_AT_MS: &str = "tower-sd-started-at-ms";
+const STATUS: &str = "tower-sd-status";
+const WEIGHT: &str = "tower-sd-weight";
+const ZONE: &str = "tower-sd-zone";
+/// Consul's limits (agent/structs/structs.go).
+const MAX_META: usize = 64;
+const MAX_META_KEY: usize = 128;
+const MAX_META_VALUE: usize = 512;
