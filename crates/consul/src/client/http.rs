@@ -9,7 +9,7 @@ use reqwest::{
 };
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use serde::Serialize;
-use tower_sd_core::{Error, Result};
+use tower_sd_core::{Error, Result, Secret};
 
 use super::error;
 use crate::ConsulConfig;
@@ -27,7 +27,7 @@ pub(super) struct Wire {
 pub(super) struct Call<'a> {
     pub(super) operation: &'static str,
     pub(super) method: Method,
-    pub(super) path: &'a [&'a str],
+    pub(super) path: Vec<&'a str>,
     pub(super) query: Vec<(&'static str, String)>,
     pub(super) body: Option<Vec<u8>>,
     pub(super) timeout: Duration,
@@ -40,21 +40,22 @@ pub(super) struct Answer {
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
     operation: &'static str,
+    token: Option<Secret>,
 }
 
 impl<'a> Call<'a> {
-    pub(super) fn get(operation: &'static str, path: &'a [&'a str]) -> Self {
+    pub(super) fn get(operation: &'static str, path: &[&'a str]) -> Self {
         Self {
             operation,
             method: Method::GET,
-            path,
+            path: path.to_vec(),
             query: Vec::new(),
             body: None,
             timeout: CALL_TIMEOUT,
         }
     }
 
-    pub(super) fn put(operation: &'static str, path: &'a [&'a str]) -> Self {
+    pub(super) fn put(operation: &'static str, path: &[&'a str]) -> Self {
         Self {
             method: Method::PUT,
             ..Self::get(operation, path)
@@ -63,7 +64,8 @@ impl<'a> Call<'a> {
 
     pub(super) fn json(self, body: &impl Serialize) -> Result<Self> {
         let body = serde_json::to_vec(body).map_err(|cause| {
-            error::config(self.operation, "the request cannot be written as JSON").with_source(cause)
+            error::config(self.operation, "the request cannot be written as JSON")
+                .with_source(cause)
         })?;
         Ok(Self {
             body: Some(body),
@@ -92,13 +94,15 @@ impl Wire {
         let operation = call.operation;
         let mut request = self
             .http
-            .request(call.method, self.url(call.path, &call.query)?)
+            .request(call.method, self.url(&call.path, &call.query)?)
             .timeout(call.timeout);
         if let Some(token) = self.token()? {
             request = request.header("X-Consul-Token", token);
         }
         if let Some(body) = call.body {
-            request = request.header("Content-Type", "application/json").body(body);
+            request = request
+                .header("Content-Type", "application/json")
+                .body(body);
         }
         let unanswered = |cause| error::unanswered(operation, cause);
         let mut response = request.send().await.map_err(unanswered)?;
@@ -118,6 +122,7 @@ impl Wire {
             headers: std::mem::take(response.headers_mut()),
             body,
             operation,
+            token: self.config.token.clone(),
         })
     }
 
@@ -138,8 +143,11 @@ impl Wire {
             return Ok(None);
         };
         let mut value = HeaderValue::from_str(token.expose()).map_err(|cause| {
-            error::config("connect", "the token has characters that no header can hold")
-                .with_source(cause)
+            error::config(
+                "connect",
+                "the token has characters that no header can hold",
+            )
+            .with_source(cause)
         })?;
         value.set_sensitive(true);
         Ok(Some(value))
@@ -151,9 +159,13 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
-    /// The body as text, for errors.
+    /// The body as text, for errors: without the token, should somebody echo it.
     pub(super) fn detail(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
+        let text = String::from_utf8_lossy(&self.body);
+        match &self.token {
+            Some(token) if !token.expose().is_empty() => text.replace(token.expose(), "***"),
+            _ => text.into_owned(),
+        }
     }
 
     /// The error for it.
@@ -175,8 +187,7 @@ fn tls() -> Result<ClientConfig> {
 
 /// The agent is on this machine or next to it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Above the 7 s for which an agent holds a request while there is no leader (`rpc_hold_timeout`); the loops have bounds
-/// of their own below it.
+/// Without a quorum an agent takes 7 to 14 s to accept a registration. The loops have bounds of their own.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Half of the shortest idle time after which firewalls are known to forget a connection.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);

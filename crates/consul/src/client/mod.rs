@@ -56,14 +56,20 @@ impl ConsulClient {
         succeed(&self.0.send(call).await?)
     }
 
-    pub(crate) async fn update_check(&self, id: &str, health: &Health) -> Result<Known> {
+    pub(crate) async fn update_check(
+        &self,
+        id: &str,
+        health: &Health,
+        timeout: Duration,
+    ) -> Result<Known> {
         let (status, output) = match health {
             Health::Passing => ("passing", String::new()),
             Health::Warning(output) => ("warning", output.clone()),
             Health::Critical(output) => ("critical", output.clone()),
         };
-        let call = Call::put("renew", &["agent", "check", "update", id])
+        let mut call = Call::put("renew", &["agent", "check", "update", id])
             .json(&CheckUpdate { status, output })?;
+        call.timeout = timeout;
         let answer = self.0.send(call).await?;
         known(&answer, error::is_unknown_check)
     }
@@ -80,9 +86,11 @@ impl ConsulClient {
         let answer = self.0.send(call).await?;
         match known(&answer, error::is_unknown_service)? {
             Known::No => Ok(None),
-            Known::Yes => serde_json::from_slice(&answer.body).map(Some).map_err(|cause| {
-                error::garbled("verify", "not a service as Consul writes it").with_source(cause)
-            }),
+            Known::Yes => serde_json::from_slice(&answer.body)
+                .map(Some)
+                .map_err(|cause| {
+                    error::garbled("verify", "not a service as Consul writes it").with_source(cause)
+                }),
         }
     }
 
@@ -93,8 +101,7 @@ impl ConsulClient {
         query: Vec<(&'static str, String)>,
         wait: Option<Duration>,
     ) -> Result<HealthAnswer> {
-        let path = ["health", "service", service];
-        let mut call = Call::get("follow", &path);
+        let mut call = Call::get("follow", &["health", "service", service]);
         call.query = query;
         if let Some(wait) = wait {
             call.timeout = wait + wait / 16 + HOLD;

@@ -1,0 +1,111 @@
+use super::*;
+use crate::{ConsulConfig, client::reply::Meta};
+
+fn source() -> ConsulSource {
+    ConsulSource {
+        client: ConsulClient::new(ConsulConfig::default()).expect("the default address is one"),
+        query: Query::service("web"),
+        index: None,
+        rng: Rng::with_seed(1),
+    }
+}
+
+fn answer(index: Option<u64>, entries: &[&str]) -> HealthAnswer {
+    let raw = |text: &&str| RawValue::from_string((*text).to_owned()).expect("JSON");
+    HealthAnswer {
+        meta: Meta {
+            index,
+            ..Meta::default()
+        },
+        entries: entries.iter().map(raw).collect(),
+    }
+}
+
+const ENTRY: &str = r#"{"Service":{"ID":"web","Address":"10.0.0.1","Port":80}}"#;
+
+#[tokio::test]
+async fn an_index_is_waited_for_next() {
+    let mut source = source();
+    for (asked, index) in [(None, 7), (Some(7), 7), (Some(7), 9)] {
+        let refresh_in = source.adopt(asked, &answer(Some(index), &[]));
+        assert_eq!(refresh_in.expect("no error"), None);
+        assert_eq!(source.index, Some(index));
+    }
+}
+
+/// T25, and go-kit's `TestInstancerWithInvalidIndex`: the data is used, the index is not.
+#[tokio::test]
+async fn an_index_that_went_back_is_not_waited_for() {
+    let mut source = source();
+    let refresh_in = source.adopt(Some(100), &answer(Some(99), &[ENTRY]));
+    assert_eq!(refresh_in.expect("its data is good"), None);
+    assert_eq!(source.index, None);
+}
+
+/// T26.
+#[tokio::test]
+async fn without_a_usable_index_it_polls() {
+    for (asked, index) in [(None, None), (Some(7), None), (None, Some(0))] {
+        let mut source = source();
+        let refresh_in = source.adopt(asked, &answer(index, &[ENTRY]));
+        assert_eq!(refresh_in.expect("its data is good"), Some(POLL));
+        assert_eq!(source.index, None);
+    }
+}
+
+/// T84: an agent that cannot reach its servers answers a blocking query with `200 []` and index 1.
+#[tokio::test]
+async fn index_one_is_an_error_and_no_empty_set() {
+    for (asked, index) in [(Some(7), 1), (Some(7), 0), (None, 1)] {
+        let error = source()
+            .adopt(asked, &answer(Some(index), &[]))
+            .expect_err("a false empty");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.is_transient());
+    }
+}
+
+/// T32, first half.
+#[tokio::test]
+async fn a_filtered_answer_is_a_denial() {
+    let mut filtered = answer(Some(7), &[]);
+    filtered.meta.filtered_by_acls = true;
+    let error = source().adopt(None, &filtered).expect_err("not everything");
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(error.to_string().contains("node:read"), "{error}");
+}
+
+/// T06, and the array of null entries of hashicorp/consul#1434.
+#[tokio::test]
+async fn a_malformed_entry_does_not_spoil_the_others() {
+    let malformed = r#"{"Service":{"ID":7}}"#;
+    let instances = source().instances(&answer(None, &[ENTRY, malformed, "null"]).entries);
+    let good: Vec<_> = instances.iter().map(Result::is_ok).collect();
+    assert_eq!(good, [true, false, false]);
+}
+
+/// T34, T35.
+#[tokio::test]
+async fn health_decides_who_is_published() {
+    let entry = |status| {
+        format!(
+            r#"{{"Service":{{"ID":"web","Address":"10.0.0.1","Port":80}},"Checks":[{{"CheckID":"serfHealth","Status":"{status}"}}]}}"#
+        )
+    };
+    let published = |query: Query| {
+        let source = ConsulSource { query, ..source() };
+        ["passing", "warning", "critical"].map(|status| {
+            let answer = answer(None, &[&entry(status)]);
+            source.instances(&answer.entries).len() == 1
+        })
+    };
+    assert_eq!(published(Query::service("web")), [true, true, false]);
+    assert_eq!(
+        published(Query::service("web").passing()),
+        [true, false, false]
+    );
+    assert_eq!(
+        published(Query::service("web").any_health()),
+        [true, true, true]
+    );
+}
