@@ -1,0 +1,176 @@
+//! What the loss guard holds, for how long, and what it lets go.
+
+use super::*;
+
+/// T03.
+#[tokio::test(start_paused = true)]
+async fn an_emptied_set_is_held_and_believed_after_confirmation_and_hold_down() {
+    let mut driven = Driven::guarded();
+    driven.read(1..=5);
+    driven.read([]);
+    driven.pass(ms(60)).await;
+    assert_eq!(
+        (driven.listed(), driven.held()),
+        (vec![], vec![1, 2, 3, 4, 5])
+    );
+    driven.pass(s(61)).await;
+    assert_eq!(driven.n_confirms, 1, "half-way");
+    driven.read([]);
+    driven.pass(s(58)).await;
+    assert_eq!(driven.held().len(), 5, "not before the end of the term");
+    driven.pass(s(3)).await;
+    assert_eq!(driven.n_confirms, 2, "at the end");
+    assert_eq!(driven.held().len(), 5, "not before the confirming read");
+    driven.read([]);
+    assert!(driven.held().is_empty());
+    assert_eq!(driven.publisher.stats().suppressed, 1);
+}
+
+/// T04.
+#[tokio::test(start_paused = true)]
+async fn a_loss_that_the_next_read_takes_back_removes_nobody() {
+    let mut driven = Driven::guarded();
+    driven.read(1..=5);
+    driven.read([1, 2]);
+    driven.pass(ms(200)).await;
+    assert_eq!(
+        (driven.listed(), driven.held()),
+        (vec![1, 2], vec![3, 4, 5])
+    );
+    driven.read(1..=5);
+    assert_eq!(
+        (driven.listed(), driven.held()),
+        (vec![1, 2, 3, 4, 5], vec![])
+    );
+    driven.pass(s(300)).await;
+    assert_eq!(driven.listed().len(), 5);
+    assert_eq!(driven.publisher.stats().suppressed, 1);
+}
+
+/// T05.
+#[tokio::test(start_paused = true)]
+async fn additions_are_published_at_once_while_removals_are_held() {
+    let mut driven = Driven::guarded();
+    driven.read(1..=5);
+    driven.read([]);
+    driven.pass(s(1)).await;
+    driven.read([9]);
+    assert_eq!(
+        (driven.listed(), driven.held()),
+        (vec![9], vec![1, 2, 3, 4, 5])
+    );
+    driven.read([9, 10]);
+    assert_eq!(driven.listed(), [9, 10]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_removal_is_published_within_100_ms_and_not_at_once() {
+    let mut driven = Driven::guarded();
+    driven.read([1, 2, 3]);
+    driven.read([1, 2]);
+    assert_eq!(driven.listed(), [1, 2, 3], "waits for what follows");
+    driven.pass(ms(100)).await;
+    assert_eq!((driven.listed(), driven.held()), (vec![1, 2], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mass_loss_one_by_one_is_held_like_one_at_once() {
+    let at_once = [0];
+    let one_by_one: Vec<u16> = (0..100).rev().collect();
+    for losses in [&at_once[..], &one_by_one[..]] {
+        let mut driven = Driven::guarded();
+        driven.read(1..=100);
+        for left in losses {
+            driven.read(1..=*left);
+            driven.pass(ms(10)).await;
+        }
+        driven.pass(ms(100)).await;
+        assert_eq!(driven.held().len(), 100);
+        driven.pass(s(100)).await;
+        driven.read([]);
+        assert_eq!(driven.held().len(), 100, "all of them for the long term");
+        driven.pass(s(25)).await;
+        driven.read([]);
+        assert_eq!(driven.held().len(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rolling_replacement_loses_none_and_holds_none() {
+    let mut driven = Driven::guarded();
+    driven.read(0..10);
+    for step in 1..=10 {
+        driven.read(step..10 + step - 1);
+        driven.pass(ms(500)).await;
+        assert!(driven.listed().len() >= 9);
+        driven.read(step..10 + step);
+        driven.pass(ms(500)).await;
+        assert_eq!(driven.listed().len(), 10);
+    }
+    assert!(driven.held().is_empty());
+    assert_eq!(driven.publisher.stats().suppressed, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_singleton_is_not_held_for_long() {
+    let mut driven = Driven::guarded();
+    driven.read([1]);
+    driven.read([]);
+    driven.pass(s(3)).await;
+    assert_eq!(driven.held(), [1]);
+    driven.read([2]);
+    assert_eq!((driven.listed(), driven.held()), (vec![2], vec![1]));
+    driven.pass(s(8)).await;
+    assert!(driven.n_confirms >= 1);
+    driven.read([2]);
+    assert!(
+        driven.held().is_empty(),
+        "the loss is replaced: 10 s, not 2 min"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wiped_registry_that_fills_slowly_keeps_everybody() {
+    let mut driven = Driven::guarded();
+    driven.read(1..=10);
+    driven.read([]);
+    driven.pass(s(61)).await;
+    for n in 1..=10 {
+        driven.read(1..=n);
+        driven.pass(s(5)).await;
+        assert_eq!(driven.listed().len() + driven.held().len(), 10);
+    }
+    assert_eq!(driven.listed().len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_instances_outlast_an_outage() {
+    let mut driven = Driven::guarded();
+    driven.read(1..=4);
+    driven.read([1]);
+    driven.pass(s(1)).await;
+    driven.publisher.failed(unavailable("gone"));
+    driven.pass(s(600)).await;
+    assert_eq!(driven.held().len(), 3, "nobody has confirmed the loss");
+    driven.read([1]);
+    assert!(driven.held().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_guard_every_loss_is_believed() {
+    let mut driven = Driven::new(PublisherConfig::new("test", "s").loss(LossPolicy::Accept));
+    driven.read(1..=5);
+    driven.read([]);
+    driven.pass(ms(60)).await;
+    assert_eq!((driven.listed(), driven.held()), (vec![], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_payload_is_published_at_once() {
+    let mut driven = Driven::guarded();
+    driven.read([1, 2]);
+    driven
+        .publisher
+        .set(vec![instance(1), instance(2).with_weight(7)]);
+    assert_eq!(driven.subscription.snapshot().instances()[1].weight(), 7);
+}
