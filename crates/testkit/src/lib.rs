@@ -2,9 +2,13 @@
 
 mod cases;
 mod fixture;
+pub mod loopback;
+pub mod process;
+pub mod real;
 mod runner;
 mod scene;
 pub mod servers;
+pub mod wire;
 
 pub use cases::{CASES, Case};
 pub use fixture::{Clock, Fixture, TestInstancer, TestRegistrar};

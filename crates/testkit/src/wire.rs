@@ -1,0 +1,60 @@
+//! One HTTP request by hand: what a test asks a server behind a backend's back.
+
+use std::{io, net::SocketAddr};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// The answer to a [`request`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The status line and the headers.
+    pub head: String,
+    /// The body.
+    pub body: String,
+}
+
+/// Sends one request (`"PUT"`, `"/v1/agent/…"`) on a connection of its own, and reads the answer to its end. HTTP/1.0:
+/// no keep-alive, no chunks.
+///
+/// # Errors
+///
+/// The server cannot be reached, or does not speak HTTP.
+///
+/// # Cancel safety
+///
+/// Dropped early, the connection is closed.
+pub async fn request(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    body: &str,
+) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect(address).await?;
+    let length = body.len();
+    let head = format!("{method} {target} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {length}");
+    stream
+        .write_all(format!("{head}\r\n\r\n{body}").as_bytes())
+        .await?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await?;
+    parse(&String::from_utf8_lossy(&bytes))
+}
+
+fn parse(text: &str) -> io::Result<Answer> {
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
+    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
+    match status {
+        Some(status) if head.starts_with("HTTP/") => Ok(Answer {
+            status,
+            head: head.to_owned(),
+            body: body.to_owned(),
+        }),
+        _ => Err(io::Error::other(format!("not an HTTP answer: {head:?}"))),
+    }
+}
