@@ -12,10 +12,7 @@ use crate::protoc;
 /// Each benchmark is a program of benches/, a workspace of its own; it writes its results itself.
 pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
     let mut parts = args.splitn(2, |arg| *arg == "--");
-    let (chosen, rest) = (
-        parts.next().unwrap_or_default(),
-        parts.next().unwrap_or_default(),
-    );
+    let (chosen, rest) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let known = names(&root().join("benches/src/bin"))?;
     let names = match chosen {
         [] => known.iter().collect(),
@@ -42,11 +39,7 @@ pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
             eprintln!("results of {name}: {}", results.display());
         }
     }
-    Ok(if passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// From `name.rs` and `name/main.rs`.
@@ -66,14 +59,8 @@ fn names(folder: &Path) -> Result<BTreeSet<String>> {
 }
 
 fn benchmark(verb: &str, name: &str) -> Command {
-    let mut command = cargo([
-        verb,
-        "--release",
-        "--manifest-path",
-        "benches/Cargo.toml",
-        "--bin",
-        name,
-    ]);
+    let mut command =
+        cargo([verb, "--release", "--manifest-path", "benches/Cargo.toml", "--bin", name]);
     command.env("CARGO_TARGET_DIR", target().join("bench-build"));
     command
 }
@@ -83,12 +70,7 @@ fn build(name: &str) -> Result<()> {
     let mut command = benchmark("build", name);
     let mut child = command.stderr(Stdio::piped()).spawn()?;
     let mut missing = BTreeSet::new();
-    for line in child
-        .stderr
-        .take()
-        .into_iter()
-        .flat_map(|stderr| BufReader::new(stderr).lines())
-    {
+    for line in child.stderr.take().into_iter().flat_map(|stderr| BufReader::new(stderr).lines()) {
         let line = line?;
         eprintln!("{line}");
         missing.extend(missing_package(&line));
@@ -100,11 +82,7 @@ fn build(name: &str) -> Result<()> {
         .iter()
         .map(|package| format!("; Debian's package `{package}` is missing"))
         .collect();
-    Err(format!(
-        "benchmark {name} or a peer of it cannot be built{}",
-        hints.concat()
-    )
-    .into())
+    Err(format!("benchmark {name} or a peer of it cannot be built{}", hints.concat()).into())
 }
 
 fn missing_package(line: &str) -> Option<&'static str> {
@@ -130,14 +108,8 @@ mod tests {
 
     #[test]
     fn missing_tool_is_named_by_its_package() {
-        assert_eq!(
-            missing_package("  is `cmake` not installed?"),
-            Some("cmake")
-        );
-        assert_eq!(
-            missing_package("error: linker `cc` not found"),
-            Some("build-essential")
-        );
+        assert_eq!(missing_package("  is `cmake` not installed?"), Some("cmake"));
+        assert_eq!(missing_package("error: linker `cc` not found"), Some("build-essential"));
         assert_eq!(missing_package("error[E0308]: mismatched types"), None);
     }
 }

@@ -12,9 +12,7 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The repository's root.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask/ is a folder of the repository")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ is a folder of the repository")
 }
 
 /// Everything that xtask fetches or writes lies under here.
@@ -51,12 +49,7 @@ pub(crate) fn must_succeed(command: &mut Command) -> Result<()> {
         return Ok(());
     }
     let arguments: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
-    Err(format!(
-        "failed: {} {}",
-        command.get_program().display(),
-        arguments.join(" ")
-    )
-    .into())
+    Err(format!("failed: {} {}", command.get_program().display(), arguments.join(" ")).into())
 }
 
 /// Runs a program to its end and returns its stdout; what it said on stderr goes into the error.

@@ -15,10 +15,7 @@ impl Manifest {
         let mut manifest = Self::default();
         let mut section = "";
         let mut depth = 0; // Inside a list that goes over several lines.
-        for line in text
-            .lines()
-            .map(|line| line.split(" #").next().unwrap_or(line).trim())
-        {
+        for line in text.lines().map(|line| line.split(" #").next().unwrap_or(line).trim()) {
             if depth == 0 && line.starts_with('[') {
                 section = line.trim_matches(['[', ']']);
             } else if depth == 0

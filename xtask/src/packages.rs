@@ -25,16 +25,8 @@ impl Package {
         let file = path.join("Cargo.toml");
         let text = fs::read_to_string(&file)
             .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-        let folder = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        Ok(Self {
-            folder,
-            manifest: Manifest::parse(&text),
-            path,
-        })
+        let folder = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self { folder, manifest: Manifest::parse(&text), path })
     }
 }
 
@@ -53,9 +45,8 @@ pub(crate) fn all() -> Result<Vec<Package>> {
 
 /// The package in a folder of crates/ or examples/, or `tests` or `xtask`.
 pub(crate) fn find(name: &str) -> Result<Package> {
-    let (mut found, others): (Vec<_>, Vec<_>) = all()?
-        .into_iter()
-        .partition(|package| package.folder == name);
+    let (mut found, others): (Vec<_>, Vec<_>) =
+        all()?.into_iter().partition(|package| package.folder == name);
     found.pop().ok_or_else(|| {
         let folders: Vec<String> = others.into_iter().map(|package| package.folder).collect();
         format!("no package {name:?}: there are {}", folders.join(", ")).into()
@@ -98,72 +89,18 @@ impl Servers {
 /// A folder without a row needs no server, and its tests run one at a time.
 pub(crate) fn needs(folder: &str) -> Needs {
     let row = NEEDS.iter().find(|(name, _)| *name == folder);
-    row.map_or(
-        Needs {
-            servers: Servers::None,
-            tests: AtOnce::One,
-        },
-        |(_, needs)| *needs,
-    )
+    row.map_or(Needs { servers: Servers::None, tests: AtOnce::One }, |(_, needs)| *needs)
 }
 
 const NEEDS: &[(&str, Needs)] = &[
-    (
-        "arithmetic",
-        Needs {
-            servers: Servers::These(&["consul", "etcd"]),
-            tests: AtOnce::One,
-        },
-    ),
-    (
-        "consul",
-        Needs {
-            servers: Servers::These(&["consul"]),
-            tests: AtOnce::One,
-        },
-    ),
-    (
-        "core",
-        Needs {
-            servers: Servers::None,
-            tests: AtOnce::Many,
-        },
-    ),
-    (
-        "etcd",
-        Needs {
-            servers: Servers::These(&["etcd"]),
-            tests: AtOnce::One,
-        },
-    ),
-    (
-        "testkit",
-        Needs {
-            servers: Servers::All,
-            tests: AtOnce::One,
-        },
-    ),
-    (
-        "tests",
-        Needs {
-            servers: Servers::All,
-            tests: AtOnce::One,
-        },
-    ),
-    (
-        "tower-sd",
-        Needs {
-            servers: Servers::None,
-            tests: AtOnce::Many,
-        },
-    ),
-    (
-        "xtask",
-        Needs {
-            servers: Servers::None,
-            tests: AtOnce::Many,
-        },
-    ),
+    ("arithmetic", Needs { servers: Servers::These(&["consul", "etcd"]), tests: AtOnce::One }),
+    ("consul", Needs { servers: Servers::These(&["consul"]), tests: AtOnce::One }),
+    ("core", Needs { servers: Servers::None, tests: AtOnce::Many }),
+    ("etcd", Needs { servers: Servers::These(&["etcd"]), tests: AtOnce::One }),
+    ("testkit", Needs { servers: Servers::All, tests: AtOnce::One }),
+    ("tests", Needs { servers: Servers::All, tests: AtOnce::One }),
+    ("tower-sd", Needs { servers: Servers::None, tests: AtOnce::Many }),
+    ("xtask", Needs { servers: Servers::None, tests: AtOnce::Many }),
 ];
 
 /// Whether tests run by cargo in this folder may run at once.
@@ -180,30 +117,21 @@ mod tests {
     fn every_row_is_a_folder_with_known_servers() {
         for (folder, needs) in NEEDS {
             find(folder).unwrap();
-            let unknown = needs
-                .servers
-                .names()
-                .into_iter()
-                .find(|it| !servers::names().contains(it));
+            let unknown =
+                needs.servers.names().into_iter().find(|it| !servers::names().contains(it));
             assert_eq!(unknown, None, "of {folder}");
         }
     }
 
     #[test]
     fn folder_without_a_row_is_tested_one_at_a_time() {
-        assert_eq!(
-            at_once(Path::new("/somewhere/crates/unheard-of")),
-            AtOnce::One
-        );
+        assert_eq!(at_once(Path::new("/somewhere/crates/unheard-of")), AtOnce::One);
         assert_eq!(at_once(Path::new("/somewhere/crates/core")), AtOnce::Many);
     }
 
     #[test]
     fn unknown_package_is_refused_with_those_there_are() {
         let error = find("cor").unwrap_err().to_string();
-        assert!(
-            error.contains("\"cor\"") && error.contains("core, "),
-            "{error}"
-        );
+        assert!(error.contains("\"cor\"") && error.contains("core, "), "{error}");
     }
 }

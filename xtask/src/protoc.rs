@@ -16,8 +16,6 @@ pub(crate) fn set_up() -> Result<()> {
     if succeeds(command.arg("--help").stdout(Stdio::null()))? {
         return Ok(());
     }
-    Err(
-        "cannot install the protobuf compiler protox; PROTOC=/path/to/protoc names one of your own"
-            .into(),
-    )
+    Err("cannot install the protobuf compiler protox; PROTOC=/path/to/protoc names one of your own"
+        .into())
 }

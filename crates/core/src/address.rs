@@ -42,12 +42,7 @@ impl AddressPolicy {
     /// Believes everything that can be reached at all, link-local networks too.
     #[must_use]
     pub fn any() -> Self {
-        Self {
-            allow: Vec::new(),
-            deny: Vec::new(),
-            ports: 1..=u16::MAX,
-            ip_only: false,
-        }
+        Self { allow: Vec::new(), deny: Vec::new(), ports: 1..=u16::MAX, ip_only: false }
     }
 
     /// Allows IP addresses of these networks only. Default: of every network that is not denied.
@@ -84,12 +79,7 @@ impl AddressPolicy {
     ///
     /// Says why it is not.
     pub fn check(&self, instance: &Instance) -> Result<(), Refused> {
-        let refused = |reason| {
-            Err(Refused {
-                instance: instance.to_string(),
-                reason,
-            })
-        };
+        let refused = |reason| Err(Refused { instance: instance.to_string(), reason });
         if instance.port() == 0 {
             return refused("port 0 cannot be connected to");
         }
@@ -154,9 +144,7 @@ fn is_host_name(host: &str) -> bool {
     let allowed = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
     let labels = host.strip_suffix('.').unwrap_or(host);
     host.len() <= MAX_NAME
-        && labels
-            .split('.')
-            .all(|label| !label.is_empty() && label.chars().all(allowed))
+        && labels.split('.').all(|label| !label.is_empty() && label.chars().all(allowed))
 }
 
 /// RFC 1035 §2.3.4.
@@ -174,41 +162,17 @@ mod tests {
     #[test]
     fn unreachable_and_link_local_addresses_are_refused() {
         let policy = AddressPolicy::default();
-        for host in [
-            "169.254.169.254",
-            "0.0.0.0",
-            "::",
-            "fe80::1",
-            "224.0.0.1",
-            "ff02::1",
-        ] {
+        for host in ["169.254.169.254", "0.0.0.0", "::", "fe80::1", "224.0.0.1", "ff02::1"] {
             assert!(refused(&policy, host, 80), "{host}");
         }
-        for host in [
-            "unix:/run/x.sock",
-            "",
-            "a b",
-            "a/b",
-            "user@host",
-            "http://a",
-            "255.255.255.255",
-        ] {
+        for host in
+            ["unix:/run/x.sock", "", "a b", "a/b", "user@host", "http://a", "255.255.255.255"]
+        {
             assert!(refused(&policy, host, 80), "{host}");
         }
         assert!(refused(&policy, "10.0.0.1", 0));
-        assert!(
-            refused(&policy, "::ffff:169.254.169.254", 80),
-            "IPv4 in IPv6 clothes"
-        );
-        for host in [
-            "10.0.0.1",
-            "127.0.0.1",
-            "::1",
-            "a.example",
-            "a_1",
-            "bücher.example",
-            "a.",
-        ] {
+        assert!(refused(&policy, "::ffff:169.254.169.254", 80), "IPv4 in IPv6 clothes");
+        for host in ["10.0.0.1", "127.0.0.1", "::1", "a.example", "a_1", "bücher.example", "a."] {
             assert!(!refused(&policy, host, 80), "{host}");
         }
     }
@@ -222,11 +186,7 @@ mod tests {
 
     #[test]
     fn ip_only_refuses_names() {
-        assert!(refused(
-            &AddressPolicy::default().ip_only(),
-            "a.example",
-            80
-        ));
+        assert!(refused(&AddressPolicy::default().ip_only(), "a.example", 80));
         assert!(!refused(&AddressPolicy::default().ip_only(), "::1", 80));
     }
 }

@@ -88,29 +88,22 @@ mod tests {
 
     #[test]
     fn a_wildcard_is_refused_with_the_remedy() {
-        let error = Advertise::Listened
-            .instance(listen("0.0.0.0:80"))
-            .expect_err("wildcard");
+        let error = Advertise::Listened.instance(listen("0.0.0.0:80")).expect_err("wildcard");
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains("Advertise::Given"), "{error}");
     }
 
     #[test]
     fn the_given_host_and_port_win() {
-        let given = Advertise::Given {
-            host: "a.example".into(),
-            port: Some(443),
-        };
+        let given = Advertise::Given { host: "a.example".into(), port: Some(443) };
         let instance = given.instance(listen("0.0.0.0:8443")).expect("reachable");
         assert_eq!(instance.to_string(), "a.example:443");
     }
 
     #[test]
     fn the_route_to_a_loopback_registry_is_loopback() {
-        for (registry, expected) in [
-            ("127.0.0.1:8500", "127.0.0.1:80"),
-            ("[::1]:2379", "[::1]:80"),
-        ] {
+        for (registry, expected) in [("127.0.0.1:8500", "127.0.0.1:80"), ("[::1]:2379", "[::1]:80")]
+        {
             let route = Advertise::RouteTo(listen(registry));
             let instance = route.instance(listen("0.0.0.0:80")).expect("a route");
             assert_eq!(instance.to_string(), expected);

@@ -72,10 +72,7 @@ pub struct Desired {
 
 /// How long the registry believes an announcement, and when to prove life again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[expect(
-    clippy::exhaustive_structs,
-    reason = "two numbers that every backend has to give"
-)]
+#[expect(clippy::exhaustive_structs, reason = "two numbers that every backend has to give")]
 pub struct Term {
     /// The time after which the registry forgets us unless we renew; `None` where nothing expires.
     pub ttl: Option<Duration>,
@@ -97,11 +94,7 @@ impl Desired {
     /// `instance` as a member of `service`, passing.
     #[must_use]
     pub fn new(service: impl Into<String>, instance: Instance) -> Self {
-        Self {
-            service: service.into(),
-            instance,
-            health: Health::Passing,
-        }
+        Self { service: service.into(), instance, health: Health::Passing }
     }
 }
 
@@ -109,9 +102,6 @@ impl Term {
     /// Renewed three times within its TTL.
     #[must_use]
     pub fn of_ttl(ttl: Duration) -> Self {
-        Self {
-            ttl: Some(ttl),
-            renew_every: ttl / 3,
-        }
+        Self { ttl: Some(ttl), renew_every: ttl / 3 }
     }
 }

@@ -56,16 +56,10 @@ impl Backoff {
     /// The pause after one more failure.
     pub fn next_pause(&mut self) -> Duration {
         let now = Instant::now();
-        if self
-            .last_failure
-            .is_some_and(|last| now.duration_since(last) > self.healthy_after)
-        {
+        if self.last_failure.is_some_and(|last| now.duration_since(last) > self.healthy_after) {
             self.failures = 0;
         }
-        let ceiling = self
-            .initial
-            .saturating_mul(1 << self.failures.min(MAX_SHIFT))
-            .min(self.cap);
+        let ceiling = self.initial.saturating_mul(1 << self.failures.min(MAX_SHIFT)).min(self.cap);
         self.failures = self.failures.saturating_add(1);
         // The pause itself is no sign of health: the period starts when it ends.
         let pause = ceiling.mul_f64(self.rng.f64());
@@ -106,16 +100,10 @@ mod tests {
         for n in 0..200_u32 {
             let pause = backoff.next_pause();
             let ceiling = Duration::from_millis(250) * 2_u32.saturating_pow(n.min(12));
-            assert!(
-                pause <= ceiling.min(Duration::from_secs(60)),
-                "pause {n} is {pause:?}"
-            );
+            assert!(pause <= ceiling.min(Duration::from_secs(60)), "pause {n} is {pause:?}");
             longest = longest.max(pause);
         }
-        assert!(
-            longest > Duration::from_secs(50),
-            "the cap was never neared: {longest:?}"
-        );
+        assert!(longest > Duration::from_secs(50), "the cap was never neared: {longest:?}");
     }
 
     /// T10.
@@ -124,24 +112,15 @@ mod tests {
         let cap = Duration::from_secs(5);
         let mut backoff = Backoff::new(Duration::from_millis(10), cap).with_seed(1);
         let longest = |backoff: &mut Backoff| {
-            (0..5)
-                .map(|_| backoff.clone())
-                .map(|mut b| b.next_pause())
-                .max()
+            (0..5).map(|_| backoff.clone()).map(|mut b| b.next_pause()).max()
         };
         for _ in 0..30 {
             backoff.next_pause();
         }
         advance(Duration::from_secs(20)).await;
-        assert!(
-            (0..20).any(|_| backoff.next_pause() > Duration::from_secs(1)),
-            "reset too early"
-        );
+        assert!((0..20).any(|_| backoff.next_pause() > Duration::from_secs(1)), "reset too early");
         advance(Duration::from_secs(60)).await;
-        assert!(
-            longest(&mut backoff) <= Some(Duration::from_millis(10)),
-            "not reset"
-        );
+        assert!(longest(&mut backoff) <= Some(Duration::from_millis(10)), "not reset");
     }
 
     /// T10.

@@ -156,12 +156,8 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.0;
         let mut debug = f.debug_struct("Error");
-        debug
-            .field("kind", &inner.kind)
-            .field("backend", &inner.backend);
-        debug
-            .field("operation", &inner.operation)
-            .field("transient", &inner.transient);
+        debug.field("kind", &inner.kind).field("backend", &inner.backend);
+        debug.field("operation", &inner.operation).field("transient", &inner.transient);
         if let Some(instance) = &inner.instance {
             debug.field("instance", instance);
         }
@@ -178,10 +174,7 @@ impl fmt::Debug for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.0;
-        let text = inner
-            .message
-            .as_deref()
-            .unwrap_or_else(|| inner.kind.sentence());
+        let text = inner.message.as_deref().unwrap_or_else(|| inner.kind.sentence());
         write!(f, "{} {}: {text}", inner.backend, inner.operation)?;
         match &inner.instance {
             Some(instance) => write!(f, " (instance {instance})"),
@@ -209,10 +202,7 @@ mod tests {
     fn display_prints_this_level_only_and_the_chain_has_the_rest() {
         let error = Error::new(ErrorKind::Denied, "etcd", "register").with_source("no such user");
         assert_eq!(error.to_string(), "etcd register: access denied");
-        assert_eq!(
-            error.source().expect("has a source").to_string(),
-            "no such user"
-        );
+        assert_eq!(error.source().expect("has a source").to_string(), "no such user");
     }
 
     #[test]
@@ -226,9 +216,7 @@ mod tests {
     #[test]
     fn an_edited_clone_leaves_the_first_alone() {
         let first = Error::new(ErrorKind::Config, "memory", "register");
-        let second = first
-            .clone()
-            .with_message("port 0 cannot be reached; give the real port");
+        let second = first.clone().with_message("port 0 cannot be reached; give the real port");
         assert_eq!(first.to_string(), "memory register: invalid configuration");
         assert!(second.to_string().ends_with("give the real port"));
     }

@@ -44,11 +44,7 @@ mod tests {
             FixedInstancer::new([Instance::new("b", 1), Instance::new("a", 1)]).subscribe();
         let snapshot = subscription.snapshot();
         assert!(snapshot.freshness().is_fresh());
-        let ids: Vec<_> = snapshot
-            .instances()
-            .iter()
-            .map(|i| i.id().as_str())
-            .collect();
+        let ids: Vec<_> = snapshot.instances().iter().map(|i| i.id().as_str()).collect();
         assert_eq!(ids, ["a:1", "b:1"]);
     }
 }

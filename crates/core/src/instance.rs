@@ -223,10 +223,7 @@ impl Instance {
 
     pub(crate) fn address_order(&self, other: &Self) -> Ordering {
         let key = |i: &Self| (i.0.port, i.0.scheme.clone());
-        self.0
-            .host
-            .cmp(&other.0.host)
-            .then_with(|| key(self).cmp(&key(other)))
+        self.0.host.cmp(&other.0.host).then_with(|| key(self).cmp(&key(other)))
     }
 
     fn edit(mut self, change: impl FnOnce(&mut Inner)) -> Self {
@@ -288,11 +285,7 @@ impl fmt::Display for InstanceId {
 }
 
 fn host_port(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 const fn default_weight() -> u32 {
@@ -330,10 +323,7 @@ mod tests {
             .with_status(Status::Draining)
             .with_started_at_ms(1_700_000_000_000);
         let json = serde_json::to_string(&instance).expect("serialises");
-        assert_eq!(
-            serde_json::from_str::<Instance>(&json).expect("deserialises"),
-            instance
-        );
+        assert_eq!(serde_json::from_str::<Instance>(&json).expect("deserialises"), instance);
         assert_eq!(instance.tags(), ["blue", "v2"]);
     }
 

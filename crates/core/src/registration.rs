@@ -259,10 +259,7 @@ impl RegistrationHandle {
         change: impl FnOnce(Instance) -> Instance + Send + 'static,
     ) -> Result<()> {
         let (accepted, answer) = oneshot::channel();
-        let update = Update {
-            change: Box::new(change),
-            accepted,
-        };
+        let update = Update { change: Box::new(change), accepted };
         if let Err(closed) = self.updates.send(update).await {
             return Err(self.closed("update").with_source(closed.to_string()));
         }

@@ -42,10 +42,7 @@ pub trait Source: Send + 'static {
 
 /// What the following loop wants from the next [`Source::read`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "a source has to handle every one of them"
-)]
+#[expect(clippy::exhaustive_enums, reason = "a source has to handle every one of them")]
 pub enum Read {
     /// The complete set, now.
     Full,
@@ -57,10 +54,7 @@ pub enum Read {
 
 /// What a [`Source`] has learned.
 #[derive(Debug)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "written by backends, matched by the loop alone"
-)]
+#[expect(clippy::exhaustive_enums, reason = "written by backends, matched by the loop alone")]
 pub enum Reading<T = Instance> {
     /// The complete set.
     Set {
@@ -79,9 +73,6 @@ impl<T> Reading<T> {
     /// The complete set of a source that can wait for changes.
     #[must_use]
     pub fn set(entries: Vec<Result<T, Error>>) -> Self {
-        Self::Set {
-            entries,
-            refresh_in: None,
-        }
+        Self::Set { entries, refresh_in: None }
     }
 }

@@ -59,22 +59,14 @@ impl Subscription {
         nudge: Arc<Notify>,
         counters: Arc<Counters>,
     ) -> Self {
-        Self {
-            snapshots,
-            nudge,
-            counters,
-            _keep_alive: None,
-        }
+        Self { snapshots, nudge, counters, _keep_alive: None }
     }
 
     /// The same subscription, which also keeps `owner` (a [`Tasks`](crate::Tasks), say) alive: for those who write an
     /// instancer of their own.
     #[must_use]
     pub fn keeping_alive(self, owner: Arc<dyn Any + Send + Sync>) -> Self {
-        Self {
-            _keep_alive: Some(owner),
-            ..self
-        }
+        Self { _keep_alive: Some(owner), ..self }
     }
 
     /// The latest snapshot.
@@ -111,9 +103,7 @@ impl Subscription {
     ///
     /// Cancel safe.
     pub async fn ready(&mut self, bound: Duration) -> Result<Snapshot> {
-        let synced = self
-            .snapshots
-            .wait_for(|snapshot| snapshot.freshness.is_synced());
+        let synced = self.snapshots.wait_for(|snapshot| snapshot.freshness.is_synced());
         let cause = match timeout(bound, synced).await {
             Ok(Ok(snapshot)) => return Ok(snapshot.clone()),
             Ok(Err(closed)) => return Err(closed_error().with_source(closed)),
@@ -152,9 +142,7 @@ impl Subscription {
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription")
-            .field("snapshot", &self.snapshot())
-            .finish_non_exhaustive()
+        f.debug_struct("Subscription").field("snapshot", &self.snapshot()).finish_non_exhaustive()
     }
 }
 

@@ -56,11 +56,7 @@ impl Tasks {
 impl Default for Inner {
     fn default() -> Self {
         let stop = CancellationToken::new();
-        Self {
-            tracker: TaskTracker::new(),
-            stop: stop.clone(),
-            _stop_on_drop: stop.drop_guard(),
-        }
+        Self { tracker: TaskTracker::new(), stop: stop.clone(), _stop_on_drop: stop.drop_guard() }
     }
 }
 

@@ -28,14 +28,8 @@ fn installed() -> Result<PathBuf> {
     }
     println!("installing cargo-deny {VERSION} under target/tools (a few minutes, once)");
     let mut command = cargo("install --quiet --locked --debug --no-track --force".split(' '));
-    command
-        .arg("--root")
-        .arg(&home)
-        .arg("--target-dir")
-        .arg(home.join("build"));
-    command
-        .arg(format!("cargo-deny@{VERSION}"))
-        .env("CARGO_PROFILE_DEV_DEBUG", "0");
+    command.arg("--root").arg(&home).arg("--target-dir").arg(home.join("build"));
+    command.arg(format!("cargo-deny@{VERSION}")).env("CARGO_PROFILE_DEV_DEBUG", "0");
     must_succeed(&mut command)?;
     std::fs::remove_dir_all(home.join("build"))?;
     Ok(program)

@@ -11,24 +11,15 @@ pub(super) fn check() -> Result<()> {
     for package in packages::all()? {
         let name = &package.manifest.name;
         for features in combinations(&package.manifest.features) {
-            let mut command = cargo([
-                "clippy",
-                "--quiet",
-                "--package",
-                name,
-                "--no-default-features",
-            ]);
+            let mut command =
+                cargo(["clippy", "--quiet", "--package", name, "--no-default-features"]);
             command.args(["--features", &features, "--", "-D", "warnings"]);
             if !succeeds(&mut command)? {
                 failed.push(format!("{name} with features [{features}]"));
             }
         }
     }
-    if failed.is_empty() {
-        Ok(())
-    } else {
-        Err(failed.join("\n").into())
-    }
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("\n").into()) }
 }
 
 /// None, then each alone; `default` stands for what most users have.

@@ -12,17 +12,10 @@ pub(super) fn check() -> Result<()> {
         let text = fs::read_to_string(&file)?;
         let lines = text.lines().count();
         if lines > MAX_LINES && !is_generated(&text) {
-            long.push(format!(
-                "{}: {lines} lines, more than {MAX_LINES}",
-                file.display()
-            ));
+            long.push(format!("{}: {lines} lines, more than {MAX_LINES}", file.display()));
         }
     }
-    if long.is_empty() {
-        Ok(())
-    } else {
-        Err(long.join("\n").into())
-    }
+    if long.is_empty() { Ok(()) } else { Err(long.join("\n").into()) }
 }
 
 /// The files below a folder with one of these extensions, sorted.
@@ -32,10 +25,7 @@ pub(super) fn under(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> 
         let path = entry?.path();
         if path.is_dir() && path.file_name() != Some(OsStr::new("target")) {
             files.extend(under(&path, extensions)?);
-        } else if extensions
-            .iter()
-            .any(|it| path.extension() == Some(OsStr::new(it)))
-        {
+        } else if extensions.iter().any(|it| path.extension() == Some(OsStr::new(it))) {
             files.push(path);
         }
     }

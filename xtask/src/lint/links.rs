@@ -17,26 +17,15 @@ pub(super) fn check() -> Result<()> {
             }
         }
     }
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(missing.join("\n").into())
-    }
+    if missing.is_empty() { Ok(()) } else { Err(missing.join("\n").into()) }
 }
 
 /// Targets of links to files, and words in backticks that can only be paths of ours.
 fn paths<'a>(text: &'a str, is_ours: &dyn Fn(&str) -> bool) -> Vec<&'a str> {
-    let links = text
-        .split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split([')', '#', ' ']).next());
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#', ' ']).next());
     let links = links.filter(|link| !link.is_empty() && !link.contains(':'));
     // Every second piece between backticks is quoted; blocks between ``` have line breaks.
-    let words = text
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .filter(|word| is_path(word, is_ours));
+    let words = text.split('`').skip(1).step_by(2).filter(|word| is_path(word, is_ours));
     links.chain(words).collect()
 }
 
@@ -70,12 +59,7 @@ mod tests {
             "See `crates/core/src/loop.rs`, `.ci/run`, `deny.toml` and [this](CHANGELOG.md#top).";
         assert_eq!(
             found(text),
-            [
-                "CHANGELOG.md",
-                "crates/core/src/loop.rs",
-                ".ci/run",
-                "deny.toml"
-            ]
+            ["CHANGELOG.md", "crates/core/src/loop.rs", ".ci/run", "deny.toml"]
         );
     }
 

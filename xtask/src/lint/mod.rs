@@ -27,16 +27,9 @@ pub(crate) fn main(args: &[&str]) -> Result<()> {
         return Err(format!("usage: cargo xtask lint [STEP], of {}", names.join(", ")).into());
     }
     protoc::set_up()?;
-    let failed: Vec<&str> = chosen
-        .into_iter()
-        .filter(|step| !step.passes())
-        .map(|step| step.name)
-        .collect();
-    if failed.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("failed: {}", failed.join(", ")).into())
-    }
+    let failed: Vec<&str> =
+        chosen.into_iter().filter(|step| !step.passes()).map(|step| step.name).collect();
+    if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", ")).into()) }
 }
 
 struct Step {
@@ -61,51 +54,23 @@ impl Step {
 
 /// The quick ones first.
 const STEPS: &[Step] = &[
-    Step {
-        name: "fmt",
-        proves: "the code is formatted",
-        run: fmt,
-    },
-    Step {
-        name: "files",
-        proves: "files are short",
-        run: files::check,
-    },
-    Step {
-        name: "links",
-        proves: "files named in documents exist",
-        run: links::check,
-    },
-    Step {
-        name: "unused",
-        proves: "every dependency is used",
-        run: unused::check,
-    },
+    Step { name: "fmt", proves: "the code is formatted", run: fmt },
+    Step { name: "files", proves: "files are short", run: files::check },
+    Step { name: "links", proves: "files named in documents exist", run: links::check },
+    Step { name: "unused", proves: "every dependency is used", run: unused::check },
     Step {
         name: "tree",
         proves: "core has no HTTP client, TLS or server in its tree",
         run: tree::check,
     },
-    Step {
-        name: "clippy",
-        proves: "no warnings, all features on",
-        run: clippy,
-    },
+    Step { name: "clippy", proves: "no warnings, all features on", run: clippy },
     Step {
         name: "features",
         proves: "each package builds by itself, with each feature alone",
         run: features::check,
     },
-    Step {
-        name: "docs",
-        proves: "the documentation builds without warnings",
-        run: docs,
-    },
-    Step {
-        name: "deny",
-        proves: "dependencies are those we allow",
-        run: deny::check,
-    },
+    Step { name: "docs", proves: "the documentation builds without warnings", run: docs },
+    Step { name: "deny", proves: "dependencies are those we allow", run: deny::check },
 ];
 
 fn fmt() -> Result<()> {

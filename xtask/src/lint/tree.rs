@@ -17,9 +17,7 @@ pub(super) fn check() -> Result<()> {
 }
 
 fn banned(tree: &str) -> Vec<&str> {
-    let names = tree
-        .lines()
-        .filter_map(|line| line.split_whitespace().next());
+    let names = tree.lines().filter_map(|line| line.split_whitespace().next());
     let mut found: Vec<&str> = names.filter(|name| BANNED.contains(name)).collect();
     found.sort_unstable();
     found.dedup();

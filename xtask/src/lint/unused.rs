@@ -13,44 +13,26 @@ pub(super) fn check() -> Result<()> {
         let name = &package.manifest.name;
         let found = unused_of(&package)?;
         unused.extend(
-            found
-                .into_iter()
-                .map(|dependency| format!("{name} does not use {dependency}")),
+            found.into_iter().map(|dependency| format!("{name} does not use {dependency}")),
         );
     }
-    if unused.is_empty() {
-        Ok(())
-    } else {
-        Err(unused.join("\n").into())
-    }
+    if unused.is_empty() { Ok(()) } else { Err(unused.join("\n").into()) }
 }
 
 fn unused_of(package: &Package) -> Result<Vec<&str>> {
     let built = code(&package.path, &["src", "build.rs"])?;
     let tested = code(&package.path, &["benches", "examples", "src", "tests"])?;
     let manifest = &package.manifest;
-    let in_build = manifest
-        .dependencies
-        .iter()
-        .filter(|name| !uses(&built, name));
-    let in_tests = manifest
-        .dev_dependencies
-        .iter()
-        .filter(|name| !uses(&tested, name));
+    let in_build = manifest.dependencies.iter().filter(|name| !uses(&built, name));
+    let in_tests = manifest.dev_dependencies.iter().filter(|name| !uses(&tested, name));
     let names = in_build.chain(in_tests).map(String::as_str);
-    Ok(names
-        .filter(|name| !FOR_FEATURES.contains(&(manifest.name.as_str(), name)))
-        .collect())
+    Ok(names.filter(|name| !FOR_FEATURES.contains(&(manifest.name.as_str(), name))).collect())
 }
 
 fn code(package: &Path, rooms: &[&str]) -> Result<String> {
     let mut code = String::new();
     for room in rooms.iter().map(|room| package.join(room)) {
-        let files = if room.is_dir() {
-            under(&room, &["rs"])?
-        } else {
-            vec![room]
-        };
+        let files = if room.is_dir() { under(&room, &["rs"])? } else { vec![room] };
         for file in files.into_iter().filter(|file| file.is_file()) {
             code += &fs::read_to_string(file)?;
         }

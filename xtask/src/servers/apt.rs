@@ -9,13 +9,8 @@ use crate::command::{Result, output};
 
 /// Downloads a release's packages and unpacks them; the folder returned lies in `work`.
 pub(super) fn fetch(release: &Release, work: &Path) -> Result<PathBuf> {
-    let Release {
-        suite, packages, ..
-    } = release;
-    eprintln!(
-        "fetching {} {} of Debian {suite}",
-        packages[0], release.version
-    );
+    let Release { suite, packages, .. } = release;
+    eprintln!("fetching {} {} of Debian {suite}", packages[0], release.version);
     let archive = archive()?;
     let architecture = output(Command::new("dpkg").arg("--print-architecture"))?;
     let architecture = architecture.trim();
@@ -30,12 +25,7 @@ pub(super) fn fetch(release: &Release, work: &Path) -> Result<PathBuf> {
 
     output(apt_get(work).arg("update"))?;
     let debs = work.join("debs");
-    output(
-        apt_get(work)
-            .arg("download")
-            .args(*packages)
-            .current_dir(&debs),
-    )?;
+    output(apt_get(work).arg("download").args(*packages).current_dir(&debs))?;
     let unpacked = work.join("root");
     for deb in fs::read_dir(&debs)? {
         let deb = deb?.path();
@@ -51,12 +41,7 @@ pub(super) fn fetch(release: &Release, work: &Path) -> Result<PathBuf> {
 fn archive() -> Result<String> {
     let list = |options: &[&str]| {
         let format = "$(ORIGIN)|$(LABEL)|$(RELEASE)|$(COMPONENT)|$(REPO_URI)";
-        output(
-            Command::new("apt-get")
-                .arg("indextargets")
-                .args(options)
-                .args(["--format", format]),
-        )
+        output(Command::new("apt-get").arg("indextargets").args(options).args(["--format", format]))
     };
     let found = match archive_by_label(&list(&[])?) {
         // A machine that never ran `apt-get update` knows its sources, but no labels yet.
@@ -122,13 +107,8 @@ Acquire::http::Timeout "30";
 }
 
 fn verify(release: &Release, deb: &Path) -> Result<()> {
-    let name = deb
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
-    let is_first = name
-        .strip_prefix(release.packages[0])
-        .is_some_and(|rest| rest.starts_with('_'));
+    let name = deb.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let is_first = name.strip_prefix(release.packages[0]).is_some_and(|rest| rest.starts_with('_'));
     let Some(expected) = release.sha256.filter(|_| is_first) else {
         return Ok(());
     };
@@ -136,11 +116,7 @@ fn verify(release: &Release, deb: &Path) -> Result<()> {
     if found.starts_with(expected) {
         return Ok(());
     }
-    Err(format!(
-        "{name} is not the package we know: sha256sum says {}",
-        found.trim()
-    )
-    .into())
+    Err(format!("{name} is not the package we know: sha256sum says {}", found.trim()).into())
 }
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -154,10 +130,7 @@ mod tests {
         let targets = "HashiCorp|HashiCorp|bookworm|main|https://other.example/debian/\n\
                        Debian|Debian-Security|bookworm-security|main|http://a.example/debian-security/\n\
                        Debian|Debian|bookworm|main|http://a.example/debian/\n";
-        assert_eq!(
-            archive_by_label(targets).as_deref(),
-            Some("http://a.example/debian/")
-        );
+        assert_eq!(archive_by_label(targets).as_deref(), Some("http://a.example/debian/"));
     }
 
     #[test]
@@ -167,10 +140,7 @@ mod tests {
                        $(ORIGIN)|$(LABEL)|bookworm|contrib|http://b.example/debian/\n\
                        $(ORIGIN)|$(LABEL)|bookworm|main|http://a.example/debian\n";
         assert_eq!(archive_by_label(targets), None);
-        assert_eq!(
-            archive_by_name(targets).as_deref(),
-            Some("http://a.example/debian")
-        );
+        assert_eq!(archive_by_name(targets).as_deref(), Some("http://a.example/debian"));
     }
 
     #[test]

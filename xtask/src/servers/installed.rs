@@ -16,38 +16,27 @@ pub(super) fn named_by_environment(server: &Server) -> Option<PathBuf> {
 
 pub(super) fn on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|file| file.is_file())
+    env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// Starts a program once to learn its version; one that does not start here is found out now.
 pub(super) fn probe(server: &Server, path: &Path) -> Result<Binary> {
     let mut command = Command::new(path);
     // Consul asks its makers for updates unless told not to.
-    command
-        .arg(server.version_arg)
-        .env("CHECKPOINT_DISABLE", "1");
+    command.arg(server.version_arg).env("CHECKPOINT_DISABLE", "1");
     let text = output(&mut command)?;
     let Some(version) = version(&text) else {
         return Err(format!("{} does not say its version", path.display()).into());
     };
-    Ok(Binary {
-        version,
-        path: path.to_path_buf(),
-    })
+    Ok(Binary { version, path: path.to_path_buf() })
 }
 
 /// The first thing that looks like a version: `Consul v1.8.7`, `etcd Version: 3.5.16`.
 fn version(text: &str) -> Option<String> {
-    let mut words = text
-        .split_whitespace()
-        .map(|word| word.trim_start_matches('v'));
+    let mut words = text.split_whitespace().map(|word| word.trim_start_matches('v'));
     let word =
         words.find(|word| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.'))?;
-    let end = word
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(word.len());
+    let end = word.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(word.len());
     Some(word[..end].to_owned())
 }
 
@@ -57,18 +46,9 @@ mod tests {
 
     #[test]
     fn version_is_read_from_what_servers_print() {
-        assert_eq!(
-            version("Consul v1.8.7\nRevision 1.8.7+dfsg1\n").as_deref(),
-            Some("1.8.7")
-        );
-        assert_eq!(
-            version("etcd Version: 3.5.16\nGit SHA: unknown\n").as_deref(),
-            Some("3.5.16")
-        );
-        assert_eq!(
-            version("BIND 9.18.33-1~deb12u2-Debian\n").as_deref(),
-            Some("9.18.33")
-        );
+        assert_eq!(version("Consul v1.8.7\nRevision 1.8.7+dfsg1\n").as_deref(), Some("1.8.7"));
+        assert_eq!(version("etcd Version: 3.5.16\nGit SHA: unknown\n").as_deref(), Some("3.5.16"));
+        assert_eq!(version("BIND 9.18.33-1~deb12u2-Debian\n").as_deref(), Some("9.18.33"));
         assert_eq!(version("usage: etcd\n"), None);
     }
 }

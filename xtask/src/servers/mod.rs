@@ -45,9 +45,7 @@ pub(crate) fn set_up(name: &str) -> Result<Vec<Binary>> {
         return Ok(vec![installed::probe(server, &path)?]);
     }
     let on_path = installed::on_path(server.program);
-    let on_path = on_path
-        .map(|path| installed::probe(server, &path))
-        .transpose()?;
+    let on_path = on_path.map(|path| installed::probe(server, &path)).transpose()?;
     let mut binaries = Vec::new();
     for release in server.releases {
         binaries.push(match &on_path {
@@ -66,10 +64,7 @@ pub(crate) fn test_environment(name: &str, binaries: &[Binary]) -> (String, Stri
         .iter()
         .map(|binary| format!("{}={}", binary.version, binary.path.display()))
         .collect();
-    (
-        format!("TOWER_SD_TEST_{}", name.to_uppercase()),
-        list.join(";"),
-    )
+    (format!("TOWER_SD_TEST_{}", name.to_uppercase()), list.join(";"))
 }
 
 fn find(name: &str) -> Result<&'static Server> {
@@ -113,9 +108,7 @@ fn remove_leftovers(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
-        let owner = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(WORK_PREFIX));
+        let owner = name.to_str().and_then(|name| name.strip_prefix(WORK_PREFIX));
         let me = process::id().to_string();
         if owner.is_some_and(|pid| pid == me || !Path::new("/proc").join(pid).exists()) {
             fs::remove_dir_all(entry.path())?;
@@ -151,15 +144,11 @@ mod tests {
 
     #[test]
     fn several_versions_make_one_variable() {
-        let binary = |version: &str, path: &str| Binary {
-            version: version.to_owned(),
-            path: path.into(),
-        };
+        let binary =
+            |version: &str, path: &str| Binary { version: version.to_owned(), path: path.into() };
         let binaries = [binary("1.8.7", "/a/consul"), binary("1.20.1", "/b/consul")];
-        let expected = (
-            "TOWER_SD_TEST_CONSUL".to_owned(),
-            "1.8.7=/a/consul;1.20.1=/b/consul".to_owned(),
-        );
+        let expected =
+            ("TOWER_SD_TEST_CONSUL".to_owned(), "1.8.7=/a/consul;1.20.1=/b/consul".to_owned());
         assert_eq!(test_environment("consul", &binaries), expected);
     }
 
@@ -183,9 +172,6 @@ mod tests {
     #[test]
     fn unknown_server_is_refused_with_those_there_are() {
         let error = find("conzul").unwrap_err().to_string();
-        assert!(
-            error.contains("conzul") && error.contains("consul, etcd"),
-            "{error}"
-        );
+        assert!(error.contains("conzul") && error.contains("consul, etcd"), "{error}");
     }
 }

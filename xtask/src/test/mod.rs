@@ -20,11 +20,7 @@ pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
         None => packages::all()?,
     };
     protoc::set_up()?;
-    let run = Run {
-        options,
-        servers: set_up_servers(&packages)?,
-        packages,
-    };
+    let run = Run { options, servers: set_up_servers(&packages)?, packages };
 
     if !succeeds(&mut run.cargo_test(&["--tests", "--no-run"]))? {
         return Ok(ExitCode::FAILURE);
@@ -35,10 +31,7 @@ pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
 
     if !left_out.is_empty() {
         let list = left_out.join("\n  ");
-        println!(
-            "left out {} long tests, which --slow runs too:\n  {list}",
-            left_out.len()
-        );
+        println!("left out {} long tests, which --slow runs too:\n  {list}", left_out.len());
     }
     if tests_passed && doc_tests_passed {
         return Ok(ExitCode::SUCCESS);
@@ -151,11 +144,7 @@ impl Run<'_> {
 }
 
 fn color() -> &'static [&'static str] {
-    if stdout().is_terminal() {
-        &[]
-    } else {
-        &["--color", "never"]
-    }
+    if stdout().is_terminal() { &[] } else { &["--color", "never"] }
 }
 
 /// The names in a test binary's `--list`: lines like `module::name: test`.
@@ -176,11 +165,8 @@ mod tests {
     #[test]
     fn options_come_in_any_order() {
         let options = Options::parse(&["--slow", "consul", "--", "seen", "--nocapture"]).unwrap();
-        let expected = Options {
-            name: Some("consul"),
-            slow: true,
-            rest: vec!["seen", "--nocapture"],
-        };
+        let expected =
+            Options { name: Some("consul"), slow: true, rest: vec!["seen", "--nocapture"] };
         assert_eq!(options, expected);
         assert_eq!(Options::parse(&[]).unwrap(), Options::default());
     }

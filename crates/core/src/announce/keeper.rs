@@ -104,18 +104,12 @@ impl<A: Announcer> Keeper<A> {
         let answer = match step {
             Step::Announce => {
                 let announced = self.announcer.announce(&self.desired);
-                bounded(bound, announced)
-                    .await
-                    .map(|answer| answer.map(Renewal::Held))
+                bounded(bound, announced).await.map(|answer| answer.map(Renewal::Held))
             }
             Step::Renew => bounded(bound, self.announcer.renew(&self.desired)).await,
         };
         let answer = answer.unwrap_or_else(|| {
-            let operation = if step == Step::Announce {
-                "register"
-            } else {
-                "renew"
-            };
+            let operation = if step == Step::Announce { "register" } else { "renew" };
             Err(self.error(ErrorKind::Timeout, operation, "no answer in time"))
         });
         self.answered(step, answer)
@@ -201,10 +195,7 @@ impl<A: Announcer> Keeper<A> {
         if self.touched {
             let withdrawn = bounded(self.config.call_timeout, self.announcer.withdraw()).await;
             if !matches!(withdrawn, Some(Ok(()))) {
-                return Next {
-                    after: self.backoff.next_pause(),
-                    step: Step::Renew,
-                };
+                return Next { after: self.backoff.next_pause(), step: Step::Renew };
             }
             self.touched = false;
         }
@@ -214,14 +205,10 @@ impl<A: Announcer> Keeper<A> {
             let instance = self.desired.instance.id();
             tracing::warn!(backend, service, %instance, reason, "withheld while critical");
         }
-        self.state
-            .send_replace(RegistrationState::Withheld { reason });
+        self.state.send_replace(RegistrationState::Withheld { reason });
         self.proved_at = None;
         self.tell(&Ok(()));
-        Next {
-            after: self.health_every.unwrap_or(every).min(every),
-            step: Step::Announce,
-        }
+        Next { after: self.health_every.unwrap_or(every).min(every), step: Step::Announce }
     }
 
     fn answered(&mut self, step: Step, answer: Result<Renewal>) -> Next {
@@ -236,10 +223,7 @@ impl<A: Announcer> Keeper<A> {
                     "renew",
                     "the registry does not know the entry",
                 ));
-                Next {
-                    after: Duration::ZERO,
-                    step: Step::Announce,
-                }
+                Next { after: Duration::ZERO, step: Step::Announce }
             }
             Err(error) => {
                 let pause = self.backoff.next_pause();
@@ -247,11 +231,7 @@ impl<A: Announcer> Keeper<A> {
                 tracing::debug!(backend, service = self.desired.service, %error, ?pause, "not announced");
                 self.tell(&Err(error.clone()));
                 self.failed(error);
-                let step = if self.is_registered() {
-                    step
-                } else {
-                    Step::Announce
-                };
+                let step = if self.is_registered() { step } else { Step::Announce };
                 Next { after: pause, step }
             }
         }
@@ -287,12 +267,7 @@ impl<A: Announcer> Keeper<A> {
         self.state.send_modify(|state| match state {
             RegistrationState::Registering { error: latest } => *latest = Some(error),
             RegistrationState::Lost { error: latest, .. } => *latest = error,
-            state => {
-                *state = RegistrationState::Lost {
-                    since: Instant::now(),
-                    error,
-                }
-            }
+            state => *state = RegistrationState::Lost { since: Instant::now(), error },
         });
     }
 
@@ -301,10 +276,7 @@ impl<A: Announcer> Keeper<A> {
         let instance = self.desired.instance.id();
         tracing::warn!(backend, service, %instance, %error, "registration lost");
         self.proved_at = None;
-        self.state.send_replace(RegistrationState::Lost {
-            since: Instant::now(),
-            error,
-        });
+        self.state.send_replace(RegistrationState::Lost { since: Instant::now(), error });
     }
 
     /// Takes a user's change; true when it has to be announced.
@@ -335,10 +307,7 @@ impl<A: Announcer> Keeper<A> {
 
     fn next_renewal(&self) -> Next {
         let until = self.renew_at.saturating_duration_since(Instant::now());
-        Next {
-            after: self.health_every.map_or(until, |every| every.min(until)),
-            step: Step::Renew,
-        }
+        Next { after: self.health_every.map_or(until, |every| every.min(until)), step: Step::Renew }
     }
 
     fn renew_every(&self) -> Duration {

@@ -44,10 +44,7 @@ pub async fn announce(
     reachable(&registration.instance)?;
     let backend = config.backend;
     let (id, first) = (registration.instance.id().clone(), registration.first);
-    let (stop, state) = (
-        CancellationToken::new(),
-        watch::Sender::new(RegistrationState::new()),
-    );
+    let (stop, state) = (CancellationToken::new(), watch::Sender::new(RegistrationState::new()));
     let (updates, update_queue) = mpsc::channel(UPDATES);
     let done = watch::Sender::new(None);
     let mut handle = RegistrationHandle {

@@ -29,10 +29,7 @@ impl Follower {
         let subscription = publisher.subscribe().keeping_alive(Arc::new(tasks.clone()));
         let nudge = publisher.nudge();
         tasks.spawn(|stop| follow(source, publisher, config, nudge, stop));
-        Self {
-            subscription,
-            tasks,
-        }
+        Self { subscription, tasks }
     }
 
     /// Ends the loop and its I/O, and waits for that. Subscriptions keep the last set, stale with a `Closed` error.

@@ -107,10 +107,9 @@ impl<S: Source, K: Sink<S::Item>> Following<S, K> {
     async fn run(&mut self, nudge: &Notify) {
         loop {
             match self.round(nudge).await {
-                Outcome::Read(Ok(Reading::Set {
-                    entries,
-                    refresh_in,
-                })) => self.take(entries, refresh_in),
+                Outcome::Read(Ok(Reading::Set { entries, refresh_in })) => {
+                    self.take(entries, refresh_in)
+                }
                 Outcome::Read(Ok(Reading::Resync(reason))) => self.resync(reason),
                 Outcome::Read(Err(error)) => self.fail(error),
                 Outcome::TimedOut if self.want == Read::Changed => self.resync("periodic"),
@@ -173,10 +172,7 @@ impl<S: Source, K: Sink<S::Item>> Following<S, K> {
             && good.is_empty()
         {
             let message = format!("all {n_entries} entries are malformed");
-            let error = self
-                .error(ErrorKind::Protocol)
-                .with_message(message)
-                .with_source(error);
+            let error = self.error(ErrorKind::Protocol).with_message(message).with_source(error);
             return self.fail(error);
         }
         self.sink.set(good);
@@ -190,10 +186,7 @@ impl<S: Source, K: Sink<S::Item>> Following<S, K> {
             None => (Read::Changed, limited),
             Some(wanted) => {
                 let clamped = wanted.clamp(self.config.min_refresh, self.config.max_refresh);
-                (
-                    Read::Full,
-                    limited.max(now + jittered(clamped, &mut self.rng)),
-                )
+                (Read::Full, limited.max(now + jittered(clamped, &mut self.rng)))
             }
         };
     }

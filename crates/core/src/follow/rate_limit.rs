@@ -12,10 +12,7 @@ pub(super) struct RateLimit {
 
 impl RateLimit {
     pub(super) fn new(interval: Duration) -> Self {
-        Self {
-            interval,
-            full_at: Instant::now(),
-        }
+        Self { interval, full_at: Instant::now() }
     }
 
     /// Takes a token, and says when the next one is there.

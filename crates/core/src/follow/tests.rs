@@ -34,10 +34,7 @@ enum Answer {
 
 impl Scripted {
     fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
-        let script = Script {
-            answers: answers.into_iter().collect(),
-            ..Script::default()
-        };
+        let script = Script { answers: answers.into_iter().collect(), ..Script::default() };
         Self(Arc::new(Mutex::new(script)))
     }
 
@@ -46,13 +43,7 @@ impl Scripted {
     }
 
     fn gaps(&self) -> Vec<Duration> {
-        self.with(|script| {
-            script
-                .asked
-                .windows(2)
-                .map(|pair| pair[1].0 - pair[0].0)
-                .collect()
-        })
+        self.with(|script| script.asked.windows(2).map(|pair| pair[1].0 - pair[0].0).collect())
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut Script) -> T) -> T {
@@ -85,18 +76,13 @@ impl Source for Scripted {
                 }
             }
         });
-        let entries = |ports: Vec<u16>| {
-            ports
-                .into_iter()
-                .map(|p| Ok(Instance::new("10.0.0.1", p)))
-                .collect()
-        };
+        let entries =
+            |ports: Vec<u16>| ports.into_iter().map(|p| Ok(Instance::new("10.0.0.1", p))).collect();
         match answer {
             Some(Answer::Ports(ports)) => Ok(Reading::set(entries(ports))),
-            Some(Answer::Polled(ports, after)) => Ok(Reading::Set {
-                entries: entries(ports),
-                refresh_in: Some(after),
-            }),
+            Some(Answer::Polled(ports, after)) => {
+                Ok(Reading::Set { entries: entries(ports), refresh_in: Some(after) })
+            }
             Some(Answer::Mixed(good, bad)) => {
                 let good = (1..=good).map(|p| Ok(Instance::new(format!("10.0.0.{p}"), 1)));
                 let bad = (0..bad).map(|_| Err(Error::new(ErrorKind::Protocol, "test", "decode")));
@@ -110,10 +96,7 @@ impl Source for Scripted {
 }
 
 async fn ready(subscription: &mut Subscription) -> Snapshot {
-    subscription
-        .ready(Duration::from_secs(3600))
-        .await
-        .expect("an answer")
+    subscription.ready(Duration::from_secs(3600)).await.expect("an answer")
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,12 +118,8 @@ async fn an_error_is_followed_by_a_full_read_after_a_pause() {
     ]);
     let mut subscription = source.follow().subscribe();
     ready(&mut subscription).await;
-    subscription
-        .snapshots_until(|s| !s.freshness().is_fresh())
-        .await;
-    subscription
-        .snapshots_until(|s| s.freshness().is_fresh())
-        .await;
+    subscription.snapshots_until(|s| !s.freshness().is_fresh()).await;
+    subscription.snapshots_until(|s| s.freshness().is_fresh()).await;
     assert_eq!(source.asked()[..3], [Read::Full, Read::Changed, Read::Full]);
 }
 
@@ -159,15 +138,10 @@ async fn nothing_but_malformed_entries_is_an_error_and_the_set_is_kept() {
     let source = Scripted::new([Answer::Mixed(3, 0), Answer::Mixed(0, 3), Answer::Hang]);
     let mut subscription = source.follow().subscribe();
     ready(&mut subscription).await;
-    let snapshot = subscription
-        .snapshots_until(|s| !s.freshness().is_fresh())
-        .await;
+    let snapshot = subscription.snapshots_until(|s| !s.freshness().is_fresh()).await;
     assert_eq!(snapshot.instances().len(), 3);
     let error = snapshot.freshness().error().expect("stale");
-    assert_eq!(
-        error.to_string(),
-        "test follow: all 3 entries are malformed"
-    );
+    assert_eq!(error.to_string(), "test follow: all 3 entries are malformed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -179,12 +153,7 @@ async fn a_registry_that_is_down_is_asked_ever_more_slowly_and_for_ever() {
     assert!(gaps.len() > 40, "given up after {}", gaps.len());
     assert!(gaps[0] <= Duration::from_millis(251));
     assert!(gaps.iter().all(|gap| *gap <= Duration::from_millis(60_001)));
-    assert!(
-        gaps.iter()
-            .skip(10)
-            .any(|gap| *gap > Duration::from_secs(20)),
-        "{gaps:?}"
-    );
+    assert!(gaps.iter().skip(10).any(|gap| *gap > Duration::from_secs(20)), "{gaps:?}");
     follower.close().await;
 }
 
@@ -193,11 +162,7 @@ async fn a_denied_reader_asks_at_most_every_13_seconds() {
     let source = Scripted::new((0..9).map(|_| Answer::Error(ErrorKind::Denied)));
     let _follower = source.follow();
     sleep(Duration::from_secs(300)).await;
-    assert!(
-        source.gaps()[..8]
-            .iter()
-            .all(|gap| *gap >= Duration::from_millis(13_500))
-    );
+    assert!(source.gaps()[..8].iter().all(|gap| *gap >= Duration::from_millis(13_500)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,31 +179,19 @@ async fn a_source_that_returns_without_pause_is_limited_and_ends_at_the_latest()
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_position_is_no_error() {
-    let source = Scripted::new([
-        Answer::Ports(vec![1]),
-        Answer::Resync,
-        Answer::Ports(vec![2]),
-    ]);
+    let source = Scripted::new([Answer::Ports(vec![1]), Answer::Resync, Answer::Ports(vec![2])]);
     let mut subscription = source.follow().subscribe();
     ready(&mut subscription).await;
-    let second = subscription
-        .snapshots_until(|s| s.instances().iter().any(|i| i.port() == 2))
-        .await;
+    let second =
+        subscription.snapshots_until(|s| s.instances().iter().any(|i| i.port() == 2)).await;
     assert!(second.freshness().is_fresh());
     assert_eq!(source.asked()[..3], [Read::Full, Read::Changed, Read::Full]);
-    assert_eq!(
-        (subscription.stats().errors, subscription.stats().resyncs),
-        (0, 1)
-    );
+    assert_eq!((subscription.stats().errors, subscription.stats().resyncs), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn everything_is_read_anew_from_time_to_time() {
-    let source = Scripted::new([
-        Answer::Ports(vec![1]),
-        Answer::Hang,
-        Answer::Ports(vec![1, 2]),
-    ]);
+    let source = Scripted::new([Answer::Ports(vec![1]), Answer::Hang, Answer::Ports(vec![1, 2])]);
     let subscription = source.follow().subscribe();
     sleep(Duration::from_secs(17 * 60)).await;
     assert_eq!(source.asked()[..3], [Read::Full, Read::Changed, Read::Full]);
@@ -250,10 +203,7 @@ async fn everything_is_read_anew_from_time_to_time() {
 async fn a_full_read_that_hangs_is_an_error_after_its_bound() {
     let source = Scripted::new([Answer::Hang, Answer::Ports(vec![1])]);
     let mut subscription = source.follow().subscribe();
-    let early = subscription
-        .ready(Duration::from_secs(29))
-        .await
-        .expect_err("hangs");
+    let early = subscription.ready(Duration::from_secs(29)).await.expect_err("hangs");
     assert_eq!(early.kind(), ErrorKind::Timeout);
     assert_eq!(ready(&mut subscription).await.instances().len(), 1);
     assert_eq!(subscription.stats().errors, 1);
@@ -266,10 +216,7 @@ async fn a_loss_is_confirmed_by_the_strongest_read() {
     ready(&mut subscription).await;
     subscription.snapshots_until(|s| s.held().len() == 3).await;
     sleep(Duration::from_secs(62)).await;
-    assert_eq!(
-        source.asked()[2..],
-        [Read::Changed, Read::Confirm, Read::Changed]
-    );
+    assert_eq!(source.asked()[2..], [Read::Changed, Read::Confirm, Read::Changed]);
     assert_eq!(subscription.snapshot().held().len(), 3);
     sleep(Duration::from_secs(60)).await;
     assert_eq!(source.asked()[5..], [Read::Confirm, Read::Changed]);
@@ -292,10 +239,7 @@ async fn a_polled_source_is_read_at_its_own_pace_within_the_bounds() {
     let near = |gap: Duration, s: u64| {
         (gap.as_secs_f64() / Duration::from_secs(s).as_secs_f64() - 1.0).abs() <= 0.11
     };
-    assert!(
-        near(gaps[0], 20) && near(gaps[1], 5) && near(gaps[2], 300),
-        "{gaps:?}"
-    );
+    assert!(near(gaps[0], 20) && near(gaps[1], 5) && near(gaps[2], 300), "{gaps:?}");
     assert!(source.asked().iter().all(|read| *read == Read::Full));
 }
 
@@ -311,18 +255,12 @@ async fn refresh_cuts_the_wait_of_a_polled_source_short_but_not_a_backoff() {
     let mut subscription = source.follow().subscribe();
     ready(&mut subscription).await;
     subscription.refresh();
-    subscription
-        .snapshots_until(|s| s.instances().iter().any(|i| i.port() == 2))
-        .await;
+    subscription.snapshots_until(|s| s.instances().iter().any(|i| i.port() == 2)).await;
     for _ in 0..100 {
         subscription.refresh();
         sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(
-        source.asked().len(),
-        3,
-        "one error, and the pause after it is kept"
-    );
+    assert_eq!(source.asked().len(), 3, "one error, and the pause after it is kept");
 }
 
 #[tokio::test(start_paused = true)]
@@ -362,19 +300,9 @@ async fn the_stream_starts_with_the_latest_and_ends_with_the_loop() {
     let mut subscription = follower.subscribe();
     ready(&mut subscription).await;
     let mut stream = Box::pin(subscription.into_stream());
-    assert_eq!(
-        stream.next().await.expect("the latest").instances().len(),
-        1
-    );
+    assert_eq!(stream.next().await.expect("the latest").instances().len(), 1);
     follower.close().await;
-    assert!(
-        !stream
-            .next()
-            .await
-            .expect("the last word")
-            .freshness()
-            .is_fresh()
-    );
+    assert!(!stream.next().await.expect("the last word").freshness().is_fresh());
     assert!(stream.next().await.is_none());
 }
 
@@ -386,8 +314,6 @@ impl Subscription {
             }
             self.snapshot()
         };
-        timeout(Duration::from_secs(3600), found)
-            .await
-            .expect("such a snapshot")
+        timeout(Duration::from_secs(3600), found).await.expect("such a snapshot")
     }
 }

@@ -18,23 +18,13 @@ pub(super) struct MemoryAnnouncer {
 impl MemoryAnnouncer {
     pub(super) fn new(store: Arc<Store>, ttl: Duration, registration: &Registration) -> Self {
         let lease = store.lease();
-        let (service, id) = (
-            registration.service().to_owned(),
-            registration.instance().id().clone(),
-        );
-        Self {
-            store,
-            ttl,
-            lease,
-            service,
-            id,
-        }
+        let (service, id) =
+            (registration.service().to_owned(), registration.instance().id().clone());
+        Self { store, ttl, lease, service, id }
     }
 
     fn is_there(&self) -> bool {
-        self.store
-            .read(&self.service, |entry| entry.instance.id() == &self.id)
-            .contains(&true)
+        self.store.read(&self.service, |entry| entry.instance.id() == &self.id).contains(&true)
     }
 }
 
@@ -79,9 +69,7 @@ impl Announcer for MemoryAnnouncer {
         self.store.call("deregister").await?;
         self.store.edit(|state| {
             // An entry that somebody else has put under this id since is theirs.
-            if state
-                .get_mut(&self.service, &self.id)
-                .is_some_and(|entry| entry.lease == self.lease)
+            if state.get_mut(&self.service, &self.id).is_some_and(|entry| entry.lease == self.lease)
             {
                 state.remove(&self.service, &self.id);
             }

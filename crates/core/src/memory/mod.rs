@@ -66,11 +66,7 @@ impl MemoryRegistry {
     /// An empty registry.
     #[must_use]
     pub fn with_config(config: MemoryConfig) -> Self {
-        Self {
-            store: Arc::default(),
-            config,
-            tasks: Tasks::new(),
-        }
+        Self { store: Arc::default(), config, tasks: Tasks::new() }
     }
 
     /// Follows `service`.
@@ -183,12 +179,6 @@ impl Registrar for MemoryRegistry {
     async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
         let announcer =
             MemoryAnnouncer::new(Arc::clone(&self.store), self.config.ttl, &registration);
-        announce(
-            announcer,
-            registration,
-            self.config.announce.clone(),
-            &self.tasks,
-        )
-        .await
+        announce(announcer, registration, self.config.announce.clone(), &self.tasks).await
     }
 }

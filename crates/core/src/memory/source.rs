@@ -15,11 +15,7 @@ pub(super) struct MemorySource {
 
 impl MemorySource {
     pub(super) fn new(store: Arc<Store>, service: String) -> Self {
-        Self {
-            changes: store.changes(),
-            store,
-            service,
-        }
+        Self { changes: store.changes(), store, service }
     }
 }
 

@@ -83,13 +83,7 @@ impl Store {
     /// Every live entry of `service`.
     pub(super) fn read<T>(&self, service: &str, read: impl Fn(&Entry) -> T) -> Vec<T> {
         let state = self.lock();
-        state
-            .services
-            .get(service)
-            .into_iter()
-            .flat_map(BTreeMap::values)
-            .map(read)
-            .collect()
+        state.services.get(service).into_iter().flat_map(BTreeMap::values).map(read).collect()
     }
 
     pub(super) fn is_empty_fault(&self) -> bool {
@@ -143,10 +137,7 @@ impl State {
     }
 
     pub(super) fn corrupt(&mut self, service: &str, id: &InstanceId) {
-        if let Some(entry) = self
-            .services
-            .get_mut(service)
-            .and_then(|entries| entries.get_mut(id))
+        if let Some(entry) = self.services.get_mut(service).and_then(|entries| entries.get_mut(id))
         {
             entry.corrupt = true;
         }

@@ -12,10 +12,7 @@ fn registration(port: u16) -> Registration {
 }
 
 async fn register(registry: &MemoryRegistry, port: u16) -> RegistrationHandle {
-    registry
-        .register(registration(port))
-        .await
-        .expect("registered")
+    registry.register(registration(port)).await.expect("registered")
 }
 
 async fn until(
@@ -34,14 +31,7 @@ async fn until(
 async fn what_is_registered_is_seen_and_what_is_deregistered_is_gone() {
     let registry = MemoryRegistry::new();
     let mut subscription = registry.instancer("s").subscribe();
-    assert!(
-        subscription
-            .ready(TTL)
-            .await
-            .expect("answers")
-            .instances()
-            .is_empty()
-    );
+    assert!(subscription.ready(TTL).await.expect("answers").instances().is_empty());
     let (first, _second) = (register(&registry, 1).await, register(&registry, 2).await);
     until(&mut subscription, |s| s.instances().len() == 2).await;
     first.deregister().await.expect("withdrawn");
@@ -111,10 +101,7 @@ async fn a_corrupt_entry_is_skipped_until_it_is_announced_again() {
     registry.corrupt("s", first.id());
     until(&mut subscription, |s| s.instances().len() == 1).await;
     assert!(subscription.stats().malformed > 0);
-    first
-        .update(|instance| instance.with_weight(1))
-        .await
-        .expect("accepted");
+    first.update(|instance| instance.with_weight(1)).await.expect("accepted");
     until(&mut subscription, |s| s.instances().len() == 2).await;
 }
 
@@ -133,15 +120,8 @@ async fn two_registrations_are_independent_and_one_id_twice_ends_cleanly() {
     let registry = MemoryRegistry::new();
     let (first, second) = (register(&registry, 1).await, register(&registry, 2).await);
     let again = register(&registry, 1).await;
-    first
-        .deregister()
-        .await
-        .expect("not ours any more: success");
-    assert_eq!(
-        registry.entries("s").len(),
-        2,
-        "the later registration owns the entry"
-    );
+    first.deregister().await.expect("not ours any more: success");
+    assert_eq!(registry.entries("s").len(), 2, "the later registration owns the entry");
     again.deregister().await.expect("withdrawn");
     assert_eq!(registry.entries("s").len(), 1);
     assert!(matches!(second.state(), RegistrationState::Registered));
@@ -162,15 +142,9 @@ async fn a_jump_of_the_clock_past_the_ttl_is_mended_at_once() {
 async fn a_registry_that_is_down_at_the_start_is_followed_later() {
     let registry = MemoryRegistry::new();
     registry.interrupt();
-    let handle = registry
-        .register(registration(1).retry_in_background())
-        .await
-        .expect("at once");
+    let handle = registry.register(registration(1).retry_in_background()).await.expect("at once");
     let mut subscription = registry.instancer("s").subscribe();
-    let error = subscription
-        .ready(Duration::from_secs(1))
-        .await
-        .expect_err("down");
+    let error = subscription.ready(Duration::from_secs(1)).await.expect_err("down");
     assert_eq!(error.kind(), ErrorKind::Timeout);
     registry.resume();
     until(&mut subscription, |s| s.instances().len() == 1).await;
@@ -184,8 +158,5 @@ async fn ipv6_goes_from_end_to_end() {
     let _handle = registry.register(registration).await.expect("registered");
     let mut subscription = registry.instancer("s").subscribe();
     until(&mut subscription, |s| s.instances().len() == 1).await;
-    assert_eq!(
-        subscription.snapshot().instances()[0].to_string(),
-        "[::1]:8080"
-    );
+    assert_eq!(subscription.snapshot().instances()[0].to_string(), "[::1]:8080");
 }

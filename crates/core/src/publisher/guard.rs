@@ -93,10 +93,7 @@ impl Guard {
             changed |= !known.is_some_and(|known| {
                 !matches!(known.standing, Standing::Held { .. }) && known.instance == instance
             });
-            members.push(Member {
-                instance,
-                standing: Standing::Listed,
-            });
+            members.push(Member { instance, standing: Standing::Listed });
         }
         for gone in old {
             changed |= self.unlisted(now, gone, &mut members);
@@ -125,13 +122,10 @@ impl Guard {
 
     /// When [`tick`](Self::tick) has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let questions = self
-            .members
-            .iter()
-            .filter_map(|member| match member.standing {
-                Standing::Held { since, term, asked } => next_question(since, term, asked),
-                Standing::Listed | Standing::Leaving => None,
-            });
+        let questions = self.members.iter().filter_map(|member| match member.standing {
+            Standing::Held { since, term, asked } => next_question(since, term, asked),
+            Standing::Listed | Standing::Leaving => None,
+        });
         questions.map(|(at, _)| at).chain(self.decide_at).min()
     }
 
@@ -157,10 +151,7 @@ impl Guard {
 
     fn with(&self, wanted: impl Fn(Standing) -> bool) -> Arc<[Instance]> {
         let members = self.members.iter().filter(|member| wanted(member.standing));
-        members
-            .map(|member| member.instance.clone())
-            .collect::<Vec<_>>()
-            .into()
+        members.map(|member| member.instance.clone()).collect::<Vec<_>>().into()
     }
 
     /// A member that this read does not list stays for now; true when it was held and its term is over.
@@ -170,10 +161,7 @@ impl Guard {
             Standing::Held { .. } | Standing::Leaving => members.push(gone),
             Standing::Listed => {
                 self.decide_at.get_or_insert(now + self.removal_wait);
-                members.push(Member {
-                    standing: Standing::Leaving,
-                    ..gone
-                });
+                members.push(Member { standing: Standing::Leaving, ..gone });
             }
         }
         false
@@ -181,11 +169,7 @@ impl Guard {
 
     /// The removals have waited: publish them, or hold them with everything removed inside the window.
     fn decide(&mut self, now: Instant, tick: &mut Tick) {
-        let n_leaving = self
-            .members
-            .iter()
-            .filter(|m| m.standing == Standing::Leaving)
-            .count();
+        let n_leaving = self.members.iter().filter(|m| m.standing == Standing::Leaving).count();
         if n_leaving == 0 {
             return;
         }
@@ -198,13 +182,7 @@ impl Guard {
 
     /// Whether too little is left, and if so for how long what was lost is held.
     fn tripped(&mut self, now: Instant) -> Option<Duration> {
-        let LossPolicy::Guard {
-            fraction,
-            hold,
-            hold_empty,
-            ..
-        } = self.policy
-        else {
+        let LossPolicy::Guard { fraction, hold, hold_empty, .. } = self.policy else {
             return None;
         };
         self.forget(now);
@@ -218,11 +196,7 @@ impl Guard {
 
     fn hold(&mut self, now: Instant, term: Duration) -> usize {
         let n_held_before = self.n_held();
-        let held = Standing::Held {
-            since: now,
-            term,
-            asked: Asked::No,
-        };
+        let held = Standing::Held { since: now, term, asked: Asked::No };
         for member in &mut self.members {
             match &mut member.standing {
                 standing @ Standing::Leaving => *standing = held,
@@ -234,21 +208,14 @@ impl Guard {
         let members = self.members.iter().map(|m| &m.instance);
         let ids: HashSet<_> = members.clone().map(|i| i.id().clone()).collect();
         let addresses: HashSet<_> = members.map(address).collect();
-        let removed = std::mem::take(&mut self.removed)
-            .into_iter()
-            .map(|(_, instance)| instance);
+        let removed = std::mem::take(&mut self.removed).into_iter().map(|(_, instance)| instance);
         self.members.extend(
             removed
                 .filter(|i| !ids.contains(i.id()) && !addresses.contains(&address(i)))
-                .map(|instance| Member {
-                    instance,
-                    standing: held,
-                }),
+                .map(|instance| Member { instance, standing: held }),
         );
-        self.members
-            .sort_by(|a, b| a.instance.id().cmp(b.instance.id()));
-        self.members
-            .dedup_by(|a, b| a.instance.id() == b.instance.id());
+        self.members.sort_by(|a, b| a.instance.id().cmp(b.instance.id()));
+        self.members.dedup_by(|a, b| a.instance.id() == b.instance.id());
         self.n_held() - n_held_before
     }
 
@@ -258,8 +225,7 @@ impl Guard {
         members.retain(|member| {
             let stays = member.standing != Standing::Leaving;
             if !stays && !window.is_zero() {
-                self.removed
-                    .push_back((now + window, member.instance.clone()));
+                self.removed.push_back((now + window, member.instance.clone()));
             }
             stays
         });
@@ -283,11 +249,7 @@ impl Guard {
         let window = self.window();
         if !window.is_zero() {
             // Only sizes above all later ones can ever be the largest.
-            while self
-                .sizes
-                .back()
-                .is_some_and(|(_, size)| *size <= self.n_listed)
-            {
+            while self.sizes.back().is_some_and(|(_, size)| *size <= self.n_listed) {
                 self.sizes.pop_back();
             }
             self.sizes.push_back((now + window, self.n_listed));

@@ -38,10 +38,7 @@ impl Listing {
             _ => self.one_per_address(),
         };
         let n_duplicates = n_read - instances.len();
-        Listed {
-            instances,
-            n_duplicates,
-        }
+        Listed { instances, n_duplicates }
     }
 
     pub(super) fn clear(&mut self) {
@@ -82,18 +79,11 @@ impl Listing {
 
     fn one_per_address(&self) -> Vec<Instance> {
         let mut seen = HashSet::with_capacity(self.entries.len());
-        self.entries
-            .iter()
-            .filter(|entry| seen.insert(address(entry)))
-            .cloned()
-            .collect()
+        self.entries.iter().filter(|entry| seen.insert(address(entry))).cloned().collect()
     }
 
     fn count(&mut self, entry: &Instance) {
-        let n = self
-            .addresses
-            .entry(self.hasher.hash_one(address(entry)))
-            .or_default();
+        let n = self.addresses.entry(self.hasher.hash_one(address(entry))).or_default();
         *n += 1;
         self.n_shared += usize::from(*n == 2);
     }

@@ -159,13 +159,7 @@ impl Publisher {
             self.counters.suppressed();
             let (backend, service, held) =
                 (self.config.backend, &self.config.service, tick.tripped);
-            tracing::warn!(
-                backend,
-                service,
-                held,
-                left = self.guard.n_listed(),
-                "loss held"
-            );
+            tracing::warn!(backend, service, held, left = self.guard.n_listed(), "loss held");
         }
         if tick.changed {
             self.publish(true, None);
@@ -218,29 +212,22 @@ impl Sink<Instance> for Publisher {
         self.counters.error();
         let now = Instant::now();
         let freshness = match &self.snapshots.borrow().freshness {
-            Freshness::NeverSynced { .. } => Freshness::NeverSynced {
-                error: Some(error.clone()),
-            },
+            Freshness::NeverSynced { .. } => Freshness::NeverSynced { error: Some(error.clone()) },
             // After an invalidation the error that caused it stays, as in go-kit.
             Freshness::Stale { .. } if self.invalidated => return,
-            Freshness::Stale { since, .. } => Freshness::Stale {
-                since: *since,
-                error: error.clone(),
-            },
+            Freshness::Stale { since, .. } => {
+                Freshness::Stale { since: *since, error: error.clone() }
+            }
             Freshness::Fresh => {
                 let (backend, service) = (self.config.backend, &self.config.service);
                 tracing::warn!(backend, service, %error, "stale");
-                Freshness::Stale {
-                    since: now,
-                    error: error.clone(),
-                }
+                Freshness::Stale { since: now, error: error.clone() }
             }
         };
         if let StalePolicy::InvalidateAfter(timeout) = self.config.stale
             && freshness.is_synced()
         {
-            self.invalidation
-                .get_or_insert_with(|| (now + timeout, error));
+            self.invalidation.get_or_insert_with(|| (now + timeout, error));
         }
         self.publish(false, Some(freshness));
     }
@@ -281,14 +268,8 @@ impl Drop for Publisher {
         self.snapshots.send_modify(|snapshot| {
             snapshot.freshness = match &snapshot.freshness {
                 Freshness::NeverSynced { .. } => Freshness::NeverSynced { error: Some(error) },
-                Freshness::Stale { since, .. } => Freshness::Stale {
-                    since: *since,
-                    error,
-                },
-                Freshness::Fresh => Freshness::Stale {
-                    since: Instant::now(),
-                    error,
-                },
+                Freshness::Stale { since, .. } => Freshness::Stale { since: *since, error },
+                Freshness::Fresh => Freshness::Stale { since: Instant::now(), error },
             };
         });
     }

@@ -47,20 +47,12 @@ impl Fake {
 
     pub(super) fn counts(&self) -> (usize, usize, usize) {
         let n = |counter: &AtomicUsize| counter.load(SeqCst);
-        (
-            n(&self.0.n_announced),
-            n(&self.0.n_renewed),
-            n(&self.0.n_withdrawn),
-        )
+        (n(&self.0.n_announced), n(&self.0.n_renewed), n(&self.0.n_withdrawn))
     }
 
     async fn call(&self, counter: &AtomicUsize) -> Result<()> {
         counter.fetch_add(1, SeqCst);
-        assert_eq!(
-            self.0.n_running.fetch_add(1, SeqCst),
-            0,
-            "two calls at once"
-        );
+        assert_eq!(self.0.n_running.fetch_add(1, SeqCst), 0, "two calls at once");
         let _done = Done(self);
         sleep(Duration::from_millis(10)).await;
         if self.0.hangs.load(SeqCst) {
@@ -100,21 +92,14 @@ impl Announcer for Fake {
         self.call(&self.0.n_announced).await?;
         self.0.there.store(true, SeqCst);
         self.0.forgotten.store(false, SeqCst);
-        self.0
-            .critical
-            .store(matches!(desired.health, Health::Critical(_)), SeqCst);
-        self.0.weight.store(
-            usize::try_from(desired.instance.weight()).expect("small"),
-            SeqCst,
-        );
+        self.0.critical.store(matches!(desired.health, Health::Critical(_)), SeqCst);
+        self.0.weight.store(usize::try_from(desired.instance.weight()).expect("small"), SeqCst);
         Ok(Term::of_ttl(TTL))
     }
 
     async fn renew(&mut self, desired: &Desired) -> Result<Renewal> {
         self.call(&self.0.n_renewed).await?;
-        self.0
-            .critical
-            .store(matches!(desired.health, Health::Critical(_)), SeqCst);
+        self.0.critical.store(matches!(desired.health, Health::Critical(_)), SeqCst);
         Ok(match self.0.forgotten.load(SeqCst) {
             true => Renewal::Lost,
             false => Renewal::Held(Term::of_ttl(TTL)),

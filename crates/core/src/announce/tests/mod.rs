@@ -36,10 +36,7 @@ async fn a_registration_is_renewed_three_times_within_its_ttl() {
     sleep(TTL * 10).await;
     let (announced, renewed, _) = fake.counts();
     assert_eq!(announced, 1);
-    assert!(
-        (29..=34).contains(&renewed),
-        "{renewed} renewals in ten TTLs"
-    );
+    assert!((29..=34).contains(&renewed), "{renewed} renewals in ten TTLs");
     handle.deregister().await.expect("withdrawn");
     assert!(!fake.there());
 }
@@ -86,10 +83,7 @@ async fn an_outage_of_three_ttls_is_survived_with_jittered_bounded_attempts() {
     sleep(TTL * 3).await;
     assert!(matches!(handle.state(), RegistrationState::Lost { .. }));
     let (announced, renewed, _) = fake.counts();
-    assert!(
-        (6..60).contains(&(announced + renewed)),
-        "{announced} + {renewed} attempts"
-    );
+    assert!((6..60).contains(&(announced + renewed)), "{announced} + {renewed} attempts");
     fake.set(|s| &s.there, false);
     fake.set(|s| &s.down, false);
     let took = until("back", || fake.there()).await;
@@ -129,10 +123,7 @@ async fn failing_fast_returns_the_error_and_leaves_nothing_running() {
     fake.set(|s| &s.down, true);
     let start = Instant::now();
     let error = fake.register(registration()).await.expect_err("down");
-    assert_eq!(
-        (error.kind(), error.is_transient()),
-        (ErrorKind::Unavailable, false)
-    );
+    assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Unavailable, false));
     assert_eq!(start.elapsed(), Duration::from_secs(5));
     sleep(Duration::from_secs(10)).await;
     let counts = fake.counts();
@@ -154,34 +145,23 @@ async fn a_denied_first_registration_fails_without_waiting() {
 async fn retrying_in_the_background_returns_at_once_and_registers_later() {
     let fake = Fake::default();
     fake.set(|s| &s.down, true);
-    let handle = fake
-        .register(registration().retry_in_background())
-        .await
-        .expect("at once");
+    let handle = fake.register(registration().retry_in_background()).await.expect("at once");
     sleep(Duration::from_secs(3)).await;
     let RegistrationState::Registering { error: Some(error) } = handle.state() else {
         panic!("{handle:?}")
     };
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     fake.set(|s| &s.down, false);
-    handle
-        .registered(Duration::from_secs(10))
-        .await
-        .expect("registered later");
+    handle.registered(Duration::from_secs(10)).await.expect("registered later");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_address_that_nobody_can_reach_is_refused() {
     let fake = Fake::default();
-    for instance in [
-        Instance::new("0.0.0.0", 80),
-        Instance::new("::", 80),
-        Instance::new("10.0.0.1", 0),
-    ] {
-        let error = fake
-            .register(Registration::new("s", instance))
-            .await
-            .expect_err("unreachable");
+    for instance in
+        [Instance::new("0.0.0.0", 80), Instance::new("::", 80), Instance::new("10.0.0.1", 0)]
+    {
+        let error = fake.register(Registration::new("s", instance)).await.expect_err("unreachable");
         assert_eq!(error.kind(), ErrorKind::Config);
     }
     assert_eq!(fake.counts(), (0, 0, 0));
@@ -243,9 +223,7 @@ async fn a_dropped_handle_withdraws_in_the_background() {
 async fn closing_the_registrar_waits_for_the_withdrawals() {
     let (fake, tasks) = (Fake::default(), Tasks::new());
     let config = AnnounceConfig::new("fake");
-    let handle = announce(fake.clone(), registration(), config, &tasks)
-        .await
-        .expect("registered");
+    let handle = announce(fake.clone(), registration(), config, &tasks).await.expect("registered");
     tasks.close().await;
     assert!(!fake.there());
     assert!(matches!(handle.state(), RegistrationState::Deregistered));
@@ -256,18 +234,12 @@ async fn closing_the_registrar_waits_for_the_withdrawals() {
 async fn an_update_overwrites_and_survives_a_new_announcement() {
     let fake = Fake::default();
     let handle = fake.register(registration()).await.expect("registered");
-    handle
-        .update(|instance| instance.with_weight(7))
-        .await
-        .expect("accepted");
+    handle.update(|instance| instance.with_weight(7)).await.expect("accepted");
     assert_eq!(fake.0.weight.swap(0, SeqCst), 7);
     fake.set(|s| &s.forgotten, true);
     until("announced again", || fake.0.weight.load(SeqCst) == 7).await;
     assert_eq!(fake.counts().2, 0, "never withdrawn");
-    let error = handle
-        .update(|_| Instance::new("127.0.0.1", 81))
-        .await
-        .expect_err("another");
+    let error = handle.update(|_| Instance::new("127.0.0.1", 81)).await.expect_err("another");
     assert_eq!(error.kind(), ErrorKind::Config);
 }
 
@@ -276,10 +248,7 @@ async fn an_update_during_an_outage_reports_and_stays_desired() {
     let fake = Fake::default();
     let handle = fake.register(registration()).await.expect("registered");
     fake.set(|s| &s.down, true);
-    let error = handle
-        .update(|instance| instance.with_weight(9))
-        .await
-        .expect_err("down");
+    let error = handle.update(|instance| instance.with_weight(9)).await.expect_err("down");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     fake.set(|s| &s.down, false);
     until("announced", || fake.0.weight.load(SeqCst) == 9).await;
@@ -291,32 +260,19 @@ async fn a_critical_instance_is_withheld_until_it_passes() {
     let check = Arc::clone(&healthy);
     let check = move || {
         let healthy = check.load(SeqCst);
-        async move {
-            if healthy {
-                Health::Passing
-            } else {
-                Health::Critical("no database".into())
-            }
-        }
+        async move { if healthy { Health::Passing } else { Health::Critical("no database".into()) } }
     };
-    let registration = registration()
-        .health(check)
-        .health_every(Duration::from_secs(1));
+    let registration = registration().health(check).health_every(Duration::from_secs(1));
     let handle = fake.register(registration).await.expect("registered");
     healthy.store(false, SeqCst);
     let took = until("withheld", || !fake.there()).await;
     assert!(took <= Duration::from_millis(1100), "{took:?}");
     sleep(TTL * 2).await;
-    let RegistrationState::Withheld { reason } = handle.state() else {
-        panic!("{handle:?}")
-    };
+    let RegistrationState::Withheld { reason } = handle.state() else { panic!("{handle:?}") };
     assert_eq!(reason, "no database");
     healthy.store(true, SeqCst);
     until("back", || fake.there()).await;
-    handle
-        .registered(Duration::from_secs(1))
-        .await
-        .expect("registered");
+    handle.registered(Duration::from_secs(1)).await.expect("registered");
 }
 
 #[tokio::test(start_paused = true)]
@@ -332,14 +288,8 @@ async fn a_registry_that_shows_health_is_told_and_keeps_the_entry() {
 async fn a_health_check_that_hangs_is_critical() {
     let fake = Fake::default();
     let registration = registration().health(std::future::pending);
-    let handle = fake
-        .register(registration.retry_in_background())
-        .await
-        .expect("at once");
+    let handle = fake.register(registration.retry_in_background()).await.expect("at once");
     sleep(Duration::from_secs(6)).await;
-    assert!(
-        matches!(handle.state(), RegistrationState::Withheld { .. }),
-        "{handle:?}"
-    );
+    assert!(matches!(handle.state(), RegistrationState::Withheld { .. }), "{handle:?}");
     assert!(!fake.there());
 }

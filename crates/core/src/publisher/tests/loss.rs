@@ -9,10 +9,7 @@ async fn an_emptied_set_is_held_and_believed_after_confirmation_and_hold_down() 
     driven.read(1..=5);
     driven.read([]);
     driven.pass(ms(60)).await;
-    assert_eq!(
-        (driven.listed(), driven.held()),
-        (vec![], vec![1, 2, 3, 4, 5])
-    );
+    assert_eq!((driven.listed(), driven.held()), (vec![], vec![1, 2, 3, 4, 5]));
     driven.pass(s(61)).await;
     assert_eq!(driven.n_confirms, 1, "half-way");
     driven.read([]);
@@ -33,15 +30,9 @@ async fn a_loss_that_the_next_read_takes_back_removes_nobody() {
     driven.read(1..=5);
     driven.read([1, 2]);
     driven.pass(ms(200)).await;
-    assert_eq!(
-        (driven.listed(), driven.held()),
-        (vec![1, 2], vec![3, 4, 5])
-    );
+    assert_eq!((driven.listed(), driven.held()), (vec![1, 2], vec![3, 4, 5]));
     driven.read(1..=5);
-    assert_eq!(
-        (driven.listed(), driven.held()),
-        (vec![1, 2, 3, 4, 5], vec![])
-    );
+    assert_eq!((driven.listed(), driven.held()), (vec![1, 2, 3, 4, 5], vec![]));
     driven.pass(s(300)).await;
     assert_eq!(driven.listed().len(), 5);
     assert_eq!(driven.publisher.stats().suppressed, 1);
@@ -55,10 +46,7 @@ async fn additions_are_published_at_once_while_removals_are_held() {
     driven.read([]);
     driven.pass(s(1)).await;
     driven.read([9]);
-    assert_eq!(
-        (driven.listed(), driven.held()),
-        (vec![9], vec![1, 2, 3, 4, 5])
-    );
+    assert_eq!((driven.listed(), driven.held()), (vec![9], vec![1, 2, 3, 4, 5]));
     driven.read([9, 10]);
     assert_eq!(driven.listed(), [9, 10]);
 }
@@ -123,10 +111,7 @@ async fn a_replaced_singleton_is_not_held_for_long() {
     driven.pass(s(8)).await;
     assert!(driven.n_confirms >= 1);
     driven.read([2]);
-    assert!(
-        driven.held().is_empty(),
-        "the loss is replaced: 10 s, not 2 min"
-    );
+    assert!(driven.held().is_empty(), "the loss is replaced: 10 s, not 2 min");
 }
 
 #[tokio::test(start_paused = true)]
@@ -169,8 +154,6 @@ async fn without_the_guard_every_loss_is_believed() {
 async fn a_changed_payload_is_published_at_once() {
     let mut driven = Driven::guarded();
     driven.read([1, 2]);
-    driven
-        .publisher
-        .set(vec![instance(1), instance(2).with_weight(7)]);
+    driven.publisher.set(vec![instance(1), instance(2).with_weight(7)]);
     assert_eq!(driven.subscription.snapshot().instances()[1].weight(), 7);
 }

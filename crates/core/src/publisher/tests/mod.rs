@@ -17,11 +17,7 @@ struct Driven {
 impl Driven {
     fn new(config: PublisherConfig) -> Self {
         let publisher = Publisher::new(config);
-        Self {
-            subscription: publisher.subscribe(),
-            publisher,
-            n_confirms: 0,
-        }
+        Self { subscription: publisher.subscribe(), publisher, n_confirms: 0 }
     }
 
     fn guarded() -> Self {
@@ -48,11 +44,7 @@ impl Driven {
     }
 
     fn changed(&mut self) -> bool {
-        let changed = self
-            .subscription
-            .snapshots
-            .has_changed()
-            .expect("publisher lives");
+        let changed = self.subscription.snapshots.has_changed().expect("publisher lives");
         self.subscription.snapshots.mark_unchanged();
         changed
     }
@@ -89,9 +81,7 @@ async fn an_error_leaves_the_set_and_makes_it_stale() {
     driven.publisher.failed(unavailable("still gone"));
     let snapshot = driven.subscription.snapshot();
     assert_eq!(driven.listed(), [1, 2]);
-    let Freshness::Stale { since, error } = snapshot.freshness() else {
-        panic!("{snapshot:?}")
-    };
+    let Freshness::Stale { since, error } = snapshot.freshness() else { panic!("{snapshot:?}") };
     assert_eq!(*since, failed_at);
     assert_eq!(error.to_string(), "test follow: still gone");
     driven.read([1, 2]);
@@ -119,13 +109,7 @@ async fn the_same_set_in_another_order_or_twice_is_no_event() {
     driven.read([3, 1, 2, 2, 1]);
     assert!(!driven.changed());
     let second = driven.subscription.snapshot();
-    assert!(
-        first
-            .instances()
-            .iter()
-            .zip(second.instances())
-            .all(|(a, b)| a.ptr_eq(b))
-    );
+    assert!(first.instances().iter().zip(second.instances()).all(|(a, b)| a.ptr_eq(b)));
     assert_eq!(driven.publisher.stats().duplicates, 2);
 }
 
@@ -141,19 +125,12 @@ async fn of_two_with_one_id_or_one_address_always_the_same_is_kept() {
         let mut entries = all.to_vec();
         entries.rotate_left(turn);
         driven.publisher.set(entries);
-        assert_eq!(
-            driven.subscription.snapshot().instances(),
-            std::slice::from_ref(&young)
-        );
+        assert_eq!(driven.subscription.snapshot().instances(), std::slice::from_ref(&young));
     }
     let mut driven = Driven::guarded();
     driven.publisher.set(all.to_vec());
     driven.publisher.set(vec![old.clone(), twin.clone()]);
-    assert_eq!(
-        driven.subscription.snapshot().instances(),
-        [old, twin],
-        "no longer one address"
-    );
+    assert_eq!(driven.subscription.snapshot().instances(), [old, twin], "no longer one address");
 }
 
 /// T09.
@@ -172,28 +149,15 @@ async fn a_slow_subscriber_blocks_nobody_and_ends_with_the_latest() {
 #[tokio::test(start_paused = true)]
 async fn refused_addresses_are_counted_and_the_rest_kept() {
     let mut driven = Driven::guarded();
-    let hosts = [
-        "169.254.169.254",
-        "0.0.0.0",
-        "::",
-        "unix:/run/x",
-        "10.0.0.1",
-    ];
+    let hosts = ["169.254.169.254", "0.0.0.0", "::", "unix:/run/x", "10.0.0.1"];
     let mut entries: Vec<_> = hosts.iter().map(|host| Instance::new(*host, 80)).collect();
     entries.push(Instance::new("10.0.0.2", 0));
     driven.publisher.set(entries);
-    assert_eq!(
-        driven.subscription.snapshot().instances(),
-        [Instance::new("10.0.0.1", 80)]
-    );
+    assert_eq!(driven.subscription.snapshot().instances(), [Instance::new("10.0.0.1", 80)]);
     assert_eq!(driven.publisher.stats().refused, 5);
     driven.publisher.set(vec![Instance::new("0.0.0.0", 80)]);
     let snapshot = driven.subscription.snapshot();
-    assert_eq!(
-        snapshot.instances().len(),
-        1,
-        "nothing but refused ones is an error"
-    );
+    assert_eq!(snapshot.instances().len(), 1, "nothing but refused ones is an error");
     assert!(!snapshot.freshness().is_fresh());
 }
 
@@ -225,10 +189,7 @@ async fn invalidation_fires_by_timer_and_keeps_the_first_error() {
     driven.publisher.failed(unavailable("third"));
     let snapshot = driven.subscription.snapshot();
     assert!(snapshot.instances().is_empty());
-    assert_eq!(
-        snapshot.freshness().error().expect("stale").to_string(),
-        "test follow: first"
-    );
+    assert_eq!(snapshot.freshness().error().expect("stale").to_string(), "test follow: first");
     driven.read([1]);
     assert_eq!(driven.listed(), [1], "a good read restores");
     assert!(driven.subscription.snapshot().freshness().is_fresh());
@@ -236,17 +197,10 @@ async fn invalidation_fires_by_timer_and_keeps_the_first_error() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dropped_publisher_never_looks_fresh() {
-    let Driven {
-        publisher,
-        mut subscription,
-        ..
-    } = Driven::guarded();
+    let Driven { publisher, mut subscription, .. } = Driven::guarded();
     drop(publisher);
     let snapshot = subscription.changed().await.expect("the last word");
     let error = snapshot.freshness().error().expect("not fresh");
     assert_eq!(error.kind(), ErrorKind::Closed);
-    assert_eq!(
-        subscription.changed().await.expect_err("ended").kind(),
-        ErrorKind::Closed
-    );
+    assert_eq!(subscription.changed().await.expect_err("ended").kind(), ErrorKind::Closed);
 }

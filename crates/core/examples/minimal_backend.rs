@@ -1,0 +1,96 @@
+//! A whole backend in under 100 lines: a folder is the registry, a JSON file in it is an instance.
+//!
+//! The wire is all there is to write. Backoff, staleness, the loss guard, resync, re-registration, health gating and
+//! bounds come from the two loops: see the contracts of [`Source`] and [`Announcer`].
+//! (`std::fs` blocks for microseconds here; over a network the calls would be async.)
+
+use std::{fs, io, path::PathBuf, time::Duration};
+
+use tower_sd_core::{
+    AnnounceConfig, Announcer, Desired, Error, ErrorKind, FollowConfig, Follower, Instance,
+    Instancer, PublisherConfig, Read, Reading, Registrar, Registration, RegistrationHandle,
+    Renewal, Result, Source, Tasks, Term, announce, async_trait,
+};
+
+/// The reading half. A folder cannot be waited for, so this is a polled source.
+struct FolderSource(PathBuf);
+
+#[async_trait]
+impl Source for FolderSource {
+    type Item = Instance;
+
+    async fn read(&mut self, _want: Read) -> Result<Reading> {
+        let files = match fs::read_dir(&self.0) {
+            Ok(files) => files.collect::<io::Result<Vec<_>>>().map_err(|e| wire("follow", e))?,
+            // Nobody has registered yet: an authoritative "there are none", not an error.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(wire("follow", error)),
+        };
+        // One element per entry: the loop skips and counts what cannot be understood.
+        let entries = files.iter().map(|file| {
+            let bytes = fs::read(file.path()).map_err(|e| wire("follow", e))?;
+            let malformed = |e| Error::new(ErrorKind::Protocol, "folder", "decode").with_source(e);
+            serde_json::from_slice(&bytes).map_err(malformed)
+        });
+        let refresh_in = Some(Duration::from_secs(5));
+        Ok(Reading::Set { entries: entries.collect(), refresh_in })
+    }
+}
+
+/// The writing half: one file. Files do not expire, so the term has no TTL; renewing looks whether it is still there.
+struct FolderAnnouncer(PathBuf);
+
+const TERM: Term = Term { ttl: None, renew_every: Duration::from_secs(5) };
+
+#[async_trait]
+impl Announcer for FolderAnnouncer {
+    async fn announce(&mut self, desired: &Desired) -> Result<Term> {
+        let json = serde_json::to_vec(&desired.instance).expect("an instance is always valid JSON");
+        let written = fs::create_dir_all(self.0.parent().expect("inside the service's folder"))
+            .and_then(|()| fs::write(&self.0, json));
+        written.map(|()| TERM).map_err(|e| wire("register", e))
+    }
+
+    async fn renew(&mut self, _desired: &Desired) -> Result<Renewal> {
+        Ok(if self.0.exists() { Renewal::Held(TERM) } else { Renewal::Lost })
+    }
+
+    async fn withdraw(&mut self) -> Result<()> {
+        match fs::remove_file(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(wire("deregister", error)),
+            _gone => Ok(()),
+        }
+    }
+}
+
+/// What a user sees: a registrar, and instancers.
+pub(crate) struct Folder(pub(crate) PathBuf, pub(crate) Tasks);
+
+impl Folder {
+    pub(crate) fn instancer(&self, service: &str) -> Follower {
+        let source = FolderSource(self.0.join(service));
+        Follower::new(source, PublisherConfig::new("folder", service), FollowConfig::new("folder"))
+    }
+}
+
+#[async_trait]
+impl Registrar for Folder {
+    async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
+        let file = format!("{}.json", registration.instance().id());
+        let announcer = FolderAnnouncer(self.0.join(registration.service()).join(file));
+        announce(announcer, registration, AnnounceConfig::new("folder"), &self.1).await
+    }
+}
+
+fn wire(operation: &'static str, error: io::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, "folder", operation).with_source(error)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let folder = Folder(std::env::temp_dir().join("tower-sd-folder"), Tasks::new());
+    let handle = folder.register(Registration::new("s", Instance::new("127.0.0.1", 80))).await?;
+    let snapshot = folder.instancer("s").subscribe().ready(Duration::from_secs(1)).await?;
+    assert!(snapshot.instances().iter().any(|instance| instance.id() == handle.id()));
+    handle.deregister().await
+}
