@@ -4,7 +4,7 @@ fn entry(json: serde_json::Value) -> ServiceEntry {
     serde_json::from_value(json).expect("an entry as Consul writes it")
 }
 
-fn found(registration: &ServiceRegistration, checks: serde_json::Value) -> ServiceEntry {
+fn found(registration: &ServiceRegistration, checks: &serde_json::Value) -> ServiceEntry {
     let service = serde_json::json!({
         "ID": registration.id, "Service": registration.name, "Address": registration.address,
         "Port": registration.port, "Tags": registration.tags, "Meta": registration.meta,
@@ -17,7 +17,7 @@ fn found(registration: &ServiceRegistration, checks: serde_json::Value) -> Servi
 
 fn round_trip(wanted: &Instance) -> Instance {
     let registered = registration("web", wanted).expect("within Consul's limits");
-    instance(found(&registered, serde_json::json!([]))).expect("an instance")
+    instance(found(&registered, &serde_json::json!([]))).expect("an instance")
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn health_is_the_worst_of_all_checks_those_of_the_node_too() {
             |(id, status)| serde_json::json!({"CheckID": id, "Status": status, "ServiceID": ""}),
         );
         let checks = serde_json::Value::Array(checks.collect());
-        instance(found(&registered, checks))
+        instance(found(&registered, &checks))
             .expect("an instance")
             .status()
     };
