@@ -1,24 +1,21 @@
-//! The shared suite on a real agent.
-
-mod support;
+//! The shared suite on real agents.
 
 use std::{process::ExitCode, time::Duration};
 
-use support::Agent;
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
 use tower_sd_core::{InstanceId, async_trait};
-use tower_sd_testkit::{Fixture, TestInstancer, TestRegistrar, run_on};
+use tower_sd_testkit::{Fixture, TestInstancer, TestRegistrar, real, run_on, wire::request};
 
-struct Consul(Agent);
+struct Agent(real::Consul);
 
-impl Consul {
+impl Agent {
     fn client(&self) -> ConsulClient {
-        ConsulClient::new(ConsulConfig::new(self.0.address())).expect("an address")
+        ConsulClient::new(ConsulConfig::new(self.0.url())).expect("an address")
     }
 }
 
 #[async_trait]
-impl Fixture for Consul {
+impl Fixture for Agent {
     async fn registrar(&self) -> TestRegistrar {
         let registrar = ConsulRegistrar::new(&self.client()).ttl(self.ttl());
         let closed = registrar.clone();
@@ -36,12 +33,15 @@ impl Fixture for Consul {
     }
 
     async fn resume(&self) {
-        self.0.run().await.expect("the agent starts again");
+        if !self.0.is_running() {
+            self.0.restart().await.expect("the agent starts again");
+        }
     }
 
     async fn expire(&self, service: &str, id: &InstanceId) {
-        let path = format!("/v1/agent/service/deregister/{service}:{id}");
-        self.0.put(&path, &serde_json::Value::Null).await;
+        let target = format!("/v1/agent/service/deregister/{service}:{id}");
+        let answer = request(self.0.address(), "PUT", &target, "").await;
+        assert_eq!(answer.expect("a well agent answers").status, 200);
     }
 
     fn ttl(&self) -> Duration {
@@ -51,6 +51,7 @@ impl Fixture for Consul {
 
 fn main() -> ExitCode {
     run_on("consul", async |binary| {
-        Ok(Consul(Agent::start(binary).await?))
+        let server = real::ConsulConfig::server(binary);
+        Ok(Agent(real::Consul::start(server).await?))
     })
 }
