@@ -108,7 +108,7 @@ impl<S: Source, K: Sink<S::Item>> Following<S, K> {
         loop {
             match self.round(nudge).await {
                 Outcome::Read(Ok(Reading::Set { entries, refresh_in })) => {
-                    self.take(entries, refresh_in)
+                    self.take(entries, refresh_in);
                 }
                 Outcome::Read(Ok(Reading::Resync(reason))) => self.resync(reason),
                 Outcome::Read(Err(error)) => self.fail(error),

@@ -1,0 +1,130 @@
+//! What an operator reads in the log: changes of state, once each, with constant messages and the data in fields.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::sleep;
+use tower_sd_core::{
+    Error, ErrorKind, Instance, Instancer, MemoryRegistry, Publisher, PublisherConfig, Registrar,
+    Registration, Secret, Sink,
+};
+use tracing::subscriber::DefaultGuard;
+
+/// Everything that is logged on this thread, as JSON lines.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn capture() -> (Self, DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(move || writer.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn events(&self) -> Vec<serde_json::Value> {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let text = String::from_utf8(bytes).expect("UTF-8");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// The fields of the events with this level and message.
+    fn found(&self, level: &str, message: &str) -> Vec<serde_json::Value> {
+        let is = |event: &serde_json::Value| {
+            event["level"] == level && event["fields"]["message"] == message
+        };
+        self.events().into_iter().filter(is).map(|event| event["fields"].clone()).collect()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// go-kit's `TestRegister` and `TestDeregister`: who, where, and what happened.
+#[tokio::test(start_paused = true)]
+async fn a_registration_is_logged_when_it_is_made_lost_made_again_and_ended() {
+    let (log, _guard) = Log::capture();
+    let registry = MemoryRegistry::new();
+    let instance = Instance::new("127.0.0.1", 80);
+    let handle = registry.register(Registration::new("s", instance)).await.expect("registered");
+    registry.expire("s", handle.id());
+    sleep(Duration::from_secs(60)).await;
+    handle.deregister().await.expect("withdrawn");
+    let registered = log.found("INFO", "registered");
+    assert_eq!(registered.len(), 2, "once at first and once after the loss, not at every renewal");
+    assert_eq!(
+        (&registered[0]["backend"], &registered[0]["service"], &registered[0]["instance"]),
+        (&"memory".into(), &"s".into(), &"127.0.0.1:80".into())
+    );
+    assert_eq!(log.found("WARN", "registration lost").len(), 1);
+    assert_eq!(log.found("INFO", "deregistered").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_is_logged_when_it_changes_goes_stale_and_is_fresh_again() {
+    let (log, _guard) = Log::capture();
+    let registry = MemoryRegistry::new();
+    let instance = Instance::new("127.0.0.1", 80);
+    let _handle = registry.register(Registration::new("s", instance)).await.expect("registered");
+    let mut subscription = registry.instancer("s").subscribe();
+    subscription.ready(Duration::from_secs(1)).await.expect("read");
+    registry.interrupt();
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(log.found("WARN", "stale").len(), 1, "once, however many reads fail");
+    registry.resume();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(log.found("INFO", "fresh again").len(), 1);
+    assert_eq!(log.found("INFO", "instances changed")[0]["instances"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lasting_fault_of_an_entry_is_logged_once() {
+    let (log, _guard) = Log::capture();
+    let mut publisher = Publisher::new(PublisherConfig::new("test", "s"));
+    for _ in 0..10 {
+        publisher.malformed(&[Error::new(ErrorKind::Protocol, "test", "decode")]);
+        publisher.set(vec![Instance::new("10.0.0.1", 80), Instance::new("0.0.0.0", 80)]);
+    }
+    assert_eq!(log.found("WARN", "malformed entries skipped").len(), 1);
+    assert_eq!(log.found("WARN", "addresses refused").len(), 1);
+    assert_eq!(publisher.stats().malformed, 10);
+    publisher.resync("compacted");
+    assert_eq!(log.found("DEBUG", "resync")[0]["reason"], "compacted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_loss_is_logged_with_its_size() {
+    let (log, _guard) = Log::capture();
+    let mut publisher = Publisher::new(PublisherConfig::new("test", "s"));
+    publisher.set((1..=4).map(|port| Instance::new("10.0.0.1", port)).collect());
+    publisher.set(vec![Instance::new("10.0.0.1", 1)]);
+    let _none = tokio::time::timeout(Duration::from_secs(1), publisher.due()).await;
+    let held = log.found("WARN", "loss held");
+    assert_eq!((held.len(), &held[0]["held"], &held[0]["left"]), (1, &3.into(), &1.into()));
+}
+
+/// T12: what a backend does with its token must not show up anywhere; backends have tests of their own wires.
+#[test]
+fn a_secret_shows_nowhere() {
+    let (log, _guard) = Log::capture();
+    let token = Secret::new("s3cr3t");
+    tracing::warn!(?token, "denied");
+    let error = Error::new(ErrorKind::Denied, "test", "follow").with_message(format!("{token:?}"));
+    tracing::warn!(%error, ?error, "denied");
+    let logged = format!("{:?} {error} {error:?} {token:?}", log.events());
+    assert!(logged.contains("***") && !logged.contains("s3cr3t"), "{logged}");
+}
