@@ -1,1 +1,23 @@
-//! HTTP endpoints for tower-sd: one pool of owned connections per instance.
+#![doc = include_str!("../README.md")]
+
+mod body;
+mod endpoint;
+mod error;
+mod factory;
+mod hold;
+mod host;
+mod layered;
+mod pool;
+mod replay;
+
+pub use body::ResponseBody;
+pub use endpoint::{HttpEndpoint, ResponseFuture};
+pub use error::{HttpError, HttpErrorKind};
+pub use factory::HttpFactory;
+pub use hold::{Leased, ToBody};
+pub use host::HostPolicy;
+pub use layered::Layered;
+pub use replay::{HttpReplay, Idempotent, NotRepeatable, RepeatableBody, ReplayBody};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use tower::ServiceExt;
+
+use super::*;
+use crate::{HttpFactory, tests::server::Server};
+
+/// An open connection whose other half, the task that writes, is gone: what is handed to it is never written.
+async fn unwritable(endpoint: &HttpEndpoint<Full<Bytes>>) -> Connection<Full<Bytes>> {
+    let mut endpoint = endpoint.clone();
+    endpoint.ready().await.expect("connects");
+    let mut connection = endpoint.checkout.take().expect("ready");
+    let (io, _) = tokio::io::duplex(64);
+    let io = hyper_util::rt::TokioIo::new(io);
+    let handshake = hyper::client::conn::http1::handshake(io).await;
+    let (sender, driver) = handshake.expect("no bytes are needed");
+    drop(driver);
+    connection.sender = sender;
+    connection
+}
+
+fn request() -> Request<Full<Bytes>> {
+    Request::post("/").body(Full::default()).expect("a valid request")
+}
+
+#[tokio::test]
+async fn a_request_that_was_not_written_is_sent_on_another_connection() {
+    let server = Server::polite().await;
+    let endpoint = HttpFactory::new().endpoint(&server.instance()).expect("an address");
+    let mut connection = unwritable(&endpoint).await;
+    connection.reused = true;
+    let pool = Arc::clone(endpoint.checkout.pool());
+    let response = exchange(connection, request(), pool).await.expect("answers");
+    let body = response.into_body().collect().await.expect("whole");
+    assert_eq!(body.to_bytes(), "ok");
+    assert_eq!(server.n_accepted(), 2);
+}
+
+/// Else a server that accepts and closes would be tried for ever.
+#[tokio::test]
+async fn a_request_that_a_new_connection_did_not_take_is_returned_as_unsent() {
+    let server = Server::polite().await;
+    let endpoint = HttpFactory::new().endpoint(&server.instance()).expect("an address");
+    let connection = unwritable(&endpoint).await;
+    let pool = Arc::clone(endpoint.checkout.pool());
+    let error = exchange(connection, request(), pool).await.expect_err("closed");
+    assert_eq!(error.kind(), HttpErrorKind::Unsent);
+    assert!(error.is_unsent());
+    assert_eq!(server.n_accepted(), 1);
+}

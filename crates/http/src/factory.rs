@@ -1,0 +1,160 @@
+use std::{fmt, marker::PhantomData, time::Duration};
+
+use http::HeaderValue;
+use tower_sd::{BoxError, Error, ErrorKind, Factory, Instance};
+use tower_sd_core::Tasks;
+
+use crate::{
+    HostPolicy, HttpEndpoint, Layered, ToBody,
+    pool::{Pool, Settings, Target},
+};
+
+/// Makes an [`HttpEndpoint`] of each instance: HTTP/1.1 over plain TCP.
+///
+/// Hand it to an `Endpointer`. Generic in the request body, which the first request decides; clones share everything,
+/// so keep one to [`close`](Self::close) it.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_sd_http::{HostPolicy, HttpFactory};
+///
+/// let factory: HttpFactory<String> = HttpFactory::new()
+///     .connect_timeout(Duration::from_millis(300))
+///     .host(HostPolicy::Instance);
+/// ```
+pub struct HttpFactory<B> {
+    settings: Settings,
+    host: HostPolicy,
+    tasks: Tasks,
+    body: PhantomData<fn(B)>,
+}
+
+impl<B> HttpFactory<B> {
+    /// A factory with the defaults that its setters name.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bounds how long an instance may take to accept a connection, name resolution included. Default 1 s: the first
+    /// lost packet costs that long (RFC 6298), and another instance answers sooner.
+    #[must_use]
+    pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
+        self.settings.connect_timeout = connect_timeout;
+        self
+    }
+
+    /// Closes a connection that carried nothing for this long. Default 30 s, below the 60 s and more that most servers
+    /// grant, so that we close first.
+    #[must_use]
+    pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
+        self.settings.idle_timeout = idle_timeout;
+        self
+    }
+
+    /// Bounds the idle connections kept per instance; 0 makes a connection per request. Default 100.
+    #[must_use]
+    pub fn max_idle(mut self, max_idle: usize) -> Self {
+        self.settings.max_idle = max_idle;
+        self
+    }
+
+    /// Says what the `Host` header is. Default [`HostPolicy::Service`].
+    #[must_use]
+    pub fn host(mut self, host: HostPolicy) -> Self {
+        self.host = host;
+        self
+    }
+
+    /// Puts a layer around each endpoint: a timeout, a limit of concurrent requests, a header.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower::timeout::TimeoutLayer;
+    /// use tower_sd_http::HttpFactory;
+    ///
+    /// let factory = HttpFactory::<String>::new().layered(TimeoutLayer::new(Duration::from_secs(2)));
+    /// ```
+    #[must_use]
+    pub fn layered<L>(self, layer: L) -> Layered<B, L> {
+        Layered::new(self, layer)
+    }
+
+    /// Closes the connections of every endpoint it made, whatever they carry, and waits until they are.
+    ///
+    /// Not needed for cleaning up: connections close with their endpoints. Needed to know that they have.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the connections still close; only the waiting is lost.
+    pub async fn close(&self) {
+        self.tasks.close().await;
+    }
+}
+
+impl<B: Send + 'static> HttpFactory<B> {
+    /// Connects to nothing yet.
+    pub(crate) fn endpoint(&self, instance: &Instance) -> Result<HttpEndpoint<B>, BoxError> {
+        if let Some(scheme) = instance.scheme().filter(|scheme| *scheme != "http") {
+            let message = format!("speaks http, and the instance wants {scheme}");
+            return Err(refused(instance, message).into());
+        }
+        let address = instance.to_string();
+        let authority = HeaderValue::try_from(&address)
+            .map_err(|error| refused(instance, "its host is no host").with_source(error))?;
+        let target = Target {
+            host: instance.host().to_owned(),
+            port: instance.port(),
+            address: address.into(),
+            authority,
+            host_policy: self.host,
+        };
+        Ok(HttpEndpoint::new(Pool::new(target, self.settings, self.tasks.clone())))
+    }
+}
+
+impl<B: Send + 'static> Factory for HttpFactory<B> {
+    type Service = HttpEndpoint<B>;
+    type Hold = ToBody;
+
+    async fn make(&self, instance: Instance) -> Result<HttpEndpoint<B>, BoxError> {
+        self.endpoint(&instance)
+    }
+}
+
+fn refused(instance: &Instance, message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Config, "http", "endpoint")
+        .with_instance(instance.id().clone())
+        .with_message(message)
+}
+
+impl<B> Clone for HttpFactory<B> {
+    fn clone(&self) -> Self {
+        Self {
+            settings: self.settings,
+            host: self.host,
+            tasks: self.tasks.clone(),
+            body: PhantomData,
+        }
+    }
+}
+
+impl<B> Default for HttpFactory<B> {
+    fn default() -> Self {
+        Self {
+            settings: Settings::default(),
+            host: HostPolicy::default(),
+            tasks: Tasks::new(),
+            body: PhantomData,
+        }
+    }
+}
+
+impl<B> fmt::Debug for HttpFactory<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpFactory")
+            .field("settings", &self.settings)
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
+}

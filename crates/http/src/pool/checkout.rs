@@ -1,0 +1,133 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http_body::Body;
+use tokio::{
+    sync::oneshot,
+    time::{Sleep, sleep},
+};
+use tower_sd::BoxError;
+
+use super::{Connection, Pool, connection::Dialled};
+use crate::{HttpError, HttpErrorKind};
+
+/// Obtains one connection for one request: an idle one that is still open, else a new one.
+///
+/// Dropped, it gives back what it has.
+pub(crate) struct Checkout<B: Send + 'static> {
+    pool: Arc<Pool<B>>,
+    state: State<B>,
+}
+
+enum State<B> {
+    Empty,
+    /// Taken from the idle ones, and its previous exchange is not quite over.
+    Settling {
+        connection: Connection<B>,
+        patience: Pin<Box<Sleep>>,
+    },
+    Dialling(oneshot::Receiver<Dialled<B>>),
+    Ready(Connection<B>),
+}
+
+impl<B: Send + 'static> Checkout<B> {
+    pub(crate) fn new(pool: Arc<Pool<B>>) -> Self {
+        Self { pool, state: State::Empty }
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool<B>> {
+        &self.pool
+    }
+
+    /// The connection, once [`poll`](Self::poll) has said that it is there.
+    pub(crate) fn take(&mut self) -> Option<Connection<B>> {
+        match std::mem::replace(&mut self.state, State::Empty) {
+            State::Ready(connection) => Some(connection),
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+}
+
+impl<B> Checkout<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
+        loop {
+            self.state = match &mut self.state {
+                State::Empty => self.begin(),
+                State::Settling { connection, patience } => {
+                    match settled(connection, patience.as_mut(), cx) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(true) => self.settled(),
+                        Poll::Ready(false) => State::Empty,
+                    }
+                }
+                State::Dialling(reply) => {
+                    let dialled = ready!(Pin::new(reply).poll(cx));
+                    self.state = State::Empty;
+                    let connection = dialled.unwrap_or_else(|_| Err(self.closed()))?;
+                    // Not looked at again: a server that accepts and closes would keep us here for ever.
+                    self.state = State::Ready(connection);
+                    return Poll::Ready(Ok(()));
+                }
+                State::Ready(connection) if connection.is_closed() => State::Empty,
+                State::Ready(_) => return Poll::Ready(Ok(())),
+            };
+        }
+    }
+
+    fn begin(&self) -> State<B> {
+        match self.pool.idle() {
+            Some(connection) if connection.is_ready() => State::Ready(connection),
+            Some(connection) => State::Settling { connection, patience: Box::pin(sleep(SETTLE)) },
+            None => State::Dialling(self.pool.dial()),
+        }
+    }
+
+    fn settled(&mut self) -> State<B> {
+        match std::mem::replace(&mut self.state, State::Empty) {
+            State::Settling { connection, .. } => State::Ready(connection),
+            other => other,
+        }
+    }
+
+    fn closed(&self) -> HttpError {
+        let reason = "the endpoint is closed";
+        HttpError::new(HttpErrorKind::Connect, &self.pool.target.address, reason)
+    }
+}
+
+impl<B: Send + 'static> Drop for Checkout<B> {
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.state, State::Empty) {
+            State::Ready(connection) | State::Settling { connection, .. } => connection.give_back(),
+            State::Empty | State::Dialling(_) => {}
+        }
+    }
+}
+
+fn settled<B>(
+    connection: &mut Connection<B>,
+    patience: Pin<&mut Sleep>,
+    cx: &mut Context<'_>,
+) -> Poll<bool> {
+    match connection.poll_settled(cx) {
+        Poll::Ready(open) => Poll::Ready(open),
+        Poll::Pending => patience.poll(cx).map(|()| false),
+    }
+}
+
+/// The body of a response may end a moment before its connection's task has noticed, which takes microseconds; when
+/// it takes longer, the server answered without reading all of the request, and a new connection is quicker.
+const SETTLE: Duration = Duration::from_millis(10);

@@ -1,0 +1,158 @@
+//! The connections of one endpoint: those that are idle, and the way to get one.
+
+mod checkout;
+mod connection;
+mod settings;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use http::HeaderValue;
+use http_body::Body;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tower_sd::BoxError;
+use tower_sd_core::Tasks;
+
+use crate::HostPolicy;
+
+pub(crate) use checkout::Checkout;
+pub(crate) use connection::Connection;
+use connection::{Dialled, dial_and_drive};
+pub(crate) use settings::Settings;
+
+/// Where the connections lead.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// `host:port` for people.
+    pub(crate) address: Arc<str>,
+    /// `host:port` for the `Host` header.
+    pub(crate) authority: HeaderValue,
+    pub(crate) host_policy: HostPolicy,
+}
+
+pub(crate) struct Pool<B> {
+    target: Arc<Target>,
+    settings: Settings,
+    tasks: Tasks,
+    idle: Mutex<Idle<B>>,
+    gone: CancellationToken,
+    _gone_on_drop: DropGuard,
+}
+
+struct Idle<B> {
+    /// Oldest first; the youngest is used first, so that a burst's surplus grows old and is closed.
+    connections: Vec<(Instant, Connection<B>)>,
+    reaper_runs: bool,
+}
+
+impl<B: Send + 'static> Pool<B> {
+    pub(crate) fn new(target: Target, settings: Settings, tasks: Tasks) -> Arc<Self> {
+        let gone = CancellationToken::new();
+        Arc::new(Self {
+            target: Arc::new(target),
+            settings,
+            tasks,
+            idle: Mutex::new(Idle { connections: Vec::new(), reaper_runs: false }),
+            gone: gone.clone(),
+            _gone_on_drop: gone.drop_guard(),
+        })
+    }
+
+    pub(crate) fn target(&self) -> &Arc<Target> {
+        &self.target
+    }
+
+    /// The youngest idle connection that is not known to be closed.
+    fn idle(&self) -> Option<Connection<B>> {
+        loop {
+            let (_, connection) = self.lock().connections.pop()?;
+            if !connection.is_closed() {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Keeps a connection for the next request; above the bound it is closed.
+    fn keep(self: &Arc<Self>, connection: Connection<B>) {
+        let now = Instant::now();
+        let mut idle = self.lock();
+        if idle.connections.len() >= self.settings.max_idle {
+            drop(idle);
+            drop(connection);
+            return;
+        }
+        idle.connections.push((now, connection));
+        if !std::mem::replace(&mut idle.reaper_runs, true) {
+            drop(idle);
+            self.start_reaper(now);
+        }
+    }
+
+    fn start_reaper(self: &Arc<Self>, now: Instant) {
+        let (pool, gone) = (Arc::downgrade(self), self.gone.clone());
+        let at = now + self.settings.idle_timeout;
+        self.tasks.spawn(|stop| async move {
+            tokio::select! {
+                biased;
+                () = stop.requested() => {}
+                () = gone.cancelled() => {}
+                () = reap(pool, at) => {}
+            }
+        });
+    }
+
+    /// Closes what has been idle for too long, and says when to look again.
+    fn expire(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut idle = self.lock();
+        let n_old = idle
+            .connections
+            .partition_point(|(since, _)| *since + self.settings.idle_timeout <= now);
+        let old: Vec<_> = idle.connections.drain(..n_old).collect();
+        let next = idle.connections.first().map(|(since, _)| *since);
+        idle.reaper_runs = next.is_some();
+        drop(idle);
+        drop(old);
+        next.map(|since| since + self.settings.idle_timeout)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Idle<B>> {
+        // Nothing inside can be left half-done by a panic.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B> Pool<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    fn dial(self: &Arc<Self>) -> oneshot::Receiver<Dialled<B>> {
+        let (reply, dialled) = oneshot::channel();
+        let (home, gone) = (Arc::downgrade(self), self.gone.clone());
+        self.tasks.spawn(|stop| async move {
+            tokio::select! {
+                biased;
+                () = stop.requested() => {}
+                () = dial_and_drive(home, gone, reply) => {}
+            }
+        });
+        dialled
+    }
+}
+
+async fn reap<B: Send + 'static>(pool: Weak<Pool<B>>, mut at: Instant) {
+    loop {
+        sleep_until(at).await;
+        match pool.upgrade().and_then(|pool| pool.expire()) {
+            Some(next) => at = next,
+            None => return,
+        }
+    }
+}

@@ -1,0 +1,275 @@
+use std::{
+    error, fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{Empty, Full};
+use tower_sd::BoxError;
+
+/// A request body that can be sent again from its beginning.
+pub trait RepeatableBody: Sized {
+    /// The same body from its beginning; `None` when it cannot be had any more.
+    fn repeat(&self) -> Option<Self>;
+}
+
+/// A request body of any kind that can be sent again as long as little of it has been sent.
+///
+/// It keeps what passes through, up to a bound (64 KiB unless given: more than most calls, little enough to hold for
+/// each request in flight), and streams what comes after. Beyond the bound it keeps nothing, and
+/// [`repeat`](RepeatableBody::repeat) says no. Nothing is read ahead.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::Request;
+/// use http_body_util::combinators::UnsyncBoxBody;
+/// use tower_sd_http::ReplayBody;
+///
+/// // Above the retry, for example by `ServiceBuilder::map_request`:
+/// fn repeatable(
+///     request: Request<UnsyncBoxBody<Bytes, std::io::Error>>,
+/// ) -> Request<ReplayBody<UnsyncBoxBody<Bytes, std::io::Error>>> {
+///     request.map(ReplayBody::new)
+/// }
+/// ```
+pub struct ReplayBody<B> {
+    shared: Arc<Mutex<Shared<B>>>,
+    attempt: u64,
+    n_read: usize,
+}
+
+/// The body was asked for its beginning, which is not there any more: it had passed its bound, or had failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct NotRepeatable;
+
+struct Shared<B> {
+    body: Pin<Box<B>>,
+    kept: Vec<Kept>,
+    room: usize,
+    state: State,
+    /// Only the latest copy may read on: the connection of an attempt that was given up may still be at it.
+    latest: u64,
+    n_copies: u64,
+}
+
+enum Kept {
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum State {
+    /// All that has passed is kept.
+    Repeatable,
+    /// All of the body is kept.
+    Complete,
+    /// More has passed than is kept.
+    Spent,
+}
+
+impl<B: Body> ReplayBody<B> {
+    /// Keeps up to 64 KiB.
+    #[must_use]
+    pub fn new(body: B) -> Self {
+        Self::with_limit(body, LIMIT)
+    }
+
+    /// Keeps up to `limit` bytes.
+    #[must_use]
+    pub fn with_limit(body: B, limit: usize) -> Self {
+        let too_large = usize::try_from(body.size_hint().lower()).map_or(true, |n| n > limit);
+        let shared = Shared {
+            body: Box::pin(body),
+            kept: Vec::new(),
+            room: limit,
+            state: if too_large { State::Spent } else { State::Repeatable },
+            latest: 0,
+            n_copies: 0,
+        };
+        Self { shared: Arc::new(Mutex::new(shared)), attempt: 0, n_read: 0 }
+    }
+}
+
+impl<B> ReplayBody<B> {
+    fn lock(&self) -> MutexGuard<'_, Shared<B>> {
+        // A body that panicked is not polled again by anybody who cares.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: Body> Shared<B>
+where
+    B::Error: Into<BoxError>,
+{
+    /// Reads the next frame of the body itself.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = match ready!(self.body.as_mut().poll_frame(cx)) {
+            Some(Ok(frame)) => frame.map_data(|mut data| data.copy_to_bytes(data.remaining())),
+            Some(Err(error)) => {
+                self.spend();
+                return Poll::Ready(Some(Err(error.into())));
+            }
+            None => {
+                if self.state == State::Repeatable {
+                    self.state = State::Complete;
+                }
+                return Poll::Ready(None);
+            }
+        };
+        self.keep(&frame);
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        if self.state == State::Spent {
+            return;
+        }
+        if let Some(data) = frame.data_ref() {
+            match self.room.checked_sub(data.len()) {
+                Some(room) => {
+                    self.room = room;
+                    self.kept.push(Kept::Data(data.clone()));
+                }
+                None => self.spend(),
+            }
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.kept.push(Kept::Trailers(trailers.clone()));
+        }
+    }
+
+    fn spend(&mut self) {
+        self.state = State::Spent;
+        self.kept = Vec::new();
+    }
+}
+
+impl<B: Body> Body for ReplayBody<B>
+where
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let mut shared = this.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if this.attempt < shared.latest {
+            return Poll::Ready(Some(Err(NotRepeatable.into())));
+        }
+        if this.attempt > shared.latest {
+            if shared.state == State::Spent {
+                return Poll::Ready(Some(Err(NotRepeatable.into())));
+            }
+            shared.latest = this.attempt;
+        }
+        let frame = match shared.kept.get(this.n_read) {
+            Some(kept) => Some(Ok(kept.frame())),
+            None if shared.state == State::Complete => None,
+            None => ready!(shared.poll_next(cx)),
+        };
+        this.n_read += 1;
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let shared = self.lock();
+        self.n_read >= shared.kept.len()
+            && (shared.state == State::Complete || shared.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let shared = self.lock();
+        let unread = shared.kept.iter().skip(self.n_read);
+        let unread: usize = unread.map(Kept::len).sum();
+        let unread = u64::try_from(unread).unwrap_or(u64::MAX);
+        let rest = shared.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(unread));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(unread));
+        }
+        hint
+    }
+}
+
+impl<B: Body> RepeatableBody for ReplayBody<B> {
+    fn repeat(&self) -> Option<Self> {
+        let mut shared = self.lock();
+        if shared.state == State::Spent {
+            return None;
+        }
+        shared.n_copies += 1;
+        Some(Self { shared: Arc::clone(&self.shared), attempt: shared.n_copies, n_read: 0 })
+    }
+}
+
+impl<D: Buf + Clone> RepeatableBody for Full<D> {
+    fn repeat(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+}
+
+impl<D> RepeatableBody for Empty<D> {
+    fn repeat(&self) -> Option<Self> {
+        Some(Self::new())
+    }
+}
+
+impl RepeatableBody for Bytes {
+    fn repeat(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+}
+
+impl RepeatableBody for String {
+    fn repeat(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+}
+
+impl Kept {
+    fn frame(&self) -> Frame<Bytes> {
+        match self {
+            Self::Data(data) => Frame::data(data.clone()),
+            Self::Trailers(trailers) => Frame::trailers(trailers.clone()),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Trailers(_) => 0,
+        }
+    }
+}
+
+impl<B> fmt::Debug for ReplayBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplayBody")
+            .field("attempt", &self.attempt)
+            .field("n_read", &self.n_read)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for NotRepeatable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the request body cannot be sent again: too much of it has passed")
+    }
+}
+
+impl error::Error for NotRepeatable {}
+
+/// More than most calls carry, and little enough to hold for each request in flight.
+const LIMIT: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+use std::convert::Infallible;
+
+use futures_util::stream;
+use http_body_util::{BodyExt, StreamBody};
+
+use super::*;
+
+type Chunk = Result<Frame<Bytes>, Infallible>;
+type Chunks = StreamBody<stream::Iter<std::vec::IntoIter<Chunk>>>;
+
+fn chunks(chunks: &[&'static str]) -> Chunks {
+    let data = |chunk: &&'static str| Ok(Frame::data(Bytes::from_static(chunk.as_bytes())));
+    StreamBody::new(stream::iter(chunks.iter().map(data).collect::<Vec<_>>()))
+}
+
+async fn whole(body: ReplayBody<Chunks>) -> Result<Bytes, BoxError> {
+    Ok(body.collect().await?.to_bytes())
+}
+
+async fn next(body: &mut ReplayBody<Chunks>) -> Bytes {
+    let frame = body.frame().await.expect("a frame").expect("no error");
+    frame.into_data().expect("data")
+}
+
+#[tokio::test]
+async fn a_copy_begins_at_the_beginning_and_reads_on_where_the_first_stopped() {
+    let mut first = ReplayBody::new(chunks(&["a", "b", "c"]));
+    let copy = first.repeat().expect("nothing has passed");
+    assert_eq!(next(&mut first).await, "a");
+    drop(first);
+    let last = copy.repeat().expect("little has passed");
+    assert_eq!(whole(copy).await.expect("whole"), "abc");
+    assert_eq!(whole(last).await.expect("whole"), "abc");
+}
+
+#[tokio::test]
+async fn trailers_are_sent_again_too() {
+    let trailers = HeaderMap::from_iter([(
+        http::HeaderName::from_static("grpc-status"),
+        http::HeaderValue::from_static("0"),
+    )]);
+    let frames: Vec<Chunk> =
+        vec![Ok(Frame::data(Bytes::from_static(b"a"))), Ok(Frame::trailers(trailers.clone()))];
+    let first = ReplayBody::new(StreamBody::new(stream::iter(frames)));
+    let copy = first.repeat().expect("nothing has passed");
+    for body in [first, copy] {
+        let collected = body.collect().await.expect("whole");
+        assert_eq!(collected.trailers(), Some(&trailers));
+        assert_eq!(collected.to_bytes(), "a");
+    }
+}
+
+#[tokio::test]
+async fn beyond_the_bound_the_body_streams_and_cannot_be_had_again() {
+    let first = ReplayBody::with_limit(chunks(&["aa", "bb", "cc"]), 4);
+    let copy = first.repeat().expect("nothing has passed");
+    assert_eq!(whole(first).await.expect("whole"), "aabbcc");
+    assert!(copy.repeat().is_none());
+    let error = whole(copy).await.expect_err("its beginning is gone");
+    assert!(error.is::<NotRepeatable>());
+}
+
+#[tokio::test]
+async fn a_body_of_exactly_the_bound_can_be_had_again() {
+    let first = ReplayBody::with_limit(chunks(&["aa", "bb"]), 4);
+    let copy = first.repeat().expect("nothing has passed");
+    assert_eq!(whole(first).await.expect("whole"), "aabb");
+    assert_eq!(whole(copy).await.expect("whole"), "aabb");
+}
+
+#[tokio::test]
+async fn a_copy_that_passes_the_bound_reads_on() {
+    let mut first = ReplayBody::with_limit(chunks(&["aa", "bb", "cc"]), 4);
+    let copy = first.repeat().expect("nothing has passed");
+    assert_eq!(next(&mut first).await, "aa");
+    assert_eq!(whole(copy).await.expect("whole"), "aabbcc");
+}
+
+/// The connection of an attempt that timed out may poll its body once more.
+#[tokio::test]
+async fn an_attempt_that_was_given_up_takes_nothing_from_the_next() {
+    let mut first = ReplayBody::new(chunks(&["a", "b", "c"]));
+    let mut copy = first.repeat().expect("nothing has passed");
+    assert_eq!(next(&mut first).await, "a");
+    assert_eq!(next(&mut copy).await, "a");
+    first.frame().await.expect("an answer").map(drop).expect_err("given up");
+    assert_eq!(next(&mut copy).await, "b");
+    assert_eq!(next(&mut copy).await, "c");
+}
+
+#[tokio::test]
+async fn every_copy_knows_its_length() {
+    let first = ReplayBody::new(Full::<Bytes>::from("abc"));
+    let copy = first.repeat().expect("nothing has passed");
+    assert_eq!(first.size_hint().exact(), Some(3));
+    assert!(!first.is_end_stream());
+    first.collect().await.expect("whole");
+    assert_eq!(copy.size_hint().exact(), Some(3));
+    assert!(!copy.is_end_stream());
+    let empty = ReplayBody::new(Empty::<Bytes>::new());
+    assert!(empty.is_end_stream());
+}

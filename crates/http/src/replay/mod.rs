@@ -1,0 +1,7 @@
+//! Sending an HTTP request a second time: which ones, and how their bodies are kept.
+
+mod body;
+mod policy;
+
+pub use body::{NotRepeatable, RepeatableBody, ReplayBody};
+pub use policy::{HttpReplay, Idempotent};

@@ -1,0 +1,92 @@
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use tokio::{
+    runtime::Handle,
+    time::{sleep, timeout},
+};
+
+use super::{Sent, endpoint, endpoint_of, fetch, get, send, server::Server};
+use crate::HttpFactory;
+
+const SLOW: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha";
+
+/// Answers half, and the other half 100 ms later.
+async fn slow_server() -> Server {
+    Server::start(async |mut peer| {
+        while peer.request().await.is_some() {
+            peer.write(SLOW).await;
+            sleep(Duration::from_millis(100)).await;
+            peer.write("lf").await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn idle_connections_and_their_tasks_end_with_the_endpoint() {
+    let server = Server::polite().await;
+    let before = Handle::current().metrics().num_alive_tasks();
+    let factory = HttpFactory::new();
+    let endpoint = endpoint_of(factory.clone(), &server);
+    let (one, two) = (send(&endpoint, get("/")).await, send(&endpoint, get("/")).await);
+    for response in [one, two] {
+        response.expect("answers").into_body().collect().await.expect("whole");
+    }
+    assert_eq!(server.n_open(), 2);
+    drop(endpoint);
+    // Each connection has a task at the server, too, which ends with it.
+    alive_tasks_become(before).await;
+    assert_eq!(server.n_open(), 0);
+}
+
+#[tokio::test]
+async fn a_body_is_read_to_its_end_after_everything_else_is_gone() {
+    let server = slow_server().await;
+    let before = Handle::current().metrics().num_alive_tasks();
+    let endpoint = endpoint(&server);
+    let response = send(&endpoint, get("/")).await.expect("begins");
+    drop(endpoint);
+    let body = response.into_body().collect().await.expect("whole").to_bytes();
+    assert_eq!(body, "half");
+    alive_tasks_become(before).await;
+    assert_eq!(server.n_open(), 0);
+}
+
+#[tokio::test]
+async fn a_body_dropped_early_closes_its_connection() {
+    let server = slow_server().await;
+    let before = Handle::current().metrics().num_alive_tasks();
+    let endpoint = endpoint(&server);
+    let response = send(&endpoint, get("/")).await.expect("begins");
+    assert_eq!(server.n_open(), 1);
+    drop(response);
+    alive_tasks_become(before).await;
+    assert_eq!(fetch(&endpoint, get("/")).await.expect("answers"), "half");
+    assert_eq!(server.n_accepted(), 2);
+}
+
+#[tokio::test]
+async fn close_waits_for_every_connection_whatever_it_carries() {
+    let server = slow_server().await;
+    let before = Handle::current().metrics().num_alive_tasks();
+    let factory = HttpFactory::<Sent>::new();
+    let endpoint = endpoint_of(factory.clone(), &server);
+    fetch(&endpoint, get("/")).await.expect("answers");
+    let response = send(&endpoint, get("/")).await.expect("begins");
+    timeout(Duration::from_secs(5), factory.close()).await.expect("ends");
+    response.into_body().collect().await.map(drop).expect_err("closed");
+    send(&endpoint, get("/")).await.map(drop).expect_err("closed");
+    alive_tasks_become(before).await;
+}
+
+async fn alive_tasks_become(n: usize) {
+    let metrics = Handle::current().metrics();
+    let reached = async {
+        while metrics.num_alive_tasks() != n {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let in_time = timeout(Duration::from_secs(5), reached).await.is_ok();
+    assert!(in_time, "{} tasks are alive, not {n}", metrics.num_alive_tasks());
+}

@@ -1,0 +1,43 @@
+//! Everything here runs over real sockets on loopback.
+
+mod failures;
+mod lifetime;
+mod reuse;
+pub(crate) mod server;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use tower::{Service, ServiceExt};
+
+use crate::{HttpEndpoint, HttpError, HttpFactory, ResponseBody};
+use server::Server;
+
+type Sent = Full<Bytes>;
+
+fn endpoint(server: &Server) -> HttpEndpoint<Sent> {
+    endpoint_of(HttpFactory::new(), server)
+}
+
+/// The endpoint keeps what it needs of the factory.
+#[expect(clippy::needless_pass_by_value, reason = "shows that the factory may go")]
+fn endpoint_of(factory: HttpFactory<Sent>, server: &Server) -> HttpEndpoint<Sent> {
+    factory.endpoint(&server.instance()).expect("an address on loopback")
+}
+
+fn get(path: &str) -> Request<Sent> {
+    Request::get(format!("http://arithmetic{path}")).body(Sent::default()).expect("a valid request")
+}
+
+async fn send(
+    endpoint: &HttpEndpoint<Sent>,
+    request: Request<Sent>,
+) -> Result<Response<ResponseBody<Sent>>, HttpError> {
+    endpoint.clone().ready().await?.call(request).await
+}
+
+/// The status and the whole body.
+async fn fetch(endpoint: &HttpEndpoint<Sent>, request: Request<Sent>) -> Result<Bytes, HttpError> {
+    let body = send(endpoint, request).await?.into_body();
+    Ok(body.collect().await?.to_bytes())
+}

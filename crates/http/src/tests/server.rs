@@ -1,0 +1,121 @@
+//! A server that does what a test tells it, byte by byte.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tower_sd::Instance;
+
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// Its connections die with it.
+pub(crate) struct Server {
+    address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
+    _tasks: JoinSet<()>,
+}
+
+/// One accepted connection.
+pub(crate) struct Peer {
+    stream: TcpStream,
+    open: Arc<AtomicUsize>,
+}
+
+impl Server {
+    /// Runs `serve` on each accepted connection.
+    pub(crate) async fn start<F, Fut>(serve: F) -> Self
+    where
+        F: Fn(Peer) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        let (accepted, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut tasks = JoinSet::new();
+        let (n_accepted, n_open) = (Arc::clone(&accepted), Arc::clone(&open));
+        tasks.spawn(async move {
+            let mut peers = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.expect("accepts");
+                n_accepted.fetch_add(1, Ordering::SeqCst);
+                n_open.fetch_add(1, Ordering::SeqCst);
+                let open = Arc::clone(&n_open);
+                peers.spawn(serve(Peer { stream, open }));
+            }
+        });
+        Self { address, accepted, open, _tasks: tasks }
+    }
+
+    /// Answers every request with `ok`, for as long as the client likes.
+    pub(crate) async fn polite() -> Self {
+        Self::start(async |mut peer| {
+            while peer.request().await.is_some() {
+                peer.write(OK).await;
+            }
+        })
+        .await
+    }
+
+    pub(crate) fn instance(&self) -> Instance {
+        Instance::new(self.address.ip().to_string(), self.address.port())
+    }
+
+    pub(crate) fn n_accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+
+    /// Connections whose peer has not gone.
+    pub(crate) fn n_open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+}
+
+impl Peer {
+    /// The head of the next request, its body having been read; `None` when the client is gone.
+    pub(crate) async fn request(&mut self) -> Option<String> {
+        let head = self.head().await?;
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .map_or(0, |length| length.parse().expect("a length"));
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).await.ok()?;
+        Some(head)
+    }
+
+    /// The head of the next request; its body is left unread.
+    pub(crate) async fn head(&mut self) -> Option<String> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(self.stream.read_u8().await.ok()?);
+        }
+        Some(String::from_utf8(head).expect("ASCII"))
+    }
+
+    pub(crate) async fn write(&mut self, bytes: &str) {
+        // The client may be gone already, which the test sees elsewhere.
+        self.stream.write_all(bytes.as_bytes()).await.ok();
+    }
+
+    /// Waits until the client has closed.
+    pub(crate) async fn closed(&mut self) {
+        while self.stream.read_u8().await.is_ok() {}
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
