@@ -4,9 +4,11 @@ mod cases;
 mod fixture;
 pub mod loopback;
 pub mod process;
+pub mod proxy;
 pub mod real;
 mod runner;
 mod scene;
+pub mod script;
 pub mod servers;
 pub mod wire;
 

@@ -1,0 +1,296 @@
+//! A TCP proxy with faults: what happens between a client and a registry.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
+    select,
+    sync::watch,
+    time::sleep,
+    try_join,
+};
+use tower_sd_core::{Stop, Tasks};
+
+use crate::loopback::own_address;
+
+/// A proxy on loopback in front of one server. What it does to the bytes can be changed at any time, for connections that
+/// are open as for new ones.
+///
+/// # Drop
+///
+/// Its connections end.
+pub struct Proxy {
+    address: SocketAddr,
+    fault: watch::Sender<Fault>,
+    /// What the listening task has put into effect.
+    applied: watch::Receiver<Fault>,
+    n_open: watch::Sender<usize>,
+    n_accepted: Arc<AtomicUsize>,
+    tasks: Tasks,
+}
+
+/// What a [`Proxy`] does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Nothing bad.
+    None,
+    /// Every piece of data waits this long, in both directions.
+    Delay(Duration),
+    /// Connections are accepted and stay open, and nothing passes. What was sent meanwhile arrives later, as after a
+    /// broken cable.
+    BlackHole,
+    /// Every byte of the server's answers has its highest bit turned over.
+    Garble,
+    /// The server has closed its half: the client sees the end of the answers, and can still send.
+    HalfClose,
+    /// Connections are closed (FIN), new ones too.
+    Cut,
+    /// Connections are reset (RST), new ones too.
+    Reset,
+    /// Connections are reset, and nobody listens any more.
+    Refuse,
+}
+
+impl Proxy {
+    /// Starts to pass connections on to `server`.
+    ///
+    /// # Errors
+    ///
+    /// Loopback cannot be listened on.
+    pub async fn start(server: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind((own_address(), 0)).await?;
+        let address = listener.local_addr()?;
+        let fault = watch::Sender::new(Fault::None);
+        let (applied_sender, applied) = watch::channel(Fault::None);
+        let (n_open, n_accepted) = (watch::Sender::new(0), Arc::new(AtomicUsize::new(0)));
+        let tasks = Tasks::new();
+        let accepting = Accepting {
+            server,
+            fault: fault.subscribe(),
+            applied: applied_sender,
+            n_open: n_open.clone(),
+            n_accepted: Arc::clone(&n_accepted),
+        };
+        tasks.spawn(|stop| async move {
+            let connections = Tasks::new();
+            select! {
+                () = stop.requested() => {}
+                () = accepting.run(address, listener, &connections) => {}
+            }
+            connections.close().await;
+        });
+        Ok(Self {
+            address,
+            fault,
+            applied,
+            n_open,
+            n_accepted,
+            tasks,
+        })
+    }
+
+    /// Does this from now on; returns when it is in effect: connections that shall end have ended.
+    pub async fn set(&self, fault: Fault) {
+        self.fault.send_replace(fault);
+        let mut applied = self.applied.clone();
+        // The task that applies it lives as long as this.
+        drop(applied.wait_for(|applied| *applied == fault).await);
+        if fault.ends_connections() {
+            let mut n_open = self.n_open.subscribe();
+            drop(n_open.wait_for(|n| *n == 0).await);
+        }
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Connections that are open now.
+    #[must_use]
+    pub fn n_open(&self) -> usize {
+        *self.n_open.borrow()
+    }
+
+    /// Connections that it has accepted so far.
+    #[must_use]
+    pub fn n_accepted(&self) -> usize {
+        self.n_accepted.load(Relaxed)
+    }
+
+    /// Ends its connections, and waits for that.
+    pub async fn close(&self) {
+        self.tasks.close().await;
+    }
+}
+
+impl Fault {
+    fn ends_connections(self) -> bool {
+        matches!(self, Self::Cut | Self::Reset | Self::Refuse)
+    }
+}
+
+struct Accepting {
+    server: SocketAddr,
+    fault: watch::Receiver<Fault>,
+    applied: watch::Sender<Fault>,
+    n_open: watch::Sender<usize>,
+    n_accepted: Arc<AtomicUsize>,
+}
+
+impl Accepting {
+    async fn run(mut self, address: SocketAddr, first: TcpListener, connections: &Tasks) {
+        let mut listener = Some(first);
+        loop {
+            let fault = *self.fault.borrow_and_update();
+            match (fault, &listener) {
+                (Fault::Refuse, Some(_)) => listener = None,
+                (Fault::Refuse, None) | (_, Some(_)) => {}
+                (_, None) => {
+                    let bound = TcpListener::bind(address).await;
+                    listener = Some(bound.expect("an address of our own is free again"));
+                }
+            }
+            self.applied.send_replace(fault);
+            select! {
+                changed = self.fault.changed() => if changed.is_err() {
+                    return;
+                },
+                Some(Ok((client, _))) = accept(listener.as_ref()) => {
+                    self.n_accepted.fetch_add(1, Relaxed);
+                    self.n_open.send_modify(|n| *n += 1);
+                    let connection = Connection { fault: self.fault.clone(), n_open: self.n_open.clone() };
+                    let server = self.server;
+                    connections.spawn(|stop| async move {
+                        connection.run(client, server, stop).await;
+                    });
+                }
+            }
+        }
+    }
+}
+
+async fn accept(listener: Option<&TcpListener>) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+    match listener {
+        Some(listener) => Some(listener.accept().await),
+        None => std::future::pending().await,
+    }
+}
+
+struct Connection {
+    fault: watch::Receiver<Fault>,
+    n_open: watch::Sender<usize>,
+}
+
+impl Connection {
+    async fn run(&self, mut client: TcpStream, server: SocketAddr, stop: Stop) {
+        let mut ending = self.fault.clone();
+        let mut server_side = None;
+        let end = select! {
+            biased;
+            () = stop.requested() => Fault::Cut,
+            end = ending.wait_for(|fault| fault.ends_connections()) => {
+                end.map_or(Fault::Cut, |fault| *fault)
+            }
+            // Whatever ended it, the other side is told by closing.
+            _result = self.exchange(&mut client, server, &mut server_side) => Fault::Cut,
+        };
+        if end != Fault::Cut {
+            for stream in [Some(&client), server_side.as_ref()].into_iter().flatten() {
+                // The peer may be gone already.
+                let _gone = stream.set_zero_linger();
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        client: &mut TcpStream,
+        server: SocketAddr,
+        server_side: &mut Option<TcpStream>,
+    ) -> io::Result<()> {
+        let mut fault = self.fault.clone();
+        // A closed sender means that the proxy is going away.
+        drop(fault.wait_for(|fault| *fault != Fault::BlackHole).await);
+        let server = server_side.insert(TcpStream::connect(server).await?);
+        let (client_read, client_write) = client.split();
+        let (server_read, server_write) = server.split();
+        // An end in one direction is passed on; a failure ends both.
+        try_join!(
+            self.pump(client_read, server_write, Direction::Ask),
+            self.pump(server_read, client_write, Direction::Answer),
+        )?;
+        Ok(())
+    }
+
+    async fn pump(
+        &self,
+        mut from: ReadHalf<'_>,
+        mut to: WriteHalf<'_>,
+        direction: Direction,
+    ) -> io::Result<()> {
+        let mut faults = self.fault.clone();
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let fault = *faults.borrow_and_update();
+            if fault == Fault::HalfClose && direction == Direction::Answer {
+                return to.shutdown().await;
+            }
+            let n = select! {
+                biased;
+                Ok(()) = faults.changed() => continue,
+                n = from.read(&mut buffer), if fault != Fault::BlackHole => n?,
+            };
+            if n == 0 {
+                return to.shutdown().await;
+            }
+            let bytes = &mut buffer[..n];
+            match (fault, direction) {
+                (Fault::Delay(delay), _) => sleep(delay).await,
+                (Fault::Garble, Direction::Answer) => {
+                    bytes.iter_mut().for_each(|byte| *byte ^= 0x80);
+                }
+                _ => {}
+            }
+            to.write_all(bytes).await?;
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.n_open.send_modify(|n| *n -= 1);
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Direction {
+    Ask,
+    Answer,
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy")
+            .field("address", &self.address)
+            .field("fault", &*self.fault.borrow())
+            .field("n_open", &self.n_open())
+            .finish_non_exhaustive()
+    }
+}
+
+const BUFFER: usize = 16 * 1024;
