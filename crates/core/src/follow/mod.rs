@@ -75,6 +75,8 @@ struct Following<S, K> {
     resync_at: Instant,
     /// The last read failed: only time, not a nudge, brings the next one.
     failed: bool,
+    /// The earliest time at which a nudge is obeyed.
+    nudge_after: Instant,
 }
 
 /// How one round ended.
@@ -101,6 +103,7 @@ impl<S: Source, K: Sink<S::Item>> Following<S, K> {
             want: Read::Full,
             not_before: now,
             failed: false,
+            nudge_after: now,
         }
     }
 
@@ -121,6 +124,7 @@ impl<S: Source, K: Sink<S::Item>> Following<S, K> {
                 Outcome::Nudged => {
                     self.want = Read::Full;
                     self.not_before = Instant::now();
+                    self.nudge_after = self.not_before + MIN_REFRESH;
                 }
             }
         }
@@ -133,7 +137,8 @@ impl<S: Source, K: Sink<S::Item>> Following<S, K> {
             Read::Changed => self.resync_at.max(not_before),
             Read::Full | Read::Confirm => not_before.max(Instant::now()) + self.config.read_timeout,
         };
-        let Self { source, sink, .. } = self;
+        let Self { source, sink, nudge_after, .. } = self;
+        let nudge_after = *nudge_after;
         let mut read = pin!(async {
             sleep_until(not_before).await;
             timeout_at(bound, source.read(want)).await
@@ -141,7 +146,7 @@ impl<S: Source, K: Sink<S::Item>> Following<S, K> {
         let waits = want == Read::Changed || not_before > Instant::now();
         let mut nudged = pin!(async {
             nudge.notified().await;
-            sleep_until(Instant::now().max(not_before.min(Instant::now() + MIN_REFRESH))).await;
+            sleep_until(nudge_after).await;
         });
         loop {
             select! {

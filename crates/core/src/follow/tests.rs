@@ -264,6 +264,19 @@ async fn refresh_cuts_the_wait_of_a_polled_source_short_but_not_a_backoff() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_flood_of_refreshes_is_obeyed_once_a_second() {
+    let source = Scripted::new([Answer::Ports(vec![1])]);
+    let mut subscription = source.follow().subscribe();
+    ready(&mut subscription).await;
+    for _ in 0..1000 {
+        subscription.refresh();
+        sleep(Duration::from_millis(10)).await;
+    }
+    let full = source.asked().iter().filter(|read| **read == Read::Full).count();
+    assert!((10..=12).contains(&full), "{full} full reads in ten seconds");
+}
+
+#[tokio::test(start_paused = true)]
 async fn close_ends_a_long_wait_at_once_and_drops_the_source() {
     let source = Scripted::new([Answer::Ports(vec![1])]);
     let follower = source.follow();
