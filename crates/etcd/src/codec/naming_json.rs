@@ -1,0 +1,69 @@
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tower_sd_core::{BoxError, Instance};
+
+use super::{Codec, host_and_port};
+
+/// The JSON of etcd's `naming/endpoints`, which grpc-go's `etcd:///` resolver reads.
+///
+/// Written as `{"Op":0,"Addr":"host:port","Metadata":{…}}`, where `Metadata` has the rest of the [`Instance`], so that
+/// nothing of it is lost. Read leniently: a bare `{"Addr":"host:port"}` is an instance whose id is the last part of its
+/// key, and metadata that is not ours becomes the instance's metadata.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct NamingJson;
+
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(rename = "Op", default)]
+    op: u8,
+    #[serde(rename = "Addr")]
+    addr: String,
+    #[serde(rename = "Metadata", default)]
+    metadata: Value,
+}
+
+impl Codec for NamingJson {
+    fn encode(&self, instance: &Instance) -> Result<Vec<u8>, BoxError> {
+        let mut rest = serde_json::to_value(instance)?;
+        if let Value::Object(rest) = &mut rest {
+            rest.remove("host");
+            rest.remove("port");
+        }
+        let entry = json!({ "Op": ADD, "Addr": instance.to_string(), "Metadata": rest });
+        Ok(serde_json::to_vec(&entry)?)
+    }
+
+    fn decode(&self, id: &str, value: &[u8]) -> Result<Instance, BoxError> {
+        let entry: Entry = serde_json::from_slice(value)?;
+        if entry.op != ADD {
+            return Err(format!("Op is {}, not {ADD} (add)", entry.op).into());
+        }
+        let (host, port) = host_and_port(&entry.addr)?;
+        match entry.metadata {
+            Value::Object(rest) => Ok(ours(host, port, rest.clone())
+                .unwrap_or_else(|_foreign| foreign(id, host, port, rest))),
+            _ => Ok(Instance::new(host, port).with_id(id)),
+        }
+    }
+}
+
+fn ours(host: &str, port: u16, mut rest: Map<String, Value>) -> serde_json::Result<Instance> {
+    rest.insert("host".to_owned(), host.into());
+    rest.insert("port".to_owned(), port.into());
+    serde_json::from_value(Value::Object(rest))
+}
+
+fn foreign(id: &str, host: &str, port: u16, rest: Map<String, Value>) -> Instance {
+    let instance = Instance::new(host, port).with_id(id);
+    rest.into_iter().fold(instance, |instance, (key, value)| {
+        let value = match value {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        instance.with_metadata(key, value)
+    })
+}
+
+/// etcd's `endpoints.Add`.
+const ADD: u8 = 0;

@@ -1,0 +1,136 @@
+use std::{sync::Arc, time::Duration};
+
+use tower_sd_core::{Error, ErrorKind, Result, Secret};
+
+use crate::{Codec, NamingJson, error::BACKEND};
+
+/// Settings of an [`EtcdClient`](crate::EtcdClient), and of everything that shares it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EtcdConfig {
+    /// The members, as `host:port` or `http://host:port`. One is used at a time; on trouble, the next.
+    pub endpoints: Vec<String>,
+    /// Whom to authenticate as. Default: nobody.
+    pub user: Option<User>,
+    /// What comes before the service in every key, without the slash that follows. Default `tower-sd`; may be empty.
+    pub prefix: String,
+    /// The time to live asked for; the server may grant more (it never grants less than 2 s with its defaults), and what
+    /// it grants is used. Whole seconds, rounded up. Default 15 s: longer than an election, and a crashed server is gone
+    /// soon enough.
+    pub ttl: Duration,
+    /// How values are written (by the first) and read (by the first that understands). Default: [`NamingJson`] alone.
+    pub codecs: Vec<Arc<dyn Codec>>,
+    /// The bound on making a connection, authentication included. Default 2 s.
+    pub connect_timeout: Duration,
+    /// The bound on every call to one member. Default 2 s: a write into an election hangs for 5 s and two elections
+    /// unless it is given up and repeated.
+    pub request_timeout: Duration,
+    /// The time between HTTP/2 pings, which notice a connection that swallows everything. Default 10 s; less than that is
+    /// refused, because servers end connections that ping faster than every 5 s.
+    pub keep_alive: Duration,
+}
+
+/// Name and password of an etcd user.
+#[derive(Clone, Debug)]
+pub struct User {
+    pub(crate) name: String,
+    pub(crate) password: Secret,
+}
+
+impl EtcdConfig {
+    /// The defaults, for these members.
+    pub fn new<E: Into<String>>(endpoints: impl IntoIterator<Item = E>) -> Self {
+        Self {
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+            user: None,
+            prefix: "tower-sd".to_owned(),
+            ttl: Duration::from_secs(15),
+            codecs: vec![Arc::new(NamingJson)],
+            connect_timeout: Duration::from_secs(2),
+            request_timeout: Duration::from_secs(2),
+            keep_alive: MIN_KEEP_ALIVE,
+        }
+    }
+
+    /// Sets [`user`](Self::user).
+    #[must_use]
+    pub fn user(mut self, name: impl Into<String>, password: impl Into<Secret>) -> Self {
+        self.user = Some(User {
+            name: name.into(),
+            password: password.into(),
+        });
+        self
+    }
+
+    /// Sets [`prefix`](Self::prefix).
+    #[must_use]
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Sets [`ttl`](Self::ttl).
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// Checks the settings, and brings endpoints and prefix into the form that is used.
+    pub(crate) fn validated(mut self) -> Result<Self> {
+        if self.endpoints.is_empty() {
+            return Err(refused("no endpoint given; name at least one member"));
+        }
+        for endpoint in &mut self.endpoints {
+            *endpoint = normal_endpoint(endpoint)?;
+        }
+        if self.codecs.is_empty() {
+            return Err(refused("no codec given; the first one writes"));
+        }
+        if self.keep_alive < MIN_KEEP_ALIVE {
+            let message = "keep_alive below 10 s; etcd ends connections that ping too often";
+            return Err(refused(message));
+        }
+        if self.ttl.is_zero() || self.ttl > MAX_TTL {
+            return Err(refused("ttl has to be between 1 s and 24 h"));
+        }
+        if self.connect_timeout.is_zero() || self.request_timeout.is_zero() {
+            return Err(refused("a timeout of zero lets nothing succeed"));
+        }
+        self.prefix.truncate(self.prefix.trim_end_matches('/').len());
+        // The connections that calls share are not tried in the same order by everybody.
+        fastrand::shuffle(&mut self.endpoints);
+        Ok(self)
+    }
+
+    /// The time to live in etcd's whole seconds.
+    pub(crate) fn ttl_seconds(&self) -> i64 {
+        let seconds = self.ttl.as_secs() + u64::from(self.ttl.subsec_nanos() > 0);
+        i64::try_from(seconds).unwrap_or(i64::MAX)
+    }
+}
+
+/// `host:port` with the scheme that etcd-client wants.
+fn normal_endpoint(endpoint: &str) -> Result<String> {
+    let authority = endpoint.strip_prefix("http://").unwrap_or(endpoint);
+    let authority = authority.trim_end_matches('/');
+    if authority.contains('@') {
+        let message = "an endpoint has user information; use EtcdConfig::user, which is not logged";
+        return Err(refused(message));
+    }
+    let port = authority.rsplit_once(':').map(|(_, port)| port.parse());
+    if !matches!(port, Some(Ok(1_u16..))) || authority.contains(['/', '?', '#', ' ', ',']) {
+        let message = format!("endpoint {endpoint:?} is not host:port or http://host:port");
+        return Err(refused(message));
+    }
+    Ok(format!("http://{authority}"))
+}
+
+fn refused(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Config, BACKEND, "configure").with_message(message)
+}
+
+/// The server's least ping interval is 5 s (`--grpc-keepalive-min-time`); measured, 5 s lives and 4 s does not.
+const MIN_KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A lease of days is a mistake in the unit.
+const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
