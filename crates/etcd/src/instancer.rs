@@ -141,7 +141,7 @@ impl EtcdSource {
                 Err(failure) if revision != 0 && failure.is_revision_gone() => return Ok(None),
                 Err(failure) => return Err(failure.into_error("follow")),
             };
-            let position = *position.get_or_insert(Position::of(page.header()));
+            let position = *position.get_or_insert_with(|| Position::of(page.header()));
             let more = page.more();
             pairs.extend(page.take_kvs());
             let Some(last) = pairs.last().filter(|_| more) else {
@@ -202,7 +202,12 @@ impl Known {
     }
 
     fn reading(&self) -> Reading {
-        Reading::set(self.entries.values().map(|it| it.instance.clone()).collect())
+        Reading::set(
+            self.entries
+                .values()
+                .map(|it| it.instance.clone())
+                .collect(),
+        )
     }
 }
 
@@ -237,6 +242,3 @@ fn decode(id: &str, value: &[u8], codecs: &[Arc<dyn Codec>]) -> Result<Instance>
 const PAGE: i64 = 1000;
 /// tonic's own limit of 4 MB is below what a page of large values takes.
 const MAX_MESSAGE: usize = 64 << 20;
-
-#[cfg(test)]
-mod tests;

@@ -96,7 +96,16 @@ mod tests {
 
     #[test]
     fn every_name_survives_the_way_into_a_key_and_back() {
-        for id in ["127.0.0.1:80", "[::1]:80", "a/b", "50%", "%2F", "grüße", "日本 語", "a\0b"] {
+        for id in [
+            "127.0.0.1:80",
+            "[::1]:80",
+            "a/b",
+            "50%",
+            "%2F",
+            "grüße",
+            "日本 語",
+            "a\0b",
+        ] {
             let range = service_range("p", "s").expect("a good name");
             let key = instance_key("p", "s", id).expect("a good id");
             assert_eq!(range.id_of(&key), id);

@@ -120,10 +120,7 @@ impl Links {
         Ok(())
     }
 
-    #[expect(
-        clippy::type_complexity,
-        reason = "what was used, if a connection could be made at all"
-    )]
+    /// One call, and what it was made with, if a connection could be made at all.
     async fn attempt<T, F>(
         &self,
         request: &(impl Fn(Client) -> F + Send + Sync),

@@ -6,7 +6,7 @@ mod stream;
 use std::sync::{Arc, OnceLock};
 
 use etcd_client::{Event, ResponseHeader};
-use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::sync::mpsc;
 use tower_sd_core::{Error, Tasks};
 
 use self::hub::{Command, hub};
@@ -95,10 +95,7 @@ impl Watch {
 
     /// What has happened already, if anything.
     pub(crate) fn try_next(&mut self) -> Option<Vec<Event>> {
-        match self.events.try_recv() {
-            Ok(events) => Some(events),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.events.try_recv().ok()
     }
 
     fn ended(&self) -> Ended {

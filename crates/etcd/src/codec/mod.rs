@@ -45,3 +45,6 @@ fn host_and_port(address: &str) -> Result<(&str, u16), BoxError> {
     }
     Ok((host, port.parse()?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -228,9 +228,7 @@ impl Announcer for EtcdAnnouncer {
             client.lease_revoke(id).await.map(|_answer| ())
         };
         match self.client.call(revoke).await {
-            Err(failure) if !failure.is_lease_not_found() => {
-                Err(failure.into_error("deregister"))
-            }
+            Err(failure) if !failure.is_lease_not_found() => Err(failure.into_error("deregister")),
             _ => {
                 self.lease = None;
                 Ok(())

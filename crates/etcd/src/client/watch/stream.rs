@@ -135,7 +135,7 @@ impl Stream {
         } else {
             None
         };
-        match created.unwrap_or(message.watch_id()) {
+        match created.unwrap_or_else(|| message.watch_id()) {
             id if message.canceled() => match id {
                 ..0 => Said::Nonsense("an unknown watch was canceled"),
                 id => Said::Canceled(id),

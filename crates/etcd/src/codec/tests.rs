@@ -1,0 +1,85 @@
+use tower_sd_core::Status;
+
+use super::*;
+
+fn full() -> Instance {
+    Instance::new("::1", 8080)
+        .with_id("a-1")
+        .with_scheme("https")
+        .with_weight(7)
+        .with_priority(2)
+        .with_zone("eu-1b")
+        .with_tags(["v2", "blue"])
+        .with_metadata("shard", "3")
+        .with_status(Status::Draining)
+        .with_started_at_ms(1_700_000_000_000)
+}
+
+/// T56: what grpc-go's resolver unmarshals is `Op` and `Addr`; what it never looks at is `Metadata`.
+#[test]
+fn what_we_write_is_the_naming_packages_json() {
+    let plain = Instance::new("1.2.3.4", 8080).with_id("a");
+    let golden = r#"{"Addr":"1.2.3.4:8080","Metadata":{"id":"a","priority":0,"status":"passing","weight":100},"Op":0}"#;
+    let written = NamingJson.encode(&plain).expect("encodes");
+    assert_eq!(String::from_utf8(written).expect("is text"), golden);
+    let golden = concat!(
+        r#"{"Addr":"[::1]:8080","Metadata":{"id":"a-1","metadata":{"shard":"3"},"priority":2,"scheme":"https","#,
+        r#""started_at_ms":1700000000000,"status":"draining","tags":["blue","v2"],"weight":7,"zone":"eu-1b"},"Op":0}"#,
+    );
+    let written = NamingJson.encode(&full()).expect("encodes");
+    assert_eq!(String::from_utf8(written).expect("is text"), golden);
+}
+
+#[test]
+fn nothing_of_an_instance_is_lost() {
+    let value = NamingJson.encode(&full()).expect("encodes");
+    let read = NamingJson.decode("whatever", &value).expect("decodes");
+    assert_eq!(read, full());
+}
+
+/// T56.
+#[test]
+fn what_other_producers_write_is_read() {
+    let read = |value: &str| NamingJson.decode("key", value.as_bytes()).expect(value);
+    let bare = Instance::new("1.2.3.4", 80).with_id("key");
+    assert_eq!(read(r#"{"Addr":"1.2.3.4:80"}"#), bare);
+    assert_eq!(
+        read(r#"{"Op":0,"Addr":"1.2.3.4:80","Metadata":null}"#),
+        bare
+    );
+    assert_eq!(
+        read(r#"{"Op":0,"Addr":"1.2.3.4:80","Metadata":"blue"}"#),
+        bare
+    );
+    assert_eq!(
+        read(r#"{"Addr":"[::1]:80","Metadata":{"zone":"a","weight":"9","more":{"x":1}}}"#),
+        Instance::new("::1", 80)
+            .with_id("key")
+            .with_metadata("zone", "a")
+            .with_metadata("weight", "9")
+            .with_metadata("more", r#"{"x":1}"#),
+    );
+}
+
+/// T56.
+#[test]
+fn what_is_no_entry_is_an_error() {
+    for value in [
+        "",
+        "null",
+        "[]",
+        "\u{0}",
+        "1.2.3.4:80",
+        "{}",
+        r#"{"Addr":""}"#,
+        r#"{"Addr":"1.2.3.4"}"#,
+        r#"{"Addr":"::1:80"}"#,
+        r#"{"Addr":":80"}"#,
+        r#"{"Addr":"a:99999"}"#,
+        r#"{"Addr":7}"#,
+        r#"{"Op":1,"Addr":"a:80"}"#,
+    ] {
+        let read = NamingJson.decode("key", value.as_bytes());
+        assert!(read.is_err(), "{value:?} is {read:?}");
+    }
+}

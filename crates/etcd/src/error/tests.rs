@@ -1,0 +1,114 @@
+use super::*;
+
+/// Code, text, and what is made of it.
+type Row = (Code, &'static str, Verdict);
+
+const ROWS: &[Row] = &[
+    (Code::Unavailable, "no leader", UNREACHABLE),
+    (Code::Unavailable, "leader changed", UNREACHABLE),
+    (Code::Unavailable, "request timed out", UNREACHABLE),
+    (Code::Unknown, "transport error", UNREACHABLE),
+    (Code::Internal, "h2 protocol error", UNREACHABLE),
+    (Code::Cancelled, "operation was canceled", UNREACHABLE),
+    (Code::DataLoss, "corrupt cluster", UNREACHABLE),
+    (Code::DeadlineExceeded, "context deadline exceeded", SLOW),
+    (Code::ResourceExhausted, "database space exceeded", BUSY),
+    (Code::ResourceExhausted, "too many requests", BUSY),
+    (Code::Unauthenticated, "invalid auth token", STALE_TOKEN),
+    (Code::InvalidArgument, "user name is empty", STALE_TOKEN),
+    (Code::InvalidArgument, "auth store is old", STALE_TOKEN),
+    (Code::InvalidArgument, "authentication failed", DENIED),
+    (Code::PermissionDenied, "permission denied", DENIED),
+    (Code::InvalidArgument, "request is too large", WRONG),
+    (Code::InvalidArgument, "key is not provided", WRONG),
+    (Code::OutOfRange, "too large lease TTL", WRONG),
+    (Code::FailedPrecondition, "not enabled", WRONG),
+    (Code::FailedPrecondition, "lease already exists", OWNED),
+    (Code::NotFound, "requested lease not found", UNKNOWN),
+    (Code::OutOfRange, "has been compacted", NOT_UNDERSTOOD),
+    (Code::Unimplemented, "unknown service", FOREIGN),
+];
+const SLOW: Verdict = (ErrorKind::Timeout, true, Remedy::NextMember);
+const BUSY: Verdict = (ErrorKind::Unavailable, true, Remedy::None);
+const OWNED: Verdict = (ErrorKind::Conflict, false, Remedy::None);
+const UNKNOWN: Verdict = (ErrorKind::NotFound, false, Remedy::None);
+const NOT_UNDERSTOOD: Verdict = (ErrorKind::Protocol, true, Remedy::None);
+const FOREIGN: Verdict = (ErrorKind::Protocol, true, Remedy::NextMember);
+
+fn failure(code: Code, text: &str) -> Failure {
+    let status = Status::new(code, format!("etcdserver: {text}"));
+    Failure::from(etcd_client::Error::GRpcStatus(status))
+}
+
+#[test]
+fn every_row_of_the_table_is_as_written() {
+    for &(code, text, (kind, transient, remedy)) in ROWS {
+        let failure = failure(code, text);
+        assert_eq!(failure.remedy, remedy, "{text}");
+        let error = failure.into_error("test");
+        assert_eq!(
+            (error.kind(), error.is_transient()),
+            (kind, transient),
+            "{text}"
+        );
+    }
+}
+
+/// T90: a learner says 14 on etcd 3.5 and 9 on 3.6.
+#[test]
+fn a_learner_is_left_for_the_next_member_whatever_its_code() {
+    for code in [Code::Unavailable, Code::FailedPrecondition] {
+        let failure = failure(code, "rpc not supported for learner");
+        assert_eq!(failure.remedy, Remedy::NextMember, "{code:?}");
+        assert!(failure.into_error("test").is_transient(), "{code:?}");
+    }
+}
+
+#[test]
+fn errors_of_the_client_library_have_rows_too() {
+    use etcd_client::Error as Wire;
+    let text = || "text".to_owned();
+    let rows = [
+        (
+            Wire::LeaseKeepAliveError(text()),
+            ErrorKind::NotFound,
+            false,
+        ),
+        (Wire::InvalidArgs(text()), ErrorKind::Config, false),
+        (Wire::WatchError(text()), ErrorKind::Unavailable, true),
+        (Wire::Internal(text()), ErrorKind::Protocol, true),
+    ];
+    for (wire, kind, transient) in rows {
+        let error = Failure::from(wire).into_error("test");
+        assert_eq!(
+            (error.kind(), error.is_transient()),
+            (kind, transient),
+            "{error:?}"
+        );
+    }
+}
+
+/// T50: a canceled watch has no code, only a text.
+#[test]
+fn the_text_of_a_cancellation_is_understood() {
+    let of = |text| Failure::of_cancel(text).into_error("watch");
+    assert_eq!(
+        of("rpc error: code = PermissionDenied desc = etcdserver: permission denied").kind(),
+        ErrorKind::Denied
+    );
+    assert!(of("etcdserver: no leader").is_transient());
+    let token = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
+    assert_eq!(Failure::of_cancel(token).remedy, Remedy::Authenticate);
+    assert_eq!(
+        Failure::of_cancel("etcdserver: user name is empty").remedy,
+        Remedy::Authenticate
+    );
+}
+
+#[test]
+fn revisions_that_are_gone_are_told_from_other_ranges() {
+    let gone = |text| failure(Code::OutOfRange, text).is_revision_gone();
+    assert!(gone("mvcc: required revision has been compacted"));
+    assert!(gone("mvcc: required revision is a future revision"));
+    assert!(!gone("too large lease TTL"));
+}
