@@ -55,10 +55,7 @@ impl EtcdConfig {
     /// Sets [`user`](Self::user).
     #[must_use]
     pub fn user(mut self, name: impl Into<String>, password: impl Into<Secret>) -> Self {
-        self.user = Some(User {
-            name: name.into(),
-            password: password.into(),
-        });
+        self.user = Some(User { name: name.into(), password: password.into() });
         self
     }
 
@@ -97,8 +94,7 @@ impl EtcdConfig {
         if self.connect_timeout.is_zero() || self.request_timeout.is_zero() {
             return Err(refused("a timeout of zero lets nothing succeed"));
         }
-        self.prefix
-            .truncate(self.prefix.trim_end_matches('/').len());
+        self.prefix.truncate(self.prefix.trim_end_matches('/').len());
         // The connections that calls share are not tried in the same order by everybody.
         fastrand::shuffle(&mut self.endpoints);
         Ok(self)
@@ -162,14 +158,8 @@ mod tests {
             EtcdConfig::new(["ftp://a:1"]),
             good().ttl(Duration::ZERO),
             good().ttl(Duration::from_secs(1_000_000)),
-            EtcdConfig {
-                keep_alive: Duration::from_secs(5),
-                ..good()
-            },
-            EtcdConfig {
-                codecs: Vec::new(),
-                ..good()
-            },
+            EtcdConfig { keep_alive: Duration::from_secs(5), ..good() },
+            EtcdConfig { codecs: Vec::new(), ..good() },
         ];
         for config in bad {
             let error = config.clone().validated().expect_err("cannot work");

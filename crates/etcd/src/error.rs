@@ -104,13 +104,7 @@ impl From<etcd_client::Error> for Failure {
             Wire::InvalidArgs(_) | Wire::InvalidUri(_) | Wire::InvalidMetadataValue(_) => WRONG,
             _ => (ErrorKind::Protocol, true, Remedy::NextMember),
         };
-        Self {
-            kind,
-            transient,
-            remedy,
-            source: Some(error),
-            message: None,
-        }
+        Self { kind, transient, remedy, source: Some(error), message: None }
     }
 }
 

@@ -202,12 +202,7 @@ impl Known {
     }
 
     fn reading(&self) -> Reading {
-        Reading::set(
-            self.entries
-                .values()
-                .map(|it| it.instance.clone())
-                .collect(),
-        )
+        Reading::set(self.entries.values().map(|it| it.instance.clone()).collect())
     }
 }
 

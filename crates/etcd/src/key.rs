@@ -40,10 +40,7 @@ pub(crate) struct Range {
 
 impl Range {
     pub(crate) fn one(key: Vec<u8>) -> Self {
-        Self {
-            start: key,
-            end: Vec::new(),
-        }
+        Self { start: key, end: Vec::new() }
     }
 
     /// What comes after `start`, as it was before it was escaped.
@@ -96,16 +93,8 @@ mod tests {
 
     #[test]
     fn every_name_survives_the_way_into_a_key_and_back() {
-        for id in [
-            "127.0.0.1:80",
-            "[::1]:80",
-            "a/b",
-            "50%",
-            "%2F",
-            "grüße",
-            "日本 語",
-            "a\0b",
-        ] {
+        for id in ["127.0.0.1:80", "[::1]:80", "a/b", "50%", "%2F", "grüße", "日本 語", "a\0b"]
+        {
             let range = service_range("p", "s").expect("a good name");
             let key = instance_key("p", "s", id).expect("a good id");
             assert_eq!(range.id_of(&key), id);

@@ -30,11 +30,7 @@ impl EtcdRegistrar {
     /// A registrar with settings of the announcing loop.
     #[must_use]
     pub fn with_config(client: &EtcdClient, config: AnnounceConfig) -> Self {
-        Self {
-            client: client.clone(),
-            config,
-            tasks: Tasks::new(),
-        }
+        Self { client: client.clone(), config, tasks: Tasks::new() }
     }
 
     /// Withdraws all its registrations, and waits for that.

@@ -31,13 +31,7 @@ pub(super) struct Link {
 
 impl Links {
     pub(super) fn new(config: EtcdConfig) -> Self {
-        Self {
-            config,
-            state: Mutex::new(State {
-                link: None,
-                next: 0,
-            }),
-        }
+        Self { config, state: Mutex::new(State { link: None, next: 0 }) }
     }
 
     pub(super) fn config(&self) -> &EtcdConfig {

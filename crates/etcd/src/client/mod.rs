@@ -85,11 +85,7 @@ impl EtcdClient {
 
     /// Watches keys for what happens after `position`.
     pub(crate) fn watch(&self, range: Range, position: Position) -> Watch {
-        let Inner {
-            links,
-            watches,
-            tasks,
-        } = &*self.0;
+        let Inner { links, watches, tasks } = &*self.0;
         watches.watch(range, position, links, tasks)
     }
 }

@@ -71,12 +71,7 @@ impl Watches {
         });
         // When the task is gone, so is the sender that it was given: the watch says that it is over.
         commands.send(command).ok();
-        Watch {
-            id,
-            events,
-            ended,
-            commands: commands.clone(),
-        }
+        Watch { id, events, ended, commands: commands.clone() }
     }
 }
 

@@ -46,11 +46,7 @@ fn every_row_of_the_table_is_as_written() {
         let failure = failure(code, text);
         assert_eq!(failure.remedy, remedy, "{text}");
         let error = failure.into_error("test");
-        assert_eq!(
-            (error.kind(), error.is_transient()),
-            (kind, transient),
-            "{text}"
-        );
+        assert_eq!((error.kind(), error.is_transient()), (kind, transient), "{text}");
     }
 }
 
@@ -69,22 +65,14 @@ fn errors_of_the_client_library_have_rows_too() {
     use etcd_client::Error as Wire;
     let text = || "text".to_owned();
     let rows = [
-        (
-            Wire::LeaseKeepAliveError(text()),
-            ErrorKind::NotFound,
-            false,
-        ),
+        (Wire::LeaseKeepAliveError(text()), ErrorKind::NotFound, false),
         (Wire::InvalidArgs(text()), ErrorKind::Config, false),
         (Wire::WatchError(text()), ErrorKind::Unavailable, true),
         (Wire::Internal(text()), ErrorKind::Protocol, true),
     ];
     for (wire, kind, transient) in rows {
         let error = Failure::from(wire).into_error("test");
-        assert_eq!(
-            (error.kind(), error.is_transient()),
-            (kind, transient),
-            "{error:?}"
-        );
+        assert_eq!((error.kind(), error.is_transient()), (kind, transient), "{error:?}");
     }
 }
 
@@ -99,10 +87,7 @@ fn the_text_of_a_cancellation_is_understood() {
     assert!(of("etcdserver: no leader").is_transient());
     let token = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
     assert_eq!(Failure::of_cancel(token).remedy, Remedy::Authenticate);
-    assert_eq!(
-        Failure::of_cancel("etcdserver: user name is empty").remedy,
-        Remedy::Authenticate
-    );
+    assert_eq!(Failure::of_cancel("etcdserver: user name is empty").remedy, Remedy::Authenticate);
 }
 
 #[test]

@@ -177,10 +177,8 @@ impl Announcer for EtcdAnnouncer {
         }
         self.n_renewed = self.n_renewed.wrapping_add(1);
         if self.n_renewed.is_multiple_of(VERIFY_EVERY) {
-            let (found, _) = self
-                .look(lease)
-                .await
-                .map_err(|failure| failure.into_error("verify"))?;
+            let (found, _) =
+                self.look(lease).await.map_err(|failure| failure.into_error("verify"))?;
             if found == Found::Gone {
                 return Ok(Renewal::Lost);
             }

@@ -48,11 +48,7 @@ pub(super) fn next_id() -> i64 {
 
 /// Serves watches until `stop`, or until nobody can ask for one any more.
 pub(super) async fn hub(links: Arc<Links>, commands: UnboundedReceiver<Command>, stop: Stop) {
-    let hub = Hub {
-        links,
-        watches: HashMap::new(),
-        stream: None,
-    };
+    let hub = Hub { links, watches: HashMap::new(), stream: None };
     select! {
         biased;
         () = stop.requested() => {}
@@ -110,11 +106,8 @@ impl Hub {
     }
 
     async fn start(&mut self, start: Start) {
-        let watching = Watching {
-            position: start.position,
-            events: start.events,
-            ended: start.ended,
-        };
+        let watching =
+            Watching { position: start.position, events: start.events, ended: start.ended };
         let result = match &mut self.stream {
             Some(stream) => stream.create(start.id, &start.range, start.position).await,
             None => match Stream::open(&self.links, start.id, &start.range, start.position).await {

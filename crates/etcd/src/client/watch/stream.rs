@@ -130,11 +130,7 @@ impl Stream {
             return Said::Nonsense("the revision went back");
         }
         self.revision = self.revision.max(revision);
-        let created = if message.created() {
-            self.uncreated.pop_front()
-        } else {
-            None
-        };
+        let created = if message.created() { self.uncreated.pop_front() } else { None };
         match created.unwrap_or_else(|| message.watch_id()) {
             id if message.canceled() => match id {
                 ..0 => Said::Nonsense("an unknown watch was canceled"),
