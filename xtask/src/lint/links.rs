@@ -29,18 +29,20 @@ fn paths<'a>(text: &'a str, is_ours: &dyn Fn(&str) -> bool) -> Vec<&'a str> {
     links.chain(words).collect()
 }
 
-/// `crates/core/src/lib.rs`, `deny.toml`, but not `GET /health`, `a/b` or `crates/<name>`.
+/// `crates/core/src/lib.rs`, `deny.toml`; but not `GET /health`, `a/b`, `crates/<name>`, or the `client.rs` that
+/// each backend has.
 fn is_path(word: &str, is_ours: &dyn Fn(&str) -> bool) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
-    if word.is_empty() || !word.chars().all(plain) || word.starts_with('/') {
+    if !word.chars().all(plain) {
         return false;
     }
-    let first = word.split('/').next().unwrap_or(word);
-    let is_file = word.rsplit_once('.').is_some_and(|(stem, extension)| {
-        !stem.is_empty() && ["lock", "md", "rs", "toml"].contains(&extension)
-    });
-    // What lies under target/ comes and goes.
-    first != "target" && (is_file || (word.contains('/') && is_ours(first)))
+    match word.split_once('/') {
+        // What lies under target/ comes and goes.
+        Some((first, _)) => first != "target" && !first.is_empty() && is_ours(first),
+        None => [".lock", ".md", ".toml"]
+            .iter()
+            .any(|end| word.len() > end.len() && word.ends_with(end)),
+    }
 }
 
 const DOCUMENTS: &[&str] = &["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"];
@@ -65,7 +67,7 @@ mod tests {
 
     #[test]
     fn other_words_are_not_paths() {
-        let text = "`GET /health`, `/health`, `application/json`, `crates/<name>`, `target/servers`, `Arc`, `.rs`,\n\
+        let text = "`GET /health`, `/health`, `application/json`, `crates/<name>`, `target/servers`, `Arc`, `.md`, `lib.rs`,\n\
                     [there](https://example.com/a.md), [above](#top)\n```\ncrates/none.rs\n```\n";
         assert_eq!(found(text), [""; 0]);
     }
