@@ -137,6 +137,7 @@ mod tests {
     fn archive_is_found_by_its_name_when_nothing_was_updated() {
         let targets = "$(ORIGIN)|$(LABEL)|bookworm|main|https://other.example/\n\
                        $(ORIGIN)|$(LABEL)|bookworm-security|main|http://a.example/debian-security/\n\
+                       $(ORIGIN)|$(LABEL)|bookworm-backports|main|http://c.example/debian/\n\
                        $(ORIGIN)|$(LABEL)|bookworm|contrib|http://b.example/debian/\n\
                        $(ORIGIN)|$(LABEL)|bookworm|main|http://a.example/debian\n";
         assert_eq!(archive_by_label(targets), None);

@@ -49,6 +49,7 @@ mod tests {
         assert_eq!(version("Consul v1.8.7\nRevision 1.8.7+dfsg1\n").as_deref(), Some("1.8.7"));
         assert_eq!(version("etcd Version: 3.5.16\nGit SHA: unknown\n").as_deref(), Some("3.5.16"));
         assert_eq!(version("BIND 9.18.33-1~deb12u2-Debian\n").as_deref(), Some("9.18.33"));
+        assert_eq!(version("3 servers, of 1.2.3\n").as_deref(), Some("1.2.3"));
         assert_eq!(version("usage: etcd\n"), None);
     }
 }
