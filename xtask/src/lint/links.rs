@@ -29,7 +29,7 @@ fn paths<'a>(text: &'a str, is_ours: &dyn Fn(&str) -> bool) -> Vec<&'a str> {
     links.chain(words).collect()
 }
 
-/// `crates/core/src/lib.rs`, `deny.toml`; but not `GET /health`, `a/b`, `Arc`crates/no.rs`Arc`, `crates/<name>`, or the `client.rs` that
+/// `crates/core/src/lib.rs`, `deny.toml`; but not `GET /health`, `a/b`, `crates/<name>`, or the `client.rs` that
 /// each backend has.
 fn is_path(word: &str, is_ours: &dyn Fn(&str) -> bool) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
@@ -67,7 +67,8 @@ mod tests {
 
     #[test]
     fn other_words_are_not_paths() {
-        let text = "`GET /health`, `/health`, `application/json`, `Arc`crates/no.rs`Arc`, `crates/<name>`, `target/servers`, `Arc`, `.md`, `lib.rs`,\n\
+        let text = "`GET /health`, `/health`, `application/json`, `Arc`crates/no.rs`Arc`,\n\
+                    `crates/<name>`, `target/servers`, `Arc`, `.md`, `lib.rs`,\n\
                     [there](https://example.com/a.md), [above](#top)\n```\ncrates/none.rs\n```\n";
         assert_eq!(found(text), [""; 0]);
     }

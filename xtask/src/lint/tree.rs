@@ -3,7 +3,8 @@
 use crate::command::{Result, cargo, output};
 
 pub(super) fn check() -> Result<()> {
-    let arguments = "tree --package tower-sd-core --edges normal,build --all-features --target all --prefix none --format {p}";
+    let arguments = "tree --package tower-sd-core --edges normal,build --all-features \
+                     --target all --prefix none --format {p}";
     let tree = output(&mut cargo(arguments.split(' ')))?;
     let found = banned(&tree);
     if found.is_empty() {
