@@ -23,6 +23,10 @@ impl Fixture for Memory {
         self.0.interrupt();
     }
 
+    async fn freeze(&self) {
+        self.0.delay(Duration::from_secs(3600));
+    }
+
     async fn resume(&self) {
         self.0.resume();
     }

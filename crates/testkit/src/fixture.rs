@@ -18,8 +18,9 @@ use tower_sd_core::{
 /// - Everything that [`registrar`](Self::registrar) and [`instancer`](Self::instancer) return is new: its own client,
 ///   its own connections, made inside the call. Each case runs on a runtime of its own, and a connection whose task ran
 ///   on the last one is dead.
-/// - [`interrupt`](Self::interrupt) and [`resume`](Self::resume) may be called in any order and any number of times;
-///   they return when they have taken effect.
+/// - They do not need the registry: they are called while it is away, too.
+/// - [`interrupt`](Self::interrupt), [`freeze`](Self::freeze) and [`resume`](Self::resume) may be called in any order and
+///   any number of times; they return when they have taken effect.
 /// - Where the suite speaks of a bound, it is a promise of the fixture, on the clock that it names.
 #[async_trait]
 pub trait Fixture: Send + Sync + 'static {
@@ -32,6 +33,12 @@ pub trait Fixture: Send + Sync + 'static {
     /// Takes the registry away from all clients: what is asked of it fails soon. Entries live on or end with their TTL,
     /// as they would in an outage.
     async fn interrupt(&self);
+
+    /// Makes the registry hang: it accepts connections and calls and answers none of them, as one that got a STOP or is
+    /// behind a broken cable. Default: [`interrupt`](Self::interrupt), for a registry that cannot hang.
+    async fn freeze(&self) {
+        self.interrupt().await;
+    }
 
     /// Brings the registry back. The runner calls it after every case.
     async fn resume(&self);
@@ -51,6 +58,11 @@ pub trait Fixture: Send + Sync + 'static {
     /// How long a change may take to be seen by a subscriber. Default 5 s, generous for a busy machine.
     fn visible_bound(&self) -> Duration {
         Duration::from_secs(5)
+    }
+
+    /// What the registry has to say about a case that failed: the end of its log. Default: nothing.
+    fn evidence(&self) -> String {
+        String::new()
     }
 
     /// The clock that its cases run on. Default: real time.
@@ -99,10 +111,7 @@ impl TestRegistrar {
         registrar: impl Registrar,
         close: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
-        Self {
-            registrar: Arc::new(registrar),
-            close: Mutex::new(close.boxed()),
-        }
+        Self { registrar: Arc::new(registrar), close: Mutex::new(close.boxed()) }
     }
 
     /// Closes it and drops it.
@@ -118,10 +127,7 @@ impl TestInstancer {
         instancer: impl Instancer,
         close: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
-        Self {
-            instancer: Arc::new(instancer),
-            close: Mutex::new(close.boxed()),
-        }
+        Self { instancer: Arc::new(instancer), close: Mutex::new(close.boxed()) }
     }
 
     /// Closes it and drops it.

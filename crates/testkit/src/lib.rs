@@ -3,6 +3,7 @@
 mod cases;
 mod fixture;
 pub mod loopback;
+mod outage;
 pub mod process;
 pub mod proxy;
 pub mod real;
@@ -10,6 +11,7 @@ mod runner;
 mod scene;
 pub mod script;
 pub mod servers;
+pub mod usage;
 pub mod wire;
 
 pub use cases::{CASES, Case};

@@ -9,12 +9,8 @@ use std::{
 /// when it is started again; 127.0.0.1 where the system has no other.
 #[must_use]
 pub fn own_address() -> Ipv4Addr {
-    let own = Ipv4Addr::new(
-        127,
-        fastrand::u8(1..=254),
-        fastrand::u8(1..=254),
-        fastrand::u8(1..=254),
-    );
+    let own =
+        Ipv4Addr::new(127, fastrand::u8(1..=254), fastrand::u8(1..=254), fastrand::u8(1..=254));
     match TcpListener::bind((own, 0)) {
         Ok(_) => own,
         Err(_) => Ipv4Addr::LOCALHOST,
@@ -41,9 +37,7 @@ pub fn free_ports<const N: usize>(address: Ipv4Addr) -> io::Result<[u16; N]> {
     }
     let ports: Vec<u16> = held.iter().map(|(port, ..)| *port).collect();
     let found = ports.len();
-    ports
-        .try_into()
-        .map_err(|_ports| io::Error::other(format!("found {found} free ports of {N}")))
+    ports.try_into().map_err(|_ports| io::Error::other(format!("found {found} free ports of {N}")))
 }
 
 /// Linux gives 32768 and above to outgoing connections.

@@ -32,11 +32,8 @@ impl Process {
     /// The program cannot be started, or the file not written.
     pub fn start(command: &mut Command, log: &Path) -> io::Result<Self> {
         let output = File::options().create(true).append(true).open(log)?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn()?;
+        let child =
+            command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).spawn()?;
         Ok(Self {
             child: Mutex::new(child),
             name: command.get_program().to_string_lossy().into_owned(),
@@ -156,10 +153,7 @@ impl fmt::Debug for Process {
     }
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "a failed test shows what its server said"
-)]
+#[expect(clippy::print_stderr, reason = "a failed test shows what its server said")]
 fn show(text: &str) {
     eprintln!("{text}");
 }

@@ -92,14 +92,7 @@ impl Proxy {
             }
             connections.close().await;
         });
-        Ok(Self {
-            address,
-            fault,
-            applied,
-            n_open,
-            n_accepted,
-            tasks,
-        })
+        Ok(Self { address, fault, applied, n_open, n_accepted, tasks })
     }
 
     /// Does this from now on; returns when it is in effect: connections that shall end have ended.

@@ -98,10 +98,7 @@ impl<F> Shared<F> {
             .enable_all()
             .build()
             .expect("a runtime can be built");
-        Self {
-            fixture: OnceLock::new(),
-            runtime,
-        }
+        Self { fixture: OnceLock::new(), runtime }
     }
 
     fn fixture(&self, set_up: impl AsyncFnOnce() -> Result<F, BoxError>) -> Result<&F, Failed> {
@@ -127,9 +124,8 @@ fn trials<F: Fixture>(version: Option<&str>, mut body: impl FnMut(Case) -> Body)
     }
     let trial = |&(case, run): &(&'static str, Case)| {
         let name = version.map_or_else(|| case.to_owned(), |version| format!("{version}/{case}"));
-        let exception = F::exceptions()
-            .iter()
-            .find(|(excepted, _)| *excepted == case || *excepted == name);
+        let exception =
+            F::exceptions().iter().find(|(excepted, _)| *excepted == case || *excepted == name);
         match exception {
             Some((_, reason)) => ignored(name, (*reason).to_owned()),
             None => Trial::test(name, body(run)),
@@ -178,9 +174,7 @@ async fn drive(fixture: &dyn Fixture, case: Case) {
             PAUSED_BOUND
         }
     };
-    let result = AssertUnwindSafe(timeout(bound, case(fixture)))
-        .catch_unwind()
-        .await;
+    let result = AssertUnwindSafe(timeout(bound, case(fixture))).catch_unwind().await;
     fixture.resume().await;
     match result {
         Ok(Ok(())) => {}
@@ -200,12 +194,11 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "the test runner's own output, which shows no reasons"
-)]
+#[expect(clippy::print_stderr, reason = "the test runner's own output, which shows no reasons")]
 fn note(text: &str) {
-    eprintln!("note: {text}");
+    if !text.is_empty() {
+        eprintln!("note: {text}");
+    }
 }
 
 /// The longest case waits for three TTLs.

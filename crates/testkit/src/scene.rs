@@ -28,13 +28,7 @@ impl<'a> Scene<'a> {
         let mut subscription = instancer.subscribe();
         let ready = subscription.ready(fixture.visible_bound()).await;
         ready.expect("a well registry answers");
-        Self {
-            fixture,
-            service,
-            registrar,
-            instancer,
-            subscription,
-        }
+        Self { fixture, service, registrar, instancer, subscription }
     }
 
     pub(crate) async fn register(&self, instance: Instance) -> RegistrationHandle {
@@ -96,10 +90,7 @@ pub(crate) async fn shows(
     bound: Duration,
 ) -> Snapshot {
     let what = format!("exactly {ids:?}");
-    shows_that(subscription, &what, bound, |snapshot| {
-        ids_of(snapshot) == ids
-    })
-    .await
+    shows_that(subscription, &what, bound, |snapshot| ids_of(snapshot) == ids).await
 }
 
 pub(crate) async fn shows_that(

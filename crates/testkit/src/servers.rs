@@ -22,10 +22,7 @@ pub struct MissingServer {
 impl ServerBinary {
     /// The program at `path`, which says that it is of `version`.
     pub fn new(version: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        Self {
-            version: version.into(),
-            path: path.into(),
-        }
+        Self { version: version.into(), path: path.into() }
     }
 }
 
@@ -53,10 +50,7 @@ pub fn configured(server: &'static str) -> Result<Vec<ServerBinary>, MissingServ
 #[must_use]
 pub fn required(server: &'static str) -> ServerBinary {
     match configured(server) {
-        Ok(binaries) => binaries
-            .into_iter()
-            .next()
-            .expect("configured() returns at least one"),
+        Ok(binaries) => binaries.into_iter().next().expect("configured() returns at least one"),
         Err(missing) => panic!("{missing}"),
     }
 }
@@ -95,12 +89,8 @@ impl fmt::Display for MissingServer {
 impl error::Error for MissingServer {}
 
 /// Debian's packages of the servers.
-const PACKAGES: &[(&str, &str)] = &[
-    ("consul", "consul"),
-    ("etcd", "etcd-server"),
-    ("named", "bind9"),
-    ("redis", "redis-server"),
-];
+const PACKAGES: &[(&str, &str)] =
+    &[("consul", "consul"), ("etcd", "etcd-server"), ("named", "bind9"), ("redis", "redis-server")];
 
 #[cfg(test)]
 mod tests {
@@ -109,10 +99,8 @@ mod tests {
     #[test]
     fn versions_are_listed_in_the_order_given() {
         let list = parse("1.8.7=/a/consul;1.20.1=/b=c/consul").expect("well formed");
-        let expected = [
-            ServerBinary::new("1.8.7", "/a/consul"),
-            ServerBinary::new("1.20.1", "/b=c/consul"),
-        ];
+        let expected =
+            [ServerBinary::new("1.8.7", "/a/consul"), ServerBinary::new("1.20.1", "/b=c/consul")];
         assert_eq!(list, expected);
     }
 
@@ -126,14 +114,8 @@ mod tests {
     #[test]
     fn a_missing_server_says_which_package_has_it() {
         let error = configured("nothing").expect_err("not a server");
-        assert!(
-            error.to_string().contains("TOWER_SD_TEST_NOTHING"),
-            "{error}"
-        );
-        let error = MissingServer {
-            server: "etcd",
-            why: "not set".into(),
-        };
+        assert!(error.to_string().contains("TOWER_SD_TEST_NOTHING"), "{error}");
+        let error = MissingServer { server: "etcd", why: "not set".into() };
         assert!(error.to_string().contains("`etcd-server`"), "{error}");
         assert!(error.to_string().contains("cargo xtask test"), "{error}");
     }

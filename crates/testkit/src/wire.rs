@@ -38,9 +38,7 @@ pub async fn request(
     let mut stream = TcpStream::connect(address).await?;
     let length = body.len();
     let head = format!("{method} {target} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {length}");
-    stream
-        .write_all(format!("{head}\r\n\r\n{body}").as_bytes())
-        .await?;
+    stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await?;
     parse(&String::from_utf8_lossy(&bytes))
@@ -50,11 +48,9 @@ fn parse(text: &str) -> io::Result<Answer> {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
     match status {
-        Some(status) if head.starts_with("HTTP/") => Ok(Answer {
-            status,
-            head: head.to_owned(),
-            body: body.to_owned(),
-        }),
+        Some(status) if head.starts_with("HTTP/") => {
+            Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+        }
         _ => Err(io::Error::other(format!("not an HTTP answer: {head:?}"))),
     }
 }

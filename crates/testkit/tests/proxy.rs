@@ -24,16 +24,10 @@ async fn bytes_pass_in_both_directions() {
 async fn delay_holds_every_piece_up() {
     let scene = Scene::new().await;
     let mut client = scene.connect().await;
-    scene
-        .proxy
-        .set(Fault::Delay(Duration::from_millis(50)))
-        .await;
+    scene.proxy.set(Fault::Delay(Duration::from_millis(50))).await;
     let start = Instant::now();
     assert_eq!(ask(&mut client).await, *b"hello");
-    assert!(
-        start.elapsed() >= Duration::from_millis(100),
-        "both directions"
-    );
+    assert!(start.elapsed() >= Duration::from_millis(100), "both directions");
 }
 
 #[tokio::test]
@@ -69,10 +63,7 @@ async fn half_closed_connection_has_an_end_and_can_be_written_to() {
     ask(&mut client).await;
     scene.proxy.set(Fault::HalfClose).await;
     assert_eq!(client.read(&mut [0; 5]).await.expect("an end"), 0);
-    client
-        .write_all(b"hello")
-        .await
-        .expect("the other half is open");
+    client.write_all(b"hello").await.expect("the other half is open");
     assert_eq!(scene.proxy.n_open(), 1);
 }
 
@@ -83,21 +74,9 @@ async fn cut_connection_ends_and_a_new_one_too() {
     ask(&mut client).await;
     scene.proxy.set(Fault::Cut).await;
     assert_eq!(scene.proxy.n_open(), 0);
-    assert_eq!(
-        client
-            .read(&mut [0; 5])
-            .await
-            .expect("an end, not an error"),
-        0
-    );
+    assert_eq!(client.read(&mut [0; 5]).await.expect("an end, not an error"), 0);
     let mut newcomer = scene.connect().await;
-    assert_eq!(
-        newcomer
-            .read(&mut [0; 5])
-            .await
-            .expect("an end, not an error"),
-        0
-    );
+    assert_eq!(newcomer.read(&mut [0; 5]).await.expect("an end, not an error"), 0);
 }
 
 #[tokio::test]
@@ -119,10 +98,7 @@ async fn refusing_proxy_does_not_listen_until_it_passes_again() {
     let error = client.read(&mut [0; 5]).await.expect_err("a reset");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     let refused = TcpStream::connect(scene.proxy.address()).await;
-    assert_eq!(
-        refused.expect_err("nobody listens").kind(),
-        ErrorKind::ConnectionRefused
-    );
+    assert_eq!(refused.expect_err("nobody listens").kind(), ErrorKind::ConnectionRefused);
     scene.proxy.set(Fault::None).await;
     assert_eq!(ask(&mut scene.connect().await).await, *b"hello");
 }
@@ -167,10 +143,7 @@ impl Scene {
                 }
             }
         });
-        Self {
-            proxy: Proxy::start(server).await.expect("loopback"),
-            _echo: echo,
-        }
+        Self { proxy: Proxy::start(server).await.expect("loopback"), _echo: echo }
     }
 
     async fn connect(&self) -> TcpStream {

@@ -54,14 +54,9 @@ async fn suspended_server_accepts_and_does_not_answer_until_it_is_resumed() {
 async fn server_that_does_not_start_says_why() {
     let config = ConsulConfig::dev(required("consul")).config(r#"{"no_such_key": 1}"#);
     let start = Instant::now();
-    let error = Consul::start(config)
-        .await
-        .expect_err("a wrong configuration");
+    let error = Consul::start(config).await.expect_err("a wrong configuration");
     assert!(error.to_string().contains("no_such_key"), "{error}");
-    assert!(
-        start.elapsed() < Duration::from_secs(10),
-        "it has ended, and is not waited for"
-    );
+    assert!(start.elapsed() < Duration::from_secs(10), "it has ended, and is not waited for");
 }
 
 #[tokio::test]

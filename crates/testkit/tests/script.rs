@@ -67,10 +67,7 @@ async fn body_comes_in_pieces_with_pauses() {
 
 #[tokio::test]
 async fn cut_body_is_shorter_than_it_was_said_to_be() {
-    let reply = Reply::new(200)
-        .header("content-length", "100")
-        .chunk("one")
-        .cut();
+    let reply = Reply::new(200).header("content-length", "100").chunk("one").cut();
     let mut client = Client::ask(reply).await;
     let text = client.read_to_end().await;
     assert!(text.ends_with("\r\n\r\none"), "{text}");
@@ -110,17 +107,11 @@ impl Client {
     async fn ask(reply: Reply) -> Self {
         let script = Script::start().await.expect("loopback");
         script.reply(reply);
-        let mut stream = TcpStream::connect(script.address())
-            .await
-            .expect("it listens");
+        let mut stream = TcpStream::connect(script.address()).await.expect("it listens");
         let ask = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
         stream.write_all(ask).await.expect("it is open");
         script.next().await;
-        Self {
-            script,
-            stream,
-            text: String::new(),
-        }
+        Self { script, stream, text: String::new() }
     }
 
     async fn read_until(&mut self, end: &str) {

@@ -1,11 +1,13 @@
 //! What a subscriber sees.
 
-use futures_util::{FutureExt, future::BoxFuture};
-use tower_sd_core::{Freshness, Instancer};
+use std::collections::VecDeque;
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use tower_sd_core::{Freshness, Instance, Instancer, Registrar, Registration, Snapshot};
 
 use crate::{
     Fixture,
-    scene::{Scene, ids_of, instance, shows, unique},
+    scene::{Scene, ids_of, instance, shows, shows_that, unique},
 };
 
 /// Before the registry has answered, that nothing is known; then, that nobody is there.
@@ -14,11 +16,7 @@ pub(super) fn subscriber_has_a_snapshot_at_once(fixture: &dyn Fixture) -> BoxFut
         let instancer = fixture.instancer(&unique("empty")).await;
         let mut subscription = instancer.subscribe();
         let snapshot = subscription.snapshot();
-        assert_eq!(
-            snapshot.revision(),
-            0,
-            "nothing has been read: {snapshot:?}"
-        );
+        assert_eq!(snapshot.revision(), 0, "nothing has been read: {snapshot:?}");
         assert!(!matches!(snapshot.freshness(), Freshness::Stale { .. }));
         let ready = subscription.ready(fixture.visible_bound()).await;
         let snapshot = ready.expect("a well registry answers");
@@ -60,3 +58,107 @@ pub(super) fn two_subscribers_see_the_same(fixture: &dyn Fixture) -> BoxFuture<'
     }
     .boxed()
 }
+
+/// T09; anchors.md §2.4 no. 5 and no. 7: a change that a slow reader missed is never lost to it.
+pub(super) fn subscriber_that_never_reads_blocks_nobody(
+    fixture: &dyn Fixture,
+) -> BoxFuture<'_, ()> {
+    async move {
+        let mut scene = Scene::new(fixture).await;
+        let mut slow = scene.instancer.subscribe();
+        let ids: Vec<String> = (10..30).map(|n| format!("i{n}")).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let mut handles = Vec::new();
+        for (id, port) in ids.iter().zip(8001..) {
+            handles.push(scene.register(instance(id, port)).await);
+        }
+        scene.sees(&ids).await;
+        let latest = slow.changed().await.expect("the loop lives");
+        assert_eq!(ids_of(&latest), ids, "its first read is the latest state");
+    }
+    .boxed()
+}
+
+pub(super) fn subscription_outlives_its_instancer(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+    async move {
+        let scene = Scene::new(fixture).await;
+        let Scene { service, registrar, instancer, mut subscription, .. } = scene;
+        drop(instancer);
+        let registration = Registration::new(service, instance("a", 8001));
+        let registered = registrar.register(registration).await;
+        let _a = registered.expect("a well registry accepts a registration");
+        shows(&mut subscription, &["a"], fixture.visible_bound()).await;
+    }
+    .boxed()
+}
+
+/// facts/common.md X7: one of them is kept, the same for everybody, and the other takes its place.
+pub(super) fn one_of_two_with_the_same_address_is_seen(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+    async move {
+        let mut scene = Scene::new(fixture).await;
+        let mut handles = vec![
+            scene.register(instance("a", 8001)).await,
+            scene.register(instance("b", 8001)).await,
+        ];
+        let seen = scene.sees_that("one of the two", |snapshot| snapshot.instances().len() == 1);
+        let kept = seen.await.instances()[0].id().clone();
+        let look = scene.look().await;
+        assert_eq!(ids_of(&look), [kept.as_str()], "for everybody");
+        let place = handles.iter().position(|handle| *handle.id() == kept);
+        let first = handles.remove(place.expect("one of the two"));
+        first.deregister().await.expect("a well registry deregisters");
+        let other = handles[0].id().to_string();
+        scene.sees(&[&other]).await;
+    }
+    .boxed()
+}
+
+/// anchors.md §2.4 no. 1 and no. 12: the whole set, however large; and each as it was sent.
+pub(super) fn thousand_instances_are_seen(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+    async move {
+        let mut scene = Scene::new(fixture).await;
+        let register = |n: u16| {
+            let host = format!("10.0.{}.{}", n / 200, n % 200 + 1);
+            let instance = Instance::new(host, 8001).with_id(format!("i{n:04}"));
+            scene.register(instance)
+        };
+        let handles = stream::iter((0..THOUSAND).map(register)).buffer_unordered(AT_ONCE);
+        let handles: Vec<_> = handles.collect().await;
+        let bound = fixture.visible_bound() * 4;
+        let all = |snapshot: &Snapshot| snapshot.instances().len() == handles.len();
+        let snapshot = shows_that(&mut scene.subscription, "all", bound, all).await;
+        assert_eq!(snapshot.instances()[999].to_string(), "10.0.4.200:8001");
+        assert_eq!(scene.look().await.instances(), snapshot.instances());
+    }
+    .boxed()
+}
+
+/// What a deployment does: never fewer than before, and nobody held at its end.
+pub(super) fn rolling_replacement_loses_nobody(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+    async move {
+        let mut scene = Scene::new(fixture).await;
+        let mut handles = VecDeque::new();
+        for port in 8001..=8004 {
+            handles.push_back(scene.register(instance(&format!("i{port}"), port)).await);
+        }
+        scene.sees(&["i8001", "i8002", "i8003", "i8004"]).await;
+        for port in 8005..=8008 {
+            let id = format!("i{port}");
+            handles.push_back(scene.register(instance(&id, port)).await);
+            let old = handles.pop_front().expect("four of them");
+            old.deregister().await.expect("a well registry deregisters");
+            let replaced = |snapshot: &Snapshot| {
+                assert!(snapshot.known().count() >= 4, "{snapshot:#?}");
+                ids_of(snapshot).contains(&id.as_str()) && snapshot.instances().len() == 4
+            };
+            scene.sees_that(&id, replaced).await;
+        }
+        let snapshot = scene.sees(&["i8005", "i8006", "i8007", "i8008"]).await;
+        assert!(snapshot.held().is_empty(), "{snapshot:#?}");
+    }
+    .boxed()
+}
+
+const THOUSAND: u16 = 1000;
+/// Registrations that are under way together.
+const AT_ONCE: usize = 32;

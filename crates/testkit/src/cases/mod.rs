@@ -1,12 +1,16 @@
 //! The cases of the suite: one list, which every backend and every wrapper runs.
 
+mod carrying;
+mod closing;
 mod following;
+mod health;
 mod keeping;
+mod naming;
 mod registering;
 
 use futures_util::future::BoxFuture;
 
-use crate::Fixture;
+use crate::{Fixture, outage};
 
 /// One behaviour, which holds or panics.
 pub type Case = for<'a> fn(&'a dyn Fixture) -> BoxFuture<'a, ()>;
@@ -14,31 +18,24 @@ pub type Case = for<'a> fn(&'a dyn Fixture) -> BoxFuture<'a, ()>;
 /// All of them, by name.
 pub const CASES: &[(&str, Case)] = &[
     // Following.
+    ("subscriber_has_a_snapshot_at_once", following::subscriber_has_a_snapshot_at_once),
+    ("late_subscriber_has_the_set_at_once", following::late_subscriber_has_the_set_at_once),
+    ("two_subscribers_see_the_same", following::two_subscribers_see_the_same),
     (
-        "subscriber_has_a_snapshot_at_once",
-        following::subscriber_has_a_snapshot_at_once,
+        "subscriber_that_never_reads_blocks_nobody",
+        following::subscriber_that_never_reads_blocks_nobody,
     ),
+    ("subscription_outlives_its_instancer", following::subscription_outlives_its_instancer),
     (
-        "late_subscriber_has_the_set_at_once",
-        following::late_subscriber_has_the_set_at_once,
+        "one_of_two_with_the_same_address_is_seen",
+        following::one_of_two_with_the_same_address_is_seen,
     ),
-    (
-        "two_subscribers_see_the_same",
-        following::two_subscribers_see_the_same,
-    ),
+    ("rolling_replacement_loses_nobody", following::rolling_replacement_loses_nobody),
+    ("thousand_instances_are_seen", following::thousand_instances_are_seen),
     // Registering.
-    (
-        "registered_instance_is_seen",
-        registering::registered_instance_is_seen,
-    ),
-    (
-        "deregistered_instance_is_gone",
-        registering::deregistered_instance_is_gone,
-    ),
-    (
-        "dropped_handle_deregisters",
-        registering::dropped_handle_deregisters,
-    ),
+    ("registered_instance_is_seen", registering::registered_instance_is_seen),
+    ("deregistered_instance_is_gone", registering::deregistered_instance_is_gone),
+    ("dropped_handle_deregisters", registering::dropped_handle_deregisters),
     (
         "registrations_of_one_registrar_are_independent",
         registering::registrations_of_one_registrar_are_independent,
@@ -47,22 +44,104 @@ pub const CASES: &[(&str, Case)] = &[
         "deregistering_an_entry_that_is_gone_succeeds",
         registering::deregistering_an_entry_that_is_gone_succeeds,
     ),
-    (
-        "id_registered_twice_is_one_entry",
-        registering::id_registered_twice_is_one_entry,
-    ),
+    ("id_registered_twice_is_one_entry", registering::id_registered_twice_is_one_entry),
     // Keeping registrations up.
+    ("update_is_seen_without_a_gap", keeping::update_is_seen_without_a_gap),
+    ("expired_entry_comes_back", keeping::expired_entry_comes_back),
+    ("update_survives_the_loss_of_the_entry", keeping::update_survives_the_loss_of_the_entry),
+    // Health.
     (
-        "update_is_seen_without_a_gap",
-        keeping::update_is_seen_without_a_gap,
+        "critical_instance_is_not_offered_until_it_passes",
+        health::critical_instance_is_not_offered_until_it_passes,
     ),
     (
-        "expired_entry_comes_back",
-        keeping::expired_entry_comes_back,
+        "instance_that_starts_critical_is_not_offered",
+        health::instance_that_starts_critical_is_not_offered,
+    ),
+    // Names.
+    (
+        "service_does_not_see_one_whose_name_begins_with_its_own",
+        naming::service_does_not_see_one_whose_name_begins_with_its_own,
+    ),
+    ("service_name_may_be_unicode", naming::service_name_may_be_unicode),
+    ("service_name_may_be_of_120_characters", naming::service_name_may_be_of_120_characters),
+    ("service_name_may_have_spaces_and_slashes", naming::service_name_may_have_spaces_and_slashes),
+    ("instance_id_may_be_unicode", naming::instance_id_may_be_unicode),
+    ("instance_id_may_be_of_120_characters", naming::instance_id_may_be_of_120_characters),
+    ("instance_id_may_have_spaces_and_slashes", naming::instance_id_may_have_spaces_and_slashes),
+    // What an instance carries.
+    ("host_name_survives", carrying::host_name_survives),
+    ("ipv6_address_survives", carrying::ipv6_address_survives),
+    ("highest_port_survives", carrying::highest_port_survives),
+    ("scheme_survives", carrying::scheme_survives),
+    ("weight_survives", carrying::weight_survives),
+    ("weight_of_zero_survives", carrying::weight_of_zero_survives),
+    ("priority_survives", carrying::priority_survives),
+    ("zone_survives", carrying::zone_survives),
+    ("tags_survive", carrying::tags_survive),
+    ("metadata_survives", carrying::metadata_survives),
+    ("start_time_survives", carrying::start_time_survives),
+    // Ends.
+    (
+        "closing_an_instancer_takes_less_than_100_ms_and_leaks_nothing",
+        closing::closing_an_instancer_takes_less_than_100_ms_and_leaks_nothing,
     ),
     (
-        "update_survives_the_loss_of_the_entry",
-        keeping::update_survives_the_loss_of_the_entry,
+        "dropping_the_instancer_and_its_subscriptions_leaks_nothing",
+        closing::dropping_the_instancer_and_its_subscriptions_leaks_nothing,
+    ),
+    (
+        "closing_a_registrar_withdraws_and_leaks_nothing",
+        closing::closing_a_registrar_withdraws_and_leaks_nothing,
+    ),
+    ("deregistering_leaks_nothing", closing::deregistering_leaks_nothing),
+    // Outages.
+    ("outage_keeps_the_set_and_marks_it_stale", outage::outage_keeps_the_set_and_marks_it_stale),
+    (
+        "subscriber_during_an_outage_has_the_last_set",
+        outage::subscriber_during_an_outage_has_the_last_set,
+    ),
+    ("recovery_is_fresh_and_loses_nobody", outage::recovery_is_fresh_and_loses_nobody),
+    ("changes_after_an_outage_are_seen", outage::changes_after_an_outage_are_seen),
+    (
+        "instance_that_left_during_the_outage_is_gone_after_it",
+        outage::instance_that_left_during_the_outage_is_gone_after_it,
+    ),
+    (
+        "registration_is_back_after_an_outage_of_three_ttls",
+        outage::registration_is_back_after_an_outage_of_three_ttls,
+    ),
+    (
+        "deregistering_during_a_reconnect_leaves_nothing",
+        outage::deregistering_during_a_reconnect_leaves_nothing,
+    ),
+    (
+        "instancer_is_ready_when_the_registry_that_was_down_is_up",
+        outage::instancer_is_ready_when_the_registry_that_was_down_is_up,
+    ),
+    (
+        "first_registration_fails_fast_when_the_registry_is_down",
+        outage::first_registration_fails_fast_when_the_registry_is_down,
+    ),
+    (
+        "first_registration_in_the_background_succeeds_when_the_registry_is_up",
+        outage::first_registration_in_the_background_succeeds_when_the_registry_is_up,
+    ),
+    (
+        "shutdown_during_an_outage_takes_less_than_a_second",
+        outage::shutdown_during_an_outage_takes_less_than_a_second,
+    ),
+    (
+        "shutdown_while_the_registry_hangs_takes_less_than_a_second",
+        outage::shutdown_while_the_registry_hangs_takes_less_than_a_second,
+    ),
+    (
+        "registration_is_back_after_the_registry_hung_for_longer_than_the_ttl",
+        outage::registration_is_back_after_the_registry_hung_for_longer_than_the_ttl,
+    ),
+    (
+        "process_suspended_for_longer_than_the_ttl_is_back_within_a_second",
+        outage::process_suspended_for_longer_than_the_ttl_is_back_within_a_second,
     ),
 ];
 

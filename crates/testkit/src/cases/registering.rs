@@ -12,10 +12,7 @@ pub(super) fn registered_instance_is_seen(fixture: &dyn Fixture) -> BoxFuture<'_
     async move {
         let mut scene = Scene::new(fixture).await;
         let handle = scene.register(instance("a", 8001)).await;
-        assert!(
-            matches!(handle.state(), RegistrationState::Registered),
-            "{handle:?}"
-        );
+        assert!(matches!(handle.state(), RegistrationState::Registered), "{handle:?}");
         let snapshot = scene.sees(&["a"]).await;
         assert_eq!(snapshot.instances()[0].to_string(), "127.0.0.1:8001");
         assert!(snapshot.held().is_empty(), "{snapshot:?}");
@@ -28,10 +25,7 @@ pub(super) fn deregistered_instance_is_gone(fixture: &dyn Fixture) -> BoxFuture<
         let mut scene = Scene::new(fixture).await;
         let handle = scene.register(instance("a", 8001)).await;
         scene.sees(&["a"]).await;
-        handle
-            .deregister()
-            .await
-            .expect("a well registry deregisters");
+        handle.deregister().await.expect("a well registry deregisters");
         scene.sees(&[]).await;
         assert!(scene.look().await.instances().is_empty());
     }
@@ -89,10 +83,7 @@ pub(super) fn id_registered_twice_is_one_entry(fixture: &dyn Fixture) -> BoxFutu
         let second = scene.register(instance("a", 8001)).await;
         let snapshot = scene.sees(&["a"]).await;
         assert_eq!(snapshot.instances().len(), 1);
-        second
-            .deregister()
-            .await
-            .expect("a well registry deregisters");
+        second.deregister().await.expect("a well registry deregisters");
         first.deregister().await.expect("nothing left is success");
         scene.finds(&[], fixture.visible_bound()).await;
     }

@@ -52,11 +52,7 @@ impl Consul {
             move |data| config.command(data, &ip.to_string(), ports),
             move || is_ready(address).boxed(),
         );
-        Ok(Self {
-            server: server.await?,
-            address,
-            dns: SocketAddr::from((ip, dns)),
-        })
+        Ok(Self { server: server.await?, address, dns: SocketAddr::from((ip, dns)) })
     }
 
     /// Where its HTTP API is.
@@ -90,19 +86,12 @@ impl Deref for Consul {
 impl ConsulConfig {
     /// A `-dev` agent, which keeps nothing on disk.
     pub fn dev(binary: ServerBinary) -> Self {
-        Self {
-            binary,
-            persistent: false,
-            extra: Vec::new(),
-        }
+        Self { binary, persistent: false, extra: Vec::new() }
     }
 
     /// A server of one, which keeps its data through [`Server::restart`]; ready in about two seconds.
     pub fn server(binary: ServerBinary) -> Self {
-        Self {
-            persistent: true,
-            ..Self::dev(binary)
-        }
+        Self { persistent: true, ..Self::dev(binary) }
     }
 
     /// Adds a configuration file with this JSON, which wins over what is there: ACLs, TLS, limits.

@@ -38,10 +38,7 @@ impl Etcd {
             move |data| config.command(data, address, peer),
             move || is_ready(address).boxed(),
         );
-        Ok(Self {
-            server: server.await?,
-            address,
-        })
+        Ok(Self { server: server.await?, address })
     }
 
     /// Where its clients connect.
@@ -69,10 +66,7 @@ impl Deref for Etcd {
 impl EtcdConfig {
     /// A node with short election times (a leader in 0.3 s), which does not wait for the disk.
     pub fn new(binary: ServerBinary) -> Self {
-        Self {
-            binary,
-            args: Vec::new(),
-        }
+        Self { binary, args: Vec::new() }
     }
 
     /// Adds command line arguments.

@@ -124,8 +124,7 @@ impl Server {
     /// Whether it has been started and has not ended.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.running(Process::ended)
-            .is_ok_and(|ended| ended.is_none())
+        self.running(Process::ended).is_ok_and(|ended| ended.is_none())
     }
 
     /// Waits until it is ready, at most 30 s.

@@ -105,11 +105,7 @@ impl Script {
         answer: impl FnMut(&Received) -> Reply + Send + 'static,
     ) -> io::Result<Self> {
         let (replies, _nobody) = mpsc::unbounded_channel();
-        Self::listen(
-            replies,
-            Answer::Closure(Mutex::new(Closure(Box::new(answer)))),
-        )
-        .await
+        Self::listen(replies, Answer::Closure(Mutex::new(Closure(Box::new(answer))))).await
     }
 
     /// Queues the answer to the next request that has none.
@@ -118,10 +114,7 @@ impl Script {
     ///
     /// Where a closure answers.
     pub fn reply(&self, reply: Reply) {
-        assert!(
-            self.replies.send(reply).is_ok(),
-            "a script made by answering() has no queue"
-        );
+        assert!(self.replies.send(reply).is_ok(), "a script made by answering() has no queue");
     }
 
     /// Waits for the next request: each is returned once, in the order of arrival.
@@ -201,13 +194,7 @@ impl Script {
             }
             connections.close().await;
         });
-        Ok(Self {
-            address,
-            shared,
-            replies,
-            n_seen: AtomicUsize::new(0),
-            tasks,
-        })
+        Ok(Self { address, shared, replies, n_seen: AtomicUsize::new(0), tasks })
     }
 }
 
@@ -215,9 +202,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let _open = Open::new(&shared);
     let answer = service_fn(async |request| shared.answer(request).await);
     // How a connection ends is the client's to complain about.
-    let _ended = http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), answer)
-        .await;
+    let _ended = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
 }
 
 impl Shared {
@@ -231,8 +216,7 @@ impl Shared {
             headers: head.headers,
             body,
         };
-        self.received
-            .send_modify(|list| list.push(received.clone()));
+        self.received.send_modify(|list| list.push(received.clone()));
         let reply = match &self.answer {
             Answer::Queue(queue) => queue.lock().await.recv().await,
             Answer::Closure(answer) => {

@@ -62,18 +62,12 @@ impl Reply {
 
     /// No answer at all: the connection stays open and silent.
     pub fn never() -> Self {
-        Self {
-            after: Duration::MAX,
-            ..Self::new(200)
-        }
+        Self { after: Duration::MAX, ..Self::new(200) }
     }
 
     /// No answer at all: the connection is closed.
     pub fn closed() -> Self {
-        Self {
-            head: None,
-            ..Self::new(200)
-        }
+        Self { head: None, ..Self::new(200) }
     }
 
     /// Waits before the status line.
@@ -100,11 +94,7 @@ impl Reply {
     pub fn body(self, body: impl Into<Bytes>) -> Self {
         let whole = true;
         let steps = [Step::Chunk(body.into())].into();
-        Self {
-            steps,
-            whole,
-            ..self
-        }
+        Self { steps, whole, ..self }
     }
 
     /// A piece of the body.

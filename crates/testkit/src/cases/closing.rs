@@ -1,0 +1,130 @@
+//! Ends: at once, and with nothing left behind.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::time::{Instant, sleep};
+use tower_sd_core::{Freshness, Instancer, Registrar, Registration, RegistrationState};
+
+use crate::{
+    Fixture,
+    scene::{Scene, instance, shows, unique},
+    usage::{alive_tasks, tcp_sockets},
+};
+
+/// facts/common.md X15: go-kit leaks the blocking query until its wait is over.
+pub(super) fn closing_an_instancer_takes_less_than_100_ms_and_leaks_nothing(
+    fixture: &dyn Fixture,
+) -> BoxFuture<'_, ()> {
+    async move {
+        let before = Usage::now();
+        let instancer = fixture.instancer(&unique("service")).await;
+        let mut subscription = instancer.subscribe();
+        let ready = subscription.ready(fixture.visible_bound()).await;
+        ready.expect("a well registry answers");
+        sleep(INTO_THE_LONG_WAIT).await;
+        let start = Instant::now();
+        instancer.close().await;
+        assert!(start.elapsed() < CLOSE_BOUND, "{:?}", start.elapsed());
+        let snapshot = subscription.snapshot();
+        assert!(matches!(snapshot.freshness(), Freshness::Stale { .. }), "{snapshot:?}");
+        drop(subscription);
+        before.is_restored().await;
+    }
+    .boxed()
+}
+
+/// The loop ends with the last that needs it, without anybody closing it.
+pub(super) fn dropping_the_instancer_and_its_subscriptions_leaks_nothing(
+    fixture: &dyn Fixture,
+) -> BoxFuture<'_, ()> {
+    async move {
+        let before = Usage::now();
+        let instancer = fixture.instancer(&unique("service")).await;
+        let mut subscription = instancer.subscribe();
+        let ready = subscription.ready(fixture.visible_bound()).await;
+        ready.expect("a well registry answers");
+        sleep(INTO_THE_LONG_WAIT).await;
+        drop((instancer, subscription));
+        before.is_restored().await;
+    }
+    .boxed()
+}
+
+pub(super) fn closing_a_registrar_withdraws_and_leaks_nothing(
+    fixture: &dyn Fixture,
+) -> BoxFuture<'_, ()> {
+    async move {
+        let before = Usage::now();
+        let scene = Scene::new(fixture).await;
+        let handle = scene.register(instance("a", 8001)).await;
+        scene.finds(&["a"], fixture.visible_bound()).await;
+        let Scene { service, registrar, instancer, mut subscription, .. } = scene;
+        registrar.close().await;
+        assert!(matches!(handle.state(), RegistrationState::Deregistered), "{handle:?}");
+        shows(&mut subscription, &[], fixture.visible_bound()).await;
+        instancer.close().await;
+        drop((handle, subscription, service));
+        before.is_restored().await;
+    }
+    .boxed()
+}
+
+pub(super) fn deregistering_leaks_nothing(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+    async move {
+        let registrar = fixture.registrar().await;
+        let service = unique("service");
+        let register = async |id, port| {
+            let registration = Registration::new(&service, instance(id, port));
+            let registered = registrar.register(registration).await;
+            registered.expect("a well registry accepts a registration")
+        };
+        // The first one may open what all of them share.
+        let _shared = register("a", 8001).await;
+        let before = Usage::now();
+        for port in 8002..8006 {
+            let handle = register("b", port).await;
+            handle.deregister().await.expect("a well registry deregisters");
+        }
+        before.is_restored().await;
+    }
+    .boxed()
+}
+
+/// Tasks of this case's runtime, and sockets of the process: the runner runs those cases one at a time that have any.
+struct Usage {
+    tasks: usize,
+    sockets: usize,
+}
+
+impl Usage {
+    fn now() -> Self {
+        Self {
+            tasks: alive_tasks(),
+            // None where the system does not count them.
+            sockets: tcp_sockets().unwrap_or(0),
+        }
+    }
+
+    /// At once, but for what the other side has to close first.
+    async fn is_restored(&self) {
+        let deadline = Instant::now() + RESTORED_BOUND;
+        loop {
+            let now = Self::now();
+            if now.tasks <= self.tasks && now.sockets <= self.sockets {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "left behind: {} tasks, {} sockets",
+                now.tasks.saturating_sub(self.tasks),
+                now.sockets.saturating_sub(self.sockets)
+            );
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+const INTO_THE_LONG_WAIT: Duration = Duration::from_millis(300);
+const CLOSE_BOUND: Duration = Duration::from_millis(100);
+const RESTORED_BOUND: Duration = Duration::from_secs(1);

@@ -1,0 +1,82 @@
+//! Names: of services and of instances.
+
+use futures_util::{FutureExt, future::BoxFuture};
+
+use crate::{
+    Fixture,
+    scene::{Scene, instance, unique},
+};
+
+/// anchors.md §2.4 no. 2: a prefix `svc` that is not bounded shows what belongs to `svc-2`.
+pub(super) fn service_does_not_see_one_whose_name_begins_with_its_own(
+    fixture: &dyn Fixture,
+) -> BoxFuture<'_, ()> {
+    async move {
+        let name = unique("svc");
+        let mut scene = Scene::of(fixture, name.clone()).await;
+        let mut others = Vec::new();
+        for (n, suffix) in ["-2", "2", "x", ".eu"].into_iter().enumerate() {
+            let other = Scene::of(fixture, format!("{name}{suffix}")).await;
+            let port = 8100 + u16::try_from(n).expect("few");
+            others.push((other.register(instance("other", port)).await, other));
+        }
+        let _a = scene.register(instance("a", 8001)).await;
+        scene.sees(&["a"]).await;
+        scene.finds(&["a"], fixture.visible_bound()).await;
+        for (_handle, other) in &mut others {
+            other.sees(&["other"]).await;
+        }
+    }
+    .boxed()
+}
+
+pub(super) fn service_name_may_be_unicode(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+    service_name(fixture, "сервис-服务-ß")
+}
+
+pub(super) fn service_name_may_be_of_120_characters(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+    const TWENTY: &str = "abcdefghijklmnopqrst";
+    async move { service_name(fixture, &TWENTY.repeat(6)).await }.boxed()
+}
+
+pub(super) fn service_name_may_have_spaces_and_slashes(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+    service_name(fixture, "a b/c?d=e&f#g%41")
+}
+
+pub(super) fn instance_id_may_be_unicode(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+    instance_id(fixture, "экземпляр-实例-ß")
+}
+
+pub(super) fn instance_id_may_be_of_120_characters(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+    const TWENTY: &str = "abcdefghijklmnopqrst";
+    async move { instance_id(fixture, &TWENTY.repeat(6)).await }.boxed()
+}
+
+pub(super) fn instance_id_may_have_spaces_and_slashes(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+    instance_id(fixture, "a b/c?d=e&f#g%41")
+}
+
+fn service_name<'a>(fixture: &'a dyn Fixture, name: &'a str) -> BoxFuture<'a, ()> {
+    async move {
+        let mut scene = Scene::of(fixture, unique(name)).await;
+        let handle = scene.register(instance("a", 8001)).await;
+        scene.sees(&["a"]).await;
+        handle.deregister().await.expect("a well registry deregisters");
+        scene.finds(&[], fixture.visible_bound()).await;
+    }
+    .boxed()
+}
+
+/// Seen, kept up for longer than the TTL, and gone: whatever takes the id apart would fail at one of them.
+fn instance_id<'a>(fixture: &'a dyn Fixture, id: &'a str) -> BoxFuture<'a, ()> {
+    async move {
+        let mut scene = Scene::new(fixture).await;
+        let handle = scene.register(instance(id, 8001)).await;
+        scene.sees(&[id]).await;
+        tokio::time::sleep(fixture.ttl() * 3 / 2).await;
+        scene.finds(&[id], fixture.visible_bound()).await;
+        handle.deregister().await.expect("a well registry deregisters");
+        scene.finds(&[], fixture.visible_bound()).await;
+    }
+    .boxed()
+}
