@@ -24,7 +24,7 @@ impl MemoryAnnouncer {
     }
 
     fn is_there(&self) -> bool {
-        self.store.read(&self.service, |entry| entry.instance.id() == &self.id).contains(&true)
+        self.store.has(&self.service, &self.id)
     }
 }
 
@@ -38,10 +38,7 @@ impl Announcer for MemoryAnnouncer {
             expires_at: Instant::now() + self.ttl,
             corrupt: false,
         };
-        self.store.edit(|state| {
-            let entries = state.services.entry(desired.service.clone()).or_default();
-            entries.insert(self.id.clone(), entry);
-        });
+        self.store.edit(|state| state.insert(desired.service.clone(), entry));
         Ok(Term::of_ttl(self.ttl))
     }
 

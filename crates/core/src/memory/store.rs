@@ -29,6 +29,8 @@ pub(super) struct State {
     pub(super) interrupted: bool,
     pub(super) empty: bool,
     pub(super) delay: Duration,
+    /// No entry expires before: a lower bound, since renewals do not lower it, which spares looking at all of them.
+    expiry: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -86,6 +88,10 @@ impl Store {
         state.services.get(service).into_iter().flat_map(BTreeMap::values).map(read).collect()
     }
 
+    pub(super) fn has(&self, service: &str, id: &InstanceId) -> bool {
+        self.lock().get_mut(service, id).is_some()
+    }
+
     pub(super) fn is_empty_fault(&self) -> bool {
         self.lock().empty
     }
@@ -96,7 +102,7 @@ impl Store {
 
     /// Waits until something may have changed: an edit, or a TTL that ends.
     pub(super) async fn changed(&self, changes: &mut watch::Receiver<()>) {
-        let next_expiry = self.lock().next_expiry();
+        let next_expiry = self.lock().expiry;
         let expiry = async {
             match next_expiry {
                 Some(at) => sleep_until(at).await,
@@ -147,14 +153,20 @@ impl State {
         self.services.get_mut(service)?.get_mut(id)
     }
 
+    pub(super) fn insert(&mut self, service: String, entry: Entry) {
+        self.expiry = Some(self.expiry.map_or(entry.expires_at, |at| at.min(entry.expires_at)));
+        let entries = self.services.entry(service).or_default();
+        entries.insert(entry.instance.id().clone(), entry);
+    }
+
     fn expire(&mut self, now: Instant) {
+        if self.expiry.is_none_or(|at| at > now) {
+            return;
+        }
         for entries in self.services.values_mut() {
             entries.retain(|_, entry| entry.expires_at > now);
         }
-    }
-
-    fn next_expiry(&self) -> Option<Instant> {
         let entries = self.services.values().flat_map(BTreeMap::values);
-        entries.map(|entry| entry.expires_at).min()
+        self.expiry = entries.map(|entry| entry.expires_at).min();
     }
 }
