@@ -9,7 +9,7 @@ mod key;
 mod registrar;
 
 pub use client::EtcdClient;
-pub use codec::{Codec, NamingJson};
-pub use config::{EtcdConfig, User};
+pub use codec::{Codec, NamingJson, RawAddress};
+pub use config::{EtcdConfig, Tls, User};
 pub use instancer::EtcdInstancer;
 pub use registrar::EtcdRegistrar;

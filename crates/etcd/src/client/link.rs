@@ -136,6 +136,10 @@ impl Links {
             .with_connect_timeout(config.connect_timeout)
             .with_keep_alive(config.keep_alive, KEEP_ALIVE_TIMEOUT)
             .with_require_leader(true);
+        let options = match config.tls.options() {
+            Some(tls) => options.with_tls(tls),
+            None => options,
+        };
         match &config.user {
             Some(user) => options.with_user(&user.name, user.password.expose()),
             None => options,

@@ -1,12 +1,13 @@
 //! How an instance is written into a value, and read from one.
 
 mod naming_json;
+mod raw_address;
 
 use std::fmt::Debug;
 
 use tower_sd_core::{BoxError, Instance};
 
-pub use self::naming_json::NamingJson;
+pub use self::{naming_json::NamingJson, raw_address::RawAddress};
 
 /// The format of the values: one per way in which a service is found under `<prefix>/<service>/`.
 ///

@@ -77,3 +77,19 @@ fn what_is_no_entry_is_an_error() {
         assert!(read.is_err(), "{value:?} is {read:?}");
     }
 }
+
+/// T56: go-kit's etcdv3 and go-zero.
+#[test]
+fn raw_addresses_are_read_and_written() {
+    for text in ["http://1.2.3.4:8080", "1.2.3.4:8080", "https://[::1]:80", "a.example:1"] {
+        let instance = RawAddress.decode("id", text.as_bytes()).expect(text);
+        assert_eq!(instance.id().as_str(), "id");
+        let written = RawAddress.encode(&instance).expect("encodes");
+        assert_eq!(String::from_utf8(written).expect("is text"), text);
+    }
+    let instance = RawAddress.decode("id", b"http://1.2.3.4:8080/").expect("go-kit allows it");
+    assert_eq!((instance.scheme(), instance.port()), (Some("http"), 8080));
+    for text in ["", "1.2.3.4", "http://", r#"{"Addr":"1.2.3.4:80"}"#, "a b:1", "http://u@h:1"] {
+        assert!(RawAddress.decode("id", text.as_bytes()).is_err(), "{text}");
+    }
+}

@@ -1,17 +1,26 @@
+//! Settings, checked once.
+
+mod tls;
+mod url;
+
 use std::{sync::Arc, time::Duration};
 
 use tower_sd_core::{Error, ErrorKind, Result, Secret};
 
+pub use self::tls::Tls;
 use crate::{Codec, NamingJson, error::BACKEND};
 
 /// Settings of an [`EtcdClient`](crate::EtcdClient), and of everything that shares it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EtcdConfig {
-    /// The members, as `host:port` or `http://host:port`. One is used at a time; on trouble, the next.
+    /// The members, as `host:port`. `http://` or `https://` may come first if it agrees with [`tls`](Self::tls). One member
+    /// is used at a time, on trouble the next; their order is shuffled, so that clients spread over them.
     pub endpoints: Vec<String>,
     /// Whom to authenticate as. Default: nobody.
     pub user: Option<User>,
+    /// How connections are secured. Default: not at all.
+    pub tls: Tls,
     /// What comes before the service in every key, without the slash that follows. Default `tower-sd`; may be empty.
     pub prefix: String,
     /// The time to live asked for; the server may grant more (it never grants less than 2 s with its defaults), and what
@@ -43,6 +52,7 @@ impl EtcdConfig {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             user: None,
+            tls: Tls::Off,
             prefix: "tower-sd".to_owned(),
             ttl: Duration::from_secs(15),
             codecs: vec![Arc::new(NamingJson)],
@@ -59,10 +69,31 @@ impl EtcdConfig {
         self
     }
 
+    /// Sets [`tls`](Self::tls).
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = tls;
+        self
+    }
+
     /// Sets [`prefix`](Self::prefix).
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
+        self
+    }
+
+    /// Sets [`codecs`](Self::codecs) to this one.
+    #[must_use]
+    pub fn codec(mut self, codec: impl Codec) -> Self {
+        self.codecs = vec![Arc::new(codec)];
+        self
+    }
+
+    /// Adds a codec that only reads, for the time of a migration.
+    #[must_use]
+    pub fn also_read(mut self, codec: impl Codec) -> Self {
+        self.codecs.push(Arc::new(codec));
         self
     }
 
@@ -79,7 +110,7 @@ impl EtcdConfig {
             return Err(refused("no endpoint given; name at least one member"));
         }
         for endpoint in &mut self.endpoints {
-            *endpoint = normal_endpoint(endpoint)?;
+            *endpoint = normal_endpoint(endpoint, &self.tls)?;
         }
         if self.codecs.is_empty() {
             return Err(refused("no codec given; the first one writes"));
@@ -108,19 +139,24 @@ impl EtcdConfig {
 }
 
 /// `host:port` with the scheme that etcd-client wants.
-fn normal_endpoint(endpoint: &str) -> Result<String> {
-    let authority = endpoint.strip_prefix("http://").unwrap_or(endpoint);
-    let authority = authority.trim_end_matches('/');
-    if authority.contains('@') {
+fn normal_endpoint(endpoint: &str, tls: &Tls) -> Result<String> {
+    if endpoint.contains('@') {
         let message = "an endpoint has user information; use EtcdConfig::user, which is not logged";
         return Err(refused(message));
     }
+    let scheme = if tls.is_off() { "http" } else { "https" };
+    let (given, authority) = endpoint.split_once("://").unwrap_or((scheme, endpoint));
+    let authority = authority.trim_end_matches('/');
     let port = authority.rsplit_once(':').map(|(_, port)| port.parse());
     if !matches!(port, Some(Ok(1_u16..))) || authority.contains(['/', '?', '#', ' ', ',']) {
-        let message = format!("endpoint {endpoint:?} is not host:port or http://host:port");
+        return Err(refused(format!("endpoint {endpoint:?} is not host:port")));
+    }
+    if given != scheme {
+        let message =
+            format!("endpoint {endpoint:?} does not agree with tls, which wants {scheme}://");
         return Err(refused(message));
     }
-    Ok(format!("http://{authority}"))
+    Ok(format!("{scheme}://{authority}"))
 }
 
 fn refused(message: impl Into<String>) -> Error {
@@ -133,56 +169,4 @@ const MIN_KEEP_ALIVE: Duration = Duration::from_secs(10);
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn endpoints_are_brought_into_one_form() {
-        for endpoint in ["a:1", "http://a:1", "http://a:1/"] {
-            let config = EtcdConfig::new([endpoint]).validated().expect(endpoint);
-            assert_eq!(config.endpoints, ["http://a:1"]);
-        }
-        let config = EtcdConfig::new(["[::1]:2379"]).validated().expect("good");
-        assert_eq!(config.endpoints, ["http://[::1]:2379"]);
-    }
-
-    #[test]
-    fn settings_that_cannot_work_are_refused_with_a_sentence() {
-        let good = || EtcdConfig::new(["a:1"]);
-        let bad = [
-            EtcdConfig::new(Vec::<String>::new()),
-            EtcdConfig::new(["a"]),
-            EtcdConfig::new(["a:0"]),
-            EtcdConfig::new(["a:1,b:1"]),
-            EtcdConfig::new(["a:1/path"]),
-            EtcdConfig::new(["ftp://a:1"]),
-            good().ttl(Duration::ZERO),
-            good().ttl(Duration::from_secs(1_000_000)),
-            EtcdConfig { keep_alive: Duration::from_secs(5), ..good() },
-            EtcdConfig { codecs: Vec::new(), ..good() },
-        ];
-        for config in bad {
-            let error = config.clone().validated().expect_err("cannot work");
-            assert_eq!(error.kind(), ErrorKind::Config, "{config:?}");
-        }
-    }
-
-    /// T12: the password is seen nowhere.
-    #[test]
-    fn secrets_are_not_shown() {
-        let config = EtcdConfig::new(["a:1"]).user("root", "hunter2");
-        assert!(!format!("{config:?}").contains("hunter2"));
-        let error = EtcdConfig::new(["http://root:hunter2@a:1"]).validated();
-        let error = error.expect_err("has user information");
-        assert!(!format!("{error:?} {error}").contains("hunter2"), "{error}");
-        assert!(error.to_string().contains("EtcdConfig::user"), "{error}");
-    }
-
-    #[test]
-    fn parts_of_a_second_are_rounded_up_and_a_trailing_slash_is_ours() {
-        let config = EtcdConfig::new(["a:1"]).ttl(Duration::from_millis(1500));
-        assert_eq!(config.ttl_seconds(), 2);
-        let config = config.prefix("/services/").validated().expect("good");
-        assert_eq!(config.prefix, "/services");
-    }
-}
+mod tests;
