@@ -1,5 +1,7 @@
 //! Service discovery and client-side load balancing for tower.
 
+mod attempt;
+mod balance;
 mod endpointer;
 mod retry;
 mod unsent;
@@ -13,7 +15,17 @@ pub use tower_sd_core::{
 };
 
 pub use self::{
-    endpointer::{Factory, FactoryFn, Hold, Lease, ToResponse, factory_fn},
-    retry::{Classify, Cloned, Replay, Verdict},
+    balance::{
+        Balance, BalanceLayer, Balancer, Choice, Members, NoInstances, NoInstancesReason, Picker,
+        Random, ResponseFuture, RoundRobin,
+    },
+    endpointer::{
+        EndpointReport, EndpointState, Endpointer, EndpointerConfig, Factory, FactoryFn, Hold,
+        Lease, Report, ToResponse, factory_fn,
+    },
+    retry::{
+        Attempt, Classify, Cloned, Elapsed, Next, Replay, Retry, RetryError, RetryFuture,
+        RetryLayer, RetryPolicy, Verdict,
+    },
     unsent::Unsent,
 };

@@ -1,11 +1,186 @@
 //! The cache of live services: one endpoint per instance, kept across updates.
 
+mod config;
+mod diff;
+mod endpoint;
 mod factory;
 mod hold;
 mod lease;
+mod making;
+mod report;
+mod set;
+mod shared;
+mod state;
+mod tiers;
+mod update;
+
+use std::{
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use tower_sd_core::{BoxError, Instance, Instancer};
 
 pub use self::{
+    config::EndpointerConfig,
     factory::{Factory, FactoryFn, factory_fn},
     hold::{Hold, ToResponse},
     lease::Lease,
+    report::{EndpointReport, EndpointState, Report},
 };
+pub(crate) use self::{
+    endpoint::{Endpoint, Stats},
+    set::Set,
+    shared::Shared,
+    tiers::Tiers,
+};
+use self::{making::Making, tiers::Draining, update::update};
+use crate::NoInstances;
+
+/// Keeps one live service for each instance of the service that it follows.
+///
+/// - A [`Factory`] makes them off the request path, some at once, again until it succeeds.
+/// - An instance that stays keeps its service and its statistics, whatever changes around it; a changed payload reaches
+///   its endpoint, a changed address makes a new one.
+/// - An instance that leaves gets no more requests, finishes those in flight, and is dropped with the last of them or
+///   after [`drain`](EndpointerConfig::drain). If it returns meanwhile it gets its endpoint back.
+/// - Updates are applied while no request flows.
+///
+/// A [`BalanceLayer`](crate::BalanceLayer) turns it into a service. `Clone` is one `Arc`: all clones are the same cache.
+///
+/// # Drop
+///
+/// With the last handle (clones, and the [`Balance`](crate::Balance)s above it) following ends and every service is
+/// dropped at once; requests in flight go on with what they have taken along.
+///
+/// # Examples
+///
+/// ```
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+/// use tower_sd::{BalanceLayer, BoxError, Endpointer, FixedInstancer, Instance, RoundRobin};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// let instancer = FixedInstancer::new([Instance::new("a", 1), Instance::new("b", 1)]);
+/// let endpointer = Endpointer::with(&instancer, |instance| async move {
+///     Ok(service_fn(move |n: u32| {
+///         let answer = format!("{n} from {instance}");
+///         async move { Ok::<_, BoxError>(answer) }
+///     }))
+/// });
+/// let client = ServiceBuilder::new().layer(BalanceLayer::new(RoundRobin::new())).service(endpointer);
+/// assert!(client.oneshot(7).await?.starts_with("7 from "));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Endpointer<S: 'static, H = ToResponse> {
+    shared: Arc<Shared<S>>,
+    hold: PhantomData<fn() -> H>,
+}
+
+impl<S: Clone + Send + Sync + 'static, H: 'static> Endpointer<S, H> {
+    /// Follows `instancer`, and makes services with `factory`, with the default [`EndpointerConfig`].
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime: it starts the task that applies updates.
+    #[must_use]
+    pub fn new<F>(instancer: &(impl Instancer + ?Sized), factory: F) -> Self
+    where
+        F: Factory<Service = S, Hold = H>,
+    {
+        Self::with_config(instancer, factory, EndpointerConfig::new())
+    }
+
+    /// Follows `instancer`, and makes services with `factory`.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn with_config<F>(
+        instancer: &(impl Instancer + ?Sized),
+        factory: F,
+        config: EndpointerConfig,
+    ) -> Self
+    where
+        F: Factory<Service = S, Hold = H>,
+    {
+        let subscription = instancer.subscribe();
+        let shared = Arc::new(Shared::new(subscription.clone(), config.clone()));
+        let weak = Arc::downgrade(&shared);
+        let making = Making::new(factory, Weak::clone(&weak), config);
+        shared.spawn(|stop| update(weak, subscription, making, stop));
+        Self {
+            shared,
+            hold: PhantomData,
+        }
+    }
+
+    /// Waits until a request would find an endpoint that is not known to be down, at most `bound`.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn ready(&self, bound: Duration) -> Result<(), NoInstances> {
+        self.shared.ready(bound).await
+    }
+
+    /// What is known of every endpoint now. Costs a walk over all of them.
+    #[must_use]
+    pub fn inspect(&self) -> Report {
+        report::report(&self.shared)
+    }
+
+    /// Stops following, sends no more requests, lets those in flight finish for at most
+    /// [`drain`](EndpointerConfig::drain), and drops every service. Again, it does nothing.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, only the waiting is lost; what drains is dropped with its last request or with the last handle.
+    pub async fn close(&self) {
+        self.shared.close().await;
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared<S>> {
+        &self.shared
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
+    /// Follows `instancer`, and makes services with an async closure.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn with<F, Fut>(instancer: &(impl Instancer + ?Sized), make: F) -> Self
+    where
+        F: Fn(Instance) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<S, BoxError>> + Send + 'static,
+    {
+        Self::new(instancer, factory_fn(make))
+    }
+}
+
+impl<S, H> Clone for Endpointer<S, H> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            hold: PhantomData,
+        }
+    }
+}
+
+impl<S, H> fmt::Debug for Endpointer<S, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpointer").finish_non_exhaustive()
+    }
+}

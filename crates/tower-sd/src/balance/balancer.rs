@@ -1,0 +1,169 @@
+use std::{fmt, sync::Arc};
+
+use fastrand::Rng;
+use tower_sd_core::Instance;
+
+use crate::endpointer::Set;
+
+/// A balancing algorithm: builds a [`Picker`] for every set.
+///
+/// # Contract
+///
+/// [`picker`](Self::picker) is called off the request path whenever the set has changed, and what it builds (a table of
+/// weights, a ring) is published together with that set: a picker never sees another. It must not call the endpointer.
+pub trait Balancer: fmt::Debug + Send + Sync + 'static {
+    /// A picker for these members.
+    fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker>;
+
+    /// Where [`Choice::turn`] starts. Default: at random, so that the clients of a fleet that starts at once do not all
+    /// begin with the same instance.
+    fn first_turn(&self, random: usize) -> usize {
+        random
+    }
+}
+
+/// The pure choice among the members of one set.
+///
+/// # Contract
+///
+/// Called for every request, under an uncontended lock: it blocks on nothing, and allocates nothing.
+pub trait Picker: Send + Sync + 'static {
+    /// The index of a usable member; `None` when there is none.
+    fn pick(&self, choice: &mut Choice<'_>) -> Option<usize>;
+}
+
+/// The members of a set, for a [`Balancer`] that builds tables.
+pub struct Members<'a> {
+    len: usize,
+    instance: &'a dyn Fn(usize) -> Option<Instance>,
+}
+
+/// What a [`Picker`] chooses from, and the state of the thread that it may use.
+pub struct Choice<'a> {
+    candidates: &'a dyn Candidates,
+    len: usize,
+    rng: &'a mut Rng,
+    turn: &'a mut usize,
+}
+
+pub(super) trait Candidates {
+    fn is_usable(&self, index: usize) -> bool;
+    fn in_flight(&self, index: usize) -> usize;
+}
+
+impl Members<'_> {
+    pub(super) fn of<S>(
+        set: &Set<S>,
+        f: impl FnOnce(&Members<'_>) -> Arc<dyn Picker>,
+    ) -> Arc<dyn Picker> {
+        let instance = |index| set.get(index).map(|endpoint| endpoint.instance());
+        f(&Members {
+            len: set.len(),
+            instance: &instance,
+        })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The instances in the order of the set's indexes, which is no particular one.
+    pub fn iter(&self) -> impl Iterator<Item = Instance> {
+        (0..self.len).filter_map(self.instance)
+    }
+}
+
+impl<'a> Choice<'a> {
+    #[inline]
+    pub(super) fn new(
+        candidates: &'a dyn Candidates,
+        len: usize,
+        rng: &'a mut Rng,
+        turn: &'a mut usize,
+    ) -> Self {
+        Self {
+            candidates,
+            len,
+            rng,
+            turn,
+        }
+    }
+
+    /// How many members the set has.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the set has no members.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether that member may be picked now: it is not down, and was not tried for this request.
+    #[must_use]
+    #[inline]
+    pub fn is_usable(&self, index: usize) -> bool {
+        self.candidates.is_usable(index)
+    }
+
+    /// How many requests that member has in flight.
+    #[must_use]
+    #[inline]
+    pub fn in_flight(&self, index: usize) -> usize {
+        self.candidates.in_flight(index)
+    }
+
+    /// A number below `bound`, each equally likely; 0 when `bound` is 0.
+    #[inline]
+    pub fn random(&mut self, bound: usize) -> usize {
+        match bound {
+            0 => 0,
+            _ => self.rng.usize(..bound),
+        }
+    }
+
+    /// A number that is the picker's to change. Each thread has its own for each balancer; it outlives the set.
+    #[inline]
+    pub fn turn(&mut self) -> &mut usize {
+        self.turn
+    }
+
+    /// The first usable member from `start` on, around the end.
+    #[must_use]
+    #[inline]
+    pub fn first_usable(&self, start: usize) -> Option<usize> {
+        if start < self.len && self.is_usable(start) {
+            return Some(start);
+        }
+        (start + 1..self.len)
+            .chain(0..start.min(self.len))
+            .find(|&index| self.is_usable(index))
+    }
+}
+
+impl fmt::Debug for Members<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl fmt::Debug for Choice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Choice")
+            .field("len", &self.len)
+            .field("turn", &self.turn)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,225 @@
+use std::{
+    array,
+    cell::Cell as StdCell,
+    mem,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use fastrand::Rng;
+
+use super::{Balancer, Choice, Members, Picker, balancer::Candidates};
+use crate::{
+    attempt::{self, Record},
+    endpointer::{Endpoint, Lease, Set, Tiers},
+};
+
+/// Where the request path reads the set: a few locks, each of them one thread's, so that they are never contended.
+///
+/// Nothing is pinned: with the last handle every service is dropped, whatever threads have once picked. (A copy in a
+/// thread-local is faster to read, and keeps services open until that thread picks again.)
+pub(crate) struct Cell<S> {
+    shards: [Shard<S>; N_SHARDS],
+    balancer: Arc<dyn Balancer>,
+}
+
+/// On cache lines of its own: the neighbour belongs to another thread.
+#[repr(align(128))]
+struct Shard<S>(Mutex<Local<S>>);
+
+struct Local<S> {
+    published: Arc<Published<S>>,
+    rng: Rng,
+    turn: usize,
+}
+
+/// A set with what was derived from it, published together.
+struct Published<S> {
+    tiers: Tiers<S>,
+    picker: Arc<dyn Picker>,
+}
+
+/// What must not be picked again, and what must not be picked at all.
+#[derive(Clone, Copy)]
+struct Excluded<'a> {
+    refused: &'a [u64],
+    tried: Option<&'a Record>,
+}
+
+struct Usable<'a, S> {
+    set: &'a Set<S>,
+    excluded: Excluded<'a>,
+}
+
+impl<S> Cell<S> {
+    pub(crate) fn new(balancer: Arc<dyn Balancer>, mut seeds: Rng) -> Self {
+        let published = Arc::new(Published::new(&Tiers::default(), &*balancer));
+        let shards = array::from_fn(|_| {
+            let mut rng = seeds.fork();
+            let turn = balancer.first_turn(rng.usize(..));
+            Shard(Mutex::new(Local {
+                published: Arc::clone(&published),
+                rng,
+                turn,
+            }))
+        });
+        Self { shards, balancer }
+    }
+
+    pub(crate) fn store(&self, tiers: &Tiers<S>) {
+        let published = Arc::new(Published::new(tiers, &*self.balancer));
+        for shard in &self.shards {
+            // Dropped after the lock is released.
+            let _old = mem::replace(&mut shard.local().published, Arc::clone(&published));
+        }
+    }
+
+    #[inline]
+    fn local(&self) -> MutexGuard<'_, Local<S>> {
+        let mine = THREAD.with(thread_number) % N_SHARDS;
+        // In range: the compiler sees the remainder.
+        self.shards[mine].local()
+    }
+}
+
+impl<S: Clone> Cell<S> {
+    /// Picks an endpoint: its service, and the lease that counts the request.
+    #[inline]
+    pub(crate) fn pick(&self, refused: &[u64]) -> Option<(S, Lease)> {
+        let tried = attempt::current();
+        let excluded = Excluded {
+            refused,
+            tried: tried.as_deref(),
+        };
+        let mut local = self.local();
+        let Local {
+            published,
+            rng,
+            turn,
+        } = &mut *local;
+        let endpoint = match published.choose(excluded, rng, turn) {
+            Some(index) => published.tiers.ready.get(index)?,
+            None => published.last_resort(excluded, rng, turn)?,
+        };
+        if let Some(tried) = tried {
+            tried.push(endpoint.stats.key, &endpoint.stats.id);
+        }
+        Some((endpoint.service.clone(), Lease::new(&endpoint.stats)))
+    }
+
+    /// The bare choice: an index of the published set.
+    #[inline]
+    pub(crate) fn choose(&self) -> Option<usize> {
+        let mut local = self.local();
+        let Local {
+            published,
+            rng,
+            turn,
+        } = &mut *local;
+        published.choose(Excluded::NOTHING, rng, turn)
+    }
+}
+
+impl<S> Published<S> {
+    fn new(tiers: &Tiers<S>, balancer: &dyn Balancer) -> Self {
+        Self {
+            tiers: tiers.clone(),
+            picker: Members::of(&tiers.ready, |members| balancer.picker(members)),
+        }
+    }
+
+    #[inline]
+    fn choose(&self, excluded: Excluded<'_>, rng: &mut Rng, turn: &mut usize) -> Option<usize> {
+        let set = &self.tiers.ready;
+        let usable = Usable { set, excluded };
+        self.picker
+            .pick(&mut Choice::new(&usable, set.len(), rng, turn))
+    }
+
+    /// Nothing that is ready is left: held ones, then those that were tried before, then those that are down.
+    #[cold]
+    fn last_resort(
+        &self,
+        excluded: Excluded<'_>,
+        rng: &mut Rng,
+        turn: &mut usize,
+    ) -> Option<&Arc<Endpoint<S>>> {
+        let anew = Excluded {
+            tried: None,
+            ..excluded
+        };
+        any(&self.tiers.held, excluded, rng)
+            .or_else(|| self.tiers.ready.get(self.choose(anew, rng, turn)?))
+            .or_else(|| any(&self.tiers.held, anew, rng))
+            .or_else(|| any(&self.tiers.down, anew, rng))
+    }
+}
+
+fn any<'a, S>(
+    tier: &'a [Arc<Endpoint<S>>],
+    excluded: Excluded<'_>,
+    rng: &mut Rng,
+) -> Option<&'a Arc<Endpoint<S>>> {
+    let (before, from) = tier.split_at(rng.usize(..=tier.len()));
+    from.iter()
+        .chain(before)
+        .find(|endpoint| !excluded.contains(endpoint.stats.key))
+}
+
+impl Excluded<'_> {
+    const NOTHING: Self = Self {
+        refused: &[],
+        tried: None,
+    };
+
+    #[inline]
+    fn contains(self, key: u64) -> bool {
+        self.refused.contains(&key) || self.tried.is_some_and(|tried| tried.contains(key))
+    }
+}
+
+impl<S> Candidates for Usable<'_, S> {
+    #[inline]
+    fn is_usable(&self, index: usize) -> bool {
+        self.set.get(index).is_some_and(|endpoint| {
+            !endpoint.stats.is_down() && !self.excluded.contains(endpoint.stats.key)
+        })
+    }
+
+    #[inline]
+    fn in_flight(&self, index: usize) -> usize {
+        self.set
+            .get(index)
+            .map_or(0, |endpoint| endpoint.in_flight())
+    }
+}
+
+impl<S> Shard<S> {
+    #[inline]
+    fn local(&self) -> MutexGuard<'_, Local<S>> {
+        // A panic of the user's `Clone` leaves nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[inline]
+fn thread_number(number: &StdCell<usize>) -> usize {
+    match number.get() {
+        0 => {
+            number.set(NEXT_THREAD.fetch_add(1, Relaxed));
+            number.get()
+        }
+        number => number,
+    }
+}
+
+thread_local! {
+    static THREAD: StdCell<usize> = const { StdCell::new(0) };
+}
+
+/// Numbers the threads of the process, so that neighbours get different shards; 0 is for those that have none yet.
+static NEXT_THREAD: AtomicUsize = AtomicUsize::new(1);
+/// As many threads pick without meeting; more of them share locks that are held for some 20 ns.
+const N_SHARDS: usize = 16;

@@ -1,0 +1,75 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use fastrand::Rng;
+use tower_layer::Layer;
+
+use super::{Balance, Balancer, Cell};
+use crate::Endpointer;
+
+/// Turns an [`Endpointer`] into a [`Balance`].
+///
+/// It stands directly above the endpointer. A layer for each endpoint (a timeout, say) goes on the factory.
+#[derive(Clone)]
+pub struct BalanceLayer {
+    balancer: Arc<dyn Balancer>,
+    wait: Duration,
+    seed: Option<u64>,
+}
+
+impl BalanceLayer {
+    /// Chooses with `balancer`.
+    #[must_use]
+    pub fn new(balancer: impl Balancer) -> Self {
+        Self {
+            balancer: Arc::new(balancer),
+            wait: WAIT,
+            seed: None,
+        }
+    }
+
+    /// How long a request waits when nothing can be picked and it is not known that nothing is there, and how long for an
+    /// endpoint that is neither ready nor refuses before it tries another; three times this bounds the whole search.
+    ///
+    /// Default 1 s: longer than a restart of the last instance takes to be seen, shorter than what users take for broken.
+    #[must_use]
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Chance follows from this seed: for tests. Default: from the operating system.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Chance follows from `rng`, which gives one number for each layer.
+    #[must_use]
+    pub fn seed_from(self, rng: &mut impl rand::Rng) -> Self {
+        let seed = rng.next_u64();
+        self.seed(seed)
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static, H: 'static> Layer<Endpointer<S, H>> for BalanceLayer {
+    type Service = Balance<S, H>;
+
+    fn layer(&self, endpointer: Endpointer<S, H>) -> Balance<S, H> {
+        let seeds = self.seed.map_or_else(Rng::new, Rng::with_seed);
+        let cell = Arc::new(Cell::new(Arc::clone(&self.balancer), seeds));
+        endpointer.shared().attach(&cell);
+        Balance::new(cell, Arc::clone(endpointer.shared()), self.wait)
+    }
+}
+
+impl fmt::Debug for BalanceLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BalanceLayer")
+            .field("balancer", &self.balancer)
+            .field("wait", &self.wait)
+            .finish_non_exhaustive()
+    }
+}
+
+const WAIT: Duration = Duration::from_secs(1);

@@ -1,0 +1,22 @@
+//! Choosing an endpoint for each request.
+
+mod balancer;
+mod cell;
+mod error;
+mod future;
+mod layer;
+mod obtain;
+mod random;
+mod round_robin;
+mod service;
+
+pub(crate) use self::cell::Cell;
+pub use self::{
+    balancer::{Balancer, Choice, Members, Picker},
+    error::{NoInstances, NoInstancesReason},
+    future::ResponseFuture,
+    layer::BalanceLayer,
+    random::Random,
+    round_robin::RoundRobin,
+    service::Balance,
+};

@@ -1,0 +1,55 @@
+use std::sync::Arc;
+
+use super::{Balancer, Choice, Members, Picker};
+
+/// One after the other.
+///
+/// Starts at a random member: the clients of a fleet that starts at once would all begin with the same one otherwise.
+/// Each thread goes round on its own, so that threads do not wait for one another: over many requests every member gets
+/// the same share, and no order is promised across threads.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RoundRobin {
+    start: Option<usize>,
+}
+
+impl RoundRobin {
+    /// Starts at random.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts at this member, in each thread: for tests.
+    #[must_use]
+    pub fn with_start(mut self, start: usize) -> Self {
+        self.start = Some(start);
+        self
+    }
+}
+
+impl Balancer for RoundRobin {
+    fn picker(&self, _members: &Members<'_>) -> Arc<dyn Picker> {
+        Arc::new(Next)
+    }
+
+    fn first_turn(&self, random: usize) -> usize {
+        self.start.unwrap_or(random)
+    }
+}
+
+struct Next;
+
+impl Picker for Next {
+    #[inline]
+    fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
+        let (len, turn) = (choice.len(), *choice.turn());
+        if len == 0 {
+            return None;
+        }
+        // A division costs as much as the rest; the turn is out of range only at first and when the set has shrunk.
+        let start = if turn < len { turn } else { turn % len };
+        let picked = choice.first_usable(start)?;
+        *choice.turn() = picked + 1;
+        Some(picked)
+    }
+}

@@ -1,0 +1,142 @@
+use std::{
+    fmt,
+    marker::PhantomData,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tower_sd_core::BoxError;
+use tower_service::Service;
+
+use super::{
+    Cell, NoInstances, ResponseFuture,
+    obtain::{Candidate, obtain, obtain_any},
+};
+use crate::endpointer::{Hold, Lease, Shared, ToResponse};
+
+/// Sends each request to one endpoint of an [`Endpointer`](crate::Endpointer).
+///
+/// - **Any request type**: nothing is asked of it. The balancer is not part of the type, so that a struct can name it.
+/// - **Always ready**: `poll_ready` reserves nothing. An endpoint that refuses is marked as down and another is picked
+///   before the request is given away: no copy of it is needed, and no retry is spent.
+/// - **Down** endpoints get no requests until they have connected; somebody else tries that, with growing pauses.
+/// - **Nobody there**: [`NoInstances`], at once when that is known, else after a
+///   [bounded wait](crate::BalanceLayer::wait).
+/// - Below a [`Retry`](crate::Retry) the endpoints that were tried for a request are left out while others are left.
+///
+/// `Clone` is one `Arc`. Dropping a request in flight leaves nothing behind but its end.
+pub struct Balance<S: 'static, H = ToResponse> {
+    inner: Arc<Inner<S>>,
+    hold: PhantomData<fn() -> H>,
+}
+
+pub(super) struct Inner<S: 'static> {
+    pub(super) cell: Arc<Cell<S>>,
+    pub(super) shared: Arc<Shared<S>>,
+    pub(super) wait: Duration,
+}
+
+impl<S: Clone + Send + Sync + 'static, H> Balance<S, H> {
+    pub(super) fn new(cell: Arc<Cell<S>>, shared: Arc<Shared<S>>, wait: Duration) -> Self {
+        Self {
+            inner: Arc::new(Inner { cell, shared, wait }),
+            hold: PhantomData,
+        }
+    }
+
+    /// Picks an endpoint for a caller that does not speak tower: a clone of its service, and the lease to be kept for as
+    /// long as it is used.
+    ///
+    /// # Errors
+    ///
+    /// There is nobody, or nobody within the bounded wait.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn lease(&self) -> Result<(S, Lease), NoInstances> {
+        obtain_any(&self.inner).await
+    }
+
+    /// The index that the balancer chooses in the set of this moment, which may be another a moment later: what the
+    /// choice alone costs, without service and lease.
+    #[doc(hidden)]
+    #[must_use]
+    #[inline]
+    pub fn choose(&self) -> Option<usize> {
+        self.inner.cell.choose()
+    }
+}
+
+impl<S, H, Req> Service<Req> for Balance<S, H>
+where
+    S: Service<Req, Error: Into<BoxError>> + Clone + Send + Sync + 'static,
+    H: Hold<S::Response>,
+{
+    type Response = H::Held;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, H, Req>;
+
+    #[inline]
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let Some((mut service, lease)) = self.inner.cell.pick(&[]) else {
+            return self.call_slowly(None, request);
+        };
+        // Polled without a waker: whoever is not ready now is polled again on the slow path.
+        match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => {
+                lease.stats().picked();
+                ResponseFuture::calling(service.call(request), lease)
+            }
+            Poll::Ready(Err(error)) => {
+                self.call_slowly(Some(Candidate::refusing(lease, error.into())), request)
+            }
+            Poll::Pending => self.call_slowly(Some(Candidate::pending(service, lease)), request),
+        }
+    }
+}
+
+impl<S, H> Balance<S, H> {
+    #[cold]
+    fn call_slowly<Req>(
+        &self,
+        first: Option<Candidate<S>>,
+        request: Req,
+    ) -> ResponseFuture<S, H, Req>
+    where
+        S: Service<Req, Error: Into<BoxError>> + Clone + Send + Sync + 'static,
+        H: Hold<S::Response>,
+    {
+        let obtain = obtain(Arc::clone(&self.inner), poll_ready::<S, Req>, first);
+        ResponseFuture::obtaining(Box::pin(obtain), request)
+    }
+}
+
+/// As a function pointer it does not name the request's type: what holds it may outlive borrowed requests.
+fn poll_ready<S, Req>(service: &mut S, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>
+where
+    S: Service<Req, Error: Into<BoxError>>,
+{
+    service.poll_ready(cx).map_err(Into::into)
+}
+
+impl<S, H> Clone for Balance<S, H> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            hold: PhantomData,
+        }
+    }
+}
+
+impl<S, H> fmt::Debug for Balance<S, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Balance").finish_non_exhaustive()
+    }
+}

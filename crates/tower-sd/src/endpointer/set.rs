@@ -1,0 +1,135 @@
+use std::sync::Arc;
+
+use super::Endpoint;
+
+/// A vector of endpoints that shares what has not changed with its clones.
+///
+/// Two levels, copied on write: changing one of 10 000 copies a chunk of pointers and the list of chunks. The order is
+/// nobody's: the last one takes the place of one that is removed.
+#[derive(Debug)]
+pub(crate) struct Set<S> {
+    chunks: Arc<Vec<Chunk<S>>>,
+    len: usize,
+}
+
+type Chunk<S> = Arc<Vec<Arc<Endpoint<S>>>>;
+
+impl<S> Set<S> {
+    #[inline]
+    pub(crate) fn get(&self, index: usize) -> Option<&Arc<Endpoint<S>>> {
+        self.chunks.get(index / CHUNK)?.get(index % CHUNK)
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[cfg(test)]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint<S>>> {
+        self.chunks.iter().flat_map(|chunk| chunk.iter())
+    }
+
+    /// Its index is the old length.
+    pub(crate) fn push(&mut self, endpoint: Arc<Endpoint<S>>) {
+        let chunks = Arc::make_mut(&mut self.chunks);
+        match chunks.last_mut() {
+            Some(last) if last.len() < CHUNK => Arc::make_mut(last).push(endpoint),
+            _ => chunks.push(Arc::new(vec![endpoint])),
+        }
+        self.len += 1;
+    }
+
+    /// Removes one; the one that was last and now stands in its place, if there is one.
+    pub(crate) fn swap_remove(&mut self, index: usize) -> Option<&Arc<Endpoint<S>>> {
+        let chunks = Arc::make_mut(&mut self.chunks);
+        let last_chunk = chunks.last_mut()?;
+        let last = Arc::make_mut(last_chunk).pop()?;
+        if last_chunk.is_empty() {
+            chunks.pop();
+        }
+        self.len -= 1;
+        if index == self.len {
+            return None;
+        }
+        let chunk = chunks.get_mut(index / CHUNK)?;
+        let place = Arc::make_mut(chunk).get_mut(index % CHUNK)?;
+        *place = last;
+        Some(place)
+    }
+}
+
+impl<S> Clone for Set<S> {
+    fn clone(&self) -> Self {
+        Self {
+            chunks: Arc::clone(&self.chunks),
+            len: self.len,
+        }
+    }
+}
+
+impl<S> Default for Set<S> {
+    fn default() -> Self {
+        Self {
+            chunks: Arc::default(),
+            len: 0,
+        }
+    }
+}
+
+/// Near the square root of 10 000, where copying a chunk and copying the list of chunks cost the same.
+const CHUNK: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use tower_sd_core::Instance;
+
+    use super::*;
+
+    fn endpoint(port: u16) -> Arc<Endpoint<()>> {
+        Arc::new(Endpoint::new((), Instance::new("h", port)))
+    }
+
+    fn ports<S>(set: &Set<S>) -> Vec<u16> {
+        set.iter()
+            .map(|endpoint| endpoint.instance().port())
+            .collect()
+    }
+
+    #[test]
+    fn it_behaves_like_a_vector_under_random_changes() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        let (mut set, mut model) = (Set::default(), Vec::new());
+        for port in 0..3_000 {
+            if rng.u32(..3) == 0 && !model.is_empty() {
+                let index = rng.usize(..model.len());
+                model.swap_remove(index);
+                let moved = set
+                    .swap_remove(index)
+                    .map(|endpoint| endpoint.instance().port());
+                assert_eq!(moved, model.get(index).copied());
+            } else {
+                model.push(port);
+                set.push(endpoint(port));
+            }
+            assert_eq!(set.len(), model.len());
+        }
+        assert_eq!(ports(&set), model);
+        assert!(
+            (0..model.len()).all(|i| set.get(i).expect("in range").instance().port() == model[i])
+        );
+        assert!(set.get(model.len()).is_none());
+    }
+
+    #[test]
+    fn a_clone_keeps_what_it_had_and_shares_what_has_not_changed() {
+        let mut set = Set::default();
+        (0..300).for_each(|port| set.push(endpoint(port)));
+        let before = set.clone();
+        set.swap_remove(10);
+        assert_eq!(before.len(), 300);
+        assert_eq!(ports(&before), (0..300).collect::<Vec<_>>());
+        assert!(Arc::ptr_eq(&set.chunks[1], &before.chunks[1]));
+        assert!(!Arc::ptr_eq(&set.chunks[0], &before.chunks[0]));
+    }
+}

@@ -1,0 +1,121 @@
+use std::{error, fmt, time::Duration};
+
+use tower_sd_core::{BoxError, InstanceId};
+
+/// A request has failed for good: what was tried, where, and what came of it.
+///
+/// `source()` is the last attempt's error, or the one that the policy's callback put in its place.
+#[derive(Debug)]
+pub struct RetryError {
+    attempts: Vec<Attempt>,
+    replacement: Option<BoxError>,
+    deadline: Option<Duration>,
+}
+
+/// One attempt of a [`RetryError`].
+#[derive(Debug)]
+pub struct Attempt {
+    instance: Option<InstanceId>,
+    error: BoxError,
+    elapsed: Duration,
+}
+
+/// There was no response within the bound of an attempt, or of all of them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Elapsed(pub(super) Duration);
+
+impl RetryError {
+    pub(super) fn new(
+        attempts: Vec<Attempt>,
+        replacement: Option<BoxError>,
+        deadline: Option<Duration>,
+    ) -> Self {
+        Self {
+            attempts,
+            replacement,
+            deadline,
+        }
+    }
+
+    /// The attempts, in order; none when the deadline was over before the first.
+    #[must_use]
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.attempts
+    }
+
+    /// Whether it was the deadline that put an end to it.
+    #[must_use]
+    pub fn is_deadline(&self) -> bool {
+        self.deadline.is_some()
+    }
+}
+
+impl Attempt {
+    pub(super) fn new(instance: Option<InstanceId>, error: BoxError, elapsed: Duration) -> Self {
+        Self {
+            instance,
+            error,
+            elapsed,
+        }
+    }
+
+    /// The instance that the request went to. `None`: it got to none, or there is a `Buffer` or a spawned task between
+    /// the `Retry` and the `Balance`.
+    #[must_use]
+    pub fn instance(&self) -> Option<&InstanceId> {
+        self.instance.as_ref()
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn error(&self) -> &BoxError {
+        &self.error
+    }
+
+    /// How long the attempt took.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+}
+
+impl fmt::Display for RetryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.deadline {
+            Some(deadline) => write!(f, "request failed: no response within {deadline:?}")?,
+            None => write!(f, "request failed")?,
+        }
+        for (n, attempt) in self.attempts.iter().enumerate() {
+            let separator = if n == 0 { " after" } else { "," };
+            write!(f, "{separator} attempt {}{attempt}", n + 1)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(instance) = &self.instance {
+            write!(f, " at {instance}")?;
+        }
+        write!(f, " ({}, {:.1?})", self.error, self.elapsed)
+    }
+}
+
+impl error::Error for RetryError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        let last = self.attempts.last().map(|attempt| &attempt.error);
+        self.replacement.as_ref().or(last).map(|error| {
+            let error: &(dyn error::Error + 'static) = &**error;
+            error
+        })
+    }
+}
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no response within {:?}", self.0)
+    }
+}
+
+impl error::Error for Elapsed {}

@@ -1,0 +1,282 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use fastrand::Rng;
+use pin_project::pin_project;
+use tokio::time::{Instant, Sleep, sleep};
+use tower_sd_core::BoxError;
+use tower_service::Service;
+
+use super::{Attempt, Classify, Elapsed, Next, Replay, RetryError, RetryPolicy, Verdict};
+use crate::attempt::{self, Record};
+
+/// The response of a [`Retry`](super::Retry).
+#[pin_project]
+pub struct RetryFuture<S: Service<Req>, R, Req> {
+    inner: S,
+    /// What the next attempt sends.
+    spare: Option<Req>,
+    deadline: Option<Timer>,
+    story: Story<R>,
+    #[pin]
+    state: State<S::Future>,
+}
+
+#[pin_project(project = StateProjection)]
+enum State<F> {
+    Calling {
+        #[pin]
+        future: F,
+        timer: Option<Timer>,
+    },
+    Pausing(Timer),
+    Readying,
+}
+
+type Timer = Pin<Box<Sleep>>;
+
+/// What has happened, and what the policy says to it.
+struct Story<R> {
+    policy: Arc<RetryPolicy<R>>,
+    idempotent: bool,
+    record: Arc<Record>,
+    attempts: Vec<Attempt>,
+    started: Instant,
+    /// How long the record was when the attempt in flight began.
+    n_tried: usize,
+    rng: Option<Rng>,
+}
+
+/// How an attempt has ended.
+enum End<T> {
+    Response(T, Verdict),
+    Error(BoxError, Verdict),
+    Late(Late),
+}
+
+/// What has taken too long.
+enum Late {
+    Attempt(Duration),
+    All(Duration),
+}
+
+/// What becomes of it.
+enum Step<T> {
+    Pause(Duration),
+    Done(Result<T, BoxError>),
+}
+
+impl<S: Service<Req>, R, Req> RetryFuture<S, R, Req> {
+    pub(super) fn new(
+        inner: S,
+        policy: Arc<RetryPolicy<R>>,
+        spare: Option<Req>,
+        idempotent: bool,
+        record: Arc<Record>,
+        future: S::Future,
+    ) -> Self {
+        let timer = |bound: Option<Duration>| bound.map(|bound| Box::pin(sleep(bound)));
+        Self {
+            inner,
+            spare,
+            deadline: timer(policy.deadline),
+            state: State::Calling {
+                future,
+                timer: timer(policy.per_try),
+            },
+            story: Story {
+                policy,
+                idempotent,
+                record,
+                attempts: Vec::new(),
+                started: Instant::now(),
+                n_tried: 0,
+                rng: None,
+            },
+        }
+    }
+}
+
+impl<S, R, Req> Future for RetryFuture<S, R, Req>
+where
+    S: Service<Req, Error: Into<BoxError>>,
+    R: Replay<Req> + Classify<S::Response>,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let (story, deadline) = (this.story, this.deadline);
+        loop {
+            let end = match this.state.as_mut().project() {
+                StateProjection::Calling { future, timer } => {
+                    // A response that is there counts, whatever timer fires at the same time.
+                    let result = attempt::scope(&story.record, || future.poll(cx));
+                    match result.map_err(Into::into) {
+                        Poll::Ready(result) => story.classify(result),
+                        Poll::Pending => match story.late(deadline, timer, cx) {
+                            Some(late) => End::Late(late),
+                            None => return Poll::Pending,
+                        },
+                    }
+                }
+                StateProjection::Pausing(pause) => {
+                    if pause.as_mut().poll(cx).is_ready() {
+                        this.state.set(State::Readying);
+                        continue;
+                    }
+                    match story.late(deadline, &mut None, cx) {
+                        Some(_) => {
+                            return Poll::Ready(Err(story.tell(None, story.policy.deadline)));
+                        }
+                        None => return Poll::Pending,
+                    }
+                }
+                StateProjection::Readying => {
+                    match ready!(attempt::scope(&story.record, || this.inner.poll_ready(cx))) {
+                        Ok(()) => {
+                            let request = this
+                                .spare
+                                .take()
+                                .expect("a pause is followed by a spare request");
+                            if story.attempts_left() > 1 {
+                                *this.spare = story.policy.replay.replay(&request);
+                            }
+                            let timer = story.begin();
+                            let future = attempt::scope(&story.record, || this.inner.call(request));
+                            this.state.set(State::Calling { future, timer });
+                            continue;
+                        }
+                        Err(error) => End::Error(error.into(), Verdict::Final),
+                    }
+                }
+            };
+            match story.step(end, this.spare.is_some()) {
+                // Drops the attempt: one that hangs is cancelled before the next one starts.
+                Step::Pause(pause) => this.state.set(State::Pausing(Box::pin(sleep(pause)))),
+                Step::Done(result) => return Poll::Ready(result),
+            }
+        }
+    }
+}
+
+impl<R> Story<R> {
+    /// An attempt begins.
+    fn begin(&mut self) -> Option<Timer> {
+        self.started = Instant::now();
+        self.n_tried = self.record.len();
+        self.policy.per_try.map(|bound| Box::pin(sleep(bound)))
+    }
+
+    fn classify<T>(&self, result: Result<T, BoxError>) -> End<T>
+    where
+        R: Classify<T>,
+    {
+        match result {
+            Ok(response) => {
+                let verdict = self.policy.replay.classify(Ok(&response));
+                End::Response(response, verdict)
+            }
+            Err(error) => {
+                let verdict = self.policy.replay.classify(Err(&error));
+                End::Error(error, verdict)
+            }
+        }
+    }
+
+    fn late(
+        &self,
+        deadline: &mut Option<Timer>,
+        timer: &mut Option<Timer>,
+        cx: &mut Context<'_>,
+    ) -> Option<Late> {
+        let mut fired = |timer: &mut Option<Timer>| {
+            timer
+                .as_mut()
+                .is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
+        };
+        if fired(deadline) {
+            return self.policy.deadline.map(Late::All);
+        }
+        self.policy
+            .per_try
+            .filter(|_| fired(timer))
+            .map(Late::Attempt)
+    }
+
+    fn step<T>(&mut self, end: End<T>, repeatable: bool) -> Step<T> {
+        let (response, error, verdict) = match end {
+            End::Response(response, Verdict::Final) => return Step::Done(Ok(response)),
+            End::Response(response, verdict) => (Some(response), BoxError::from(REJECTED), verdict),
+            End::Error(error, verdict) => (None, error, verdict),
+            End::Late(Late::Attempt(bound)) => (None, Elapsed(bound).into(), Verdict::Failed),
+            End::Late(Late::All(bound)) => {
+                self.ended(Elapsed(bound).into());
+                return Step::Done(Err(self.tell(None, Some(bound))));
+            }
+        };
+        let number = u32::try_from(self.attempts.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
+        let next = match &self.policy.on_failure {
+            Some(on_failure) => on_failure(number, &error),
+            None => Next::Repeat,
+        };
+        let safe = match verdict {
+            Verdict::Final => false,
+            Verdict::Unsent => true,
+            Verdict::Failed => self.idempotent,
+        };
+        let left = repeatable && safe && self.attempts_left() > 1;
+        self.ended(error);
+        match (next, response) {
+            (Next::Repeat, _) if left => Step::Pause(self.pause(number)),
+            (Next::StopWith(error), _) => Step::Done(Err(self.tell(Some(error), None))),
+            // The last response is the caller's, however it is judged.
+            (Next::Repeat | Next::Stop, Some(response)) => Step::Done(Ok(response)),
+            (Next::Repeat | Next::Stop, None) => Step::Done(Err(self.tell(None, None))),
+        }
+    }
+
+    /// The attempt in flight is over.
+    fn ended(&mut self, error: BoxError) {
+        let instance = self.record.last_since(self.n_tried);
+        let elapsed = self.started.elapsed();
+        self.attempts.push(Attempt::new(instance, error, elapsed));
+    }
+
+    /// How many attempts there may be, the one in flight included.
+    fn attempts_left(&self) -> u32 {
+        let over = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX);
+        self.policy.attempts.saturating_sub(over)
+    }
+
+    fn pause(&mut self, n: u32) -> Duration {
+        let seed = self.policy.seed;
+        let rng = self
+            .rng
+            .get_or_insert_with(|| seed.map_or_else(Rng::new, Rng::with_seed));
+        self.policy.pause(n, rng)
+    }
+
+    fn tell(&mut self, replacement: Option<BoxError>, deadline: Option<Duration>) -> BoxError {
+        let attempts = std::mem::take(&mut self.attempts);
+        RetryError::new(attempts, replacement, deadline).into()
+    }
+}
+
+impl<S: Service<Req>, R, Req> fmt::Debug for RetryFuture<S, R, Req> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryFuture")
+            .field("attempts", &self.story.attempts)
+            .finish_non_exhaustive()
+    }
+}
+
+const REJECTED: &str = "the response is one of failure";

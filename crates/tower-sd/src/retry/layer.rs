@@ -1,0 +1,29 @@
+use std::sync::Arc;
+
+use tower_layer::Layer;
+
+use super::{Cloned, Retry, RetryPolicy};
+
+/// Puts a [`Retry`] above a service.
+#[derive(Clone, Debug)]
+pub struct RetryLayer<R = Cloned> {
+    policy: Arc<RetryPolicy<R>>,
+}
+
+impl<R> RetryLayer<R> {
+    /// Repeats as `policy` says.
+    #[must_use]
+    pub fn new(policy: RetryPolicy<R>) -> Self {
+        Self {
+            policy: Arc::new(policy),
+        }
+    }
+}
+
+impl<R, S> Layer<S> for RetryLayer<R> {
+    type Service = Retry<S, R>;
+
+    fn layer(&self, inner: S) -> Retry<S, R> {
+        Retry::new(inner, Arc::clone(&self.policy))
+    }
+}

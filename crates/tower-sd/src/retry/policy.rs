@@ -1,0 +1,197 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use fastrand::Rng;
+use tower_sd_core::BoxError;
+
+use super::Cloned;
+
+/// Settings of [`Retry`](crate::Retry).
+///
+/// Repeated is what was never sent (a refused connection, [`NoInstances`](crate::NoInstances)), always; and what has
+/// failed otherwise only when doing it twice does no harm: the request's method says so (HTTP), or you do
+/// ([`idempotent`](Self::idempotent)).
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_sd::{Next, RetryPolicy};
+///
+/// let policy = RetryPolicy::new()
+///     .attempts(5)
+///     .per_try(Duration::from_millis(300))
+///     .deadline(Duration::from_secs(2))
+///     .idempotent()
+///     .on_failure(|n, error| match error.to_string().contains("no such account") {
+///         true => Next::Stop,
+///         false => Next::Repeat,
+///     });
+/// # let _ = policy;
+/// ```
+#[derive(Clone)]
+pub struct RetryPolicy<R = Cloned> {
+    pub(super) attempts: u32,
+    pub(super) per_try: Option<Duration>,
+    pub(super) deadline: Option<Duration>,
+    pub(super) first_pause: Duration,
+    pub(super) max_pause: Duration,
+    pub(super) idempotent: bool,
+    pub(super) on_failure: Option<Arc<OnFailure>>,
+    pub(super) seed: Option<u64>,
+    pub(super) replay: R,
+}
+
+pub(super) type OnFailure = dyn Fn(u32, &BoxError) -> Next + Send + Sync;
+
+/// What the callback of a [`RetryPolicy`] wants to happen after a failure.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Next {
+    /// Another attempt, if the policy has one left and the request may be repeated.
+    Repeat,
+    /// No more attempts.
+    Stop,
+    /// No more attempts; this error is the source of the [`RetryError`](crate::RetryError).
+    StopWith(BoxError),
+}
+
+impl RetryPolicy {
+    /// 3 attempts, pauses of 25 to 250 ms, no timeouts; requests are repeated by `Clone`.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            attempts: 3,
+            per_try: None,
+            deadline: None,
+            first_pause: Duration::from_millis(25),
+            max_pause: Duration::from_millis(250),
+            idempotent: false,
+            on_failure: None,
+            seed: None,
+            replay: Cloned,
+        }
+    }
+}
+
+impl<R> RetryPolicy<R> {
+    /// How many attempts there are in all, the first one included, as in go-kit; 0 counts as 1. Default 3: each is at
+    /// another instance while there is one, so that two that fail are survived.
+    #[must_use]
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts.max(1);
+        self
+    }
+
+    /// How long one attempt may take; then it is dropped and counts as failed. Default: no bound. Without one, an
+    /// instance that hangs uses up the whole deadline.
+    #[must_use]
+    pub fn per_try(mut self, per_try: Duration) -> Self {
+        self.per_try = Some(per_try);
+        self
+    }
+
+    /// How long all attempts together may take, pauses included. Default: no bound.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// The ceiling of the pause after the first failure, which doubles with each, and the ceiling of every pause; a pause
+    /// is drawn evenly from zero to its ceiling. Default 25 and 250 ms, Envoy's.
+    #[must_use]
+    pub fn pauses(mut self, first: Duration, max: Duration) -> Self {
+        self.first_pause = first;
+        self.max_pause = max;
+        self
+    }
+
+    /// Gives your word that doing any of these requests twice does what doing it once does.
+    #[must_use]
+    pub fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
+    }
+
+    /// Asks after each failure what is next; go-kit's callback. It is given the number of the attempt, from 1, and its
+    /// error, unchanged.
+    #[must_use]
+    pub fn on_failure(
+        mut self,
+        on_failure: impl Fn(u32, &BoxError) -> Next + Send + Sync + 'static,
+    ) -> Self {
+        self.on_failure = Some(Arc::new(on_failure));
+        self
+    }
+
+    /// Pauses follow from this seed: for tests. Default: from the operating system.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Repeats and classifies with `replay` instead of [`Cloned`].
+    #[must_use]
+    pub fn replay_with<Q>(self, replay: Q) -> RetryPolicy<Q> {
+        RetryPolicy {
+            attempts: self.attempts,
+            per_try: self.per_try,
+            deadline: self.deadline,
+            first_pause: self.first_pause,
+            max_pause: self.max_pause,
+            idempotent: self.idempotent,
+            on_failure: self.on_failure,
+            seed: self.seed,
+            replay,
+        }
+    }
+
+    /// The pause before the attempt that follows `n` failures.
+    pub(super) fn pause(&self, n: u32, rng: &mut Rng) -> Duration {
+        let doubled = self
+            .first_pause
+            .saturating_mul(1 << n.saturating_sub(1).min(MAX_SHIFT));
+        doubled.min(self.max_pause).mul_f64(rng.f64())
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<R: fmt::Debug> fmt::Debug for RetryPolicy<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryPolicy")
+            .field("attempts", &self.attempts)
+            .field("per_try", &self.per_try)
+            .field("deadline", &self.deadline)
+            .field("pauses", &(self.first_pause, self.max_pause))
+            .field("idempotent", &self.idempotent)
+            .field("replay", &self.replay)
+            .finish_non_exhaustive()
+    }
+}
+
+/// 2^20 first pauses are above every ceiling in use.
+const MAX_SHIFT: u32 = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_have_full_jitter_between_25_and_250_ms() {
+        let (policy, mut rng) = (RetryPolicy::new(), Rng::with_seed(5));
+        for (n, ceiling) in [(1, 25), (2, 50), (3, 100), (4, 200), (5, 250), (60, 250)] {
+            let pauses: Vec<_> = (0..200).map(|_| policy.pause(n, &mut rng)).collect();
+            let ceiling = Duration::from_millis(ceiling);
+            let (min, max) = (pauses.iter().min().unwrap(), pauses.iter().max().unwrap());
+            assert!(
+                *max <= ceiling && *max > ceiling.mul_f64(0.9),
+                "{n}: {max:?}"
+            );
+            assert!(*min < ceiling.mul_f64(0.1), "{n}: {min:?}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+use std::{
+    mem,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tower_sd_core::BoxError;
+use tower_service::Service;
+
+use super::{Classify, Cloned, Replay, RetryFuture, RetryPolicy};
+use crate::attempt::{self, Record};
+
+/// Sends a request again when it has failed, to another instance while there is one.
+///
+/// Which instances were tried is a record that is in scope while the inner future is polled, and that a
+/// [`Balance`](crate::Balance) below reads and writes: nothing is asked of the request's type. The record does not cross a
+/// `Buffer` or a spawned task: with one of them between the two nothing is excluded, and the attempts of a
+/// [`RetryError`](crate::RetryError) name no instance. Put the `Buffer` above, or below the balancer.
+///
+/// Dropping the future drops the attempt in flight. A panic of the inner service is the caller's.
+///
+/// # Examples
+///
+/// Any request that is `Clone` will do, and a struct can name the client:
+///
+/// ```
+/// use tower::{Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService, service_fn};
+/// use tower_sd::{
+///     Balance, BalanceLayer, BoxError, Endpointer, FixedInstancer, Instance, Retry, RetryLayer, RetryPolicy, RoundRobin,
+/// };
+///
+/// /// What speaks to one instance.
+/// type Calculator = BoxCloneSyncService<(i64, i64), i64, BoxError>;
+///
+/// struct App {
+///     client: Retry<Balance<Calculator>>,
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// let instancer = FixedInstancer::new([Instance::new("good", 1), Instance::new("bad", 1)]);
+/// let endpointer = Endpointer::with(&instancer, |instance| async move {
+///     Ok(Calculator::new(service_fn(move |(a, b)| {
+///         let bad = instance.host() == "bad";
+///         async move { if bad { Err("died".into()) } else { Ok(a + b) } }
+///     })))
+/// });
+/// let mut app = App {
+///     client: ServiceBuilder::new()
+///         .layer(RetryLayer::new(RetryPolicy::new().idempotent()))
+///         .layer(BalanceLayer::new(RoundRobin::new()))
+///         .service(endpointer),
+/// };
+/// for _ in 0..10 {
+///     assert_eq!(app.client.ready().await?.call((2, 3)).await?, 5);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Retry<S, R = Cloned> {
+    inner: S,
+    policy: Arc<RetryPolicy<R>>,
+}
+
+impl<S, R> Retry<S, R> {
+    pub(super) fn new(inner: S, policy: Arc<RetryPolicy<R>>) -> Self {
+        Self { inner, policy }
+    }
+}
+
+impl<S, R, Req> Service<Req> for Retry<S, R>
+where
+    S: Service<Req, Error: Into<BoxError>> + Clone,
+    R: Replay<Req> + Classify<S::Response>,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = RetryFuture<S, R, Req>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let fresh = self.inner.clone();
+        // The one that was polled ready is the one that is called.
+        let mut inner = mem::replace(&mut self.inner, fresh);
+        let spare = match self.policy.attempts {
+            1 => None,
+            _ => self.policy.replay.replay(&request),
+        };
+        let idempotent = self.policy.idempotent || self.policy.replay.is_idempotent(&request);
+        let record = Arc::new(Record::default());
+        let future = attempt::scope(&record, || inner.call(request));
+        RetryFuture::new(
+            inner,
+            Arc::clone(&self.policy),
+            spare,
+            idempotent,
+            record,
+            future,
+        )
+    }
+}
+
+impl<S: Clone, R> Clone for Retry<S, R> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            policy: Arc::clone(&self.policy),
+        }
+    }
+}
