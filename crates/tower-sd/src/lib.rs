@@ -7,11 +7,12 @@ mod retry;
 mod unsent;
 
 pub use tower_sd_core::{
-    AddressPolicy, Advertise, Backoff, BoxError, Error, ErrorKind, FirstRegistration,
-    FixedInstancer, FollowConfig, Follower, Freshness, Health, HealthCheck, Instance, InstanceId,
-    Instancer, LossPolicy, Publisher, PublisherConfig, PublisherStats, Refused, Registrar,
-    Registration, RegistrationHandle, RegistrationState, Result, Secret, Sink, Snapshot,
-    StalePolicy, Status, Subscription, async_trait,
+    AddressPolicy, Advertise, AnnounceConfig, Announcer, Backoff, BoxError, Desired, Error,
+    ErrorKind, FirstRegistration, FixedInstancer, FollowConfig, Follower, Freshness, Health,
+    HealthCheck, Instance, InstanceId, Instancer, LossPolicy, MemoryConfig, MemoryRegistry,
+    Publisher, PublisherConfig, PublisherStats, Read, Reading, Refused, Registrar, Registration,
+    RegistrationHandle, RegistrationState, Renewal, Result, Secret, Sink, Snapshot, Source,
+    StalePolicy, Status, Stop, Subscription, Tasks, Term, announce, async_trait, follow,
 };
 
 pub use self::{

@@ -57,10 +57,7 @@ impl Members<'_> {
         f: impl FnOnce(&Members<'_>) -> Arc<dyn Picker>,
     ) -> Arc<dyn Picker> {
         let instance = |index| set.get(index).map(|endpoint| endpoint.instance());
-        f(&Members {
-            len: set.len(),
-            instance: &instance,
-        })
+        f(&Members { len: set.len(), instance: &instance })
     }
 
     /// How many there are.
@@ -89,12 +86,7 @@ impl<'a> Choice<'a> {
         rng: &'a mut Rng,
         turn: &'a mut usize,
     ) -> Self {
-        Self {
-            candidates,
-            len,
-            rng,
-            turn,
-        }
+        Self { candidates, len, rng, turn }
     }
 
     /// How many members the set has.
@@ -147,9 +139,7 @@ impl<'a> Choice<'a> {
         if start < self.len && self.is_usable(start) {
             return Some(start);
         }
-        (start + 1..self.len)
-            .chain(0..start.min(self.len))
-            .find(|&index| self.is_usable(index))
+        (start + 1..self.len).chain(0..start.min(self.len)).find(|&index| self.is_usable(index))
     }
 }
 

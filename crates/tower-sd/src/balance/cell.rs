@@ -59,11 +59,7 @@ impl<S> Cell<S> {
         let shards = array::from_fn(|_| {
             let mut rng = seeds.fork();
             let turn = balancer.first_turn(rng.usize(..));
-            Shard(Mutex::new(Local {
-                published: Arc::clone(&published),
-                rng,
-                turn,
-            }))
+            Shard(Mutex::new(Local { published: Arc::clone(&published), rng, turn }))
         });
         Self { shards, balancer }
     }
@@ -89,16 +85,9 @@ impl<S: Clone> Cell<S> {
     #[inline]
     pub(crate) fn pick(&self, refused: &[u64]) -> Option<(S, Lease)> {
         let tried = attempt::current();
-        let excluded = Excluded {
-            refused,
-            tried: tried.as_deref(),
-        };
+        let excluded = Excluded { refused, tried: tried.as_deref() };
         let mut local = self.local();
-        let Local {
-            published,
-            rng,
-            turn,
-        } = &mut *local;
+        let Local { published, rng, turn } = &mut *local;
         let endpoint = match published.choose(excluded, rng, turn) {
             Some(index) => published.tiers.ready.get(index)?,
             None => published.last_resort(excluded, rng, turn)?,
@@ -113,11 +102,7 @@ impl<S: Clone> Cell<S> {
     #[inline]
     pub(crate) fn choose(&self) -> Option<usize> {
         let mut local = self.local();
-        let Local {
-            published,
-            rng,
-            turn,
-        } = &mut *local;
+        let Local { published, rng, turn } = &mut *local;
         published.choose(Excluded::NOTHING, rng, turn)
     }
 }
@@ -134,8 +119,7 @@ impl<S> Published<S> {
     fn choose(&self, excluded: Excluded<'_>, rng: &mut Rng, turn: &mut usize) -> Option<usize> {
         let set = &self.tiers.ready;
         let usable = Usable { set, excluded };
-        self.picker
-            .pick(&mut Choice::new(&usable, set.len(), rng, turn))
+        self.picker.pick(&mut Choice::new(&usable, set.len(), rng, turn))
     }
 
     /// Nothing that is ready is left: held ones, then those that were tried before, then those that are down.
@@ -146,10 +130,7 @@ impl<S> Published<S> {
         rng: &mut Rng,
         turn: &mut usize,
     ) -> Option<&Arc<Endpoint<S>>> {
-        let anew = Excluded {
-            tried: None,
-            ..excluded
-        };
+        let anew = Excluded { tried: None, ..excluded };
         any(&self.tiers.held, excluded, rng)
             .or_else(|| self.tiers.ready.get(self.choose(anew, rng, turn)?))
             .or_else(|| any(&self.tiers.held, anew, rng))
@@ -163,16 +144,11 @@ fn any<'a, S>(
     rng: &mut Rng,
 ) -> Option<&'a Arc<Endpoint<S>>> {
     let (before, from) = tier.split_at(rng.usize(..=tier.len()));
-    from.iter()
-        .chain(before)
-        .find(|endpoint| !excluded.contains(endpoint.stats.key))
+    from.iter().chain(before).find(|endpoint| !excluded.contains(endpoint.stats.key))
 }
 
 impl Excluded<'_> {
-    const NOTHING: Self = Self {
-        refused: &[],
-        tried: None,
-    };
+    const NOTHING: Self = Self { refused: &[], tried: None };
 
     #[inline]
     fn contains(self, key: u64) -> bool {
@@ -190,9 +166,7 @@ impl<S> Candidates for Usable<'_, S> {
 
     #[inline]
     fn in_flight(&self, index: usize) -> usize {
-        self.set
-            .get(index)
-            .map_or(0, |endpoint| endpoint.in_flight())
+        self.set.get(index).map_or(0, |endpoint| endpoint.in_flight())
     }
 }
 

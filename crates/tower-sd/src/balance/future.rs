@@ -38,26 +38,14 @@ enum State<S, F, Req> {
 impl<S: Service<Req>, H, Req> ResponseFuture<S, H, Req> {
     #[inline]
     pub(super) fn calling(future: S::Future, lease: Lease) -> Self {
-        Self {
-            state: State::Calling {
-                future,
-                lease: Some(lease),
-            },
-            hold: PhantomData,
-        }
+        Self { state: State::Calling { future, lease: Some(lease) }, hold: PhantomData }
     }
 
     pub(super) fn obtaining(
         obtain: BoxFuture<'static, Result<(S, Lease), BoxError>>,
         request: Req,
     ) -> Self {
-        Self {
-            state: State::Obtaining {
-                obtain,
-                request: Some(request),
-            },
-            hold: PhantomData,
-        }
+        Self { state: State::Obtaining { obtain, request: Some(request) }, hold: PhantomData }
     }
 }
 
@@ -75,9 +63,7 @@ where
             match this.state.as_mut().project() {
                 StateProjection::Calling { future, lease } => {
                     let result = ready!(future.poll(cx));
-                    let lease = lease
-                        .take()
-                        .expect("a future is not polled after it has ended");
+                    let lease = lease.take().expect("a future is not polled after it has ended");
                     return Poll::Ready(match result {
                         Ok(response) => Ok(H::hold(response, lease)),
                         Err(error) => {
@@ -90,10 +76,8 @@ where
                     let (mut service, lease) = ready!(obtain.as_mut().poll(cx))?;
                     let request = request.take().expect("the request is sent once");
                     lease.stats().picked();
-                    let calling = State::Calling {
-                        future: service.call(request),
-                        lease: Some(lease),
-                    };
+                    let calling =
+                        State::Calling { future: service.call(request), lease: Some(lease) };
                     this.state.set(calling);
                 }
             }

@@ -20,11 +20,7 @@ impl BalanceLayer {
     /// Chooses with `balancer`.
     #[must_use]
     pub fn new(balancer: impl Balancer) -> Self {
-        Self {
-            balancer: Arc::new(balancer),
-            wait: WAIT,
-            seed: None,
-        }
+        Self { balancer: Arc::new(balancer), wait: WAIT, seed: None }
     }
 
     /// How long a request waits when nothing can be picked and it is not known that nothing is there, and how long for an

@@ -26,17 +26,11 @@ pub(super) struct Candidate<S> {
 
 impl<S> Candidate<S> {
     pub(super) fn pending(service: S, lease: Lease) -> Self {
-        Self {
-            lease,
-            service: Ok(service),
-        }
+        Self { lease, service: Ok(service) }
     }
 
     pub(super) fn refusing(lease: Lease, error: BoxError) -> Self {
-        Self {
-            lease,
-            service: Err(error),
-        }
+        Self { lease, service: Err(error) }
     }
 }
 
@@ -185,9 +179,7 @@ async fn reconnect<S: Clone + Send + Sync + 'static>(
         loop {
             sleep(backoff.next_pause()).await;
             // Nothing is kept while it sleeps: dropping the last handle drops every service.
-            let endpoint = shared
-                .upgrade()
-                .and_then(|shared| shared.endpoint(&id, key));
+            let endpoint = shared.upgrade().and_then(|shared| shared.endpoint(&id, key));
             let Some(mut service) = endpoint
                 .filter(|endpoint| endpoint.stats.is_down())
                 .map(|endpoint| endpoint.service.clone())

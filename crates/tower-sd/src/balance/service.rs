@@ -39,10 +39,7 @@ pub(super) struct Inner<S: 'static> {
 
 impl<S: Clone + Send + Sync + 'static, H> Balance<S, H> {
     pub(super) fn new(cell: Arc<Cell<S>>, shared: Arc<Shared<S>>, wait: Duration) -> Self {
-        Self {
-            inner: Arc::new(Inner { cell, shared, wait }),
-            hold: PhantomData,
-        }
+        Self { inner: Arc::new(Inner { cell, shared, wait }), hold: PhantomData }
     }
 
     /// Picks an endpoint for a caller that does not speak tower: a clone of its service, and the lease to be kept for as
@@ -128,10 +125,7 @@ where
 
 impl<S, H> Clone for Balance<S, H> {
     fn clone(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-            hold: PhantomData,
-        }
+        Self { inner: Arc::clone(&self.inner), hold: PhantomData }
     }
 }
 

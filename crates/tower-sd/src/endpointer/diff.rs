@@ -41,10 +41,7 @@ mod tests {
     use super::*;
 
     fn ids(instances: &[&Instance]) -> Vec<String> {
-        instances
-            .iter()
-            .map(|instance| instance.id().to_string())
-            .collect()
+        instances.iter().map(|instance| instance.id().to_string()).collect()
     }
 
     #[test]

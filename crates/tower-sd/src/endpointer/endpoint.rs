@@ -56,26 +56,16 @@ impl<S> Endpoint<S> {
     /// One that had left and comes back with its service and its statistics.
     pub(crate) fn resumed(service: S, stats: Arc<Stats>, instance: Instance) -> Self {
         stats.down.store(false, Relaxed);
-        Self {
-            service,
-            stats,
-            instance: Mutex::new(instance),
-        }
+        Self { service, stats, instance: Mutex::new(instance) }
     }
 
     pub(crate) fn instance(&self) -> Instance {
-        self.instance
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.instance.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn set_payload(&self, instance: Instance) {
         let mut current = self.instance.lock().unwrap_or_else(PoisonError::into_inner);
-        debug_assert!(
-            current.same_address(&instance),
-            "another address is another endpoint"
-        );
+        debug_assert!(current.same_address(&instance), "another address is another endpoint");
         *current = instance;
     }
 
@@ -87,10 +77,7 @@ impl<S> Endpoint<S> {
 impl<S: Clone + Send + 'static> Endpoint<S> {
     /// Leaves the service to the requests in flight; without any it is dropped at once.
     pub(crate) fn park(self: Arc<Self>, token: TaskTrackerToken) {
-        let parked = Parked {
-            service: Box::new(self.service.clone()),
-            _token: token,
-        };
+        let parked = Parked { service: Box::new(self.service.clone()), _token: token };
         *self.stats.parked() = Some(parked);
     }
 }

@@ -92,11 +92,7 @@ impl<F: Factory> Making<F> {
     }
 
     fn forget(&mut self, made: Made<F::Service>) -> Made<F::Service> {
-        if self
-            .handles
-            .get(&made.id)
-            .is_some_and(|(making, _)| *making == made.making)
-        {
+        if self.handles.get(&made.id).is_some_and(|(making, _)| *making == made.making) {
             self.handles.remove(&made.id);
         }
         made
@@ -137,12 +133,7 @@ impl<F: Factory> Run<F> {
     async fn once(&self) -> Result<F::Service, BoxError> {
         let _permit = self.permits.acquire().await?;
         let make = async { self.factory.make(self.make.instance.clone()).await };
-        match timeout(
-            self.config.make_timeout,
-            AssertUnwindSafe(make).catch_unwind(),
-        )
-        .await
-        {
+        match timeout(self.config.make_timeout, AssertUnwindSafe(make).catch_unwind()).await {
             Ok(Ok(made)) => made,
             Ok(Err(_panic)) => Err("the factory panicked".into()),
             Err(elapsed) => Err(elapsed.into()),

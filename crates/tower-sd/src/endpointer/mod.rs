@@ -114,10 +114,7 @@ impl<S: Clone + Send + Sync + 'static, H: 'static> Endpointer<S, H> {
         let weak = Arc::downgrade(&shared);
         let making = Making::new(factory, Weak::clone(&weak), config);
         shared.spawn(|stop| update(weak, subscription, making, stop));
-        Self {
-            shared,
-            hold: PhantomData,
-        }
+        Self { shared, hold: PhantomData }
     }
 
     /// Waits until a request would find an endpoint that is not known to be down, at most `bound`.
@@ -172,10 +169,7 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
 
 impl<S, H> Clone for Endpointer<S, H> {
     fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-            hold: PhantomData,
-        }
+        Self { shared: Arc::clone(&self.shared), hold: PhantomData }
     }
 }
 

@@ -85,11 +85,7 @@ pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> Re
             error: None,
         })
     }));
-    let trouble = match state
-        .snapshot
-        .as_ref()
-        .map(tower_sd_core::Snapshot::freshness)
-    {
+    let trouble = match state.snapshot.as_ref().map(tower_sd_core::Snapshot::freshness) {
         Some(Freshness::Fresh) => None,
         Some(freshness) => match freshness.error() {
             Some(error) => Some(error.to_string()),

@@ -61,19 +61,13 @@ impl<S> Set<S> {
 
 impl<S> Clone for Set<S> {
     fn clone(&self) -> Self {
-        Self {
-            chunks: Arc::clone(&self.chunks),
-            len: self.len,
-        }
+        Self { chunks: Arc::clone(&self.chunks), len: self.len }
     }
 }
 
 impl<S> Default for Set<S> {
     fn default() -> Self {
-        Self {
-            chunks: Arc::default(),
-            len: 0,
-        }
+        Self { chunks: Arc::default(), len: 0 }
     }
 }
 
@@ -91,9 +85,7 @@ mod tests {
     }
 
     fn ports<S>(set: &Set<S>) -> Vec<u16> {
-        set.iter()
-            .map(|endpoint| endpoint.instance().port())
-            .collect()
+        set.iter().map(|endpoint| endpoint.instance().port()).collect()
     }
 
     #[test]
@@ -104,9 +96,7 @@ mod tests {
             if rng.u32(..3) == 0 && !model.is_empty() {
                 let index = rng.usize(..model.len());
                 model.swap_remove(index);
-                let moved = set
-                    .swap_remove(index)
-                    .map(|endpoint| endpoint.instance().port());
+                let moved = set.swap_remove(index).map(|endpoint| endpoint.instance().port());
                 assert_eq!(moved, model.get(index).copied());
             } else {
                 model.push(port);

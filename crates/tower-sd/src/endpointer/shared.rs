@@ -56,9 +56,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         let gone = mem::take(&mut todo.gone);
         let until = Instant::now() + self.config.drain;
         state.draining.retain(|left| left.in_flight() > 0);
-        state
-            .draining
-            .extend(gone.iter().map(|endpoint| Draining::new(endpoint, until)));
+        state.draining.extend(gone.iter().map(|endpoint| Draining::new(endpoint, until)));
         drop(state);
         if !gone.is_empty() {
             self.wake.notify_one();
@@ -139,30 +137,17 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         };
         let trouble = snapshot.freshness().error().cloned().map(BoxError::from);
         if !snapshot.freshness().is_synced() {
-            return (
-                false,
-                NoInstances::new(NoInstancesReason::NeverSynced, trouble),
-            );
+            return (false, NoInstances::new(NoInstancesReason::NeverSynced, trouble));
         }
         if state.members.is_empty() {
             return (true, NoInstances::new(NoInstancesReason::Empty, trouble));
         }
-        if !state
-            .members
-            .values()
-            .any(|member| is_fit(&member.instance))
-        {
+        if !state.members.values().any(|member| is_fit(&member.instance)) {
             return (true, NoInstances::new(NoInstancesReason::Unfit, trouble));
         }
-        let error = state
-            .members
-            .values()
-            .find_map(|member| member.error.clone());
+        let error = state.members.values().find_map(|member| member.error.clone());
         let source = error.map(|error| BoxError::from(error.to_string()));
-        (
-            false,
-            NoInstances::new(NoInstancesReason::NotReady, source.or(trouble)),
-        )
+        (false, NoInstances::new(NoInstancesReason::NotReady, source.or(trouble)))
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
@@ -171,11 +156,8 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
 
     /// Takes the services of those that have not finished in time.
     pub(super) fn give_up(&self, due: Instant) {
-        let expired: Vec<_> = self
-            .state()
-            .draining
-            .extract_if(.., |left| left.until <= due)
-            .collect();
+        let expired: Vec<_> =
+            self.state().draining.extract_if(.., |left| left.until <= due).collect();
         for left in expired {
             let in_flight = left.give_up::<S>();
             if in_flight > 0 {
@@ -188,10 +170,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         drop(self.update(State::close));
         self.tasks.close().await;
         self.draining.close();
-        if timeout(self.config.drain, self.draining.wait())
-            .await
-            .is_err()
-        {
+        if timeout(self.config.drain, self.draining.wait()).await.is_err() {
             self.give_up(Instant::now());
         }
     }
@@ -243,8 +222,6 @@ impl<S: 'static> Drop for Shared<S> {
 
 impl<S> fmt::Debug for Shared<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("config", &self.config)
-            .finish_non_exhaustive()
+        f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
     }
 }

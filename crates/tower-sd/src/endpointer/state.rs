@@ -69,11 +69,7 @@ impl<S: 'static> State<S> {
         }
         let before = self.snapshot.replace(snapshot.clone());
         let (was_listed, was_held, was_synced) = match &before {
-            Some(before) => (
-                before.instances(),
-                before.held(),
-                before.freshness().is_synced(),
-            ),
+            Some(before) => (before.instances(), before.held(), before.freshness().is_synced()),
             None => (&[][..], &[][..], false),
         };
         // Who waits for the first snapshot has to know of it although nobody may be in it.
@@ -102,10 +98,8 @@ impl<S: 'static> State<S> {
     /// Takes what a factory has made.
     pub(super) fn made(&mut self, id: &InstanceId, making: u64, service: S) -> Todo<S> {
         let mut todo = Todo::default();
-        let awaited = self
-            .members
-            .get_mut(id)
-            .filter(|m| m.endpoint.is_none() && m.making == making);
+        let awaited =
+            self.members.get_mut(id).filter(|m| m.endpoint.is_none() && m.making == making);
         let Some(member) = awaited else {
             todo.spare.push(service);
             return todo;
@@ -142,10 +136,7 @@ impl<S: 'static> State<S> {
             self.leave(id, true, &mut todo);
             return (todo, false);
         }
-        let newly = !member
-            .endpoint
-            .as_ref()
-            .is_some_and(|e| e.stats.down.swap(true, Relaxed));
+        let newly = !member.endpoint.as_ref().is_some_and(|e| e.stats.down.swap(true, Relaxed));
         if newly {
             self.settle(id);
             todo.changed = true;
@@ -157,10 +148,7 @@ impl<S: 'static> State<S> {
     pub(super) fn connected(&mut self, id: &InstanceId, key: u64) -> Todo<S> {
         let mut todo = Todo::default();
         if let Some(member) = self.member_with(id, key)
-            && member
-                .endpoint
-                .as_ref()
-                .is_some_and(|e| e.stats.down.swap(false, Relaxed))
+            && member.endpoint.as_ref().is_some_and(|e| e.stats.down.swap(false, Relaxed))
         {
             member.error = None;
             self.settle(id);
@@ -200,10 +188,7 @@ impl<S: 'static> State<S> {
             let endpoint = Draining::give_back(&mut self.draining, instance);
             self.n_made += 1;
             if endpoint.is_none() {
-                todo.make.push(Make {
-                    instance: instance.clone(),
-                    making: self.n_made,
-                });
+                todo.make.push(Make { instance: instance.clone(), making: self.n_made });
             }
             let member = Member {
                 instance: instance.clone(),
@@ -221,11 +206,7 @@ impl<S: 'static> State<S> {
 
     /// Removes it, unless it has changed between listed and held meanwhile.
     fn leave(&mut self, id: &InstanceId, held: bool, todo: &mut Todo<S>) {
-        if self
-            .members
-            .get(id)
-            .is_none_or(|member| member.held != held)
-        {
+        if self.members.get(id).is_none_or(|member| member.held != held) {
             return;
         }
         self.unplace(id);

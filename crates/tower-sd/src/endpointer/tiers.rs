@@ -26,11 +26,7 @@ pub(super) struct Draining {
 
 impl Draining {
     pub(super) fn new<S>(endpoint: &Endpoint<S>, until: Instant) -> Self {
-        Self {
-            instance: endpoint.instance(),
-            stats: Arc::downgrade(&endpoint.stats),
-            until,
-        }
+        Self { instance: endpoint.instance(), stats: Arc::downgrade(&endpoint.stats), until }
     }
 
     /// The endpoint of an instance that returns, if it still drains and is at the same address.
@@ -43,11 +39,7 @@ impl Draining {
         })?;
         let stats = draining.swap_remove(at).stats.upgrade()?;
         let service = stats.unpark()?;
-        Some(Arc::new(Endpoint::resumed(
-            service,
-            stats,
-            instance.clone(),
-        )))
+        Some(Arc::new(Endpoint::resumed(service, stats, instance.clone())))
     }
 
     /// Takes its service from the requests that are still in flight; their number.
@@ -78,10 +70,6 @@ impl<S> Clone for Tiers<S> {
 
 impl<S> Default for Tiers<S> {
     fn default() -> Self {
-        Self {
-            ready: Set::default(),
-            held: Arc::default(),
-            down: Arc::default(),
-        }
+        Self { ready: Set::default(), held: Arc::default(), down: Arc::default() }
     }
 }

@@ -30,11 +30,7 @@ impl RetryError {
         replacement: Option<BoxError>,
         deadline: Option<Duration>,
     ) -> Self {
-        Self {
-            attempts,
-            replacement,
-            deadline,
-        }
+        Self { attempts, replacement, deadline }
     }
 
     /// The attempts, in order; none when the deadline was over before the first.
@@ -52,11 +48,7 @@ impl RetryError {
 
 impl Attempt {
     pub(super) fn new(instance: Option<InstanceId>, error: BoxError, elapsed: Duration) -> Self {
-        Self {
-            instance,
-            error,
-            elapsed,
-        }
+        Self { instance, error, elapsed }
     }
 
     /// The instance that the request went to. `None`: it got to none, or there is a `Buffer` or a spawned task between

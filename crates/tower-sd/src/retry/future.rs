@@ -86,10 +86,7 @@ impl<S: Service<Req>, R, Req> RetryFuture<S, R, Req> {
             inner,
             spare,
             deadline: timer(policy.deadline),
-            state: State::Calling {
-                future,
-                timer: timer(policy.per_try),
-            },
+            state: State::Calling { future, timer: timer(policy.per_try) },
             story: Story {
                 policy,
                 idempotent,
@@ -141,10 +138,8 @@ where
                 StateProjection::Readying => {
                     match ready!(attempt::scope(&story.record, || this.inner.poll_ready(cx))) {
                         Ok(()) => {
-                            let request = this
-                                .spare
-                                .take()
-                                .expect("a pause is followed by a spare request");
+                            let request =
+                                this.spare.take().expect("a pause is followed by a spare request");
                             if story.attempts_left() > 1 {
                                 *this.spare = story.policy.replay.replay(&request);
                             }
@@ -197,17 +192,12 @@ impl<R> Story<R> {
         cx: &mut Context<'_>,
     ) -> Option<Late> {
         let mut fired = |timer: &mut Option<Timer>| {
-            timer
-                .as_mut()
-                .is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
+            timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
         };
         if fired(deadline) {
             return self.policy.deadline.map(Late::All);
         }
-        self.policy
-            .per_try
-            .filter(|_| fired(timer))
-            .map(Late::Attempt)
+        self.policy.per_try.filter(|_| fired(timer)).map(Late::Attempt)
     }
 
     fn step<T>(&mut self, end: End<T>, repeatable: bool) -> Step<T> {
@@ -221,9 +211,7 @@ impl<R> Story<R> {
                 return Step::Done(Err(self.tell(None, Some(bound))));
             }
         };
-        let number = u32::try_from(self.attempts.len())
-            .unwrap_or(u32::MAX)
-            .saturating_add(1);
+        let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
         let next = match &self.policy.on_failure {
             Some(on_failure) => on_failure(number, &error),
             None => Next::Repeat,
@@ -259,9 +247,7 @@ impl<R> Story<R> {
 
     fn pause(&mut self, n: u32) -> Duration {
         let seed = self.policy.seed;
-        let rng = self
-            .rng
-            .get_or_insert_with(|| seed.map_or_else(Rng::new, Rng::with_seed));
+        let rng = self.rng.get_or_insert_with(|| seed.map_or_else(Rng::new, Rng::with_seed));
         self.policy.pause(n, rng)
     }
 

@@ -14,9 +14,7 @@ impl<R> RetryLayer<R> {
     /// Repeats as `policy` says.
     #[must_use]
     pub fn new(policy: RetryPolicy<R>) -> Self {
-        Self {
-            policy: Arc::new(policy),
-        }
+        Self { policy: Arc::new(policy) }
     }
 }
 

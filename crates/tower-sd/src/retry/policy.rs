@@ -147,9 +147,7 @@ impl<R> RetryPolicy<R> {
 
     /// The pause before the attempt that follows `n` failures.
     pub(super) fn pause(&self, n: u32, rng: &mut Rng) -> Duration {
-        let doubled = self
-            .first_pause
-            .saturating_mul(1 << n.saturating_sub(1).min(MAX_SHIFT));
+        let doubled = self.first_pause.saturating_mul(1 << n.saturating_sub(1).min(MAX_SHIFT));
         doubled.min(self.max_pause).mul_f64(rng.f64())
     }
 }
@@ -187,10 +185,7 @@ mod tests {
             let pauses: Vec<_> = (0..200).map(|_| policy.pause(n, &mut rng)).collect();
             let ceiling = Duration::from_millis(ceiling);
             let (min, max) = (pauses.iter().min().unwrap(), pauses.iter().max().unwrap());
-            assert!(
-                *max <= ceiling && *max > ceiling.mul_f64(0.9),
-                "{n}: {max:?}"
-            );
+            assert!(*max <= ceiling && *max > ceiling.mul_f64(0.9), "{n}: {max:?}");
             assert!(*min < ceiling.mul_f64(0.1), "{n}: {min:?}");
         }
     }

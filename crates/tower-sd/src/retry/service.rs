@@ -93,22 +93,12 @@ where
         let idempotent = self.policy.idempotent || self.policy.replay.is_idempotent(&request);
         let record = Arc::new(Record::default());
         let future = attempt::scope(&record, || inner.call(request));
-        RetryFuture::new(
-            inner,
-            Arc::clone(&self.policy),
-            spare,
-            idempotent,
-            record,
-            future,
-        )
+        RetryFuture::new(inner, Arc::clone(&self.policy), spare, idempotent, record, future)
     }
 }
 
 impl<S: Clone, R> Clone for Retry<S, R> {
     fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            policy: Arc::clone(&self.policy),
-        }
+        Self { inner: self.inner.clone(), policy: Arc::clone(&self.policy) }
     }
 }
