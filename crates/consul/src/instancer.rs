@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 use tower_sd_core::{
     Error, ErrorKind, FollowConfig, Follower, Instance, Instancer, PublisherConfig, Read, Reading,
     Result, Source, Subscription, async_trait,
@@ -31,6 +32,12 @@ struct ConsulSource {
     query: Query,
     /// What the last answer said, while it can be trusted; `None` makes the next query answer at once.
     index: Option<u64>,
+    /// The agent answers blocking queries from a view of its own.
+    streaming: bool,
+    /// When the servers themselves were heard of last.
+    probed_at: Option<Instant>,
+    probe_every: Duration,
+    hinted: bool,
     rng: Rng,
 }
 
@@ -58,12 +65,8 @@ impl ConsulInstancer {
         publisher: PublisherConfig,
         follow: FollowConfig,
     ) -> Self {
-        let source = ConsulSource {
-            client: client.clone(),
-            query,
-            index: None,
-            rng: follow.seed.map_or_else(Rng::new, Rng::with_seed),
-        };
+        let rng = follow.seed.map_or_else(Rng::new, Rng::with_seed);
+        let source = ConsulSource::new(client.clone(), query, rng);
         Self(Follower::new(source, publisher, follow))
     }
 
@@ -90,51 +93,92 @@ impl Source for ConsulSource {
     async fn read(&mut self, want: Read) -> Result<Reading> {
         // Taken out: an answer that is an error, or dropped, leaves none (an index ahead of a server that was reset
         // would block for the whole wait).
-        let index = self.index.take().filter(|_| want == Read::Changed);
-        let answer = self.ask(want, index).await?;
-        let refresh_in = self.adopt(index, &answer)?;
-        Ok(Reading::Set {
-            entries: self.instances(&answer.entries),
-            refresh_in,
-        })
+        let index = self.index.take().filter(|_| want == Read::Changed && !self.must_probe());
+        let mut answer = self.ask(want, index).await?;
+        let mut asked = index;
+        if answer.meta.streaming && answer.meta.index < index {
+            // The view is behind what we know already: it has just been made, or its servers are gone.
+            answer = self.ask(Read::Full, None).await?;
+            asked = None;
+        }
+        let refresh_in = self.adopt(asked, &answer)?;
+        self.hint(&answer);
+        Ok(Reading::Set { entries: self.instances(&answer.entries), refresh_in })
     }
 }
 
 impl ConsulSource {
+    fn new(client: ConsulClient, query: Query, mut rng: Rng) -> Self {
+        let probe_every = query.probe_every.mul_f64(0.9 + 0.2 * rng.f64());
+        Self {
+            client,
+            query,
+            index: None,
+            probe_every,
+            streaming: false,
+            probed_at: None,
+            hinted: false,
+            rng,
+        }
+    }
+
     async fn ask(&mut self, want: Read, index: Option<u64>) -> Result<HealthAnswer> {
         let mut parameters = self.query.parameters();
-        if want == Read::Confirm {
-            parameters.push(("consistent", String::new()));
-        }
+        parameters.extend(match want {
+            Read::Confirm => Some(("consistent", String::new())),
+            Read::Full | Read::Changed => self.query.consistency(),
+        });
         let wait = index.map(|index| {
-            // Servers with streaming add no jitter of their own, and clients that were started together come back together.
-            let wait = self.query.wait.mul_f64(1.0 - 0.1 * self.rng.f64());
+            let wait = self.wait();
             parameters.push(("index", index.to_string()));
             parameters.push(("wait", format!("{}ms", wait.as_millis().max(1))));
             wait
         });
         let service = &self.query.service;
-        self.client.health(service, parameters, wait).await
+        let answer = self.client.health(service, parameters, wait).await?;
+        // A view says nothing about the servers; any other answer is theirs.
+        self.probed_at = match (answer.meta.streaming, self.probed_at) {
+            (true, Some(at)) => Some(at),
+            (true, None) | (false, _) => Some(Instant::now()),
+        };
+        self.streaming = answer.meta.streaming || (self.streaming && index.is_none());
+        Ok(answer)
+    }
+
+    /// How long the next query waits: for less than was asked where the agent's word has to be checked in between.
+    fn wait(&mut self) -> Duration {
+        // Servers with streaming add no jitter of their own, and clients that were started together come back together.
+        let wait = self.query.wait.mul_f64(1.0 - 0.1 * self.rng.f64());
+        match self.probed_at {
+            Some(at) if self.streaming => wait.min(self.probe_every.saturating_sub(at.elapsed())),
+            _ => wait,
+        }
+    }
+
+    /// Whether the last word of the servers themselves, not of the agent's view, is too long ago.
+    fn must_probe(&self) -> bool {
+        self.streaming
+            && self.probed_at.is_none_or(|at| at.elapsed() + PROBE_SLACK >= self.probe_every)
     }
 
     /// Judges the answer's headers, and keeps its index if that can be waited for. Some: it cannot; ask again after this.
     fn adopt(&mut self, asked: Option<u64>, answer: &HealthAnswer) -> Result<Option<Duration>> {
         let meta = &answer.meta;
         if meta.filtered_by_acls {
-            return Err(
-                Error::new(ErrorKind::Denied, BACKEND, "follow").with_message(
-                    "the token does not see everything; it needs service:read and node:read",
-                ),
-            );
+            let message = "the token does not see everything; it needs service:read and node:read";
+            return Err(Error::new(ErrorKind::Denied, BACKEND, "follow").with_message(message));
+        }
+        if !meta.streaming && meta.last_contact.is_some_and(|age| age > MAX_LAST_CONTACT_MS) {
+            return Err(unavailable("the server that answered has lost its leader"));
         }
         match (asked, meta.index) {
             // A proxy eats the header, or writes something else.
             (_, None) | (None, Some(0)) => Ok(Some(POLL)),
-            (Some(_), Some(0 | 1)) => Err(Error::new(ErrorKind::Unavailable, BACKEND, "follow")
-                .with_message("index 1: the agent says 200 while it cannot reach its servers")),
+            (Some(_), Some(0 | 1)) => {
+                Err(unavailable("index 1: the agent says 200 while it cannot reach its servers"))
+            }
             (None, Some(1)) if answer.entries.is_empty() => {
-                Err(Error::new(ErrorKind::Unavailable, BACKEND, "follow")
-                    .with_message("index 1: the agent has not heard of its servers yet"))
+                Err(unavailable("index 1: the agent has not heard of its servers yet"))
             }
             // It went back: a cluster was restored or wiped. The data is what there is; the index is not waited for.
             (Some(asked), Some(index)) if index < asked => Ok(None),
@@ -145,12 +189,26 @@ impl ConsulSource {
         }
     }
 
+    /// With ACLs, that nobody is there cannot be told from that nobody may be seen.
+    fn hint(&mut self, answer: &HealthAnswer) {
+        let empty = answer.entries.is_empty();
+        if empty && !self.hinted {
+            let service = &self.query.service;
+            tracing::debug!(
+                backend = BACKEND,
+                service,
+                "nobody is listed; with ACLs that is also what a token without service:read and node:read sees"
+            );
+        }
+        self.hinted = empty;
+    }
+
     fn instances(&self, entries: &[Box<RawValue>]) -> Vec<Result<Instance>> {
         let parsed = entries.iter().map(|entry| {
             let entry: ServiceEntry = serde_json::from_str(entry.get()).map_err(|cause| {
                 error::garbled("follow", "an entry is not as Consul writes it").with_source(cause)
             })?;
-            mapping::instance(entry)
+            mapping::instance(entry, self.query.tagged_address.as_deref())
         });
         parsed
             .filter(|parsed| match parsed {
@@ -161,5 +219,13 @@ impl ConsulSource {
     }
 }
 
+fn unavailable(message: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, BACKEND, "follow").with_message(message)
+}
+
+/// A wait that ended this much too early is not worth another query.
+const PROBE_SLACK: Duration = Duration::from_millis(50);
+/// Above what an election takes; consul-template reads again after 2 s.
+const MAX_LAST_CONTACT_MS: u64 = 10_000;
 /// How often to ask when waiting is not possible.
 const POLL: Duration = Duration::from_secs(5);

@@ -8,7 +8,7 @@ mod query;
 mod registrar;
 
 pub use client::ConsulClient;
-pub use config::ConsulConfig;
+pub use config::{ConsulConfig, ConsulTls};
 pub use instancer::ConsulInstancer;
 pub use query::Query;
 pub use registrar::ConsulRegistrar;

@@ -11,7 +11,7 @@ use crate::{
     BACKEND,
     client::{
         error,
-        reply::{Check, Service, ServiceEntry},
+        reply::{Check, Service, ServiceEntry, TaggedAddress},
         request::{ServiceRegistration, Weights},
     },
 };
@@ -32,10 +32,7 @@ pub(crate) fn registration(service: &str, instance: &Instance) -> Result<Service
         port: instance.port(),
         tags: instance.tags().to_vec(),
         meta,
-        weights: Weights {
-            passing: weight,
-            warning: weight,
-        },
+        weights: Weights { passing: weight, warning: weight },
         checks: Vec::new(),
     })
 }
@@ -61,44 +58,31 @@ pub(crate) fn is_ours(ours: &ServiceRegistration, found: &Service) -> bool {
         && found.weights.warning == u32::from(ours.weights.warning)
 }
 
-/// The instance that an entry of the catalogue describes, with the status that its checks add up to.
+/// The instance that an entry of the catalogue describes, with the status that its checks add up to; at its address of
+/// that tag, where it has one.
 ///
 /// # Errors
 ///
 /// `Protocol`: an instance cannot be made of it.
-pub(crate) fn instance(entry: ServiceEntry) -> Result<Instance> {
-    let ServiceEntry {
-        node,
-        service,
-        checks,
-    } = entry;
+pub(crate) fn instance(entry: ServiceEntry, tagged_address: Option<&str>) -> Result<Instance> {
+    let ServiceEntry { node, service, checks } = entry;
     let Service {
-        id,
-        address,
-        port,
-        tags,
-        mut meta,
-        weights,
-        locality,
-        ..
+        id, address, port, tags, mut meta, weights, locality, mut tagged_addresses, ..
     } = service;
-    let name = meta
-        .remove(ID)
-        .unwrap_or_else(|| format!("{}/{id}", node.node));
+    let tagged = tagged_address.and_then(|tag| tagged_addresses.remove(tag));
+    let name = meta.remove(ID).unwrap_or_else(|| format!("{}/{id}", node.node));
     let malformed = |what: String| {
         Error::new(ErrorKind::Protocol, BACKEND, "follow")
             .with_instance(name.as_str().into())
             .with_message(what)
     };
-    let address = if address.is_empty() {
-        node.address
-    } else {
-        address
+    let (address, port) = match tagged {
+        Some(TaggedAddress { address, port }) if !address.is_empty() => (address, port),
+        _ if address.is_empty() => (node.address, port),
+        _ => (address, port),
     };
     if address.is_empty() {
-        return Err(malformed(
-            "neither the service nor its node has an address".into(),
-        ));
+        return Err(malformed("neither the service nor its node has an address".into()));
     }
     let port = match u16::try_from(port) {
         Ok(port) if port != 0 => port,
@@ -108,7 +92,8 @@ pub(crate) fn instance(entry: ServiceEntry) -> Result<Instance> {
             )));
         }
     };
-    let status = worst_of(&checks);
+    let draining = meta.get(STATUS).is_some_and(|status| status == DRAINING);
+    let status = worst_of(&checks, draining);
     let weight = match status {
         Status::Warning => weights.warning,
         _ => weights.passing,
@@ -129,21 +114,21 @@ pub(crate) fn instance(entry: ServiceEntry) -> Result<Instance> {
 }
 
 /// The worst state of all checks, those of the node too: an agent that died leaves its services' own checks passing.
-fn worst_of(checks: &[Check]) -> Status {
+///
+/// Maintenance counts as critical, unless it is how the instance says itself that it is about to leave.
+fn worst_of(checks: &[Check], draining: bool) -> Status {
     let mut worst = Status::Passing;
     for check in checks {
+        let of_service = check.id.starts_with("_service_maintenance:");
         match check.status.as_str() {
-            _ if is_maintenance(&check.id) => return Status::Critical,
+            _ if of_service && draining => {}
+            _ if of_service || check.id == "_node_maintenance" => return Status::Critical,
             "passing" => {}
             "warning" => worst = Status::Warning,
             _ => return Status::Critical,
         }
     }
     worst
-}
-
-fn is_maintenance(check: &str) -> bool {
-    check == "_node_maintenance" || check.starts_with("_service_maintenance:")
 }
 
 fn meta(instance: &Instance) -> BTreeMap<String, String> {
@@ -169,7 +154,7 @@ fn meta(instance: &Instance) -> BTreeMap<String, String> {
         Status::Passing => {}
         Status::Warning => drop(set(STATUS, "warning".into())),
         Status::Critical => drop(set(STATUS, "critical".into())),
-        _ => drop(set(STATUS, "draining".into())),
+        _ => drop(set(STATUS, DRAINING.into())),
     }
     meta
 }
@@ -205,7 +190,7 @@ fn with_meta(mut instance: Instance, meta: BTreeMap<String, String>) -> Instance
 fn worse(found: Status, said: &str) -> Status {
     match (found, said) {
         (Status::Critical, _) | (_, "critical") => Status::Critical,
-        (_, "draining") => Status::Draining,
+        (_, DRAINING) => Status::Draining,
         (_, "warning") => Status::Warning,
         (found, _) => found,
     }
@@ -222,9 +207,7 @@ fn split_scheme(address: &str) -> (Option<&str>, &str) {
         Some((scheme, host)) => (Some(scheme), host.trim_end_matches('/')),
         None => (None, address),
     };
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     (scheme, bare.unwrap_or(host))
 }
 
@@ -236,9 +219,7 @@ fn check_limits(service: &str, instance: &Instance, meta: &BTreeMap<String, Stri
         return refuse("the service has no name".into());
     }
     if service.chars().any(char::is_control) {
-        return refuse(format!(
-            "the service name {service:?} has control characters"
-        ));
+        return refuse(format!("the service name {service:?} has control characters"));
     }
     if instance.host().is_empty() {
         return refuse("the instance has no host".into());
@@ -273,6 +254,7 @@ fn check_limits(service: &str, instance: &Instance, meta: &BTreeMap<String, Stri
 }
 
 const OURS: &str = "tower-sd-";
+const DRAINING: &str = "draining";
 const ID: &str = "tower-sd-id";
 const PRIORITY: &str = "tower-sd-priority";
 const SCHEME: &str = "tower-sd-scheme";

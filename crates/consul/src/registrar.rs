@@ -55,10 +55,7 @@ impl ConsulRegistrar {
     pub fn new(client: &ConsulClient) -> Self {
         Self {
             client: client.clone(),
-            settings: Settings {
-                ttl: TTL,
-                deregister_critical_after: DEREGISTER_CRITICAL_AFTER,
-            },
+            settings: Settings { ttl: TTL, deregister_critical_after: DEREGISTER_CRITICAL_AFTER },
             tasks: Tasks::new(),
         }
     }

@@ -28,9 +28,7 @@ pub(crate) fn unanswered(operation: &'static str, cause: reqwest::Error) -> Erro
         ),
     };
     // The URL has no secret in it, and says nothing that the message does not.
-    Error::new(kind, BACKEND, operation)
-        .with_message(message)
-        .with_source(cause.without_url())
+    Error::new(kind, BACKEND, operation).with_message(message).with_source(cause.without_url())
 }
 
 /// The error for an answer that says 200 and cannot be understood.
@@ -63,11 +61,7 @@ struct Class {
 }
 
 fn class_of(status: u16, detail: &str) -> Class {
-    let class = |kind, transient, hint| Class {
-        kind,
-        transient,
-        hint,
-    };
+    let class = |kind, transient, hint| Class { kind, transient, hint };
     let denied = Some(
         "give a token that may do this (service:write to register, service:read and node:read to follow)",
     );
@@ -104,17 +98,11 @@ fn is_bad_filter(detail: &str) -> bool {
 }
 
 fn with_transience(error: Error, transient: bool) -> Error {
-    if transient {
-        error.transient()
-    } else {
-        error.permanent()
-    }
+    if transient { error.transient() } else { error.permanent() }
 }
 
 fn clipped(text: &str) -> &str {
-    let end = (0..=text.len().min(MAX_DETAIL))
-        .rev()
-        .find(|end| text.is_char_boundary(*end));
+    let end = (0..=text.len().min(MAX_DETAIL)).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or(0)]
 }
 
@@ -138,31 +126,11 @@ mod tests {
         (429, "rate limit exceeded", ErrorKind::Unavailable, true),
         (500, "No cluster leader", ErrorKind::Unavailable, true),
         (500, "No path to datacenter", ErrorKind::Unavailable, true),
-        (
-            500,
-            "rpc error making call: Permission denied",
-            ErrorKind::Denied,
-            false,
-        ),
-        (
-            500,
-            "rpc error making call: ACL not found",
-            ErrorKind::Denied,
-            false,
-        ),
-        (
-            500,
-            "Failed to create boolean expression evaluator: 1:6",
-            ErrorKind::Config,
-            false,
-        ),
+        (500, "rpc error making call: Permission denied", ErrorKind::Denied, false),
+        (500, "rpc error making call: ACL not found", ErrorKind::Denied, false),
+        (500, "Failed to create boolean expression evaluator: 1:6", ErrorKind::Config, false),
         (502, "<html>", ErrorKind::Unavailable, true),
-        (
-            503,
-            "resolver error: produced zero addresses",
-            ErrorKind::Unavailable,
-            true,
-        ),
+        (503, "resolver error: produced zero addresses", ErrorKind::Unavailable, true),
     ];
 
     #[test]
@@ -177,15 +145,9 @@ mod tests {
     /// T21: the three forms in which two versions say it, with and without ACLs.
     #[test]
     fn an_unknown_check_is_recognised_in_every_form() {
-        assert!(is_unknown_check(
-            500,
-            r#"CheckID "x" does not have associated TTL"#
-        ));
+        assert!(is_unknown_check(500, r#"CheckID "x" does not have associated TTL"#));
         assert!(is_unknown_check(500, r#"Unknown check "x""#));
-        assert!(is_unknown_check(
-            404,
-            r#"Unknown check ID "x". Ensure that …"#
-        ));
+        assert!(is_unknown_check(404, r#"Unknown check ID "x". Ensure that …"#));
         assert!(!is_unknown_check(500, "No cluster leader"));
         assert!(!is_unknown_check(404, "404 page not found"));
     }
@@ -194,10 +156,7 @@ mod tests {
     #[test]
     fn an_unknown_service_is_recognised_in_every_form() {
         assert!(is_unknown_service(500, r#"Unknown service {"x" {}}"#));
-        assert!(is_unknown_service(
-            404,
-            r#"Unknown service ID "x". Ensure that …"#
-        ));
+        assert!(is_unknown_service(404, r#"Unknown service ID "x". Ensure that …"#));
         assert!(is_unknown_service(404, "unknown service ID: x"));
         assert!(!is_unknown_service(500, "No cluster leader"));
     }

@@ -1,24 +1,28 @@
 //! Requests and answers as HTTP: address, token, bounds.
 
-use std::time::Duration;
+use std::{
+    fs,
+    sync::{PoisonError, RwLock},
+    time::Duration,
+};
 
 use reqwest::{
     Client, Method, Url,
     header::{HeaderMap, HeaderValue},
     redirect,
 };
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use serde::Serialize;
 use tower_sd_core::{Error, Result, Secret};
 
-use super::error;
-use crate::ConsulConfig;
+use super::{error, tls};
+use crate::{ConsulConfig, config::Endpoint};
 
 /// One agent, and how to talk to it.
 #[derive(Debug)]
 pub(super) struct Wire {
     http: Client,
     base: Url,
+    token: RwLock<Option<Secret>>,
     config: ConsulConfig,
 }
 
@@ -56,10 +60,7 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn put(operation: &'static str, path: &[&'a str]) -> Self {
-        Self {
-            method: Method::PUT,
-            ..Self::get(operation, path)
-        }
+        Self { method: Method::PUT, ..Self::get(operation, path) }
     }
 
     pub(super) fn json(self, body: &impl Serialize) -> Result<Self> {
@@ -67,42 +68,65 @@ impl<'a> Call<'a> {
             error::config(self.operation, "the request cannot be written as JSON")
                 .with_source(cause)
         })?;
-        Ok(Self {
-            body: Some(body),
-            ..self
-        })
+        Ok(Self { body: Some(body), ..self })
     }
 }
 
 impl Wire {
     pub(super) fn new(config: ConsulConfig) -> Result<Self> {
-        let base = config.base_url()?;
-        let http = Client::builder()
-            .tls_backend_preconfigured(tls()?)
+        let Endpoint { base, socket } = config.endpoint()?;
+        let tls = tls::client_config(&config.tls, base.scheme() == "https")?;
+        let mut builder = Client::builder()
+            .tls_backend_preconfigured(tls)
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_keepalive(TCP_KEEPALIVE)
+            .tcp_keepalive(TCP_KEEPALIVE);
+        #[cfg(unix)]
+        if let Some(socket) = socket {
+            builder = builder.unix_socket(socket);
+        }
+        #[cfg(not(unix))]
+        if socket.is_some() {
+            return Err(error::config("connect", "address: no unix:// on this system"));
+        }
+        let http = builder
             .build()
             .map_err(|cause| error::config("connect", "no HTTP client").with_source(cause))?;
-        Ok(Self { http, base, config })
+        let token = token(&config)?;
+        header(token.as_ref())?;
+        Ok(Self { http, base, token: RwLock::new(token), config })
     }
 
     /// Sends, and reads the whole answer. Dropped early, the connection is closed: a blocking query ends with it.
+    ///
+    /// Denied, it looks for a new token, and tries once more with that.
     pub(super) async fn send(&self, call: Call<'_>) -> Result<Answer> {
+        let token = self.token();
+        let answer = self.send_as(&call, token.as_ref()).await?;
+        if matches!(answer.status, 401 | 403) && self.config.token_file.is_some() {
+            let fresh = self::token(&self.config)?;
+            if fresh != token {
+                *self.token.write().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
+                return self.send_as(&call, fresh.as_ref()).await;
+            }
+        }
+        Ok(answer)
+    }
+
+    async fn send_as(&self, call: &Call<'_>, token: Option<&Secret>) -> Result<Answer> {
         let operation = call.operation;
-        let mut request = self
-            .http
-            .request(call.method, self.url(&call.path, &call.query)?)
-            .timeout(call.timeout);
-        if let Some(token) = self.token()? {
+        let mut request =
+            self.http.request(call.method.clone(), self.url(call)?).timeout(call.timeout);
+        if let Some(token) = header(token)? {
             request = request.header("X-Consul-Token", token);
         }
-        if let Some(body) = call.body {
-            request = request
-                .header("Content-Type", "application/json")
-                .body(body);
+        if let Some((user, password)) = &self.config.basic_auth {
+            request = request.basic_auth(user, Some(password.expose()));
+        }
+        if let Some(body) = &call.body {
+            request = request.header("Content-Type", "application/json").body(body.clone());
         }
         let unanswered = |cause| error::unanswered(operation, cause);
         let mut response = request.send().await.map_err(unanswered)?;
@@ -110,10 +134,8 @@ impl Wire {
         while let Some(chunk) = response.chunk().await.map_err(unanswered)? {
             if body.len() + chunk.len() > self.config.max_body {
                 let max = self.config.max_body;
-                return Err(error::garbled(
-                    operation,
-                    format!("the answer is longer than max_body = {max} bytes"),
-                ));
+                let what = format!("the answer is longer than max_body = {max} bytes");
+                return Err(error::garbled(operation, what));
             }
             body.extend_from_slice(&chunk);
         }
@@ -122,36 +144,58 @@ impl Wire {
             headers: std::mem::take(response.headers_mut()),
             body,
             operation,
-            token: self.config.token.clone(),
+            token: token.cloned(),
         })
     }
 
-    fn url(&self, path: &[&str], query: &[(&'static str, String)]) -> Result<Url> {
+    fn url(&self, call: &Call<'_>) -> Result<Url> {
         let mut url = self.base.clone();
         match url.path_segments_mut() {
-            Ok(mut segments) => segments.pop_if_empty().push("v1").extend(path),
+            Ok(mut segments) => segments.pop_if_empty().push("v1").extend(&call.path),
             Err(()) => return Err(error::config("connect", "the address takes no path")),
         };
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
+        let ConsulConfig { datacenter, namespace, partition, .. } = &self.config;
+        // An agent is where it is: it registers in no other datacenter.
+        let datacenter = datacenter.as_ref().filter(|_| call.method == Method::GET);
+        // Community agents refuse the last two, whatever they say.
+        let everywhere =
+            [("dc", datacenter), ("ns", namespace.as_ref()), ("partition", partition.as_ref())];
+        let everywhere = everywhere.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        for (key, value) in everywhere.chain(call.query.iter().map(|(key, value)| (*key, value))) {
+            url.query_pairs_mut().append_pair(key, value);
         }
         Ok(url)
     }
 
-    fn token(&self) -> Result<Option<HeaderValue>> {
-        let Some(token) = &self.config.token else {
-            return Ok(None);
-        };
-        let mut value = HeaderValue::from_str(token.expose()).map_err(|cause| {
-            error::config(
-                "connect",
-                "the token has characters that no header can hold",
-            )
-            .with_source(cause)
-        })?;
-        value.set_sensitive(true);
-        Ok(Some(value))
+    fn token(&self) -> Option<Secret> {
+        self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// The file's token, or the one given where there is no file or nothing in it.
+fn token(config: &ConsulConfig) -> Result<Option<Secret>> {
+    let Some(file) = &config.token_file else {
+        return Ok(config.token.clone());
+    };
+    let text = fs::read_to_string(file).map_err(|cause| {
+        error::config("connect", "token_file cannot be read").with_source(cause)
+    })?;
+    Ok(match text.trim() {
+        "" => config.token.clone(),
+        token => Some(Secret::new(token)),
+    })
+}
+
+fn header(token: Option<&Secret>) -> Result<Option<HeaderValue>> {
+    let Some(token) = token.filter(|token| !token.expose().is_empty()) else {
+        return Ok(None);
+    };
+    let mut value = HeaderValue::from_str(token.expose()).map_err(|cause| {
+        error::config("connect", "the token has characters that no header can hold")
+            .with_source(cause)
+    })?;
+    value.set_sensitive(true);
+    Ok(Some(value))
 }
 
 impl Answer {
@@ -172,17 +216,6 @@ impl Answer {
     pub(super) fn refused(&self) -> Error {
         error::refused(self.operation, self.status, &self.detail())
     }
-}
-
-/// With a provider of its own: reqwest panics without one.
-fn tls() -> Result<ClientConfig> {
-    let provider = std::sync::Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|cause| error::config("connect", "no TLS").with_source(cause))?;
-    Ok(builder
-        .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth())
 }
 
 /// The agent is on this machine or next to it.

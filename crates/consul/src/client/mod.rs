@@ -6,6 +6,7 @@ pub(crate) mod reply;
 pub(crate) mod request;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::{sync::Arc, time::Duration};
 
@@ -51,8 +52,7 @@ impl ConsulClient {
     pub(crate) async fn register(&self, service: &ServiceRegistration) -> Result<()> {
         let mut call = Call::put("register", &["agent", "service", "register"]).json(service)?;
         // Without it, a check that an earlier registration had would stay, and turn critical at its TTL.
-        call.query
-            .push(("replace-existing-checks", "true".to_owned()));
+        call.query.push(("replace-existing-checks", "true".to_owned()));
         succeed(&self.0.send(call).await?)
     }
 
@@ -86,11 +86,9 @@ impl ConsulClient {
         let answer = self.0.send(call).await?;
         match known(&answer, error::is_unknown_service)? {
             Known::No => Ok(None),
-            Known::Yes => serde_json::from_slice(&answer.body)
-                .map(Some)
-                .map_err(|cause| {
-                    error::garbled("verify", "not a service as Consul writes it").with_source(cause)
-                }),
+            Known::Yes => serde_json::from_slice(&answer.body).map(Some).map_err(|cause| {
+                error::garbled("verify", "not a service as Consul writes it").with_source(cause)
+            }),
         }
     }
 
@@ -112,10 +110,7 @@ impl ConsulClient {
             serde_json::from_slice(&answer.body).map_err(|cause| {
                 error::garbled("follow", "not a list of services").with_source(cause)
             })?;
-        Ok(HealthAnswer {
-            meta: Meta::of(&answer.headers),
-            entries: entries.unwrap_or_default(),
-        })
+        Ok(HealthAnswer { meta: Meta::of(&answer.headers), entries: entries.unwrap_or_default() })
     }
 }
 

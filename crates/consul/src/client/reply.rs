@@ -46,6 +46,17 @@ pub(crate) struct Service {
     pub(crate) weights: Weights,
     #[serde(default)]
     pub(crate) locality: Option<Locality>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub(crate) tagged_addresses: BTreeMap<String, TaggedAddress>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct TaggedAddress {
+    #[serde(default)]
+    pub(crate) address: String,
+    #[serde(default)]
+    pub(crate) port: i64,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -75,10 +86,7 @@ pub(crate) struct Check {
 impl Default for Weights {
     /// Consul's own default.
     fn default() -> Self {
-        Self {
-            passing: 1,
-            warning: 1,
-        }
+        Self { passing: 1, warning: 1 }
     }
 }
 
@@ -87,7 +95,11 @@ impl Default for Weights {
 pub(crate) struct Meta {
     /// `None`: missing, or no number.
     pub(crate) index: Option<u64>,
+    /// The agent answered from a view of its own, which goes on saying 200 when the servers are gone; what it says of
+    /// leader and last contact is constant.
     pub(crate) streaming: bool,
+    /// How long ago the server that answered heard of the leader, in milliseconds.
+    pub(crate) last_contact: Option<u64>,
     pub(crate) filtered_by_acls: bool,
 }
 
@@ -97,6 +109,7 @@ impl Meta {
         Self {
             index: text("x-consul-index").and_then(|index| index.parse().ok()),
             streaming: text("x-consul-query-backend") == Some("streaming"),
+            last_contact: text("x-consul-lastcontact").and_then(|age| age.parse().ok()),
             filtered_by_acls: text("x-consul-results-filtered-by-acls") == Some("true"),
         }
     }

@@ -39,10 +39,7 @@ pub(crate) struct CheckRegistration {
     pub(crate) ttl: Option<String>,
     #[serde(rename = "Status", skip_serializing_if = "Option::is_none")]
     pub(crate) status: Option<&'static str>,
-    #[serde(
-        rename = "DeregisterCriticalServiceAfter",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "DeregisterCriticalServiceAfter", skip_serializing_if = "Option::is_none")]
     pub(crate) deregister_critical_service_after: Option<String>,
 }
 

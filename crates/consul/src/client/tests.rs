@@ -18,11 +18,7 @@ fn headers_are_read_as_far_as_they_can_be_trusted() {
     assert_eq!(meta(&[]), Meta::default());
     assert_eq!(meta(&[("x-consul-index", "42")]).index, Some(42));
     for garbage in ["", "-1", "x", "18446744073709551616", "1.5"] {
-        assert_eq!(
-            meta(&[("x-consul-index", garbage)]).index,
-            None,
-            "{garbage}"
-        );
+        assert_eq!(meta(&[("x-consul-index", garbage)]).index, None, "{garbage}");
     }
     let streaming = meta(&[
         ("x-consul-query-backend", "streaming"),

@@ -2,21 +2,14 @@ use super::*;
 use crate::{ConsulConfig, client::reply::Meta};
 
 fn source() -> ConsulSource {
-    ConsulSource {
-        client: ConsulClient::new(ConsulConfig::default()).expect("the default address is one"),
-        query: Query::service("web"),
-        index: None,
-        rng: Rng::with_seed(1),
-    }
+    let client = ConsulClient::new(ConsulConfig::default()).expect("the default address is one");
+    ConsulSource::new(client, Query::service("web"), Rng::with_seed(1))
 }
 
 fn answer(index: Option<u64>, entries: &[&str]) -> HealthAnswer {
     let raw = |text: &&str| RawValue::from_string((*text).to_owned()).expect("JSON");
     HealthAnswer {
-        meta: Meta {
-            index,
-            ..Meta::default()
-        },
+        meta: Meta { index, ..Meta::default() },
         entries: entries.iter().map(raw).collect(),
     }
 }
@@ -57,9 +50,7 @@ async fn without_a_usable_index_it_polls() {
 #[tokio::test]
 async fn index_one_is_an_error_and_no_empty_set() {
     for (asked, index) in [(Some(7), 1), (Some(7), 0), (None, 1)] {
-        let error = source()
-            .adopt(asked, &answer(Some(index), &[]))
-            .expect_err("a false empty");
+        let error = source().adopt(asked, &answer(Some(index), &[])).expect_err("a false empty");
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.is_transient());
     }
@@ -100,12 +91,6 @@ async fn health_decides_who_is_published() {
         })
     };
     assert_eq!(published(Query::service("web")), [true, true, false]);
-    assert_eq!(
-        published(Query::service("web").passing()),
-        [true, false, false]
-    );
-    assert_eq!(
-        published(Query::service("web").any_health()),
-        [true, true, true]
-    );
+    assert_eq!(published(Query::service("web").passing()), [true, false, false]);
+    assert_eq!(published(Query::service("web").any_health()), [true, true, true]);
 }

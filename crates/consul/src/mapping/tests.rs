@@ -1,5 +1,9 @@
 use super::*;
 
+fn instance(entry: ServiceEntry) -> Result<Instance> {
+    super::instance(entry, None)
+}
+
 fn entry(json: serde_json::Value) -> ServiceEntry {
     serde_json::from_value(json).expect("an entry as Consul writes it")
 }
@@ -131,10 +135,7 @@ fn a_port_that_nobody_can_connect_to_is_malformed_and_explained() {
             serde_json::json!({"Service": {"ID": "web", "Address": "10.0.0.10", "Port": port}});
         let error = instance(entry(json)).expect_err("no port");
         assert_eq!(error.kind(), ErrorKind::Protocol);
-        assert!(
-            error.to_string().contains(&format!("port {port}")),
-            "{error}"
-        );
+        assert!(error.to_string().contains(&format!("port {port}")), "{error}");
     }
     let json = serde_json::json!({"Service": {"ID": "web", "Port": 80}});
     let error = instance(entry(json)).expect_err("no address");
@@ -151,30 +152,16 @@ fn health_is_the_worst_of_all_checks_those_of_the_node_too() {
             |(id, status)| serde_json::json!({"CheckID": id, "Status": status, "ServiceID": ""}),
         );
         let checks = serde_json::Value::Array(checks.collect());
-        instance(found(&registered, &checks))
-            .expect("an instance")
-            .status()
+        instance(found(&registered, &checks)).expect("an instance").status()
     };
     let passing = ("service:web", "passing");
     assert_eq!(status(&[]), Status::Passing);
     assert_eq!(status(&[passing]), Status::Passing);
-    assert_eq!(
-        status(&[("serfHealth", "critical"), passing]),
-        Status::Critical
-    );
+    assert_eq!(status(&[("serfHealth", "critical"), passing]), Status::Critical);
     assert_eq!(status(&[("a", "warning"), passing]), Status::Warning);
-    assert_eq!(
-        status(&[("a", "warning"), ("b", "critical")]),
-        Status::Critical
-    );
-    assert_eq!(
-        status(&[("_service_maintenance:web", "critical")]),
-        Status::Critical
-    );
-    assert_eq!(
-        status(&[("_node_maintenance", "passing")]),
-        Status::Critical
-    );
+    assert_eq!(status(&[("a", "warning"), ("b", "critical")]), Status::Critical);
+    assert_eq!(status(&[("_service_maintenance:web", "critical")]), Status::Critical);
+    assert_eq!(status(&[("_node_maintenance", "passing")]), Status::Critical);
     assert_eq!(status(&[("a", "nonsense")]), Status::Critical);
 }
 
@@ -191,9 +178,7 @@ fn a_warning_instance_has_the_weight_that_it_registered_for_that() {
 /// T17: what is sent, to the letter; no script in it.
 #[test]
 fn the_body_of_a_registration_is_what_consul_documents() {
-    let wanted = Instance::new("10.0.0.7", 8081)
-        .with_tags(["v2"])
-        .with_metadata("shard", "3");
+    let wanted = Instance::new("10.0.0.7", 8081).with_tags(["v2"]).with_metadata("shard", "3");
     let body = serde_json::to_value(registration("web", &wanted).expect("within the limits"));
     let expected = serde_json::json!({
         "ID": "web:10.0.0.7:8081", "Name": "web", "Address": "10.0.0.7", "Port": 8081, "Tags": ["v2"],

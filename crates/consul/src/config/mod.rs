@@ -1,0 +1,188 @@
+//! Where an agent is and how to talk to it: by code, by environment, by URL.
+
+mod env;
+#[cfg(test)]
+mod tests;
+mod url;
+
+use std::path::PathBuf;
+
+use reqwest::Url;
+use tower_sd_core::{Result, Secret};
+
+use crate::client::error;
+
+/// Where the agent is, and how to talk to it.
+///
+/// ```
+/// use tower_sd_consul::ConsulConfig;
+///
+/// let config = ConsulConfig::new("127.0.0.1:8500").token("s3cr3t");
+/// assert!(!format!("{config:?}").contains("s3cr3t"));
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConsulConfig {
+    /// The agent: `host:port`, `http://host:port`, `https://host:port` (each with a path where a proxy serves it under a
+    /// prefix), or `unix:///path/of/socket`. Default `127.0.0.1:8500`.
+    pub address: String,
+    /// The ACL token, sent in a header only: addresses get logged. Default: none.
+    pub token: Option<Secret>,
+    /// A file with the ACL token, which wins over [`token`](Self::token) unless it is empty. Read when the client is
+    /// made, and again when the agent has denied something: tokens are rotated. Default: none.
+    pub token_file: Option<PathBuf>,
+    /// User and password, for a proxy in front of the agent. Default: none.
+    pub basic_auth: Option<(String, Secret)>,
+    /// The datacenter that is read from. Default: the agent's own.
+    pub datacenter: Option<String>,
+    /// The namespace, of Consul Enterprise; a community agent refuses it. Default: the token's.
+    pub namespace: Option<String>,
+    /// The admin partition, of Consul Enterprise. Default: the agent's.
+    pub partition: Option<String>,
+    /// How an `https` agent is trusted.
+    pub tls: ConsulTls,
+    /// An answer longer than this is an error. Default 16 MiB, some 20 000 instances.
+    pub max_body: usize,
+}
+
+/// How an agent that speaks TLS is trusted, and how we show who we are. Files are PEM.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ConsulTls {
+    /// Whether TLS is spoken although the address does not say so. Default: as the address says. An address that says
+    /// `http` does not win over it, as in Consul's own client.
+    pub enabled: bool,
+    /// A file of certificates that are trusted instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// A folder of such files.
+    pub ca_path: Option<PathBuf>,
+    /// Our certificate, with its chain; needs [`client_key`](Self::client_key).
+    pub client_cert: Option<PathBuf>,
+    /// Our private key; needs [`client_cert`](Self::client_cert).
+    pub client_key: Option<PathBuf>,
+    /// The name that the agent's certificate must have, where it is not the address's host.
+    pub server_name: Option<String>,
+    /// Believes any certificate. For experiments: whoever is in between can then read the token. Default: false.
+    pub skip_verify: bool,
+}
+
+/// An address, taken apart.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Endpoint {
+    pub(crate) base: Url,
+    pub(crate) socket: Option<PathBuf>,
+}
+
+impl ConsulConfig {
+    /// The defaults, with this agent.
+    #[must_use]
+    pub fn new(address: impl Into<String>) -> Self {
+        Self {
+            address: address.into(),
+            token: None,
+            token_file: None,
+            basic_auth: None,
+            datacenter: None,
+            namespace: None,
+            partition: None,
+            tls: ConsulTls::default(),
+            max_body: 16 << 20,
+        }
+    }
+
+    /// Sets [`token`](Self::token).
+    #[must_use]
+    pub fn token(mut self, token: impl Into<Secret>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Sets [`token_file`](Self::token_file).
+    #[must_use]
+    pub fn token_file(mut self, token_file: impl Into<PathBuf>) -> Self {
+        self.token_file = Some(token_file.into());
+        self
+    }
+
+    /// Sets [`basic_auth`](Self::basic_auth).
+    #[must_use]
+    pub fn basic_auth(mut self, user: impl Into<String>, password: impl Into<Secret>) -> Self {
+        self.basic_auth = Some((user.into(), password.into()));
+        self
+    }
+
+    /// Sets [`datacenter`](Self::datacenter).
+    #[must_use]
+    pub fn datacenter(mut self, datacenter: impl Into<String>) -> Self {
+        self.datacenter = Some(datacenter.into());
+        self
+    }
+
+    /// Sets [`namespace`](Self::namespace).
+    #[must_use]
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = Some(namespace.into());
+        self
+    }
+
+    /// Sets [`partition`](Self::partition).
+    #[must_use]
+    pub fn partition(mut self, partition: impl Into<String>) -> Self {
+        self.partition = Some(partition.into());
+        self
+    }
+
+    /// Sets [`max_body`](Self::max_body).
+    #[must_use]
+    pub fn max_body(mut self, max_body: usize) -> Self {
+        self.max_body = max_body;
+        self
+    }
+
+    pub(crate) fn endpoint(&self) -> Result<Endpoint> {
+        let (scheme, rest) = self.address.split_once("://").unwrap_or(("http", &self.address));
+        let (scheme, socket) = match scheme {
+            "unix" => ("http", Some(PathBuf::from(rest))),
+            "https" => ("https", None),
+            "http" if self.tls.enabled => ("https", None),
+            "http" => ("http", None),
+            other => {
+                let known = "http://, https:// and unix://";
+                return Err(refuse(format!(
+                    "address: unknown scheme {other:?}; there are {known}"
+                )));
+            }
+        };
+        let text = match &socket {
+            Some(_) => "http://localhost".to_owned(),
+            None => format!("{scheme}://{rest}"),
+        };
+        let base = Url::parse(&text).map_err(|cause| {
+            refuse("address: neither host:port nor a URL".into()).with_source(cause)
+        })?;
+        if !base.username().is_empty() || base.password().is_some() {
+            return Err(refuse("address: has a user or password in it; use basic_auth".into()));
+        }
+        let wildcard = match base.host() {
+            Some(::url::Host::Ipv4(ip)) => ip.is_unspecified(),
+            Some(::url::Host::Ipv6(ip)) => ip.is_unspecified(),
+            _ => false,
+        };
+        if wildcard {
+            let what =
+                "address: a wildcard is where the agent listens, not where it is; use 127.0.0.1";
+            return Err(refuse(what.into()));
+        }
+        Ok(Endpoint { base, socket })
+    }
+}
+
+impl Default for ConsulConfig {
+    fn default() -> Self {
+        Self::new("127.0.0.1:8500")
+    }
+}
+
+fn refuse(message: String) -> tower_sd_core::Error {
+    error::config("connect", message)
+}
