@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod check;
 mod client;
 mod config;
 mod instancer;
@@ -7,6 +8,7 @@ mod mapping;
 mod query;
 mod registrar;
 
+pub use check::Check;
 pub use client::ConsulClient;
 pub use config::{ConsulConfig, ConsulTls};
 pub use instancer::ConsulInstancer;

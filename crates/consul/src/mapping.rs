@@ -33,6 +33,7 @@ pub(crate) fn registration(service: &str, instance: &Instance) -> Result<Service
         tags: instance.tags().to_vec(),
         meta,
         weights: Weights { passing: weight, warning: weight },
+        tagged_addresses: BTreeMap::new(),
         checks: Vec::new(),
     })
 }

@@ -1,27 +1,32 @@
 //! Registers with an agent, and keeps the TTL check alive.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use tower_sd_core::{
     AnnounceConfig, Announcer, Desired, Registrar, Registration, RegistrationHandle, Renewal,
-    Result, Tasks, Term, announce, async_trait,
+    Result, Status, Tasks, Term, announce, async_trait,
 };
 
 use crate::{
-    BACKEND, ConsulClient,
+    BACKEND, Check, ConsulClient,
+    check::go_duration,
     client::{
-        Known,
-        request::{CheckRegistration, ServiceRegistration},
+        Known, error,
+        request::{CheckRegistration, ServiceRegistration, TaggedAddress},
     },
     mapping,
 };
 
 /// Registers services with an agent, each with a TTL check that shows their health.
 ///
+/// The settings are those of all its registrations; a clone may have others, and shares the tasks.
+///
+/// An instance whose status is [`Status::Draining`], given or by [`RegistrationHandle::update`], is in maintenance: it
+/// leaves `?passing` and DNS at once, and stays registered.
+///
 /// # Drop
 ///
-/// With the last clone gone, registrations are no longer renewed; use [`close`](Self::close) to wait for those whose
-/// handles were dropped.
+/// Handles keep what they need; use [`close`](Self::close) to wait for registrations whose handles were dropped.
 #[derive(Clone, Debug)]
 pub struct ConsulRegistrar {
     client: ConsulClient,
@@ -29,10 +34,13 @@ pub struct ConsulRegistrar {
     tasks: Tasks,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Settings {
-    ttl: Duration,
-    deregister_critical_after: Duration,
+    ttl: Option<Duration>,
+    checks: Vec<Check>,
+    deregister_critical_after: Option<Duration>,
+    warning_weight: Option<u16>,
+    tagged_addresses: BTreeMap<String, TaggedAddress>,
 }
 
 /// One registration on the wire.
@@ -41,7 +49,6 @@ struct ConsulAnnouncer {
     client: ConsulClient,
     settings: Settings,
     service_id: String,
-    check_id: String,
     /// What the agent was told last.
     announced: Option<ServiceRegistration>,
     /// Renewals since the entry was compared with what was announced.
@@ -53,11 +60,14 @@ impl ConsulRegistrar {
     /// removed by Consul.
     #[must_use]
     pub fn new(client: &ConsulClient) -> Self {
-        Self {
-            client: client.clone(),
-            settings: Settings { ttl: TTL, deregister_critical_after: DEREGISTER_CRITICAL_AFTER },
-            tasks: Tasks::new(),
-        }
+        let settings = Settings {
+            ttl: Some(TTL),
+            checks: Vec::new(),
+            deregister_critical_after: Some(DEREGISTER_CRITICAL_AFTER),
+            warning_weight: None,
+            tagged_addresses: BTreeMap::new(),
+        };
+        Self { client: client.clone(), settings, tasks: Tasks::new() }
     }
 
     /// How long the agent believes a heartbeat, at least 1 s; it is sent three times in that time. Default 15 s.
@@ -65,11 +75,56 @@ impl ConsulRegistrar {
     /// The agent turns the check critical when it has heard nothing for so long, and followers drop the instance.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.settings.ttl = ttl.max(MIN_TTL);
+        self.settings.ttl = Some(ttl.max(MIN_TTL));
         self
     }
 
-    /// Withdraws registrations whose handles are gone, stops the others' renewals, and waits for that.
+    /// Sends no heartbeat: what the agent checks itself is all that is known of the instance. That the entry is still
+    /// there is verified every 15 s.
+    #[must_use]
+    pub fn without_ttl(mut self) -> Self {
+        self.settings.ttl = None;
+        self
+    }
+
+    /// Has the agent run this check too; called again, several.
+    #[must_use]
+    pub fn check(mut self, check: Check) -> Self {
+        self.settings.checks.push(check);
+        self
+    }
+
+    /// Has Consul remove an entry that has been critical for this long, at least 60 s; `None`: never. Default 10 min:
+    /// long enough to look at what is critical, and whoever lives registers again.
+    ///
+    /// Consul raises less than 60 s silently and looks every 30 s, so [`register`](Registrar::register) refuses less.
+    #[must_use]
+    pub fn deregister_critical_after(mut self, after: Option<Duration>) -> Self {
+        self.settings.deregister_critical_after = after;
+        self
+    }
+
+    /// The weight of an instance while it is warning, from 1. Default: the same as when it passes.
+    #[must_use]
+    pub fn warning_weight(mut self, weight: u16) -> Self {
+        self.settings.warning_weight = Some(weight.max(1));
+        self
+    }
+
+    /// Registers another address of the instance under a tag: `wan` for other datacenters.
+    #[must_use]
+    pub fn tagged_address(
+        mut self,
+        tag: impl Into<String>,
+        host: impl Into<String>,
+        port: u16,
+    ) -> Self {
+        let address = TaggedAddress { address: host.into(), port };
+        self.settings.tagged_addresses.insert(tag.into(), address);
+        self
+    }
+
+    /// Withdraws all registrations, and waits for that.
     ///
     /// # Cancel safety
     ///
@@ -82,13 +137,14 @@ impl ConsulRegistrar {
 #[async_trait]
 impl Registrar for ConsulRegistrar {
     async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
+        let (service, instance) = (registration.service(), registration.instance());
         // Refuses here what no agent would take, before a task is started.
-        let service = mapping::registration(registration.service(), registration.instance())?;
+        mapping::registration(service, instance)?;
+        self.settings.validate().map_err(|error| error.with_instance(instance.id().clone()))?;
         let announcer = ConsulAnnouncer {
             client: self.client.clone(),
-            settings: self.settings,
-            check_id: mapping::check_id(&service.id),
-            service_id: service.id,
+            settings: self.settings.clone(),
+            service_id: mapping::service_id(service, instance.id().as_str()),
             announced: None,
             renewals: 0,
         };
@@ -101,24 +157,27 @@ impl Registrar for ConsulRegistrar {
 #[async_trait]
 impl Announcer for ConsulAnnouncer {
     fn shows_health(&self) -> bool {
-        true
+        self.settings.ttl.is_some()
     }
 
     async fn announce(&mut self, desired: &Desired) -> Result<Term> {
-        let mut service = mapping::registration(&desired.service, &desired.instance)?;
-        service.checks = vec![self.check()];
+        let service = self.registration(desired)?;
         self.announced = None;
         self.client.register(&service).await?;
-        self.announced = Some(service);
-        self.renewals = 0;
         // A check that exists keeps its old status, a new one is critical, and one that was never renewed is critical
         // again when the agent restarts: so the first heartbeat follows at once.
-        match self.beat(desired).await? {
-            Known::Yes => Ok(self.term()),
-            Known::No => Err(crate::client::error::garbled(
-                "register",
-                "the agent forgot the check between two calls",
-            )),
+        let mut known = self.beat(desired).await?;
+        if known == Known::Yes && desired.instance.status() == Status::Draining {
+            // The registration has just ended a maintenance that there was.
+            known = self.client.enter_maintenance(&self.service_id, "draining").await?;
+        }
+        self.announced = Some(service);
+        self.renewals = 0;
+        match known {
+            Known::Yes => Ok(self.settings.term()),
+            Known::No => {
+                Err(error::garbled("register", "the agent forgot the service between two calls"))
+            }
         }
     }
 
@@ -127,11 +186,11 @@ impl Announcer for ConsulAnnouncer {
             return Ok(Renewal::Lost);
         }
         self.renewals += 1;
-        if self.renewals >= VERIFY_EVERY {
-            self.renewals = 0;
-            return self.verify().await;
+        if self.settings.ttl.is_some() && self.renewals < VERIFY_EVERY {
+            return Ok(Renewal::Held(self.settings.term()));
         }
-        Ok(Renewal::Held(self.term()))
+        self.renewals = 0;
+        self.verify().await
     }
 
     async fn withdraw(&mut self) -> Result<()> {
@@ -141,11 +200,38 @@ impl Announcer for ConsulAnnouncer {
 }
 
 impl ConsulAnnouncer {
+    fn registration(&self, desired: &Desired) -> Result<ServiceRegistration> {
+        let mut service = mapping::registration(&desired.service, &desired.instance)?;
+        let Settings { ttl, checks, warning_weight, tagged_addresses, .. } = &self.settings;
+        service.weights.warning = warning_weight.unwrap_or(service.weights.warning);
+        service.tagged_addresses.clone_from(tagged_addresses);
+        let heartbeat = ttl.map(|ttl| CheckRegistration {
+            id: mapping::check_id(&self.service_id),
+            name: "tower-sd heartbeat".to_owned(),
+            ttl: Some(go_duration(ttl)),
+            ..CheckRegistration::default()
+        });
+        let own = checks.iter().enumerate().map(|(n, check)| {
+            let id = format!("{}:{}", mapping::check_id(&self.service_id), n + 1);
+            check.registration(id)
+        });
+        service.checks = heartbeat.into_iter().chain(own).collect();
+        for check in &mut service.checks {
+            // Each has to carry it: Consul knows no such setting of a service.
+            check.deregister_critical_service_after =
+                self.settings.deregister_critical_after.map(go_duration);
+        }
+        Ok(service)
+    }
+
     /// Bounded so that another one still fits into the TTL.
     async fn beat(&self, desired: &Desired) -> Result<Known> {
-        let bound = (self.settings.ttl / 3).clamp(MIN_TTL, CALL_TIMEOUT);
-        let (check, health) = (&self.check_id, &desired.health);
-        self.client.update_check(check, health, bound).await
+        let Some(ttl) = self.settings.ttl else {
+            return Ok(Known::Yes);
+        };
+        let bound = (ttl / 3).clamp(MIN_TTL, CALL_TIMEOUT);
+        let check = mapping::check_id(&self.service_id);
+        self.client.update_check(&check, &desired.health, bound).await
     }
 
     /// The check may live while the service was overwritten.
@@ -156,40 +242,43 @@ impl ConsulAnnouncer {
             _ => false,
         };
         Ok(match ours {
-            true => Renewal::Held(self.term()),
+            true => Renewal::Held(self.settings.term()),
             false => Renewal::Lost,
         })
     }
+}
 
-    fn check(&self) -> CheckRegistration {
-        CheckRegistration {
-            id: self.check_id.clone(),
-            name: "tower-sd heartbeat".to_owned(),
-            ttl: Some(go_duration(self.settings.ttl)),
-            status: None,
-            deregister_critical_service_after: Some(go_duration(
-                self.settings.deregister_critical_after,
+impl Settings {
+    fn validate(&self) -> Result<()> {
+        match self.deregister_critical_after {
+            Some(after) if after < MIN_DEREGISTER => Err(error::config(
+                "register",
+                format!(
+                    "deregister_critical_after = {after:?}: Consul raises less than 60 s silently, and looks every 30 s \
+                     only; give 60 s or more"
+                ),
             )),
+            _ => Ok(()),
         }
     }
 
     fn term(&self) -> Term {
-        Term::of_ttl(self.settings.ttl)
+        match self.ttl {
+            Some(ttl) => Term::of_ttl(ttl),
+            None => Term { ttl: None, renew_every: VERIFY_WITHOUT_TTL },
+        }
     }
-}
-
-/// As Go parses it.
-fn go_duration(duration: Duration) -> String {
-    format!("{}ms", duration.as_millis())
 }
 
 /// Three heartbeats 5 s apart: an agent that is restarted is back before the TTL ends.
 const TTL: Duration = Duration::from_secs(15);
 /// A shorter one would turn critical by a busy machine's scheduling.
 const MIN_TTL: Duration = Duration::from_secs(1);
-/// Long enough to look at what is critical; whoever lives registers again.
 const DEREGISTER_CRITICAL_AFTER: Duration = Duration::from_secs(600);
+/// Consul's own, which cannot be configured (`CheckDeregisterIntervalMin`).
+const MIN_DEREGISTER: Duration = Duration::from_secs(60);
 /// Without a quorum an agent takes 7 to 14 s to accept a registration.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// With the default TTL, the entry itself is looked at every 15 s.
 const VERIFY_EVERY: u32 = 3;
+const VERIFY_WITHOUT_TTL: Duration = Duration::from_secs(15);

@@ -94,7 +94,7 @@ impl Wire {
         let http = builder
             .build()
             .map_err(|cause| error::config("connect", "no HTTP client").with_source(cause))?;
-        let token = token(&config)?;
+        let token = token_of(&config)?;
         header(token.as_ref())?;
         Ok(Self { http, base, token: RwLock::new(token), config })
     }
@@ -106,7 +106,7 @@ impl Wire {
         let token = self.token();
         let answer = self.send_as(&call, token.as_ref()).await?;
         if matches!(answer.status, 401 | 403) && self.config.token_file.is_some() {
-            let fresh = self::token(&self.config)?;
+            let fresh = token_of(&self.config)?;
             if fresh != token {
                 *self.token.write().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
                 return self.send_as(&call, fresh.as_ref()).await;
@@ -173,7 +173,7 @@ impl Wire {
 }
 
 /// The file's token, or the one given where there is no file or nothing in it.
-fn token(config: &ConsulConfig) -> Result<Option<Secret>> {
+pub(crate) fn token_of(config: &ConsulConfig) -> Result<Option<Secret>> {
     let Some(file) = &config.token_file else {
         return Ok(config.token.clone());
     };

@@ -2,23 +2,26 @@
 
 pub(crate) mod error;
 mod http;
+#[cfg(test)]
+pub(crate) use self::http::token_of;
 pub(crate) mod reply;
 pub(crate) mod request;
 #[cfg(test)]
 mod tests;
 mod tls;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::value::RawValue;
-use tower_sd_core::{Health, Result};
+use tokio::time::{sleep, timeout};
+use tower_sd_core::{Error, ErrorKind, Health, InstanceId, Result};
 
 use self::{
     http::{Answer, Call, Wire},
-    reply::{Meta, Service},
+    reply::{Meta, Service, ServiceEntry},
     request::{CheckUpdate, ServiceRegistration},
 };
-use crate::ConsulConfig;
+use crate::{BACKEND, ConsulConfig};
 
 /// A client of one Consul agent, shared by registrars and instancers. `Clone` is one `Arc`.
 #[derive(Clone, Debug)]
@@ -49,6 +52,78 @@ impl ConsulClient {
         Ok(Self(Arc::new(Wire::new(config)?)))
     }
 
+    /// All services of the catalogue, each with the tags that its instances have, sorted.
+    ///
+    /// # Errors
+    ///
+    /// The catalogue could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn services(&self) -> Result<BTreeMap<String, Vec<String>>> {
+        let answer = self.0.send(Call::get("services", &["catalog", "services"])).await?;
+        succeed(&answer)?;
+        let mut services: BTreeMap<String, Vec<String>> = serde_json::from_slice(&answer.body)
+            .map_err(|cause| {
+                error::garbled("services", "not a list of services").with_source(cause)
+            })?;
+        services.values_mut().for_each(|tags| tags.sort());
+        Ok(services)
+    }
+
+    /// Waits until the catalogue lists the instance and all its checks pass, at most `bound`.
+    ///
+    /// An agent accepts a registration before the servers have it, and when they are away: a deployment that stops the
+    /// old instances afterwards waits for this.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, with the last failure as its source.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn wait_until_visible(
+        &self,
+        service: &str,
+        instance: &InstanceId,
+        bound: Duration,
+    ) -> Result<()> {
+        let id = crate::mapping::service_id(service, instance.as_str());
+        let mut last = None;
+        let visible = async {
+            loop {
+                match self.lists(service, &id).await {
+                    Ok(true) => return,
+                    Ok(false) => {}
+                    Err(error) => last = Some(error),
+                }
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        if timeout(bound, visible).await.is_ok() {
+            return Ok(());
+        }
+        let error = Error::new(ErrorKind::Timeout, BACKEND, "wait_until_visible")
+            .with_instance(instance.clone())
+            .with_message(format!("not among the passing instances of {service} within {bound:?}"));
+        Err(match last {
+            Some(cause) => error.with_source(cause),
+            None => error,
+        })
+    }
+
+    async fn lists(&self, service: &str, id: &str) -> Result<bool> {
+        let query = vec![("passing", "true".to_owned()), ("consistent", String::new())];
+        let answer = self.health(service, query, None).await?;
+        let mut entries = answer.entries.iter();
+        Ok(entries.any(|entry| {
+            let parsed = serde_json::from_str::<ServiceEntry>(entry.get());
+            parsed.is_ok_and(|entry| entry.service.id == id)
+        }))
+    }
+
     pub(crate) async fn register(&self, service: &ServiceRegistration) -> Result<()> {
         let mut call = Call::put("register", &["agent", "service", "register"]).json(service)?;
         // Without it, a check that an earlier registration had would stay, and turn critical at its TTL.
@@ -76,6 +151,15 @@ impl ConsulClient {
 
     pub(crate) async fn deregister(&self, id: &str) -> Result<Known> {
         let call = Call::put("deregister", &["agent", "service", "deregister", id]);
+        let answer = self.0.send(call).await?;
+        known(&answer, error::is_unknown_service)
+    }
+
+    /// Puts a service of this agent into maintenance: it leaves `?passing` and DNS, and stays registered.
+    pub(crate) async fn enter_maintenance(&self, id: &str, reason: &str) -> Result<Known> {
+        let path = ["agent", "service", "maintenance", id];
+        let mut call = Call::put("register", &path);
+        call.query = vec![("enable", "true".to_owned()), ("reason", reason.to_owned())];
         let answer = self.0.send(call).await?;
         known(&answer, error::is_unknown_service)
     }
@@ -128,6 +212,8 @@ fn known(answer: &Answer, is_unknown: impl Fn(u16, &str) -> bool) -> Result<Know
     succeed(answer).map(|()| Known::Yes)
 }
 
+/// A catalogue of one agent has it after a few milliseconds.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long beyond `wait` and the agent's jitter of a sixteenth an answer may take: the 7 s for which the agent holds
 /// a request while there is no leader (`rpc_hold_timeout`), and 5 s for the way.
 const HOLD: Duration = Duration::from_secs(12);

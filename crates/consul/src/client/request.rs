@@ -17,7 +17,16 @@ pub(crate) struct ServiceRegistration {
     pub(crate) tags: Vec<String>,
     pub(crate) meta: BTreeMap<String, String>,
     pub(crate) weights: Weights,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) tagged_addresses: BTreeMap<String, TaggedAddress>,
     pub(crate) checks: Vec<CheckRegistration>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct TaggedAddress {
+    pub(crate) address: String,
+    pub(crate) port: u16,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -37,8 +46,28 @@ pub(crate) struct CheckRegistration {
     pub(crate) name: String,
     #[serde(rename = "TTL", skip_serializing_if = "Option::is_none")]
     pub(crate) ttl: Option<String>,
-    #[serde(rename = "Status", skip_serializing_if = "Option::is_none")]
-    pub(crate) status: Option<&'static str>,
+    #[serde(rename = "HTTP", skip_serializing_if = "Option::is_none")]
+    pub(crate) http: Option<String>,
+    #[serde(rename = "Method", skip_serializing_if = "Option::is_none")]
+    pub(crate) method: Option<String>,
+    #[serde(rename = "TLSSkipVerify", skip_serializing_if = "is_false")]
+    pub(crate) tls_skip_verify: bool,
+    #[serde(rename = "TCP", skip_serializing_if = "Option::is_none")]
+    pub(crate) tcp: Option<String>,
+    #[serde(rename = "GRPC", skip_serializing_if = "Option::is_none")]
+    pub(crate) grpc: Option<String>,
+    #[serde(rename = "GRPCUseTLS", skip_serializing_if = "is_false")]
+    pub(crate) grpc_use_tls: bool,
+    #[serde(rename = "AliasService", skip_serializing_if = "Option::is_none")]
+    pub(crate) alias_service: Option<String>,
+    #[serde(rename = "Interval", skip_serializing_if = "Option::is_none")]
+    pub(crate) interval: Option<String>,
+    #[serde(rename = "Timeout", skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout: Option<String>,
+    #[serde(rename = "SuccessBeforePassing", skip_serializing_if = "is_zero")]
+    pub(crate) success_before_passing: u32,
+    #[serde(rename = "FailuresBeforeCritical", skip_serializing_if = "is_zero")]
+    pub(crate) failures_before_critical: u32,
     #[serde(rename = "DeregisterCriticalServiceAfter", skip_serializing_if = "Option::is_none")]
     pub(crate) deregister_critical_service_after: Option<String>,
 }
@@ -49,4 +78,14 @@ pub(crate) struct CheckRegistration {
 pub(crate) struct CheckUpdate {
     pub(crate) status: &'static str,
     pub(crate) output: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }

@@ -34,7 +34,7 @@ fn headers_are_read_as_far_as_they_can_be_trusted() {
 fn an_address_that_is_none_is_refused_with_a_sentence() {
     for address in ["", "ftp://a:1", "http://", "http://user:pw@a:8500"] {
         let error = ConsulClient::new(ConsulConfig::new(address)).expect_err(address);
-        assert_eq!(error.kind(), tower_sd_core::ErrorKind::Config);
+        assert_eq!(error.kind(), ErrorKind::Config);
         assert!(!format!("{error:?}").contains("pw"), "{error:?}");
     }
 }

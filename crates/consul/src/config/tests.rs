@@ -1,1 +1,155 @@
+use std::collections::HashMap;
 
+use tower_sd_core::ErrorKind;
+
+use super::*;
+use crate::ConsulClient;
+
+fn from(variables: &[(&str, &str)]) -> Result<ConsulConfig> {
+    let variables: HashMap<_, _> = variables.iter().copied().collect();
+    ConsulConfig::from_variables(|name| Ok(variables.get(name).map(|value| (*value).to_owned())))
+}
+
+fn base(address: &str) -> String {
+    let endpoint = ConsulConfig::new(address).endpoint().expect(address);
+    endpoint.base.to_string()
+}
+
+/// T39, C54.
+#[test]
+fn every_form_of_address_is_understood() {
+    assert_eq!(base("127.0.0.1:8500"), "http://127.0.0.1:8500/");
+    assert_eq!(base("http://consul:8500"), "http://consul:8500/");
+    assert_eq!(base("https://consul:8501"), "https://consul:8501/");
+    assert_eq!(base("https://proxy/consul/eu"), "https://proxy/consul/eu");
+    assert_eq!(base("[::1]:8500"), "http://[::1]:8500/");
+    let unix = ConsulConfig::new("unix:///run/consul.sock").endpoint().expect("a socket");
+    assert_eq!(unix.socket, Some("/run/consul.sock".into()));
+}
+
+/// T39: C54, "never revert to http if TLS was explicitly requested".
+#[test]
+fn http_in_the_address_does_not_switch_tls_off() {
+    let config = from(&[("CONSUL_HTTP_ADDR", "http://consul:8501"), ("CONSUL_HTTP_SSL", "true")]);
+    let endpoint = config.expect("valid").endpoint().expect("valid");
+    assert_eq!(endpoint.base.scheme(), "https");
+}
+
+/// T39, C55, C56.
+#[test]
+fn every_variable_is_read() {
+    let config = from(&[
+        ("CONSUL_HTTP_ADDR", "consul:1"),
+        ("CONSUL_HTTP_TOKEN", "t0ken"),
+        ("CONSUL_HTTP_TOKEN_FILE", "/token"),
+        ("CONSUL_HTTP_AUTH", "user:pass:word"),
+        ("CONSUL_HTTP_SSL", "1"),
+        ("CONSUL_HTTP_SSL_VERIFY", "false"),
+        ("CONSUL_CACERT", "/ca.pem"),
+        ("CONSUL_CAPATH", "/ca"),
+        ("CONSUL_CLIENT_CERT", "/cert.pem"),
+        ("CONSUL_CLIENT_KEY", "/key.pem"),
+        ("CONSUL_TLS_SERVER_NAME", "server.dc1.consul"),
+        ("CONSUL_NAMESPACE", "ns"),
+        ("CONSUL_PARTITION", "part"),
+    ])
+    .expect("valid");
+    assert_eq!(config.address, "consul:1");
+    assert_eq!(config.token, Some(Secret::new("t0ken")));
+    assert_eq!(config.token_file, Some("/token".into()));
+    assert_eq!(config.basic_auth, Some(("user".into(), Secret::new("pass:word"))));
+    assert!(config.tls.enabled && config.tls.skip_verify);
+    assert_eq!(config.tls.ca_file, Some("/ca.pem".into()));
+    assert_eq!(config.tls.ca_path, Some("/ca".into()));
+    assert_eq!(config.tls.client_cert, Some("/cert.pem".into()));
+    assert_eq!(config.tls.client_key, Some("/key.pem".into()));
+    assert_eq!(config.tls.server_name.as_deref(), Some("server.dc1.consul"));
+    assert_eq!(config.namespace.as_deref(), Some("ns"));
+    assert_eq!(config.partition.as_deref(), Some("part"));
+    let text = format!("{config:?}");
+    assert!(!text.contains("t0ken") && !text.contains("word"), "{text}");
+}
+
+#[test]
+fn variables_that_are_missing_or_empty_leave_the_defaults() {
+    for config in [from(&[]), from(&[("CONSUL_HTTP_ADDR", ""), ("CONSUL_HTTP_TOKEN", "")])] {
+        let config = config.expect("valid");
+        assert_eq!(config.address, "127.0.0.1:8500");
+        assert_eq!(config.token, None);
+        assert!(!config.tls.enabled && !config.tls.skip_verify);
+    }
+}
+
+#[test]
+fn a_boolean_that_is_none_is_an_error_and_no_plain_text() {
+    let error = from(&[("CONSUL_HTTP_SSL", "yes")]).expect_err("not a boolean");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("CONSUL_HTTP_SSL"), "{error}");
+}
+
+/// T39.
+#[test]
+fn half_of_a_client_certificate_is_an_error() {
+    for (given, missing) in [("cert-file", "client_key"), ("key-file", "client_cert")] {
+        let url = format!("consul://127.0.0.1/?tls=true&ca-file=/nothing&{given}=/x");
+        let (mut config, _) = ConsulConfig::from_url(&url).expect("a URL");
+        config.tls.ca_file = None;
+        let error = ConsulClient::new(config).expect_err("half of it");
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains(missing), "{error}");
+    }
+}
+
+/// C55.
+#[test]
+fn the_token_file_wins_unless_it_is_empty_and_must_be_readable() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("token");
+    let config = ConsulConfig::default().token("given").token_file(&file);
+    let error = ConsulClient::new(config.clone()).expect_err("no such file");
+    assert!(error.to_string().contains("token_file"), "{error}");
+    std::fs::write(&file, "from-file\n").expect("our folder");
+    let token = crate::client::token_of(&config).expect("readable");
+    assert_eq!(token, Some(Secret::new("from-file")));
+    std::fs::write(&file, "\n").expect("our folder");
+    let token = crate::client::token_of(&config).expect("readable");
+    assert_eq!(token, Some(Secret::new("given")));
+}
+
+#[test]
+fn a_url_sets_agent_and_service() {
+    let url = "consul://10.0.0.1:8501/a%2Fb%20c?tag=x&tag=y&passing=true&dc=eu&near=_agent&stale=true&wait=30s&token-file=/t";
+    let (config, query) = ConsulConfig::from_url(url).expect("a URL");
+    assert_eq!(config.address, "10.0.0.1:8501");
+    assert_eq!(config.datacenter.as_deref(), Some("eu"));
+    assert_eq!(config.token_file, Some("/t".into()));
+    let query = query.expect("a service");
+    assert_eq!(query.service, "a/b c");
+    assert_eq!(query.wait, std::time::Duration::from_secs(30));
+    let expected = [("tag", "x"), ("tag", "y"), ("passing", "true"), ("near", "_agent")];
+    assert_eq!(query.parameters(), expected.map(|(k, v)| (k, v.to_owned())));
+    assert_eq!(query.consistency(), Some(("stale", String::new())));
+    let (config, query) = ConsulConfig::from_url("consul://[::1]").expect("a URL");
+    assert_eq!(config.address, "[::1]:8500");
+    assert!(query.is_none());
+}
+
+#[test]
+fn a_url_that_is_wrong_says_what_to_do() {
+    for (url, says) in [
+        ("consul://h/s?tga=x", "tag, passing"),
+        ("consul://h/s?token=x", "token-file"),
+        ("consul://u:p@h/s", "basic_auth"),
+        ("consul://h?tag=x", "needs a service"),
+        ("consul://h/s?wait=5", "30s"),
+        ("consul://h/s?passing=maybe", "passing"),
+        ("http://h/s", "not consul"),
+        ("consul://0.0.0.0/s", "wildcard"),
+        ("consul://[::]:8500", "wildcard"),
+        ("consul", "consul://host:8500"),
+    ] {
+        let error = ConsulConfig::from_url(url).expect_err(url);
+        assert_eq!(error.kind(), ErrorKind::Config, "{url}");
+        assert!(error.to_string().contains(says), "{url}: {error}");
+    }
+}

@@ -1,0 +1,153 @@
+use std::time::Duration;
+
+use crate::client::request::CheckRegistration;
+
+/// A check that the agent runs itself, beside our heartbeat or in its place.
+///
+/// There is none that runs a script: whoever reaches the agent could then run programs on it.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_sd_consul::Check;
+///
+/// let check = Check::http("http://10.0.0.7:8081/health").interval(Duration::from_secs(5));
+/// # drop(check);
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Check {
+    kind: Kind,
+    interval: Duration,
+    timeout: Duration,
+    successes_before_passing: u32,
+    failures_before_critical: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Http { url: String, method: Option<String>, tls_skip_verify: bool },
+    Tcp(String),
+    Grpc { target: String, tls: bool },
+    Alias(String),
+}
+
+impl Check {
+    /// A request to `url` from the agent: 2xx passes, 429 warns, anything else is critical.
+    pub fn http(url: impl Into<String>) -> Self {
+        Self::of(Kind::Http { url: url.into(), method: None, tls_skip_verify: false })
+    }
+
+    /// A connection to `host:port` from the agent.
+    pub fn tcp(address: impl Into<String>) -> Self {
+        Self::of(Kind::Tcp(address.into()))
+    }
+
+    /// gRPC's health protocol at `host:port`, or `host:port/service`.
+    pub fn grpc(target: impl Into<String>) -> Self {
+        Self::of(Kind::Grpc { target: target.into(), tls: false })
+    }
+
+    /// As healthy as another service of the same agent, by Consul's id of it.
+    pub fn alias(service_id: impl Into<String>) -> Self {
+        Self::of(Kind::Alias(service_id.into()))
+    }
+
+    /// The method of an HTTP check. Default `GET`.
+    pub fn method(mut self, wanted: impl Into<String>) -> Self {
+        if let Kind::Http { method, .. } = &mut self.kind {
+            *method = Some(wanted.into());
+        }
+        self
+    }
+
+    /// Has a gRPC check speak TLS.
+    pub fn grpc_tls(mut self) -> Self {
+        if let Kind::Grpc { tls, .. } = &mut self.kind {
+            *tls = true;
+        }
+        self
+    }
+
+    /// Has an HTTP check believe any certificate.
+    pub fn skip_verify(mut self) -> Self {
+        if let Kind::Http { tls_skip_verify, .. } = &mut self.kind {
+            *tls_skip_verify = true;
+        }
+        self
+    }
+
+    /// How often the agent checks, at least 1 s (it would raise less silently). Default 10 s.
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = interval.max(MIN_INTERVAL);
+        self
+    }
+
+    /// How long one check may take. Default 5 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How many checks in a row have to pass before it passes. Default 1.
+    pub fn successes_before_passing(mut self, n: u32) -> Self {
+        self.successes_before_passing = n.max(1);
+        self
+    }
+
+    /// How many checks in a row have to fail before it is critical. Default 1.
+    pub fn failures_before_critical(mut self, n: u32) -> Self {
+        self.failures_before_critical = n.max(1);
+        self
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(5),
+            successes_before_passing: 1,
+            failures_before_critical: 1,
+        }
+    }
+
+    /// What is sent for it, under this id.
+    pub(crate) fn registration(&self, id: String) -> CheckRegistration {
+        let mut check = CheckRegistration { id, ..CheckRegistration::default() };
+        match &self.kind {
+            Kind::Http { url, method, tls_skip_verify } => {
+                check.name = format!("HTTP {url}");
+                check.http = Some(url.clone());
+                check.method.clone_from(method);
+                check.tls_skip_verify = *tls_skip_verify;
+            }
+            Kind::Tcp(address) => {
+                check.name = format!("TCP {address}");
+                check.tcp = Some(address.clone());
+            }
+            Kind::Grpc { target, tls } => {
+                check.name = format!("gRPC {target}");
+                check.grpc = Some(target.clone());
+                check.grpc_use_tls = *tls;
+            }
+            Kind::Alias(service_id) => {
+                check.name = format!("alias of {service_id}");
+                check.alias_service = Some(service_id.clone());
+                return check;
+            }
+        }
+        check.interval = Some(go_duration(self.interval));
+        check.timeout = Some(go_duration(self.timeout));
+        // 0 and 1 are the same to Consul, and 0 is what it has been told when it is told nothing.
+        check.success_before_passing = self.successes_before_passing;
+        check.failures_before_critical = self.failures_before_critical;
+        check
+    }
+}
+
+/// As Go parses it.
+pub(crate) fn go_duration(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
+}
+
+/// `MinInterval` of Consul's agent/checks.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
