@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 use tower_sd_core::{
-    Instance, Instancer, Registrar, Registration, RegistrationHandle, Snapshot, Subscription,
+    Instance, Instancer, PublisherStats, Registrar, Registration, RegistrationHandle, Snapshot,
+    Subscription,
 };
 
 use crate::{Fixture, TestInstancer, TestRegistrar};
@@ -58,12 +59,34 @@ impl<'a> Scene<'a> {
 
     /// What the registry says now, to somebody who has never asked before.
     pub(crate) async fn look(&self) -> Snapshot {
+        self.look_closely().await.0
+    }
+
+    /// With what had to be left out of it.
+    pub(crate) async fn look_closely(&self) -> (Snapshot, PublisherStats) {
         let instancer = self.fixture.instancer(&self.service).await;
         let mut subscription = instancer.subscribe();
         let ready = subscription.ready(self.fixture.visible_bound()).await;
         let snapshot = ready.expect("a well registry answers");
         instancer.close().await;
-        snapshot
+        (snapshot, subscription.stats())
+    }
+
+    /// Waits until the scene's subscription shows nobody: sooner than a TTL could be the reason.
+    pub(crate) async fn sees_nobody(&mut self) {
+        let bound = gone_bound(self.fixture);
+        shows(&mut self.subscription, &[], bound).await;
+    }
+
+    /// The registry has nobody, sooner than a TTL could be the reason, and nobody comes back within a TTL.
+    pub(crate) async fn is_deserted(&self) {
+        self.finds(&[], gone_bound(self.fixture)).await;
+        let deadline = Instant::now() + self.fixture.ttl();
+        while Instant::now() < deadline {
+            let snapshot = self.look().await;
+            assert!(snapshot.instances().is_empty(), "back again: {snapshot:#?}");
+            sleep(LOOK_AGAIN * 5).await;
+        }
     }
 
     /// Looks again and again until the registry itself has exactly these ids, at most for `bound`.
@@ -81,6 +104,11 @@ impl<'a> Scene<'a> {
             sleep(LOOK_AGAIN).await;
         }
     }
+}
+
+/// What is deregistered has to be gone before its TTL would have removed it.
+pub(crate) fn gone_bound(fixture: &dyn Fixture) -> Duration {
+    fixture.visible_bound().min(fixture.ttl() / 2)
 }
 
 /// Waits until `subscription` shows exactly these ids, in the order of ids.

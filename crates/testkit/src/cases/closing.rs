@@ -8,7 +8,7 @@ use tower_sd_core::{Freshness, Instancer, Registrar, Registration, RegistrationS
 
 use crate::{
     Fixture,
-    scene::{Scene, instance, shows, unique},
+    scene::{Scene, gone_bound, instance, shows, unique},
     usage::{alive_tasks, tcp_sockets},
 };
 
@@ -62,7 +62,7 @@ pub(super) fn closing_a_registrar_withdraws_and_leaks_nothing(
         let Scene { service, registrar, instancer, mut subscription, .. } = scene;
         registrar.close().await;
         assert!(matches!(handle.state(), RegistrationState::Deregistered), "{handle:?}");
-        shows(&mut subscription, &[], fixture.visible_bound()).await;
+        shows(&mut subscription, &[], gone_bound(fixture)).await;
         instancer.close().await;
         drop((handle, subscription, service));
         before.is_restored().await;

@@ -1,6 +1,7 @@
 //! What happens to a registration over time: updates, losses, health.
 
 use futures_util::{FutureExt, future::BoxFuture};
+use tokio::join;
 
 use crate::{
     Fixture,
@@ -13,14 +14,13 @@ pub(super) fn update_is_seen_without_a_gap(fixture: &dyn Fixture) -> BoxFuture<'
         let handle = scene.register(instance("a", 8001).with_weight(10)).await;
         scene.sees(&["a"]).await;
         let updated = handle.update(|instance| instance.with_weight(90));
-        updated.await.expect("a well registry takes an update");
-        scene
-            .sees_that("a with weight 90", |snapshot| {
-                let instances = snapshot.instances();
-                assert_eq!(instances.len(), 1, "a gap: {snapshot:?}");
-                instances[0].weight() == 90
-            })
-            .await;
+        let seen = scene.sees_that("a with weight 90", |snapshot| {
+            let instances = snapshot.instances();
+            assert_eq!(instances.len(), 1, "a gap: {snapshot:?}");
+            instances[0].weight() == 90
+        });
+        let (updated, _seen) = join!(updated, seen);
+        updated.expect("a well registry takes an update");
     }
     .boxed()
 }

@@ -4,7 +4,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 
 use crate::{
     Fixture,
-    scene::{Scene, instance, unique},
+    scene::{Scene, gone_bound, instance, unique},
 };
 
 /// anchors.md §2.4 no. 2: a prefix `svc` that is not bounded shows what belongs to `svc-2`.
@@ -62,7 +62,7 @@ fn service_name<'a>(fixture: &'a dyn Fixture, name: &'a str) -> BoxFuture<'a, ()
         let handle = scene.register(instance("a", 8001)).await;
         scene.sees(&["a"]).await;
         handle.deregister().await.expect("a well registry deregisters");
-        scene.finds(&[], fixture.visible_bound()).await;
+        scene.finds(&[], gone_bound(fixture)).await;
     }
     .boxed()
 }
@@ -76,7 +76,7 @@ fn instance_id<'a>(fixture: &'a dyn Fixture, id: &'a str) -> BoxFuture<'a, ()> {
         tokio::time::sleep(fixture.ttl() * 3 / 2).await;
         scene.finds(&[id], fixture.visible_bound()).await;
         handle.deregister().await.expect("a well registry deregisters");
-        scene.finds(&[], fixture.visible_bound()).await;
+        scene.finds(&[], gone_bound(fixture)).await;
     }
     .boxed()
 }

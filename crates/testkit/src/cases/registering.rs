@@ -1,11 +1,12 @@
 //! What a registration does, and what is left when it ends.
 
 use futures_util::{FutureExt, future::BoxFuture};
+use tokio::time::timeout;
 use tower_sd_core::RegistrationState;
 
 use crate::{
     Fixture,
-    scene::{Scene, instance},
+    scene::{Scene, ids_of, instance},
 };
 
 pub(super) fn registered_instance_is_seen(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
@@ -26,8 +27,8 @@ pub(super) fn deregistered_instance_is_gone(fixture: &dyn Fixture) -> BoxFuture<
         let handle = scene.register(instance("a", 8001)).await;
         scene.sees(&["a"]).await;
         handle.deregister().await.expect("a well registry deregisters");
-        scene.sees(&[]).await;
-        assert!(scene.look().await.instances().is_empty());
+        scene.sees_nobody().await;
+        scene.is_deserted().await;
     }
     .boxed()
 }
@@ -38,7 +39,7 @@ pub(super) fn dropped_handle_deregisters(fixture: &dyn Fixture) -> BoxFuture<'_,
         let handle = scene.register(instance("a", 8001)).await;
         scene.sees(&["a"]).await;
         drop(handle);
-        scene.sees(&[]).await;
+        scene.sees_nobody().await;
     }
     .boxed()
 }
@@ -53,9 +54,14 @@ pub(super) fn registrations_of_one_registrar_are_independent(
         let b = scene.register(instance("b", 8002)).await;
         scene.sees(&["a", "b"]).await;
         a.deregister().await.expect("a well registry deregisters");
-        scene.sees(&["b"]).await;
         // Longer than the TTL: the renewals of `b` have not ended with those of `a`.
-        tokio::time::sleep(fixture.ttl() * 2).await;
+        let watched = timeout(fixture.ttl() * 2, async {
+            loop {
+                let snapshot = scene.subscription.changed().await.expect("the loop lives");
+                assert!(ids_of(&snapshot).contains(&"b"), "{snapshot:#?}");
+            }
+        });
+        watched.await.expect_err("it watches to the end");
         assert!(matches!(b.state(), RegistrationState::Registered), "{b:?}");
         scene.finds(&["b"], fixture.visible_bound()).await;
     }
@@ -81,8 +87,9 @@ pub(super) fn id_registered_twice_is_one_entry(fixture: &dyn Fixture) -> BoxFutu
         let mut scene = Scene::new(fixture).await;
         let first = scene.register(instance("a", 8001)).await;
         let second = scene.register(instance("a", 8001)).await;
-        let snapshot = scene.sees(&["a"]).await;
-        assert_eq!(snapshot.instances().len(), 1);
+        scene.sees(&["a"]).await;
+        let (snapshot, stats) = scene.look_closely().await;
+        assert_eq!((ids_of(&snapshot), stats.duplicates), (vec!["a"], 0));
         second.deregister().await.expect("a well registry deregisters");
         first.deregister().await.expect("nothing left is success");
         scene.finds(&[], fixture.visible_bound()).await;
