@@ -1,1 +1,44 @@
-fn main() {}
+//! The main example: an arithmetic service, its client, and a demo of both while servers come and go.
+
+mod cli;
+mod client;
+mod demo;
+mod registry;
+mod server;
+mod service;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tower_sd::BoxError;
+
+use crate::cli::{Cli, Command};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let outcome = match Cli::parse().command {
+        Command::Client(args) => client::main(&args).await,
+        Command::Demo(args) => demo::main(&args).await,
+        Command::Server(args) => server::main(&args).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One line with the whole chain of causes.
+#[expect(clippy::print_stderr, reason = "a command says why it failed")]
+fn complain(error: &BoxError) {
+    let first: &(dyn std::error::Error + 'static) = &**error;
+    let chain = std::iter::successors(Some(first), |error| error.source());
+    let causes: Vec<_> = chain.map(ToString::to_string).collect();
+    eprintln!("arithmetic: {}", causes.join(": "));
+}

@@ -9,7 +9,7 @@ use crate::RepeatableBody;
 ///   its method.
 /// - After any other failure it is repeated when sending it twice does what sending it once does: when its method is
 ///   idempotent (RFC 9110 §9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE), when it carries [`Idempotent`], or when
-///   [`assume_idempotent`](Self::assume_idempotent) says so of all.
+///   [`RetryPolicy::idempotent`](tower_sd::RetryPolicy::idempotent) vouches for all.
 /// - Its body has to be a [`RepeatableBody`]: complete in memory, or a [`ReplayBody`](crate::ReplayBody).
 /// - Every response is the caller's, unless [`repeat_unavailable`](Self::repeat_unavailable).
 ///
@@ -28,7 +28,6 @@ use crate::RepeatableBody;
 /// ```
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct HttpReplay {
-    all_idempotent: bool,
     unavailable: bool,
 }
 
@@ -42,13 +41,6 @@ impl HttpReplay {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// Vouches for every request: the whole service is free of side effects, or recognises repetitions.
-    #[must_use]
-    pub fn assume_idempotent(mut self) -> Self {
-        self.all_idempotent = true;
-        self
     }
 
     /// Takes 502, 503 and 504 for failures too: a proxy's words for an instance that cannot serve now (RFC 9110 §15.6).
@@ -72,7 +64,7 @@ impl<B: RepeatableBody> Replay<Request<B>> for HttpReplay {
 
     fn is_idempotent(&self, request: &Request<B>) -> bool {
         let by_word = || request.extensions().get::<Idempotent>().is_some();
-        self.all_idempotent || request.method().is_idempotent() || by_word()
+        request.method().is_idempotent() || by_word()
     }
 }
 
@@ -119,7 +111,6 @@ mod tests {
         }
         for method in [Method::POST, Method::PATCH, Method::CONNECT] {
             assert!(!by_method.is_idempotent(&request(method.clone())));
-            assert!(by_method.assume_idempotent().is_idempotent(&request(method.clone())));
             let mut vouched = request(method);
             vouched.extensions_mut().insert(Idempotent);
             assert!(by_method.is_idempotent(&vouched));

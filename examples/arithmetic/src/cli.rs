@@ -1,0 +1,75 @@
+use std::{net::SocketAddr, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+/// An arithmetic service whose servers are found through a registry.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Asks one of the servers, and prints the result.
+    Client(ClientArgs),
+    /// Servers come, go and die under steady traffic, in this process; takes ten seconds.
+    Demo(DemoArgs),
+    /// Serves, and announces itself, until it is told to stop (SIGTERM, ctrl-c).
+    Server(ServerArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ClientArgs {
+    /// Where the servers are: static:HOST:PORT,HOST:PORT
+    #[arg(long, value_name = "URL")]
+    pub(crate) registry: String,
+    /// Add, Subtract, Multiply or Divide
+    pub(crate) operation: String,
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) a: String,
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) b: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    /// Sends every request once only: the ones that die with a server fail.
+    #[arg(long)]
+    pub(crate) no_retry: bool,
+    /// How long it takes
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ServerArgs {
+    /// The address to accept connections on
+    #[arg(long, default_value = "127.0.0.1:8081")]
+    pub(crate) listen: SocketAddr,
+    /// The address that clients are told, where it is another one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) advertise: Option<String>,
+    /// Where to announce it; static: announces nothing
+    #[arg(long, value_name = "URL")]
+    pub(crate) registry: String,
+}
+
+impl DemoArgs {
+    pub(crate) fn duration(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

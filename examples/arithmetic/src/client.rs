@@ -1,0 +1,78 @@
+//! The service as its callers see it: discovered, balanced, retried.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_sd::{
+    Balance, BalanceLayer, BoxError, Endpointer, Instancer, Retry, RetryLayer, RetryPolicy,
+    RoundRobin,
+};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, ToBody};
+
+use crate::{
+    cli::ClientArgs,
+    registry,
+    service::{self, Answer},
+};
+
+/// The live servers, each with its connections.
+pub(crate) type Endpoints = Endpointer<Endpoint, ToBody>;
+/// What speaks to one of them. No request has a body.
+type Endpoint = HttpEndpoint<Empty<Bytes>>;
+
+/// A client of the service. `Clone` is cheap, and all clones share the connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    stack: Retry<Balance<Endpoint, ToBody>, HttpReplay>,
+    endpointer: Endpoints,
+}
+
+/// Runs the `client` command.
+#[expect(clippy::print_stdout, reason = "the result is what the command is for")]
+pub(crate) async fn main(args: &ClientArgs) -> Result<(), BoxError> {
+    let instancer = registry::instancer(&args.registry, service::NAME)?;
+    let client = Client::new(&instancer, policy());
+    let result = client.calculate(&args.operation, &args.a, &args.b).await?;
+    println!("{result}");
+    Ok(())
+}
+
+impl Client {
+    /// Follows the servers, and sends each request by `policy`, at best each time to another server.
+    pub(crate) fn new(instancer: &(impl Instancer + ?Sized), policy: RetryPolicy) -> Self {
+        let endpointer = Endpointer::new(instancer, HttpFactory::new());
+        let stack = ServiceBuilder::new()
+            .layer(RetryLayer::new(policy.replay_with(HttpReplay::new())))
+            .layer(BalanceLayer::new(RoundRobin::new()))
+            .service(endpointer.clone());
+        Self { stack, endpointer }
+    }
+
+    pub(crate) fn endpointer(&self) -> &Endpoints {
+        &self.endpointer
+    }
+
+    pub(crate) async fn calculate(
+        &self,
+        operation: &str,
+        a: &str,
+        b: &str,
+    ) -> Result<i64, BoxError> {
+        let uri = format!("http://{}/calculate/{operation}/{a}/{b}", service::NAME);
+        let request = Request::post(uri).body(Empty::new())?;
+        let response = self.stack.clone().ready().await?.call(request).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        match serde_json::from_slice(&body) {
+            Ok(Answer { result: Some(result), .. }) => Ok(result),
+            Ok(Answer { error: Some(error), .. }) => Err(error.into()),
+            _ => Err(format!("the server answered {status} and no result").into()),
+        }
+    }
+}
+
+/// A calculation changes nothing at the server: repeating one does no harm, although it is a POST.
+pub(crate) fn policy() -> RetryPolicy {
+    RetryPolicy::new().idempotent()
+}

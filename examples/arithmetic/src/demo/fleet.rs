@@ -1,0 +1,117 @@
+//! Servers that can be stopped and killed as processes can, inside this one.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{Next, from_fn},
+};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    task::JoinHandle,
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tower_sd::{BoxError, Instance, MemoryRegistry, Registrar, Registration};
+
+use crate::{server, service};
+
+/// One server with a runtime of its own: when that is shut down, everything of the server is gone in the middle of what
+/// it does, its connections and its registration's renewals too, as if its process had been killed.
+pub(crate) struct Server {
+    name: String,
+    runtime: Runtime,
+    running: JoinHandle<Result<(), BoxError>>,
+    stop: CancellationToken,
+    in_flight: Arc<AtomicUsize>,
+}
+
+impl Server {
+    /// Listens on a port of loopback and registers.
+    pub(crate) async fn start(name: &str, registry: &MemoryRegistry) -> Result<Self, BoxError> {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let (stop, in_flight) = (CancellationToken::new(), Arc::default());
+        let router = observed(server::router(), Arc::clone(&in_flight));
+        let (registry, id, stopped) = (registry.clone(), name.to_owned(), stop.clone());
+        let started = runtime.spawn(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let port = listener.local_addr()?.port();
+            let instance = Instance::new("127.0.0.1", port).with_id(id);
+            let registration = Registration::new(service::NAME, instance);
+            let registration = registry.register(registration).await?;
+            Ok::<_, BoxError>(async move {
+                let stop = async move {
+                    stopped.cancelled().await;
+                    server::withdraw(Some(registration)).await;
+                };
+                axum::serve(listener, router).with_graceful_shutdown(stop).await?;
+                Ok(())
+            })
+        });
+        let running = runtime.spawn(started.await??);
+        Ok(Self { name: name.to_owned(), runtime, running, stop, in_flight })
+    }
+
+    /// What SIGTERM does: withdraws, answers what it has, ends.
+    pub(crate) async fn stop(self) -> Result<(), BoxError> {
+        self.stop.cancel();
+        let ended = self.running.await;
+        self.runtime.shutdown_background();
+        ended?
+    }
+
+    /// What SIGKILL does, at a moment when it has requests: they die, and the registry learns nothing.
+    pub(crate) async fn kill(self) {
+        while self.in_flight.load(SeqCst) == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        self.runtime.shutdown_background();
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Counts the requests in flight, and gives each the time that real work takes.
+fn observed(router: Router, in_flight: Arc<AtomicUsize>) -> Router {
+    router.layer(from_fn(move |request: Request, next: Next| {
+        let working = Working::new(&in_flight);
+        async move {
+            sleep(WORK).await;
+            let response = next.run(request).await;
+            drop(working);
+            response
+        }
+    }))
+}
+
+/// Counted until dropped: a request may be abandoned.
+struct Working(Arc<AtomicUsize>);
+
+impl Working {
+    fn new(in_flight: &Arc<AtomicUsize>) -> Self {
+        in_flight.fetch_add(1, SeqCst);
+        Self(Arc::clone(in_flight))
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Long enough that a server that is killed has requests in flight.
+const WORK: Duration = Duration::from_millis(20);

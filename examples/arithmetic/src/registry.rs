@@ -1,0 +1,76 @@
+//! From a `--registry` URL to the library's two traits: the one place that knows which backends there are.
+//!
+//! To add a backend: a line in [`Backend::parse`], and an arm in each of [`instancer`] and [`registrar`]; behind a crate
+//! feature of this example where its dependencies are heavy.
+
+use tower_sd::{BoxError, FixedInstancer, Instance, Instancer, Registrar};
+
+/// What a URL names.
+enum Backend {
+    /// `static:127.0.0.1:8081,[::1]:8082`: no registry, the addresses are known.
+    Static(Vec<Instance>),
+}
+
+/// Follows `service` in the registry that `url` names.
+///
+/// No backend names anything by the service here, so far.
+pub(crate) fn instancer(url: &str, _service: &str) -> Result<Box<dyn Instancer>, BoxError> {
+    match Backend::parse(url)? {
+        Backend::Static(instances) => Ok(Box::new(FixedInstancer::new(instances))),
+    }
+}
+
+/// The registry that `url` names, as seen by a server; `None` when there is nothing to announce.
+pub(crate) fn registrar(url: &str) -> Result<Option<Box<dyn Registrar>>, BoxError> {
+    match Backend::parse(url)? {
+        Backend::Static(_) => Ok(None),
+    }
+}
+
+impl Backend {
+    fn parse(url: &str) -> Result<Self, BoxError> {
+        match url.split_once(':') {
+            Some(("static", addresses)) => {
+                let instances: Result<Vec<_>, _> = addresses.split(',').map(instance).collect();
+                Ok(Self::Static(instances?))
+            }
+            Some(("memory", _)) => {
+                Err("memory: lives inside one process, see `arithmetic demo`".into())
+            }
+            _ => Err(format!("{url:?} is no registry; known is static:HOST:PORT,HOST:PORT").into()),
+        }
+    }
+}
+
+/// Parses `host:port`, an IPv6 address in brackets.
+pub(crate) fn instance(address: &str) -> Result<Instance, BoxError> {
+    let wrong = || format!("{address:?} is not HOST:PORT");
+    let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    match port.parse() {
+        Ok(port) if port != 0 && !host.is_empty() => Ok(Instance::new(host, port)),
+        _ => Err(wrong().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn static_lists_addresses() {
+        let instancer = instancer("static:127.0.0.1:8081,[::1]:8082,a.example:80", "x");
+        let snapshot = instancer.expect("three addresses").subscribe().snapshot();
+        let addresses: Vec<_> = snapshot.instances().iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["127.0.0.1:8081", "[::1]:8082", "a.example:80"]);
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_said_in_a_sentence() {
+        let complaint = |url| instancer(url, "x").map(drop).expect_err("refused").to_string();
+        assert_eq!(complaint("static:8081"), "\"8081\" is not HOST:PORT");
+        assert_eq!(complaint("static:a:0"), "\"a:0\" is not HOST:PORT");
+        assert!(complaint("carrier-pigeon://loft").contains("is no registry"));
+        assert!(complaint("memory:").contains("arithmetic demo"));
+    }
+}
