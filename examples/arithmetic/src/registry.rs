@@ -31,7 +31,8 @@ impl Backend {
     fn parse(url: &str) -> Result<Self, BoxError> {
         match url.split_once(':') {
             Some(("static", addresses)) => {
-                let instances: Result<Vec<_>, _> = addresses.split(',').map(instance).collect();
+                let listed = addresses.split(',').filter(|address| !address.is_empty());
+                let instances: Result<Vec<_>, _> = listed.map(instance).collect();
                 Ok(Self::Static(instances?))
             }
             Some(("memory", _)) => {

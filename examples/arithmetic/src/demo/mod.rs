@@ -53,9 +53,7 @@ pub(crate) async fn main(args: &DemoArgs) -> Result<(), BoxError> {
 
     let counts = table.watch(traffic.stop()).await;
     table.summary(failed_attempts.load(Relaxed));
-    for server in [first, fourth, fifth] {
-        server.stop().await?;
-    }
+    tokio::try_join!(first.stop(), fourth.stop(), fifth.stop())?;
     match counts.first_failure() {
         None => Ok(()),
         Some(first) => Err(format!("{} requests failed, first: {first}", counts.failures()).into()),

@@ -1,0 +1,184 @@
+//! The program as its users run it: real processes on loopback.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::{Command, Output},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+use tower_sd_testkit::{
+    loopback::free_ports,
+    process::Process,
+    wire::{Answer, request},
+};
+
+/// A `server` process that nobody registers.
+struct Server {
+    process: Process,
+    address: SocketAddr,
+    _log: TempDir,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let log = TempDir::new().expect("a folder");
+        let listen = ["server", "--registry", "static:127.0.0.1:1", "--listen", "127.0.0.1:0"];
+        let path = log.path().join("log");
+        let process = Process::start(arithmetic().args(listen), &path).expect("starts");
+        let address = listening_on(&path).await;
+        Self { process, address, _log: log }
+    }
+
+    async fn ask(&self, method: &str, target: &str) -> Answer {
+        request(self.address, method, target, "").await.expect("answers")
+    }
+}
+
+fn arithmetic() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_arithmetic"))
+}
+
+async fn listening_on(log: &Path) -> SocketAddr {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let text = std::fs::read_to_string(log).unwrap_or_default();
+        if let Some(address) = text.strip_prefix("listening on ").and_then(|t| t.strip_suffix('\n')) {
+            return address.parse().expect("an address");
+        }
+        assert!(Instant::now() < deadline, "the server says: {text:?}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn client(addresses: &[SocketAddr], calculation: [&str; 3]) -> Output {
+    let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    let registry = format!("static:{}", list.join(","));
+    let command = &mut arithmetic();
+    command.args(["client", "--registry", &registry]).args(calculation);
+    command.output().expect("runs")
+}
+
+fn sentence(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    String::from_utf8(output.stderr.clone()).expect("text")
+}
+
+#[tokio::test]
+async fn the_client_prints_what_one_of_the_servers_answers() {
+    let (one, two) = (Server::start().await, Server::start().await);
+    for (calculation, result) in [
+        (["Add", "2", "3"], "5\n"),
+        (["Subtract", "2", "3"], "-1\n"),
+        (["Multiply", "-2", "-3"], "6\n"),
+        (["Divide", "7", "2"], "3\n"),
+    ] {
+        let output = client(&[one.address, two.address], calculation);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), result, "{output:?}");
+        assert_eq!(output.status.code(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn one_dead_server_of_two_is_no_matter() {
+    let live = Server::start().await;
+    let dead = Server::start().await;
+    dead.process.kill().expect("killed");
+    for _ in 0..10 {
+        let output = client(&[dead.address, live.address], ["Add", "2", "3"]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "5\n", "{output:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_client_says_in_a_sentence_why_it_has_no_result() {
+    let server = Server::start().await;
+    let complaint = |calculation| sentence(&client(&[server.address], calculation));
+    assert_eq!(
+        complaint(["Divide", "1", "0"]),
+        "arithmetic: division by zero has no result\n"
+    );
+    assert!(complaint(["Add", "one", "0"]).contains("\"one\" is not an integer"));
+    assert!(complaint(["Power", "1", "0"]).contains("\"Power\" is not one of Add, Subtract"));
+    let [port] = free_ports(std::net::Ipv4Addr::LOCALHOST).expect("a free port");
+    let nobody = SocketAddr::from(([127, 0, 0, 1], port));
+    let complaint = sentence(&client(&[nobody], ["Add", "1", "2"]));
+    assert!(complaint.contains("no instances"), "{complaint}");
+}
+
+#[tokio::test]
+async fn the_service_answers_in_json() {
+    let server = Server::start().await;
+    let answer = server.ask("POST", "/calculate/Add/2/3").await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"result":5,"error":null}"#));
+    let too_large = format!("/calculate/Add/{}/1", i64::MAX);
+    for (target, error) in [
+        ("/calculate/Divide/1/0", "division by zero has no result"),
+        ("/calculate/Add/1.5/0", r#"\"1.5\" is not an integer of 64 bits"#),
+        ("/calculate/Add/1/9223372036854775808", "\\\"9223372036854775808\\\" is not an integer of 64 bits"),
+        (&too_large, "the result does not fit into 64 bits"),
+        ("/calculate/add/1/0", r#"\"add\" is not one of Add, Subtract, Multiply, Divide"#),
+    ] {
+        let answer = server.ask("POST", target).await;
+        assert_eq!(answer.status, 400);
+        assert_eq!(answer.body, format!(r#"{{"result":null,"error":"{error}"}}"#));
+    }
+    assert_eq!(server.ask("GET", "/calculate/Add/2/3").await.status, 405);
+    assert_eq!(server.ask("GET", "/nothing").await.status, 404);
+}
+
+#[tokio::test]
+async fn health_has_details() {
+    let server = Server::start().await;
+    let answer = server.ask("GET", "/health").await;
+    assert_eq!(answer.status, 200);
+    let health: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+    assert_eq!(health["status"], "passing");
+    assert_eq!(health["version"], env!("CARGO_PKG_VERSION"));
+    assert!(health["uptime_seconds"].is_u64(), "{health}");
+}
+
+#[tokio::test]
+async fn a_server_ends_well_when_it_is_told_to() {
+    let server = Server::start().await;
+    let status = server.process.stop(Duration::from_secs(10)).await.expect("ends");
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_registry_that_is_none_is_refused_in_a_sentence() {
+    for (url, says) in [("pigeon://loft", "is no registry"), ("memory:", "arithmetic demo")] {
+        for command in [&["server"][..], &["client", "Add", "1", "2"]] {
+            let output = arithmetic().args(command).args(["--registry", url]).output();
+            let sentence = sentence(&output.expect("runs"));
+            assert!(sentence.contains(says), "{sentence}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_request_of_the_demo_fails() {
+    let output = arithmetic().args(["demo", "--seconds", "4"]).output().expect("runs");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains(" requests, "), "{text}");
+    assert!(text.contains(" retries, 0 failed\n"), "{text}");
+    assert!(!text.contains(" 0 retries"), "{text}");
+    for server in ["server-1", "server-2", "server-3", "server-4", "server-5"] {
+        assert!(!text.contains(&format!("{server} 0")), "{text}");
+    }
+    assert!(!text.contains('\x1b'), "{text}");
+}
+
+#[tokio::test]
+async fn without_retry_the_demo_fails_the_requests_that_die_with_a_server() {
+    let demo = ["demo", "--seconds", "4", "--no-retry"];
+    let output = arithmetic().args(demo).output().expect("runs");
+    assert_eq!(output.status.code(), Some(1));
+    let sentence = String::from_utf8(output.stderr).expect("text");
+    assert!(sentence.contains("requests failed, first: "), "{sentence}");
+    assert!(sentence.contains("at server-3"), "{sentence}");
+}
