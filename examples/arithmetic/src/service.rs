@@ -38,7 +38,7 @@ pub(crate) fn calculate(operation: &str, a: &str, b: &str) -> Result<i64, Mistak
 }
 
 fn number(text: &str) -> Result<i64, Mistake> {
-    text.parse().map_err(|_| Mistake::NoNumber(text.to_owned()))
+    text.parse().map_err(|_cause| Mistake::NoNumber(text.to_owned()))
 }
 
 impl Operation {

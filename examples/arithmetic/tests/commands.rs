@@ -45,7 +45,8 @@ async fn listening_on(log: &Path) -> SocketAddr {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let text = std::fs::read_to_string(log).unwrap_or_default();
-        if let Some(address) = text.strip_prefix("listening on ").and_then(|t| t.strip_suffix('\n')) {
+        if let Some(address) = text.strip_prefix("listening on ").and_then(|t| t.strip_suffix('\n'))
+        {
             return address.parse().expect("an address");
         }
         assert!(Instant::now() < deadline, "the server says: {text:?}");
@@ -97,10 +98,7 @@ async fn one_dead_server_of_two_is_no_matter() {
 async fn the_client_says_in_a_sentence_why_it_has_no_result() {
     let server = Server::start().await;
     let complaint = |calculation| sentence(&client(&[server.address], calculation));
-    assert_eq!(
-        complaint(["Divide", "1", "0"]),
-        "arithmetic: division by zero has no result\n"
-    );
+    assert_eq!(complaint(["Divide", "1", "0"]), "arithmetic: division by zero has no result\n");
     assert!(complaint(["Add", "one", "0"]).contains("\"one\" is not an integer"));
     assert!(complaint(["Power", "1", "0"]).contains("\"Power\" is not one of Add, Subtract"));
     let [port] = free_ports(std::net::Ipv4Addr::LOCALHOST).expect("a free port");
@@ -118,7 +116,10 @@ async fn the_service_answers_in_json() {
     for (target, error) in [
         ("/calculate/Divide/1/0", "division by zero has no result"),
         ("/calculate/Add/1.5/0", r#"\"1.5\" is not an integer of 64 bits"#),
-        ("/calculate/Add/1/9223372036854775808", "\\\"9223372036854775808\\\" is not an integer of 64 bits"),
+        (
+            "/calculate/Add/1/9223372036854775808",
+            "\\\"9223372036854775808\\\" is not an integer of 64 bits",
+        ),
         (&too_large, "the result does not fit into 64 bits"),
         ("/calculate/add/1/0", r#"\"add\" is not one of Add, Subtract, Multiply, Divide"#),
     ] {

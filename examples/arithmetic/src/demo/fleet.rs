@@ -69,10 +69,16 @@ impl Server {
         ended?
     }
 
-    /// What SIGKILL does, at a moment when it has requests: they die, and the registry learns nothing.
+    /// What SIGKILL does, at a moment when a request has just begun: it dies, and the registry learns nothing.
     pub(crate) async fn kill(self) {
-        while self.in_flight.load(SeqCst) == 0 {
+        let mut before = self.in_flight.load(SeqCst);
+        loop {
             sleep(Duration::from_millis(1)).await;
+            let now = self.in_flight.load(SeqCst);
+            if now > before {
+                break;
+            }
+            before = now;
         }
         self.runtime.shutdown_background();
     }
