@@ -191,7 +191,8 @@ impl<S: Source, K: Sink<S::Item>> Following<S, K> {
             None => (Read::Changed, limited),
             Some(wanted) => {
                 let clamped = wanted.clamp(self.config.min_refresh, self.config.max_refresh);
-                (Read::Full, limited.max(now + jittered(clamped, &mut self.rng)))
+                let pause = jittered(clamped, &mut self.rng).max(self.config.min_refresh);
+                (Read::Full, limited.max(now + pause))
             }
         };
     }

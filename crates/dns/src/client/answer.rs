@@ -1,0 +1,164 @@
+//! Judges one response.
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use hickory_resolver::{
+    net::NoRecords,
+    proto::{
+        op::{Message, ResponseCode},
+        rr::{Name, RData, Record, RecordType, rdata::CNAME},
+    },
+};
+use tower_sd_core::{Error, ErrorKind, Result};
+
+use crate::{BACKEND, query::shown};
+
+/// What the name servers say.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Found(Found),
+    /// There are none, authoritatively.
+    Nothing {
+        ttl: Duration,
+    },
+}
+
+/// Records of the type that was asked for, and how long they may be believed.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) records: Vec<RData>,
+    /// The least of all records on the way.
+    pub(crate) ttl: Duration,
+    /// Addresses that came along.
+    pub(crate) glue: Vec<(Name, IpAddr)>,
+}
+
+/// What one response says.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Found(Found),
+    Nothing {
+        ttl: Duration,
+    },
+    /// Ask for this name instead.
+    Alias {
+        target: Name,
+        ttl: Duration,
+    },
+}
+
+/// A response that is no error and has an answer section.
+pub(crate) fn judge(response: &Message, asked: &Name, kind: RecordType) -> Result<Step> {
+    let question = response.queries.first();
+    if question.is_none_or(|it| it.name() != asked || it.query_type() != kind) {
+        // Over TCP, hickory looks at the id alone.
+        return Err(garbled(asked, "the response is to another question"));
+    }
+    let (name, alias_ttl) = follow_aliases(response, asked)?;
+    let mut ttl = alias_ttl;
+    let mut records = Vec::new();
+    let answers = response.answers.iter();
+    for record in answers.filter(|it| it.name == name && it.record_type() == kind) {
+        ttl = ttl.min(ttl_of(record));
+        records.push(record.data.clone());
+    }
+    if !records.is_empty() {
+        let glue = glue(response, asked, &records, &mut ttl);
+        return Ok(Step::Found(Found { records, ttl, glue }));
+    }
+    let soa = response.authorities.iter().find_map(negative_ttl);
+    if soa.is_some() || response.response_code == ResponseCode::NXDomain || name == *asked {
+        return Ok(Step::Nothing { ttl: soa.unwrap_or_default().min(MAX_NEGATIVE).min(ttl) });
+    }
+    Ok(Step::Alias { target: name, ttl })
+}
+
+/// A response without an answer.
+pub(crate) fn judge_none(none: &NoRecords, asked: &Name) -> Result<Step> {
+    if none.soa.is_none() && none.ns.is_some() {
+        return Err(Error::new(ErrorKind::Unavailable, BACKEND, "follow").with_message(format!(
+            "the server only says who else may know {}; ask one that recurses",
+            shown(asked)
+        )));
+    }
+    // RFC 2308 §5. A server that sends no SOA wants it not to be remembered.
+    let ttl = none.negative_ttl.map_or(Duration::ZERO, seconds);
+    Ok(Step::Nothing { ttl: ttl.min(MAX_NEGATIVE) })
+}
+
+/// The name at the end of the aliases in this response, and the least TTL of them.
+fn follow_aliases(response: &Message, asked: &Name) -> Result<(Name, Duration)> {
+    let (mut name, mut ttl) = (asked.clone(), Duration::MAX);
+    let mut seen = BTreeSet::from([name.clone()]);
+    let alias = |name: &Name| {
+        response.answers.iter().find_map(|record| match &record.data {
+            RData::CNAME(CNAME(target)) if record.name == *name => Some((target.clone(), record)),
+            _ => None,
+        })
+    };
+    while let Some((target, record)) = alias(&name) {
+        if !seen.insert(target.clone()) {
+            return Err(garbled(asked, "its aliases go in a circle"));
+        }
+        (name, ttl) = (target, ttl.min(ttl_of(record)));
+    }
+    Ok((name, ttl))
+}
+
+/// The addresses of SRV targets in the additional section; others are nobody's business here.
+fn glue(
+    response: &Message,
+    asked: &Name,
+    records: &[RData],
+    ttl: &mut Duration,
+) -> Vec<(Name, IpAddr)> {
+    let targets: BTreeSet<&Name> = records
+        .iter()
+        .filter_map(|record| match record {
+            RData::SRV(srv) => Some(&srv.target),
+            _ => None,
+        })
+        .collect();
+    let mut glue = Vec::new();
+    for record in &response.additionals {
+        let wanted = targets.contains(&record.name)
+            && in_bailiwick(response.metadata.authoritative, asked, &record.name);
+        if let Some(ip) = record.data.ip_addr().filter(|_| wanted) {
+            *ttl = (*ttl).min(ttl_of(record));
+            glue.push((record.name.clone(), ip));
+        }
+    }
+    glue
+}
+
+/// Whether whoever answers for `asked` may speak of `name` too: they share two labels (`example.org`), or one
+/// (`consul`, a top level of its own) when the server answers from what it has itself, not from what it has heard.
+fn in_bailiwick(authoritative: bool, asked: &Name, name: &Name) -> bool {
+    let shared = if authoritative { 1 } else { 2 };
+    name.num_labels() >= shared && asked.trim_to(usize::from(shared)).zone_of(name)
+}
+
+fn negative_ttl(record: &Record) -> Option<Duration> {
+    match &record.data {
+        RData::SOA(soa) => Some(ttl_of(record).min(seconds(soa.minimum))),
+        _ => None,
+    }
+}
+
+fn ttl_of(record: &Record) -> Duration {
+    seconds(record.ttl)
+}
+
+/// RFC 2181 §8: with the top bit set it is zero.
+fn seconds(ttl: u32) -> Duration {
+    let ttl = if ttl > u32::MAX / 2 { 0 } else { ttl };
+    Duration::from_secs(ttl.into())
+}
+
+fn garbled(asked: &Name, why: &str) -> Error {
+    Error::new(ErrorKind::Protocol, BACKEND, "follow")
+        .with_message(format!("asked for {}: {why}", shown(asked)))
+}
+
+/// A zone's SOA often says an hour, written for names that are mistyped, not for services that are about to start.
+const MAX_NEGATIVE: Duration = Duration::from_secs(60);

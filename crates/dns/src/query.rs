@@ -1,0 +1,152 @@
+use std::net::IpAddr;
+
+use hickory_resolver::proto::rr::{Name, RecordType};
+use tower_sd_core::{Error, ErrorKind, Result};
+
+use crate::BACKEND;
+
+/// What to look up.
+///
+/// A name is taken as complete, with or without a dot at its end; letters outside of ASCII are converted as IDNA says.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Query {
+    pub(crate) name: Name,
+    pub(crate) kind: Kind,
+    pub(crate) family: Family,
+}
+
+/// Which addresses of a host are used.
+///
+/// A host with both kinds is one machine, and counted twice it would get twice the traffic.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Family {
+    /// Its IPv4 addresses, or else its IPv6 addresses.
+    #[default]
+    Ipv4First,
+    /// Its IPv6 addresses, or else its IPv4 addresses.
+    Ipv6First,
+    /// All of them, each an instance.
+    Both,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Kind {
+    Srv,
+    /// A and AAAA, with this port.
+    Host(u16),
+}
+
+impl Query {
+    /// The SRV records of `name`: `_http._tcp.example.org`, or a plain name where the server has them there
+    /// (`web.service.consul`).
+    ///
+    /// # Errors
+    ///
+    /// `Config`: not a name of DNS.
+    pub fn srv(name: &str) -> Result<Self> {
+        Ok(Self { name: parse(name)?, kind: Kind::Srv, family: Family::default() })
+    }
+
+    /// The addresses of `host`, each an instance with this port.
+    ///
+    /// # Errors
+    ///
+    /// `Config`: not a name of DNS, an IP address, or port 0.
+    pub fn host(host: &str, port: u16) -> Result<Self> {
+        if host.parse::<IpAddr>().is_ok() {
+            let message = format!("{host:?} is an address already; use a FixedInstancer");
+            return Err(config(message));
+        }
+        if port == 0 {
+            let message = format!("port 0 of {host:?} cannot be connected to; give the real one");
+            return Err(config(message));
+        }
+        Ok(Self { name: parse(host)?, kind: Kind::Host(port), family: Family::default() })
+    }
+
+    /// Which addresses of a host are used. Default: IPv4, or else IPv6.
+    pub fn family(mut self, family: Family) -> Self {
+        self.family = family;
+        self
+    }
+}
+
+impl Family {
+    /// The record types in the order in which they are asked for.
+    pub(crate) fn order(self) -> [RecordType; 2] {
+        match self {
+            Self::Ipv4First | Self::Both => [RecordType::A, RecordType::AAAA],
+            Self::Ipv6First => [RecordType::AAAA, RecordType::A],
+        }
+    }
+}
+
+/// A name without the dot at its end, in small letters.
+pub(crate) fn shown(name: &Name) -> String {
+    let mut name = name.to_lowercase();
+    name.set_fqdn(false);
+    name.to_ascii()
+}
+
+pub(crate) fn config(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Config, BACKEND, "follow").with_message(message)
+}
+
+fn parse(text: &str) -> Result<Name> {
+    let refused = |why: &str| {
+        config(format!(
+            "{text:?} is not a name of DNS: {why}; write it like _http._tcp.example.org"
+        ))
+    };
+    if text.is_empty() || text == "." {
+        return Err(refused("it is empty"));
+    }
+    if text.chars().any(|c| c.is_whitespace() || c.is_control() || "/:@?#\\*".contains(c)) {
+        return Err(refused("a name has letters, digits, hyphens, underscores and dots only"));
+    }
+    let mut name = Name::from_utf8(text).map_err(|cause| {
+        refused("its labels have 1 to 63 letters, all of it at most 255").with_source(cause)
+    })?;
+    name.set_fqdn(true);
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_is_complete_with_and_without_its_last_dot() {
+        for text in ["_http._tcp.Example.org", "_http._tcp.example.org."] {
+            let query = Query::srv(text).expect("a name");
+            assert!(query.name.is_fqdn());
+            assert_eq!(shown(&query.name), "_http._tcp.example.org");
+        }
+    }
+
+    #[test]
+    fn letters_outside_of_ascii_are_converted() {
+        let query = Query::srv("_http._tcp.bücher.example").expect("a name");
+        assert_eq!(shown(&query.name), "_http._tcp.xn--bcher-kva.example");
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused_with_a_sentence() {
+        let long = "a".repeat(64);
+        for text in ["", ".", "a b", "a/b", "http://a", "a..b", "_bü._tcp.a", long.as_str()] {
+            let error = Query::srv(text).expect_err(text).to_string();
+            assert!(error.contains(&format!("{text:?} is not a name of DNS: ")), "{error}");
+            assert!(error.contains("; write it like"), "{error}");
+        }
+    }
+
+    #[test]
+    fn address_and_port_zero_are_refused_with_a_way_out() {
+        let error = Query::host("::1", 80).expect_err("an address").to_string();
+        assert!(error.contains("FixedInstancer"), "{error}");
+        let error = Query::host("a.example", 0).expect_err("port 0").to_string();
+        assert!(error.contains("give the real one"), "{error}");
+    }
+}

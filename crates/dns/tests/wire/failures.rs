@@ -1,0 +1,205 @@
+use std::time::Duration;
+
+use hickory_resolver::proto::{
+    op::ResponseCode,
+    rr::{RData, Record, rdata::NS},
+};
+use tower_sd_core::{ErrorKind, Freshness, LossPolicy};
+
+use crate::{
+    scene::{SERVICE, Settings, one, one_is_seen, shown},
+    support::{NameServer, Reply, a, name, srv},
+};
+
+async fn set_is_kept_while_the_server_says(reply: Reply, kind: ErrorKind) {
+    let (server, mut following) = one_is_seen().await;
+    server.says(move |_| reply.clone());
+    let snapshot =
+        following.sees_that("a failure", |snapshot| snapshot.freshness().error().is_some()).await;
+    assert_eq!(shown(&snapshot), ["10.0.0.1:80"]);
+    assert!(matches!(snapshot.freshness(), Freshness::Stale { error, .. } if error.kind() == kind));
+    server.is_asked_again(3).await;
+    assert_eq!(shown(&following.subscription.snapshot()), ["10.0.0.1:80"]);
+    server.says(|_| one());
+    let snapshot = following.sees_that("freshness", |it| it.freshness().is_fresh()).await;
+    assert_eq!(shown(&snapshot), ["10.0.0.1:80"]);
+}
+
+/// T57.
+#[tokio::test]
+async fn set_is_kept_on_servfail() {
+    let reply = Reply::code(ResponseCode::ServFail);
+    set_is_kept_while_the_server_says(reply, ErrorKind::Unavailable).await;
+}
+
+/// T57.
+#[tokio::test]
+async fn set_is_kept_on_refused() {
+    let reply = Reply::code(ResponseCode::Refused);
+    set_is_kept_while_the_server_says(reply, ErrorKind::Denied).await;
+}
+
+/// T57, D7.
+#[tokio::test]
+async fn set_is_kept_on_notimp_and_formerr() {
+    for code in [ResponseCode::NotImp, ResponseCode::FormErr] {
+        set_is_kept_while_the_server_says(Reply::code(code), ErrorKind::Protocol).await;
+    }
+}
+
+/// T57.
+#[tokio::test]
+async fn set_is_kept_on_silence() {
+    set_is_kept_while_the_server_says(Reply::silence(), ErrorKind::Timeout).await;
+}
+
+/// D7: a server that does not recurse, asked for a zone of somebody else's.
+#[tokio::test]
+async fn set_is_kept_when_the_server_only_says_who_else_may_know() {
+    let ns = Record::from_rdata(name("lab.test."), 60, RData::NS(NS(name("ns.lab.test."))));
+    let reply = Reply::default().authority(ns);
+    set_is_kept_while_the_server_says(reply, ErrorKind::Unavailable).await;
+}
+
+/// T58, and go-kit's D3: there, a name that was gone was an error, and the last instances were kept for ever.
+async fn set_is_held_then_empty_when_the_server_says(reply: Reply) {
+    let server = NameServer::start(|_| one()).await;
+    let mut settings = Settings::of([server.address]);
+    settings.publisher = settings.publisher.loss(LossPolicy::Guard {
+        fraction: 0.5,
+        window: Duration::from_secs(10),
+        hold: Duration::from_millis(200),
+        hold_empty: Duration::from_millis(400),
+    });
+    let mut following = settings.start();
+    following.sees(&["10.0.0.1:80"]).await;
+    let said = reply.clone();
+    server.says(move |_| said.clone());
+    let is_held = |n| {
+        move |snapshot: &tower_sd_core::Snapshot| {
+            snapshot.instances().is_empty() && snapshot.held().len() == n
+        }
+    };
+    let snapshot = following.sees_that("held", is_held(1)).await;
+    assert!(snapshot.freshness().is_fresh(), "it is an answer: {snapshot:?}");
+
+    server.says(|_| one());
+    let snapshot = following.sees(&["10.0.0.1:80"]).await;
+    assert!(snapshot.held().is_empty(), "cancelled: {snapshot:?}");
+
+    server.says(move |_| reply.clone());
+    following.sees_that("held again", is_held(1)).await;
+    following.sees_that("empty", is_held(0)).await;
+}
+
+/// T58.
+#[tokio::test]
+async fn name_that_is_gone_empties_the_set_after_a_grace() {
+    let reply = Reply::nothing(0).with_code(ResponseCode::NXDomain);
+    set_is_held_then_empty_when_the_server_says(reply).await;
+}
+
+/// T58.
+#[tokio::test]
+async fn name_without_services_empties_the_set_after_a_grace() {
+    set_is_held_then_empty_when_the_server_says(Reply::nothing(0)).await;
+}
+
+/// D14: no SOA, as of Consul in old versions.
+#[tokio::test]
+async fn negative_answer_without_a_soa_is_believed() {
+    let server = NameServer::start(|_| Reply::code(ResponseCode::NXDomain)).await;
+    let mut following = Settings::of([server.address]).start();
+    assert!(following.sees(&[]).await.freshness().is_fresh());
+}
+
+/// T59.
+#[tokio::test]
+async fn truncated_answer_is_asked_for_again_over_tcp() {
+    let server = NameServer::start(|asked| match asked.tcp {
+        false => one().truncated(),
+        true => Reply::records((1..=40).map(|n| srv(SERVICE, 60, (0, 0, n, "a.lab.test."))))
+            .additional(a("a.lab.test.", 60, [10, 0, 0, 1])),
+    })
+    .await;
+    let mut following = Settings::of([server.address]).start();
+    following.sees_that("40", |snapshot| snapshot.instances().len() == 40).await;
+}
+
+/// T59.
+#[tokio::test]
+async fn answer_truncated_over_tcp_is_an_error() {
+    let server = NameServer::start(|_| one().truncated()).await;
+    let mut following = Settings::of([server.address]).start();
+    let error = following.fails().await;
+    assert!(error.contains("truncated even over TCP"), "{error}");
+    assert!(following.subscription.snapshot().instances().is_empty());
+}
+
+/// T64.
+#[tokio::test]
+async fn forged_answer_is_ignored() {
+    let forged = || {
+        Reply::records([srv(SERVICE, 60, (0, 0, 666, "a.lab.test."))]).additional(a(
+            "a.lab.test.",
+            60,
+            [6, 6, 6, 6],
+        ))
+    };
+    let server = NameServer::start(move |_| one().after_a_forged(forged())).await;
+    let mut following = Settings::of([server.address]).start();
+    following.sees(&["10.0.0.1:80"]).await;
+}
+
+/// T64.
+#[tokio::test]
+async fn answer_to_another_question_is_ignored() {
+    for over_tcp in [false, true] {
+        let server = NameServer::start(|_| one().with_question("_x._tcp.lab.test.")).await;
+        let settings = Settings::of([server.address]);
+        let settings = if over_tcp { settings.over_tcp() } else { settings };
+        let mut following = settings.start();
+        let error = following.fails().await;
+        let expected = if over_tcp { "is to another question" } else { "no answer in time" };
+        assert!(error.contains(expected), "{error}");
+        assert!(following.subscription.snapshot().instances().is_empty());
+    }
+}
+
+/// D9.
+#[tokio::test]
+async fn there_are_none_only_when_all_servers_say_so() {
+    let none = || Reply::nothing(0).with_code(ResponseCode::NXDomain);
+    let first = NameServer::start(move |_| none()).await;
+    let second = NameServer::start(|_| Reply::code(ResponseCode::ServFail)).await;
+    let mut following = Settings::of([first.address, second.address]).start();
+    let error = following.fails().await;
+    assert!(error.contains("Server Failure"), "{error}");
+    assert!(!following.subscription.snapshot().freshness().is_synced());
+
+    second.says(|_| one());
+    following.sees(&["10.0.0.1:80"]).await;
+    second.says(move |_| none());
+    following.sees(&[]).await;
+}
+
+/// hickory#3837, and a resolver that is restarted: every connection is made anew in the end.
+#[tokio::test]
+async fn connection_that_hangs_is_left() {
+    let server = NameServer::start(|_| one()).await;
+    let mut following = Settings::of([server.address]).over_tcp().start();
+    following.sees(&["10.0.0.1:80"]).await;
+    server.says(|_| Reply::silence());
+    following.fails().await;
+    server.says(|_| one());
+    following.sees_that("freshness", |snapshot| snapshot.freshness().is_fresh()).await;
+}
+
+#[tokio::test]
+async fn close_ends_the_lookups() {
+    let (server, following) = one_is_seen().await;
+    following.instancer.close().await;
+    let n_asked = server.asked().len();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(server.asked().len(), n_asked);
+}

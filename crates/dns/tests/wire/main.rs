@@ -1,0 +1,10 @@
+//! The instancer on a scripted name server: the answers that no real server gives on demand.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod answers;
+mod failures;
+mod pace;
+mod scene;
+mod targets;
