@@ -1,16 +1,79 @@
 //! A real etcd as a fixture, and what an operator does to it.
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use etcd_client::{Client, GetOptions, KeyValue};
-use tower_sd_core::{BoxError, InstanceId, async_trait};
+use tokio::time::{Instant, sleep, timeout};
+use tower_sd_core::{BoxError, Instance, InstanceId, Snapshot, Subscription, async_trait};
 use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer, EtcdRegistrar};
 use tower_sd_testkit::{
     Fixture, TestInstancer, TestRegistrar,
     real::{self, Etcd},
-    servers::ServerBinary,
+    servers::{ServerBinary, configured},
 };
+
+/// Runs a test on every etcd there is, one after the other.
+pub(crate) async fn on_every_etcd(test: impl AsyncFn(&EtcdFixture)) {
+    on_every_etcd_with(&[], test).await;
+}
+
+/// As [`on_every_etcd`], started with these arguments.
+pub(crate) async fn on_every_etcd_with(args: &[&str], test: impl AsyncFn(&EtcdFixture)) {
+    for binary in binaries() {
+        println!("using etcd v{}", binary.version);
+        let config = real::EtcdConfig::new(binary).args(args.iter().copied());
+        let server = Etcd::start(config).await.expect("etcd starts");
+        test(&EtcdFixture { server }).await;
+    }
+}
+
+pub(crate) fn binaries() -> Vec<ServerBinary> {
+    configured("etcd").unwrap_or_else(|missing| panic!("{missing}"))
+}
+
+pub(crate) fn instance(id: &str, port: u16) -> Instance {
+    Instance::new("127.0.0.1", port).with_id(id)
+}
+
+/// Waits until a subscription shows what is wanted.
+pub(crate) async fn sees(
+    subscription: &mut Subscription,
+    bound: Duration,
+    wanted: impl Fn(&Snapshot) -> bool,
+) -> Snapshot {
+    let wait = async {
+        let mut snapshot = subscription.snapshot();
+        while !wanted(&snapshot) {
+            snapshot = subscription.changed().await.expect("the loop lives");
+        }
+        snapshot
+    };
+    match timeout(bound, wait).await {
+        Ok(snapshot) => snapshot,
+        Err(_elapsed) => panic!("not seen within {bound:?}; last: {:#?}", subscription.snapshot()),
+    }
+}
+
+pub(crate) fn has_ids(ids: &[&str]) -> impl Fn(&Snapshot) -> bool {
+    move |snapshot| {
+        let found = snapshot.instances().iter().map(|it| it.id().as_str());
+        found.eq(ids.iter().copied())
+    }
+}
+
+/// Asks again and again until the answer is yes.
+pub(crate) async fn holds<F: Future<Output = bool>>(
+    what: &str,
+    bound: Duration,
+    mut ask: impl FnMut() -> F,
+) {
+    let deadline = Instant::now() + bound;
+    while !ask().await {
+        assert!(Instant::now() < deadline, "not within {bound:?}: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
 
 pub(crate) struct EtcdFixture {
     pub(crate) server: Etcd,
@@ -34,6 +97,11 @@ impl EtcdFixture {
     pub(crate) async fn operator(&self) -> Client {
         let client = Client::connect([self.server.url()], None).await;
         client.expect("the server runs")
+    }
+
+    /// The one entry of a service.
+    pub(crate) async fn entry(&self, service: &str) -> Option<KeyValue> {
+        self.keys(service).await.pop()
     }
 
     /// What is there below the default prefix, as the operator sees it.

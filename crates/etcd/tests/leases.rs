@@ -1,0 +1,242 @@
+//! What happens to leases and keys on a real server.
+
+mod support;
+
+use std::time::Duration;
+
+use etcd_client::PutOptions;
+use support::{TTL, holds, instance, on_every_etcd, on_every_etcd_with};
+use tokio::time::{Instant, sleep};
+use tower_sd_core::{AnnounceConfig, Registrar, Registration};
+use tower_sd_etcd::{EtcdClient, EtcdRegistrar};
+use tower_sd_testkit::proxy::{Fault, Proxy};
+
+const BACK: Duration = Duration::from_secs(2);
+
+fn registration(service: &str) -> Registration {
+    Registration::new(service, instance("a", 8080))
+}
+
+/// T42.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn more_time_to_live_than_asked_for_is_what_counts() {
+    let slow = ["--heartbeat-interval", "100", "--election-timeout", "1000"];
+    on_every_etcd_with(&slow, async |etcd| {
+        let config = etcd.config().ttl(Duration::from_secs(1));
+        let registrar = EtcdRegistrar::new(&EtcdClient::new(config).expect("good settings"));
+        let _handle = registrar.register(registration("ttl")).await.expect("registers");
+        let lease = etcd.entry("ttl").await.expect("is there").lease();
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(etcd.entry("ttl").await.expect("is renewed").lease(), lease);
+        let left = etcd.operator().await.lease_time_to_live(lease, None).await;
+        let left = left.expect("the server answers");
+        assert_eq!(left.granted_ttl(), 2);
+        assert!(left.ttl() >= 1, "renewed a third of the way: {left:?}");
+    })
+    .await;
+}
+
+/// T43; go-kit's bug E1.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn revoked_lease_is_replaced() {
+    on_every_etcd(async |etcd| {
+        let registrar = EtcdRegistrar::new(&etcd.client());
+        let _handle = registrar.register(registration("revoked")).await.expect("registers");
+        let lease = etcd.entry("revoked").await.expect("is there").lease();
+        let revoked = etcd.operator().await.lease_revoke(lease).await;
+        revoked.expect("it lived");
+        holds("back under another lease", BACK, async || {
+            let entry = etcd.entry("revoked").await;
+            entry.is_some_and(|entry| entry.lease() != lease && entry.lease() != 0)
+        })
+        .await;
+    })
+    .await;
+}
+
+/// T44.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn deleted_key_is_put_again_under_the_lease_that_lives() {
+    on_every_etcd(async |etcd| {
+        let registrar = EtcdRegistrar::new(&etcd.client());
+        let _handle = registrar.register(registration("deleted")).await.expect("registers");
+        let before = etcd.entry("deleted").await.expect("is there");
+        let deleted = etcd.operator().await.delete(before.key(), None).await;
+        assert_eq!(deleted.expect("the server answers").deleted(), 1);
+        holds("back", BACK, async || etcd.entry("deleted").await.is_some()).await;
+        let after = etcd.entry("deleted").await.expect("is back");
+        assert_eq!((after.lease(), after.value()), (before.lease(), before.value()));
+    })
+    .await;
+}
+
+/// Fact E8: a put without a lease makes the key permanent.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn key_that_an_operator_put_without_a_lease_is_put_again() {
+    on_every_etcd(async |etcd| {
+        let registrar = EtcdRegistrar::new(&etcd.client());
+        let _handle = registrar.register(registration("by-hand")).await.expect("registers");
+        let before = etcd.entry("by-hand").await.expect("is there");
+        let put = etcd.operator().await.put(before.key(), "by hand", None).await;
+        put.expect("the server answers");
+        holds("ours again", BACK, async || {
+            let entry = etcd.entry("by-hand").await.expect("is there");
+            (entry.lease(), entry.value()) == (before.lease(), before.value())
+        })
+        .await;
+    })
+    .await;
+}
+
+/// Facts E7 and E9: a restarted process has put the same key before its predecessor withdraws it.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn predecessor_neither_fights_its_successor_nor_takes_it_away() {
+    on_every_etcd(async |etcd| {
+        let old = EtcdRegistrar::new(&etcd.client());
+        let new = EtcdRegistrar::new(&etcd.client());
+        let old = old.register(registration("same")).await.expect("registers");
+        let new = new.register(registration("same")).await.expect("registers");
+        let entry = etcd.entry("same").await.expect("is there");
+        sleep(TTL).await;
+        let later = etcd.entry("same").await.expect("is there");
+        assert_eq!(later.mod_revision(), entry.mod_revision(), "somebody fights");
+        old.deregister().await.expect("deregisters");
+        let left = etcd.entry("same").await.expect("the successor's is there");
+        assert_eq!(left.mod_revision(), entry.mod_revision());
+        new.deregister().await.expect("deregisters");
+        assert!(etcd.entry("same").await.is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn who_was_taken_over_is_back_when_the_other_has_gone() {
+    on_every_etcd(async |etcd| {
+        let first = EtcdRegistrar::new(&etcd.client());
+        let second = EtcdRegistrar::new(&etcd.client());
+        let _first = first.register(registration("two")).await.expect("registers");
+        let lease = etcd.entry("two").await.expect("is there").lease();
+        let second = second.register(registration("two")).await.expect("registers");
+        assert_ne!(etcd.entry("two").await.expect("is there").lease(), lease);
+        second.deregister().await.expect("deregisters");
+        holds("the first is back", BACK, async || {
+            etcd.entry("two").await.is_some_and(|entry| entry.lease() == lease)
+        })
+        .await;
+    })
+    .await;
+}
+
+/// Fact E7; go-kit's bug E8: it leaves the lease to live on.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn deregistering_leaves_neither_key_nor_lease() {
+    on_every_etcd(async |etcd| {
+        let registrar = EtcdRegistrar::new(&etcd.client());
+        let handle = registrar.register(registration("gone")).await.expect("registers");
+        handle.deregister().await.expect("deregisters");
+        assert!(etcd.entry("gone").await.is_none());
+        let leases = etcd.operator().await.leases().await.expect("the server answers");
+        assert!(leases.leases().is_empty(), "{leases:?}");
+    })
+    .await;
+}
+
+/// go-kit's bugs E3 and E9: there one client has one lease, and a second registration ends the first.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn registering_twice_and_deregistering_in_any_order_never_blocks() {
+    on_every_etcd(async |etcd| {
+        let registrar = EtcdRegistrar::new(&etcd.client());
+        let one = registrar.register(registration("twice")).await.expect("registers");
+        let other = Registration::new("twice", instance("b", 8081));
+        let two = registrar.register(other).await.expect("registers");
+        let again = registrar.register(registration("twice")).await.expect("registers");
+        let leases = etcd.operator().await.leases().await.expect("the server answers");
+        assert_eq!(leases.leases().len(), 3, "one lease for each");
+        for handle in [again, one, two] {
+            let start = Instant::now();
+            handle.deregister().await.expect("deregisters");
+            assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        }
+        assert!(etcd.keys("twice").await.is_empty());
+    })
+    .await;
+}
+
+/// T45; the rate of attempts is what the proxy counts.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn outage_of_three_ttls_is_survived_with_attempts_at_a_bounded_rate() {
+    on_every_etcd(async |etcd| {
+        let proxy = Proxy::start(etcd.server.address()).await.expect("a proxy");
+        let mut config = etcd.config();
+        config.endpoints = vec![proxy.address().to_string()];
+        let announce = AnnounceConfig::new("etcd");
+        let client = EtcdClient::new(config).expect("good settings");
+        let registrar = EtcdRegistrar::with_config(&client, announce);
+        let handle = registrar.register(registration("away")).await.expect("registers");
+        proxy.set(Fault::Cut).await;
+        let before = proxy.n_accepted();
+        sleep(3 * TTL).await;
+        let attempts = proxy.n_accepted() - before;
+        assert!(etcd.entry("away").await.is_none(), "the lease has expired");
+        // A pause of half a second on average, after the first quick ones; a look at the own key besides.
+        assert!((4..=40).contains(&attempts), "{attempts} attempts in {:?}", 3 * TTL);
+        proxy.set(Fault::None).await;
+        holds("back", BACK, async || etcd.entry("away").await.is_some()).await;
+        handle.deregister().await.expect("deregisters");
+    })
+    .await;
+}
+
+/// T52: a connection that swallows everything is given up, although nobody resets it.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn black_hole_is_noticed_and_left() {
+    on_every_etcd(async |etcd| {
+        let proxy = Proxy::start(etcd.server.address()).await.expect("a proxy");
+        let mut config = etcd.config();
+        config.endpoints = vec![proxy.address().to_string()];
+        let client = EtcdClient::new(config).expect("good settings");
+        let registrar = EtcdRegistrar::new(&client);
+        let handle = registrar.register(registration("hole")).await.expect("registers");
+        proxy.set(Fault::BlackHole).await;
+        sleep(2 * TTL).await;
+        proxy.set(Fault::None).await;
+        holds("back", BACK, async || etcd.entry("hole").await.is_some()).await;
+        handle.deregister().await.expect("deregisters");
+        assert!(etcd.entry("hole").await.is_none());
+    })
+    .await;
+}
+
+/// Fact E8 once more: what the watch has not told, a look at the key does.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn put_of_the_same_value_under_another_living_lease_is_left_alone() {
+    on_every_etcd(async |etcd| {
+        let registrar = EtcdRegistrar::new(&etcd.client());
+        let _handle = registrar.register(registration("other")).await.expect("registers");
+        let entry = etcd.entry("other").await.expect("is there");
+        let mut operator = etcd.operator().await;
+        let lease = operator.lease_grant(60, None).await.expect("granted").id();
+        let options = PutOptions::new().with_lease(lease);
+        let put = operator.put(entry.key(), entry.value(), Some(options)).await;
+        put.expect("the server answers");
+        sleep(2 * TTL).await;
+        assert_eq!(etcd.entry("other").await.expect("is there").lease(), lease);
+        operator.lease_revoke(lease).await.expect("revoked");
+        holds("ours again", BACK, async || {
+            etcd.entry("other").await.is_some_and(|it| it.lease() == entry.lease())
+        })
+        .await;
+    })
+    .await;
+}
