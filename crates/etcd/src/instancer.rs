@@ -1,14 +1,15 @@
-use std::{collections::BTreeMap, sync::Arc};
+mod known;
 
-use etcd_client::{Event, EventType, GetOptions, KeyValue};
+use etcd_client::GetOptions;
 use tower_sd_core::{
-    Error, ErrorKind, FollowConfig, Follower, Instance, Instancer, PublisherConfig, Read, Reading,
-    Result, Source, Subscription, async_trait,
+    FollowConfig, Follower, Instance, Instancer, PublisherConfig, Read, Reading, Result, Source,
+    Subscription, async_trait,
 };
 
+use self::known::Known;
 use crate::{
-    Codec, EtcdClient,
-    client::{Ended, Position, Watch},
+    EtcdClient,
+    client::{Change, Ended, Position, Watch},
     error::BACKEND,
     key::{Range, service_range},
 };
@@ -42,12 +43,8 @@ impl EtcdInstancer {
         publisher: PublisherConfig,
         follow: FollowConfig,
     ) -> Self {
-        let source = EtcdSource {
-            client: client.clone(),
-            service: service.into(),
-            known: Known::default(),
-            watch: None,
-        };
+        let source =
+            EtcdSource { client: client.clone(), service: service.into(), following: None };
         Self(Follower::new(source, publisher, follow))
     }
 
@@ -71,21 +68,8 @@ impl Instancer for EtcdInstancer {
 struct EtcdSource {
     client: EtcdClient,
     service: String,
-    known: Known,
-    watch: Option<Watch>,
-}
-
-/// What is known of the service's keys.
-#[derive(Default)]
-struct Known {
-    /// The highest revision seen; a watch speaks of them in order.
-    revision: i64,
-    entries: BTreeMap<Vec<u8>, Entry>,
-}
-
-struct Entry {
-    mod_revision: i64,
-    instance: Result<Instance>,
+    /// What the last list said, and the watch that began behind it.
+    following: Option<(Known, Watch)>,
 }
 
 #[async_trait]
@@ -103,28 +87,24 @@ impl Source for EtcdSource {
 
 impl EtcdSource {
     async fn list(&mut self) -> Result<Reading> {
-        self.watch = None;
+        self.following = None;
         let range = service_range(&self.client.config().prefix, &self.service)?;
-        let Some((position, pairs)) = self.pages(&range).await? else {
+        let Some((position, list)) = self.pages(&range).await? else {
             return Ok(Reading::Resync("compacted while listing"));
         };
         let codecs = &self.client.config().codecs;
-        self.known = Known {
-            revision: position.revision,
-            entries: pairs
-                .into_iter()
-                .map(|pair| (pair.key().to_vec(), Entry::read(&pair, &range, codecs)))
-                .collect(),
-        };
-        self.watch = Some(self.client.watch(range, position));
-        Ok(self.known.reading())
+        let (codecs, revision) = (codecs.clone(), position.revision);
+        let known = Known::new(range.clone(), codecs, revision, list);
+        let reading = known.reading();
+        self.following = Some((known, self.client.watch(range, position)));
+        Ok(reading)
     }
 
     /// All keys of the range as they were at one revision, a page at a time; `None` when it was compacted meanwhile.
-    async fn pages(&self, range: &Range) -> Result<Option<(Position, Vec<KeyValue>)>> {
+    async fn pages(&self, range: &Range) -> Result<Option<(Position, Vec<Change>)>> {
         let mut from = range.start.clone();
         let mut position = None::<Position>;
-        let mut pairs = Vec::new();
+        let mut list = Vec::new();
         loop {
             let revision = position.map_or(0, |it| it.revision);
             let options = GetOptions::new()
@@ -136,101 +116,39 @@ impl EtcdSource {
                 let mut kv = client.kv_client().max_decoding_message_size(MAX_MESSAGE);
                 async move { kv.get(from, Some(options)).await }
             });
-            let mut page = match page.await {
+            let page = match page.await {
                 Ok(page) => page,
                 Err(failure) if revision != 0 && failure.is_revision_gone() => return Ok(None),
                 Err(failure) => return Err(failure.into_error("follow")),
             };
             let position = *position.get_or_insert_with(|| Position::of(page.header()));
-            let more = page.more();
-            pairs.extend(page.take_kvs());
-            let Some(last) = pairs.last().filter(|_| more) else {
-                return Ok(Some((position, pairs)));
+            list.extend(page.kvs().iter().map(Change::from));
+            let Some(last) = list.last().filter(|_| page.more()) else {
+                return Ok(Some((position, list)));
             };
-            from = last.key().to_vec();
+            from.clone_from(&last.key);
             from.push(0);
         }
     }
 
     async fn changed(&mut self) -> Result<Reading> {
-        let Some(watch) = &mut self.watch else {
+        let Some((known, watch)) = &mut self.following else {
             return Ok(Reading::Resync("not watching"));
         };
-        let config = self.client.config();
-        let range = service_range(&config.prefix, &self.service)?;
         loop {
-            let mut changed = false;
-            match watch.next().await {
-                Ok(events) => changed |= self.known.apply(&events, &range, &config.codecs),
+            let mut changed = match watch.next().await {
+                Ok(changes) => known.apply(changes),
                 Err(Ended::Resync(reason)) => return Ok(Reading::Resync(reason)),
                 Err(Ended::Failed(error)) => return Err(error),
-            }
-            while let Some(events) = watch.try_next() {
-                changed |= self.known.apply(&events, &range, &config.codecs);
+            };
+            while let Some(changes) = watch.try_next() {
+                changed |= known.apply(changes);
             }
             if changed {
-                return Ok(self.known.reading());
+                return Ok(known.reading());
             }
         }
     }
-}
-
-impl Known {
-    /// Applies events, each of them once: several releases of etcd have repeated old ones.
-    fn apply(&mut self, events: &[Event], range: &Range, codecs: &[Arc<dyn Codec>]) -> bool {
-        let mut changed = false;
-        for event in events {
-            let Some(pair) = event.kv() else { continue };
-            let revision = pair.mod_revision();
-            let known = self.entries.get(pair.key());
-            if revision < self.revision || known.is_some_and(|it| revision <= it.mod_revision) {
-                continue;
-            }
-            self.revision = revision;
-            changed = true;
-            match event.event_type() {
-                EventType::Put => {
-                    let entry = Entry::read(pair, range, codecs);
-                    self.entries.insert(pair.key().to_vec(), entry);
-                }
-                EventType::Delete => {
-                    self.entries.remove(pair.key());
-                }
-            }
-        }
-        changed
-    }
-
-    fn reading(&self) -> Reading {
-        Reading::set(self.entries.values().map(|it| it.instance.clone()).collect())
-    }
-}
-
-impl Entry {
-    fn read(pair: &KeyValue, range: &Range, codecs: &[Arc<dyn Codec>]) -> Self {
-        Self {
-            mod_revision: pair.mod_revision(),
-            instance: decode(&range.id_of(pair.key()), pair.value(), codecs),
-        }
-    }
-}
-
-/// The first codec that understands it; the error is the first codec's, which is the one that writes.
-fn decode(id: &str, value: &[u8], codecs: &[Arc<dyn Codec>]) -> Result<Instance> {
-    let mut first = None;
-    for codec in codecs {
-        match codec.decode(id, value) {
-            Ok(instance) => return Ok(instance),
-            Err(error) => {
-                first.get_or_insert(error);
-            }
-        }
-    }
-    let error = Error::new(ErrorKind::Protocol, BACKEND, "decode").with_instance(id.into());
-    Err(match first {
-        Some(cause) => error.with_source(cause),
-        None => error,
-    })
 }
 
 /// Some hundred kilobytes of ordinary instances.

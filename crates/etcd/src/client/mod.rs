@@ -8,7 +8,7 @@ use std::{fmt, future::Future, sync::Arc};
 use etcd_client::GetOptions;
 use tower_sd_core::{Result, Tasks};
 
-pub(crate) use self::watch::{Ended, Position, Watch};
+pub(crate) use self::watch::{Change, Ended, Position, Watch};
 use self::{link::Links, watch::Watches};
 use crate::{EtcdConfig, error::Failure, key::Range};
 
@@ -83,7 +83,7 @@ impl EtcdClient {
         self.0.links.call(request).await
     }
 
-    /// Watches keys for what happens after `position`.
+    /// Watches keys for what happens after `position`; what happened at it is told again.
     pub(crate) fn watch(&self, range: Range, position: Position) -> Watch {
         let Inner { links, watches, tasks } = &*self.0;
         watches.watch(range, position, links, tasks)

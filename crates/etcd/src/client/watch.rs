@@ -1,14 +1,16 @@
 //! One watch stream for everything that is watched.
 
+mod change;
 mod hub;
 mod stream;
 
 use std::sync::{Arc, OnceLock};
 
-use etcd_client::{Event, ResponseHeader};
+use etcd_client::ResponseHeader;
 use tokio::sync::mpsc;
 use tower_sd_core::{Error, Tasks};
 
+pub(crate) use self::change::Change;
 use self::hub::{Command, hub};
 use super::link::Links;
 use crate::key::Range;
@@ -24,7 +26,7 @@ pub(super) struct Watches(OnceLock<mpsc::UnboundedSender<Command>>);
 /// Ends the watch.
 pub(crate) struct Watch {
     id: i64,
-    events: mpsc::Receiver<Vec<Event>>,
+    changes: mpsc::Receiver<Vec<Change>>,
     ended: Arc<OnceLock<Ended>>,
     commands: mpsc::UnboundedSender<Command>,
 }
@@ -59,19 +61,19 @@ impl Watches {
             tasks.spawn(|stop| hub(links, receiver, stop));
             sender
         });
-        let (sender, events) = mpsc::channel(QUEUE);
+        let (sender, changes) = mpsc::channel(QUEUE);
         let ended = Arc::new(OnceLock::new());
         let id = hub::next_id();
         let command = Command::Watch(hub::Start {
             id,
             range,
             position,
-            events: sender,
+            changes: sender,
             ended: Arc::clone(&ended),
         });
         // When the task is gone, so is the sender that it was given: the watch says that it is over.
         commands.send(command).ok();
-        Watch { id, events, ended, commands: commands.clone() }
+        Watch { id, changes, ended, commands: commands.clone() }
     }
 }
 
@@ -81,16 +83,16 @@ impl Watch {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Vec<Event>, Ended> {
-        match self.events.recv().await {
-            Some(events) => Ok(events),
+    pub(crate) async fn next(&mut self) -> Result<Vec<Change>, Ended> {
+        match self.changes.recv().await {
+            Some(changes) => Ok(changes),
             None => Err(self.ended()),
         }
     }
 
     /// What has happened already, if anything.
-    pub(crate) fn try_next(&mut self) -> Option<Vec<Event>> {
-        self.events.try_recv().ok()
+    pub(crate) fn try_next(&mut self) -> Option<Vec<Change>> {
+        self.changes.try_recv().ok()
     }
 
     fn ended(&self) -> Ended {

@@ -1,8 +1,6 @@
 use std::{future::pending, time::Duration};
 
-use etcd_client::{
-    Compare, CompareOp, Event, EventType, GetOptions, KeyValue, PutOptions, Txn, TxnOp,
-};
+use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
 use tokio::time::{Instant, sleep_until};
 use tower_sd_core::{
     Announcer, Backoff, Desired, Error, ErrorKind, Renewal, Result, Term, async_trait,
@@ -10,7 +8,7 @@ use tower_sd_core::{
 
 use crate::{
     EtcdClient,
-    client::{Position, Watch},
+    client::{Change, Position, Watch},
     error::{BACKEND, Failure},
     key::{Range, instance_key},
 };
@@ -106,28 +104,19 @@ impl EtcdAnnouncer {
         };
         let answer = self.client.call(get).await?;
         let found = match answer.kvs().first() {
-            Some(pair) => self.judge(pair, lease),
+            Some(pair) => self.judge(&pair.into(), lease),
             None => Found::Gone,
         };
         Ok((found, Position::of(answer.header())))
     }
 
-    fn judge(&self, pair: &KeyValue, lease: Lease) -> Found {
-        match pair.lease() {
-            0 => Found::Gone,
-            id if id != lease.id => Found::TakenOver,
-            _ if pair.value() != self.value => Found::Gone,
-            _ => Found::Ours,
-        }
-    }
-
-    /// Only the last event counts: what happened before it is over.
-    fn judge_events(&self, events: &[Event], lease: Lease) -> Found {
-        let last = events.last();
-        match last.and_then(|event| Some((event.event_type(), event.kv()?))) {
-            Some((EventType::Put, pair)) => self.judge(pair, lease),
-            Some((EventType::Delete, _)) => Found::Gone,
-            None => Found::Ours,
+    fn judge(&self, change: &Change, lease: Lease) -> Found {
+        match &change.value {
+            None => Found::Gone,
+            Some(_) if change.lease == 0 => Found::Gone,
+            Some(_) if change.lease != lease.id => Found::TakenOver,
+            Some(value) if *value != self.value => Found::Gone,
+            Some(_) => Found::Ours,
         }
     }
 
@@ -193,8 +182,11 @@ impl Announcer for EtcdAnnouncer {
         loop {
             if let Some(watch) = &mut self.watch {
                 match watch.next().await {
-                    Ok(events) if self.judge_events(&events, lease) == Found::Gone => return,
-                    Ok(_) => {}
+                    // Only the last one counts: what happened before it is over.
+                    Ok(changes) => match changes.last().map(|it| self.judge(it, lease)) {
+                        Some(Found::Gone) => return,
+                        Some(Found::Ours | Found::TakenOver) | None => {}
+                    },
                     Err(_ended) => self.look_later(),
                 }
                 continue;

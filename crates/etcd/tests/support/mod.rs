@@ -21,11 +21,16 @@ pub(crate) async fn on_every_etcd(test: impl AsyncFn(&EtcdFixture)) {
 /// As [`on_every_etcd`], started with these arguments.
 pub(crate) async fn on_every_etcd_with(args: &[&str], test: impl AsyncFn(&EtcdFixture)) {
     for binary in binaries() {
-        println!("using etcd v{}", binary.version);
+        note(&format!("using etcd v{}", binary.version));
         let config = real::EtcdConfig::new(binary).args(args.iter().copied());
         let server = Etcd::start(config).await.expect("etcd starts");
-        test(&EtcdFixture { server }).await;
+        Box::pin(test(&EtcdFixture { server })).await;
     }
+}
+
+#[expect(clippy::print_stdout, reason = "which server a failed test ran on")]
+pub(crate) fn note(text: &str) {
+    println!("{text}");
 }
 
 pub(crate) fn binaries() -> Vec<ServerBinary> {
@@ -40,7 +45,7 @@ pub(crate) fn instance(id: &str, port: u16) -> Instance {
 pub(crate) async fn sees(
     subscription: &mut Subscription,
     bound: Duration,
-    wanted: impl Fn(&Snapshot) -> bool,
+    wanted: impl Fn(&Snapshot) -> bool + Send + Sync,
 ) -> Snapshot {
     let wait = async {
         let mut snapshot = subscription.snapshot();
@@ -55,7 +60,7 @@ pub(crate) async fn sees(
     }
 }
 
-pub(crate) fn has_ids(ids: &[&str]) -> impl Fn(&Snapshot) -> bool {
+pub(crate) fn has_ids(ids: &[&str]) -> impl Fn(&Snapshot) -> bool + Send + Sync {
     move |snapshot| {
         let found = snapshot.instances().iter().map(|it| it.id().as_str());
         found.eq(ids.iter().copied())

@@ -7,7 +7,7 @@ use std::{
     },
 };
 
-use etcd_client::{Event, WatchResponse};
+use etcd_client::WatchResponse;
 use tokio::{
     select,
     sync::mpsc::{self, UnboundedReceiver, error::TrySendError},
@@ -16,7 +16,7 @@ use tokio::{
 use tower_sd_core::Stop;
 
 use super::{
-    Ended, Position,
+    Change, Ended, Position,
     stream::{Said, Stream},
 };
 use crate::{
@@ -36,7 +36,7 @@ pub(super) struct Start {
     pub(super) id: i64,
     pub(super) range: Range,
     pub(super) position: Position,
-    pub(super) events: mpsc::Sender<Vec<Event>>,
+    pub(super) changes: mpsc::Sender<Vec<Change>>,
     pub(super) ended: Arc<OnceLock<Ended>>,
 }
 
@@ -64,7 +64,7 @@ struct Hub {
 
 struct Watching {
     position: Position,
-    events: mpsc::Sender<Vec<Event>>,
+    changes: mpsc::Sender<Vec<Change>>,
     ended: Arc<OnceLock<Ended>>,
 }
 
@@ -107,7 +107,7 @@ impl Hub {
 
     async fn start(&mut self, start: Start) {
         let watching =
-            Watching { position: start.position, events: start.events, ended: start.ended };
+            Watching { position: start.position, changes: start.changes, ended: start.ended };
         let result = match &mut self.stream {
             Some(stream) => stream.create(start.id, &start.range, start.position).await,
             None => match Stream::open(&self.links, start.id, &start.range, start.position).await {
@@ -148,17 +148,17 @@ impl Hub {
                 }
             }
             Said::Canceled(id) => self.canceled(id, message).await,
-            Said::Events(id) => self.deliver(id, message.events()),
+            Said::Events(id) => self.deliver(id, Change::of_events(message.events())),
             Said::Progress => {}
             Said::Nonsense(reason) => self.break_off(&Ended::Resync(reason)).await,
         }
     }
 
-    fn deliver(&mut self, id: i64, events: &[Event]) {
+    fn deliver(&mut self, id: i64, changes: Vec<Change>) {
         let Some(watching) = self.watches.get(&id) else {
             return;
         };
-        match watching.events.try_send(events.to_vec()) {
+        match watching.changes.try_send(changes) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => self.end(id, Ended::Resync("fell behind")),
             Err(TrySendError::Closed(_)) => {

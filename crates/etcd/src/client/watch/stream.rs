@@ -1,8 +1,6 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use etcd_client::{
-    ResponseHeader, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream,
-};
+use etcd_client::{WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
 use tokio::time::{Instant, timeout};
 
 use super::{Ended, Position};
@@ -25,8 +23,6 @@ pub(super) struct Stream {
     n_asked: u32,
     /// What was asked for and is not yet created: the server answers in order, and says −1 where it refuses.
     uncreated: VecDeque<i64>,
-    /// The highest revision that it has spoken of.
-    revision: i64,
 }
 
 /// What a message means; the number is the watch's.
@@ -69,7 +65,6 @@ impl Stream {
             heard: now,
             n_asked: 0,
             uncreated: VecDeque::from([id]),
-            revision: 0,
         })
     }
 
@@ -123,13 +118,8 @@ impl Stream {
         sent_within(self.requests.request_progress()).await
     }
 
+    /// The revisions of headers are not compared: a creation overtakes events that were there before.
     pub(super) fn understand(&mut self, message: &WatchResponse) -> Said {
-        let revision = message.header().map_or(0, ResponseHeader::revision);
-        // A cancellation's header has no revision.
-        if revision != 0 && revision < self.revision {
-            return Said::Nonsense("the revision went back");
-        }
-        self.revision = self.revision.max(revision);
         let created = if message.created() { self.uncreated.pop_front() } else { None };
         match created.unwrap_or_else(|| message.watch_id()) {
             id if message.canceled() => match id {
@@ -151,13 +141,16 @@ impl Stream {
     }
 }
 
+/// The watch begins at the revision of the list, not behind it: a server from 3.5.22 on answers no progress request while a
+/// watch of the stream waits for a revision that is still to come. What is told twice is ignored.
+///
 /// Fragments are not put together again: events are applied one by one anyhow, and a set that was read in the middle of
 /// a large transaction is complete a moment later.
 fn options(id: i64, range: &Range, position: Position) -> WatchOptions {
     WatchOptions::new()
         .with_watch_id(id)
         .with_range(range.end.clone())
-        .with_start_revision(position.revision + 1)
+        .with_start_revision(position.revision)
         .with_fragment()
 }
 

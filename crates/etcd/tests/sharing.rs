@@ -1,0 +1,85 @@
+//! What many users of one client cost.
+
+mod support;
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use support::{instance, note, on_every_etcd, sees};
+use tokio::runtime::Handle;
+use tower_sd_core::{Instancer, Registrar, Registration};
+use tower_sd_etcd::{EtcdClient, EtcdInstancer, EtcdRegistrar};
+use tower_sd_testkit::proxy::Proxy;
+
+/// 100 registrations and 1 000 followed services: at most 4 TCP connections to an endpoint.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn hundred_registrations_and_thousand_services_share_few_connections() {
+    on_every_etcd(async |etcd| {
+        let proxy = Proxy::start(etcd.server.address()).await.expect("a proxy");
+        let mut config = etcd.config().ttl(Duration::from_secs(10));
+        config.endpoints = vec![proxy.address().to_string()];
+        let client = EtcdClient::new(config).expect("good settings");
+        let registrar = EtcdRegistrar::new(&client);
+        let register = |n: u16| {
+            let one = Registration::new(format!("many-{n}"), instance("a", 1000 + n));
+            registrar.register(one)
+        };
+        let handles = join_all((0..100).map(register)).await;
+        assert!(handles.iter().all(Result::is_ok));
+        let before = resident_kib();
+        let follow = |n: u16| EtcdInstancer::new(&client, format!("many-{n}"));
+        let instancers: Vec<_> = (0..1000).map(follow).collect();
+        for (n, instancer) in instancers.iter().enumerate() {
+            let mut subscription = instancer.subscribe();
+            subscription.ready(Duration::from_secs(30)).await.expect("the server answers");
+            let n_wanted = usize::from(n < 100);
+            let wanted = |it: &tower_sd_core::Snapshot| it.instances().len() == n_wanted;
+            sees(&mut subscription, Duration::from_secs(5), wanted).await;
+        }
+        let kib = resident_kib().saturating_sub(before);
+        let n_open = proxy.n_open();
+        note(&format!("{n_open} connections; {kib} KiB for 1000 followed services"));
+        assert!(proxy.n_accepted() <= 4, "{} connections", proxy.n_accepted());
+        assert!(kib < 32_000, "{kib} KiB");
+        // One of them still sees what happens.
+        let mut last = instancers[999].subscribe();
+        let late = Registration::new("many-999", instance("late", 1));
+        let _late = registrar.register(late).await.expect("registers");
+        sees(&mut last, Duration::from_secs(5), |it| it.instances().len() == 1).await;
+    })
+    .await;
+}
+
+/// Nothing is left when everything made from a client has gone: no task, no connection.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn last_user_closes_the_connection() {
+    on_every_etcd(async |etcd| {
+        let proxy = Proxy::start(etcd.server.address()).await.expect("a proxy");
+        let n_tasks = Handle::current().metrics().num_alive_tasks();
+        let mut config = etcd.config();
+        config.endpoints = vec![proxy.address().to_string()];
+        let client = EtcdClient::new(config).expect("good settings");
+        let instancer = EtcdInstancer::new(&client, "users");
+        drop(client);
+        let mut subscription = instancer.subscribe();
+        subscription.ready(Duration::from_secs(5)).await.expect("the server answers");
+        assert_eq!(proxy.n_open(), 1);
+        instancer.close().await;
+        drop((instancer, subscription));
+        support::holds("no connection is left", Duration::from_secs(1), async || {
+            proxy.n_open() == 0 && Handle::current().metrics().num_alive_tasks() <= n_tasks
+        })
+        .await;
+    })
+    .await;
+}
+
+/// What this process has in memory.
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.and_then(|number| number.parse().ok()).expect("a number of kB")
+}

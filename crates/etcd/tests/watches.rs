@@ -1,0 +1,236 @@
+//! What happens to lists and watches on a real server.
+
+mod support;
+
+use std::time::Duration;
+
+use etcd_client::{PutOptions, Txn, TxnOp};
+use support::{EtcdFixture, TTL, has_ids, instance, on_every_etcd, sees};
+use tokio::time::sleep;
+use tower_sd_core::{Freshness, Instancer, Registrar, Registration, Subscription};
+use tower_sd_etcd::{EtcdClient, EtcdInstancer, EtcdRegistrar, RawAddress};
+use tower_sd_testkit::proxy::{Fault, Proxy};
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// A client whose bytes go through a proxy.
+async fn behind_a_proxy(etcd: &EtcdFixture) -> (Proxy, EtcdClient) {
+    let proxy = Proxy::start(etcd.server.address()).await.expect("a proxy");
+    let mut config = etcd.config();
+    config.endpoints = vec![proxy.address().to_string()];
+    (proxy, EtcdClient::new(config).expect("good settings"))
+}
+
+async fn put(etcd: &EtcdFixture, service: &str, id: &str, port: u16) -> i64 {
+    let value = format!(r#"{{"Addr":"127.0.0.1:{port}"}}"#);
+    put_value(etcd, service, id, &value).await
+}
+
+async fn put_value(etcd: &EtcdFixture, service: &str, id: &str, value: &str) -> i64 {
+    let key = format!("tower-sd/{service}/{id}");
+    let put = etcd.operator().await.put(key, value, None).await;
+    put.expect("the server answers").header().expect("has a header").revision()
+}
+
+async fn ready(client: &EtcdClient, service: &str) -> (EtcdInstancer, Subscription) {
+    let instancer = EtcdInstancer::new(client, service);
+    let mut subscription = instancer.subscribe();
+    subscription.ready(SOON).await.expect("the server answers");
+    (instancer, subscription)
+}
+
+/// T48; go-kit's bug E2.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn compaction_while_cut_off_is_answered_by_a_new_list() {
+    on_every_etcd(async |etcd| {
+        let (proxy, client) = behind_a_proxy(etcd).await;
+        put(etcd, "compacted", "a", 1).await;
+        put(etcd, "compacted", "b", 2).await;
+        let (_instancer, mut subscription) = ready(&client, "compacted").await;
+        proxy.set(Fault::Cut).await;
+        put(etcd, "compacted", "c", 3).await;
+        let gone = etcd.operator().await.delete("tower-sd/compacted/a", None).await;
+        gone.expect("the server answers");
+        let last = put(etcd, "compacted", "d", 4).await;
+        etcd.operator().await.compact(last, None).await.expect("compacts");
+        proxy.set(Fault::None).await;
+        sees(&mut subscription, SOON, has_ids(&["b", "c", "d"])).await;
+        put(etcd, "compacted", "e", 5).await;
+        sees(&mut subscription, SOON, has_ids(&["b", "c", "d", "e"])).await;
+    })
+    .await;
+}
+
+/// Facts E16 and E23: progress is asked for, and its answer is enough, on every version.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn idle_watch_is_left_alone() {
+    on_every_etcd(async |etcd| {
+        let client = etcd.client();
+        let (_never, idle) = ready(&client, "nobody").await;
+        put(etcd, "somebody", "a", 1).await;
+        let (_once, quiet) = ready(&client, "somebody").await;
+        sleep(Duration::from_secs(8)).await;
+        for subscription in [idle, quiet] {
+            let stats = subscription.stats();
+            assert_eq!((stats.resyncs, stats.errors), (0, 0), "{stats:?}");
+            assert!(matches!(subscription.snapshot().freshness(), Freshness::Fresh));
+        }
+    })
+    .await;
+}
+
+/// T52 and field bug 4: a server that answers nothing does not leave a watch hanging.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn suspended_server_is_noticed_and_found_again() {
+    on_every_etcd(async |etcd| {
+        let (_instancer, mut subscription) = ready(&etcd.client(), "suspended").await;
+        etcd.server.suspend().expect("it runs");
+        let stale = |snapshot: &tower_sd_core::Snapshot| {
+            matches!(snapshot.freshness(), Freshness::Stale { .. })
+        };
+        sees(&mut subscription, Duration::from_secs(8), stale).await;
+        etcd.server.resume().expect("it runs");
+        put(etcd, "suspended", "a", 1).await;
+        sees(&mut subscription, SOON, has_ids(&["a"])).await;
+    })
+    .await;
+}
+
+/// T53: conformance has the names; this has the keys of a foreign producer.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn prefix_does_not_leak_and_malformed_values_cost_one_entry() {
+    on_every_etcd(async |etcd| {
+        put(etcd, "foo", "a", 1).await;
+        put(etcd, "foobar", "b", 2).await;
+        put_value(etcd, "foo", "broken", "{").await;
+        let (_instancer, mut subscription) = ready(&etcd.client(), "foo").await;
+        sees(&mut subscription, SOON, has_ids(&["a"])).await;
+        assert_eq!(subscription.stats().malformed, 1);
+        put(etcd, "foobar", "c", 3).await;
+        put(etcd, "foo", "d/with/slashes", 4).await;
+        sees(&mut subscription, SOON, has_ids(&["a", "d/with/slashes"])).await;
+    })
+    .await;
+}
+
+/// T56, from the wire: a go-kit server, seen by a client that reads both formats.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn values_of_go_kit_are_read_beside_ours() {
+    on_every_etcd(async |etcd| {
+        let config = etcd.config().also_read(RawAddress::default());
+        let client = EtcdClient::new(config).expect("good settings");
+        put_value(etcd, "mixed", "go", "http://1.2.3.4:8080").await;
+        let registrar = EtcdRegistrar::new(&client);
+        let ours = Registration::new("mixed", instance("rust", 1).with_zone("a"));
+        let _handle = registrar.register(ours).await.expect("registers");
+        let (_instancer, mut subscription) = ready(&client, "mixed").await;
+        let snapshot = sees(&mut subscription, SOON, has_ids(&["go", "rust"])).await;
+        assert_eq!(snapshot.instances()[0].scheme(), Some("http"));
+        assert_eq!(snapshot.instances()[1].zone(), Some("a"));
+    })
+    .await;
+}
+
+/// Fact E20: pages of a thousand at one revision.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn ten_thousand_keys_are_listed_in_pages() {
+    on_every_etcd(async |etcd| {
+        let mut operator = etcd.operator().await;
+        for batch in 0..100 {
+            let put = |n: u16| {
+                let n = batch * 100 + n;
+                let value = format!(r#"{{"Addr":"10.{}.{}.1:80"}}"#, n / 250, n % 250);
+                TxnOp::put(format!("tower-sd/many/{n:05}"), value, None)
+            };
+            let txn = Txn::new().and_then((0..100).map(put).collect::<Vec<_>>());
+            operator.txn(txn).await.expect("the server answers");
+        }
+        let (_instancer, subscription) = ready(&etcd.client(), "many").await;
+        let snapshot = subscription.snapshot();
+        assert_eq!(snapshot.instances().len(), 10_000);
+        assert_eq!(snapshot.instances()[9_999].host(), "10.39.249.1");
+    })
+    .await;
+}
+
+/// Fact E19: what a watch that catches up is told is larger than a message may be.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn more_than_a_message_holds_is_seen_after_a_stall() {
+    on_every_etcd(async |etcd| {
+        let (proxy, client) = behind_a_proxy(etcd).await;
+        let (_instancer, mut subscription) = ready(&client, "large").await;
+        proxy.set(Fault::BlackHole).await;
+        let filler = "x".repeat(500_000);
+        for n in 0..20 {
+            let addr = format!(r#"{{"Addr":"10.0.0.{}:80","Metadata":{{"x":"{filler}"}}}}"#, n + 1);
+            put_value(etcd, "large", &format!("{n:02}"), &addr).await;
+        }
+        proxy.set(Fault::None).await;
+        let all = |snapshot: &tower_sd_core::Snapshot| snapshot.instances().len() == 20;
+        sees(&mut subscription, Duration::from_secs(10), all).await;
+        assert_eq!(subscription.stats().malformed, 0);
+    })
+    .await;
+}
+
+/// T89: the same flags make the same cluster and member id, so the falling revision is the only sign.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn wiped_server_is_filled_again_and_nobody_is_lost_meanwhile() {
+    on_every_etcd(async |etcd| {
+        for n in 0..50 {
+            put(etcd, "noise", "n", n + 1).await;
+        }
+        let client = etcd.client();
+        let registrar = EtcdRegistrar::new(&client);
+        let mut handles = Vec::new();
+        for n in 0..5 {
+            let one = Registration::new("wiped", instance(&format!("{n}"), 8080 + n));
+            handles.push(registrar.register(one).await.expect("registers"));
+        }
+        let (_instancer, mut subscription) = ready(&client, "wiped").await;
+        sees(&mut subscription, SOON, |it| it.instances().len() == 5).await;
+        etcd.server.restart_empty().await.expect("it starts again");
+        let back = sees(&mut subscription, SOON, |it| {
+            let n_known = it.instances().len() + it.held().len();
+            assert_eq!(n_known, 5, "nobody is lost meanwhile");
+            matches!(it.freshness(), Freshness::Fresh) && it.held().is_empty()
+        });
+        back.await;
+        support::holds("all keys are there", SOON, async || etcd.keys("wiped").await.len() == 5)
+            .await;
+        // The watch is on the new store: its revisions are far below the old ones.
+        put(etcd, "wiped", "new", 9).await;
+        sees(&mut subscription, SOON, |it| it.instances().len() == 6).await;
+    })
+    .await;
+}
+
+/// Fact E7: keys of one lease go in one revision; the guard holds them, and a single one is gone at once.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn mass_loss_by_one_lease_is_held() {
+    on_every_etcd(async |etcd| {
+        let mut operator = etcd.operator().await;
+        let lease = operator.lease_grant(60, None).await.expect("granted").id();
+        for n in 0..6 {
+            let value = format!(r#"{{"Addr":"10.0.0.{}:80"}}"#, n + 1);
+            let options = PutOptions::new().with_lease(lease);
+            let key = format!("tower-sd/mass/{n}");
+            operator.put(key, value, Some(options)).await.expect("the server answers");
+        }
+        put(etcd, "mass", "survivor", 80).await;
+        let (_instancer, mut subscription) = ready(&etcd.client(), "mass").await;
+        operator.lease_revoke(lease).await.expect("revoked");
+        let held = sees(&mut subscription, TTL, |it| it.held().len() == 6).await;
+        assert_eq!(held.instances().len(), 1);
+    })
+    .await;
+}
