@@ -1,6 +1,8 @@
 //! A real etcd as a fixture, and what an operator does to it.
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
+pub(crate) mod custom;
+
 use std::{future::Future, time::Duration};
 
 use etcd_client::{Client, GetOptions, KeyValue};

@@ -1,0 +1,151 @@
+//! Users, passwords and tokens that expire, on a real server.
+
+mod support;
+
+use std::time::Duration;
+
+use etcd_client::{Client, ConnectOptions, Permission};
+use support::{EtcdFixture, has_ids, instance, on_every_etcd_with, sees};
+use tokio::time::{Instant, sleep};
+use tower_sd_core::{ErrorKind, Freshness, Instancer, Registrar, Registration};
+use tower_sd_etcd::{EtcdClient, EtcdInstancer, EtcdRegistrar};
+
+const SOON: Duration = Duration::from_secs(5);
+const SHORT_LIVED: &[&str] = &["--auth-token-ttl", "2"];
+/// The server looks for old tokens once a second.
+const EXPIRED: Duration = Duration::from_secs(4);
+
+/// `svc` may do everything below the prefix, `nobody` nothing.
+async fn add_users(etcd: &EtcdFixture) {
+    let mut operator = etcd.operator().await;
+    for (user, password) in [("root", "root"), ("svc", "hunter2"), ("nobody", "nothing")] {
+        operator.user_add(user, password, None).await.expect("a user");
+    }
+    for role in ["root", "svc"] {
+        operator.role_add(role).await.expect("a role");
+        operator.user_grant_role(role, role).await.expect("granted");
+    }
+    let all = Permission::read_write("tower-sd/").with_prefix();
+    operator.role_grant_permission("svc", all).await.expect("granted");
+    operator.auth_enable().await.expect("enabled");
+}
+
+fn client(etcd: &EtcdFixture, user: &str, password: &str) -> EtcdClient {
+    EtcdClient::new(etcd.config().user(user, password)).expect("good settings")
+}
+
+fn registration(service: &str, id: &str, port: u16) -> Registration {
+    Registration::new(service, instance(id, port))
+}
+
+/// T50 and fact E25: tokens expire while nothing but keep-alives and a watch go on, and later while a watch is added to a
+/// stream that has an old token.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn expired_token_is_renewed_by_whoever_needs_one() {
+    on_every_etcd_with(SHORT_LIVED, async |etcd| {
+        add_users(etcd).await;
+        let client = client(etcd, "svc", "hunter2");
+        let registrar = EtcdRegistrar::new(&client);
+        let first = registrar.register(registration("a", "1", 1)).await.expect("registers");
+        let instancer = EtcdInstancer::new(&client, "a");
+        let mut a = instancer.subscribe();
+        sees(&mut a, SOON, has_ids(&["1"])).await;
+        sleep(EXPIRED).await;
+        let other = EtcdInstancer::new(&client, "b");
+        let mut b = other.subscribe();
+        b.ready(SOON).await.expect("reads with a new token");
+        let _second = registrar.register(registration("a", "2", 2)).await.expect("registers");
+        let _third = registrar.register(registration("b", "3", 3)).await.expect("registers");
+        sees(&mut a, SOON, has_ids(&["1", "2"])).await;
+        sees(&mut b, SOON, has_ids(&["3"])).await;
+        sleep(EXPIRED).await;
+        first.deregister().await.expect("deregisters with a new token");
+        sees(&mut a, SOON, has_ids(&["2"])).await;
+        for stats in [a.stats(), b.stats()] {
+            assert_eq!(stats.errors, 0, "{stats:?}");
+        }
+    })
+    .await;
+}
+
+/// A restart forgets all simple tokens at once.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn restarted_server_is_authenticated_to_again() {
+    on_every_etcd_with(SHORT_LIVED, async |etcd| {
+        add_users(etcd).await;
+        let client = client(etcd, "svc", "hunter2");
+        let registrar = EtcdRegistrar::new(&client);
+        let handle = registrar.register(registration("a", "1", 1)).await.expect("registers");
+        let instancer = EtcdInstancer::new(&client, "a");
+        let mut subscription = instancer.subscribe();
+        sees(&mut subscription, SOON, has_ids(&["1"])).await;
+        etcd.server.restart().await.expect("it starts again");
+        handle.update(|instance| instance.with_weight(7)).await.expect("with a new token");
+        sees(&mut subscription, SOON, |it| {
+            it.instances().first().is_some_and(|instance| instance.weight() == 7)
+                && matches!(it.freshness(), Freshness::Fresh)
+        })
+        .await;
+    })
+    .await;
+}
+
+/// T12 and T50.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn wrong_password_and_missing_permission_are_denied_at_once_and_not_repeated() {
+    on_every_etcd_with(SHORT_LIVED, async |etcd| {
+        add_users(etcd).await;
+        for (user, password) in [("svc", "wr0ng-s3cret"), ("nobody", "nothing")] {
+            let client = client(etcd, user, password);
+            let start = Instant::now();
+            let registered = EtcdRegistrar::new(&client).register(registration("a", "1", 1)).await;
+            let error = registered.expect_err("denied");
+            assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Denied, false));
+            assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+            assert!(!format!("{error:?} {error}").contains(password), "{error:?}");
+
+            let error = client.check().await.expect_err("denied");
+            assert_eq!(error.kind(), ErrorKind::Denied);
+            let instancer = EtcdInstancer::new(&client, "a");
+            let mut subscription = instancer.subscribe();
+            let denied = sees(&mut subscription, SOON, |it| {
+                matches!(it.freshness(), Freshness::NeverSynced { error: Some(_) })
+            });
+            let Freshness::NeverSynced { error: Some(error) } = denied.await.freshness().clone()
+            else {
+                panic!("checked above")
+            };
+            assert_eq!(error.kind(), ErrorKind::Denied);
+            sleep(Duration::from_secs(2)).await;
+            assert_eq!(subscription.stats().errors, 1, "somebody has to change something first");
+        }
+    })
+    .await;
+}
+
+/// What is taken away by an operator is an error, not an empty set.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn revoked_permission_keeps_the_set() {
+    on_every_etcd_with(SHORT_LIVED, async |etcd| {
+        add_users(etcd).await;
+        let client = client(etcd, "svc", "hunter2");
+        let registrar = EtcdRegistrar::new(&client);
+        let _handle = registrar.register(registration("a", "1", 1)).await.expect("registers");
+        let instancer = EtcdInstancer::new(&client, "a");
+        let mut subscription = instancer.subscribe();
+        sees(&mut subscription, SOON, has_ids(&["1"])).await;
+        let options = ConnectOptions::new().with_user("root", "root");
+        let mut root = Client::connect([etcd.server.url()], Some(options)).await.expect("root");
+        root.user_revoke_role("svc", "svc").await.expect("revoked");
+        subscription.refresh();
+        let stale = sees(&mut subscription, SOON, |it| {
+            matches!(it.freshness(), Freshness::Stale { error, .. } if error.kind() == ErrorKind::Denied)
+        });
+        assert_eq!(stale.await.instances().len(), 1);
+    })
+    .await;
+}
