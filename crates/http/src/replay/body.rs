@@ -15,6 +15,11 @@ use tower_sd::BoxError;
 pub trait RepeatableBody: Sized {
     /// The same body from its beginning; `None` when it cannot be had any more.
     fn repeat(&self) -> Option<Self>;
+
+    /// Whether a copy that was made earlier still has its beginning. Default: yes.
+    fn is_repeatable(&self) -> bool {
+        true
+    }
 }
 
 /// A request body of any kind that can be sent again as long as little of it has been sent.
@@ -208,6 +213,9 @@ impl<B: Body> RepeatableBody for ReplayBody<B> {
         }
         shared.n_copies += 1;
         Some(Self { shared: Arc::clone(&self.shared), attempt: shared.n_copies, n_read: 0 })
+    }
+    fn is_repeatable(&self) -> bool {
+        self.lock().state != State::Spent
     }
 }
 

@@ -62,6 +62,10 @@ impl<B: RepeatableBody> Replay<Request<B>> for HttpReplay {
         Some(copy)
     }
 
+    fn is_repeatable(&self, copy: &Request<B>) -> bool {
+        copy.body().is_repeatable()
+    }
+
     fn is_idempotent(&self, request: &Request<B>) -> bool {
         let by_word = || request.extensions().get::<Idempotent>().is_some();
         request.method().is_idempotent() || by_word()

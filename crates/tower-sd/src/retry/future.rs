@@ -152,7 +152,9 @@ where
                     }
                 }
             };
-            match story.step(end, this.spare.is_some()) {
+            let repeatable = |copy: &Req| story.policy.replay.is_repeatable(copy);
+            let repeatable = this.spare.as_ref().is_some_and(repeatable);
+            match story.step(end, repeatable) {
                 // Drops the attempt: one that hangs is cancelled before the next one starts.
                 Step::Pause(pause) => this.state.set(State::Pausing(Box::pin(sleep(pause)))),
                 Step::Done(result) => return Poll::Ready(result),

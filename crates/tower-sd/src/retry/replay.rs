@@ -9,6 +9,13 @@ pub trait Replay<Req> {
     /// A copy of `request`, made before the first is sent. `None`: this one cannot be repeated.
     fn replay(&self, request: &Req) -> Option<Req>;
 
+    /// Whether `copy` can still be sent, asked when its turn has come. Default: yes.
+    ///
+    /// A body that is streamed is kept up to a bound: it may have passed it since the copy was made.
+    fn is_repeatable(&self, _copy: &Req) -> bool {
+        true
+    }
+
     /// Whether sending `request` twice does what sending it once does. Default: nobody knows, so no.
     ///
     /// A request that was never sent is repeated all the same.
