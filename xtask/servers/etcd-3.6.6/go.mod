@@ -1,4 +1,4 @@
-module tower-sd/xtask/servers/etcd
+module tower-sd/servers/etcd
 
 go 1.24
 

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::table::Release;
+use super::table::Debian;
 use crate::command::{Result, output};
 
 /// Downloads a release's packages and unpacks them; the folder returned lies in `work`.
-pub(super) fn fetch(release: &Release, work: &Path) -> Result<PathBuf> {
-    let Release { suite, packages, .. } = release;
-    eprintln!("fetching {} {} of Debian {suite}", packages[0], release.version);
+pub(super) fn fetch(release: &Debian, version: &str, work: &Path) -> Result<PathBuf> {
+    let Debian { suite, packages, .. } = release;
+    eprintln!("fetching {} {version} of Debian {suite}", packages[0]);
     let archive = archive()?;
     let architecture = output(Command::new("dpkg").arg("--print-architecture"))?;
     let architecture = architecture.trim();
@@ -106,7 +106,7 @@ Acquire::http::Timeout "30";
     )
 }
 
-fn verify(release: &Release, deb: &Path) -> Result<()> {
+fn verify(release: &Debian, deb: &Path) -> Result<()> {
     let name = deb.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let is_first = name.strip_prefix(release.packages[0]).is_some_and(|rest| rest.starts_with('_'));
     let Some(expected) = release.sha256.filter(|_| is_first) else {

@@ -1,6 +1,7 @@
 //! `cargo xtask servers [NAME]`: the real servers that tests run against.
 
 mod apt;
+mod go;
 mod installed;
 mod table;
 
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use crate::command::{Result, target};
-use table::{Release, SERVERS, Server};
+use table::{Origin, Release, SERVERS, Server};
 
 /// One server program that runs on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,7 @@ pub(crate) fn set_up(name: &str) -> Result<Vec<Binary>> {
     for release in server.releases {
         binaries.push(match &on_path {
             Some(binary) if is_of(&binary.version, release.version) => binary.clone(),
+            _ if left_out(server, release) => continue,
             _ => fetched(server, release)?,
         });
     }
@@ -72,29 +74,55 @@ fn find(name: &str) -> Result<&'static Server> {
     found.ok_or_else(|| format!("no server {name:?}: there are {}", names().join(", ")).into())
 }
 
+/// A release that only Go can make, where there is no Go and none was made earlier; says so.
+fn left_out(server: &Server, release: &Release) -> bool {
+    let without = matches!(release.origin, Origin::Go(_))
+        && !home(server, release).is_dir()
+        && installed::on_path("go").is_none();
+    if without {
+        let Server { name, .. } = server;
+        eprintln!(
+            "left out {name} {}: it is built with Go, which is not installed",
+            release.version
+        );
+    }
+    without
+}
+
+fn home(server: &Server, release: &Release) -> PathBuf {
+    target().join("servers").join(format!("{}-{}", server.name, release.version))
+}
+
 /// The release's program, from an earlier run or fetched now.
 fn fetched(server: &Server, release: &Release) -> Result<Binary> {
-    let folder = target().join("servers");
-    let home = folder.join(format!("{}-{}", server.name, release.version));
+    let home = home(server, release);
     if !home.is_dir() {
-        fetch(release, &folder, &home)
+        fetch(server, release, &home)
             .map_err(|error| sentence(server, release, &error.to_string()))?;
     }
-    let binary = installed::probe(server, &home.join(release.program))?;
+    let program = match &release.origin {
+        Origin::Debian(debian) => debian.program,
+        Origin::Go(_) => server.program,
+    };
+    let binary = installed::probe(server, &home.join(program))?;
     if is_of(&binary.version, release.version) {
         return Ok(binary);
     }
-    let found = format!("{} has version {}", release.suite, binary.version);
-    Err(sentence(server, release, &found).into())
+    Err(sentence(server, release, &format!("what came is version {}", binary.version)).into())
 }
 
 /// Fetches into a folder of this process's own and renames it when all is there: a run that was
 /// interrupted leaves nothing that looks complete, and two runs at once do not meet.
-fn fetch(release: &Release, folder: &Path, home: &Path) -> Result<()> {
-    remove_leftovers(folder)?;
+fn fetch(server: &Server, release: &Release, home: &Path) -> Result<()> {
+    let folder = target().join("servers");
+    remove_leftovers(&folder)?;
     let work = folder.join(format!("{WORK_PREFIX}{}", process::id()));
     fs::create_dir(&work)?;
-    let moved = apt::fetch(release, &work).and_then(|unpacked| match fs::rename(unpacked, home) {
+    let fetched = match &release.origin {
+        Origin::Debian(debian) => apt::fetch(debian, release.version, &work),
+        Origin::Go(package) => go::build(server, release.version, package, &work),
+    };
+    let moved = fetched.and_then(|fetched| match fs::rename(fetched, home) {
         Err(_) if home.is_dir() => Ok(()), // Another run was faster.
         result => Ok(result?),
     });
@@ -119,13 +147,17 @@ fn remove_leftovers(folder: &Path) -> Result<()> {
 
 fn sentence(server: &Server, release: &Release, reason: &str) -> String {
     let Server { name, program, .. } = server;
-    let package = release.packages[0];
+    let origin = match &release.origin {
+        Origin::Debian(debian) => {
+            format!("is Debian's package `{}` of {}", debian.packages[0], debian.suite)
+        }
+        Origin::Go(package) => format!("is built by Go from {package}"),
+    };
     format!(
         "cannot have {name} {}: {reason}\n\
-         It is Debian's package `{package}` of {}. Run `cargo xtask servers {name}` where a Debian archive \
-         can be reached, or name a program of your own: TOWER_SD_{}=/path/to/{program}",
+         It {origin}. Run `cargo xtask servers {name}` where that can be fetched, \
+         or name a program of your own: TOWER_SD_{}=/path/to/{program}",
         release.version,
-        release.suite,
         name.to_uppercase(),
     )
 }
@@ -167,6 +199,21 @@ mod tests {
         assert!(text.contains("no network"), "{text}");
         assert!(text.contains("`etcd-server`"), "{text}");
         assert!(text.contains("TOWER_SD_ETCD="), "{text}");
+    }
+
+    #[test]
+    fn every_go_release_is_pinned() {
+        for server in SERVERS {
+            for release in server.releases {
+                if let Origin::Go(package) = release.origin {
+                    let pinned =
+                        fs::read_to_string(go::folder(server, release.version).join("go.mod"));
+                    let pinned = pinned.unwrap();
+                    assert!(pinned.contains(&format!("\ntool {package}\n")), "{package}");
+                    assert!(pinned.contains(&format!(" v{}", release.version)), "{package}");
+                }
+            }
+        }
     }
 
     #[test]

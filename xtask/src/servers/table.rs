@@ -13,11 +13,24 @@ pub(super) struct Server {
     pub(super) releases: &'static [Release],
 }
 
-/// One version of a server, from a Debian suite.
+/// One version of a server.
 #[derive(Debug)]
 pub(super) struct Release {
     /// The version's line, as far as tests rely on it: a suite's updates change what follows.
     pub(super) version: &'static str,
+    pub(super) origin: Origin,
+}
+
+#[derive(Debug)]
+pub(super) enum Origin {
+    Debian(Debian),
+    /// This Go package, pinned by `xtask/servers/NAME-VERSION/go.mod`; left out where Go is not installed.
+    Go(&'static str),
+}
+
+/// Packages of a Debian suite.
+#[derive(Debug)]
+pub(super) struct Debian {
     pub(super) suite: &'static str,
     /// The server's own package first, then those it needs.
     pub(super) packages: &'static [&'static str],
@@ -32,24 +45,33 @@ pub(super) const SERVERS: &[Server] = &[
         name: "consul",
         program: "consul",
         version_arg: "version",
-        releases: &[Release {
-            version: "1.8.7",
-            suite: "bullseye",
-            packages: &["consul"],
-            program: "usr/bin/consul",
-            sha256: Some("e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9"),
-        }],
+        releases: &[
+            Release {
+                version: "1.8.7",
+                origin: Origin::Debian(Debian {
+                    suite: "bullseye",
+                    packages: &["consul"],
+                    program: "usr/bin/consul",
+                    sha256: Some(
+                        "e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9",
+                    ),
+                }),
+            },
+            Release { version: "1.20.1", origin: Origin::Go("github.com/hashicorp/consul") },
+        ],
     },
     Server {
         name: "etcd",
         program: "etcd",
         version_arg: "--version",
-        releases: &[Release {
-            version: "3.5",
-            suite: "trixie",
-            packages: &["etcd-server"],
-            program: "usr/bin/etcd",
-            sha256: None,
-        }],
+        releases: &[
+            Release { version: "3.4", origin: Origin::Debian(etcd_of("bookworm")) },
+            Release { version: "3.5", origin: Origin::Debian(etcd_of("trixie")) },
+            Release { version: "3.6.6", origin: Origin::Go("go.etcd.io/etcd/server/v3") },
+        ],
     },
 ];
+
+const fn etcd_of(suite: &'static str) -> Debian {
+    Debian { suite, packages: &["etcd-server"], program: "usr/bin/etcd", sha256: None }
+}
