@@ -27,10 +27,15 @@ pub(crate) struct Cell<S> {
 
 /// On cache lines of its own: the neighbour belongs to another thread.
 #[repr(align(128))]
-struct Shard<S>(Mutex<Local<S>>);
+struct Shard<S>(Mutex<Contents<S>>);
 
-struct Local<S> {
+struct Contents<S> {
     published: Arc<Published<S>>,
+    local: Local,
+}
+
+/// What the thread of a shard has for itself.
+struct Local {
     rng: Rng,
     turn: usize,
 }
@@ -48,6 +53,13 @@ struct Excluded<'a> {
     tried: Option<&'a Record>,
 }
 
+/// How far down a pick may go.
+#[derive(Clone, Copy)]
+enum Reach {
+    Ready,
+    All,
+}
+
 struct Usable<'a, S> {
     set: &'a Set<S>,
     excluded: Excluded<'a>,
@@ -59,7 +71,8 @@ impl<S> Cell<S> {
         let shards = array::from_fn(|_| {
             let mut rng = seeds.fork();
             let turn = balancer.first_turn(rng.usize(..));
-            Shard(Mutex::new(Local { published: Arc::clone(&published), rng, turn }))
+            let published = Arc::clone(&published);
+            Shard(Mutex::new(Contents { published, local: Local { rng, turn } }))
         });
         Self { shards, balancer }
     }
@@ -68,30 +81,40 @@ impl<S> Cell<S> {
         let published = Arc::new(Published::new(tiers, &*self.balancer));
         for shard in &self.shards {
             // Dropped after the lock is released.
-            let _old = mem::replace(&mut shard.local().published, Arc::clone(&published));
+            let _old = mem::replace(&mut shard.lock().published, Arc::clone(&published));
         }
     }
 
     #[inline]
-    fn local(&self) -> MutexGuard<'_, Local<S>> {
+    fn shard(&self) -> MutexGuard<'_, Contents<S>> {
         let mine = THREAD.with(thread_number) % N_SHARDS;
         // In range: the compiler sees the remainder.
-        self.shards[mine].local()
+        self.shards[mine].lock()
     }
 }
 
 impl<S: Clone> Cell<S> {
-    /// Picks an endpoint: its service, and the lease that counts the request.
+    /// Picks an endpoint that is ready: its service, and the lease that counts the request.
     #[inline]
-    pub(crate) fn pick(&self, refused: &[u64]) -> Option<(S, Lease)> {
+    pub(crate) fn pick(&self) -> Option<(S, Lease)> {
+        self.pick_from(&[], Reach::Ready)
+    }
+
+    /// Picks any endpoint that has not refused, the worse ones when no better one is left.
+    pub(crate) fn pick_any(&self, refused: &[u64]) -> Option<(S, Lease)> {
+        self.pick_from(refused, Reach::All)
+    }
+
+    #[inline]
+    fn pick_from(&self, refused: &[u64], reach: Reach) -> Option<(S, Lease)> {
         let tried = attempt::current();
         let excluded = Excluded { refused, tried: tried.as_deref() };
-        let mut local = self.local();
-        let Local { published, rng, turn } = &mut *local;
-        let endpoint = match published.choose(excluded, rng, turn) {
-            Some(index) => published.tiers.ready.get(index)?,
-            None => published.last_resort(excluded, rng, turn)?,
-        };
+        let mut shard = self.shard();
+        let Contents { published, local } = &mut *shard;
+        let endpoint = match reach {
+            Reach::Ready => published.tiers.ready.get(published.choose(excluded, local)?),
+            Reach::All => published.any(excluded, local),
+        }?;
         if let Some(tried) = tried {
             tried.push(endpoint.stats.key, &endpoint.stats.id);
         }
@@ -101,9 +124,9 @@ impl<S: Clone> Cell<S> {
     /// The bare choice: an index of the published set.
     #[inline]
     pub(crate) fn choose(&self) -> Option<usize> {
-        let mut local = self.local();
-        let Local { published, rng, turn } = &mut *local;
-        published.choose(Excluded::NOTHING, rng, turn)
+        let mut shard = self.shard();
+        let Contents { published, local } = &mut *shard;
+        published.choose(Excluded::NOTHING, local)
     }
 }
 
@@ -116,34 +139,32 @@ impl<S> Published<S> {
     }
 
     #[inline]
-    fn choose(&self, excluded: Excluded<'_>, rng: &mut Rng, turn: &mut usize) -> Option<usize> {
+    fn choose(&self, excluded: Excluded<'_>, local: &mut Local) -> Option<usize> {
         let set = &self.tiers.ready;
         let usable = Usable { set, excluded };
-        self.picker.pick(&mut Choice::new(&usable, set.len(), rng, turn))
+        self.picker.pick(&mut Choice::new(&usable, set.len(), &mut local.rng, &mut local.turn))
     }
 
-    /// Nothing that is ready is left: held ones, then those that were tried before, then those that are down.
-    #[cold]
-    fn last_resort(
-        &self,
-        excluded: Excluded<'_>,
-        rng: &mut Rng,
-        turn: &mut usize,
-    ) -> Option<&Arc<Endpoint<S>>> {
+    /// Ready ones, held ones, those that were tried before, and those that are down: the first that there is.
+    fn any(&self, excluded: Excluded<'_>, local: &mut Local) -> Option<&Arc<Endpoint<S>>> {
         let anew = Excluded { tried: None, ..excluded };
-        any(&self.tiers.held, excluded, rng)
-            .or_else(|| self.tiers.ready.get(self.choose(anew, rng, turn)?))
-            .or_else(|| any(&self.tiers.held, anew, rng))
-            .or_else(|| any(&self.tiers.down, anew, rng))
+        let Tiers { ready, held, down } = &self.tiers;
+        self.choose(excluded, local)
+            .and_then(|index| ready.get(index))
+            .or_else(|| first(held, excluded, local))
+            .or_else(|| ready.get(self.choose(anew, local)?))
+            .or_else(|| first(held, anew, local))
+            .or_else(|| first(down, anew, local))
     }
 }
 
-fn any<'a, S>(
+/// The first that may be picked, from a random one on.
+fn first<'a, S>(
     tier: &'a [Arc<Endpoint<S>>],
     excluded: Excluded<'_>,
-    rng: &mut Rng,
+    local: &mut Local,
 ) -> Option<&'a Arc<Endpoint<S>>> {
-    let (before, from) = tier.split_at(rng.usize(..=tier.len()));
+    let (before, from) = tier.split_at(local.rng.usize(..=tier.len()));
     from.iter().chain(before).find(|endpoint| !excluded.contains(endpoint.stats.key))
 }
 
@@ -172,7 +193,7 @@ impl<S> Candidates for Usable<'_, S> {
 
 impl<S> Shard<S> {
     #[inline]
-    fn local(&self) -> MutexGuard<'_, Local<S>> {
+    fn lock(&self) -> MutexGuard<'_, Contents<S>> {
         // A panic of the user's `Clone` leaves nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

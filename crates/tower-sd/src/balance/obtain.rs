@@ -4,6 +4,7 @@ use std::{
     future::poll_fn,
     sync::{Arc, Weak},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
@@ -57,31 +58,34 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
         };
         let Candidate { lease, service } = candidate;
         let error = match service {
-            Ok(mut service) => {
-                let ready = poll_fn(|cx| poll_ready(&mut service, cx));
-                match timeout(inner.wait, ready).await {
-                    Ok(Ok(())) => {
-                        if lease.stats().is_down() {
-                            inner.shared.connected(&lease.stats().id, lease.stats().key);
-                        }
-                        return Ok((service, lease));
+            Ok(service) => match until_ready(service, poll_ready, inner.wait).await {
+                Ok(service) => {
+                    if lease.stats().is_down() {
+                        inner.shared.connected(&lease.stats().id, lease.stats().key);
                     }
-                    Ok(Err(error)) => error,
-                    Err(elapsed) => {
-                        search.not_in_time(&lease, elapsed.into());
-                        if started.elapsed() < inner.wait * SEARCH {
-                            continue;
-                        }
-                        return Err(search.give_up(inner.shared.why_none().1).into());
-                    }
+                    return Ok((service, lease));
                 }
-            }
+                Err(error) => error,
+            },
             Err(error) => error,
         };
         search.refused_by(&inner.shared, lease, error, poll_ready);
         if started.elapsed() >= inner.wait * SEARCH {
             return Err(search.give_up(inner.shared.why_none().1).into());
         }
+    }
+}
+
+/// One that is not ready in time refuses too: who is overloaded gets no more until it is ready again.
+async fn until_ready<S>(
+    mut service: S,
+    poll_ready: PollReady<S>,
+    bound: Duration,
+) -> Result<S, BoxError> {
+    match timeout(bound, poll_fn(|cx| poll_ready(&mut service, cx))).await {
+        Ok(Ok(())) => Ok(service),
+        Ok(Err(error)) => Err(error),
+        Err(_elapsed) => Err(format!("not ready within {bound:?}").into()),
     }
 }
 
@@ -93,7 +97,7 @@ pub(super) async fn obtain_any<S: Clone + Send + Sync + 'static>(
     let mut versions = inner.shared.versions();
     loop {
         versions.borrow_and_update();
-        if let Some((service, lease)) = inner.cell.pick(&[]) {
+        if let Some((service, lease)) = inner.cell.pick_any(&[]) {
             lease.stats().picked();
             return Ok((service, lease));
         }
@@ -114,7 +118,7 @@ struct Search {
 
 impl Search {
     fn next<S: Clone>(&mut self, inner: &Inner<S>) -> Option<Candidate<S>> {
-        let (service, lease) = inner.cell.pick(&self.refused)?;
+        let (service, lease) = inner.cell.pick_any(&self.refused)?;
         if lease.stats().is_down() {
             // Each costs an attempt to connect: with 1 000 of them down, three say as much as all.
             self.n_down += 1;
@@ -123,11 +127,6 @@ impl Search {
             }
         }
         Some(Candidate::pending(service, lease))
-    }
-
-    fn not_in_time(&mut self, lease: &Lease, error: BoxError) {
-        self.refused.push(lease.stats().key);
-        self.error = Some(error);
     }
 
     fn refused_by<S: Clone + Send + Sync + 'static>(
@@ -180,14 +179,14 @@ async fn reconnect<S: Clone + Send + Sync + 'static>(
             sleep(backoff.next_pause()).await;
             // Nothing is kept while it sleeps: dropping the last handle drops every service.
             let endpoint = shared.upgrade().and_then(|shared| shared.endpoint(&id, key));
-            let Some(mut service) = endpoint
+            let Some(service) = endpoint
                 .filter(|endpoint| endpoint.stats.is_down())
                 .map(|endpoint| endpoint.service.clone())
             else {
                 return;
             };
-            let ready = timeout(bound, poll_fn(|cx| poll_ready(&mut service, cx))).await;
-            if let (Ok(Ok(())), Some(shared)) = (ready, shared.upgrade()) {
+            let ready = until_ready(service, poll_ready, bound).await;
+            if let (Ok(_service), Some(shared)) = (ready, shared.upgrade()) {
                 return shared.connected(&id, key);
             }
         }

@@ -82,7 +82,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let Some((mut service, lease)) = self.inner.cell.pick(&[]) else {
+        let Some((mut service, lease)) = self.inner.cell.pick() else {
             return self.call_slowly(None, request);
         };
         // Polled without a waker: whoever is not ready now is polled again on the slow path.

@@ -2,6 +2,7 @@
 
 mod config;
 mod diff;
+mod discover;
 mod endpoint;
 mod factory;
 mod hold;

@@ -25,7 +25,6 @@ impl<S> Set<S> {
         self.len
     }
 
-    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint<S>>> {
         self.chunks.iter().flat_map(|chunk| chunk.iter())
     }

@@ -103,6 +103,16 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         (endpoint.stats.key == key).then(|| Arc::clone(endpoint))
     }
 
+    /// Everybody who is listed and wants requests; while nobody is listed, those that are held.
+    pub(super) fn pickable(&self) -> Vec<Arc<Endpoint<S>>> {
+        let state = self.state();
+        let tiers = &state.tiers;
+        match tiers.ready.len() == 0 && tiers.down.is_empty() {
+            true => tiers.held.to_vec(),
+            false => tiers.ready.iter().chain(tiers.down.iter()).cloned().collect(),
+        }
+    }
+
     /// Waits until something can be picked that is not known to be down.
     pub(super) async fn ready(&self, bound: Duration) -> Result<(), NoInstances> {
         let mut version = self.version.subscribe();

@@ -1,0 +1,186 @@
+//! Endpoints that refuse: down, held, tried last; and bounded waiting when nobody is left.
+
+use std::{error::Error, time::Duration};
+
+use tokio::time::Instant;
+use tower_sd::{EndpointReport, EndpointState, NoInstances, NoInstancesReason};
+
+use crate::support::{
+    Mode, Registry, World, answers, balance, call, endpointer, n_in_flight, report, start,
+};
+
+fn state(report: Option<EndpointReport>) -> EndpointState {
+    report.expect("a member").state
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_refuses_costs_no_request() {
+    let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+    world.ready("a", Mode::Fails);
+    let endpointer = endpointer(&registry, &world).await;
+    let started = Instant::now();
+    assert!(answers(&balance(&endpointer), 100).await.iter().all(|host| host == "b"));
+    assert_eq!(started.elapsed(), Duration::ZERO);
+    let a = report(&endpointer, "a").unwrap();
+    assert_eq!((a.state, a.picks, a.failures), (EndpointState::Down, 0, 0));
+    assert_eq!(a.error.unwrap(), "a refuses");
+    assert_eq!(n_in_flight(&endpointer), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_down_comes_back_when_it_connects_without_a_request() {
+    let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+    world.ready("a", Mode::Fails);
+    let endpointer = endpointer(&registry, &world).await;
+    let balance = balance(&endpointer);
+    answers(&balance, 2).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(state(report(&endpointer, "a")), EndpointState::Down);
+    world.ready("a", Mode::Works);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(state(report(&endpointer, "a")), EndpointState::Ready);
+    assert_eq!(world.n_made("a"), 1);
+    assert!(answers(&balance, 2).await.contains(&"a".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_hangs_while_it_reconnects_is_asked_again() {
+    let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+    world.ready("a", Mode::Fails);
+    let endpointer = endpointer(&registry, &world).await;
+    answers(&balance(&endpointer), 2).await;
+    world.ready("a", Mode::Hangs);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(state(report(&endpointer, "a")), EndpointState::Down);
+    world.ready("a", Mode::Works);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(state(report(&endpointer, "a")), EndpointState::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_for_an_endpoint_that_connects() {
+    let (registry, world) = (Registry::new(&["a"]), World::default());
+    world.ready("a", Mode::Hangs);
+    let endpointer = endpointer(&registry, &world).await;
+    let balance = balance(&endpointer);
+    let waiting = start(async move { call(&balance).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(n_in_flight(&endpointer), 1);
+    world.ready("a", Mode::Works);
+    assert_eq!(waiting.await.unwrap().unwrap(), "a");
+    assert_eq!(report(&endpointer, "a").unwrap().picks, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_never_ready_is_left_for_another_after_the_wait() {
+    let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+    world.ready("a", Mode::Hangs);
+    let endpointer = endpointer(&registry, &world).await;
+    let balance = balance(&endpointer);
+    let started = Instant::now();
+    assert_eq!(answers(&balance, 2).await, ["b", "b"]);
+    assert_eq!(started.elapsed().as_millis(), 1_000);
+    world.ready("b", Mode::Hangs);
+    let started = Instant::now();
+    let error = call(&balance).await.unwrap_err();
+    assert!(started.elapsed() <= Duration::from_secs(3), "{:?}", started.elapsed());
+    assert_eq!(error.downcast_ref::<NoInstances>().unwrap().reason(), NoInstancesReason::Refused);
+    assert_eq!(n_in_flight(&endpointer), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_refuse_the_error_says_so_after_the_bounded_wait() {
+    let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+    world.ready("a", Mode::Fails);
+    world.ready("b", Mode::Fails);
+    let endpointer = endpointer(&registry, &world).await;
+    let started = Instant::now();
+    let error = call(&balance(&endpointer)).await.unwrap_err();
+    assert_eq!(started.elapsed().as_millis(), 1_000);
+    let none: &NoInstances = error.downcast_ref().unwrap();
+    assert_eq!(none.reason(), NoInstancesReason::Refused);
+    assert!(none.source().unwrap().to_string().ends_with("refuses"));
+    assert_eq!(n_in_flight(&endpointer), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_served_when_an_instance_appears() {
+    let (mut registry, world) = (Registry::new(&["a"]), World::default());
+    world.make("a", Mode::Fails);
+    let endpointer = endpointer(&registry, &world).await;
+    let balance = balance(&endpointer);
+    let waiting = start(async move { call(&balance).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    registry.set(&["a", "b"]).await;
+    assert_eq!(waiting.await.unwrap().unwrap(), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_down_is_tried_when_nobody_else_is_left() {
+    let (registry, world) = (Registry::new(&["a"]), World::default());
+    world.ready("a", Mode::Fails);
+    let endpointer = endpointer(&registry, &world).await;
+    let balance = balance(&endpointer);
+    assert!(call(&balance).await.is_err());
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    world.ready("a", Mode::Works);
+    let started = Instant::now();
+    assert_eq!(answers(&balance, 1).await, ["a"], "no need to wait for its pause to end");
+    assert_eq!(started.elapsed(), Duration::ZERO);
+    assert_eq!(state(report(&endpointer, "a")), EndpointState::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_ones_are_used_only_when_nobody_is_ready_and_before_those_that_are_down() {
+    let (mut registry, world) = (Registry::guarded(&["a", "b", "c", "d", "e"]), World::default());
+    let endpointer = endpointer(&registry, &world).await;
+    let balance = balance(&endpointer);
+    registry.set(&["a"]).await;
+    assert_eq!(state(report(&endpointer, "b")), EndpointState::Held);
+    assert_eq!(answers(&balance, 8).await, ["a"; 8]);
+    world.ready("a", Mode::Fails);
+    let answers = answers(&balance, 8).await;
+    assert!(answers.iter().all(|host| host != "a"), "{answers:?}");
+    assert_eq!(state(report(&endpointer, "a")), EndpointState::Down);
+    assert_eq!(world.n_live_in_all(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_one_that_refuses_is_dropped_until_it_is_listed_again() {
+    let (mut registry, world) = (Registry::guarded(&["a", "b", "c"]), World::default());
+    let endpointer = endpointer(&registry, &world).await;
+    let balance = balance(&endpointer);
+    registry.set(&[]).await;
+    assert_eq!(state(report(&endpointer, "a")), EndpointState::Held);
+    world.ready("a", Mode::Fails);
+    world.ready("b", Mode::Fails);
+    for _ in 0..10 {
+        assert_eq!(call(&balance).await.unwrap(), "c");
+    }
+    // Until somebody picked them they could not refuse.
+    let dropped = ["a", "b"].iter().filter(|host| report(&endpointer, host).is_none()).count();
+    assert_eq!(dropped, 2);
+    assert_eq!((world.n_live("a"), world.n_live("b"), world.n_live("c")), (0, 0, 1));
+    registry.set(&["c"]).await;
+    assert!(report(&endpointer, "a").is_none());
+    world.ready("a", Mode::Works);
+    registry.set(&["a", "c"]).await;
+    assert_eq!(state(report(&endpointer, "a")), EndpointState::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_public_lease_counts_and_picks_like_a_call() {
+    let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+    let endpointer = endpointer(&registry, &world).await;
+    let balance = balance(&endpointer);
+    let (_first, one) = balance.lease().await.unwrap();
+    let (_second, two) = balance.lease().await.unwrap();
+    assert_ne!(one.instance(), two.instance());
+    assert_eq!(n_in_flight(&endpointer), 2);
+    two.failed();
+    drop((one, two));
+    assert_eq!(n_in_flight(&endpointer), 0);
+    let endpoints = endpointer.inspect().endpoints;
+    assert_eq!(endpoints.iter().map(|endpoint| endpoint.picks).sum::<u64>(), 2);
+    assert_eq!(endpoints.iter().map(|endpoint| endpoint.failures).sum::<u64>(), 1);
+}

@@ -1,0 +1,186 @@
+//! Exclusion, what is safe to repeat, pauses; and what a `Buffer` in between costs.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tower::{Layer, ServiceExt, buffer::Buffer, service_fn};
+use tower_sd::{
+    Balance, BoxError, Classify, NoInstancesReason, Replay, Retry, RetryError, RetryLayer,
+    RetryPolicy, Unsent, Verdict,
+};
+
+use crate::support::{
+    Client, Mode, Registry, World, answers, balance, call, endpointer, n_in_flight, settle, start,
+};
+
+fn retry(policy: RetryPolicy, balance: Balance<Client>) -> Retry<Balance<Client>> {
+    RetryLayer::new(policy.seed(1)).layer(balance)
+}
+
+fn tried(error: &BoxError) -> Vec<String> {
+    let error: &RetryError = error.downcast_ref().expect("a RetryError");
+    let instance = |attempt: &tower_sd::Attempt| attempt.instance().map(ToString::to_string);
+    error.attempts().iter().map(|attempt| instance(attempt).unwrap_or_default()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_instance_is_tried_before_one_is_tried_twice() {
+    let (registry, world) = (Registry::new(&["a", "b", "c", "d"]), World::default());
+    ["a", "b", "c", "d"].iter().for_each(|host| world.answer(host, Mode::Fails));
+    let endpointer = endpointer(&registry, &world).await;
+    let client = retry(RetryPolicy::new().attempts(6).idempotent(), balance(&endpointer));
+    let error = call(&client).await.unwrap_err();
+    let tried = tried(&error);
+    assert_eq!(tried.len(), 6);
+    assert_eq!(tried[..4].iter().collect::<HashSet<_>>().len(), 4, "{tried:?}");
+    assert_eq!(n_in_flight(&endpointer), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_record_of_one_request_does_not_bind_the_next() {
+    let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+    let endpointer = endpointer(&registry, &world).await;
+    let client = retry(RetryPolicy::new(), balance(&endpointer));
+    let answers = answers(&client, 10).await;
+    assert_eq!(answers.iter().filter(|host| *host == "a").count(), 5);
+}
+
+/// What never left is repeated without anybody's word; the balancer's own refusals are not even attempts.
+#[tokio::test(start_paused = true)]
+async fn what_was_not_sent_is_always_repeated() {
+    let n_calls = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&n_calls);
+    let service = service_fn(move |_: u32| {
+        let n = counter.fetch_add(1, Relaxed);
+        async move {
+            match n {
+                0 => Err(BoxError::from(Unsent::new("connection closed"))),
+                _ => Ok(n),
+            }
+        }
+    });
+    let client = RetryLayer::new(RetryPolicy::new()).layer(service);
+    assert_eq!(client.oneshot(0).await.unwrap(), 1);
+    let (mut registry, world) = (Registry::new(&[]), World::default());
+    let endpointer = endpointer(&registry, &world).await;
+    let client = retry(RetryPolicy::new().attempts(200), balance(&endpointer));
+    let waiting = start(async move { call(&client).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    registry.set(&["a"]).await;
+    assert_eq!(waiting.await.unwrap().unwrap(), "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_error_lists_every_attempt_and_has_the_last_as_its_source() {
+    let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+    world.answer("a", Mode::Fails);
+    world.answer("b", Mode::Hangs);
+    let endpointer = endpointer(&registry, &world).await;
+    let policy = RetryPolicy::new().attempts(2).idempotent().per_try(Duration::from_millis(40));
+    let error = call(&retry(policy, balance(&endpointer))).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("at a:1 (a fails, 0.0ns)"), "{text}");
+    assert!(text.contains("at b:1 (no response within 40ms, 40.0ms)"), "{text}");
+    let source = error.source().unwrap().to_string();
+    let last = tried(&error).last().unwrap().clone();
+    assert_eq!(source, if last == "a:1" { "a fails" } else { "no response within 40ms" });
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_ends_a_pause_too() {
+    let (registry, world) = (Registry::new(&["a"]), World::default());
+    world.answer("a", Mode::Fails);
+    let endpointer = endpointer(&registry, &world).await;
+    let second = Duration::from_secs(1);
+    let policy = RetryPolicy::new().attempts(99).idempotent().pauses(second * 100, second * 100);
+    let client = retry(policy.deadline(second), balance(&endpointer));
+    let started = tokio::time::Instant::now();
+    let error = call(&client).await.unwrap_err();
+    assert_eq!(started.elapsed().as_millis(), 1_000);
+    assert!(error.downcast_ref::<RetryError>().unwrap().is_deadline());
+    assert_eq!(tried(&error), ["a:1"]);
+}
+
+/// A request whose copy is its own business, and responses that are failures: what the HTTP crate needs.
+#[derive(Clone, Debug)]
+struct Numbers;
+
+impl Replay<u32> for Numbers {
+    fn replay(&self, request: &u32) -> Option<u32> {
+        (*request < 10).then_some(*request + 1)
+    }
+
+    fn is_idempotent(&self, request: &u32) -> bool {
+        request.is_multiple_of(2)
+    }
+}
+
+impl Classify<u32> for Numbers {
+    fn classify(&self, outcome: Result<&u32, &BoxError>) -> Verdict {
+        match outcome {
+            Ok(response) if *response > 4 => Verdict::Final,
+            Ok(_) => Verdict::Failed,
+            Err(error) => Verdict::of_error(error),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_protocol_decides_what_is_repeated_and_what_has_failed() {
+    let echo = service_fn(|n: u32| async move { Ok::<_, BoxError>(n) });
+    let client = RetryLayer::new(RetryPolicy::new().replay_with(Numbers)).layer(echo);
+    assert_eq!(client.clone().oneshot(4).await.unwrap(), 5, "repeated: even, and 4 has failed");
+    assert_eq!(client.clone().oneshot(3).await.unwrap(), 3, "odd: the response is the caller's");
+    assert_eq!(
+        client.clone().oneshot(2).await.unwrap(),
+        4,
+        "three attempts, and the last response"
+    );
+    assert_eq!(client.oneshot(12).await.unwrap(), 12, "cannot be repeated, need not be");
+}
+
+/// The documented loss: below a `Buffer` nothing is excluded, and the attempts name no instance.
+#[tokio::test(start_paused = true)]
+async fn a_buffer_between_retry_and_balance_loses_the_record() {
+    let (registry, world) = (Registry::new(&["a"]), World::default());
+    world.answer("a", Mode::Fails);
+    let endpointer = endpointer(&registry, &world).await;
+    let policy = || RetryPolicy::new().attempts(2).idempotent();
+    let buffered = RetryLayer::new(policy()).layer(Buffer::new(balance(&endpointer), 8));
+    let error = buffered.oneshot(0).await.unwrap_err();
+    assert_eq!(tried(&error), ["", ""]);
+    let direct = retry(policy(), balance(&endpointer));
+    assert_eq!(tried(&call(&direct).await.unwrap_err()), ["a:1", "a:1"]);
+}
+
+/// The same loss across a task that is spawned in between.
+#[tokio::test(start_paused = true)]
+async fn a_task_between_retry_and_balance_loses_the_record() {
+    let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+    world.answer("a", Mode::Fails);
+    world.answer("b", Mode::Fails);
+    let balance = balance(&endpointer(&registry, &world).await);
+    let spawning = service_fn(move |_: u32| {
+        let balance = balance.clone();
+        async move { start(async move { call(&balance).await }).await? }
+    });
+    let client = RetryLayer::new(RetryPolicy::new().attempts(2).idempotent()).layer(spawning);
+    assert_eq!(tried(&client.oneshot(0).await.unwrap_err()), ["", ""]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_ends_in_nothing_names_its_reason_through_the_chain() {
+    let (registry, world) = (Registry::new(&[]), World::default());
+    let endpointer = endpointer(&registry, &world).await;
+    let error = call(&retry(RetryPolicy::new(), balance(&endpointer))).await.unwrap_err();
+    let none: &tower_sd::NoInstances = error.source().unwrap().downcast_ref().unwrap();
+    assert_eq!(none.reason(), NoInstancesReason::Empty);
+    assert_eq!(tried(&error).len(), 3);
+    settle().await;
+}
