@@ -22,8 +22,8 @@ use tower_sd::{
 };
 
 use crate::support::{
-    Client, Mode, Registry, World, answers, balance, call, endpointer, instances, n_in_flight,
-    report, settle, start,
+    Client, Mode, Registry, World, all_ready, answers, balance, call, endpointer, instances,
+    n_in_flight, report, settle, start,
 };
 
 fn retry(policy: RetryPolicy, balance: Balance<Client>) -> Retry<Balance<Client>> {
@@ -142,11 +142,7 @@ async fn ports(n: u16, balancer: impl Balancer) -> Balance<impl Numbered> {
         Ok(service_fn(move |_: u32| std::future::ready(Ok::<_, BoxError>(instance.port()))))
     });
     let balance = BalanceLayer::new(balancer).seed(7).layer(endpointer.clone());
-    while endpointer.inspect().endpoints.iter().any(|e| e.state != tower_sd::EndpointState::Ready)
-        || endpointer.inspect().endpoints.is_empty()
-    {
-        tokio::task::yield_now().await;
-    }
+    all_ready(&endpointer, usize::from(n)).await;
     balance
 }
 
@@ -441,16 +437,7 @@ async fn sixty_four_fresh_clients_of_eight_instances_start_on_all_eight() {
             Ok(service_fn(move |_: u32| std::future::ready(Ok::<_, BoxError>(instance.port()))))
         }
     });
-    while endpointer
-        .inspect()
-        .endpoints
-        .iter()
-        .filter(|e| e.state == tower_sd::EndpointState::Ready)
-        .count()
-        < 8
-    {
-        tokio::task::yield_now().await;
-    }
+    all_ready(&endpointer, 8).await;
     let mut first = HashSet::new();
     for _ in 0..64 {
         let fresh = BalanceLayer::new(RoundRobin::new()).seed_from(&mut rng);

@@ -12,8 +12,9 @@ use futures_util::future::BoxFuture;
 use tokio::time::{sleep, timeout};
 use tower::{Layer, Service, ServiceExt};
 use tower_sd::{
-    AddressPolicy, Balance, BalanceLayer, BoxError, EndpointReport, Endpointer, Error, ErrorKind,
-    Instance, Instancer, LossPolicy, Publisher, PublisherConfig, RoundRobin, Sink, Subscription,
+    AddressPolicy, Balance, BalanceLayer, BoxError, EndpointReport, EndpointState, Endpointer,
+    Error, ErrorKind, Instance, Instancer, LossPolicy, Publisher, PublisherConfig, RoundRobin,
+    Sink, Subscription,
 };
 
 /// A registry that says what the test says.
@@ -232,6 +233,20 @@ pub(crate) async fn endpointer(registry: &Registry, world: &World) -> Endpointer
     let endpointer = Endpointer::with(registry, world.factory());
     settle().await;
     endpointer
+}
+
+/// Waits until there are `n`, all of them ready.
+pub(crate) async fn all_ready<S: Clone + Send + Sync + 'static>(
+    endpointer: &Endpointer<S>,
+    n: usize,
+) {
+    loop {
+        let endpoints = endpointer.inspect().endpoints;
+        if endpoints.iter().filter(|endpoint| endpoint.state == EndpointState::Ready).count() == n {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 /// A round robin from the first member on.
