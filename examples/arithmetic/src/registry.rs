@@ -4,19 +4,28 @@
 //! feature of this example where its dependencies are heavy.
 
 use tower_sd::{BoxError, FixedInstancer, Instance, Instancer, Registrar};
+#[cfg(feature = "etcd")]
+use tower_sd_etcd::{EtcdClient, EtcdInstancer, EtcdRegistrar};
 
 /// What a URL names.
 enum Backend {
     /// `static:127.0.0.1:8081,[::1]:8082`: no registry, the addresses are known.
     Static(Vec<Instance>),
+    /// `etcd://h1:2379,h2:2379/prefix`.
+    #[cfg(feature = "etcd")]
+    Etcd(EtcdClient),
 }
 
 /// Follows `service` in the registry that `url` names.
-///
-/// No backend names anything by the service here, so far.
-pub(crate) fn instancer(url: &str, _service: &str) -> Result<Box<dyn Instancer>, BoxError> {
+#[cfg_attr(
+    not(feature = "etcd"),
+    expect(unused_variables, reason = "a static list names nothing by its service")
+)]
+pub(crate) fn instancer(url: &str, service: &str) -> Result<Box<dyn Instancer>, BoxError> {
     match Backend::parse(url)? {
         Backend::Static(instances) => Ok(Box::new(FixedInstancer::new(instances))),
+        #[cfg(feature = "etcd")]
+        Backend::Etcd(client) => Ok(Box::new(EtcdInstancer::new(&client, service))),
     }
 }
 
@@ -24,6 +33,8 @@ pub(crate) fn instancer(url: &str, _service: &str) -> Result<Box<dyn Instancer>,
 pub(crate) fn registrar(url: &str) -> Result<Option<Box<dyn Registrar>>, BoxError> {
     match Backend::parse(url)? {
         Backend::Static(_) => Ok(None),
+        #[cfg(feature = "etcd")]
+        Backend::Etcd(client) => Ok(Some(Box::new(EtcdRegistrar::new(&client)))),
     }
 }
 
@@ -35,10 +46,16 @@ impl Backend {
                 let instances: Result<Vec<_>, _> = listed.map(instance).collect();
                 Ok(Self::Static(instances?))
             }
+            #[cfg(feature = "etcd")]
+            Some(("etcd" | "etcds", _)) => Ok(Self::Etcd(EtcdClient::new(url.parse()?)?)),
+            #[cfg(not(feature = "etcd"))]
+            Some(("etcd" | "etcds", _)) => {
+                Err("this program was built without etcd; build it with --features etcd".into())
+            }
             Some(("memory", _)) => {
                 Err("memory: lives inside one process, see `arithmetic demo`".into())
             }
-            _ => Err(format!("{url:?} is no registry; known is static:HOST:PORT,HOST:PORT").into()),
+            _ => Err(format!("{url:?} is no registry; known are static:HOST:PORT,HOST:PORT and etcd://HOST:PORT,HOST:PORT/PREFIX").into()),
         }
     }
 }
