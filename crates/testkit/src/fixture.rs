@@ -27,6 +27,12 @@ pub trait Fixture: Send + Sync + 'static {
     /// A new registrar, configured with [`ttl`](Self::ttl).
     async fn registrar(&self) -> TestRegistrar;
 
+    /// A new registrar for a thousand registrations: one with a TTL of a minute where each renewal costs the registry
+    /// something. Default: [`registrar`](Self::registrar).
+    async fn registrar_of_many(&self) -> TestRegistrar {
+        self.registrar().await
+    }
+
     /// A new instancer of `service`, with the default loss guard.
     async fn instancer(&self, service: &str) -> TestInstancer;
 

@@ -222,11 +222,14 @@ impl Connection {
         let server = server_side.insert(TcpStream::connect(server).await?);
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = server.split();
+        let ask = async {
+            self.pump(client_read, server_write, Direction::Ask).await?;
+            sleep(REST).await;
+            Err::<(), _>(io::Error::from(io::ErrorKind::TimedOut))
+        };
+        let answer = self.pump(server_read, client_write, Direction::Answer);
         // An end in one direction is passed on; a failure ends both.
-        try_join!(
-            self.pump(client_read, server_write, Direction::Ask),
-            self.pump(server_read, client_write, Direction::Answer),
-        )?;
+        try_join!(ask, answer)?;
         Ok(())
     }
 
@@ -287,3 +290,6 @@ impl fmt::Debug for Proxy {
 }
 
 const BUFFER: usize = 16 * 1024;
+/// What a client that has ended its half gets for the rest of the answer. Most have closed both, which a proxy cannot
+/// see; and a Consul 1.8 agent keeps its half of a blocking query until the wait is over.
+const REST: Duration = Duration::from_millis(200);

@@ -65,7 +65,7 @@ pub fn run_on<F: Fixture>(
     let mut args = Arguments::from_args();
     let binaries = match configured(server) {
         Ok(binaries) => binaries,
-        Err(missing) => return without_server(&args, &missing),
+        Err(missing) => return without_server(&args, server, &missing),
     };
     // One server for all cases, which they interrupt.
     args.test_threads = Some(1);
@@ -134,14 +134,14 @@ fn trials<F: Fixture>(version: Option<&str>, mut body: impl FnMut(Case) -> Body)
     CASES.iter().map(trial).collect()
 }
 
-fn without_server(args: &Arguments, missing: &MissingServer) -> ExitCode {
+fn without_server(args: &Arguments, server: &str, missing: &MissingServer) -> ExitCode {
     let insists = args.include_ignored || args.ignored;
-    let trial = |(case, _): &(&'static str, Case)| {
-        let sentence = missing.to_string();
-        match insists {
-            true => Trial::test(*case, move || Err(Failed::from(sentence))).with_ignored_flag(true),
-            false => ignored((*case).to_owned(), sentence),
+    let trial = |(case, _): &(&'static str, Case)| match insists {
+        true => {
+            let sentence = missing.to_string();
+            Trial::test(*case, move || Err(Failed::from(sentence))).with_ignored_flag(true)
         }
+        false => ignored((*case).to_owned(), format!("needs {server}")),
     };
     if !insists && !args.list {
         note(&format!("{} cases ignored: {missing}", CASES.len()));

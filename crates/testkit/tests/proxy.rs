@@ -8,7 +8,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tower_sd_core::Tasks;
-use tower_sd_testkit::proxy::{Fault, Proxy};
+use tower_sd_testkit::{
+    proxy::{Fault, Proxy},
+    usage::connections_to,
+};
 
 #[tokio::test]
 async fn bytes_pass_in_both_directions() {
@@ -17,7 +20,20 @@ async fn bytes_pass_in_both_directions() {
     assert_eq!(ask(&mut client).await, *b"hello");
     assert_eq!((scene.proxy.n_open(), scene.proxy.n_accepted()), (1, 1));
     drop(client);
-    scene.is_left_by_all().await;
+    is_left_by_all(&scene.proxy).await;
+}
+
+#[tokio::test]
+async fn server_that_keeps_its_half_open_does_not_keep_the_connection() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback");
+    let server = listener.local_addr().expect("bound");
+    let proxy = Proxy::start(server).await.expect("loopback");
+    let client = TcpStream::connect(proxy.address()).await.expect("it accepts");
+    let (mut kept, _) = listener.accept().await.expect("it is passed on");
+    drop(client);
+    assert_eq!(kept.read(&mut [0; 5]).await.expect("the end is passed on"), 0);
+    is_left_by_all(&proxy).await;
+    assert_eq!(connections_to(server).expect("Linux"), 0);
 }
 
 #[tokio::test]
@@ -150,15 +166,15 @@ impl Scene {
         let stream = TcpStream::connect(self.proxy.address()).await;
         stream.expect("it accepts")
     }
+}
 
-    async fn is_left_by_all(&self) {
-        let left = timeout(Duration::from_secs(5), async {
-            while self.proxy.n_open() > 0 {
-                sleep(Duration::from_millis(1)).await;
-            }
-        });
-        left.await.expect("an end is passed on");
-    }
+async fn is_left_by_all(proxy: &Proxy) {
+    let left = timeout(Duration::from_secs(5), async {
+        while proxy.n_open() > 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    });
+    left.await.expect("an end is passed on");
 }
 
 async fn ask(client: &mut TcpStream) -> [u8; 5] {
