@@ -99,30 +99,27 @@ struct Usage {
 
 impl Usage {
     fn now() -> Self {
-        Self {
-            tasks: alive_tasks(),
-            // None where the system does not count them.
-            sockets: tcp_sockets().unwrap_or(0),
-        }
+        Self { tasks: alive_tasks(), sockets: sockets() }
     }
 
     /// At once, but for what the other side has to close first.
     async fn is_restored(&self) {
         let deadline = Instant::now() + RESTORED_BOUND;
-        loop {
-            let now = Self::now();
-            if now.tasks <= self.tasks && now.sockets <= self.sockets {
-                return;
-            }
+        while alive_tasks() > self.tasks || sockets() > self.sockets {
             assert!(
                 Instant::now() < deadline,
                 "left behind: {} tasks, {} sockets",
-                now.tasks.saturating_sub(self.tasks),
-                now.sockets.saturating_sub(self.sockets)
+                alive_tasks().saturating_sub(self.tasks),
+                sockets().saturating_sub(self.sockets)
             );
-            sleep(Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// None where the system does not count them.
+fn sockets() -> usize {
+    tcp_sockets().unwrap_or(0)
 }
 
 const INTO_THE_LONG_WAIT: Duration = Duration::from_millis(300);

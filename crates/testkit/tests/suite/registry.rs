@@ -72,6 +72,8 @@ pub(crate) struct Store {
 #[derive(Debug, Default)]
 struct State {
     entries: BTreeMap<(String, InstanceId), (Instance, Instant)>,
+    /// Nothing expires before.
+    expiry: Option<Instant>,
     away: bool,
     hangs: bool,
 }
@@ -106,12 +108,15 @@ impl Store {
     fn lock(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        state.entries.retain(|_, (_, expires_at)| *expires_at > now);
+        if state.expiry.is_none_or(|at| at <= now) {
+            state.entries.retain(|_, (_, expires_at)| *expires_at > now);
+            state.expiry = state.entries.values().map(|(_, at)| *at).min();
+        }
         state
     }
 
     async fn changed(&self, changes: &mut watch::Receiver<()>) {
-        let expiry = self.lock().entries.values().map(|(_, at)| *at).min();
+        let expiry = self.lock().expiry;
         tokio::select! {
             _ = changes.changed() => {}
             () = async { sleep_until(expiry.expect("checked")).await }, if expiry.is_some() => {}
