@@ -1,4 +1,7 @@
 //! The cases of the suite: one list, which every backend and every wrapper runs.
+//!
+//! To add one: a function in the file of its topic, its name in [`CASES`], and a bug that it notices in
+//! `tests/suite/main.rs`.
 
 mod carrying;
 mod closing;

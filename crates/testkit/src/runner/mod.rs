@@ -1,3 +1,6 @@
+#[cfg(test)]
+mod tests;
+
 use std::{
     panic::{AssertUnwindSafe, resume_unwind},
     process::ExitCode,
@@ -65,7 +68,13 @@ pub fn run_on<F: Fixture>(
     let mut args = Arguments::from_args();
     let binaries = match configured(server) {
         Ok(binaries) => binaries,
-        Err(missing) => return without_server(&args, server, &missing),
+        Err(missing) => {
+            let insists = args.include_ignored || args.ignored;
+            if !insists && !args.list {
+                note(&format!("{} cases ignored: {missing}", CASES.len()));
+            }
+            return conclude(&args, without_server(server, &missing, insists));
+        }
     };
     // One server for all cases, which they interrupt.
     args.test_threads = Some(1);
@@ -115,13 +124,7 @@ type Body = Box<dyn FnOnce() -> Result<(), Failed> + Send>;
 
 /// A trial for every case; exceptions are shown as ignored, with or without `--include-ignored`.
 fn trials<F: Fixture>(version: Option<&str>, mut body: impl FnMut(Case) -> Body) -> Vec<Trial> {
-    for (name, _) in F::exceptions() {
-        let case = name.rsplit('/').next().unwrap_or(name);
-        assert!(
-            CASES.iter().any(|(known, _)| *known == case),
-            "exception {name:?} is no case of the suite"
-        );
-    }
+    are_cases(F::exceptions());
     let trial = |&(case, run): &(&'static str, Case)| {
         let name = version.map_or_else(|| case.to_owned(), |version| format!("{version}/{case}"));
         let exception =
@@ -134,8 +137,17 @@ fn trials<F: Fixture>(version: Option<&str>, mut body: impl FnMut(Case) -> Body)
     CASES.iter().map(trial).collect()
 }
 
-fn without_server(args: &Arguments, server: &str, missing: &MissingServer) -> ExitCode {
-    let insists = args.include_ignored || args.ignored;
+/// One that is misspelt would let its case fail, and one whose case is gone would stay for ever.
+fn are_cases(exceptions: &[(&str, &str)]) {
+    for (name, _) in exceptions {
+        let case = name.rsplit('/').next().unwrap_or(name);
+        let known = CASES.iter().any(|(known, _)| *known == case);
+        assert!(known, "exception {name:?} is no case of the suite");
+    }
+}
+
+/// Ignored, or failed by somebody who insists on running what is ignored.
+fn without_server(server: &str, missing: &MissingServer, insists: bool) -> Vec<Trial> {
     let trial = |(case, _): &(&'static str, Case)| match insists {
         true => {
             let sentence = missing.to_string();
@@ -143,10 +155,7 @@ fn without_server(args: &Arguments, server: &str, missing: &MissingServer) -> Ex
         }
         false => ignored((*case).to_owned(), format!("needs {server}")),
     };
-    if !insists && !args.list {
-        note(&format!("{} cases ignored: {missing}", CASES.len()));
-    }
-    conclude(args, CASES.iter().map(trial).collect())
+    CASES.iter().map(trial).collect()
 }
 
 fn ignored(name: String, reason: String) -> Trial {
