@@ -7,7 +7,11 @@ mod listing;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, future::pending, sync::Arc};
+use std::{
+    fmt,
+    future::{Future, pending},
+    sync::Arc,
+};
 
 use tokio::{
     sync::{Notify, watch},
@@ -72,13 +76,15 @@ impl Publisher {
         Subscription::new(self.snapshots.subscribe(), nudge, counters)
     }
 
-    /// Resolves when a subscriber asks for a new read.
+    /// Resolves when a subscriber asks for a new read. Borrows nothing, so that it can stand beside [`due`](Sink::due) in
+    /// a `select!`.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn refresh_requested(&self) {
-        self.nudge.notified().await;
+    pub fn refresh_requested(&self) -> impl Future<Output = ()> + Send + use<> {
+        let nudge = self.nudge();
+        async move { nudge.notified().await }
     }
 
     pub(crate) fn nudge(&self) -> Arc<Notify> {
