@@ -166,7 +166,7 @@ impl Announcer for ConsulAnnouncer {
         self.client.register(&service).await?;
         // A check that exists keeps its old status, a new one is critical, and one that was never renewed is critical
         // again when the agent restarts: so the first heartbeat follows at once.
-        let mut known = self.beat(desired).await?;
+        let mut known = self.beat(desired, CALL_TIMEOUT).await?;
         if known == Known::Yes && desired.instance.status() == Status::Draining {
             // The registration has just ended a maintenance that there was.
             known = self.client.enter_maintenance(&self.service_id, "draining").await?;
@@ -182,7 +182,10 @@ impl Announcer for ConsulAnnouncer {
     }
 
     async fn renew(&mut self, desired: &Desired) -> Result<Renewal> {
-        if self.beat(desired).await? == Known::No {
+        // Bounded so that another one still fits into the TTL.
+        let ttl = self.settings.ttl.unwrap_or_default();
+        let bound = (ttl / 3).clamp(MIN_TTL, CALL_TIMEOUT);
+        if self.beat(desired, bound).await? == Known::No {
             return Ok(Renewal::Lost);
         }
         self.renewals += 1;
@@ -224,12 +227,10 @@ impl ConsulAnnouncer {
         Ok(service)
     }
 
-    /// Bounded so that another one still fits into the TTL.
-    async fn beat(&self, desired: &Desired) -> Result<Known> {
-        let Some(ttl) = self.settings.ttl else {
+    async fn beat(&self, desired: &Desired, bound: Duration) -> Result<Known> {
+        if self.settings.ttl.is_none() {
             return Ok(Known::Yes);
-        };
-        let bound = (ttl / 3).clamp(MIN_TTL, CALL_TIMEOUT);
+        }
         let check = mapping::check_id(&self.service_id);
         self.client.update_check(&check, &desired.health, bound).await
     }

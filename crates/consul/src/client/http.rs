@@ -12,6 +12,7 @@ use reqwest::{
     redirect,
 };
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tower_sd_core::{Error, Result, Secret};
 
 use super::{error, tls};
@@ -23,6 +24,8 @@ pub(super) struct Wire {
     http: Client,
     base: Url,
     token: RwLock<Option<Secret>>,
+    /// Short calls that run at once: blocking queries need none.
+    permits: Semaphore,
     config: ConsulConfig,
 }
 
@@ -35,6 +38,8 @@ pub(super) struct Call<'a> {
     pub(super) query: Vec<(&'static str, String)>,
     pub(super) body: Option<Vec<u8>>,
     pub(super) timeout: Duration,
+    /// It waits for a change.
+    pub(super) blocks: bool,
 }
 
 /// A complete answer, of any status.
@@ -56,6 +61,7 @@ impl<'a> Call<'a> {
             query: Vec::new(),
             body: None,
             timeout: CALL_TIMEOUT,
+            blocks: false,
         }
     }
 
@@ -96,13 +102,24 @@ impl Wire {
             .map_err(|cause| error::config("connect", "no HTTP client").with_source(cause))?;
         let token = token_of(&config)?;
         header(token.as_ref())?;
-        Ok(Self { http, base, token: RwLock::new(token), config })
+        Ok(Self {
+            http,
+            base,
+            token: RwLock::new(token),
+            permits: Semaphore::new(MAX_SHORT_CALLS),
+            config,
+        })
     }
 
     /// Sends, and reads the whole answer. Dropped early, the connection is closed: a blocking query ends with it.
     ///
     /// Denied, it looks for a new token, and tries once more with that.
     pub(super) async fn send(&self, call: Call<'_>) -> Result<Answer> {
+        let _permit = match call.blocks {
+            true => None,
+            // Never closed.
+            false => self.permits.acquire().await.ok(),
+        };
         let token = self.token();
         let answer = self.send_as(&call, token.as_ref()).await?;
         if matches!(answer.status, 401 | 403) && self.config.token_file.is_some() {
@@ -220,6 +237,9 @@ impl Answer {
 
 /// The agent is on this machine or next to it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// An agent accepts 200 connections of one address by default, and reqwest opens up to twice as many as there are requests
+/// at once.
+const MAX_SHORT_CALLS: usize = 32;
 /// Without a quorum an agent takes 7 to 14 s to accept a registration. The loops have bounds of their own.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Half of the shortest idle time after which firewalls are known to forget a connection.

@@ -187,6 +187,7 @@ impl ConsulClient {
         call.query = query;
         if let Some(wait) = wait {
             call.timeout = wait + wait / 16 + HOLD;
+            call.blocks = true;
         }
         let answer = self.0.send(call).await?;
         succeed(&answer)?;
