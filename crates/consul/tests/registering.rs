@@ -1,0 +1,254 @@
+//! The registrar against a scripted agent: what is sent, and what is made of every kind of answer.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+use tower_sd_consul::{Check, ConsulClient, ConsulConfig, ConsulRegistrar};
+use tower_sd_core::{
+    ErrorKind, Health, Instance, Registrar, Registration, RegistrationHandle, RegistrationState,
+    Status,
+};
+use tower_sd_testkit::script::{Received, Reply, Script};
+
+fn registrar(script: &Script) -> ConsulRegistrar {
+    let client = ConsulClient::new(ConsulConfig::new(script.url())).expect("an address");
+    ConsulRegistrar::new(&client).ttl(Duration::from_secs(1))
+}
+
+fn web() -> Registration {
+    Registration::new("web", Instance::new("10.0.0.7", 80).with_id("a"))
+}
+
+/// An agent that says yes, and shows what it was told.
+async fn willing() -> Script {
+    let mut service = json!(null);
+    let script = Script::answering(move |request| {
+        if request.target.starts_with("/v1/agent/service/register") {
+            service = body(request);
+        }
+        Reply::new(200).body(match request.method.as_str() {
+            "GET" => service.to_string(),
+            _ => String::new(),
+        })
+    });
+    script.await.expect("loopback")
+}
+
+fn body(request: &Received) -> Value {
+    serde_json::from_slice(&request.body).expect("JSON")
+}
+
+async fn next(script: &Script) -> Received {
+    timeout(BOUND, script.next()).await.expect("it asks")
+}
+
+async fn next_to(script: &Script, path: &str) -> Received {
+    loop {
+        let request = next(script).await;
+        if request.target.starts_with(path) {
+            return request;
+        }
+    }
+}
+
+async fn register(registrar: &ConsulRegistrar, registration: Registration) -> RegistrationHandle {
+    registrar.register(registration).await.expect("the agent says yes")
+}
+
+/// T17, C3, C5, C6: the first heartbeat follows at once.
+#[tokio::test]
+async fn a_registration_is_one_put_and_a_heartbeat() {
+    let script = willing().await;
+    let registrar = registrar(&script);
+    let handle = register(&registrar, web()).await;
+    let first = next(&script).await;
+    assert_eq!(first.method, "PUT");
+    assert_eq!(first.target, "/v1/agent/service/register?replace-existing-checks=true");
+    assert_eq!(first.headers["content-type"], "application/json");
+    let check = json!({
+        "CheckID": "service:web:a", "Name": "tower-sd heartbeat", "TTL": "1000ms",
+        "DeregisterCriticalServiceAfter": "600000ms",
+    });
+    let expected = json!({
+        "ID": "web:a", "Name": "web", "Address": "10.0.0.7", "Port": 80, "Tags": [],
+        "Meta": {"tower-sd-id": "a"}, "Weights": {"Passing": 100, "Warning": 100}, "Checks": [check],
+    });
+    assert_eq!(body(&first), expected);
+    let second = next(&script).await;
+    assert_eq!(second.target, "/v1/agent/check/update/service:web:a");
+    assert_eq!(body(&second), json!({"Status": "passing", "Output": ""}));
+    handle.deregister().await.expect("the agent says yes");
+}
+
+/// T21: three forms of the same answer.
+#[tokio::test]
+async fn an_agent_that_does_not_know_the_check_is_told_again_at_once() {
+    for (status, text) in [
+        (500, r#"CheckID "service:web:a" does not have associated TTL"#),
+        (500, r#"Unknown check "service:web:a""#),
+        (404, r#"Unknown check ID "service:web:a". Ensure that the check ID is passed"#),
+    ] {
+        let mut n_beats = 0;
+        let script = Script::answering(move |request| {
+            n_beats += u32::from(request.target.contains("/check/update/"));
+            match n_beats {
+                2 if request.target.contains("/check/") => Reply::new(status).body(text),
+                _ => Reply::new(200),
+            }
+        });
+        let script = script.await.expect("loopback");
+        let registrar = registrar(&script);
+        let mut handle = register(&registrar, web()).await;
+        let lost = timeout(BOUND, handle.changed()).await.expect("it notices");
+        assert!(matches!(lost, RegistrationState::Lost { .. }), "{lost:?}");
+        next_to(&script, "/v1/agent/service/register").await;
+        next_to(&script, "/v1/agent/service/register").await;
+        handle.registered(BOUND).await.expect("it is back");
+    }
+}
+
+/// T23.
+#[tokio::test]
+async fn deregistering_what_the_agent_does_not_know_is_success() {
+    for (status, text) in [
+        (200, ""),
+        (404, r#"Unknown service ID "web:a". Ensure that the service ID is passed"#),
+        (500, r#"Unknown service {"web:a" {}}"#),
+    ] {
+        let script =
+            Script::answering(move |request| match request.target.contains("/deregister/") {
+                true => Reply::new(status).body(text),
+                false => Reply::new(200),
+            });
+        let script = script.await.expect("loopback");
+        let registrar = registrar(&script);
+        let handle = register(&registrar, web()).await;
+        handle.deregister().await.expect("nothing left is success");
+        next_to(&script, "/v1/agent/service/deregister/web:a").await;
+    }
+}
+
+/// T15, C30: a late heartbeat would bring the check back.
+#[tokio::test]
+async fn no_heartbeat_follows_the_deregistration() {
+    let script = willing().await;
+    let registrar = registrar(&script);
+    let handle = register(&registrar, web()).await;
+    next_to(&script, "/v1/agent/check/update/").await;
+    next_to(&script, "/v1/agent/check/update/").await;
+    handle.deregister().await.expect("the agent says yes");
+    sleep(Duration::from_secs(1)).await;
+    let last = script.received().pop().expect("requests");
+    assert_eq!(last.target, "/v1/agent/service/deregister/web:a");
+}
+
+/// An operator, or another process, has registered something else under our id: the check may live on.
+#[tokio::test]
+async fn an_entry_that_was_overwritten_is_registered_again() {
+    let script = Script::answering(|request| match request.method.as_str() {
+        "GET" => {
+            Reply::new(200).body(r#"{"ID":"web:a","Service":"web","Address":"10.6.6.6","Port":80}"#)
+        }
+        _ => Reply::new(200),
+    });
+    let script = script.await.expect("loopback");
+    let registrar = registrar(&script);
+    let _handle = register(&registrar, web()).await;
+    next_to(&script, "/v1/agent/service/register").await;
+    next_to(&script, "/v1/agent/service/web:a").await;
+    next_to(&script, "/v1/agent/service/register").await;
+}
+
+#[tokio::test]
+async fn the_servers_own_check_becomes_the_status() {
+    let script = willing().await;
+    let registrar = registrar(&script);
+    let critical = async || Health::Critical("no database".into());
+    let _handle = register(&registrar, web().health(critical)).await;
+    let beat = next_to(&script, "/v1/agent/check/update/").await;
+    assert_eq!(body(&beat), json!({"Status": "critical", "Output": "no database"}));
+}
+
+/// C19.
+#[tokio::test]
+async fn draining_is_maintenance() {
+    let script = willing().await;
+    let registrar = registrar(&script);
+    let handle = register(&registrar, web()).await;
+    handle.update(|instance| instance.with_status(Status::Draining)).await.expect("it is told");
+    let request = next_to(&script, "/v1/agent/service/maintenance/").await;
+    let expected = "/v1/agent/service/maintenance/web:a?enable=true&reason=draining";
+    assert_eq!(request.target, expected);
+}
+
+#[tokio::test]
+async fn all_kinds_of_checks_are_written_as_consul_documents_them() {
+    let script = willing().await;
+    let registrar = registrar(&script)
+        .check(Check::http("http://10.0.0.7/health").method("HEAD").failures_before_critical(3))
+        .check(
+            Check::tcp("10.0.0.7:80").interval(Duration::from_secs(2)).successes_before_passing(2),
+        )
+        .check(Check::grpc("10.0.0.7:80/web").grpc_tls().timeout(Duration::from_secs(1)))
+        .check(Check::alias("db"))
+        .deregister_critical_after(Some(Duration::from_secs(60)))
+        .warning_weight(3)
+        .tagged_address("wan", "198.51.100.7", 8080);
+    let _handle = register(&registrar, web()).await;
+    let sent = body(&next(&script).await);
+    let after = "60000ms";
+    let expected = json!([
+        {"CheckID": "service:web:a", "Name": "tower-sd heartbeat", "TTL": "1000ms",
+         "DeregisterCriticalServiceAfter": after},
+        {"CheckID": "service:web:a:1", "Name": "HTTP http://10.0.0.7/health", "HTTP": "http://10.0.0.7/health",
+         "Method": "HEAD", "Interval": "10000ms", "Timeout": "5000ms", "SuccessBeforePassing": 1,
+         "FailuresBeforeCritical": 3, "DeregisterCriticalServiceAfter": after},
+        {"CheckID": "service:web:a:2", "Name": "TCP 10.0.0.7:80", "TCP": "10.0.0.7:80", "Interval": "2000ms",
+         "Timeout": "5000ms", "SuccessBeforePassing": 2, "FailuresBeforeCritical": 1,
+         "DeregisterCriticalServiceAfter": after},
+        {"CheckID": "service:web:a:3", "Name": "gRPC 10.0.0.7:80/web", "GRPC": "10.0.0.7:80/web",
+         "GRPCUseTLS": true, "Interval": "10000ms", "Timeout": "1000ms", "SuccessBeforePassing": 1,
+         "FailuresBeforeCritical": 1, "DeregisterCriticalServiceAfter": after},
+        {"CheckID": "service:web:a:4", "Name": "alias of db", "AliasService": "db",
+         "DeregisterCriticalServiceAfter": after},
+    ]);
+    assert_eq!(sent["Checks"], expected);
+    assert_eq!(sent["Weights"], json!({"Passing": 100, "Warning": 3}));
+    assert_eq!(sent["TaggedAddresses"], json!({"wan": {"Address": "198.51.100.7", "Port": 8080}}));
+}
+
+/// C16, C17, T20: 30 s cannot be had.
+#[tokio::test]
+async fn a_deregistration_time_that_consul_would_raise_is_refused() {
+    let script = willing().await;
+    let registrar = registrar(&script).deregister_critical_after(Some(Duration::from_secs(30)));
+    let error = registrar.register(web()).await.expect_err("below 60 s");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("60 s"), "{error}");
+    assert!(script.received().is_empty(), "nothing was sent");
+}
+
+#[tokio::test]
+async fn a_denied_registration_says_so_at_once() {
+    let script = Script::answering(|_| Reply::new(403).body("Permission denied"));
+    let script = script.await.expect("loopback");
+    let error = registrar(&script).register(web()).await.expect_err("denied");
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert_eq!(script.received().len(), 1, "repeating cannot mend it");
+}
+
+/// go-kit's C1: registered once, and never again.
+#[tokio::test]
+async fn a_first_registration_that_fails_is_tried_again() {
+    let mut n = 0;
+    let script = Script::answering(move |_| {
+        n += 1;
+        Reply::new(if n < 4 { 500 } else { 200 }).body("No cluster leader")
+    });
+    let script = script.await.expect("loopback");
+    let _handle = register(&registrar(&script), web()).await;
+    assert!(script.received().len() >= 5, "{:?}", script.received().len());
+}
+
+const BOUND: Duration = Duration::from_secs(5);
