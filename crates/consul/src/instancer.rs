@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use serde_json::value::RawValue;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tower_sd_core::{
     Error, ErrorKind, FollowConfig, Follower, Instance, Instancer, PublisherConfig, Read, Reading,
     Result, Source, Subscription, async_trait,
@@ -37,6 +37,8 @@ struct ConsulSource {
     /// When the servers themselves were heard of last.
     probed_at: Option<Instant>,
     probe_every: Duration,
+    /// A large service that changes all the time is not read all the time.
+    not_before: Instant,
     hinted: bool,
     rng: Rng,
 }
@@ -94,6 +96,9 @@ impl Source for ConsulSource {
         // Taken out: an answer that is an error, or dropped, leaves none (an index ahead of a server that was reset
         // would block for the whole wait).
         let index = self.index.take().filter(|_| want == Read::Changed && !self.must_probe());
+        if want == Read::Changed {
+            sleep_until(self.not_before).await;
+        }
         let mut answer = self.ask(want, index).await?;
         let mut asked = index;
         if answer.meta.streaming && answer.meta.index < index {
@@ -103,6 +108,7 @@ impl Source for ConsulSource {
         }
         let refresh_in = self.adopt(asked, &answer)?;
         self.hint(&answer);
+        self.not_before = Instant::now() + size_pause(answer.size);
         Ok(Reading::Set { entries: self.instances(&answer.entries), refresh_in })
     }
 }
@@ -117,6 +123,7 @@ impl ConsulSource {
             probe_every,
             streaming: false,
             probed_at: None,
+            not_before: Instant::now(),
             hinted: false,
             rng,
         }
@@ -219,10 +226,16 @@ impl ConsulSource {
     }
 }
 
+fn size_pause(size: usize) -> Duration {
+    PAUSE_PER_KB * u32::try_from(size / 1024).unwrap_or(u32::MAX)
+}
+
 fn unavailable(message: &str) -> Error {
     Error::new(ErrorKind::Unavailable, BACKEND, "follow").with_message(message)
 }
 
+/// 300 ms after a megabyte, which is some 700 instances: about as much as the agent and we are busy with it.
+const PAUSE_PER_KB: Duration = Duration::from_micros(300);
 /// A wait that ended this much too early is not worth another query.
 const PROBE_SLACK: Duration = Duration::from_millis(50);
 /// Above what an election takes; consul-template reads again after 2 s.

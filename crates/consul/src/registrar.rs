@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use tokio::time::Instant;
 use tower_sd_core::{
     AnnounceConfig, Announcer, Desired, Registrar, Registration, RegistrationHandle, Renewal,
     Result, Status, Tasks, Term, announce, async_trait,
@@ -13,6 +14,7 @@ use crate::{
     client::{
         Known, error,
         request::{CheckRegistration, ServiceRegistration, TaggedAddress},
+        status_of,
     },
     mapping,
 };
@@ -51,8 +53,8 @@ struct ConsulAnnouncer {
     service_id: String,
     /// What the agent was told last.
     announced: Option<ServiceRegistration>,
-    /// Renewals since the entry was compared with what was announced.
-    renewals: u32,
+    /// When the entry was known to be what was announced.
+    verified_at: Instant,
 }
 
 impl ConsulRegistrar {
@@ -146,7 +148,7 @@ impl Registrar for ConsulRegistrar {
             settings: self.settings.clone(),
             service_id: mapping::service_id(service, instance.id().as_str()),
             announced: None,
-            renewals: 0,
+            verified_at: Instant::now(),
         };
         let mut config = AnnounceConfig::new(BACKEND);
         config.call_timeout = CALL_TIMEOUT + CALL_TIMEOUT;
@@ -164,15 +166,15 @@ impl Announcer for ConsulAnnouncer {
         let service = self.registration(desired)?;
         self.announced = None;
         self.client.register(&service).await?;
-        // A check that exists keeps its old status, a new one is critical, and one that was never renewed is critical
-        // again when the agent restarts: so the first heartbeat follows at once.
-        let mut known = self.beat(desired, CALL_TIMEOUT).await?;
+        // A check that exists keeps its old status, and one that was never renewed is critical when the agent restarts: so
+        // the first heartbeat follows at once.
+        let mut known = self.beat(desired, None).await?;
         if known == Known::Yes && desired.instance.status() == Status::Draining {
             // The registration has just ended a maintenance that there was.
             known = self.client.enter_maintenance(&self.service_id, "draining").await?;
         }
         self.announced = Some(service);
-        self.renewals = 0;
+        self.verified_at = Instant::now();
         match known {
             Known::Yes => Ok(self.settings.term()),
             Known::No => {
@@ -185,14 +187,12 @@ impl Announcer for ConsulAnnouncer {
         // Bounded so that another one still fits into the TTL.
         let ttl = self.settings.ttl.unwrap_or_default();
         let bound = (ttl / 3).clamp(MIN_TTL, CALL_TIMEOUT);
-        if self.beat(desired, bound).await? == Known::No {
+        if self.beat(desired, Some(bound)).await? == Known::No {
             return Ok(Renewal::Lost);
         }
-        self.renewals += 1;
-        if self.settings.ttl.is_some() && self.renewals < VERIFY_EVERY {
+        if self.settings.ttl.is_some() && self.verified_at.elapsed() < VERIFY_EVERY {
             return Ok(Renewal::Held(self.settings.term()));
         }
-        self.renewals = 0;
         self.verify().await
     }
 
@@ -212,6 +212,8 @@ impl ConsulAnnouncer {
             id: mapping::check_id(&self.service_id),
             name: "tower-sd heartbeat".to_owned(),
             ttl: Some(go_duration(ttl)),
+            // Of a check that is new; one write of the catalogue less.
+            status: Some(status_of(&desired.health).0),
             ..CheckRegistration::default()
         });
         let own = checks.iter().enumerate().map(|(n, check)| {
@@ -227,7 +229,7 @@ impl ConsulAnnouncer {
         Ok(service)
     }
 
-    async fn beat(&self, desired: &Desired, bound: Duration) -> Result<Known> {
+    async fn beat(&self, desired: &Desired, bound: Option<Duration>) -> Result<Known> {
         if self.settings.ttl.is_none() {
             return Ok(Known::Yes);
         }
@@ -236,12 +238,13 @@ impl ConsulAnnouncer {
     }
 
     /// The check may live while the service was overwritten.
-    async fn verify(&self) -> Result<Renewal> {
+    async fn verify(&mut self) -> Result<Renewal> {
         let found = self.client.agent_service(&self.service_id).await?;
         let ours = match (&self.announced, &found) {
             (Some(announced), Some(found)) => mapping::is_ours(announced, found),
             _ => false,
         };
+        self.verified_at = Instant::now();
         Ok(match ours {
             true => Renewal::Held(self.settings.term()),
             false => Renewal::Lost,
@@ -266,7 +269,7 @@ impl Settings {
     fn term(&self) -> Term {
         match self.ttl {
             Some(ttl) => Term::of_ttl(ttl),
-            None => Term { ttl: None, renew_every: VERIFY_WITHOUT_TTL },
+            None => Term { ttl: None, renew_every: VERIFY_EVERY },
         }
     }
 }
@@ -280,6 +283,5 @@ const DEREGISTER_CRITICAL_AFTER: Duration = Duration::from_secs(600);
 const MIN_DEREGISTER: Duration = Duration::from_secs(60);
 /// Without a quorum an agent takes 7 to 14 s to accept a registration.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
-/// With the default TTL, the entry itself is looked at every 15 s.
-const VERIFY_EVERY: u32 = 3;
-const VERIFY_WITHOUT_TTL: Duration = Duration::from_secs(15);
+/// How often the entry itself is looked at, beside the heartbeats or instead of them.
+const VERIFY_EVERY: Duration = Duration::from_secs(15);

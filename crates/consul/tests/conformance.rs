@@ -20,7 +20,7 @@ struct Agent {
 
 impl Agent {
     async fn start(binary: ServerBinary) -> Result<Self, BoxError> {
-        let server = real::Consul::start(real::ConsulConfig::server(binary)).await?;
+        let server = real::Consul::dev(binary).await?;
         let proxy = Proxy::start(server.address()).await?;
         Ok(Self { server, proxy })
     }
@@ -72,12 +72,12 @@ impl Fixture for Agent {
 
     fn ttl(&self) -> Duration {
         // A thousand registrations of one process renew in one case: in a debug build that takes its time.
-        Duration::from_secs(6)
+        Duration::from_secs(9)
     }
 
     fn reannounce_bound(&self) -> Duration {
         // A renewal finds it, up to a third of the TTL later.
-        Duration::from_secs(4)
+        Duration::from_secs(5)
     }
 }
 

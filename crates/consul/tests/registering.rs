@@ -68,7 +68,7 @@ async fn a_registration_is_one_put_and_a_heartbeat() {
     assert_eq!(first.headers["content-type"], "application/json");
     let check = json!({
         "CheckID": "service:web:a", "Name": "tower-sd heartbeat", "TTL": "1000ms",
-        "DeregisterCriticalServiceAfter": "600000ms",
+        "Status": "passing", "DeregisterCriticalServiceAfter": "600000ms",
     });
     let expected = json!({
         "ID": "web:a", "Name": "web", "Address": "10.0.0.7", "Port": 80, "Tags": [],
@@ -156,7 +156,9 @@ async fn an_entry_that_was_overwritten_is_registered_again() {
     let registrar = registrar(&script);
     let _handle = register(&registrar, web()).await;
     next_to(&script, "/v1/agent/service/register").await;
-    next_to(&script, "/v1/agent/service/web:a").await;
+    // Looked at every 15 s.
+    let looked = async { while next(&script).await.method != "GET" {} };
+    timeout(Duration::from_secs(20), looked).await.expect("it looks");
     next_to(&script, "/v1/agent/service/register").await;
 }
 
@@ -200,7 +202,7 @@ async fn all_kinds_of_checks_are_written_as_consul_documents_them() {
     let after = "60000ms";
     let expected = json!([
         {"CheckID": "service:web:a", "Name": "tower-sd heartbeat", "TTL": "1000ms",
-         "DeregisterCriticalServiceAfter": after},
+         "Status": "passing", "DeregisterCriticalServiceAfter": after},
         {"CheckID": "service:web:a:1", "Name": "HTTP http://10.0.0.7/health", "HTTP": "http://10.0.0.7/health",
          "Method": "HEAD", "Interval": "10000ms", "Timeout": "5000ms", "SuccessBeforePassing": 1,
          "FailuresBeforeCritical": 3, "DeregisterCriticalServiceAfter": after},

@@ -24,8 +24,10 @@ pub(super) struct Wire {
     http: Client,
     base: Url,
     token: RwLock<Option<Secret>>,
-    /// Short calls that run at once: blocking queries need none.
+    /// Short calls that run at once: blocking queries need none. Heartbeats have permits of their own, so that thousands of
+    /// them do not keep a registration waiting.
     permits: Semaphore,
+    heartbeats: Semaphore,
     config: ConsulConfig,
 }
 
@@ -38,8 +40,16 @@ pub(super) struct Call<'a> {
     pub(super) query: Vec<(&'static str, String)>,
     pub(super) body: Option<Vec<u8>>,
     pub(super) timeout: Duration,
-    /// It waits for a change.
-    pub(super) blocks: bool,
+    pub(super) kind: Kind,
+}
+
+/// How a call shares the agent's connections with others.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    /// Waits for a change.
+    Blocking,
+    Heartbeat,
+    Short,
 }
 
 /// A complete answer, of any status.
@@ -61,7 +71,7 @@ impl<'a> Call<'a> {
             query: Vec::new(),
             body: None,
             timeout: CALL_TIMEOUT,
-            blocks: false,
+            kind: Kind::Short,
         }
     }
 
@@ -107,6 +117,7 @@ impl Wire {
             base,
             token: RwLock::new(token),
             permits: Semaphore::new(MAX_SHORT_CALLS),
+            heartbeats: Semaphore::new(MAX_HEARTBEATS),
             config,
         })
     }
@@ -115,10 +126,11 @@ impl Wire {
     ///
     /// Denied, it looks for a new token, and tries once more with that.
     pub(super) async fn send(&self, call: Call<'_>) -> Result<Answer> {
-        let _permit = match call.blocks {
-            true => None,
-            // Never closed.
-            false => self.permits.acquire().await.ok(),
+        // The semaphores are never closed.
+        let _permit = match call.kind {
+            Kind::Blocking => None,
+            Kind::Heartbeat => self.heartbeats.acquire().await.ok(),
+            Kind::Short => self.permits.acquire().await.ok(),
         };
         let token = self.token();
         let answer = self.send_as(&call, token.as_ref()).await?;
@@ -239,7 +251,8 @@ impl Answer {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An agent accepts 200 connections of one address by default, and reqwest opens up to twice as many as there are requests
 /// at once.
-const MAX_SHORT_CALLS: usize = 32;
+const MAX_SHORT_CALLS: usize = 16;
+const MAX_HEARTBEATS: usize = 32;
 /// Without a quorum an agent takes 7 to 14 s to accept a registration. The loops have bounds of their own.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Half of the shortest idle time after which firewalls are known to forget a connection.

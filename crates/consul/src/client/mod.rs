@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use tower_sd_core::{Error, ErrorKind, Health, InstanceId, Result};
 
 use self::{
-    http::{Answer, Call, Wire},
+    http::{Answer, Call, Kind, Wire},
     reply::{Meta, Service, ServiceEntry},
     request::{CheckUpdate, ServiceRegistration},
 };
@@ -33,6 +33,8 @@ pub(crate) struct HealthAnswer {
     pub(crate) meta: Meta,
     /// Not parsed yet: a malformed one must not spoil the others.
     pub(crate) entries: Vec<Box<RawValue>>,
+    /// Its length in bytes.
+    pub(crate) size: usize,
 }
 
 /// Whether the agent knew what it was told about.
@@ -131,20 +133,21 @@ impl ConsulClient {
         succeed(&self.0.send(call).await?)
     }
 
+    /// Reports the health of a service, and thereby that it lives; bounded when it is one of many heartbeats.
     pub(crate) async fn update_check(
         &self,
         id: &str,
         health: &Health,
-        timeout: Duration,
+        timeout: Option<Duration>,
     ) -> Result<Known> {
-        let (status, output) = match health {
-            Health::Passing => ("passing", String::new()),
-            Health::Warning(output) => ("warning", output.clone()),
-            Health::Critical(output) => ("critical", output.clone()),
-        };
+        let (status, output) = status_of(health);
+        let output = output.to_owned();
         let mut call = Call::put("renew", &["agent", "check", "update", id])
             .json(&CheckUpdate { status, output })?;
-        call.timeout = timeout;
+        if let Some(timeout) = timeout {
+            call.timeout = timeout;
+            call.kind = Kind::Heartbeat;
+        }
         let answer = self.0.send(call).await?;
         known(&answer, error::is_unknown_check)
     }
@@ -187,7 +190,7 @@ impl ConsulClient {
         call.query = query;
         if let Some(wait) = wait {
             call.timeout = wait + wait / 16 + HOLD;
-            call.blocks = true;
+            call.kind = Kind::Blocking;
         }
         let answer = self.0.send(call).await?;
         succeed(&answer)?;
@@ -195,7 +198,20 @@ impl ConsulClient {
             serde_json::from_slice(&answer.body).map_err(|cause| {
                 error::garbled("follow", "not a list of services").with_source(cause)
             })?;
-        Ok(HealthAnswer { meta: Meta::of(&answer.headers), entries: entries.unwrap_or_default() })
+        Ok(HealthAnswer {
+            meta: Meta::of(&answer.headers),
+            entries: entries.unwrap_or_default(),
+            size: answer.body.len(),
+        })
+    }
+}
+
+/// Consul's word for it, and what the check had to say.
+pub(crate) fn status_of(health: &Health) -> (&'static str, &str) {
+    match health {
+        Health::Passing => ("passing", ""),
+        Health::Warning(output) => ("warning", output),
+        Health::Critical(output) => ("critical", output),
     }
 }
 

@@ -46,6 +46,9 @@ pub(crate) struct CheckRegistration {
     pub(crate) name: String,
     #[serde(rename = "TTL", skip_serializing_if = "Option::is_none")]
     pub(crate) ttl: Option<String>,
+    /// Of a check that the agent does not have yet; of another it is ignored.
+    #[serde(rename = "Status", skip_serializing_if = "Option::is_none")]
+    pub(crate) status: Option<&'static str>,
     #[serde(rename = "HTTP", skip_serializing_if = "Option::is_none")]
     pub(crate) http: Option<String>,
     #[serde(rename = "Method", skip_serializing_if = "Option::is_none")]

@@ -11,6 +11,7 @@ fn answer(index: Option<u64>, entries: &[&str]) -> HealthAnswer {
     HealthAnswer {
         meta: Meta { index, ..Meta::default() },
         entries: entries.iter().map(raw).collect(),
+        size: 0,
     }
 }
 
