@@ -4,6 +4,7 @@
 //! feature of this example where its dependencies are heavy.
 
 use tower_sd::{BoxError, FixedInstancer, Instance, Instancer, Registrar};
+use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
 #[cfg(feature = "etcd")]
 use tower_sd_etcd::{EtcdClient, EtcdInstancer, EtcdRegistrar};
 
@@ -11,19 +12,21 @@ use tower_sd_etcd::{EtcdClient, EtcdInstancer, EtcdRegistrar};
 enum Backend {
     /// `static:127.0.0.1:8081,[::1]:8082`: no registry, the addresses are known.
     Static(Vec<Instance>),
+    /// `consul://127.0.0.1:8500`; with a path and options, another service or some of its instances.
+    Consul(ConsulClient, Option<Query>),
     /// `etcd://h1:2379,h2:2379/prefix`.
     #[cfg(feature = "etcd")]
     Etcd(EtcdClient),
 }
 
 /// Follows `service` in the registry that `url` names.
-#[cfg_attr(
-    not(feature = "etcd"),
-    expect(unused_variables, reason = "a static list names nothing by its service")
-)]
 pub(crate) fn instancer(url: &str, service: &str) -> Result<Box<dyn Instancer>, BoxError> {
     match Backend::parse(url)? {
         Backend::Static(instances) => Ok(Box::new(FixedInstancer::new(instances))),
+        Backend::Consul(client, query) => {
+            let query = query.unwrap_or_else(|| Query::service(service));
+            Ok(Box::new(ConsulInstancer::new(&client, query)))
+        }
         #[cfg(feature = "etcd")]
         Backend::Etcd(client) => Ok(Box::new(EtcdInstancer::new(&client, service))),
     }
@@ -33,6 +36,7 @@ pub(crate) fn instancer(url: &str, service: &str) -> Result<Box<dyn Instancer>, 
 pub(crate) fn registrar(url: &str) -> Result<Option<Box<dyn Registrar>>, BoxError> {
     match Backend::parse(url)? {
         Backend::Static(_) => Ok(None),
+        Backend::Consul(client, _) => Ok(Some(Box::new(ConsulRegistrar::new(&client)))),
         #[cfg(feature = "etcd")]
         Backend::Etcd(client) => Ok(Some(Box::new(EtcdRegistrar::new(&client)))),
     }
@@ -46,6 +50,10 @@ impl Backend {
                 let instances: Result<Vec<_>, _> = listed.map(instance).collect();
                 Ok(Self::Static(instances?))
             }
+            Some(("consul", _)) => {
+                let (config, query) = ConsulConfig::from_url(url)?;
+                Ok(Self::Consul(ConsulClient::new(config)?, query))
+            }
             #[cfg(feature = "etcd")]
             Some(("etcd" | "etcds", _)) => Ok(Self::Etcd(EtcdClient::new(url.parse()?)?)),
             #[cfg(not(feature = "etcd"))]
@@ -55,7 +63,7 @@ impl Backend {
             Some(("memory", _)) => {
                 Err("memory: lives inside one process, see `arithmetic demo`".into())
             }
-            _ => Err(format!("{url:?} is no registry; known are static:HOST:PORT,HOST:PORT and etcd://HOST:PORT,HOST:PORT/PREFIX").into()),
+            _ => Err(format!("{url:?} is no registry; known are {KNOWN}").into()),
         }
     }
 }
@@ -70,6 +78,9 @@ pub(crate) fn instance(address: &str) -> Result<Instance, BoxError> {
         _ => Err(wrong().into()),
     }
 }
+
+const KNOWN: &str =
+    "static:HOST:PORT,HOST:PORT, consul://HOST:PORT and etcd://HOST:PORT,HOST:PORT/PREFIX";
 
 #[cfg(test)]
 mod tests {
@@ -88,6 +99,7 @@ mod tests {
         let complaint = |url| instancer(url, "x").map(drop).expect_err("refused").to_string();
         assert_eq!(complaint("static:8081"), "\"8081\" is not HOST:PORT");
         assert_eq!(complaint("static:a:0"), "\"a:0\" is not HOST:PORT");
+        assert!(complaint("consul://h/s?tga=x").contains("unknown option"));
         assert!(complaint("carrier-pigeon://loft").contains("is no registry"));
         assert!(complaint("memory:").contains("arithmetic demo"));
     }
