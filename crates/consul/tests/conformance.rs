@@ -29,14 +29,22 @@ impl Agent {
         let address = self.proxy.address().to_string();
         ConsulClient::new(ConsulConfig::new(address)).expect("an address")
     }
+
+    fn registrar_with(&self, ttl: Duration) -> TestRegistrar {
+        let registrar = ConsulRegistrar::new(&self.client()).ttl(ttl);
+        let closed = registrar.clone();
+        TestRegistrar::new(registrar, async move { closed.close().await })
+    }
 }
 
 #[async_trait]
 impl Fixture for Agent {
     async fn registrar(&self) -> TestRegistrar {
-        let registrar = ConsulRegistrar::new(&self.client()).ttl(self.ttl());
-        let closed = registrar.clone();
-        TestRegistrar::new(registrar, async move { closed.close().await })
+        self.registrar_with(self.ttl())
+    }
+
+    async fn registrar_of_many(&self) -> TestRegistrar {
+        self.registrar_with(Duration::from_secs(60))
     }
 
     async fn instancer(&self, service: &str) -> TestInstancer {
@@ -71,13 +79,12 @@ impl Fixture for Agent {
     }
 
     fn ttl(&self) -> Duration {
-        // A thousand registrations of one process renew in one case: in a debug build that takes its time.
-        Duration::from_secs(9)
+        Duration::from_secs(3)
     }
 
     fn reannounce_bound(&self) -> Duration {
         // A renewal finds it, up to a third of the TTL later.
-        Duration::from_secs(5)
+        Duration::from_secs(3)
     }
 }
 
