@@ -164,6 +164,8 @@ impl Announcer for EtcdAnnouncer {
             }
             Err(failure) => return Err(failure.into_error("renew")),
         }
+        // The server is well: no reason to wait longer with a new watch, if there is none.
+        self.look_at = Instant::now();
         self.n_renewed = self.n_renewed.wrapping_add(1);
         if self.n_renewed.is_multiple_of(VERIFY_EVERY) {
             let (found, _) =
@@ -229,3 +231,6 @@ impl Announcer for EtcdAnnouncer {
 
 /// One read of the key per time to live: old servers have acknowledged the renewal of a lease that was revoked.
 const VERIFY_EVERY: u32 = 3;
+
+#[cfg(test)]
+mod tests;

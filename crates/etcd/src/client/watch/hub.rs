@@ -124,6 +124,14 @@ impl Hub {
         }
     }
 
+    /// Ends a watch that the server still serves.
+    async fn give_up(&mut self, id: i64, ended: Ended) {
+        if let Some(watching) = self.watches.get(&id) {
+            watching.ended.set(ended).ok();
+        }
+        self.cancel(id).await;
+    }
+
     async fn cancel(&mut self, id: i64) {
         if self.watches.remove(&id).is_none() || self.watches.is_empty() {
             return;
@@ -144,26 +152,24 @@ impl Hub {
                 let position = Position::of(message.header());
                 let watching = self.watches.get(&id);
                 if let Some(reason) = watching.and_then(|it| it.position.gone(position)) {
-                    self.end(id, Ended::Resync(reason));
+                    self.give_up(id, Ended::Resync(reason)).await;
                 }
             }
             Said::Canceled(id) => self.canceled(id, message).await,
-            Said::Events(id) => self.deliver(id, Change::of_events(message.events())),
+            Said::Events(id) => self.deliver(id, Change::of_events(message.events())).await,
             Said::Progress => {}
             Said::Nonsense(reason) => self.break_off(&Ended::Resync(reason)).await,
         }
     }
 
-    fn deliver(&mut self, id: i64, changes: Vec<Change>) {
+    async fn deliver(&mut self, id: i64, changes: Vec<Change>) {
         let Some(watching) = self.watches.get(&id) else {
             return;
         };
         match watching.changes.try_send(changes) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => self.end(id, Ended::Resync("fell behind")),
-            Err(TrySendError::Closed(_)) => {
-                self.watches.remove(&id);
-            }
+            // Who has gone has said so: the command to cancel it is on its way.
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+            Err(TrySendError::Full(_)) => self.give_up(id, Ended::Resync("fell behind")).await,
         }
     }
 
