@@ -1,0 +1,63 @@
+//! A client agent whose servers come and go.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::sleep;
+use tower_sd_consul::{ConsulInstancer, Query};
+use tower_sd_core::{Instancer, Registrar};
+
+use crate::support::{
+    Cluster, client, is_stale, listed, on_every_version, put, registrar, sees, sees_within, web,
+};
+
+/// T86: 1.20.1 goes on saying 200 with what it knew; a plain read tells.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn servers_that_are_away_are_noticed_within_a_probe_and_nobody_is_lost() {
+    on_every_version(async |binary| {
+        let cluster = Cluster::start(&binary).await;
+        let handle = registrar(cluster.address).register(web("a", 80)).await.expect("registered");
+        let query = Query::service("web").probe_every(Duration::from_secs(3));
+        let instancer = ConsulInstancer::new(&client(cluster.address), query);
+        let mut subscription = instancer.subscribe();
+        sees(&mut subscription, "it", listed(1)).await;
+        // Long enough that the view of a streaming agent is what it follows.
+        sleep(Duration::from_millis(300)).await;
+        cluster.server.kill();
+        // The probe, and the 7 to 21 s for which an agent looks for a leader.
+        let bound = Duration::from_secs(30);
+        let snapshot = sees_within(bound, &mut subscription, "stale", is_stale).await;
+        assert_eq!(snapshot.instances().len(), 1, "{snapshot:?}");
+        cluster.server.restart().await.expect("it starts again");
+        sees_within(bound, &mut subscription, "fresh", listed(1)).await;
+        drop(handle);
+    })
+    .await;
+}
+
+/// T84: an agent that was restarted while its servers are away says `200 []` with index 1.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn an_agent_that_knows_nobody_is_not_believed() {
+    on_every_version(async |binary| {
+        let cluster = Cluster::start(&binary).await;
+        let body = json!({"Name": "web", "Port": 80, "Address": "10.0.0.1"});
+        put(cluster.address, "/v1/agent/service/register", body).await;
+        let query = Query::service("web").wait(Duration::from_secs(3));
+        let instancer = ConsulInstancer::new(&client(cluster.address), query);
+        let mut subscription = instancer.subscribe();
+        sees(&mut subscription, "it", listed(1)).await;
+        cluster.server.kill();
+        cluster.agent.kill();
+        sees(&mut subscription, "stale", is_stale).await;
+        // It has no servers, so it does not become ready.
+        let restarted = tokio::time::timeout(Duration::from_secs(8), cluster.agent.restart()).await;
+        assert!(restarted.is_err(), "it found servers that are away");
+        let snapshot = subscription.snapshot();
+        assert!(is_stale(&snapshot), "{snapshot:?}");
+        assert_eq!(snapshot.instances().len(), 1, "{snapshot:?}");
+        assert!(snapshot.held().is_empty(), "{snapshot:?}");
+    })
+    .await;
+}

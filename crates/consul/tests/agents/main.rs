@@ -1,0 +1,9 @@
+//! On real agents, of every version there is.
+#![expect(clippy::future_not_send, reason = "each test runs on one thread")]
+
+mod acl;
+mod cluster;
+mod following;
+mod registering;
+mod slow;
+mod support;

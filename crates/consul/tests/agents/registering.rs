@@ -1,0 +1,234 @@
+//! What a registration looks like in Consul, and how it comes back.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, sleep, timeout};
+use tower_sd_consul::{Check, ConsulInstancer, Query};
+use tower_sd_core::{
+    Health, Instance, Instancer, Registrar, Registration, RegistrationState, Status,
+};
+
+use crate::support::{
+    BOUND, TTL, becomes, client, get, listed, n_entries, on_every_agent, put, registrar, sees, web,
+};
+
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn consul_shows_what_was_registered_over_http_and_dns() {
+    on_every_agent(async |agent| {
+        let address = agent.address();
+        let instance = Instance::new("127.0.0.9", 8081).with_id("a").with_weight(70);
+        let instance = instance.with_tags(["v2"]).with_metadata("shard", "3");
+        let registration = Registration::new("arithmetic", instance);
+        let handle = registrar(address).register(registration).await.expect("registered");
+        let client = client(address);
+        client.wait_until_visible("arithmetic", handle.id(), BOUND).await.expect("visible");
+        let found = get(address, "/v1/health/service/arithmetic?passing").await;
+        let service = &found[0]["Service"];
+        assert_eq!(service["ID"], "arithmetic:a");
+        assert_eq!((&service["Address"], &service["Port"]), (&json!("127.0.0.9"), &json!(8081)));
+        assert_eq!(service["Tags"], json!(["v2"]));
+        assert_eq!(service["Meta"]["shard"], "3");
+        assert_eq!(service["Weights"], json!({"Passing": 70, "Warning": 70}));
+        let (weight, port) = srv(agent.dns_address(), "arithmetic.service.consul").await;
+        assert_eq!((weight, port), (70, 8081));
+        let services = client.services().await.expect("a catalogue");
+        assert_eq!(services["arithmetic"], ["v2"]);
+        let missing = client.wait_until_visible("other", handle.id(), Duration::from_millis(200));
+        assert!(missing.await.is_err());
+    })
+    .await;
+}
+
+/// go-kit's `TestInstancer`, and C21, C32, T36: as tutorials register.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn what_others_registered_by_plain_json_is_found() {
+    on_every_agent(async |agent| {
+        let address = agent.address();
+        let body = json!({"Name": "web", "Port": 8080, "TaggedAddresses": {"wan": {"Address": "198.51.100.7", "Port": 80}}});
+        put(address, "/v1/agent/service/register", body).await;
+        let found = async |query| {
+            let instancer = ConsulInstancer::new(&client(address), query);
+            let mut subscription = instancer.subscribe();
+            sees(&mut subscription, "it", listed(1)).await.instances()[0].clone()
+        };
+        let plain = found(Query::service("web")).await;
+        assert_eq!(plain.to_string(), format!("{}:8080", address.ip()));
+        assert_eq!(plain.weight(), 1);
+        let wan = found(Query::service("web").tagged_address("wan")).await;
+        assert_eq!(wan.to_string(), "198.51.100.7:80");
+    })
+    .await;
+}
+
+/// T18.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn a_check_that_is_no_longer_asked_for_is_gone() {
+    on_every_agent(async |agent| {
+        let address = agent.address();
+        let with = registrar(address).check(Check::tcp(address.to_string()));
+        let first = with.register(web("a", 80)).await.expect("registered");
+        becomes(address, "/v1/health/checks/web", "two checks", n_entries(2)).await;
+        let second = registrar(address).register(web("a", 80)).await.expect("registered");
+        becomes(address, "/v1/health/checks/web", "one check", n_entries(1)).await;
+        drop((first, second));
+    })
+    .await;
+}
+
+/// T19, C5.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn two_services_of_one_process_keep_their_checks() {
+    on_every_agent(async |agent| {
+        let address = agent.address();
+        let registrar = registrar(address);
+        let mut handles = Vec::new();
+        for service in ["web", "api"] {
+            let registration = Registration::new(service, Instance::new("127.0.0.1", 80));
+            handles.push(registrar.register(registration).await.expect("registered"));
+        }
+        for service in ["web", "api"] {
+            let checks = get(address, &format!("/v1/health/checks/{service}")).await;
+            assert_eq!(checks.as_array().map(Vec::len), Some(1), "{checks}");
+            assert_eq!(checks[0]["CheckID"], format!("service:{service}:127.0.0.1:80"));
+        }
+    })
+    .await;
+}
+
+/// T35: warning has its weight, maintenance is out, and the server's own check decides.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn health_is_shown_and_followed() {
+    on_every_agent(async |agent| {
+        let address = agent.address();
+        let instancer = ConsulInstancer::new(&client(address), Query::service("web"));
+        let mut subscription = instancer.subscribe();
+        let registrar = registrar(address).warning_weight(7);
+        let warns = async || Health::Warning("slow disk".into());
+        let _warning = registrar.register(web("w", 1).health(warns)).await.expect("registered");
+        let fails = async || Health::Critical("no disk".into());
+        let _critical = registrar.register(web("c", 2).health(fails)).await.expect("registered");
+        let is_warning = |instance: &Instance| instance.status() == Status::Warning;
+        let snapshot = sees(&mut subscription, "the warning one", |snapshot| {
+            snapshot.instances().iter().any(is_warning)
+        });
+        let snapshot = snapshot.await;
+        assert_eq!(snapshot.instances().len(), 1, "{snapshot:?}");
+        assert_eq!(snapshot.instances()[0].weight(), 7);
+        let all = ConsulInstancer::new(&client(address), Query::service("web").any_health());
+        sees(&mut all.subscribe(), "both", listed(2)).await;
+        put(address, "/v1/agent/service/maintenance/web:w?enable=true", Value::Null).await;
+        sees(&mut subscription, "nobody", |snapshot| snapshot.instances().is_empty()).await;
+    })
+    .await;
+}
+
+/// C19: out of `?passing` and DNS at once, still registered, and back when it says so.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn draining_leaves_passing_and_stays_registered() {
+    on_every_agent(async |agent| {
+        let address = agent.address();
+        let instancer = ConsulInstancer::new(&client(address), Query::service("web"));
+        let mut subscription = instancer.subscribe();
+        let handle = registrar(address).register(web("a", 80)).await.expect("registered");
+        sees(&mut subscription, "it", listed(1)).await;
+        handle.update(|it| it.with_status(Status::Draining)).await.expect("accepted");
+        becomes(address, "/v1/health/service/web?passing", "empty", n_entries(0)).await;
+        let draining = |instance: &Instance| instance.status() == Status::Draining;
+        let is = |snapshot: &tower_sd_core::Snapshot| snapshot.instances().iter().any(draining);
+        sees(&mut subscription, "it draining", is).await;
+        sleep(TTL).await;
+        assert!(is(&subscription.snapshot()), "{:?}", subscription.snapshot());
+        handle.update(|it| it.with_status(Status::Passing)).await.expect("accepted");
+        becomes(address, "/v1/health/service/web?passing", "back", n_entries(1)).await;
+    })
+    .await;
+}
+
+/// T22, C26: a `-dev` agent forgets everything; nobody else notices.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn an_agent_that_forgot_everything_is_told_within_a_heartbeat() {
+    on_every_agent(async |agent| {
+        let address = agent.address();
+        let instancer = ConsulInstancer::new(&client(address), Query::service("web"));
+        let mut subscription = instancer.subscribe();
+        let handle = registrar(address).register(web("a", 80)).await.expect("registered");
+        sees(&mut subscription, "it", listed(1)).await;
+        agent.restart().await.expect("it starts again");
+        let started = Instant::now();
+        becomes(address, "/v1/health/service/web?passing", "back", n_entries(1)).await;
+        assert!(started.elapsed() < TTL, "{:?}", started.elapsed());
+        assert!(matches!(
+            handle.state(),
+            RegistrationState::Registered | RegistrationState::Lost { .. }
+        ));
+        let snapshot = subscription.snapshot();
+        assert_eq!(snapshot.known().count(), 1, "{snapshot:?}");
+        sees(&mut subscription, "it, listed and fresh", listed(1)).await;
+    })
+    .await;
+}
+
+/// A service without a heartbeat is looked after too.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn an_entry_without_ttl_that_was_deleted_is_back_after_the_next_look() {
+    on_every_agent(async |agent| {
+        let address = agent.address();
+        let registrar = registrar(address).without_ttl().check(Check::tcp(address.to_string()));
+        let _handle = registrar.register(web("a", 80)).await.expect("registered");
+        put(address, "/v1/agent/service/deregister/web:a", Value::Null).await;
+        let looks = async {
+            while get(address, "/v1/health/service/web").await == json!([]) {
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), looks).await.expect("looked at every 15 s");
+    })
+    .await;
+}
+
+/// C14: Consul's limits are ours, to the letter.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn what_passes_our_limits_passes_consuls() {
+    on_every_agent(async |agent| {
+        let base = Instance::new("a.example", 65_535).with_weight(0).with_id("a/b c");
+        let full = (0..61).fold(base, |i, n| i.with_metadata(format!("k{n}"), "v".repeat(512)));
+        let full = full.with_metadata("k".repeat(128), "");
+        let registration = Registration::new("wéb / ß", full);
+        let handle = registrar(agent.address()).register(registration).await.expect("registered");
+        let client = client(agent.address());
+        client.wait_until_visible("wéb / ß", handle.id(), BOUND).await.expect("visible");
+        handle.deregister().await.expect("gone");
+    })
+    .await;
+}
+
+/// Weight and port of the first SRV record of `name`.
+async fn srv(dns: SocketAddr, name: &str) -> (u16, u16) {
+    let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        query.push(u8::try_from(label.len()).expect("a label"));
+        query.extend(label.bytes());
+    }
+    query.extend([0, 0, 33, 0, 1]);
+    let socket = UdpSocket::bind((dns.ip(), 0)).await.expect("a socket");
+    socket.send_to(&query, dns).await.expect("sent");
+    let mut answer = [0; 1500];
+    let n = timeout(BOUND, socket.recv(&mut answer)).await.expect("in time").expect("an answer");
+    assert!(n > query.len() && answer[7] > 0, "no records: {:?}", &answer[..n]);
+    // The name is a pointer or a copy of the question's; type SRV, class, TTL and length follow, then the data.
+    let records = &answer[query.len()..n];
+    let at = records.windows(4).position(|w| w == [0, 33, 0, 1]).expect("an SRV record") + 10;
+    let number = |at: usize| u16::from_be_bytes([records[at], records[at + 1]]);
+    (number(at + 2), number(at + 4))
+}

@@ -1,0 +1,100 @@
+//! What takes more than half a minute.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout};
+use tower_sd_consul::{ConsulInstancer, ConsulRegistrar, Query};
+use tower_sd_core::{Instancer, Registrar};
+
+use crate::support::{client, get, listed, on_every_agent, put, registrar, sees, sees_within, web};
+
+/// An agent that was suspended fires all TTLs at once when it wakes up: for some tens of milliseconds nobody passes.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn an_agent_suspended_for_20_s_under_100_registrations_costs_nobody() {
+    on_every_agent(async |agent| {
+        let address = agent.address();
+        let registrar = ConsulRegistrar::new(&client(address)).ttl(Duration::from_secs(10));
+        let mut handles = Vec::new();
+        for n in 0..100 {
+            let registration = web(&format!("i{n:03}"), 1000 + n);
+            handles.push(registrar.register(registration).await.expect("registered"));
+        }
+        let instancer = ConsulInstancer::new(&client(address), Query::service("web").passing());
+        let mut subscription = instancer.subscribe();
+        sees(&mut subscription, "all", listed(100)).await;
+        agent.suspend().expect("it runs");
+        sleep(Duration::from_secs(20)).await;
+        agent.resume().expect("it runs");
+        let whole = async {
+            let mut least = usize::MAX;
+            let watched_until = Instant::now() + Duration::from_secs(5);
+            loop {
+                let snapshot = subscription.snapshot();
+                least = least.min(snapshot.known().count());
+                let done = Instant::now() > watched_until && listed(100)(&snapshot);
+                if done {
+                    return least;
+                }
+                let _changed = timeout(Duration::from_millis(200), subscription.changed()).await;
+            }
+        };
+        let least = timeout(Duration::from_secs(30), whole).await.expect("whole again");
+        assert!(least >= 50, "{least} of 100 were known");
+    })
+    .await;
+}
+
+/// T20.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn who_stops_beating_leaves_at_the_ttl_and_is_removed_after_a_minute() {
+    on_every_agent(async |agent| {
+        let address = agent.address();
+        let instancer = ConsulInstancer::new(&client(address), Query::service("web"));
+        let mut subscription = instancer.subscribe();
+        // As a process that died: nobody withdraws.
+        let body = serde_json::json!({
+            "Name": "web", "ID": "web:a", "Port": 80, "Address": "10.0.0.1",
+            "Check": {"TTL": "5s", "Status": "passing", "DeregisterCriticalServiceAfter": "60s"},
+        });
+        put(address, "/v1/agent/service/register", body).await;
+        let registered = Instant::now();
+        sees(&mut subscription, "it", listed(1)).await;
+        let held = |snapshot: &tower_sd_core::Snapshot| snapshot.instances().is_empty();
+        sees_within(Duration::from_secs(8), &mut subscription, "it gone", held).await;
+        let gone = registered.elapsed();
+        assert!((Duration::from_secs(4)..Duration::from_secs(7)).contains(&gone), "{gone:?}");
+        let removed = async {
+            while get(address, "/v1/health/service/web").await != serde_json::json!([]) {
+                sleep(Duration::from_millis(500)).await;
+            }
+        };
+        timeout(Duration::from_secs(110), removed).await.expect("Consul removes it");
+        let removed = registered.elapsed();
+        assert!(
+            (Duration::from_secs(64)..Duration::from_secs(100)).contains(&removed),
+            "{removed:?}"
+        );
+    })
+    .await;
+}
+
+/// The agent is away for three TTLs.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn a_registration_outlives_an_agent_that_was_wiped_after_three_ttls() {
+    on_every_agent(async |agent| {
+        let address = agent.address();
+        let handle = registrar(address).register(web("a", 80)).await.expect("registered");
+        agent.kill();
+        sleep(crate::support::TTL * 3).await;
+        agent.restart_empty().await.expect("it starts again");
+        handle.registered(Duration::from_secs(5)).await.expect("it is back");
+        let found = get(address, "/v1/health/service/web?passing").await;
+        assert_eq!(found.as_array().map(Vec::len), Some(1), "{found}");
+        put(address, "/v1/agent/service/deregister/web:a", Value::Null).await;
+    })
+    .await;
+}
