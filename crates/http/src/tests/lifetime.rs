@@ -1,5 +1,6 @@
-use std::time::Duration;
+use std::{future::pending, time::Duration};
 
+use http::Request;
 use http_body_util::BodyExt;
 use tokio::{
     runtime::Handle,
@@ -64,6 +65,24 @@ async fn a_body_dropped_early_closes_its_connection() {
     alive_tasks_become(before).await;
     assert_eq!(fetch(&endpoint, get("/")).await.expect("answers"), "half");
     assert_eq!(server.n_accepted(), 2);
+}
+
+#[tokio::test]
+async fn a_request_given_up_while_its_body_is_stuck_closes_its_connection() {
+    let server = Server::start(async |mut peer| {
+        peer.head().await;
+        pending().await
+    })
+    .await;
+    let endpoint = endpoint(&server);
+    let before = Handle::current().metrics().num_alive_tasks();
+    // More than the sockets' buffers take.
+    let large = Sent::from(vec![b'x'; 32 << 20]);
+    let post = Request::post("http://arithmetic/").body(large).expect("a valid request");
+    let stuck = timeout(Duration::from_millis(100), send(&endpoint, post)).await;
+    assert!(stuck.is_err());
+    // One at the server, which waits for ever.
+    alive_tasks_become(before + 1).await;
 }
 
 #[tokio::test]

@@ -1,58 +1,12 @@
-//! The program as its users run it: real processes on loopback.
-
 use std::{
-    net::SocketAddr,
-    path::Path,
-    process::{Command, Output},
+    net::{Ipv4Addr, SocketAddr},
+    process::Output,
     time::Duration,
 };
 
-use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
-use tower_sd_testkit::{
-    loopback::free_ports,
-    process::Process,
-    wire::{Answer, request},
-};
+use tower_sd_testkit::loopback::free_ports;
 
-/// A `server` process that nobody registers.
-struct Server {
-    process: Process,
-    address: SocketAddr,
-    _log: TempDir,
-}
-
-impl Server {
-    async fn start() -> Self {
-        let log = TempDir::new().expect("a folder");
-        let listen = ["server", "--registry", "static:127.0.0.1:1", "--listen", "127.0.0.1:0"];
-        let path = log.path().join("log");
-        let process = Process::start(arithmetic().args(listen), &path).expect("starts");
-        let address = listening_on(&path).await;
-        Self { process, address, _log: log }
-    }
-
-    async fn ask(&self, method: &str, target: &str) -> Answer {
-        request(self.address, method, target, "").await.expect("answers")
-    }
-}
-
-fn arithmetic() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_arithmetic"))
-}
-
-async fn listening_on(log: &Path) -> SocketAddr {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let text = std::fs::read_to_string(log).unwrap_or_default();
-        if let Some(address) = text.strip_prefix("listening on ").and_then(|t| t.strip_suffix('\n'))
-        {
-            return address.parse().expect("an address");
-        }
-        assert!(Instant::now() < deadline, "the server says: {text:?}");
-        sleep(Duration::from_millis(5)).await;
-    }
-}
+use super::server::{Server, arithmetic};
 
 fn client(addresses: &[SocketAddr], calculation: [&str; 3]) -> Output {
     let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
@@ -101,7 +55,7 @@ async fn the_client_says_in_a_sentence_why_it_has_no_result() {
     assert_eq!(complaint(["Divide", "1", "0"]), "arithmetic: division by zero has no result\n");
     assert!(complaint(["Add", "one", "0"]).contains("\"one\" is not an integer"));
     assert!(complaint(["Power", "1", "0"]).contains("\"Power\" is not one of Add, Subtract"));
-    let [port] = free_ports(std::net::Ipv4Addr::LOCALHOST).expect("a free port");
+    let [port] = free_ports(Ipv4Addr::LOCALHOST).expect("a free port");
     let nobody = SocketAddr::from(([127, 0, 0, 1], port));
     let complaint = sentence(&client(&[nobody], ["Add", "1", "2"]));
     assert!(complaint.contains("no instances"), "{complaint}");

@@ -1,0 +1,5 @@
+//! The program as its users run it: real processes on loopback.
+
+mod commands;
+mod server;
+mod traffic;

@@ -1,0 +1,74 @@
+use std::{future::ready, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_sd::{
+    Balance, BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer, Instance, Retry,
+    RetryLayer, RetryPolicy, RoundRobin,
+};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, ToBody};
+
+use super::server::Server;
+
+type Endpoint = HttpEndpoint<Empty<Bytes>>;
+type Client = Retry<Balance<Endpoint, ToBody>, HttpReplay>;
+
+fn client(endpointer: &Endpointer<Endpoint, ToBody>) -> Client {
+    let policy = RetryPolicy::new().attempts(2).idempotent().replay_with(HttpReplay::new());
+    ServiceBuilder::new()
+        .layer(RetryLayer::new(policy))
+        .layer(BalanceLayer::new(RoundRobin::new()))
+        .service(endpointer.clone())
+}
+
+async fn add(client: &Client, n: usize) -> Result<(), BoxError> {
+    let uri = format!("http://arithmetic/calculate/Add/{n}/1");
+    let request = Request::post(uri).body(Empty::new())?;
+    let answer = client.clone().ready().await?.call(request).await?;
+    let body = answer.into_body().collect().await?.to_bytes();
+    let expected = format!(r#"{{"result":{},"error":null}}"#, n + 1);
+    if body == expected { Ok(()) } else { Err(format!("{body:?}").into()) }
+}
+
+/// Sends 4000 requests, 32 at once, and ends one of two servers after the 1000th; says how many have failed.
+async fn failures_when_one_ends(end: impl AsyncFn(&Server)) -> usize {
+    let servers = [Server::start().await, Server::start().await];
+    let instances = servers
+        .iter()
+        .map(|server| Instance::new(server.address.ip().to_string(), server.address.port()));
+    let endpointer = Endpointer::new(&FixedInstancer::new(instances), HttpFactory::new());
+    let client = client(&endpointer);
+    let one = async |n| {
+        if n == 1_000 {
+            end(&servers[0]).await;
+        }
+        add(&client, n).await
+    };
+    let outcomes = stream::iter(0..4_000).map(one).buffer_unordered(32);
+    let failed = outcomes.filter(|outcome| ready(outcome.is_err())).count().await;
+    let report = endpointer.inspect();
+    let ended = report.endpoints.iter().find(|e| e.instance.port() == servers[0].address.port());
+    let ended = ended.expect("a member");
+    assert_eq!(ended.state, EndpointState::Down, "{report:?}");
+    assert!(ended.picks > 100, "{report:?}");
+    failed
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_under_load_costs_no_request() {
+    let kill = async |server: &Server| {
+        server.process.kill().expect("killed");
+    };
+    assert_eq!(failures_when_one_ends(kill).await, 0);
+}
+
+#[tokio::test]
+async fn a_server_that_is_stopped_under_load_costs_no_request() {
+    let stop = async |server: &Server| {
+        server.process.stop(Duration::from_secs(10)).await.expect("stopped");
+    };
+    assert_eq!(failures_when_one_ends(stop).await, 0);
+}
