@@ -96,6 +96,7 @@ const NEEDS: &[(&str, Needs)] = &[
     ("arithmetic", Needs { servers: Servers::These(&["consul", "etcd"]), tests: AtOnce::One }),
     ("consul", Needs { servers: Servers::These(&["consul"]), tests: AtOnce::One }),
     ("core", Needs { servers: Servers::None, tests: AtOnce::Many }),
+    ("dns", Needs { servers: Servers::These(&["consul", "named"]), tests: AtOnce::One }),
     ("etcd", Needs { servers: Servers::These(&["etcd"]), tests: AtOnce::One }),
     ("testkit", Needs { servers: Servers::All, tests: AtOnce::One }),
     ("tests", Needs { servers: Servers::All, tests: AtOnce::One }),

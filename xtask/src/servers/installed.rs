@@ -1,6 +1,7 @@
 //! Servers that are on the machine already.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,11 +25,23 @@ pub(super) fn probe(server: &Server, path: &Path) -> Result<Binary> {
     let mut command = Command::new(path);
     // Consul asks its makers for updates unless told not to.
     command.arg(server.version_arg).env("CHECKPOINT_DISABLE", "1");
+    if let Some(libraries) = libraries_beside(path) {
+        command.env("LD_LIBRARY_PATH", libraries);
+    }
     let text = output(&mut command)?;
     let Some(version) = version(&text) else {
         return Err(format!("{} does not say its version", path.display()).into());
     };
     Ok(Binary { version, path: path.to_path_buf() })
+}
+
+/// `R/usr/lib/x86_64-linux-gnu` of `R/usr/sbin/program`, where packages were unpacked into a folder R with the libraries
+/// that they need.
+fn libraries_beside(program: &Path) -> Option<PathBuf> {
+    let usr = program.parent()?.parent().filter(|usr| *usr != Path::new("/usr"))?;
+    let folders = fs::read_dir(usr.join("lib")).ok()?;
+    let mut folders = folders.flatten().map(|entry| entry.path());
+    folders.find(|folder| folder.to_string_lossy().ends_with("-linux-gnu"))
 }
 
 /// The first thing that looks like a version: `Consul v1.8.7`, `etcd Version: 3.5.16`.

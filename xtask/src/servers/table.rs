@@ -70,6 +70,32 @@ pub(super) const SERVERS: &[Server] = &[
             Release { version: "3.6.6", origin: Origin::Go("go.etcd.io/etcd/server/v3") },
         ],
     },
+    Server {
+        name: "named",
+        program: "named",
+        version_arg: "-v",
+        releases: &[Release {
+            version: "9.18",
+            suite: "bookworm",
+            packages: &[
+                "bind9",
+                "bind9-dnsutils", // nsupdate
+                "bind9-libs",
+                "libcap2",
+                "libedit2",
+                "libfstrm0",
+                "libjemalloc2",
+                "libjson-c5",
+                "liblmdb0",
+                "libmaxminddb0",
+                "libnghttp2-14",
+                "libprotobuf-c1",
+                "libuv1",
+            ],
+            program: "usr/sbin/named",
+            sha256: None,
+        }],
+    },
 ];
 
 const fn etcd_of(suite: &'static str) -> Debian {

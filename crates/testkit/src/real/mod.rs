@@ -1,5 +1,6 @@
 //! Real servers: each in a folder of its own, on ports of its own, ended with the test.
 
+mod bind;
 mod consul;
 mod etcd;
 
@@ -16,6 +17,7 @@ use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 pub use self::{
+    bind::Bind,
     consul::{Consul, ConsulConfig},
     etcd::{Etcd, EtcdConfig},
 };
