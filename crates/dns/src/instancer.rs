@@ -1,9 +1,14 @@
 //! Follows a name at the pace of its TTL.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use futures_util::{FutureExt, StreamExt, stream};
-use hickory_resolver::proto::rr::{Name, RecordType, rdata::SRV};
+use hickory_resolver::proto::rr::{Name, RData, RecordType, rdata::SRV};
+use tokio::time::Instant;
 use tower_sd_core::{
     Error, FollowConfig, Follower, Instance, Instancer, PublisherConfig, Read, Reading, Result,
     Source, Subscription, async_trait,
@@ -11,7 +16,7 @@ use tower_sd_core::{
 
 use crate::{
     BACKEND, DnsClient, Family, Query,
-    client::answer::{Answer, Found},
+    client::answer::Answer,
     mapping::{self, Targets},
     query::{Kind, shown},
     url,
@@ -31,14 +36,16 @@ pub struct DnsInstancer(Follower);
 struct DnsSource {
     client: DnsClient,
     query: Query,
-    /// The addresses of the last read, which stand in for those that cannot be learned this time.
-    last: BTreeMap<Name, Vec<IpAddr>>,
+    /// The hosts of the last read. Until their TTL has passed they are not looked up again; after that they stand in for
+    /// those that cannot be looked up.
+    last: HashMap<Name, Host>,
 }
 
 /// The addresses of one host.
-struct Addresses {
+#[derive(Clone, Debug)]
+struct Host {
     ips: Vec<IpAddr>,
-    ttl: Duration,
+    until: Instant,
 }
 
 impl DnsInstancer {
@@ -65,7 +72,7 @@ impl DnsInstancer {
         publisher: PublisherConfig,
         follow: FollowConfig,
     ) -> Self {
-        let source = DnsSource { client: client.clone(), query, last: BTreeMap::new() };
+        let source = DnsSource { client: client.clone(), query, last: HashMap::new() };
         Self(Follower::new(source, publisher, follow))
     }
 
@@ -109,110 +116,123 @@ impl Instancer for DnsInstancer {
 impl Source for DnsSource {
     type Item = Instance;
 
-    /// Nothing is cached here, so all reads are equally strong.
-    async fn read(&mut self, _want: Read) -> Result<Reading> {
-        let (entries, ttl) = match self.query.kind {
-            Kind::Srv => self.read_services().await?,
+    async fn read(&mut self, want: Read) -> Result<Reading> {
+        let (entries, until) = match self.query.kind {
+            Kind::Srv => self.read_services(want).await?,
             Kind::Host(port) => self.read_host(port).await?,
         };
-        Ok(Reading::Set { entries, refresh_in: Some(ttl) })
+        Ok(Reading::Set {
+            entries,
+            refresh_in: Some(until.saturating_duration_since(Instant::now())),
+        })
     }
 }
 
 impl DnsSource {
-    async fn read_host(&mut self, port: u16) -> Result<(Vec<Result<Instance>>, Duration)> {
+    async fn read_host(&mut self, port: u16) -> Result<(Vec<Result<Instance>>, Instant)> {
         let name = self.query.name.clone();
-        let Addresses { ips, ttl } = self.addresses(&name).await?;
-        let entries = ips.iter().map(|ip| Ok(mapping::host(*ip, port))).collect();
-        self.last = BTreeMap::from([(name, ips)]);
-        Ok((entries, ttl))
+        let host = self.host(&name).await?;
+        let entries = host.ips.iter().map(|ip| Ok(mapping::host(*ip, port))).collect();
+        let until = host.until;
+        self.last = HashMap::from([(name, host)]);
+        Ok((entries, until))
     }
 
-    async fn read_services(&mut self) -> Result<(Vec<Result<Instance>>, Duration)> {
+    async fn read_services(&mut self, want: Read) -> Result<(Vec<Result<Instance>>, Instant)> {
         let found = match self.client.resolve(&self.query.name, RecordType::SRV).await? {
             Answer::Found(found) => found,
-            Answer::Nothing { ttl } => return Ok((Vec::new(), ttl)),
+            Answer::Nothing { ttl } => return Ok((Vec::new(), after(ttl))),
         };
-        let Found { records, mut ttl, glue } = found;
-        let services = mapping::services(records);
-        let targets = self.targets(&services, glue, &mut ttl).await;
-        let entries = mapping::instances(&services, &targets);
-        self.last = targets.into_iter().filter_map(|(name, ips)| Some((name, ips.ok()?))).collect();
-        Ok((entries, ttl))
+        let mut until = after(found.ttl);
+        let services = mapping::services(found.records);
+        let mut hosts = HashMap::new();
+        for (name, ip) in found.glue {
+            let host = hosts.entry(name).or_insert_with(|| Ok(Host { ips: Vec::new(), until }));
+            if let Ok(host) = host {
+                host.ips.push(ip);
+            }
+        }
+        self.look_up_missing(&services, want, &mut hosts).await;
+        let mut targets = Targets::new();
+        self.last.clear();
+        for (name, host) in hosts {
+            let ips = host.map(|mut host| {
+                keep_family(&mut host.ips, self.query.family);
+                until = until.min(host.until);
+                self.last.insert(name.clone(), host.clone());
+                host.ips
+            });
+            if ips.is_err() {
+                until = Instant::now();
+            }
+            targets.insert(name, ips);
+        }
+        Ok((mapping::instances(&services, &targets), until))
     }
 
-    /// The addresses of all targets: those that came along, and the others looked up.
-    async fn targets(
+    /// Adds the targets that did not come along: as they are known, or looked up.
+    async fn look_up_missing(
         &self,
         services: &[SRV],
-        glue: Vec<(Name, IpAddr)>,
-        ttl: &mut Duration,
-    ) -> Targets {
-        let mut targets = Targets::new();
-        for (name, ip) in glue {
-            if let Ok(ips) = targets.entry(name).or_insert_with(|| Ok(Vec::new())) {
-                ips.push(ip);
+        want: Read,
+        hosts: &mut HashMap<Name, Result<Host>>,
+    ) {
+        let now = Instant::now();
+        let mut lookups = Vec::new();
+        let missing: HashSet<&Name> = services.iter().map(|srv| &srv.target).collect();
+        for name in
+            missing.into_iter().filter(|name| !hosts.contains_key(*name)).collect::<Vec<_>>()
+        {
+            match self.last.get(name).filter(|host| host.until > now && want != Read::Confirm) {
+                Some(host) => drop(hosts.insert(name.clone(), Ok(host.clone()))),
+                None => lookups.push(async move { (name, self.host(name).await) }.boxed()),
             }
-        }
-        for ips in targets.values_mut().flatten() {
-            keep_family(ips, self.query.family);
-        }
-        let mut missing: Vec<&Name> = services.iter().map(|srv| &srv.target).collect();
-        missing.retain(|name| !targets.contains_key(*name));
-        missing.sort_unstable();
-        missing.dedup();
-        let mut lookups = Vec::with_capacity(missing.len());
-        for name in missing {
-            lookups.push(async move { (name, self.addresses(name).await) }.boxed());
         }
         let mut lookups = stream::iter(lookups).buffer_unordered(AT_ONCE);
-        while let Some((name, addresses)) = lookups.next().await {
-            let addresses = addresses.map(|Addresses { ips, ttl: of_target }| {
-                *ttl = (*ttl).min(of_target);
-                ips
-            });
-            if addresses.is_err() {
-                *ttl = Duration::ZERO;
-            }
-            targets.insert(name.clone(), addresses);
+        while let Some((name, host)) = lookups.next().await {
+            hosts.insert(name.clone(), host);
         }
-        targets
     }
 
-    /// The addresses of `name`, by family. Of a family that cannot be learned now those of the last time are taken; an
+    /// The addresses of `name`, by family. Of a family that cannot be looked up now those of the last time are taken; an
     /// error when nothing else is known either.
-    async fn addresses(&self, name: &Name) -> Result<Addresses> {
-        let mut addresses = Addresses { ips: Vec::new(), ttl: Duration::MAX };
+    async fn host(&self, name: &Name) -> Result<Host> {
+        let mut host = Host { ips: Vec::new(), until: after(Duration::MAX) };
         let mut failed: Option<Error> = None;
         for kind in self.query.family.order() {
             let answer = match self.client.in_hosts_file(name, kind) {
                 Some(found) => Ok(Answer::Found(found)),
                 None => self.client.resolve(name, kind).await,
             };
-            let of_answer = match answer {
+            let ttl = match answer {
                 Ok(Answer::Found(found)) => {
-                    let ips = found.records.iter().filter_map(|record| record.ip_addr());
-                    addresses.ips.extend(ips);
+                    host.ips.extend(found.records.iter().filter_map(RData::ip_addr));
                     found.ttl
                 }
                 Ok(Answer::Nothing { ttl }) => ttl,
                 Err(error) => {
-                    let last = self.last.get(name).into_iter().flatten().copied();
-                    addresses.ips.extend(last.filter(|ip| ip.is_ipv4() == (kind == RecordType::A)));
+                    let last = self.last.get(name).into_iter().flat_map(|last| &last.ips);
+                    let is_of_family = |ip: &&IpAddr| ip.is_ipv4() == (kind == RecordType::A);
+                    host.ips.extend(last.filter(is_of_family));
                     failed = Some(error);
                     Duration::ZERO
                 }
             };
-            addresses.ttl = addresses.ttl.min(of_answer);
-            if self.query.family != Family::Both && !addresses.ips.is_empty() {
-                return Ok(addresses);
+            host.until = host.until.min(after(ttl));
+            if self.query.family != Family::Both && !host.ips.is_empty() {
+                return Ok(host);
             }
         }
         match failed {
-            Some(error) if addresses.ips.is_empty() => Err(error),
-            _ => Ok(addresses),
+            Some(error) if host.ips.is_empty() => Err(error),
+            _ => Ok(host),
         }
     }
+}
+
+/// In `ttl`, or in a year: nothing is believed for longer anyway.
+fn after(ttl: Duration) -> Instant {
+    Instant::now() + ttl.min(YEAR)
 }
 
 /// Leaves the wanted family only, or the other one when there is no other.
@@ -229,3 +249,5 @@ fn keep_family(ips: &mut Vec<IpAddr>, family: Family) {
 
 /// Lookups of targets that run at once: a small server is not flooded, and 60 targets are four round trips.
 const AT_ONCE: usize = 16;
+/// Instants cannot be as far away as durations are long.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -4,7 +4,7 @@
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
 };
 
@@ -14,7 +14,7 @@ use tower_sd_core::{Error, ErrorKind, Instance, Result};
 use crate::{BACKEND, query::shown};
 
 /// The addresses of each target, or why there are none.
-pub(crate) type Targets = BTreeMap<Name, Result<Vec<IpAddr>>>;
+pub(crate) type Targets = HashMap<Name, Result<Vec<IpAddr>>>;
 
 /// The SRV records among `records`, without those that say that there is no such service (RFC 2782: target `.`).
 pub(crate) fn services(records: Vec<RData>) -> Vec<SRV> {

@@ -1,6 +1,6 @@
 //! Judges one response.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{collections::HashSet, net::IpAddr, time::Duration};
 
 use hickory_resolver::{
     net::NoRecords,
@@ -89,7 +89,7 @@ pub(crate) fn judge_none(none: &NoRecords, asked: &Name) -> Result<Step> {
 /// The name at the end of the aliases in this response, and the least TTL of them.
 fn follow_aliases(response: &Message, asked: &Name) -> Result<(Name, Duration)> {
     let (mut name, mut ttl) = (asked.clone(), Duration::MAX);
-    let mut seen = BTreeSet::from([name.clone()]);
+    let mut seen = HashSet::from([name.clone()]);
     let alias = |name: &Name| {
         response.answers.iter().find_map(|record| match &record.data {
             RData::CNAME(CNAME(target)) if record.name == *name => Some((target.clone(), record)),
@@ -112,7 +112,7 @@ fn glue(
     records: &[RData],
     ttl: &mut Duration,
 ) -> Vec<(Name, IpAddr)> {
-    let targets: BTreeSet<&Name> = records
+    let targets: HashSet<&Name> = records
         .iter()
         .filter_map(|record| match record {
             RData::SRV(srv) => Some(&srv.target),

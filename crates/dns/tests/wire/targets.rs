@@ -81,6 +81,26 @@ async fn target_that_came_along_is_not_looked_up() {
     assert!(asked.iter().all(|asked| asked.name != A), "{asked:?}");
 }
 
+/// A service of a thousand whose targets do not come along is not a thousand lookups every five seconds.
+#[tokio::test]
+async fn target_is_looked_up_again_when_its_ttl_has_passed() {
+    let server = NameServer::start(|asked| match (asked.name.as_str(), asked.kind) {
+        (SERVICE, _) => {
+            Reply::records([srv(SERVICE, 0, (0, 0, 80, A)), srv(SERVICE, 0, (0, 0, 81, B))])
+        }
+        (A, RecordType::A) => Reply::records([a(A, 0, [10, 0, 0, 1])]),
+        (B, RecordType::A) => Reply::records([a(B, 60, [10, 0, 0, 2])]),
+        _ => Reply::nothing(0),
+    })
+    .await;
+    let mut following = Settings::of([server.address]).start();
+    following.sees(&["10.0.0.1:80", "10.0.0.2:81"]).await;
+    server.is_asked_again(6).await;
+    let n_asked = |name| server.asked().iter().filter(|asked| asked.name == name).count();
+    assert!(n_asked(A) >= 3, "{:?}", server.asked());
+    assert_eq!(n_asked(B), 1, "{:?}", server.asked());
+}
+
 /// T64.
 #[tokio::test]
 async fn address_out_of_bailiwick_is_looked_up_instead() {

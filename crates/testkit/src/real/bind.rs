@@ -15,7 +15,8 @@ use crate::{loopback::free_ports, servers::ServerBinary};
 
 /// BIND's `named`, with one zone, [`ZONE`](Self::ZONE), that everybody on loopback may update.
 ///
-/// It takes no other address of loopback than 127.0.0.1.
+/// It takes no other address of loopback than 127.0.0.1. A name may have any number of records; by default there are at
+/// most 100 of a type.
 #[derive(Debug)]
 pub struct Bind {
     server: Server,
@@ -76,9 +77,9 @@ impl Bind {
         let Self { address, .. } = self;
         let (ip, port, zone) = (address.ip(), address.port(), Self::ZONE);
         let script = format!("server {ip} {port}\nzone {zone}\n{lines}\nsend\n");
-        let mut input = child.stdin.take().expect("it is piped");
-        input.write_all(script.as_bytes()).await?;
-        drop(input);
+        if let Some(mut input) = child.stdin.take() {
+            input.write_all(script.as_bytes()).await?;
+        }
         let output = child.wait_with_output().await?;
         if output.status.success() {
             return Ok(());
@@ -136,7 +137,7 @@ fn config(data: &Path, port: u16) -> String {
   recursion no; dnssec-validation no; notify no; empty-zones-enable no;
 }};
 controls {{ }};
-zone "lab.test" {{ type primary; file "lab.test.db"; allow-update {{ 127.0.0.0/8; }}; }};
+zone "lab.test" {{ type primary; file "lab.test.db"; allow-update {{ 127.0.0.0/8; }}; max-records-per-type 0; }};
 "#
     )
 }

@@ -1,0 +1,91 @@
+//! The shared suite on BIND: registering is a dynamic update, so it is the reading half that is under test.
+
+#[path = "support/zone.rs"]
+mod zone;
+
+use std::{process::ExitCode, time::Duration};
+
+use tower_sd_core::{InstanceId, Tasks, async_trait};
+use tower_sd_testkit::{Fixture, TestInstancer, TestRegistrar, real, run_on};
+
+use self::zone::ZoneRegistrar;
+
+struct Named(real::Bind);
+
+#[async_trait]
+impl Fixture for Named {
+    async fn registrar(&self) -> TestRegistrar {
+        let (server, tasks) = (self.0.address(), Tasks::new());
+        let registrar = ZoneRegistrar { server, ttl: self.ttl() / 3, tasks: tasks.clone() };
+        TestRegistrar::new(registrar, async move { tasks.close().await })
+    }
+
+    async fn instancer(&self, service: &str) -> TestInstancer {
+        let (outer, inner) = zone::instancer(self.0.address(), service);
+        let closed = outer.clone();
+        TestInstancer::new(outer, async move {
+            closed.close().await;
+            inner.close().await;
+        })
+    }
+
+    async fn interrupt(&self) {
+        self.0.kill();
+    }
+
+    async fn freeze(&self) {
+        self.0.suspend().expect("it runs");
+    }
+
+    async fn resume(&self) {
+        if !self.0.is_running() {
+            self.0.restart().await.expect("named starts again");
+        }
+        self.0.resume().expect("it runs");
+    }
+
+    async fn expire(&self, service: &str, id: &InstanceId) {
+        let expired = zone::expire(self.0.address(), service, id.as_str()).await;
+        expired.expect("a well server takes an update");
+    }
+
+    fn ttl(&self) -> Duration {
+        Duration::from_secs(3)
+    }
+
+    /// Of a thousand targets 300 do not fit in the answer, and are looked up one by one.
+    fn visible_bound(&self) -> Duration {
+        Duration::from_secs(15)
+    }
+
+    fn evidence(&self) -> String {
+        self.0.output()
+    }
+
+    fn exceptions() -> &'static [(&'static str, &'static str)] {
+        const LABEL: &str = "a label of DNS has at most 63 bytes";
+        const HOST_NAME: &str = "names of DNS that people look up have no spaces or slashes";
+        const NO_ROOM: &str = "an SRV record has no room for it";
+        &[
+            ("service_name_may_be_of_120_characters", LABEL),
+            ("service_name_may_have_spaces_and_slashes", HOST_NAME),
+            ("instance_id_may_be_of_120_characters", LABEL),
+            ("instance_id_may_have_spaces_and_slashes", HOST_NAME),
+            ("host_name_survives", "a target is resolved: the host is its address"),
+            ("weight_of_zero_survives", "0 means hardly ever in an SRV record, not never"),
+            ("scheme_survives", NO_ROOM),
+            ("zone_survives", NO_ROOM),
+            ("tags_survive", NO_ROOM),
+            ("metadata_survives", NO_ROOM),
+            ("start_time_survives", NO_ROOM),
+            (
+                "instance_that_left_during_the_outage_is_gone_after_it",
+                "a record has no lease: it stays when nobody is there to remove it",
+            ),
+        ]
+    }
+}
+
+fn main() -> ExitCode {
+    run_on("named", async |binary| Ok(Named(real::Bind::start(&binary).await?)))
+}
