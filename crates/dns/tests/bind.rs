@@ -136,6 +136,26 @@ async fn large_answer_comes_over_tcp() {
     assert_eq!(snapshot.expect("it answers").instances().len(), 300);
 }
 
+/// Of a thousand targets some hundred addresses do not fit in the answer: they are looked up, 16 at a time.
+#[tokio::test]
+#[ignore = "needs named: cargo xtask test"]
+async fn addresses_that_do_not_come_along_are_looked_up() {
+    let bind = named().await;
+    for hundred in 0..10 {
+        let mut lines = String::new();
+        for n in 1..=100 {
+            let ip = format!("10.0.{hundred}.{n}");
+            let target = format!("i{hundred}{n:03}.web.lab.test.");
+            let srv = format!("update add _web._tcp.lab.test. 60 SRV 0 0 8001 {target}");
+            writeln!(lines, "{srv}\nupdate add {target} 60 A {ip}").expect("a String");
+        }
+        update(&bind, &lines).await;
+    }
+    let instancer = follow(&bind, services(), Duration::from_secs(5), Duration::from_secs(60));
+    let snapshot = instancer.subscribe().ready(Duration::from_secs(5)).await;
+    assert_eq!(snapshot.expect("it answers").instances().len(), 1000);
+}
+
 mod slow {
     use super::*;
 

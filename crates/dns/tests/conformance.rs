@@ -12,12 +12,22 @@ use self::zone::ZoneRegistrar;
 
 struct Named(real::Bind);
 
+impl Named {
+    fn registrar_with(&self, ttl: Duration) -> TestRegistrar {
+        let (server, tasks) = (self.0.address(), Tasks::new());
+        let registrar = ZoneRegistrar { server, ttl, tasks: tasks.clone() };
+        TestRegistrar::new(registrar, async move { tasks.close().await })
+    }
+}
+
 #[async_trait]
 impl Fixture for Named {
     async fn registrar(&self) -> TestRegistrar {
-        let (server, tasks) = (self.0.address(), Tasks::new());
-        let registrar = ZoneRegistrar { server, ttl: self.ttl() / 3, tasks: tasks.clone() };
-        TestRegistrar::new(registrar, async move { tasks.close().await })
+        self.registrar_with(self.ttl())
+    }
+
+    async fn registrar_of_many(&self) -> TestRegistrar {
+        self.registrar_with(Duration::from_secs(60))
     }
 
     async fn instancer(&self, service: &str) -> TestInstancer {
@@ -51,11 +61,6 @@ impl Fixture for Named {
 
     fn ttl(&self) -> Duration {
         Duration::from_secs(3)
-    }
-
-    /// Of a thousand targets 300 do not fit in the answer, and are looked up one by one.
-    fn visible_bound(&self) -> Duration {
-        Duration::from_secs(15)
     }
 
     fn evidence(&self) -> String {

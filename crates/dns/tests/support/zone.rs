@@ -115,10 +115,10 @@ impl Entry {
 /// The instancer of `service`, which calls the instances as they were called when they were registered, and gives them
 /// the weights that they had.
 pub(crate) fn instancer(server: SocketAddr, service: &str) -> (Follower, DnsInstancer) {
-    let dns = DnsClient::new(DnsConfig::new([server]).timeout(Duration::from_millis(500)));
+    let dns = DnsClient::new(DnsConfig::new([server]));
     let name = service_name(service).expect("the suite's names fit").to_ascii();
     let mut follow = FollowConfig::new("dns");
-    follow.min_refresh = Duration::from_secs(1);
+    follow.min_refresh = Duration::from_millis(300);
     follow.backoff_cap = Duration::from_millis(500);
     // The guard is that of the outer one.
     let publisher = PublisherConfig::new("dns", service).loss(LossPolicy::Accept);
