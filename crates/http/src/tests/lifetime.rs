@@ -71,7 +71,7 @@ async fn a_body_dropped_early_closes_its_connection() {
 async fn a_request_given_up_while_its_body_is_stuck_closes_its_connection() {
     let server = Server::start(async |mut peer| {
         peer.head().await;
-        pending().await
+        pending::<()>().await;
     })
     .await;
     let endpoint = endpoint(&server);

@@ -34,7 +34,7 @@ async fn add(client: &Client, n: usize) -> Result<(), BoxError> {
 }
 
 /// Sends 4000 requests, 32 at once, and ends one of two servers after the 1000th; says how many have failed.
-async fn failures_when_one_ends(end: impl AsyncFn(&Server)) -> usize {
+async fn failures_when_one_ends(how: How) -> usize {
     let servers = [Server::start().await, Server::start().await];
     let instances = servers
         .iter()
@@ -43,7 +43,7 @@ async fn failures_when_one_ends(end: impl AsyncFn(&Server)) -> usize {
     let client = client(&endpointer);
     let one = async |n| {
         if n == 1_000 {
-            end(&servers[0]).await;
+            how.end(&servers[0]).await;
         }
         add(&client, n).await
     };
@@ -57,18 +57,29 @@ async fn failures_when_one_ends(end: impl AsyncFn(&Server)) -> usize {
     failed
 }
 
+/// By which signal.
+#[derive(Clone, Copy)]
+enum How {
+    Kill,
+    Term,
+}
+
+impl How {
+    async fn end(self, server: &Server) {
+        let ended = match self {
+            Self::Kill => server.process.kill(),
+            Self::Term => server.process.stop(Duration::from_secs(10)).await,
+        };
+        ended.expect("ends");
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_is_killed_under_load_costs_no_request() {
-    let kill = async |server: &Server| {
-        server.process.kill().expect("killed");
-    };
-    assert_eq!(failures_when_one_ends(kill).await, 0);
+    assert_eq!(failures_when_one_ends(How::Kill).await, 0);
 }
 
 #[tokio::test]
 async fn a_server_that_is_stopped_under_load_costs_no_request() {
-    let stop = async |server: &Server| {
-        server.process.stop(Duration::from_secs(10)).await.expect("stopped");
-    };
-    assert_eq!(failures_when_one_ends(stop).await, 0);
+    assert_eq!(failures_when_one_ends(How::Term).await, 0);
 }
