@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use serde_json::value::RawValue;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    select,
+    time::{Instant, sleep_until},
+};
 use tower_sd_core::{
     Error, ErrorKind, FollowConfig, Follower, Instance, Instancer, PublisherConfig, Read, Reading,
     Result, Source, Subscription, async_trait,
@@ -15,7 +18,7 @@ use tower_sd_core::{
 
 use crate::{
     BACKEND, ConsulClient, Query,
-    client::{HealthAnswer, error, reply::ServiceEntry},
+    client::{HealthAnswer, Ticket, error, reply::ServiceEntry},
     mapping,
 };
 
@@ -30,6 +33,7 @@ pub struct ConsulInstancer(Follower);
 struct ConsulSource {
     client: ConsulClient,
     query: Query,
+    ticket: Ticket,
     /// What the last answer said, while it can be trusted; `None` makes the next query answer at once.
     index: Option<u64>,
     /// The agent answers blocking queries from a view of its own.
@@ -95,11 +99,23 @@ impl Source for ConsulSource {
     async fn read(&mut self, want: Read) -> Result<Reading> {
         // Taken out: an answer that is an error, or dropped, leaves none (an index ahead of a server that was reset
         // would block for the whole wait).
-        let index = self.index.take().filter(|_| want == Read::Changed && !self.must_probe());
+        let mut index = self.index.take().filter(|_| want == Read::Changed && !self.must_probe());
+        let mut answer = None;
         if want == Read::Changed {
             sleep_until(self.not_before).await;
+            answer = self.wait_alone(index).await?;
         }
-        let mut answer = self.ask(want, index).await?;
+        let mut answer = match answer {
+            Some(answer) => answer,
+            None => {
+                index = None;
+                if want == Read::Changed && self.ticket.is_shared() {
+                    self.ticket.change().await?;
+                }
+                self.ticket.starts_to_read();
+                self.ask(want, None).await?
+            }
+        };
         let mut asked = index;
         if answer.meta.streaming && answer.meta.index < index {
             // The view is behind what we know already: it has just been made, or its servers are gone.
@@ -116,9 +132,11 @@ impl Source for ConsulSource {
 impl ConsulSource {
     fn new(client: ConsulClient, query: Query, mut rng: Rng) -> Self {
         let probe_every = query.probe_every.mul_f64(0.9 + 0.2 * rng.f64());
+        let ticket = client.follow(&query.service);
         Self {
             client,
             query,
+            ticket,
             index: None,
             probe_every,
             streaming: false,
@@ -126,6 +144,20 @@ impl ConsulSource {
             not_before: Instant::now(),
             hinted: false,
             rng,
+        }
+    }
+
+    /// Waits by a query of its own; there is no answer when there is nothing to wait for, or when too many wait so.
+    async fn wait_alone(&mut self, index: Option<u64>) -> Result<Option<HealthAnswer>> {
+        if index.is_none() || self.ticket.is_shared() {
+            return Ok(None);
+        }
+        self.ticket.starts_to_read();
+        let mut shared = self.ticket.shared();
+        select! {
+            biased;
+            _ = shared.wait_for(|shared| *shared) => Ok(None),
+            answer = self.ask(Read::Changed, index) => answer.map(Some),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::{ConsulConfig, config::Endpoint};
 
 /// One agent, and how to talk to it.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     http: Client,
     base: Url,
     token: RwLock<Option<Secret>>,
@@ -251,7 +251,7 @@ impl Answer {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An agent accepts 200 connections of one address by default, and reqwest opens up to twice as many as there are requests
 /// at once.
-const MAX_SHORT_CALLS: usize = 16;
+const MAX_SHORT_CALLS: usize = 24;
 const MAX_HEARTBEATS: usize = 32;
 /// Without a quorum an agent takes 7 to 14 s to accept a registration. The loops have bounds of their own.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);

@@ -2,8 +2,7 @@
 
 pub(crate) mod error;
 mod http;
-#[cfg(test)]
-pub(crate) use self::http::token_of;
+mod hub;
 pub(crate) mod reply;
 pub(crate) mod request;
 #[cfg(test)]
@@ -14,10 +13,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::value::RawValue;
 use tokio::time::{sleep, timeout};
-use tower_sd_core::{Error, ErrorKind, Health, InstanceId, Result};
+use tower_sd_core::{Error, ErrorKind, Health, InstanceId, Result, Tasks};
 
+#[cfg(test)]
+pub(crate) use self::http::token_of;
+pub(crate) use self::hub::Ticket;
 use self::{
     http::{Answer, Call, Kind, Wire},
+    hub::Hub,
     reply::{Meta, Service, ServiceEntry},
     request::{CheckUpdate, ServiceRegistration},
 };
@@ -25,7 +28,14 @@ use crate::{BACKEND, ConsulConfig};
 
 /// A client of one Consul agent, shared by registrars and instancers. `Clone` is one `Arc`.
 #[derive(Clone, Debug)]
-pub struct ConsulClient(Arc<Wire>);
+pub struct ConsulClient(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    wire: Arc<Wire>,
+    hub: Arc<Hub>,
+    tasks: Tasks,
+}
 
 /// One reading of `GET /v1/health/service/:name`.
 #[derive(Debug)]
@@ -51,7 +61,20 @@ impl ConsulClient {
     ///
     /// `Config` for an address that is none.
     pub fn new(config: ConsulConfig) -> Result<Self> {
-        Ok(Self(Arc::new(Wire::new(config)?)))
+        let hub = Arc::new(Hub::new(config.follow_alone));
+        let wire = Arc::new(Wire::new(config)?);
+        Ok(Self(Arc::new(Inner { wire, hub, tasks: Tasks::new() })))
+    }
+
+    /// A place among the followers of this client.
+    pub(crate) fn follow(&self, service: &str) -> Ticket {
+        let Inner { wire, hub, tasks } = &*self.0;
+        let (ticket, starts) = hub.join(service);
+        if starts {
+            let (wire, hub) = (Arc::clone(wire), Arc::clone(hub));
+            tasks.spawn(|stop| hub.run(wire, stop));
+        }
+        ticket
     }
 
     /// All services of the catalogue, each with the tags that its instances have, sorted.
@@ -64,7 +87,7 @@ impl ConsulClient {
     ///
     /// Cancel safe.
     pub async fn services(&self) -> Result<BTreeMap<String, Vec<String>>> {
-        let answer = self.0.send(Call::get("services", &["catalog", "services"])).await?;
+        let answer = self.0.wire.send(Call::get("services", &["catalog", "services"])).await?;
         succeed(&answer)?;
         let mut services: BTreeMap<String, Vec<String>> = serde_json::from_slice(&answer.body)
             .map_err(|cause| {
@@ -130,7 +153,7 @@ impl ConsulClient {
         let mut call = Call::put("register", &["agent", "service", "register"]).json(service)?;
         // Without it, a check that an earlier registration had would stay, and turn critical at its TTL.
         call.query.push(("replace-existing-checks", "true".to_owned()));
-        succeed(&self.0.send(call).await?)
+        succeed(&self.0.wire.send(call).await?)
     }
 
     /// Reports the health of a service, and thereby that it lives; bounded when it is one of many heartbeats.
@@ -148,13 +171,13 @@ impl ConsulClient {
             call.timeout = timeout;
             call.kind = Kind::Heartbeat;
         }
-        let answer = self.0.send(call).await?;
+        let answer = self.0.wire.send(call).await?;
         known(&answer, error::is_unknown_check)
     }
 
     pub(crate) async fn deregister(&self, id: &str) -> Result<Known> {
         let call = Call::put("deregister", &["agent", "service", "deregister", id]);
-        let answer = self.0.send(call).await?;
+        let answer = self.0.wire.send(call).await?;
         known(&answer, error::is_unknown_service)
     }
 
@@ -163,14 +186,14 @@ impl ConsulClient {
         let path = ["agent", "service", "maintenance", id];
         let mut call = Call::put("register", &path);
         call.query = vec![("enable", "true".to_owned()), ("reason", reason.to_owned())];
-        let answer = self.0.send(call).await?;
+        let answer = self.0.wire.send(call).await?;
         known(&answer, error::is_unknown_service)
     }
 
     /// The service as this agent knows it; `None` when it does not.
     pub(crate) async fn agent_service(&self, id: &str) -> Result<Option<Service>> {
         let call = Call::get("verify", &["agent", "service", id]);
-        let answer = self.0.send(call).await?;
+        let answer = self.0.wire.send(call).await?;
         match known(&answer, error::is_unknown_service)? {
             Known::No => Ok(None),
             Known::Yes => serde_json::from_slice(&answer.body).map(Some).map_err(|cause| {
@@ -192,7 +215,7 @@ impl ConsulClient {
             call.timeout = wait + wait / 16 + HOLD;
             call.kind = Kind::Blocking;
         }
-        let answer = self.0.send(call).await?;
+        let answer = self.0.wire.send(call).await?;
         succeed(&answer)?;
         let entries: Option<Vec<Box<RawValue>>> =
             serde_json::from_slice(&answer.body).map_err(|cause| {

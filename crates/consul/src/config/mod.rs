@@ -41,6 +41,12 @@ pub struct ConsulConfig {
     pub partition: Option<String>,
     /// How an `https` agent is trusted.
     pub tls: ConsulTls,
+    /// How many services are followed by a blocking query each; more share three queries. Default 48: an agent accepts 200
+    /// connections of one address, and others run on this machine too.
+    ///
+    /// Followed alone, a change is seen some milliseconds after the servers agreed on it; sharing, within 50 ms when a check
+    /// changes, and within 700 ms otherwise.
+    pub follow_alone: usize,
     /// An answer longer than this is an error. Default 16 MiB, some 20 000 instances.
     pub max_body: usize,
 }
@@ -86,6 +92,7 @@ impl ConsulConfig {
             namespace: None,
             partition: None,
             tls: ConsulTls::default(),
+            follow_alone: 48,
             max_body: 16 << 20,
         }
     }
@@ -129,6 +136,13 @@ impl ConsulConfig {
     #[must_use]
     pub fn partition(mut self, partition: impl Into<String>) -> Self {
         self.partition = Some(partition.into());
+        self
+    }
+
+    /// Sets [`follow_alone`](Self::follow_alone).
+    #[must_use]
+    pub fn follow_alone(mut self, follow_alone: usize) -> Self {
+        self.follow_alone = follow_alone;
         self
     }
 

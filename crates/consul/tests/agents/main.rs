@@ -4,6 +4,7 @@
 mod acl;
 mod cluster;
 mod following;
+mod many;
 mod registering;
 mod slow;
 mod support;

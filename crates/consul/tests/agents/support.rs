@@ -31,7 +31,7 @@ pub(crate) async fn on_every_agent(test: impl AsyncFn(&real::Consul)) {
 }
 
 #[expect(clippy::print_stdout, reason = "which server a failed test ran on")]
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     println!("{text}");
 }
 

@@ -1,0 +1,97 @@
+//! More services than connections.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, Query};
+use tower_sd_core::{Instancer, Snapshot, Subscription};
+use tower_sd_testkit::{real, usage::connections_to};
+
+use crate::support::{is_stale, on_every_agent, put, sees, sees_within};
+
+async fn register(agent: &real::Consul, n: usize, port: usize) {
+    let (host, name) = (format!("10.0.{}.{}", n / 200, n % 200 + 1), format!("s{n:04}"));
+    let check = json!({"CheckID": format!("c{n:04}"), "TTL": "10m", "Status": "passing"});
+    let body = json!({"Name": name, "Address": host, "Port": port, "Check": check});
+    put(agent.address(), "/v1/agent/service/register", body).await;
+}
+
+fn at_port(port: u16) -> impl Fn(&Snapshot) -> bool + Send + Sync {
+    move |snapshot| snapshot.instances().iter().any(|instance| instance.port() == port)
+}
+
+/// Follows `n` services of one client, waits until all are known, changes some, and returns how long that took to be seen.
+async fn follow(agent: &real::Consul, n: usize, max_sockets: usize) -> Vec<Duration> {
+    stream::iter(0..n).for_each_concurrent(16, |n| register(agent, n, 80)).await;
+    let client = ConsulClient::new(ConsulConfig::new(agent.url())).expect("an address");
+    let instancers: Vec<_> =
+        (0..n).map(|n| ConsulInstancer::new(&client, Query::service(format!("s{n:04}")))).collect();
+    let mut followed: Vec<Subscription> = instancers.iter().map(Instancer::subscribe).collect();
+    for subscription in &mut followed {
+        sees_within(Duration::from_secs(60), subscription, "all", at_port(80)).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    let (mut delays, mut sockets) = (Vec::new(), 0);
+    for k in 0..40 {
+        let changed = k * 997 % n;
+        let started = Instant::now();
+        match k % 2 {
+            // What only the catalogue's services tell.
+            0 => register(agent, changed, 81).await,
+            // What only the checks tell.
+            _ => {
+                put(agent.address(), &format!("/v1/agent/check/fail/c{changed:04}"), json!(null))
+                    .await;
+            }
+        }
+        let seen = |snapshot: &Snapshot| match k % 2 {
+            0 => at_port(81)(snapshot),
+            _ => snapshot.instances().is_empty(),
+        };
+        sees(&mut followed[changed], "the change", seen).await;
+        delays.push(started.elapsed());
+        sockets = sockets.max(connections_to(agent.address()).expect("Linux"));
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(sockets <= max_sockets, "{sockets} connections");
+    // The agent goes away: all of them know.
+    agent.suspend().expect("it runs");
+    agent.resume().expect("it runs");
+    agent.kill();
+    for subscription in &mut followed {
+        sees(subscription, "stale", is_stale).await;
+    }
+    delays.sort();
+    delays
+}
+
+/// C49.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn two_hundred_services_share_three_queries() {
+    on_every_agent(async |agent| {
+        follow(agent, 200, 64).await;
+    })
+    .await;
+}
+
+pub(crate) mod slow {
+    use super::*;
+
+    /// Issue 6's bar, with the build and the machine that tests have.
+    #[tokio::test]
+    #[ignore = "needs a real consul"]
+    async fn a_thousand_services_are_followed_within_64_connections() {
+        on_every_agent(async |agent| {
+            let delays = follow(agent, 1000, 64).await;
+            let (median, slowest) = (delays[delays.len() / 2], delays[delays.len() - 1]);
+            crate::support::say(&format!(
+                "change to snapshot: median {median:?}, slowest {slowest:?}"
+            ));
+            assert!(slowest <= Duration::from_secs(3), "{delays:?}");
+        })
+        .await;
+    }
+}
