@@ -19,26 +19,27 @@ pub enum Health {
 
 /// A server's own check, run before every renewal of its registration.
 ///
-/// Implemented for async closures:
+/// Implemented for closures that return a future. One that captures gives each future a clone of what it needs:
 ///
 /// ```
+/// use std::sync::{Arc, atomic::{AtomicBool, Ordering::Relaxed}};
 /// use tower_sd_core::{Health, Instance, Registration};
 ///
-/// async fn database_answers() -> bool {
-///     true
-/// }
-///
-/// let registration = Registration::new("arithmetic", Instance::new("127.0.0.1", 8081)).health(async || {
-///     match database_answers().await {
-///         true => Health::Passing,
-///         false => Health::Critical("no database".into()),
+/// let database_answers = Arc::new(AtomicBool::new(true));
+/// let registration = Registration::new("arithmetic", Instance::new("127.0.0.1", 8081)).health(move || {
+///     let database_answers = Arc::clone(&database_answers);
+///     async move {
+///         match database_answers.load(Relaxed) {
+///             true => Health::Passing,
+///             false => Health::Critical("no database".into()),
+///         }
 ///     }
 /// });
 /// # drop(registration);
 /// ```
 #[async_trait]
 pub trait HealthCheck: Send + Sync + 'static {
-    /// Checks now. Bounded by the loop: a check that hangs counts as critical.
+    /// Checks now. A check that hangs or panics counts as critical.
     ///
     /// # Cancel safety
     ///

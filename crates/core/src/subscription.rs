@@ -77,7 +77,8 @@ impl Subscription {
 
     /// Waits for a snapshot that this subscription has not returned from here before, and returns the latest.
     ///
-    /// Freshness is part of a snapshot: becoming stale is a change.
+    /// Freshness is part of a snapshot: becoming stale is a change, and so is becoming fresh again. A later error of the
+    /// same trouble is not.
     ///
     /// # Errors
     ///

@@ -1,11 +1,13 @@
 use std::{
     future::Future,
     mem::{discriminant, take},
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
 };
 
 use fastrand::Rng;
+use futures_util::FutureExt;
 use tokio::{
     select,
     sync::{mpsc, oneshot, watch},
@@ -178,8 +180,10 @@ impl<A: Announcer> Keeper<A> {
             return false;
         };
         let bound = self.config.health_timeout;
-        let health = match timeout(bound, check.check()).await {
-            Ok(health) => health,
+        let health = timeout(bound, AssertUnwindSafe(check.check()).catch_unwind()).await;
+        let health = match health {
+            Ok(Ok(health)) => health,
+            Ok(Err(_panic)) => Health::Critical("the health check panicked".to_owned()),
             Err(_elapsed) => {
                 Health::Critical(format!("the health check did not answer within {bound:?}"))
             }
@@ -331,6 +335,22 @@ impl<A: Announcer> Keeper<A> {
         Error::new(kind, self.config.backend, operation)
             .with_instance(self.desired.instance.id().clone())
             .with_message(message)
+    }
+}
+
+impl<A> Drop for Keeper<A> {
+    /// A task that ended by a panic, or with its runtime, leaves nobody in the belief of being registered.
+    fn drop(&mut self) {
+        let error = Error::new(ErrorKind::Closed, self.config.backend, "renew")
+            .with_instance(self.desired.instance.id().clone())
+            .with_message("the task that kept the registration up has ended");
+        self.state.send_if_modified(|state| {
+            let lives = !matches!(state, RegistrationState::Deregistered);
+            if lives {
+                *state = RegistrationState::Lost { since: Instant::now(), error };
+            }
+            lives
+        });
     }
 }
 

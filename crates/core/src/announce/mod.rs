@@ -41,8 +41,9 @@ pub async fn announce(
     config: AnnounceConfig,
     tasks: &Tasks,
 ) -> Result<RegistrationHandle> {
-    reachable(&registration.instance)?;
     let backend = config.backend;
+    reachable(&registration.instance)?;
+    named(&registration, backend)?;
     let (id, first) = (registration.instance.id().clone(), registration.first);
     let (stop, state) = (CancellationToken::new(), watch::Sender::new(RegistrationState::new()));
     let (updates, update_queue) = mpsc::channel(UPDATES);
@@ -70,6 +71,16 @@ pub async fn announce(
             Err(error) => Err(error),
         },
     }
+}
+
+/// Refuses names that could not be told from a folder of names.
+fn named(registration: &Registration, backend: &'static str) -> Result<()> {
+    let missing = match (registration.service(), registration.instance().id().as_str()) {
+        ("", _) => "the service has an empty name; give it one",
+        (_, "") => "the instance has an empty id; give it one that is its own in the service",
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::Config, backend, "register").with_message(missing))
 }
 
 /// Keeps the registration up until it shall end; returns when that has to be done by. A call in flight is waited for:

@@ -32,6 +32,10 @@ pub enum LossPolicy {
     Accept,
     /// They are removed one by one, and held when too many go at once: a registry that was restarted, wiped, or asked
     /// with the wrong token says "nobody is there" of services that run well.
+    ///
+    /// A registry does not say why an instance is gone, so orderly departures count too: of three that leave within
+    /// `window`, the first is removed, and when the second leaves both are held. Nobody is harmed: a held instance is
+    /// picked only when no other is usable, and dropped when it refuses a connection.
     Guard {
         /// Hold when less than this share of the largest set of the last `window` is left. Default 0.5, Envoy's panic
         /// threshold: a service that loses more than half at once is more often a registry at fault than a deployment.

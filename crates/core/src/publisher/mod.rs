@@ -130,20 +130,21 @@ impl Publisher {
         }
     }
 
+    /// Wakes subscribers when the set has changed, or trouble has come or gone. A later error of the same trouble is seen
+    /// by whoever looks, and wakes nobody: an alarm would ring with every attempt.
     fn publish(&self, set_changed: bool, freshness: Option<Freshness>) {
-        let fresh_again = matches!(freshness, Some(Freshness::Fresh));
         self.snapshots.send_if_modified(|snapshot| {
-            let was_fresh = snapshot.freshness.is_fresh();
+            let before = (snapshot.freshness.is_synced(), snapshot.freshness.error().is_some());
             if set_changed {
                 snapshot.instances = self.guard.instances();
                 snapshot.held = self.guard.held();
                 snapshot.revision += 1;
             }
-            let freshness_changed = freshness.is_some() && !(fresh_again && was_fresh);
             if let Some(freshness) = freshness {
                 snapshot.freshness = freshness;
             }
-            set_changed || freshness_changed
+            let after = (snapshot.freshness.is_synced(), snapshot.freshness.error().is_some());
+            set_changed || before != after
         });
         if set_changed {
             self.counters.update();

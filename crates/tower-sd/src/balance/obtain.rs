@@ -151,10 +151,8 @@ impl Search {
     /// The last refusal says more than that nobody is ready.
     fn give_up(self, none: NoInstances) -> NoInstances {
         match self.error {
-            Some(error) if none.reason() == NoInstancesReason::NotReady => {
-                NoInstances::new(NoInstancesReason::Refused, Some(error))
-            }
-            Some(_) | None => none,
+            Some(error) => NoInstances::new(NoInstancesReason::Refused, Some(error)),
+            None => none,
         }
     }
 }

@@ -167,6 +167,43 @@ async fn an_address_that_nobody_can_reach_is_refused() {
     assert_eq!(fake.counts(), (0, 0, 0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_empty_name_is_refused() {
+    let fake = Fake::default();
+    let instance = Instance::new("127.0.0.1", 80);
+    for registration in
+        [Registration::new("", instance.clone()), Registration::new("s", instance.with_id(""))]
+    {
+        let error = fake.register(registration).await.expect_err("no name");
+        assert_eq!(error.kind(), ErrorKind::Config);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_health_check_that_panics_is_critical_and_asked_again() {
+    let (fake, panics) = (Fake::default(), Arc::new(AtomicBool::new(false)));
+    let check = Arc::clone(&panics);
+    let check = move || {
+        let panics = check.load(SeqCst);
+        async move { if panics { panic!("in a check") } else { Health::Passing } }
+    };
+    let registration = registration().health(check).health_every(Duration::from_secs(1));
+    let _handle = fake.register(registration).await.expect("registered");
+    panics.store(true, SeqCst);
+    until("withheld", || !fake.there()).await;
+    panics.store(false, SeqCst);
+    until("back", || fake.there()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_ends_by_a_panic_does_not_look_registered() {
+    let fake = Fake::default();
+    let mut handle = fake.register(registration()).await.expect("registered");
+    fake.0.n_running.store(1, SeqCst); // the next call panics in the announcer
+    let state = handle.changed().await;
+    assert!(matches!(state, RegistrationState::Lost { .. }), "{state:?}");
+}
+
 /// T15.
 #[tokio::test(start_paused = true)]
 async fn a_deregistration_that_hangs_is_bounded_and_no_renewal_follows_it() {

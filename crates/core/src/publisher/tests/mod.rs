@@ -88,6 +88,23 @@ async fn an_error_leaves_the_set_and_makes_it_stale() {
     assert!(driven.subscription.snapshot().freshness().is_fresh());
 }
 
+#[tokio::test(start_paused = true)]
+async fn becoming_stale_wakes_subscribers_once() {
+    let mut driven = Driven::guarded();
+    driven.publisher.failed(unavailable("not yet"));
+    assert!(driven.changed());
+    driven.publisher.failed(unavailable("not yet either"));
+    assert!(!driven.changed());
+    driven.read([1]);
+    assert!(driven.changed());
+    driven.publisher.failed(unavailable("gone"));
+    assert!(driven.changed());
+    driven.publisher.failed(unavailable("still gone"));
+    assert!(!driven.changed());
+    driven.read([1]);
+    assert!(driven.changed());
+}
+
 /// T02.
 #[tokio::test(start_paused = true)]
 async fn who_joins_during_an_outage_gets_the_last_set_and_that_it_is_stale() {
