@@ -8,3 +8,4 @@ mod many;
 mod registering;
 mod slow;
 mod support;
+mod tls;
