@@ -18,7 +18,7 @@ pub use tower_sd_core::{
 pub use self::{
     balance::{
         Balance, BalanceLayer, Balancer, Choice, Members, NoInstances, NoInstancesReason, Picker,
-        Random, ResponseFuture, RoundRobin,
+        Prioritized, Random, ResponseFuture, RoundRobin, WeightedRandom,
     },
     endpointer::{
         EndpointReport, EndpointState, Endpointer, EndpointerConfig, Factory, FactoryFn, Hold,

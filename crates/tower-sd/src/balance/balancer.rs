@@ -57,7 +57,21 @@ impl Members<'_> {
         f: impl FnOnce(&Members<'_>) -> Arc<dyn Picker>,
     ) -> Arc<dyn Picker> {
         let instance = |index| set.get(index).map(|endpoint| endpoint.instance());
-        f(&Members { len: set.len(), instance: &instance })
+        Self::from_fn(set.len(), &instance, f)
+    }
+
+    pub(super) fn from_fn<T>(
+        len: usize,
+        instance: &dyn Fn(usize) -> Option<Instance>,
+        f: impl FnOnce(&Members<'_>) -> T,
+    ) -> T {
+        f(&Members { len, instance })
+    }
+
+    /// Those with these indexes, in this order.
+    pub(super) fn only<T>(&self, indexes: &[usize], f: impl FnOnce(&Members<'_>) -> T) -> T {
+        let instance = |index: usize| (self.instance)(*indexes.get(index)?);
+        Self::from_fn(indexes.len(), &instance, f)
     }
 
     /// How many there are.
@@ -87,6 +101,14 @@ impl<'a> Choice<'a> {
         turn: &'a mut usize,
     ) -> Self {
         Self { candidates, len, rng, turn }
+    }
+
+    /// Picks among those with these indexes, in this order, and returns the index in the whole set.
+    #[inline]
+    pub(super) fn only(&mut self, indexes: &[usize], picker: &dyn Picker) -> Option<usize> {
+        let group = Group { whole: self.candidates, indexes };
+        let mut choice = Choice::new(&group, indexes.len(), self.rng, self.turn);
+        indexes.get(picker.pick(&mut choice)?).copied()
     }
 
     /// How many members the set has.
@@ -140,6 +162,22 @@ impl<'a> Choice<'a> {
             return Some(start);
         }
         (start + 1..self.len).chain(0..start.min(self.len)).find(|&index| self.is_usable(index))
+    }
+}
+
+/// Some of the candidates, renumbered.
+struct Group<'a> {
+    whole: &'a dyn Candidates,
+    indexes: &'a [usize],
+}
+
+impl Candidates for Group<'_> {
+    fn is_usable(&self, index: usize) -> bool {
+        self.indexes.get(index).is_some_and(|&index| self.whole.is_usable(index))
+    }
+
+    fn in_flight(&self, index: usize) -> usize {
+        self.indexes.get(index).map_or(0, |&index| self.whole.in_flight(index))
     }
 }
 

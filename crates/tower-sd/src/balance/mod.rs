@@ -6,9 +6,11 @@ mod error;
 mod future;
 mod layer;
 mod obtain;
+mod prioritized;
 mod random;
 mod round_robin;
 mod service;
+mod weighted_random;
 
 pub(crate) use self::cell::Cell;
 pub use self::{
@@ -16,7 +18,9 @@ pub use self::{
     error::{NoInstances, NoInstancesReason},
     future::ResponseFuture,
     layer::BalanceLayer,
+    prioritized::Prioritized,
     random::Random,
     round_robin::RoundRobin,
     service::Balance,
+    weighted_random::WeightedRandom,
 };
