@@ -5,6 +5,8 @@
 
 use tower_sd::{BoxError, FixedInstancer, Instance, Instancer, Registrar};
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
+#[cfg(feature = "dns")]
+use tower_sd_dns::DnsInstancer;
 #[cfg(feature = "etcd")]
 use tower_sd_etcd::{EtcdClient, EtcdInstancer, EtcdRegistrar};
 
@@ -14,6 +16,10 @@ enum Backend {
     Static(Vec<Instance>),
     /// `consul://127.0.0.1:8500`; with a path and options, another service or some of its instances.
     Consul(ConsulClient, Option<Query>),
+    /// `dns+srv://_http._tcp.example.org`, `dns://example.org:8080`. Whose records these are is said by the URL, not by the
+    /// service; and they are somebody else's to write.
+    #[cfg(feature = "dns")]
+    Dns(String),
     /// `etcd://h1:2379,h2:2379/prefix`.
     #[cfg(feature = "etcd")]
     Etcd(EtcdClient),
@@ -27,6 +33,8 @@ pub(crate) fn instancer(url: &str, service: &str) -> Result<Box<dyn Instancer>, 
             let query = query.unwrap_or_else(|| Query::service(service));
             Ok(Box::new(ConsulInstancer::new(&client, query)))
         }
+        #[cfg(feature = "dns")]
+        Backend::Dns(url) => Ok(Box::new(DnsInstancer::from_url(&url)?)),
         #[cfg(feature = "etcd")]
         Backend::Etcd(client) => Ok(Box::new(EtcdInstancer::new(&client, service))),
     }
@@ -37,6 +45,11 @@ pub(crate) fn registrar(url: &str) -> Result<Option<Box<dyn Registrar>>, BoxErro
     match Backend::parse(url)? {
         Backend::Static(_) => Ok(None),
         Backend::Consul(client, _) => Ok(Some(Box::new(ConsulRegistrar::new(&client)))),
+        #[cfg(feature = "dns")]
+        Backend::Dns(_) => {
+            Err("DNS is only read: give the server another registry, and its address to the zone"
+                .into())
+        }
         #[cfg(feature = "etcd")]
         Backend::Etcd(client) => Ok(Some(Box::new(EtcdRegistrar::new(&client)))),
     }
@@ -53,6 +66,12 @@ impl Backend {
             Some(("consul", _)) => {
                 let (config, query) = ConsulConfig::from_url(url)?;
                 Ok(Self::Consul(ConsulClient::new(config)?, query))
+            }
+            #[cfg(feature = "dns")]
+            Some(("dns" | "dns+srv", _)) => Ok(Self::Dns(url.to_owned())),
+            #[cfg(not(feature = "dns"))]
+            Some(("dns" | "dns+srv", _)) => {
+                Err("this program was built without dns; build it with --features dns".into())
             }
             #[cfg(feature = "etcd")]
             Some(("etcd" | "etcds", _)) => Ok(Self::Etcd(EtcdClient::new(url.parse()?)?)),
@@ -79,8 +98,8 @@ pub(crate) fn instance(address: &str) -> Result<Instance, BoxError> {
     }
 }
 
-const KNOWN: &str =
-    "static:HOST:PORT,HOST:PORT, consul://HOST:PORT and etcd://HOST:PORT,HOST:PORT/PREFIX";
+const KNOWN: &str = "static:HOST:PORT,HOST:PORT, consul://HOST:PORT, dns+srv://NAME, dns://HOST:PORT and \
+                     etcd://HOST:PORT,HOST:PORT/PREFIX";
 
 #[cfg(test)]
 mod tests {
