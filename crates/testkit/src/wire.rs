@@ -54,3 +54,23 @@ fn parse(text: &str) -> io::Result<Answer> {
         _ => Err(io::Error::other(format!("not an HTTP answer: {head:?}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answer_is_taken_apart() {
+        let answer = parse("HTTP/1.1 404 Not Found\r\nA: b\r\n\r\nnobody\r\n\r\nhere");
+        let answer = answer.expect("well formed");
+        assert_eq!((answer.status, answer.body.as_str()), (404, "nobody\r\n\r\nhere"));
+        assert_eq!(answer.head, "HTTP/1.1 404 Not Found\r\nA: b");
+    }
+
+    #[test]
+    fn what_is_no_http_is_an_error() {
+        for text in ["", "SSH-2.0-x 200\r\n\r\n", "HTTP/1.1 ok\r\n\r\n"] {
+            parse(text).expect_err(text);
+        }
+    }
+}
