@@ -1,0 +1,67 @@
+//! One process that follows a thousand names: no thread for each, and no more questions than their TTL asks for.
+#![cfg(target_os = "linux")]
+
+#[path = "support/mod.rs"]
+#[expect(dead_code, reason = "shared with the wire tests, which use all of it")]
+mod support;
+
+use std::{fs, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout};
+use tower_sd_core::{FollowConfig, Instancer, PublisherConfig};
+use tower_sd_dns::{DnsClient, DnsConfig, DnsInstancer, Query};
+
+use self::support::{NameServer, Reply, a, srv};
+
+/// Says what it measures with `--nocapture`; README.md has the numbers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousand_names_cost_no_thread_and_no_needless_question() {
+    let server = NameServer::start(|asked| {
+        let target = format!("a.{}", asked.name);
+        let address = a(&target, 0, [10, 0, 0, 1]);
+        Reply::records([srv(&asked.name, 0, (0, 0, 80, &target))]).additional(address)
+    })
+    .await;
+    let dns = DnsClient::new(DnsConfig::new([server.address]));
+    let mut follow = FollowConfig::new("dns");
+    follow.min_refresh = INTERVAL;
+    let (threads, memory) = (status("Threads:"), status("VmRSS:"));
+    let started = Instant::now();
+    let instancers: Vec<_> = (0..NAMES)
+        .map(|n| {
+            let query = Query::srv(&format!("_web._tcp.n{n}.lab.test")).expect("a name");
+            let publisher = PublisherConfig::new("dns", format!("n{n}"));
+            DnsInstancer::with_config(&dns, query, publisher, follow.clone())
+        })
+        .collect();
+    for instancer in &instancers {
+        let ready = instancer.subscribe().ready(Duration::from_secs(20)).await;
+        assert_eq!(ready.expect("it answers").instances().len(), 1);
+    }
+    let all_ready = started.elapsed();
+    let before = server.asked().len();
+    sleep(INTERVAL * 3).await;
+    let asked = server.asked().len() - before;
+    let memory = status("VmRSS:").saturating_sub(memory);
+    println!("ready in {all_ready:?}; {asked} questions in {:?}; {memory} KiB more", INTERVAL * 3);
+    assert_eq!(status("Threads:"), threads);
+    // One each per interval, and those that were under way.
+    assert!((NAMES..=NAMES * 4).contains(&asked), "{asked} questions in three intervals");
+    assert!(memory < NAMES * 64, "{memory} KiB for {NAMES} names");
+    let closed = async {
+        for instancer in &instancers {
+            instancer.close().await;
+        }
+    };
+    timeout(Duration::from_secs(5), closed).await.expect("all end at once");
+}
+
+/// A number of `/proc/self/status`.
+fn status(key: &str) -> usize {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("it is there");
+    line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")
+}
+
+const NAMES: usize = 1000;
+const INTERVAL: Duration = Duration::from_secs(2);
