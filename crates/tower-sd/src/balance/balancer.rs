@@ -125,7 +125,8 @@ impl<'a> Choice<'a> {
         self.len == 0
     }
 
-    /// Whether that member may be picked now: it is not down, and was not tried for this request.
+    /// Whether that member may be picked now: it was not tried for this request, and has not
+    /// refused it.
     #[must_use]
     #[inline]
     pub fn is_usable(&self, index: usize) -> bool {

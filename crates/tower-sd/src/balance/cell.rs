@@ -172,6 +172,10 @@ impl Excluded<'_> {
     const NOTHING: Self = Self { refused: &[], tried: None };
 
     #[inline]
+    fn is_empty(self) -> bool {
+        self.refused.is_empty() && self.tried.is_none()
+    }
+
     fn contains(self, key: u64) -> bool {
         self.refused.contains(&key) || self.tried.is_some_and(|tried| tried.contains(key))
     }
@@ -180,9 +184,10 @@ impl Excluded<'_> {
 impl<S> Candidates for Usable<'_, S> {
     #[inline]
     fn is_usable(&self, index: usize) -> bool {
-        self.set.get(index).is_some_and(|endpoint| {
-            !endpoint.stats.is_down() && !self.excluded.contains(endpoint.stats.key)
-        })
+        // Who is down is not in the set: nothing of the endpoint is read unless somebody is left out.
+        self.excluded.is_empty()
+            || (self.set.get(index))
+                .is_some_and(|endpoint| !self.excluded.contains(endpoint.stats.key))
     }
 
     #[inline]

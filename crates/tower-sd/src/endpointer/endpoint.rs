@@ -21,16 +21,18 @@ pub(crate) struct Endpoint<S> {
 /// What is known of one endpoint across updates.
 ///
 /// The strong count of its `Arc`, less the endpoint's own, is the number of requests in flight: a lease costs two atomic
-/// operations, not four.
+/// operations, not four. What a pick writes comes first, beside that count: with 10 000 endpoints a cache line more is
+/// what a pick costs. What follows is long enough that two counts never share a line.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Stats {
+    picks: AtomicU64,
     /// Tells endpoints of one process apart; an instance that is made anew gets a new one.
     pub(crate) key: u64,
-    pub(crate) id: InstanceId,
     /// Its connection was refused, and it has not connected since.
     pub(crate) down: AtomicBool,
-    picks: AtomicU64,
     failures: AtomicU64,
+    pub(crate) id: InstanceId,
     parked: Mutex<Option<Parked>>,
 }
 
@@ -83,6 +85,7 @@ impl<S: Clone + Send + 'static> Endpoint<S> {
 }
 
 impl Stats {
+    #[inline]
     pub(crate) fn picked(&self) {
         self.picks.fetch_add(1, Relaxed);
     }
@@ -99,7 +102,6 @@ impl Stats {
         self.failures.load(Relaxed)
     }
 
-    #[inline]
     pub(crate) fn is_down(&self) -> bool {
         self.down.load(Relaxed)
     }

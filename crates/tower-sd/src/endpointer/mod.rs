@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use tower_sd_core::{BoxError, Instance, Instancer};
+use tower_sd_core::{BoxError, Instance, InstanceId, Instancer};
 
 pub use self::{
     config::EndpointerConfig,
@@ -145,6 +145,19 @@ impl<S: Clone + Send + Sync + 'static, H: 'static> Endpointer<S, H> {
     /// Dropped early, only the waiting is lost; what drains is dropped with its last request or with the last handle.
     pub async fn close(&self) {
         self.shared.close().await;
+    }
+
+    /// Grows with every change of what can be picked: for benchmarks, which wait for an update to arrive.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        *self.shared.versions().borrow()
+    }
+
+    /// Takes one endpoint out of the set, puts it back and publishes: what publishing alone costs, for benchmarks.
+    #[doc(hidden)]
+    pub fn republish(&self, id: &InstanceId) {
+        self.shared.republish(id);
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared<S>> {

@@ -5,14 +5,15 @@ use super::Endpoint;
 /// A vector of endpoints that shares what has not changed with its clones.
 ///
 /// Two levels, copied on write: changing one of 10 000 copies a chunk of pointers and the list of chunks. The order is
-/// nobody's: the last one takes the place of one that is removed.
+/// nobody's: the last one takes the place of one that is removed. Slices, because each hop counts for every request.
 #[derive(Debug)]
 pub(crate) struct Set<S> {
-    chunks: Arc<Vec<Chunk<S>>>,
+    /// All are full but the last, and none is empty.
+    chunks: Arc<[Chunk<S>]>,
     len: usize,
 }
 
-type Chunk<S> = Arc<Vec<Arc<Endpoint<S>>>>;
+type Chunk<S> = Arc<[Arc<Endpoint<S>>]>;
 
 impl<S> Set<S> {
     #[inline]
@@ -31,31 +32,38 @@ impl<S> Set<S> {
 
     /// Its index is the old length.
     pub(crate) fn push(&mut self, endpoint: Arc<Endpoint<S>>) {
-        let chunks = Arc::make_mut(&mut self.chunks);
+        let mut chunks = self.chunks.to_vec();
         match chunks.last_mut() {
-            Some(last) if last.len() < CHUNK => Arc::make_mut(last).push(endpoint),
-            _ => chunks.push(Arc::new(vec![endpoint])),
+            Some(last) if last.len() < CHUNK => *last = with(last, |last| last.push(endpoint)),
+            _ => chunks.push(Arc::new([endpoint])),
         }
+        self.chunks = chunks.into();
         self.len += 1;
     }
 
     /// Removes one; the one that was last and now stands in its place, if there is one.
     pub(crate) fn swap_remove(&mut self, index: usize) -> Option<&Arc<Endpoint<S>>> {
-        let chunks = Arc::make_mut(&mut self.chunks);
-        let last_chunk = chunks.last_mut()?;
-        let last = Arc::make_mut(last_chunk).pop()?;
-        if last_chunk.is_empty() {
-            chunks.pop();
+        let moved = Arc::clone(self.get(self.len.checked_sub(1)?)?);
+        let mut chunks = self.chunks.to_vec();
+        let last = chunks.last_mut()?;
+        match last.len() {
+            1 => drop(chunks.pop()),
+            _ => *last = with(last, |last| drop(last.pop())),
         }
         self.len -= 1;
-        if index == self.len {
-            return None;
+        if index < self.len {
+            let chunk = chunks.get_mut(index / CHUNK)?;
+            *chunk = with(chunk, |chunk| chunk[index % CHUNK] = moved);
         }
-        let chunk = chunks.get_mut(index / CHUNK)?;
-        let place = Arc::make_mut(chunk).get_mut(index % CHUNK)?;
-        *place = last;
-        Some(place)
+        self.chunks = chunks.into();
+        self.get(index)
     }
+}
+
+fn with<T: Clone>(slice: &[T], change: impl FnOnce(&mut Vec<T>)) -> Arc<[T]> {
+    let mut copy = slice.to_vec();
+    change(&mut copy);
+    copy.into()
 }
 
 impl<S> Clone for Set<S> {
@@ -66,7 +74,7 @@ impl<S> Clone for Set<S> {
 
 impl<S> Default for Set<S> {
     fn default() -> Self {
-        Self { chunks: Arc::default(), len: 0 }
+        Self { chunks: Arc::new([]), len: 0 }
     }
 }
 

@@ -185,6 +185,10 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         }
     }
 
+    pub(super) fn republish(&self, id: &InstanceId) {
+        drop(self.update(|state| state.replace(id)));
+    }
+
     pub(crate) fn config(&self) -> &EndpointerConfig {
         &self.config
     }

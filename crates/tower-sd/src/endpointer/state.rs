@@ -170,6 +170,13 @@ impl<S: 'static> State<S> {
         todo
     }
 
+    /// Takes it from its place and puts it back.
+    pub(super) fn replace(&mut self, id: &InstanceId) -> Todo<S> {
+        self.unplace(id);
+        self.settle(id);
+        Todo { changed: true, ..Todo::default() }
+    }
+
     fn put(&mut self, instance: &Instance, held: bool, todo: &mut Todo<S>) {
         let id = instance.id();
         if let Some(member) = self.members.get(id)

@@ -1,0 +1,187 @@
+//! What an update costs: one of 10 000 instances moves to another address.
+//!
+//! `change_1` is the way from the new list in hand to the moment at which the new address can be picked: publisher,
+//! comparison, factory, publication. (An instance that only leaves is waited for, on purpose: the guard against loss.) `publish_1` is the last step alone.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    error::Error,
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::yield_now,
+};
+use tower::Layer;
+use tower_sd::{
+    AddressPolicy, BalanceLayer, EndpointState, Endpointer, Instance, Instancer, LossPolicy,
+    Publisher, PublisherConfig, RoundRobin, Sink, Subscription,
+};
+use tower_sd_benches::{
+    measure::{Contestant, medians, single},
+    noop::Noop,
+    peers::{go_kit, pingora},
+    results::Results,
+};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let mut results = Results::new("update")?;
+    for n in [1_000, 10_000] {
+        let ours = Ours::new(&runtime, n);
+        // Publishing writes to a cell for each balancer: there is one.
+        let _balance = BalanceLayer::new(RoundRobin::new()).layer(ours.endpointer.clone());
+        let id = ours.instances.borrow()[n / 2 + 1].id().clone();
+        let mut contestants = vec![
+            Contestant::new("change_1", |rounds| ours.change(rounds)),
+            Contestant::new("publish_1", single(|| ours.endpointer.republish(black_box(&id)))),
+            Contestant::new("rwlock_rebuild", rebuild(n)),
+            Contestant::new("pingora_update", pingora_update(n)),
+        ];
+        let times = medians(&mut contestants, ROUNDS, SLICE);
+        let [change, publish, rebuild, pingora] = times[..] else {
+            unreachable!("four contestants")
+        };
+        let peers = [("rwlock_rebuild", rebuild), ("pingora_update", pingora)];
+        results.add("change_1", (n, 1), change, &peers)?;
+        results.add("publish_1", (n, 1), publish, &peers)?;
+    }
+    Ok(())
+}
+
+/// An endpointer on a registry whose list is in our hand.
+struct Ours<'a> {
+    runtime: &'a Runtime,
+    publisher: RefCell<Publisher>,
+    endpointer: Endpointer<Noop>,
+    instances: RefCell<Vec<Instance>>,
+    n_changes: Cell<u32>,
+}
+
+struct Subscribed(Subscription);
+
+impl Instancer for Subscribed {
+    fn subscribe(&self) -> Subscription {
+        self.0.clone()
+    }
+}
+
+impl<'a> Ours<'a> {
+    fn new(runtime: &'a Runtime, n: usize) -> Self {
+        let config = PublisherConfig::new("bench", "bench").loss(LossPolicy::Accept);
+        let mut config = config.addresses(AddressPolicy::any());
+        config.removal_wait = Duration::ZERO;
+        let mut publisher = Publisher::new(config);
+        let instances: Vec<_> = (0..n).map(|i| instance(i, 8080)).collect();
+        publisher.set(instances.clone());
+        let endpointer = runtime.block_on(async {
+            let subscribed = Subscribed(publisher.subscribe());
+            let endpointer = Endpointer::with(&subscribed, |_| async { Ok(Noop(0)) });
+            let ready = |e: &tower_sd::EndpointReport| e.state == EndpointState::Ready;
+            while endpointer.inspect().endpoints.iter().filter(|e| ready(e)).count() < n {
+                yield_now().await;
+            }
+            endpointer
+        });
+        Self {
+            runtime,
+            publisher: RefCell::new(publisher),
+            endpointer,
+            instances: RefCell::new(instances),
+            n_changes: Cell::new(0),
+        }
+    }
+
+    /// Replaces one so many times; building the lists is not counted.
+    fn change(&self, rounds: u64) -> Duration {
+        let mut took = Duration::ZERO;
+        for _ in 0..rounds {
+            self.n_changes.set(self.n_changes.get() + 1);
+            let new = instance(1 << 20 | self.n_changes.get() as usize, 9090);
+            let mut list = self.instances.borrow().clone();
+            let middle = list.len() / 2;
+            list[middle] = new.with_id(list[middle].id().clone());
+            let new = list[middle].clone();
+            self.instances.replace(list.clone());
+            let started = Instant::now();
+            self.runtime.block_on(self.publish(list));
+            took += started.elapsed();
+            self.check(&new);
+        }
+        took
+    }
+
+    async fn publish(&self, list: Vec<Instance>) {
+        let before = self.endpointer.version();
+        self.publisher.borrow_mut().set(list);
+        // The comparison publishes that the old one has left, the factory's service that the new one is there.
+        while self.endpointer.version() < before + 2 {
+            yield_now().await;
+        }
+    }
+
+    fn check(&self, new: &Instance) {
+        if self.n_changes.get() % 50 == 1 {
+            let endpoints = self.endpointer.inspect().endpoints;
+            assert_eq!(endpoints.len(), self.instances.borrow().len());
+            let found = endpoints.iter().find(|endpoint| endpoint.instance == *new);
+            assert!(
+                found.is_some_and(|found| found.state == EndpointState::Ready),
+                "it can be picked"
+            );
+        }
+    }
+}
+
+fn rebuild(n: usize) -> impl FnMut(u64) -> Duration {
+    let cache = go_kit::Cache::default();
+    let mut list: Vec<_> = (0..n).map(|i| instance(i, 8080).to_string()).collect();
+    cache.update(list.clone());
+    let mut n_changes = 0;
+    move |rounds| {
+        let mut took = Duration::ZERO;
+        for _ in 0..rounds {
+            n_changes += 1;
+            list[n / 2] = instance(1 << 20 | n_changes, 9090).to_string();
+            let list = list.clone();
+            let started = Instant::now();
+            cache.update(list);
+            took += started.elapsed();
+            assert_eq!(cache.len(), n);
+        }
+        took
+    }
+}
+
+fn pingora_update(n: usize) -> impl FnMut(u64) -> Duration {
+    let list = pingora::List::default();
+    let mut backends: BTreeSet<_> = (0..n).map(pingora::backend).collect();
+    list.set(backends.clone());
+    let balancer = list.balancer();
+    let (mut old, mut n_changes) = (pingora::backend(n / 2), 0);
+    move |rounds| {
+        let mut took = Duration::ZERO;
+        for _ in 0..rounds {
+            n_changes += 1;
+            let new = pingora::backend(1 << 20 | n_changes);
+            backends.remove(&old);
+            backends.insert(new.clone());
+            old = new;
+            list.set(backends.clone());
+            let started = Instant::now();
+            pingora::update(&balancer);
+            took += started.elapsed();
+        }
+        took
+    }
+}
+
+fn instance(i: usize, port: u16) -> Instance {
+    Instance::new(format!("10.{}.{}.{}", i >> 16 & 255, i >> 8 & 255, i & 255), port)
+}
+
+const ROUNDS: usize = 15;
+const SLICE: Duration = Duration::from_millis(20);
