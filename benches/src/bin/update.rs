@@ -76,6 +76,7 @@ impl<'a> Ours<'a> {
         config.removal_wait = Duration::ZERO;
         let mut publisher = Publisher::new(config);
         let instances: Vec<_> = (0..n).map(|i| instance(i, 8080)).collect();
+        debug_assert!(instances.is_sorted_by_key(Instance::id), "as registries list them");
         publisher.set(instances.clone());
         let endpointer = runtime.block_on(async {
             let subscribed = Subscribed(publisher.subscribe());
@@ -100,7 +101,7 @@ impl<'a> Ours<'a> {
         let mut took = Duration::ZERO;
         for _ in 0..rounds {
             self.n_changes.set(self.n_changes.get() + 1);
-            let new = instance(1 << 20 | self.n_changes.get() as usize, 9090);
+            let new = instance(1 << 18 | self.n_changes.get() as usize, 9090);
             let mut list = self.instances.borrow().clone();
             let middle = list.len() / 2;
             list[middle] = new.with_id(list[middle].id().clone());
@@ -145,7 +146,7 @@ fn rebuild(n: usize) -> impl FnMut(u64) -> Duration {
         let mut took = Duration::ZERO;
         for _ in 0..rounds {
             n_changes += 1;
-            list[n / 2] = instance(1 << 20 | n_changes, 9090).to_string();
+            list[n / 2] = instance(1 << 18 | n_changes, 9090).to_string();
             let list = list.clone();
             let started = Instant::now();
             cache.update(list);
@@ -179,8 +180,10 @@ fn pingora_update(n: usize) -> impl FnMut(u64) -> Duration {
     }
 }
 
+/// Sorted by name when sorted by number, for everybody: registries list by name.
 fn instance(i: usize, port: u16) -> Instance {
-    Instance::new(format!("10.{}.{}.{}", i >> 16 & 255, i >> 8 & 255, i & 255), port)
+    let octets = [i >> 14, i >> 7, i].map(|bits| 100 + (bits & 127));
+    Instance::new(format!("10.{}.{}.{}", octets[0], octets[1], octets[2]), port)
 }
 
 const ROUNDS: usize = 15;

@@ -29,8 +29,10 @@ pub(super) struct Listed {
 impl Listing {
     pub(super) fn read(&mut self, mut entries: Vec<Instance>) -> Listed {
         let n_read = entries.len();
-        entries.sort_by(order);
-        entries.dedup_by(|later, kept| later.id() == kept.id());
+        if !self.is_in_order(&entries) {
+            entries.sort_by(order);
+            entries.dedup_by(|later, kept| later.id() == kept.id());
+        }
         self.keep_known(&mut entries);
         self.entries = entries;
         let instances = match self.n_shared {
@@ -39,6 +41,20 @@ impl Listing {
         };
         let n_duplicates = n_read - instances.len();
         Listed { instances, n_duplicates }
+    }
+
+    /// Whether the very entry stood at that place before: it has been looked at then. Of 10 000 entries a common read
+    /// changes one, and comparing two pointers touches neither.
+    pub(super) fn is_known(&self, place: usize, entry: &Instance) -> bool {
+        self.entries.get(place).is_some_and(|known| known.ptr_eq(entry))
+    }
+
+    /// Whether the entries are sorted by id, each id once: known neighbours are.
+    fn is_in_order(&self, entries: &[Instance]) -> bool {
+        entries.windows(2).enumerate().all(|(place, pair)| {
+            let known = |i: usize| self.is_known(place + i, &pair[i]);
+            (known(0) && known(1)) || pair[0].id() < pair[1].id()
+        })
     }
 
     pub(super) fn clear(&mut self) {
@@ -64,6 +80,7 @@ impl Listing {
                 self.uncount(gone);
             }
             match old.next_if(|old| old.ptr_eq(entry) || old.id() == entry.id()) {
+                Some(same) if same.ptr_eq(entry) => {}
                 Some(same) if same == entry => *entry = same.clone(),
                 Some(changed) => {
                     self.uncount(changed);

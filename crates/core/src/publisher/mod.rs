@@ -105,13 +105,15 @@ impl Publisher {
                 "{total} instances, more than max_instances = {max}; raise it if that is right"
             )));
         }
-        let mut last = None;
-        entries.retain(|instance| match self.config.addresses.check(instance) {
-            Ok(()) => true,
-            Err(refused) => {
-                last = Some(refused);
-                false
+        let (mut last, mut places) = (None, 0..);
+        entries.retain(|instance| {
+            if places.next().is_some_and(|place| self.listing.is_known(place, instance)) {
+                return true;
             }
+            let checked = self.config.addresses.check(instance);
+            let admitted = checked.is_ok();
+            last = checked.err().or_else(|| last.take());
+            admitted
         });
         let refused = total - entries.len();
         self.counters.refused(refused);
