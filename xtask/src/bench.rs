@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use crate::command::{Result, cargo, root, succeeds, target};
-use crate::protoc;
+use crate::{protoc, servers};
 
 /// Each benchmark is a program of benches/, a workspace of its own; it writes its results itself.
 pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
@@ -33,7 +33,12 @@ pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
     }
     let mut passed = true;
     for name in &names {
-        passed &= succeeds(benchmark("run", name).arg("--").args(rest))?;
+        let mut run = benchmark("run", name);
+        if servers::names().contains(&name.as_str()) {
+            let (variable, list) = servers::test_environment(name, &servers::set_up(name)?);
+            run.env(variable, list);
+        }
+        passed &= succeeds(run.arg("--").args(rest))?;
         let results = target().join("bench").join(format!("{name}.jsonl"));
         if results.is_file() {
             eprintln!("results of {name}: {}", results.display());

@@ -1,0 +1,94 @@
+//! Server and client as processes, with a real Consul agent between them.
+
+use std::{
+    process::{Command, Output},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+use tower_sd_testkit::{process::Process, real, servers::required};
+
+struct Scene {
+    agent: real::Consul,
+    logs: TempDir,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let agent = real::Consul::dev(required("consul")).await.expect("the agent starts");
+        Self { agent, logs: TempDir::new().expect("a folder") }
+    }
+
+    fn registry(&self) -> String {
+        format!("consul://{}", self.agent.address())
+    }
+
+    fn server(&self, name: &str) -> Process {
+        let registry = self.registry();
+        let args = ["server", "--registry", &registry, "--listen", "127.0.0.1:0"];
+        Process::start(arithmetic().args(args), &self.logs.path().join(name)).expect("starts")
+    }
+
+    fn client(&self) -> Output {
+        let registry = self.registry();
+        let args = ["client", "--registry", &registry, "Add", "2", "3"];
+        arithmetic().args(args).output().expect("runs")
+    }
+
+    /// Waits until the client has this result (`None`: a complaint).
+    async fn answers(&self, wanted: Option<&str>, bound: Duration) {
+        let start = Instant::now();
+        loop {
+            let output = self.client();
+            let result = output.status.success().then_some(output.stdout.as_slice());
+            if result == wanted.map(str::as_bytes) {
+                return;
+            }
+            assert!(start.elapsed() < bound, "within {bound:?}: {output:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn arithmetic() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_arithmetic"))
+}
+
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn servers_are_found_and_leave_when_they_are_told_to_stop() {
+    let scene = Scene::new().await;
+    let server = scene.server("one");
+    scene.answers(Some("5\n"), Duration::from_secs(10)).await;
+    server.stop(Duration::from_secs(10)).await.expect("ends");
+    scene.answers(None, Duration::from_secs(2)).await;
+}
+
+/// A `-dev` agent forgets all of them when it is restarted; each says it again by its next heartbeat, every 5 s.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn an_agent_that_forgot_a_server_is_told_again() {
+    let scene = Scene::new().await;
+    let _server = scene.server("one");
+    scene.answers(Some("5\n"), Duration::from_secs(10)).await;
+    scene.agent.restart_empty().await.expect("it starts again");
+    scene.answers(Some("5\n"), Duration::from_secs(10)).await;
+}
+
+/// A process that is suspended for longer than its TTL of 15 s is back within a second of its resumption.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn a_suspended_server_is_back_within_a_second() {
+    let scene = Scene::new().await;
+    let server = scene.server("one");
+    scene.answers(Some("5\n"), Duration::from_secs(10)).await;
+    server.suspend().expect("it runs");
+    sleep(Duration::from_secs(17)).await;
+    let target = "/v1/health/service/arithmetic?passing";
+    let answer = tower_sd_testkit::wire::request(scene.agent.address(), "GET", target, "").await;
+    assert_eq!(answer.expect("an answer").body.trim(), "[]", "its TTL is over");
+    server.resume().expect("it runs");
+    // A client that starts in that moment takes part of it.
+    scene.answers(Some("5\n"), Duration::from_secs(2)).await;
+}
