@@ -98,6 +98,6 @@ async fn no_request_fails_while_the_cluster_loses_its_leader_and_then_its_memory
         join(traffic, trouble).await;
         let (n_requests, took) = (n_requests.load(Relaxed), start.elapsed());
         note(&format!("{n_requests} requests in {took:?}, none failed"));
-        assert!(n_requests > 1000, "{n_requests}");
+        assert!(n_requests > 100, "{n_requests}");
     }
 }
