@@ -1,6 +1,6 @@
 use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::try_join_all};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulRegistrar};
@@ -122,46 +122,57 @@ pub(crate) fn n_entries(n: usize) -> impl Fn(&Value) -> bool + Send + Sync {
     move |value| value.as_array().is_some_and(|entries| entries.len() == n)
 }
 
-/// A server and a client agent, each on an address of its own.
+/// Servers and a client agent, each on an address of its own.
 pub(crate) struct Cluster {
-    pub(crate) server: Server,
+    pub(crate) servers: Vec<Server>,
+    ips: Vec<String>,
     pub(crate) agent: Server,
     /// Of the client agent.
     pub(crate) address: SocketAddr,
 }
 
 impl Cluster {
-    pub(crate) async fn start(binary: &ServerBinary) -> Self {
+    pub(crate) async fn start(binary: &ServerBinary, n_servers: usize) -> Self {
         let ports = free_ports::<4>(own_address()).expect("free ports");
-        let (server_ip, agent_ip) = (own_address().to_string(), own_address().to_string());
-        let server = node(binary, &server_ip, &server_ip, ports, true);
-        let at = move |ip: &str| SocketAddr::new(ip.parse().expect("an address"), ports[0]);
-        let (server_at, address) = (at(&server_ip), at(&agent_ip));
-        let server = Server::start(server, move || lists_nodes(server_at, 1).boxed()).await;
-        let agent = node(binary, &agent_ip, &server_ip, ports, false);
-        let agent = Server::start(agent, move || lists_nodes(address, 2).boxed()).await;
-        Self { server: server.expect("it starts"), agent: agent.expect("it starts"), address }
+        let ips: Vec<String> = (0..n_servers).map(|_| own_address().to_string()).collect();
+        let at = |ip: &str| SocketAddr::new(ip.parse().expect("an address"), ports[0]);
+        let start = |ip: &str, n_nodes: usize, expect: usize| {
+            let (command, address) = (node(binary, ip, &ips, ports, expect), at(ip));
+            Server::start(command, move || lists_nodes(address, n_nodes).boxed())
+        };
+        let servers = try_join_all(ips.iter().map(|ip| start(ip, n_servers, n_servers)));
+        let servers = servers.await.expect("they start");
+        let ip = own_address().to_string();
+        let agent = start(&ip, n_servers + 1, 0).await.expect("it starts");
+        Self { address: at(&ip), servers, agent, ips }
+    }
+
+    /// Which of the servers leads.
+    pub(crate) async fn leader(&self) -> usize {
+        let leader = get(self.address, "/v1/status/leader").await;
+        let leader = leader.as_str().and_then(|it| it.split(':').next());
+        self.ips.iter().position(|ip| Some(ip.as_str()) == leader).expect("one of them")
     }
 }
 
 fn node(
     binary: &ServerBinary,
     ip: &str,
-    join: &str,
+    join: &[String],
     [http, dns, server, serf]: [u16; 4],
-    is_server: bool,
-) -> impl Fn(&Path) -> Command + Send + Sync + 'static {
+    expect: usize,
+) -> impl Fn(&Path) -> Command + Send + Sync + use<> {
     let mut config = json!({
-        "node_name": ip.replace('.', "-"), "server": is_server,
+        "node_name": ip.replace('.', "-"), "server": expect > 0,
         "bind_addr": ip, "client_addr": ip, "advertise_addr": ip,
         "ports": {"http": http, "dns": dns, "server": server, "serf_lan": serf, "serf_wan": -1, "grpc": -1},
-        "retry_join": [join], "retry_interval": "1s", "performance": {"raft_multiplier": 1},
+        "retry_join": join, "retry_interval": "1s", "performance": {"raft_multiplier": 1},
         "autopilot": {"cleanup_dead_servers": false}, "disable_update_check": true,
         "leave_on_terminate": false, "skip_leave_on_interrupt": true,
         "limits": {"http_max_conns_per_client": 5000},
     });
-    if is_server {
-        config["bootstrap_expect"] = json!(1);
+    if expect > 0 {
+        config["bootstrap_expect"] = json!(expect);
     }
     if binary.version != "1.8.7" {
         config["ports"]["grpc_tls"] = json!(-1);
