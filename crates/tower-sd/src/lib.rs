@@ -1,4 +1,4 @@
-//! Service discovery and client-side load balancing for tower.
+#![doc = include_str!("../README.md")]
 
 mod attempt;
 mod balance;
