@@ -143,7 +143,7 @@ impl MemoryRegistry {
         self.store.edit(|state| state.services.clear());
     }
 
-    /// Fault: every call takes this long.
+    /// Fault: every call takes this long, or until [`resume`](Self::resume).
     pub fn delay(&self, delay: Duration) {
         self.store.edit(|state| state.delay = delay);
     }

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 use crate::{Error, ErrorKind, Instance, InstanceId, Result};
@@ -54,9 +54,17 @@ impl Store {
     /// The start of every call: takes its time, and fails while the registry is interrupted.
     pub(super) async fn call(&self, operation: &'static str) -> Result<()> {
         self.n_calls.fetch_add(1, Relaxed);
-        let delay = self.lock().delay;
-        if !delay.is_zero() {
-            sleep(delay).await;
+        let (start, mut changes) = (Instant::now(), self.changes());
+        loop {
+            // Read again at every change: the end of the fault is the end of the calls that it holds.
+            let until = start + self.lock().delay;
+            if Instant::now() >= until {
+                break;
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = sleep_until(until) => {}
+            }
         }
         self.available(operation)
     }
