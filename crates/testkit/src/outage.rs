@@ -218,6 +218,24 @@ pub(crate) fn shutdown_while_the_registry_hangs_takes_less_than_a_second(
     shutdown(fixture, Outage::Frozen)
 }
 
+/// anchors.md §2.4 no. 4: a watch that hangs for ever on a server that did.
+pub(crate) fn changes_after_the_registry_hung_are_seen(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+    async move {
+        let mut scene = Scene::new(fixture).await;
+        let _a = scene.register(instance("a", 8001)).await;
+        scene.sees(&["a"]).await;
+        fixture.freeze().await;
+        sleep(fixture.ttl()).await;
+        fixture.resume().await;
+        let registration = scene.registration(instance("b", 8002)).fail_fast(RECOVERY_BOUND);
+        let registered = scene.registrar.register(registration).await;
+        let _b = registered.expect("the registry is back");
+        let both = |snapshot: &Snapshot| ids_of(snapshot) == ["a", "b"];
+        shows_that(&mut scene.subscription, "a and b", RECOVERY_BOUND, both).await;
+    }
+    .boxed()
+}
+
 pub(crate) fn registration_is_back_after_the_registry_hung_for_longer_than_the_ttl(
     fixture: &dyn Fixture,
 ) -> BoxFuture<'_, ()> {

@@ -138,6 +138,7 @@ pub const CASES: &[(&str, Case)] = &[
         "shutdown_while_the_registry_hangs_takes_less_than_a_second",
         outage::shutdown_while_the_registry_hangs_takes_less_than_a_second,
     ),
+    ("changes_after_the_registry_hung_are_seen", outage::changes_after_the_registry_hung_are_seen),
     (
         "registration_is_back_after_the_registry_hung_for_longer_than_the_ttl",
         outage::registration_is_back_after_the_registry_hung_for_longer_than_the_ttl,

@@ -248,6 +248,7 @@ const NOTICED: &[(Bug, &[&str])] = &[
             "instance_that_left_during_the_outage_is_gone_after_it",
         ],
     ),
+    (Bug::HangsForEver, &["changes_after_the_registry_hung_are_seen"]),
     (Bug::GivesUp, &["registration_is_back_after_an_outage_of_three_ttls"]),
     (
         Bug::AnnouncesAfterWithdrawal,

@@ -56,6 +56,8 @@ pub(crate) enum Bug {
     HidesOutage,
     ComesBackEmpty,
     WatchDies,
+    /// A read that hung is never given up, nor answered.
+    HangsForEver,
     GivesUp,
     AnnouncesAfterWithdrawal,
     RenewsTooRarely,
@@ -176,6 +178,7 @@ impl Source for Reader {
             self.store.changed(&mut self.changes).await;
             match self.store.bug {
                 Bug::MissesChanges => pending().await,
+                Bug::HangsForEver if self.store.lock().hangs => pending().await,
                 Bug::StopsAfterFew if self.n_reads > 4 => pending().await,
                 Bug::HidesOutage if self.store.lock().away => pending().await,
                 _ => {}
