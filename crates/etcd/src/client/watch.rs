@@ -119,3 +119,6 @@ impl Position {
 
 /// How many responses may wait for a reader that is busy; beyond that it lists again, which costs less than a queue.
 const QUEUE: usize = 1024;
+
+#[cfg(test)]
+mod tests;

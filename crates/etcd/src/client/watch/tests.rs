@@ -1,0 +1,136 @@
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tower_sd_testkit::{
+    real,
+    servers::{ServerBinary, configured},
+    wire::request,
+};
+
+use super::*;
+use crate::{EtcdClient, EtcdConfig, key::service_range};
+
+struct Scene {
+    server: real::Etcd,
+    client: EtcdClient,
+    operator: etcd_client::Client,
+}
+
+impl Scene {
+    async fn new(binary: ServerBinary) -> Self {
+        let server = real::Etcd::start(real::EtcdConfig::new(binary)).await.expect("etcd starts");
+        let client = EtcdClient::new(EtcdConfig::new([server.url()])).expect("good settings");
+        let operator = etcd_client::Client::connect([server.url()], None).await.expect("connects");
+        Self { server, client, operator }
+    }
+
+    async fn put(&mut self) -> Position {
+        let put = self.operator.put("tower-sd/s/a", "value", None).await;
+        Position::of(put.expect("the server answers").header())
+    }
+
+    fn watch(&self, position: Position) -> Watch {
+        self.client.watch(service_range("tower-sd", "s").expect("good names"), position)
+    }
+
+    /// Watchers that the server has.
+    async fn n_watchers(&self) -> String {
+        let answer = request(self.server.address(), "GET", "/metrics", "").await;
+        let body = answer.expect("the server answers").body;
+        let line =
+            body.lines().find_map(|it| it.strip_prefix("etcd_debugging_mvcc_watcher_total "));
+        line.expect("a metric of etcd").to_owned()
+    }
+}
+
+/// Why a watch is over; skips what is told before.
+async fn reason(mut watch: Watch) -> &'static str {
+    let end = async {
+        loop {
+            match watch.next().await {
+                Ok(_) => {}
+                Err(Ended::Resync(reason)) => return reason,
+                Err(Ended::Failed(error)) => panic!("{error:?}"),
+            }
+        }
+    };
+    timeout(Duration::from_secs(5), end).await.expect("it ends")
+}
+
+fn binaries() -> Vec<ServerBinary> {
+    configured("etcd").unwrap_or_else(|missing| panic!("{missing}"))
+}
+
+/// T48: the list and the watch have a compaction between them.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn watch_from_a_compacted_revision_is_over_and_others_go_on() {
+    for binary in binaries() {
+        let mut scene = Scene::new(binary).await;
+        let early = scene.put().await;
+        scene.put().await;
+        let late = scene.put().await;
+        let mut other = scene.watch(late);
+        other.next().await.expect("what happened at its revision");
+        scene.operator.compact(late.revision, None).await.expect("compacts");
+        assert_eq!(reason(scene.watch(early)).await, "compacted");
+        scene.put().await;
+        other.next().await.expect("it goes on");
+    }
+}
+
+/// Fact E15: the server accepts a future revision silently, and would be silent until it is reached.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn watch_from_a_future_revision_or_another_cluster_is_over() {
+    for binary in binaries() {
+        let mut scene = Scene::new(binary).await;
+        let now = scene.put().await;
+        let future = Position { revision: now.revision + 1000, ..now };
+        assert_eq!(reason(scene.watch(future)).await, "the revision went back");
+        let elsewhere = Position { cluster: now.cluster + 1, ..now };
+        assert_eq!(reason(scene.watch(elsewhere)).await, "another cluster");
+    }
+}
+
+/// go-kit's bug E5: its watches go on after they were stopped.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn dropped_watches_are_ended_at_the_server() {
+    for binary in binaries() {
+        let mut scene = Scene::new(binary).await;
+        let now = scene.put().await;
+        let mut watches: Vec<_> = (0..20).map(|_| scene.watch(now)).collect();
+        for watch in &mut watches {
+            watch.next().await.expect("what happened at its revision");
+        }
+        assert_eq!(scene.n_watchers().await, "20");
+        for n_left in ["5", "0"] {
+            watches.truncate(n_left.parse().expect("a number"));
+            for _ in 0..100 {
+                if scene.n_watchers().await == n_left {
+                    break;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+            assert_eq!(scene.n_watchers().await, n_left);
+        }
+    }
+}
+
+/// A reader that is busy for long lists again, which costs less than a queue without end.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn watch_whose_reader_falls_behind_is_over() {
+    for binary in binaries() {
+        let mut scene = Scene::new(binary).await;
+        let now = scene.put().await;
+        let mut watch = scene.watch(now);
+        // From here on it is told of every put apart; before, of many in one message.
+        watch.next().await.expect("what happened at its revision");
+        for _ in 0..QUEUE + 300 {
+            scene.put().await;
+        }
+        assert_eq!(reason(watch).await, "fell behind");
+    }
+}
