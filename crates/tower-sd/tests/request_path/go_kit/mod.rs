@@ -1,0 +1,6 @@
+//! go-kit's own tests of its core, cache, endpointer, balancers and retry, with what they leave out; and its bugs, each
+//! as a test that its behaviour would fail.
+
+mod balancers;
+mod cache;
+mod retry;
