@@ -1,5 +1,5 @@
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     mem,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -16,8 +16,6 @@ pub(super) struct State<S> {
     /// The last one applied.
     pub(super) snapshot: Option<Snapshot>,
     pub(super) draining: Vec<Draining>,
-    /// Held instances that refused a connection: gone until the registry lists them again.
-    refused: HashSet<InstanceId>,
     n_made: u64,
     pub(super) closed: bool,
 }
@@ -77,19 +75,15 @@ impl<S: 'static> State<S> {
         let listed = diff(was_listed, snapshot.instances());
         let held = diff(was_held, snapshot.held());
         for instance in listed.put {
-            self.refused.remove(instance.id());
             self.put(instance, false, &mut todo);
         }
         for instance in held.put {
-            if !self.refused.contains(instance.id()) {
-                self.put(instance, true, &mut todo);
-            }
+            self.put(instance, true, &mut todo);
         }
         for instance in listed.gone {
             self.leave(instance.id(), false, &mut todo);
         }
         for instance in held.gone {
-            self.refused.remove(instance.id());
             self.leave(instance.id(), true, &mut todo);
         }
         todo
@@ -132,7 +126,7 @@ impl<S: 'static> State<S> {
         };
         member.error = Some(Arc::new(error));
         if member.held {
-            self.refused.insert(id.clone());
+            // It is no member again before the registry has listed it: held instances do not change.
             self.leave(id, true, &mut todo);
             return (todo, false);
         }
@@ -312,7 +306,6 @@ impl<S> Default for State<S> {
             tiers: Tiers::default(),
             snapshot: None,
             draining: Vec::new(),
-            refused: HashSet::new(),
             n_made: 0,
             closed: false,
         }

@@ -1,11 +1,12 @@
 //! Membership: who stays, who leaves, who returns; factories; what remains when it is over.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
+use tower::Layer;
 use tower_sd::{
-    EndpointState, Endpointer, EndpointerConfig, Instance, NoInstances, NoInstancesReason, Status,
-    factory_fn,
+    BalanceLayer, Balancer, Choice, EndpointState, Endpointer, EndpointerConfig, Instance, Members,
+    NoInstances, NoInstancesReason, Picker, Status, factory_fn,
 };
 
 use crate::support::{
@@ -35,6 +36,37 @@ async fn a_changed_payload_reaches_its_endpoint_and_makes_no_new_one() {
     let a = report(&endpointer, "a").unwrap();
     assert_eq!(a.instance.metadata()["shard"], "7");
     assert_eq!(world.n_made("a"), 1);
+}
+
+/// Picks as its tables say: the instance with the largest weight.
+#[derive(Debug)]
+struct Heaviest;
+
+struct Fixed(Option<usize>);
+
+impl Balancer for Heaviest {
+    fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker> {
+        let weights = members.iter().map(|instance| instance.weight()).enumerate();
+        Arc::new(Fixed(weights.max_by_key(|(_, weight)| *weight).map(|(index, _)| index)))
+    }
+}
+
+impl Picker for Fixed {
+    fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
+        self.0.filter(|index| choice.is_usable(*index))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_balancers_tables_follow_the_payload() {
+    let (mut registry, world) = (Registry::new(&["a", "b"]), World::default());
+    let balance = BalanceLayer::new(Heaviest).layer(endpointer(&registry, &world).await);
+    for (heavy, light) in [("a", "b"), ("b", "a"), ("a", "b")] {
+        let instances =
+            [Instance::new(heavy, 1).with_weight(9), Instance::new(light, 1).with_weight(1)];
+        registry.set_instances(instances.to_vec()).await;
+        assert_eq!(answers(&balance, 2).await, [heavy, heavy]);
+    }
 }
 
 #[tokio::test(start_paused = true)]
