@@ -6,6 +6,7 @@
 )]
 
 mod bodies;
+mod churn;
 mod dying;
 mod leases;
 
