@@ -18,7 +18,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
     select,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tower_sd_core::Tasks;
 use tower_sd_testkit::loopback::free_ports;
@@ -93,9 +93,12 @@ impl NameServer {
     /// Waits until it has been asked `n` times more.
     pub(crate) async fn is_asked_again(&self, n: usize) {
         let before = self.asked().len();
-        while self.asked().len() < before + n {
-            sleep(Duration::from_millis(2)).await;
-        }
+        let wait = async {
+            while self.asked().len() < before + n {
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), wait).await.expect("it is asked again");
     }
 }
 

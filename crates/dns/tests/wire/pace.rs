@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     scene::{SERVICE, Settings},
@@ -21,9 +21,12 @@ async fn server_with_ttls(of_record: u32, of_address: u32) -> NameServer {
 
 /// The pauses between the first `n` questions.
 async fn pauses(server: &NameServer, n: usize) -> Vec<Duration> {
-    while server.asked().len() <= n {
-        sleep(Duration::from_millis(5)).await;
-    }
+    let wait = async {
+        while server.asked().len() <= n {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), wait).await.expect("it is asked so often");
     let asked = server.asked();
     let pause = |pair: &[Asked]| pair[1].at - pair[0].at;
     asked[..=n].windows(2).map(pause).collect()
