@@ -11,8 +11,9 @@ use tower_sd_core::{ErrorKind, Freshness, Instancer, Registrar, Registration};
 use tower_sd_etcd::{EtcdClient, EtcdInstancer, EtcdRegistrar};
 
 const SOON: Duration = Duration::from_secs(5);
-const SHORT_LIVED: &[&str] = &["--auth-token-ttl", "2"];
-/// The server looks for old tokens once a second.
+const SHORT_LIVED: &[&str] = &["--auth-token-ttl", "1"];
+/// The server looks for old tokens once a second; a registration reads its key every 2 s, which would keep a token of 2 s
+/// alive.
 const EXPIRED: Duration = Duration::from_secs(4);
 
 /// `svc` may do everything below the prefix, `nobody` nothing.
