@@ -118,6 +118,26 @@ async fn dropped_watches_are_ended_at_the_server() {
     }
 }
 
+/// Fact E19: what a watch that catches up is told in one message is larger than a message may be.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn ten_megabytes_to_catch_up_with_come_in_fragments() {
+    for binary in binaries() {
+        let mut scene = Scene::new(binary).await;
+        let start = scene.put().await;
+        for n in 0..20 {
+            let (key, value) = (format!("tower-sd/s/{n}"), vec![b'x'; 500_000]);
+            scene.operator.put(key, value, None).await.expect("the server answers");
+        }
+        let mut watch = scene.watch(start);
+        let mut n_told = 0;
+        while n_told < 21 {
+            let changes = timeout(Duration::from_secs(10), watch.next()).await;
+            n_told += changes.expect("goes on").expect("is no error").len();
+        }
+    }
+}
+
 /// A reader that is busy for long lists again, which costs less than a queue without end.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
