@@ -94,7 +94,7 @@ async fn suspended_server_is_noticed_and_found_again() {
         let stale = |snapshot: &tower_sd_core::Snapshot| {
             matches!(snapshot.freshness(), Freshness::Stale { .. })
         };
-        sees(&mut subscription, Duration::from_secs(10), stale).await;
+        sees(&mut subscription, Duration::from_secs(12), stale).await;
         etcd.server.resume().expect("it runs");
         put(etcd, "suspended", "a", 1).await;
         sees(&mut subscription, SOON, has_ids(&["a", "before"])).await;
