@@ -44,12 +44,16 @@ async fn next(script: &Script) -> Received {
 }
 
 async fn next_to(script: &Script, path: &str) -> Received {
-    loop {
-        let request = next(script).await;
-        if request.target.starts_with(path) {
-            return request;
+    let wanted = async {
+        loop {
+            let request = script.next().await;
+            if request.target.starts_with(path) {
+                return request;
+            }
         }
-    }
+    };
+    // Heartbeats never end: the bound is on all of them.
+    timeout(BOUND, wanted).await.unwrap_or_else(|_elapsed| panic!("{path} is not asked"))
 }
 
 async fn register(registrar: &ConsulRegistrar, registration: Registration) -> RegistrationHandle {
