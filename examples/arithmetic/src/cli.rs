@@ -14,7 +14,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Asks one of the servers, and prints the result.
     Client(ClientArgs),
-    /// Servers come, go and die under steady traffic, in this process; takes ten seconds.
+    /// Servers come, go and die under steady traffic, all of them in this process; takes ten seconds.
     Demo(DemoArgs),
     /// Serves, and announces itself, until it is told to stop (SIGTERM, ctrl-c).
     Server(ServerArgs),
@@ -38,6 +38,10 @@ pub(crate) struct DemoArgs {
     /// Sends every request once only: the ones that die with a server fail.
     #[arg(long)]
     pub(crate) no_retry: bool,
+    /// Where the servers register and the client follows them: consul://HOST:PORT or etcd://HOST:PORT; without it, a registry
+    /// in the memory of this process
+    #[arg(long, value_name = "URL")]
+    pub(crate) registry: Option<String>,
     /// How long it takes
     #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,

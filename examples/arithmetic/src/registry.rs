@@ -3,12 +3,14 @@
 //! To add a backend: a line in [`Backend::parse`], and an arm in each of [`instancer`] and [`registrar`]; behind a crate
 //! feature of this example where its dependencies are heavy.
 
+use std::time::Duration;
+
 use tower_sd::{BoxError, FixedInstancer, Instance, Instancer, Registrar};
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
 #[cfg(feature = "dns")]
 use tower_sd_dns::DnsInstancer;
 #[cfg(feature = "etcd")]
-use tower_sd_etcd::{EtcdClient, EtcdInstancer, EtcdRegistrar};
+use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer, EtcdRegistrar};
 
 /// What a URL names.
 enum Backend {
@@ -42,7 +44,27 @@ pub(crate) fn instancer(url: &str, service: &str) -> Result<Box<dyn Instancer>, 
 
 /// The registry that `url` names, as seen by a server; `None` when there is nothing to announce.
 pub(crate) fn registrar(url: &str) -> Result<Option<Box<dyn Registrar>>, BoxError> {
+    registrar_of(Backend::parse(url)?)
+}
+
+/// The same, for servers that the registry forgets `ttl` after they have died.
+pub(crate) fn registrar_with_ttl(
+    url: &str,
+    ttl: Duration,
+) -> Result<Option<Box<dyn Registrar>>, BoxError> {
     match Backend::parse(url)? {
+        Backend::Consul(client, _) => Ok(Some(Box::new(ConsulRegistrar::new(&client).ttl(ttl)))),
+        #[cfg(feature = "etcd")]
+        Backend::Etcd(_) => {
+            let config: EtcdConfig = url.parse()?;
+            registrar_of(Backend::Etcd(EtcdClient::new(config.ttl(ttl))?))
+        }
+        other => registrar_of(other),
+    }
+}
+
+fn registrar_of(backend: Backend) -> Result<Option<Box<dyn Registrar>>, BoxError> {
+    match backend {
         Backend::Static(_) => Ok(None),
         Backend::Consul(client, _) => Ok(Some(Box::new(ConsulRegistrar::new(&client)))),
         #[cfg(feature = "dns")]

@@ -93,3 +93,22 @@ async fn keys(scene: &Scene) -> usize {
     let count = body.split(r#""count":""#).nth(1).and_then(|rest| rest.split('"').next());
     count.map_or(0, |count| count.parse().expect("a number"))
 }
+
+/// Ten seconds of the demo in eight: killed at 3.2 s, a server with a TTL of 3 s leaves while requests go on.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn no_request_of_the_demo_fails_and_a_killed_server_leaves_with_its_ttl() {
+    let scene = Scene::new().await;
+    let demo = ["demo", "--registry", &scene.registry(), "--seconds", "8"];
+    let output = arithmetic().args(demo).output().expect("runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}{output:?}");
+    assert!(text.contains(" retries, 0 failed\n"), "{text}");
+    assert!(!text.contains(" 0 retries"), "{text}");
+    // It is down at once, for its port is closed; it leaves by the registry.
+    let before_the_end = text.lines().filter(|line| line.contains("server-3 left")).count();
+    assert!(before_the_end >= 2, "{text}");
+    for server in ["server-1", "server-2", "server-3", "server-4", "server-5"] {
+        assert!(!text.contains(&format!("{server} 0")), "{text}");
+    }
+}

@@ -21,9 +21,10 @@ use tokio::{
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
-use tower_sd::{BoxError, Instance, MemoryRegistry, Registrar, Registration};
+use tower_sd::{BoxError, Instance, Registration};
 
-use crate::{server, service};
+use super::registry::Registry;
+use crate::server;
 
 /// One server with a runtime of its own: when that is shut down, everything of the server is gone in the middle of what
 /// it does, its connections and its registration's renewals too, as if its process had been killed.
@@ -37,7 +38,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Listens on a port of loopback and registers.
-    pub(crate) async fn start(name: &str, registry: &MemoryRegistry) -> Result<Self, BoxError> {
+    pub(crate) async fn start(name: &str, registry: &Registry) -> Result<Self, BoxError> {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let (stop, in_flight) = (CancellationToken::new(), Arc::default());
         let router = observed(server::router(), Arc::clone(&in_flight));
@@ -46,8 +47,8 @@ impl Server {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
             let port = listener.local_addr()?.port();
             let instance = Instance::new("127.0.0.1", port).with_id(id);
-            let registration = Registration::new(service::NAME, instance);
-            let registration = registry.register(registration).await?;
+            let registration = Registration::new(registry.service(), instance);
+            let registration = registry.registrar()?.register(registration).await?;
             Ok::<_, BoxError>(async move {
                 let stop = async move {
                     stopped.cancelled().await;

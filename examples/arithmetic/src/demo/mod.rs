@@ -1,6 +1,7 @@
 //! Servers come, go and die, and no request fails.
 
 mod fleet;
+mod registry;
 mod table;
 mod traffic;
 
@@ -13,21 +14,20 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tower_sd::{BoxError, MemoryConfig, MemoryRegistry, Next, RetryPolicy};
+use tower_sd::{BoxError, Next, RetryPolicy};
 
-use self::{fleet::Server, table::Table, traffic::Traffic};
+use self::{fleet::Server, registry::Registry, table::Table, traffic::Traffic};
 use crate::{
     cli::DemoArgs,
     client::{self, Client},
-    service,
 };
 
 /// Runs the `demo` command. Fails when a request has failed.
 pub(crate) async fn main(args: &DemoArgs) -> Result<(), BoxError> {
-    let registry = registry();
+    let registry = Registry::new(args.registry.as_deref())?;
     let failed_attempts = Arc::<AtomicU64>::default();
     let policy = policy(args.no_retry, Arc::clone(&failed_attempts));
-    let client = Client::new(&registry.instancer(service::NAME), policy);
+    let client = Client::new(&*registry.instancer()?, policy);
 
     let first = Server::start("server-1", &registry).await?;
     let second = Server::start("server-2", &registry).await?;
@@ -58,13 +58,6 @@ pub(crate) async fn main(args: &DemoArgs) -> Result<(), BoxError> {
         None => Ok(()),
         Some(first) => Err(format!("{} requests failed, first: {first}", counts.failures()).into()),
     }
-}
-
-/// A TTL that lets the audience see the killed server leave.
-fn registry() -> MemoryRegistry {
-    let mut config = MemoryConfig::default();
-    config.ttl = Duration::from_secs(3);
-    MemoryRegistry::with_config(config)
 }
 
 fn policy(no_retry: bool, failed_attempts: Arc<AtomicU64>) -> RetryPolicy {
