@@ -4,6 +4,7 @@ mod attempt;
 mod balance;
 mod endpointer;
 mod retry;
+mod sync;
 mod unsent;
 
 pub use tower_sd_core::{

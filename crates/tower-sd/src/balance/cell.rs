@@ -3,7 +3,7 @@ use std::{
     cell::Cell as StdCell,
     mem,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
@@ -14,6 +14,7 @@ use super::{Balancer, Choice, Members, Picker, balancer::Candidates};
 use crate::{
     attempt::{self, Record},
     endpointer::{Endpoint, Lease, Set, Tiers},
+    sync::{Mutex, MutexGuard, thread_local},
 };
 
 /// Where the request path reads the set: a few locks, each of them one thread's, so that they are never contended.

@@ -2,20 +2,22 @@ use std::{
     any::Any,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        Arc, Mutex as StdMutex, PoisonError,
+        atomic::{AtomicU64 as StdAtomicU64, Ordering::Relaxed},
     },
 };
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower_sd_core::{Instance, InstanceId};
 
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard};
+
 /// One instance with the service that speaks to it.
 pub(crate) struct Endpoint<S> {
     pub(crate) service: S,
     pub(crate) stats: Arc<Stats>,
     /// Its payload changes; its id and its address never do.
-    instance: Mutex<Instance>,
+    instance: StdMutex<Instance>,
 }
 
 /// What is known of one endpoint across updates.
@@ -52,13 +54,13 @@ impl<S> Endpoint<S> {
             failures: AtomicU64::new(0),
             parked: Mutex::new(None),
         };
-        Self::resumed(service, Arc::new(stats), instance)
+        Self { service, stats: Arc::new(stats), instance: StdMutex::new(instance) }
     }
 
     /// One that had left and comes back with its service and its statistics.
     pub(crate) fn resumed(service: S, stats: Arc<Stats>, instance: Instance) -> Self {
         stats.down.store(false, Relaxed);
-        Self { service, stats, instance: Mutex::new(instance) }
+        Self { service, stats, instance: StdMutex::new(instance) }
     }
 
     pub(crate) fn instance(&self) -> Instance {
@@ -78,7 +80,7 @@ impl<S> Endpoint<S> {
 
 impl<S: Clone + Send + 'static> Endpoint<S> {
     /// Leaves the service to the requests in flight; without any it is dropped at once.
-    pub(crate) fn park(self: Arc<Self>, token: TaskTrackerToken) {
+    pub(crate) fn park(&self, token: TaskTrackerToken) {
         let parked = Parked { service: Box::new(self.service.clone()), _token: token };
         *self.stats.parked() = Some(parked);
     }
@@ -112,7 +114,7 @@ impl Stats {
         parked.service.downcast().ok().map(|service| *service)
     }
 
-    fn parked(&self) -> std::sync::MutexGuard<'_, Option<Parked>> {
+    fn parked(&self) -> MutexGuard<'_, Option<Parked>> {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -133,4 +135,4 @@ impl fmt::Debug for Parked {
 }
 
 /// Only tells endpoints apart: nothing depends on where it stands.
-static NEXT_KEY: AtomicU64 = AtomicU64::new(0);
+static NEXT_KEY: StdAtomicU64 = StdAtomicU64::new(0);

@@ -15,6 +15,9 @@ mod state;
 mod tiers;
 mod update;
 
+#[cfg(test)]
+mod interleavings;
+
 use std::{
     fmt,
     future::Future,

@@ -1,6 +1,6 @@
 use std::{
     fmt, mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, PoisonError, Weak},
     time::Duration,
 };
 
@@ -15,7 +15,11 @@ use super::{
     Draining, Endpoint, EndpointerConfig, Tiers,
     state::{State, Todo, is_fit},
 };
-use crate::{NoInstances, NoInstancesReason, balance::Cell};
+use crate::{
+    NoInstances, NoInstancesReason,
+    balance::Cell,
+    sync::{Mutex, MutexGuard},
+};
 
 /// What all handles of one endpointer share: the state, and whoever has to learn of its changes.
 pub(crate) struct Shared<S: 'static> {
@@ -56,13 +60,14 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         let gone = mem::take(&mut todo.gone);
         let until = Instant::now() + self.config.drain;
         state.draining.retain(|left| left.in_flight() > 0);
-        state.draining.extend(gone.iter().map(|endpoint| Draining::new(endpoint, until)));
+        for endpoint in &gone {
+            state.draining.push(Draining::new(endpoint, until));
+            // Before another change can ask for it back.
+            endpoint.park(self.draining.token());
+        }
         drop(state);
         if !gone.is_empty() {
             self.wake.notify_one();
-        }
-        for endpoint in gone {
-            endpoint.park(self.draining.token());
         }
         todo
     }

@@ -1,0 +1,220 @@
+//! The request path under every order that shuttle draws of the threads' steps: picks, leases, updates, drains.
+//!
+//! Shuttle takes every atomic for sequentially consistent. Ours are relaxed: two are counters, and `down` is written under
+//! the lock of the state only, which orders it.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock, atomic::Ordering::SeqCst},
+    time::Duration,
+};
+
+use fastrand::Rng;
+use shuttle::{check_pct, check_random, sync::atomic::AtomicBool, thread};
+use tokio::{runtime::Builder, time::timeout};
+use tower_sd_core::{
+    FixedInstancer, Instance, Instancer, Publisher, PublisherConfig, Sink, Snapshot,
+};
+
+use super::{EndpointerConfig, Lease, Shared};
+use crate::{RoundRobin, balance::Cell};
+
+/// Its strong count is the number of services that live.
+type Service = Arc<()>;
+
+/// One cache with one balancer over it, made anew for each run.
+struct Cache {
+    shared: Arc<Shared<Service>>,
+    cell: Arc<Cell<Service>>,
+    service: Service,
+}
+
+impl Cache {
+    fn new(snapshot: &Snapshot) -> Self {
+        let nobody = FixedInstancer::new([]).subscribe();
+        let shared = Arc::new(Shared::new(nobody, EndpointerConfig::default()));
+        let cell = Arc::new(Cell::new(Arc::new(RoundRobin::new()), Rng::with_seed(1)));
+        shared.attach(&cell);
+        let cache = Self { shared, cell, service: Arc::new(()) };
+        cache.apply(snapshot);
+        cache
+    }
+
+    /// Applies a snapshot as the updating task does, with a factory that is done at once.
+    fn apply(&self, snapshot: &Snapshot) {
+        let todo = self.shared.update(|state| state.apply(snapshot));
+        for make in todo.make {
+            let (id, service) = (make.instance.id(), Arc::clone(&self.service));
+            drop(self.shared.update(|state| state.made(id, make.making, service)));
+        }
+    }
+
+    fn pick(&self) -> Option<Lease> {
+        self.cell.pick_any(&[]).map(|(_service, lease)| lease)
+    }
+
+    fn refused(&self, lease: &Lease) {
+        self.shared.refused(lease.instance(), lease.stats().key, "refused".into());
+    }
+
+    fn share(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            cell: Arc::clone(&self.cell),
+            service: Arc::clone(&self.service),
+        }
+    }
+
+    /// Who is picked, when all are asked for in turn, is who is ready.
+    fn is_published(&self) -> bool {
+        let ready: BTreeSet<_> =
+            self.shared.state().tiers.ready.iter().map(|endpoint| endpoint.stats.key).collect();
+        let picks = (0..4).filter_map(|_| self.cell.pick());
+        ready == picks.map(|(_service, lease)| lease.stats().key).collect()
+    }
+
+    fn in_flight(&self) -> usize {
+        let state = self.shared.state();
+        let endpoints = state.members.values().filter_map(|member| member.endpoint.as_ref());
+        endpoints.map(|endpoint| endpoint.in_flight()).sum()
+    }
+}
+
+const STAYS: &str = "stays";
+const LEAVES: &str = "leaves";
+
+/// Snapshots as a publisher makes them: two listed, one of them gone, and nobody listed but both held.
+struct Snapshots {
+    both: Snapshot,
+    one: Snapshot,
+    held: Snapshot,
+}
+
+fn snapshots() -> &'static Snapshots {
+    static SNAPSHOTS: OnceLock<Snapshots> = OnceLock::new();
+    SNAPSHOTS.get_or_init(|| {
+        let [stays, leaves] = [STAYS, LEAVES].map(|host| Instance::new(host, 1));
+        let fixed = |instances: &[Instance]| {
+            FixedInstancer::new(instances.iter().cloned()).subscribe().snapshot()
+        };
+        let mut publisher = Publisher::new(PublisherConfig::new("test", "service"));
+        let subscription = publisher.subscribe();
+        publisher.set(vec![stays.clone(), leaves.clone()]);
+        publisher.set(Vec::new());
+        // The guard waits before it says which of the two it is: a removal, or a loss.
+        let paused = Builder::new_current_thread().enable_time().start_paused(true).build();
+        let decided = async { timeout(Duration::from_secs(1), publisher.due()).await };
+        let _confirming = paused.expect("a runtime").block_on(decided);
+        let held = subscription.snapshot();
+        assert_eq!((held.instances().len(), held.held().len()), (0, 2));
+        Snapshots { both: fixed(&[stays.clone(), leaves]), one: fixed(&[stays]), held }
+    })
+}
+
+/// Runs `model` under many random orders, and under those with few switches that find rarer faults.
+fn check(model: impl Fn() + Send + Sync + 'static) {
+    let model = Arc::new(model);
+    let again = Arc::clone(&model);
+    check_random(move || model(), RUNS);
+    check_pct(move || again(), RUNS, 3);
+}
+
+fn join(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {
+    threads.into_iter().for_each(|thread| thread.join().expect("a thread of the model panicked"));
+}
+
+#[test]
+fn nothing_is_picked_after_its_removal_was_published() {
+    let Snapshots { both, one, .. } = snapshots();
+    check(|| {
+        let (cache, removed) = (Cache::new(both), Arc::new(AtomicBool::new(false)));
+        let pickers = [(); 2].map(|()| {
+            let (cache, removed) = (cache.share(), Arc::clone(&removed));
+            thread::spawn(move || {
+                for _ in 0..3 {
+                    let was_removed = removed.load(SeqCst);
+                    let lease = cache.pick().expect("one stays");
+                    assert!(!(was_removed && lease.instance().as_str().starts_with(LEAVES)));
+                }
+            })
+        });
+        cache.apply(one);
+        removed.store(true, SeqCst);
+        join(pickers);
+        assert_eq!(cache.in_flight(), 0);
+        assert_eq!(Arc::strong_count(&cache.service), 2, "one service is left");
+    });
+}
+
+#[test]
+fn who_leaves_and_returns_leaks_no_service_and_no_count() {
+    let Snapshots { both, one, .. } = snapshots();
+    check(|| {
+        let cache = Cache::new(both);
+        let pickers = [(); 2].map(|()| {
+            let cache = cache.share();
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    let lease = cache.pick().expect("one stays");
+                    thread::yield_now();
+                    drop(lease);
+                }
+            })
+        });
+        cache.apply(one);
+        cache.apply(both);
+        join(pickers);
+        assert_eq!(cache.in_flight(), 0);
+        assert_eq!(Arc::strong_count(&cache.service), 3, "a service for each");
+        assert!(cache.is_published());
+        let service = Arc::clone(&cache.service);
+        drop(cache);
+        assert_eq!(Arc::strong_count(&service), 1, "no service without its cache");
+    });
+}
+
+#[test]
+fn a_request_to_one_that_left_is_always_bounded_by_its_drain() {
+    let Snapshots { both, held, .. } = snapshots();
+    check(|| {
+        let cache = Cache::new(held);
+        let lease = cache.pick().expect("held ones are the last resort");
+        let refusing = {
+            let (cache, refused) = (cache.share(), Lease::new(lease.stats()));
+            thread::spawn(move || cache.refused(&refused))
+        };
+        cache.apply(both);
+        join([refusing]);
+        let state = cache.shared.state();
+        let is_member = |key| {
+            let mut endpoints = state.members.values().filter_map(|m| m.endpoint.as_ref());
+            endpoints.any(|endpoint| endpoint.stats.key == key)
+        };
+        let stats = lease.stats();
+        let drains = state.draining.iter().any(|left| left.stats.as_ptr() == Arc::as_ptr(stats));
+        assert!(is_member(stats.key) || drains, "nothing will ever end this request");
+    });
+}
+
+#[test]
+fn who_is_down_stands_among_those_that_are_down() {
+    let Snapshots { both, .. } = snapshots();
+    check(|| {
+        let cache = Cache::new(both);
+        let lease = cache.pick().expect("two are ready");
+        let refusing = {
+            let (cache, refused) = (cache.share(), Lease::new(lease.stats()));
+            thread::spawn(move || cache.refused(&refused))
+        };
+        cache.shared.connected(lease.instance(), lease.stats().key);
+        cache.apply(both);
+        join([refusing]);
+        assert_eq!(cache.shared.state().tiers.down.len(), usize::from(lease.stats().is_down()));
+        assert!(cache.is_published());
+        cache.shared.connected(lease.instance(), lease.stats().key);
+        assert_eq!(cache.shared.state().tiers.ready.len(), 2);
+    });
+}
+
+/// Of each kind of order; the faults that were put in for trial were found within 50.
+const RUNS: usize = 300;
