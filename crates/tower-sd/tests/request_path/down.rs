@@ -27,6 +27,7 @@ async fn an_endpoint_that_refuses_costs_no_request() {
     assert_eq!(n_in_flight(&endpointer), 0);
 }
 
+/// Field bug 11 (iox#6508): who fails once is gone for ever from a list that does not change.
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_is_down_comes_back_when_it_connects_without_a_request() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
-use tower::Layer;
+use tower::{Layer, Service, ServiceExt};
 use tower_sd::{
     BalanceLayer, Balancer, Choice, EndpointState, Endpointer, EndpointerConfig, Instance, Members,
     NoInstances, NoInstancesReason, Picker, Status, factory_fn,
@@ -109,6 +109,7 @@ async fn who_wants_no_requests_gets_none() {
     assert_eq!(started.elapsed(), Duration::ZERO);
 }
 
+/// Field bug 6 (linkerd2#2550): a balancer that learns of changes only while requests flow.
 #[tokio::test(start_paused = true)]
 async fn an_idle_endpointer_applies_updates_within_ten_milliseconds() {
     let (mut registry, world) = (Registry::new(&["a", "b"]), World::default());
@@ -119,6 +120,21 @@ async fn an_idle_endpointer_applies_updates_within_ten_milliseconds() {
     assert!(started.elapsed() <= Duration::from_millis(10));
     assert_eq!(world.n_live("a"), 0);
     assert!(report(&endpointer, "a").is_none());
+}
+
+/// Field bug 10 (tower#856): what `poll_ready` has chosen is gone, or another's place, when `call` comes.
+#[tokio::test(start_paused = true)]
+async fn a_removal_between_ready_and_call_costs_no_request() {
+    let (mut registry, world) = (Registry::new(&["a", "b", "c"]), World::default());
+    let endpointer = endpointer(&registry, &world).await;
+    let mut ready: Vec<_> = (0..6).map(|_| balance(&endpointer)).collect();
+    for balance in &mut ready {
+        balance.ready().await.unwrap();
+    }
+    registry.set(&["c"]).await;
+    for mut balance in ready {
+        assert_eq!(balance.call(1).await.unwrap(), "c");
+    }
 }
 
 #[tokio::test(start_paused = true)]
