@@ -45,7 +45,8 @@ impl Range {
 
     /// What comes after `start`, as it was before it was escaped.
     pub(crate) fn id_of(&self, key: &[u8]) -> String {
-        unescape(key.strip_prefix(&*self.start).unwrap_or(key))
+        let id = unescape(key.strip_prefix(&*self.start).unwrap_or(key));
+        String::from_utf8_lossy(&id).into_owned()
     }
 }
 
@@ -61,7 +62,7 @@ fn escape(name: &str, key: &mut Vec<u8>) {
 }
 
 /// Undoes [`escape`]; what nobody escaped (a foreign producer's key) stays as it is.
-fn unescape(text: &[u8]) -> String {
+pub(crate) fn unescape(text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&byte, tail)) = rest.split_first() {
@@ -80,7 +81,7 @@ fn unescape(text: &[u8]) -> String {
             }
         }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    bytes
 }
 
 fn refused(message: &str) -> Error {

@@ -22,7 +22,7 @@ pub(crate) enum Command {
 
 #[derive(Args, Debug)]
 pub(crate) struct ClientArgs {
-    /// Where the servers are: static:HOST:PORT,HOST:PORT, consul://HOST:PORT or etcd://HOST:PORT,HOST:PORT/PREFIX
+    /// Where the servers are: static:HOST:PORT,HOST:PORT, consul://HOST:PORT or etcd://HOST:PORT,HOST:PORT/PREFIX/
     #[arg(long, value_name = "URL")]
     pub(crate) registry: String,
     /// Add, Subtract, Multiply or Divide

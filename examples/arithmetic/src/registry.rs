@@ -22,9 +22,9 @@ enum Backend {
     /// service; and they are somebody else's to write.
     #[cfg(feature = "dns")]
     Dns(String),
-    /// `etcd://h1:2379,h2:2379/prefix`.
+    /// `etcd://h1:2379,h2:2379/prefix/`; what follows the last slash is another service.
     #[cfg(feature = "etcd")]
-    Etcd(EtcdClient),
+    Etcd(EtcdConfig, Option<String>),
 }
 
 /// Follows `service` in the registry that `url` names.
@@ -38,7 +38,10 @@ pub(crate) fn instancer(url: &str, service: &str) -> Result<Box<dyn Instancer>, 
         #[cfg(feature = "dns")]
         Backend::Dns(url) => Ok(Box::new(DnsInstancer::from_url(&url)?)),
         #[cfg(feature = "etcd")]
-        Backend::Etcd(client) => Ok(Box::new(EtcdInstancer::new(&client, service))),
+        Backend::Etcd(config, other) => {
+            let service = other.unwrap_or_else(|| service.to_owned());
+            Ok(Box::new(EtcdInstancer::new(&EtcdClient::new(config)?, service)))
+        }
     }
 }
 
@@ -55,10 +58,7 @@ pub(crate) fn registrar_with_ttl(
     match Backend::parse(url)? {
         Backend::Consul(client, _) => Ok(Some(Box::new(ConsulRegistrar::new(&client).ttl(ttl)))),
         #[cfg(feature = "etcd")]
-        Backend::Etcd(_) => {
-            let config: EtcdConfig = url.parse()?;
-            registrar_of(Backend::Etcd(EtcdClient::new(config.ttl(ttl))?))
-        }
+        Backend::Etcd(config, other) => registrar_of(Backend::Etcd(config.ttl(ttl), other)),
         other => registrar_of(other),
     }
 }
@@ -73,7 +73,9 @@ fn registrar_of(backend: Backend) -> Result<Option<Box<dyn Registrar>>, BoxError
                 .into())
         }
         #[cfg(feature = "etcd")]
-        Backend::Etcd(client) => Ok(Some(Box::new(EtcdRegistrar::new(&client)))),
+        Backend::Etcd(config, _) => {
+            Ok(Some(Box::new(EtcdRegistrar::new(&EtcdClient::new(config)?))))
+        }
     }
 }
 
@@ -96,9 +98,12 @@ impl Backend {
                 Err("this program was built without dns; build it with --features dns".into())
             }
             #[cfg(feature = "etcd")]
-            Some(("etcd" | "etcds", _)) => Ok(Self::Etcd(EtcdClient::new(url.parse()?)?)),
+            Some(("etcd", _)) => {
+                let (config, service) = EtcdConfig::from_url(url)?;
+                Ok(Self::Etcd(config, service))
+            }
             #[cfg(not(feature = "etcd"))]
-            Some(("etcd" | "etcds", _)) => {
+            Some(("etcd", _)) => {
                 Err("this program was built without etcd; build it with --features etcd".into())
             }
             Some(("memory", _)) => {
@@ -121,7 +126,7 @@ pub(crate) fn instance(address: &str) -> Result<Instance, BoxError> {
 }
 
 const KNOWN: &str = "static:HOST:PORT,HOST:PORT, consul://HOST:PORT, dns+srv://NAME, dns://HOST:PORT and \
-                     etcd://HOST:PORT,HOST:PORT/PREFIX";
+                     etcd://HOST:PORT,HOST:PORT/PREFIX/";
 
 #[cfg(test)]
 mod tests {
@@ -141,6 +146,8 @@ mod tests {
         assert_eq!(complaint("static:8081"), "\"8081\" is not HOST:PORT");
         assert_eq!(complaint("static:a:0"), "\"a:0\" is not HOST:PORT");
         assert!(complaint("consul://h/s?tga=x").contains("unknown option"));
+        #[cfg(feature = "etcd")]
+        assert!(complaint("etcd://h1,h2/p/s?tll=5s").contains("unknown option"));
         assert!(complaint("carrier-pigeon://loft").contains("is no registry"));
         assert!(complaint("memory:").contains("arithmetic demo"));
     }

@@ -23,7 +23,7 @@ impl Scene {
     }
 
     fn registry(&self) -> String {
-        format!("etcd://{}/examples?ttl=2s", self.etcd.address())
+        format!("etcd://{}/examples/?ttl=2s", self.etcd.address())
     }
 
     fn server(&self, name: &str) -> Process {

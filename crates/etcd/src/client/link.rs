@@ -134,7 +134,7 @@ impl Links {
         // `default()` would not ping while nothing is in flight.
         let options = ConnectOptions::new()
             .with_connect_timeout(config.connect_timeout)
-            .with_keep_alive(config.keep_alive, KEEP_ALIVE_TIMEOUT)
+            .with_keep_alive(config.ping_interval, PING_TIMEOUT)
             .with_require_leader(true);
         let options = match config.tls.options() {
             Some(tls) => options.with_tls(tls),
@@ -170,4 +170,4 @@ pub(super) async fn bounded<T>(
 }
 
 /// How long a ping may stay unanswered.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);

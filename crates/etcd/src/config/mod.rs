@@ -15,28 +15,33 @@ use crate::{Codec, NamingJson, error::BACKEND};
 #[non_exhaustive]
 pub struct EtcdConfig {
     /// The members, as `host:port`. `http://` or `https://` may come first if it agrees with [`tls`](Self::tls). One member
-    /// is used at a time, on trouble the next; their order is shuffled, so that clients spread over them.
+    /// is used at a time, on trouble the next; their order is shuffled, so that clients spread over them. Names are looked
+    /// up for every connection. Default: none, because nobody's are likely to be yours.
     pub endpoints: Vec<String>,
-    /// Whom to authenticate as. Default: nobody.
+    /// Whom to authenticate as. Default: nobody, as etcd's own.
     pub user: Option<User>,
-    /// How connections are secured. Default: not at all.
+    /// How connections are secured. Default: not at all, as etcd's own.
     pub tls: Tls,
-    /// What comes before the service in every key, without the slash that follows. Default `tower-sd`; may be empty.
+    /// What comes before the service in every key, without the slash that follows. Default `tower-sd`, so that nobody
+    /// else's keys are taken for instances; may be empty.
     pub prefix: String,
-    /// The time to live asked for; the server may grant more (it never grants less than 2 s with its defaults), and what
-    /// it grants is used. Whole seconds, rounded up. Default 15 s: longer than an election, and a crashed server is gone
-    /// soon enough.
+    /// The time to live of a lease that is asked for; the server may grant more (it never grants less than 2 s with its
+    /// defaults), and what it grants is used. Whole seconds, rounded up; at most a day. Default 15 s: longer than an
+    /// election, and a crashed server is gone soon enough. Leases are renewed at a third of it.
     pub ttl: Duration,
-    /// How values are written (by the first) and read (by the first that understands). Default: [`NamingJson`] alone.
+    /// How values are written (by the first) and read (by the first that understands). Default: [`NamingJson`] alone,
+    /// because grpc-go reads it.
     pub codecs: Vec<Arc<dyn Codec>>,
-    /// The bound on making a connection, authentication included. Default 2 s.
+    /// The bound on making a connection, authentication included. Default 2 s: a handshake takes milliseconds, and the
+    /// next member waits.
     pub connect_timeout: Duration,
     /// The bound on every call to one member. Default 2 s: a write into an election hangs for 5 s and two elections
     /// unless it is given up and repeated.
     pub request_timeout: Duration,
-    /// The time between HTTP/2 pings, which notice a connection that swallows everything. Default 10 s; less than that is
-    /// refused, because servers end connections that ping faster than every 5 s.
-    pub keep_alive: Duration,
+    /// The time between HTTP/2 pings, which notice a connection that swallows everything; one that is unanswered for 5 s
+    /// ends it. It has nothing to do with the renewal of leases, which follows from [`ttl`](Self::ttl). Default 10 s: less
+    /// is refused, because servers end connections that ping faster than every 5 s.
+    pub ping_interval: Duration,
 }
 
 /// Name and password of an etcd user.
@@ -58,7 +63,7 @@ impl EtcdConfig {
             codecs: vec![Arc::new(NamingJson)],
             connect_timeout: Duration::from_secs(2),
             request_timeout: Duration::from_secs(2),
-            keep_alive: MIN_KEEP_ALIVE,
+            ping_interval: MIN_PING_INTERVAL,
         }
     }
 
@@ -104,19 +109,41 @@ impl EtcdConfig {
         self
     }
 
+    /// Sets [`connect_timeout`](Self::connect_timeout).
+    #[must_use]
+    pub fn connect_timeout(mut self, bound: Duration) -> Self {
+        self.connect_timeout = bound;
+        self
+    }
+
+    /// Sets [`request_timeout`](Self::request_timeout).
+    #[must_use]
+    pub fn request_timeout(mut self, bound: Duration) -> Self {
+        self.request_timeout = bound;
+        self
+    }
+
+    /// Sets [`ping_interval`](Self::ping_interval).
+    #[must_use]
+    pub fn ping_interval(mut self, interval: Duration) -> Self {
+        self.ping_interval = interval;
+        self
+    }
+
     /// Checks the settings, and brings endpoints and prefix into the form that is used.
     pub(crate) fn validated(mut self) -> Result<Self> {
         if self.endpoints.is_empty() {
             return Err(refused("no endpoint given; name at least one member"));
         }
+        self.tls.check()?;
         for endpoint in &mut self.endpoints {
             *endpoint = normal_endpoint(endpoint, &self.tls)?;
         }
         if self.codecs.is_empty() {
             return Err(refused("no codec given; the first one writes"));
         }
-        if self.keep_alive < MIN_KEEP_ALIVE {
-            let message = "keep_alive below 10 s; etcd ends connections that ping too often";
+        if self.ping_interval < MIN_PING_INTERVAL {
+            let message = "ping_interval below 10 s; etcd ends connections that ping too often";
             return Err(refused(message));
         }
         if self.ttl.is_zero() || self.ttl > MAX_TTL {
@@ -164,7 +191,7 @@ fn refused(message: impl Into<String>) -> Error {
 }
 
 /// The server's least ping interval is 5 s (`--grpc-keepalive-min-time`); measured, 5 s lives and 4 s does not.
-const MIN_KEEP_ALIVE: Duration = Duration::from_secs(10);
+const MIN_PING_INTERVAL: Duration = Duration::from_secs(10);
 /// A lease of days is a mistake in the unit.
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 

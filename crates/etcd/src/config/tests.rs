@@ -22,9 +22,14 @@ fn settings_that_cannot_work_are_refused_with_a_sentence() {
         EtcdConfig::new(["ftp://a:1"]),
         EtcdConfig::new(["https://a:1"]),
         EtcdConfig::new(["http://a:1"]).tls(Tls::SystemRoots),
+        EtcdConfig::new(["a:1"]).tls(Tls::Authority("ca.pem".to_owned())),
+        EtcdConfig::new(["a:1"]).tls(mutual(CERTIFICATE, KEY, KEY)),
+        EtcdConfig::new(["a:1"]).tls(mutual(CERTIFICATE, CERTIFICATE, CERTIFICATE)),
         good().ttl(Duration::ZERO),
         good().ttl(Duration::from_secs(1_000_000)),
-        EtcdConfig { keep_alive: Duration::from_secs(5), ..good() },
+        good().ping_interval(Duration::from_secs(5)),
+        good().connect_timeout(Duration::ZERO),
+        good().request_timeout(Duration::ZERO),
         EtcdConfig { codecs: Vec::new(), ..good() },
     ];
     for config in bad {
@@ -32,6 +37,17 @@ fn settings_that_cannot_work_are_refused_with_a_sentence() {
         assert_eq!(error.kind(), ErrorKind::Config, "{config:?}");
     }
 }
+
+fn mutual(authority: &str, certificate: &str, key: &str) -> Tls {
+    Tls::Mutual {
+        authority: authority.to_owned(),
+        certificate: certificate.to_owned(),
+        key: key.into(),
+    }
+}
+
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+const KEY: &str = "-----BEGIN PRIVATE KEY-----";
 
 /// T12: the password is seen nowhere.
 #[test]
@@ -55,7 +71,7 @@ fn parts_of_a_second_are_rounded_up_and_a_trailing_slash_is_ours() {
 /// go-kit's bug E6: an own authority without a client certificate is not ignored.
 #[test]
 fn an_own_authority_alone_is_tls() {
-    let config = EtcdConfig::new(["a:1"]).tls(Tls::Authority("pem".to_owned()));
+    let config = EtcdConfig::new(["a:1"]).tls(Tls::Authority(CERTIFICATE.to_owned()));
     let config = config.validated().expect("good");
     assert_eq!(config.endpoints, ["https://a:1"]);
     assert!(config.tls.options().is_some());
@@ -64,10 +80,63 @@ fn an_own_authority_alone_is_tls() {
 /// T12.
 #[test]
 fn a_key_is_not_shown() {
-    let tls = Tls::Mutual {
-        authority: "a".to_owned(),
-        certificate: "c".to_owned(),
-        key: "hunter2".into(),
-    };
+    let tls = mutual("a", "c", "hunter2");
     assert_eq!(format!("{tls:?}"), "Mutual");
+}
+
+/// The documentation of every public field of the settings, by name and type.
+fn settings() -> Vec<(&'static str, &'static str, String)> {
+    let source = include_str!("mod.rs");
+    let (_, fields) = source.split_once("pub struct EtcdConfig {\n").expect("is there");
+    let (fields, _) = fields.split_once("\n}").expect("ends");
+    let mut settings = Vec::new();
+    let mut text = String::new();
+    for line in fields.lines().map(str::trim) {
+        if let Some(more) = line.strip_prefix("/// ") {
+            text.push_str(more);
+            text.push(' ');
+        } else {
+            let field = line.strip_prefix("pub ").and_then(|it| it.strip_suffix(','));
+            let (name, kind) = field.and_then(|it| it.split_once(": ")).expect("a public field");
+            settings.push((name, kind, std::mem::take(&mut text)));
+        }
+    }
+    settings
+}
+
+#[test]
+fn every_setting_says_its_default_and_why_and_can_be_set() {
+    let source = include_str!("mod.rs");
+    let settings = settings();
+    assert_eq!(settings.len(), 9, "{settings:?}");
+    for (name, _, text) in &settings {
+        let (_, default) = text.split_once("Default").unwrap_or_else(|| panic!("{name}: {text}"));
+        let why = [": ", "because", "so that", "as etcd's own"];
+        assert!(why.iter().any(|word| default.contains(word)), "{name}: {default}");
+        let setter = match *name {
+            "endpoints" => "pub fn new<".to_owned(),
+            "codecs" => "pub fn codec(".to_owned(),
+            name => format!("pub fn {name}("),
+        };
+        assert!(source.contains(&setter), "{name}");
+    }
+}
+
+#[test]
+fn times_have_the_default_that_is_documented_with_its_unit() {
+    let config = EtcdConfig::new(["a:1"]);
+    let times = [
+        ("ttl", config.ttl),
+        ("connect_timeout", config.connect_timeout),
+        ("request_timeout", config.request_timeout),
+        ("ping_interval", config.ping_interval),
+    ];
+    let documented = settings().into_iter().filter(|(_, kind, _)| *kind == "Duration");
+    let documented: Vec<_> = documented.map(|(name, _, text)| (name, text)).collect();
+    assert_eq!(documented.len(), times.len());
+    for ((name, text), (expected, time)) in documented.iter().zip(times) {
+        assert_eq!(*name, expected);
+        let default = format!("Default {} s: ", time.as_secs());
+        assert!(text.contains(&default), "{name} is {time:?}: {text}");
+    }
 }

@@ -1,59 +1,102 @@
-use std::{str::FromStr, time::Duration};
+use std::time::Duration;
 
-use tower_sd_core::{Error, Result};
+use tower_sd_core::Result;
 
-use super::{EtcdConfig, Tls, refused};
+use super::{EtcdConfig, User, refused, tls::TlsFiles};
 
-/// Settings from a URL: `etcd://h1:2379,h2,[::1]:2379/prefix?ttl=15s`.
-///
-/// The port is 2379 unless given, the prefix is the default one without a path. `etcds://` stands for
-/// [`Tls::SystemRoots`]. User and password are refused, because URLs end up in logs: set [`EtcdConfig::user`].
-/// `ttl`, `request_timeout` and `connect_timeout` take `ms` or `s`; everything else behind the `?` is refused.
-///
-/// ```
-/// use tower_sd_etcd::EtcdConfig;
-///
-/// let config: EtcdConfig = "etcd://10.0.0.1,10.0.0.2:2380/services?ttl=30s".parse()?;
-/// assert_eq!(config.endpoints, ["10.0.0.1:2379", "10.0.0.2:2380"]);
-/// assert_eq!(config.prefix, "services");
-/// # Ok::<(), tower_sd_core::Error>(())
-/// ```
-impl FromStr for EtcdConfig {
-    type Err = Error;
-
-    /// By hand, because several hosts with ports are no authority to a URL library.
-    fn from_str(url: &str) -> Result<Self> {
-        let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-        let tls = match scheme {
-            "etcd" => Tls::Off,
-            "etcds" => Tls::SystemRoots,
-            _ => return Err(refused("a URL of etcd begins with etcd:// or etcds://")),
+impl EtcdConfig {
+    /// A cluster, and a service where the URL names one: `etcd://h1:2379,h2,[::1]:2379/prefix/service?ttl=15s`.
+    ///
+    /// The port is 2379 unless given. What follows the last slash of the path is the service, what precedes it the
+    /// prefix: `/prefix/` names a prefix only, `/service` a service below the default prefix. Both may be
+    /// percent-encoded.
+    ///
+    /// Options: `ttl`, `connect-timeout`, `request-timeout`, `ping-interval` (`30s`, `500ms`, `2m`); `tls` (true: the
+    /// system's roots), `ca-file`, `cert-file`, `key-file`; `user`, `password-file`. The files are read here, once.
+    ///
+    /// ```
+    /// use tower_sd_etcd::EtcdConfig;
+    ///
+    /// let url = "etcd://10.0.0.1,10.0.0.2:2380/shop/cart?ttl=30s";
+    /// let (config, service) = EtcdConfig::from_url(url)?;
+    /// assert_eq!(config.endpoints, ["10.0.0.1:2379", "10.0.0.2:2380"]);
+    /// assert_eq!((config.prefix.as_str(), service.as_deref()), ("shop", Some("cart")));
+    /// # Ok::<(), tower_sd_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `Config` for settings that cannot work; for an unknown option, naming it and those there are; for a user or
+    /// password in the URL, naming what to use instead.
+    pub fn from_url(url: &str) -> Result<(Self, Option<String>)> {
+        // By hand, because several hosts with ports are no authority to a URL library.
+        let Some(rest) = url.strip_prefix("etcd://") else {
+            return Err(refused("not a URL such as etcd://h1:2379,h2:2379/prefix/service"));
         };
-        if rest.contains('@') {
-            let message = "a URL has user information; use EtcdConfig::user, which is not logged";
-            return Err(refused(message));
-        }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let mut config = Self::new(hosts.split(',').map(with_port)).tls(tls);
-        if !path.is_empty() {
-            config.prefix = path.to_owned();
+        if hosts.contains('@') {
+            return Err(refused(format!("a user or password in a URL gets logged; {INSTEAD}")));
         }
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let setting = match key {
-                "ttl" => &mut config.ttl,
-                "request_timeout" => &mut config.request_timeout,
-                "connect_timeout" => &mut config.connect_timeout,
-                _ => return Err(refused(format!("a URL of etcd has no setting {key:?}"))),
-            };
-            *setting = duration(value)
-                .ok_or_else(|| refused(format!("{key}={value} is not like 15s or 500ms")))?;
+        let mut config = Self::new(hosts.split(',').map(with_port));
+        let (prefix, service) = match path.rsplit_once('/') {
+            Some((prefix, service)) => (Some(prefix), service),
+            None => (None, path),
+        };
+        if let Some(prefix) = prefix {
+            config.prefix = decoded(prefix)?;
         }
+        let service = if service.is_empty() { None } else { Some(decoded(service)?) };
+        config.apply(query)?;
         // Says what is wrong now, not when a client is made; that shuffles the endpoints.
         config.clone().validated()?;
-        Ok(config)
+        Ok((config, service))
     }
+
+    fn apply(&mut self, query: &str) -> Result<()> {
+        let (mut files, mut user, mut password_file) = (TlsFiles::default(), None, None);
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (option, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = decoded(value)?;
+            match option {
+                "ttl" => self.ttl = duration(option, &value)?,
+                "connect-timeout" => self.connect_timeout = duration(option, &value)?,
+                "request-timeout" => self.request_timeout = duration(option, &value)?,
+                "ping-interval" => self.ping_interval = duration(option, &value)?,
+                "tls" => files.enabled = Some(boolean(option, &value)?),
+                "ca-file" => files.authority = Some(value),
+                "cert-file" => files.certificate = Some(value),
+                "key-file" => files.key = Some(value),
+                "user" => user = Some(value),
+                "password-file" => password_file = Some(value),
+                "password" | "token" => {
+                    let what = format!("option {option}: a secret in a URL gets logged; {INSTEAD}");
+                    return Err(refused(what));
+                }
+                _ => {
+                    let known = OPTIONS.join(", ");
+                    let what = format!("unknown option {option:?}; there are {known}");
+                    return Err(refused(what));
+                }
+            }
+        }
+        self.tls = files.read()?;
+        self.user = match (user, password_file) {
+            (None, None) => None,
+            (Some(name), Some(path)) => {
+                let password = read("password-file", &path)?;
+                Some(User { name, password: password.trim_end_matches(['\r', '\n']).into() })
+            }
+            _ => return Err(refused("user and password-file only work together")),
+        };
+        Ok(())
+    }
+}
+
+/// A file that an option names.
+pub(super) fn read(option: &str, path: &str) -> Result<String> {
+    std::fs::read_to_string(path)
+        .map_err(|cause| refused(format!("{option}: cannot read {path:?}")).with_source(cause))
 }
 
 fn with_port(host: &str) -> String {
@@ -64,73 +107,54 @@ fn with_port(host: &str) -> String {
     if has_port || host.is_empty() { host.to_owned() } else { format!("{host}:{DEFAULT_PORT}") }
 }
 
-fn duration(text: &str) -> Option<Duration> {
-    match text.strip_suffix("ms") {
-        Some(number) => number.parse().ok().map(Duration::from_millis),
-        None => {
-            let number = text.strip_suffix('s')?;
-            number.parse().ok().map(Duration::from_secs)
+fn boolean(option: &str, value: &str) -> Result<bool> {
+    match value {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(refused(format!("option {option}: {value:?} is neither true nor false"))),
+    }
+}
+
+fn duration(option: &str, value: &str) -> Result<Duration> {
+    let split = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+    let (number, unit) = value.split_at(split);
+    let scale = match unit {
+        "ms" => Some(1),
+        "s" => Some(1000),
+        "m" => Some(60_000),
+        _ => None,
+    };
+    match (number.parse::<u64>(), scale) {
+        (Ok(number), Some(scale)) => Ok(Duration::from_millis(number.saturating_mul(scale))),
+        _ => {
+            let what = format!("option {option}: {value:?} is not a time such as 15s, 500ms or 2m");
+            Err(refused(what))
         }
     }
+}
+
+/// A part of a URL with percent signs, as text.
+fn decoded(part: &str) -> Result<String> {
+    let bytes = crate::key::unescape(part.as_bytes());
+    String::from_utf8(bytes)
+        .map_err(|cause| refused("a part of the URL is not UTF-8").with_source(cause.utf8_error()))
 }
 
 /// IANA's, for etcd clients.
 const DEFAULT_PORT: u16 = 2379;
+const INSTEAD: &str = "use EtcdConfig::user, or the options user and password-file";
+const OPTIONS: &[&str] = &[
+    "ttl",
+    "connect-timeout",
+    "request-timeout",
+    "ping-interval",
+    "tls",
+    "ca-file",
+    "cert-file",
+    "key-file",
+    "user",
+    "password-file",
+];
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn endpoints(url: &str) -> Vec<String> {
-        let config: EtcdConfig = url.parse().expect(url);
-        config.endpoints
-    }
-
-    #[test]
-    fn several_hosts_have_ports_of_their_own() {
-        assert_eq!(endpoints("etcd://a"), ["a:2379"]);
-        assert_eq!(
-            endpoints("etcd://a:1,b,[::1],[::1]:2/"),
-            ["a:1", "b:2379", "[::1]:2379", "[::1]:2"]
-        );
-    }
-
-    #[test]
-    fn path_and_query_are_settings() {
-        let url = "etcds://a/my/prefix?ttl=1500ms&request_timeout=3s";
-        let config: EtcdConfig = url.parse().expect("good");
-        assert_eq!(config.prefix, "my/prefix");
-        assert_eq!(config.ttl, Duration::from_millis(1500));
-        assert_eq!(config.request_timeout, Duration::from_secs(3));
-        assert!(matches!(config.tls, Tls::SystemRoots));
-        let plain: EtcdConfig = "etcd://a".parse().expect("good");
-        assert_eq!(plain.prefix, "tower-sd");
-    }
-
-    #[test]
-    fn what_is_no_url_of_etcd_is_refused() {
-        for url in [
-            "",
-            "a:1",
-            "http://a",
-            "etcd://",
-            "etcd:///p",
-            "etcd://a,,b",
-            "etcd://a:b",
-            "etcd://a?ttl=5",
-            "etcd://a?ttl=",
-            "etcd://a?colour=red",
-            "etcd://a?ttl=0s",
-        ] {
-            assert!(url.parse::<EtcdConfig>().is_err(), "{url}");
-        }
-    }
-
-    /// T12.
-    #[test]
-    fn a_password_in_a_url_is_refused_with_the_remedy_and_not_repeated() {
-        let error = "etcd://root:hunter2@a:1/x".parse::<EtcdConfig>().expect_err("refused");
-        assert!(error.to_string().contains("EtcdConfig::user"), "{error}");
-        assert!(!format!("{error:?}").contains("hunter2"));
-    }
-}
+mod tests;

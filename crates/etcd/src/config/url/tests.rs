@@ -1,0 +1,159 @@
+use std::fs;
+
+use tempfile::TempDir;
+use tower_sd_core::ErrorKind;
+
+use super::*;
+use crate::Tls;
+
+fn parsed(url: &str) -> (EtcdConfig, Option<String>) {
+    EtcdConfig::from_url(url).expect(url)
+}
+
+/// What is wrong with a URL, in a sentence.
+fn complaint(url: &str) -> String {
+    let error = EtcdConfig::from_url(url).map(|(config, _)| config).expect_err(url);
+    assert_eq!(error.kind(), ErrorKind::Config, "{url}");
+    error.to_string()
+}
+
+#[test]
+fn several_hosts_have_ports_of_their_own() {
+    let endpoints = |url| parsed(url).0.endpoints;
+    assert_eq!(endpoints("etcd://a"), ["a:2379"]);
+    assert_eq!(
+        endpoints("etcd://a:1,b,[::1],[::1]:2/"),
+        ["a:1", "b:2379", "[::1]:2379", "[::1]:2"]
+    );
+}
+
+#[test]
+fn last_part_of_the_path_is_the_service() {
+    for (path, prefix, service) in [
+        ("", "tower-sd", None),
+        ("/", "tower-sd", None),
+        ("/cart", "tower-sd", Some("cart")),
+        ("/shop/", "shop", None),
+        ("/shop/cart", "shop", Some("cart")),
+        ("/shop/eu/cart?ttl=5s", "shop/eu", Some("cart")),
+        ("//shop/cart", "/shop", Some("cart")),
+        ("//cart", "", Some("cart")),
+        ("/shop/gr%C3%BC%C3%9Fe%2Fwelt", "shop", Some("grüße/welt")),
+    ] {
+        let (config, found) = parsed(&format!("etcd://a{path}"));
+        assert_eq!((config.prefix.as_str(), found.as_deref()), (prefix, service), "{path}");
+    }
+}
+
+#[test]
+fn times_are_settings_with_a_unit() {
+    let url = "etcd://a?ttl=1500ms&request-timeout=3s&connect-timeout=4s&ping-interval=2m";
+    let (config, _) = parsed(url);
+    assert_eq!(config.ttl, Duration::from_millis(1500));
+    assert_eq!(config.request_timeout, Duration::from_secs(3));
+    assert_eq!(config.connect_timeout, Duration::from_secs(4));
+    assert_eq!(config.ping_interval, Duration::from_secs(120));
+}
+
+#[test]
+fn files_name_who_is_trusted_and_who_we_are() {
+    let folder = TempDir::new().expect("a folder");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("can be written");
+        path.display().to_string()
+    };
+    let (ca, cert) = (file("ca", CERTIFICATE), file("cert", CERTIFICATE));
+    let key = file("key", KEY);
+    let tls = |options: &str| parsed(&format!("etcd://a?{options}")).0.tls;
+    assert!(matches!(tls("tls=false"), Tls::Off));
+    assert!(matches!(tls("tls=true"), Tls::SystemRoots));
+    assert!(matches!(tls(&format!("ca-file={ca}")), Tls::Authority(pem) if pem == CERTIFICATE));
+    let mutual = tls(&format!("tls=true&ca-file={ca}&cert-file={cert}&key-file={key}"));
+    let Tls::Mutual { authority, certificate, key: secret } = mutual else { panic!("{mutual:?}") };
+    assert_eq!((authority.as_str(), certificate.as_str()), (CERTIFICATE, CERTIFICATE));
+    assert_eq!(secret.expose(), KEY);
+
+    let password = file("password", "hunter2\n");
+    let (config, _) = parsed(&format!("etcd://a?user=svc&password-file={password}"));
+    let user = config.user.expect("has one");
+    assert_eq!((user.name.as_str(), user.password.expose()), ("svc", "hunter2"));
+
+    // No half of it: go-kit's bug E6 is that half of it is no TLS at all.
+    for half in [
+        format!("cert-file={cert}"),
+        format!("key-file={key}"),
+        format!("ca-file={ca}&cert-file={cert}"),
+        format!("ca-file={ca}&key-file={key}"),
+        format!("cert-file={cert}&key-file={key}"),
+        format!("tls=false&ca-file={ca}"),
+        "ca-file=/nowhere".to_owned(),
+        "user=svc".to_owned(),
+        format!("password-file={password}"),
+    ] {
+        let complaint = complaint(&format!("etcd://a?{half}"));
+        assert!(complaint.contains("-file"), "{half}: {complaint}");
+        assert!(!complaint.contains("hunter2"), "{complaint}");
+    }
+}
+
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+const KEY: &str = "-----BEGIN PRIVATE KEY-----hunter2";
+
+#[test]
+fn what_is_no_url_of_etcd_is_refused() {
+    for url in [
+        "",
+        "a:1",
+        "http://a",
+        "etcd:a",
+        "etcd://",
+        "etcd:///p",
+        "etcd://a,,b",
+        "etcd://a:b",
+        "etcd://a/%FF",
+        "etcd://a?ttl=5",
+        "etcd://a?ttl=",
+        "etcd://a?ttl=s",
+        "etcd://a?tls=maybe",
+        "etcd://a?ttl=0s",
+        "etcd://a?ping-interval=5s",
+    ] {
+        complaint(url);
+    }
+}
+
+#[test]
+fn unknown_option_is_refused_with_those_there_are() {
+    let complaint = complaint("etcd://a?tll=5s");
+    assert!(complaint.contains("\"tll\""), "{complaint}");
+    for option in OPTIONS {
+        assert!(complaint.contains(option), "{option} is not in {complaint}");
+    }
+}
+
+#[test]
+fn options_listed_are_understood_and_documented() {
+    let documentation = include_str!("../url.rs");
+    for option in OPTIONS {
+        let complaint = complaint(&format!("etcd://a?{option}=?"));
+        assert!(!complaint.contains("unknown option"), "{complaint}");
+        assert!(documentation.contains(&format!("`{option}`")), "{option}");
+    }
+}
+
+/// T12.
+#[test]
+fn secrets_in_a_url_are_refused_with_the_remedy_and_not_repeated() {
+    for url in [
+        "etcd://root:hunter2@a:1/x",
+        "etcd://b,root:hunter2@a:1/x",
+        "etcd://a?password=hunter2",
+        "etcd://a?token=hunter2",
+    ] {
+        let complaint = complaint(url);
+        assert!(complaint.contains("EtcdConfig::user"), "{complaint}");
+        assert!(complaint.contains("password-file"), "{complaint}");
+        assert!(!complaint.contains("hunter2"), "{complaint}");
+    }
+}
