@@ -12,6 +12,10 @@ use http_body_util::{Empty, Full};
 use tower_sd::BoxError;
 
 /// A request body that can be sent again from its beginning.
+#[diagnostic::on_unimplemented(
+    message = "a body of type `{Self}` cannot be sent again",
+    note = "`ReplayBody` keeps a bounded copy of any body; `Full`, `Empty`, `Bytes` and `String` need none"
+)]
 pub trait RepeatableBody: Sized {
     /// The same body from its beginning; `None` when it cannot be had any more.
     fn repeat(&self) -> Option<Self>;

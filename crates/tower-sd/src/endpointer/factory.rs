@@ -15,6 +15,10 @@ use super::ToResponse;
 /// - Clones of the service share their connections: the balancer clones one for each request.
 ///
 /// A closure is one through [`Endpointer::with`](crate::Endpointer::with) or [`factory_fn`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` makes no endpoints",
+    note = "a closure from an `Instance` to a service is a factory through `Endpointer::with` or `factory_fn`"
+)]
 pub trait Factory: Send + Sync + 'static {
     /// The service. `tower::Service` is asked for only where it is called, so that other clients can be balanced too.
     type Service: Clone + Send + Sync + 'static;

@@ -5,6 +5,10 @@ use super::Verdict;
 /// How [`Retry`](crate::Retry) sends a request a second time, and what it takes for a failure.
 ///
 /// The HTTP crate brings one that knows methods and bodies; for every other request that is `Clone` there is [`Cloned`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not know how to send a `{Req}` a second time",
+    note = "`Cloned` repeats every request that is `Clone`; HTTP requests want `HttpReplay` of tower-sd-http"
+)]
 pub trait Replay<Req> {
     /// A copy of `request`, made before the first is sent. `None`: this one cannot be repeated.
     fn replay(&self, request: &Req) -> Option<Req>;
