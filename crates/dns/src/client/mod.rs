@@ -91,7 +91,11 @@ impl DnsClient {
     async fn ask_one(&self, server: &Server, name: &Name, kind: RecordType) -> Result<Step> {
         let bound = self.0.config().timeout;
         let explain = |cause: NetError| -> Error { error::of(cause, name, server.address) };
-        let asked = server.pool.lookup(Query::query(name.clone(), kind), options()).first_answer();
+        let asked = async {
+            // Never closed.
+            let _permit = server.room.acquire().await;
+            server.pool.lookup(Query::query(name.clone(), kind), options()).first_answer().await
+        };
         match timeout(bound, asked).await {
             Ok(Ok(response)) => answer::judge(&response, name, kind),
             Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) => {

@@ -14,7 +14,7 @@ use hickory_resolver::{
     proto::op,
     system_conf::read_system_conf,
 };
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tower_sd_core::{Error, ErrorKind, Result};
 
 use super::answer::Found;
@@ -41,6 +41,8 @@ struct State {
 pub(super) struct Server {
     pub(super) address: SocketAddr,
     pub(super) pool: NameServerPool<TokioRuntimeProvider>,
+    /// One permit per question that is under way.
+    pub(super) room: Arc<Semaphore>,
     /// Counts the pools that were made for it, so that what an old one did is not held against a new one.
     generation: u64,
     failures: u32,
@@ -135,6 +137,8 @@ impl Servers {
     fn server(&self, address: SocketAddr, generation: u64) -> Result<Server> {
         let mut options = ResolverOpts::default();
         options.timeout = self.config.timeout;
+        // More are turned away, and one that was given up may still be counted.
+        options.max_active_requests = 2 * AT_ONCE;
         let tls = TlsConfig::new().map_err(cannot_be_made)?;
         let context = Arc::new(PoolContext::new(options, tls));
         let connections = match self.config.transport {
@@ -147,7 +151,8 @@ impl Servers {
         });
         let server = NameServerConfig::new(address.ip(), true, connections.collect());
         let pool = NameServerPool::from_config([server], context, TokioRuntimeProvider::default());
-        Ok(Server { address, pool, generation, failures: 0 })
+        let room = Arc::new(Semaphore::new(AT_ONCE));
+        Ok(Server { address, pool, room, generation, failures: 0 })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -188,6 +193,9 @@ fn cannot_be_made(cause: NetError) -> Error {
 const SYSTEM_INTERVAL: Duration = Duration::from_secs(1);
 /// One or two are lost packets.
 const REBUILD_AFTER: u32 = 3;
+/// Questions to one server at once. Over UDP each has a socket, and a process often may have 1024 only; over TCP they share
+/// a connection, which Consul closes after 128.
+const AT_ONCE: usize = 100;
 const DNS_PORT: u16 = 53;
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 use std::{
     fmt,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -33,6 +36,8 @@ pub(crate) struct NameServer {
 struct Shared {
     script: Mutex<Script>,
     log: Mutex<Vec<Asked>>,
+    /// Counts up whenever the connections of before are forgotten.
+    epoch: AtomicUsize,
 }
 
 type Script = Box<dyn FnMut(&Asked) -> Reply + Send>;
@@ -67,8 +72,11 @@ impl NameServer {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let udp = UdpSocket::bind(address).await.expect("the port is free");
         let tcp = TcpListener::bind(address).await.expect("the port is free");
-        let shared =
-            Arc::new(Shared { script: Mutex::new(Box::new(script)), log: Mutex::default() });
+        let shared = Arc::new(Shared {
+            script: Mutex::new(Box::new(script)),
+            log: Mutex::default(),
+            epoch: AtomicUsize::new(0),
+        });
         let (tasks, serving, of_tasks) = (Tasks::new(), Arc::clone(&shared), Tasks::new());
         tasks.spawn(async move |stop| {
             select! {
@@ -83,6 +91,12 @@ impl NameServer {
     /// Says something else from now on.
     pub(crate) fn says(&self, script: impl FnMut(&Asked) -> Reply + Send + 'static) {
         *self.shared.script.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(script);
+    }
+
+    /// From now on the connections of before lead nowhere, as behind a firewall that has forgotten them: they stay open,
+    /// and nothing comes back. New ones are as good as ever.
+    pub(crate) fn forgets_its_connections(&self) {
+        self.shared.epoch.fetch_add(1, SeqCst);
     }
 
     /// The questions so far.
@@ -155,10 +169,14 @@ async fn serve_tcp(listener: TcpListener, shared: &Arc<Shared>, tasks: &Tasks) {
 }
 
 async fn serve_connection(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
+    let epoch = shared.epoch.load(SeqCst);
     loop {
         let n = stream.read_u16().await?;
         let mut request = vec![0; n.into()];
         stream.read_exact(&mut request).await?;
+        if shared.epoch.load(SeqCst) != epoch {
+            continue;
+        }
         for packet in shared.replies(&request, true) {
             stream.write_u16(u16::try_from(packet.len()).expect("it fits")).await?;
             stream.write_all(&packet).await?;
