@@ -1,0 +1,266 @@
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_core::Stream;
+use futures_util::stream::unfold;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream, ToSocketAddrs},
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// A TCP listener whose connections are counted, and can be cut.
+///
+/// Servers spawn a task per connection and keep no handle: without this, a request that never ends would outlive its
+/// server for as long as the process does.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    connections: Connections,
+}
+
+/// The connections of a [`Listener`].
+///
+/// `Clone` shares them. When the last clone is gone, the connections go on.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    cut: CancellationToken,
+    open: Arc<watch::Sender<usize>>,
+}
+
+/// An accepted connection.
+pub struct Connection {
+    stream: TcpStream,
+    /// Two, because a reader and a writer may be different tasks.
+    cut_read: Pin<Box<WaitForCancellationFutureOwned>>,
+    cut_write: Pin<Box<WaitForCancellationFutureOwned>>,
+    _open: Open,
+}
+
+/// Counted as long as it lives.
+struct Open(Arc<watch::Sender<usize>>);
+
+impl Listener {
+    /// Listens on `address`.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses it: the port is taken, say.
+    pub async fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
+        TcpListener::bind(address).await.map(Self::from)
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    ///
+    /// The system does not say.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Its connections, also after it is gone.
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        self.connections.clone()
+    }
+
+    /// Waits for the next connection. What goes wrong with one is no matter to the others; when the system has no
+    /// descriptor left, it tries again after a second, because another connection has to end first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn accept(&self) -> (Connection, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, peer)) => return (self.connections.add(stream), peer),
+                Err(error) if of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// The connections as a stream that never ends, for tonic's `serve_with_incoming_shutdown`.
+    pub fn incoming(self) -> impl Stream<Item = io::Result<Connection>> + Send {
+        unfold(self, |listener| async move {
+            let (connection, _peer) = listener.accept().await;
+            Some((Ok(connection), listener))
+        })
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self { listener, connections: Connections::new() }
+    }
+}
+
+impl Connections {
+    fn new() -> Self {
+        Self { cut: CancellationToken::new(), open: Arc::new(watch::Sender::new(0)) }
+    }
+
+    fn add(&self, stream: TcpStream) -> Connection {
+        // Answers are small and complete: without this they wait for the acknowledgement of the one before.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY");
+        }
+        // One token each: asking the common one at every read would make all connections wait for its lock.
+        let cut = self.cut.child_token();
+        Connection {
+            stream,
+            cut_read: Box::pin(cut.clone().cancelled_owned()),
+            cut_write: Box::pin(cut.cancelled_owned()),
+            _open: Open::new(&self.open),
+        }
+    }
+
+    /// How many are open.
+    #[must_use]
+    pub fn n_open(&self) -> usize {
+        *self.open.borrow()
+    }
+
+    /// Waits until none is open, and cuts those that are at the deadline; returns how many those were.
+    ///
+    /// The server has to have been told to accept nothing more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, nothing is cut.
+    pub async fn drain(&self, deadline: Duration) -> usize {
+        match timeout(deadline, self.none_open()).await {
+            Ok(()) => 0,
+            Err(_elapsed) => {
+                let open = self.n_open();
+                self.cut();
+                open
+            }
+        }
+    }
+
+    /// Ends those that are open, now and in the middle of what they do.
+    pub fn cut(&self) {
+        self.cut.cancel();
+    }
+
+    /// Waits until none is open. Cancel safe.
+    pub(crate) async fn none_open(&self) {
+        let mut open = self.open.subscribe();
+        // Only fails without a sender, and this is one.
+        let _none_open = open.wait_for(|n| *n == 0).await;
+    }
+}
+
+impl Open {
+    fn new(open: &Arc<watch::Sender<usize>>) -> Self {
+        open.send_modify(|n| *n += 1);
+        Self(Arc::clone(open))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
+    }
+}
+
+impl Connection {
+    /// Whom it is with.
+    ///
+    /// # Errors
+    ///
+    /// The system does not know any more.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
+    }
+
+    /// Through which of our addresses.
+    ///
+    /// # Errors
+    ///
+    /// The system does not know any more.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.local_addr()
+    }
+
+    fn writable(&mut self, context: &mut Context<'_>) -> io::Result<Pin<&mut TcpStream>> {
+        match self.cut_write.as_mut().poll(context) {
+            Poll::Ready(()) => Err(cut()),
+            Poll::Pending => Ok(Pin::new(&mut self.stream)),
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.cut_read.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(cut())),
+            Poll::Pending => pin!(&mut self.stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.writable(context)?.poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.writable(context)?.poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.writable(context)?.poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
+/// The peer was gone before we looked.
+fn of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+fn cut() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "cut at the end of the drain")
+}
+
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);

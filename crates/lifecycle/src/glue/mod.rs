@@ -1,0 +1,6 @@
+//! For the servers that most people have; any other takes a [`Listener`](crate::Listener) and a [`Drain`](crate::Drain).
+
+#[cfg(feature = "axum")]
+pub(crate) mod axum;
+#[cfg(feature = "tonic")]
+pub(crate) mod tonic;

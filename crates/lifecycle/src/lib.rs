@@ -1,0 +1,25 @@
+#![doc = include_str!("../README.md")]
+
+mod connections;
+mod glue;
+mod hooks;
+mod lifecycle;
+mod orders;
+mod readiness;
+mod report;
+mod run;
+mod server;
+mod signals;
+mod steps;
+
+pub use connections::{Connection, Connections, Listener};
+#[cfg(feature = "axum")]
+pub use glue::axum::{ready_route, serve_axum};
+#[cfg(feature = "tonic")]
+pub use glue::tonic::serve_tonic;
+pub use lifecycle::Lifecycle;
+pub use readiness::{Phase, Readiness};
+pub use report::{Failed, Outcome, Reason, Report, Step, StepReport};
+pub use server::Drain;
+pub use signals::{Signal, Signals};
+pub use steps::{deregister, enter_maintenance, register_when_ready};

@@ -1,0 +1,201 @@
+use std::{error, fmt, time::Duration};
+
+use tower_sd_core::BoxError;
+
+use crate::Signal;
+
+/// A step of a server's life, in this order.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum Step {
+    /// It begins to accept connections.
+    Serve,
+    /// `/ready` says yes.
+    Ready,
+    /// It registers.
+    Register,
+    /// `/ready` says no, and the registry shows it as draining where it can.
+    Unready,
+    /// It takes itself out of the registry.
+    Deregister,
+    /// It goes on serving while clients take notice.
+    Propagate,
+    /// It accepts nothing more, and finishes what it has.
+    Drain,
+    /// What is left is cut.
+    Stop,
+}
+
+/// How a step went.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// As it should.
+    Done,
+    /// Not begun, or given up, for this reason.
+    Skipped(&'static str),
+    /// It did not end within its bound.
+    TimedOut,
+    /// With an error.
+    Failed(BoxError),
+}
+
+/// One step of a [`Report`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct StepReport {
+    /// Which.
+    pub step: Step,
+    /// How it went.
+    pub outcome: Outcome,
+    /// The first trouble of the hooks before it.
+    pub hook: Option<Outcome>,
+    /// How long it took, its hooks included.
+    pub took: Duration,
+}
+
+/// Why a server stopped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// It was told so by a signal.
+    Signal(Signal),
+    /// It was told so by a token.
+    Token,
+    /// The server ended by itself.
+    Ended,
+    /// A step of the start failed.
+    Failed,
+}
+
+/// What happened, step by step. Print it in the last line of a log.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// Why it stopped.
+    pub reason: Reason,
+    /// Every step, in order.
+    pub steps: Vec<StepReport>,
+    /// How many connections were still open when the drain's deadline was over, and were cut.
+    pub cut: usize,
+}
+
+/// The server did not live as it should; it was stopped in the right order all the same.
+#[derive(Debug)]
+pub struct Failed(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    step: Step,
+    cause: BoxError,
+    report: Report,
+}
+
+impl Report {
+    /// How this step went.
+    #[must_use]
+    pub fn outcome(&self, step: Step) -> Option<&Outcome> {
+        self.steps.iter().find(|report| report.step == step).map(|report| &report.outcome)
+    }
+
+    /// Whether every step of the stop went as it should, and no connection was cut.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        let well = |report: &StepReport| {
+            let outcome = matches!(report.outcome, Outcome::Done | Outcome::Skipped(NOT_NEEDED));
+            outcome && report.hook.is_none()
+        };
+        self.cut == 0 && self.steps.iter().all(well)
+    }
+}
+
+impl Failed {
+    pub(crate) fn new(step: Step, cause: BoxError, report: Report) -> Self {
+        Self(Box::new(Inner { step, cause, report }))
+    }
+
+    /// In which step. A server that fails later fails in [`Step::Serve`].
+    #[must_use]
+    pub fn step(&self) -> Step {
+        self.0.step
+    }
+
+    /// What happened to all steps.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.0.report
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Serve => "serve",
+            Self::Ready => "ready",
+            Self::Register => "register",
+            Self::Unready => "unready",
+            Self::Deregister => "deregister",
+            Self::Propagate => "propagate",
+            Self::Drain => "drain",
+            Self::Stop => "stop",
+        })
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("done"),
+            Self::Skipped(why) => write!(f, "skipped ({why})"),
+            Self::TimedOut => f.write_str("timed out"),
+            Self::Failed(error) => write!(f, "failed ({error})"),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signal(signal) => write!(f, "stopped by {signal}"),
+            Self::Token => f.write_str("stopped by the program"),
+            Self::Ended => f.write_str("ended by itself"),
+            Self::Failed => f.write_str("not started"),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    /// `stopped by SIGTERM: serve done, ready done, register done in 3 ms, …, 2 connections cut`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.reason)?;
+        for (n, StepReport { step, outcome, hook, took }) in self.steps.iter().enumerate() {
+            let comma = if n == 0 { "" } else { ", " };
+            write!(f, "{comma}{step} {outcome}")?;
+            if took.as_millis() > 0 {
+                write!(f, " in {} ms", took.as_millis())?;
+            }
+            if let Some(hook) = hook {
+                write!(f, ", its hook {hook}")?;
+            }
+        }
+        match self.cut {
+            0 => Ok(()),
+            n => write!(f, ", {n} connections cut"),
+        }
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the server failed in step {}", self.0.step)
+    }
+}
+
+impl error::Error for Failed {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        Some(&*self.0.cause)
+    }
+}
+
+pub(crate) const NOT_NEEDED: &str = "not needed";
+pub(crate) const HURRIED: &str = "told to stop now";

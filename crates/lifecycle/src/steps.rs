@@ -1,0 +1,62 @@
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tower_sd_core::{
+    Registrar, Registration, RegistrationHandle, RegistrationState, Result, Status,
+};
+
+use crate::{Outcome, Phase, Readiness, report::NOT_NEEDED};
+
+/// Registers as soon as the server is ready.
+///
+/// A server that begins to drain before it was ready registers nothing: `None`.
+///
+/// # Errors
+///
+/// As [`Registrar::register`].
+///
+/// # Cancel safety
+///
+/// Dropped early, what has been announced is withdrawn in the background.
+pub async fn register_when_ready(
+    readiness: &Readiness,
+    registrar: &(impl Registrar + ?Sized),
+    registration: Registration,
+) -> Result<Option<RegistrationHandle>> {
+    match readiness.reached(Phase::Ready).await {
+        Phase::Ready => registrar.register(registration).await.map(Some),
+        Phase::Starting | Phase::Draining => Ok(None),
+    }
+}
+
+/// Shows the instance as draining within `bound`: maintenance in Consul, a status for those who read it elsewhere.
+///
+/// What is not registered now is left as it is.
+///
+/// # Cancel safety
+///
+/// Dropped early, it may or may not be shown.
+pub async fn enter_maintenance(handle: &RegistrationHandle, bound: Duration) -> Outcome {
+    if !matches!(handle.state(), RegistrationState::Registered) {
+        return Outcome::Skipped(NOT_NEEDED);
+    }
+    let draining = handle.update(|instance| instance.with_status(Status::Draining));
+    outcome(timeout(bound, draining).await)
+}
+
+/// Deregisters within `bound`. The entry of a registration that could not be withdrawn ends with its TTL.
+///
+/// # Cancel safety
+///
+/// Dropped early, the withdrawal goes on in the background.
+pub async fn deregister(handle: RegistrationHandle, bound: Duration) -> Outcome {
+    outcome(timeout(bound, handle.deregister()).await)
+}
+
+fn outcome(done: std::result::Result<Result<()>, tokio::time::error::Elapsed>) -> Outcome {
+    match done {
+        Ok(Ok(())) => Outcome::Done,
+        Ok(Err(error)) => Outcome::Failed(error.into()),
+        Err(_elapsed) => Outcome::TimedOut,
+    }
+}

@@ -1,0 +1,137 @@
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tower_sd_core::BoxError;
+use tower_sd_lifecycle::{Reason, Step};
+
+use crate::scene::{Scene, never, outcome};
+
+const NOW: &str = "skipped (told to stop now)";
+
+/// Clients must not be sent to it any longer than they have to, and nobody is left to drain.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_panics_is_deregistered_at_once() {
+    let scene = Scene::default();
+    let running = scene
+        .start_with(scene.lifecycle(), |_listener, _drain| async {
+            sleep(Duration::from_secs(60)).await;
+            panic!("the server's own bug")
+        })
+        .await;
+    sleep(Duration::from_secs(59)).await;
+    assert_eq!(scene.entries().len(), 1);
+    let (failed, _) = running.end_within(Duration::from_secs(1)).await;
+    let failed = failed.expect_err("it panicked");
+    assert_eq!(failed.step(), Step::Serve);
+    let cause = std::error::Error::source(&failed).map(ToString::to_string).unwrap_or_default();
+    assert!(cause.contains("the server's own bug"), "{cause}");
+    assert_eq!(scene.entries().len(), 0);
+    let report = failed.report();
+    assert_eq!(report.reason, Reason::Ended);
+    assert_eq!(outcome(report, Step::Deregister), "done");
+    assert_eq!(outcome(report, Step::Propagate), "skipped (not needed)");
+    assert_eq!(outcome(report, Step::Drain), "skipped (not needed)");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_fails_at_once_does_not_register() {
+    let scene = Scene::default();
+    let warm = || async {
+        sleep(Duration::from_secs(1)).await;
+        Ok::<_, BoxError>(())
+    };
+    let running = scene
+        .start_with(scene.lifecycle().before(Step::Ready, warm), |_listener, _drain| async {
+            Err("no certificate".into())
+        })
+        .await;
+    let (failed, _) = running.end_within(Duration::ZERO).await;
+    let failed = failed.expect_err("it failed");
+    let cause = std::error::Error::source(&failed).map(ToString::to_string);
+    assert_eq!(cause.as_deref(), Some("no certificate"));
+    assert!(failed.report().outcome(Step::Register).is_none(), "{}", failed.report());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_ends_by_itself_is_deregistered_and_no_failure() {
+    let scene = Scene::default();
+    let running = scene
+        .start_with(scene.lifecycle(), |_listener, _drain| async {
+            sleep(Duration::from_secs(5)).await;
+            Ok(())
+        })
+        .await;
+    let (report, _) = running.end_within(Duration::from_secs(5)).await;
+    let report = report.expect("it ended well");
+    assert_eq!(report.reason, Reason::Ended);
+    assert_eq!(scene.entries().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_order_ends_the_wait_for_clients() {
+    let scene = Scene::default();
+    let mut running = scene.start(scene.lifecycle().propagation(Duration::from_secs(60))).await;
+    scene.stop.cancel();
+    sleep(Duration::from_secs(10)).await;
+    assert!(!running.has_ended());
+    scene.stop_now.cancel();
+    let (report, _) = running.end_within(Duration::ZERO).await;
+    let report = report.expect("a good life");
+    assert_eq!(outcome(&report, Step::Deregister), "done");
+    for step in [Step::Propagate, Step::Drain, Step::Stop] {
+        assert_eq!(outcome(&report, step), NOW, "{step}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_order_ends_the_drain() {
+    let scene = Scene::default();
+    let running = scene.start_with(scene.lifecycle(), never).await;
+    scene.stop.cancel();
+    sleep(Duration::from_secs(3)).await;
+    scene.stop_now.cancel();
+    let (report, _) = running.end_within(Duration::from_secs(1)).await;
+    let report = report.expect("no failure");
+    assert_eq!(outcome(&report, Step::Propagate), "done");
+    assert_eq!(outcome(&report, Step::Drain), NOW);
+}
+
+/// Also one that comes while the registry hangs: nothing is waited for.
+#[tokio::test(start_paused = true)]
+async fn a_second_order_ends_a_deregistration_that_hangs() {
+    let scene = Scene::default();
+    let running = scene.start(scene.lifecycle().deregister_timeout(Duration::from_secs(60))).await;
+    scene.registry.delay(Duration::from_secs(3600));
+    scene.stop.cancel();
+    sleep(Duration::from_secs(10)).await;
+    scene.stop_now.cancel();
+    let (report, _) = running.end_within(Duration::ZERO).await;
+    let report = report.expect("no failure");
+    assert_eq!(outcome(&report, Step::Deregister), NOW);
+    assert_eq!(scene.seen(), ["serves", "drains"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_is_in_a_hurry_from_the_beginning_skips_everything() {
+    let scene = Scene::default();
+    let running = scene.start(scene.lifecycle()).await;
+    scene.stop_now.cancel();
+    let (report, _) = running.end_within(Duration::ZERO).await;
+    let report = report.expect("no failure");
+    for step in [Step::Unready, Step::Deregister, Step::Propagate, Step::Drain, Step::Stop] {
+        assert_eq!(outcome(&report, step), NOW, "{step}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_is_one_line_for_a_log() {
+    let scene = Scene::default();
+    let running = scene.start(scene.lifecycle()).await;
+    scene.stop.cancel();
+    let report = running.end().await.expect("a good life");
+    assert_eq!(
+        report.to_string(),
+        "stopped by the program: serve done, ready done, register done, unready done, deregister done, \
+         propagate done in 1000 ms, drain done, stop done"
+    );
+}

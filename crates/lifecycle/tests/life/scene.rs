@@ -1,0 +1,129 @@
+use std::{
+    future::{Future, pending},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tower_sd_core::{BoxError, Instance, MemoryRegistry};
+use tower_sd_lifecycle::{
+    Drain, Failed, Lifecycle, Listener, Outcome, Readiness, Report, Step, StepReport,
+};
+
+/// A lifecycle that is told to stop by a token, and what one can see of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scene {
+    pub(crate) registry: MemoryRegistry,
+    pub(crate) readiness: Readiness,
+    pub(crate) stop: CancellationToken,
+    pub(crate) stop_now: CancellationToken,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+/// A life that goes on in the background.
+#[derive(Debug)]
+pub(crate) struct Running(JoinSet<Result<Report, Failed>>);
+
+pub(crate) const STEPS: [Step; 8] = [
+    Step::Serve,
+    Step::Ready,
+    Step::Register,
+    Step::Unready,
+    Step::Deregister,
+    Step::Propagate,
+    Step::Drain,
+    Step::Stop,
+];
+
+impl Scene {
+    pub(crate) fn unregistered(&self) -> Lifecycle {
+        Lifecycle::new()
+            .ignore_signals()
+            .readiness(&self.readiness)
+            .stop_on(self.stop.clone())
+            .stop_now_on(self.stop_now.clone())
+    }
+
+    pub(crate) fn lifecycle(&self) -> Lifecycle {
+        self.unregistered().register(self.registry.clone(), "a")
+    }
+
+    pub(crate) fn entries(&self) -> Vec<Instance> {
+        self.registry.entries("a")
+    }
+
+    pub(crate) fn saw(&self, what: impl Into<String>) {
+        self.seen.lock().expect("no panic").push(what.into());
+    }
+
+    pub(crate) fn seen(&self) -> Vec<String> {
+        self.seen.lock().expect("no panic").clone()
+    }
+
+    /// Starts, and waits until it has registered or whatever it does instead.
+    pub(crate) async fn start(&self, lifecycle: Lifecycle) -> Running {
+        let scene = self.clone();
+        self.start_with(lifecycle, move |_listener, drain| async move {
+            scene.saw("serves");
+            drain.await;
+            scene.saw("drains");
+            Ok(())
+        })
+        .await
+    }
+
+    pub(crate) async fn start_with<F>(
+        &self,
+        lifecycle: Lifecycle,
+        serve: impl FnOnce(Listener, Drain) -> F + Send + 'static,
+    ) -> Running
+    where
+        F: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+        let mut running = JoinSet::new();
+        running.spawn(lifecycle.run(listener, serve));
+        sleep(Duration::from_millis(1)).await;
+        Running(running)
+    }
+}
+
+impl Running {
+    pub(crate) async fn end(mut self) -> Result<Report, Failed> {
+        self.0.join_next().await.expect("it runs").expect("no panic")
+    }
+
+    /// Its end, and how long that took.
+    pub(crate) async fn end_within(self, bound: Duration) -> (Result<Report, Failed>, Duration) {
+        let begun = Instant::now();
+        let ended = self.end().await;
+        let took = begun.elapsed();
+        assert!(took <= bound, "{took:?}: {ended:?}");
+        (ended, took)
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.0.try_join_next().is_some()
+    }
+}
+
+/// The name of what became of a step.
+pub(crate) fn outcome(report: &Report, step: Step) -> String {
+    report.outcome(step).map(ToString::to_string).unwrap_or_default()
+}
+
+pub(crate) fn hook(report: &Report, step: Step) -> Option<&Outcome> {
+    report
+        .steps
+        .iter()
+        .find(|report| report.step == step)
+        .and_then(|StepReport { hook, .. }| hook.as_ref())
+}
+
+pub(crate) async fn never(_listener: Listener, _drain: Drain) -> Result<(), BoxError> {
+    pending().await
+}

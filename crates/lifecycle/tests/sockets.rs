@@ -1,0 +1,238 @@
+//! An axum server on real sockets: what its clients see when it stops.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, routing::get};
+use rustix::process::{Signal, getpid, kill_process};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Notify,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tower_sd_lifecycle::{
+    Failed, Lifecycle, Listener, Outcome, Readiness, Reason, Report, Signals, Step, ready_route,
+    serve_axum,
+};
+
+/// A running server, whose `/slow` answers when it is told to.
+struct Server {
+    address: SocketAddr,
+    stop: CancellationToken,
+    answer: Arc<Notify>,
+    asked: Arc<Notify>,
+    life: JoinSet<Result<Report, Failed>>,
+}
+
+impl Server {
+    async fn start(configure: impl FnOnce(Lifecycle) -> Lifecycle) -> Self {
+        let readiness = Readiness::new();
+        let (answer, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (answers, asks) = (Arc::clone(&answer), Arc::clone(&asked));
+        let slow = move || async move {
+            asks.notify_one();
+            answers.notified().await;
+            "slow"
+        };
+        let router = Router::new()
+            .route("/fast", get(|| async { "fast" }))
+            .route("/slow", get(slow))
+            .route("/ready", ready_route(&readiness));
+        let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let stop = CancellationToken::new();
+        let lifecycle = Lifecycle::new().readiness(&readiness).stop_on(stop.clone());
+        let mut life = JoinSet::new();
+        life.spawn(configure(lifecycle).run(listener, serve_axum(router)));
+        readiness.reached(tower_sd_lifecycle::Phase::Ready).await;
+        Self { address, stop, answer, asked, life }
+    }
+
+    async fn connect(&self) -> Client {
+        Client(TcpStream::connect(self.address).await.expect("it listens"))
+    }
+
+    async fn end(mut self) -> Report {
+        let ended = timeout(BOUND, self.life.join_next()).await.expect("it ends");
+        ended.expect("it runs").expect("no panic").expect("no failure")
+    }
+}
+
+/// One connection.
+struct Client(TcpStream);
+
+impl Client {
+    async fn ask(&mut self, path: &str) {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
+        self.0.write_all(request.as_bytes()).await.expect("it is open");
+    }
+
+    /// What comes until it ends with `end`, or with the connection.
+    async fn read_to(&mut self, end: &str) -> String {
+        let mut text = Vec::new();
+        let mut buffer = [0; 1024];
+        while !text.ends_with(end.as_bytes()) {
+            let read = timeout(BOUND, self.0.read(&mut buffer)).await.expect("something comes");
+            match read {
+                Ok(n) if n > 0 => text.extend_from_slice(&buffer[..n]),
+                _ => break,
+            }
+        }
+        String::from_utf8(text).expect("text")
+    }
+
+    async fn is_closed(&mut self) -> bool {
+        let mut buffer = [0; 1];
+        let read = timeout(BOUND, self.0.read(&mut buffer)).await.expect("it is closed");
+        !matches!(read, Ok(1))
+    }
+}
+
+fn no_signals(lifecycle: Lifecycle) -> Lifecycle {
+    lifecycle.ignore_signals()
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_answered_and_the_connection_told_to_close() {
+    let server = Server::start(no_signals).await;
+    let mut client = server.connect().await;
+    client.ask("/slow").await;
+    server.asked.notified().await;
+    server.stop.cancel();
+    let mut idle = server.connect_until_refused().await;
+    assert!(idle.is_none_or_closed().await);
+    server.answer.notify_one();
+    let answer = client.read_to("slow").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert!(client.is_closed().await);
+    let report = server.end().await;
+    assert!(report.is_clean(), "{report}");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_when_the_drain_begins() {
+    let server = Server::start(no_signals).await;
+    let mut client = server.connect().await;
+    client.ask("/fast").await;
+    let answer = client.read_to("fast").await;
+    assert!(!answer.contains("connection: close"), "{answer}");
+    server.stop.cancel();
+    assert!(client.is_closed().await);
+    let report = server.end().await;
+    assert!(report.is_clean(), "{report}");
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_is_cut_at_the_deadline() {
+    let deadline = Duration::from_millis(300);
+    let server = Server::start(|life| no_signals(life).drain_deadline(deadline)).await;
+    let mut client = server.connect().await;
+    client.ask("/slow").await;
+    server.asked.notified().await;
+    let handler = Arc::downgrade(&server.answer);
+    let begun = Instant::now();
+    server.stop.cancel();
+    assert_eq!(client.read_to("never").await, "");
+    assert!(begun.elapsed() >= deadline, "{:?}", begun.elapsed());
+    let report = server.end().await;
+    assert_eq!(report.cut, 1);
+    assert!(matches!(report.outcome(Step::Drain), Some(Outcome::TimedOut)), "{report}");
+    // The handler is gone with all that it held, not only its connection.
+    while handler.strong_count() > 0 {
+        assert!(begun.elapsed() < BOUND);
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn it_says_that_it_is_not_ready_and_answers_while_clients_take_notice() {
+    let server =
+        Server::start(|life| no_signals(life).propagation(Duration::from_millis(500))).await;
+    let mut client = server.connect().await;
+    client.ask("/ready").await;
+    let answer = client.read_to("ready").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    server.stop.cancel();
+    sleep(Duration::from_millis(50)).await;
+    for client in [client, server.connect().await] {
+        let mut client = client;
+        client.ask("/ready").await;
+        let answer = client.read_to("draining").await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        client.ask("/fast").await;
+        assert!(client.read_to("fast").await.starts_with("HTTP/1.1 200"));
+    }
+    let report = server.end().await;
+    assert!(report.is_clean(), "{report}");
+}
+
+/// The only test of this process that lets signals stop a server: they reach all of it.
+#[tokio::test]
+async fn sigterm_stops_it_and_a_second_one_cuts_what_is_left() {
+    let mut signals = Signals::listen().expect("a runtime");
+    let server = Server::start(|life| life).await;
+    let mut client = server.connect().await;
+    client.ask("/slow").await;
+    server.asked.notified().await;
+    let terminate = || kill_process(getpid(), Signal::TERM).expect("our own process");
+    terminate();
+    assert_eq!(signals.recv().await, tower_sd_lifecycle::Signal::Terminate);
+    assert!(server.connect_until_refused().await.is_none_or_closed().await);
+    let begun = Instant::now();
+    terminate();
+    let report = server.end().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "the drain would take 20 s");
+    assert_eq!(report.reason, Reason::Signal(tower_sd_lifecycle::Signal::Terminate));
+    assert_eq!(report.cut, 1);
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test]
+async fn connections_drain_without_a_lifecycle_too() {
+    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    let (address, connections) = (listener.local_addr().expect("bound"), listener.connections());
+    let client = TcpStream::connect(address).await.expect("it listens");
+    let (mut accepted, _) = listener.accept().await;
+    drop(listener);
+    assert_eq!(connections.n_open(), 1);
+    let mut byte = [0];
+    let bound = Duration::from_millis(50);
+    let (cut, read) = tokio::join!(connections.drain(bound), accepted.read(&mut byte));
+    assert_eq!(cut, 1);
+    assert_eq!(read.expect_err("cut").kind(), std::io::ErrorKind::ConnectionAborted);
+    accepted.write_all(b"x").await.expect_err("cut");
+    drop((accepted, client));
+    assert_eq!(connections.n_open(), 0);
+    assert_eq!(connections.drain(BOUND).await, 0);
+}
+
+impl Server {
+    /// Connects until it accepts nothing more. One that comes while it stops to accept is closed.
+    async fn connect_until_refused(&self) -> Last {
+        let begun = Instant::now();
+        let mut last = None;
+        while let Ok(stream) = TcpStream::connect(self.address).await {
+            last = Some(Client(stream));
+            assert!(begun.elapsed() < BOUND, "it still accepts");
+            sleep(Duration::from_millis(1)).await;
+        }
+        Last(last)
+    }
+}
+
+/// The last connection that was made.
+struct Last(Option<Client>);
+
+impl Last {
+    async fn is_none_or_closed(&mut self) -> bool {
+        match &mut self.0 {
+            None => true,
+            Some(client) => client.is_closed().await,
+        }
+    }
+}
+
+const BOUND: Duration = Duration::from_secs(10);
