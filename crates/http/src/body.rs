@@ -7,12 +7,14 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tower_sd::BoxError;
 
 use crate::{HttpError, HttpErrorKind, pool::Connection};
 
 /// A response body that holds its connection.
 ///
-/// Read to its end, the connection is used again; dropped before, or after an error, the connection is closed.
+/// Read to its end, the connection is used again; dropped before, or after an error, the connection is closed. In HTTP/2
+/// it holds a place on its connection instead, and what ends early is this response alone.
 pub struct ResponseBody<B: Send + 'static> {
     incoming: Incoming,
     connection: Option<Connection<B>>,
@@ -38,7 +40,13 @@ impl<B: Send + 'static> ResponseBody<B> {
         }
     }
 
-    fn cut_short(&mut self, error: hyper::Error) -> Option<HttpError> {
+    /// hyper reports a stream that was reset without an error code as ended.
+    fn is_broken_off(&self) -> bool {
+        let announced = self.connection.as_ref().is_some_and(Connection::is_end_announced);
+        announced && !self.incoming.is_end_stream()
+    }
+
+    fn cut_short(&mut self, error: impl Into<BoxError>) -> Option<HttpError> {
         let connection = self.connection.take()?;
         Some(connection.error(HttpErrorKind::Body, error))
     }
@@ -59,6 +67,7 @@ impl<B: Send + 'static> Body for ResponseBody<B> {
                 Some(Ok(frame))
             }
             Some(Err(error)) => this.cut_short(error).map(Err),
+            None if this.is_broken_off() => this.cut_short("reset before its end").map(Err),
             None => {
                 this.give_back();
                 None

@@ -1,4 +1,5 @@
 use std::{
+    error::Error as _,
     fmt,
     future::{Future, poll_fn},
     pin::Pin,
@@ -13,7 +14,7 @@ use tower_service::Service;
 
 use crate::{
     HttpError, HttpErrorKind, ResponseBody,
-    host::address_to_origin,
+    host::name_host,
     pool::{Checkout, Connection, Pool},
 };
 
@@ -40,7 +41,7 @@ impl<B: Send + 'static> HttpEndpoint<B> {
 
 impl<B> Service<Request<B>> for HttpEndpoint<B>
 where
-    B: Body + Send + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
@@ -59,7 +60,7 @@ where
         let connection = self.checkout.take().expect("poll_ready is called and ready before call");
         let pool = self.checkout.pool();
         let target = pool.target();
-        address_to_origin(&mut request, target.host_policy, &target.authority);
+        name_host(&mut request, target.host_policy, &target.authority);
         let exchange = exchange(connection, request, Arc::clone(pool));
         ResponseFuture(Box::pin(exchange))
     }
@@ -73,12 +74,12 @@ async fn exchange<B>(
     pool: Arc<Pool<B>>,
 ) -> Answer<B>
 where
-    B: Body + Send + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
     loop {
-        let mut error = match connection.sender.try_send_request(request).await {
+        let mut error = match connection.send(request).await {
             Ok(response) => {
                 return Ok(response.map(|body| ResponseBody::new(body, connection)));
             }
@@ -87,8 +88,11 @@ where
         let unsent = error.take_message();
         let error = error.into_error();
         request = match unsent {
+            None if is_refused(&error) => {
+                return Err(connection.error(HttpErrorKind::Unsent, error));
+            }
             None => return Err(connection.error(HttpErrorKind::Exchange, error)),
-            Some(_) if !connection.reused => {
+            Some(_) if !connection.is_reused() => {
                 return Err(connection.error(HttpErrorKind::Unsent, error));
             }
             Some(unsent) => unsent,
@@ -101,6 +105,17 @@ where
             }
         };
     }
+}
+
+/// Whether the server says that it has not looked at the request: it reset it as refused, or told in its GOAWAY that it
+/// had come to an earlier one only (RFC 9113 §8.7). A request that it may have seen ends otherwise: h2 gives the GOAWAY
+/// as the reason to the later ones alone.
+fn is_refused(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+        cause.is_remote() && (cause.is_go_away() || refused)
+    })
 }
 
 impl<B: Send + 'static> Clone for HttpEndpoint<B> {

@@ -13,6 +13,10 @@ pub struct HttpError {
     source: BoxError,
 }
 
+/// The reason why several requests failed at once.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedCause(Arc<BoxError>);
+
 /// How far the exchange had come.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
@@ -23,7 +27,8 @@ pub enum HttpErrorKind {
     Connect,
     /// The connection broke, or the answer was no HTTP, after the request may have reached the server.
     Exchange,
-    /// The connection closed before the request was written to it.
+    /// The connection closed before the request was written to it, or the server said, as HTTP/2 lets it, that it has
+    /// not looked at it.
     Unsent,
 }
 
@@ -78,7 +83,7 @@ impl fmt::Display for HttpError {
             HttpErrorKind::Connect => write!(f, "no connection to {address}"),
             HttpErrorKind::Exchange => write!(f, "the exchange with {address} broke off"),
             HttpErrorKind::Unsent => {
-                write!(f, "{address} closed the connection before the request was sent")
+                write!(f, "{address} did not take the request")
             }
         }
     }
@@ -88,5 +93,23 @@ impl error::Error for HttpError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         let source: &(dyn error::Error + 'static) = &*self.source;
         Some(source)
+    }
+}
+
+impl SharedCause {
+    pub(crate) fn new(cause: impl Into<BoxError>) -> Self {
+        Self(Arc::new(cause.into()))
+    }
+}
+
+impl fmt::Display for SharedCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl error::Error for SharedCause {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.0.source()
     }
 }

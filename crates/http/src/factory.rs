@@ -1,15 +1,15 @@
 use std::{fmt, marker::PhantomData, time::Duration};
 
-use http::HeaderValue;
+use http::uri::Authority;
 use tower_sd::{BoxError, Error, ErrorKind, Factory, Instance};
 use tower_sd_core::Tasks;
 
 use crate::{
-    HostPolicy, HttpEndpoint, Layered, ToBody,
+    HostPolicy, HttpEndpoint, Layered, Protocol, ToBody,
     pool::{Pool, Settings, Target},
 };
 
-/// Makes an [`HttpEndpoint`] of each instance: HTTP/1.1 over plain TCP.
+/// Makes an [`HttpEndpoint`] of each instance: HTTP/1.1 or HTTP/2 over plain TCP.
 ///
 /// Hand it to an `Endpointer`. Generic in the request body, which the first request decides; clones share everything,
 /// so keep one to [`close`](Self::close) it.
@@ -59,6 +59,50 @@ impl<B> HttpFactory<B> {
         self
     }
 
+    /// Says which HTTP is spoken. Default [`Protocol::Http1`].
+    #[must_use]
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.settings.protocol = protocol;
+        self
+    }
+
+    /// Bounds the connections to an instance that speaks HTTP/2; at least 1, default 8. Another one is opened when all
+    /// are full; when there may be no other, requests wait for a place in `poll_ready`. With the 100 requests that most
+    /// servers grant a connection, 8 are more than one instance usually bears, and a burst's surplus closes when idle.
+    #[must_use]
+    pub fn max_connections(mut self, max_connections: usize) -> Self {
+        self.settings.max_connections = max_connections.max(1);
+        self
+    }
+
+    /// Bounds the requests at a time on one HTTP/2 connection, below what the server grants; at least 1, default 1000.
+    /// Many servers grant any number; a lost packet then delays them all, and one task serves them.
+    #[must_use]
+    pub fn max_streams(mut self, max_streams: usize) -> Self {
+        self.settings.max_streams = max_streams.max(1);
+        self
+    }
+
+    /// Asks a silent HTTP/2 connection for a sign of life after this long, while requests wait on it. Default 30 s;
+    /// `None` never asks.
+    ///
+    /// A peer that vanished without a word is noticed by nothing else for a quarter of an hour, and all its requests
+    /// wait on the one connection. Streams that are silent for minutes need `None`, or 5 minutes and more, with gRPC
+    /// servers: most of those close a connection that asks more often.
+    #[must_use]
+    pub fn keep_alive_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.settings.keep_alive_interval = interval.into();
+        self
+    }
+
+    /// Closes a connection whose peer gave no sign of life for this long after it was asked. Default 10 s: as long as a
+    /// TCP peer under packet loss needs for its answer (RFC 6298: 1 + 2 + 4 s and some).
+    #[must_use]
+    pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.keep_alive_timeout = timeout;
+        self
+    }
+
     /// Says what the `Host` header is. Default [`HostPolicy::Service`].
     #[must_use]
     pub fn host(mut self, host: HostPolicy) -> Self {
@@ -100,7 +144,7 @@ impl<B: Send + 'static> HttpFactory<B> {
             return Err(refused(instance, message).into());
         }
         let address = instance.to_string();
-        let authority = HeaderValue::try_from(&address)
+        let authority = Authority::try_from(address.as_str())
             .map_err(|error| refused(instance, "its host is no host").with_source(error))?;
         let target = Target {
             host: instance.host().to_owned(),

@@ -1,10 +1,10 @@
 use http::{
     HeaderValue, Request, Uri, Version,
     header::{Entry, HOST},
-    uri::PathAndQuery,
+    uri::{Authority, PathAndQuery, Scheme},
 };
 
-/// What the `Host` header says. A request that brings its own keeps it.
+/// What the `Host` header says, or in HTTP/2 the `:authority`. A request that brings its own `Host` keeps it.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum HostPolicy {
@@ -16,31 +16,70 @@ pub enum HostPolicy {
     Service,
 }
 
+/// Makes the URI's authority what the server is to be called, unless a `Host` header says it.
+pub(crate) fn name_host<B>(request: &mut Request<B>, policy: HostPolicy, instance: &Authority) {
+    if request.headers().contains_key(HOST) {
+        return;
+    }
+    let named = match policy {
+        HostPolicy::Instance => None,
+        HostPolicy::Service => request.uri().authority().map(without_user),
+    };
+    match named {
+        Some(Named::AsItIs) => {}
+        Some(Named::Shorter(authority)) => set_authority(request, authority),
+        None => set_authority(request, instance.clone()),
+    }
+}
+
 /// Turns `http://service/path?query` into what an HTTP/1.1 origin server expects: the path alone, and a `Host` header
 /// (RFC 9112 §3.2.1, RFC 9110 §7.2).
-pub(crate) fn address_to_origin<B>(
-    request: &mut Request<B>,
-    policy: HostPolicy,
-    instance: &HeaderValue,
-) {
-    let uri = std::mem::take(request.uri_mut());
-    let host = match policy {
-        HostPolicy::Instance => None,
-        HostPolicy::Service => service_name(&uri),
-    };
-    if let Entry::Vacant(entry) = request.headers_mut().entry(HOST) {
-        entry.insert(host.unwrap_or_else(|| instance.clone()));
+pub(crate) fn to_http1<B>(request: &mut Request<B>) {
+    let uri = std::mem::take(request.uri_mut()).into_parts();
+    if let Some(authority) = uri.authority
+        && let Entry::Vacant(entry) = request.headers_mut().entry(HOST)
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        entry.insert(host);
     }
-    *request.uri_mut() =
-        uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
+    let target = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    *request.uri_mut() = target.into();
     *request.version_mut() = Version::HTTP_11;
 }
 
-/// The authority without user information, which RFC 9110 §4.2.4 keeps off the wire.
-fn service_name(uri: &Uri) -> Option<HeaderValue> {
-    let authority = uri.authority()?.as_str();
-    let name = authority.rsplit_once('@').map_or(authority, |(_, name)| name);
-    HeaderValue::from_str(name).ok()
+/// Turns a `Host` header into the `:authority` that HTTP/2 has in its place (RFC 9113 §8.3.1).
+pub(crate) fn to_http2<B>(request: &mut Request<B>) {
+    *request.version_mut() = Version::HTTP_2;
+    let host = request.headers().get(HOST);
+    if let Some(authority) = host.and_then(|host| Authority::try_from(host.as_bytes()).ok()) {
+        request.headers_mut().remove(HOST);
+        set_authority(request, authority);
+    }
+}
+
+fn set_authority<B>(request: &mut Request<B>, authority: Authority) {
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.authority = Some(authority);
+    parts.scheme.get_or_insert(Scheme::HTTP);
+    parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+    // All three parts are there, which is all that is asked.
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+}
+
+enum Named {
+    AsItIs,
+    Shorter(Authority),
+}
+
+/// User information stays off the wire (RFC 9110 §4.2.4).
+fn without_user(authority: &Authority) -> Named {
+    let Some((_, name)) = authority.as_str().rsplit_once('@') else {
+        return Named::AsItIs;
+    };
+    match Authority::try_from(name) {
+        Ok(shorter) => Named::Shorter(shorter),
+        Err(_) => Named::AsItIs,
+    }
 }
 
 #[cfg(test)]
@@ -49,7 +88,8 @@ mod tests {
 
     fn addressed(uri: &str, policy: HostPolicy) -> (String, String) {
         let mut request = Request::get(uri).body(()).expect("a valid request");
-        address_to_origin(&mut request, policy, &HeaderValue::from_static("10.0.0.1:80"));
+        name_host(&mut request, policy, &Authority::from_static("10.0.0.1:80"));
+        to_http1(&mut request);
         let host = request.headers()[HOST].to_str().expect("ASCII");
         (request.uri().to_string(), host.to_owned())
     }
@@ -78,8 +118,8 @@ mod tests {
             .header(HOST, "mine")
             .body(())
             .expect("a valid request");
-        let instance = HeaderValue::from_static("10.0.0.1:80");
-        address_to_origin(&mut request, HostPolicy::Service, &instance);
+        name_host(&mut request, HostPolicy::Service, &Authority::from_static("10.0.0.1:80"));
+        to_http1(&mut request);
         assert_eq!(request.headers()[HOST], "mine");
     }
 
@@ -89,8 +129,8 @@ mod tests {
             .version(Version::HTTP_2)
             .body(())
             .expect("a valid request");
-        let instance = HeaderValue::from_static("10.0.0.1:80");
-        address_to_origin(&mut request, HostPolicy::Service, &instance);
+        name_host(&mut request, HostPolicy::Service, &Authority::from_static("10.0.0.1:80"));
+        to_http1(&mut request);
         assert_eq!(request.version(), Version::HTTP_11);
     }
 }

@@ -8,6 +8,7 @@ mod hold;
 mod host;
 mod layered;
 mod pool;
+mod protocol;
 mod replay;
 
 pub use body::ResponseBody;
@@ -17,6 +18,7 @@ pub use factory::HttpFactory;
 pub use hold::{Leased, ToBody};
 pub use host::HostPolicy;
 pub use layered::Layered;
+pub use protocol::Protocol;
 pub use replay::{HttpReplay, Idempotent, NotRepeatable, RepeatableBody, ReplayBody};
 
 #[cfg(test)]

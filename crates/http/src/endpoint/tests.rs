@@ -15,7 +15,10 @@ async fn unwritable(endpoint: &HttpEndpoint<Full<Bytes>>) -> Connection<Full<Byt
     let handshake = hyper::client::conn::http1::handshake(io).await;
     let (sender, driver) = handshake.expect("no bytes are needed");
     drop(driver);
-    connection.sender = sender;
+    let Connection::Http1(exclusive) = &mut connection else {
+        panic!("HTTP/1.1 is the default");
+    };
+    exclusive.sender = sender;
     connection
 }
 
@@ -28,7 +31,9 @@ async fn a_request_that_was_not_written_is_sent_on_another_connection() {
     let server = Server::polite().await;
     let endpoint = HttpFactory::new().endpoint(&server.instance()).expect("an address");
     let mut connection = unwritable(&endpoint).await;
-    connection.reused = true;
+    if let Connection::Http1(exclusive) = &mut connection {
+        exclusive.reused = true;
+    }
     let pool = Arc::clone(endpoint.checkout.pool());
     let response = exchange(connection, request(), pool).await.expect("answers");
     let body = response.into_body().collect().await.expect("whole");

@@ -13,10 +13,10 @@ use tokio::{
 };
 use tower_sd::BoxError;
 
-use super::{Connection, Pool, connection::Dialled};
-use crate::{HttpError, HttpErrorKind};
+use super::{Connection, Exclusive, Pool, connection::Dialled};
+use crate::{HttpError, HttpErrorKind, Protocol};
 
-/// Obtains one connection for one request: an idle one that is still open, else a new one.
+/// Obtains one connection for one request: an idle one that is still open, else a new one. In HTTP/2, a place on one.
 ///
 /// Dropped, it gives back what it has.
 pub(crate) struct Checkout<B: Send + 'static> {
@@ -24,11 +24,11 @@ pub(crate) struct Checkout<B: Send + 'static> {
     state: State<B>,
 }
 
-enum State<B> {
+enum State<B: Send + 'static> {
     Empty,
     /// Taken from the idle ones, and its previous exchange is not quite over.
     Settling {
-        connection: Connection<B>,
+        connection: Exclusive<B>,
         patience: Pin<Box<Sleep>>,
     },
     Dialling(oneshot::Receiver<Dialled<B>>),
@@ -58,7 +58,7 @@ impl<B: Send + 'static> Checkout<B> {
 
 impl<B> Checkout<B>
 where
-    B: Body + Send + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
@@ -88,8 +88,20 @@ where
     }
 
     fn begin(&self) -> State<B> {
+        match self.pool.settings.protocol {
+            Protocol::Http1 => self.begin_http1(),
+            Protocol::Http2 => match self.pool.stream() {
+                Ok(stream) => State::Ready(Connection::Http2(stream)),
+                Err(promise) => State::Dialling(promise),
+            },
+        }
+    }
+
+    fn begin_http1(&self) -> State<B> {
         match self.pool.idle() {
-            Some(connection) if connection.is_ready() => State::Ready(connection),
+            Some(connection) if connection.is_ready() => {
+                State::Ready(Connection::Http1(connection))
+            }
             Some(connection) => State::Settling { connection, patience: Box::pin(sleep(SETTLE)) },
             None => State::Dialling(self.pool.dial()),
         }
@@ -97,7 +109,7 @@ where
 
     fn settled(&mut self) -> State<B> {
         match std::mem::replace(&mut self.state, State::Empty) {
-            State::Settling { connection, .. } => State::Ready(connection),
+            State::Settling { connection, .. } => State::Ready(Connection::Http1(connection)),
             other => other,
         }
     }
@@ -111,14 +123,15 @@ where
 impl<B: Send + 'static> Drop for Checkout<B> {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.state, State::Empty) {
-            State::Ready(connection) | State::Settling { connection, .. } => connection.give_back(),
+            State::Ready(connection) => connection.give_back(),
+            State::Settling { connection, .. } => connection.give_back(),
             State::Empty | State::Dialling(_) => {}
         }
     }
 }
 
-fn settled<B>(
-    connection: &mut Connection<B>,
+fn settled<B: Send + 'static>(
+    connection: &mut Exclusive<B>,
     patience: Pin<&mut Sleep>,
     cx: &mut Context<'_>,
 ) -> Poll<bool> {

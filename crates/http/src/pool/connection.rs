@@ -1,133 +1,88 @@
-use std::{
-    sync::{Arc, Weak},
-    task::{Context, Poll},
+use http::{Request, Response};
+use http_body::Body;
+use hyper::{body::Incoming, client::conn::TrySendError};
+use tokio::net::TcpStream;
+use tower_sd::BoxError;
+
+use super::{Target, http1::Exclusive, http2::Stream};
+use crate::{
+    HttpError, HttpErrorKind,
+    host::{to_http1, to_http2},
 };
 
-use http_body::Body;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::oneshot, time};
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tower_sd::BoxError;
-use tower_sd_core::Tasks;
-
-use super::{Pool, Target};
-use crate::{HttpError, HttpErrorKind};
-
-/// One open connection, owned by whoever may send on it. Dropped, it is closed; [`give_back`](Self::give_back) keeps
-/// it for the next request.
-pub(crate) struct Connection<B> {
-    pub(crate) sender: http1::SendRequest<B>,
-    /// Whether it has already carried a request: then the server may be closing it just now.
-    pub(crate) reused: bool,
-    home: Weak<Pool<B>>,
-    target: Arc<Target>,
-    _close: DropGuard,
-    /// A response may outlive the client that asked for it: its connection's task then has no other owner.
-    _tasks: Tasks,
+/// The right to send one request. Dropped, it is given up; [`give_back`](Self::give_back) keeps what it holds for the
+/// next request.
+pub(crate) enum Connection<B: Send + 'static> {
+    /// A connection that nobody else uses.
+    Http1(Exclusive<B>),
+    /// A place on a connection that many use.
+    Http2(Stream<B>),
 }
 
 pub(crate) type Dialled<B> = Result<Connection<B>, HttpError>;
 
-impl<B> Connection<B> {
+impl<B: Send + 'static> Connection<B> {
     pub(crate) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        match self {
+            Self::Http1(exclusive) => exclusive.sender.is_closed(),
+            Self::Http2(stream) => stream.sender.is_closed(),
+        }
     }
 
-    pub(crate) fn is_ready(&self) -> bool {
-        self.sender.is_ready()
+    /// Whether it has already carried a request: then the server may be closing it just now.
+    pub(crate) fn is_reused(&self) -> bool {
+        match self {
+            Self::Http1(exclusive) => exclusive.reused,
+            Self::Http2(stream) => stream.reused,
+        }
     }
 
-    /// Waits until the previous exchange is over on both directions. `false`: it is closed.
-    pub(crate) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        self.sender.poll_ready(cx).map(|settled| settled.is_ok())
+    /// Whether a body can end without its end having been announced: HTTP/2 has a reset that means "I need no more of
+    /// your request" (RFC 9113 §8.1), and hyper takes it for the end of the response.
+    pub(crate) fn is_end_announced(&self) -> bool {
+        matches!(self, Self::Http2(_))
     }
 
     pub(crate) fn error(&self, kind: HttpErrorKind, source: impl Into<BoxError>) -> HttpError {
-        HttpError::new(kind, &self.target.address, source)
+        HttpError::new(kind, &self.target().address, source)
     }
-}
 
-impl<B: Send + 'static> Connection<B> {
-    /// Keeps it for the next request, if its endpoint still exists and has room.
-    pub(crate) fn give_back(mut self) {
-        self.reused = true;
-        if let Some(pool) = self.home.upgrade()
-            && !self.is_closed()
-        {
-            pool.keep(self);
+    pub(crate) fn give_back(self) {
+        match self {
+            Self::Http1(exclusive) => exclusive.give_back(),
+            Self::Http2(stream) => drop(stream),
+        }
+    }
+
+    fn target(&self) -> &Target {
+        match self {
+            Self::Http1(exclusive) => &exclusive.target,
+            Self::Http2(stream) => stream.target(),
         }
     }
 }
 
-/// Connects, says how it went, and then drives the connection until either side closes it.
-///
-/// One task does both, so that a connection whose caller gave up waiting is kept for the next one.
-pub(crate) async fn dial_and_drive<B>(
-    home: Weak<Pool<B>>,
-    gone: CancellationToken,
-    reply: oneshot::Sender<Dialled<B>>,
-) where
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    let Some((target, bound)) =
-        home.upgrade().map(|pool| (Arc::clone(&pool.target), pool.settings.connect_timeout))
-    else {
-        return;
-    };
-    let opened = tokio::select! {
-        biased;
-        () = gone.cancelled() => return,
-        opened = time::timeout(bound, open(&target)) => opened,
-    };
-    let opened = match opened {
-        Ok(opened) => opened,
-        Err(_) => Err(format!("not connected within {bound:?}").into()),
-    };
-    let (sender, driver) = match opened {
-        Ok(opened) => opened,
-        Err(error) => {
-            let error = HttpError::new(HttpErrorKind::Connect, &target.address, error);
-            tracing::debug!(address = %target.address, error = ?error, "connect failed");
-            drop(reply.send(Err(error)));
-            return;
-        }
-    };
-    let close = CancellationToken::new();
-    let Some(tasks) = home.upgrade().map(|pool| pool.tasks.clone()) else {
-        return;
-    };
-    let connection = Connection {
-        sender,
-        reused: false,
-        home,
-        target: Arc::clone(&target),
-        _close: close.clone().drop_guard(),
-        _tasks: tasks,
-    };
-    if let Err(Ok(unclaimed)) = reply.send(Ok(connection)) {
-        unclaimed.give_back();
-    }
-    tokio::select! {
-        () = close.cancelled() => {}
-        ended = driver => if let Err(error) = ended {
-            tracing::debug!(address = %target.address, %error, "connection ended with an error");
+impl<B: Body + Send + 'static> Connection<B> {
+    pub(crate) async fn send(
+        &mut self,
+        mut request: Request<B>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+        match self {
+            Self::Http1(exclusive) => {
+                to_http1(&mut request);
+                exclusive.sender.try_send_request(request).await
+            }
+            Self::Http2(stream) => {
+                to_http2(&mut request);
+                stream.sender.try_send_request(request).await
+            }
         }
     }
 }
 
-async fn open<B>(
-    target: &Target,
-) -> Result<(http1::SendRequest<B>, http1::Connection<TokioIo<TcpStream>, B>), BoxError>
-where
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+pub(super) async fn connect(target: &Target) -> Result<TcpStream, BoxError> {
     let stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
     // A request is written in one piece; waiting for more would only delay it.
     stream.set_nodelay(true)?;
-    Ok(http1::handshake(TokioIo::new(stream)).await?)
+    Ok(stream)
 }

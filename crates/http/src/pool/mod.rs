@@ -2,11 +2,14 @@
 
 mod checkout;
 mod connection;
+mod http1;
+mod http2;
 mod settings;
+mod streams;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use http::HeaderValue;
+use http::uri::Authority;
 use http_body::Body;
 use tokio::{
     sync::oneshot,
@@ -20,8 +23,10 @@ use crate::HostPolicy;
 
 pub(crate) use checkout::Checkout;
 pub(crate) use connection::Connection;
-use connection::{Dialled, dial_and_drive};
+use connection::Dialled;
+use http1::Exclusive;
 pub(crate) use settings::Settings;
+use streams::Streams;
 
 /// Where the connections lead.
 #[derive(Debug)]
@@ -31,22 +36,23 @@ pub(crate) struct Target {
     /// `host:port` for people.
     pub(crate) address: Arc<str>,
     /// `host:port` for the `Host` header.
-    pub(crate) authority: HeaderValue,
+    pub(crate) authority: Authority,
     pub(crate) host_policy: HostPolicy,
 }
 
-pub(crate) struct Pool<B> {
+pub(crate) struct Pool<B: Send + 'static> {
     target: Arc<Target>,
     settings: Settings,
     tasks: Tasks,
     idle: Mutex<Idle<B>>,
+    streams: Mutex<Streams<B>>,
     gone: CancellationToken,
     _gone_on_drop: DropGuard,
 }
 
-struct Idle<B> {
+struct Idle<B: Send + 'static> {
     /// Oldest first; the youngest is used first, so that a burst's surplus grows old and is closed.
-    connections: Vec<(Instant, Connection<B>)>,
+    connections: Vec<(Instant, Exclusive<B>)>,
     reaper_runs: bool,
 }
 
@@ -58,6 +64,7 @@ impl<B: Send + 'static> Pool<B> {
             settings,
             tasks,
             idle: Mutex::new(Idle { connections: Vec::new(), reaper_runs: false }),
+            streams: Mutex::new(Streams::new()),
             gone: gone.clone(),
             _gone_on_drop: gone.drop_guard(),
         })
@@ -68,17 +75,17 @@ impl<B: Send + 'static> Pool<B> {
     }
 
     /// The youngest idle connection that is not known to be closed.
-    fn idle(&self) -> Option<Connection<B>> {
+    fn idle(&self) -> Option<Exclusive<B>> {
         loop {
             let (_, connection) = self.lock().connections.pop()?;
-            if !connection.is_closed() {
+            if !connection.sender.is_closed() {
                 return Some(connection);
             }
         }
     }
 
     /// Keeps a connection for the next request; above the bound it is closed.
-    fn keep(self: &Arc<Self>, connection: Connection<B>) {
+    fn keep(self: &Arc<Self>, connection: Exclusive<B>) {
         let now = Instant::now();
         let mut idle = self.lock();
         if idle.connections.len() >= self.settings.max_idle {
@@ -89,11 +96,11 @@ impl<B: Send + 'static> Pool<B> {
         idle.connections.push((now, connection));
         if !std::mem::replace(&mut idle.reaper_runs, true) {
             drop(idle);
-            self.start_reaper(now);
+            self.start_reaper(now, Self::expire);
         }
     }
 
-    fn start_reaper(self: &Arc<Self>, now: Instant) {
+    fn start_reaper(self: &Arc<Self>, now: Instant, expire: Expire<B>) {
         let (pool, gone) = (Arc::downgrade(self), self.gone.clone());
         let at = now + self.settings.idle_timeout;
         self.tasks.spawn(|stop| async move {
@@ -101,7 +108,7 @@ impl<B: Send + 'static> Pool<B> {
                 biased;
                 () = stop.requested() => {}
                 () = gone.cancelled() => {}
-                () = reap(pool, at) => {}
+                () = reap(pool, at, expire) => {}
             }
         });
     }
@@ -140,17 +147,20 @@ where
             tokio::select! {
                 biased;
                 () = stop.requested() => {}
-                () = dial_and_drive(home, gone, reply) => {}
+                () = http1::dial_and_drive(home, gone, reply) => {}
             }
         });
         dialled
     }
 }
 
-async fn reap<B: Send + 'static>(pool: Weak<Pool<B>>, mut at: Instant) {
+/// Closes what is old, and says when to look again.
+type Expire<B> = fn(&Pool<B>) -> Option<Instant>;
+
+async fn reap<B: Send + 'static>(pool: Weak<Pool<B>>, mut at: Instant, expire: Expire<B>) {
     loop {
         sleep_until(at).await;
-        match pool.upgrade().and_then(|pool| pool.expire()) {
+        match pool.upgrade().and_then(|pool| expire(&pool)) {
             Some(next) => at = next,
             None => return,
         }

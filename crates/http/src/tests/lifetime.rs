@@ -99,7 +99,7 @@ async fn close_waits_for_every_connection_whatever_it_carries() {
     alive_tasks_become(before).await;
 }
 
-async fn alive_tasks_become(n: usize) {
+pub(super) async fn alive_tasks_become(n: usize) {
     let metrics = Handle::current().metrics();
     let reached = async {
         while metrics.num_alive_tasks() != n {

@@ -104,8 +104,28 @@ impl Peer {
     }
 
     pub(crate) async fn write(&mut self, bytes: &str) {
+        self.write_bytes(bytes.as_bytes()).await;
+    }
+
+    pub(crate) async fn write_bytes(&mut self, bytes: &[u8]) {
         // The client may be gone already, which the test sees elsewhere.
-        self.stream.write_all(bytes.as_bytes()).await.ok();
+        self.stream.write_all(bytes).await.ok();
+    }
+
+    /// Reads HTTP/2 frames until the head of a request, which the client sends after its preface.
+    pub(crate) async fn until_headers(&mut self) {
+        const HEADERS: u8 = 1;
+        let mut preface = [0; 24];
+        self.stream.read_exact(&mut preface).await.expect("a preface");
+        let mut kind = None;
+        while kind != Some(HEADERS) {
+            let mut head = [0; 9];
+            self.stream.read_exact(&mut head).await.expect("a frame");
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; usize::try_from(length).expect("short")];
+            self.stream.read_exact(&mut payload).await.expect("a whole frame");
+            kind = Some(head[3]);
+        }
     }
 
     /// Waits until the client has closed.

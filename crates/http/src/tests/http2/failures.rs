@@ -1,0 +1,204 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use h2::Reason;
+use http::Response;
+use http_body_util::BodyExt;
+use tokio::time::{Instant, sleep, timeout};
+use tower::ServiceExt;
+use tower_sd::Instance;
+
+use super::{
+    super::server::Server as RawServer, Server, answer, endpoint, fetch, gated, get, http2, send,
+};
+use crate::{HttpError, HttpErrorKind};
+
+const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+
+#[tokio::test]
+async fn a_refused_connect_is_told_to_everybody_who_waits() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let port = listener.local_addr().expect("bound").port();
+    drop(listener);
+    let dead = http2().endpoint(&Instance::new("127.0.0.1", port)).expect("an address");
+    let outcomes = join_all((0..10).map(|_| fetch(&dead, get("/"))));
+    for outcome in timeout(Duration::from_secs(5), outcomes).await.expect("in time") {
+        let error = outcome.expect_err("nobody listens");
+        assert_eq!(error.kind(), HttpErrorKind::Connect);
+        assert!(error.is_unsent());
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_speak_http_2_refuses_the_connection() {
+    let answers: [&[u8]; 3] =
+        [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n", b""];
+    for answer in answers {
+        let server = RawServer::start(async move |mut peer| peer.write_bytes(answer).await).await;
+        let endpoint = http2().endpoint(&server.instance()).expect("an address");
+        let error = endpoint.clone().ready().await.map(drop).expect_err("no HTTP/2");
+        assert_eq!(error.kind(), HttpErrorKind::Connect);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_says_nothing_is_given_up_in_time() {
+    let server = RawServer::start(async |mut peer| peer.closed().await).await;
+    let factory = http2().connect_timeout(Duration::from_millis(100));
+    let endpoint = factory.endpoint(&server.instance()).expect("an address");
+    let started = Instant::now();
+    let error = endpoint.clone().ready().await.map(drop).expect_err("silent");
+    assert_eq!(error.kind(), HttpErrorKind::Connect);
+    assert!(started.elapsed() < Duration::from_millis(900), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_server_that_goes_away_finishes_what_it_has_and_gets_nothing_more() {
+    let (server, gate) = gated(100).await;
+    let endpoint = endpoint(&server);
+    let in_flight = async { fetch(&endpoint, get("/")).await };
+    let leaving = async {
+        sleep(Duration::from_millis(50)).await;
+        server.leave();
+        sleep(Duration::from_millis(50)).await;
+        gate.add_permits(2);
+        fetch(&endpoint, get("/")).await
+    };
+    let both = async { tokio::join!(in_flight, leaving) };
+    let (first, second) = timeout(Duration::from_secs(5), both).await.expect("in time");
+    assert_eq!(first.expect("finished"), "ok");
+    assert_eq!(second.expect("sent on another connection"), "ok");
+    assert_eq!(server.n_accepted(), 2);
+}
+
+#[tokio::test]
+async fn a_request_beyond_the_last_one_that_was_looked_at_is_unsent() {
+    // GOAWAY with last stream 0, without an error.
+    let go_away = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let error = refused_with(go_away).await;
+    assert_eq!(error.kind(), HttpErrorKind::Unsent);
+    assert!(error.is_unsent());
+}
+
+#[tokio::test]
+async fn a_request_that_the_server_may_have_looked_at_is_not_unsent() {
+    // GOAWAY with last stream 1, and then the connection is closed.
+    let go_away = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0";
+    let error = refused_with(go_away).await;
+    assert_eq!(error.kind(), HttpErrorKind::Exchange);
+    assert!(!error.is_unsent());
+}
+
+/// What becomes of a request whose server answers with `frames` and closes.
+async fn refused_with(frames: &'static [u8]) -> HttpError {
+    let server = RawServer::start(async move |mut peer| {
+        peer.write_bytes(SETTINGS).await;
+        peer.until_headers().await;
+        peer.write_bytes(frames).await;
+    })
+    .await;
+    let endpoint = http2().endpoint(&server.instance()).expect("an address");
+    fetch(&endpoint, get("/")).await.expect_err("no answer")
+}
+
+#[tokio::test]
+async fn a_reset_request_is_unsent_only_when_the_server_refused_it() {
+    for (reason, kind) in [
+        (Reason::REFUSED_STREAM, HttpErrorKind::Unsent),
+        (Reason::INTERNAL_ERROR, HttpErrorKind::Exchange),
+        (Reason::CANCEL, HttpErrorKind::Exchange),
+    ] {
+        let server = Server::start(1, move |_, mut reply| {
+            reply.send_reset(reason);
+            async {}
+        })
+        .await;
+        let endpoint = endpoint(&server);
+        for _ in 0..3 {
+            let error = fetch(&endpoint, get("/")).await.expect_err("reset");
+            assert_eq!(error.kind(), kind, "{reason:?}");
+        }
+        assert_eq!(server.n_accepted(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_body_cut_short_is_an_error_that_the_user_sees() {
+    // The last one means "no error", and hyper takes it for the end.
+    for reason in [Reason::INTERNAL_ERROR, Reason::CANCEL, Reason::NO_ERROR] {
+        let server = Server::start(100, move |_, mut reply| async move {
+            let mut stream = reply.send_response(Response::new(()), false).expect("a stream");
+            stream.send_data(Bytes::from("half"), false).expect("a stream");
+            sleep(Duration::from_millis(20)).await;
+            stream.send_reset(reason);
+        })
+        .await;
+        let response = send(&endpoint(&server), get("/")).await.expect("begins");
+        let error = response.into_body().collect().await.map(drop).expect_err("cut short");
+        assert_eq!(error.kind(), HttpErrorKind::Body, "{reason:?}");
+        assert!(!error.is_unsent());
+    }
+}
+
+#[tokio::test]
+async fn a_body_shorter_or_longer_than_announced_is_an_error() {
+    for length in ["10", "2"] {
+        let server = Server::start(100, move |_, mut reply| async move {
+            let response = Response::builder().header("content-length", length).body(());
+            let response = response.expect("a valid response");
+            let mut stream = reply.send_response(response, false).expect("a stream");
+            stream.send_data(Bytes::from("half"), true).ok();
+        })
+        .await;
+        let endpoint = endpoint(&server);
+        fetch(&endpoint, get("/")).await.expect_err("another length");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_ends_every_body_with_an_error() {
+    let server = Server::start(100, async |_, mut reply| {
+        let mut stream = reply.send_response(Response::new(()), false).expect("a stream");
+        stream.send_data(Bytes::from("half"), false).expect("a stream");
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let endpoint = endpoint(&server);
+    let (one, two) = (send(&endpoint, get("/")).await, send(&endpoint, get("/")).await);
+    drop(server);
+    for response in [one, two] {
+        let body = response.expect("begins").into_body();
+        let error = body.collect().await.map(drop).expect_err("cut short");
+        assert_eq!(error.kind(), HttpErrorKind::Body);
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_is_silent_after_a_ping_is_given_up() {
+    let server = RawServer::start(async |mut peer| {
+        peer.write_bytes(SETTINGS).await;
+        peer.closed().await;
+    })
+    .await;
+    let factory = http2()
+        .keep_alive_interval(Duration::from_millis(100))
+        .keep_alive_timeout(Duration::from_millis(100));
+    let endpoint = factory.endpoint(&server.instance()).expect("an address");
+    let outcome = timeout(Duration::from_secs(5), fetch(&endpoint, get("/"))).await;
+    let error = outcome.expect("in time").expect_err("silent");
+    assert_eq!(error.kind(), HttpErrorKind::Exchange);
+    assert_eq!(server.n_accepted(), 1);
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_the_server_closed_costs_no_request() {
+    let server = Server::start(100, async |_, reply| answer(reply, "ok")).await;
+    let endpoint = endpoint(&server);
+    for n in 1..=20 {
+        assert_eq!(fetch(&endpoint, get("/")).await.expect("answers"), "ok");
+        assert_eq!(server.n_accepted(), n);
+        server.leave();
+        sleep(Duration::from_millis(10)).await;
+    }
+}
