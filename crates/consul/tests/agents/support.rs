@@ -1,13 +1,11 @@
-use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
-use futures_util::{FutureExt, future::try_join_all};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulRegistrar};
 use tower_sd_core::{Freshness, Instance, Registration, Snapshot, Subscription};
 use tower_sd_testkit::{
-    loopback::{free_ports, own_address},
-    real::{self, Server},
+    real,
     servers::{ServerBinary, configured},
     wire::{self, Answer},
 };
@@ -120,81 +118,6 @@ pub(crate) async fn becomes(
 
 pub(crate) fn n_entries(n: usize) -> impl Fn(&Value) -> bool + Send + Sync {
     move |value| value.as_array().is_some_and(|entries| entries.len() == n)
-}
-
-/// Servers and a client agent, each on an address of its own.
-pub(crate) struct Cluster {
-    pub(crate) servers: Vec<Server>,
-    ips: Vec<String>,
-    pub(crate) agent: Server,
-    /// Of the client agent.
-    pub(crate) address: SocketAddr,
-}
-
-impl Cluster {
-    pub(crate) async fn start(binary: &ServerBinary, n_servers: usize) -> Self {
-        let ports = free_ports::<4>(own_address()).expect("free ports");
-        let ips: Vec<String> = (0..n_servers).map(|_| own_address().to_string()).collect();
-        let at = |ip: &str| SocketAddr::new(ip.parse().expect("an address"), ports[0]);
-        let start = |ip: &str, n_nodes: usize, expect: usize| {
-            let (command, address) = (node(binary, ip, &ips, ports, expect), at(ip));
-            Server::start(command, move || lists_nodes(address, n_nodes).boxed())
-        };
-        let servers = try_join_all(ips.iter().map(|ip| start(ip, n_servers, n_servers)));
-        let servers = servers.await.expect("they start");
-        let ip = own_address().to_string();
-        let agent = start(&ip, n_servers + 1, 0).await.expect("it starts");
-        Self { address: at(&ip), servers, agent, ips }
-    }
-
-    /// Which of the servers leads.
-    pub(crate) async fn leader(&self) -> usize {
-        let leader = get(self.address, "/v1/status/leader").await;
-        let leader = leader.as_str().and_then(|it| it.split(':').next());
-        self.ips.iter().position(|ip| Some(ip.as_str()) == leader).expect("one of them")
-    }
-}
-
-fn node(
-    binary: &ServerBinary,
-    ip: &str,
-    join: &[String],
-    [http, dns, server, serf]: [u16; 4],
-    expect: usize,
-) -> impl Fn(&Path) -> Command + Send + Sync + use<> {
-    let mut config = json!({
-        "node_name": ip.replace('.', "-"), "server": expect > 0,
-        "bind_addr": ip, "client_addr": ip, "advertise_addr": ip,
-        "ports": {"http": http, "dns": dns, "server": server, "serf_lan": serf, "serf_wan": -1, "grpc": -1},
-        "retry_join": join, "retry_interval": "1s", "performance": {"raft_multiplier": 1},
-        "autopilot": {"cleanup_dead_servers": false}, "disable_update_check": true,
-        "leave_on_terminate": false, "skip_leave_on_interrupt": true,
-        "limits": {"http_max_conns_per_client": 5000},
-    });
-    if expect > 0 {
-        config["bootstrap_expect"] = json!(expect);
-    }
-    if binary.version != "1.8.7" {
-        config["ports"]["grpc_tls"] = json!(-1);
-    }
-    let (program, config) = (binary.path.clone(), config.to_string());
-    move |data| {
-        let file = data.join("config.json");
-        // A file that is missing makes the agent end with a sentence that names it.
-        let _written = std::fs::write(&file, &config);
-        let mut command = Command::new(&program);
-        command.arg("agent").env("CHECKPOINT_DISABLE", "1");
-        command.arg(format!("-data-dir={}", data.display()));
-        command.arg(format!("-config-file={}", file.display()));
-        command
-    }
-}
-
-async fn lists_nodes(address: SocketAddr, n: usize) -> bool {
-    match wire::request(address, "GET", "/v1/catalog/nodes", "").await {
-        Ok(answer) => answer.status == 200 && answer.body.matches("\"Node\":").count() >= n,
-        Err(_) => false,
-    }
 }
 
 /// Short, for tests that wait for it to end.

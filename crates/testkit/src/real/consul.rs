@@ -25,8 +25,16 @@ pub struct Consul {
 #[must_use]
 pub struct ConsulConfig {
     binary: ServerBinary,
-    persistent: bool,
+    mode: Mode,
     extra: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Mode {
+    Dev,
+    Server,
+    /// Of a cluster: a configuration of its own says what it is.
+    Member,
 }
 
 impl Consul {
@@ -86,12 +94,16 @@ impl Deref for Consul {
 impl ConsulConfig {
     /// A `-dev` agent, which keeps nothing on disk.
     pub fn dev(binary: ServerBinary) -> Self {
-        Self { binary, persistent: false, extra: Vec::new() }
+        Self { binary, mode: Mode::Dev, extra: Vec::new() }
     }
 
     /// A server of one, which keeps its data through [`Server::restart`]; ready in about two seconds.
     pub fn server(binary: ServerBinary) -> Self {
-        Self { persistent: true, ..Self::dev(binary) }
+        Self { mode: Mode::Server, ..Self::dev(binary) }
+    }
+
+    pub(super) fn member(binary: ServerBinary) -> Self {
+        Self { mode: Mode::Member, ..Self::dev(binary) }
     }
 
     /// Adds a configuration file with this JSON, which wins over what is there: ACLs, TLS, limits.
@@ -100,14 +112,16 @@ impl ConsulConfig {
         self
     }
 
-    fn command(&self, data: &Path, ip: &str, ports: [u16; 4]) -> Command {
+    pub(super) fn command(&self, data: &Path, ip: &str, ports: [u16; 4]) -> Command {
         let mut command = Command::new(&self.binary.path);
         command.arg("agent").env("CHECKPOINT_DISABLE", "1");
-        if self.persistent {
-            command.args(["-server", "-bootstrap-expect=1"]);
+        match self.mode {
+            Mode::Dev => command.arg("-dev"),
+            Mode::Server => command.args(["-server", "-bootstrap-expect=1"]),
+            Mode::Member => &mut command,
+        };
+        if !matches!(self.mode, Mode::Dev) {
             command.arg(format!("-data-dir={}", data.display()));
-        } else {
-            command.arg("-dev");
         }
         let base = self.base(ip, ports);
         for (n, json) in [&base].into_iter().chain(&self.extra).enumerate() {

@@ -2,6 +2,7 @@
 
 mod bind;
 mod consul;
+mod consul_cluster;
 mod etcd;
 
 use std::{
@@ -19,6 +20,7 @@ use tokio::time::{sleep, timeout};
 pub use self::{
     bind::Bind,
     consul::{Consul, ConsulConfig},
+    consul_cluster::ConsulCluster,
     etcd::{Etcd, EtcdConfig},
 };
 use crate::process::Process;
