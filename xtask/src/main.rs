@@ -8,6 +8,7 @@
 mod bench;
 mod command;
 mod demo;
+mod generate;
 mod lint;
 mod manifest;
 mod packages;
@@ -25,6 +26,7 @@ Usage: cargo xtask COMMAND
 
   bench [NAME]          run the benchmarks, or one; what follows -- goes to it
   demo [ARGS]           build and run the arithmetic demo
+  generate              generate Rust from our .proto files again
   lint [STEP]           check everything but the tests, or one step of it
   servers [NAME]        fetch the real servers that tests use, and print name, version, path
   test [NAME] [--slow]  run all tests, or those of one folder of crates/ or examples/, with real servers;
@@ -49,6 +51,7 @@ fn dispatch(args: &[&str]) -> Result<ExitCode> {
     match *command {
         "bench" => bench::main(rest),
         "demo" => demo::main(rest),
+        "generate" => generate::main().map(|()| ExitCode::SUCCESS),
         "servers" => servers::main(rest).map(|()| ExitCode::SUCCESS),
         "lint" => lint::main(rest).map(|()| ExitCode::SUCCESS),
         "test" => test::main(rest),

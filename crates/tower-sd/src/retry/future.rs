@@ -202,7 +202,10 @@ impl<R> Story<R> {
         self.policy.per_try.filter(|_| fired(timer)).map(Late::Attempt)
     }
 
-    fn step<T>(&mut self, end: End<T>, repeatable: bool) -> Step<T> {
+    fn step<T>(&mut self, end: End<T>, repeatable: bool) -> Step<T>
+    where
+        R: Classify<T>,
+    {
         let (response, error, verdict) = match end {
             End::Response(response, Verdict::Final) => return Step::Done(Ok(response)),
             End::Response(response, verdict) => (Some(response), BoxError::from(REJECTED), verdict),
@@ -226,7 +229,10 @@ impl<R> Story<R> {
         let left = repeatable && safe && self.attempts_left() > 1;
         self.ended(error);
         match (next, response) {
-            (Next::Repeat, _) if left => Step::Pause(self.pause(number)),
+            (Next::Repeat, response) if left => {
+                let asked = response.and_then(|response| self.policy.replay.pause(&response));
+                Step::Pause(asked.unwrap_or_else(|| self.pause(number)))
+            }
             (Next::StopWith(error), _) => Step::Done(Err(self.tell(Some(error), None))),
             // The last response is the caller's, however it is judged.
             (Next::Repeat | Next::Stop, Some(response)) => Step::Done(Ok(response)),

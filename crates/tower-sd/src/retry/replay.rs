@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use tower_sd_core::BoxError;
 
 use super::Verdict;
@@ -32,6 +34,12 @@ pub trait Replay<Req> {
 pub trait Classify<Res> {
     /// Judges what came back.
     fn classify(&self, outcome: Result<&Res, &BoxError>) -> Verdict;
+
+    /// How long the peer has asked to wait before `response` is answered by another attempt. Default: nothing, so that the
+    /// policy's pauses apply.
+    fn pause(&self, _response: &Res) -> Option<Duration> {
+        None
+    }
 }
 
 /// Repeats by `Clone`, and takes every error for a failure and every response for a success.

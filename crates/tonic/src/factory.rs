@@ -1,0 +1,102 @@
+use std::{sync::Arc, time::Duration};
+
+use tonic::body::Body;
+use tower_sd::{BoxError, Factory, Instance, Tasks};
+use tower_sd_http::{HttpFactory, Protocol};
+
+use crate::{GrpcEndpoint, ToTrailers, health::Health};
+
+/// Makes a [`GrpcEndpoint`] of each instance: HTTP/2 without a negotiation, as gRPC servers expect it.
+///
+/// Hand it to an `Endpointer`. Clones share everything, so keep one to [`close`](Self::close) it.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_sd_tonic::GrpcFactory;
+///
+/// let factory = GrpcFactory::new().connect_timeout(Duration::from_millis(300)).health("shop.Orders");
+/// # let _ = factory;
+/// ```
+#[derive(Clone, Debug)]
+pub struct GrpcFactory {
+    http: HttpFactory<Body>,
+    health: Option<String>,
+    tasks: Tasks,
+}
+
+impl GrpcFactory {
+    /// A factory with the defaults that its setters name, and without health checks.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::over(HttpFactory::new().keep_alive_interval(KEEP_ALIVE))
+    }
+
+    /// Makes endpoints over those of `http`, spoken to in HTTP/2: for settings that are not repeated here.
+    ///
+    /// A silent connection that carries calls is asked for a sign of life after 5 minutes by [`new`](Self::new), and after
+    /// 30 s if `http` says nothing else: most gRPC servers close one that is silent and asks more often than they like.
+    #[must_use]
+    pub fn over(http: HttpFactory<Body>) -> Self {
+        Self { http: http.protocol(Protocol::Http2), health: None, tasks: Tasks::new() }
+    }
+
+    /// Bounds how long an instance may take to accept a connection, name resolution included. Default 1 s: the first
+    /// lost packet costs that long (RFC 6298), and another instance answers sooner.
+    #[must_use]
+    pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
+        self.http = self.http.connect_timeout(connect_timeout);
+        self
+    }
+
+    /// Asks each instance by `grpc.health.v1` whether `service` is served, the whole server when it is empty; what does not
+    /// say SERVING gets no calls. Default: nobody is asked.
+    ///
+    /// One stream per instance (`Watch`) is open all the time. An instance is not used before it has answered; within 1 s
+    /// it has to, or it is asked again with the pauses of the endpointer. One that stops serving refuses calls like one that
+    /// is down, and is used again within [`max_pause`](tower_sd::EndpointerConfig::max_pause) of saying SERVING. A server
+    /// without health service counts as serving; while a stream is broken the last answer counts.
+    #[must_use]
+    pub fn health(mut self, service: impl Into<String>) -> Self {
+        self.health = Some(service.into());
+        self
+    }
+
+    /// Closes the connections of every endpoint it made, whatever they carry, and waits until they are.
+    ///
+    /// Not needed for cleaning up: connections close with their endpoints. Needed to know that they have.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the connections still close; only the waiting is lost.
+    pub async fn close(&self) {
+        self.tasks.close().await;
+        self.http.close().await;
+    }
+}
+
+impl Default for GrpcFactory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Factory for GrpcFactory {
+    type Service = GrpcEndpoint;
+    type Hold = ToTrailers;
+
+    async fn make(&self, instance: Instance) -> Result<GrpcEndpoint, BoxError> {
+        let http = self.http.make(instance).await?;
+        let health = match &self.health {
+            None => None,
+            Some(service) => {
+                let health = Health::watch(http.clone(), service, &self.tasks);
+                health.first_answer().await?;
+                Some(Arc::new(health))
+            }
+        };
+        Ok(GrpcEndpoint::new(http, health))
+    }
+}
+
+/// What gRPC servers allow by default (gRFC A8: `GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS`).
+const KEEP_ALIVE: Duration = Duration::from_secs(5 * 60);

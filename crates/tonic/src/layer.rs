@@ -1,0 +1,156 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use pin_project::pin_project;
+use tokio::time::{Sleep, sleep_until};
+use tonic::{Status, body::Body};
+use tower_layer::Layer;
+use tower_sd::BoxError;
+use tower_sd_http::{Idempotent, ReplayBody};
+use tower_service::Service;
+
+use crate::{code, deadline::Deadline};
+
+/// Makes a stack of layers one for generated clients: it stands on top, above a `RetryLayer`.
+///
+/// - Requests get a body that can be sent again (up to 64 KiB of it).
+/// - `grpc-timeout` bounds the whole call: attempts, pauses and the answer. Each attempt tells its server what is left.
+/// - Errors become a [`Status`]: UNAVAILABLE when there is no instance, DEADLINE_EXCEEDED when the time is over, otherwise
+///   the last attempt's; its message says what was tried, and its source is the whole error.
+///
+/// ```
+/// use tower::ServiceBuilder;
+/// use tower_sd::{BalanceLayer, Endpointer, FixedInstancer, Instance, RetryLayer, RetryPolicy, RoundRobin};
+/// use tower_sd_tonic::{GrpcFactory, GrpcLayer, GrpcReplay};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let instancer = FixedInstancer::new([Instance::new("127.0.0.1", 50051)]);
+/// let stack = ServiceBuilder::new()
+///     .layer(GrpcLayer::new().idempotent(["shop.Catalogue", "shop.Orders/Get"]))
+///     .layer(RetryLayer::new(RetryPolicy::new().replay_with(GrpcReplay::new())))
+///     .layer(BalanceLayer::new(RoundRobin::new()))
+///     .service(Endpointer::new(&instancer, GrpcFactory::new()));
+/// # let _ = stack;
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct GrpcLayer {
+    methods: Vec<String>,
+}
+
+/// What [`GrpcLayer`] makes.
+#[derive(Clone, Debug)]
+pub struct Grpc<S> {
+    inner: S,
+    methods: Arc<[String]>,
+}
+
+/// The answer to a call, to come.
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct GrpcFuture<F> {
+    #[pin]
+    inner: F,
+    deadline: Option<(Deadline, Pin<Box<Sleep>>)>,
+}
+
+/// Marks a request whose answer may be read to its end before anybody decides about it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unary;
+
+impl GrpcLayer {
+    /// No method is known to be idempotent.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Gives your word for unary methods that sending them twice does what sending them once does: `package.Service/Method`,
+    /// or `package.Service` for all of a service whose methods are all unary.
+    ///
+    /// Their answers are read to the end, up to 64 KiB, before a retry decides, so that a status in trailers counts too.
+    /// For a single request, whatever its kind, there is [`Idempotent`].
+    #[must_use]
+    pub fn idempotent<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
+        self.methods.extend(methods.into_iter().map(Into::into));
+        self
+    }
+}
+
+impl<S> Layer<S> for GrpcLayer {
+    type Service = Grpc<S>;
+
+    fn layer(&self, inner: S) -> Grpc<S> {
+        Grpc { inner, methods: self.methods.as_slice().into() }
+    }
+}
+
+impl<S> Grpc<S> {
+    fn names(&self, path: &str) -> bool {
+        let Some(path) = path.strip_prefix('/') else {
+            return false;
+        };
+        let service = path.split_once('/').map_or(path, |(service, _)| service);
+        self.methods.iter().any(|named| named == path || named == service)
+    }
+}
+
+impl<S, R> Service<Request<Body>> for Grpc<S>
+where
+    S: Service<Request<ReplayBody<Body>>, Response = Response<R>, Error: Into<BoxError>>,
+{
+    type Response = Response<R>;
+    type Error = Status;
+    type Future = GrpcFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        self.inner.poll_ready(cx).map_err(|error| code::of_error(error.into()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> GrpcFuture<S::Future> {
+        let deadline = Deadline::of(&request);
+        if let Some(deadline) = deadline {
+            request.extensions_mut().insert(deadline);
+        }
+        if self.names(request.uri().path()) {
+            request.extensions_mut().insert(Idempotent);
+            request.extensions_mut().insert(Unary);
+        }
+        GrpcFuture {
+            inner: self.inner.call(request.map(ReplayBody::new)),
+            deadline: deadline.map(|deadline| (deadline, Box::pin(sleep_until(deadline.at())))),
+        }
+    }
+}
+
+impl<F, R, E> Future for GrpcFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Response<R>, Status>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(outcome) = this.inner.poll(cx) {
+            return Poll::Ready(outcome.map_err(|error| code::of_error(error.into())));
+        }
+        match this.deadline {
+            Some((deadline, timer)) => timer.as_mut().poll(cx).map(|()| Err(deadline.status())),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<F> fmt::Debug for GrpcFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrpcFuture").finish_non_exhaustive()
+    }
+}

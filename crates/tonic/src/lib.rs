@@ -1,0 +1,20 @@
+#![doc = include_str!("../README.md")]
+
+mod body;
+mod code;
+mod deadline;
+mod endpoint;
+mod factory;
+mod health;
+mod hold;
+mod layer;
+mod replay;
+
+pub use tower_sd_http::Idempotent;
+
+pub use body::GrpcBody;
+pub use endpoint::{GrpcEndpoint, GrpcResponse};
+pub use factory::GrpcFactory;
+pub use hold::{Leased, ToTrailers};
+pub use layer::{Grpc, GrpcFuture, GrpcLayer};
+pub use replay::GrpcReplay;

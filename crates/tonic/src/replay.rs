@@ -1,0 +1,120 @@
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response};
+use tonic::Code;
+use tower_sd::{BoxError, Classify, Replay, Verdict};
+use tower_sd_http::{Idempotent, RepeatableBody};
+
+use crate::{code, deadline::Deadline};
+
+/// What a retry may do with a call, and which statuses are failures.
+///
+/// - A call that no server has acted on (refused connect, refused stream, a stream that came after the server's GOAWAY) is
+///   repeated whatever it does.
+/// - After any other failure it is repeated when sending it twice does what sending it once does: when its method is among
+///   [`GrpcLayer::idempotent`](crate::GrpcLayer::idempotent), when it carries [`Idempotent`], or when
+///   [`RetryPolicy::idempotent`](tower_sd::RetryPolicy::idempotent) vouches for all.
+/// - Failures are broken exchanges, and UNAVAILABLE; every other status is the caller's unless [`codes`](Self::codes).
+/// - `grpc-retry-pushback-ms` is obeyed (gRFC A6): a pause in place of ours, or the end. More than 1 s counts as the end:
+///   who waits so long wants to know why.
+/// - After the deadline (`grpc-timeout`) nothing is repeated.
+///
+/// A status that comes in trailers, after the headers, counts for methods named in
+/// [`GrpcLayer::idempotent`](crate::GrpcLayer::idempotent): nothing else says that a call is unary, and an answer that
+/// streams is not held back. Servers send failures of unary calls without headers before, so this is seldom missed.
+///
+/// ```
+/// use tonic::Code;
+/// use tower_sd::RetryPolicy;
+/// use tower_sd_tonic::GrpcReplay;
+///
+/// let policy = RetryPolicy::new().replay_with(GrpcReplay::new().codes([Code::Unavailable, Code::Aborted]));
+/// # let _ = policy;
+/// ```
+#[derive(Clone, Debug)]
+pub struct GrpcReplay {
+    codes: Vec<Code>,
+}
+
+impl GrpcReplay {
+    /// UNAVAILABLE is a failure.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { codes: vec![Code::Unavailable] }
+    }
+
+    /// The statuses that are failures, in place of UNAVAILABLE alone.
+    #[must_use]
+    pub fn codes(mut self, codes: impl IntoIterator<Item = Code>) -> Self {
+        self.codes = codes.into_iter().collect();
+        self
+    }
+}
+
+impl Default for GrpcReplay {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<B: RepeatableBody> Replay<Request<B>> for GrpcReplay {
+    fn replay(&self, request: &Request<B>) -> Option<Request<B>> {
+        let mut copy = Request::new(request.body().repeat()?);
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.version_mut() = request.version();
+        *copy.headers_mut() = request.headers().clone();
+        *copy.extensions_mut() = request.extensions().clone();
+        Some(copy)
+    }
+
+    fn is_repeatable(&self, copy: &Request<B>) -> bool {
+        let over = copy.extensions().get::<Deadline>().is_some_and(Deadline::is_over);
+        !over && copy.body().is_repeatable()
+    }
+
+    fn is_idempotent(&self, request: &Request<B>) -> bool {
+        request.extensions().get::<Idempotent>().is_some()
+    }
+}
+
+impl<B> Classify<Response<B>> for GrpcReplay {
+    fn classify(&self, outcome: Result<&Response<B>, &BoxError>) -> Verdict {
+        let response = match outcome {
+            Err(error) => return Verdict::of_error(error),
+            Ok(response) => response,
+        };
+        let failed = code::known_code(response).is_some_and(|code| self.codes.contains(&code));
+        match code::metadata(response).and_then(Pushback::of) {
+            Some(Pushback::Stop) => Verdict::Final,
+            _ if failed => Verdict::Failed,
+            _ => Verdict::Final,
+        }
+    }
+
+    fn pause(&self, response: &Response<B>) -> Option<Duration> {
+        match Pushback::of(code::metadata(response)?)? {
+            Pushback::Pause(pause) => Some(pause),
+            Pushback::Stop => None,
+        }
+    }
+}
+
+/// What the server says to a second try.
+enum Pushback {
+    Pause(Duration),
+    Stop,
+}
+
+impl Pushback {
+    fn of(metadata: &HeaderMap) -> Option<Self> {
+        // gRFC A6: what is negative or no number means no.
+        let asked = metadata.get(PUSHBACK)?.to_str().ok().and_then(|text| text.parse().ok());
+        let pause = asked.map(Duration::from_millis).filter(|pause| *pause <= PATIENCE);
+        Some(pause.map_or(Self::Stop, Self::Pause))
+    }
+}
+
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+const PATIENCE: Duration = Duration::from_secs(1);

@@ -1,0 +1,153 @@
+//! Every kind of call, and what has to survive a second try.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::time::{Instant, timeout};
+use tonic::{Code, Request, Status, client::GrpcService};
+use tower::{Layer, ServiceBuilder};
+use tower_sd::{BalanceLayer, RetryPolicy, RoundRobin};
+use tower_sd_tonic::{GrpcLayer, Idempotent};
+
+use crate::{
+    balanced, echo::echo_client::EchoClient, endpointer, message, retried, server::Server, stack,
+};
+
+/// Unary, client stream, server stream, both.
+async fn every_kind<S>(mut client: EchoClient<S>)
+where
+    S: GrpcService<tonic::body::Body>,
+    S::Error: Into<tower_sd::BoxError>,
+    S::ResponseBody: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    <S::ResponseBody as http_body::Body>::Error: Into<tower_sd::BoxError> + Send,
+{
+    let texts = ["a", "b", "c"];
+    let messages = || stream::iter(texts.map(message));
+
+    let one = client.one(message("hello")).await.expect("unary").into_inner();
+    assert_eq!(one.text, "hello");
+
+    let collected = client.collect(messages()).await.expect("client stream").into_inner();
+    assert_eq!(collected.text, "abc");
+
+    let repeated = client.repeat(message("1000")).await.expect("server stream").into_inner();
+    let repeated: Vec<_> = repeated.try_collect().await.expect("to its end");
+    assert_eq!(repeated.len(), 1000);
+
+    let conversation = client.converse(messages()).await.expect("both").into_inner();
+    let answers: Vec<_> =
+        conversation.map_ok(|message| message.text).try_collect().await.expect("end");
+    assert_eq!(answers, texts);
+}
+
+#[tokio::test]
+async fn every_kind_of_call_goes_through_the_balancer() {
+    let (a, b) = (Server::start(), Server::start());
+    every_kind(balanced(&endpointer([a.instance(), b.instance()]))).await;
+}
+
+#[tokio::test]
+async fn every_kind_of_call_goes_through_a_retry() {
+    let (a, b) = (Server::start(), Server::start());
+    let endpointer = endpointer([a.instance(), b.instance()]);
+    every_kind(retried(&endpointer, RetryPolicy::new().idempotent())).await;
+    // And with answers that are read ahead of the caller.
+    let layer = GrpcLayer::new().idempotent(["echo.Echo/One", "echo.Echo/Collect"]);
+    every_kind(EchoClient::new(stack(&endpointer, layer, RetryPolicy::new()))).await;
+}
+
+#[tokio::test]
+async fn a_conversation_goes_back_and_forth() {
+    let server = Server::start();
+    let mut client = retried(&endpointer([server.instance()]), RetryPolicy::new());
+    let (say, said) = tokio::sync::mpsc::channel(1);
+    let said = tokio_stream::wrappers::ReceiverStream::new(said);
+    let mut answers = client.converse(said).await.expect("a conversation").into_inner();
+    for n in 0..10 {
+        say.send(message(n.to_string())).await.expect("it listens");
+        let answer = answers.message().await.expect("an answer").expect("not the end");
+        assert_eq!(answer.text, n.to_string());
+    }
+    drop(say);
+    assert!(answers.next().await.is_none());
+}
+
+#[tokio::test]
+async fn an_interceptor_may_stand_above() {
+    let server = Server::start();
+    let balance = BalanceLayer::new(RoundRobin::new()).layer(endpointer([server.instance()]));
+    let sign = |mut request: Request<()>| {
+        request.metadata_mut().insert("token", "t".parse().expect("a value"));
+        Ok::<_, Status>(request)
+    };
+    let mut client = EchoClient::with_interceptor(balance, sign);
+    client.one(message("hello")).await.expect("an answer");
+    assert_eq!(server.echo.seen()[0].get("token").expect("signed"), "t");
+}
+
+#[tokio::test]
+async fn metadata_and_deadline_survive_a_retry() {
+    let failing = Server::start_failing(Status::unavailable("not me"));
+    let good = Server::start();
+    let endpointer = endpointer([failing.instance(), good.instance()]);
+    let mut client = retried(&endpointer, RetryPolicy::new());
+    for _ in 0..10 {
+        let mut request = Request::new(message("hello"));
+        request.metadata_mut().insert("number", "7".parse().expect("a value"));
+        request.set_timeout(Duration::from_secs(5));
+        request.extensions_mut().insert(Idempotent);
+        let answer = client.one(request).await.expect("the other one answers");
+        assert_eq!(answer.into_inner().text, "hello");
+    }
+    let (before, after) = (failing.echo.seen(), good.echo.seen());
+    assert!(!before.is_empty() && after.len() == 10);
+    for metadata in before.iter().chain(&after) {
+        assert_eq!(metadata.get("number").expect("there"), "7");
+        let left = metadata.get("grpc-timeout").expect("there").to_str().expect("ASCII");
+        let left: u64 = left.strip_suffix('u').expect("microseconds").parse().expect("a number");
+        // Each attempt is told what is left of it, not what there was at first.
+        assert!((4_000_000..5_000_000).contains(&left), "{left}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_ends_with_its_deadline_and_is_not_repeated() {
+    let server = Server::start();
+    let policy = RetryPolicy::new().idempotent();
+    let endpointer = endpointer([server.instance()]);
+    let started = Instant::now();
+    for through_retry in [false, true] {
+        let mut request = Request::new(message("slow"));
+        request.set_timeout(Duration::from_millis(200));
+        let answer = match through_retry {
+            false => balanced(&endpointer).one(request).await,
+            true => retried(&endpointer, policy.clone()).one(request).await,
+        };
+        assert_eq!(answer.expect_err("late").code(), Code::DeadlineExceeded);
+    }
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert_eq!(server.echo.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_deadline() {
+    let server = Server::start();
+    let mut client = balanced(&endpointer([server.instance()]));
+    let mut request = Request::new(message("open"));
+    request.set_timeout(Duration::from_millis(300));
+    let mut stream = client.repeat(request).await.expect("a stream").into_inner();
+    assert!(stream.message().await.expect("the first").is_some());
+    let end = timeout(Duration::from_secs(5), stream.message()).await.expect("an end");
+    assert_eq!(end.expect_err("late").code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn the_layer_alone_makes_statuses_of_errors() {
+    let stack = ServiceBuilder::new()
+        .layer(GrpcLayer::new())
+        .layer(BalanceLayer::new(RoundRobin::new()))
+        .service(endpointer([]));
+    let status = EchoClient::new(stack).one(message("hello")).await.expect_err("nobody is there");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(status.message(), "no instances: the registry lists none");
+}

@@ -1,0 +1,133 @@
+//! Servers that are dead, die, and say goodbye.
+
+use std::{
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tokio::{task::JoinSet, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Code, Status,
+    client::GrpcService,
+    transport::{Channel, Endpoint, channel::Change},
+};
+use tower_sd::{Instance, RetryPolicy};
+
+use crate::{
+    balanced, echo::echo_client::EchoClient, endpointer, message, retried, server::Server,
+};
+
+/// Nobody listens there.
+fn dead() -> Instance {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    Instance::new("127.0.0.1", listener.local_addr().expect("bound").port())
+}
+
+/// Several at a time, until `stop`; how many there were, and what those that failed said.
+async fn traffic<S>(
+    client: EchoClient<S>,
+    stop: impl Fn(usize) -> bool + Clone,
+) -> (usize, Vec<Status>)
+where
+    S: GrpcService<tonic::body::Body, Future: Send> + Clone + Send + 'static,
+    S::Error: Into<tower_sd::BoxError> + Send,
+    S::ResponseBody: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    <S::ResponseBody as http_body::Body>::Error: Into<tower_sd::BoxError> + Send,
+{
+    let n_calls = Arc::new(AtomicUsize::new(0));
+    let callers = (0..8).map(|_| {
+        let (mut client, n_calls, stop) = (client.clone(), Arc::clone(&n_calls), stop.clone());
+        async move {
+            let mut failures = Vec::new();
+            while !stop(n_calls.fetch_add(1, SeqCst)) {
+                failures.extend(client.one(message("hello")).await.err());
+            }
+            failures
+        }
+    });
+    let failures = futures_util::future::join_all(callers).await.concat();
+    (n_calls.load(SeqCst) - 8, failures)
+}
+
+#[tokio::test]
+async fn of_two_servers_one_is_dead_and_no_call_fails_without_retries() {
+    let server = Server::start();
+    let instances = [server.instance(), dead()];
+    let ten_thousand = |n| n >= 10_000;
+
+    let ours = balanced(&endpointer(instances.clone()));
+    let (n_calls, failures) = traffic(ours, ten_thousand).await;
+
+    let (peer, changes) = Channel::balance_channel(2);
+    for instance in instances {
+        let endpoint = Endpoint::from_shared(format!("http://{instance}")).expect("an address");
+        changes.send(Change::Insert(instance.to_string(), endpoint)).await.expect("room");
+    }
+    let (n_peer, peer_failures) = traffic(EchoClient::new(peer), ten_thousand).await;
+
+    println!("ours: {} of {n_calls} calls failed", failures.len());
+    println!("tonic's balance_channel: {} of {n_peer} calls failed", peer_failures.len());
+    assert!(failures.is_empty(), "{:?}", failures.first());
+    assert_eq!((n_calls, n_peer), (10_000, 10_000));
+}
+
+#[tokio::test]
+async fn a_server_is_killed_under_traffic_and_one_retry_hides_it() {
+    let (mut victim, survivor) = (Server::start(), Server::start());
+    let endpointer = endpointer([victim.instance(), survivor.instance()]);
+    let policy = RetryPolicy::new().attempts(2).idempotent();
+    let client = retried(&endpointer, policy);
+    let over = CancellationToken::new();
+    let stop = over.clone();
+    let mut callers = JoinSet::new();
+    callers.spawn(traffic(client, move |_| stop.is_cancelled()));
+    sleep(Duration::from_millis(300)).await;
+    let before = victim.echo.seen().len();
+    victim.kill();
+    sleep(Duration::from_millis(300)).await;
+    over.cancel();
+    let (n_calls, failures) = callers.join_next().await.expect("one").expect("no panic");
+    assert!(failures.is_empty(), "{} of {n_calls}: {:?}", failures.len(), failures.first());
+    assert!(before > 0 && survivor.echo.seen().len() > before, "both were called, one went on");
+}
+
+/// Nothing vouches for the calls: what a server that says goodbye has not read is known not to have been acted on.
+#[tokio::test]
+async fn servers_shut_down_one_after_the_other_under_traffic_and_no_call_fails() {
+    let mut servers = [Server::start(), Server::start(), Server::start()];
+    let endpointer = endpointer(servers.iter().map(Server::instance));
+    let client = retried(&endpointer, RetryPolicy::new());
+    let over = CancellationToken::new();
+    let stop = over.clone();
+    let mut callers = JoinSet::new();
+    callers.spawn(traffic(client, move |_| stop.is_cancelled()));
+    for server in &mut servers[..2] {
+        sleep(Duration::from_millis(200)).await;
+        server.shut_down().await;
+    }
+    sleep(Duration::from_millis(200)).await;
+    over.cancel();
+    let (n_calls, failures) = callers.join_next().await.expect("one").expect("no panic");
+    assert!(failures.is_empty(), "{} of {n_calls}: {:?}", failures.len(), failures.first());
+    assert!(servers.iter().all(|server| !server.echo.seen().is_empty()));
+}
+
+#[tokio::test]
+async fn nobody_who_answers_is_unavailable_with_the_reason() {
+    let instance = dead();
+    let endpointer = endpointer([instance.clone()]);
+    let status = retried(&endpointer, RetryPolicy::new().attempts(2)).one(message("hello")).await;
+    let status = status.expect_err("nobody is there");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("after attempt 1"), "{}", status.message());
+
+    // Without our layer on top the code is right too: it is in the chain of sources.
+    let status = balanced(&endpointer).one(message("hello")).await.expect_err("nobody");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains(&instance.to_string()), "{}", status.message());
+}

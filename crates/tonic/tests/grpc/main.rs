@@ -1,0 +1,50 @@
+//! Generated clients on our stack, against tonic's servers on loopback.
+
+mod calls;
+mod failures;
+mod health;
+mod load;
+mod server;
+mod statuses;
+
+use tower::{Layer, ServiceBuilder};
+use tower_sd::{
+    Balance, BalanceLayer, Endpointer, FixedInstancer, Instance, Retry, RetryLayer, RetryPolicy,
+    RoundRobin,
+};
+use tower_sd_tonic::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcReplay, ToTrailers};
+
+use echo::{Message, echo_client::EchoClient};
+
+#[allow(warnings, reason = "generated")]
+#[path = "../proto/echo.rs"]
+mod echo;
+
+type Endpoints = Endpointer<GrpcEndpoint, ToTrailers>;
+type Balanced = Balance<GrpcEndpoint, ToTrailers>;
+type Retried = Grpc<Retry<Balanced, GrpcReplay>>;
+
+fn endpointer(instances: impl IntoIterator<Item = Instance>) -> Endpoints {
+    Endpointer::new(&FixedInstancer::new(instances), GrpcFactory::new())
+}
+
+/// A generated client directly on a balancer.
+fn balanced(endpointer: &Endpoints) -> EchoClient<Balanced> {
+    EchoClient::new(BalanceLayer::new(RoundRobin::new()).layer(endpointer.clone()))
+}
+
+fn retried(endpointer: &Endpoints, policy: RetryPolicy) -> EchoClient<Retried> {
+    EchoClient::new(stack(endpointer, GrpcLayer::new(), policy))
+}
+
+fn stack(endpointer: &Endpoints, layer: GrpcLayer, policy: RetryPolicy) -> Retried {
+    ServiceBuilder::new()
+        .layer(layer)
+        .layer(RetryLayer::new(policy.replay_with(GrpcReplay::new())))
+        .layer(BalanceLayer::new(RoundRobin::new()))
+        .service(endpointer.clone())
+}
+
+fn message(text: impl Into<String>) -> Message {
+    Message { text: text.into() }
+}
