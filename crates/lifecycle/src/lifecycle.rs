@@ -9,7 +9,7 @@ use crate::{
 
 /// A server's life in the right order, see the [crate's documentation](crate).
 ///
-/// serve → ready → register → (an order to stop) → not ready → deregister → propagate → drain → stop
+/// serve → ready → register → live until told to stop → not ready → deregister → propagate → drain → stop
 ///
 /// Every step of the stop has a bound. With the defaults the whole stop takes at most 29 s and its hooks' time, below the
 /// 30 s that Kubernetes leaves by default; in health it takes a second and what the requests in flight need. Where a
@@ -95,7 +95,7 @@ impl Lifecycle {
 
     /// Runs `hook` before `step`; several in the order in which they are added.
     ///
-    /// Before [`Step::Ready`] is the place to warm up, before [`Step::Stop`] to flush. On the way up a hook that fails
+    /// Before [`Step::Ready`] is the place to warm up, before [`Step::Live`] to say so, before [`Step::Stop`] to flush. On the way up a hook that fails
     /// ends the start. On the way down it is bounded by [`hook_timeout`](Self::hook_timeout), and what goes wrong is
     /// reported and nothing else.
     pub fn before<F, Fut, E>(mut self, step: Step, hook: F) -> Self

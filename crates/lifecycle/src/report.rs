@@ -14,6 +14,8 @@ pub enum Step {
     Ready,
     /// It registers.
     Register,
+    /// It lives until something ends it; took that long.
+    Live,
     /// `/ready` says no, and the registry shows it as draining where it can.
     Unready,
     /// It takes itself out of the registry.
@@ -133,6 +135,7 @@ impl fmt::Display for Step {
             Self::Serve => "serve",
             Self::Ready => "ready",
             Self::Register => "register",
+            Self::Live => "live",
             Self::Unready => "unready",
             Self::Deregister => "deregister",
             Self::Propagate => "propagate",
@@ -165,14 +168,17 @@ impl fmt::Display for Reason {
 }
 
 impl fmt::Display for Report {
-    /// `stopped by SIGTERM: serve done, ready done, register done in 3 ms, …, 2 connections cut`.
+    /// `stopped by SIGTERM: serve done, ready done, register done in 3ms, …, 2 connections cut`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.reason)?;
         for (n, StepReport { step, outcome, hook, took }) in self.steps.iter().enumerate() {
             let comma = if n == 0 { "" } else { ", " };
             write!(f, "{comma}{step} {outcome}")?;
-            if took.as_millis() > 0 {
-                write!(f, " in {} ms", took.as_millis())?;
+            let took = Duration::from_millis(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+            match (step, took) {
+                (_, Duration::ZERO) => {}
+                (Step::Live, took) => write!(f, " after {took:?}")?,
+                (_, took) => write!(f, " in {took:?}")?,
             }
             if let Some(hook) = hook {
                 write!(f, ", its hook {hook}")?;

@@ -1,4 +1,7 @@
-use std::{future::Future, time::Duration};
+use std::{
+    future::{Future, pending},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep, timeout};
 use tower_sd_core::{BoxError, RegistrationHandle};
@@ -56,6 +59,7 @@ where
         Ok(()) => run.live().await,
         Err(ending) => ending,
     };
+    run.readiness.advance(Phase::Draining);
     run.stop(ending, handle).await
 }
 
@@ -110,10 +114,24 @@ impl Run {
 
     /// Until something ends it.
     async fn live(&mut self) -> Ending {
-        tokio::select! {
+        let begun = Instant::now();
+        let hooks = self.hooks.take(Step::Live);
+        let life = async {
+            match hooks.run().await {
+                Ok(()) => pending().await,
+                Err(cause) => Ending::Failed(Step::Live, cause),
+            }
+        };
+        let ending = tokio::select! {
+            biased;
             reason = self.orders.stop() => Ending::Told(reason),
             () = self.server.ended() => Ending::Ended,
-        }
+            ending = life => ending,
+        };
+        let outcome = ending.outcome().unwrap_or(Outcome::Done);
+        let took = begun.elapsed();
+        self.steps.push(StepReport { step: Step::Live, outcome, hook: None, took });
+        ending
     }
 
     async fn stop(
@@ -123,7 +141,6 @@ impl Run {
     ) -> Result<Report, Failed> {
         let reason = ending.reason();
         tracing::info!(%reason, "stopping");
-        self.readiness.advance(Phase::Draining);
         let registered = handle.is_some();
         let maintenance = self.timing.maintenance;
         self.down(Step::Unready, unready(handle.as_ref(), maintenance)).await;
@@ -207,10 +224,8 @@ impl Run {
         };
         let outcome = match &done {
             Ok(_) => Outcome::Done,
-            // The cause itself is the error's source.
-            Err(Ending::Failed(_, cause)) => Outcome::Failed(cause.to_string().into()),
             Err(Ending::Told(_)) => Outcome::Skipped("told to stop"),
-            Err(Ending::Ended) => Outcome::Skipped("the server ended"),
+            Err(ending) => ending.outcome().unwrap_or(Outcome::Skipped("the server ended")),
         };
         self.steps.push(StepReport { step, outcome, hook: None, took: begun.elapsed() });
         done
@@ -239,6 +254,14 @@ impl Ending {
             Self::Told(reason) => *reason,
             Self::Ended => Reason::Ended,
             Self::Failed(..) => Reason::Failed,
+        }
+    }
+
+    /// What it is for the step that it ended, where it failed. The cause itself is the error's source.
+    fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::Failed(_, cause) => Some(Outcome::Failed(cause.to_string().into())),
+            Self::Told(_) | Self::Ended => None,
         }
     }
 }

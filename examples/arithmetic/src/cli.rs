@@ -14,6 +14,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Asks one of the servers, and prints the result.
     Client(ClientArgs),
+    /// Takes calculations over HTTP, and hands each to one of the servers.
+    Gateway(GatewayArgs),
     /// Servers come, go and die under steady traffic, all of them in this process; takes ten seconds.
     Demo(DemoArgs),
     /// Serves, and announces itself, until it is told to stop (SIGTERM, ctrl-c).
@@ -45,6 +47,16 @@ pub(crate) struct DemoArgs {
     /// How long it takes
     #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GatewayArgs {
+    /// The address to accept connections on
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+    /// Where the servers are, as for the client
+    #[arg(long, value_name = "URL")]
+    pub(crate) registry: String,
 }
 
 #[derive(Args, Debug)]

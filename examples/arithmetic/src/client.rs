@@ -1,7 +1,10 @@
 //! The service as its callers see it: discovered, balanced, retried.
 
+use std::error::Error;
+
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
+use http_body::Body;
 use http_body_util::{BodyExt, Empty};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_sd::{
@@ -59,9 +62,8 @@ impl Client {
         a: &str,
         b: &str,
     ) -> Result<i64, BoxError> {
-        let uri = format!("http://{}/calculate/{operation}/{a}/{b}", service::NAME);
-        let request = Request::post(uri).body(Empty::new())?;
-        let response = self.stack.clone().ready().await?.call(request).await?;
+        let path = format!("/calculate/{operation}/{a}/{b}");
+        let response = self.send(&path).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
         match serde_json::from_slice(&body) {
@@ -69,6 +71,19 @@ impl Client {
             Ok(Answer { error: Some(error), .. }) => Err(error.into()),
             _ => Err(format!("the server answered {status} and no result").into()),
         }
+    }
+
+    /// The answer of one of the servers, whatever it is.
+    pub(crate) async fn send(
+        &self,
+        path: &str,
+    ) -> Result<
+        Response<impl Body<Data = Bytes, Error: Error + Send + Sync> + Send + use<>>,
+        BoxError,
+    > {
+        let uri = format!("http://{}{path}", service::NAME);
+        let request = Request::post(uri).body(Empty::new())?;
+        self.stack.clone().ready().await?.call(request).await
     }
 }
 

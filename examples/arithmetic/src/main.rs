@@ -1,8 +1,12 @@
 //! The main example: an arithmetic service, its client, and a demo of both while servers come and go.
 
+mod chain;
 mod cli;
 mod client;
 mod demo;
+mod gateway;
+mod middleware;
+mod operations;
 mod registry;
 mod server;
 mod service;
@@ -12,7 +16,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use tower_sd::BoxError;
 
-use crate::cli::{Cli, Command};
+use crate::{
+    chain::causes,
+    cli::{Cli, Command},
+};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -23,6 +30,7 @@ async fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Client(args) => client::main(&args).await,
         Command::Demo(args) => demo::main(&args).await,
+        Command::Gateway(args) => gateway::main(&args).await,
         Command::Server(args) => server::main(&args).await,
     };
     match outcome {
@@ -37,8 +45,5 @@ async fn main() -> ExitCode {
 /// One line with the whole chain of causes.
 #[expect(clippy::print_stderr, reason = "a command says why it failed")]
 fn complain(error: &BoxError) {
-    let first: &(dyn std::error::Error + 'static) = &**error;
-    let chain = std::iter::successors(Some(first), |error| error.source());
-    let causes: Vec<_> = chain.map(ToString::to_string).collect();
-    eprintln!("arithmetic: {}", causes.join(": "));
+    eprintln!("arithmetic: {}", causes(&**error));
 }

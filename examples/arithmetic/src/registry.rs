@@ -3,7 +3,7 @@
 //! To add a backend: a line in [`Backend::parse`], and an arm in each of [`instancer`] and [`registrar`]; behind a crate
 //! feature of this example where its dependencies are heavy.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tower_sd::{BoxError, FixedInstancer, Instance, Instancer, Registrar};
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
@@ -46,7 +46,7 @@ pub(crate) fn instancer(url: &str, service: &str) -> Result<Box<dyn Instancer>, 
 }
 
 /// The registry that `url` names, as seen by a server; `None` when there is nothing to announce.
-pub(crate) fn registrar(url: &str) -> Result<Option<Box<dyn Registrar>>, BoxError> {
+pub(crate) fn registrar(url: &str) -> Result<Option<Arc<dyn Registrar>>, BoxError> {
     registrar_of(Backend::parse(url)?)
 }
 
@@ -54,19 +54,19 @@ pub(crate) fn registrar(url: &str) -> Result<Option<Box<dyn Registrar>>, BoxErro
 pub(crate) fn registrar_with_ttl(
     url: &str,
     ttl: Duration,
-) -> Result<Option<Box<dyn Registrar>>, BoxError> {
+) -> Result<Option<Arc<dyn Registrar>>, BoxError> {
     match Backend::parse(url)? {
-        Backend::Consul(client, _) => Ok(Some(Box::new(ConsulRegistrar::new(&client).ttl(ttl)))),
+        Backend::Consul(client, _) => Ok(Some(Arc::new(ConsulRegistrar::new(&client).ttl(ttl)))),
         #[cfg(feature = "etcd")]
         Backend::Etcd(config, other) => registrar_of(Backend::Etcd(config.ttl(ttl), other)),
         other => registrar_of(other),
     }
 }
 
-fn registrar_of(backend: Backend) -> Result<Option<Box<dyn Registrar>>, BoxError> {
+fn registrar_of(backend: Backend) -> Result<Option<Arc<dyn Registrar>>, BoxError> {
     match backend {
         Backend::Static(_) => Ok(None),
-        Backend::Consul(client, _) => Ok(Some(Box::new(ConsulRegistrar::new(&client)))),
+        Backend::Consul(client, _) => Ok(Some(Arc::new(ConsulRegistrar::new(&client)))),
         #[cfg(feature = "dns")]
         Backend::Dns(_) => {
             Err("DNS is only read: give the server another registry, and its address to the zone"
@@ -74,7 +74,7 @@ fn registrar_of(backend: Backend) -> Result<Option<Box<dyn Registrar>>, BoxError
         }
         #[cfg(feature = "etcd")]
         Backend::Etcd(config, _) => {
-            Ok(Some(Box::new(EtcdRegistrar::new(&EtcdClient::new(config)?))))
+            Ok(Some(Arc::new(EtcdRegistrar::new(&EtcdClient::new(config)?))))
         }
     }
 }

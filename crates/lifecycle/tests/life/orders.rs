@@ -131,7 +131,7 @@ async fn a_report_is_one_line_for_a_log() {
     let report = running.end().await.expect("a good life");
     assert_eq!(
         report.to_string(),
-        "stopped by the program: serve done, ready done, register done, unready done, deregister done, \
-         propagate done in 1000 ms, drain done, stop done"
+        "stopped by the program: serve done, ready done, register done, live done after 1ms, unready done, \
+         deregister done, propagate done in 1s, drain done, stop done"
     );
 }

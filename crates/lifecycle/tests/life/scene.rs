@@ -28,10 +28,11 @@ pub(crate) struct Scene {
 #[derive(Debug)]
 pub(crate) struct Running(JoinSet<Result<Report, Failed>>);
 
-pub(crate) const STEPS: [Step; 8] = [
+pub(crate) const STEPS: [Step; 9] = [
     Step::Serve,
     Step::Ready,
     Step::Register,
+    Step::Live,
     Step::Unready,
     Step::Deregister,
     Step::Propagate,

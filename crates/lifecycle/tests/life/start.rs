@@ -29,6 +29,7 @@ async fn every_step_comes_in_its_turn() {
         "serves",
         "ready: starting, absent",
         "register: ready, absent",
+        "live: ready, Passing",
         "unready: draining, Passing",
         "deregister: draining, Draining",
         "propagate: draining, absent",

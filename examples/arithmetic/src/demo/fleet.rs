@@ -15,13 +15,14 @@ use axum::{
     middleware::{Next, from_fn},
 };
 use tokio::{
-    net::TcpListener,
     runtime::{Builder, Runtime},
+    sync::oneshot,
     task::JoinHandle,
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 use tower_sd::{BoxError, Instance, Registration};
+use tower_sd_lifecycle::{Lifecycle, Listener, Step, serve_axum};
 
 use super::registry::Registry;
 use crate::server;
@@ -42,24 +43,27 @@ impl Server {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let (stop, in_flight) = (CancellationToken::new(), Arc::default());
         let router = observed(server::router(), Arc::clone(&in_flight));
-        let (registry, id, stopped) = (registry.clone(), name.to_owned(), stop.clone());
-        let started = runtime.spawn(async move {
-            let listener = TcpListener::bind("127.0.0.1:0").await?;
-            let port = listener.local_addr()?.port();
-            let instance = Instance::new("127.0.0.1", port).with_id(id);
-            let registration = Registration::new(registry.service(), instance);
-            let registration = registry.registrar()?.register(registration).await?;
-            Ok::<_, BoxError>(async move {
-                let stop = async move {
-                    stopped.cancelled().await;
-                    server::withdraw(Some(registration)).await;
-                };
-                axum::serve(listener, router).with_graceful_shutdown(stop).await?;
-                Ok(())
-            })
+        let (id, service) = (name.to_owned(), registry.service().to_owned());
+        let registration = |instance: Instance| Registration::new(service, instance.with_id(id));
+        let (registry, stopped) = (registry.clone(), stop.clone());
+        let (live, is_live) = oneshot::channel();
+        let running = runtime.spawn(async move {
+            let lifecycle = Lifecycle::new()
+                .ignore_signals()
+                .stop_on(stopped)
+                .register_with(registry.registrar()?, registration)
+                .before(Step::Live, || async { live.send(()).map_err(|()| "nobody waits") });
+            lifecycle.run(Listener::bind("127.0.0.1:0").await?, serve_axum(router)).await?;
+            Ok(())
         });
-        let running = runtime.spawn(started.await??);
-        Ok(Self { name: name.to_owned(), runtime, running, stop, in_flight })
+        let server = Self { name: name.to_owned(), runtime, running, stop, in_flight };
+        match is_live.await {
+            Ok(()) => Ok(server),
+            Err(_ended) => match server.stop().await {
+                Ok(()) => Err("a server ended before it was registered".into()),
+                Err(error) => Err(error),
+            },
+        }
     }
 
     /// What SIGTERM does: withdraws, answers what it has, ends.

@@ -39,9 +39,9 @@ impl Registry {
     }
 
     /// As one server sees it: with connections of its own, which end with the runtime that this is called in.
-    pub(crate) fn registrar(&self) -> Result<Box<dyn Registrar>, BoxError> {
+    pub(crate) fn registrar(&self) -> Result<Arc<dyn Registrar>, BoxError> {
         match &self.place {
-            Place::Memory(registry) => Ok(Box::new(Arc::clone(registry))),
+            Place::Memory(registry) => Ok(Arc::new(MemoryRegistry::clone(registry))),
             Place::Url(url) => {
                 let registrar = registry::registrar_with_ttl(url, TTL)?;
                 registrar.ok_or_else(|| "nowhere to register".into())

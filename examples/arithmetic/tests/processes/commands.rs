@@ -4,7 +4,8 @@ use std::{
     time::Duration,
 };
 
-use tower_sd_testkit::loopback::free_ports;
+use tokio::time::sleep;
+use tower_sd_testkit::{loopback::free_ports, process::Process, wire::request};
 
 use super::server::{Server, arithmetic};
 
@@ -94,6 +95,47 @@ async fn health_has_details() {
     assert_eq!(health["status"], "passing");
     assert_eq!(health["version"], env!("CARGO_PKG_VERSION"));
     assert!(health["uptime_seconds"].is_u64(), "{health}");
+}
+
+#[tokio::test]
+async fn a_server_is_ready_and_tells_prometheus_what_it_has_done() {
+    let server = Server::start().await;
+    let answer = server.ask("GET", "/ready").await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "ready"));
+    server.ask("POST", "/calculate/Add/2/3").await;
+    server.ask("POST", "/calculate/Divide/1/0").await;
+    let metrics = server.ask("GET", "/metrics").await.body;
+    for line in [
+        r#"arithmetic_requests_total{method="POST",code="200"} 1"#,
+        r#"arithmetic_requests_total{method="POST",code="400"} 1"#,
+        "arithmetic_request_seconds_count 2",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_logs_requests_and_its_end_when_asked_to() {
+    let mut server = arithmetic();
+    let server = server.args(["server", "--registry", "static:", "--listen", "127.0.0.1:0"]);
+    let log = tempfile::TempDir::new().expect("a folder");
+    let path = log.path().join("log");
+    let server = Process::start(server.env("RUST_LOG", "info"), &path).expect("starts");
+    let said = || std::fs::read_to_string(&path).unwrap_or_default();
+    let address = loop {
+        let text = said();
+        if let Some(address) = text.lines().find_map(|line| line.strip_prefix("listening on ")) {
+            break address.parse().expect("an address");
+        }
+        sleep(Duration::from_millis(5)).await;
+    };
+    request(address, "POST", "/calculate/Add/2/3", "").await.expect("answers");
+    server.stop(Duration::from_secs(10)).await.expect("ends");
+    let text = said();
+    let request = text.lines().find(|line| line.contains("/calculate/Add/2/3"));
+    let request = request.unwrap_or_else(|| panic!("{text}"));
+    assert!(request.contains("status") && request.contains("200"), "{request}");
+    assert!(text.contains("stopped by SIGTERM: serve done, ready done, live done"), "{text}");
 }
 
 #[tokio::test]

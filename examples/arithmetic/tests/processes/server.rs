@@ -7,7 +7,7 @@ use tower_sd_testkit::{
     wire::{Answer, request},
 };
 
-/// A `server` process that nobody registers.
+/// A `server` process that nobody registers, or a `gateway` process.
 pub(crate) struct Server {
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
@@ -16,10 +16,16 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::run(&["server", "--registry", "static:127.0.0.1:1"]).await
+    }
+
+    /// Started with these arguments.
+    pub(crate) async fn run(args: &[&str]) -> Self {
         let log = TempDir::new().expect("a folder");
-        let listen = ["server", "--registry", "static:127.0.0.1:1", "--listen", "127.0.0.1:0"];
         let path = log.path().join("log");
-        let process = Process::start(arithmetic().args(listen), &path).expect("starts");
+        let mut command = arithmetic();
+        command.args(args).args(["--listen", "127.0.0.1:0"]);
+        let process = Process::start(&mut command, &path).expect("starts");
         let address = listening_on(&path).await;
         Self { process, address, _log: log }
     }
