@@ -11,7 +11,7 @@ use std::{
 };
 
 use hickory_resolver::proto::{
-    op::{Message, OpCode, Query, ResponseCode},
+    op::{Edns, Message, OpCode, Query, ResponseCode},
     rr::{
         Name, RData, Record, RecordType,
         rdata::{self, SOA, SRV},
@@ -48,6 +48,8 @@ pub(crate) struct Asked {
     pub(crate) name: String,
     pub(crate) kind: RecordType,
     pub(crate) tcp: bool,
+    /// The size of answers that it takes over UDP (EDNS).
+    pub(crate) room: Option<u16>,
     pub(crate) at: Instant,
 }
 
@@ -131,6 +133,7 @@ impl Shared {
             name: question.name().to_ascii(),
             kind: question.query_type(),
             tcp,
+            room: request.edns.as_ref().map(Edns::max_payload),
             at: Instant::now(),
         };
         self.log.lock().unwrap_or_else(PoisonError::into_inner).push(asked.clone());
@@ -195,7 +198,7 @@ impl Reply {
 
     /// There is nothing of this type, with a SOA that says for how long.
     pub(crate) fn nothing(ttl: u32) -> Self {
-        Self::default().authority(soa(ttl))
+        Self::default().authority(soa(3600, ttl))
     }
 
     pub(crate) fn silence() -> Self {
@@ -269,8 +272,8 @@ pub(crate) fn cname(owner: &str, ttl: u32, target: &str) -> Record {
     Record::from_rdata(name(owner), ttl, RData::CNAME(rdata::CNAME(name(target))))
 }
 
-/// One whose MINIMUM is `ttl`.
-pub(crate) fn soa(ttl: u32) -> Record {
-    let soa = SOA::new(name("ns.lab.test."), name("me.lab.test."), 1, 60, 60, 60, ttl);
-    Record::from_rdata(name("lab.test."), 3600, RData::SOA(soa))
+/// One with this TTL of its own and this MINIMUM.
+pub(crate) fn soa(ttl: u32, minimum: u32) -> Record {
+    let soa = SOA::new(name("ns.lab.test."), name("me.lab.test."), 1, 60, 60, 60, minimum);
+    Record::from_rdata(name("lab.test."), ttl, RData::SOA(soa))
 }

@@ -112,6 +112,18 @@ async fn letters_may_be_large_or_small() {
     assert_eq!(snapshot.instances()[0].id().as_str(), "a.lab.test:80@10.0.0.1");
 }
 
+/// D9 and D10: a complete name, over UDP with EDNS; D2 of go-kit: the name as it is written.
+#[tokio::test]
+async fn question_is_complete_and_says_how_much_it_takes() {
+    let server = NameServer::start(|_| one()).await;
+    let query = Query::srv("_web._tcp.lab.test").expect("a name");
+    let mut following = Settings::of([server.address]).query(query).start();
+    following.sees(&["10.0.0.1:80"]).await;
+    let asked = &server.asked()[0];
+    assert_eq!((asked.name.as_str(), asked.kind), (SERVICE, RecordType::SRV));
+    assert_eq!((asked.tcp, asked.room), (false, Some(1232)));
+}
+
 #[tokio::test]
 async fn tcp_first_asks_over_tcp_only() {
     let server = NameServer::start(|_| one()).await;

@@ -6,5 +6,6 @@ mod support;
 mod answers;
 mod failures;
 mod pace;
+mod refresh;
 mod scene;
 mod targets;

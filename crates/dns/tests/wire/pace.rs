@@ -1,10 +1,12 @@
 use std::time::Duration;
 
+use futures_util::future::join_all;
+use hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     scene::{SERVICE, Settings},
-    support::{Asked, NameServer, Reply, a, cname, srv},
+    support::{Asked, NameServer, Reply, a, cname, soa, srv},
 };
 
 /// A server whose record and address have these TTLs.
@@ -86,12 +88,65 @@ async fn ttl_of_an_alias_counts() {
     assert_within(&pauses(&server, 1).await, 0.9, 1.3);
 }
 
-/// D14.
+/// D5: of one that is followed by asking again, too.
+#[tokio::test]
+async fn ttl_of_an_alias_counts_when_its_target_is_asked_for() {
+    for (of_alias, of_record) in [(1, 3600), (3600, 1)] {
+        let server = NameServer::start(move |asked| match asked.name.as_str() {
+            SERVICE => Reply::records([cname(SERVICE, of_alias, "web.lab.test.")]),
+            _ => Reply::records([srv("web.lab.test.", of_record, (0, 0, 80, "a.lab.test."))])
+                .additional(a("a.lab.test.", 3600, [10, 0, 0, 1])),
+        })
+        .await;
+        let _following = Settings::of([server.address]).start();
+        assert_within(&pauses(&server, 2).await[1..], 0.9, 1.3);
+    }
+}
+
+/// D14, RFC 2308 §5: the lesser of the SOA's own TTL and its MINIMUM; also at the end of an alias.
 #[tokio::test]
 async fn negative_ttl_is_that_of_the_soa() {
-    let server = NameServer::start(|_| Reply::nothing(1)).await;
-    let _following = Settings::of([server.address]).start();
-    assert_within(&pauses(&server, 1).await, 0.9, 1.3);
+    let alias = || cname(SERVICE, 3600, "gone.lab.test.");
+    let rows = [
+        Reply::default().authority(soa(3600, 1)),
+        Reply::default().authority(soa(1, 3600)),
+        Reply::records([alias()]).authority(soa(3600, 1)),
+        Reply::records([alias()]).authority(soa(1, 3600)),
+        Reply::records([cname(SERVICE, 1, "gone.lab.test.")]).authority(soa(3600, 3600)),
+    ];
+    let pause = async |reply: Reply| {
+        let server = NameServer::start(move |_| reply.clone()).await;
+        let _following = Settings::of([server.address]).start();
+        assert_within(&pauses(&server, 1).await, 0.9, 1.3);
+    };
+    join_all(rows.map(pause)).await;
+}
+
+/// Neither for the name nor for a target whose address does not come along, whatever fails in between.
+#[tokio::test]
+async fn ttl_zero_is_one_question_per_least_interval_at_most() {
+    let mut n = 0;
+    let server = NameServer::start(move |asked| match (asked.name.as_str(), asked.kind) {
+        (SERVICE, _) => Reply::records([srv(SERVICE, 0, (0, 0, 80, "a.lab.test."))]),
+        (_, RecordType::A) => {
+            n += 1;
+            match n % 3 {
+                0 => Reply::code(ResponseCode::ServFail),
+                _ => Reply::records([a("a.lab.test.", 0, [10, 0, 0, 1])]),
+            }
+        }
+        _ => Reply::nothing(0),
+    })
+    .await;
+    let mut settings = Settings::of([server.address]);
+    settings.follow.min_refresh = Duration::from_millis(100);
+    let _following = settings.start();
+    sleep(Duration::from_millis(2050)).await;
+    for (name, kind) in [(SERVICE, RecordType::SRV), ("a.lab.test.", RecordType::A)] {
+        let asked = server.asked();
+        let n = asked.iter().filter(|it| it.name == name && it.kind == kind).count();
+        assert!((8..=21).contains(&n), "{name} {n} times in two seconds");
+    }
 }
 
 #[tokio::test]
