@@ -1,13 +1,17 @@
 //! Wrappers run the suite too: a combinator over a [`Publisher`] of its own, and a registrar behind two pointers.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+mod support;
+
+use std::{process::ExitCode, sync::Arc};
 
 use tokio::select;
 use tower_sd_core::{
-    Freshness, InstanceId, Instancer, LossPolicy, MemoryRegistry, Publisher, PublisherConfig,
-    Registrar, Sink, Snapshot, Subscription, Tasks, async_trait,
+    Freshness, Instancer, LossPolicy, MemoryRegistry, Publisher, PublisherConfig, Registrar, Sink,
+    Snapshot, Subscription, Tasks,
 };
-use tower_sd_testkit::{Clock, Fixture, TestInstancer, TestRegistrar};
+use tower_sd_testkit::{TestInstancer, TestRegistrar};
+
+use self::support::Memory;
 
 /// Publishes what another instancer does: the smallest combinator there is.
 #[derive(Clone)]
@@ -58,48 +62,19 @@ impl Instancer for Relay {
     }
 }
 
-struct Wrapped(MemoryRegistry);
+fn registrar(registry: &MemoryRegistry) -> TestRegistrar {
+    let (closed, inner): (_, Arc<dyn Registrar>) = (registry.clone(), Arc::new(registry.clone()));
+    TestRegistrar::new(Arc::new(inner), async move { closed.close().await })
+}
 
-#[async_trait]
-impl Fixture for Wrapped {
-    async fn registrar(&self) -> TestRegistrar {
-        let (registry, inner): (_, Arc<dyn Registrar>) = (self.0.clone(), Arc::new(self.0.clone()));
-        TestRegistrar::new(Arc::new(inner), async move { registry.close().await })
-    }
-
-    /// The guard is the outermost one's.
-    async fn instancer(&self, service: &str) -> TestInstancer {
-        let config = PublisherConfig::new("memory", service).loss(LossPolicy::Accept);
-        let inner: Arc<dyn Instancer> = Arc::new(self.0.instancer_with(config));
-        let relay = Relay::new(&inner, PublisherConfig::new("relay", service));
-        TestInstancer::new(relay.clone(), async move { relay.tasks.close().await })
-    }
-
-    async fn interrupt(&self) {
-        self.0.interrupt();
-    }
-
-    async fn freeze(&self) {
-        self.0.delay(Duration::from_secs(3600));
-    }
-
-    async fn resume(&self) {
-        self.0.resume();
-    }
-
-    async fn expire(&self, service: &str, id: &InstanceId) {
-        self.0.expire(service, id);
-    }
-
-    fn ttl(&self) -> Duration {
-        Duration::from_secs(15)
-    }
-
-    fn clock(&self) -> Clock {
-        Clock::Paused
-    }
+/// The guard is the outermost one's.
+fn instancer(registry: &MemoryRegistry, service: &str) -> TestInstancer {
+    let config = PublisherConfig::new("memory", service).loss(LossPolicy::Accept);
+    let inner: Arc<dyn Instancer> = Arc::new(registry.instancer_with(config));
+    let relay = Relay::new(&inner, PublisherConfig::new("relay", service));
+    TestInstancer::new(relay.clone(), async move { relay.tasks.close().await })
 }
 
 fn main() -> ExitCode {
-    tower_sd_testkit::run(|| Wrapped(MemoryRegistry::new()))
+    tower_sd_testkit::run(|| Memory { registry: MemoryRegistry::new(), registrar, instancer })
 }

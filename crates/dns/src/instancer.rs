@@ -10,8 +10,8 @@ use futures_util::{FutureExt, StreamExt, stream};
 use hickory_resolver::proto::rr::{Name, RData, RecordType, rdata::SRV};
 use tokio::time::Instant;
 use tower_sd_core::{
-    Error, FollowConfig, Follower, Instance, Instancer, PublisherConfig, Read, Reading, Result,
-    Source, Subscription, async_trait,
+    FollowConfig, Follower, Instance, Instancer, PublisherConfig, Read, Reading, Result, Source,
+    Subscription, async_trait,
 };
 
 use crate::{
@@ -153,20 +153,27 @@ impl DnsSource {
             }
         }
         self.look_up_missing(&services, want, &mut hosts).await;
-        let mut targets = Targets::new();
-        self.last.clear();
+        if let Some(Err(error)) = hosts.values().next()
+            && hosts.values().all(Result::is_err)
+        {
+            return Err(error.clone());
+        }
+        let (mut targets, mut last, now) = (Targets::new(), HashMap::new(), Instant::now());
         for (name, host) in hosts {
+            // What cannot be learned now is as it was, and asked for again soon.
+            let host = host.or_else(|error| match self.last.get(&name) {
+                Some(host) => Ok(Host { until: now, ..host.clone() }),
+                None => Err(error),
+            });
+            until = until.min(host.as_ref().map_or(now, |host| host.until));
             let ips = host.map(|mut host| {
                 keep_family(&mut host.ips, self.query.family);
-                until = until.min(host.until);
-                self.last.insert(name.clone(), host.clone());
+                last.insert(name.clone(), host.clone());
                 host.ips
             });
-            if ips.is_err() {
-                until = Instant::now();
-            }
             targets.insert(name, ips);
         }
+        self.last = last;
         Ok((mapping::instances(&services, &targets), until))
     }
 
@@ -194,39 +201,45 @@ impl DnsSource {
         }
     }
 
-    /// The addresses of `name`, by family. Of a family that cannot be looked up now those of the last time are taken; an
-    /// error when nothing else is known either.
+    /// The addresses of `name`. A family that cannot be looked up now has those of the last time, while the other one
+    /// answers; an error when neither does, or nothing is known.
     async fn host(&self, name: &Name) -> Result<Host> {
         let mut host = Host { ips: Vec::new(), until: after(Duration::MAX) };
-        let mut failed: Option<Error> = None;
+        let (mut answers, mut failed) = (false, None);
         for kind in self.query.family.order() {
             let answer = match self.client.in_hosts_file(name, kind) {
                 Some(found) => Ok(Answer::Found(found)),
                 None => self.client.resolve(name, kind).await,
             };
-            let ttl = match answer {
+            answers |= answer.is_ok();
+            let (ips, ttl) = match answer {
                 Ok(Answer::Found(found)) => {
-                    host.ips.extend(found.records.iter().filter_map(RData::ip_addr));
-                    found.ttl
+                    (found.records.iter().filter_map(RData::ip_addr).collect(), found.ttl)
                 }
-                Ok(Answer::Nothing { ttl }) => ttl,
+                Ok(Answer::Nothing { ttl }) => (Vec::new(), ttl),
                 Err(error) => {
-                    let last = self.last.get(name).into_iter().flat_map(|last| &last.ips);
-                    let is_of_family = |ip: &&IpAddr| ip.is_ipv4() == (kind == RecordType::A);
-                    host.ips.extend(last.filter(is_of_family));
                     failed = Some(error);
-                    Duration::ZERO
+                    (self.last_of_family(name, kind), Duration::ZERO)
                 }
             };
             host.until = host.until.min(after(ttl));
-            if self.query.family != Family::Both && !host.ips.is_empty() {
-                return Ok(host);
+            host.ips.extend(ips);
+            if answers && self.query.family != Family::Both && !host.ips.is_empty() {
+                break;
             }
         }
         match failed {
-            Some(error) if host.ips.is_empty() => Err(error),
-            _ => Ok(host),
+            Some(error) if !answers || host.ips.is_empty() => Err(error),
+            _ => {
+                keep_family(&mut host.ips, self.query.family);
+                Ok(host)
+            }
         }
+    }
+
+    fn last_of_family(&self, name: &Name, kind: RecordType) -> Vec<IpAddr> {
+        let last = self.last.get(name).into_iter().flat_map(|last| &last.ips).copied();
+        last.filter(|ip| ip.is_ipv4() == (kind == RecordType::A)).collect()
     }
 }
 

@@ -4,10 +4,10 @@ use hickory_resolver::proto::{
     op::ResponseCode,
     rr::{RData, Record, rdata::NS},
 };
-use tower_sd_core::{ErrorKind, Freshness, LossPolicy};
+use tower_sd_core::{ErrorKind, Freshness};
 
 use crate::{
-    scene::{SERVICE, Settings, one, one_is_seen, shown},
+    scene::{SERVICE, Settings, one, one_is_seen, short_guard, shown},
     support::{NameServer, Reply, a, name, srv},
 };
 
@@ -65,12 +65,7 @@ async fn set_is_kept_when_the_server_only_says_who_else_may_know() {
 async fn set_is_held_then_empty_when_the_server_says(reply: Reply) {
     let server = NameServer::start(|_| one()).await;
     let mut settings = Settings::of([server.address]);
-    settings.publisher = settings.publisher.loss(LossPolicy::Guard {
-        fraction: 0.5,
-        window: Duration::from_secs(10),
-        hold: Duration::from_millis(200),
-        hold_empty: Duration::from_millis(400),
-    });
+    settings.publisher = settings.publisher.loss(short_guard());
     let mut following = settings.start();
     following.sees(&["10.0.0.1:80"]).await;
     let said = reply.clone();

@@ -115,4 +115,14 @@ pub(crate) async fn one_is_seen() -> (NameServer, Following) {
     (server, following)
 }
 
+/// The default guard, in a hurry.
+pub(crate) fn short_guard() -> LossPolicy {
+    LossPolicy::Guard {
+        fraction: 0.5,
+        window: Duration::from_secs(10),
+        hold: Duration::from_millis(200),
+        hold_empty: Duration::from_millis(400),
+    }
+}
+
 const BOUND: Duration = Duration::from_secs(10);

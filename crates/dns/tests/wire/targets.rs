@@ -1,8 +1,9 @@
 use hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
+use tower_sd_core::{Freshness, Snapshot};
 use tower_sd_dns::{Family, Query};
 
 use crate::{
-    scene::{SERVICE, Settings},
+    scene::{SERVICE, Settings, short_guard, shown},
     support::{Asked, NameServer, Reply, a, aaaa, srv},
 };
 
@@ -63,6 +64,132 @@ async fn read_fails_when_no_target_can_be_looked_up() {
     let mut following = Settings::of([server.address]).start();
     following.fails().await;
     assert!(!following.subscription.snapshot().freshness().is_synced());
+}
+
+fn is_stale(snapshot: &Snapshot) -> bool {
+    matches!(snapshot.freshness(), Freshness::Stale { .. })
+}
+
+/// D6 and D7: what is known stays, but is not called fresh.
+#[tokio::test]
+async fn set_is_stale_when_no_target_can_be_looked_up_any_more() {
+    let server = NameServer::start(|asked| match (asked.name.as_str(), asked.kind) {
+        (SERVICE, _) => records(),
+        (A, RecordType::A) => Reply::records([a(A, 0, [10, 0, 0, 1])]),
+        (B, RecordType::A) => Reply::records([a(B, 0, [10, 0, 0, 2])]),
+        _ => Reply::nothing(0),
+    })
+    .await;
+    let mut following = Settings::of([server.address]).start();
+    following.sees(&["10.0.0.1:80", "10.0.0.2:81"]).await;
+    server.says(|asked| match asked.name.as_str() {
+        SERVICE => records(),
+        _ => Reply::code(ResponseCode::ServFail),
+    });
+    let snapshot = following.sees_that("trouble", is_stale).await;
+    assert_eq!(shown(&snapshot), ["10.0.0.1:80", "10.0.0.2:81"]);
+    server.says(|asked| match (asked.name.as_str(), asked.kind) {
+        (SERVICE, _) => records(),
+        (A, RecordType::A) => Reply::code(ResponseCode::ServFail),
+        (B, RecordType::A) => Reply::records([a(B, 0, [10, 0, 0, 3])]),
+        _ => Reply::nothing(0),
+    });
+    let snapshot = following.sees(&["10.0.0.1:80", "10.0.0.3:81"]).await;
+    assert!(snapshot.freshness().is_fresh(), "one is enough, and the other is not forgotten");
+}
+
+/// D7, of the form without SRV.
+#[tokio::test]
+async fn host_that_cannot_be_looked_up_keeps_its_addresses_stale() {
+    let failing = |_: &Asked| Reply::code(ResponseCode::ServFail);
+    for family in [Family::Ipv4First, Family::Ipv6First, Family::Both] {
+        let server = NameServer::start(failing).await;
+        let query = Query::host(A, 80).expect("a name").family(family);
+        let mut following = Settings::of([server.address]).query(query).start();
+        following.fails().await;
+        assert!(!following.subscription.snapshot().freshness().is_synced());
+        server.says(|asked| match asked.kind {
+            RecordType::A => Reply::records([a(A, 0, [10, 0, 0, 1])]),
+            _ => Reply::nothing(0),
+        });
+        following.sees(&["10.0.0.1:80"]).await;
+        server.says(failing);
+        let snapshot = following.sees_that("trouble", is_stale).await;
+        assert_eq!(shown(&snapshot), ["10.0.0.1:80"]);
+    }
+}
+
+/// D6: the other family's addresses are those of the same machine.
+#[tokio::test]
+async fn family_that_fails_keeps_its_addresses_while_the_other_answers() {
+    let rows: [(Family, &[&str]); 2] =
+        [(Family::Ipv4First, &["10.0.0.1:80"]), (Family::Both, &["10.0.0.1:80", "[fd00::2]:80"])];
+    for (family, expected) in rows {
+        let server = NameServer::start(|asked| match asked.kind {
+            RecordType::A => Reply::records([a(A, 0, [10, 0, 0, 1])]),
+            _ => Reply::records([aaaa(A, 0, 1)]),
+        })
+        .await;
+        let query = Query::host(A, 80).expect("a name").family(family);
+        let mut following = Settings::of([server.address]).query(query).start();
+        following.sees_that("addresses", |it| !it.instances().is_empty()).await;
+        server.says(|asked| match asked.kind {
+            RecordType::A => Reply::code(ResponseCode::ServFail),
+            _ => Reply::records([aaaa(A, 0, 2)]),
+        });
+        server.is_asked_again(4).await;
+        let snapshot = following.sees(expected).await;
+        assert!(snapshot.freshness().is_fresh(), "{snapshot:?}");
+    }
+}
+
+/// The hour of the others is no reason to be without it for an hour.
+#[tokio::test]
+async fn target_that_cannot_be_looked_up_is_asked_for_again_soon() {
+    let records = || {
+        Reply::records([srv(SERVICE, 3600, (0, 0, 80, A)), srv(SERVICE, 3600, (0, 0, 81, B))])
+            .additional(a(A, 3600, [10, 0, 0, 1]))
+    };
+    let server = NameServer::start(move |asked| match asked.name.as_str() {
+        SERVICE => records(),
+        _ => Reply::code(ResponseCode::ServFail),
+    })
+    .await;
+    let mut following = Settings::of([server.address]).start();
+    following.sees(&["10.0.0.1:80"]).await;
+    server.says(move |asked| match (asked.name.as_str(), asked.kind) {
+        (SERVICE, _) => records(),
+        (B, RecordType::A) => Reply::records([a(B, 3600, [10, 0, 0, 2])]),
+        _ => Reply::nothing(3600),
+    });
+    following.sees(&["10.0.0.1:80", "10.0.0.2:81"]).await;
+}
+
+/// What the loss guard asks before it believes a loss is answered by the servers, not from memory.
+#[tokio::test]
+async fn confirming_read_looks_every_target_up() {
+    let zone = |n_records: usize| {
+        move |asked: &Asked| match (asked.name.as_str(), asked.kind) {
+            (SERVICE, _) => {
+                let ports = (81..).take(n_records);
+                Reply::records(ports.map(|port| srv(SERVICE, 0, (0, 0, port, A))))
+            }
+            (A, RecordType::A) => Reply::records([a(A, 3600, [10, 0, 0, 1])]),
+            _ => Reply::nothing(3600),
+        }
+    };
+    let server = NameServer::start(zone(3)).await;
+    let mut settings = Settings::of([server.address]);
+    settings.publisher = settings.publisher.loss(short_guard());
+    let mut following = settings.start();
+    following.sees_that("three", |it| it.instances().len() == 3).await;
+    server.is_asked_again(4).await;
+    let n_asked = || server.asked().iter().filter(|it| it.name == A).count();
+    assert_eq!(n_asked(), 1, "the address has an hour");
+    server.says(zone(1));
+    following.sees_that("a loss", |it| it.held().len() == 2).await;
+    following.sees_that("it confirmed", |it| it.held().is_empty()).await;
+    assert!(n_asked() > 1, "{:?}", server.asked());
 }
 
 /// D6.
