@@ -94,6 +94,7 @@ pub(crate) fn needs(folder: &str) -> Needs {
 
 const NEEDS: &[(&str, Needs)] = &[
     ("arithmetic", Needs { servers: Servers::All, tests: AtOnce::One }),
+    ("config", Needs { servers: Servers::These(&["consul", "etcd"]), tests: AtOnce::One }),
     ("consul", Needs { servers: Servers::These(&["consul"]), tests: AtOnce::One }),
     ("core", Needs { servers: Servers::None, tests: AtOnce::Many }),
     ("dns", Needs { servers: Servers::These(&["consul", "named"]), tests: AtOnce::One }),

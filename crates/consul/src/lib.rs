@@ -4,6 +4,8 @@ mod check;
 mod client;
 mod config;
 mod instancer;
+mod kv;
+mod kv_source;
 mod mapping;
 mod query;
 mod registrar;
@@ -12,6 +14,8 @@ pub use check::Check;
 pub use client::ConsulClient;
 pub use config::{ConsulConfig, ConsulTls};
 pub use instancer::ConsulInstancer;
+pub use kv::{ConsulKv, KvEntry};
+pub use kv_source::ConsulKvSource;
 pub use query::Query;
 pub use registrar::ConsulRegistrar;
 

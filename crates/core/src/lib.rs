@@ -10,6 +10,7 @@ mod fixed;
 mod follow;
 mod health;
 mod instance;
+mod key_value;
 mod memory;
 mod publisher;
 mod registration;
@@ -30,6 +31,7 @@ pub use fixed::FixedInstancer;
 pub use follow::{FollowConfig, Follower, Sink, follow};
 pub use health::{Health, HealthCheck};
 pub use instance::{Instance, InstanceId, Status};
+pub use key_value::KeyValue;
 pub use memory::{MemoryConfig, MemoryRegistry};
 pub use publisher::{LossPolicy, Publisher, PublisherConfig, PublisherStats, StalePolicy};
 pub use registration::{

@@ -29,7 +29,7 @@ use crate::{Error, Instance, Result};
 /// call to the registry has to end with the future.
 #[async_trait]
 pub trait Source: Send + 'static {
-    /// One entry: [`Instance`] for services, something else for watched configuration.
+    /// One entry: [`Instance`] for services, [`KeyValue`](crate::KeyValue) for watched configuration.
     type Item: Send + 'static;
 
     /// Reads as the contract above says.

@@ -1,17 +1,15 @@
-mod known;
+use std::sync::Arc;
 
-use etcd_client::GetOptions;
 use tower_sd_core::{
-    FollowConfig, Follower, Instance, Instancer, PublisherConfig, Read, Reading, Result, Source,
-    Subscription, async_trait,
+    Error, ErrorKind, FollowConfig, Follower, Instance, Instancer, PublisherConfig, Result,
+    Subscription,
 };
 
-use self::known::Known;
 use crate::{
-    EtcdClient,
-    client::{Change, Ended, Position, Watch},
+    Codec, EtcdClient,
     error::BACKEND,
     key::{Range, service_range},
+    source::{Decode, EtcdSource},
 };
 
 /// Follows one service: a list at a revision, and a watch from the next one.
@@ -43,8 +41,10 @@ impl EtcdInstancer {
         publisher: PublisherConfig,
         follow: FollowConfig,
     ) -> Self {
-        let source =
-            EtcdSource { client: client.clone(), service: service.into(), following: None };
+        let config = client.config();
+        let range = service_range(&config.prefix, &service.into());
+        let instances = range.clone().map(|range| Instances::new(range, config.codecs.clone()));
+        let source = EtcdSource::new(client, range, instances);
         Self(Follower::new(source, publisher, follow))
     }
 
@@ -65,93 +65,37 @@ impl Instancer for EtcdInstancer {
     }
 }
 
-struct EtcdSource {
-    client: EtcdClient,
-    service: String,
-    /// What the last list said, and the watch that began behind it.
-    following: Option<(Known, Watch)>,
+/// What the values of a service's keys say.
+pub(crate) struct Instances {
+    range: Range,
+    codecs: Vec<Arc<dyn Codec>>,
 }
 
-#[async_trait]
-impl Source for EtcdSource {
+impl Instances {
+    pub(crate) fn new(range: Range, codecs: Vec<Arc<dyn Codec>>) -> Self {
+        Self { range, codecs }
+    }
+}
+
+impl Decode for Instances {
     type Item = Instance;
 
-    /// Every list is linearizable, so that there is nothing stronger for `Confirm`.
-    async fn read(&mut self, want: Read) -> Result<Reading> {
-        match want {
-            Read::Full | Read::Confirm => self.list().await,
-            Read::Changed => self.changed().await,
-        }
-    }
-}
-
-impl EtcdSource {
-    async fn list(&mut self) -> Result<Reading> {
-        self.following = None;
-        let range = service_range(&self.client.config().prefix, &self.service)?;
-        let Some((position, list)) = self.pages(&range).await? else {
-            return Ok(Reading::Resync("compacted while listing"));
-        };
-        let codecs = &self.client.config().codecs;
-        let (codecs, revision) = (codecs.clone(), position.revision);
-        let known = Known::new(range.clone(), codecs, revision, list);
-        let reading = known.reading();
-        self.following = Some((known, self.client.watch(range, position)));
-        Ok(reading)
-    }
-
-    /// All keys of the range as they were at one revision, a page at a time; `None` when it was compacted meanwhile.
-    async fn pages(&self, range: &Range) -> Result<Option<(Position, Vec<Change>)>> {
-        let mut from = range.start.clone();
-        let mut position = None::<Position>;
-        let mut list = Vec::new();
-        loop {
-            let revision = position.map_or(0, |it| it.revision);
-            let options = GetOptions::new()
-                .with_range(range.end.clone())
-                .with_limit(PAGE)
-                .with_revision(revision);
-            let page = self.client.call(|client| {
-                let (from, options) = (from.clone(), options.clone());
-                let mut kv = client.kv_client().max_decoding_message_size(MAX_MESSAGE);
-                async move { kv.get(from, Some(options)).await }
-            });
-            let page = match page.await {
-                Ok(page) => page,
-                Err(failure) if revision != 0 && failure.is_revision_gone() => return Ok(None),
-                Err(failure) => return Err(failure.into_error("follow")),
-            };
-            let position = *position.get_or_insert_with(|| Position::of(page.header()));
-            list.extend(page.kvs().iter().map(Change::from));
-            let Some(last) = list.last().filter(|_| page.more()) else {
-                return Ok(Some((position, list)));
-            };
-            from.clone_from(&last.key);
-            from.push(0);
-        }
-    }
-
-    async fn changed(&mut self) -> Result<Reading> {
-        let Some((known, watch)) = &mut self.following else {
-            return Ok(Reading::Resync("not watching"));
-        };
-        loop {
-            let mut changed = match watch.next().await {
-                Ok(changes) => known.apply(changes),
-                Err(Ended::Resync(reason)) => return Ok(Reading::Resync(reason)),
-                Err(Ended::Failed(error)) => return Err(error),
-            };
-            while let Some(changes) = watch.try_next() {
-                changed |= known.apply(changes);
-            }
-            if changed {
-                return Ok(known.reading());
+    /// The first codec that understands it; the error is the first codec's, which is the one that writes.
+    fn decode(&self, key: &[u8], value: &[u8], _revision: i64) -> Result<Instance> {
+        let id = self.range.id_of(key);
+        let mut first = None;
+        for codec in &self.codecs {
+            match codec.decode(&id, value) {
+                Ok(instance) => return Ok(instance),
+                Err(error) => {
+                    first.get_or_insert(error);
+                }
             }
         }
+        let error = Error::new(ErrorKind::Protocol, BACKEND, "decode").with_instance((*id).into());
+        Err(match first {
+            Some(cause) => error.with_source(cause),
+            None => error,
+        })
     }
 }
-
-/// Some hundred kilobytes of ordinary instances.
-const PAGE: i64 = 1000;
-/// tonic's own limit of 4 MB is below what a page of large values takes.
-const MAX_MESSAGE: usize = 64 << 20;

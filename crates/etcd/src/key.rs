@@ -43,6 +43,21 @@ impl Range {
         Self { start: key, end: Vec::new() }
     }
 
+    /// All keys that begin with `prefix`, without itself; every key when it is empty.
+    pub(crate) fn below(prefix: &[u8]) -> Self {
+        let mut end = prefix.to_vec();
+        // The first key behind them: bytes of 255 have no successor.
+        while end.pop_if(|last| *last == u8::MAX).is_some() {}
+        match end.last_mut() {
+            Some(last) => *last += 1,
+            // How etcd says "to the end".
+            None => end.push(0),
+        }
+        let mut start = prefix.to_vec();
+        start.push(0);
+        Self { start, end }
+    }
+
     /// What comes after `start`, as it was before it was escaped.
     pub(crate) fn id_of(&self, key: &[u8]) -> String {
         let id = unescape(key.strip_prefix(&*self.start).unwrap_or(key));
@@ -112,6 +127,18 @@ mod tests {
             let key = instance_key("p", other, "1").expect("a good id");
             assert!(!(range.start <= key && key < range.end), "{other}");
         }
+    }
+
+    #[test]
+    fn keys_below_a_prefix_are_those_between_it_and_its_successor() {
+        let range = |prefix: &[u8]| {
+            let Range { start, end } = Range::below(prefix);
+            (start, end)
+        };
+        assert_eq!(range(b"app/"), (b"app/\0".to_vec(), b"app0".to_vec()));
+        assert_eq!(range(b"a\xff\xff"), (b"a\xff\xff\0".to_vec(), b"b".to_vec()));
+        assert_eq!(range(b""), (vec![0], vec![0]));
+        assert_eq!(range(b"\xff"), (vec![255, 0], vec![0]));
     }
 
     #[test]

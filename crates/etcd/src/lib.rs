@@ -6,10 +6,13 @@ mod config;
 mod error;
 mod instancer;
 mod key;
+mod kv;
 mod registrar;
+mod source;
 
 pub use client::EtcdClient;
 pub use codec::{Codec, NamingJson, RawAddress};
 pub use config::{EtcdConfig, Tls, User};
 pub use instancer::EtcdInstancer;
+pub use kv::EtcdKvSource;
 pub use registrar::EtcdRegistrar;

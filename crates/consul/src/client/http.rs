@@ -196,6 +196,11 @@ impl Wire {
         Ok(url)
     }
 
+    /// The datacenter that is asked instead of the agent's own.
+    pub(super) fn datacenter(&self) -> Option<&str> {
+        self.config.datacenter.as_deref()
+    }
+
     fn token(&self) -> Option<Secret> {
         self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -3,6 +3,7 @@
 pub(crate) mod error;
 mod http;
 mod hub;
+pub(crate) mod kv;
 pub(crate) mod reply;
 pub(crate) mod request;
 #[cfg(test)]

@@ -1,10 +1,12 @@
-use super::*;
-use crate::{NamingJson, RawAddress, key::service_range};
+use tower_sd_core::Instance;
 
-fn known(list: impl IntoIterator<Item = Change>) -> Known {
+use super::*;
+use crate::{Codec, NamingJson, RawAddress, instancer::Instances, key::service_range};
+
+fn known(list: impl IntoIterator<Item = Change>) -> Known<Instances> {
     let range = service_range("p", "s").expect("good names");
     let codecs: Vec<Arc<dyn Codec>> = vec![Arc::new(NamingJson), Arc::new(RawAddress)];
-    Known::new(range, codecs, 100, list)
+    Known::new(Arc::new(Instances::new(range, codecs)), 100, list)
 }
 
 fn put(id: &str, revision: i64, value: &str) -> Change {
@@ -21,7 +23,7 @@ fn deleted(id: &str, revision: i64) -> Change {
 }
 
 /// The ids and ports; `!` where an entry is malformed.
-fn seen(known: &Known) -> Vec<String> {
+fn seen(known: &Known<Instances>) -> Vec<String> {
     let Reading::Set { entries, refresh_in: None } = known.reading() else {
         panic!("a watched set")
     };

@@ -1,0 +1,145 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use serde::de::DeserializeOwned;
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
+use tower_sd_core::{
+    BoxError, Error, ErrorKind, Freshness, KeyValue, Result, Source, Tasks, follow,
+};
+
+use crate::{Latest, Options, keeper::Keeper};
+
+/// A typed value that follows a key, or all keys below a prefix, of a registry.
+///
+/// A key holds one document. Below a prefix every key is a field: `app/db/port` is the field `port` of the field `db`.
+/// What cannot be read as a `T` is reported by [`Latest::rejected`] and in the log, and does not become the value; checks
+/// beyond the type belong to `T` (`#[serde(try_from = "…")]`).
+///
+/// `Clone` is cheap, and every clone waits for changes by itself; a slow one skips intermediate values.
+///
+/// # Drop
+///
+/// With the last clone the loop behind it ends, and its I/O.
+pub struct Config<T> {
+    latest: watch::Receiver<Latest<T>>,
+    nudge: Arc<Notify>,
+    tasks: Tasks,
+}
+
+impl<T: DeserializeOwned + Send + Sync + 'static> Config<T> {
+    /// Starts to follow what `source` reads: a `ConsulKvSource`, an `EtcdKvSource`.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime: it starts the loop's task.
+    #[must_use]
+    pub fn new(source: impl Source<Item = KeyValue>, options: Options<T>) -> Self {
+        let (nudge, tasks) = (Arc::new(Notify::new()), Tasks::new());
+        let config = options.follow.clone();
+        let (keeper, latest) = Keeper::new(options);
+        let nudged = Arc::clone(&nudge);
+        tasks.spawn(|stop| follow(source, keeper, config, nudged, stop));
+        Self { latest, nudge, tasks }
+    }
+}
+
+impl<T: Send + Sync> Config<T> {
+    /// The value now. None: there is none yet and no default, or none any more.
+    #[must_use]
+    pub fn value(&self) -> Option<Arc<T>> {
+        self.latest.borrow().value.clone()
+    }
+
+    /// The value now, and how far to believe it.
+    #[must_use]
+    pub fn latest(&self) -> Latest<T> {
+        self.latest.borrow().clone()
+    }
+
+    /// Waits for what this clone has not returned from here before, and returns the latest.
+    ///
+    /// A new value is a change, and so is a value that was rejected, and the registry's coming and going.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`: the loop has ended, no value will come any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: no change is lost.
+    pub async fn changed(&mut self) -> Result<Latest<T>> {
+        match self.latest.changed().await {
+            Ok(()) => Ok(self.latest.borrow_and_update().clone()),
+            Err(closed) => Err(closed_error().with_source(closed)),
+        }
+    }
+
+    /// Waits until the registry has answered for the first time, at most `bound`: with a value, with one that was rejected,
+    /// or that there is none.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`, with the last failure as its source; `Closed` when the loop has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn ready(&mut self, bound: Duration) -> Result<Latest<T>> {
+        let answered = self.latest.wait_for(|latest| latest.freshness.is_synced());
+        let cause = match timeout(bound, answered).await {
+            Ok(Ok(latest)) => return Ok(latest.clone()),
+            Ok(Err(closed)) => return Err(closed_error().with_source(closed)),
+            Err(elapsed) => BoxError::from(elapsed),
+        };
+        let cause = match self.latest().freshness {
+            Freshness::NeverSynced { error: Some(error) } => error.into(),
+            _ => cause,
+        };
+        let message = format!("the registry has not answered within {bound:?}");
+        Err(Error::new(ErrorKind::Timeout, BACKEND, "ready")
+            .with_message(message)
+            .with_source(cause))
+    }
+
+    /// Asks for a new read. Never blocks; the loop limits the rate.
+    pub fn refresh(&self) {
+        self.nudge.notify_one();
+    }
+
+    /// Ends the loop and its I/O, and waits for that. All clones keep the last value, stale with a `Closed` error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the loop still ends; only the waiting is lost.
+    pub async fn close(&self) {
+        self.tasks.close().await;
+    }
+}
+
+impl<T> Clone for Config<T> {
+    fn clone(&self) -> Self {
+        Self {
+            latest: self.latest.clone(),
+            nudge: Arc::clone(&self.nudge),
+            tasks: self.tasks.clone(),
+        }
+    }
+}
+
+impl<T: Send + Sync> fmt::Debug for Config<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("latest", &self.latest()).finish_non_exhaustive()
+    }
+}
+
+fn closed_error() -> Error {
+    Error::new(ErrorKind::Closed, BACKEND, "follow")
+}
+
+/// Who is speaking, in errors and logs.
+pub(crate) const BACKEND: &str = "config";
+
+#[cfg(test)]
+mod tests;

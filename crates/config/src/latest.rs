@@ -1,0 +1,74 @@
+use std::{fmt, sync::Arc};
+
+use tower_sd_core::{Error, Freshness};
+
+/// The value that is in force, and how far to believe it. `Clone` is a few `Arc`s.
+///
+/// Value, trouble with reading it and trouble with understanding it are independent of each other: a bad value or a
+/// registry that is away never takes a good value away.
+pub struct Latest<T> {
+    pub(crate) value: Option<Arc<T>>,
+    pub(crate) revision: Option<u64>,
+    pub(crate) rejected: Option<Error>,
+    pub(crate) absent: bool,
+    pub(crate) freshness: Freshness,
+}
+
+impl<T> Latest<T> {
+    /// The value. None: the registry has none and no default was given, or it was deleted under
+    /// [`WhenDeleted::Nothing`](crate::WhenDeleted::Nothing).
+    #[must_use]
+    pub fn value(&self) -> Option<&Arc<T>> {
+        self.value.as_ref()
+    }
+
+    /// The registry's revision of the value (of a prefix, the highest), for a check-and-set; `None` while it is the default
+    /// or none.
+    #[must_use]
+    pub fn revision(&self) -> Option<u64> {
+        self.revision
+    }
+
+    /// Why what the registry has now is not the value: it could not be understood. Names the key, and the line.
+    #[must_use]
+    pub fn rejected(&self) -> Option<&Error> {
+        self.rejected.as_ref()
+    }
+
+    /// Whether the registry says that there is nothing (any more); the value is then what the policy says.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        self.absent
+    }
+
+    /// Whether the registry was heard, and is.
+    #[must_use]
+    pub fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+}
+
+impl<T> Clone for Latest<T> {
+    fn clone(&self) -> Self {
+        Self {
+            value: self.value.clone(),
+            revision: self.revision,
+            rejected: self.rejected.clone(),
+            absent: self.absent,
+            freshness: self.freshness.clone(),
+        }
+    }
+}
+
+/// Without the value, which may hold a password.
+impl<T> fmt::Debug for Latest<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Latest")
+            .field("has_value", &self.value.is_some())
+            .field("revision", &self.revision)
+            .field("rejected", &self.rejected)
+            .field("absent", &self.absent)
+            .field("freshness", &self.freshness)
+            .finish()
+    }
+}

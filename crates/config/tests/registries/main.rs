@@ -1,0 +1,9 @@
+//! Configuration from real registries: the same promises of each, and what is special about one.
+//!
+//! Beside `tower_sd_config` this needs both backends, which it does not depend on itself.
+
+mod consul;
+mod etcd;
+mod promises;
+mod scripted;
+mod support;

@@ -1,0 +1,162 @@
+use std::{ops::Deref, time::Duration};
+
+use etcd_client::Client;
+use serde::Deserialize;
+use tokio::time::timeout;
+use tower_sd_config::{Config, Latest, Options};
+use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulKv, ConsulKvSource};
+use tower_sd_core::FollowConfig;
+use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdKvSource};
+use tower_sd_testkit::{
+    real::{self, Server},
+    servers::{ServerBinary, configured},
+};
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) limit: u32,
+    #[serde(default)]
+    pub(crate) text: String,
+}
+
+pub(crate) fn limited(limit: u32) -> Settings {
+    Settings { limit, text: String::new() }
+}
+
+/// A real registry, and a client of it.
+pub(crate) enum Registry {
+    Consul(real::Consul, ConsulClient),
+    Etcd(real::Etcd, EtcdClient),
+}
+
+impl Registry {
+    /// Stop, kill, restart.
+    pub(crate) fn server(&self) -> &Server {
+        match self {
+            Self::Consul(server, _) => server.deref(),
+            Self::Etcd(server, _) => server.deref(),
+        }
+    }
+
+    pub(crate) fn follow(&self, key: &str, options: Options<Settings>) -> Config<Settings> {
+        match self {
+            Self::Consul(_, client) => Config::new(ConsulKvSource::key(client, key), options),
+            Self::Etcd(_, client) => Config::new(EtcdKvSource::key(client, key), options),
+        }
+    }
+
+    pub(crate) fn follow_prefix(
+        &self,
+        prefix: &str,
+        options: Options<Settings>,
+    ) -> Config<Settings> {
+        match self {
+            Self::Consul(_, client) => Config::new(ConsulKvSource::prefix(client, prefix), options),
+            Self::Etcd(_, client) => Config::new(EtcdKvSource::prefix(client, prefix), options),
+        }
+    }
+
+    /// `Err`: refused.
+    pub(crate) async fn try_put(&self, key: &str, value: &str) -> Result<(), String> {
+        match self {
+            Self::Consul(_, client) => {
+                let put = ConsulKv::new(client).put(key, value).await;
+                put.map_err(|error| error.to_string())
+            }
+            Self::Etcd(server, _) => {
+                let put = operator(server).await.put(key, value, None).await;
+                put.map(drop).map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    pub(crate) async fn put(&self, key: &str, value: &str) {
+        self.try_put(key, value).await.expect("the registry takes it");
+    }
+
+    pub(crate) async fn delete(&self, key: &str) {
+        match self {
+            Self::Consul(_, client) => ConsulKv::new(client).delete(key).await.expect("deleted"),
+            Self::Etcd(server, _) => {
+                operator(server).await.delete(key, None).await.expect("deleted");
+            }
+        }
+    }
+}
+
+pub(crate) async fn operator(server: &real::Etcd) -> Client {
+    Client::connect([server.url()], None).await.expect("the server runs")
+}
+
+/// Runs a test on every version of every registry, one after the other.
+pub(crate) async fn on_every_registry(test: impl AsyncFn(&Registry) + Send + Sync) {
+    on_every_consul(&test).await;
+    on_every_etcd(&test).await;
+}
+
+/// As [`on_every_registry`], of those that keep their data when restarted.
+pub(crate) async fn on_every_lasting_registry(test: impl AsyncFn(&Registry) + Send + Sync) {
+    on_consuls(real::ConsulConfig::server, &test).await;
+    on_every_etcd(&test).await;
+}
+
+pub(crate) async fn on_every_consul(test: impl AsyncFn(&Registry) + Send + Sync) {
+    on_consuls(real::ConsulConfig::dev, test).await;
+}
+
+async fn on_consuls(
+    config: fn(ServerBinary) -> real::ConsulConfig,
+    test: impl AsyncFn(&Registry) + Send + Sync,
+) {
+    for binary in binaries("consul") {
+        let server = real::Consul::start(config(binary)).await.expect("consul starts");
+        let client = ConsulClient::new(ConsulConfig::new(server.url())).expect("an address");
+        Box::pin(test(&Registry::Consul(server, client))).await;
+    }
+}
+
+pub(crate) async fn on_every_etcd(test: impl AsyncFn(&Registry) + Send + Sync) {
+    for binary in binaries("etcd") {
+        let server = real::Etcd::start(real::EtcdConfig::new(binary)).await.expect("etcd starts");
+        let client = EtcdClient::new(EtcdConfig::new([server.url()])).expect("an address");
+        Box::pin(test(&Registry::Etcd(server, client))).await;
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "which server a failed test ran on")]
+fn binaries(server: &'static str) -> impl Iterator<Item = ServerBinary> {
+    let binaries = configured(server).unwrap_or_else(|missing| panic!("{missing}"));
+    binaries.into_iter().inspect(move |binary| println!("using {server} v{}", binary.version))
+}
+
+/// JSON, with a short backoff: a test does not wait for a minute.
+pub(crate) fn json() -> Options<Settings> {
+    let mut follow = FollowConfig::new("config");
+    follow.backoff_cap = Duration::from_secs(1);
+    Options::json().follow(follow)
+}
+
+/// Waits until a configuration is as wanted.
+pub(crate) async fn sees(
+    config: &mut Config<Settings>,
+    what: &str,
+    wanted: impl Fn(&Latest<Settings>) -> bool + Sync,
+) -> Latest<Settings> {
+    let wait = async {
+        while !wanted(&config.latest()) {
+            config.changed().await.expect("the loop lives");
+        }
+        config.latest()
+    };
+    match timeout(BOUND, wait).await {
+        Ok(latest) => latest,
+        Err(_elapsed) => panic!("not seen within {BOUND:?}: {what}; last: {:?}", config.latest()),
+    }
+}
+
+pub(crate) fn has(limit: u32) -> impl Fn(&Latest<Settings>) -> bool + Sync {
+    move |latest| latest.value().is_some_and(|settings| settings.limit == limit)
+}
+
+/// Generous, for a busy machine.
+pub(crate) const BOUND: Duration = Duration::from_secs(20);
