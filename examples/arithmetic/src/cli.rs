@@ -24,6 +24,9 @@ pub(crate) enum Command {
 
 #[derive(Args, Debug)]
 pub(crate) struct ClientArgs {
+    /// Asks over gRPC; build with --features grpc
+    #[arg(long)]
+    pub(crate) grpc: bool,
     /// Where the servers are: static:HOST:PORT,HOST:PORT, consul://HOST:PORT or etcd://HOST:PORT,HOST:PORT/PREFIX/
     #[arg(long, value_name = "URL")]
     pub(crate) registry: String,
@@ -61,6 +64,9 @@ pub(crate) struct GatewayArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ServerArgs {
+    /// Serves over gRPC in place of HTTP, under a name of its own; build with --features grpc
+    #[arg(long)]
+    pub(crate) grpc: bool,
     /// The address to accept connections on
     #[arg(long, default_value = "127.0.0.1:8081")]
     pub(crate) listen: SocketAddr,

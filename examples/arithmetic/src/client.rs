@@ -13,6 +13,8 @@ use tower_sd::{
 };
 use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, ToBody};
 
+#[cfg(feature = "grpc")]
+use crate::grpc;
 use crate::{
     cli::ClientArgs,
     registry,
@@ -34,6 +36,13 @@ pub(crate) struct Client {
 /// Runs the `client` command.
 #[expect(clippy::print_stdout, reason = "the result is what the command is for")]
 pub(crate) async fn main(args: &ClientArgs) -> Result<(), BoxError> {
+    #[cfg(feature = "grpc")]
+    if args.grpc {
+        let instancer = registry::instancer(&args.registry, grpc::NAME)?;
+        let client = grpc::Client::new(&instancer, policy());
+        println!("{}", client.calculate(&args.operation, &args.a, &args.b).await?);
+        return Ok(());
+    }
     let instancer = registry::instancer(&args.registry, service::NAME)?;
     let client = Client::new(&instancer, policy());
     let result = client.calculate(&args.operation, &args.a, &args.b).await?;

@@ -5,6 +5,8 @@ mod cli;
 mod client;
 mod demo;
 mod gateway;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod middleware;
 mod operations;
 mod registry;
@@ -28,6 +30,11 @@ async fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let outcome = match Cli::parse().command {
+        #[cfg(not(feature = "grpc"))]
+        Command::Client(cli::ClientArgs { grpc: true, .. })
+        | Command::Server(cli::ServerArgs { grpc: true, .. }) => {
+            Err("this program was built without grpc; build it with --features grpc".into())
+        }
         Command::Client(args) => client::main(&args).await,
         Command::Demo(args) => demo::main(&args).await,
         Command::Gateway(args) => gateway::main(&args).await,

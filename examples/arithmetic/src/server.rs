@@ -1,11 +1,15 @@
-//! The service over HTTP, and its life from listening to stopping.
+//! The service, and its life from listening to stopping.
 
 use std::net::SocketAddr;
 
 use axum::{Json, Router, extract::Path, http::StatusCode, routing::post};
 use tower_sd::{Advertise, BoxError};
+#[cfg(feature = "grpc")]
+use tower_sd_lifecycle::serve_tonic;
 use tower_sd_lifecycle::{Lifecycle, Listener, Readiness, Step, serve_axum};
 
+#[cfg(feature = "grpc")]
+use crate::grpc;
 use crate::{
     cli::ServerArgs,
     operations::operated,
@@ -21,14 +25,28 @@ pub(crate) async fn main(args: &ServerArgs) -> Result<(), BoxError> {
     let mut lifecycle = announced(listener.local_addr()?).readiness(&readiness);
     if let Some(registrar) = registrar {
         let advertised = args.advertise.as_deref().map(registry::instance).transpose()?;
-        lifecycle = lifecycle.register(registrar, service::NAME);
+        lifecycle = lifecycle.register(registrar, name(args));
         if let Some(instance) = advertised {
             let (host, port) = (instance.host().to_owned(), Some(instance.port()));
             lifecycle = lifecycle.advertise(Advertise::Given { host, port });
         }
     }
+    #[cfg(feature = "grpc")]
+    if args.grpc {
+        lifecycle.run(listener, serve_tonic(grpc::router())).await?;
+        return Ok(());
+    }
     lifecycle.run(listener, serve_axum(operated(router(), &readiness))).await?;
     Ok(())
+}
+
+#[cfg_attr(not(feature = "grpc"), expect(unused_variables, reason = "there is HTTP only"))]
+fn name(args: &ServerArgs) -> &'static str {
+    #[cfg(feature = "grpc")]
+    if args.grpc {
+        return grpc::NAME;
+    }
+    service::NAME
 }
 
 /// A life that says where it listens when it does and is registered.

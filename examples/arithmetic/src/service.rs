@@ -33,8 +33,12 @@ pub(crate) enum Mistake {
 
 /// Parses and calculates. Pure: asked twice, it answers the same and has changed nothing.
 pub(crate) fn calculate(operation: &str, a: &str, b: &str) -> Result<i64, Mistake> {
-    let operation: Operation = operation.parse()?;
-    operation.apply(number(a)?, number(b)?)
+    let (operation, a, b) = parse(operation, a, b)?;
+    operation.apply(a, b)
+}
+
+pub(crate) fn parse(operation: &str, a: &str, b: &str) -> Result<(Operation, i64, i64), Mistake> {
+    Ok((operation.parse()?, number(a)?, number(b)?))
 }
 
 fn number(text: &str) -> Result<i64, Mistake> {
