@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
+use http::{Request, Response, uri::Scheme};
 use http_body::Body;
 use tower_sd::BoxError;
 use tower_service::Service;
@@ -16,6 +16,7 @@ use crate::{
     HttpError, HttpErrorKind, ResponseBody,
     host::name_host,
     pool::{Checkout, Connection, Pool},
+    tls::is_handshake_refused,
 };
 
 /// One instance over HTTP, with connections of its own.
@@ -78,6 +79,13 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
+    let target = pool.target();
+    if request.uri().scheme() == Some(&Scheme::HTTPS) && target.secured.is_none() {
+        let error = "the endpoint speaks no TLS, see HttpFactory::tls";
+        let error = HttpError::new(HttpErrorKind::Insecure, &target.address, error);
+        connection.give_back();
+        return Err(error);
+    }
     loop {
         let mut error = match connection.send(request).await {
             Ok(response) => {
@@ -112,10 +120,11 @@ where
 /// as the reason to the later ones alone.
 fn is_refused(error: &hyper::Error) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| {
-        let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
-        cause.is_remote() && (cause.is_go_away() || refused)
-    })
+    is_handshake_refused(error)
+        || cause.is_some_and(|cause| {
+            let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+            cause.is_remote() && (cause.is_go_away() || refused)
+        })
 }
 
 impl<B: Send + 'static> Clone for HttpEndpoint<B> {

@@ -27,6 +27,8 @@ pub enum HttpErrorKind {
     Connect,
     /// The connection broke, or the answer was no HTTP, after the request may have reached the server.
     Exchange,
+    /// The request's URI says `https`, and the endpoint speaks no TLS: nothing was sent.
+    Insecure,
     /// The connection closed before the request was written to it, or the server said, as HTTP/2 lets it, that it has
     /// not looked at it.
     Unsent,
@@ -41,7 +43,9 @@ impl HttpError {
         // `Retry` looks for the mark in the chain of sources.
         let source = match kind {
             HttpErrorKind::Connect | HttpErrorKind::Unsent => Unsent::new(source).into(),
-            HttpErrorKind::Body | HttpErrorKind::Exchange => source.into(),
+            HttpErrorKind::Body | HttpErrorKind::Exchange | HttpErrorKind::Insecure => {
+                source.into()
+            }
         };
         Self { kind, address: Arc::clone(address), source }
     }
@@ -64,7 +68,7 @@ impl HttpError {
     pub fn is_unsent(&self) -> bool {
         match self.kind {
             HttpErrorKind::Connect | HttpErrorKind::Unsent => true,
-            HttpErrorKind::Body | HttpErrorKind::Exchange => false,
+            HttpErrorKind::Body | HttpErrorKind::Exchange | HttpErrorKind::Insecure => false,
         }
     }
 
@@ -82,6 +86,9 @@ impl fmt::Display for HttpError {
             HttpErrorKind::Body => write!(f, "the response of {address} was cut short"),
             HttpErrorKind::Connect => write!(f, "no connection to {address}"),
             HttpErrorKind::Exchange => write!(f, "the exchange with {address} broke off"),
+            HttpErrorKind::Insecure => {
+                write!(f, "a request for https is not sent to {address} in the clear")
+            }
             HttpErrorKind::Unsent => {
                 write!(f, "{address} did not take the request")
             }

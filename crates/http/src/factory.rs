@@ -7,9 +7,10 @@ use tower_sd_core::Tasks;
 use crate::{
     HostPolicy, HttpEndpoint, Layered, Protocol, ToBody,
     pool::{Pool, Settings, Target},
+    tls::Secured,
 };
 
-/// Makes an [`HttpEndpoint`] of each instance: HTTP/1.1 or HTTP/2 over plain TCP.
+/// Makes an [`HttpEndpoint`] of each instance: HTTP/1.1 or HTTP/2, over TCP or TLS.
 ///
 /// Hand it to an `Endpointer`. Generic in the request body, which the first request decides; clones share everything,
 /// so keep one to [`close`](Self::close) it.
@@ -25,6 +26,7 @@ use crate::{
 pub struct HttpFactory<B> {
     settings: Settings,
     host: HostPolicy,
+    secured: Option<Secured>,
     tasks: Tasks,
     body: PhantomData<fn(B)>,
 }
@@ -59,7 +61,8 @@ impl<B> HttpFactory<B> {
         self
     }
 
-    /// Says which HTTP is spoken. Default [`Protocol::Http1`].
+    /// Says which HTTP is spoken. Default [`Protocol::Auto`]: HTTP/1.1 without TLS, and over TLS what the
+    /// server chooses.
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.settings.protocol = protocol;
@@ -136,11 +139,27 @@ impl<B> HttpFactory<B> {
     }
 }
 
+impl<B> HttpFactory<B> {
+    #[cfg(feature = "tls")]
+    pub(crate) fn secured(mut self, secured: Option<Secured>) -> Self {
+        self.secured = secured;
+        self
+    }
+}
+
 impl<B: Send + 'static> HttpFactory<B> {
     /// Connects to nothing yet.
     pub(crate) fn endpoint(&self, instance: &Instance) -> Result<HttpEndpoint<B>, BoxError> {
-        if let Some(scheme) = instance.scheme().filter(|scheme| *scheme != "http") {
-            let message = format!("speaks http, and the instance wants {scheme}");
+        let scheme_is_ours = match instance.scheme() {
+            None => true,
+            Some("http") => self.secured.is_none(),
+            Some("https") => self.secured.is_some(),
+            Some(_) => false,
+        };
+        if !scheme_is_ours {
+            let ours = if self.secured.is_some() { "https" } else { "http" };
+            let theirs = instance.scheme().unwrap_or_default();
+            let message = format!("speaks {ours}, and the instance wants {theirs}");
             return Err(refused(instance, message).into());
         }
         let address = instance.to_string();
@@ -152,6 +171,7 @@ impl<B: Send + 'static> HttpFactory<B> {
             address: address.into(),
             authority,
             host_policy: self.host,
+            secured: self.secured.clone(),
         };
         Ok(HttpEndpoint::new(Pool::new(target, self.settings, self.tasks.clone())))
     }
@@ -177,6 +197,7 @@ impl<B> Clone for HttpFactory<B> {
         Self {
             settings: self.settings,
             host: self.host,
+            secured: self.secured.clone(),
             tasks: self.tasks.clone(),
             body: PhantomData,
         }
@@ -188,6 +209,7 @@ impl<B> Default for HttpFactory<B> {
         Self {
             settings: Settings::default(),
             host: HostPolicy::default(),
+            secured: None,
             tasks: Tasks::new(),
             body: PhantomData,
         }
@@ -199,6 +221,7 @@ impl<B> fmt::Debug for HttpFactory<B> {
         f.debug_struct("HttpFactory")
             .field("settings", &self.settings)
             .field("host", &self.host)
+            .field("secured", &self.secured)
             .finish_non_exhaustive()
     }
 }

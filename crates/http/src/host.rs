@@ -1,7 +1,7 @@
 use http::{
     HeaderValue, Request, Uri, Version,
     header::{Entry, HOST},
-    uri::{Authority, PathAndQuery, Scheme},
+    uri::{Authority, Parts, PathAndQuery, Scheme},
 };
 
 /// What the `Host` header says, or in HTTP/2 the `:authority`. A request that brings its own `Host` keeps it.
@@ -47,21 +47,31 @@ pub(crate) fn to_http1<B>(request: &mut Request<B>) {
     *request.version_mut() = Version::HTTP_11;
 }
 
-/// Turns a `Host` header into the `:authority` that HTTP/2 has in its place (RFC 9113 §8.3.1).
-pub(crate) fn to_http2<B>(request: &mut Request<B>) {
+/// Turns a `Host` header into the `:authority` that HTTP/2 has in its place (RFC 9113 §8.3.1), and makes the `:scheme` that
+/// of the connection.
+pub(crate) fn to_http2<B>(request: &mut Request<B>, scheme: Scheme) {
     *request.version_mut() = Version::HTTP_2;
     let host = request.headers().get(HOST);
     if let Some(authority) = host.and_then(|host| Authority::try_from(host.as_bytes()).ok()) {
         request.headers_mut().remove(HOST);
         set_authority(request, authority);
     }
+    if request.uri().authority().is_some() && request.uri().scheme() != Some(&scheme) {
+        edit(request, |parts| parts.scheme = Some(scheme));
+    }
 }
 
 fn set_authority<B>(request: &mut Request<B>, authority: Authority) {
+    edit(request, |parts| {
+        parts.authority = Some(authority);
+        parts.scheme.get_or_insert(Scheme::HTTP);
+        parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+    });
+}
+
+fn edit<B>(request: &mut Request<B>, edit: impl FnOnce(&mut Parts)) {
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
-    parts.authority = Some(authority);
-    parts.scheme.get_or_insert(Scheme::HTTP);
-    parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+    edit(&mut parts);
     // All three parts are there, which is all that is asked.
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
 }

@@ -10,6 +10,8 @@ mod layered;
 mod pool;
 mod protocol;
 mod replay;
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
+mod tls;
 
 pub use body::ResponseBody;
 pub use endpoint::{HttpEndpoint, ResponseFuture};
@@ -20,6 +22,8 @@ pub use host::HostPolicy;
 pub use layered::Layered;
 pub use protocol::Protocol;
 pub use replay::{HttpReplay, Idempotent, NotRepeatable, RepeatableBody, ReplayBody};
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 
 #[cfg(test)]
 mod tests;

@@ -88,9 +88,9 @@ where
     }
 
     fn begin(&self) -> State<B> {
-        match self.pool.settings.protocol {
+        match self.pool.protocol() {
             Protocol::Http1 => self.begin_http1(),
-            Protocol::Http2 => match self.pool.stream() {
+            Protocol::Auto | Protocol::Http2 => match self.pool.stream() {
                 Ok(stream) => State::Ready(Connection::Http2(stream)),
                 Err(promise) => State::Dialling(promise),
             },

@@ -1,7 +1,6 @@
 use http::{Request, Response};
 use http_body::Body;
 use hyper::{body::Incoming, client::conn::TrySendError};
-use tokio::net::TcpStream;
 use tower_sd::BoxError;
 
 use super::{Target, http1::Exclusive, http2::Stream};
@@ -73,16 +72,9 @@ impl<B: Body + Send + 'static> Connection<B> {
                 exclusive.sender.try_send_request(request).await
             }
             Self::Http2(stream) => {
-                to_http2(&mut request);
+                to_http2(&mut request, stream.target().scheme());
                 stream.sender.try_send_request(request).await
             }
         }
     }
-}
-
-pub(super) async fn connect(target: &Target) -> Result<TcpStream, BoxError> {
-    let stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
-    // A request is written in one piece; waiting for more would only delay it.
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }

@@ -8,16 +8,17 @@ use std::{
 use http_body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::oneshot, time};
+use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower_sd::BoxError;
 use tower_sd_core::Tasks;
 
 use super::{
-    Connection, Pool, Target,
-    connection::{Dialled, connect},
+    Connection, Io, Pool, Target,
+    connect::{connect, within},
+    connection::Dialled,
 };
-use crate::{HttpError, HttpErrorKind};
+use crate::{HttpError, HttpErrorKind, Protocol};
 
 /// One open connection, owned by whoever may send on it. Dropped, it is closed.
 pub(crate) struct Exclusive<B: Send + 'static> {
@@ -53,6 +54,59 @@ impl<B: Send + 'static> Exclusive<B> {
     }
 }
 
+/// What keeps a connection going.
+pub(super) struct Driver<B>
+where
+    B: Body + Send + 'static,
+{
+    connection: http1::Connection<TokioIo<Io>, B>,
+    close: CancellationToken,
+    target: Arc<Target>,
+}
+
+impl<B> Driver<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    /// Runs until either side closes.
+    pub(super) async fn run(self) {
+        tokio::select! {
+            () = self.close.cancelled() => {}
+            ended = self.connection => if let Err(error) = ended {
+                let address = &self.target.address;
+                tracing::debug!(%address, %error, "connection ended with an error");
+            }
+        }
+    }
+}
+
+/// Speaks HTTP/1.1 from now on.
+pub(super) async fn begin<B>(
+    io: Io,
+    pool: &Weak<Pool<B>>,
+    target: &Arc<Target>,
+    tasks: Tasks,
+) -> Result<(Exclusive<B>, Driver<B>), BoxError>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(io)).await?;
+    let close = CancellationToken::new();
+    let exclusive = Exclusive {
+        sender,
+        reused: false,
+        target: Arc::clone(target),
+        home: Weak::clone(pool),
+        _close: close.clone().drop_guard(),
+        _tasks: tasks,
+    };
+    Ok((exclusive, Driver { connection, close, target: Arc::clone(target) }))
+}
+
 /// Connects, says how it went, and then drives the connection until either side closes it.
 ///
 /// One task does both, so that a connection whose caller gave up waiting is kept for the next one.
@@ -65,59 +119,36 @@ pub(super) async fn dial_and_drive<B>(
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let Some((target, bound)) =
-        home.upgrade().map(|pool| (Arc::clone(&pool.target), pool.settings.connect_timeout))
-    else {
+    let Some(pool) = home.upgrade() else {
         return;
     };
+    let (target, tasks) = (Arc::clone(&pool.target), pool.tasks.clone());
+    let bound = pool.settings.connect_timeout;
+    drop(pool);
+    let opening = within(bound, async {
+        let (io, _) = connect(&target, Protocol::Http1).await?;
+        begin(io, &home, &target, tasks).await
+    });
     let opened = tokio::select! {
         biased;
         () = gone.cancelled() => return,
-        opened = time::timeout(bound, open(&target)) => opened,
+        opened = opening => opened,
     };
-    let opened = match opened {
-        Ok(opened) => opened,
-        Err(_) => Err(format!("not connected within {bound:?}").into()),
-    };
-    let (sender, driver) = match opened {
+    let (connection, driver) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             let error = HttpError::new(HttpErrorKind::Connect, &target.address, error);
             tracing::debug!(address = %target.address, error = ?error, "connect failed");
+            if let Some(pool) = home.upgrade() {
+                pool.negotiate_again();
+            }
             drop(reply.send(Err(error)));
             return;
         }
     };
-    let close = CancellationToken::new();
-    let Some(tasks) = home.upgrade().map(|pool| pool.tasks.clone()) else {
-        return;
-    };
-    let connection = Exclusive {
-        sender,
-        reused: false,
-        target: Arc::clone(&target),
-        home,
-        _close: close.clone().drop_guard(),
-        _tasks: tasks,
-    };
+    drop(home);
     if let Err(Ok(unclaimed)) = reply.send(Ok(Connection::Http1(connection))) {
         unclaimed.give_back();
     }
-    tokio::select! {
-        () = close.cancelled() => {}
-        ended = driver => if let Err(error) = ended {
-            tracing::debug!(address = %target.address, %error, "connection ended with an error");
-        }
-    }
-}
-
-async fn open<B>(
-    target: &Target,
-) -> Result<(http1::SendRequest<B>, http1::Connection<TokioIo<TcpStream>, B>), BoxError>
-where
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    Ok(http1::handshake(TokioIo::new(connect(target).await?)).await?)
+    driver.run().await;
 }

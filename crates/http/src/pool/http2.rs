@@ -12,16 +12,17 @@ use std::{
 use http_body::Body;
 use hyper::{client::conn::http2, rt::Executor};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::TcpStream,
-    sync::Notify,
-    time::{self, Instant},
-};
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tower_sd::BoxError;
 use tower_sd_core::Tasks;
 
-use super::{Pool, Settings, Target, connection::connect};
+use super::{
+    Io, Pool, Settings, Target,
+    connect::{connect, within},
+    http1::{self, Exclusive},
+};
+use crate::Protocol;
 
 /// A place on a connection. Dropped, it is free for another request.
 pub(crate) struct Stream<B: Send + 'static> {
@@ -65,6 +66,17 @@ impl<B: Send + 'static> Drop for Stream<B> {
 }
 
 impl<B> Open<B> {
+    fn new(sender: http2::SendRequest<B>, carrier: Carrier, max_streams: usize) -> Self {
+        Self {
+            sender,
+            carrier: Arc::new(carrier),
+            max_streams,
+            n_streams: 0,
+            used: false,
+            idle_since: Some(Instant::now()),
+        }
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
@@ -102,7 +114,8 @@ impl<B> Open<B> {
     }
 }
 
-/// Connects, says how it went, and then drives the connection until either side closes it.
+/// Connects, says how it went, and then drives the connection until either side closes it: one that carries many requests,
+/// or else, where the server was asked and chose it, one that carries one at a time.
 pub(super) async fn dial_and_drive<B>(dial: Dial<B>, gone: CancellationToken)
 where
     B: Body + Send + Unpin + 'static,
@@ -114,33 +127,51 @@ where
     };
     let (target, settings, tasks) = (Arc::clone(&pool.target), pool.settings, pool.tasks.clone());
     drop(pool);
-    let bound = settings.connect_timeout;
+    let opening = within(settings.connect_timeout, async {
+        Ok(match connect(&target, settings.protocol).await? {
+            (io, Protocol::Http2) => {
+                Begun::Http2(Box::new(begin(io, &settings, &target, tasks).await?))
+            }
+            (io, Protocol::Auto | Protocol::Http1) => {
+                Begun::Http1(Box::new(http1::begin(io, &dial.home, &target, tasks).await?))
+            }
+        })
+    });
     let opened = tokio::select! {
         biased;
         () = gone.cancelled() => return,
-        opened = time::timeout(bound, open(&target, &settings, &tasks)) => opened,
+        opened = opening => opened,
     };
-    let opened = match opened {
-        Ok(opened) => opened,
-        Err(_) => Err(format!("not connected within {bound:?}").into()),
-    };
-    let (sender, driver, n_granted) = match opened {
-        Ok(opened) => opened,
-        Err(error) => return dial.failed(error),
-    };
-    let carrier =
-        Arc::new(Carrier { target, n_granted: AtomicUsize::new(n_granted), _tasks: tasks });
-    let open = Open {
-        sender,
-        carrier: Arc::clone(&carrier),
-        max_streams: settings.max_streams,
-        n_streams: 0,
-        used: false,
-        idle_since: Some(Instant::now()),
-    };
-    let ending = Ending { home: dial.opened(open) };
-    drive(driver, &carrier).await;
-    drop(ending);
+    match opened {
+        Ok(Begun::Http1(begun)) => {
+            let (exclusive, driver) = *begun;
+            dial.opened(Opened::Http1(exclusive));
+            driver.run().await;
+        }
+        Ok(Begun::Http2(begun)) => {
+            let (open, driver) = *begun;
+            let carrier = Arc::clone(&open.carrier);
+            let _ending = Ending { home: dial.opened(Opened::Http2(open)) };
+            drive(driver, &carrier).await;
+        }
+        Err(error) => dial.failed(error),
+    }
+}
+
+enum Begun<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    Http1(Box<(Exclusive<B>, http1::Driver<B>)>),
+    Http2(Box<(Open<B>, Driver<B>)>),
+}
+
+/// What dialling has led to.
+pub(super) enum Opened<B: Send + 'static> {
+    Http1(Exclusive<B>),
+    Http2(Open<B>),
 }
 
 /// The handle of the task that connects: its end is the end of waiting for it, however it ends.
@@ -151,7 +182,7 @@ where
     B::Error: Into<BoxError>,
 {
     home: Weak<Pool<B>>,
-    outcome: Option<Result<Open<B>, BoxError>>,
+    outcome: Option<Result<Opened<B>, BoxError>>,
 }
 
 impl<B> Dial<B>
@@ -164,7 +195,7 @@ where
         Self { home, outcome: None }
     }
 
-    fn opened(mut self, open: Open<B>) -> Weak<Pool<B>> {
+    fn opened(mut self, open: Opened<B>) -> Weak<Pool<B>> {
         self.outcome = Some(Ok(open));
         Weak::clone(&self.home)
     }
@@ -211,7 +242,7 @@ where
     }
 }
 
-type Driver<B> = http2::Connection<TokioIo<TcpStream>, B, Spawner>;
+type Driver<B> = http2::Connection<TokioIo<Io>, B, Spawner>;
 
 async fn drive<B>(mut driver: Driver<B>, carrier: &Carrier)
 where
@@ -230,18 +261,18 @@ where
     }
 }
 
-/// Connects, and waits until the server has spoken: what it grants is then known, and that it speaks HTTP/2 at all.
-async fn open<B>(
-    target: &Target,
+/// Waits until the server has spoken: what it grants is then known, and that it speaks HTTP/2 at all.
+async fn begin<B>(
+    io: Io,
     settings: &Settings,
-    tasks: &Tasks,
-) -> Result<(http2::SendRequest<B>, Driver<B>, usize), BoxError>
+    target: &Arc<Target>,
+    tasks: Tasks,
+) -> Result<(Open<B>, Driver<B>), BoxError>
 where
     B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let io = TokioIo::new(connect(target).await?);
     let spawner = Spawner::new(tasks.clone());
     let polled = Arc::clone(&spawner.polled);
     let (sender, mut driver) = http2::Builder::new(spawner)
@@ -249,12 +280,14 @@ where
         .initial_max_send_streams(NOT_SAID)
         .keep_alive_interval(settings.keep_alive_interval)
         .keep_alive_timeout(settings.keep_alive_timeout)
-        .handshake(io)
+        .handshake(TokioIo::new(io))
         .await?;
     loop {
         let n_granted = driver.current_max_send_streams();
         if n_granted != NOT_SAID {
-            return Ok((sender, driver, n_granted));
+            let n_granted = AtomicUsize::new(n_granted);
+            let carrier = Carrier { target: Arc::clone(target), n_granted, _tasks: tasks };
+            return Ok((Open::new(sender, carrier, settings.max_streams), driver));
         }
         tokio::select! {
             ended = &mut driver => {

@@ -1,15 +1,20 @@
 //! The connections of one endpoint: those that are idle, and the way to get one.
 
 mod checkout;
+mod connect;
 mod connection;
 mod http1;
 mod http2;
+mod io;
 mod settings;
 mod streams;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, Weak,
+    atomic::{AtomicBool, Ordering},
+};
 
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use http_body::Body;
 use tokio::{
     sync::oneshot,
@@ -19,12 +24,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tower_sd::BoxError;
 use tower_sd_core::Tasks;
 
-use crate::HostPolicy;
+use crate::{HostPolicy, Protocol, tls::Secured};
 
 pub(crate) use checkout::Checkout;
 pub(crate) use connection::Connection;
 use connection::Dialled;
 use http1::Exclusive;
+pub(crate) use io::Io;
 pub(crate) use settings::Settings;
 use streams::Streams;
 
@@ -38,6 +44,8 @@ pub(crate) struct Target {
     /// `host:port` for the `Host` header.
     pub(crate) authority: Authority,
     pub(crate) host_policy: HostPolicy,
+    /// How TLS is spoken, if it is.
+    pub(crate) secured: Option<Secured>,
 }
 
 pub(crate) struct Pool<B: Send + 'static> {
@@ -46,6 +54,8 @@ pub(crate) struct Pool<B: Send + 'static> {
     tasks: Tasks,
     idle: Mutex<Idle<B>>,
     streams: Mutex<Streams<B>>,
+    /// What the server chose when it was asked.
+    chose_http1: AtomicBool,
     gone: CancellationToken,
     _gone_on_drop: DropGuard,
 }
@@ -54,6 +64,12 @@ struct Idle<B: Send + 'static> {
     /// Oldest first; the youngest is used first, so that a burst's surplus grows old and is closed.
     connections: Vec<(Instant, Exclusive<B>)>,
     reaper_runs: bool,
+}
+
+impl Target {
+    pub(crate) fn scheme(&self) -> Scheme {
+        if self.secured.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
+    }
 }
 
 impl<B: Send + 'static> Pool<B> {
@@ -65,6 +81,7 @@ impl<B: Send + 'static> Pool<B> {
             tasks,
             idle: Mutex::new(Idle { connections: Vec::new(), reaper_runs: false }),
             streams: Mutex::new(Streams::new()),
+            chose_http1: AtomicBool::new(false),
             gone: gone.clone(),
             _gone_on_drop: gone.drop_guard(),
         })
@@ -72,6 +89,26 @@ impl<B: Send + 'static> Pool<B> {
 
     pub(crate) fn target(&self) -> &Arc<Target> {
         &self.target
+    }
+
+    /// What the next request will be sent by; `Auto` when the server has to be asked.
+    fn protocol(&self) -> Protocol {
+        match (self.settings.protocol, &self.target.secured) {
+            (Protocol::Auto, None) => Protocol::Http1,
+            (Protocol::Auto, Some(_)) if self.chose_http1.load(Ordering::Relaxed) => {
+                Protocol::Http1
+            }
+            (protocol, _) => protocol,
+        }
+    }
+
+    fn chose_http1(&self) {
+        self.chose_http1.store(true, Ordering::Relaxed);
+    }
+
+    /// The server may have been replaced by one that chooses otherwise.
+    fn negotiate_again(&self) {
+        self.chose_http1.store(false, Ordering::Relaxed);
     }
 
     /// The youngest idle connection that is not known to be closed.
@@ -142,6 +179,11 @@ where
 {
     fn dial(self: &Arc<Self>) -> oneshot::Receiver<Dialled<B>> {
         let (reply, dialled) = oneshot::channel();
+        self.dial_for(reply);
+        dialled
+    }
+
+    fn dial_for(self: &Arc<Self>, reply: oneshot::Sender<Dialled<B>>) {
         let (home, gone) = (Arc::downgrade(self), self.gone.clone());
         self.tasks.spawn(|stop| async move {
             tokio::select! {
@@ -150,7 +192,6 @@ where
                 () = http1::dial_and_drive(home, gone, reply) => {}
             }
         });
-        dialled
     }
 }
 

@@ -12,7 +12,8 @@ use tower_sd::BoxError;
 use super::{
     Connection, Pool,
     connection::Dialled,
-    http2::{Carrier, Dial, Open, Stream, dial_and_drive},
+    http1::Exclusive,
+    http2::{Carrier, Dial, Open, Opened, Stream, dial_and_drive},
 };
 use crate::{HttpError, HttpErrorKind, error::SharedCause};
 
@@ -117,14 +118,19 @@ where
     }
 
     /// A connection is there, or there is none.
-    pub(super) fn dialled(self: &Arc<Self>, outcome: Result<Open<B>, BoxError>) {
+    pub(super) fn dialled(self: &Arc<Self>, outcome: Result<Opened<B>, BoxError>) {
         let mut streams = self.streams();
         streams.dialling = false;
         match outcome {
-            Ok(open) => {
+            Ok(Opened::Http2(open)) => {
                 streams.open.push(open);
                 drop(streams);
                 self.serve();
+            }
+            Ok(Opened::Http1(exclusive)) => {
+                let waiting = std::mem::take(&mut streams.waiting);
+                drop(streams);
+                self.serve_exclusively(exclusive, waiting);
             }
             Err(error) => {
                 tracing::debug!(address = %self.target.address, %error, "connect failed");
@@ -134,13 +140,38 @@ where
                 }
                 let waiting = std::mem::take(&mut streams.waiting);
                 drop(streams);
-                let cause = SharedCause::new(error);
-                for waiting in waiting {
-                    let address = &self.target.address;
-                    let error = HttpError::new(HttpErrorKind::Connect, address, cause.clone());
-                    drop(waiting.send(Err(error)));
+                self.refuse(waiting, error);
+            }
+        }
+    }
+
+    /// The server chose HTTP/1.1: each needs a connection of its own.
+    fn serve_exclusively(
+        self: &Arc<Self>,
+        exclusive: Exclusive<B>,
+        waiting: VecDeque<oneshot::Sender<Dialled<B>>>,
+    ) {
+        self.chose_http1();
+        let mut spare = Some(Connection::Http1(exclusive));
+        for waiting in waiting.into_iter().filter(|waiting| !waiting.is_closed()) {
+            match spare.take() {
+                None => self.dial_for(waiting),
+                Some(connection) => {
+                    spare = waiting.send(Ok(connection)).err().and_then(Result::ok);
                 }
             }
+        }
+        if let Some(unclaimed) = spare {
+            unclaimed.give_back();
+        }
+    }
+
+    fn refuse(&self, waiting: VecDeque<oneshot::Sender<Dialled<B>>>, error: BoxError) {
+        let cause = SharedCause::new(error);
+        for waiting in waiting {
+            let address = &self.target.address;
+            let error = HttpError::new(HttpErrorKind::Connect, address, cause.clone());
+            drop(waiting.send(Err(error)));
         }
     }
 

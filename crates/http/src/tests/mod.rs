@@ -5,6 +5,8 @@ mod http2;
 mod lifetime;
 mod reuse;
 pub(crate) mod server;
+#[cfg(feature = "tls")]
+mod tls;
 
 use bytes::Bytes;
 use http::{Request, Response};
