@@ -1,5 +1,6 @@
 //! The conformance suite, on every configured etcd.
 
+#[path = "etcd/support/mod.rs"]
 mod support;
 
 use std::process::ExitCode;

@@ -1,15 +1,19 @@
 //! What many users of one client cost.
 
+#[path = "etcd/support/mod.rs"]
 mod support;
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use support::{instance, note, on_every_etcd, sees};
+use support::{instance, note, on_every_etcd};
 use tokio::runtime::Handle;
 use tower_sd_core::{Instancer, Registrar, Registration};
 use tower_sd_etcd::{EtcdClient, EtcdInstancer, EtcdRegistrar};
-use tower_sd_testkit::proxy::Proxy;
+use tower_sd_testkit::{
+    proxy::Proxy,
+    wait::{shows, shows_that},
+};
 
 /// 100 registrations and 1 000 followed services: at most 4 TCP connections to an endpoint.
 #[tokio::test]
@@ -35,7 +39,7 @@ async fn hundred_registrations_and_thousand_services_share_few_connections() {
             subscription.ready(Duration::from_secs(30)).await.expect("the server answers");
             let n_wanted = usize::from(n < 100);
             let wanted = |it: &tower_sd_core::Snapshot| it.instances().len() == n_wanted;
-            sees(&mut subscription, Duration::from_secs(5), wanted).await;
+            shows_that(&mut subscription, "itself", Duration::from_secs(5), wanted).await;
         }
         let kib = resident_kib().saturating_sub(before);
         let n_open = proxy.n_open();
@@ -46,7 +50,7 @@ async fn hundred_registrations_and_thousand_services_share_few_connections() {
         let mut last = instancers[999].subscribe();
         let late = Registration::new("many-999", instance("late", 1));
         let _late = registrar.register(late).await.expect("registers");
-        sees(&mut last, Duration::from_secs(5), |it| it.instances().len() == 1).await;
+        shows(&mut last, &["late"], Duration::from_secs(5)).await;
     })
     .await;
 }

@@ -12,6 +12,7 @@ mod scene;
 pub mod script;
 pub mod servers;
 pub mod usage;
+pub mod wait;
 pub mod wire;
 
 pub use cases::{CASES, Case};

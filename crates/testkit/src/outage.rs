@@ -8,7 +8,8 @@ use tower_sd_core::{Freshness, Instancer, Registrar, Registration, RegistrationS
 
 use crate::{
     Clock, Fixture,
-    scene::{Scene, ids_of, instance, shows_that, unique},
+    scene::{Scene, instance, unique},
+    wait::{ids_of, shows_that},
 };
 
 /// T01.

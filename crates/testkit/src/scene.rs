@@ -1,12 +1,15 @@
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tower_sd_core::{
     Instance, Instancer, PublisherStats, Registrar, Registration, RegistrationHandle, Snapshot,
     Subscription,
 };
 
-use crate::{Fixture, TestInstancer, TestRegistrar};
+use crate::{
+    Fixture, TestInstancer, TestRegistrar,
+    wait::{ids_of, shows, shows_that},
+};
 
 /// What most cases start from: a service of their own, a registrar, an instancer and a subscription that is synced.
 pub(crate) struct Scene<'a> {
@@ -109,43 +112,6 @@ impl<'a> Scene<'a> {
 /// What is deregistered has to be gone before its TTL would have removed it.
 pub(crate) fn gone_bound(fixture: &dyn Fixture) -> Duration {
     fixture.visible_bound().min(fixture.ttl() / 2)
-}
-
-/// Waits until `subscription` shows exactly these ids, in the order of ids.
-pub(crate) async fn shows(
-    subscription: &mut Subscription,
-    ids: &[&str],
-    bound: Duration,
-) -> Snapshot {
-    let what = format!("exactly {ids:?}");
-    shows_that(subscription, &what, bound, |snapshot| ids_of(snapshot) == ids).await
-}
-
-pub(crate) async fn shows_that(
-    subscription: &mut Subscription,
-    what: &str,
-    bound: Duration,
-    wanted: impl Fn(&Snapshot) -> bool + Send + Sync,
-) -> Snapshot {
-    let wait = async {
-        let mut snapshot = subscription.snapshot();
-        while !wanted(&snapshot) {
-            snapshot = subscription.changed().await.expect("the loop lives");
-        }
-        snapshot
-    };
-    match timeout(bound, wait).await {
-        Ok(snapshot) => snapshot,
-        Err(_elapsed) => {
-            let last = subscription.snapshot();
-            panic!("not seen within {bound:?}: {what}; last seen: {last:#?}")
-        }
-    }
-}
-
-pub(crate) fn ids_of(snapshot: &Snapshot) -> Vec<&str> {
-    let ids = snapshot.instances().iter();
-    ids.map(|instance| instance.id().as_str()).collect()
 }
 
 /// An instance of loopback with this id.

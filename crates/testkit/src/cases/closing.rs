@@ -8,8 +8,9 @@ use tower_sd_core::{Freshness, Instancer, Registrar, Registration, RegistrationS
 
 use crate::{
     Fixture,
-    scene::{Scene, gone_bound, instance, shows, unique},
+    scene::{Scene, gone_bound, instance, unique},
     usage::{alive_tasks, tcp_sockets},
+    wait::shows,
 };
 
 /// facts/common.md X15: go-kit leaks the blocking query until its wait is over.

@@ -8,7 +8,8 @@ use tower_sd_core::{Freshness, Instance, Instancer, Registrar, Registration, Sna
 
 use crate::{
     Fixture,
-    scene::{Scene, ids_of, instance, shows, shows_that, unique},
+    scene::{Scene, instance, unique},
+    wait::{ids_of, shows, shows_that},
 };
 
 /// Before the registry has answered, that nothing is known; then, that nobody is there.

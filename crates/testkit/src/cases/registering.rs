@@ -6,7 +6,8 @@ use tower_sd_core::RegistrationState;
 
 use crate::{
     Fixture,
-    scene::{Scene, ids_of, instance},
+    scene::{Scene, instance},
+    wait::ids_of,
 };
 
 pub(super) fn registered_instance_is_seen(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {

@@ -1,14 +1,14 @@
 //! Users, passwords and tokens that expire, on a real server.
 
-mod support;
-
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, Permission};
-use support::{EtcdFixture, has_ids, instance, on_every_etcd_with, sees};
 use tokio::time::{Instant, sleep};
 use tower_sd_core::{ErrorKind, Freshness, Instancer, Registrar, Registration};
 use tower_sd_etcd::{EtcdClient, EtcdInstancer, EtcdRegistrar};
+use tower_sd_testkit::wait::{shows, shows_that};
+
+use crate::support::{EtcdFixture, instance, on_every_etcd_with};
 
 const SOON: Duration = Duration::from_secs(5);
 const SHORT_LIVED: &[&str] = &["--auth-token-ttl", "1"];
@@ -51,18 +51,18 @@ async fn expired_token_is_renewed_by_whoever_needs_one() {
         let first = registrar.register(registration("a", "1", 1)).await.expect("registers");
         let instancer = EtcdInstancer::new(&client, "a");
         let mut a = instancer.subscribe();
-        sees(&mut a, SOON, has_ids(&["1"])).await;
+        shows(&mut a, &["1"], SOON).await;
         sleep(EXPIRED).await;
         let other = EtcdInstancer::new(&client, "b");
         let mut b = other.subscribe();
         b.ready(SOON).await.expect("reads with a new token");
         let _second = registrar.register(registration("a", "2", 2)).await.expect("registers");
         let _third = registrar.register(registration("b", "3", 3)).await.expect("registers");
-        sees(&mut a, SOON, has_ids(&["1", "2"])).await;
-        sees(&mut b, SOON, has_ids(&["3"])).await;
+        shows(&mut a, &["1", "2"], SOON).await;
+        shows(&mut b, &["3"], SOON).await;
         sleep(EXPIRED).await;
         first.deregister().await.expect("deregisters with a new token");
-        sees(&mut a, SOON, has_ids(&["2"])).await;
+        shows(&mut a, &["2"], SOON).await;
         for stats in [a.stats(), b.stats()] {
             assert_eq!(stats.errors, 0, "{stats:?}");
         }
@@ -81,10 +81,10 @@ async fn restarted_server_is_authenticated_to_again() {
         let handle = registrar.register(registration("a", "1", 1)).await.expect("registers");
         let instancer = EtcdInstancer::new(&client, "a");
         let mut subscription = instancer.subscribe();
-        sees(&mut subscription, SOON, has_ids(&["1"])).await;
+        shows(&mut subscription, &["1"], SOON).await;
         etcd.server.restart().await.expect("it starts again");
         handle.update(|instance| instance.with_weight(7)).await.expect("with a new token");
-        sees(&mut subscription, SOON, |it| {
+        shows_that(&mut subscription, "a weight of 7, fresh", SOON, |it| {
             it.instances().first().is_some_and(|instance| instance.weight() == 7)
                 && matches!(it.freshness(), Freshness::Fresh)
         })
@@ -112,7 +112,7 @@ async fn wrong_password_and_missing_permission_are_denied_at_once_and_not_repeat
             assert_eq!(error.kind(), ErrorKind::Denied);
             let instancer = EtcdInstancer::new(&client, "a");
             let mut subscription = instancer.subscribe();
-            let denied = sees(&mut subscription, SOON, |it| {
+            let denied = shows_that(&mut subscription, "why it is not ready", SOON, |it| {
                 matches!(it.freshness(), Freshness::NeverSynced { error: Some(_) })
             });
             let Freshness::NeverSynced { error: Some(error) } = denied.await.freshness().clone()
@@ -138,12 +138,12 @@ async fn revoked_permission_keeps_the_set() {
         let _handle = registrar.register(registration("a", "1", 1)).await.expect("registers");
         let instancer = EtcdInstancer::new(&client, "a");
         let mut subscription = instancer.subscribe();
-        sees(&mut subscription, SOON, has_ids(&["1"])).await;
+        shows(&mut subscription, &["1"], SOON).await;
         let options = ConnectOptions::new().with_user("root", "root");
         let mut root = Client::connect([etcd.server.url()], Some(options)).await.expect("root");
         root.user_revoke_role("svc", "svc").await.expect("revoked");
         subscription.refresh();
-        let stale = sees(&mut subscription, SOON, |it| {
+        let stale = shows_that(&mut subscription, "stale and denied", SOON, |it| {
             matches!(it.freshness(), Freshness::Stale { error, .. } if error.kind() == ErrorKind::Denied)
         });
         assert_eq!(stale.await.instances().len(), 1);

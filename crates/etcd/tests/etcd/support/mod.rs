@@ -3,11 +3,11 @@
 
 pub(crate) mod custom;
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use etcd_client::{Client, GetOptions, KeyValue};
-use tokio::time::{Instant, sleep, timeout};
-use tower_sd_core::{BoxError, Instance, InstanceId, Snapshot, Subscription, async_trait};
+use tokio::time::{Instant, sleep};
+use tower_sd_core::{BoxError, Freshness, Instance, InstanceId, Snapshot, async_trait};
 use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer, EtcdRegistrar};
 use tower_sd_testkit::{
     Fixture, TestInstancer, TestRegistrar,
@@ -43,38 +43,16 @@ pub(crate) fn instance(id: &str, port: u16) -> Instance {
     Instance::new("127.0.0.1", port).with_id(id)
 }
 
-/// Waits until a subscription shows what is wanted.
-pub(crate) async fn sees(
-    subscription: &mut Subscription,
-    bound: Duration,
-    wanted: impl Fn(&Snapshot) -> bool + Send + Sync,
-) -> Snapshot {
-    let wait = async {
-        let mut snapshot = subscription.snapshot();
-        while !wanted(&snapshot) {
-            snapshot = subscription.changed().await.expect("the loop lives");
-        }
-        snapshot
-    };
-    match timeout(bound, wait).await {
-        Ok(snapshot) => snapshot,
-        Err(_elapsed) => panic!("not seen within {bound:?}; last: {:#?}", subscription.snapshot()),
-    }
+pub(crate) fn fresh_with(n: usize) -> impl Fn(&Snapshot) -> bool + Send + Sync {
+    move |it| it.freshness().is_fresh() && it.instances().len() == n
 }
 
-pub(crate) fn has_ids(ids: &[&str]) -> impl Fn(&Snapshot) -> bool + Send + Sync {
-    move |snapshot| {
-        let found = snapshot.instances().iter().map(|it| it.id().as_str());
-        found.eq(ids.iter().copied())
-    }
+pub(crate) fn is_stale(snapshot: &Snapshot) -> bool {
+    matches!(snapshot.freshness(), Freshness::Stale { .. })
 }
 
 /// Asks again and again until the answer is yes.
-pub(crate) async fn holds<F: Future<Output = bool>>(
-    what: &str,
-    bound: Duration,
-    mut ask: impl FnMut() -> F,
-) {
+pub(crate) async fn holds(what: &str, bound: Duration, mut ask: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + bound;
     while !ask().await {
         assert!(Instant::now() < deadline, "not within {bound:?}: {what}");

@@ -1,15 +1,15 @@
 //! What happens to lists and watches on a real server.
 
-mod support;
-
 use std::time::Duration;
 
 use etcd_client::{PutOptions, Txn, TxnOp};
-use support::{EtcdFixture, TTL, has_ids, instance, on_every_etcd, sees};
 use tokio::time::sleep;
 use tower_sd_core::{Freshness, Instancer, Registrar, Registration, Subscription};
 use tower_sd_etcd::{EtcdClient, EtcdInstancer, EtcdRegistrar, RawAddress};
 use tower_sd_testkit::proxy::{Fault, Proxy};
+use tower_sd_testkit::wait::{shows, shows_that};
+
+use crate::support::{EtcdFixture, TTL, fresh_with, instance, is_stale, on_every_etcd};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -55,9 +55,9 @@ async fn compaction_while_cut_off_is_answered_by_a_new_list() {
         let last = put(etcd, "compacted", "d", 4).await;
         etcd.operator().await.compact(last, None).await.expect("compacts");
         proxy.set(Fault::None).await;
-        sees(&mut subscription, SOON, has_ids(&["b", "c", "d"])).await;
+        shows(&mut subscription, &["b", "c", "d"], SOON).await;
         put(etcd, "compacted", "e", 5).await;
-        sees(&mut subscription, SOON, has_ids(&["b", "c", "d", "e"])).await;
+        shows(&mut subscription, &["b", "c", "d", "e"], SOON).await;
     })
     .await;
 }
@@ -89,15 +89,12 @@ async fn suspended_server_is_noticed_and_found_again() {
         let (_instancer, mut subscription) = ready(&etcd.client(), "suspended").await;
         // What is seen now is seen by the watch, so that it is the watch that is left hanging.
         put(etcd, "suspended", "before", 2).await;
-        sees(&mut subscription, SOON, has_ids(&["before"])).await;
+        shows(&mut subscription, &["before"], SOON).await;
         etcd.server.suspend().expect("it runs");
-        let stale = |snapshot: &tower_sd_core::Snapshot| {
-            matches!(snapshot.freshness(), Freshness::Stale { .. })
-        };
-        sees(&mut subscription, Duration::from_secs(12), stale).await;
+        shows_that(&mut subscription, "stale", Duration::from_secs(12), is_stale).await;
         etcd.server.resume().expect("it runs");
         put(etcd, "suspended", "a", 1).await;
-        sees(&mut subscription, SOON, has_ids(&["a", "before"])).await;
+        shows(&mut subscription, &["a", "before"], SOON).await;
     })
     .await;
 }
@@ -111,11 +108,11 @@ async fn prefix_does_not_leak_and_malformed_values_cost_one_entry() {
         put(etcd, "foobar", "b", 2).await;
         put_value(etcd, "foo", "broken", "{").await;
         let (_instancer, mut subscription) = ready(&etcd.client(), "foo").await;
-        sees(&mut subscription, SOON, has_ids(&["a"])).await;
+        shows(&mut subscription, &["a"], SOON).await;
         assert_eq!(subscription.stats().malformed, 1);
         put(etcd, "foobar", "c", 3).await;
         put(etcd, "foo", "d/with/slashes", 4).await;
-        sees(&mut subscription, SOON, has_ids(&["a", "d/with/slashes"])).await;
+        shows(&mut subscription, &["a", "d/with/slashes"], SOON).await;
     })
     .await;
 }
@@ -132,7 +129,7 @@ async fn values_of_go_kit_are_read_beside_ours() {
         let ours = Registration::new("mixed", instance("rust", 1).with_zone("a"));
         let _handle = registrar.register(ours).await.expect("registers");
         let (_instancer, mut subscription) = ready(&client, "mixed").await;
-        let snapshot = sees(&mut subscription, SOON, has_ids(&["go", "rust"])).await;
+        let snapshot = shows(&mut subscription, &["go", "rust"], SOON).await;
         assert_eq!(snapshot.instances()[0].scheme(), Some("http"));
         assert_eq!(snapshot.instances()[1].zone(), Some("a"));
     })
@@ -177,7 +174,7 @@ async fn large_values_are_seen_after_a_stall() {
         }
         proxy.set(Fault::None).await;
         let all = |snapshot: &tower_sd_core::Snapshot| snapshot.instances().len() == 20;
-        sees(&mut subscription, Duration::from_secs(10), all).await;
+        shows_that(&mut subscription, "all", Duration::from_secs(10), all).await;
         assert_eq!(subscription.stats().malformed, 0);
     })
     .await;
@@ -199,19 +196,21 @@ async fn wiped_server_is_filled_again_and_nobody_is_lost_meanwhile() {
             handles.push(registrar.register(one).await.expect("registers"));
         }
         let (_instancer, mut subscription) = ready(&client, "wiped").await;
-        sees(&mut subscription, SOON, |it| it.instances().len() == 5).await;
+        shows_that(&mut subscription, "five", SOON, fresh_with(5)).await;
         etcd.server.restart_empty().await.expect("it starts again");
-        let back = sees(&mut subscription, SOON, |it| {
+        let back = shows_that(&mut subscription, "all back", SOON, |it| {
             let n_known = it.instances().len() + it.held().len();
             assert_eq!(n_known, 5, "nobody is lost meanwhile");
             matches!(it.freshness(), Freshness::Fresh) && it.held().is_empty()
         });
         back.await;
-        support::holds("all keys are there", SOON, async || etcd.keys("wiped").await.len() == 5)
-            .await;
+        crate::support::holds("all keys are there", SOON, async || {
+            etcd.keys("wiped").await.len() == 5
+        })
+        .await;
         // The watch is on the new store: its revisions are far below the old ones.
         put(etcd, "wiped", "new", 9).await;
-        sees(&mut subscription, SOON, |it| it.instances().len() == 6).await;
+        shows_that(&mut subscription, "six", SOON, fresh_with(6)).await;
     })
     .await;
 }
@@ -232,7 +231,7 @@ async fn mass_loss_by_one_lease_is_held() {
         put(etcd, "mass", "survivor", 80).await;
         let (_instancer, mut subscription) = ready(&etcd.client(), "mass").await;
         operator.lease_revoke(lease).await.expect("revoked");
-        let held = sees(&mut subscription, TTL, |it| it.held().len() == 6).await;
+        let held = shows_that(&mut subscription, "six held", TTL, |it| it.held().len() == 6).await;
         assert_eq!(held.instances().len(), 1);
     })
     .await;

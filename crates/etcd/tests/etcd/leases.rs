@@ -1,15 +1,14 @@
 //! What happens to leases and keys on a real server.
 
-mod support;
-
 use std::time::Duration;
 
 use etcd_client::PutOptions;
-use support::{TTL, holds, instance, on_every_etcd, on_every_etcd_with};
 use tokio::time::{Instant, sleep};
 use tower_sd_core::{AnnounceConfig, Registrar, Registration};
 use tower_sd_etcd::{EtcdClient, EtcdRegistrar};
 use tower_sd_testkit::proxy::{Fault, Proxy};
+
+use crate::support::{TTL, holds, instance, on_every_etcd, on_every_etcd_with};
 
 const BACK: Duration = Duration::from_secs(2);
 

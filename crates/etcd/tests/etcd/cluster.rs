@@ -1,19 +1,19 @@
 //! Three members, some of which fail.
 
-mod support;
-
 use std::time::Duration;
 
 use etcd_client::{Client, MemberAddOptions};
 use futures_util::future::join_all;
-use support::{
+use tokio::time::sleep;
+use tower_sd_core::{ErrorKind, Instancer, Registrar, Registration, Snapshot};
+use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer, EtcdRegistrar};
+use tower_sd_testkit::wait::shows_that;
+
+use crate::support::{
     TTL, binaries,
     custom::{Cluster, Node, place},
-    holds, instance, note, sees,
+    fresh_with, holds, instance, is_stale, note,
 };
-use tokio::time::sleep;
-use tower_sd_core::{ErrorKind, Freshness, Instancer, Registrar, Registration, Snapshot};
-use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer, EtcdRegistrar};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -33,10 +33,6 @@ fn registration(id: &str, port: u16) -> Registration {
     Registration::new("cluster", instance(id, port))
 }
 
-fn fresh_with(n: usize) -> impl Fn(&Snapshot) -> bool + Send + Sync {
-    move |it| matches!(it.freshness(), Freshness::Fresh) && it.instances().len() == n
-}
-
 /// Leader killed and started again, then each member in turn: nobody is lost, and what is known equals a fresh list.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
@@ -47,7 +43,7 @@ async fn every_member_may_be_killed_and_come_back() {
         let _one = registrar.register(registration("1", 1)).await.expect("registers");
         let instancer = EtcdInstancer::new(&client, "cluster");
         let mut subscription = instancer.subscribe();
-        sees(&mut subscription, SOON, fresh_with(1)).await;
+        shows_that(&mut subscription, "one, fresh", SOON, fresh_with(1)).await;
         let leader = cluster.leader().await;
         let mut handles = Vec::new();
         for (n, port) in [(leader, 10), (0, 20), (1, 30), (2, 40)] {
@@ -56,11 +52,11 @@ async fn every_member_may_be_killed_and_come_back() {
             let another = another.fail_fast(SOON);
             handles.push(registrar.register(another).await.expect("two of three are enough"));
             let wanted = handles.len() + 1;
-            let all = sees(&mut subscription, SOON, |it| it.instances().len() == wanted);
-            all.await;
+            let all = |it: &Snapshot| it.instances().len() == wanted;
+            shows_that(&mut subscription, "one more", SOON, all).await;
             cluster.nodes[n].server.restart().await.expect("it starts again");
         }
-        let known = sees(&mut subscription, SOON, fresh_with(5)).await;
+        let known = shows_that(&mut subscription, "five, fresh", SOON, fresh_with(5)).await;
         let other = EtcdInstancer::new(&client, "cluster");
         let listed = other.subscribe().ready(SOON).await.expect("well again");
         assert_eq!(known.instances(), listed.instances());
@@ -78,15 +74,14 @@ async fn member_without_a_leader_is_stale_and_well_again_later() {
         let _handle = registrar.register(registration("1", 1)).await.expect("registers");
         let instancer = EtcdInstancer::new(&client, "cluster");
         let mut subscription = instancer.subscribe();
-        sees(&mut subscription, SOON, fresh_with(1)).await;
+        shows_that(&mut subscription, "one, fresh", SOON, fresh_with(1)).await;
         cluster.nodes[1].server.suspend().expect("it runs");
         cluster.nodes[2].server.suspend().expect("it runs");
-        let stale = |it: &Snapshot| matches!(it.freshness(), Freshness::Stale { .. });
-        let stale = sees(&mut subscription, SOON, stale).await;
+        let stale = shows_that(&mut subscription, "stale", SOON, is_stale).await;
         assert_eq!(stale.instances().len(), 1, "kept");
         cluster.nodes[1].server.resume().expect("it runs");
         cluster.nodes[2].server.resume().expect("it runs");
-        sees(&mut subscription, SOON, fresh_with(1)).await;
+        shows_that(&mut subscription, "one, fresh", SOON, fresh_with(1)).await;
     })
     .await;
 }
@@ -101,14 +96,14 @@ async fn partitioned_member_is_left_for_another() {
         let _handle = registrar.register(registration("1", 1)).await.expect("registers");
         let instancer = EtcdInstancer::new(&client, "cluster");
         let mut subscription = instancer.subscribe();
-        sees(&mut subscription, SOON, fresh_with(1)).await;
+        shows_that(&mut subscription, "one, fresh", SOON, fresh_with(1)).await;
         for (n, node) in cluster.nodes.iter().enumerate() {
             node.server.suspend().expect("it runs");
             let id = format!("new-{n}");
             let new = registration(&id, 100).fail_fast(SOON);
             let handle = registrar.register(new).await.expect("two of three are enough");
             let has = |it: &Snapshot| it.instances().iter().any(|one| one.id().as_str() == id);
-            sees(&mut subscription, SOON, has).await;
+            shows_that(&mut subscription, &id, SOON, has).await;
             handle.deregister().await.expect("deregisters");
             node.server.resume().expect("it runs");
             sleep(Duration::from_millis(500)).await;
@@ -129,11 +124,11 @@ async fn wiped_cluster_is_filled_again() {
         assert!(handles.iter().all(Result::is_ok));
         let instancer = EtcdInstancer::new(&client, "cluster");
         let mut subscription = instancer.subscribe();
-        sees(&mut subscription, SOON, fresh_with(10)).await;
+        shows_that(&mut subscription, "ten, fresh", SOON, fresh_with(10)).await;
         cluster.nodes.iter().for_each(|node| node.server.kill());
         let restarts = cluster.nodes.iter().map(|node| node.server.restart_empty());
         assert!(join_all(restarts).await.iter().all(Result::is_ok));
-        sees(&mut subscription, SOON, |it| {
+        shows_that(&mut subscription, "all back", SOON, |it| {
             assert_eq!(it.instances().len() + it.held().len(), 10, "nobody is lost");
             fresh_with(10)(it) && it.held().is_empty()
         })

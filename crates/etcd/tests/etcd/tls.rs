@@ -1,17 +1,17 @@
 //! TLS against a real server.
 
-mod support;
-
 use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use futures_util::FutureExt;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use support::{binaries, custom::place, has_ids, instance, note, sees};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tower_sd_core::{Instancer, Registrar, Registration, Secret};
 use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer, EtcdRegistrar, Tls};
 use tower_sd_testkit::real::Server;
+use tower_sd_testkit::wait::shows;
+
+use crate::support::{binaries, custom::place, instance, note};
 
 /// An authority, and what it has signed.
 struct Authority {
@@ -88,7 +88,7 @@ async fn client_certificates_let_in_and_nothing_else_does() {
         let handle = EtcdRegistrar::new(&good).register(one).await.expect("registers");
         let instancer = EtcdInstancer::new(&good, "secure");
         let mut subscription = instancer.subscribe();
-        sees(&mut subscription, Duration::from_secs(5), has_ids(&["a"])).await;
+        shows(&mut subscription, &["a"], Duration::from_secs(5)).await;
         handle.deregister().await.expect("deregisters");
 
         let wrong = [
