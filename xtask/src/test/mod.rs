@@ -1,5 +1,6 @@
 //! `cargo xtask test [NAME] [--slow] [-- FILTER…]`: everything, with the real servers.
 
+mod release;
 mod runner;
 
 use std::env;
@@ -20,7 +21,11 @@ pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
         None => packages::all()?,
     };
     protoc::set_up()?;
-    let run = Run { options, servers: set_up_servers(&packages)?, packages };
+    let mut servers = set_up_servers(&packages)?;
+    if options.slow && packages.iter().any(|package| package.folder == "arithmetic") {
+        servers.push(release::arithmetic()?);
+    }
+    let run = Run { options, servers, packages };
 
     if !succeeds(&mut run.cargo_test(&["--tests", "--no-run"]))? {
         return Ok(ExitCode::FAILURE);

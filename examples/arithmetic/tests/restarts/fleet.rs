@@ -1,0 +1,93 @@
+use std::{
+    env, fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+use tower_sd_testkit::{loopback::free_ports, process::Process};
+
+/// Three servers, each on a port that it keeps.
+pub(crate) struct Fleet {
+    servers: Vec<Server>,
+    registry: String,
+    logs: TempDir,
+}
+
+struct Server {
+    port: u16,
+    process: Process,
+}
+
+impl Fleet {
+    pub(crate) async fn start(registry: &str) -> Self {
+        let logs = TempDir::new().expect("a folder");
+        let ports: [u16; 3] = free_ports(Ipv4Addr::LOCALHOST).expect("free ports");
+        let mut servers = Vec::new();
+        for port in ports {
+            servers.push(Server { port, process: start(registry, port, logs.path()).await });
+        }
+        Self { servers, registry: registry.to_owned(), logs }
+    }
+
+    /// SIGTERM, and a new one when it has ended well. One after the other.
+    pub(crate) async fn restart_all(&mut self) {
+        for n in 0..self.servers.len() {
+            self.restart(n).await;
+        }
+    }
+
+    pub(crate) async fn restart(&mut self, n: usize) {
+        let status = self.servers[n].process.stop(STOP).await.expect("it ends");
+        assert_eq!(status.code(), Some(0), "{}", self.servers[n].process.output());
+        self.start_again(n).await;
+    }
+
+    /// SIGKILL: the registry is told nothing.
+    pub(crate) fn kill(&self, n: usize) {
+        self.servers[n].process.kill().expect("it runs");
+    }
+
+    pub(crate) async fn start_again(&mut self, n: usize) {
+        let port = self.servers[n].port;
+        self.servers[n].process = start(&self.registry, port, self.logs.path()).await;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.servers.len()
+    }
+}
+
+/// Waits until it says that it is registered.
+async fn start(registry: &str, port: u16, logs: &Path) -> Process {
+    let log = logs.join(format!("{port}-{}", fs::read_dir(logs).expect("our folder").count()));
+    let listen = format!("127.0.0.1:{port}");
+    let args = ["server", "--registry", registry, "--listen", &listen];
+    let process = Process::start(Command::new(program()).args(args), &log).expect("starts");
+    let begun = Instant::now();
+    while !fs::read_to_string(&log).unwrap_or_default().contains("listening on ") {
+        assert!(begun.elapsed() < START, "{}", process.output());
+        sleep(Duration::from_millis(5)).await;
+    }
+    process
+}
+
+/// The release build that `cargo xtask test --slow` makes, or else the one that cargo has made for this test.
+fn program() -> PathBuf {
+    release().unwrap_or_else(|| env!("CARGO_BIN_EXE_arithmetic").into())
+}
+
+/// Which of the two it is.
+pub(crate) fn build() -> &'static str {
+    if release().is_some() { "release build" } else { "development build" }
+}
+
+fn release() -> Option<PathBuf> {
+    env::var_os("TOWER_SD_ARITHMETIC").map(PathBuf::from)
+}
+
+const START: Duration = Duration::from_secs(10);
+const STOP: Duration = Duration::from_secs(15);
