@@ -77,6 +77,7 @@ fn has_index(request: &Received) -> bool {
     request.target.contains("index=")
 }
 
+/// With every tag, which is go-kit's C5.
 #[tokio::test]
 async fn first_it_asks_without_index_and_then_it_waits_for_the_one_it_got() {
     let script = Script::start().await.expect("loopback");
@@ -94,7 +95,8 @@ async fn first_it_asks_without_index_and_then_it_waits_for_the_one_it_got() {
     instancer.close().await;
 }
 
-/// T27: a 500 carries `X-Consul-Index: 1`, which is not believed.
+/// T27: a 500 carries `X-Consul-Index: 1`, which is not believed. T28: after an error nothing is waited for, so a server
+/// that was reset is noticed at the first retry.
 #[tokio::test]
 async fn after_an_error_the_set_is_kept_and_the_next_query_has_no_index() {
     let script = Script::start().await.expect("loopback");

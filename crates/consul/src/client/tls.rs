@@ -25,8 +25,8 @@ pub(super) fn client_config(tls: &ConsulTls, speaks: bool) -> Result<ClientConfi
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|cause| refuse("no TLS version").with_source(cause))?;
-    let builder = match verifier(tls, &roots, &provider)? {
-        Some(verifier) => builder.dangerous().with_custom_certificate_verifier(verifier),
+    let builder = match judge(tls, &roots, &provider)? {
+        Some(judge) => builder.dangerous().with_custom_certificate_verifier(Arc::new(judge)),
         None => builder.with_root_certificates(roots),
     };
     match (&tls.client_cert, &tls.client_key) {
@@ -45,24 +45,25 @@ pub(super) fn client_config(tls: &ConsulTls, speaks: bool) -> Result<ClientConfi
 }
 
 /// Where the certificate is not judged by the address's host and the trusted roots alone.
-fn verifier(
+fn judge(
     tls: &ConsulTls,
     roots: &RootCertStore,
     provider: &Arc<CryptoProvider>,
-) -> Result<Option<Arc<dyn ServerCertVerifier>>> {
+) -> Result<Option<Judge>> {
+    let provider = Arc::clone(provider);
     if tls.skip_verify {
-        return Ok(Some(Arc::new(Anybody(Arc::clone(provider)))));
+        return Ok(Some(Judge { by: None, provider }));
     }
     let Some(name) = &tls.server_name else {
         return Ok(None);
     };
     let name = ServerName::try_from(name.clone())
         .map_err(|cause| refuse("server_name is not a DNS name").with_source(cause))?;
-    let by_roots =
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots.clone()), Arc::clone(provider))
+    let roots =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots.clone()), Arc::clone(&provider))
             .build()
             .map_err(|cause| refuse("no certificates to trust").with_source(cause))?;
-    Ok(Some(Arc::new(Named { name, by_roots })))
+    Ok(Some(Judge { by: Some((name, roots)), provider }))
 }
 
 fn roots(tls: &ConsulTls) -> Result<RootCertStore> {
@@ -109,14 +110,15 @@ fn refuse(message: &str) -> Error {
     error::config("connect", message)
 }
 
-/// Judges the certificate by another name than the address's host.
+/// Judges the certificate by another name than the address's host, or not at all; never believes a broken handshake.
 #[derive(Debug)]
-struct Named {
-    name: ServerName<'static>,
-    by_roots: Arc<WebPkiServerVerifier>,
+struct Judge {
+    /// `None` believes anybody.
+    by: Option<(ServerName<'static>, Arc<WebPkiServerVerifier>)>,
+    provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Named {
+impl ServerCertVerifier for Judge {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -125,8 +127,12 @@ impl ServerCertVerifier for Named {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let Self { name, by_roots } = self;
-        by_roots.verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
+        match &self.by {
+            None => Ok(ServerCertVerified::assertion()),
+            Some((name, roots)) => {
+                roots.verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
+            }
+        }
     }
 
     fn verify_tls12_signature(
@@ -135,46 +141,7 @@ impl ServerCertVerifier for Named {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.by_roots.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.by_roots.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.by_roots.supported_verify_schemes()
-    }
-}
-
-/// Believes any certificate, but not a broken handshake.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
     }
 
@@ -184,11 +151,11 @@ impl ServerCertVerifier for Anybody {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

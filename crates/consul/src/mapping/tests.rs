@@ -90,7 +90,7 @@ fn what_breaks_a_limit_of_consul_is_refused_before_it_is_sent() {
     }
 }
 
-/// T36, and go-kit's `TestInstancerAddressOverride`.
+/// T36, and go-kit's `TestInstancerAddressOverride` and C4: IPv6 has brackets.
 #[test]
 fn a_service_without_an_address_is_at_its_nodes() {
     let at = |address: &str| {
@@ -165,7 +165,7 @@ fn health_is_the_worst_of_all_checks_those_of_the_node_too() {
     assert_eq!(status(&[("a", "nonsense")]), Status::Critical);
 }
 
-/// T35.
+/// T35, and go-kit's C6.
 #[test]
 fn a_warning_instance_has_the_weight_that_it_registered_for_that() {
     let json = serde_json::json!({

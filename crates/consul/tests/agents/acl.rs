@@ -1,8 +1,12 @@
 //! Under ACLs that deny by default.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
+use tokio::time::sleep;
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
-use tower_sd_core::{ErrorKind, Instancer, Registrar, Snapshot};
+use tower_sd_core::{ErrorKind, FollowConfig, Instancer, PublisherConfig, Registrar, Snapshot};
 use tower_sd_testkit::real;
 
 use crate::support::{call, is_stale, listed, on_every_version, put, sees, web};
@@ -16,14 +20,36 @@ fn config() -> String {
         .to_string()
 }
 
-/// Makes a token that may do what `rules` say.
-async fn token(agent: &real::Consul, name: &str, rules: &str) -> String {
-    let address = agent.address();
-    put(address, "/v1/acl/policy", json!({"Name": name, "Rules": rules})).await;
-    let body = json!({"Policies": [{"Name": name}]});
-    let answer = call(address, "PUT", "/v1/acl/token", &body).await;
-    let made: Value = serde_json::from_str(&answer.body).expect("JSON");
-    made["SecretID"].as_str().expect("a token").to_owned()
+/// A token that may do what its policy says.
+struct Token {
+    secret: String,
+    accessor: String,
+    policy: String,
+}
+
+/// Makes a policy and a token with it.
+async fn token(agent: &real::Consul, name: &str, rules: &str) -> Token {
+    let policy = made(agent, "/v1/acl/policy", json!({"Name": name, "Rules": rules})).await;
+    let token = made(agent, "/v1/acl/token", json!({"Policies": [{"Name": name}]})).await;
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    Token {
+        secret: text(&token["SecretID"]),
+        accessor: text(&token["AccessorID"]),
+        policy: text(&policy["ID"]),
+    }
+}
+
+async fn made(agent: &real::Consul, target: &str, body: Value) -> Value {
+    let answer = call(agent.address(), "PUT", target, &body).await;
+    assert_eq!(answer.status, 200, "{target}: {}", answer.body);
+    serde_json::from_str(&answer.body).expect("JSON")
+}
+
+/// Changes what the policy of a token says.
+async fn allow(agent: &real::Consul, token: &Token, name: &str, rules: &str) {
+    let id = &token.policy;
+    let body = json!({"ID": id, "Name": name, "Rules": rules});
+    made(agent, &format!("/v1/acl/policy/{id}"), body).await;
 }
 
 fn client(agent: &real::Consul, token: &str) -> ConsulClient {
@@ -44,7 +70,8 @@ async fn on_every_guarded_agent(test: impl AsyncFn(&real::Consul)) {
 async fn service_write_is_enough_to_register_and_to_come_back() {
     on_every_guarded_agent(async |agent| {
         let token = token(agent, "writes", r#"service "web" { policy = "write" }"#).await;
-        let registrar = ConsulRegistrar::new(&client(agent, &token)).ttl(crate::support::TTL);
+        let registrar =
+            ConsulRegistrar::new(&client(agent, &token.secret)).ttl(crate::support::TTL);
         let handle = registrar.register(web("a", 80)).await.expect("registered");
         let instancer = ConsulInstancer::new(&client(agent, ROOT), Query::service("web"));
         let mut subscription = instancer.subscribe();
@@ -68,7 +95,7 @@ async fn service_write_is_enough_to_register_and_to_come_back() {
 async fn a_token_that_may_not_is_denied_with_a_hint() {
     on_every_guarded_agent(async |agent| {
         let token = token(agent, "reads", r#"service "web" { policy = "read" }"#).await;
-        for token in [token.as_str(), "00000000-0000-0000-0000-000000000009"] {
+        for token in [token.secret.as_str(), "00000000-0000-0000-0000-000000000009"] {
             let registrar = ConsulRegistrar::new(&client(agent, token));
             let error = registrar.register(web("a", 80)).await.expect_err("may not");
             assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
@@ -88,24 +115,80 @@ async fn a_token_that_sees_nothing_does_not_empty_the_set() {
             .await;
         let rules = r#"service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }"#;
         let token = token(agent, "sees", rules).await;
-        let instancer = ConsulInstancer::new(&client(agent, &token), Query::service("web"));
+        let instancer = ConsulInstancer::new(&client(agent, &token.secret), Query::service("web"));
         let mut subscription = instancer.subscribe();
         sees(&mut subscription, "it", listed(1)).await;
-        let policy = call(agent.address(), "GET", "/v1/acl/policy/name/sees", &Value::Null).await;
-        // 1.8.7 has no such path: there the policy is found in the list.
-        let list = call(agent.address(), "GET", "/v1/acl/policies", &Value::Null).await;
-        let list: Value = serde_json::from_str(&list.body).expect("JSON");
-        let id = list.as_array().expect("a list").iter().find(|it| it["Name"] == "sees");
-        let id = id.expect("it was made")["ID"].as_str().expect("an id").to_owned();
-        drop(policy);
-        let body =
-            json!({"ID": id, "Name": "sees", "Rules": r#"service_prefix "" { policy = "read" }"#});
-        put(agent.address(), &format!("/v1/acl/policy/{id}"), body).await;
+        allow(agent, &token, "sees", r#"service_prefix "" { policy = "read" }"#).await;
         // The follower finds out by its next read.
         subscription.refresh();
         let troubled = |snapshot: &Snapshot| is_stale(snapshot) || !snapshot.held().is_empty();
         let snapshot = sees(&mut subscription, "denied or held", troubled).await;
         assert_eq!(snapshot.known().count(), 1, "{snapshot:?}");
+    })
+    .await;
+}
+
+/// T85: a streaming agent goes on under the same index when it may show more or less than before.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn what_a_changed_policy_shows_is_published_though_the_index_stands() {
+    on_every_guarded_agent(async |agent| {
+        for node in ["n1", "n2"] {
+            let service = json!({"Service": "web", "Port": 80});
+            let body = json!({"Node": node, "Address": format!("10.0.0.{}", &node[1..]), "Service": service});
+            put(agent.address(), "/v1/catalog/register", body).await;
+        }
+        let (both, one) = (
+            r#"service "web" { policy = "read" } node_prefix "" { policy = "read" }"#,
+            r#"service "web" { policy = "read" } node "n1" { policy = "read" }"#,
+        );
+        let token = token(agent, "sees", both).await;
+        // No probe: the blocking queries alone have to show it.
+        let query = Query::service("web").wait(Duration::from_secs(1));
+        let query = query.probe_every(Duration::from_secs(600));
+        let instancer = ConsulInstancer::new(&client(agent, &token.secret), query);
+        let mut subscription = instancer.subscribe();
+        sees(&mut subscription, "both", listed(2)).await;
+        sleep(Duration::from_millis(500)).await;
+        allow(agent, &token, "sees", one).await;
+        sees(&mut subscription, "one", |snapshot| snapshot.instances().len() == 1).await;
+        allow(agent, &token, "sees", both).await;
+        sees(&mut subscription, "both again", |snapshot| snapshot.instances().len() == 2).await;
+    })
+    .await;
+}
+
+/// T33: the token is deleted, and another one is written into the file.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn a_token_that_was_rotated_is_found_in_its_file() {
+    on_every_guarded_agent(async |agent| {
+        put(agent.address(), "/v1/agent/service/register", json!({"Name": "web", "Port": 80}))
+            .await;
+        let rules = r#"service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }"#;
+        let (old, new) = (token(agent, "old", rules).await, token(agent, "new", rules).await);
+        let file = NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), &old.secret).expect("our file");
+        let config = ConsulConfig::new(agent.url()).token_file(file.path());
+        let client = ConsulClient::new(config).expect("an address");
+        // A streaming agent goes on answering a deleted token from its view.
+        let query = Query::service("web").probe_every(Duration::from_secs(1));
+        let mut follow = FollowConfig::new("consul");
+        follow.denied_interval = Duration::from_millis(500);
+        let publisher = PublisherConfig::new("consul", "web");
+        let instancer = ConsulInstancer::with_config(&client, query, publisher, follow);
+        let mut subscription = instancer.subscribe();
+        sees(&mut subscription, "it", listed(1)).await;
+        let deleted = format!("/v1/acl/token/{}", old.accessor);
+        call(agent.address(), "DELETE", &deleted, &Value::Null).await;
+        // The query that waits is not woken by that.
+        subscription.refresh();
+        let snapshot = sees(&mut subscription, "stale", is_stale).await;
+        let error = snapshot.freshness().error().expect("stale");
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        assert_eq!(snapshot.known().count(), 1, "{snapshot:?}");
+        std::fs::write(file.path(), &new.secret).expect("our file");
+        sees(&mut subscription, "fresh", listed(1)).await;
     })
     .await;
 }

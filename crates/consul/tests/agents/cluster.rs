@@ -12,7 +12,7 @@ use crate::support::{
     client, is_stale, listed, on_every_version, put, registrar, sees, sees_within, web,
 };
 
-/// T86: 1.20.1 goes on saying 200 with what it knew; a plain read tells.
+/// T27, T86: a 500 of 1.8.7 carries an index; 1.20.1 goes on saying 200 with what it knew; a plain read tells.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn servers_that_are_away_are_noticed_within_a_probe_and_nobody_is_lost() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tower_sd_consul::{ConsulInstancer, Query};
 use tower_sd_core::{ErrorKind, Instancer, Registrar};
 use tower_sd_testkit::real;
@@ -33,6 +33,24 @@ async fn an_agent_whose_index_started_anew_is_followed_at_once() {
     .await;
 }
 
+/// T31: what 1.20.1 says of leader and last contact is constant, and nobody is lost or stale for it.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn an_agent_that_streams_is_not_taken_for_one_without_a_leader() {
+    on_every_agent(async |agent| {
+        let body = json!({"Name": "web", "Port": 80, "Address": "10.0.0.1"});
+        put(agent.address(), "/v1/agent/service/register", body).await;
+        let query = Query::service("web").wait(Duration::from_millis(300));
+        let instancer = ConsulInstancer::new(&client(agent.address()), query);
+        let mut subscription = instancer.subscribe();
+        sees(&mut subscription, "it", listed(1)).await;
+        let change = timeout(Duration::from_secs(2), subscription.changed()).await;
+        assert!(change.is_err(), "{change:?}");
+    })
+    .await;
+}
+
+/// Every tag counts, which is go-kit's C5.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn tags_filters_and_names_with_slashes_select() {

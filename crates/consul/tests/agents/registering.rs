@@ -5,15 +5,18 @@ use std::{net::SocketAddr, time::Duration};
 use serde_json::{Value, json};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep, timeout};
-use tower_sd_consul::{Check, ConsulInstancer, Query};
+use tower_sd_consul::{Check, ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
 use tower_sd_core::{
     Health, Instance, Instancer, Registrar, Registration, RegistrationState, Status,
 };
+use tower_sd_testkit::{real, usage::connections_to};
 
 use crate::support::{
-    BOUND, TTL, becomes, client, get, listed, n_entries, on_every_agent, put, registrar, sees, web,
+    BOUND, TTL, becomes, client, get, listed, n_entries, on_every_agent, on_every_version, put,
+    registrar, sees, web,
 };
 
+/// T17: what Consul makes of what is sent.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn consul_shows_what_was_registered_over_http_and_dns() {
@@ -38,6 +41,31 @@ async fn consul_shows_what_was_registered_over_http_and_dns() {
         assert_eq!(services["arithmetic"], ["v2"]);
         let missing = client.wait_until_visible("other", handle.id(), Duration::from_millis(200));
         assert!(missing.await.is_err());
+    })
+    .await;
+}
+
+/// `CONSUL_HTTP_ADDR=unix:///…`
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn an_agent_behind_a_unix_socket_is_registered_with_and_followed() {
+    on_every_version(async |binary| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("consul.sock");
+        let config = real::ConsulConfig::dev(binary).unix_socket(&socket);
+        let agent = real::Consul::start(config).await.expect("the agent starts");
+        let config = ConsulConfig::new(format!("unix://{}", socket.display()));
+        let client = ConsulClient::new(config).expect("an address");
+        let registrar = ConsulRegistrar::new(&client).ttl(TTL);
+        let _a = registrar.register(web("a", 80)).await.expect("registered");
+        let instancer = ConsulInstancer::new(&client, Query::service("web"));
+        let mut subscription = instancer.subscribe();
+        sees(&mut subscription, "one", listed(1)).await;
+        // Seen by the blocking query.
+        let _b = registrar.register(web("b", 81)).await.expect("registered");
+        sees(&mut subscription, "both", listed(2)).await;
+        let n = connections_to(agent.address()).expect("Linux");
+        assert_eq!(n, 0, "it spoke TCP");
     })
     .await;
 }
@@ -101,7 +129,7 @@ async fn two_services_of_one_process_keep_their_checks() {
     .await;
 }
 
-/// T35: warning has its weight, maintenance is out, and the server's own check decides.
+/// T35, and go-kit's C6: warning has its weight, maintenance is out, and the server's own check decides.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn health_is_shown_and_followed() {
@@ -152,7 +180,7 @@ async fn draining_leaves_passing_and_stays_registered() {
     .await;
 }
 
-/// T22, C26: a `-dev` agent forgets everything; nobody else notices.
+/// T21, T22, C26, and go-kit's C1: a `-dev` agent forgets everything; nobody else notices.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn an_agent_that_forgot_everything_is_told_within_a_heartbeat() {
@@ -173,6 +201,20 @@ async fn an_agent_that_forgot_everything_is_told_within_a_heartbeat() {
         let snapshot = subscription.snapshot();
         assert_eq!(snapshot.known().count(), 1, "{snapshot:?}");
         sees(&mut subscription, "it, listed and fresh", listed(1)).await;
+    })
+    .await;
+}
+
+/// T23: 200 on 1.8.7, 404 on 1.20.1.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn deregistering_what_is_gone_is_success() {
+    on_every_agent(async |agent| {
+        let address = agent.address();
+        let handle = registrar(address).register(web("a", 80)).await.expect("registered");
+        put(address, "/v1/agent/service/deregister/web:a", Value::Null).await;
+        handle.deregister().await.expect("nothing left is success");
+        assert_eq!(get(address, "/v1/agent/services").await, json!({}));
     })
     .await;
 }

@@ -1,4 +1,11 @@
-use std::{fmt::Write, fs, io, net::SocketAddr, ops::Deref, path::Path, process::Command};
+use std::{
+    fmt::Write,
+    fs, io,
+    net::SocketAddr,
+    ops::Deref,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use futures_util::FutureExt;
 
@@ -26,6 +33,7 @@ pub struct Consul {
 pub struct ConsulConfig {
     binary: ServerBinary,
     mode: Mode,
+    socket: Option<PathBuf>,
     extra: Vec<String>,
 }
 
@@ -94,7 +102,7 @@ impl Deref for Consul {
 impl ConsulConfig {
     /// A `-dev` agent, which keeps nothing on disk.
     pub fn dev(binary: ServerBinary) -> Self {
-        Self { binary, mode: Mode::Dev, extra: Vec::new() }
+        Self { binary, mode: Mode::Dev, socket: None, extra: Vec::new() }
     }
 
     /// A server of one, which keeps its data through [`Server::restart`]; ready in about two seconds.
@@ -104,6 +112,12 @@ impl ConsulConfig {
 
     pub(super) fn member(binary: ServerBinary) -> Self {
         Self { mode: Mode::Member, ..Self::dev(binary) }
+    }
+
+    /// Has it serve its HTTP API on this socket too.
+    pub fn unix_socket(mut self, path: impl Into<PathBuf>) -> Self {
+        self.socket = Some(path.into());
+        self
     }
 
     /// Adds a configuration file with this JSON, which wins over what is there: ACLs, TLS, limits.
@@ -141,9 +155,14 @@ impl ConsulConfig {
         if !is_before_1_14(&self.binary.version) {
             let _infallible = write!(ports, r#","grpc_tls":-1"#);
         }
+        let mut listens = ip.to_owned();
+        if let Some(socket) = &self.socket {
+            let _infallible = write!(listens, " unix://{}", socket.display());
+        }
         format!(
             r#"{{
   "node_name": "node", "bind_addr": "{ip}", "client_addr": "{ip}", "advertise_addr": "{ip}",
+  "addresses": {{"http": "{listens}"}},
   "ports": {{{ports}}},
   "disable_update_check": true,
   "leave_on_terminate": false, "skip_leave_on_interrupt": true,
