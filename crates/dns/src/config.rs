@@ -16,9 +16,10 @@ pub struct DnsConfig {
     pub servers: Vec<SocketAddr>,
     /// How they are asked. Default: UDP first.
     pub transport: Transport,
-    /// How long one server has for one answer, over UDP with its repetitions or over TCP with the connecting. Default
-    /// 2 s: four times what a recursive server usually needs for a name that it has to find out, and short enough for
-    /// three servers within the loop's bound of 30 s.
+    /// How long one server has for one answer, over UDP with its repetitions or over TCP with the connecting; a question
+    /// that has 32 others before it waits for its turn, as long again at most. Default 2 s: four times what a recursive
+    /// server usually needs for a name that it has to find out, and short enough for three servers within the loop's
+    /// bound of 30 s.
     pub timeout: Duration,
 }
 

@@ -160,11 +160,8 @@ impl DnsSource {
         }
         let (mut targets, mut last, now) = (Targets::new(), HashMap::new(), Instant::now());
         for (name, host) in hosts {
-            // What cannot be learned now is as it was, and asked for again soon.
-            let host = host.or_else(|error| match self.last.get(&name) {
-                Some(host) => Ok(Host { until: now, ..host.clone() }),
-                None => Err(error),
-            });
+            // What cannot be learned now is as it was.
+            let host = host.or_else(|error| self.last.get(&name).cloned().ok_or(error));
             until = until.min(host.as_ref().map_or(now, |host| host.until));
             let ips = host.map(|mut host| {
                 keep_family(&mut host.ips, self.query.family);

@@ -3,6 +3,8 @@
 pub(crate) mod answer;
 mod error;
 mod servers;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
@@ -91,11 +93,10 @@ impl DnsClient {
     async fn ask_one(&self, server: &Server, name: &Name, kind: RecordType) -> Result<Step> {
         let bound = self.0.config().timeout;
         let explain = |cause: NetError| -> Error { error::of(cause, name, server.address) };
-        let asked = async {
-            // Never closed.
-            let _permit = server.room.acquire().await;
-            server.pool.lookup(Query::query(name.clone(), kind), options()).first_answer().await
-        };
+        // A server that is silent has its turns taken for as long as that; the next one is not kept waiting for longer.
+        let turn = timeout(bound, server.room.acquire()).await;
+        let _turn = turn.map_err(|_elapsed| explain(NetError::Timeout))?;
+        let asked = server.pool.lookup(Query::query(name.clone(), kind), options()).first_answer();
         match timeout(bound, asked).await {
             Ok(Ok(response)) => answer::judge(&response, name, kind),
             Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) => {

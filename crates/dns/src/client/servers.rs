@@ -23,9 +23,15 @@ use crate::{BACKEND, DnsConfig, Transport};
 /// The name servers in the order in which they are asked.
 pub(super) struct Servers {
     config: DnsConfig,
-    /// How the system's servers are learned; tests say it themselves.
-    read_system: fn() -> Result<Vec<SocketAddr>>,
+    /// How the system's configuration is learned; tests say it themselves.
+    read_system: fn() -> Result<System>,
     state: Mutex<State>,
+}
+
+/// What the system's configuration says.
+pub(super) struct System {
+    pub(super) servers: Vec<SocketAddr>,
+    pub(super) hosts: Hosts,
 }
 
 #[derive(Default)]
@@ -50,10 +56,10 @@ pub(super) struct Server {
 
 impl Servers {
     pub(super) fn new(config: DnsConfig) -> Self {
-        Self::reading_from(config, system_servers)
+        Self::reading_from(config, read_system)
     }
 
-    fn reading_from(config: DnsConfig, read_system: fn() -> Result<Vec<SocketAddr>>) -> Self {
+    pub(super) fn reading_from(config: DnsConfig, read_system: fn() -> Result<System>) -> Self {
         Self { config, read_system, state: Mutex::default() }
     }
 
@@ -115,14 +121,14 @@ impl Servers {
         if !self.config.servers.is_empty() || !is_due {
             return Ok(());
         }
-        let addresses = match (self.read_system)() {
-            Ok(addresses) => addresses,
+        let System { servers: addresses, hosts } = match (self.read_system)() {
+            Ok(system) => system,
             // It is being written, or is gone for now.
             Err(_) if !state.servers.is_empty() => return Ok(()),
             Err(error) => return Err(error),
         };
         state.read_at = Some(now);
-        state.hosts = Hosts::from_system().unwrap_or_default();
+        state.hosts = hosts;
         let mut known: Vec<_> = state.servers.iter().map(|server| server.address).collect();
         let mut wanted = addresses.clone();
         known.sort_unstable();
@@ -137,7 +143,7 @@ impl Servers {
     fn server(&self, address: SocketAddr, generation: u64) -> Result<Server> {
         let mut options = ResolverOpts::default();
         options.timeout = self.config.timeout;
-        // More are turned away, and one that was given up may still be counted.
+        // One that was given up may still be counted.
         options.max_active_requests = 2 * AT_ONCE;
         let tls = TlsConfig::new().map_err(cannot_be_made)?;
         let context = Arc::new(PoolContext::new(options, tls));
@@ -174,7 +180,7 @@ impl fmt::Debug for Servers {
     }
 }
 
-fn system_servers() -> Result<Vec<SocketAddr>> {
+fn read_system() -> Result<System> {
     let (config, _options) = read_system_conf().map_err(|cause| {
         Error::new(ErrorKind::Config, BACKEND, "follow")
             .with_message("the system's name servers cannot be read; name some")
@@ -182,7 +188,9 @@ fn system_servers() -> Result<Vec<SocketAddr>> {
             .transient()
     })?;
     let servers = config.name_servers().iter();
-    Ok(servers.map(|server| SocketAddr::new(server.ip, DNS_PORT)).collect())
+    let servers = servers.map(|server| SocketAddr::new(server.ip, DNS_PORT)).collect();
+    // Not every system has one.
+    Ok(System { servers, hosts: Hosts::from_system().unwrap_or_default() })
 }
 
 fn cannot_be_made(cause: NetError) -> Error {
@@ -193,9 +201,9 @@ fn cannot_be_made(cause: NetError) -> Error {
 const SYSTEM_INTERVAL: Duration = Duration::from_secs(1);
 /// One or two are lost packets.
 const REBUILD_AFTER: u32 = 3;
-/// Questions to one server at once. Over UDP each has a socket, and a process often may have 1024 only; over TCP they share
-/// a connection, which Consul closes after 128.
-const AT_ONCE: usize = 100;
+/// Questions to one server at once: as many as hickory passes on to one connection before it turns the next away. Over UDP
+/// each has a socket, of which a process often may have 1024 only.
+const AT_ONCE: usize = 32;
 const DNS_PORT: u16 = 53;
 
 #[cfg(test)]
@@ -248,7 +256,10 @@ mod tests {
         let servers =
             Servers::reading_from(DnsConfig::default(), || match LAST.load(Ordering::SeqCst) {
                 0 => Err(super::super::error::no_servers()),
-                last => Ok(vec![SocketAddr::from(([10, 0, 0, 1], last))]),
+                last => Ok(System {
+                    servers: vec![SocketAddr::from(([10, 0, 0, 1], last))],
+                    hosts: Hosts::default(),
+                }),
             });
         assert_eq!(addresses(&servers), ["10.0.0.1:1"]);
         LAST.store(2, Ordering::SeqCst);

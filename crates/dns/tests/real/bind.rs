@@ -2,10 +2,11 @@
 
 use std::{fmt::Write, time::Duration};
 
-use tower_sd_core::Instancer;
-use tower_sd_dns::{Family, Query};
+use tokio::time::Instant;
+use tower_sd_core::{Instancer, LossPolicy, PublisherConfig, Snapshot};
+use tower_sd_dns::{DnsClient, DnsConfig, DnsInstancer, Family, Query};
 
-use crate::scene::{SOON, following, named, sees, services, update};
+use crate::scene::{SOON, following, hasty, named, sees, sees_that, services, update};
 
 /// A record is seen within clamp(TTL, min, max) + 10 % + 1 s, and gone within that and the hold, which a loss of less than
 /// half does not have.
@@ -57,6 +58,37 @@ async fn last_record_that_leaves_is_held() {
     update(&bind, "update add _web._tcp.lab.test. 0 SRV 0 0 8001 a.lab.test.").await;
     let snapshot = sees(&mut subscription, Duration::from_secs(3), &["10.0.0.1:8001"]).await;
     assert!(snapshot.held().is_empty(), "{snapshot:?}");
+}
+
+/// Within its TTL, the hold, and the read that confirms it.
+#[tokio::test]
+#[ignore = "needs named: cargo xtask test"]
+async fn last_record_that_leaves_is_gone_after_the_hold() {
+    const HOLD: Duration = Duration::from_secs(2);
+    let bind = named().await;
+    update(
+        &bind,
+        "update add a.lab.test. 60 A 10.0.0.1
+         update add _web._tcp.lab.test. 1 SRV 0 0 8001 a.lab.test.",
+    )
+    .await;
+    let dns = DnsClient::new(DnsConfig::new([bind.address()]));
+    let publisher = PublisherConfig::new("dns", "web").loss(LossPolicy::Guard {
+        fraction: 0.5,
+        window: Duration::from_secs(10),
+        hold: HOLD,
+        hold_empty: HOLD,
+    });
+    let instancer = DnsInstancer::with_config(&dns, services(), publisher, hasty());
+    let mut subscription = instancer.subscribe();
+    sees(&mut subscription, SOON, &["10.0.0.1:8001"]).await;
+    update(&bind, "update delete _web._tcp.lab.test. SRV").await;
+    let within_ttl = Duration::from_millis(1100) + Duration::from_secs(1);
+    sees_that(&mut subscription, within_ttl, |it| it.held().len() == 1).await;
+    let start = Instant::now();
+    let gone = |it: &Snapshot| it.held().is_empty() && it.instances().is_empty();
+    sees_that(&mut subscription, HOLD + Duration::from_secs(1), gone).await;
+    assert!(start.elapsed() > HOLD.mul_f64(0.9), "{:?}", start.elapsed());
 }
 
 /// The form without SRV, and D5: an alias on the way.

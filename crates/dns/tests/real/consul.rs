@@ -17,7 +17,7 @@ use tokio::{
     time::{sleep, timeout},
     try_join,
 };
-use tower_sd_core::{FollowConfig, Instancer, LossPolicy, PublisherConfig, Snapshot, Tasks};
+use tower_sd_core::{Error, FollowConfig, Instancer, LossPolicy, PublisherConfig, Snapshot, Tasks};
 use tower_sd_dns::{DnsClient, DnsConfig, DnsInstancer, Query, Transport};
 use tower_sd_testkit::{
     real::Consul,
@@ -101,7 +101,8 @@ async fn sixty_instances_are_all_seen_and_stay() {
         let dns = DnsClient::new(DnsConfig::new([door.address]).transport(Transport::TcpFirst));
         // A single answer with fewer would be seen.
         let publisher = PublisherConfig::new("dns", "web").loss(LossPolicy::Accept);
-        let query = Query::srv("web.service.consul").expect("a name");
+        // RFC 2782's form; the second label would be a tag if it were not "tcp".
+        let query = Query::srv("_web._tcp.service.consul").expect("a name");
         let instancer = DnsInstancer::with_config(&dns, query, publisher, hasty());
         let mut subscription = instancer.subscribe();
         let all = |snapshot: &Snapshot| snapshot.instances().len() == 60;
@@ -121,7 +122,15 @@ async fn sixty_instances_are_all_seen_and_stay() {
         assert_eq!(subscription.stats(), before.1, "no update, no error");
         assert!(all(&subscription.snapshot()));
         assert!(subscription.snapshot().freshness().is_fresh());
+
+        let plain = Query::srv("web.service.consul").expect("a name");
+        let mut plain = DnsInstancer::new(&dns, plain).subscribe();
+        sees_that(&mut plain, SOON, all).await;
     }
+}
+
+fn report(error: &Error) -> String {
+    format!("{error}: {:?}", std::error::Error::source(error))
 }
 
 /// Consul closes a connection after 128 questions, and hickory turns away more than 32 at once.
@@ -138,7 +147,10 @@ async fn five_hundred_names_share_a_connection() {
     };
     let subscriptions: Vec<_> = (0..500).map(|n| follow_one(n).subscribe()).collect();
     for mut subscription in subscriptions {
-        let synced = |snapshot: &Snapshot| snapshot.freshness().is_synced();
+        let synced = |snapshot: &Snapshot| {
+            assert_eq!(snapshot.freshness().error().map(report), None);
+            snapshot.freshness().is_synced()
+        };
         sees_that(&mut subscription, SOON * 2, synced).await;
         assert_eq!(subscription.stats().errors, 0);
     }

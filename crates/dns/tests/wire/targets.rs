@@ -119,6 +119,20 @@ async fn host_that_cannot_be_looked_up_keeps_its_addresses_stale() {
     }
 }
 
+/// That there is no AAAA record does not mean that there is nobody.
+#[tokio::test]
+async fn host_is_not_gone_when_one_family_fails_and_the_other_has_none() {
+    let server = NameServer::start(|asked| match asked.kind {
+        RecordType::A => Reply::code(ResponseCode::ServFail),
+        _ => Reply::nothing(0),
+    })
+    .await;
+    let query = Query::host(A, 80).expect("a name");
+    let mut following = Settings::of([server.address]).query(query).start();
+    following.fails().await;
+    assert!(!following.subscription.snapshot().freshness().is_synced());
+}
+
 /// D6: the other family's addresses are those of the same machine.
 #[tokio::test]
 async fn family_that_fails_keeps_its_addresses_while_the_other_answers() {
@@ -135,7 +149,7 @@ async fn family_that_fails_keeps_its_addresses_while_the_other_answers() {
         following.sees_that("addresses", |it| !it.instances().is_empty()).await;
         server.says(|asked| match asked.kind {
             RecordType::A => Reply::code(ResponseCode::ServFail),
-            _ => Reply::records([aaaa(A, 0, 2)]),
+            _ => Reply::records([aaaa(A, 3600, 2)]),
         });
         server.is_asked_again(4).await;
         let snapshot = following.sees(expected).await;
