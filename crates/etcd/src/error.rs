@@ -77,6 +77,16 @@ impl Failure {
         }
     }
 
+    /// What was to be told at once is more than we read; tonic says so by itself.
+    pub(crate) fn is_message_too_large(&self) -> bool {
+        match &self.source {
+            Some(etcd_client::Error::GRpcStatus(status)) => {
+                status.code() == Code::OutOfRange && status.message().contains("length too large")
+            }
+            _ => false,
+        }
+    }
+
     pub(crate) fn into_error(self, operation: &'static str) -> Error {
         let error = Error::new(self.kind, BACKEND, operation);
         let error = match self.transient {

@@ -95,3 +95,7 @@ impl fmt::Debug for EtcdClient {
         f.debug_tuple("EtcdClient").field(self.config()).finish()
     }
 }
+
+/// The largest answer that is read. tonic's own limit of 4 MB is below what a page of large values takes, and below what a
+/// watch is told at once that has a thousand revisions to catch up with.
+pub(crate) const MAX_MESSAGE: usize = 64 << 20;

@@ -96,4 +96,5 @@ fn revisions_that_are_gone_are_told_from_other_ranges() {
     assert!(gone("mvcc: required revision has been compacted"));
     assert!(gone("mvcc: required revision is a future revision"));
     assert!(!gone("too large lease TTL"));
+    assert!(!gone("Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes"));
 }

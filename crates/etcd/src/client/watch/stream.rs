@@ -5,7 +5,10 @@ use tokio::time::{Instant, timeout};
 
 use super::{Ended, Position};
 use crate::{
-    client::link::{Link, Links, bounded},
+    client::{
+        MAX_MESSAGE,
+        link::{Link, Links, bounded},
+    },
     error::Failure,
     key::Range,
 };
@@ -45,7 +48,7 @@ impl Stream {
     ) -> Result<Self, Failure> {
         let link = links.link().await?;
         let token = link.token().await;
-        let mut client = link.client().watch_client();
+        let mut client = link.client().watch_client().max_decoding_message_size(MAX_MESSAGE);
         let watch = client.watch(range.start.clone(), Some(options(id, range, position)));
         let stream = match bounded(links.config().request_timeout, watch).await {
             Ok(stream) => stream,
@@ -100,7 +103,13 @@ impl Stream {
             // A stream that ends as soon as it is opened would be opened without pause if that were no error.
             Ok(None) if self.opened.elapsed() > SHORT_LIFE => Err(Ended::Resync("stream closed")),
             Ok(None) => Err(failed(Failure::closed())),
-            Err(error) => Err(failed(error.into())),
+            Err(error) => {
+                let failure = Failure::from(error);
+                if failure.is_message_too_large() {
+                    return Err(Ended::Resync("too much to catch up with"));
+                }
+                Err(failed(failure))
+            }
         }
     }
 
@@ -144,14 +153,13 @@ impl Stream {
 /// The watch begins at the revision of the list, not behind it: a server from 3.5.22 on answers no progress request while a
 /// watch of the stream waits for a revision that is still to come. What is told twice is ignored.
 ///
-/// Fragments are not put together again: events are applied one by one anyhow, and a set that was read in the middle of
-/// a large transaction is complete a moment later.
+/// Fragments are not asked for, because the library does not say which one is the last: a set read in the middle of a
+/// transaction would be seen. What a watch has to catch up with comes in one message, which [`MAX_MESSAGE`] bounds.
 fn options(id: i64, range: &Range, position: Position) -> WatchOptions {
     WatchOptions::new()
         .with_watch_id(id)
         .with_range(range.end.clone())
         .with_start_revision(position.revision)
-        .with_fragment()
 }
 
 /// The channel behind it is bounded: a server that does not read fills it.
