@@ -87,6 +87,11 @@ impl Failure {
         }
     }
 
+    /// What is no reason to stop trying.
+    pub(crate) fn worth_repeating(self) -> Self {
+        Self { transient: true, ..self }
+    }
+
     pub(crate) fn into_error(self, operation: &'static str) -> Error {
         let error = Error::new(self.kind, BACKEND, operation);
         let error = match self.transient {

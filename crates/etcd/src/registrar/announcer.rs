@@ -85,16 +85,27 @@ impl EtcdAnnouncer {
         self.client.call(put).await
     }
 
-    /// Puts under the lease we have, or under a new one if there is none or it has expired.
+    /// Puts under the lease we have, or under a new one if there is none or it has expired; which a new one may have too,
+    /// when the process stood still.
     async fn put_under_lease(&mut self) -> Result<(Lease, Position), Failure> {
-        if let Some(lease) = self.lease {
+        let mut n_left = MAX_LEASES;
+        loop {
+            let lease = match self.lease {
+                Some(lease) => lease,
+                None => self.grant().await?,
+            };
             match self.put(lease).await {
-                Err(failure) if failure.is_lease_not_found() => self.lease = None,
-                result => return Ok((lease, result?)),
+                Ok(position) => return Ok((lease, position)),
+                Err(failure) if failure.is_lease_not_found() => {
+                    self.lease = None;
+                    n_left -= 1;
+                    if n_left == 0 {
+                        return Err(failure.worth_repeating());
+                    }
+                }
+                Err(failure) => return Err(failure),
             }
         }
-        let lease = self.grant().await?;
-        Ok((lease, self.put(lease).await?))
     }
 
     async fn look(&self, lease: Lease) -> Result<(Found, Position), Failure> {
@@ -231,6 +242,8 @@ impl Announcer for EtcdAnnouncer {
 
 /// One read of the key per time to live: old servers have acknowledged the renewal of a lease that was revoked.
 const VERIFY_EVERY: u32 = 3;
+/// The one that we had, and two that were granted at once. After that the loop waits before it tries again.
+const MAX_LEASES: u32 = 3;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,184 @@
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep};
+use tonic::Code;
+use tower_sd_core::{Error, ErrorKind, Instancer, Snapshot, Subscription};
+use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer};
+use tower_sd_testkit::wait::{shows, shows_that};
+
+use super::{
+    Count, Fake, REVISION, Reply, Token, WatchResponse, created, event, header, listed, refused,
+    say, wanted, well,
+};
+use crate::support::{holds, is_stale};
+
+const SOON: Duration = Duration::from_secs(5);
+
+fn follow(config: EtcdConfig) -> (EtcdInstancer, Subscription) {
+    let client = EtcdClient::new(config).expect("good settings");
+    let instancer = EtcdInstancer::new(&client, "s");
+    let subscription = instancer.subscribe();
+    (instancer, subscription)
+}
+
+/// T50 and fact E25: the stream is opened with a token that has just expired.
+#[tokio::test]
+async fn watch_refused_for_its_token_is_made_again_with_a_new_one() {
+    let (tokens, lists) = (Count::default(), Count::default());
+    let fake = Fake::start(move |call| match &*call.method {
+        "Authenticate" => {
+            let token = format!("token-{}", tokens.next());
+            vec![say(&Token { header: header(), token })]
+        }
+        "Range" if lists.next() == 0 => listed(&["a"]),
+        "Range" => listed(&["a", "b"]),
+        "Watch" if call.header("token") == Some("token-0") => {
+            let code = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
+            vec![say(&refused(code))]
+        }
+        _ => well(call),
+    })
+    .await;
+    let (_instancer, mut subscription) =
+        follow(EtcdConfig::new([fake.endpoint()]).user("svc", "hunter2"));
+    shows(&mut subscription, &["a", "b"], SOON).await;
+    assert_eq!(fake.calls("Authenticate").len(), 2, "once for everybody who needs one");
+    assert_eq!(subscription.stats().errors, 0, "nobody is told of it");
+    holds("watched with the new token", SOON, async || {
+        fake.calls("Watch").last().and_then(|call| call.header("token")) == Some("token-1")
+    })
+    .await;
+}
+
+/// T50: what is denied is said, and the set is kept.
+#[tokio::test]
+async fn watch_refused_for_want_of_permission_is_denied_and_the_set_is_kept() {
+    let fake = Fake::start(|call| match &*call.method {
+        "Range" => listed(&["a"]),
+        "Watch" => vec![say(&refused("etcdserver: permission denied"))],
+        _ => well(call),
+    })
+    .await;
+    let (_instancer, mut subscription) = follow(EtcdConfig::new([fake.endpoint()]));
+    let stale = shows_that(&mut subscription, "stale", SOON, is_stale).await;
+    let error = stale.freshness().error().expect("says why");
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert_eq!(stale.instances().len(), 1);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(fake.calls("Watch").len(), 1, "somebody has to change something first");
+}
+
+/// T51 and fact E17: the member in use has lost its leader, says so because it was asked to, and is left for the other.
+#[tokio::test]
+async fn watch_that_ends_for_want_of_a_leader_goes_on_at_the_next_member() {
+    let watches = Arc::new(Count::default());
+    let mut members = Vec::new();
+    for id in ["a", "b"] {
+        let watches = Arc::clone(&watches);
+        let member = Fake::start(move |call| match &*call.method {
+            "Range" => listed(&[id]),
+            // Whichever is asked first.
+            "Watch" if wanted(call).is_some() && watches.next() == 0 => {
+                vec![Reply::End(Code::Unavailable, "etcdserver: no leader")]
+            }
+            _ => well(call),
+        });
+        members.push(member.await);
+    }
+    let (_instancer, _subscription) = follow(EtcdConfig::new(members.iter().map(Fake::endpoint)));
+    let asked = |member: &Fake| {
+        let watches = member.calls("Watch").into_iter();
+        watches.filter(|call| wanted(call).is_some()).collect::<Vec<_>>()
+    };
+    holds("asked at both", SOON, async || members.iter().all(|it| asked(it).len() == 1)).await;
+    for call in members.iter().flat_map(asked) {
+        assert_eq!(call.header("hasleader"), Some("true"));
+    }
+}
+
+/// Facts E13 and E14, T48: the history is gone, which 3.6 says in words alone when the revision is below zero; go-kit's bug
+/// E2 is that a canceled watch is the end of it.
+#[tokio::test]
+async fn compacted_watch_is_a_new_list_and_no_error() {
+    for (compact_revision, reason) in
+        [(REVISION + 1, ""), (0, "etcdserver: mvcc: required revision has been compacted")]
+    {
+        let lists = Count::default();
+        let watches = Count::default();
+        let fake = Fake::start(move |call| match &*call.method {
+            "Range" if lists.next() == 0 => listed(&["a"]),
+            "Range" => listed(&["a", "b"]),
+            "Watch" if watches.next() == 0 => {
+                let canceled = WatchResponse { compact_revision, ..refused(reason) };
+                vec![say(&canceled)]
+            }
+            _ => well(call),
+        })
+        .await;
+        let (_instancer, mut subscription) = follow(EtcdConfig::new([fake.endpoint()]));
+        shows(&mut subscription, &["a", "b"], SOON).await;
+        let stats = subscription.stats();
+        assert_eq!((stats.resyncs, stats.errors), (1, 0), "{stats:?}");
+    }
+}
+
+/// go-kit's bug E2: a stream that ends, for no reason at all.
+#[tokio::test]
+async fn watch_that_just_ends_is_followed_by_a_new_list() {
+    let lists = Count::default();
+    let watches = Count::default();
+    let fake = Fake::start(move |call| match &*call.method {
+        "Range" if lists.next() == 0 => listed(&["a"]),
+        "Range" => listed(&["a", "b"]),
+        "Watch" if watches.next() == 0 => vec![Reply::End(Code::Ok, "")],
+        _ => well(call),
+    })
+    .await;
+    let (_instancer, mut subscription) = follow(EtcdConfig::new([fake.endpoint()]));
+    shows(&mut subscription, &["a", "b"], SOON).await;
+}
+
+/// Fact E11 and go-kit's bug E7 (there, what happens between the list and the watch is missed), and its bug E8: the prefix is
+/// read again for every event.
+#[tokio::test]
+async fn watch_begins_where_the_list_ended_and_events_need_no_other_list() {
+    let fake = Fake::start(|call| match &*call.method {
+        "Range" => listed(&["a"]),
+        "Watch" => match wanted(call) {
+            Some(create) => vec![
+                say(&created(create.watch_id)),
+                // Told again, because it happened at the list's own revision.
+                say(&event(create.watch_id, "a", REVISION)),
+                say(&event(create.watch_id, "b", REVISION + 1)),
+                say(&event(create.watch_id, "c", REVISION + 2)),
+            ],
+            None => well(call),
+        },
+        _ => well(call),
+    })
+    .await;
+    let (_instancer, mut subscription) = follow(EtcdConfig::new([fake.endpoint()]));
+    shows(&mut subscription, &["a", "b", "c"], SOON).await;
+    let watches = fake.calls("Watch");
+    let create = wanted(&watches[0]).expect("a watch");
+    assert!((REVISION..=REVISION + 1).contains(&create.start_revision), "{create:?}");
+    assert_eq!(fake.calls("Range").len(), 1);
+}
+
+/// go-kit's bug E7: no call has a bound.
+#[tokio::test]
+async fn server_that_answers_nothing_is_given_up() {
+    let fake = Fake::start(|_| Vec::new()).await;
+    let bound = Duration::from_millis(200);
+    let config = EtcdConfig::new([fake.endpoint()]).request_timeout(bound);
+    let client = EtcdClient::new(config.clone()).expect("good settings");
+    let start = Instant::now();
+    let error = client.check().await.expect_err("no answer");
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let (_instancer, mut subscription) = follow(config);
+    let failed = |it: &Snapshot| it.freshness().error().is_some();
+    let failed = shows_that(&mut subscription, "why it is not ready", SOON, failed).await;
+    let kind = failed.freshness().error().map(Error::kind);
+    assert_eq!(kind, Some(ErrorKind::Timeout));
+}
