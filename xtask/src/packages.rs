@@ -98,10 +98,13 @@ const NEEDS: &[(&str, Needs)] = &[
     ("consul", Needs { servers: Servers::These(&["consul"]), tests: AtOnce::One }),
     ("core", Needs { servers: Servers::None, tests: AtOnce::Many }),
     ("dns", Needs { servers: Servers::These(&["consul", "named"]), tests: AtOnce::One }),
+    ("echo", Needs { servers: Servers::These(&["consul"]), tests: AtOnce::One }),
     ("etcd", Needs { servers: Servers::These(&["etcd"]), tests: AtOnce::One }),
+    ("gateway", Needs { servers: Servers::These(&["consul"]), tests: AtOnce::One }),
     ("testkit", Needs { servers: Servers::All, tests: AtOnce::One }),
     ("tests", Needs { servers: Servers::All, tests: AtOnce::One }),
     ("tower-sd", Needs { servers: Servers::None, tests: AtOnce::Many }),
+    ("webkv", Needs { servers: Servers::These(&["consul", "redis"]), tests: AtOnce::One }),
     ("xtask", Needs { servers: Servers::None, tests: AtOnce::Many }),
 ];
 

@@ -44,9 +44,9 @@ fn libraries_beside(program: &Path) -> Option<PathBuf> {
     folders.find(|folder| folder.to_string_lossy().ends_with("-linux-gnu"))
 }
 
-/// The first thing that looks like a version: `Consul v1.8.7`, `etcd Version: 3.5.16`.
+/// The first thing that looks like a version: `Consul v1.8.7`, `etcd Version: 3.5.16`, `Redis server v=7.0.15`.
 fn version(text: &str) -> Option<String> {
-    let mut words = text.split_whitespace().map(|word| word.trim_start_matches('v'));
+    let mut words = text.split_whitespace().map(|word| word.trim_start_matches(['v', '=']));
     let word =
         words.find(|word| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.'))?;
     let end = word.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(word.len());
@@ -62,6 +62,8 @@ mod tests {
         assert_eq!(version("Consul v1.8.7\nRevision 1.8.7+dfsg1\n").as_deref(), Some("1.8.7"));
         assert_eq!(version("etcd Version: 3.5.16\nGit SHA: unknown\n").as_deref(), Some("3.5.16"));
         assert_eq!(version("BIND 9.18.33-1~deb12u2-Debian\n").as_deref(), Some("9.18.33"));
+        let redis = "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64\n";
+        assert_eq!(version(redis).as_deref(), Some("7.0.15"));
         assert_eq!(version("3 servers, of 1.2.3\n").as_deref(), Some("1.2.3"));
         assert_eq!(version("usage: etcd\n"), None);
     }

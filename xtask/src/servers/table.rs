@@ -98,6 +98,26 @@ pub(super) const SERVERS: &[Server] = &[
             }),
         }],
     },
+    Server {
+        name: "redis",
+        program: "redis-server",
+        version_arg: "--version",
+        releases: &[Release {
+            version: "7.0",
+            origin: Origin::Debian(Debian {
+                suite: "bookworm",
+                packages: &[
+                    "redis-server",
+                    "redis-tools", // the program that redis-server links to
+                    "libatomic1",
+                    "libjemalloc2",
+                    "liblzf1",
+                ],
+                program: "usr/bin/redis-server",
+                sha256: None,
+            }),
+        }],
+    },
 ];
 
 const fn etcd_of(suite: &'static str) -> Debian {

@@ -1,0 +1,81 @@
+//! A client of its own kind: it wants an address and a connection, and no tower service.
+
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tower_layer::Layer;
+use tower_sd::{
+    Balance, BalanceLayer, BoxError, Endpointer, FollowConfig, Instance, LossPolicy,
+    PublisherConfig, RoundRobin,
+};
+use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, Query};
+
+use crate::{CONSUL, NAME, say};
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The pause between two tries
+    #[arg(long, default_value_t = 1000, value_name = "MILLISECONDS")]
+    pause: u64,
+    /// How often it tries; without it, for ever
+    #[arg(long)]
+    times: Option<u64>,
+    /// The Consul agent
+    #[arg(long, default_value = CONSUL, value_name = "HOST:PORT")]
+    consul: String,
+}
+
+pub(crate) async fn run(args: Args) -> Result<(), BoxError> {
+    let consul = ConsulClient::new(ConsulConfig::new(args.consul))?;
+    let servers = servers(&consul);
+    for n in 1..=args.times.unwrap_or(u64::MAX) {
+        say(&talk(&servers, &format!("hello {n}")).await);
+        sleep(Duration::from_millis(args.pause)).await;
+    }
+    Ok(())
+}
+
+/// Whoever passes Consul's check, taken in turns. What is balanced is the instance itself: its address is all we want.
+fn servers(consul: &ConsulClient) -> Balance<Instance> {
+    // One server or two: that all of them go is nothing to be suspicious of.
+    let publisher = PublisherConfig::new("consul", NAME).loss(LossPolicy::Accept);
+    let follow = FollowConfig::new("consul");
+    let query = Query::service(NAME).passing();
+    let instancer = ConsulInstancer::with_config(consul, query, publisher, follow);
+    let endpointer = Endpointer::with(&instancer, async |instance| Ok(instance));
+    BalanceLayer::new(RoundRobin::new()).layer(endpointer)
+}
+
+/// What became of saying something to one of them.
+async fn talk(servers: &Balance<Instance>, line: &str) -> String {
+    // The lease counts the connection at its server for as long as it is held.
+    let (instance, lease) = match servers.lease().await {
+        Ok(leased) => leased,
+        Err(nobody) => return format!("not found: {nobody}"),
+    };
+    match timeout(PATIENCE, dial(&instance, line)).await {
+        Ok(Ok(answer)) => format!("{instance} says {answer}"),
+        Ok(Err(error)) => {
+            lease.failed();
+            format!("{instance} fails: {error}")
+        }
+        Err(_elapsed) => {
+            lease.failed();
+            format!("{instance} is silent")
+        }
+    }
+}
+
+async fn dial(instance: &Instance, line: &str) -> Result<String, BoxError> {
+    let mut connection = TcpStream::connect((instance.host(), instance.port())).await?;
+    connection.write_all(format!("{line}\n").as_bytes()).await?;
+    let answer = BufReader::new(connection).lines().next_line().await?;
+    answer.ok_or_else(|| "it hung up".into())
+}
+
+/// How long a server may take to say a line back.
+const PATIENCE: Duration = Duration::from_secs(2);

@@ -1,0 +1,142 @@
+//! Which services are followed: those that were asked for lately.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use axum::body::Body;
+use tokio::{
+    select,
+    time::{Instant, sleep},
+};
+use tower::ServiceBuilder;
+use tower_sd::{
+    Balance, BalanceLayer, Endpointer, Error, Retry, RetryLayer, RetryPolicy, RoundRobin, Tasks,
+};
+use tower_sd_consul::{ConsulClient, ConsulInstancer, Query};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, ReplayBody, ToBody};
+
+/// One service's instances, balanced and retried.
+pub(crate) type Client = Retry<Balance<HttpEndpoint<ReplayBody<Body>>, ToBody>, HttpReplay>;
+
+/// Clients of the services that are followed.
+#[derive(Debug)]
+pub(crate) struct Services {
+    consul: ConsulClient,
+    followed: Arc<Mutex<Followed>>,
+    max: usize,
+    tasks: Tasks,
+}
+
+type Followed = HashMap<String, Entry>;
+
+#[derive(Debug)]
+struct Entry {
+    client: Client,
+    used: Instant,
+}
+
+/// Why there is no client of a service.
+#[derive(Debug)]
+pub(crate) enum Missing {
+    /// The catalogue does not list it.
+    Unknown,
+    /// The catalogue cannot be read.
+    Unread(Error),
+}
+
+impl Services {
+    /// Follows nothing yet; later, at most `max` services, each until nobody has asked for it for `idle`.
+    pub(crate) fn new(consul: ConsulClient, idle: Duration, max: usize) -> Self {
+        let (followed, tasks) = (Arc::default(), Tasks::new());
+        let weak = Arc::downgrade(&followed);
+        tasks.spawn(|stop| async move {
+            select! {
+                () = stop.requested() => {}
+                () = let_go(weak, idle) => {}
+            }
+        });
+        Self { consul, followed, max, tasks }
+    }
+
+    /// The client of a service, which is followed from now on if it was not yet.
+    pub(crate) async fn client(&self, service: &str) -> Result<Client, Missing> {
+        if let Some(client) = self.followed_already(service) {
+            return Ok(client);
+        }
+        // Only what the catalogue lists is followed: whoever makes up names costs one read each, and nothing stays.
+        match self.list().await {
+            Ok(listed) if listed.contains_key(service) => Ok(self.follow(service)),
+            Ok(_) => Err(Missing::Unknown),
+            Err(error) => Err(Missing::Unread(error)),
+        }
+    }
+
+    /// Everything that the catalogue lists, with its tags.
+    pub(crate) async fn list(&self) -> Result<BTreeMap<String, Vec<String>>, Error> {
+        self.consul.services().await
+    }
+
+    /// The services that are followed now, sorted.
+    pub(crate) fn followed(&self) -> Vec<String> {
+        let mut names: Vec<_> = lock(&self.followed).keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    pub(crate) async fn close(&self) {
+        self.tasks.close().await;
+        lock(&self.followed).clear();
+    }
+
+    fn followed_already(&self, service: &str) -> Option<Client> {
+        let mut followed = lock(&self.followed);
+        let entry = followed.get_mut(service)?;
+        entry.used = Instant::now();
+        Some(entry.client.clone())
+    }
+
+    fn follow(&self, service: &str) -> Client {
+        let mut followed = lock(&self.followed);
+        if let Some(entry) = followed.get(service) {
+            // Another request was faster.
+            return entry.client.clone();
+        }
+        while followed.len() >= self.max {
+            let oldest = followed.iter().min_by_key(|(_, entry)| entry.used);
+            let Some(oldest) = oldest.map(|(name, _)| name.clone()) else { break };
+            tracing::info!(service = oldest, "let go: too many are followed");
+            followed.remove(&oldest);
+        }
+        tracing::info!(service, "followed");
+        let instancer = ConsulInstancer::new(&self.consul, Query::service(service));
+        let client = ServiceBuilder::new()
+            .layer(RetryLayer::new(RetryPolicy::new().replay_with(HttpReplay::new())))
+            .layer(BalanceLayer::new(RoundRobin::new()))
+            .service(Endpointer::new(&instancer, HttpFactory::new()));
+        let entry = Entry { client: client.clone(), used: Instant::now() };
+        followed.insert(service.to_owned(), entry);
+        client
+    }
+}
+
+/// Lets go of services that nobody has asked for; requests in flight keep what they need.
+async fn let_go(followed: Weak<Mutex<Followed>>, idle: Duration) {
+    loop {
+        sleep(idle / 4).await;
+        let Some(followed) = followed.upgrade() else { return };
+        lock(&followed).retain(|service, entry| {
+            let used = entry.used.elapsed() < idle;
+            if !used {
+                tracing::info!(service, "let go: nobody asks for it");
+            }
+            used
+        });
+    }
+}
+
+fn lock(followed: &Mutex<Followed>) -> MutexGuard<'_, Followed> {
+    followed.lock().unwrap_or_else(PoisonError::into_inner)
+}
