@@ -146,6 +146,30 @@ impl Error {
         self.0.instance.as_ref()
     }
 
+    /// This error and what caused it, in one line: for logs. `Display` prints this level only.
+    #[must_use]
+    pub fn chain(&self) -> impl fmt::Display {
+        struct Chain<'a>(&'a Error);
+        impl fmt::Display for Chain<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)?;
+                let mut cause = error::Error::source(self.0);
+                let mut said = self.0.to_string();
+                while let Some(next) = cause {
+                    let text = next.to_string();
+                    // Many libraries print their cause with themselves.
+                    if !said.contains(&text) {
+                        write!(f, ": {text}")?;
+                    }
+                    said = text;
+                    cause = next.source();
+                }
+                Ok(())
+            }
+        }
+        Chain(self)
+    }
+
     fn edit(mut self, change: impl FnOnce(&mut Inner)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
@@ -203,6 +227,7 @@ mod tests {
         let error = Error::new(ErrorKind::Denied, "etcd", "register").with_source("no such user");
         assert_eq!(error.to_string(), "etcd register: access denied");
         assert_eq!(error.source().expect("has a source").to_string(), "no such user");
+        assert_eq!(error.chain().to_string(), "etcd register: access denied: no such user");
     }
 
     #[test]

@@ -42,6 +42,13 @@ impl<T: Registrar + ?Sized> Registrar for Arc<T> {
     }
 }
 
+#[async_trait]
+impl<T: Registrar + ?Sized> Registrar for Box<T> {
+    async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
+        (**self).register(registration).await
+    }
+}
+
 /// What to announce, and how.
 #[derive(Clone)]
 #[must_use]

@@ -63,6 +63,18 @@ impl Snapshot {
         self.instances.iter().chain(self.held.iter())
     }
 
+    /// The same with those instances only, listed and held, for which `keep` says yes: what a
+    /// [`FilteredInstancer`](crate::FilteredInstancer) is made of.
+    #[must_use]
+    pub fn retain(&self, mut keep: impl FnMut(&Instance) -> bool) -> Self {
+        let mut retain = |all: &Arc<[Instance]>| -> Arc<[Instance]> {
+            let kept: Vec<_> = all.iter().filter(|instance| keep(instance)).cloned().collect();
+            if kept.len() == all.len() { Arc::clone(all) } else { kept.into() }
+        };
+        let (instances, held) = (retain(&self.instances), retain(&self.held));
+        Self { instances, held, ..self.clone() }
+    }
+
     /// Grows by one with every change of [`instances`](Self::instances) or [`held`](Self::held); 0 before the first.
     #[must_use]
     pub fn revision(&self) -> u64 {

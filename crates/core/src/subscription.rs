@@ -22,7 +22,7 @@ use crate::{
 /// # Implementing
 ///
 /// A backend implements [`Source`](crate::Source) and hands it to a [`Follower`](crate::Follower), which is an instancer.
-/// A combinator (merge, filter) owns a [`Publisher`](crate::Publisher).
+/// A filter is a [`FilteredInstancer`](crate::FilteredInstancer); a merge owns a [`Publisher`](crate::Publisher).
 pub trait Instancer: Send + Sync + 'static {
     /// A subscription of its own for the caller.
     fn subscribe(&self) -> Subscription;
@@ -67,6 +67,11 @@ impl Subscription {
     #[must_use]
     pub fn keeping_alive(self, owner: Arc<dyn Any + Send + Sync>) -> Self {
         Self { _keep_alive: Some(owner), ..self }
+    }
+
+    /// One that shows these snapshots in place of its own, and passes on everything else.
+    pub(crate) fn showing(&self, snapshots: watch::Receiver<Snapshot>) -> Self {
+        Self::new(snapshots, Arc::clone(&self.nudge), Arc::clone(&self.counters))
     }
 
     /// The latest snapshot.

@@ -128,3 +128,37 @@ fn a_secret_shows_nowhere() {
     let logged = format!("{:?} {error} {error:?} {token:?}", log.events());
     assert!(logged.contains("***") && !logged.contains("s3cr3t"), "{logged}");
 }
+
+/// A wrong address or token would otherwise be seen by nobody who does not look at the snapshot.
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_was_never_reached_is_logged_once() {
+    let (log, _guard) = Log::capture();
+    let registry = MemoryRegistry::new();
+    registry.interrupt();
+    let instancer = registry.instancer("s");
+    let registration = Registration::new("s", Instance::new("127.0.0.1", 80));
+    let handle = registry.register(registration.retry_in_background()).await.expect("in time");
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(log.found("WARN", "not read yet").len(), 1);
+    let unregistered = log.found("WARN", "not registered yet");
+    assert_eq!(unregistered.len(), 1);
+    assert_eq!(unregistered[0]["error"], "memory register: registry unavailable");
+    drop((instancer, handle));
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(log.found("INFO", "deregistered").len(), 0, "it never was registered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_registration_says_why_it_could_not_be_renewed() {
+    let (log, _guard) = Log::capture();
+    let registry = MemoryRegistry::new();
+    let registration = Registration::new("s", Instance::new("127.0.0.1", 80));
+    let handle = registry.register(registration).await.expect("registered");
+    registry.interrupt();
+    sleep(Duration::from_secs(60)).await;
+    let lost = log.found("WARN", "registration lost");
+    assert_eq!(lost.len(), 1);
+    let error = lost[0]["error"].as_str().expect("a text");
+    assert!(error.contains("registry unavailable"), "{error}");
+    drop(handle);
+}

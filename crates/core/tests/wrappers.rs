@@ -36,7 +36,10 @@ impl Relay {
                         Err(_closed) => return,
                     },
                     () = publisher.refresh_requested() => inner.refresh(),
-                    () = publisher.due() => inner.refresh(),
+                    () = publisher.due() => {
+                        inner.refresh();
+                        relay(&mut publisher, &inner.snapshot());
+                    }
                 }
             }
         });
@@ -44,15 +47,13 @@ impl Relay {
     }
 }
 
+/// What is fresh is as good as a read, also when it was read before; trouble changes nothing that is known.
 fn relay(publisher: &mut Publisher, snapshot: &Snapshot) {
-    if snapshot.freshness().is_synced() {
-        publisher.set(snapshot.instances().to_vec());
-    }
     match snapshot.freshness() {
-        Freshness::NeverSynced { error: Some(error) } | Freshness::Stale { error, .. } => {
-            publisher.failed(error.clone());
+        Freshness::Fresh => publisher.set(snapshot.instances().to_vec()),
+        freshness => {
+            freshness.error().into_iter().for_each(|error| publisher.failed(error.clone()));
         }
-        _ => {}
     }
 }
 

@@ -9,11 +9,11 @@ mod unsent;
 
 pub use tower_sd_core::{
     AddressPolicy, Advertise, AnnounceConfig, Announcer, Backoff, BoxError, Desired, Error,
-    ErrorKind, FirstRegistration, FixedInstancer, FollowConfig, Follower, Freshness, Health,
-    HealthCheck, Instance, InstanceId, Instancer, LossPolicy, MemoryConfig, MemoryRegistry,
-    Publisher, PublisherConfig, PublisherStats, Read, Reading, Refused, Registrar, Registration,
-    RegistrationHandle, RegistrationState, Renewal, Result, Secret, Sink, Snapshot, Source,
-    StalePolicy, Status, Stop, Subscription, Tasks, Term, announce, async_trait, follow,
+    ErrorKind, FilteredInstancer, FirstRegistration, FixedInstancer, FollowConfig, Follower,
+    Freshness, Health, HealthCheck, Instance, InstanceId, Instancer, LossPolicy, MemoryConfig,
+    MemoryRegistry, Publisher, PublisherConfig, PublisherStats, Read, Reading, Refused, Registrar,
+    Registration, RegistrationHandle, RegistrationState, Renewal, Result, Secret, Sink, Snapshot,
+    Source, StalePolicy, Status, Stop, Subscription, Tasks, Term, announce, async_trait, follow,
 };
 
 pub use self::{

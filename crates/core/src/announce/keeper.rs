@@ -15,8 +15,8 @@ use tokio::{
 };
 
 use crate::{
-    AnnounceConfig, Announcer, Backoff, Desired, Error, ErrorKind, Health, HealthCheck,
-    Registration, RegistrationState, Renewal, Result, Term, registration::Update,
+    AnnounceConfig, Announcer, Backoff, Desired, Error, ErrorKind, FirstRegistration, Health,
+    HealthCheck, Registration, RegistrationState, Renewal, Result, Term, registration::Update,
 };
 
 /// Keeps one registration up.
@@ -38,6 +38,10 @@ pub(super) struct Keeper<A> {
     renew_at: Instant,
     /// The registry may have an entry of ours.
     touched: bool,
+    /// Somebody waits for the first registration, and is told of its failure.
+    fails_fast: bool,
+    /// Why the latest call failed, if it did.
+    latest_failure: Option<Error>,
 }
 
 /// What to do next with the registry.
@@ -78,6 +82,8 @@ impl<A: Announcer> Keeper<A> {
             proved_at: None,
             renew_at: Instant::now(),
             touched: false,
+            fails_fast: matches!(registration.first, FirstRegistration::FailFast(_)),
+            latest_failure: None,
         }
     }
 
@@ -92,7 +98,9 @@ impl<A: Announcer> Keeper<A> {
         }
         let step = match step {
             Step::Renew if self.is_expired() => {
-                self.lost(self.error(ErrorKind::Timeout, "renew", "not renewed within its TTL"));
+                let error = self.error(ErrorKind::Timeout, "renew", "not renewed within its TTL");
+                let cause = self.latest_failure.take();
+                self.lost(cause.into_iter().fold(error, Error::with_source));
                 Step::Announce
             }
             Step::Renew if !self.is_registered() => Step::Announce,
@@ -167,8 +175,14 @@ impl<A: Announcer> Keeper<A> {
         let (backend, service) = (self.config.backend, &self.desired.service);
         let instance = self.desired.instance.id();
         match &result {
-            Ok(()) => tracing::info!(backend, service, %instance, "deregistered"),
-            Err(error) => tracing::warn!(backend, service, %instance, %error, "not deregistered"),
+            Ok(()) if self.term.is_some() => {
+                tracing::info!(backend, service, %instance, "deregistered");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                let error = error.chain();
+                tracing::warn!(backend, service, %instance, %error, "not deregistered");
+            }
         }
         self.state.send_replace(RegistrationState::Deregistered);
         result
@@ -232,8 +246,9 @@ impl<A: Announcer> Keeper<A> {
             Err(error) => {
                 let pause = self.backoff.next_pause();
                 let backend = self.config.backend;
-                tracing::debug!(backend, service = self.desired.service, %error, ?pause, "not announced");
+                tracing::debug!(backend, service = self.desired.service, error = %error.chain(), ?pause, "not announced");
                 self.tell(&Err(error.clone()));
+                self.latest_failure = Some(error.clone());
                 self.failed(error);
                 let step = if self.is_registered() { step } else { Step::Announce };
                 Next { after: pause, step }
@@ -249,6 +264,7 @@ impl<A: Announcer> Keeper<A> {
                 Backoff::new(self.config.backoff_initial, cap).with_seed(self.rng.u64(..));
         }
         self.term = Some(term);
+        self.latest_failure = None;
         self.proved_at = Some(now);
         self.renew_at = now + term.renew_every.mul_f64(0.9 + 0.1 * self.rng.f64());
         self.tell(&Ok(()));
@@ -268,6 +284,13 @@ impl<A: Announcer> Keeper<A> {
             }
             return;
         }
+        let is_first =
+            matches!(*self.state.borrow(), RegistrationState::Registering { error: None });
+        if is_first && !self.fails_fast {
+            let (backend, service) = (self.config.backend, &self.desired.service);
+            let instance = self.desired.instance.id();
+            tracing::warn!(backend, service, %instance, error = %error.chain(), "not registered yet");
+        }
         self.state.send_modify(|state| match state {
             RegistrationState::Registering { error: latest } => *latest = Some(error),
             RegistrationState::Lost { error: latest, .. } => *latest = error,
@@ -278,7 +301,7 @@ impl<A: Announcer> Keeper<A> {
     fn lost(&mut self, error: Error) {
         let (backend, service) = (self.config.backend, &self.desired.service);
         let instance = self.desired.instance.id();
-        tracing::warn!(backend, service, %instance, %error, "registration lost");
+        tracing::warn!(backend, service, %instance, error = %error.chain(), "registration lost");
         self.proved_at = None;
         self.state.send_replace(RegistrationState::Lost { since: Instant::now(), error });
     }

@@ -209,7 +209,7 @@ impl<S: Source, K: Sink<S::Item>> Following<S, K> {
             // Somebody has to change a token or a setting first.
             pause = pause.max(jittered(self.config.denied_interval, &mut self.rng));
         }
-        tracing::debug!(backend = self.config.backend, %error, ?pause, "read failed");
+        tracing::debug!(backend = self.config.backend, error = %error.chain(), ?pause, "read failed");
         self.sink.failed(error);
         self.failed = true;
         self.want = Read::Full;

@@ -28,9 +28,10 @@ use crate::{Error, ErrorKind, Freshness, Instance, Sink, Snapshot, Subscription}
 
 /// The single writer of one service's [`Snapshot`]s.
 ///
-/// The following loop feeds it; a combinator (a merge of two instancers, a filter) owns one itself: it gives every new
-/// set to [`set`](Sink::set), every trouble to [`failed`](Sink::failed), and drives time by awaiting
-/// [`due`](Sink::due) in its `select!`.
+/// The following loop feeds it; a combinator (a merge of two instancers) owns one itself: it gives every new set to
+/// [`set`](Sink::set), every trouble to [`failed`](Sink::failed), and drives time by awaiting [`due`](Sink::due) in its
+/// `select!`. When that resolves it gives what is listed to [`set`](Sink::set) once more, if that is fresh: without a
+/// confirmation nothing that is held ever leaves. A [`FilteredInstancer`](crate::FilteredInstancer) needs none of this.
 ///
 /// - **Order and identity**: sorted by id; of two entries with one id, or with one address, one is kept, always the same.
 /// - **Additions and changed payloads** are published at once; an unchanged entry keeps its `Arc`.
@@ -89,6 +90,11 @@ impl Publisher {
 
     pub(crate) fn nudge(&self) -> Arc<Notify> {
         Arc::clone(&self.nudge)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn n_subscribers(&self) -> usize {
+        self.snapshots.receiver_count()
     }
 
     /// What it has counted.
@@ -178,7 +184,7 @@ impl Publisher {
 
     fn invalidate(&mut self, error: Error) {
         let (backend, service) = (self.config.backend, &self.config.service);
-        tracing::warn!(backend, service, %error, "instances invalidated");
+        tracing::warn!(backend, service, error = %error.chain(), "instances invalidated");
         self.guard.clear();
         self.listing.clear();
         self.invalidated = true;
@@ -221,7 +227,13 @@ impl Sink<Instance> for Publisher {
         self.counters.error();
         let now = Instant::now();
         let freshness = match &self.snapshots.borrow().freshness {
-            Freshness::NeverSynced { .. } => Freshness::NeverSynced { error: Some(error.clone()) },
+            Freshness::NeverSynced { error: before } => {
+                if before.is_none() {
+                    let (backend, service) = (self.config.backend, &self.config.service);
+                    tracing::warn!(backend, service, error = %error.chain(), "not read yet");
+                }
+                Freshness::NeverSynced { error: Some(error.clone()) }
+            }
             // After an invalidation the error that caused it stays, as in go-kit.
             Freshness::Stale { .. } if self.invalidated => return,
             Freshness::Stale { since, .. } => {
@@ -229,7 +241,7 @@ impl Sink<Instance> for Publisher {
             }
             Freshness::Fresh => {
                 let (backend, service) = (self.config.backend, &self.config.service);
-                tracing::warn!(backend, service, %error, "stale");
+                tracing::warn!(backend, service, error = %error.chain(), "stale");
                 Freshness::Stale { since: now, error: error.clone() }
             }
         };
@@ -248,7 +260,7 @@ impl Sink<Instance> for Publisher {
             && self.listing.malformed_changed(n_malformed)
         {
             let (backend, service) = (self.config.backend, &self.config.service);
-            tracing::warn!(backend, service, n_malformed, %error, "malformed entries skipped");
+            tracing::warn!(backend, service, n_malformed, error = %error.chain(), "malformed entries skipped");
         }
     }
 

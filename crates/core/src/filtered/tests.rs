@@ -1,0 +1,90 @@
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::*;
+use crate::{Error, ErrorKind, Freshness, Instance, Publisher, PublisherConfig, Sink};
+
+struct All(Publisher);
+
+impl All {
+    fn new(ports: impl IntoIterator<Item = u16>) -> Self {
+        let mut all = Self(Publisher::new(PublisherConfig::new("test", "test")));
+        all.set(ports);
+        all
+    }
+
+    fn set(&mut self, ports: impl IntoIterator<Item = u16>) {
+        self.0.set(ports.into_iter().map(|port| Instance::new("10.0.0.1", port)).collect());
+    }
+}
+
+impl Instancer for All {
+    fn subscribe(&self) -> Subscription {
+        self.0.subscribe()
+    }
+}
+
+/// Those with a port below 100.
+fn low(all: &All) -> FilteredInstancer {
+    FilteredInstancer::new(all, |snapshot| snapshot.retain(|instance| instance.port() < 100))
+}
+
+fn ports(instances: &[Instance]) -> Vec<u16> {
+    instances.iter().map(Instance::port).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_the_filter_lets_through_is_shown_and_wakes_anybody() {
+    let mut all = All::new([1, 2, 200]);
+    let mut shown = low(&all).subscribe();
+    assert_eq!(ports(shown.snapshot().instances()), [1, 2]);
+    assert_eq!(shown.snapshot().revision(), 1);
+    all.set([1, 2, 200, 300]);
+    timeout(Duration::from_secs(1), shown.changed()).await.expect_err("nothing of its own changed");
+    all.set([1, 2, 3, 200, 300]);
+    let snapshot = shown.changed().await.expect("one has come");
+    assert_eq!((ports(snapshot.instances()), snapshot.revision()), (vec![1, 2, 3], 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_stays_held_and_what_is_stale_stays_stale() {
+    let mut all = All::new([1, 2, 200]);
+    let mut shown = low(&all).subscribe();
+    all.set([]);
+    let _confirm = timeout(Duration::from_secs(1), all.0.due()).await;
+    let snapshot = shown.changed().await.expect("a loss");
+    assert!(snapshot.instances().is_empty());
+    assert_eq!(ports(snapshot.held()), [1, 2]);
+    all.0.failed(Error::new(ErrorKind::Unavailable, "test", "follow"));
+    let snapshot = shown.changed().await.expect("trouble");
+    assert!(matches!(snapshot.freshness(), Freshness::Stale { .. }));
+    assert_eq!(ports(snapshot.held()), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_is_passed_on() {
+    let all = All::new([1]);
+    low(&all).subscribe().refresh();
+    timeout(Duration::from_secs(1), all.0.refresh_requested()).await.expect("passed on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_end_is_that_of_its_last_handle_and_of_the_other_one() {
+    let all = All::new([1]);
+    let filtered = low(&all);
+    let mut shown = filtered.subscribe();
+    drop(filtered);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(all.0.n_subscribers(), 1);
+    drop(shown);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(all.0.n_subscribers(), 0);
+
+    shown = low(&all).subscribe();
+    drop(all);
+    let last = shown.changed().await.expect("its last word");
+    assert_eq!(last.freshness().error().map(Error::kind), Some(ErrorKind::Closed));
+    assert_eq!(ports(last.instances()), [1]);
+    shown.changed().await.expect_err("it has ended");
+}
