@@ -171,7 +171,7 @@ impl Lifecycle {
     /// Lives: returns when the server has stopped, with what happened.
     ///
     /// `serve` is given the listener and the moment at which to drain; it ends when its last request has. It runs in a
-    /// task of its own. [`serve_axum`](crate::serve_axum) and [`serve_tonic`](crate::serve_tonic) are two.
+    /// task of its own. With the features `axum` and `tonic`, `serve_axum` and `serve_tonic` are two.
     ///
     /// # Errors
     ///
