@@ -11,7 +11,7 @@ mod registrar;
 mod source;
 
 pub use client::EtcdClient;
-pub use codec::{Codec, NamingJson, RawAddress};
+pub use codec::{Codec, KitexJson, KratosJson, NamingJson, RawAddress};
 pub use config::{EtcdConfig, Tls, User};
 pub use instancer::EtcdInstancer;
 pub use kv::EtcdKvSource;

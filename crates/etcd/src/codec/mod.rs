@@ -1,5 +1,7 @@
 //! How an instance is written into a value, and read from one.
 
+mod kitex_json;
+mod kratos_json;
 mod naming_json;
 mod raw_address;
 
@@ -7,7 +9,10 @@ use std::fmt::Debug;
 
 use tower_sd_core::{BoxError, Instance};
 
-pub use self::{naming_json::NamingJson, raw_address::RawAddress};
+pub use self::{
+    kitex_json::KitexJson, kratos_json::KratosJson, naming_json::NamingJson,
+    raw_address::RawAddress,
+};
 
 /// The format of the values: one per way in which a service is found under `<prefix>/<service>/`.
 ///

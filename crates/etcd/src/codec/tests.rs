@@ -93,3 +93,52 @@ fn raw_addresses_are_read_and_written() {
         assert!(RawAddress.decode("id", text.as_bytes()).is_err(), "{text}");
     }
 }
+
+/// T56: Kitex.
+#[test]
+fn values_of_kitex_are_read_and_written() {
+    let golden = r#"{"network":"tcp","address":"[::1]:80","weight":7,"tags":{"env":"eu"}}"#;
+    let instance =
+        Instance::new("::1", 80).with_id("key").with_weight(7).with_metadata("env", "eu");
+    assert_eq!(KitexJson.decode("key", golden.as_bytes()).expect("decodes"), instance);
+    let written = KitexJson.encode(&instance).expect("encodes");
+    assert_eq!(String::from_utf8(written).expect("is text"), golden);
+    let bare = r#"{"network":"tcp4","address":"1.2.3.4:80","weight":0,"tags":null}"#;
+    let read = KitexJson.decode("key", bare.as_bytes()).expect("decodes");
+    assert_eq!(read, Instance::new("1.2.3.4", 80).with_id("key"));
+    for value in [
+        "1.2.3.4:80",
+        r#"{"address":"1.2.3.4:80"}"#,
+        r#"{"network":"unix","address":"/socket:80"}"#,
+        r#"{"network":"tcp","address":"1.2.3.4"}"#,
+    ] {
+        assert!(KitexJson.decode("key", value.as_bytes()).is_err(), "{value}");
+    }
+}
+
+/// T56: Kratos.
+#[test]
+fn values_of_kratos_are_read_by_protocol() {
+    let value = concat!(
+        r#"{"id":"7","name":"cart","version":"v1","metadata":{"zone":"a"},"#,
+        r#""endpoints":["http://1.2.3.4:8000?isSecure=false","grpc://1.2.3.4:9000?isSecure=true"]}"#,
+    );
+    let read =
+        |protocol: &str, value: &str| KratosJson::new(protocol).decode("key", value.as_bytes());
+    let common = |port| {
+        let instance = Instance::new("1.2.3.4", port).with_id("7");
+        instance.with_metadata("version", "v1").with_metadata("zone", "a")
+    };
+    assert_eq!(read("http", value).expect("decodes"), common(8000).with_scheme("http"));
+    assert_eq!(read("grpc", value).expect("decodes"), common(9000).with_scheme("https"));
+    let bare = r#"{"id":"7","endpoints":["grpc://[::1]:9000"],"metadata":null}"#;
+    let instance = Instance::new("::1", 9000).with_id("7").with_scheme("http");
+    assert_eq!(read("grpc", bare).expect("decodes"), instance);
+    for value in
+        ["{", "{}", r#"{"id":"7","endpoints":[]}"#, r#"{"id":"7","endpoints":["grpc://a"]}"#]
+    {
+        assert!(read("grpc", value).is_err(), "{value}");
+    }
+    assert!(read("grcp", value).is_err());
+    assert!(KratosJson::new("http").encode(&common(1)).is_err(), "it is only read");
+}

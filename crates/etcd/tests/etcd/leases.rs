@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use etcd_client::PutOptions;
 use tokio::time::{Instant, sleep};
-use tower_sd_core::{AnnounceConfig, Registrar, Registration};
-use tower_sd_etcd::{EtcdClient, EtcdRegistrar};
-use tower_sd_testkit::proxy::{Fault, Proxy};
+use tower_sd_core::{AnnounceConfig, Instancer, Registrar, Registration, Snapshot};
+use tower_sd_etcd::{EtcdClient, EtcdInstancer, EtcdRegistrar};
+use tower_sd_testkit::{
+    proxy::{Fault, Proxy},
+    wait::{shows, shows_that},
+};
 
 use crate::support::{TTL, holds, instance, on_every_etcd, on_every_etcd_with};
 
@@ -147,24 +150,35 @@ async fn deregistering_leaves_neither_key_nor_lease() {
     .await;
 }
 
-/// go-kit's bugs E3 and E9: there one client has one lease, and a second registration ends the first.
+/// go-kit's bugs E3 and E9: there one client has one lease and one watch, and a second registration ends the first and
+/// whatever is followed.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn registering_twice_and_deregistering_in_any_order_never_blocks() {
     on_every_etcd(async |etcd| {
-        let registrar = EtcdRegistrar::new(&etcd.client());
+        let client = etcd.client();
+        let instancer = EtcdInstancer::new(&client, "twice");
+        let mut subscription = instancer.subscribe();
+        let registrar = EtcdRegistrar::new(&client);
         let one = registrar.register(registration("twice")).await.expect("registers");
         let other = Registration::new("twice", instance("b", 8081));
         let two = registrar.register(other).await.expect("registers");
         let again = registrar.register(registration("twice")).await.expect("registers");
         let leases = etcd.operator().await.leases().await.expect("the server answers");
         assert_eq!(leases.leases().len(), 3, "one lease for each");
+        shows(&mut subscription, &["a", "b"], BACK).await;
         for handle in [again, one, two] {
             let start = Instant::now();
             handle.deregister().await.expect("deregisters");
             assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
         }
         assert!(etcd.keys("twice").await.is_empty());
+        let late = Registration::new("twice", instance("c", 8082));
+        let _late = registrar.register(late).await.expect("registers");
+        let has_it = |it: &Snapshot| it.instances().iter().any(|one| one.id().as_str() == "c");
+        shows_that(&mut subscription, "c, on the watch that goes on", BACK, has_it).await;
+        let stats = subscription.stats();
+        assert_eq!((stats.resyncs, stats.errors), (0, 0), "{stats:?}");
     })
     .await;
 }
