@@ -56,10 +56,14 @@ async fn an_instance_gets_calls_once_it_says_that_it_serves() {
     endpointer.ready(Duration::from_secs(10)).await.expect("one serves");
     call_often(&endpointer).await;
     assert!(late.echo.seen().is_empty(), "it does not serve");
-    let report = endpointer.inspect();
-    let waiting = report.endpoints.iter().find(|it| it.state == EndpointState::Making);
-    let reason = waiting.expect("it is not made yet").error.clone().expect("a reason");
-    assert!(reason.contains("the instance is not serving"), "{reason}");
+    until("the reason is told", || async {
+        let report = endpointer.inspect();
+        report.endpoints.iter().any(|it| {
+            let reason = it.error.as_deref().unwrap_or_default();
+            it.state == EndpointState::Making && reason.contains("the instance is not serving")
+        })
+    })
+    .await;
 
     reporter.set_service_status(SERVICE, ServingStatus::Serving).await;
     until("it gets calls", || async {
