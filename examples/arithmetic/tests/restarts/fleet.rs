@@ -10,10 +10,13 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use tower_sd_testkit::{loopback::free_ports, process::Process};
 
+use crate::client::Protocol;
+
 /// Three servers, each on a port that it keeps.
 pub(crate) struct Fleet {
     servers: Vec<Server>,
     registry: String,
+    protocol: Protocol,
     logs: TempDir,
 }
 
@@ -23,14 +26,15 @@ struct Server {
 }
 
 impl Fleet {
-    pub(crate) async fn start(registry: &str) -> Self {
+    pub(crate) async fn start(registry: &str, protocol: Protocol) -> Self {
         let logs = TempDir::new().expect("a folder");
         let ports: [u16; 3] = free_ports(Ipv4Addr::LOCALHOST).expect("free ports");
         let mut servers = Vec::new();
         for port in ports {
-            servers.push(Server { port, process: start(registry, port, logs.path()).await });
+            let process = start(registry, protocol, port, logs.path()).await;
+            servers.push(Server { port, process });
         }
-        Self { servers, registry: registry.to_owned(), logs }
+        Self { servers, registry: registry.to_owned(), protocol, logs }
     }
 
     /// SIGTERM, and a new one when it has ended well. One after the other.
@@ -53,7 +57,8 @@ impl Fleet {
 
     pub(crate) async fn start_again(&mut self, n: usize) {
         let port = self.servers[n].port;
-        self.servers[n].process = start(&self.registry, port, self.logs.path()).await;
+        let process = start(&self.registry, self.protocol, port, self.logs.path()).await;
+        self.servers[n].process = process;
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -62,10 +67,11 @@ impl Fleet {
 }
 
 /// Waits until it says that it is registered.
-async fn start(registry: &str, port: u16, logs: &Path) -> Process {
+async fn start(registry: &str, protocol: Protocol, port: u16, logs: &Path) -> Process {
     let log = logs.join(format!("{port}-{}", fs::read_dir(logs).expect("our folder").count()));
     let listen = format!("127.0.0.1:{port}");
     let args = ["server", "--registry", registry, "--listen", &listen];
+    let args = args.into_iter().chain(protocol.flag());
     let process = Process::start(Command::new(program()).args(args), &log).expect("starts");
     let begun = Instant::now();
     while !fs::read_to_string(&log).unwrap_or_default().contains("listening on ") {

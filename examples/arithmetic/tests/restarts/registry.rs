@@ -33,17 +33,17 @@ impl Registry {
         }
     }
 
-    pub(crate) fn instancer(&self) -> Box<dyn Instancer> {
+    pub(crate) fn instancer(&self, service: &str) -> Box<dyn Instancer> {
         match self {
             Self::Consul(_) => {
                 let (config, _) = ConsulConfig::from_url(&self.url()).expect("a URL");
                 let client = ConsulClient::new(config).expect("good settings");
-                Box::new(ConsulInstancer::new(&client, Query::service("arithmetic")))
+                Box::new(ConsulInstancer::new(&client, Query::service(service)))
             }
             Self::Etcd(etcd) => {
                 let config = EtcdConfig::new([etcd.address().to_string()]);
                 let client = EtcdClient::new(config).expect("good settings");
-                Box::new(EtcdInstancer::new(&client, "arithmetic"))
+                Box::new(EtcdInstancer::new(&client, service))
             }
         }
     }

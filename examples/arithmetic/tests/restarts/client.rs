@@ -1,0 +1,104 @@
+//! Who asks, over HTTP or over gRPC.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_sd::{
+    Balance, BalanceLayer, BoxError, Endpointer, Instancer, Retry, RetryLayer, RetryPolicy,
+    RoundRobin,
+};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, ToBody};
+use tower_sd_tonic::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcReplay, ToTrailers};
+
+use proto::{CalculateRequest, Operation, arithmetic_client::ArithmeticClient};
+
+#[allow(warnings, reason = "generated")]
+#[path = "../../src/grpc/proto.rs"]
+mod proto;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Protocol {
+    Grpc,
+    Http,
+}
+
+#[derive(Clone)]
+pub(crate) enum Client {
+    Grpc(ArithmeticClient<Grpc<Retry<Balance<GrpcEndpoint, ToTrailers>, GrpcReplay>>>),
+    Http(Retry<Balance<HttpEndpoint<Empty<Bytes>>, ToBody>, HttpReplay>),
+}
+
+impl Protocol {
+    pub(crate) fn service(self) -> &'static str {
+        match self {
+            Self::Grpc => "arithmetic-grpc",
+            Self::Http => "arithmetic",
+        }
+    }
+
+    /// What a server has to be told.
+    pub(crate) fn flag(self) -> Option<&'static str> {
+        match self {
+            Self::Grpc => Some("--grpc"),
+            Self::Http => None,
+        }
+    }
+}
+
+impl Client {
+    /// One that has found the servers.
+    pub(crate) async fn new(
+        protocol: Protocol,
+        instancer: &dyn Instancer,
+        policy: RetryPolicy,
+    ) -> Self {
+        let balance = BalanceLayer::new(RoundRobin::new());
+        match protocol {
+            Protocol::Grpc => {
+                let endpointer = Endpointer::new(instancer, GrpcFactory::new());
+                endpointer.ready(PATIENCE).await.expect("the servers are there");
+                let stack = ServiceBuilder::new()
+                    .layer(GrpcLayer::new())
+                    .layer(RetryLayer::new(policy.replay_with(GrpcReplay::new())))
+                    .layer(balance)
+                    .service(endpointer);
+                Self::Grpc(ArithmeticClient::new(stack))
+            }
+            Protocol::Http => {
+                let endpointer = Endpointer::new(instancer, HttpFactory::new());
+                endpointer.ready(PATIENCE).await.expect("the servers are there");
+                let stack = ServiceBuilder::new()
+                    .layer(RetryLayer::new(policy.replay_with(HttpReplay::new())))
+                    .layer(balance)
+                    .service(endpointer);
+                Self::Http(stack)
+            }
+        }
+    }
+
+    /// One calculation, whose result is checked.
+    pub(crate) async fn add(self, n: u64) -> Result<(), BoxError> {
+        match self {
+            Self::Grpc(mut client) => {
+                let a = i64::try_from(n)?;
+                let operation = Operation::Add.into();
+                let answer = client.calculate(CalculateRequest { operation, a, b: 1 }).await?;
+                let result = answer.into_inner().result;
+                if result == a + 1 { Ok(()) } else { Err(format!("{result}").into()) }
+            }
+            Self::Http(mut client) => {
+                let uri = format!("http://arithmetic/calculate/Add/{n}/1");
+                let request = Request::post(uri).body(Empty::new())?;
+                let answer = client.ready().await?.call(request).await?;
+                let body = answer.into_body().collect().await?.to_bytes();
+                let expected = format!(r#"{{"result":{},"error":null}}"#, n + 1);
+                if body == expected { Ok(()) } else { Err(format!("{body:?}").into()) }
+            }
+        }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
