@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::Path,
     sync::{PoisonError, RwLock},
     time::Duration,
 };
@@ -15,13 +16,15 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 use tower_sd_core::{Error, Result, Secret};
 
-use super::{error, tls};
+use super::{error, streams::Streams, tls};
 use crate::{ConsulConfig, config::Endpoint};
 
 /// One agent, and how to talk to it.
 #[derive(Debug)]
 pub(crate) struct Wire {
+    /// For short calls: they are not to wait behind queries.
     http: Client,
+    pub(super) streams: Streams,
     base: Url,
     token: RwLock<Option<Secret>>,
     /// Short calls that run at once: blocking queries need none. Heartbeats have permits of their own, so that thousands of
@@ -91,29 +94,20 @@ impl<'a> Call<'a> {
 impl Wire {
     pub(super) fn new(config: ConsulConfig) -> Result<Self> {
         let Endpoint { base, socket } = config.endpoint()?;
-        let tls = tls::client_config(&config.tls, base.scheme() == "https")?;
-        let mut builder = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .redirect(redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_keepalive(TCP_KEEPALIVE);
-        #[cfg(unix)]
-        if let Some(socket) = socket {
-            builder = builder.unix_socket(socket);
-        }
-        #[cfg(not(unix))]
-        if socket.is_some() {
+        let speaks_tls = base.scheme() == "https";
+        let tls = tls::client_config(&config.tls, speaks_tls)?;
+        if cfg!(not(unix)) && socket.is_some() {
             return Err(error::config("connect", "address: no unix:// on this system"));
         }
-        let http = builder
-            .build()
-            .map_err(|cause| error::config("connect", "no HTTP client").with_source(cause))?;
+        let client = || client(tls.clone(), socket.as_deref());
+        let none = |cause| error::config("connect", "no HTTP client").with_source(cause);
+        let http = client().map_err(none)?;
+        let streams = Streams::new(speaks_tls, client).map_err(none)?;
         let token = token_of(&config)?;
         header(token.as_ref())?;
         Ok(Self {
             http,
+            streams,
             base,
             token: RwLock::new(token),
             permits: Semaphore::new(MAX_SHORT_CALLS),
@@ -146,8 +140,9 @@ impl Wire {
 
     async fn send_as(&self, call: &Call<'_>, token: Option<&Secret>) -> Result<Answer> {
         let operation = call.operation;
-        let mut request =
-            self.http.request(call.method.clone(), self.url(call)?).timeout(call.timeout);
+        let place = (call.kind == Kind::Blocking).then(|| self.streams.place());
+        let http = place.as_ref().map_or(&self.http, |place| &place.http);
+        let mut request = http.request(call.method.clone(), self.url(call)?).timeout(call.timeout);
         if let Some(token) = header(token)? {
             request = request.header("X-Consul-Token", token);
         }
@@ -159,6 +154,7 @@ impl Wire {
         }
         let unanswered = |cause| error::unanswered(operation, cause);
         let mut response = request.send().await.map_err(unanswered)?;
+        self.streams.heard(response.version());
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(unanswered)? {
             if body.len() + chunk.len() > self.config.max_body {
@@ -204,6 +200,22 @@ impl Wire {
     fn token(&self) -> Option<Secret> {
         self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+#[cfg_attr(not(unix), expect(unused_variables, reason = "there are no such sockets"))]
+fn client(tls: rustls::ClientConfig, socket: Option<&Path>) -> reqwest::Result<Client> {
+    let builder = Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_keepalive(TCP_KEEPALIVE);
+    #[cfg(unix)]
+    if let Some(socket) = socket {
+        return builder.unix_socket(socket).build();
+    }
+    builder.build()
 }
 
 /// The file's token, or the one given where there is no file or nothing in it.

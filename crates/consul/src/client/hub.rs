@@ -6,6 +6,9 @@
 //! services and its nodes (theirs does not: all are read again, a few at once). None of the three alone notices every
 //! change; together they missed none of 31 kinds on two versions. Unlike a service's own query they are never answered
 //! from an agent's view, so they fail when the servers are away.
+//!
+//! Where the agent speaks HTTP/2, which it does over TLS, queries need no connections, and 2 000 services are followed
+//! alone.
 
 #[cfg(test)]
 mod tests;
@@ -25,7 +28,10 @@ use tokio::{
 };
 use tower_sd_core::{Backoff, Error, Result, Stop};
 
-use super::http::{Call, Kind, Wire};
+use super::{
+    http::{Call, Kind, Wire},
+    streams::Streams,
+};
 
 /// Who follows what, and how.
 #[derive(Debug)]
@@ -73,7 +79,7 @@ impl Hub {
     }
 
     /// Takes part. True: the caller has to run the hub.
-    pub(crate) fn join(self: &Arc<Self>, service: &str) -> (Ticket, bool) {
+    pub(super) fn join(self: &Arc<Self>, service: &str, streams: &Streams) -> (Ticket, bool) {
         // Consul finds services without regard to case.
         let service = service.to_lowercase();
         let mut followed = self.followed();
@@ -84,7 +90,8 @@ impl Hub {
         entry.n_followers += 1;
         let changes = entry.changes.subscribe();
         self.n_followers.send_modify(|n| *n += 1);
-        let starts = *self.n_followers.borrow() > self.max_alone && !followed.running;
+        let max_alone = streams.max_queries(self.max_alone);
+        let starts = *self.n_followers.borrow() > max_alone && !followed.running;
         followed.running |= starts;
         drop(followed);
         (Ticket { hub: Arc::clone(self), service, changes }, starts)
@@ -94,16 +101,19 @@ impl Hub {
     pub(crate) async fn run(self: Arc<Self>, wire: Arc<Wire>, stop: Stop) {
         tracing::debug!(backend = crate::BACKEND, "followers share three queries");
         self.shared.send_replace(true);
+        let mut n_followers = self.n_followers.subscribe();
+        let mut protocol = wire.streams.changes();
         loop {
-            let mut n_followers = self.n_followers.subscribe();
+            let enough = || wire.streams.max_queries(self.max_alone) / 2;
             select! {
                 biased;
                 () = stop.requested() => return,
-                _ = n_followers.wait_for(|n| *n <= self.max_alone / 2) => {}
+                _ = n_followers.wait_for(|n| *n <= enough()) => {}
+                _ = protocol.changed() => {}
                 () = self.watch(&wire) => {}
             }
             let mut followed = self.followed();
-            if *self.n_followers.borrow() <= self.max_alone / 2 {
+            if *self.n_followers.borrow() <= enough() {
                 followed.running = false;
                 self.shared.send_replace(false);
                 return;

@@ -6,6 +6,7 @@ mod hub;
 pub(crate) mod kv;
 pub(crate) mod reply;
 pub(crate) mod request;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -70,7 +71,7 @@ impl ConsulClient {
     /// A place among the followers of this client.
     pub(crate) fn follow(&self, service: &str) -> Ticket {
         let Inner { wire, hub, tasks } = &*self.0;
-        let (ticket, starts) = hub.join(service);
+        let (ticket, starts) = hub.join(service, &wire.streams);
         if starts {
             let (wire, hub) = (Arc::clone(wire), Arc::clone(hub));
             tasks.spawn(|stop| hub.run(wire, stop));

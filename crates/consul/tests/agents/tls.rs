@@ -22,10 +22,10 @@ use crate::support::{get, listed, on_every_version, sees, web};
 const NAME: &str = "server.dc1.consul";
 
 /// Files of PEM.
-struct Files(TempDir);
+pub(crate) struct Files(TempDir);
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let files = Self(TempDir::new().expect("a folder"));
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
@@ -51,7 +51,8 @@ impl Files {
     }
 }
 
-async fn start(binary: ServerBinary, files: &Files) -> (real::Consul, SocketAddr) {
+/// An agent, and where it speaks TLS.
+pub(crate) async fn start(binary: ServerBinary, files: &Files) -> (real::Consul, SocketAddr) {
     let [port] = free_ports(own_address()).expect("a free port");
     let config = json!({
         "ports": {"https": port}, "verify_incoming_https": true, "ca_file": files.path("ca"),
@@ -75,6 +76,13 @@ fn with_certificate(mut config: ConsulConfig, files: &Files) -> ConsulConfig {
     config
 }
 
+/// A client that shows its certificate, and knows whom to trust.
+pub(crate) fn trusted(address: SocketAddr, files: &Files) -> ConsulClient {
+    let mut config = with_certificate(config(address, &files.path("ca")), files);
+    config.tls.server_name = Some(NAME.into());
+    ConsulClient::new(config).expect("all is given")
+}
+
 async fn asks(config: ConsulConfig) -> Result<()> {
     ConsulClient::new(config)?.services().await.map(|_| ())
 }
@@ -85,9 +93,7 @@ async fn an_agent_that_asks_for_certificates_is_registered_with_and_followed() {
     on_every_version(async |binary| {
         let files = Files::new();
         let (agent, address) = start(binary, &files).await;
-        let mut config = with_certificate(config(address, &files.path("ca")), &files);
-        config.tls.server_name = Some(NAME.into());
-        let client = ConsulClient::new(config).expect("all is given");
+        let client = trusted(address, &files);
         let handle =
             ConsulRegistrar::new(&client).register(web("a", 80)).await.expect("registered");
         let instancer = ConsulInstancer::new(&client, Query::service("web"));

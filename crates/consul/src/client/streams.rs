@@ -1,0 +1,109 @@
+//! The HTTP clients over which blocking queries wait.
+//!
+//! Over TLS an agent speaks HTTP/2: then a query that waits costs a stream, and no connection. Every client has one
+//! connection of its own, for a connection has a limit of streams, beyond which requests wait silently.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use reqwest::{Client, Result, Version};
+use tokio::sync::watch;
+
+/// Where blocking queries wait.
+#[derive(Debug)]
+pub(super) struct Streams {
+    lanes: Vec<Lane>,
+    multiplexed: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct Lane {
+    http: Client,
+    n_queries: Arc<AtomicUsize>,
+}
+
+/// A query's place; free again when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) http: Client,
+    n_queries: Arc<AtomicUsize>,
+}
+
+impl Streams {
+    /// Several clients where the agent may speak HTTP/2, which it does over TLS only.
+    pub(super) fn new(tls: bool, client: impl Fn() -> Result<Client>) -> Result<Self> {
+        let n_lanes = if tls { MAX_STREAMS / STREAMS_OF_A_CONNECTION } else { 1 };
+        let lane = |_| Ok(Lane { http: client()?, n_queries: Arc::default() });
+        let lanes = (0..n_lanes).map(lane).collect::<Result<_>>()?;
+        Ok(Self { lanes, multiplexed: watch::Sender::new(false) })
+    }
+
+    /// Fills one connection after the other.
+    pub(super) fn place(&self) -> Place {
+        let n = |lane: &&Lane| lane.n_queries.load(Relaxed);
+        let free = self.lanes.iter().find(|lane| n(lane) < STREAMS_OF_A_CONNECTION);
+        let lane = free.or_else(|| self.lanes.iter().min_by_key(n)).expect("there is one");
+        lane.n_queries.fetch_add(1, Relaxed);
+        Place { http: lane.http.clone(), n_queries: Arc::clone(&lane.n_queries) }
+    }
+
+    /// Learns from an answer which protocol the agent speaks.
+    pub(super) fn heard(&self, version: Version) {
+        let multiplexed = version == Version::HTTP_2;
+        self.multiplexed
+            .send_if_modified(|known| std::mem::replace(known, multiplexed) != multiplexed);
+    }
+
+    /// How many queries may wait at once, if `connections` may be occupied.
+    pub(super) fn max_queries(&self, connections: usize) -> usize {
+        match *self.multiplexed.borrow() {
+            true => connections.max(MAX_STREAMS),
+            false => connections,
+        }
+    }
+
+    /// Changes with [`max_queries`](Self::max_queries).
+    pub(super) fn changes(&self) -> watch::Receiver<bool> {
+        self.multiplexed.subscribe()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.n_queries.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What HTTP/2 asks every server to allow (RFC 9113, section 6.5.2); Consul allows 250, proxies 100 or 128.
+const STREAMS_OF_A_CONNECTION: usize = 100;
+/// Twice the thousand services for which this is made; an agent needs 80 KB for each.
+const MAX_STREAMS: usize = 2_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ConsulConfig, client::http::Wire};
+
+    #[test]
+    fn places_fill_one_connection_after_the_other() {
+        let mut config = ConsulConfig::new("https://127.0.0.1:8501");
+        config.tls.skip_verify = true;
+        let streams = Wire::new(config).expect("an address").streams;
+        let mut places: Vec<Place> = (0..150).map(|_| streams.place()).collect();
+        let taken = || -> Vec<usize> {
+            let taken = streams.lanes.iter().map(|lane| lane.n_queries.load(Relaxed));
+            taken.filter(|n| *n > 0).collect()
+        };
+        assert_eq!(taken(), [100, 50]);
+        places.drain(..30);
+        assert_eq!(taken(), [70, 50]);
+        places.extend((0..31).map(|_| streams.place()));
+        assert_eq!(taken(), [100, 51]);
+        places.extend((0..2_000).map(|_| streams.place()));
+        assert!(taken().iter().all(|n| *n > 100), "beyond the bound they are shared out");
+        drop(places);
+        assert!(taken().is_empty());
+    }
+}
