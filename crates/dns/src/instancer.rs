@@ -145,14 +145,22 @@ impl DnsSource {
         };
         let mut until = after(found.ttl);
         let services = mapping::services(found.records);
-        let mut hosts = HashMap::new();
+        let mut glue = HashMap::new();
         for (name, ip) in found.glue {
-            let host = hosts.entry(name).or_insert_with(|| Ok(Host { ips: Vec::new(), until }));
-            if let Ok(host) = host {
-                host.ips.push(ip);
-            }
+            glue.entry(name).or_insert_with(|| Host { ips: Vec::new(), until }).ips.push(ip);
         }
+        // A full answer leaves out whole families, others every time: one that is wanted is asked for.
+        let (complete, partial): (HashMap<_, _>, HashMap<_, _>) =
+            glue.into_iter().partition(|(_, host)| self.query.family.is_in(&host.ips));
+        let mut hosts = complete.into_iter().map(|(name, host)| (name, Ok(host))).collect();
         self.look_up_missing(&services, want, &mut hosts).await;
+        for (name, host) in partial {
+            hosts.entry(name).and_modify(|looked_up| {
+                if looked_up.is_err() {
+                    *looked_up = Ok(host);
+                }
+            });
+        }
         if let Some(Err(error)) = hosts.values().next()
             && hosts.values().all(Result::is_err)
         {

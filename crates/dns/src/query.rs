@@ -81,6 +81,16 @@ impl Family {
             Self::Ipv6First => [RecordType::AAAA, RecordType::A],
         }
     }
+
+    /// Whether nothing is to be gained by asking for more addresses than these.
+    pub(crate) fn is_in(self, ips: &[IpAddr]) -> bool {
+        let (v4, v6) = (ips.iter().any(IpAddr::is_ipv4), ips.iter().any(IpAddr::is_ipv6));
+        match self {
+            Self::Ipv4First => v4,
+            Self::Ipv6First => v6,
+            Self::Both => v4 && v6,
+        }
+    }
 }
 
 /// A name without the dot at its end, in small letters.

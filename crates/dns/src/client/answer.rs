@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::IpAddr, time::Duration};
 use hickory_resolver::{
     net::NoRecords,
     proto::{
-        op::{Message, ResponseCode},
+        op::{Message, Query, ResponseCode},
         rr::{Name, RData, Record, RecordType, rdata::CNAME},
     },
 };
@@ -49,11 +49,7 @@ pub(crate) enum Step {
 
 /// A response that is no error and has an answer section.
 pub(crate) fn judge(response: &Message, asked: &Name, kind: RecordType) -> Result<Step> {
-    let question = response.queries.first();
-    if question.is_none_or(|it| it.name() != asked || it.query_type() != kind) {
-        // Over TCP, hickory looks at the id alone.
-        return Err(garbled(asked, "the response is to another question"));
-    }
+    check_question(response.queries.first(), asked, kind)?;
     let (name, alias_ttl) = follow_aliases(response, asked)?;
     let mut ttl = alias_ttl;
     let mut records = Vec::new();
@@ -67,14 +63,18 @@ pub(crate) fn judge(response: &Message, asked: &Name, kind: RecordType) -> Resul
         return Ok(Step::Found(Found { records, ttl, glue }));
     }
     let soa = response.authorities.iter().find_map(negative_ttl);
-    if soa.is_some() || response.response_code == ResponseCode::NXDomain || name == *asked {
+    if soa.is_some() || response.response_code == ResponseCode::NXDomain {
         return Ok(Step::Nothing { ttl: soa.unwrap_or_default().min(MAX_NEGATIVE).min(ttl) });
+    }
+    if name == *asked {
+        return Err(garbled(asked, "the answer is about something else"));
     }
     Ok(Step::Alias { target: name, ttl })
 }
 
 /// A response without an answer.
-pub(crate) fn judge_none(none: &NoRecords, asked: &Name) -> Result<Step> {
+pub(crate) fn judge_none(none: &NoRecords, asked: &Name, kind: RecordType) -> Result<Step> {
+    check_question(Some(&none.query), asked, kind)?;
     if none.soa.is_none() && none.ns.is_some() {
         return Err(Error::new(ErrorKind::Unavailable, BACKEND, "follow").with_message(format!(
             "the server only says who else may know {}; ask one that recurses",
@@ -84,6 +84,14 @@ pub(crate) fn judge_none(none: &NoRecords, asked: &Name) -> Result<Step> {
     // RFC 2308 §5. A server that sends no SOA wants it not to be remembered.
     let ttl = none.negative_ttl.map_or(Duration::ZERO, seconds);
     Ok(Step::Nothing { ttl: ttl.min(MAX_NEGATIVE) })
+}
+
+/// Over TCP, hickory looks at the id alone.
+fn check_question(question: Option<&Query>, asked: &Name, kind: RecordType) -> Result<()> {
+    match question.is_some_and(|it| it.name() == asked && it.query_type() == kind) {
+        true => Ok(()),
+        false => Err(garbled(asked, "the response is to another question")),
+    }
 }
 
 /// The name at the end of the aliases in this response, and the least TTL of them.
@@ -162,3 +170,53 @@ fn garbled(asked: &Name, why: &str) -> Error {
 
 /// A zone's SOA often says an hour, written for names that are mistyped, not for services that are about to start.
 const MAX_NEGATIVE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::proto::{
+        op::OpCode,
+        rr::rdata::{A, SOA},
+    };
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::from_ascii(text).expect("a name")
+    }
+
+    /// D14.
+    #[test]
+    fn negative_ttl_is_at_most_a_minute() {
+        let asked = name("a.lab.test.");
+        let query = Query::query(asked.clone(), RecordType::A);
+        let mut none = NoRecords::new(Box::new(query.clone()), ResponseCode::NXDomain);
+        none.negative_ttl = Some(3600);
+        let nothing = judge_none(&none, &asked, RecordType::A).expect("it is an answer");
+        assert!(matches!(nothing, Step::Nothing { ttl } if ttl == MAX_NEGATIVE), "{nothing:?}");
+
+        let mut response = Message::response(1, OpCode::Query);
+        response.add_query(query);
+        let alias = RData::CNAME(CNAME(name("gone.lab.test.")));
+        response.add_answers([Record::from_rdata(asked.clone(), 3600, alias)]);
+        let soa = SOA::new(name("ns.lab.test."), name("me.lab.test."), 1, 60, 60, 60, 3600);
+        let soa = Record::from_rdata(name("lab.test."), 3600, RData::SOA(soa));
+        response.add_authorities([soa]);
+        let nothing = judge(&response, &asked, RecordType::A).expect("it is an answer");
+        assert!(matches!(nothing, Step::Nothing { ttl } if ttl == MAX_NEGATIVE), "{nothing:?}");
+    }
+
+    /// D7 and D19.
+    #[test]
+    fn answer_about_another_name_is_no_answer() {
+        let asked = name("a.lab.test.");
+        let mut response = Message::response(1, OpCode::Query);
+        response.add_query(Query::query(asked.clone(), RecordType::A));
+        let of_other = RData::A(A([6, 6, 6, 6].into()));
+        response.add_answers([Record::from_rdata(name("b.lab.test."), 60, of_other)]);
+        judge(&response, &asked, RecordType::A).expect_err("neither data nor a negative answer");
+        let mine = RData::A(A([10, 0, 0, 1].into()));
+        response.add_answers([Record::from_rdata(asked.clone(), 60, mine.clone())]);
+        let step = judge(&response, &asked, RecordType::A).expect("one is ours");
+        assert!(matches!(&step, Step::Found(found) if found.records == [mine]), "{step:?}");
+    }
+}

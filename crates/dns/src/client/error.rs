@@ -56,6 +56,12 @@ mod tests {
 
     use super::*;
 
+    /// The configuration is likely being written.
+    #[test]
+    fn having_no_servers_is_transient() {
+        assert!(no_servers().is_transient());
+    }
+
     #[test]
     fn every_failure_has_its_kind_and_is_transient() {
         let code = |code| NetError::Dns(DnsError::ResponseCode(code));

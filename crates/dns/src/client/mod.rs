@@ -100,7 +100,7 @@ impl DnsClient {
         match timeout(bound, asked).await {
             Ok(Ok(response)) => answer::judge(&response, name, kind),
             Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) => {
-                answer::judge_none(&none, name)
+                answer::judge_none(&none, name, kind)
             }
             Ok(Err(cause)) => Err(explain(cause)),
             Err(_elapsed) => Err(explain(NetError::Timeout)),

@@ -62,7 +62,7 @@ pub(crate) struct Reply {
     additionals: Vec<Record>,
     authoritative: bool,
     truncated: bool,
-    question: Option<Name>,
+    question: Option<(Name, RecordType)>,
     first_with_another_id: Option<Box<Self>>,
     silent: bool,
 }
@@ -223,8 +223,14 @@ impl Reply {
         Self { truncated: true, ..self }
     }
 
-    pub(crate) fn with_question(self, question: &str) -> Self {
-        Self { question: Some(name(question)), ..self }
+    /// To another question than was asked.
+    pub(crate) fn with_question(self, question: &str, kind: RecordType) -> Self {
+        Self { question: Some((name(question), kind)), ..self }
+    }
+
+    /// From what the server has itself.
+    pub(crate) fn authoritative(self) -> Self {
+        Self { authoritative: true, ..self }
     }
 
     /// Sends `forged` first, with another id.
@@ -238,8 +244,8 @@ impl Reply {
         message.metadata.truncation = self.truncated;
         message.metadata.authoritative = self.authoritative;
         let mut question = question.clone();
-        if let Some(name) = &self.question {
-            question.set_name(name.clone());
+        if let Some((name, kind)) = &self.question {
+            question = Query::query(name.clone(), *kind);
         }
         message.add_query(question);
         message.add_answers(self.answers.iter().cloned());

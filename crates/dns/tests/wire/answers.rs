@@ -95,6 +95,7 @@ async fn alias_of_nothing_is_an_empty_set() {
     .await;
     let mut following = Settings::of([server.address]).start();
     assert!(following.sees(&[]).await.freshness().is_fresh());
+    assert!(server.asked().iter().all(|asked| asked.name == SERVICE), "it is gone");
 }
 
 /// D18.

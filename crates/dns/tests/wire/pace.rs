@@ -88,6 +88,30 @@ async fn ttl_of_an_alias_counts() {
     assert_within(&pauses(&server, 1).await, 0.9, 1.3);
 }
 
+/// D19: nor may others say how often we ask.
+#[tokio::test]
+async fn ttl_of_an_unrelated_address_does_not_count() {
+    let server = NameServer::start(|_| {
+        Reply::records([srv(SERVICE, 3600, (0, 0, 80, "a.lab.test."))])
+            .additional(a("a.lab.test.", 3600, [10, 0, 0, 1]))
+            .additional(a("b.lab.test.", 0, [10, 0, 0, 2]))
+    })
+    .await;
+    let mut following = Settings::of([server.address]).start();
+    following.sees(&["10.0.0.1:80"]).await;
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(server.asked().len(), 1);
+}
+
+/// The one that forgets first may know first.
+#[tokio::test]
+async fn least_negative_ttl_of_the_servers_counts() {
+    let first = NameServer::start(|_| Reply::nothing(3600)).await;
+    let second = NameServer::start(|_| Reply::nothing(1)).await;
+    let _following = Settings::of([first.address, second.address]).start();
+    assert_within(&pauses(&first, 1).await, 0.9, 1.3);
+}
+
 /// D5: of one that is followed by asking again, too.
 #[tokio::test]
 async fn ttl_of_an_alias_counts_when_its_target_is_asked_for() {

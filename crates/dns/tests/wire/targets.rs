@@ -242,20 +242,70 @@ async fn target_is_looked_up_again_when_its_ttl_has_passed() {
     assert_eq!(n_asked(B), 1, "{:?}", server.asked());
 }
 
-/// T64.
+/// T64: who speaks for a name may speak for its neighbours, two labels up; of a zone of one label (`consul.`) only who has it
+/// himself.
 #[tokio::test]
 async fn address_out_of_bailiwick_is_looked_up_instead() {
-    const ELSEWHERE: &str = "a.elsewhere.example.";
-    let server = NameServer::start(|asked| match (asked.name.as_str(), asked.kind) {
-        (SERVICE, _) => Reply::records([srv(SERVICE, 60, (0, 0, 80, ELSEWHERE))])
-            .additional(a(ELSEWHERE, 60, [6, 6, 6, 6]))
-            .additional(a("unrelated.lab.test.", 60, [6, 6, 6, 7])),
-        (ELSEWHERE, RecordType::A) => Reply::records([a(ELSEWHERE, 60, [10, 0, 0, 1])]),
-        _ => Reply::nothing(60),
-    })
-    .await;
-    let mut following = Settings::of([server.address]).start();
-    following.sees(&["10.0.0.1:80"]).await;
+    let rows = [
+        (SERVICE, "a.elsewhere.example.", false, false),
+        (SERVICE, "a.elsewhere.example.", true, false),
+        (SERVICE, "a.other.test.", false, false),
+        (SERVICE, "a.other.lab.test.", false, true),
+        ("web.service.consul.", "a.addr.consul.", false, false),
+        ("web.service.consul.", "a.addr.consul.", true, true),
+    ];
+    for (name, target, authoritative, believed) in rows {
+        let server = NameServer::start(move |asked| match asked.kind {
+            RecordType::SRV => {
+                let reply = Reply::records([srv(name, 60, (0, 0, 80, target))]).additional(a(
+                    target,
+                    60,
+                    [6, 6, 6, 6],
+                ));
+                if authoritative { reply.authoritative() } else { reply }
+            }
+            RecordType::A => Reply::records([a(target, 60, [10, 0, 0, 1])]),
+            _ => Reply::nothing(60),
+        })
+        .await;
+        let query = Query::srv(name).expect("a name");
+        let mut following = Settings::of([server.address]).query(query).start();
+        following.sees(&[if believed { "6.6.6.6:80" } else { "10.0.0.1:80" }]).await;
+    }
+}
+
+/// D6: a server leaves out of a full answer what does not fit, and not the same every time. What comes along is used
+/// when the rest cannot be looked up.
+#[tokio::test]
+async fn family_that_did_not_come_along_is_looked_up() {
+    let rows: [(Family, &[&str]); 3] = [
+        (Family::Ipv4First, &["10.0.0.1:80"]),
+        (Family::Ipv6First, &["[fd00::1]:80"]),
+        (Family::Both, &["10.0.0.1:80", "[fd00::1]:80"]),
+    ];
+    for (family, expected) in rows {
+        let with_one =
+            || Reply::records([srv(SERVICE, 0, (0, 0, 80, A))]).additional(aaaa(A, 60, 1));
+        let server = NameServer::start(move |asked| match asked.kind {
+            RecordType::A => Reply::records([a(A, 60, [10, 0, 0, 1])]),
+            RecordType::AAAA => Reply::records([aaaa(A, 60, 1)]),
+            _ => with_one(),
+        })
+        .await;
+        let query = || Query::srv(SERVICE).expect("a name").family(family);
+        let mut following = Settings::of([server.address]).query(query()).start();
+        following.sees(expected).await;
+        let looked_up = server.asked().iter().any(|asked| asked.kind != RecordType::SRV);
+        assert_eq!(looked_up, family != Family::Ipv6First, "{:?}", server.asked());
+
+        server.says(move |asked| match asked.kind {
+            RecordType::SRV => with_one(),
+            _ => Reply::code(ResponseCode::ServFail),
+        });
+        let mut following = Settings::of([server.address]).query(query()).start();
+        let snapshot = following.sees(&["[fd00::1]:80"]).await;
+        assert!(snapshot.freshness().is_fresh(), "{snapshot:?}");
+    }
 }
 
 #[tokio::test]
