@@ -21,6 +21,18 @@ pub struct Line {
     pub ratio: f64,
 }
 
+/// One comparison of another kind than a time. `ratio` is ours in the peer's.
+#[derive(Debug, Serialize)]
+pub struct Comparison {
+    pub bench: &'static str,
+    pub case: &'static str,
+    pub metric: &'static str,
+    pub ours: f64,
+    pub peer: &'static str,
+    pub peer_value: f64,
+    pub ratio: f64,
+}
+
 /// The results of one benchmark.
 pub struct Results {
     bench: &'static str,
@@ -62,6 +74,25 @@ impl Results {
         }
         println!("{row}");
         Ok(())
+    }
+
+    /// Compares one of our values with a peer's.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn compare(
+        &mut self,
+        case: &'static str,
+        metric: &'static str,
+        ours: f64,
+        (peer, peer_value): (&'static str, f64),
+    ) -> io::Result<()> {
+        let ratio = (ours / peer_value * 1000.0).round() / 1000.0;
+        println!("{case:<12} {metric:<10} {ours:>10.1} | {peer} {peer_value:>10.1} ×{ratio}");
+        let (bench, ours, peer_value) = (self.bench, round(ours), round(peer_value));
+        let line = Comparison { bench, case, metric, ours, peer, peer_value, ratio };
+        writeln!(self.file, "{}", serde_json::to_string(&line)?)
     }
 }
 

@@ -10,6 +10,8 @@ mod layered;
 mod pool;
 mod protocol;
 mod replay;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
 

@@ -4,4 +4,6 @@ mod body;
 mod policy;
 
 pub use body::{NotRepeatable, RepeatableBody, ReplayBody};
+#[cfg(feature = "reqwest")]
+pub(crate) use policy::is_unavailable;
 pub use policy::{HttpReplay, Idempotent};

@@ -49,6 +49,11 @@ impl HttpReplay {
         self.unavailable = true;
         self
     }
+
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn repeats_unavailable(self) -> bool {
+        self.unavailable
+    }
 }
 
 impl<B: RepeatableBody> Replay<Request<B>> for HttpReplay {
@@ -84,7 +89,7 @@ impl<B> Classify<Response<B>> for HttpReplay {
     }
 }
 
-fn is_unavailable(status: StatusCode) -> bool {
+pub(crate) fn is_unavailable(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT

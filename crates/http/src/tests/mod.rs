@@ -1,6 +1,7 @@
 //! Everything here runs over real sockets on loopback.
 
 mod failures;
+mod faults;
 mod http2;
 mod lifetime;
 mod reuse;

@@ -1,7 +1,7 @@
 //! HTTP/2 with prior knowledge, over real sockets.
 
 mod failures;
-mod server;
+pub(super) mod server;
 
 use std::{
     future::pending,

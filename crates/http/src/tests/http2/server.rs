@@ -23,7 +23,7 @@ use tokio::{
 use tower_sd::Instance;
 
 /// Its connections die with it.
-pub(super) struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     accepted: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
@@ -33,7 +33,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Runs `answer` on each request; a connection takes `max_streams` at a time.
-    pub(super) async fn start<F, Fut>(max_streams: u32, answer: F) -> Self
+    pub(crate) async fn start<F, Fut>(max_streams: u32, answer: F) -> Self
     where
         F: Fn(Request<RecvStream>, SendResponse<Bytes>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
@@ -63,24 +63,24 @@ impl Server {
     }
 
     /// Answers every request with `ok`.
-    pub(super) async fn polite(max_streams: u32) -> Self {
+    pub(crate) async fn polite(max_streams: u32) -> Self {
         Self::start(max_streams, async |_, reply| answer(reply, "ok")).await
     }
 
     /// Goes away as the RFC asks: first a warning, then what is in flight is finished.
-    pub(super) fn leave(&self) {
+    pub(crate) fn leave(&self) {
         self.leave.send(()).expect("a connection");
     }
 
-    pub(super) fn instance(&self) -> Instance {
+    pub(crate) fn instance(&self) -> Instance {
         Instance::new(self.address.ip().to_string(), self.address.port())
     }
 
-    pub(super) fn n_accepted(&self) -> usize {
+    pub(crate) fn n_accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
 
-    pub(super) fn n_open(&self) -> usize {
+    pub(crate) fn n_open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }
 }
@@ -111,7 +111,7 @@ async fn serve<F, Fut>(
     }
 }
 
-pub(super) fn answer(mut reply: SendResponse<Bytes>, body: &'static str) {
+pub(crate) fn answer(mut reply: SendResponse<Bytes>, body: &'static str) {
     // The client may be gone already, which the test sees elsewhere.
     if let Ok(mut stream) = reply.send_response(Response::new(()), false) {
         stream.send_data(Bytes::from(body), true).ok();

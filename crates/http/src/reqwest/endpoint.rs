@@ -1,0 +1,206 @@
+use std::{
+    fmt,
+    future::Future,
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use ::reqwest::{Client, Request, Response, Url};
+use http::{HeaderValue, header::HOST};
+use tower_sd::{BoxError, Classify, Error, ErrorKind, Factory, Instance, Replay, Verdict};
+use tower_service::Service;
+
+use crate::{HttpError, HttpErrorKind, HttpReplay, ToBody, replay::is_unavailable};
+
+/// Makes a [`ReqwestEndpoint`] of each instance, over a [`Client`] of yours.
+///
+/// The client's settings hold: its cookies, its redirects, its timeouts. Some fit badly and are worth a look:
+///
+/// - Give it a `connect_timeout`. reqwest connects when it has the request already, so a dead instance costs an attempt;
+///   it counts as unsent, and `Retry` with [`HttpReplay`] sends it to another.
+/// - Switch off its own retries (`retry(reqwest::retry::never())`) and, unless instances are behind one, its proxy
+///   (`no_proxy()`).
+/// - A redirect to `http://service/…` leads to a name that nobody resolves: `redirect(Policy::none())`, or an
+///   [`InstanceResolver`](super::InstanceResolver) too.
+/// - With https a certificate is checked for the instance's host, not for the service's name; with `http2_prior_knowledge`
+///   servers see the instance's host too, and a `Host` header beside it. [`HttpFactory`](crate::HttpFactory) has
+///   neither limit.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use reqwest::Client;
+/// use tower::ServiceBuilder;
+/// use tower_sd::{BalanceLayer, Endpointer, FixedInstancer, Instance, RetryLayer, RetryPolicy, RoundRobin};
+/// use tower_sd_http::{HttpReplay, reqwest::ReqwestFactory};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let instancer = FixedInstancer::new([Instance::new("127.0.0.1", 8081)]);
+/// let client = Client::builder().connect_timeout(Duration::from_secs(1)).no_proxy().build()?;
+/// let arithmetic = ServiceBuilder::new()
+///     .layer(RetryLayer::new(RetryPolicy::new().replay_with(HttpReplay::new())))
+///     .layer(BalanceLayer::new(RoundRobin::new()))
+///     .service(Endpointer::new(&instancer, ReqwestFactory::new(client.clone())));
+/// let request = client.get("http://arithmetic/health").build()?;
+/// // arithmetic.ready().await?.call(request).await? is a `reqwest::Response`.
+/// # drop((arithmetic, request));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ReqwestFactory {
+    client: Client,
+}
+
+/// One instance, spoken to by a [`Client`].
+///
+/// The URL's host and port become the instance's; `http://service/path` keeps `service` in its `Host` header, unless the
+/// request brings its own. The scheme becomes `https` where the instance's is; a request for `https` to an instance that
+/// says `http` is an error.
+#[derive(Clone)]
+pub struct ReqwestEndpoint {
+    client: Client,
+    target: Arc<Target>,
+}
+
+/// The response of a [`ReqwestEndpoint`], to come.
+#[must_use = "futures do nothing unless polled"]
+pub struct ResponseFuture(Pin<Box<dyn Future<Output = Result<Response, HttpError>> + Send>>);
+
+struct Target {
+    address: Arc<str>,
+    instance: Instance,
+}
+
+impl ReqwestFactory {
+    /// Over `client`, whose connections all endpoints share.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+}
+
+impl Factory for ReqwestFactory {
+    type Service = ReqwestEndpoint;
+    type Hold = ToBody;
+
+    async fn make(&self, instance: Instance) -> Result<ReqwestEndpoint, BoxError> {
+        let scheme = instance.scheme().unwrap_or("http");
+        let address = Arc::from(instance.to_string());
+        if !matches!(scheme, "http" | "https") || Url::parse(&format!("http://{address}")).is_err()
+        {
+            let refused = Error::new(ErrorKind::Config, "reqwest", "endpoint")
+                .with_instance(instance.id().clone())
+                .with_message(format!("{scheme}://{address} is no address for HTTP"));
+            return Err(refused.into());
+        }
+        let target = Arc::new(Target { address, instance });
+        Ok(ReqwestEndpoint { client: self.client.clone(), target })
+    }
+}
+
+impl Service<Request> for ReqwestEndpoint {
+    type Response = Response;
+    type Error = HttpError;
+    type Future = ResponseFuture;
+
+    /// Always ready: reqwest connects when it has the request.
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request) -> ResponseFuture {
+        if let Err(error) = self.target.address(&mut request) {
+            return ResponseFuture(Box::pin(async { Err(error) }));
+        }
+        let exchange = self.client.execute(request);
+        let target = Arc::clone(&self.target);
+        ResponseFuture(Box::pin(async move {
+            exchange.await.map_err(|error| {
+                let kind = match error.is_connect() {
+                    true => HttpErrorKind::Connect,
+                    false => HttpErrorKind::Exchange,
+                };
+                HttpError::new(kind, &target.address, error)
+            })
+        }))
+    }
+}
+
+impl Target {
+    fn address(&self, request: &mut Request) -> Result<(), HttpError> {
+        let named = match request.url().port() {
+            Some(port) => request.url().host_str().map(|host| format!("{host}:{port}")),
+            None => request.url().host_str().map(str::to_owned),
+        };
+        let is_secured = request.url().scheme() == "https";
+        match self.instance.scheme() {
+            Some("http") if is_secured => {
+                let error = "the instance says http";
+                return Err(HttpError::new(HttpErrorKind::Insecure, &self.address, error));
+            }
+            // Between the two it always succeeds, as it does for hosts and ports that were parsed once.
+            Some("https") => request.url_mut().set_scheme("https").unwrap_or_default(),
+            _ => {}
+        }
+        let host = self.instance.host();
+        let url = request.url_mut();
+        match host.parse::<IpAddr>() {
+            Ok(ip) => url.set_ip_host(ip).unwrap_or_default(),
+            Err(_) => url.set_host(Some(host)).unwrap_or_default(),
+        }
+        url.set_port(Some(self.instance.port())).unwrap_or_default();
+        let is_secured = url.scheme() == "https";
+        let named = named.and_then(|host| HeaderValue::try_from(host).ok());
+        // Over HTTP/2, which TLS may lead to, a second name beside the `:authority` is at best ignored.
+        if let Some(host) = named.filter(|_| !is_secured) {
+            request.headers_mut().entry(HOST).or_insert(host);
+        }
+        Ok(())
+    }
+}
+
+/// Bodies that stream cannot be repeated; `try_clone` says so.
+impl Replay<Request> for HttpReplay {
+    fn replay(&self, request: &Request) -> Option<Request> {
+        request.try_clone()
+    }
+
+    fn is_idempotent(&self, request: &Request) -> bool {
+        request.method().is_idempotent()
+    }
+}
+
+impl Classify<Response> for HttpReplay {
+    fn classify(&self, outcome: Result<&Response, &BoxError>) -> Verdict {
+        match outcome {
+            Err(error) => Verdict::of_error(error),
+            Ok(response) if self.repeats_unavailable() && is_unavailable(response.status()) => {
+                Verdict::Failed
+            }
+            Ok(_) => Verdict::Final,
+        }
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<Response, HttpError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for ReqwestEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReqwestEndpoint").field("address", &self.target.address).finish()
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,169 @@
+//! Over real sockets, with a client that has no settings of its own.
+
+use std::{sync::Arc, time::Duration};
+
+use ::reqwest::{Client, Request, Response};
+use tokio::time::timeout;
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_sd::{
+    Balance, BalanceLayer, BoxError, Endpointer, Factory, FixedInstancer, Instance, Retry,
+    RetryLayer, RetryPolicy, RoundRobin,
+};
+
+use super::{InstanceResolver, ReqwestEndpoint, ReqwestFactory};
+use crate::{HttpError, HttpErrorKind, HttpReplay, ToBody, tests::server::Server};
+
+/// Answers each request with its head.
+async fn echo() -> Server {
+    Server::start(async |mut peer| {
+        while let Some(head) = peer.request().await {
+            let length = head.len();
+            peer.write(&format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{head}")).await;
+        }
+    })
+    .await
+}
+
+async fn dead() -> Instance {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    Instance::new("127.0.0.1", listener.local_addr().expect("bound").port())
+}
+
+/// reqwest asks for a TLS provider even where no TLS is spoken.
+fn client() -> ::reqwest::ClientBuilder {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    Client::builder().tls_backend_preconfigured(tls).no_proxy()
+}
+
+fn balanced(
+    client: &Client,
+    instances: impl IntoIterator<Item = Instance>,
+) -> (Endpointer<ReqwestEndpoint, ToBody>, Retry<Balance<ReqwestEndpoint, ToBody>, HttpReplay>) {
+    let endpointer =
+        Endpointer::new(&FixedInstancer::new(instances), ReqwestFactory::new(client.clone()));
+    let service = ServiceBuilder::new()
+        .layer(RetryLayer::new(RetryPolicy::new().replay_with(HttpReplay::new())))
+        .layer(BalanceLayer::new(RoundRobin::new()))
+        .service(endpointer.clone());
+    (endpointer, service)
+}
+
+async fn send<S>(service: &mut S, request: Request) -> Result<Response, BoxError>
+where
+    S: Service<Request, Response = Response, Error = BoxError>,
+{
+    service.ready().await?.call(request).await
+}
+
+#[tokio::test]
+async fn requests_go_round_and_the_host_stays_the_services() {
+    let servers = [echo().await, echo().await];
+    let client = client().build().expect("a client");
+    let (_endpointer, mut service) = balanced(&client, servers.iter().map(Server::instance));
+    for _ in 0..10 {
+        let request = client.get("http://arithmetic:80/a?b=c").build().expect("a request");
+        let response = send(&mut service, request).await.expect("answers");
+        assert_eq!(response.url().query(), Some("b=c"));
+        let head = response.text().await.expect("whole");
+        assert!(head.starts_with("GET /a?b=c HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("\r\nhost: arithmetic\r\n"), "{head}");
+    }
+    assert_eq!(servers.map(|server| server.n_accepted()), [1, 1]);
+}
+
+#[tokio::test]
+async fn a_request_that_a_dead_instance_refused_is_sent_to_another_whatever_its_method() {
+    let server = echo().await;
+    let client = client().build().expect("a client");
+    let (_endpointer, mut service) = balanced(&client, [dead().await, server.instance()]);
+    for _ in 0..10 {
+        let request = client.post("http://arithmetic/").body("order").build().expect("a request");
+        send(&mut service, request).await.expect("answers");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_may_have_been_sent_is_repeated_when_it_is_idempotent() {
+    let client = client().build().expect("a client");
+    let dies = || Server::start(async |mut peer| drop(peer.request().await));
+    for (method, n_sent) in [("GET", 2), ("POST", 1)] {
+        let servers = [dies().await, dies().await];
+        let (_endpointer, mut service) = balanced(&client, servers.iter().map(Server::instance));
+        let method = method.parse().expect("a method");
+        let request = client.request(method, "http://arithmetic/").build().expect("a request");
+        let error = send(&mut service, request).await.expect_err("dies");
+        let cause = HttpError::find(&*error).expect("ours");
+        assert_eq!(cause.kind(), HttpErrorKind::Exchange);
+        let n_seen: usize = servers.iter().map(Server::n_accepted).sum();
+        assert!(n_seen >= n_sent && (n_sent > 1 || n_seen == 1), "{n_seen}");
+    }
+}
+
+#[tokio::test]
+async fn a_response_keeps_its_endpoint_busy_until_its_body_has_ended() {
+    let server = Server::start(async |mut peer| {
+        peer.request().await;
+        peer.write("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha").await;
+        peer.closed().await;
+    })
+    .await;
+    let client = client().build().expect("a client");
+    let (endpointer, mut service) = balanced(&client, [server.instance()]);
+    let in_flight = || endpointer.inspect().endpoints[0].in_flight;
+    let request = client.get("http://arithmetic/").build().expect("a request");
+    let response = send(&mut service, request).await.expect("begins");
+    assert_eq!(in_flight(), 1);
+    drop(response);
+    assert_eq!(in_flight(), 0);
+}
+
+#[tokio::test]
+async fn https_is_not_sent_in_the_clear() {
+    let client = client().build().expect("a client");
+    let instance = Instance::new("127.0.0.1", 1).with_scheme("http");
+    let mut endpoint = ReqwestFactory::new(client.clone()).make(instance).await.expect("http");
+    let request = client.get("https://arithmetic/").build().expect("a request");
+    let error = endpoint.ready().await.expect("always").call(request).await.expect_err("refused");
+    assert_eq!(error.kind(), HttpErrorKind::Insecure);
+    let unknown = Instance::new("127.0.0.1", 1).with_scheme("ftp");
+    ReqwestFactory::new(client).make(unknown).await.expect_err("no HTTP");
+}
+
+#[tokio::test]
+async fn a_name_is_resolved_to_instances_with_their_ports_and_fails_over() {
+    let server = echo().await;
+    let instancer = FixedInstancer::new([dead().await, server.instance(), dead().await]);
+    let resolver = InstanceResolver::new().service("Arithmetic", &instancer);
+    let client = client()
+        .dns_resolver(Arc::new(resolver))
+        .pool_max_idle_per_host(0)
+        .build()
+        .expect("a client");
+    for _ in 0..20 {
+        let response = client.get("http://arithmetic/").send().await.expect("answers");
+        let head = response.text().await.expect("whole");
+        assert!(head.contains("\r\nhost: arithmetic\r\n"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn another_name_is_left_to_the_operating_system_and_a_service_without_instances_is_an_error()
+{
+    let server = echo().await;
+    let nobody = FixedInstancer::new([]);
+    let resolver = InstanceResolver::new().service("arithmetic", &nobody);
+    let client = client().dns_resolver(Arc::new(resolver)).build().expect("a client");
+    let port = server.instance().port();
+    client.get(format!("http://localhost:{port}/")).send().await.expect("answers");
+    let outcome = timeout(Duration::from_secs(5), client.get("http://arithmetic/").send()).await;
+    let error = outcome.expect("in time").expect_err("nobody");
+    let first: &(dyn std::error::Error + 'static) = &error;
+    let chain = std::iter::successors(Some(first), |error| (*error).source());
+    let last = chain.last().expect("at least itself").to_string();
+    assert_eq!(last, "no instances of arithmetic");
+}
