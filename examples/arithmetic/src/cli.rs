@@ -73,6 +73,10 @@ pub(crate) struct ServerArgs {
     /// The address that clients are told, where it is another one
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) advertise: Option<String>,
+    /// A key that it follows, for what it logs and which operations it offers (over HTTP): consul://HOST:PORT/KEY or
+    /// etcd://HOST:PORT/KEY
+    #[arg(long, value_name = "URL")]
+    pub(crate) config: Option<String>,
     /// Where to announce it; static: announces nothing
     #[arg(long, value_name = "URL")]
     pub(crate) registry: String,

@@ -3,6 +3,7 @@
 mod chain;
 mod cli;
 mod client;
+mod config;
 mod demo;
 mod gateway;
 #[cfg(feature = "grpc")]
@@ -25,10 +26,12 @@ use crate::{
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
-        .init();
+        .with_filter_reloading();
+    let filter = log.reload_handle();
+    log.init();
     let outcome = match Cli::parse().command {
         #[cfg(not(feature = "grpc"))]
         Command::Client(cli::ClientArgs { grpc: true, .. })
@@ -38,7 +41,10 @@ async fn main() -> ExitCode {
         Command::Client(args) => client::main(&args).await,
         Command::Demo(args) => demo::main(&args).await,
         Command::Gateway(args) => gateway::main(&args).await,
-        Command::Server(args) => server::main(&args).await,
+        Command::Server(args) => {
+            let set_log = config::set_log(move |wanted| filter.reload(wanted));
+            server::main(&args, set_log).await
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,13 +12,16 @@ use tower_sd_lifecycle::{Lifecycle, Listener, Readiness, Step, serve_axum};
 use crate::grpc;
 use crate::{
     cli::ServerArgs,
+    config::{Configured, SetLog},
     operations::operated,
     registry,
     service::{self, Answer},
 };
 
 /// Runs the `server` command.
-pub(crate) async fn main(args: &ServerArgs) -> Result<(), BoxError> {
+pub(crate) async fn main(args: &ServerArgs, set_log: SetLog) -> Result<(), BoxError> {
+    let configured =
+        args.config.as_deref().map(|url| Configured::follow(url, set_log)).transpose()?;
     let registrar = registry::registrar(&args.registry)?;
     let listener = Listener::bind(args.listen).await?;
     let readiness = Readiness::new();
@@ -36,7 +39,14 @@ pub(crate) async fn main(args: &ServerArgs) -> Result<(), BoxError> {
         lifecycle.run(listener, serve_tonic(grpc::router())).await?;
         return Ok(());
     }
-    lifecycle.run(listener, serve_axum(operated(router(), &readiness))).await?;
+    let service = match &configured {
+        Some(configured) => configured.switched(router()),
+        None => router(),
+    };
+    lifecycle.run(listener, serve_axum(operated(service, &readiness))).await?;
+    if let Some(configured) = configured {
+        configured.close().await;
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
-use tower_sd_testkit::{process::Process, real, servers::required};
+use tower_sd_testkit::{process::Process, real, servers::required, wire::request};
 
 struct Scene {
     agent: real::Consul,
@@ -86,7 +86,7 @@ async fn a_suspended_server_is_back_within_a_second() {
     server.suspend().expect("it runs");
     sleep(Duration::from_secs(17)).await;
     let target = "/v1/health/service/arithmetic?passing";
-    let answer = tower_sd_testkit::wire::request(scene.agent.address(), "GET", target, "").await;
+    let answer = request(scene.agent.address(), "GET", target, "").await;
     assert_eq!(answer.expect("an answer").body.trim(), "[]", "its TTL is over");
     server.resume().expect("it runs");
     // A client that starts in that moment takes part of it.
@@ -110,4 +110,62 @@ async fn no_request_of_the_demo_fails_and_a_killed_server_leaves_with_its_ttl() 
     for server in ["server-1", "server-2", "server-3", "server-4", "server-5"] {
         assert!(!text.contains(&format!("{server} 0")), "{text}");
     }
+}
+
+/// `log` and `off` are what the README says; each step is seen by a request and by the server's own log.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn a_running_server_is_told_what_to_log_and_what_to_offer() {
+    let scene = Scene::new().await;
+    let log = scene.logs.path().join("told");
+    let config = format!("consul://{}/arithmetic/server", scene.agent.address());
+    let args = ["server", "--registry", "static:", "--listen", "127.0.0.1:0", "--config", &config];
+    let mut command = arithmetic();
+    let server = Process::start(command.args(args).env_remove("RUST_LOG"), &log).expect("starts");
+    let printed = || std::fs::read_to_string(&log).unwrap_or_default();
+    let server_at = loop {
+        let text = printed();
+        let line = text.lines().find_map(|line| line.strip_prefix("listening on "));
+        if let Some(address) = line {
+            break address.parse().expect("an address");
+        }
+        sleep(Duration::from_millis(5)).await;
+    };
+    let becomes = async |status: u16| {
+        let start = Instant::now();
+        loop {
+            let asked = request(server_at, "POST", "/calculate/Divide/6/3", "").await;
+            let answer = asked.expect("an answer");
+            if answer.status == status {
+                return answer.body;
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "{}: {}", answer.body, printed());
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let key = "/v1/kv/arithmetic/server";
+    let put = async |method, value: &str| {
+        let written = request(scene.agent.address(), method, key, value).await;
+        assert_eq!(written.expect("an answer").status, 200);
+    };
+    assert_eq!(becomes(200).await, r#"{"result":2,"error":null}"#);
+    assert!(!printed().contains("request"), "{}", printed());
+    put("PUT", r#"{"log": "arithmetic=info,tower_sd_config=warn", "off": ["Divide"]}"#).await;
+    assert_eq!(becomes(503).await, r#"{"result":null,"error":"Divide is switched off"}"#);
+    becomes(503).await;
+    assert!(printed().contains("path=\"/calculate/Divide/6/3\""), "{}", printed());
+    // What is wrong is said, and changes nothing.
+    put("PUT", "{\n  \"off\": [\"Divid\"]\n}").await;
+    let start = Instant::now();
+    while !printed().contains("key arithmetic/server, line 2, column") {
+        assert!(start.elapsed() < Duration::from_secs(10), "{}", printed());
+        sleep(Duration::from_millis(20)).await;
+    }
+    becomes(503).await;
+    put("DELETE", "").await;
+    becomes(200).await;
+    let n_lines = printed().lines().count();
+    becomes(200).await;
+    assert_eq!(printed().lines().count(), n_lines, "it logs as it did: {}", printed());
+    server.stop(Duration::from_secs(10)).await.expect("ends");
 }
