@@ -189,3 +189,6 @@ fn entries(answer: KeysAnswer) -> Result<Vec<KvEntry>> {
     };
     answer.keys.into_iter().map(entry).collect()
 }
+
+#[cfg(test)]
+mod tests;
