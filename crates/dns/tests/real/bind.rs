@@ -126,7 +126,7 @@ async fn large_answer_comes_over_tcp() {
     }
     update(&bind, &lines).await;
     let instancer = following(&bind, services());
-    let snapshot = instancer.subscribe().ready(SOON).await;
+    let snapshot = instancer.subscribe().ready(SOON * 6).await;
     assert_eq!(snapshot.expect("it answers").instances().len(), 300);
 }
 
@@ -146,6 +146,6 @@ async fn addresses_that_do_not_come_along_are_looked_up() {
         update(&bind, &lines).await;
     }
     let instancer = following(&bind, services());
-    let snapshot = instancer.subscribe().ready(SOON).await;
+    let snapshot = instancer.subscribe().ready(SOON * 6).await;
     assert_eq!(snapshot.expect("it answers").instances().len(), 1000);
 }

@@ -98,7 +98,7 @@ async fn sixty_instances_are_all_seen_and_stay() {
         let consul = Consul::dev(binary).await.expect("it starts");
         register_sixty(&consul).await;
         let door = Counting::start(consul.dns_address()).await;
-        let dns = DnsClient::new(DnsConfig::new([door.address]).transport(Transport::TcpFirst));
+        let dns = over_tcp(door.address);
         // A single answer with fewer would be seen.
         let publisher = PublisherConfig::new("dns", "web").loss(LossPolicy::Accept);
         // RFC 2782's form; the second label would be a tag if it were not "tcp".
@@ -106,7 +106,7 @@ async fn sixty_instances_are_all_seen_and_stay() {
         let instancer = DnsInstancer::with_config(&dns, query, publisher, hasty());
         let mut subscription = instancer.subscribe();
         let all = |snapshot: &Snapshot| snapshot.instances().len() == 60;
-        let snapshot = sees_that(&mut subscription, SOON, all).await;
+        let snapshot = sees_that(&mut subscription, SOON * 6, all).await;
         let seventh = snapshot.instances().iter().find(|it| it.host() == "10.0.0.7");
         let shown = seventh.map(|it| (it.port(), it.weight(), it.priority()));
         assert_eq!(shown, Some((8007, 700, 1)));
@@ -118,15 +118,21 @@ async fn sixty_instances_are_all_seen_and_stay() {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        timeout(SOON * 2, twenty_more).await.expect("it is asked all the time");
+        timeout(SOON * 6, twenty_more).await.expect("it is asked all the time");
         assert_eq!(subscription.stats(), before.1, "no update, no error");
         assert!(all(&subscription.snapshot()));
         assert!(subscription.snapshot().freshness().is_fresh());
 
         let plain = Query::srv("web.service.consul").expect("a name");
         let mut plain = DnsInstancer::new(&dns, plain).subscribe();
-        sees_that(&mut plain, SOON, all).await;
+        sees_that(&mut plain, SOON * 6, all).await;
     }
+}
+
+/// With so much time that a busy machine is no reason for an error.
+fn over_tcp(server: SocketAddr) -> DnsClient {
+    let config = DnsConfig::new([server]).transport(Transport::TcpFirst);
+    DnsClient::new(config.timeout(Duration::from_secs(20)))
 }
 
 fn report(error: &Error) -> String {
@@ -138,8 +144,7 @@ fn report(error: &Error) -> String {
 #[ignore = "needs consul: cargo xtask test"]
 async fn five_hundred_names_share_a_connection() {
     let consul = Consul::dev(required("consul")).await.expect("it starts");
-    let config = DnsConfig::new([consul.dns_address()]).transport(Transport::TcpFirst);
-    let dns = DnsClient::new(config);
+    let dns = over_tcp(consul.dns_address());
     let follow_one = |n| {
         let query = Query::srv(&format!("n{n}.service.consul")).expect("a name");
         let publisher = PublisherConfig::new("dns", format!("n{n}"));
@@ -151,7 +156,7 @@ async fn five_hundred_names_share_a_connection() {
             assert_eq!(snapshot.freshness().error().map(report), None);
             snapshot.freshness().is_synced()
         };
-        sees_that(&mut subscription, SOON * 2, synced).await;
+        sees_that(&mut subscription, SOON * 6, synced).await;
         assert_eq!(subscription.stats().errors, 0);
     }
 }

@@ -1,10 +1,9 @@
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use hickory_resolver::proto::{
     op::ResponseCode,
     rr::{RData, Record, RecordType, rdata::NS},
 };
-use tokio::time::Instant;
 use tower_sd_core::{ErrorKind, Freshness, Instancer};
 use tower_sd_dns::{DnsClient, DnsInstancer, Query};
 
@@ -196,26 +195,25 @@ async fn there_are_none_only_when_all_servers_say_so() {
     following.sees(&[]).await;
 }
 
-/// Of hundreds of names each loses the time of one answer, not of all that were asked before it.
+/// Each of many names loses the time of one answer to it, not that of all who ask before.
 #[tokio::test]
 async fn silent_server_keeps_nobody_waiting_for_others() {
     let silent = NameServer::start(|_| Reply::silence()).await;
     let knows =
         NameServer::start(|asked| Reply::records([a(&asked.name, 60, [10, 0, 0, 1])])).await;
     let settings = Settings::of([silent.address, knows.address]);
-    let client = DnsClient::new(settings.dns.clone());
-    let start = Instant::now();
+    let client = DnsClient::new(settings.dns.timeout(Duration::from_secs(2)));
     let follow = |n| {
         let query = Query::host(&format!("n{n}.lab.test"), 80).expect("a name");
         let (publisher, follow) = (settings.publisher.clone(), settings.follow.clone());
         DnsInstancer::with_config(&client, query, publisher, follow).subscribe()
     };
-    let subscriptions: Vec<_> = (0..400).map(follow).collect();
+    let subscriptions: Vec<_> = (0..100).map(follow).collect();
     for mut subscription in subscriptions {
         subscription.ready(Duration::from_secs(10)).await.expect("the other one answers");
     }
-    // Twice 300 ms; for one after the other, 32 at a time, it would be 3.9 s.
-    assert!(start.elapsed() < Duration::from_millis(2500), "{:?}", start.elapsed());
+    let names: HashSet<_> = silent.asked().into_iter().map(|asked| asked.name).collect();
+    assert!(names.len() <= 64, "{} names have waited for their turn there", names.len());
 }
 
 /// hickory#3837: a connection that leads nowhere, without anybody having closed it, is left for a new one.
