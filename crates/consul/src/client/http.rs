@@ -22,7 +22,7 @@ use crate::{ConsulConfig, config::Endpoint};
 /// One agent, and how to talk to it.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    /// For short calls: they are not to wait behind queries.
+    /// For registrations and heartbeats, each on a connection that is given up with a call that gets no answer.
     http: Client,
     pub(super) streams: Streams,
     base: Url,
@@ -51,6 +51,8 @@ pub(super) struct Call<'a> {
 pub(super) enum Kind {
     /// Waits for a change.
     Blocking,
+    /// Reads what is followed.
+    Read,
     Heartbeat,
     Short,
 }
@@ -99,10 +101,10 @@ impl Wire {
         if cfg!(not(unix)) && socket.is_some() {
             return Err(error::config("connect", "address: no unix:// on this system"));
         }
-        let client = || client(tls.clone(), socket.as_deref());
+        let client = |protocols: &[&str]| client(tls.clone(), protocols, socket.as_deref());
         let none = |cause| error::config("connect", "no HTTP client").with_source(cause);
-        let http = client().map_err(none)?;
-        let streams = Streams::new(speaks_tls, client).map_err(none)?;
+        let http = client(&["http/1.1"]).map_err(none)?;
+        let streams = Streams::new(speaks_tls, || client(&["h2", "http/1.1"])).map_err(none)?;
         let token = token_of(&config)?;
         header(token.as_ref())?;
         Ok(Self {
@@ -124,7 +126,7 @@ impl Wire {
         let _permit = match call.kind {
             Kind::Blocking => None,
             Kind::Heartbeat => self.heartbeats.acquire().await.ok(),
-            Kind::Short => self.permits.acquire().await.ok(),
+            Kind::Read | Kind::Short => self.permits.acquire().await.ok(),
         };
         let token = self.token();
         let answer = self.send_as(&call, token.as_ref()).await?;
@@ -140,7 +142,7 @@ impl Wire {
 
     async fn send_as(&self, call: &Call<'_>, token: Option<&Secret>) -> Result<Answer> {
         let operation = call.operation;
-        let place = (call.kind == Kind::Blocking).then(|| self.streams.place());
+        let place = matches!(call.kind, Kind::Blocking | Kind::Read).then(|| self.streams.place());
         let http = place.as_ref().map_or(&self.http, |place| &place.http);
         let mut request = http.request(call.method.clone(), self.url(call)?).timeout(call.timeout);
         if let Some(token) = header(token)? {
@@ -154,7 +156,9 @@ impl Wire {
         }
         let unanswered = |cause| error::unanswered(operation, cause);
         let mut response = request.send().await.map_err(unanswered)?;
-        self.streams.heard(response.version());
+        if place.is_some() {
+            self.streams.heard(response.version());
+        }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(unanswered)? {
             if body.len() + chunk.len() > self.config.max_body {
@@ -203,14 +207,21 @@ impl Wire {
 }
 
 #[cfg_attr(not(unix), expect(unused_variables, reason = "there are no such sockets"))]
-fn client(tls: rustls::ClientConfig, socket: Option<&Path>) -> reqwest::Result<Client> {
+fn client(
+    mut tls: rustls::ClientConfig,
+    protocols: &[&str],
+    socket: Option<&Path>,
+) -> reqwest::Result<Client> {
+    tls.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     let builder = Client::builder()
         .tls_backend_preconfigured(tls)
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
         .no_proxy()
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_keepalive(TCP_KEEPALIVE);
+        .tcp_keepalive(TCP_KEEPALIVE)
+        .http2_keep_alive_interval(PING_EVERY)
+        .http2_keep_alive_timeout(PING_TIMEOUT);
     #[cfg(unix)]
     if let Some(socket) = socket {
         return builder.unix_socket(socket).build();
@@ -274,3 +285,6 @@ const MAX_HEARTBEATS: usize = 32;
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Half of the shortest idle time after which firewalls are known to forget a connection.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+/// A connection of many streams is not given up with one of them that gets no answer: this finds out.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);

@@ -213,6 +213,7 @@ impl ConsulClient {
     ) -> Result<HealthAnswer> {
         let mut call = Call::get("follow", &["health", "service", service]);
         call.query = query;
+        call.kind = Kind::Read;
         if let Some(wait) = wait {
             call.timeout = wait + wait / 16 + HOLD;
             call.kind = Kind::Blocking;

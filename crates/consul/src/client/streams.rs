@@ -1,7 +1,9 @@
-//! The HTTP clients over which blocking queries wait.
+//! The HTTP clients over which services are followed.
 //!
 //! Over TLS an agent speaks HTTP/2: then a query that waits costs a stream, and no connection. Every client has one
-//! connection of its own, for a connection has a limit of streams, beyond which requests wait silently.
+//! connection of its own, for a connection has a limit of streams, beyond which requests wait silently. Registrations and
+//! heartbeats take other connections: one call that gets no answer is no reason to close that of a hundred queries, and a
+//! heartbeat has no time to find out whether it would be.
 
 use std::sync::{
     Arc,

@@ -29,21 +29,19 @@ pub(super) fn client_config(tls: &ConsulTls, speaks: bool) -> Result<ClientConfi
         Some(judge) => builder.dangerous().with_custom_certificate_verifier(Arc::new(judge)),
         None => builder.with_root_certificates(roots),
     };
-    let mut config = match (&tls.client_cert, &tls.client_key) {
-        (None, None) => builder.with_no_client_auth(),
+    match (&tls.client_cert, &tls.client_key) {
+        (None, None) => Ok(builder.with_no_client_auth()),
         (Some(cert), Some(key)) => {
             let chain = certificates(cert)?;
             let key = PrivateKeyDer::from_pem_file(key)
                 .map_err(|cause| refuse("client_key cannot be read").with_source(cause))?;
-            builder.with_client_auth_cert(chain, key).map_err(|cause| {
-                refuse("client_cert and client_key do not fit").with_source(cause)
-            })?
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|cause| refuse("client_cert and client_key do not fit").with_source(cause))
         }
-        (Some(_), None) => return Err(refuse("client_cert is given without client_key")),
-        (None, Some(_)) => return Err(refuse("client_key is given without client_cert")),
-    };
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+        (Some(_), None) => Err(refuse("client_cert is given without client_key")),
+        (None, Some(_)) => Err(refuse("client_key is given without client_cert")),
+    }
 }
 
 /// Where the certificate is not judged by the address's host and the trusted roots alone.

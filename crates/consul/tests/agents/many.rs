@@ -26,13 +26,13 @@ fn at_port(port: u16) -> impl Fn(&Snapshot) -> bool + Send + Sync {
 }
 
 /// Follows `n` services of one client at `address`, waits until all are known, changes
-/// some, and returns how long that took to be seen.
+/// some, and returns how long that took to be seen, and over how many connections.
 async fn follow(
     agent: &real::Consul,
     client: &ConsulClient,
     address: SocketAddr,
     n: usize,
-) -> Vec<Duration> {
+) -> (Vec<Duration>, usize) {
     stream::iter(0..n).for_each_concurrent(16, |n| register(agent, n, 80)).await;
     let instancers: Vec<_> =
         (0..n).map(|n| ConsulInstancer::new(client, Query::service(format!("s{n:04}")))).collect();
@@ -42,7 +42,7 @@ async fn follow(
     }
     sleep(Duration::from_secs(1)).await;
     let (mut delays, mut sockets) = (Vec::new(), 0);
-    for k in 0..40 {
+    for k in 0..n / 20 {
         let changed = k * 997 % n;
         let started = Instant::now();
         match k % 2 {
@@ -72,7 +72,7 @@ async fn follow(
         sees(subscription, "stale", is_stale).await;
     }
     delays.sort();
-    delays
+    (delays, sockets)
 }
 
 /// C49.
@@ -92,10 +92,9 @@ async fn over_tls_two_hundred_services_are_streams() {
     on_every_version(async |binary| {
         let files = Files::new();
         let (agent, address) = start(binary, &files).await;
-        let delays = follow(&agent, &trusted(address, &files), address, 200).await;
-        // Of those that share, half would wait for a look at all services.
-        let median = delays[delays.len() / 2];
-        assert!(median < Duration::from_millis(250), "{delays:?}");
+        let (_, connections) = follow(&agent, &trusted(address, &files), address, 200).await;
+        // One for short calls, two for a hundred queries each, and some that came too late to be needed.
+        assert!(connections <= 8, "{connections}");
     })
     .await;
 }
@@ -108,8 +107,7 @@ pub(crate) mod slow {
     #[ignore = "needs a real consul"]
     async fn a_thousand_services_are_followed_within_64_connections() {
         on_every_agent(async |agent| {
-            let delays = follow(agent, &client(agent.address()), agent.address(), 1000).await;
-            report(&delays);
+            report(follow(agent, &client(agent.address()), agent.address(), 1000).await);
         })
         .await;
     }
@@ -120,14 +118,16 @@ pub(crate) mod slow {
         on_every_version(async |binary| {
             let files = Files::new();
             let (agent, address) = start(binary, &files).await;
-            report(&follow(&agent, &trusted(address, &files), address, 1000).await);
+            report(follow(&agent, &trusted(address, &files), address, 1000).await);
         })
         .await;
     }
 
-    fn report(delays: &[Duration]) {
+    fn report((delays, connections): (Vec<Duration>, usize)) {
         let (median, slowest) = (delays[delays.len() / 2], delays[delays.len() - 1]);
-        say(&format!("change to snapshot: median {median:?}, slowest {slowest:?}"));
+        say(&format!(
+            "change to snapshot: median {median:?}, slowest {slowest:?}; {connections} connections"
+        ));
         // Five times the bar, for a debug build on a busy machine; `cargo xtask bench consul` holds it.
         assert!(slowest <= Duration::from_secs(5), "{delays:?}");
     }

@@ -7,7 +7,15 @@ use tokio::time::{Instant, sleep, timeout};
 use tower_sd_consul::{ConsulInstancer, ConsulRegistrar, Query};
 use tower_sd_core::{Instancer, Registrar};
 
-use crate::support::{client, get, listed, on_every_agent, put, registrar, sees, sees_within, web};
+use tower_sd_testkit::proxy::{Fault, Proxy};
+
+use crate::{
+    support::{
+        client, get, is_stale, listed, on_every_agent, on_every_version, put, registrar, sees,
+        sees_within, web,
+    },
+    tls::{Files, start, trusted},
+};
 
 /// An agent that was suspended fires all TTLs at once when it wakes up: for some tens of milliseconds nobody passes.
 #[tokio::test]
@@ -42,6 +50,29 @@ async fn an_agent_suspended_for_20_s_under_100_registrations_costs_nobody() {
         };
         let least = timeout(Duration::from_secs(30), whole).await.expect("whole again");
         assert!(least >= 50, "{least} of 100 were known");
+    })
+    .await;
+}
+
+/// Where a hundred queries share a connection, none of them can give it up.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn a_connection_over_tls_that_fell_silent_is_given_up_within_15_s() {
+    on_every_version(async |binary| {
+        let files = Files::new();
+        let (agent, address) = start(binary, &files).await;
+        let proxy = Proxy::start(address).await.expect("loopback");
+        let body = serde_json::json!({"Name": "web", "Port": 80, "Address": "10.0.0.1"});
+        put(agent.address(), "/v1/agent/service/register", body).await;
+        let client = trusted(proxy.address(), &files);
+        let instancer = ConsulInstancer::new(&client, Query::service("web"));
+        let mut subscription = instancer.subscribe();
+        sees(&mut subscription, "it", listed(1)).await;
+        sleep(Duration::from_secs(1)).await;
+        proxy.set(Fault::BlackHole).await;
+        sees_within(Duration::from_secs(20), &mut subscription, "stale", is_stale).await;
+        proxy.set(Fault::None).await;
+        sees_within(Duration::from_secs(20), &mut subscription, "fresh", listed(1)).await;
     })
     .await;
 }
