@@ -48,6 +48,11 @@ pub(crate) fn check_id(service_id: &str) -> String {
     format!("service:{service_id}")
 }
 
+/// The check that is a service's maintenance, as Consul calls it.
+pub(crate) fn maintenance_id(service_id: &str) -> String {
+    format!("{MAINTENANCE}{service_id}")
+}
+
 /// Whether the agent's entry says what we registered.
 pub(crate) fn is_ours(ours: &ServiceRegistration, found: &Service) -> bool {
     found.name == ours.name
@@ -120,7 +125,7 @@ pub(crate) fn instance(entry: ServiceEntry, tagged_address: Option<&str>) -> Res
 fn worst_of(checks: &[Check], draining: bool) -> Status {
     let mut worst = Status::Passing;
     for check in checks {
-        let of_service = check.id.starts_with("_service_maintenance:");
+        let of_service = check.id.starts_with(MAINTENANCE);
         match check.status.as_str() {
             _ if of_service && draining => {}
             _ if of_service || check.id == "_node_maintenance" => return Status::Critical,
@@ -254,6 +259,7 @@ fn check_limits(service: &str, instance: &Instance, meta: &BTreeMap<String, Stri
     Ok(())
 }
 
+const MAINTENANCE: &str = "_service_maintenance:";
 const OURS: &str = "tower-sd-";
 const DRAINING: &str = "draining";
 const ID: &str = "tower-sd-id";

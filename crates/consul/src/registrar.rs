@@ -1,21 +1,18 @@
 //! Registers with an agent, and keeps the TTL check alive.
 
+mod announcer;
+
 use std::{collections::BTreeMap, time::Duration};
 
-use tokio::time::Instant;
 use tower_sd_core::{
-    AnnounceConfig, Announcer, Desired, Registrar, Registration, RegistrationHandle, Renewal,
-    Result, Status, Tasks, Term, announce, async_trait,
+    AnnounceConfig, Registrar, Registration, RegistrationHandle, Result, Tasks, Term, announce,
+    async_trait,
 };
 
+use self::announcer::ConsulAnnouncer;
 use crate::{
     BACKEND, Check, ConsulClient,
-    check::go_duration,
-    client::{
-        Known, error,
-        request::{CheckRegistration, ServiceRegistration, TaggedAddress},
-        status_of,
-    },
+    client::{error, request::TaggedAddress},
     mapping,
 };
 
@@ -43,18 +40,6 @@ struct Settings {
     deregister_critical_after: Option<Duration>,
     warning_weight: Option<u16>,
     tagged_addresses: BTreeMap<String, TaggedAddress>,
-}
-
-/// One registration on the wire.
-#[derive(Debug)]
-struct ConsulAnnouncer {
-    client: ConsulClient,
-    settings: Settings,
-    service_id: String,
-    /// What the agent was told last.
-    announced: Option<ServiceRegistration>,
-    /// When the entry was known to be what was announced.
-    verified_at: Instant,
 }
 
 impl ConsulRegistrar {
@@ -143,112 +128,12 @@ impl Registrar for ConsulRegistrar {
         // Refuses here what no agent would take, before a task is started.
         mapping::registration(service, instance)?;
         self.settings.validate().map_err(|error| error.with_instance(instance.id().clone()))?;
-        let announcer = ConsulAnnouncer {
-            client: self.client.clone(),
-            settings: self.settings.clone(),
-            service_id: mapping::service_id(service, instance.id().as_str()),
-            announced: None,
-            verified_at: Instant::now(),
-        };
+        let service_id = mapping::service_id(service, instance.id().as_str());
+        let announcer =
+            ConsulAnnouncer::new(self.client.clone(), self.settings.clone(), service_id);
         let mut config = AnnounceConfig::new(BACKEND);
         config.call_timeout = CALL_TIMEOUT + CALL_TIMEOUT;
         announce(announcer, registration, config, &self.tasks).await
-    }
-}
-
-#[async_trait]
-impl Announcer for ConsulAnnouncer {
-    fn shows_health(&self) -> bool {
-        self.settings.ttl.is_some()
-    }
-
-    async fn announce(&mut self, desired: &Desired) -> Result<Term> {
-        let service = self.registration(desired)?;
-        self.announced = None;
-        self.client.register(&service).await?;
-        // A check that exists keeps its old status, and one that was never renewed is critical when the agent restarts: so
-        // the first heartbeat follows at once.
-        let mut known = self.beat(desired, None).await?;
-        if known == Known::Yes && desired.instance.status() == Status::Draining {
-            // The registration has just ended a maintenance that there was.
-            known = self.client.enter_maintenance(&self.service_id, "draining").await?;
-        }
-        self.announced = Some(service);
-        self.verified_at = Instant::now();
-        match known {
-            Known::Yes => Ok(self.settings.term()),
-            Known::No => {
-                Err(error::garbled("register", "the agent forgot the service between two calls"))
-            }
-        }
-    }
-
-    async fn renew(&mut self, desired: &Desired) -> Result<Renewal> {
-        // Bounded so that another one still fits into the TTL.
-        let ttl = self.settings.ttl.unwrap_or_default();
-        let bound = (ttl / 3).clamp(MIN_TTL, CALL_TIMEOUT);
-        if self.beat(desired, Some(bound)).await? == Known::No {
-            return Ok(Renewal::Lost);
-        }
-        if self.settings.ttl.is_some() && self.verified_at.elapsed() < VERIFY_EVERY {
-            return Ok(Renewal::Held(self.settings.term()));
-        }
-        self.verify().await
-    }
-
-    async fn withdraw(&mut self) -> Result<()> {
-        self.announced = None;
-        self.client.deregister(&self.service_id).await.map(|_| ())
-    }
-}
-
-impl ConsulAnnouncer {
-    fn registration(&self, desired: &Desired) -> Result<ServiceRegistration> {
-        let mut service = mapping::registration(&desired.service, &desired.instance)?;
-        let Settings { ttl, checks, warning_weight, tagged_addresses, .. } = &self.settings;
-        service.weights.warning = warning_weight.unwrap_or(service.weights.warning);
-        service.tagged_addresses.clone_from(tagged_addresses);
-        let heartbeat = ttl.map(|ttl| CheckRegistration {
-            id: mapping::check_id(&self.service_id),
-            name: "tower-sd heartbeat".to_owned(),
-            ttl: Some(go_duration(ttl)),
-            // Of a check that is new; one write of the catalogue less.
-            status: Some(status_of(&desired.health).0),
-            ..CheckRegistration::default()
-        });
-        let own = checks.iter().enumerate().map(|(n, check)| {
-            let id = format!("{}:{}", mapping::check_id(&self.service_id), n + 1);
-            check.registration(id)
-        });
-        service.checks = heartbeat.into_iter().chain(own).collect();
-        for check in &mut service.checks {
-            // Each has to carry it: Consul knows no such setting of a service.
-            check.deregister_critical_service_after =
-                self.settings.deregister_critical_after.map(go_duration);
-        }
-        Ok(service)
-    }
-
-    async fn beat(&self, desired: &Desired, bound: Option<Duration>) -> Result<Known> {
-        if self.settings.ttl.is_none() {
-            return Ok(Known::Yes);
-        }
-        let check = mapping::check_id(&self.service_id);
-        self.client.update_check(&check, &desired.health, bound).await
-    }
-
-    /// The check may live while the service was overwritten.
-    async fn verify(&mut self) -> Result<Renewal> {
-        let found = self.client.agent_service(&self.service_id).await?;
-        let ours = match (&self.announced, &found) {
-            (Some(announced), Some(found)) => mapping::is_ours(announced, found),
-            _ => false,
-        };
-        self.verified_at = Instant::now();
-        Ok(match ours {
-            true => Renewal::Held(self.settings.term()),
-            false => Renewal::Lost,
-        })
     }
 }
 

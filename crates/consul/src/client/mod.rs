@@ -1,5 +1,6 @@
 //! The part of Consul's HTTP interface that discovery needs, typed.
 
+mod catalogue;
 pub(crate) mod error;
 mod http;
 mod hub;
@@ -19,7 +20,7 @@ use tower_sd_core::{Error, ErrorKind, Health, InstanceId, Result, Tasks};
 
 #[cfg(test)]
 pub(crate) use self::http::token_of;
-pub(crate) use self::hub::Ticket;
+pub(crate) use self::{catalogue::PlacedCheck, hub::Ticket};
 use self::{
     http::{Answer, Call, Kind, Wire},
     hub::Hub,
@@ -151,11 +152,12 @@ impl ConsulClient {
         }))
     }
 
-    pub(crate) async fn register(&self, service: &ServiceRegistration) -> Result<()> {
+    pub(crate) async fn register(&self, service: &ServiceRegistration) -> Result<Meta> {
         let mut call = Call::put("register", &["agent", "service", "register"]).json(service)?;
         // Without it, a check that an earlier registration had would stay, and turn critical at its TTL.
         call.query.push(("replace-existing-checks", "true".to_owned()));
-        succeed(&self.0.wire.send(call).await?)
+        let answer = self.0.wire.send(call).await?;
+        succeed(&answer).map(|()| Meta::of(&answer.headers))
     }
 
     /// Reports the health of a service, and thereby that it lives; bounded when it is one of many heartbeats.

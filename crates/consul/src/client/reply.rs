@@ -101,6 +101,8 @@ pub(crate) struct Meta {
     /// How long ago the server that answered heard of the leader, in milliseconds.
     pub(crate) last_contact: Option<u64>,
     pub(crate) filtered_by_acls: bool,
+    /// ACLs are on, and deny what no rule allows. Newer agents say it, with every answer.
+    pub(crate) denies_by_default: bool,
 }
 
 impl Meta {
@@ -111,6 +113,7 @@ impl Meta {
             streaming: text("x-consul-query-backend") == Some("streaming"),
             last_contact: text("x-consul-lastcontact").and_then(|age| age.parse().ok()),
             filtered_by_acls: text("x-consul-results-filtered-by-acls") == Some("true"),
+            denies_by_default: text("x-consul-default-acl-policy") == Some("deny"),
         }
     }
 }

@@ -4,6 +4,7 @@
 mod acl;
 mod cluster;
 mod following;
+mod guarded;
 mod many;
 mod registering;
 mod slow;

@@ -1,0 +1,119 @@
+//! The catalogue behind the agent's back: what an agent without a token of its own leaves there.
+//!
+//! From some version between 1.8.7 and 1.20.1 on, an agent removes from the catalogue with its own token, not with the
+//! service's. Where ACLs deny by default and it has none, services that were deregistered and checks that were removed
+//! stay in the catalogue, and it says 200 all the same.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tower_sd_core::Result;
+
+use super::{
+    ConsulClient, Known, error,
+    http::{Answer, Call},
+    known,
+    reply::ServiceEntry,
+    succeed,
+};
+
+/// A check, and where it is.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct PlacedCheck {
+    pub(crate) node: String,
+    #[serde(rename = "ServiceID", default)]
+    service_id: String,
+    #[serde(rename = "CheckID")]
+    pub(crate) id: String,
+}
+
+/// Body of `PUT /v1/catalog/deregister`. One of the two ids: with both, Consul takes the service.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Removal<'a> {
+    node: &'a str,
+    #[serde(rename = "ServiceID", skip_serializing_if = "Option::is_none")]
+    service_id: Option<&'a str>,
+    #[serde(rename = "CheckID", skip_serializing_if = "Option::is_none")]
+    check_id: Option<&'a str>,
+}
+
+impl ConsulClient {
+    /// The checks that the agent itself has for a service. Needs `service:read` only.
+    pub(crate) async fn agent_checks(&self, service_id: &str) -> Result<Vec<PlacedCheck>> {
+        let mut call = Call::get("verify", &["agent", "checks"]);
+        call.query.extend(filter("ServiceID", service_id));
+        let answer = self.bounded(call).await?;
+        let checks: BTreeMap<String, PlacedCheck> = parsed(&answer)?;
+        Ok(checks.into_values().filter(|check| check.service_id == service_id).collect())
+    }
+
+    /// The checks that the catalogue has for a service of a node; none where the token may not see them.
+    pub(crate) async fn listed_checks(
+        &self,
+        node: &str,
+        service_id: &str,
+    ) -> Result<Vec<PlacedCheck>> {
+        let mut call = Call::get("verify", &["health", "node", node]);
+        call.query.extend(filter("ServiceID", service_id));
+        // Any server will do: what one does not know yet is found next time.
+        call.query.push(("stale", String::new()));
+        let answer = self.bounded(call).await?;
+        let checks: Vec<PlacedCheck> = parsed(&answer)?;
+        Ok(checks.into_iter().filter(|check| check.service_id == service_id).collect())
+    }
+
+    /// The node on which the catalogue has a service, where there is just one.
+    pub(crate) async fn node_of(&self, service: &str, service_id: &str) -> Result<Option<String>> {
+        let query = filter("Service.ID", service_id).into_iter().collect();
+        let answer = self.health(service, query, None).await?;
+        let entries = answer.entries.iter();
+        let mut nodes = entries
+            .filter_map(|entry| serde_json::from_str::<ServiceEntry>(entry.get()).ok())
+            .filter(|entry| entry.service.id == service_id)
+            .map(|entry| entry.node.node);
+        Ok(nodes.next().filter(|_| nodes.next().is_none()))
+    }
+
+    /// Takes a check out of the catalogue. Only for one that the agent does not have: it would put it back.
+    pub(crate) async fn unlist_check(&self, node: &str, check_id: &str) -> Result<Known> {
+        let removal = Removal { node, service_id: None, check_id: Some(check_id) };
+        self.unlist(removal, error::is_unknown_check).await
+    }
+
+    /// Takes a service and its checks out of the catalogue. Only for one that the agent does not have.
+    pub(crate) async fn unlist_service(&self, node: &str, service_id: &str) -> Result<Known> {
+        let removal = Removal { node, service_id: Some(service_id), check_id: None };
+        self.unlist(removal, error::is_unknown_service).await
+    }
+
+    async fn unlist(
+        &self,
+        removal: Removal<'_>,
+        is_unknown: impl Fn(u16, &str) -> bool,
+    ) -> Result<Known> {
+        let call = Call::put("deregister", &["catalog", "deregister"]).json(&removal)?;
+        known(&self.bounded(call).await?, is_unknown)
+    }
+
+    async fn bounded(&self, mut call: Call<'_>) -> Result<Answer> {
+        call.timeout = TIMEOUT;
+        self.0.wire.send(call).await
+    }
+}
+
+/// Keeps the answer short. `None`: the id cannot be written in Consul's filter language.
+fn filter(field: &str, id: &str) -> Option<(&'static str, String)> {
+    // Nothing is special between these, so an id cannot end the text.
+    (!id.contains('`')).then(|| ("filter", format!("{field} == `{id}`")))
+}
+
+fn parsed<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T> {
+    succeed(answer)?;
+    serde_json::from_slice(&answer.body)
+        .map_err(|cause| error::garbled("verify", "not a list of checks").with_source(cause))
+}
+
+/// The agent has said yes by then, and whoever stops is waiting.
+const TIMEOUT: Duration = Duration::from_secs(3);

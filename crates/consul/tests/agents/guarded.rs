@@ -1,0 +1,169 @@
+//! Under ACLs that deny by default, with an agent that has no token of its own: it writes with the service's token, and
+//! newer ones cannot remove with that.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulRegistrar};
+use tower_sd_core::{Registrar, RegistrationHandle, Status};
+use tower_sd_testkit::real;
+
+use crate::support::{BOUND, TTL, call, on_every_version, web};
+
+const ROOT: &str = "6f0c2a0e-2f5a-4d6f-9a52-3d6a5f1f7d01";
+const WRITES: &str = r#"service "web" { policy = "write" }"#;
+const READS_TOO: &str = r#"service "web" { policy = "write" } node_prefix "" { policy = "read" }"#;
+
+/// An agent without a token, and the secret of a service's token.
+struct Scene<'a> {
+    agent: &'a real::Consul,
+    token: String,
+}
+
+/// Runs a test with a token that may only write, and with one that may look too.
+async fn on_every_agent_without_a_token(test: impl AsyncFn(Scene<'_>)) {
+    for rules in [WRITES, READS_TOO] {
+        on_every_agent_for_a_token(rules, &test).await;
+    }
+}
+
+async fn on_every_agent_for_a_token(rules: &str, test: impl AsyncFn(Scene<'_>)) {
+    on_every_version(async |binary| {
+        // The default one lets the agent start; it is taken away afterwards.
+        let tokens = json!({"master": ROOT, "default": ROOT});
+        let acl = json!({"enabled": true, "default_policy": "deny", "tokens": tokens});
+        let config = json!({"primary_datacenter": "dc1", "acl": acl}).to_string();
+        let agent = real::Consul::start(real::ConsulConfig::dev(binary).config(config));
+        let agent = agent.await.expect("the agent starts");
+        let scene = Scene { agent: &agent, token: String::new() };
+        scene.root("PUT", "/v1/acl/policy", json!({"Name": "web", "Rules": rules})).await;
+        let body = json!({"Policies": [{"Name": "web"}]});
+        let made = scene.root("PUT", "/v1/acl/token", body).await;
+        let token = made["SecretID"].as_str().expect("text").to_owned();
+        scene.root("PUT", "/v1/agent/token/default", json!({"Token": ""})).await;
+        Box::pin(test(Scene { agent: &agent, token })).await;
+    })
+    .await;
+}
+
+impl Scene<'_> {
+    /// What an operator asks.
+    async fn root(&self, method: &str, target: &str, body: Value) -> Value {
+        let sign = if target.contains('?') { '&' } else { '?' };
+        let target = format!("{target}{sign}token={ROOT}");
+        let answer = call(self.agent.address(), method, &target, &body).await;
+        assert_eq!(answer.status, 200, "{target}: {}", answer.body);
+        serde_json::from_str(&answer.body).unwrap_or_default()
+    }
+
+    async fn maintain(&self, enable: bool) {
+        let target = format!("/v1/agent/service/maintenance/web:a?enable={enable}&reason=disk");
+        self.root("PUT", &target, Value::Null).await;
+    }
+
+    fn registrar(&self) -> ConsulRegistrar {
+        let config = ConsulConfig::new(self.agent.url()).token(self.token.as_str());
+        ConsulRegistrar::new(&ConsulClient::new(config).expect("an address")).ttl(TTL)
+    }
+
+    async fn register(&self) -> RegistrationHandle {
+        self.registrar().register(web("a", 80)).await.expect("registered")
+    }
+
+    /// How many the catalogue lists, in every state of health and passing.
+    async fn listed(&self) -> (usize, usize) {
+        let n = |value: Value| value.as_array().expect("a list").len();
+        let all = self.root("GET", "/v1/health/service/web", Value::Null).await;
+        let passing = self.root("GET", "/v1/health/service/web?passing", Value::Null).await;
+        (n(all), n(passing))
+    }
+
+    async fn lists(&self, wanted: (usize, usize)) {
+        self.lists_within(BOUND, wanted).await;
+    }
+
+    async fn lists_within(&self, bound: Duration, wanted: (usize, usize)) {
+        let deadline = Instant::now() + bound;
+        while self.listed().await != wanted {
+            assert!(Instant::now() < deadline, "{:?}, not {wanted:?}", self.listed().await);
+            sleep(Duration::from_millis(50)).await;
+        }
+        sleep(Duration::from_millis(300)).await;
+        assert_eq!(self.listed().await, wanted, "and stays so");
+    }
+}
+
+/// What a server does that stops in order, and is started again.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn a_server_that_drained_and_deregistered_is_seen_when_it_starts_again() {
+    on_every_agent_without_a_token(async |scene| {
+        for _start in 0..2 {
+            let handle = scene.register().await;
+            scene.lists((1, 1)).await;
+            handle.update(|it| it.with_status(Status::Draining)).await.expect("accepted");
+            scene.lists((1, 0)).await;
+            handle.deregister().await.expect("withdrawn");
+            assert_eq!(scene.listed().await, (0, 0), "gone when it says so");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn a_maintenance_that_outlived_its_server_ends_with_the_next_registration() {
+    on_every_agent_without_a_token(async |scene| {
+        let handle = scene.register().await;
+        scene.maintain(true).await;
+        scene.lists((1, 0)).await;
+        // As by an agent's own hand, or a registrar of another kind: newer ones leave it in the catalogue.
+        let target = "/v1/agent/service/deregister/web:a";
+        scene.root("PUT", target, Value::Null).await;
+        // The heartbeat notices, and registers again.
+        scene.lists((1, 1)).await;
+        handle.deregister().await.expect("withdrawn");
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn a_draining_server_that_goes_on_is_seen_again() {
+    on_every_agent_without_a_token(async |scene| {
+        let handle = scene.register().await;
+        handle.update(|it| it.with_status(Status::Draining)).await.expect("accepted");
+        scene.lists((1, 0)).await;
+        handle.update(|it| it.with_status(Status::Passing)).await.expect("accepted");
+        scene.lists((1, 1)).await;
+    })
+    .await;
+}
+
+/// What takes more than half a minute.
+mod slow {
+    use super::*;
+
+    /// C19.
+    #[tokio::test]
+    #[ignore = "needs a real consul"]
+    async fn an_operators_maintenance_stays_until_the_operator_ends_it() {
+        on_every_agent_for_a_token(READS_TOO, async |scene| {
+            let _handle = scene.register().await;
+            scene.maintain(true).await;
+            scene.lists((1, 0)).await;
+            let end = Instant::now() + VERIFIED_WITHIN;
+            while Instant::now() < end {
+                assert_eq!(scene.listed().await, (1, 0));
+                sleep(Duration::from_millis(500)).await;
+            }
+            scene.maintain(false).await;
+            scene.lists_within(VERIFIED_WITHIN, (1, 1)).await;
+        })
+        .await;
+    }
+
+    /// Verified every 15 s.
+    const VERIFIED_WITHIN: Duration = Duration::from_secs(20);
+}
