@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use support::{instance, note, on_every_etcd};
+use support::{instance, note, on_every_etcd_in_turn};
 use tokio::runtime::Handle;
 use tower_sd_core::{Instancer, Registrar, Registration};
 use tower_sd_etcd::{EtcdClient, EtcdInstancer, EtcdRegistrar};
@@ -21,7 +21,7 @@ use tower_sd_testkit::{
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn hundred_registrations_and_thousand_services_share_few_connections() {
-    on_every_etcd(async |etcd| {
+    on_every_etcd_in_turn(async |etcd| {
         let proxy = Proxy::start(etcd.server.address()).await.expect("a proxy");
         let mut config = etcd.config().ttl(Duration::from_secs(10));
         config.endpoints = vec![proxy.address().to_string()];
@@ -61,7 +61,7 @@ async fn hundred_registrations_and_thousand_services_share_few_connections() {
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn last_user_closes_the_connection() {
-    on_every_etcd(async |etcd| {
+    on_every_etcd_in_turn(async |etcd| {
         let proxy = Proxy::start(etcd.server.address()).await.expect("a proxy");
         let n_tasks = Handle::current().metrics().num_alive_tasks();
         let mut config = etcd.config();

@@ -1,11 +1,16 @@
 //! A real etcd as a fixture, and what an operator does to it.
 #![allow(dead_code, reason = "every test binary uses a part of it")]
+#![expect(clippy::future_not_send, reason = "each test runs on one thread")]
 
 pub(crate) mod custom;
 
-use std::time::Duration;
+use std::{
+    panic::{AssertUnwindSafe, resume_unwind},
+    time::Duration,
+};
 
 use etcd_client::{Client, GetOptions, KeyValue};
+use futures_util::{FutureExt, future::join_all};
 use tokio::time::{Instant, sleep};
 use tower_sd_core::{BoxError, Freshness, Instance, InstanceId, Snapshot, async_trait};
 use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer, EtcdRegistrar};
@@ -15,18 +20,32 @@ use tower_sd_testkit::{
     servers::{ServerBinary, configured},
 };
 
-/// Runs a test on every etcd there is, one after the other.
+/// Runs a test on every etcd there is, on all of them at once: most of its time a test waits.
 pub(crate) async fn on_every_etcd(test: impl AsyncFn(&EtcdFixture)) {
     on_every_etcd_with(&[], test).await;
 }
 
 /// As [`on_every_etcd`], started with these arguments.
 pub(crate) async fn on_every_etcd_with(args: &[&str], test: impl AsyncFn(&EtcdFixture)) {
+    join_all(binaries().into_iter().map(|binary| on_one(binary, args, &test))).await;
+}
+
+/// Runs a test that measures this process on one etcd after the other.
+pub(crate) async fn on_every_etcd_in_turn(test: impl AsyncFn(&EtcdFixture)) {
     for binary in binaries() {
-        note(&format!("using etcd v{}", binary.version));
-        let config = real::EtcdConfig::new(binary).args(args.iter().copied());
-        let server = Etcd::start(config).await.expect("etcd starts");
-        Box::pin(test(&EtcdFixture { server })).await;
+        on_one(binary, &[], &test).await;
+    }
+}
+
+async fn on_one(binary: ServerBinary, args: &[&str], test: &impl AsyncFn(&EtcdFixture)) {
+    let version = binary.version.clone();
+    note(&format!("using etcd v{version}"));
+    let config = real::EtcdConfig::new(binary).args(args.iter().copied());
+    let fixture = EtcdFixture { server: Etcd::start(config).await.expect("etcd starts") };
+    let run = AssertUnwindSafe(Box::pin(test(&fixture)));
+    if let Err(panic) = run.catch_unwind().await {
+        note(&format!("failed on etcd v{version}"));
+        resume_unwind(panic);
     }
 }
 
