@@ -129,10 +129,11 @@ fn binaries(server: &'static str) -> impl Iterator<Item = ServerBinary> {
     binaries.into_iter().inspect(move |binary| println!("using {server} v{}", binary.version))
 }
 
-/// JSON, with a short backoff: a test does not wait for a minute.
+/// JSON, with short pauses: a test does not wait for a minute.
 pub(crate) fn json() -> Options<Settings> {
     let mut follow = FollowConfig::new("config");
     follow.backoff_cap = Duration::from_secs(1);
+    follow.denied_interval = Duration::from_millis(100);
     Options::json().follow(follow)
 }
 
