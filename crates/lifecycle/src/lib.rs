@@ -13,10 +13,13 @@ mod signals;
 mod steps;
 
 pub use connections::{Connection, Connections, Listener};
-#[cfg(feature = "axum")]
-pub use glue::axum::{ready_route, serve_axum};
 #[cfg(feature = "tonic")]
 pub use glue::tonic::serve_tonic;
+#[cfg(feature = "axum")]
+pub use glue::{
+    axum::{ready_route, serve_axum},
+    close::{Close, CloseLayer},
+};
 pub use lifecycle::Lifecycle;
 pub use readiness::{Phase, Readiness};
 pub use report::{Failed, Outcome, Reason, Report, Step, StepReport};

@@ -58,6 +58,12 @@ impl Readiness {
         self.phase() == Phase::Ready
     }
 
+    /// Whether it is on its way out.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.phase() == Phase::Draining
+    }
+
     /// Waits until it has come to `phase` or further, and returns where it is: to drive a gRPC health service, say.
     ///
     /// # Cancel safety

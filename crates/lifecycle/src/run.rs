@@ -102,7 +102,7 @@ impl Run {
         E: Into<BoxError>,
     {
         self.up(Step::Serve, async { Ok(()) }).await?;
-        self.server.start(|drain| serve(listener, drain));
+        self.server.start(self.readiness.clone(), |drain| serve(listener, drain));
         self.up(Step::Ready, async { Ok(()) }).await?;
         self.readiness.advance(Phase::Ready);
         if let Some((registrar, registration)) = registering {

@@ -9,12 +9,17 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tower_sd_core::BoxError;
 
+use crate::Readiness;
+
 /// Resolves when the server has to accept nothing more and to finish what it has.
 ///
 /// It is what `with_graceful_shutdown` of axum and `serve_with_incoming_shutdown` of tonic ask for.
 #[derive(Debug)]
 #[must_use = "a server that does not wait for it is cut at the end of the drain"]
-pub struct Drain(Pin<Box<WaitForCancellationFutureOwned>>);
+pub struct Drain {
+    requested: Pin<Box<WaitForCancellationFutureOwned>>,
+    readiness: Readiness,
+}
 
 /// The user's server, in a task of its own.
 #[derive(Debug, Default)]
@@ -26,12 +31,13 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts what `serve` makes.
-    pub(crate) fn start<F, E>(&mut self, serve: impl FnOnce(Drain) -> F)
+    pub(crate) fn start<F, E>(&mut self, readiness: Readiness, serve: impl FnOnce(Drain) -> F)
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        let drain = Drain(Box::pin(self.drain.clone().cancelled_owned()));
+        let requested = Box::pin(self.drain.clone().cancelled_owned());
+        let drain = Drain { requested, readiness };
         let serving = serve(drain);
         self.task.spawn(async move { serving.await.map_err(Into::into) });
     }
@@ -70,10 +76,18 @@ impl Server {
     }
 }
 
+impl Drain {
+    /// Says earlier that the server is on its way out: while clients take notice, before it drains.
+    #[must_use]
+    pub fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+}
+
 impl Future for Drain {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.0.as_mut().poll(context)
+        self.requested.as_mut().poll(context)
     }
 }

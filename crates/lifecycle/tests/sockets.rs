@@ -157,14 +157,16 @@ async fn it_says_that_it_is_not_ready_and_answers_while_clients_take_notice() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     server.stop.cancel();
     sleep(Duration::from_millis(50)).await;
-    for client in [client, server.connect().await] {
-        let mut client = client;
+    for mut client in [client, server.connect().await] {
         client.ask("/ready").await;
         let answer = client.read_to("draining").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-        client.ask("/fast").await;
-        assert!(client.read_to("fast").await.starts_with("HTTP/1.1 200"));
+        assert!(answer.contains("connection: close"), "{answer}");
+        assert!(client.is_closed().await);
     }
+    let mut client = server.connect().await;
+    client.ask("/fast").await;
+    assert!(client.read_to("fast").await.starts_with("HTTP/1.1 200"));
     let report = server.end().await;
     assert!(report.is_clean(), "{report}");
 }

@@ -7,15 +7,17 @@ use axum::{
 };
 use futures_util::{FutureExt, future::BoxFuture};
 
-use crate::{Connection, Drain, Listener, Readiness};
+use crate::{CloseLayer, Connection, Drain, Listener, Readiness};
 
 /// What [`Lifecycle::run`](crate::Lifecycle::run) asks for, of an axum router.
 ///
-/// When it drains, idle connections are closed at once and the others with their answer, which says `connection: close`.
+/// From the moment on that it is not ready any more, connections are closed with their next answer ([`CloseLayer`]); when
+/// it drains, idle ones at once.
 pub fn serve_axum(
     router: Router,
 ) -> impl FnOnce(Listener, Drain) -> BoxFuture<'static, io::Result<()>> + Send {
     move |listener, drain| {
+        let router = router.layer(CloseLayer::new(drain.readiness()));
         async move { axum::serve(listener, router).with_graceful_shutdown(drain).await }.boxed()
     }
 }

@@ -2,5 +2,7 @@
 
 #[cfg(feature = "axum")]
 pub(crate) mod axum;
+#[cfg(feature = "axum")]
+pub(crate) mod close;
 #[cfg(feature = "tonic")]
 pub(crate) mod tonic;
