@@ -1,5 +1,7 @@
 use std::{
-    fmt, io,
+    fmt,
+    future::pending,
+    io,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
@@ -15,7 +17,7 @@ use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 /// A TCP listener whose connections are counted, and can be cut.
 ///
@@ -23,8 +25,10 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 /// server for as long as the process does.
 #[derive(Debug)]
 pub struct Listener {
-    listener: TcpListener,
+    /// `None` when it has been told to accept no more.
+    listener: Option<TcpListener>,
     connections: Connections,
+    _closed_on_drop: DropGuard,
 }
 
 /// The connections of a [`Listener`].
@@ -34,6 +38,10 @@ pub struct Listener {
 pub struct Connections {
     cut: CancellationToken,
     open: Arc<watch::Sender<usize>>,
+    /// The listener is to accept no more.
+    closing: CancellationToken,
+    /// It does not listen any more.
+    closed: CancellationToken,
 }
 
 /// An accepted connection.
@@ -64,7 +72,10 @@ impl Listener {
     ///
     /// The system does not say.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        match &self.listener {
+            Some(listener) => listener.local_addr(),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     /// Its connections, also after it is gone.
@@ -73,15 +84,27 @@ impl Listener {
         self.connections.clone()
     }
 
-    /// Waits for the next connection. What goes wrong with one is no matter to the others; when the system has no
-    /// descriptor left, it tries again after a second, because another connection has to end first.
+    /// Waits for the next connection, for ever after [`Connections::stop_accepting`].
+    ///
+    /// What goes wrong with one is no matter to the others; when the system has no descriptor left, it tries again after a
+    /// second, because another connection has to end first.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn accept(&self) -> (Connection, SocketAddr) {
-        loop {
-            match self.listener.accept().await {
+    pub async fn accept(&mut self) -> (Connection, SocketAddr) {
+        while let Some(listener) = &self.listener {
+            let accepted = tokio::select! {
+                // What the system has accepted for us would be reset when the listener is closed.
+                biased;
+                accepted = listener.accept() => accepted,
+                () = self.connections.closing.cancelled() => {
+                    self.listener = None;
+                    self.connections.closed.cancel();
+                    break;
+                }
+            };
+            match accepted {
                 Ok((stream, peer)) => return (self.connections.add(stream), peer),
                 Err(error) if of_one_connection(&error) => {}
                 Err(error) => {
@@ -90,11 +113,12 @@ impl Listener {
                 }
             }
         }
+        pending().await
     }
 
     /// The connections as a stream that never ends, for tonic's `serve_with_incoming_shutdown`.
     pub fn incoming(self) -> impl Stream<Item = io::Result<Connection>> + Send {
-        unfold(self, |listener| async move {
+        unfold(self, |mut listener| async move {
             let (connection, _peer) = listener.accept().await;
             Some((Ok(connection), listener))
         })
@@ -103,13 +127,20 @@ impl Listener {
 
 impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
-        Self { listener, connections: Connections::new() }
+        let connections = Connections::new();
+        let _closed_on_drop = connections.closed.clone().drop_guard();
+        Self { listener: Some(listener), connections, _closed_on_drop }
     }
 }
 
 impl Connections {
     fn new() -> Self {
-        Self { cut: CancellationToken::new(), open: Arc::new(watch::Sender::new(0)) }
+        Self {
+            cut: CancellationToken::new(),
+            open: Arc::new(watch::Sender::new(0)),
+            closing: CancellationToken::new(),
+            closed: CancellationToken::new(),
+        }
     }
 
     fn add(&self, stream: TcpStream) -> Connection {
@@ -133,6 +164,14 @@ impl Connections {
         *self.open.borrow()
     }
 
+    /// Has the listener closed as soon as it has accepted what waits for that: nobody is reset, and who comes later is
+    /// refused, which every client can tell from a request that was lost.
+    ///
+    /// A server that does not wait in [`Listener::accept`] has to drop the listener itself.
+    pub fn stop_accepting(&self) {
+        self.closing.cancel();
+    }
+
     /// Waits until none is open, and cuts those that are at the deadline; returns how many those were.
     ///
     /// The server has to have been told to accept nothing more.
@@ -154,6 +193,12 @@ impl Connections {
     /// Ends those that are open, now and in the middle of what they do.
     pub fn cut(&self) {
         self.cut.cancel();
+    }
+
+    /// Waits until it listens no more and none is open. Cancel safe.
+    pub(crate) async fn quiet(&self) {
+        self.closed.cancelled().await;
+        self.none_open().await;
     }
 
     /// Waits until none is open. Cancel safe.

@@ -18,7 +18,7 @@ pub use glue::tonic::serve_tonic;
 #[cfg(feature = "axum")]
 pub use glue::{
     axum::{ready_route, serve_axum},
-    close::{Close, CloseLayer},
+    close::{Close, CloseFuture, CloseLayer},
 };
 pub use lifecycle::Lifecycle;
 pub use readiness::{Phase, Readiness};

@@ -187,8 +187,13 @@ impl Run {
             if server.has_ended() {
                 return Outcome::Skipped(NOT_NEEDED);
             }
-            server.drain();
             let drained = async {
+                // Not the server first: it would reset what waits to be accepted, and what has just been.
+                connections.stop_accepting();
+                if timeout(LAST_REQUESTS, connections.quiet()).await.is_err() {
+                    tracing::debug!("connections are idle, or busy for longer");
+                }
+                server.drain();
                 server.ended().await;
                 // Those that were upgraded outlive it.
                 connections.none_open().await;
@@ -312,5 +317,8 @@ async fn withdraw(handle: Option<RegistrationHandle>, bound: Duration) -> Outcom
 
 /// A watch or a blocking query answers within milliseconds, and clients publish a removal after 50 to 150 ms.
 const PROPAGATION: Duration = Duration::from_secs(1);
+/// A connection that was accepted last has sent its request by then, and one that is used was closed with its answer; those
+/// that are left are idle, or speak HTTP/2, which says goodbye safely.
+const LAST_REQUESTS: Duration = Duration::from_millis(250);
 /// What has been cut or aborted ends at its next poll.
 const END: Duration = Duration::from_secs(1);

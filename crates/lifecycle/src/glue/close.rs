@@ -1,7 +1,11 @@
-use std::task::{Context, Poll};
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
-use futures_util::{TryFutureExt, future::MapOk};
 use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
+use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -20,6 +24,16 @@ pub struct CloseLayer(Readiness);
 pub struct Close<S> {
     inner: S,
     readiness: Readiness,
+}
+
+/// The answer of a [`Close`].
+#[derive(Debug)]
+#[pin_project]
+pub struct CloseFuture<F> {
+    #[pin]
+    inner: F,
+    /// `None`: not of HTTP/1.
+    readiness: Option<Readiness>,
 }
 
 impl CloseLayer {
@@ -44,7 +58,7 @@ where
 {
     type Response = Response<C>;
     type Error = S::Error;
-    type Future = MapOk<S::Future, fn(Response<C>) -> Response<C>>;
+    type Future = CloseFuture<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -52,19 +66,28 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         // The header is forbidden in HTTP/2.
-        let closes = request.version() <= Version::HTTP_11 && self.readiness.is_draining();
-        self.inner.call(request).map_ok(if closes { closing } else { unchanged })
+        let readiness = (request.version() <= Version::HTTP_11).then(|| self.readiness.clone());
+        CloseFuture { inner: self.inner.call(request), readiness }
     }
 }
 
-fn closing<C>(mut response: Response<C>) -> Response<C> {
-    // An upgrade has its own use for the header.
-    if !response.status().is_informational() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
+impl<F, C, E> Future for CloseFuture<F>
+where
+    F: Future<Output = Result<Response<C>, E>>,
+{
+    type Output = F::Output;
 
-fn unchanged<C>(response: Response<C>) -> Response<C> {
-    response
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let mut answer = ready!(this.inner.poll(context));
+        let closes = this.readiness.as_ref().is_some_and(Readiness::is_draining);
+        if let Ok(response) = &mut answer
+            && closes
+            // An upgrade has its own use for the header.
+            && !response.status().is_informational()
+        {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Poll::Ready(answer)
+    }
 }
