@@ -4,7 +4,7 @@
 //! Fails when throughput falls below 0.95 of the peer's, or the median latency exceeds 1.05 of it. Argument: the number of
 //! rounds, 15 if not given.
 
-use std::{convert::Infallible, error::Error, net::SocketAddr, sync::mpsc, thread, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::mpsc, thread, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -23,7 +23,7 @@ use tower_sd::{
 use tower_sd_benches::{measure::median, results::Results};
 use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, Protocol, ToBody};
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), BoxError> {
     let rounds = std::env::args().nth(1).map_or(Ok(15), |n| n.parse())?;
     let client = runtime::Builder::new_current_thread().enable_all().build()?;
     let mut results = Results::new("calls")?;
@@ -169,7 +169,7 @@ fn peer(protocol: Protocol) -> Client<HttpConnector, Full<Bytes>> {
 }
 
 /// A server on a thread of its own, until the program ends.
-fn serve(protocol: Protocol) -> Result<SocketAddr, Box<dyn Error>> {
+fn serve(protocol: Protocol) -> Result<SocketAddr, BoxError> {
     let (sender, receiver) = mpsc::channel();
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     thread::spawn(move || {
