@@ -71,14 +71,14 @@ mod slow {
             };
             let report = traffic.survives(disturbance).await;
             assert!(report.least_known() >= 50, "{report:?}");
-            let whole_again = report.whole_since(100).saturating_duration_since(resumed);
+            let (broken, whole) = report.broken(100).unwrap_or((resumed, resumed));
+            let (after, lasted) = (whole - resumed, whole - broken);
+            let (listed, known) = (report.least_listed(), report.least_known());
             say(&format!(
-                "whole {whole_again:?} after CONT; at least {} listed and {} known",
-                report.least_listed(),
-                report.least_known()
+                "whole {after:?} after CONT, having missed some for {lasted:?}; {listed} listed and {known} known at least"
             ));
-            // Under 100 ms when nothing else runs.
-            assert!(whole_again <= Duration::from_secs(1), "{report:?}");
+            // Ten times what is wanted of a machine that does nothing else.
+            assert!(after <= Duration::from_secs(1), "{report:?}");
         })
         .await;
     }

@@ -142,11 +142,13 @@ impl Report {
         assert!(*n_requests as u128 >= least, "only {n_requests} requests in {lasted:?}");
     }
 
-    /// From when on every snapshot listed `n` instances.
-    pub(crate) fn whole_since(&self, n: usize) -> Instant {
-        let broken = self.seen.iter().rposition(|(_, listed, _)| *listed != n);
-        let whole = self.seen.get(broken.map_or(0, |broken| broken + 1));
-        whole.expect("it is whole at the end").0
+    /// When the first snapshot came that did not list `n` instances, and from when on every one did; `None`: all did.
+    pub(crate) fn broken(&self, n: usize) -> Option<(Instant, Instant)> {
+        let is_broken = |(_, listed, _): &(Instant, usize, usize)| *listed != n;
+        let first = self.seen.iter().position(is_broken)?;
+        let last = self.seen.iter().rposition(is_broken)?;
+        let whole = self.seen.get(last + 1).expect("it is whole at the end");
+        Some((self.seen[first].0, whole.0))
     }
 
     /// The fewest instances that a snapshot listed.

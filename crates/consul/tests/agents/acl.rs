@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
 use tower_sd_core::{ErrorKind, FollowConfig, Instancer, PublisherConfig, Registrar, Snapshot};
 use tower_sd_testkit::real;
 
-use crate::support::{call, is_stale, listed, on_every_version, put, sees, web};
+use crate::support::{BOUND, call, is_stale, listed, on_every_version, put, sees, web};
 
 const ROOT: &str = "6f0c2a0e-2f5a-4d6f-9a52-3d6a5f1f7d01";
 
@@ -59,7 +59,16 @@ fn client(agent: &real::Consul, token: &str) -> ConsulClient {
 async fn on_every_guarded_agent(test: impl AsyncFn(&real::Consul)) {
     on_every_version(async |binary| {
         let start = real::Consul::start(real::ConsulConfig::dev(binary).config(config()));
-        Box::pin(test(&start.await.expect("the agent starts"))).await;
+        let agent = start.await.expect("the agent starts");
+        // 1.8.7 is in a legacy mode at first.
+        let ready = async {
+            while call(agent.address(), "GET", "/v1/acl/policies", &Value::Null).await.status != 200
+            {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(BOUND, ready).await.expect("it knows policies");
+        Box::pin(test(&agent)).await;
     })
     .await;
 }

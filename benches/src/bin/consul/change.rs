@@ -1,53 +1,26 @@
-//! From a change to the snapshot that shows it, beside a bare loop of blocking queries that follows the same service.
+//! One service, beside a bare loop of blocking queries that follows the same one.
 //!
 //! Both see the same additions, 300 ms apart, so whatever disturbs the machine disturbs both. The bare loop is what a
 //! user would write: reqwest, the index, JSON into values; it guards against nothing.
-//!
-//! Arguments: how many additions, if not 200.
 
 use std::{
-    error::Error,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use tokio::{
-    runtime::Builder,
     sync::watch,
     time::{sleep, timeout},
 };
 use tower_sd::Instancer;
-use tower_sd_benches::{measure::median, results::Results};
+use tower_sd_benches::measure::median;
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, Query};
-use tower_sd_testkit::{real, servers, wire::request};
+use tower_sd_testkit::{real, servers::ServerBinary};
 
-fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
-    let n = std::env::args().nth(1).map_or(Ok(200), |n| n.parse())?;
-    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mut results = Results::new("consul")?;
-    for binary in servers::configured("consul")? {
-        println!("using consul v{}", binary.version);
-        let case = match binary.version.as_str() {
-            "1.8.7" => "change_1.8.7",
-            "1.20.1" => "change_1.20.1",
-            _ => "change_other",
-        };
-        let (ours, bare) = runtime.block_on(additions(binary, n))?;
-        results.add(case, (n, 1), ours * 1e9, &[("bare_loop", bare * 1e9)])?;
-        let bar = 1.2 * bare + 200e-6;
-        println!("ours {:.3} ms, bare {:.3} ms, bar {:.3} ms", ours * 1e3, bare * 1e3, bar * 1e3);
-        if ours > bar {
-            return Err(format!("above the bar on {case}").into());
-        }
-    }
-    Ok(())
-}
+use crate::{BOUND, Error, Result, put};
 
 /// The median delays in seconds: ours, the bare loop's.
-async fn additions(
-    binary: servers::ServerBinary,
-    n: usize,
-) -> Result<(f64, f64), Box<dyn Error + Send + Sync>> {
+pub async fn additions(binary: ServerBinary, n: usize) -> Result<(f64, f64)> {
     let agent = real::Consul::dev(binary).await?;
     let client = ConsulClient::new(ConsulConfig::new(agent.url()))?;
     let instancer = ConsulInstancer::new(&client, Query::service("bench"));
@@ -63,11 +36,11 @@ async fn additions(
             while ours.snapshot().instances().len() < k {
                 ours.changed().await?;
             }
-            Ok::<_, Box<dyn Error + Send + Sync>>(started.elapsed())
+            Ok::<_, Error>(started.elapsed())
         };
         let see_bare = async {
             bare.wait_for(|n| *n >= k).await?;
-            Ok::<_, Box<dyn Error + Send + Sync>>(started.elapsed())
+            Ok::<_, Error>(started.elapsed())
         };
         let seen = async { tokio::try_join!(register(agent.address(), k), see_ours, see_bare) };
         let ((), ours_took, bare_took) = timeout(BOUND, seen).await??;
@@ -78,23 +51,16 @@ async fn additions(
     Ok((median(our_times), median(bare_times)))
 }
 
-async fn register(agent: SocketAddr, k: usize) -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn register(agent: SocketAddr, k: usize) -> Result<()> {
     let body = format!(
         r#"{{"Name":"bench","ID":"b{k}","Address":"10.0.{}.{}","Port":80}}"#,
         k / 200,
         k % 200 + 1
     );
-    let answer = request(agent, "PUT", "/v1/agent/service/register", &body).await?;
-    match answer.status {
-        200 => Ok(()),
-        status => Err(format!("{status} {}", answer.body).into()),
-    }
+    put(agent, "/v1/agent/service/register", &body).await
 }
 
-async fn bare_loop(
-    url: String,
-    seen: watch::Sender<usize>,
-) -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn bare_loop(url: String, seen: watch::Sender<usize>) -> Result<()> {
     let provider = rustls::crypto::ring::default_provider();
     let tls = rustls::ClientConfig::builder_with_provider(provider.into())
         .with_safe_default_protocol_versions()?
@@ -112,5 +78,3 @@ async fn bare_loop(
         seen.send_replace(entries.len());
     }
 }
-
-const BOUND: Duration = Duration::from_secs(30);
