@@ -94,14 +94,19 @@ impl Listener {
     /// Cancel safe.
     pub async fn accept(&mut self) -> (Connection, SocketAddr) {
         while let Some(listener) = &self.listener {
-            let accepted = tokio::select! {
+            let closing = &self.connections.closing;
+            let accepted = if closing.is_cancelled() {
                 // What the system has accepted for us would be reset when the listener is closed.
-                biased;
-                accepted = listener.accept() => accepted,
-                () = self.connections.closing.cancelled() => {
+                let Ok(accepted) = timeout(LAST_COMES, listener.accept()).await else {
                     self.listener = None;
                     self.connections.closed.cancel();
                     break;
+                };
+                accepted
+            } else {
+                tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    () = closing.cancelled() => continue,
                 }
             };
             match accepted {
@@ -308,4 +313,7 @@ fn cut() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "cut at the end of the drain")
 }
 
+/// Long enough to ask the system whether somebody waits; shorter than the pauses between connections of a busy server, for
+/// which there would be no end of accepting.
+const LAST_COMES: Duration = Duration::from_millis(1);
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
