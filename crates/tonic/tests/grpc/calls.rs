@@ -4,10 +4,15 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, timeout};
-use tonic::{Code, Request, Status, client::GrpcService};
+use tonic::{
+    Code, Request, Status,
+    client::GrpcService,
+    transport::{self, Identity, ServerTlsConfig},
+};
 use tower::{Layer, ServiceBuilder};
-use tower_sd::{BalanceLayer, RetryPolicy, RoundRobin};
-use tower_sd_tonic::{GrpcLayer, Idempotent};
+use tower_sd::{BalanceLayer, Endpointer, FixedInstancer, RetryPolicy, RoundRobin};
+use tower_sd_http::{HttpFactory, Tls};
+use tower_sd_tonic::{GrpcFactory, GrpcLayer, Idempotent};
 
 use crate::{
     balanced, echo::echo_client::EchoClient, endpointer, message, retried, server::Server, stack,
@@ -150,4 +155,25 @@ async fn the_layer_alone_makes_statuses_of_errors() {
     let status = EchoClient::new(stack).one(message("hello")).await.expect_err("nobody is there");
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(status.message(), "no instances: the registry lists none");
+}
+
+#[tokio::test]
+async fn calls_go_over_tls_to_the_name_of_the_service() {
+    let name = "echo.internal";
+    let certified = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+    let (certificate, key) = (certified.cert.pem(), certified.signing_key.serialize_pem());
+    let identity = Identity::from_pem(&certificate, key);
+    let tls = ServerTlsConfig::new().identity(identity);
+    let builder = transport::Server::builder().tls_config(tls).expect("a configuration");
+    let server = Server::start_on(builder, |_| {});
+    let call = async |name: &str| {
+        let http = HttpFactory::new().tls(name, Tls::Authority(certificate.clone()));
+        let factory = GrpcFactory::over(http.expect("an authority"));
+        let instancer = FixedInstancer::new([server.instance()]);
+        balanced(&Endpointer::new(&instancer, factory)).one(message("hello")).await
+    };
+    assert_eq!(call(name).await.expect("an answer").into_inner().text, "hello");
+    let status = call("other.internal").await.expect_err("another's certificate");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("certificate"), "{}", status.message());
 }

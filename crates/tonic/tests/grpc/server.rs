@@ -61,6 +61,14 @@ impl Server {
 
     /// With more services than the one.
     pub(crate) fn start_with(add: impl FnOnce(&mut RoutesBuilder)) -> Self {
+        Self::start_on(transport::Server::builder(), add)
+    }
+
+    /// With settings of its own.
+    pub(crate) fn start_on(
+        mut builder: transport::Server,
+        add: impl FnOnce(&mut RoutesBuilder),
+    ) -> Self {
         let mut routes = RoutesBuilder::default();
         let echo = Arc::<Behaviour>::default();
         routes.add_service(EchoServer::from_arc(Arc::clone(&echo)));
@@ -78,7 +86,7 @@ impl Server {
         let told = stop.clone();
         let serving = runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).expect("a listener");
-            transport::Server::builder()
+            builder
                 .add_routes(routes)
                 .serve_with_incoming_shutdown(
                     TcpListenerStream::new(listener),
