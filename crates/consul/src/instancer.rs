@@ -18,7 +18,10 @@ use tower_sd_core::{
 
 use crate::{
     BACKEND, ConsulClient, Query,
-    client::{HealthAnswer, Ticket, error, reply::ServiceEntry},
+    client::{
+        HealthAnswer, Ticket, error,
+        reply::{DefaultPolicy, ServiceEntry},
+    },
     mapping,
 };
 
@@ -43,7 +46,8 @@ struct ConsulSource {
     probe_every: Duration,
     /// A large service that changes all the time is not read all the time.
     not_before: Instant,
-    hinted: bool,
+    /// The answer was empty, and why is known as far as it can be.
+    doubted: bool,
     rng: Rng,
 }
 
@@ -123,7 +127,7 @@ impl Source for ConsulSource {
             asked = None;
         }
         let refresh_in = self.adopt(asked, &answer)?;
-        self.hint(&answer);
+        self.doubt(&answer).await?;
         self.not_before = Instant::now() + size_pause(answer.size);
         Ok(Reading::Set { entries: self.instances(&answer.entries), refresh_in })
     }
@@ -142,7 +146,7 @@ impl ConsulSource {
             streaming: false,
             probed_at: None,
             not_before: Instant::now(),
-            hinted: false,
+            doubted: false,
             rng,
         }
     }
@@ -228,18 +232,37 @@ impl ConsulSource {
         }
     }
 
-    /// With ACLs, that nobody is there cannot be told from that nobody may be seen.
-    fn hint(&mut self, answer: &HealthAnswer) {
+    /// With ACLs, that nobody is there cannot be told from that nobody may be seen: another endpoint of the agent says
+    /// which, as far as `service:read` is concerned.
+    async fn doubt(&mut self, answer: &HealthAnswer) -> Result<()> {
         let empty = answer.entries.is_empty();
-        if empty && !self.hinted {
-            let service = &self.query.service;
-            tracing::debug!(
+        let policy = answer.meta.default_policy;
+        if !empty || self.doubted || policy == DefaultPolicy::Allow {
+            self.doubted = empty;
+            return Ok(());
+        }
+        let service = &self.query.service;
+        let has_token = self.client.has_token();
+        let anonymous = policy == DefaultPolicy::Deny && !has_token;
+        // An agent that cannot be asked has been asked, and the answer stands.
+        if let Ok(true) = self.client.is_hidden(service).await {
+            let message = if has_token { HIDDEN } else { HIDDEN_FROM_ANYBODY };
+            return Err(Error::new(ErrorKind::Denied, BACKEND, "follow").with_message(message));
+        }
+        self.doubted = true;
+        match anonymous {
+            true => tracing::warn!(
+                backend = BACKEND,
+                service,
+                "nobody is listed; {HIDDEN_FROM_ANYBODY}"
+            ),
+            false => tracing::debug!(
                 backend = BACKEND,
                 service,
                 "nobody is listed; with ACLs that is also what a token without service:read and node:read sees"
-            );
+            ),
         }
-        self.hinted = empty;
+        Ok(())
     }
 
     fn instances(&self, entries: &[Box<RawValue>]) -> Vec<Result<Instance>> {
@@ -266,6 +289,9 @@ fn unavailable(message: &str) -> Error {
     Error::new(ErrorKind::Unavailable, BACKEND, "follow").with_message(message)
 }
 
+const HIDDEN: &str = "the token may not read this service; it needs service:read and node:read";
+const HIDDEN_FROM_ANYBODY: &str = "the agent denies by default and no token was given: what is hidden cannot be told from \
+    what is not there; give a token with service:read and node:read";
 /// 300 ms after a megabyte, which is some 700 instances: about as much as the agent and we are busy with it.
 const PAUSE_PER_KB: Duration = Duration::from_micros(300);
 /// A wait that ended this much too early is not worth another query.

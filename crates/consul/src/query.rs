@@ -51,6 +51,12 @@ impl Query {
         }
     }
 
+    /// The service that is followed.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.service
+    }
+
     /// Only instances with this tag; called again, with all of them.
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.tags.push(tag.into());

@@ -13,6 +13,7 @@ use self::announcer::ConsulAnnouncer;
 use crate::{
     BACKEND, Check, ConsulClient,
     client::{error, request::TaggedAddress},
+    config::check_ttl,
     mapping,
 };
 
@@ -43,12 +44,13 @@ struct Settings {
 }
 
 impl ConsulRegistrar {
-    /// A registrar with the defaults: a TTL of 15 s, renewed every 5 s; an entry that has been critical for 10 min is
+    /// A registrar with the defaults: the TTL of the client's [configuration](crate::ConsulConfig::ttl), 15 s unless
+    /// given, renewed three times in it; an entry that has been critical for 10 min is
     /// removed by Consul.
     #[must_use]
     pub fn new(client: &ConsulClient) -> Self {
         let settings = Settings {
-            ttl: Some(TTL),
+            ttl: Some(client.config().ttl),
             checks: Vec::new(),
             deregister_critical_after: Some(DEREGISTER_CRITICAL_AFTER),
             warning_weight: None,
@@ -57,12 +59,13 @@ impl ConsulRegistrar {
         Self { client: client.clone(), settings, tasks: Tasks::new() }
     }
 
-    /// How long the agent believes a heartbeat, at least 1 s; it is sent three times in that time. Default 15 s.
+    /// How long the agent believes a heartbeat, from 1 s to 24 h; it is sent three times in that time. Default 15 s.
     ///
     /// The agent turns the check critical when it has heard nothing for so long, and followers drop the instance.
+    /// [`register`](Registrar::register) refuses a TTL outside of these bounds.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.settings.ttl = Some(ttl.max(MIN_TTL));
+        self.settings.ttl = Some(ttl);
         self
     }
 
@@ -139,6 +142,9 @@ impl Registrar for ConsulRegistrar {
 
 impl Settings {
     fn validate(&self) -> Result<()> {
+        if let Some(ttl) = self.ttl {
+            check_ttl(ttl, "register")?;
+        }
         match self.deregister_critical_after {
             Some(after) if after < MIN_DEREGISTER => Err(error::config(
                 "register",
@@ -159,10 +165,6 @@ impl Settings {
     }
 }
 
-/// Three heartbeats 5 s apart: an agent that is restarted is back before the TTL ends.
-const TTL: Duration = Duration::from_secs(15);
-/// A shorter one would turn critical by a busy machine's scheduling.
-const MIN_TTL: Duration = Duration::from_secs(1);
 const DEREGISTER_CRITICAL_AFTER: Duration = Duration::from_secs(600);
 /// Consul's own, which cannot be configured (`CheckDeregisterIntervalMin`).
 const MIN_DEREGISTER: Duration = Duration::from_secs(60);

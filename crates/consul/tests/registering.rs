@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpListener,
+    time::{sleep, timeout},
+};
 use tower_sd_consul::{Check, ConsulClient, ConsulConfig, ConsulRegistrar};
 use tower_sd_core::{
     ErrorKind, Health, Instance, Registrar, Registration, RegistrationHandle, RegistrationState,
@@ -233,6 +237,61 @@ async fn a_deregistration_time_that_consul_would_raise_is_refused() {
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("60 s"), "{error}");
     assert!(script.received().is_empty(), "nothing was sent");
+}
+
+#[tokio::test]
+async fn a_ttl_that_cannot_be_kept_is_refused_and_one_of_the_url_is_used() {
+    let script = willing().await;
+    let error = registrar(&script).ttl(Duration::ZERO).register(web()).await.expect_err("0 s");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("between 1 s and 24 h"), "{error}");
+    assert!(script.received().is_empty(), "nothing was sent");
+    let url = format!("consul://{}/web?ttl=42s", script.address());
+    let (config, _) = ConsulConfig::from_url(&url).expect("a URL");
+    let registrar = ConsulRegistrar::new(&ConsulClient::new(config).expect("an address"));
+    let _handle = register(&registrar, web()).await;
+    assert_eq!(body(&next(&script).await)["Checks"][0]["TTL"], "42000ms");
+}
+
+/// The agent was killed, or the port is nobody's.
+#[tokio::test]
+async fn an_agent_that_is_not_there_is_named_with_the_systems_reason() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    drop(listener);
+    let error = refusal(address).await;
+    let (text, chain) = (error.to_string(), error.chain().to_string());
+    assert_eq!(text, format!("consul register: the agent at http://{address} cannot be reached"));
+    assert!(chain.contains("Connection refused"), "{chain}");
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_before_an_answer_is_told_as_that() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    let accepts = async {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let _request = stream.read(&mut [0; 4096]).await.expect("a request");
+        }
+    };
+    let error =
+        tokio::select! { error = refusal(address) => error, () = accepts => unreachable!() };
+    let text = error.to_string();
+    let start = format!(
+        "consul register: http://{address} closed the connection before an answer: the agent stopped or is"
+    );
+    assert!(text.starts_with(&start), "{text}");
+}
+
+/// Why a registration fails.
+async fn refusal(address: std::net::SocketAddr) -> tower_sd_core::Error {
+    let config = ConsulConfig::new(format!("http://{address}?token=s3cr3t"));
+    let registrar = ConsulRegistrar::new(&ConsulClient::new(config).expect("an address"));
+    let registration = web().fail_fast(Duration::from_secs(1));
+    let error = registrar.register(registration).await.expect_err("nobody answers");
+    assert!(!error.chain().to_string().contains("s3cr3t"), "{}", error.chain());
+    error
 }
 
 #[tokio::test]

@@ -101,7 +101,7 @@ pub(crate) fn shown(name: &Name) -> String {
 }
 
 pub(crate) fn config(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Config, BACKEND, "follow").with_message(message)
+    Error::new(ErrorKind::Config, BACKEND, "configure").with_message(message)
 }
 
 fn parse(text: &str) -> Result<Name> {
@@ -112,6 +112,11 @@ fn parse(text: &str) -> Result<Name> {
     };
     if text.is_empty() || text == "." {
         return Err(refused("it is empty"));
+    }
+    let labels = text.strip_suffix('.').unwrap_or(text).split('.');
+    if labels.clone().any(str::is_empty) {
+        let n = labels.clone().take_while(|label| !label.is_empty()).count() + 1;
+        return Err(refused(&format!("label {n} of {} is empty", labels.count())));
     }
     if text.chars().any(|c| c.is_whitespace() || c.is_control() || "/:@?#\\*".contains(c)) {
         return Err(refused("a name has letters, digits, hyphens, underscores and dots only"));

@@ -34,13 +34,20 @@ pub(crate) fn parse(text: &str) -> Result<DnsUrl> {
     }
     let (min, max) = (url.follow.min_refresh, url.follow.max_refresh);
     if min > max {
-        let message = format!("{text:?} has min={min:?} above max={max:?}; give the smaller first");
+        let message = format!(
+            "min={min:?} is longer than max={max:?}: min is the shortest time between two questions, max the longest"
+        );
         return Err(config(message));
     }
     Ok(url)
 }
 
 fn services(name: &str) -> Result<Query> {
+    if let Some((server, name)) = name.split_once('/') {
+        return Err(config(format!(
+            "{server:?} stands where the name does; a name server is a setting: write dns+srv://{name}?server={server}"
+        )));
+    }
     if let Some((name, port)) = name.rsplit_once(':') {
         return Err(config(format!(
             "{name:?} has the port {port:?}, but SRV records bring their own: leave it away, or use dns://"
@@ -149,12 +156,18 @@ mod tests {
             ("dns://a:80?tcp=no", "tcp=no is not understood: write tcp=first"),
             ("dns://a:80?min=5", "min=5 is not understood: give a time above zero"),
             ("dns://a:80?max=0s", "max=0s is not understood"),
-            ("dns://a:80?min=5m&max=5s", "above max=5s"),
+            ("dns://a:80?min=5m&max=5s", "min=300s is longer than max=5s: min is the shortest"),
+            (
+                "dns+srv://127.0.0.1:8600/users.service.consul",
+                "write dns+srv://users.service.consul?server=127.0.0.1:8600",
+            ),
+            ("dns+srv://users..consul", "label 2 of 3 is empty"),
             ("dns://a:80?ttl=5", "the settings are server, tcp, min and max"),
         ];
         for (text, expected) in rows {
             let error = parse(text).expect_err(text).to_string();
             assert!(error.contains(expected), "{error}");
+            assert!(error.starts_with("dns configure: "), "{error}");
         }
     }
 }

@@ -97,6 +97,13 @@ impl ConsulClient {
         known(&self.bounded(call).await?, is_unknown)
     }
 
+    /// Whether the agent denies us to read a service; lists of a catalogue are filtered without a word.
+    pub(crate) async fn is_hidden(&self, service: &str) -> Result<bool> {
+        // Asks for the permission before it looks for the service.
+        let call = Call::get("follow", &["agent", "health", "service", "name", service]);
+        Ok(matches!(self.bounded(call).await?.status, 401 | 403))
+    }
+
     async fn bounded(&self, mut call: Call<'_>) -> Result<Answer> {
         call.timeout = TIMEOUT;
         self.0.wire.send(call).await

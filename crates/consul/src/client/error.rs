@@ -1,5 +1,7 @@
 //! The one table from what Consul answers to what a caller can do about it.
 
+use std::time::Duration;
+
 use tower_sd_core::{Error, ErrorKind};
 
 use crate::BACKEND;
@@ -8,27 +10,56 @@ use crate::BACKEND;
 pub(crate) fn refused(operation: &'static str, status: u16, detail: &str) -> Error {
     let class = class_of(status, detail);
     let detail = clipped(detail.trim());
+    let code = status.to_string();
+    // The page that Go's server has for what it does not know starts with the status too.
+    let answer = match detail.strip_prefix(&code) {
+        Some(rest) if rest.is_empty() || rest.starts_with(' ') => detail.to_owned(),
+        _ => format!("{code} {detail}"),
+    };
     let message = match class.hint {
-        Some(hint) => format!("{status} {detail}: {hint}"),
-        None => format!("{status} {detail}"),
+        Some(hint) => format!("{answer}: {hint}"),
+        None => answer,
     };
     with_transience(Error::new(class.kind, BACKEND, operation), class.transient)
         .with_message(message)
 }
 
-/// The error for a request that got no complete answer.
-pub(crate) fn unanswered(operation: &'static str, cause: reqwest::Error) -> Error {
-    let (kind, message) = match &cause {
-        cause if cause.is_builder() => (ErrorKind::Config, "the request cannot be made"),
-        cause if cause.is_timeout() => (ErrorKind::Timeout, "no answer in time"),
-        cause if cause.is_connect() => (ErrorKind::Unavailable, "the agent cannot be reached"),
-        _ => (
-            ErrorKind::Unavailable,
-            "the agent closed the connection; one address may hold 200 by default (limits.http_max_conns_per_client)",
-        ),
+/// The error for a request to `address` that got no complete answer within `elapsed`.
+pub(crate) fn unanswered(
+    operation: &'static str,
+    address: &str,
+    elapsed: Duration,
+    cause: reqwest::Error,
+) -> Error {
+    // No address has a user in it, see `ConsulConfig::endpoint`; a query may have anything.
+    let address = address.split(['?', '#']).next().unwrap_or_default();
+    let (kind, message) = if cause.is_builder() {
+        (ErrorKind::Config, "the request cannot be made".to_owned())
+    } else if cause.is_timeout() {
+        (ErrorKind::Timeout, format!("no answer from {address} in time"))
+    } else if cause.is_connect() {
+        (ErrorKind::Unavailable, format!("the agent at {address} cannot be reached"))
+    } else if cause.is_body() || cause.is_decode() {
+        (ErrorKind::Unavailable, format!("{address} closed the connection amid its answer"))
+    } else {
+        (ErrorKind::Unavailable, closed(address, elapsed))
     };
     // The URL has no secret in it, and says nothing that the message does not.
     Error::new(kind, BACKEND, operation).with_message(message).with_source(cause.without_url())
+}
+
+/// A connection that ended before an answer.
+fn closed(address: &str, elapsed: Duration) -> String {
+    let what = format!(
+        "{address} closed the connection before an answer: the agent stopped or is restarting"
+    );
+    match elapsed < TURNED_AWAY_WITHIN {
+        true => format!(
+            "{what}; or this is no HTTP port of Consul (8500, not 8600); or, in old versions, this machine holds more \
+             connections than limits.http_max_conns_per_client (200)"
+        ),
+        false => format!("{what}, or this is no HTTP port of Consul (8500, not 8600)"),
+    }
 }
 
 /// The error for an answer that says 200 and cannot be understood.
@@ -77,6 +108,9 @@ fn class_of(status: u16, detail: &str) -> Class {
             class(ErrorKind::Denied, false, denied)
         }
         500 if is_bad_filter(detail) => class(ErrorKind::Config, false, Some("correct the filter")),
+        404 if detail.contains("page not found") => {
+            class(ErrorKind::NotFound, false, Some("is this a Consul agent?"))
+        }
         404 => class(ErrorKind::NotFound, false, None),
         408 => class(ErrorKind::Timeout, true, None),
         429 => class(
@@ -106,6 +140,8 @@ fn clipped(text: &str) -> &str {
     &text[..end.unwrap_or(0)]
 }
 
+/// An agent that has too many connections accepts one more and closes it at once.
+const TURNED_AWAY_WITHIN: Duration = Duration::from_secs(1);
 /// The longest known sentence, a permission's, has some 150 characters; an answer of a proxy may be a whole page.
 const MAX_DETAIL: usize = 300;
 
@@ -165,6 +201,25 @@ mod tests {
     fn a_page_of_a_proxy_is_clipped_between_characters() {
         let error = refused("follow", 502, &"é".repeat(10_000));
         assert!(error.to_string().len() < 400, "{}", error.to_string().len());
+    }
+
+    #[test]
+    fn a_server_that_is_no_agent_is_doubted_and_says_its_status_once() {
+        let error = refused("register", 404, "404 page not found\n").to_string();
+        assert_eq!(error, "consul register: 404 page not found: is this a Consul agent?");
+    }
+
+    #[test]
+    fn the_limit_of_connections_is_named_only_where_it_can_be_the_reason() {
+        let says = |elapsed| closed("h:1", elapsed);
+        let (early, late) = (says(Duration::from_millis(9)), says(Duration::from_secs(9)));
+        assert!(early.contains("http_max_conns_per_client"), "{early}");
+        assert!(!late.contains("http_max_conns_per_client"), "{late}");
+        for text in [early, late] {
+            assert!(
+                text.starts_with("h:1 closed the connection before an answer: the agent stopped")
+            );
+        }
     }
 
     #[test]

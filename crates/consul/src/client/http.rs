@@ -13,7 +13,7 @@ use reqwest::{
     redirect,
 };
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tower_sd_core::{Error, Result, Secret};
 
 use super::{error, streams::Streams, tls};
@@ -99,10 +99,10 @@ impl Wire {
         let speaks_tls = base.scheme() == "https";
         let tls = tls::client_config(&config.tls, speaks_tls)?;
         if cfg!(not(unix)) && socket.is_some() {
-            return Err(error::config("connect", "address: no unix:// on this system"));
+            return Err(error::config("configure", "address: no unix:// on this system"));
         }
         let client = |protocols: &[&str]| client(tls.clone(), protocols, socket.as_deref());
-        let none = |cause| error::config("connect", "no HTTP client").with_source(cause);
+        let none = |cause| error::config("configure", "no HTTP client").with_source(cause);
         let http = client(&["http/1.1"]).map_err(none)?;
         let streams = Streams::new(speaks_tls, || client(&["h2", "http/1.1"])).map_err(none)?;
         let token = token_of(&config)?;
@@ -154,7 +154,9 @@ impl Wire {
         if let Some(body) = &call.body {
             request = request.header("Content-Type", "application/json").body(body.clone());
         }
-        let unanswered = |cause| error::unanswered(operation, cause);
+        let sent_at = Instant::now();
+        let unanswered =
+            |cause| error::unanswered(operation, &self.config.address, sent_at.elapsed(), cause);
         let mut response = request.send().await.map_err(unanswered)?;
         if place.is_some() {
             self.streams.heard(response.version());
@@ -181,7 +183,7 @@ impl Wire {
         let mut url = self.base.clone();
         match url.path_segments_mut() {
             Ok(mut segments) => segments.pop_if_empty().push("v1").extend(&call.path),
-            Err(()) => return Err(error::config("connect", "the address takes no path")),
+            Err(()) => return Err(error::config("configure", "the address takes no path")),
         };
         let ConsulConfig { datacenter, namespace, partition, .. } = &self.config;
         // An agent is where it is: it registers in no other datacenter.
@@ -196,12 +198,16 @@ impl Wire {
         Ok(url)
     }
 
+    pub(super) fn config(&self) -> &ConsulConfig {
+        &self.config
+    }
+
     /// The datacenter that is asked instead of the agent's own.
     pub(super) fn datacenter(&self) -> Option<&str> {
         self.config.datacenter.as_deref()
     }
 
-    fn token(&self) -> Option<Secret> {
+    pub(super) fn token(&self) -> Option<Secret> {
         self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -235,7 +241,7 @@ pub(crate) fn token_of(config: &ConsulConfig) -> Result<Option<Secret>> {
         return Ok(config.token.clone());
     };
     let text = fs::read_to_string(file).map_err(|cause| {
-        error::config("connect", "token_file cannot be read").with_source(cause)
+        error::config("configure", format!("token_file: cannot read {file:?}")).with_source(cause)
     })?;
     Ok(match text.trim() {
         "" => config.token.clone(),
@@ -248,7 +254,7 @@ fn header(token: Option<&Secret>) -> Result<Option<HeaderValue>> {
         return Ok(None);
     };
     let mut value = HeaderValue::from_str(token.expose()).map_err(|cause| {
-        error::config("connect", "the token has characters that no header can hold")
+        error::config("configure", "the token has characters that no header can hold")
             .with_source(cause)
     })?;
     value.set_sensitive(true);

@@ -62,11 +62,21 @@ impl ConsulClient {
     ///
     /// # Errors
     ///
-    /// `Config` for an address that is none.
+    /// `Config` for settings that cannot work.
     pub fn new(config: ConsulConfig) -> Result<Self> {
+        config.validate()?;
         let hub = Arc::new(Hub::new(config.follow_alone));
         let wire = Arc::new(Wire::new(config)?);
         Ok(Self(Arc::new(Inner { wire, hub, tasks: Tasks::new() })))
+    }
+
+    pub(crate) fn config(&self) -> &ConsulConfig {
+        self.0.wire.config()
+    }
+
+    /// Whether a token is sent.
+    pub(crate) fn has_token(&self) -> bool {
+        self.0.wire.token().is_some()
     }
 
     /// A place among the followers of this client.

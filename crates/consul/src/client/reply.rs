@@ -101,8 +101,17 @@ pub(crate) struct Meta {
     /// How long ago the server that answered heard of the leader, in milliseconds.
     pub(crate) last_contact: Option<u64>,
     pub(crate) filtered_by_acls: bool,
-    /// ACLs are on, and deny what no rule allows. Newer agents say it, with every answer.
-    pub(crate) denies_by_default: bool,
+    pub(crate) default_policy: DefaultPolicy,
+}
+
+/// What ACLs do where no rule says anything. Newer agents say it, with every answer.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum DefaultPolicy {
+    #[default]
+    Unknown,
+    /// Or there are no ACLs.
+    Allow,
+    Deny,
 }
 
 impl Meta {
@@ -113,7 +122,11 @@ impl Meta {
             streaming: text("x-consul-query-backend") == Some("streaming"),
             last_contact: text("x-consul-lastcontact").and_then(|age| age.parse().ok()),
             filtered_by_acls: text("x-consul-results-filtered-by-acls") == Some("true"),
-            denies_by_default: text("x-consul-default-acl-policy") == Some("deny"),
+            default_policy: match text("x-consul-default-acl-policy") {
+                Some("allow") => DefaultPolicy::Allow,
+                Some("deny") => DefaultPolicy::Deny,
+                _ => DefaultPolicy::Unknown,
+            },
         }
     }
 }

@@ -107,7 +107,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
 }
 
 fn refuse(message: &str) -> Error {
-    error::config("connect", message)
+    error::config("configure", message)
 }
 
 /// Judges the certificate by another name than the address's host, or not at all; never believes a broken handshake.

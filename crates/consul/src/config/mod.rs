@@ -5,7 +5,7 @@ mod env;
 mod tests;
 mod url;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use reqwest::Url;
 use tower_sd_core::{Result, Secret};
@@ -48,6 +48,9 @@ pub struct ConsulConfig {
     /// Followed alone, a change is seen some milliseconds after the servers agreed on it; sharing, within 50 ms when a check
     /// changes, and within 700 ms otherwise.
     pub follow_alone: usize,
+    /// How long the agent believes a heartbeat of a registration, from 1 s to 24 h; see
+    /// [`ConsulRegistrar::ttl`](crate::ConsulRegistrar::ttl), which wins over it. Default 15 s.
+    pub ttl: Duration,
     /// An answer longer than this is an error. Default 16 MiB, some 20 000 instances.
     pub max_body: usize,
 }
@@ -94,6 +97,7 @@ impl ConsulConfig {
             partition: None,
             tls: ConsulTls::default(),
             follow_alone: 48,
+            ttl: TTL,
             max_body: 16 << 20,
         }
     }
@@ -147,11 +151,24 @@ impl ConsulConfig {
         self
     }
 
+    /// Sets [`ttl`](Self::ttl).
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
     /// Sets [`max_body`](Self::max_body).
     #[must_use]
     pub fn max_body(mut self, max_body: usize) -> Self {
         self.max_body = max_body;
         self
+    }
+
+    /// Refuses what cannot work.
+    pub(crate) fn validate(&self) -> Result<()> {
+        check_ttl(self.ttl, "configure")?;
+        self.endpoint().map(|_| ())
     }
 
     pub(crate) fn endpoint(&self) -> Result<Endpoint> {
@@ -199,5 +216,21 @@ impl Default for ConsulConfig {
 }
 
 fn refuse(message: String) -> tower_sd_core::Error {
-    error::config("connect", message)
+    error::config("configure", message)
 }
+
+/// A TTL that a busy machine's scheduling does not end, and that is no mistake in the unit.
+pub(crate) fn check_ttl(ttl: Duration, operation: &'static str) -> Result<()> {
+    match (MIN_TTL..=MAX_TTL).contains(&ttl) {
+        true => Ok(()),
+        false => {
+            Err(error::config(operation, format!("ttl = {ttl:?}: has to be between 1 s and 24 h")))
+        }
+    }
+}
+
+/// Three heartbeats 5 s apart: an agent that is restarted is back before the TTL ends.
+const TTL: Duration = Duration::from_secs(15);
+/// A shorter one would turn critical by a busy machine's scheduling.
+pub(crate) const MIN_TTL: Duration = Duration::from_secs(1);
+const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);

@@ -107,7 +107,8 @@ fn the_token_file_wins_unless_it_is_empty_and_must_be_readable() {
     let file = folder.path().join("token");
     let config = ConsulConfig::default().token("given").token_file(&file);
     let error = ConsulClient::new(config.clone()).expect_err("no such file");
-    assert!(error.to_string().contains("token_file"), "{error}");
+    let path = file.display().to_string();
+    assert!(error.to_string().contains(&path), "{error}");
     std::fs::write(&file, "from-file\n").expect("our folder");
     let token = crate::client::token_of(&config).expect("readable");
     assert_eq!(token, Some(Secret::new("from-file")));
@@ -125,13 +126,16 @@ fn a_url_sets_agent_and_service() {
     assert_eq!(config.token_file, Some("/t".into()));
     let query = query.expect("a service");
     assert_eq!(query.service, "a/b c");
-    assert_eq!(query.wait, std::time::Duration::from_secs(30));
+    assert_eq!(query.wait, Duration::from_secs(30));
     let expected = [("tag", "x"), ("tag", "y"), ("passing", "true"), ("near", "_agent")];
     assert_eq!(query.parameters(), expected.map(|(k, v)| (k, v.to_owned())));
     assert_eq!(query.consistency(), Some(("stale", String::new())));
     let (config, query) = ConsulConfig::from_url("consul://[::1]").expect("a URL");
     assert_eq!(config.address, "[::1]:8500");
     assert!(query.is_none());
+    let (config, query) = ConsulConfig::from_url("consul://h/cart/?ttl=30s").expect("a URL");
+    assert_eq!(config.ttl, Duration::from_secs(30));
+    assert_eq!(query.expect("a service").name(), "cart");
 }
 
 #[test]
@@ -147,9 +151,18 @@ fn a_url_that_is_wrong_says_what_to_do() {
         ("consul://0.0.0.0/s", "wildcard"),
         ("consul://[::]:8500", "wildcard"),
         ("consul", "consul://host:8500"),
+        ("consul://", "\"consul://\" names no host; write it like consul://host:8500/service"),
+        ("consul:127.0.0.1:8500", "\"consul:127.0.0.1:8500\" names no host"),
+        ("consul:u:p@h?token=x", "\"consul:h\" names no host"),
+        ("consul://h/s?passing=yes", "option passing: \"yes\" is neither true nor false"),
+        ("consul://h/s?tag=", "option tag: is empty"),
+        ("consul://h/users/extra", "\"users/extra\" has several parts"),
+        ("consul://h/s?ttl=0s", "between 1 s and 24 h"),
+        ("consul://h/s?ttl=5", "option ttl: \"5\" is not a time"),
     ] {
         let error = ConsulConfig::from_url(url).expect_err(url);
         assert_eq!(error.kind(), ErrorKind::Config, "{url}");
         assert!(error.to_string().contains(says), "{url}: {error}");
+        assert!(error.to_string().starts_with("consul configure: "), "{error}");
     }
 }

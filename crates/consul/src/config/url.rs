@@ -11,24 +11,26 @@ impl ConsulConfig {
     ///
     /// The port is 8500 unless given. Options of the service: `tag` (may repeat), `passing`, `near`, `stale`,
     /// `consistent`, `filter`, `wait` (`30s`, `500ms`, `2m`). Of the agent: `dc`, `ns`, `partition`, `token-file`, `tls`,
-    /// `ca-file`, `ca-path`, `cert-file`, `key-file`, `server-name`, `verify`.
+    /// `ca-file`, `ca-path`, `cert-file`, `key-file`, `server-name`, `verify`; of registrations: `ttl` (`15s`). The
+    /// service may be percent-encoded.
     ///
     /// ```
     /// use tower_sd_consul::ConsulConfig;
     ///
     /// let (config, query) = ConsulConfig::from_url("consul://10.0.0.1/arithmetic?tag=v2&dc=eu")?;
     /// assert_eq!(config.address, "10.0.0.1:8500");
-    /// assert!(query.is_some());
+    /// assert_eq!(query.as_ref().map(|query| query.name()), Some("arithmetic"));
     /// # Ok::<(), tower_sd_core::Error>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// `Config` for an unknown option, naming it and those there are; for a user, password or token in the URL, naming
+    /// `Config` for settings that cannot work; for a path of several parts; for an unknown option, naming it and those there are; for a user, password or token in the URL, naming
     /// what to use instead.
     pub fn from_url(url: &str) -> Result<(Self, Option<Query>)> {
         let parsed = Url::parse(url).map_err(|cause| {
-            refuse("not a URL such as consul://host:8500".into()).with_source(cause)
+            // Not shown: what cannot be parsed may have a secret anywhere.
+            refuse("not a URL such as consul://host:8500/service".into()).with_source(cause)
         })?;
         if parsed.scheme() != "consul" {
             let scheme = parsed.scheme();
@@ -40,11 +42,19 @@ impl ConsulConfig {
         }
         let host = parsed.host_str().filter(|host| !host.is_empty());
         let Some(host) = host else {
-            return Err(refuse("the URL names no host".into()));
+            let shown = shown(&parsed);
+            return Err(refuse(format!(
+                "{shown:?} names no host; write it like consul://host:8500/service"
+            )));
         };
         let mut config = Self::new(format!("{host}:{}", parsed.port().unwrap_or(DEFAULT_PORT)));
         let mut query = match parsed.path().trim_matches('/') {
             "" => None,
+            path if path.contains('/') => {
+                return Err(refuse(format!(
+                    "the path {path:?} has several parts, and a service is one; write a slash in a name as %2F"
+                )));
+            }
             path => Some(Query::service(decoded(path)?)),
         };
         for (option, value) in parsed.query_pairs() {
@@ -52,7 +62,7 @@ impl ConsulConfig {
                 query = Some(apply(query, &option, &value)?);
             }
         }
-        config.endpoint()?;
+        config.validate()?;
         Ok((config, query))
     }
 
@@ -64,13 +74,14 @@ impl ConsulConfig {
             "ns" => self.namespace = text(),
             "partition" => self.partition = text(),
             "token-file" => self.token_file = Some(value.into()),
-            "tls" => self.tls.enabled = boolean(option, value)?,
+            "tls" => self.tls.enabled = flag(option, value)?,
             "ca-file" => self.tls.ca_file = Some(value.into()),
             "ca-path" => self.tls.ca_path = Some(value.into()),
             "cert-file" => self.tls.client_cert = Some(value.into()),
             "key-file" => self.tls.client_key = Some(value.into()),
             "server-name" => self.tls.server_name = text(),
-            "verify" => self.tls.skip_verify = !boolean(option, value)?,
+            "verify" => self.tls.skip_verify = !flag(option, value)?,
+            "ttl" => self.ttl = duration(option, value)?,
             "token" => {
                 let instead = "use token-file, ConsulConfig::token or CONSUL_HTTP_TOKEN";
                 return Err(refuse(format!(
@@ -95,18 +106,34 @@ fn apply(query: Option<Query>, option: &str, value: &str) -> Result<Query> {
         return Err(refuse(what));
     };
     Ok(match option {
+        "tag" if value.is_empty() => {
+            return Err(refuse("option tag: is empty; name a tag, or leave it away".into()));
+        }
         "tag" => query.tag(value),
-        "passing" if boolean(option, value)? => query.passing(),
+        "passing" if flag(option, value)? => query.passing(),
         "near" => query.near(value),
-        "stale" if boolean(option, value)? => query.stale(),
-        "consistent" if boolean(option, value)? => query.consistent(),
+        "stale" if flag(option, value)? => query.stale(),
+        "consistent" if flag(option, value)? => query.consistent(),
         "filter" => query.filter(value),
-        "wait" => query.wait(duration(value)?),
+        "wait" => query.wait(duration(option, value)?),
         _ => query,
     })
 }
 
-fn duration(value: &str) -> Result<Duration> {
+fn flag(option: &str, value: &str) -> Result<bool> {
+    boolean(&format!("option {option}"), value)
+}
+
+/// What may be logged of a URL: neither its options nor a user.
+fn shown(url: &Url) -> String {
+    let path = url.path();
+    match url.has_authority() {
+        true => format!("{}://{path}", url.scheme()),
+        false => format!("{}:{}", url.scheme(), path.rsplit('@').next().unwrap_or_default()),
+    }
+}
+
+fn duration(option: &str, value: &str) -> Result<Duration> {
     let split = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
     let (number, unit) = value.split_at(split);
     let scale = match unit {
@@ -117,7 +144,9 @@ fn duration(value: &str) -> Result<Duration> {
     };
     match (number.parse::<u64>(), scale) {
         (Ok(number), Some(scale)) => Ok(Duration::from_millis(number.saturating_mul(scale))),
-        _ => Err(refuse(format!("option wait: {value:?} is not a time such as 30s, 500ms or 2m"))),
+        _ => Err(refuse(format!(
+            "option {option}: {value:?} is not a time such as 30s, 500ms or 2m"
+        ))),
     }
 }
 
@@ -153,4 +182,5 @@ const CONFIG_OPTIONS: &[&str] = &[
     "key-file",
     "server-name",
     "verify",
+    "ttl",
 ];

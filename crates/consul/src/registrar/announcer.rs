@@ -3,15 +3,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower_sd_core::{Announcer, Desired, ErrorKind, Renewal, Result, Status, Term, async_trait};
 
-use super::{CALL_TIMEOUT, MIN_TTL, Settings, VERIFY_EVERY};
+use super::{CALL_TIMEOUT, Settings, VERIFY_EVERY};
 use crate::{
     BACKEND, ConsulClient,
     check::go_duration,
     client::{
         Known, PlacedCheck, error,
+        reply::DefaultPolicy,
         request::{CheckRegistration, ServiceRegistration},
         status_of,
     },
+    config::MIN_TTL,
     mapping,
 };
 
@@ -54,7 +56,8 @@ impl Announcer for ConsulAnnouncer {
     async fn announce(&mut self, desired: &Desired) -> Result<Term> {
         let service = self.registration(desired)?;
         self.announced = None;
-        self.guarded = self.client.register(&service).await?.denies_by_default;
+        let meta = self.client.register(&service).await?;
+        self.guarded = meta.default_policy == DefaultPolicy::Deny;
         // A check that exists keeps its old status, and one that was never renewed is critical when the agent restarts: so
         // the first heartbeat follows at once.
         let mut known = self.beat(desired, None).await?;

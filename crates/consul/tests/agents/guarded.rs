@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulRegistrar};
-use tower_sd_core::{Registrar, RegistrationHandle, Status};
+use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
+use tower_sd_core::{ErrorKind, Instancer, Registrar, RegistrationHandle, Snapshot, Status};
 use tower_sd_testkit::real;
 
-use crate::support::{BOUND, TTL, call, on_every_version, web};
+use crate::support::{BOUND, TTL, call, listed, on_every_version, sees, web};
 
 const ROOT: &str = "6f0c2a0e-2f5a-4d6f-9a52-3d6a5f1f7d01";
 const WRITES: &str = r#"service "web" { policy = "write" }"#;
@@ -62,13 +62,14 @@ impl Scene<'_> {
         self.root("PUT", &target, Value::Null).await;
     }
 
-    fn registrar(&self) -> ConsulRegistrar {
+    fn client(&self) -> ConsulClient {
         let config = ConsulConfig::new(self.agent.url()).token(self.token.as_str());
-        ConsulRegistrar::new(&ConsulClient::new(config).expect("an address")).ttl(TTL)
+        ConsulClient::new(config).expect("an address")
     }
 
     async fn register(&self) -> RegistrationHandle {
-        self.registrar().register(web("a", 80)).await.expect("registered")
+        let registrar = ConsulRegistrar::new(&self.client()).ttl(TTL);
+        registrar.register(web("a", 80)).await.expect("registered")
     }
 
     /// How many the catalogue lists, in every state of health and passing.
@@ -137,6 +138,44 @@ async fn a_draining_server_that_goes_on_is_seen_again() {
         scene.lists((1, 0)).await;
         handle.update(|it| it.with_status(Status::Passing)).await.expect("accepted");
         scene.lists((1, 1)).await;
+    })
+    .await;
+}
+
+/// `200 []` is also the answer to who may see nothing.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn a_follower_without_a_token_is_denied_and_not_told_that_nobody_is_there() {
+    on_every_agent_for_a_token(READS_TOO, async |scene| {
+        let _handle = scene.register().await;
+        let nobody = ConsulClient::new(ConsulConfig::new(scene.agent.url())).expect("an address");
+        let mut subscription = ConsulInstancer::new(&nobody, Query::service("web")).subscribe();
+        let failed = |snapshot: &Snapshot| snapshot.freshness().error().is_some();
+        let snapshot = sees(&mut subscription, "an error", failed).await;
+        let error = snapshot.freshness().error().expect("seen").clone();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        assert!(error.to_string().contains("no token was given"), "{error}");
+        // Who may look is told that nobody is there.
+        let mut subscription =
+            ConsulInstancer::new(&scene.client(), Query::service("web")).subscribe();
+        sees(&mut subscription, "it", listed(1)).await;
+    })
+    .await;
+}
+
+/// The usual policy of the anonymous token: an empty set is one.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn a_follower_who_needs_no_token_is_told_that_nobody_is_there() {
+    on_every_agent_for_a_token(READS_TOO, async |scene| {
+        let anonymous = "/v1/acl/token/00000000-0000-0000-0000-000000000002";
+        scene.root("PUT", anonymous, json!({"Policies": [{"Name": "web"}]})).await;
+        let nobody = ConsulClient::new(ConsulConfig::new(scene.agent.url())).expect("an address");
+        let mut subscription = ConsulInstancer::new(&nobody, Query::service("web")).subscribe();
+        let known = |snapshot: &Snapshot| snapshot.freshness().is_fresh();
+        assert_eq!(sees(&mut subscription, "nobody", known).await.instances().len(), 0);
+        let _handle = scene.register().await;
+        sees(&mut subscription, "it", listed(1)).await;
     })
     .await;
 }
