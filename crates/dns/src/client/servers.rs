@@ -270,4 +270,17 @@ mod tests {
         advance(SYSTEM_INTERVAL).await;
         assert_eq!(addresses(&servers), ["10.0.0.1:2"], "a file that is gone changes nothing");
     }
+
+    /// Nor is its connection lost, or what is known of it.
+    #[tokio::test(start_paused = true)]
+    async fn system_that_has_not_changed_costs_nothing() {
+        let servers = Servers::reading_from(DnsConfig::default(), || {
+            let servers = [1, 2].map(|last| SocketAddr::from(([10, 0, 0, last], 53)));
+            Ok(System { servers: servers.to_vec(), hosts: Hosts::default() })
+        });
+        let second = servers.current().expect("two")[1].clone();
+        servers.answered(&second, true);
+        advance(SYSTEM_INTERVAL).await;
+        assert_eq!(addresses(&servers), ["10.0.0.2:53", "10.0.0.1:53"]);
+    }
 }

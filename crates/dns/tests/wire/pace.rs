@@ -134,6 +134,18 @@ async fn ttl_of_an_alias_counts_when_its_target_is_asked_for() {
     }
 }
 
+/// D5 and D14: of one whose target turns out to have nothing, too.
+#[tokio::test]
+async fn ttl_of_an_alias_counts_when_there_is_nothing_behind_it() {
+    let server = NameServer::start(|asked| match asked.name.as_str() {
+        SERVICE => Reply::records([cname(SERVICE, 1, "web.lab.test.")]),
+        _ => Reply::nothing(3600),
+    })
+    .await;
+    let _following = patient([server.address]).start();
+    assert_within(&pauses(&server, 2).await[1..], 0.9, 3.0);
+}
+
 /// D14, RFC 2308 §5: the lesser of the SOA's own TTL and its MINIMUM; also at the end of an alias.
 #[tokio::test]
 async fn negative_ttl_is_that_of_the_soa() {
