@@ -21,7 +21,7 @@ use crate::{
 ///
 /// The settings are those of all its registrations; a clone may have others, and shares the tasks.
 ///
-/// An instance whose status is [`Status::Draining`], given or by [`RegistrationHandle::update`], is in maintenance: it
+/// An instance whose status is [`Status::Draining`](tower_sd_core::Status::Draining), given or by [`RegistrationHandle::update`], is in maintenance: it
 /// leaves `?passing` and DNS at once, and stays registered.
 ///
 /// # Drop
