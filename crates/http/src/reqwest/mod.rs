@@ -1,4 +1,4 @@
-//! For those who have a [`reqwest::Client`](::reqwest::Client): balanced over the instances of a service, or with names
+//! For those who have a [`reqwest::Client`]: balanced over the instances of a service, or with names
 //! resolved by a registry.
 //!
 //! | | [`ReqwestFactory`] | [`InstanceResolver`] | [`HttpFactory`](crate::HttpFactory) |
