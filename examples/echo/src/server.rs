@@ -62,7 +62,7 @@ pub(crate) async fn run(args: Args) -> Result<(), BoxError> {
 }
 
 /// Accepts until it is to drain; then ends the connections: what has been said has been said back.
-async fn echo(listener: Listener, mut drain: Drain) -> io::Result<()> {
+async fn echo(mut listener: Listener, mut drain: Drain) -> io::Result<()> {
     let connections = Tasks::new();
     loop {
         select! {
