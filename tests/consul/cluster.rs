@@ -121,4 +121,5 @@ mod slow {
     const LATEST_SYNC: Duration = Duration::from_secs(115);
 }
 
-const TTL: Duration = Duration::from_secs(3);
+/// The default. An agent that looks for a leader, to tell it of a registration, takes seconds to hear a heartbeat.
+const TTL: Duration = Duration::from_secs(15);
