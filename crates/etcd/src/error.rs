@@ -1,5 +1,7 @@
 //! One table from what the wire says to what it means.
 
+use std::{error::Error as _, fmt};
+
 use tonic::{Code, Status};
 use tower_sd_core::{Error, ErrorKind};
 
@@ -14,7 +16,13 @@ pub(crate) struct Failure {
     pub(crate) remedy: Remedy,
     source: Option<etcd_client::Error>,
     message: Option<String>,
+    /// The member that was asked.
+    endpoint: Option<String>,
 }
+
+/// What tonic made of a broken connection: its own `Display` dumps the causes, which follow as sources anyway.
+#[derive(Debug)]
+struct Broken(Status);
 
 /// What the client does about a failure before it passes it on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,6 +43,7 @@ impl Failure {
             remedy: Remedy::NextMember,
             source: None,
             message: Some(format!("no answer within {bound:?}")),
+            endpoint: None,
         }
     }
 
@@ -46,6 +55,7 @@ impl Failure {
             remedy: Remedy::NextMember,
             source: None,
             message: Some("the stream was closed".to_owned()),
+            endpoint: None,
         }
     }
 
@@ -98,15 +108,76 @@ impl Failure {
             true => error.transient(),
             false => error.permanent(),
         };
-        let error = match self.message {
-            Some(message) => error.with_message(message),
-            None => error,
-        };
+        let error = error.with_message(self.text());
         match self.source {
+            Some(etcd_client::Error::TransportError(cause)) => error.with_source(cause),
+            Some(etcd_client::Error::IoError(cause)) => error.with_source(cause),
+            Some(etcd_client::Error::GRpcStatus(status)) if status.source().is_some() => {
+                error.with_source(Broken(status))
+            }
+            // The text has it all.
+            Some(etcd_client::Error::GRpcStatus(_)) | None => error,
             Some(source) => error.with_source(source),
-            None => error,
         }
     }
+
+    /// Names the member that was asked.
+    pub(crate) fn at(mut self, endpoint: &str) -> Self {
+        self.endpoint.get_or_insert_with(|| endpoint.to_owned());
+        self
+    }
+
+    fn text(&self) -> String {
+        use etcd_client::Error as Wire;
+        // An endpoint with a user in it is refused by the configuration.
+        let member = self.endpoint.as_deref().unwrap_or("the member");
+        match (&self.message, &self.source) {
+            (Some(message), _) => format!("{member}: {message}"),
+            (None, Some(Wire::TransportError(cause))) => of_broken(member, cause),
+            (None, Some(Wire::IoError(cause))) => of_broken(member, cause),
+            (None, Some(Wire::GRpcStatus(status))) => match status.source() {
+                Some(cause) => of_broken(member, cause),
+                None if status.message().contains("grpc-status header missing") => {
+                    format!("{member} {NO_ETCD}")
+                }
+                None => format!("{member} says: {}", clipped(status.message())),
+            },
+            (None, Some(other)) => format!("{member}: {other}"),
+            (None, None) => format!("{member}: failed"),
+        }
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(clipped(self.0.message()))
+    }
+}
+
+impl std::error::Error for Broken {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// What a connection that could not be made, or broke, says about its other side.
+fn of_broken(member: &str, cause: &(dyn std::error::Error + 'static)) -> String {
+    let mut next = Some(cause);
+    let mut is_http_1 = false;
+    while let Some(cause) = next {
+        // An answer of HTTP/1 was read as a frame of HTTP/2.
+        is_http_1 |= cause.to_string().contains("invalid size");
+        next = cause.source();
+    }
+    match is_http_1 {
+        true => format!("{member} {NO_ETCD}"),
+        false => format!("{member} cannot be reached, or closed the connection"),
+    }
+}
+
+fn clipped(text: &str) -> &str {
+    let end = (0..=text.len().min(MAX_TEXT)).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }
 
 impl From<etcd_client::Error> for Failure {
@@ -119,7 +190,7 @@ impl From<etcd_client::Error> for Failure {
             Wire::InvalidArgs(_) | Wire::InvalidUri(_) | Wire::InvalidMetadataValue(_) => WRONG,
             _ => (ErrorKind::Protocol, true, Remedy::NextMember),
         };
-        Self { kind, transient, remedy, source: Some(error), message: None }
+        Self { kind, transient, remedy, source: Some(error), message: None, endpoint: None }
     }
 }
 
@@ -149,6 +220,11 @@ fn of_status(status: &Status) -> Verdict {
         _ => UNREACHABLE,
     }
 }
+
+const NO_ETCD: &str =
+    "does not speak etcd's gRPC; give the address at which etcd serves its clients (port 2379)";
+/// An answer of something that is not etcd may be a whole page.
+const MAX_TEXT: usize = 300;
 
 type Verdict = (ErrorKind, bool, Remedy);
 const UNREACHABLE: Verdict = (ErrorKind::Unavailable, true, Remedy::NextMember);

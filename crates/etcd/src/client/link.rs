@@ -25,6 +25,7 @@ struct State {
 /// A connection to one member. Whoever uses it keeps it open; a new one is made when a call on it has failed.
 pub(super) struct Link {
     client: Client,
+    endpoint: String,
     /// How often a token was asked for after the first.
     token: Mutex<u64>,
 }
@@ -84,11 +85,12 @@ impl Links {
         match bounded(self.config.connect_timeout, connecting).await {
             Ok(client) => {
                 let token = Mutex::new(0);
-                let link = Arc::new(Link { client, token });
+                let link = Arc::new(Link { client, endpoint: endpoint.clone(), token });
                 state.link = Some(Arc::clone(&link));
                 Ok(link)
             }
             Err(failure) => {
+                let failure = failure.at(endpoint);
                 state.next += 1;
                 Err(failure)
             }
@@ -126,7 +128,7 @@ impl Links {
         let link = self.link().await.map_err(|failure| (failure, None))?;
         let token = link.token().await;
         let answer = bounded(self.config.request_timeout, request(link.client())).await;
-        answer.map_err(|failure| (failure, Some((link, token))))
+        answer.map_err(|failure| (failure.at(&link.endpoint), Some((link, token))))
     }
 
     fn options(&self) -> ConnectOptions {

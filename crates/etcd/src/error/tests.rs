@@ -1,4 +1,12 @@
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
 use super::*;
+use crate::{EtcdClient, EtcdConfig};
 
 /// Code, text, and what is made of it.
 type Row = (Code, &'static str, Verdict);
@@ -97,4 +105,41 @@ fn revisions_that_are_gone_are_told_from_other_ranges() {
     assert!(gone("mvcc: required revision is a future revision"));
     assert!(!gone("too large lease TTL"));
     assert!(!gone("Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes"));
+}
+
+/// What somebody reads whose member is away, or no etcd.
+#[tokio::test]
+async fn a_member_that_is_away_is_named_with_the_systems_reason() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    drop(listener);
+    let (text, chain) = complaint(address).await;
+    assert!(text.starts_with(&format!("etcd check: http://{address} cannot be reached")), "{text}");
+    assert!(chain.contains("Connection refused"), "{chain}");
+    assert!(!chain.contains("Error("), "{chain}");
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_http_1_is_no_etcd() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    let answers = async {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let _preface = stream.read(&mut [0; 4096]).await.expect("readable");
+            let answer = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request";
+            stream.write_all(answer).await.expect("writable");
+        }
+    };
+    let (text, chain) = tokio::select! {
+        complaint = complaint(address) => complaint,
+        () = answers => unreachable!("it answers for ever"),
+    };
+    assert!(text.contains("does not speak etcd's gRPC"), "{text}; {chain}");
+}
+
+async fn complaint(address: SocketAddr) -> (String, String) {
+    let config = EtcdConfig::new([address.to_string()]).request_timeout(Duration::from_secs(5));
+    let error = EtcdClient::new(config).expect("an address").check().await.expect_err("no etcd");
+    (error.to_string(), error.chain().to_string())
 }
