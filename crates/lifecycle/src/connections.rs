@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream, ToSocketAddrs},
     sync::watch,
-    time::{sleep, timeout},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
@@ -50,6 +50,8 @@ pub struct Connection {
     /// Two, because a reader and a writer may be different tasks.
     cut_read: Pin<Box<WaitForCancellationFutureOwned>>,
     cut_write: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// We have said all; how long we still listen.
+    lingers: Option<Pin<Box<Sleep>>>,
     _open: Open,
 }
 
@@ -159,6 +161,7 @@ impl Connections {
             stream,
             cut_read: Box::pin(cut.clone().cancelled_owned()),
             cut_write: Box::pin(cut.cancelled_owned()),
+            lingers: None,
             _open: Open::new(&self.open),
         }
     }
@@ -292,8 +295,27 @@ impl AsyncWrite for Connection {
         self.writable(context)?.poll_flush(context)
     }
 
+    /// Closed with bytes unread, a connection is reset, and the reset overtakes what was said last: the peer would never read
+    /// the GOAWAY by which it knows what to send elsewhere.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let this = &mut *self;
+        let lingers = match &mut this.lingers {
+            Some(lingers) => lingers,
+            None => {
+                ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+                this.lingers.insert(Box::pin(sleep(LINGER)))
+            }
+        };
+        let mut unread = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut unread);
+            match Pin::new(&mut this.stream).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                // The peer has closed it, too.
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return lingers.as_mut().poll(context).map(Ok),
+            }
+        }
     }
 }
 
@@ -316,4 +338,6 @@ fn cut() -> io::Error {
 /// Long enough to ask the system whether somebody waits; shorter than the pauses between connections of a busy server, for
 /// which there would be no end of accepting.
 const LAST_COMES: Duration = Duration::from_millis(1);
+/// A few round trips: what a peer sends until it has read that we close.
+const LINGER: Duration = Duration::from_millis(500);
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);

@@ -210,6 +210,24 @@ async fn what_waits_to_be_accepted_is_accepted_before_the_listener_is_closed() {
     TcpStream::connect(address).await.expect_err("it is closed");
 }
 
+/// Else what it sends meanwhile would reset the connection, and with it what it has not read yet: HTTP/2's GOAWAY.
+#[tokio::test]
+async fn a_connection_that_is_shut_down_listens_until_its_peer_has_closed_too() {
+    let mut listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let mut client = TcpStream::connect(address).await.expect("it listens");
+    let (mut accepted, _) = listener.accept().await;
+    client.write_all(&[0; 10_000]).await.expect("it is open");
+    accepted.write_all(b"bye").await.expect("it is open");
+    let bound = Duration::from_millis(10);
+    timeout(bound, accepted.shutdown()).await.expect_err("the client has not closed");
+    let mut said = Vec::new();
+    client.read_to_end(&mut said).await.expect("no reset");
+    assert_eq!(said, b"bye");
+    drop(client);
+    timeout(BOUND, accepted.shutdown()).await.expect("it is closed").expect("in order");
+}
+
 #[tokio::test]
 async fn connections_drain_without_a_lifecycle_too() {
     let mut listener = Listener::bind("127.0.0.1:0").await.expect("a free port");

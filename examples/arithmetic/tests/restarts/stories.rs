@@ -61,6 +61,8 @@ pub(crate) async fn tell(story: Story, registries: Registries, protocol: Protoco
                 fleet.kill(n);
                 sleep(Duration::from_secs(1)).await;
                 fleet.start_again(n).await;
+                // The story is of one that is killed: let the clients find it again before the next.
+                sleep(Duration::from_secs(2)).await;
             }
             Story::RegistryKilled => {
                 fleet.restart(0).await;
