@@ -146,13 +146,15 @@ impl<S> Published<S> {
         self.picker.pick(&mut Choice::new(&usable, set.len(), &mut local.rng, &mut local.turn))
     }
 
-    /// Ready ones, held ones, those that were tried before, and those that are down: the first that there is.
+    /// Ready ones, held ones, those that are down, and then those that were tried before, in the same order: who is down may
+    /// be back, which is asked without spending the request, and whom this request has just seen fail is the worst choice.
     fn any(&self, excluded: Excluded<'_>, local: &mut Local) -> Option<&Arc<Endpoint<S>>> {
         let anew = Excluded { tried: None, ..excluded };
         let Tiers { ready, held, down } = &self.tiers;
         self.choose(excluded, local)
             .and_then(|index| ready.get(index))
             .or_else(|| first(held, excluded, local))
+            .or_else(|| first(down, excluded, local))
             .or_else(|| ready.get(self.choose(anew, local)?))
             .or_else(|| first(held, anew, local))
             .or_else(|| first(down, anew, local))

@@ -42,6 +42,22 @@ async fn every_instance_is_tried_before_one_is_tried_twice() {
     assert_eq!(n_in_flight(&endpointer), 0);
 }
 
+/// A server that was killed and started again is down until it has connected; meanwhile another one dies.
+#[tokio::test(start_paused = true)]
+async fn a_retry_asks_who_was_down_before_it_goes_back_to_whom_it_saw_fail() {
+    let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+    world.ready("b", Mode::Fails);
+    let endpointer = endpointer(&registry, &world).await;
+    let balance = balance(&endpointer);
+    assert!(answers(&balance, 4).await.iter().all(|host| host == "a"));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    world.ready("b", Mode::Works);
+    world.answer("a", Mode::Fails);
+    let client = retry(RetryPolicy::new().attempts(2).idempotent(), balance);
+    assert_eq!(call(&client).await.unwrap(), "b");
+    assert_eq!(world.n_calls("a"), 5);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_record_of_one_request_does_not_bind_the_next() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
