@@ -13,13 +13,13 @@ mod signals;
 mod steps;
 
 pub use connections::{Connection, Connections, Listener};
-#[cfg(feature = "tonic")]
-pub use glue::tonic::serve_tonic;
 #[cfg(feature = "axum")]
 pub use glue::{
     axum::{ready_route, serve_axum},
     close::{Close, CloseFuture, CloseLayer},
 };
+#[cfg(feature = "tonic")]
+pub use glue::{health::ready_health, tonic::serve_tonic};
 pub use lifecycle::Lifecycle;
 pub use readiness::{Phase, Readiness};
 pub use report::{Failed, Outcome, Reason, Report, Step, StepReport};

@@ -36,7 +36,7 @@ pub(crate) async fn main(args: &ServerArgs, set_log: SetLog) -> Result<(), BoxEr
     }
     #[cfg(feature = "grpc")]
     if args.grpc {
-        lifecycle.run(listener, serve_tonic(grpc::router())).await?;
+        lifecycle.run(listener, serve_tonic(grpc::router(&readiness))).await?;
         return Ok(());
     }
     let service = match &configured {

@@ -8,20 +8,24 @@ use std::{
 
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
+use tower_sd::{Endpointer, FixedInstancer, Instance};
 use tower_sd_testkit::{loopback::free_ports, process::Process};
+use tower_sd_tonic::GrpcFactory;
 
 struct Server {
     process: Process,
     address: SocketAddr,
-    _log: TempDir,
+    log: TempDir,
 }
 
 impl Server {
     async fn start() -> Self {
         let log = TempDir::new().expect("a folder");
-        let path = log.path().join("log");
+        let path = log.path().join(LOG);
         let listen = ["server", "--grpc", "--registry", "static:", "--listen", "127.0.0.1:0"];
-        let process = Process::start(arithmetic().args(listen), &path).expect("starts");
+        let mut command = arithmetic();
+        command.args(listen).env("RUST_LOG", "arithmetic=info");
+        let process = Process::start(&mut command, &path).expect("starts");
         let deadline = Instant::now() + Duration::from_secs(10);
         let address = loop {
             let text = std::fs::read_to_string(&path).unwrap_or_default();
@@ -32,7 +36,11 @@ impl Server {
             assert!(Instant::now() < deadline, "the server says: {text:?}");
             sleep(Duration::from_millis(5)).await;
         };
-        Self { process, address, _log: log }
+        Self { process, address, log }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.log.path().join(LOG)).expect("the log")
     }
 }
 
@@ -70,6 +78,27 @@ async fn the_client_prints_what_one_of_the_servers_answers() {
 }
 
 #[tokio::test]
+async fn a_call_is_logged_as_a_request_is() {
+    let server = Server::start().await;
+    let output = client(&[server.address], ["Add", "2", "3"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let log = server.log();
+    assert!(log.contains("path=\"/arithmetic.v1.Arithmetic/Calculate\" status=200"), "{log}");
+}
+
+#[tokio::test]
+async fn the_server_says_of_its_service_that_it_serves() {
+    let server = Server::start().await;
+    let instance = Instance::new(server.address.ip().to_string(), server.address.port());
+    let instancer = FixedInstancer::new([instance]);
+    for (service, serves) in [("", true), ("arithmetic.v1.Arithmetic", true), ("other", false)] {
+        let factory = GrpcFactory::new().health(service);
+        let ready = Endpointer::new(&instancer, factory).ready(Duration::from_secs(2)).await;
+        assert_eq!(ready.is_ok(), serves, "{service:?}: {ready:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_client_says_in_a_sentence_why_it_has_no_result() {
     let server = Server::start().await;
     let complaint = |calculation| sentence(&client(&[server.address], calculation));
@@ -81,3 +110,5 @@ async fn the_client_says_in_a_sentence_why_it_has_no_result() {
     let complaint = sentence(&client(&[nobody], ["Add", "1", "2"]));
     assert!(complaint.contains("no instances"), "{complaint}");
 }
+
+const LOG: &str = "log";

@@ -5,4 +5,6 @@ pub(crate) mod axum;
 #[cfg(feature = "axum")]
 pub(crate) mod close;
 #[cfg(feature = "tonic")]
+pub(crate) mod health;
+#[cfg(feature = "tonic")]
 pub(crate) mod tonic;

@@ -1,18 +1,35 @@
+use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
-use tonic::transport::{
-    Error,
-    server::{Connected, Router, TcpConnectInfo},
+use http::{Request, Response};
+use tonic::{
+    body::Body,
+    service::Routes,
+    transport::{
+        Error,
+        server::{Connected, Router, TcpConnectInfo},
+    },
 };
+use tower_layer::Layer;
+use tower_sd_core::BoxError;
+use tower_service::Service;
 
 use crate::{Connection, Drain, Listener};
 
-/// What [`Lifecycle::run`](crate::Lifecycle::run) asks for, of a tonic router: `Server::builder().add_service(…)`.
+/// What [`Lifecycle::run`](crate::Lifecycle::run) asks for, of a tonic router: `Server::builder().add_service(…)`, with
+/// layers or without.
 ///
-/// When it drains, clients are told by GOAWAY to use another connection, and streams go on until they end or are cut. A
-/// router with layers has another type: give `run` the closure that is in here.
-pub fn serve_tonic(
-    router: Router,
-) -> impl FnOnce(Listener, Drain) -> BoxFuture<'static, Result<(), Error>> + Send {
+/// When it drains, clients are told by GOAWAY to use another connection, and streams go on until they end or are cut.
+pub fn serve_tonic<L, S, B>(
+    router: Router<L>,
+) -> impl FnOnce(Listener, Drain) -> BoxFuture<'static, Result<(), Error>> + Send
+where
+    L: Layer<Routes, Service = S> + Send + 'static,
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError> + Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     move |listener, drain| {
         async move { router.serve_with_incoming_shutdown(listener.incoming(), drain).await }.boxed()
     }

@@ -5,16 +5,24 @@ use tonic::{
     Request, Response, Status, Streaming,
     transport::{Server, server::Router},
 };
+use tower::layer::util::{Identity, Stack};
+use tower_sd_lifecycle::{Readiness, ready_health};
 
 use super::proto::{
     CalculateRequest, CalculateResponse,
-    arithmetic_server::{Arithmetic, ArithmeticServer},
+    arithmetic_server::{Arithmetic, ArithmeticServer, SERVICE_NAME},
 };
-use crate::service::{Mistake, Operation};
+use crate::{
+    middleware::LogLayer,
+    service::{Mistake, Operation},
+};
 
-/// The service, for whoever listens.
-pub(crate) fn router() -> Router {
-    Server::builder().add_service(ArithmeticServer::new(Calculator))
+/// The service and its health, for whoever listens.
+pub(crate) fn router(readiness: &Readiness) -> Router<Stack<LogLayer, Identity>> {
+    Server::builder()
+        .layer(LogLayer)
+        .add_service(ready_health(readiness, [SERVICE_NAME]))
+        .add_service(ArithmeticServer::new(Calculator))
 }
 
 #[derive(Debug)]

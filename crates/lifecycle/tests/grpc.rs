@@ -1,0 +1,103 @@
+//! A tonic server on real sockets: what clients that ask for its health see of its life.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Code, Streaming,
+    transport::{Channel, Server},
+};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+    health_client::HealthClient,
+};
+use tower_sd_core::BoxError;
+use tower_sd_lifecycle::{
+    Failed, Lifecycle, Listener, Readiness, Report, Step, ready_health, serve_tonic,
+};
+
+struct Life {
+    address: SocketAddr,
+    stop: CancellationToken,
+    warm: CancellationToken,
+    life: JoinSet<Result<Report, Failed>>,
+}
+
+impl Life {
+    /// Serves, and is ready once `warm` says so.
+    async fn begin() -> Self {
+        let readiness = Readiness::new();
+        let router = Server::builder().add_service(ready_health(&readiness, ["shop.Orders"]));
+        let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let (stop, warm) = (CancellationToken::new(), CancellationToken::new());
+        let warmed = warm.clone();
+        let lifecycle = Lifecycle::new().readiness(&readiness).stop_on(stop.clone()).before(
+            Step::Ready,
+            || async move {
+                warmed.cancelled_owned().await;
+                Ok::<_, BoxError>(())
+            },
+        );
+        let mut life = JoinSet::new();
+        life.spawn(lifecycle.run(listener, serve_tonic(router)));
+        Self { address, stop, warm, life }
+    }
+
+    async fn client(&self) -> HealthClient<Channel> {
+        let channel = Channel::from_shared(format!("http://{}", self.address)).expect("a URL");
+        HealthClient::new(channel.connect().await.expect("it listens"))
+    }
+}
+
+#[tokio::test]
+async fn whoever_watches_its_health_is_told_each_step_and_does_not_delay_its_end() {
+    let mut server = Life::begin().await;
+    let mut client = server.client().await;
+    let mut whole = client.watch(asked("")).await.expect("it serves").into_inner();
+    let mut orders = client.watch(asked("shop.Orders")).await.expect("it serves").into_inner();
+    let mut other = client.watch(asked("shop.Carts")).await.expect("it serves").into_inner();
+    let starting = client.check(asked("")).await.expect("it serves").into_inner();
+    assert_eq!(starting.status(), ServingStatus::NotServing);
+    for watched in [&mut whole, &mut orders] {
+        assert_eq!(next(watched).await, Some(ServingStatus::NotServing));
+    }
+    assert_eq!(next(&mut other).await, Some(ServingStatus::ServiceUnknown));
+
+    server.warm.cancel();
+    for watched in [&mut whole, &mut orders] {
+        assert_eq!(next(watched).await, Some(ServingStatus::Serving));
+    }
+    let ready = client.check(asked("shop.Orders")).await.expect("it serves").into_inner();
+    assert_eq!(ready.status(), ServingStatus::Serving);
+    let unknown = client.check(asked("shop.Carts")).await.expect_err("it has no such service");
+    assert_eq!((unknown.code(), unknown.message()), (Code::NotFound, UNKNOWN));
+
+    let begun = Instant::now();
+    server.stop.cancel();
+    for watched in [&mut whole, &mut orders] {
+        assert_eq!(next(watched).await, Some(ServingStatus::NotServing));
+        assert_eq!(next(watched).await, None);
+    }
+    let ended = timeout(BOUND, server.life.join_next()).await.expect("it ends");
+    let report = ended.expect("it runs").expect("no panic").expect("no failure");
+    // A stream that stays open is cut when the drain's deadline of 20 s has passed.
+    assert!(begun.elapsed() < BOUND, "{report}");
+    assert!(report.to_string().contains("drain done"), "{report}");
+}
+
+fn asked(service: &str) -> HealthCheckRequest {
+    HealthCheckRequest { service: service.to_owned() }
+}
+
+async fn next(watched: &mut Streaming<HealthCheckResponse>) -> Option<ServingStatus> {
+    let answer = timeout(BOUND, watched.message()).await.expect("something comes");
+    answer.expect("no failure").map(|answer| answer.status())
+}
+
+const UNKNOWN: &str = "there is no service \"shop.Carts\" here";
+const BOUND: Duration = Duration::from_secs(10);
