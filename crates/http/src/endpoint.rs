@@ -105,7 +105,7 @@ where
             }
             Some(unsent) => unsent,
         };
-        let mut checkout = Checkout::new(Arc::clone(&pool));
+        let mut checkout = Checkout::instead_of(connection, Arc::clone(&pool));
         connection = loop {
             poll_fn(|cx| checkout.poll(cx)).await?;
             if let Some(connection) = checkout.take() {

@@ -1,6 +1,7 @@
 use std::{fmt, marker::PhantomData, time::Duration};
 
 use http::uri::Authority;
+use tokio::sync::Semaphore;
 use tower_sd::{BoxError, Error, ErrorKind, Factory, Instance};
 use tower_sd_core::Tasks;
 
@@ -66,6 +67,15 @@ impl<B> HttpFactory<B> {
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.settings.protocol = protocol;
+        self
+    }
+
+    /// Bounds the connections to an instance that speaks HTTP/1.1, of which each carries one request at a time; at least 1,
+    /// default 1000. When all are busy, requests wait for one in `poll_ready`, first come, first served. An instance that
+    /// has a thousand requests of one client does not keep up, and a process may open 1024 files by default.
+    #[must_use]
+    pub fn max_http1_connections(mut self, max_connections: usize) -> Self {
+        self.settings.max_http1_connections = max_connections.clamp(1, Semaphore::MAX_PERMITS);
         self
     }
 

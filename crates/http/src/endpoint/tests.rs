@@ -1,5 +1,9 @@
+use std::time::Duration;
+
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http_body_util::{BodyExt, Full};
+use tokio::time::timeout;
 use tower::ServiceExt;
 
 use super::*;
@@ -27,15 +31,19 @@ fn request() -> Request<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn a_request_that_was_not_written_is_sent_on_another_connection() {
+async fn a_request_that_was_not_written_is_sent_on_another_connection_before_those_that_wait() {
     let server = Server::polite().await;
-    let endpoint = HttpFactory::new().endpoint(&server.instance()).expect("an address");
+    let factory = HttpFactory::new().max_http1_connections(1);
+    let endpoint = factory.endpoint(&server.instance()).expect("an address");
     let mut connection = unwritable(&endpoint).await;
     if let Connection::Http1(exclusive) = &mut connection {
         exclusive.reused = true;
     }
+    let mut next = endpoint.clone();
+    assert!(next.ready().now_or_never().is_none(), "it waits for the place");
     let pool = Arc::clone(endpoint.checkout.pool());
-    let response = exchange(connection, request(), pool).await.expect("answers");
+    let exchanged = timeout(Duration::from_secs(5), exchange(connection, request(), pool)).await;
+    let response = exchanged.expect("has a place").expect("answers");
     let body = response.into_body().collect().await.expect("whole");
     assert_eq!(body.to_bytes(), "ok");
     assert_eq!(server.n_accepted(), 2);

@@ -8,9 +8,10 @@ use std::{
 
 use http_body::Body;
 use tokio::{
-    sync::oneshot,
+    sync::{OwnedSemaphorePermit, oneshot},
     time::{Sleep, sleep},
 };
+use tokio_util::sync::PollSemaphore;
 use tower_sd::BoxError;
 
 use super::{Connection, Exclusive, Pool, connection::Dialled};
@@ -22,10 +23,14 @@ use crate::{HttpError, HttpErrorKind, Protocol};
 pub(crate) struct Checkout<B: Send + 'static> {
     pool: Arc<Pool<B>>,
     state: State<B>,
+    /// That of a connection which did not take the request.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 enum State<B: Send + 'static> {
     Empty,
+    /// As many connections carry a request as may.
+    Waiting(PollSemaphore),
     /// Taken from the idle ones, and its previous exchange is not quite over.
     Settling {
         connection: Exclusive<B>,
@@ -37,7 +42,12 @@ enum State<B: Send + 'static> {
 
 impl<B: Send + 'static> Checkout<B> {
     pub(crate) fn new(pool: Arc<Pool<B>>) -> Self {
-        Self { pool, state: State::Empty }
+        Self { pool, state: State::Empty, place: None }
+    }
+
+    /// Another one, for the request that this connection did not take.
+    pub(crate) fn instead_of(connection: Connection<B>, pool: Arc<Pool<B>>) -> Self {
+        Self { pool, state: State::Empty, place: connection.leave() }
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool<B>> {
@@ -66,6 +76,10 @@ where
         loop {
             self.state = match &mut self.state {
                 State::Empty => self.begin(),
+                State::Waiting(places) => match ready!(places.poll_acquire(cx)) {
+                    Some(place) => self.begin_at(place),
+                    None => return Poll::Ready(Err(self.closed())),
+                },
                 State::Settling { connection, patience } => {
                     match settled(connection, patience.as_mut(), cx) {
                         Poll::Pending => return Poll::Pending,
@@ -76,7 +90,9 @@ where
                 State::Dialling(reply) => {
                     let dialled = ready!(Pin::new(reply).poll(cx));
                     self.state = State::Empty;
-                    let connection = dialled.unwrap_or_else(|_| Err(self.closed()))?;
+                    let Some(connection) = dialled.unwrap_or_else(|_| Err(self.closed()))? else {
+                        continue;
+                    };
                     // Not looked at again: a server that accepts and closes would keep us here for ever.
                     self.state = State::Ready(connection);
                     return Poll::Ready(Ok(()));
@@ -87,7 +103,7 @@ where
         }
     }
 
-    fn begin(&self) -> State<B> {
+    fn begin(&mut self) -> State<B> {
         match self.pool.protocol() {
             Protocol::Http1 => self.begin_http1(),
             Protocol::Auto | Protocol::Http2 => match self.pool.stream() {
@@ -97,13 +113,26 @@ where
         }
     }
 
-    fn begin_http1(&self) -> State<B> {
+    fn begin_http1(&mut self) -> State<B> {
+        let places = &self.pool.places;
+        let place = self.place.take().or_else(|| Arc::clone(places).try_acquire_owned().ok());
+        match place {
+            Some(place) => self.begin_at(place),
+            None => State::Waiting(PollSemaphore::new(Arc::clone(places))),
+        }
+    }
+
+    /// The place comes first: whoever has none must not open a connection.
+    fn begin_at(&self, place: OwnedSemaphorePermit) -> State<B> {
         match self.pool.idle() {
-            Some(connection) if connection.is_ready() => {
-                State::Ready(Connection::Http1(connection))
+            Some(mut connection) => {
+                connection.place = Some(place);
+                match connection.is_ready() {
+                    true => State::Ready(Connection::Http1(connection)),
+                    false => State::Settling { connection, patience: Box::pin(sleep(SETTLE)) },
+                }
             }
-            Some(connection) => State::Settling { connection, patience: Box::pin(sleep(SETTLE)) },
-            None => State::Dialling(self.pool.dial()),
+            None => State::Dialling(self.pool.dial(place)),
         }
     }
 
@@ -125,7 +154,7 @@ impl<B: Send + 'static> Drop for Checkout<B> {
         match std::mem::replace(&mut self.state, State::Empty) {
             State::Ready(connection) => connection.give_back(),
             State::Settling { connection, .. } => connection.give_back(),
-            State::Empty | State::Dialling(_) => {}
+            State::Empty | State::Waiting(_) | State::Dialling(_) => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 use http::{Request, Response};
 use http_body::Body;
 use hyper::{body::Incoming, client::conn::TrySendError};
+use tokio::sync::OwnedSemaphorePermit;
 use tower_sd::BoxError;
 
 use super::{Target, http1::Exclusive, http2::Stream};
@@ -18,7 +19,8 @@ pub(crate) enum Connection<B: Send + 'static> {
     Http2(Stream<B>),
 }
 
-pub(crate) type Dialled<B> = Result<Connection<B>, HttpError>;
+/// What comes of waiting for a connection. `None`: the server has chosen HTTP/1.1, which is waited for elsewhere.
+pub(crate) type Dialled<B> = Result<Option<Connection<B>>, HttpError>;
 
 impl<B: Send + 'static> Connection<B> {
     pub(crate) fn is_closed(&self) -> bool {
@@ -50,6 +52,14 @@ impl<B: Send + 'static> Connection<B> {
         match self {
             Self::Http1(exclusive) => exclusive.give_back(),
             Self::Http2(stream) => drop(stream),
+        }
+    }
+
+    /// Ends it, and hands on its place among those of HTTP/1.1.
+    pub(crate) fn leave(self) -> Option<OwnedSemaphorePermit> {
+        match self {
+            Self::Http1(exclusive) => exclusive.place,
+            Self::Http2(_) => None,
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 use http_body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower_sd::BoxError;
 use tower_sd_core::Tasks;
@@ -25,6 +25,8 @@ pub(crate) struct Exclusive<B: Send + 'static> {
     pub(crate) sender: http1::SendRequest<B>,
     pub(crate) reused: bool,
     pub(super) target: Arc<Target>,
+    /// None while it is idle.
+    pub(super) place: Option<OwnedSemaphorePermit>,
     home: Weak<Pool<B>>,
     _close: DropGuard,
     /// A response may outlive the client that asked for it: its connection's task then has no other owner.
@@ -100,6 +102,7 @@ where
         sender,
         reused: false,
         target: Arc::clone(target),
+        place: None,
         home: Weak::clone(pool),
         _close: close.clone().drop_guard(),
         _tasks: tasks,
@@ -113,6 +116,7 @@ where
 pub(super) async fn dial_and_drive<B>(
     home: Weak<Pool<B>>,
     gone: CancellationToken,
+    place: OwnedSemaphorePermit,
     reply: oneshot::Sender<Dialled<B>>,
 ) where
     B: Body + Send + 'static,
@@ -134,7 +138,7 @@ pub(super) async fn dial_and_drive<B>(
         () = gone.cancelled() => return,
         opened = opening => opened,
     };
-    let (connection, driver) = match opened {
+    let (mut connection, driver) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             let error = HttpError::new(HttpErrorKind::Connect, &target.address, error);
@@ -142,12 +146,14 @@ pub(super) async fn dial_and_drive<B>(
             if let Some(pool) = home.upgrade() {
                 pool.negotiate_again();
             }
+            drop(place);
             drop(reply.send(Err(error)));
             return;
         }
     };
     drop(home);
-    if let Err(Ok(unclaimed)) = reply.send(Ok(Connection::Http1(connection))) {
+    connection.place = Some(place);
+    if let Err(Ok(Some(unclaimed))) = reply.send(Ok(Some(Connection::Http1(connection)))) {
         unclaimed.give_back();
     }
     driver.run().await;

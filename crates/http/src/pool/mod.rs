@@ -17,7 +17,7 @@ use std::sync::{
 use http::uri::{Authority, Scheme};
 use http_body::Body;
 use tokio::{
-    sync::oneshot,
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -52,6 +52,8 @@ pub(crate) struct Pool<B: Send + 'static> {
     target: Arc<Target>,
     settings: Settings,
     tasks: Tasks,
+    /// A place for each HTTP/1.1 connection that carries a request, or will.
+    places: Arc<Semaphore>,
     idle: Mutex<Idle<B>>,
     streams: Mutex<Streams<B>>,
     /// What the server chose when it was asked.
@@ -77,6 +79,7 @@ impl<B: Send + 'static> Pool<B> {
         let gone = CancellationToken::new();
         Arc::new(Self {
             target: Arc::new(target),
+            places: Arc::new(Semaphore::new(settings.max_http1_connections)),
             settings,
             tasks,
             idle: Mutex::new(Idle { connections: Vec::new(), reaper_runs: false }),
@@ -121,8 +124,9 @@ impl<B: Send + 'static> Pool<B> {
         }
     }
 
-    /// Keeps a connection for the next request; above the bound it is closed.
-    fn keep(self: &Arc<Self>, connection: Exclusive<B>) {
+    /// Keeps a connection for the next request; above the bound it is closed. Then its place is free.
+    fn keep(self: &Arc<Self>, mut connection: Exclusive<B>) {
+        let _place = connection.place.take();
         let now = Instant::now();
         let mut idle = self.lock();
         if idle.connections.len() >= self.settings.max_idle {
@@ -177,21 +181,17 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    fn dial(self: &Arc<Self>) -> oneshot::Receiver<Dialled<B>> {
+    fn dial(self: &Arc<Self>, place: OwnedSemaphorePermit) -> oneshot::Receiver<Dialled<B>> {
         let (reply, dialled) = oneshot::channel();
-        self.dial_for(reply);
-        dialled
-    }
-
-    fn dial_for(self: &Arc<Self>, reply: oneshot::Sender<Dialled<B>>) {
         let (home, gone) = (Arc::downgrade(self), self.gone.clone());
         self.tasks.spawn(|stop| async move {
             tokio::select! {
                 biased;
                 () = stop.requested() => {}
-                () = http1::dial_and_drive(home, gone, reply) => {}
+                () = http1::dial_and_drive(home, gone, place, reply) => {}
             }
         });
+        dialled
     }
 }
 

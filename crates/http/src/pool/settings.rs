@@ -9,6 +9,7 @@ pub(crate) struct Settings {
     pub(crate) idle_timeout: Duration,
     pub(crate) max_idle: usize,
     pub(crate) protocol: Protocol,
+    pub(crate) max_http1_connections: usize,
     pub(crate) max_connections: usize,
     pub(crate) max_streams: usize,
     pub(crate) keep_alive_interval: Option<Duration>,
@@ -22,6 +23,7 @@ impl Default for Settings {
             idle_timeout: IDLE_TIMEOUT,
             max_idle: MAX_IDLE,
             protocol: Protocol::default(),
+            max_http1_connections: MAX_HTTP1_CONNECTIONS,
             max_connections: MAX_CONNECTIONS,
             max_streams: MAX_STREAMS,
             keep_alive_interval: Some(KEEP_ALIVE_INTERVAL),
@@ -41,6 +43,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// More than the requests that one instance usually has in flight from one client; each costs a file descriptor on
 /// both sides, and a burst's connections are closed when it is over.
 const MAX_IDLE: usize = 100;
+
+/// An instance that has so many requests of one client in flight does not keep up; a process may open 1024 files by default.
+const MAX_HTTP1_CONNECTIONS: usize = 1000;
 
 /// With the 100 streams that most servers grant a connection, more than one instance usually bears.
 const MAX_CONNECTIONS: usize = 8;

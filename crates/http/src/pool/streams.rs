@@ -73,7 +73,7 @@ impl<B: Send + 'static> Pool<B> {
             // Whoever gave up meanwhile frees the place again, which takes the lock.
             drop(streams);
             if let Some(waiting) = waiting {
-                drop(waiting.send(Ok(Connection::Http2(stream))));
+                drop(waiting.send(Ok(Some(Connection::Http2(stream)))));
             }
         }
     }
@@ -152,17 +152,9 @@ where
         waiting: VecDeque<oneshot::Sender<Dialled<B>>>,
     ) {
         self.chose_http1();
-        let mut spare = Some(Connection::Http1(exclusive));
-        for waiting in waiting.into_iter().filter(|waiting| !waiting.is_closed()) {
-            match spare.take() {
-                None => self.dial_for(waiting),
-                Some(connection) => {
-                    spare = waiting.send(Ok(connection)).err().and_then(Result::ok);
-                }
-            }
-        }
-        if let Some(unclaimed) = spare {
-            unclaimed.give_back();
+        self.keep(exclusive);
+        for waiting in waiting {
+            drop(waiting.send(Ok(None)));
         }
     }
 

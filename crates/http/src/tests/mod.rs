@@ -1,5 +1,6 @@
 //! Everything here runs over real sockets on loopback.
 
+mod bounds;
 mod failures;
 mod faults;
 mod http2;

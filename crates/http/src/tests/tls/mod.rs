@@ -97,6 +97,19 @@ async fn many_at_once_get_a_connection_each_from_a_server_that_chooses_http_1() 
 }
 
 #[tokio::test]
+async fn no_more_connections_than_allowed_are_made_to_a_server_that_chooses_http_1() {
+    let authority = Authority::new();
+    let server = Server::start(&authority.issue("arithmetic"), HTTP_1, None).await;
+    let factory = factory(authority.trusted()).max_http1_connections(3);
+    let endpoint = factory.endpoint(&server.instance()).expect("an address");
+    let requests = join_all((0..20).map(|_| fetch(&endpoint, get("/"))));
+    for fetched in timeout(Duration::from_secs(5), requests).await.expect("in time") {
+        assert_eq!(fetched.expect("answers"), "HTTP/1.1 /");
+    }
+    assert_eq!(server.n_accepted(), 3);
+}
+
+#[tokio::test]
 async fn a_protocol_of_ours_is_asked_for_alone() {
     let authority = Authority::new();
     let identity = authority.issue("arithmetic");

@@ -1,0 +1,94 @@
+//! No more connections than allowed, and whose turn it is.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt, future::join_all};
+use http::Response;
+use http_body_util::BodyExt;
+use tokio::{
+    net::TcpListener,
+    time::{sleep, timeout},
+};
+use tower::ServiceExt;
+use tower_sd::Instance;
+
+use super::{Sent, endpoint_of, fetch, get, send, server::Server};
+use crate::{HttpEndpoint, HttpFactory, ResponseBody};
+
+async fn two_at_most() -> (Server, HttpEndpoint<Sent>) {
+    let server = Server::polite().await;
+    let endpoint = endpoint_of(HttpFactory::new().max_http1_connections(2), &server);
+    (server, endpoint)
+}
+
+#[tokio::test]
+async fn beyond_the_bound_requests_wait_for_a_connection_and_all_are_served() {
+    let (server, endpoint) = two_at_most().await;
+    for _ in 0..10 {
+        let requests = join_all((0..50).map(|_| fetch(&endpoint, get("/"))));
+        let outcomes = timeout(BOUND, requests).await.expect("in time");
+        assert!(outcomes.into_iter().all(|outcome| outcome.is_ok()));
+    }
+    assert_eq!(server.n_accepted(), 2);
+}
+
+#[tokio::test]
+async fn a_connection_is_free_when_its_body_has_ended_or_is_dropped() {
+    let (server, endpoint) = two_at_most().await;
+    let (first, second) = (answer(&endpoint).await, answer(&endpoint).await);
+    let mut third = endpoint.clone();
+    assert!(timeout(A_WHILE, third.ready()).await.is_err(), "two are busy");
+    first.into_body().collect().await.expect("whole");
+    timeout(BOUND, third.ready()).await.expect("in time").expect("connects");
+    assert_eq!(server.n_accepted(), 2);
+    let mut fourth = endpoint.clone();
+    assert!(timeout(A_WHILE, fourth.ready()).await.is_err(), "two are busy");
+    drop(second);
+    timeout(BOUND, fourth.ready()).await.expect("in time").expect("connects");
+}
+
+#[tokio::test]
+async fn who_gives_up_waiting_takes_nobodys_turn() {
+    let (server, endpoint) = two_at_most().await;
+    let (first, second) = (answer(&endpoint).await, answer(&endpoint).await);
+    for _ in 0..5 {
+        assert!(endpoint.clone().ready().now_or_never().is_none(), "two are busy");
+    }
+    drop(second);
+    let mut patient = endpoint.clone();
+    timeout(BOUND, patient.ready()).await.expect("in time").expect("connects");
+    drop((patient, first));
+    assert_eq!(timeout(BOUND, fetch(&endpoint, get("/"))).await.expect("in time").unwrap(), "ok");
+    assert_eq!(server.n_accepted(), 3, "the connection of a body that was not read is closed");
+}
+
+#[tokio::test]
+async fn who_gives_up_while_it_connects_takes_nobodys_turn() {
+    let (server, endpoint) = two_at_most().await;
+    for _ in 0..5 {
+        assert!(endpoint.clone().ready().now_or_never().is_none(), "nothing is connected yet");
+    }
+    sleep(A_WHILE).await;
+    assert_eq!(timeout(BOUND, fetch(&endpoint, get("/"))).await.expect("in time").unwrap(), "ok");
+    assert_eq!(server.n_accepted(), 2);
+}
+
+#[tokio::test]
+async fn a_connect_that_fails_frees_its_place() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    drop(listener);
+    let instance = Instance::new(address.ip().to_string(), address.port());
+    let factory = HttpFactory::<Sent>::new().max_http1_connections(1);
+    let endpoint = factory.endpoint(&instance).expect("an address");
+    for _ in 0..3 {
+        timeout(BOUND, endpoint.clone().ready()).await.expect("in time").expect_err("refused");
+    }
+}
+
+async fn answer(endpoint: &HttpEndpoint<Sent>) -> Response<ResponseBody<Sent>> {
+    timeout(BOUND, send(endpoint, get("/"))).await.expect("in time").expect("answers")
+}
+
+const A_WHILE: Duration = Duration::from_millis(50);
+const BOUND: Duration = Duration::from_secs(10);
