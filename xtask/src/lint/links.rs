@@ -45,7 +45,7 @@ fn is_path(word: &str, is_ours: &dyn Fn(&str) -> bool) -> bool {
     }
 }
 
-const DOCUMENTS: &[&str] = &["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"];
+const DOCUMENTS: &[&str] = &["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "SECURITY.md"];
 
 #[cfg(test)]
 mod tests {
