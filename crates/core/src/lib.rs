@@ -20,6 +20,7 @@ mod snapshot;
 mod source;
 mod subscription;
 mod tasks;
+mod tls;
 
 pub use address::{AddressPolicy, Refused};
 pub use advertise::Advertise;
@@ -44,6 +45,7 @@ pub use snapshot::{Freshness, Snapshot};
 pub use source::{Read, Reading, Source};
 pub use subscription::{Instancer, Subscription};
 pub use tasks::{Stop, Tasks};
+pub use tls::{Pem, TlsConfig, TlsFiles, TlsMaterial};
 
 #[cfg(test)]
 mod tests {
