@@ -80,7 +80,7 @@ async fn a_registration_is_one_put_and_a_heartbeat() {
     });
     let expected = json!({
         "ID": "web:a", "Name": "web", "Address": "10.0.0.7", "Port": 80, "Tags": [],
-        "Meta": {"tower-sd-id": "a"}, "Weights": {"Passing": 100, "Warning": 100}, "Checks": [check],
+        "Meta": {"tower-sd-id": "a"}, "Weights": {"Passing": 1, "Warning": 1}, "Checks": [check],
     });
     assert_eq!(body(&first), expected);
     let second = next(&script).await;
@@ -224,7 +224,7 @@ async fn all_kinds_of_checks_are_written_as_consul_documents_them() {
          "DeregisterCriticalServiceAfter": after},
     ]);
     assert_eq!(sent["Checks"], expected);
-    assert_eq!(sent["Weights"], json!({"Passing": 100, "Warning": 3}));
+    assert_eq!(sent["Weights"], json!({"Passing": 1, "Warning": 3}));
     assert_eq!(sent["TaggedAddresses"], json!({"wan": {"Address": "198.51.100.7", "Port": 8080}}));
 }
 

@@ -96,7 +96,7 @@ impl Instance {
         self.edit(|inner| inner.scheme = Some(scheme.into()))
     }
 
-    /// Sets its share of the traffic relative to the others. Default 100; 0 means no traffic.
+    /// Sets the share of traffic relative to the other instances. Defaults to 1; 0 means none.
     #[must_use]
     pub fn with_weight(self, weight: u32) -> Self {
         self.edit(|inner| inner.weight = weight)
@@ -292,8 +292,9 @@ const fn default_weight() -> u32 {
     DEFAULT_WEIGHT
 }
 
-/// Leaves room below for an instance that wants less than its fair share; DNS SRV weights are scaled to it.
-const DEFAULT_WEIGHT: u32 = 100;
+/// The default of Consul and of most registries' clients: an entry of another program that names no
+/// weight has the same share.
+const DEFAULT_WEIGHT: u32 = 1;
 
 #[cfg(test)]
 mod tests {
@@ -332,6 +333,6 @@ mod tests {
         let (a, b) = (Instance::new("a", 1), Instance::new("a", 1));
         assert!(!a.ptr_eq(&b));
         assert_eq!(a, b);
-        assert_ne!(a, b.with_weight(1));
+        assert_ne!(a, b.with_weight(2));
     }
 }

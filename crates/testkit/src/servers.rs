@@ -27,7 +27,7 @@ impl ServerBinary {
 }
 
 /// The programs of `server` (`"consul"`) that tests are to run with, oldest first: what `TOWER_SD_TEST_CONSUL` says, as
-/// in `1.8.7=/path/consul;1.20.1=/path/consul`.
+/// in `1.8.7=/path/consul;1.15.4=/path/consul`.
 ///
 /// # Errors
 ///
@@ -98,9 +98,9 @@ mod tests {
 
     #[test]
     fn versions_are_listed_in_the_order_given() {
-        let list = parse("1.8.7=/a/consul;1.20.1=/b=c/consul").expect("well formed");
+        let list = parse("1.8.7=/a/consul;1.15.4=/b=c/consul").expect("well formed");
         let expected =
-            [ServerBinary::new("1.8.7", "/a/consul"), ServerBinary::new("1.20.1", "/b=c/consul")];
+            [ServerBinary::new("1.8.7", "/a/consul"), ServerBinary::new("1.15.4", "/b=c/consul")];
         assert_eq!(list, expected);
     }
 

@@ -60,7 +60,7 @@ pub(crate) fn set_up(name: &str) -> Result<Vec<Binary>> {
     Ok(binaries)
 }
 
-/// How tests learn about a server: `TOWER_SD_TEST_CONSUL=1.8.7=/path;1.20.1=/path`.
+/// How tests learn about a server: `TOWER_SD_TEST_CONSUL=1.8.7=/path;1.15.4=/path`.
 pub(crate) fn test_environment(name: &str, binaries: &[Binary]) -> (String, String) {
     let list: Vec<String> = binaries
         .iter()
@@ -178,9 +178,9 @@ mod tests {
     fn several_versions_make_one_variable() {
         let binary =
             |version: &str, path: &str| Binary { version: version.to_owned(), path: path.into() };
-        let binaries = [binary("1.8.7", "/a/consul"), binary("1.20.1", "/b/consul")];
+        let binaries = [binary("1.8.7", "/a/consul"), binary("1.15.4", "/b/consul")];
         let expected =
-            ("TOWER_SD_TEST_CONSUL".to_owned(), "1.8.7=/a/consul;1.20.1=/b/consul".to_owned());
+            ("TOWER_SD_TEST_CONSUL".to_owned(), "1.8.7=/a/consul;1.15.4=/b/consul".to_owned());
         assert_eq!(test_environment("consul", &binaries), expected);
     }
 

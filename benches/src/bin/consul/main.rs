@@ -22,7 +22,7 @@ fn main() -> Result<()> {
         println!("using consul v{}", binary.version);
         let case = match binary.version.as_str() {
             "1.8.7" => "change_1.8.7",
-            "1.20.1" => "change_1.20.1",
+            "1.15.4" => "change_1.15.4",
             _ => "change_other",
         };
         let (ours, bare) = runtime.block_on(change::additions(binary.clone(), n))?;

@@ -183,7 +183,7 @@ fn the_body_of_a_registration_is_what_consul_documents() {
     let expected = serde_json::json!({
         "ID": "web:10.0.0.7:8081", "Name": "web", "Address": "10.0.0.7", "Port": 8081, "Tags": ["v2"],
         "Meta": {"shard": "3", "tower-sd-id": "10.0.0.7:8081"},
-        "Weights": {"Passing": 100, "Warning": 100}, "Checks": [],
+        "Weights": {"Passing": 1, "Warning": 1}, "Checks": [],
     });
     assert_eq!(body.expect("serialises"), expected);
 }

@@ -101,7 +101,7 @@ async fn a_corrupt_entry_is_skipped_until_it_is_announced_again() {
     registry.corrupt("s", first.id());
     until(&mut subscription, |s| s.instances().len() == 1).await;
     assert!(subscription.stats().malformed > 0);
-    first.update(|instance| instance.with_weight(1)).await.expect("accepted");
+    first.update(|instance| instance.with_weight(2)).await.expect("accepted");
     until(&mut subscription, |s| s.instances().len() == 2).await;
 }
 

@@ -19,7 +19,7 @@ fn full() -> Instance {
 #[test]
 fn what_we_write_is_the_naming_packages_json() {
     let plain = Instance::new("1.2.3.4", 8080).with_id("a");
-    let golden = r#"{"Addr":"1.2.3.4:8080","Metadata":{"id":"a","priority":0,"status":"passing","weight":100},"Op":0}"#;
+    let golden = r#"{"Addr":"1.2.3.4:8080","Metadata":{"id":"a","priority":0,"status":"passing","weight":1},"Op":0}"#;
     let written = NamingJson.encode(&plain).expect("encodes");
     assert_eq!(String::from_utf8(written).expect("is text"), golden);
     let golden = concat!(
