@@ -5,7 +5,7 @@ mod announcer;
 use std::{collections::BTreeMap, time::Duration};
 
 use tower_sd_core::{
-    AnnounceConfig, Registrar, Registration, RegistrationHandle, Result, Tasks, Term, announce,
+    AnnounceConfig, LeaseTtl, Registrar, Registration, RegistrationHandle, Result, Tasks, announce,
     async_trait,
 };
 
@@ -157,10 +157,10 @@ impl Settings {
         }
     }
 
-    fn term(&self) -> Term {
+    fn lease_ttl(&self) -> LeaseTtl {
         match self.ttl {
-            Some(ttl) => Term::of_ttl(ttl),
-            None => Term { ttl: None, renew_every: VERIFY_EVERY },
+            Some(ttl) => LeaseTtl::new(ttl),
+            None => LeaseTtl::unlimited(VERIFY_EVERY),
         }
     }
 }

@@ -7,9 +7,9 @@
 use std::{fs, io, path::PathBuf, time::Duration};
 
 use tower_sd_core::{
-    AnnounceConfig, Announcer, Desired, Error, ErrorKind, FollowConfig, Follower, Instance,
-    Instancer, PublisherConfig, Read, Reading, Registrar, Registration, RegistrationHandle,
-    Renewal, Result, Source, Tasks, Term, announce, async_trait,
+    AnnounceConfig, Announcement, Announcer, Error, ErrorKind, FollowConfig, Follower, Instance,
+    Instancer, LeaseTtl, LossReason, PublisherConfig, Read, Reading, Registrar, Registration,
+    RegistrationHandle, Renewal, Result, Source, Tasks, announce, async_trait,
 };
 
 /// The reading half. A folder cannot be waited for, so this is a polled source.
@@ -40,19 +40,19 @@ impl Source for FolderSource {
 /// The writing half: one file. Files do not expire, so the term has no TTL; renewing looks whether it is still there.
 struct FolderAnnouncer(PathBuf);
 
-const TERM: Term = Term { ttl: None, renew_every: Duration::from_secs(5) };
+const RENEWED: Renewal = Renewal::Renewed(LeaseTtl::unlimited(Duration::from_secs(5)));
 
 #[async_trait]
 impl Announcer for FolderAnnouncer {
-    async fn announce(&mut self, desired: &Desired) -> Result<Term> {
+    async fn announce(&mut self, desired: &Announcement) -> Result<Renewal> {
         let json = serde_json::to_vec(&desired.instance).expect("an instance is always valid JSON");
         let written = fs::create_dir_all(self.0.parent().expect("inside the service's folder"))
             .and_then(|()| fs::write(&self.0, json));
-        written.map(|()| TERM).map_err(|e| wire("register", e))
+        written.map(|()| RENEWED).map_err(|e| wire("register", e))
     }
 
-    async fn renew(&mut self, _desired: &Desired) -> Result<Renewal> {
-        Ok(if self.0.exists() { Renewal::Held(TERM) } else { Renewal::Lost })
+    async fn renew(&mut self, _: &Announcement) -> Result<Renewal> {
+        Ok(if self.0.exists() { RENEWED } else { Renewal::Lost(LossReason::Gone) })
     }
 
     async fn withdraw(&mut self) -> Result<()> {

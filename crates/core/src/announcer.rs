@@ -4,104 +4,202 @@ use async_trait::async_trait;
 
 use crate::{Health, Instance, Result};
 
-/// The writing half of a backend's wire: what the announcing loop asks of it. One per registration.
+/// The writing half of a backend: the calls that keep one registration up.
 ///
 /// # Contract
 ///
-/// - Every call is idempotent: the loop repeats it after an error whose outcome is unknown.
-/// - The loop never makes two calls at once, and after [`withdraw`](Self::withdraw) makes no other unless it announces
-///   anew (after a critical check has passed again).
-/// - `announce` makes the registry say `desired`, whatever it says now: the first time, after a change, after a loss.
-/// - `renew` proves life, and verifies from time to time that the entry is still there and still ours.
-/// - Bound every call: the loop drops one after
-///   [`AnnounceConfig::call_timeout`](crate::AnnounceConfig::call_timeout).
+/// The loop
+///
+/// - makes one call at a time, and drops a call after
+///   [`AnnounceConfig::call_timeout`](crate::AnnounceConfig::call_timeout);
+/// - repeats a call whose outcome is unknown, so every call must be idempotent;
+/// - calls `announce` first, after each change of the announcement and after each loss; `renew`
+///   when the [`LeaseTtl`] requires it, however often the announcement changes;
+/// - makes no call after [`withdraw`](Self::withdraw), except an `announce` when a critical health
+///   check passes again.
+///
+/// An implementation
+///
+/// - must write [`Announcement::incarnation`] with the entry where the format has a place for it;
+/// - must not replace or remove an entry of another incarnation, except in an `announce` for which
+///   [`Announcement::takes_over`] is true. Where the registry has no conditional write, it must
+///   read the entry first, and document the race of one round trip;
+/// - may change the value of an entry without a renewal of its lease: an `announce` need not
+///   restart the TTL, unless it is the first one or follows a loss.
 ///
 /// # Cancel safety
 ///
-/// A dropped `announce`, `renew` or `withdraw` may or may not have taken effect; the next call has to cope.
+/// A dropped `announce`, `renew` or `withdraw` may or may not have taken effect; the next call must
+/// cope with both.
 #[async_trait]
 pub trait Announcer: Send + 'static {
-    /// Whether the registry itself shows a critical instance as such (Consul's TTL check). Otherwise the loop withdraws
-    /// a critical instance and announces it again when it has recovered.
+    /// Returns whether the registry itself shows a critical instance as such.
+    ///
+    /// Consul does, by its TTL check. From other registries the loop withdraws a critical instance,
+    /// and announces it again after its recovery.
     fn shows_health(&self) -> bool {
         false
     }
 
-    /// Makes the registry say `desired`. `Ok`: the registry has accepted it.
+    /// Writes the announcement, whatever this registration has written before.
+    ///
+    /// Returns [`Renewal::Renewed`] once the registry has accepted it, and
+    /// [`LossReason::TakenOver`] for an entry of another incarnation that must not be replaced.
     ///
     /// # Errors
     ///
-    /// The registry could not be asked, or refused.
-    async fn announce(&mut self, desired: &Desired) -> Result<Term>;
+    /// A transient error is repeated with backoff. A permanent error is a refusal of this
+    /// announcement: the loop restores the one accepted before.
+    async fn announce(&mut self, announcement: &Announcement) -> Result<Renewal>;
 
-    /// Proves life and verifies the entry.
+    /// Renews the lease, and verifies the entry from time to time.
+    ///
+    /// Returns [`Renewal::Lost`] for an entry that is gone or of another incarnation; that is not an
+    /// error.
     ///
     /// # Errors
     ///
-    /// The registry could not be asked, or refused; that it does not know the entry is [`Renewal::Lost`], not an error.
-    async fn renew(&mut self, desired: &Desired) -> Result<Renewal>;
+    /// The registry cannot be reached, or refuses the renewal.
+    async fn renew(&mut self, announcement: &Announcement) -> Result<Renewal>;
 
-    /// Resolves when the registry tells that the entry is gone (a watch of the own key, a session event).
+    /// Resolves when the registry reports a loss: a watch of the entry, the end of a session.
+    ///
+    /// Level-triggered: the loop drops it and polls it anew around each call, so it must report a
+    /// loss that happened in between. After a reported [`LossReason::TakenOver`] it should resolve
+    /// with [`LossReason::Gone`] when the other entry is gone; resolving with `TakenOver` again is
+    /// allowed. Never resolves by default: each `renew` verifies the entry.
     ///
     /// # Cancel safety
     ///
-    /// Has to be cancel safe: the loop drops it and asks again.
-    async fn lost(&mut self) {
-        future::pending::<()>().await;
+    /// Must be cancel safe.
+    async fn lost(&mut self) -> LossReason {
+        future::pending().await
     }
 
-    /// Removes the entry if it is ours. An unknown entry is success.
+    /// Removes the entry if it is of this incarnation. Success if there is none.
     ///
     /// # Errors
     ///
-    /// The registry could not be asked, or refused.
+    /// The registry cannot be reached, or refuses.
     async fn withdraw(&mut self) -> Result<()>;
 }
 
-/// What the registry shall say.
+/// The content of one registration: what its entry must contain.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Desired {
+pub struct Announcement {
     /// The service that the instance belongs to.
     pub service: String,
     /// The instance, with its latest weight, metadata and status.
     pub instance: Instance,
-    /// What the server's own check said last; `Passing` without one.
+    /// The latest result of the server's own check; `Passing` without one.
     pub health: Health,
+    incarnation: String,
+    pub(crate) takes_over: bool,
 }
 
-/// How long the registry believes an announcement, and when to prove life again.
+/// The lifetime of an entry without renewals, and the interval of renewals.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[expect(clippy::exhaustive_structs, reason = "two numbers that every backend has to give")]
-pub struct Term {
-    /// The time after which the registry forgets us unless we renew; `None` where nothing expires.
-    pub ttl: Option<Duration>,
-    /// When to renew: a third of the TTL is the custom, so that two renewals may fail.
-    pub renew_every: Duration,
+#[must_use]
+pub struct LeaseTtl {
+    ttl: Option<Duration>,
+    renew_interval: Duration,
 }
 
-/// The registry's answer to a renewal.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[expect(clippy::exhaustive_enums, reason = "the two answers there are")]
+/// The registry's answer to an announcement or a renewal.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Renewal {
-    /// It knows us.
-    Held(Term),
-    /// It does not, or the entry is no longer ours: announce again.
-    Lost,
+    /// The entry is there and belongs to this registration.
+    Renewed(LeaseTtl),
+    /// It is not, or does not.
+    Lost(LossReason),
 }
 
-impl Desired {
-    /// `instance` as a member of `service`, passing.
+/// Why an entry no longer belongs to its registration.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum LossReason {
+    /// The registry has no such entry, or one with another content that has no owner.
+    Gone,
+    /// The session or lease that the entry belonged to has ended.
+    SessionEnded,
+    /// Another registration has written its own entry in this place.
+    TakenOver {
+        /// A description of the other one: its address, else its incarnation or lease.
+        by: String,
+    },
+}
+
+impl Announcement {
+    /// Creates the first announcement of a registration, passing, with a new incarnation.
     #[must_use]
     pub fn new(service: impl Into<String>, instance: Instance) -> Self {
-        Self { service: service.into(), instance, health: Health::Passing }
+        Self {
+            service: service.into(),
+            instance,
+            health: Health::Passing,
+            incarnation: format!("{:032x}", fastrand::u128(..)),
+            takes_over: true,
+        }
+    }
+
+    /// Returns the random id of this registration: 32 hexadecimal digits, the same in all its
+    /// announcements.
+    #[must_use]
+    pub fn incarnation(&self) -> &str {
+        &self.incarnation
+    }
+
+    /// Returns whether an entry of another incarnation is to be replaced.
+    ///
+    /// True until the registry has accepted the registration for the first time: the entry is a
+    /// predecessor's. False later: it is a successor's.
+    #[must_use]
+    pub fn takes_over(&self) -> bool {
+        self.takes_over
+    }
+
+    /// Sets [`takes_over`](Self::takes_over).
+    #[must_use]
+    pub fn with_takes_over(mut self, takes_over: bool) -> Self {
+        self.takes_over = takes_over;
+        self
     }
 }
 
-impl Term {
-    /// Renewed three times within its TTL.
+impl LeaseTtl {
+    /// An entry that expires after `ttl`, and is renewed three times within it.
+    pub fn new(ttl: Duration) -> Self {
+        Self { ttl: Some(ttl), renew_interval: ttl / 3 }
+    }
+
+    /// An entry that never expires, and is verified at this interval.
+    pub const fn unlimited(renew_interval: Duration) -> Self {
+        Self { ttl: None, renew_interval }
+    }
+
+    /// Sets [`renew_interval`](Self::renew_interval).
+    pub const fn with_renew_interval(mut self, renew_interval: Duration) -> Self {
+        self.renew_interval = renew_interval;
+        self
+    }
+
+    /// Returns the time after which the registry drops the entry unless it is renewed, at most one
+    /// year; `None` where nothing expires.
     #[must_use]
-    pub fn of_ttl(ttl: Duration) -> Self {
-        Self { ttl: Some(ttl), renew_every: ttl / 3 }
+    pub fn ttl(&self) -> Option<Duration> {
+        self.ttl.map(|ttl| ttl.min(MAX_TTL))
+    }
+
+    /// Returns the interval of renewals, from 100 ms to one day.
+    #[must_use]
+    pub fn renew_interval(&self) -> Duration {
+        self.renew_interval.clamp(MIN_RENEW_INTERVAL, MAX_RENEW_INTERVAL)
     }
 }
+
+const MIN_RENEW_INTERVAL: Duration = Duration::from_millis(100);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_RENEW_INTERVAL: Duration = DAY;
+const MAX_TTL: Duration = DAY.saturating_mul(365);

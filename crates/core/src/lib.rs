@@ -25,7 +25,7 @@ mod tls;
 pub use address::{AddressPolicy, Refused};
 pub use advertise::Advertise;
 pub use announce::{AnnounceConfig, announce};
-pub use announcer::{Announcer, Desired, Renewal, Term};
+pub use announcer::{Announcement, Announcer, LeaseTtl, LossReason, Renewal};
 pub use async_trait::async_trait;
 pub use backoff::Backoff;
 pub use error::{BoxError, Error, ErrorKind, Result};

@@ -113,6 +113,13 @@ pub enum RegistrationState {
         /// What happened.
         error: Error,
     },
+    /// Another registration has written its own entry in this one's place.
+    ///
+    /// That entry is left alone. When it is gone, this registration is announced again.
+    TakenOver {
+        /// A description of the other one: its address, else its incarnation or lease.
+        by: String,
+    },
     /// Taken out while the server's own check is critical; announced again when it passes.
     Withheld {
         /// What the check said.

@@ -8,12 +8,13 @@ mod sync;
 mod unsent;
 
 pub use tower_sd_core::{
-    AddressPolicy, Advertise, AnnounceConfig, Announcer, Backoff, BoxError, Desired, Error,
+    AddressPolicy, Advertise, AnnounceConfig, Announcement, Announcer, Backoff, BoxError, Error,
     ErrorKind, FilteredInstancer, FirstRegistration, FixedInstancer, FollowConfig, Follower,
-    Freshness, Health, HealthCheck, Instance, InstanceId, Instancer, LossPolicy, MemoryConfig,
-    MemoryRegistry, Publisher, PublisherConfig, PublisherStats, Read, Reading, Refused, Registrar,
-    Registration, RegistrationHandle, RegistrationState, Renewal, Result, Secret, Sink, Snapshot,
-    Source, StalePolicy, Status, Stop, Subscription, Tasks, Term, announce, async_trait, follow,
+    Freshness, Health, HealthCheck, Instance, InstanceId, Instancer, LeaseTtl, LossPolicy,
+    LossReason, MemoryConfig, MemoryRegistry, Publisher, PublisherConfig, PublisherStats, Read,
+    Reading, Refused, Registrar, Registration, RegistrationHandle, RegistrationState, Renewal,
+    Result, Secret, Sink, Snapshot, Source, StalePolicy, Status, Stop, Subscription, Tasks,
+    announce, async_trait, follow,
 };
 
 pub use self::{

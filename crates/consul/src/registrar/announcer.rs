@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tower_sd_core::{Announcer, Desired, ErrorKind, Renewal, Result, Status, Term, async_trait};
+use tower_sd_core::{
+    Announcement, Announcer, ErrorKind, LossReason, Renewal, Result, Status, async_trait,
+};
 
 use super::{CALL_TIMEOUT, Settings, VERIFY_EVERY};
 use crate::{
@@ -53,7 +55,7 @@ impl Announcer for ConsulAnnouncer {
         self.settings.ttl.is_some()
     }
 
-    async fn announce(&mut self, desired: &Desired) -> Result<Term> {
+    async fn announce(&mut self, desired: &Announcement) -> Result<Renewal> {
         let service = self.registration(desired)?;
         self.announced = None;
         let meta = self.client.register(&service).await?;
@@ -69,22 +71,22 @@ impl Announcer for ConsulAnnouncer {
         self.announced = Some(service);
         self.verified_at = Instant::now();
         match known {
-            Known::Yes => Ok(self.settings.term()),
+            Known::Yes => Ok(Renewal::Renewed(self.settings.lease_ttl())),
             Known::No => {
                 Err(error::garbled("register", "the agent forgot the service between two calls"))
             }
         }
     }
 
-    async fn renew(&mut self, desired: &Desired) -> Result<Renewal> {
+    async fn renew(&mut self, desired: &Announcement) -> Result<Renewal> {
         // Bounded so that another one still fits into the TTL.
         let ttl = self.settings.ttl.unwrap_or_default();
         let bound = (ttl / 3).clamp(MIN_TTL, CALL_TIMEOUT);
         if self.beat(desired, Some(bound)).await? == Known::No {
-            return Ok(Renewal::Lost);
+            return Ok(Renewal::Lost(LossReason::Gone));
         }
         if self.settings.ttl.is_some() && self.verified_at.elapsed() < VERIFY_EVERY {
-            return Ok(Renewal::Held(self.settings.term()));
+            return Ok(Renewal::Renewed(self.settings.lease_ttl()));
         }
         self.verify().await
     }
@@ -100,7 +102,7 @@ impl Announcer for ConsulAnnouncer {
 }
 
 impl ConsulAnnouncer {
-    fn registration(&self, desired: &Desired) -> Result<ServiceRegistration> {
+    fn registration(&self, desired: &Announcement) -> Result<ServiceRegistration> {
         let mut service = mapping::registration(&desired.service, &desired.instance)?;
         let Settings { ttl, checks, warning_weight, tagged_addresses, .. } = &self.settings;
         service.weights.warning = warning_weight.unwrap_or(service.weights.warning);
@@ -126,7 +128,7 @@ impl ConsulAnnouncer {
         Ok(service)
     }
 
-    async fn beat(&self, desired: &Desired, bound: Option<Duration>) -> Result<Known> {
+    async fn beat(&self, desired: &Announcement, bound: Option<Duration>) -> Result<Known> {
         if self.settings.ttl.is_none() {
             return Ok(Known::Yes);
         }
@@ -147,8 +149,8 @@ impl ConsulAnnouncer {
             self.announced = Some(announced);
         }
         Ok(match ours {
-            true => Renewal::Held(self.settings.term()),
-            false => Renewal::Lost,
+            true => Renewal::Renewed(self.settings.lease_ttl()),
+            false => Renewal::Lost(LossReason::Gone),
         })
     }
 

@@ -1,9 +1,9 @@
 //! The announcing loop: compares what the registry shall say with what it says, for ever.
 
 mod config;
-mod keeper;
 #[cfg(test)]
 mod tests;
+mod worker;
 
 use std::{pin::pin, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::config::AnnounceConfig;
-use self::keeper::{Keeper, Step};
+use self::worker::{Step, Worker};
 use crate::{
     Announcer, BoxError, Error, ErrorKind, FirstRegistration, Registration, RegistrationHandle,
     RegistrationState, Result, Stop, Tasks, advertise::reachable,
@@ -57,10 +57,10 @@ pub async fn announce(
         _tasks: tasks.clone(),
     };
     let deregister_timeout = registration.deregister_timeout;
-    let mut keeper = Keeper::new(announcer, registration, config, state, update_queue);
+    let mut worker = Worker::new(announcer, registration, config, state, update_queue);
     tasks.spawn(|owner| async move {
-        let deadline = keep(&mut keeper, &owner, &stop, deregister_timeout).await;
-        let result = keeper.withdraw(deadline).await;
+        let deadline = keep(&mut worker, &owner, &stop, deregister_timeout).await;
+        let result = worker.withdraw(deadline).await;
         done.send_replace(Some(result));
     });
     match first {
@@ -86,7 +86,7 @@ fn named(registration: &Registration, backend: &'static str) -> Result<()> {
 /// Keeps the registration up until it shall end; returns when that has to be done by. A call in flight is waited for:
 /// dropped, it could reach the registry after the withdrawal and bring the entry back.
 async fn keep<A: Announcer>(
-    keeper: &mut Keeper<A>,
+    worker: &mut Worker<A>,
     owner: &Stop,
     stop: &CancellationToken,
     deregister_timeout: Duration,
@@ -100,7 +100,7 @@ async fn keep<A: Announcer>(
     let mut step = Step::Announce;
     loop {
         let next = {
-            let mut act = pin!(keeper.act(step));
+            let mut act = pin!(worker.act(step));
             select! {
                 biased;
                 next = &mut act => next,
@@ -115,7 +115,7 @@ async fn keep<A: Announcer>(
         step = select! {
             biased;
             () = &mut stopped => return Instant::now() + deregister_timeout,
-            step = keeper.wait(next) => step,
+            step = worker.wait(next) => step,
         };
     }
 }
@@ -132,6 +132,7 @@ async fn first_answer(
         }
         RegistrationState::Registered
         | RegistrationState::Lost { .. }
+        | RegistrationState::TakenOver { .. }
         | RegistrationState::Withheld { .. }
         | RegistrationState::Deregistered => true,
     });

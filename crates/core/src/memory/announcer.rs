@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::store::{Entry, Store};
-use crate::{Announcer, Desired, InstanceId, Registration, Renewal, Result, Term};
+use crate::{
+    Announcement, Announcer, InstanceId, LeaseTtl, LossReason, Registration, Renewal, Result,
+};
 
 /// Writes one entry of a [`Store`].
 pub(super) struct MemoryAnnouncer {
@@ -30,7 +32,7 @@ impl MemoryAnnouncer {
 
 #[async_trait]
 impl Announcer for MemoryAnnouncer {
-    async fn announce(&mut self, desired: &Desired) -> Result<Term> {
+    async fn announce(&mut self, desired: &Announcement) -> Result<Renewal> {
         self.store.call("register").await?;
         let entry = Entry {
             instance: desired.instance.clone(),
@@ -39,27 +41,28 @@ impl Announcer for MemoryAnnouncer {
             corrupt: false,
         };
         self.store.edit(|state| state.insert(desired.service.clone(), entry));
-        Ok(Term::of_ttl(self.ttl))
+        Ok(Renewal::Renewed(LeaseTtl::new(self.ttl)))
     }
 
-    async fn renew(&mut self, _desired: &Desired) -> Result<Renewal> {
+    async fn renew(&mut self, _announcement: &Announcement) -> Result<Renewal> {
         self.store.call("renew").await?;
-        let mut renewal = Renewal::Lost;
+        let mut renewal = Renewal::Lost(LossReason::Gone);
         self.store.edit_quietly(|state| {
             if let Some(entry) = state.get_mut(&self.service, &self.id) {
                 entry.expires_at = Instant::now() + self.ttl;
-                renewal = Renewal::Held(Term::of_ttl(self.ttl));
+                renewal = Renewal::Renewed(LeaseTtl::new(self.ttl));
             }
         });
         Ok(renewal)
     }
 
-    async fn lost(&mut self) {
+    async fn lost(&mut self) -> LossReason {
         let mut changes = self.store.changes();
         // An interrupted registry tells nobody anything.
         while self.is_there() || self.store.available("renew").is_err() {
             self.store.changed(&mut changes).await;
         }
+        LossReason::Gone
     }
 
     async fn withdraw(&mut self) -> Result<()> {

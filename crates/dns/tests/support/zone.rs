@@ -11,9 +11,10 @@ use hickory_resolver::proto::{
 };
 use tokio::{net::UdpSocket, time::timeout};
 use tower_sd_core::{
-    AnnounceConfig, Announcer, Desired, Error, ErrorKind, FollowConfig, Follower, Freshness,
-    Instance, Instancer, LossPolicy, PublisherConfig, Read, Reading, Registrar, Registration,
-    RegistrationHandle, Renewal, Result, Source, Subscription, Tasks, Term, announce, async_trait,
+    AnnounceConfig, Announcement, Announcer, Error, ErrorKind, FollowConfig, Follower, Freshness,
+    Instance, Instancer, LeaseTtl, LossPolicy, LossReason, PublisherConfig, Read, Reading,
+    Registrar, Registration, RegistrationHandle, Renewal, Result, Source, Subscription, Tasks,
+    announce, async_trait,
 };
 use tower_sd_dns::{DnsClient, DnsConfig, DnsInstancer, Query};
 use tower_sd_testkit::real::Bind;
@@ -51,7 +52,7 @@ impl Registrar for ZoneRegistrar {
 #[async_trait]
 impl Announcer for ZoneAnnouncer {
     /// In one update: the records of another weight or address go as the new ones come.
-    async fn announce(&mut self, desired: &Desired) -> Result<Term> {
+    async fn announce(&mut self, desired: &Announcement) -> Result<Renewal> {
         let new = Entry::of(desired)?;
         let mut changes = Vec::new();
         if let Some(old) = self.written.replace(new.clone()) {
@@ -59,18 +60,18 @@ impl Announcer for ZoneAnnouncer {
         }
         changes.extend(new.records());
         update(self.server, changes).await?;
-        Ok(self.term())
+        Ok(self.renewed())
     }
 
     /// The address stands for both records: they go together.
-    async fn renew(&mut self, _desired: &Desired) -> Result<Renewal> {
+    async fn renew(&mut self, _announcement: &Announcement) -> Result<Renewal> {
         let Some(Entry { srv, address, .. }) = &self.written else {
-            return Ok(Renewal::Lost);
+            return Ok(Renewal::Lost(LossReason::Gone));
         };
         let answer = exchange(self.server, question(&srv.target, address.record_type())).await?;
         match answer.answers.is_empty() {
-            true => Ok(Renewal::Lost),
-            false => Ok(Renewal::Held(self.term())),
+            true => Ok(Renewal::Lost(LossReason::Gone)),
+            false => Ok(self.renewed()),
         }
     }
 
@@ -83,13 +84,13 @@ impl Announcer for ZoneAnnouncer {
 }
 
 impl ZoneAnnouncer {
-    fn term(&self) -> Term {
-        Term::of_ttl(self.ttl)
+    fn renewed(&self) -> Renewal {
+        Renewal::Renewed(LeaseTtl::new(self.ttl))
     }
 }
 
 impl Entry {
-    fn of(desired: &Desired) -> Result<Self> {
+    fn of(desired: &Announcement) -> Result<Self> {
         let instance = &desired.instance;
         let service = service_name(&desired.service)?;
         let target = parsed(instance.id().as_str())?.append_domain(&service);

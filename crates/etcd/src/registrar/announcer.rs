@@ -3,7 +3,8 @@ use std::{future::pending, time::Duration};
 use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
 use tokio::time::{Instant, sleep_until};
 use tower_sd_core::{
-    Announcer, Backoff, Desired, Error, ErrorKind, Renewal, Result, Term, async_trait,
+    Announcement, Announcer, Backoff, Error, ErrorKind, LeaseTtl, LossReason, Renewal, Result,
+    async_trait,
 };
 
 use crate::{
@@ -30,7 +31,7 @@ pub(super) struct EtcdAnnouncer {
 #[derive(Clone, Copy, Debug)]
 struct Lease {
     id: i64,
-    term: Term,
+    ttl: LeaseTtl,
 }
 
 /// What the key says.
@@ -66,8 +67,8 @@ impl EtcdAnnouncer {
         };
         let (id, ttl) = self.client.call(grant).await?;
         let ttl = Duration::from_secs(u64::try_from(ttl).unwrap_or_default().max(1));
-        let term = Term::of_ttl(ttl);
-        let lease = Lease { id, term };
+        let ttl = LeaseTtl::new(ttl);
+        let lease = Lease { id, ttl };
         self.lease = Some(lease);
         self.n_renewed = 0;
         Ok(lease)
@@ -145,7 +146,7 @@ impl EtcdAnnouncer {
 
 #[async_trait]
 impl Announcer for EtcdAnnouncer {
-    async fn announce(&mut self, desired: &Desired) -> Result<Term> {
+    async fn announce(&mut self, desired: &Announcement) -> Result<Renewal> {
         self.watch = None;
         let Some(codec) = self.client.config().codecs.first() else {
             return Err(Error::new(ErrorKind::Config, BACKEND, "register"));
@@ -156,12 +157,12 @@ impl Announcer for EtcdAnnouncer {
         let put = self.put_under_lease().await;
         let (lease, position) = put.map_err(|failure| failure.into_error("register"))?;
         self.watch_from(position);
-        Ok(lease.term)
+        Ok(Renewal::Renewed(lease.ttl))
     }
 
-    async fn renew(&mut self, _desired: &Desired) -> Result<Renewal> {
+    async fn renew(&mut self, _announcement: &Announcement) -> Result<Renewal> {
         let Some(lease) = self.lease else {
-            return Ok(Renewal::Lost);
+            return Ok(Renewal::Lost(LossReason::Gone));
         };
         // The library turns an answer without a TTL, which is how etcd says that a lease is dead, into an error.
         let alive = |mut client: etcd_client::Client| async move {
@@ -171,7 +172,7 @@ impl Announcer for EtcdAnnouncer {
             Ok(()) => {}
             Err(failure) if failure.is_lease_not_found() => {
                 self.lease = None;
-                return Ok(Renewal::Lost);
+                return Ok(Renewal::Lost(LossReason::SessionEnded));
             }
             Err(failure) => return Err(failure.into_error("renew")),
         }
@@ -182,13 +183,13 @@ impl Announcer for EtcdAnnouncer {
             let (found, _) =
                 self.look(lease).await.map_err(|failure| failure.into_error("verify"))?;
             if found == Found::Gone {
-                return Ok(Renewal::Lost);
+                return Ok(Renewal::Lost(LossReason::Gone));
             }
         }
-        Ok(Renewal::Held(lease.term))
+        Ok(Renewal::Renewed(lease.ttl))
     }
 
-    async fn lost(&mut self) {
+    async fn lost(&mut self) -> LossReason {
         let Some(lease) = self.lease else {
             return pending().await;
         };
@@ -197,7 +198,7 @@ impl Announcer for EtcdAnnouncer {
                 match watch.next().await {
                     // Only the last one counts: what happened before it is over.
                     Ok(changes) => match changes.last().map(|it| self.judge(it, lease)) {
-                        Some(Found::Gone) => return,
+                        Some(Found::Gone) => return LossReason::Gone,
                         Some(Found::Ours | Found::TakenOver) | None => {}
                     },
                     Err(_ended) => self.look_later(),
@@ -206,7 +207,7 @@ impl Announcer for EtcdAnnouncer {
             }
             sleep_until(self.look_at).await;
             match self.look(lease).await {
-                Ok((Found::Gone, _)) => return,
+                Ok((Found::Gone, _)) => return LossReason::Gone,
                 Ok((Found::Ours | Found::TakenOver, position)) => self.watch_from(position),
                 Err(_failure) => self.look_later(),
             }

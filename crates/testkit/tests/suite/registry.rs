@@ -12,8 +12,8 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use tower_sd_core::{
-    Announcer, Desired, Error, ErrorKind, Instance, InstanceId, Read, Reading, Renewal, Result,
-    Source, Status, Tasks, Term, async_trait,
+    Announcement, Announcer, Error, ErrorKind, Instance, InstanceId, LeaseTtl, LossReason, Read,
+    Reading, Renewal, Result, Source, Status, Tasks, async_trait,
 };
 
 pub(crate) const TTL: Duration = Duration::from_secs(3);
@@ -216,7 +216,7 @@ impl Writer {
         called
     }
 
-    async fn put(&mut self, desired: &Desired) {
+    async fn put(&mut self, desired: &Announcement) {
         let bug = self.store.bug;
         let wanted = match bug {
             Bug::ForgetsUpdates => self.first.get_or_insert_with(|| desired.instance.clone()),
@@ -253,19 +253,19 @@ impl Announcer for Writer {
         self.store.bug == Bug::HidesHealth
     }
 
-    async fn announce(&mut self, desired: &Desired) -> Result<Term> {
+    async fn announce(&mut self, desired: &Announcement) -> Result<Renewal> {
         self.call().await?;
         self.put(desired).await;
-        Ok(match self.store.bug {
-            Bug::RenewsTooRarely => Term { ttl: None, renew_every: TTL * 100 },
-            _ => Term::of_ttl(TTL),
-        })
+        Ok(Renewal::Renewed(match self.store.bug {
+            Bug::RenewsTooRarely => LeaseTtl::unlimited(TTL * 100),
+            _ => LeaseTtl::new(TTL),
+        }))
     }
 
-    async fn renew(&mut self, _desired: &Desired) -> Result<Renewal> {
+    async fn renew(&mut self, _announcement: &Announcement) -> Result<Renewal> {
         self.call().await?;
-        let held = Renewal::Held(Term::of_ttl(TTL));
-        let Some(key) = &self.key else { return Ok(Renewal::Lost) };
+        let held = Renewal::Renewed(LeaseTtl::new(TTL));
+        let Some(key) = &self.key else { return Ok(Renewal::Lost(LossReason::Gone)) };
         Ok(match self.store.lock().entries.get_mut(key) {
             Some((_, expires_at)) => {
                 *expires_at = Instant::now() + TTL;
@@ -273,7 +273,7 @@ impl Announcer for Writer {
             }
             None if self.store.bug == Bug::NeverNoticesLoss => held,
             None if self.store.bug == Bug::OneAddressOneEntry => held,
-            None => Renewal::Lost,
+            None => Renewal::Lost(LossReason::Gone),
         })
     }
 

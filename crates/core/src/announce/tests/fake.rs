@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use tokio::{sync::Notify, time::sleep};
 
 use crate::{
-    AnnounceConfig, Announcer, Desired, Error, ErrorKind, Health, Registration, RegistrationHandle,
-    Renewal, Result, Tasks, Term, announce,
+    AnnounceConfig, Announcement, Announcer, Error, ErrorKind, Health, LeaseTtl, LossReason,
+    Registration, RegistrationHandle, Renewal, Result, Tasks, announce,
 };
 
 /// A registry of one entry, whose answers the test decides.
@@ -88,26 +88,27 @@ impl Announcer for Fake {
         self.0.shows_health.load(SeqCst)
     }
 
-    async fn announce(&mut self, desired: &Desired) -> Result<Term> {
+    async fn announce(&mut self, desired: &Announcement) -> Result<Renewal> {
         self.call(&self.0.n_announced).await?;
         self.0.there.store(true, SeqCst);
         self.0.forgotten.store(false, SeqCst);
         self.0.critical.store(matches!(desired.health, Health::Critical(_)), SeqCst);
         self.0.weight.store(usize::try_from(desired.instance.weight()).expect("small"), SeqCst);
-        Ok(Term::of_ttl(TTL))
+        Ok(Renewal::Renewed(LeaseTtl::new(TTL)))
     }
 
-    async fn renew(&mut self, desired: &Desired) -> Result<Renewal> {
+    async fn renew(&mut self, desired: &Announcement) -> Result<Renewal> {
         self.call(&self.0.n_renewed).await?;
         self.0.critical.store(matches!(desired.health, Health::Critical(_)), SeqCst);
         Ok(match self.0.forgotten.load(SeqCst) {
-            true => Renewal::Lost,
-            false => Renewal::Held(Term::of_ttl(TTL)),
+            true => Renewal::Lost(LossReason::Gone),
+            false => Renewal::Renewed(LeaseTtl::new(TTL)),
         })
     }
 
-    async fn lost(&mut self) {
+    async fn lost(&mut self) -> LossReason {
         self.0.lost.notified().await;
+        LossReason::Gone
     }
 
     async fn withdraw(&mut self) -> Result<()> {

@@ -11,7 +11,7 @@ async fn put_under_a_lease_that_has_died_is_made_under_a_new_one() {
     let server = real::Etcd::start(real::EtcdConfig::new(required("etcd"))).await;
     let server = server.expect("etcd starts");
     let client = EtcdClient::new(EtcdConfig::new([server.url()])).expect("good settings");
-    let desired = Desired::new("s", Instance::new("127.0.0.1", 80));
+    let desired = Announcement::new("s", Instance::new("127.0.0.1", 80));
     let mut announcer = EtcdAnnouncer::new(&client, "s", "a").expect("good names");
     announcer.announce(&desired).await.expect("announces");
     let first = announcer.lease.expect("has one").id;

@@ -15,14 +15,15 @@ use tokio::{
 };
 
 use crate::{
-    AnnounceConfig, Announcer, Backoff, Desired, Error, ErrorKind, FirstRegistration, Health,
-    HealthCheck, Registration, RegistrationState, Renewal, Result, Term, registration::Update,
+    AnnounceConfig, Announcement, Announcer, Backoff, Error, ErrorKind, FirstRegistration, Health,
+    HealthCheck, LeaseTtl, LossReason, Registration, RegistrationState, Renewal, Result,
+    registration::Update,
 };
 
 /// Keeps one registration up.
-pub(super) struct Keeper<A> {
+pub(super) struct Worker<A> {
     announcer: A,
-    desired: Desired,
+    desired: Announcement,
     health: Option<Arc<dyn HealthCheck>>,
     health_every: Option<Duration>,
     config: AnnounceConfig,
@@ -32,7 +33,7 @@ pub(super) struct Keeper<A> {
     updates: mpsc::Receiver<Update>,
     /// Who waits for the next answer of the registry.
     waiting: Vec<oneshot::Sender<Result<()>>>,
-    term: Option<Term>,
+    term: Option<LeaseTtl>,
     /// When the registry last accepted us.
     proved_at: Option<Instant>,
     renew_at: Instant,
@@ -58,7 +59,7 @@ pub(super) struct Next {
     step: Step,
 }
 
-impl<A: Announcer> Keeper<A> {
+impl<A: Announcer> Worker<A> {
     pub(super) fn new(
         announcer: A,
         registration: Registration,
@@ -69,7 +70,7 @@ impl<A: Announcer> Keeper<A> {
         let mut rng = config.seed.map_or_else(Rng::new, Rng::with_seed);
         Self {
             announcer,
-            desired: Desired::new(registration.service, registration.instance),
+            desired: Announcement::new(registration.service, registration.instance),
             health: registration.health,
             health_every: registration.health_every,
             backoff: Backoff::new(config.backoff_initial, MIN_CAP).with_seed(rng.u64(..)),
@@ -114,7 +115,7 @@ impl<A: Announcer> Keeper<A> {
         let answer = match step {
             Step::Announce => {
                 let announced = self.announcer.announce(&self.desired);
-                bounded(bound, announced).await.map(|answer| answer.map(Renewal::Held))
+                bounded(bound, announced).await
             }
             Step::Renew => bounded(bound, self.announcer.renew(&self.desired)).await,
         };
@@ -131,7 +132,7 @@ impl<A: Announcer> Keeper<A> {
     ///
     /// Cancel safe.
     pub(super) async fn wait(&mut self, next: Next) -> Step {
-        let at = Instant::now() + next.after;
+        let (mut at, mut step) = (Instant::now() + next.after, next.step);
         loop {
             let pushed = self.is_registered();
             select! {
@@ -139,16 +140,20 @@ impl<A: Announcer> Keeper<A> {
                 Some(update) = self.updates.recv() => if self.apply(update) {
                     return Step::Announce;
                 },
-                () = self.announcer.lost(), if pushed => {
+                reason = self.announcer.lost(), if pushed => {
                     let proved_at = self.proved_at;
-                    self.lost(self.error(ErrorKind::NotFound, "renew", "the registry dropped the entry"));
+                    let next = self.lost_because(reason);
+                    if matches!(*self.state.borrow(), RegistrationState::TakenOver { .. }) {
+                        (at, step) = (Instant::now() + next.after, next.step);
+                        continue;
+                    }
                     // Two who fight over one entry would otherwise do it without pause.
                     if proved_at.is_some_and(|at| at.elapsed() < MIN_BETWEEN_LOSSES) {
                         sleep(self.backoff.next_pause()).await;
                     }
                     return Step::Announce;
                 }
-                () = tokio::time::sleep_until(at) => return next.step,
+                () = tokio::time::sleep_until(at) => return step,
             }
         }
     }
@@ -231,18 +236,11 @@ impl<A: Announcer> Keeper<A> {
 
     fn answered(&mut self, step: Step, answer: Result<Renewal>) -> Next {
         match answer {
-            Ok(Renewal::Held(term)) => {
+            Ok(Renewal::Renewed(term)) => {
                 self.registered(term);
                 self.next_renewal()
             }
-            Ok(Renewal::Lost) => {
-                self.lost(self.error(
-                    ErrorKind::NotFound,
-                    "renew",
-                    "the registry does not know the entry",
-                ));
-                Next { after: Duration::ZERO, step: Step::Announce }
-            }
+            Ok(Renewal::Lost(reason)) => self.lost_because(reason),
             Err(error) => {
                 let pause = self.backoff.next_pause();
                 let backend = self.config.backend;
@@ -256,17 +254,18 @@ impl<A: Announcer> Keeper<A> {
         }
     }
 
-    fn registered(&mut self, term: Term) {
+    fn registered(&mut self, term: LeaseTtl) {
         let now = Instant::now();
         if self.term != Some(term) {
-            let cap = term.renew_every.clamp(MIN_CAP, MAX_CAP);
+            let cap = term.renew_interval().clamp(MIN_CAP, MAX_CAP);
             self.backoff =
                 Backoff::new(self.config.backoff_initial, cap).with_seed(self.rng.u64(..));
         }
         self.term = Some(term);
+        self.desired.takes_over = false;
         self.latest_failure = None;
         self.proved_at = Some(now);
-        self.renew_at = now + term.renew_every.mul_f64(0.9 + 0.1 * self.rng.f64());
+        self.renew_at = now + term.renew_interval().mul_f64(0.9 + 0.1 * self.rng.f64());
         self.tell(&Ok(()));
         if !self.is_registered() {
             let (backend, service) = (self.config.backend, &self.desired.service);
@@ -296,6 +295,29 @@ impl<A: Announcer> Keeper<A> {
             RegistrationState::Lost { error: latest, .. } => *latest = error,
             state => *state = RegistrationState::Lost { since: Instant::now(), error },
         });
+    }
+
+    fn lost_because(&mut self, reason: LossReason) -> Next {
+        let message = match reason {
+            LossReason::Gone => "the registry does not have the entry",
+            LossReason::SessionEnded => "the session of the entry has ended",
+            LossReason::TakenOver { by } => return self.taken_over(by),
+        };
+        self.lost(self.error(ErrorKind::NotFound, "renew", message));
+        Next { after: Duration::ZERO, step: Step::Announce }
+    }
+
+    /// The entry is a successor's, which is left alone; it is tried again whether that has gone.
+    fn taken_over(&mut self, by: String) -> Next {
+        if !matches!(*self.state.borrow(), RegistrationState::TakenOver { .. }) {
+            let (backend, service) = (self.config.backend, &self.desired.service);
+            let instance = self.desired.instance.id();
+            tracing::warn!(backend, service, %instance, by, "registration taken over");
+        }
+        self.proved_at = None;
+        self.tell(&Err(self.error(ErrorKind::Conflict, "update", "the entry was taken over")));
+        self.state.send_replace(RegistrationState::TakenOver { by });
+        Next { after: self.renew_every(), step: Step::Announce }
     }
 
     fn lost(&mut self, error: Error) {
@@ -338,7 +360,7 @@ impl<A: Announcer> Keeper<A> {
     }
 
     fn renew_every(&self) -> Duration {
-        self.term.map_or(DEFAULT_RENEWAL, |term| term.renew_every)
+        self.term.map_or(DEFAULT_RENEWAL, |term| term.renew_interval())
     }
 
     fn is_registered(&self) -> bool {
@@ -347,7 +369,7 @@ impl<A: Announcer> Keeper<A> {
 
     /// The TTL has passed since the registry last heard of us: it was away, or this process was suspended.
     fn is_expired(&self) -> bool {
-        match (self.proved_at, self.term.and_then(|term| term.ttl)) {
+        match (self.proved_at, self.term.and_then(|term| term.ttl())) {
             (Some(proved_at), Some(ttl)) => proved_at.elapsed() >= ttl,
             (_, None) => false,
             (None, Some(_)) => true,
@@ -361,7 +383,7 @@ impl<A: Announcer> Keeper<A> {
     }
 }
 
-impl<A> Drop for Keeper<A> {
+impl<A> Drop for Worker<A> {
     /// A task that ended by a panic, or with its runtime, leaves nobody in the belief of being registered.
     fn drop(&mut self) {
         let error = Error::new(ErrorKind::Closed, self.config.backend, "renew")
