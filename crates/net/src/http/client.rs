@@ -1,0 +1,238 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{
+    Request, Response, Uri,
+    uri::{Authority, Scheme},
+};
+use http_body::Body as _;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::{client::legacy::Client, rt::TokioTimer};
+use tokio::sync::Semaphore;
+use tower_sd_core::{Error, ErrorKind, Result, Tasks};
+
+use super::{
+    connect::{Connect, Owned, Settings},
+    error::{HttpClientError, HttpClientErrorKind},
+};
+use crate::{Dialer, Target, TlsClient};
+
+/// A client of one HTTP server, with a pool of connections.
+///
+/// Follows no redirects, reads no proxy variables, repeats no request that a server may have
+/// read. Connections close when the last clone is dropped.
+///
+/// Several clients of one server have connections of their own: a call without a response then
+/// costs no other kind of call its connection, and each kind has a bound of its own.
+#[derive(Clone)]
+pub struct HttpClient(Arc<Inner>);
+
+struct Inner {
+    pool: Client<Connect, Full<Bytes>>,
+    scheme: Scheme,
+    authority: Authority,
+    server: Arc<str>,
+    permits: Option<Semaphore>,
+    tls: Option<TlsClient>,
+    tasks: Tasks,
+}
+
+/// The HTTP versions that are offered over TLS; in the clear HTTP/1.1 is spoken.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum HttpVersions {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, and HTTP/1.1 for servers without it.
+    #[default]
+    Http2OrHttp1,
+}
+
+/// Settings of an [`HttpClient`].
+#[derive(Clone, Debug)]
+#[must_use = "builders do nothing unless built"]
+pub struct HttpClientBuilder {
+    target: Target,
+    dialer: Dialer,
+    tls: Option<TlsClient>,
+    versions: HttpVersions,
+    max_concurrent: Option<usize>,
+}
+
+impl HttpClient {
+    /// Starts the settings of a client of `target`.
+    pub fn builder(target: Target) -> HttpClientBuilder {
+        HttpClientBuilder {
+            target,
+            dialer: Dialer::new(),
+            tls: None,
+            versions: HttpVersions::default(),
+            max_concurrent: None,
+        }
+    }
+
+    /// Sends a request, and reads the whole response of any status.
+    ///
+    /// The request's URI has a path and query only. `timeout` bounds everything: the wait for a
+    /// permit, the connection, the response with its body, of at most `max_body` bytes.
+    ///
+    /// # Errors
+    ///
+    /// No complete response; see [`HttpClientErrorKind`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, an HTTP/1.1 connection is closed and an HTTP/2 stream is reset. The server
+    /// may have read the request.
+    pub async fn send(
+        &self,
+        request: Request<Bytes>,
+        timeout: Duration,
+        max_body: usize,
+    ) -> Result<Response<Bytes>, HttpClientError> {
+        let inner = &*self.0;
+        match tokio::time::timeout(timeout, inner.exchange(request, max_body)).await {
+            Ok(response) => response,
+            Err(_) => Err(HttpClientError::timeout(&inner.server, timeout)),
+        }
+    }
+
+    /// Closes all connections, whatever they carry, and waits until they are closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the connections still close; only the waiting is lost.
+    pub async fn close(&self) {
+        self.0.tasks.close().await;
+    }
+}
+
+impl Inner {
+    async fn exchange(
+        &self,
+        request: Request<Bytes>,
+        max_body: usize,
+    ) -> Result<Response<Bytes>, HttpClientError> {
+        // The semaphore is never closed.
+        let _permit = match &self.permits {
+            Some(permits) => permits.acquire().await.ok(),
+            None => None,
+        };
+        let request = self.addressed(request)?;
+        let response = self
+            .pool
+            .request(request)
+            .await
+            .map_err(|cause| self.failed(HttpClientErrorKind::Closed, cause))?;
+        let (head, body) = response.into_parts();
+        let body = self.collect(body, max_body).await?;
+        Ok(Response::from_parts(head, body))
+    }
+
+    fn addressed(&self, request: Request<Bytes>) -> Result<Request<Full<Bytes>>, HttpClientError> {
+        let (mut head, body) = request.into_parts();
+        let mut parts = std::mem::take(&mut head.uri).into_parts();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        head.uri = Uri::from_parts(parts).map_err(|cause| {
+            HttpClientError::new(HttpClientErrorKind::Request, &self.server).with_source(cause)
+        })?;
+        Ok(Request::from_parts(head, Full::new(body)))
+    }
+
+    async fn collect(&self, body: Incoming, max_body: usize) -> Result<Bytes, HttpClientError> {
+        let too_long = || HttpClientError::too_long(&self.server, max_body);
+        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if announced > max_body {
+            return Err(too_long());
+        }
+        let (mut body, mut bytes) = (body, BytesMut::with_capacity(announced));
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|cause| self.failed(HttpClientErrorKind::Body, cause))?;
+            if let Ok(data) = frame.into_data() {
+                if bytes.len() + data.len() > max_body {
+                    return Err(too_long());
+                }
+                bytes.extend_from_slice(&data);
+            }
+        }
+        Ok(bytes.freeze())
+    }
+
+    fn failed(
+        &self,
+        kind: HttpClientErrorKind,
+        cause: impl std::error::Error + Send + Sync + 'static,
+    ) -> HttpClientError {
+        let error = HttpClientError::of(kind, &self.server, cause);
+        if let (HttpClientErrorKind::Tls, Some(tls)) = (error.kind(), &self.tls) {
+            tls.suspect();
+        }
+        error
+    }
+}
+
+impl HttpClientBuilder {
+    /// Sets the dialer. Defaults to [`Dialer::new`].
+    pub fn dialer(mut self, dialer: Dialer) -> Self {
+        self.dialer = dialer;
+        self
+    }
+
+    /// Speaks TLS. Defaults to none.
+    pub fn tls(mut self, tls: impl Into<Option<TlsClient>>) -> Self {
+        self.tls = tls.into();
+        self
+    }
+
+    /// Sets the HTTP versions. Defaults to [`HttpVersions::Http2OrHttp1`].
+    pub fn versions(mut self, versions: HttpVersions) -> Self {
+        self.versions = versions;
+        self
+    }
+
+    /// Bounds concurrent requests; more wait, first come, first served. Defaults to no bound.
+    pub fn max_concurrent(mut self, max_concurrent: usize) -> Self {
+        self.max_concurrent = Some(max_concurrent.clamp(1, Semaphore::MAX_PERMITS));
+        self
+    }
+
+    /// Builds the client, which connects to nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// `Config` for a host that cannot be in a URL.
+    pub fn build(self) -> Result<HttpClient> {
+        let Self { target, dialer, tls, versions, max_concurrent } = self;
+        let server: Arc<str> = target.to_string().into();
+        let authority = Authority::try_from(target.authority()).map_err(|cause| {
+            let message = format!("{server:?} is no host and port");
+            Error::new(ErrorKind::Config, "http", "configure")
+                .with_message(message)
+                .with_source(cause)
+        })?;
+        let scheme = if tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+        let tasks = Tasks::new();
+        let settings = Settings { dialer, target, tls: tls.clone(), versions };
+        let pool = Client::builder(Owned(tasks.clone()))
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
+            .build(Connect(Arc::new(settings)));
+        let permits = max_concurrent.map(Semaphore::new);
+        let inner = Inner { pool, scheme, authority, server, permits, tls, tasks };
+        Ok(HttpClient(Arc::new(inner)))
+    }
+}
+
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClient").field("server", &self.0.server).finish_non_exhaustive()
+    }
+}
+
+/// A connection of many streams does not end with one that gets no response: pings find out.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);

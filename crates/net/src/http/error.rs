@@ -1,0 +1,122 @@
+use std::{error, fmt, sync::Arc, time::Duration};
+
+use tower_sd_core::BoxError;
+
+use crate::{DialError, DialErrorKind, TlsFailure};
+
+/// A request that got no complete response.
+///
+/// `Display` names the server; the operating system's reason is behind
+/// [`source`](error::Error::source).
+#[derive(Debug)]
+pub struct HttpClientError {
+    kind: HttpClientErrorKind,
+    server: Arc<str>,
+    detail: Option<String>,
+    source: Option<BoxError>,
+}
+
+/// The class of an [`HttpClientError`].
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum HttpClientErrorKind {
+    /// The connection ended amid the response.
+    Body,
+    /// The connection ended before a response.
+    Closed,
+    /// No connection: refused, unresolved, or not within the connect timeout.
+    Connect,
+    /// The request cannot be sent: its URI is unusable.
+    Request,
+    /// No complete response within the timeout.
+    Timeout,
+    /// The TLS handshake failed, or the server has refused the client's certificate.
+    Tls,
+    /// The response's body is longer than the bound.
+    TooLong,
+}
+
+impl HttpClientError {
+    pub(super) fn new(kind: HttpClientErrorKind, server: &Arc<str>) -> Self {
+        Self { kind, server: Arc::clone(server), detail: None, source: None }
+    }
+
+    pub(super) fn with_source(self, source: impl Into<BoxError>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
+
+    pub(super) fn timeout(server: &Arc<str>, timeout: Duration) -> Self {
+        let detail = Some(format!("{timeout:?}"));
+        Self { detail, ..Self::new(HttpClientErrorKind::Timeout, server) }
+    }
+
+    pub(super) fn too_long(server: &Arc<str>, max_body: usize) -> Self {
+        let detail = Some(format!("{max_body} bytes"));
+        Self { detail, ..Self::new(HttpClientErrorKind::TooLong, server) }
+    }
+
+    /// The error of a request; `kind` unless its causes tell more.
+    pub(super) fn of(
+        kind: HttpClientErrorKind,
+        server: &Arc<str>,
+        cause: impl error::Error + Send + Sync + 'static,
+    ) -> Self {
+        if let Some(failure) = TlsFailure::find(&cause) {
+            let detail = Some(failure.to_string());
+            let error = Self { detail, ..Self::new(HttpClientErrorKind::Tls, server) };
+            return error.with_source(cause);
+        }
+        let causes = std::iter::successors(error::Error::source(&cause), |cause| cause.source());
+        let dialled = causes.filter_map(|cause| cause.downcast_ref()).next();
+        let kind = match dialled.map(DialError::kind) {
+            Some(DialErrorKind::Tls) => HttpClientErrorKind::Tls,
+            Some(_) => HttpClientErrorKind::Connect,
+            None => kind,
+        };
+        Self::new(kind, server).with_source(cause)
+    }
+
+    /// The class of the error.
+    #[must_use]
+    pub fn kind(&self) -> HttpClientErrorKind {
+        self.kind
+    }
+
+    /// The server that was to respond.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+}
+
+impl fmt::Display for HttpClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let server = &self.server;
+        match self.kind {
+            HttpClientErrorKind::Body => {
+                write!(f, "{server} closed the connection amid a response")?;
+            }
+            HttpClientErrorKind::Closed => {
+                write!(f, "{server} closed the connection before a response")?;
+            }
+            HttpClientErrorKind::Connect => write!(f, "cannot connect to {server}")?,
+            HttpClientErrorKind::Request => write!(f, "request for {server} cannot be sent")?,
+            HttpClientErrorKind::Timeout => write!(f, "no response from {server} in time")?,
+            HttpClientErrorKind::Tls => write!(f, "TLS with {server} failed")?,
+            HttpClientErrorKind::TooLong => {
+                write!(f, "response of {server} longer than the bound")?;
+            }
+        }
+        match &self.detail {
+            Some(detail) => write!(f, ": {detail}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl error::Error for HttpClientError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        let source: &(dyn error::Error + 'static) = &**self.source.as_ref()?;
+        Some(source)
+    }
+}

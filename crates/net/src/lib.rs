@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+
+mod dial;
+mod http;
+mod io;
+mod target;
+mod tls;
+
+pub use crate::{
+    dial::{Connection, Connector, DialError, DialErrorKind, Dialer},
+    http::{HttpClient, HttpClientBuilder, HttpClientError, HttpClientErrorKind, HttpVersions},
+    io::{Duplex, Io},
+    target::Target,
+    tls::{TlsClient, TlsFailure},
+};
+
+#[cfg(test)]
+mod tests;

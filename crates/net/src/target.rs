@@ -1,0 +1,62 @@
+use std::{fmt, net::IpAddr, path::PathBuf};
+
+/// The other end of a connection.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Target {
+    /// A host name or an IP address (without brackets), and a port.
+    Host {
+        /// The name or address.
+        host: String,
+        /// The TCP port.
+        port: u16,
+    },
+    /// The path of a unix socket.
+    Unix(PathBuf),
+}
+
+impl Target {
+    /// Names a host, whose IPv6 address may be in brackets, and a port.
+    #[must_use]
+    pub fn host(host: impl Into<String>, port: u16) -> Self {
+        let host = host.into();
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        Self::Host { host: inner.map(str::to_owned).unwrap_or(host), port }
+    }
+
+    /// Names a unix socket by its path.
+    #[must_use]
+    pub fn unix(path: impl Into<PathBuf>) -> Self {
+        Self::Unix(path.into())
+    }
+
+    /// The `host:port` of URLs and `Host` headers; `localhost` for a unix socket.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        match self {
+            Self::Host { .. } => self.to_string(),
+            Self::Unix(_) => "localhost".to_owned(),
+        }
+    }
+
+    /// The name that a certificate is checked against unless another one is configured.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "certificates are TLS's"))]
+    pub(crate) fn server_name(&self) -> &str {
+        match self {
+            Self::Host { host, .. } => host,
+            Self::Unix(_) => "localhost",
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host { host, port } => match host.parse() {
+                Ok(IpAddr::V6(_)) => write!(f, "[{host}]:{port}"),
+                Ok(IpAddr::V4(_)) | Err(_) => write!(f, "{host}:{port}"),
+            },
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+mod dialling;
+mod requests;
+mod server;
+#[cfg(feature = "tls-ring")]
+mod tls;
