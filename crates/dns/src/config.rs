@@ -1,6 +1,6 @@
 use std::{net::SocketAddr, time::Duration};
 
-/// Which name servers are asked, and how.
+/// The name servers that are queried, and the way of querying them.
 ///
 /// ```
 /// use tower_sd_dns::{DnsConfig, Transport};
@@ -8,62 +8,72 @@ use std::{net::SocketAddr, time::Duration};
 /// let consul = DnsConfig::new(["127.0.0.1:8600".parse()?]).transport(Transport::TcpFirst);
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct DnsConfig {
-    /// The name servers. Default: none, which means those of the system (`/etc/resolv.conf`), looked at again at most
-    /// once a second. Its search list is not used: every name is taken as complete.
+    /// The name servers. Defaults to none: those of the system.
+    ///
+    /// On Unix the system's are read from `/etc/resolv.conf`, again after a change, at most once a
+    /// second. See the crate's documentation for the lines that are obeyed.
     pub servers: Vec<SocketAddr>,
-    /// How they are asked. Default: UDP first.
-    pub transport: Transport,
-    /// How long one server has for one answer, over UDP with its repetitions or over TCP with the connecting; a question
-    /// that has 32 others before it waits for its turn, as long again at most. Default 2 s: four times what a recursive
-    /// server usually needs for a name that it has to find out, and short enough for three servers within the loop's
-    /// bound of 30 s.
-    pub timeout: Duration,
+    /// The first transport of a query.
+    ///
+    /// Defaults to the system's (`options use-vc`), or else to [`Transport::UdpFirst`].
+    pub transport: Option<Transport>,
+    /// The time that one server has for one response, every transport and repetition included.
+    ///
+    /// Defaults to the system's (`options timeout:n`), or else to 2 s. That is four times the usual
+    /// time of a recursive server, and leaves room for three servers within the bound of a read.
+    /// A query behind 32 others to the same server waits for its turn, as long again at most.
+    pub timeout: Option<Duration>,
+    /// The number of times that all servers are queried in one read.
+    ///
+    /// Defaults to the system's (`options attempts:n`), or else to 1: a failed read is repeated with
+    /// backoff anyway.
+    pub attempts: Option<u32>,
 }
 
-/// How name servers are asked.
+/// The first transport of a query.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Transport {
-    /// UDP with EDNS (1232 bytes), and TCP when the answer says that it was truncated.
+    /// UDP with EDNS (1232 bytes). TCP follows a truncated response.
+    ///
+    /// After half of the timeout without a response, UDP without EDNS and TCP are tried as well.
     #[default]
     UdpFirst,
-    /// TCP for every question. For Consul, which truncates an answer over UDP without saying so: of 60 instances it gives
-    /// 19 with 1232 bytes, others every time. For the same reason there is no way back to UDP.
+    /// TCP for every query.
+    ///
+    /// For Consul, which truncates a response over UDP without setting the flag: of 60 instances it
+    /// returns 19 within 1232 bytes, others every time. For the same reason UDP is never tried.
     TcpFirst,
 }
 
 impl DnsConfig {
-    /// The defaults, with these name servers; with none, those of the system.
+    /// Returns the defaults with these name servers; with none, those of the system.
     #[must_use]
     pub fn new(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
-        Self {
-            servers: servers.into_iter().collect(),
-            transport: Transport::default(),
-            timeout: Duration::from_secs(2),
-        }
+        Self { servers: servers.into_iter().collect(), ..Self::default() }
     }
 
     /// Sets [`transport`](Self::transport).
     #[must_use]
     pub fn transport(mut self, transport: Transport) -> Self {
-        self.transport = transport;
+        self.transport = Some(transport);
         self
     }
 
     /// Sets [`timeout`](Self::timeout).
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = Some(timeout);
         self
     }
-}
 
-/// The system's name servers.
-impl Default for DnsConfig {
-    fn default() -> Self {
-        Self::new([])
+    /// Sets [`attempts`](Self::attempts); zero counts as one.
+    #[must_use]
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = Some(attempts);
+        self
     }
 }

@@ -19,15 +19,16 @@ use crate::{
     client::answer::Answer,
     mapping::{self, Targets},
     query::{Kind, shown},
+    recent::Recent,
     url,
 };
 
-/// Follows the instances that DNS has for a name.
+/// Follows the instances of a name in DNS.
 ///
-/// It looks the name up again when the least TTL of the answer has passed: not before
-/// [`FollowConfig::min_refresh`] (5 s, the TTL of CoreDNS in Kubernetes; Consul's is 0) and not after
-/// [`FollowConfig::max_refresh`] (5 min, since nobody tells when a record changes), within 10 %. After "there are none" it
-/// takes the negative TTL of the zone's SOA, at most 60 s.
+/// The next lookup is due after the least TTL of the answer, within 10 %. It is not before
+/// [`FollowConfig::min_refresh`] (5 s, the TTL of CoreDNS in Kubernetes; Consul's is 0), and not
+/// after [`FollowConfig::max_refresh`] (5 min). After a negative answer, the negative TTL of the
+/// zone's SOA counts, at most 60 s.
 #[derive(Clone, Debug)]
 pub struct DnsInstancer(Follower);
 
@@ -36,9 +37,10 @@ pub struct DnsInstancer(Follower);
 struct DnsSource {
     client: DnsClient,
     query: Query,
-    /// The hosts of the last read. Until their TTL has passed they are not looked up again; after that they stand in for
-    /// those that cannot be looked up.
+    /// The hosts of the last read: valid for their TTL, and after it while a lookup of them fails.
     last: HashMap<Name, Host>,
+    /// The instances of earlier answers.
+    recent: Recent,
 }
 
 /// The addresses of one host.
@@ -49,7 +51,7 @@ struct Host {
 }
 
 impl DnsInstancer {
-    /// Starts to follow what `query` names, with the default settings.
+    /// Starts to follow the instances of `query`, with the default settings.
     ///
     /// # Panics
     ///
@@ -60,7 +62,7 @@ impl DnsInstancer {
         Self::with_config(client, query, publisher, FollowConfig::new(BACKEND))
     }
 
-    /// Starts to follow what `query` names, with these settings.
+    /// Starts to follow the instances of `query`, with these settings.
     ///
     /// # Panics
     ///
@@ -72,19 +74,28 @@ impl DnsInstancer {
         publisher: PublisherConfig,
         follow: FollowConfig,
     ) -> Self {
-        let source = DnsSource { client: client.clone(), query, last: HashMap::new() };
+        let source = DnsSource {
+            client: client.clone(),
+            query,
+            last: HashMap::new(),
+            recent: Recent::default(),
+        };
         Self(Follower::new(source, publisher, follow))
     }
 
-    /// Starts to follow what a URL names: `dns+srv://_http._tcp.example.org` for SRV records, `dns://example.org:8080`
-    /// for addresses with a port.
+    /// Starts to follow the instances of a URL.
     ///
-    /// Settings follow a `?`, joined by `&`: `server=127.0.0.1:53` (also several times; without a port it is 53),
-    /// `tcp=first`, and the bounds of the time between lookups, `min=5s` and `max=5m`.
+    /// `dns+srv://_http._tcp.example.org` stands for SRV records, `dns://example.org:8080` for
+    /// addresses with a port. Settings follow a `?`, joined by `&`:
+    ///
+    /// - `server=127.0.0.1:53`, also several times; the port defaults to 53.
+    /// - `tcp=first`: see [`Transport::TcpFirst`](crate::Transport::TcpFirst).
+    /// - `min=5s` and `max=5m`: the bounds of the time between lookups.
+    /// - `retention=5m`: see [`Query::retention`].
     ///
     /// # Errors
     ///
-    /// `Config`: what is wrong with the URL.
+    /// `Config`, with the part of the URL that is malformed.
     ///
     /// # Panics
     ///
@@ -117,10 +128,11 @@ impl Source for DnsSource {
     type Item = Instance;
 
     async fn read(&mut self, want: Read) -> Result<Reading> {
-        let (entries, until) = match self.query.kind {
+        let (mut entries, until) = match self.query.kind {
             Kind::Srv => self.read_services(want).await?,
             Kind::Host(port) => self.read_host(port).await?,
         };
+        self.recent.complete(&mut entries, self.query.retention);
         Ok(Reading::Set {
             entries,
             refresh_in: Some(until.saturating_duration_since(Instant::now())),
@@ -149,7 +161,7 @@ impl DnsSource {
         for (name, ip) in found.glue {
             glue.entry(name).or_insert_with(|| Host { ips: Vec::new(), until }).ips.push(ip);
         }
-        // A full answer leaves out whole families, others every time: one that is wanted is asked for.
+        // A full answer leaves out whole families, others every time: a wanted one is looked up.
         let (complete, partial): (HashMap<_, _>, HashMap<_, _>) =
             glue.into_iter().partition(|(_, host)| self.query.family.is_in(&host.ips));
         let mut hosts = complete.into_iter().map(|(name, host)| (name, Ok(host))).collect();
@@ -168,7 +180,7 @@ impl DnsSource {
         }
         let (mut targets, mut last, now) = (Targets::new(), HashMap::new(), Instant::now());
         for (name, host) in hosts {
-            // What cannot be learned now is as it was.
+            // A host that cannot be looked up now has its last addresses.
             let host = host.or_else(|error| self.last.get(&name).cloned().ok_or(error));
             until = until.min(host.as_ref().map_or(now, |host| host.until));
             let ips = host.map(|mut host| {
@@ -182,7 +194,7 @@ impl DnsSource {
         Ok((mapping::instances(&services, &targets), until))
     }
 
-    /// Adds the targets that did not come along: as they are known, or looked up.
+    /// Adds the targets without an address in the answer: from the last read, or looked up.
     async fn look_up_missing(
         &self,
         services: &[SRV],
@@ -200,14 +212,16 @@ impl DnsSource {
                 None => lookups.push(async move { (name, self.host(name).await) }.boxed()),
             }
         }
-        let mut lookups = stream::iter(lookups).buffer_unordered(AT_ONCE);
+        let mut lookups = stream::iter(lookups).buffer_unordered(MAX_LOOKUPS);
         while let Some((name, host)) = lookups.next().await {
             hosts.insert(name.clone(), host);
         }
     }
 
-    /// The addresses of `name`. A family that cannot be looked up now has those of the last time, while the other one
-    /// answers; an error when neither does, or nothing is known.
+    /// The addresses of `name`.
+    ///
+    /// A family whose lookup fails has its last addresses, while the other one is looked up. It is an
+    /// error if neither is, or if there are none.
     async fn host(&self, name: &Name) -> Result<Host> {
         let mut host = Host { ips: Vec::new(), until: after(Duration::MAX) };
         let (mut answers, mut failed) = (false, None);
@@ -248,12 +262,12 @@ impl DnsSource {
     }
 }
 
-/// In `ttl`, or in a year: nothing is believed for longer anyway.
+/// In `ttl`, or in a year: no answer is valid for longer anyway.
 fn after(ttl: Duration) -> Instant {
     Instant::now() + ttl.min(YEAR)
 }
 
-/// Leaves the wanted family only, or the other one when there is no other.
+/// Keeps the wanted family only, or the other one when there is no other.
 fn keep_family(ips: &mut Vec<IpAddr>, family: Family) {
     let wants_v4 = match family {
         Family::Ipv4First => true,
@@ -265,7 +279,7 @@ fn keep_family(ips: &mut Vec<IpAddr>, family: Family) {
     }
 }
 
-/// Lookups of targets that run at once: a small server is not flooded, and 60 targets are four round trips.
-const AT_ONCE: usize = 16;
+/// Concurrent lookups of targets: a small server is not flooded, and 60 are four round trips.
+const MAX_LOOKUPS: usize = 16;
 /// Instants cannot be as far away as durations are long.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);

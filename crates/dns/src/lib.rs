@@ -5,6 +5,7 @@ mod config;
 mod instancer;
 mod mapping;
 mod query;
+mod recent;
 mod url;
 
 pub use client::DnsClient;
@@ -12,5 +13,5 @@ pub use config::{DnsConfig, Transport};
 pub use instancer::DnsInstancer;
 pub use query::{Family, Query};
 
-/// The name under which logs and errors show this backend.
+/// The name of this backend in logs and errors.
 const BACKEND: &str = "dns";

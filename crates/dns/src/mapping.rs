@@ -3,20 +3,17 @@
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    net::IpAddr,
-};
+use std::{collections::HashMap, net::IpAddr};
 
 use hickory_resolver::proto::rr::{Name, RData, rdata::SRV};
 use tower_sd_core::{Error, ErrorKind, Instance, Result};
 
 use crate::{BACKEND, query::shown};
 
-/// The addresses of each target, or why there are none.
+/// The addresses of each target, or the reason for their absence.
 pub(crate) type Targets = HashMap<Name, Result<Vec<IpAddr>>>;
 
-/// The SRV records among `records`, without those that say that there is no such service (RFC 2782: target `.`).
+/// The SRV records among `records`, without the target `.`, which stands for no service (RFC 2782).
 pub(crate) fn services(records: Vec<RData>) -> Vec<SRV> {
     let services = records.into_iter().filter_map(|record| match record {
         RData::SRV(srv) if !srv.target.is_root() => Some(srv),
@@ -25,16 +22,13 @@ pub(crate) fn services(records: Vec<RData>) -> Vec<SRV> {
     services.collect()
 }
 
-/// One entry per record and address; a record that leads nowhere is an error in its place.
+/// One entry per record and address; a record without a usable address is an error in its place.
 pub(crate) fn instances(services: &[SRV], targets: &Targets) -> Vec<Result<Instance>> {
-    // RFC 2782: where all weights are zero nobody has a preference.
-    let weighted: BTreeSet<u16> =
-        services.iter().filter(|srv| srv.weight > 0).map(|srv| srv.priority).collect();
     let mut entries = Vec::with_capacity(services.len());
     for srv in services {
         match usable(srv, targets) {
             Ok(addresses) => {
-                let weight = weight(srv, weighted.contains(&srv.priority), addresses.len());
+                let weight = weight(srv, addresses.len());
                 let made = addresses.iter().map(|ip| Ok(service(srv, *ip).with_weight(weight)));
                 entries.extend(made);
             }
@@ -46,7 +40,7 @@ pub(crate) fn instances(services: &[SRV], targets: &Targets) -> Vec<Result<Insta
 
 /// An instance of the A and AAAA form.
 pub(crate) fn host(ip: IpAddr, port: u16) -> Instance {
-    Instance::new(ip.to_string(), port)
+    Instance::new(ip.to_string(), port).with_weight(1)
 }
 
 fn service(srv: &SRV, ip: IpAddr) -> Instance {
@@ -60,7 +54,7 @@ fn service(srv: &SRV, ip: IpAddr) -> Instance {
 fn usable<'a>(srv: &SRV, targets: &'a Targets) -> Result<&'a [IpAddr]> {
     let target = shown(&srv.target);
     if srv.port == 0 {
-        let message = format!("{target} has port 0, which cannot be connected to");
+        let message = format!("record unusable: {target} has port 0");
         return Err(Error::new(ErrorKind::Protocol, BACKEND, "follow").with_message(message));
     }
     let addresses = match targets.get(&srv.target) {
@@ -69,24 +63,20 @@ fn usable<'a>(srv: &SRV, targets: &'a Targets) -> Result<&'a [IpAddr]> {
         None => &[],
     };
     if addresses.is_empty() {
-        let message = format!("the target {target} has no address");
+        let message = format!("record unusable: {target} has no address");
         return Err(Error::new(ErrorKind::NotFound, BACKEND, "follow").with_message(message));
     }
     Ok(addresses)
 }
 
-/// 100 · w, shared among the target's addresses: a weight is the target's. Zero, which means "hardly ever" in DNS and "no
-/// traffic" with us, becomes 1.
-fn weight(srv: &SRV, group_is_weighted: bool, n_addresses: usize) -> u32 {
-    let weight = match (group_is_weighted, srv.weight) {
-        (false, _) => WEIGHT_UNIT,
-        (true, weight) => WEIGHT_UNIT * u32::from(weight),
-    };
+/// The record's weight, shared among its target's addresses, and 1 at least.
+///
+/// In DNS, zero means "hardly ever": by RFC 2782, a chance of 1 in the sum of all weights plus 1,
+/// which is the share of a weight of 1. Weights that are all zero are all equal.
+fn weight(srv: &SRV, n_addresses: usize) -> u32 {
     let n_addresses = u32::try_from(n_addresses).unwrap_or(u32::MAX);
-    (weight / n_addresses.max(1)).max(1)
+    (u32::from(srv.weight) / n_addresses.max(1)).max(1)
 }
 
-/// The default weight of an instance, so that DNS without weights fits beside other registries.
-const WEIGHT_UNIT: u32 = 100;
-/// The key of the metadata with the target's name: what a TLS certificate is for.
+/// The key of the metadata with the target's name, which a TLS certificate has.
 const TARGET: &str = "dns-target";

@@ -1,24 +1,26 @@
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use hickory_resolver::proto::rr::{Name, RecordType};
 use tower_sd_core::{Error, ErrorKind, Result};
 
 use crate::BACKEND;
 
-/// What to look up.
+/// A name to look up, and the use of its records.
 ///
-/// A name is taken as complete, with or without a dot at its end; letters outside of ASCII are converted as IDNA says.
+/// A name is complete, with or without a dot at its end: the system's search list is not used.
+/// Letters outside of ASCII are converted by IDNA.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Query {
     pub(crate) name: Name,
     pub(crate) kind: Kind,
     pub(crate) family: Family,
+    pub(crate) retention: Duration,
 }
 
-/// Which addresses of a host are used.
+/// The addresses of a host that are used.
 ///
-/// A host with both kinds is one machine, and counted twice it would get twice the traffic.
+/// A host with both kinds is one machine, and as two instances it would get twice the traffic.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Family {
@@ -39,21 +41,23 @@ pub(crate) enum Kind {
 }
 
 impl Query {
-    /// The SRV records of `name`: `_http._tcp.example.org`, or a plain name where the server has them there
+    /// Queries the SRV records of `name`.
+    ///
+    /// It is `_http._tcp.example.org`, or a plain name if its zone has them there
     /// (`web.service.consul`).
     ///
     /// # Errors
     ///
-    /// `Config`: not a name of DNS.
+    /// `Config`: `name` is not a name of DNS.
     pub fn srv(name: &str) -> Result<Self> {
-        Ok(Self { name: parse(name)?, kind: Kind::Srv, family: Family::default() })
+        Ok(Self::new(parse(name)?, Kind::Srv))
     }
 
-    /// The addresses of `host`, each an instance with this port.
+    /// Queries the addresses of `host`, each an instance with this port.
     ///
     /// # Errors
     ///
-    /// `Config`: not a name of DNS, an IP address, or port 0.
+    /// `Config`: `host` is not a name of DNS or is an IP address, or `port` is 0.
     pub fn host(host: &str, port: u16) -> Result<Self> {
         if host.parse::<IpAddr>().is_ok() {
             let message = format!("{host:?} is an address already; use a FixedInstancer");
@@ -63,18 +67,33 @@ impl Query {
             let message = format!("port 0 of {host:?} cannot be connected to; give the real one");
             return Err(config(message));
         }
-        Ok(Self { name: parse(host)?, kind: Kind::Host(port), family: Family::default() })
+        Ok(Self::new(parse(host)?, Kind::Host(port)))
     }
 
-    /// Which addresses of a host are used. Default: IPv4, or else IPv6.
+    /// Sets the addresses of a host that are used. Defaults to IPv4, or else IPv6.
     pub fn family(mut self, family: Family) -> Self {
         self.family = family;
         self
     }
+
+    /// Sets the time for which an instance stays after the last answer that listed it.
+    ///
+    /// Defaults to zero: the set is the last answer. For names whose answers rotate (Route 53 and
+    /// others return 8 of many, others every time), several times the TTL makes the set all of them.
+    /// In return, an instance that was taken out of DNS stays for that long. An answer without any
+    /// record ends all of them.
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    fn new(name: Name, kind: Kind) -> Self {
+        Self { name, kind, family: Family::default(), retention: Duration::ZERO }
+    }
 }
 
 impl Family {
-    /// The record types in the order in which they are asked for.
+    /// The record types in the order of their queries.
     pub(crate) fn order(self) -> [RecordType; 2] {
         match self {
             Self::Ipv4First | Self::Both => [RecordType::A, RecordType::AAAA],
@@ -82,7 +101,7 @@ impl Family {
         }
     }
 
-    /// Whether nothing is to be gained by asking for more addresses than these.
+    /// Whether a query for more addresses than these has no use.
     pub(crate) fn is_in(self, ips: &[IpAddr]) -> bool {
         let (v4, v6) = (ips.iter().any(IpAddr::is_ipv4), ips.iter().any(IpAddr::is_ipv6));
         match self {

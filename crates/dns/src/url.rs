@@ -10,7 +10,7 @@ use url::form_urlencoded;
 
 use crate::{BACKEND, DnsConfig, Query, Transport, query::config};
 
-/// What a URL says.
+/// The parts of a URL.
 #[derive(Debug)]
 pub(crate) struct DnsUrl {
     pub(crate) config: DnsConfig,
@@ -71,11 +71,18 @@ fn host_and_port(text: &str) -> Result<Query> {
 fn set(url: &mut DnsUrl, key: &str, value: &str) -> Result<()> {
     match (key, value) {
         ("server", _) => url.config.servers.push(server(value)?),
-        ("tcp", "first") => url.config.transport = Transport::TcpFirst,
+        ("tcp", "first") => url.config.transport = Some(Transport::TcpFirst),
         ("min", _) => url.follow.min_refresh = duration(key, value)?,
         ("max", _) => url.follow.max_refresh = duration(key, value)?,
+        ("retention", _) => url.query.retention = duration(key, value)?,
         ("tcp", _) => return Err(refused(key, value, "write tcp=first, or leave it away")),
-        _ => return Err(refused(key, value, "the settings are server, tcp, min and max")),
+        _ => {
+            return Err(refused(
+                key,
+                value,
+                "the settings are server, tcp, min, max and retention",
+            ));
+        }
     }
     Ok(())
 }
@@ -119,14 +126,15 @@ mod tests {
     use crate::query::{Kind, shown};
 
     #[test]
-    fn everything_can_be_said_in_a_url() {
-        let text = "dns+srv://_http._tcp.example.org?server=127.0.0.1:5353&server=[::1]&tcp=first&min=250ms&max=5m";
+    fn url_has_room_for_every_setting() {
+        let text = "dns+srv://_http._tcp.example.org?server=127.0.0.1:5353&server=[::1]&tcp=first&min=250ms&max=5m&retention=1h";
         let url = parse(text).expect("well formed");
         assert_eq!(shown(&url.query.name), "_http._tcp.example.org");
         assert_eq!(url.query.kind, Kind::Srv);
         let servers: Vec<String> = url.config.servers.iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["127.0.0.1:5353", "[::1]:53"]);
-        assert_eq!(url.config.transport, Transport::TcpFirst);
+        assert_eq!(url.config.transport, Some(Transport::TcpFirst));
+        assert_eq!(url.query.retention, Duration::from_secs(3600));
         assert_eq!(url.follow.min_refresh, Duration::from_millis(250));
         assert_eq!(url.follow.max_refresh, Duration::from_secs(300));
     }
@@ -139,11 +147,11 @@ mod tests {
             ("a.example", Kind::Host(8080))
         );
         assert_eq!(url.config.servers, []);
-        assert_eq!(url.config.transport, Transport::UdpFirst);
+        assert_eq!(url.config.transport, None);
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_remedy() {
+    fn malformed_part_is_named_with_its_remedy() {
         let rows = [
             ("http://a", "\"http://a\" is not of DNS: start with dns+srv:// or dns://"),
             ("dns+srv://_a._tcp.b:80", "has the port \"80\", but SRV records bring their own"),
@@ -162,7 +170,7 @@ mod tests {
                 "write dns+srv://users.service.consul?server=127.0.0.1:8600",
             ),
             ("dns+srv://users..consul", "label 2 of 3 is empty"),
-            ("dns://a:80?ttl=5", "the settings are server, tcp, min and max"),
+            ("dns://a:80?ttl=5", "the settings are server, tcp, min, max and retention"),
         ];
         for (text, expected) in rows {
             let error = parse(text).expect_err(text).to_string();

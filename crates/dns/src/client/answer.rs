@@ -13,41 +13,41 @@ use tower_sd_core::{Error, ErrorKind, Result};
 
 use crate::{BACKEND, query::shown};
 
-/// What the name servers say.
+/// The result of a lookup.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Found(Found),
-    /// There are none, authoritatively.
+    /// There are no records, authoritatively.
     Nothing {
         ttl: Duration,
     },
 }
 
-/// Records of the type that was asked for, and how long they may be believed.
+/// Records of the wanted type, and the time of their validity.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) records: Vec<RData>,
     /// The least of all records on the way.
     pub(crate) ttl: Duration,
-    /// Addresses that came along.
+    /// Addresses of the additional section.
     pub(crate) glue: Vec<(Name, IpAddr)>,
 }
 
-/// What one response says.
+/// The result of one response.
 #[derive(Debug)]
 pub(crate) enum Step {
     Found(Found),
     Nothing {
         ttl: Duration,
     },
-    /// Ask for this name instead.
+    /// The records are those of this name.
     Alias {
         target: Name,
         ttl: Duration,
     },
 }
 
-/// A response that is no error and has an answer section.
+/// Judges a response that is no error and has an answer section.
 pub(crate) fn judge(response: &Message, asked: &Name, kind: RecordType) -> Result<Step> {
     check_question(response.queries.first(), asked, kind)?;
     let (name, alias_ttl) = follow_aliases(response, asked)?;
@@ -67,26 +67,26 @@ pub(crate) fn judge(response: &Message, asked: &Name, kind: RecordType) -> Resul
         return Ok(Step::Nothing { ttl: soa.unwrap_or_default().min(MAX_NEGATIVE).min(ttl) });
     }
     if name == *asked {
-        return Err(garbled(asked, "the answer is about something else"));
+        return Err(garbled(asked, "the response has no record of it"));
     }
     Ok(Step::Alias { target: name, ttl })
 }
 
-/// A response without an answer.
+/// Judges a response without an answer.
 pub(crate) fn judge_none(none: &NoRecords, asked: &Name, kind: RecordType) -> Result<Step> {
     check_question(Some(&none.query), asked, kind)?;
     if none.soa.is_none() && none.ns.is_some() {
         return Err(Error::new(ErrorKind::Unavailable, BACKEND, "follow").with_message(format!(
-            "the server only says who else may know {}; ask one that recurses",
+            "query for {}: the server only refers to others; a recursive one is needed",
             shown(asked)
         )));
     }
-    // RFC 2308 §5. A server that sends no SOA wants it not to be remembered.
+    // RFC 2308 §5: without a SOA it must not be cached.
     let ttl = none.negative_ttl.map_or(Duration::ZERO, seconds);
     Ok(Step::Nothing { ttl: ttl.min(MAX_NEGATIVE) })
 }
 
-/// Over TCP, hickory looks at the id alone.
+/// Over TCP, hickory compares the id alone.
 fn check_question(question: Option<&Query>, asked: &Name, kind: RecordType) -> Result<()> {
     match question.is_some_and(|it| it.name() == asked && it.query_type() == kind) {
         true => Ok(()),
@@ -106,14 +106,14 @@ fn follow_aliases(response: &Message, asked: &Name) -> Result<(Name, Duration)> 
     };
     while let Some((target, record)) = alias(&name) {
         if !seen.insert(target.clone()) {
-            return Err(garbled(asked, "its aliases go in a circle"));
+            return Err(garbled(asked, "its aliases form a circle"));
         }
         (name, ttl) = (target, ttl.min(ttl_of(record)));
     }
     Ok((name, ttl))
 }
 
-/// The addresses of SRV targets in the additional section; others are nobody's business here.
+/// The addresses of SRV targets in the additional section. Others are ignored.
 fn glue(
     response: &Message,
     asked: &Name,
@@ -139,8 +139,10 @@ fn glue(
     glue
 }
 
-/// Whether whoever answers for `asked` may speak of `name` too: they share two labels (`example.org`), or one
-/// (`consul`, a top level of its own) when the server answers from what it has itself, not from what it has heard.
+/// Whether a server that answers for `asked` is trusted with `name` too.
+///
+/// They must share two labels (`example.org`). One (`consul`, a top level of its own) is enough for
+/// a server that answers with authority.
 fn in_bailiwick(authoritative: bool, asked: &Name, name: &Name) -> bool {
     let shared = if authoritative { 1 } else { 2 };
     name.num_labels() >= shared && asked.trim_to(usize::from(shared)).zone_of(name)
@@ -165,10 +167,10 @@ fn seconds(ttl: u32) -> Duration {
 
 fn garbled(asked: &Name, why: &str) -> Error {
     Error::new(ErrorKind::Protocol, BACKEND, "follow")
-        .with_message(format!("asked for {}: {why}", shown(asked)))
+        .with_message(format!("query for {}: {why}", shown(asked)))
 }
 
-/// A zone's SOA often says an hour, written for names that are mistyped, not for services that are about to start.
+/// A zone's SOA often has an hour, for names that are mistyped, not for services about to start.
 const MAX_NEGATIVE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -184,7 +186,6 @@ mod tests {
         Name::from_ascii(text).expect("a name")
     }
 
-    /// D14.
     #[test]
     fn negative_ttl_is_at_most_a_minute() {
         let asked = name("a.lab.test.");
@@ -205,7 +206,6 @@ mod tests {
         assert!(matches!(nothing, Step::Nothing { ttl } if ttl == MAX_NEGATIVE), "{nothing:?}");
     }
 
-    /// D7 and D19.
     #[test]
     fn answer_about_another_name_is_no_answer() {
         let asked = name("a.lab.test.");

@@ -1,4 +1,4 @@
-//! From what went wrong to the kind of error.
+//! The kind of each failure.
 
 use std::net::SocketAddr;
 
@@ -10,10 +10,10 @@ use tower_sd_core::{Error, ErrorKind};
 
 use crate::{BACKEND, query::shown};
 
-/// Every one of them is worth repeating, and none says that there are no records: the set is kept.
+/// A failed query. It is worth repeating, and no evidence against the last records.
 pub(crate) fn of(cause: NetError, name: &Name, server: SocketAddr) -> Error {
-    let (kind, what) = classify(&cause);
-    let message = format!("asked {server} for {}: {what}", shown(name));
+    let (kind, reason) = classify(&cause);
+    let message = format!("query of {server} for {}: {reason}", shown(name));
     let error = Error::new(kind, BACKEND, "follow").with_message(message).with_source(cause);
     error.transient()
 }
@@ -28,24 +28,18 @@ fn classify(cause: &NetError) -> (ErrorKind, String) {
             };
             (kind, code.to_str().to_owned())
         }
-        NetError::Timeout => (ErrorKind::Timeout, "no answer in time".to_owned()),
+        NetError::Timeout => (ErrorKind::Timeout, "no response in time".to_owned()),
         NetError::Truncated => (ErrorKind::Protocol, "truncated even over TCP".to_owned()),
         NetError::Dns(_) | NetError::Proto(_) | NetError::ForeignClassRecord { .. } => {
-            (ErrorKind::Protocol, "the answer was not understood".to_owned())
+            (ErrorKind::Protocol, "malformed response".to_owned())
         }
-        _ => (ErrorKind::Unavailable, "cannot be reached".to_owned()),
+        _ => (ErrorKind::Unavailable, "not reachable".to_owned()),
     }
-}
-
-pub(crate) fn no_servers() -> Error {
-    Error::new(ErrorKind::Config, BACKEND, "follow")
-        .with_message("no name servers: the system's configuration names none; give one")
-        .transient()
 }
 
 pub(crate) fn too_many_aliases(name: &Name) -> Error {
     Error::new(ErrorKind::Protocol, BACKEND, "follow")
-        .with_message(format!("{} is an alias of an alias, eight times over", shown(name)))
+        .with_message(format!("too many aliases: {} leads through eight", shown(name)))
 }
 
 #[cfg(test)]
@@ -55,12 +49,6 @@ mod tests {
     use hickory_resolver::proto::{ProtoError, rr::Name};
 
     use super::*;
-
-    /// The configuration is likely being written.
-    #[test]
-    fn having_no_servers_is_transient() {
-        assert!(no_servers().is_transient());
-    }
 
     #[test]
     fn every_failure_has_its_kind_and_is_transient() {
@@ -82,7 +70,7 @@ mod tests {
             let error = of(cause, &name, server);
             assert_eq!(error.kind(), kind, "{error}");
             assert!(error.is_transient(), "{error}");
-            assert!(error.to_string().contains("asked 127.0.0.1:53 for a.example: "), "{error}");
+            assert!(error.to_string().contains("query of 127.0.0.1:53 for a.example: "), "{error}");
         }
     }
 }

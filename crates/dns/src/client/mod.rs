@@ -1,53 +1,53 @@
-//! Asks name servers, one after the other, and judges what they say.
+//! Queries name servers, one after the other, and judges their responses.
 
 pub(crate) mod answer;
 mod error;
+mod scope;
+mod server;
 mod servers;
+mod system;
 #[cfg(test)]
 mod tests;
 
 use std::{sync::Arc, time::Duration};
 
 use hickory_resolver::{
-    net::{
-        DnsError, NetError,
-        xfer::{DnsHandle, FirstAnswer},
-    },
+    net::{DnsError, NetError},
     proto::{
-        op::{DnsRequestOptions, Query},
+        op::Query,
         rr::{Name, RecordType},
     },
 };
-use tokio::time::timeout;
-use tower_sd_core::{Error, Result};
+use tower_sd_core::Result;
 
 use self::{
     answer::{Answer, Found, Step},
-    servers::{Server, Servers},
+    server::Server,
+    servers::{Known, Servers},
 };
 use crate::DnsConfig;
 
-/// The name servers, and the connections to them, which all instancers made with a clone of it share.
+/// The name servers and the connections to them, shared by all clones.
 #[derive(Clone, Debug)]
 pub struct DnsClient(Arc<Servers>);
 
 impl DnsClient {
-    /// A client of these name servers. It asks nobody yet.
+    /// Creates a client of these name servers, without any query.
     #[must_use]
     pub fn new(config: DnsConfig) -> Self {
         Self(Arc::new(Servers::new(config)))
     }
 
-    /// What the hosts file says of an address; nothing when name servers are given.
+    /// The hosts file's record of an address; none if name servers are given.
     pub(crate) fn in_hosts_file(&self, name: &Name, kind: RecordType) -> Option<Found> {
         self.0.in_hosts_file(&Query::query(name.clone(), kind))
     }
 
-    /// The records of `name`, whatever aliases lie between.
+    /// The records of `name`, through aliases.
     pub(crate) async fn resolve(&self, name: &Name, kind: RecordType) -> Result<Answer> {
         let (mut alias, mut ttl) = (name.clone(), Duration::MAX);
         for _ in 0..MAX_ALIASES {
-            match self.ask(&alias, kind).await? {
+            match self.query(&alias, kind).await? {
                 Step::Found(found) => {
                     return Ok(Answer::Found(Found { ttl: found.ttl.min(ttl), ..found }));
                 }
@@ -62,56 +62,50 @@ impl DnsClient {
         Err(error::too_many_aliases(name))
     }
 
-    /// "There are none" is believed when all servers say it: of two that disagree, or of which one is silent, one knows
-    /// less than the other.
-    async fn ask(&self, name: &Name, kind: RecordType) -> Result<Step> {
-        let (mut nothing, mut failed) = (None, None);
-        for server in self.0.current()? {
-            match self.ask_one(&server, name, kind).await {
+    async fn query(&self, name: &Name, kind: RecordType) -> Result<Step> {
+        let current = self.0.current()?;
+        let mut step = self.query_each(&current.servers, name, kind).await;
+        for _ in 1..current.attempts {
+            if step.is_err() {
+                step = self.query_each(&current.servers, name, kind).await;
+            }
+        }
+        step
+    }
+
+    /// A negative response counts when all servers agree.
+    ///
+    /// Of two that disagree, or of which one is silent, one has less of the zone than the other.
+    async fn query_each(&self, servers: &[Known], name: &Name, kind: RecordType) -> Result<Step> {
+        let (mut negative_ttl, mut failed) = (Duration::MAX, None);
+        for known in servers {
+            match query_one(&known.server, name, kind).await {
                 Ok(Step::Nothing { ttl }) => {
-                    self.0.answered(&server, false);
-                    nothing = Some(nothing.map_or(ttl, |least: Duration| least.min(ttl)));
+                    self.0.answered(known, false);
+                    negative_ttl = negative_ttl.min(ttl);
                 }
                 Ok(step) => {
-                    self.0.answered(&server, true);
+                    self.0.answered(known, true);
                     return Ok(step);
                 }
                 Err(error) => {
-                    tracing::debug!(server = %server.address, %error, "no answer");
-                    self.0.failed(&server);
+                    tracing::debug!(server = %known.server.address, %error, "query failed");
+                    self.0.failed(known);
                     failed = Some(error);
                 }
             }
         }
-        match (failed, nothing) {
-            (Some(error), _) => Err(error),
-            (None, Some(ttl)) => Ok(Step::Nothing { ttl }),
-            (None, None) => Err(error::no_servers()),
-        }
-    }
-
-    async fn ask_one(&self, server: &Server, name: &Name, kind: RecordType) -> Result<Step> {
-        let bound = self.0.config().timeout;
-        let explain = |cause: NetError| -> Error { error::of(cause, name, server.address) };
-        // A server that is silent has its turns taken for as long as that; the next one is not kept waiting for longer.
-        let turn = timeout(bound, server.room.acquire()).await;
-        let _turn = turn.map_err(|_elapsed| explain(NetError::Timeout))?;
-        let asked = server.pool.lookup(Query::query(name.clone(), kind), options()).first_answer();
-        match timeout(bound, asked).await {
-            Ok(Ok(response)) => answer::judge(&response, name, kind),
-            Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) => {
-                answer::judge_none(&none, name, kind)
-            }
-            Ok(Err(cause)) => Err(explain(cause)),
-            Err(_elapsed) => Err(explain(NetError::Timeout)),
-        }
+        failed.map_or(Ok(Step::Nothing { ttl: negative_ttl }), Err)
     }
 }
 
-fn options() -> DnsRequestOptions {
-    // 1232 bytes of EDNS, recursion wanted.
-    DnsRequestOptions::default()
+async fn query_one(server: &Server, name: &Name, kind: RecordType) -> Result<Step> {
+    match server.query(Query::query(name.clone(), kind)).await {
+        Ok(response) => answer::judge(&response, name, kind),
+        Err(NetError::Dns(DnsError::NoRecordsFound(none))) => answer::judge_none(&none, name, kind),
+        Err(cause) => Err(error::of(cause, name, server.address)),
+    }
 }
 
-/// What BIND and unbound follow is 16 and 11; nobody needs more.
+/// BIND follows 16 aliases and unbound 11; zones in use have one or two.
 const MAX_ALIASES: usize = 8;

@@ -1,113 +1,110 @@
-//! Which name servers there are, and the state of each.
+//! The list of name servers, and the state of each.
 
 use std::{
-    fmt,
+    fmt, io,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use hickory_resolver::{
-    Hosts, NameServerPool, PoolContext, TlsConfig,
-    config::{ConnectionConfig, NameServerConfig, ResolverOpts},
-    net::{NetError, runtime::TokioRuntimeProvider},
-    proto::op,
-    system_conf::read_system_conf,
-};
-use tokio::{sync::Semaphore, time::Instant};
+use hickory_resolver::{Hosts, proto::op};
+use tokio::time::Instant;
 use tower_sd_core::{Error, ErrorKind, Result};
 
-use super::answer::Found;
+use super::{
+    answer::Found,
+    server::Server,
+    system::{System, SystemOptions},
+};
 use crate::{BACKEND, DnsConfig, Transport};
 
-/// The name servers in the order in which they are asked.
+/// The name servers in the order of queries.
 pub(super) struct Servers {
     config: DnsConfig,
-    /// How the system's configuration is learned; tests say it themselves.
-    read_system: fn() -> Result<System>,
+    /// Reads the system's configuration; tests have their own.
+    read_system: fn() -> io::Result<System>,
     state: Mutex<State>,
-}
-
-/// What the system's configuration says.
-pub(super) struct System {
-    pub(super) servers: Vec<SocketAddr>,
-    pub(super) hosts: Hosts,
 }
 
 #[derive(Default)]
 struct State {
-    servers: Vec<Server>,
+    servers: Vec<Known>,
+    options: SystemOptions,
     hosts: Hosts,
-    /// When the system's configuration was last looked at.
+    /// The time of the last read of the system's configuration.
     read_at: Option<Instant>,
 }
 
-/// One name server. Its sockets and connections are hickory's.
+/// A server and its record.
 #[derive(Clone)]
-pub(super) struct Server {
-    pub(super) address: SocketAddr,
-    pub(super) pool: NameServerPool<TokioRuntimeProvider>,
-    /// One permit per question that is under way.
-    pub(super) room: Arc<Semaphore>,
-    /// Counts the pools that were made for it, so that what an old one did is not held against a new one.
+pub(super) struct Known {
+    pub(super) server: Server,
+    /// Counts the sockets' replacements: a failure of old ones does not count against new ones.
     generation: u64,
     failures: u32,
 }
 
+/// The servers of one lookup.
+pub(super) struct Current {
+    pub(super) servers: Vec<Known>,
+    pub(super) attempts: u32,
+}
+
 impl Servers {
     pub(super) fn new(config: DnsConfig) -> Self {
-        Self::reading_from(config, read_system)
+        Self::reading_from(config, System::read)
     }
 
-    pub(super) fn reading_from(config: DnsConfig, read_system: fn() -> Result<System>) -> Self {
+    pub(super) fn reading_from(config: DnsConfig, read_system: fn() -> io::Result<System>) -> Self {
         Self { config, read_system, state: Mutex::default() }
     }
 
-    pub(super) fn config(&self) -> &DnsConfig {
-        &self.config
-    }
-
-    /// The servers, the one that answered last in front.
-    pub(super) fn current(&self) -> Result<Vec<Server>> {
+    /// The servers, the one with the last records in front.
+    pub(super) fn current(&self) -> Result<Current> {
         let mut state = self.state();
-        self.look_at_system(&mut state)?;
+        self.follow_system(&mut state)?;
         if state.servers.is_empty() {
-            for address in &self.config.servers {
-                state.servers.push(self.server(*address, 0)?);
-            }
+            state.servers = self.all(&self.config.servers, state.options)?;
         }
-        Ok(state.servers.clone())
+        let attempts = self.config.attempts.or(state.options.attempts).unwrap_or(1).max(1);
+        Ok(Current { servers: state.servers.clone(), attempts })
     }
 
-    /// One that knows the records is asked first from now on.
-    pub(super) fn answered(&self, server: &Server, knows: bool) {
+    /// Records a response; a server with records becomes the first one.
+    pub(super) fn answered(&self, known: &Known, has_records: bool) {
         let mut state = self.state();
-        let Some(at) = state.position(server) else { return };
+        let Some(at) = state.position(known) else { return };
         state.servers[at].failures = 0;
-        if knows {
+        if has_records {
             state.servers[..=at].rotate_right(1);
         }
     }
 
-    /// After several failures on end its sockets and connections are made anew: hickory can stay with a broken one
-    /// (hickory-dns/hickory-dns#3837).
-    pub(super) fn failed(&self, server: &Server) {
+    /// Records a failure, and replaces the sockets and connections after several.
+    ///
+    /// Hickory can stay with a broken one (hickory-dns/hickory-dns#3837).
+    pub(super) fn failed(&self, known: &Known) {
         let mut state = self.state();
-        let Some(at) = state.position(server) else { return };
+        let Some(at) = state.position(known) else { return };
         state.servers[at].failures += 1;
         if state.servers[at].failures < REBUILD_AFTER {
             return;
         }
-        tracing::debug!(server = %server.address, "made anew after repeated failures");
-        match self.server(server.address, server.generation + 1) {
-            Ok(new) => state.servers[at] = new,
-            Err(error) => tracing::warn!(%error, "cannot be made anew"),
+        let address = known.server.address;
+        tracing::debug!(server = %address, "connections replaced after repeated failures");
+        match self.server(address, state.options) {
+            Ok(server) => {
+                let generation = known.generation + 1;
+                state.servers[at] = Known { server, generation, failures: 0 };
+            }
+            Err(error) => tracing::warn!(server = %address, %error, "connections not replaced"),
         }
     }
 
+    /// The hosts file's records; none if name servers are given.
     pub(super) fn in_hosts_file(&self, query: &op::Query) -> Option<Found> {
         let mut state = self.state();
-        self.look_at_system(&mut state).ok()?;
+        self.follow_system(&mut state).ok()?;
         let lookup = state.hosts.lookup_static_host(query)?;
         let records = lookup.answers().iter().map(|record| record.data.clone()).collect();
         // The file has no TTL, and may be edited at any time.
@@ -115,50 +112,45 @@ impl Servers {
     }
 
     /// Reads files, which block, but are small, local, and read at most once a second.
-    fn look_at_system(&self, state: &mut State) -> Result<()> {
+    fn follow_system(&self, state: &mut State) -> Result<()> {
         let now = Instant::now();
         let is_due = state.read_at.is_none_or(|read_at| now >= read_at + SYSTEM_INTERVAL);
         if !self.config.servers.is_empty() || !is_due {
             return Ok(());
         }
-        let System { servers: addresses, hosts } = match (self.read_system)() {
+        let system = match (self.read_system)() {
             Ok(system) => system,
-            // It is being written, or is gone for now.
+            // The file is being written, or is gone for now.
             Err(_) if !state.servers.is_empty() => return Ok(()),
-            Err(error) => return Err(error),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => System::absent(),
+            Err(cause) => return Err(unreadable(cause)),
         };
         state.read_at = Some(now);
-        state.hosts = hosts;
-        let mut known: Vec<_> = state.servers.iter().map(|server| server.address).collect();
-        let mut wanted = addresses.clone();
+        state.hosts = system.hosts;
+        let mut known: Vec<_> = state.servers.iter().map(|it| it.server.address).collect();
+        let mut wanted = system.servers.clone();
         known.sort_unstable();
         wanted.sort_unstable();
-        if known != wanted {
-            let servers = addresses.into_iter().map(|address| self.server(address, 0));
-            state.servers = servers.collect::<Result<_>>()?;
+        if known != wanted || state.options != system.options {
+            state.servers = self.all(&system.servers, system.options)?;
+            state.options = system.options;
         }
         Ok(())
     }
 
-    fn server(&self, address: SocketAddr, generation: u64) -> Result<Server> {
-        let mut options = ResolverOpts::default();
-        options.timeout = self.config.timeout;
-        // One that was given up may still be counted.
-        options.max_active_requests = 2 * AT_ONCE;
-        let tls = TlsConfig::new().map_err(cannot_be_made)?;
-        let context = Arc::new(PoolContext::new(options, tls));
-        let connections = match self.config.transport {
-            Transport::UdpFirst => vec![ConnectionConfig::udp(), ConnectionConfig::tcp()],
-            Transport::TcpFirst => vec![ConnectionConfig::tcp()],
-        };
-        let connections = connections.into_iter().map(|mut connection| {
-            connection.port = address.port();
-            connection
+    fn all(&self, addresses: &[SocketAddr], options: SystemOptions) -> Result<Vec<Known>> {
+        let servers = addresses.iter().map(|address| {
+            let server = self.server(*address, options)?;
+            Ok(Known { server, generation: 0, failures: 0 })
         });
-        let server = NameServerConfig::new(address.ip(), true, connections.collect());
-        let pool = NameServerPool::from_config([server], context, TokioRuntimeProvider::default());
-        let room = Arc::new(Semaphore::new(AT_ONCE));
-        Ok(Server { address, pool, room, generation, failures: 0 })
+        servers.collect()
+    }
+
+    fn server(&self, address: SocketAddr, options: SystemOptions) -> Result<Server> {
+        let of_system = if options.use_tcp { Transport::TcpFirst } else { Transport::UdpFirst };
+        let transport = self.config.transport.unwrap_or(of_system);
+        let timeout = self.config.timeout.or(options.timeout).unwrap_or(TIMEOUT);
+        Server::new(address, transport, timeout.min(MAX_TIMEOUT))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -167,9 +159,9 @@ impl Servers {
 }
 
 impl State {
-    fn position(&self, server: &Server) -> Option<usize> {
+    fn position(&self, wanted: &Known) -> Option<usize> {
         self.servers.iter().position(|known| {
-            (known.address, known.generation) == (server.address, server.generation)
+            (known.server.address, known.generation) == (wanted.server.address, wanted.generation)
         })
     }
 }
@@ -180,31 +172,21 @@ impl fmt::Debug for Servers {
     }
 }
 
-fn read_system() -> Result<System> {
-    let (config, _options) = read_system_conf().map_err(|cause| {
-        Error::new(ErrorKind::Config, BACKEND, "follow")
-            .with_message("the system's name servers cannot be read; name some")
-            .with_source(cause)
-            .transient()
-    })?;
-    let servers = config.name_servers().iter();
-    let servers = servers.map(|server| SocketAddr::new(server.ip, DNS_PORT)).collect();
-    // Not every system has one.
-    Ok(System { servers, hosts: Hosts::from_system().unwrap_or_default() })
+fn unreadable(cause: io::Error) -> Error {
+    Error::new(ErrorKind::Config, BACKEND, "follow")
+        .with_message("the system's name servers cannot be read: name servers may be given instead")
+        .with_source(cause)
+        .transient()
 }
 
-fn cannot_be_made(cause: NetError) -> Error {
-    Error::new(ErrorKind::Config, BACKEND, "follow").with_source(cause)
-}
-
-/// Often enough that a laptop that changes its network is not noticed.
+/// Often enough for a laptop that changes its network.
 const SYSTEM_INTERVAL: Duration = Duration::from_secs(1);
-/// One or two are lost packets.
+/// One or two failures are lost packets.
 const REBUILD_AFTER: u32 = 3;
-/// Questions to one server at once: as many as hickory passes on to one connection before it turns the next away. Over UDP
-/// each has a socket, of which a process often may have 1024 only.
-const AT_ONCE: usize = 32;
-const DNS_PORT: u16 = 53;
+/// The time of one server, if neither the caller nor the system sets one.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// The bound of a read ends a longer wait anyway, and instants cannot be as far as durations.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests {
@@ -215,18 +197,23 @@ mod tests {
     use super::*;
 
     fn addresses(servers: &Servers) -> Vec<String> {
-        let current = servers.current().expect("there are some");
-        current.iter().map(|server| server.address.to_string()).collect()
+        let current = servers.current().expect("there are some").servers;
+        current.iter().map(|known| known.server.address.to_string()).collect()
     }
 
     fn named(n: u16) -> Servers {
         Servers::new(DnsConfig::new((1..=n).map(|port| SocketAddr::from(([127, 0, 0, 1], port)))))
     }
 
+    fn system(servers: impl IntoIterator<Item = SocketAddr>) -> System {
+        let servers = servers.into_iter().collect();
+        System::new(servers, SystemOptions::default(), Hosts::default())
+    }
+
     #[test]
     fn server_that_knows_is_asked_first_from_then_on() {
         let servers = named(3);
-        let third = servers.current().expect("three")[2].clone();
+        let third = servers.current().expect("three").servers[2].clone();
         servers.answered(&third, false);
         assert_eq!(addresses(&servers), ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
         servers.answered(&third, true);
@@ -236,8 +223,8 @@ mod tests {
     #[test]
     fn server_is_made_anew_after_three_failures_on_end() {
         let servers = named(1);
-        let first = servers.current().expect("one")[0].clone();
-        let generation = || servers.current().expect("one")[0].generation;
+        let first = servers.current().expect("one").servers[0].clone();
+        let generation = || servers.current().expect("one").servers[0].generation;
         servers.failed(&first);
         servers.failed(&first);
         servers.answered(&first, false);
@@ -255,11 +242,8 @@ mod tests {
         static LAST: AtomicU16 = AtomicU16::new(1);
         let servers =
             Servers::reading_from(DnsConfig::default(), || match LAST.load(Ordering::SeqCst) {
-                0 => Err(super::super::error::no_servers()),
-                last => Ok(System {
-                    servers: vec![SocketAddr::from(([10, 0, 0, 1], last))],
-                    hosts: Hosts::default(),
-                }),
+                0 => Err(io::ErrorKind::NotFound.into()),
+                last => Ok(system([SocketAddr::from(([10, 0, 0, 1], last))])),
             });
         assert_eq!(addresses(&servers), ["10.0.0.1:1"]);
         LAST.store(2, Ordering::SeqCst);
@@ -276,11 +260,21 @@ mod tests {
     async fn system_that_has_not_changed_costs_nothing() {
         let servers = Servers::reading_from(DnsConfig::default(), || {
             let servers = [1, 2].map(|last| SocketAddr::from(([10, 0, 0, last], 53)));
-            Ok(System { servers: servers.to_vec(), hosts: Hosts::default() })
+            Ok(system(servers))
         });
-        let second = servers.current().expect("two")[1].clone();
+        let second = servers.current().expect("two").servers[1].clone();
         servers.answered(&second, true);
         advance(SYSTEM_INTERVAL).await;
         assert_eq!(addresses(&servers), ["10.0.0.2:53", "10.0.0.1:53"]);
+    }
+
+    #[test]
+    fn missing_file_means_a_server_on_this_machine() {
+        let read = || Err(io::ErrorKind::NotFound.into());
+        let servers = Servers::reading_from(DnsConfig::default(), read);
+        assert_eq!(addresses(&servers), ["127.0.0.1:53"]);
+        let read = || Err(io::ErrorKind::PermissionDenied.into());
+        let error = Servers::reading_from(DnsConfig::default(), read).current().err();
+        assert!(error.expect("no file, no servers").is_transient(), "it may be readable soon");
     }
 }

@@ -1,33 +1,35 @@
-//! The system's configuration, which is followed while it changes.
+//! The system's configuration, and its changes.
 
 #[path = "../../tests/support/mod.rs"]
 #[expect(dead_code, reason = "shared with the wire tests, which use all of it")]
 mod support;
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use hickory_resolver::Hosts;
+use hickory_resolver::{Hosts, proto::op::ResponseCode};
 use tokio::time::timeout;
-use tower_sd_core::{FollowConfig, Instancer, LossPolicy, PublisherConfig, Result, Subscription};
+use tower_sd_core::{FollowConfig, Instancer, LossPolicy, PublisherConfig, Subscription};
 
 use self::support::{NameServer, Reply, a};
 use super::{
     DnsClient,
-    servers::{Servers, System},
+    servers::Servers,
+    system::{System, SystemOptions},
 };
-use crate::{DnsConfig, DnsInstancer, Query};
+use crate::{DnsConfig, DnsInstancer, Query, Transport};
 
-/// One that says of every name that its address is 10.0.0.`last`.
+/// A name server with the address 10.0.0.`last` for every name.
 async fn server(last: u8) -> NameServer {
     NameServer::start(move |asked| Reply::records([a(&asked.name, 0, [10, 0, 0, last])])).await
 }
 
-/// Follows a.lab.test with the name servers and the hosts file that `config` and `read_system` say.
-fn follow(config: DnsConfig, read_system: fn() -> Result<System>) -> Subscription {
+/// Follows a.lab.test with the name servers and the hosts file of `config` and `read_system`.
+fn follow(config: DnsConfig, read_system: fn() -> io::Result<System>) -> Subscription {
     let client = DnsClient(Arc::new(Servers::reading_from(config, read_system)));
     let query = Query::host("a.lab.test", 80).expect("a name");
     let publisher = PublisherConfig::new("dns", "a").loss(LossPolicy::Accept);
@@ -50,35 +52,91 @@ async fn sees(subscription: &mut Subscription, host: &str) {
 #[tokio::test]
 async fn change_of_the_systems_servers_is_followed() {
     static SYSTEM: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
-    let says = |server: &NameServer| *SYSTEM.lock().expect("not poisoned") = vec![server.address];
+    let set = |server: &NameServer| *SYSTEM.lock().expect("not poisoned") = vec![server.address];
     let (first, second) = (server(1).await, server(2).await);
-    says(&first);
+    set(&first);
     let mut subscription = follow(DnsConfig::default(), || {
         let servers = SYSTEM.lock().expect("not poisoned").clone();
-        Ok(System { servers, hosts: Hosts::default() })
+        Ok(System::new(servers, SystemOptions::default(), Hosts::default()))
     });
     sees(&mut subscription, "10.0.0.1").await;
-    says(&second);
+    set(&second);
     sees(&mut subscription, "10.0.0.2").await;
 }
 
 #[tokio::test]
 async fn hosts_file_is_obeyed_and_looked_at_again() {
     static LINE: Mutex<String> = Mutex::new(String::new());
-    let says = |line: &str| *LINE.lock().expect("not poisoned") = line.to_owned();
+    let set = |line: &str| *LINE.lock().expect("not poisoned") = line.to_owned();
     let system = || {
         let line = LINE.lock().expect("not poisoned").clone();
         let mut hosts = Hosts::default();
         hosts.read_hosts_conf(line.as_bytes()).expect("well formed");
-        Ok(System { servers: vec![SocketAddr::from(([127, 0, 0, 1], 9))], hosts })
+        let servers = vec![SocketAddr::from(([127, 0, 0, 1], 9))];
+        Ok(System::new(servers, SystemOptions::default(), hosts))
     };
-    says("192.0.2.1 a.lab.test");
+    set("192.0.2.1 a.lab.test");
     let mut subscription = follow(DnsConfig::default(), system);
     sees(&mut subscription, "192.0.2.1").await;
-    says("192.0.2.2 a.lab.test");
+    set("192.0.2.2 a.lab.test");
     sees(&mut subscription, "192.0.2.2").await;
 
     let server = server(1).await;
     let mut subscription = follow(DnsConfig::new([server.address]), system);
     sees(&mut subscription, "10.0.0.1").await;
+}
+
+#[tokio::test]
+async fn options_of_the_system_are_obeyed_and_followed() {
+    static SYSTEM: Mutex<(Vec<SocketAddr>, bool)> = Mutex::new((Vec::new(), false));
+    let set = |server: SocketAddr, use_tcp| {
+        *SYSTEM.lock().expect("not poisoned") = (vec![server], use_tcp);
+    };
+    let system = || {
+        let (servers, use_tcp) = SYSTEM.lock().expect("not poisoned").clone();
+        let options = SystemOptions { use_tcp, ..SystemOptions::default() };
+        Ok(System::new(servers, options, Hosts::default()))
+    };
+    let server = server(1).await;
+    set(server.address, true);
+    let mut subscription = follow(DnsConfig::default(), system);
+    sees(&mut subscription, "10.0.0.1").await;
+    assert!(server.asked().iter().all(|asked| asked.tcp), "{:?}", server.asked());
+    set(server.address, false);
+    let over_udp = async {
+        while server.asked().iter().all(|asked| asked.tcp) {
+            server.is_asked_again(1).await;
+        }
+    };
+    timeout(Duration::from_secs(10), over_udp).await.expect("the option is gone");
+
+    let server = self::server(1).await;
+    set(server.address, true);
+    let mut subscription = follow(DnsConfig::default().transport(Transport::UdpFirst), system);
+    sees(&mut subscription, "10.0.0.1").await;
+    assert!(server.asked().iter().all(|asked| !asked.tcp), "{:?}", server.asked());
+}
+
+#[tokio::test]
+async fn attempts_of_the_system_are_obeyed() {
+    static SERVER: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
+    let mut n = 0;
+    let server = NameServer::start(move |asked| {
+        n += 1;
+        match n {
+            1 | 2 => Reply::code(ResponseCode::ServFail),
+            _ => Reply::records([a(&asked.name, 3600, [10, 0, 0, 1])]),
+        }
+    })
+    .await;
+    *SERVER.lock().expect("not poisoned") = vec![server.address];
+    let system = || {
+        let servers = SERVER.lock().expect("not poisoned").clone();
+        let options = SystemOptions { attempts: Some(3), ..SystemOptions::default() };
+        Ok(System::new(servers, options, Hosts::default()))
+    };
+    let mut subscription = follow(DnsConfig::default(), system);
+    let snapshot = subscription.changed().await.expect("the loop lives");
+    assert!(snapshot.freshness().is_fresh(), "{snapshot:?}");
+    assert_eq!(server.asked().len(), 3, "{:?}", server.asked());
 }

@@ -19,45 +19,42 @@ fn weights(services: &[SRV]) -> Vec<u32> {
     entries.into_iter().map(|entry| entry.expect("an instance").weight()).collect()
 }
 
-/// T62.
+/// RFC 2782 gives a weight of zero, beside 1 and 65535, a chance of 1 in 65537.
 #[test]
-fn weights_are_scaled_and_zero_is_hardly_ever() {
+fn weights_are_not_scaled_and_zero_is_hardly_ever() {
     let group = [srv(1, 0, 80, "a."), srv(1, 1, 80, "b."), srv(1, u16::MAX, 80, "c.")];
-    assert_eq!(weights(&group), [1, 100, 6_553_500]);
+    assert_eq!(weights(&group), [1, 1, 65_535]);
 }
 
-/// T62.
 #[test]
 fn weights_that_are_all_zero_are_equal_in_each_priority() {
     let groups =
         [srv(10, 0, 80, "a."), srv(10, 0, 80, "b."), srv(20, 0, 80, "c."), srv(20, 7, 80, "d.")];
-    assert_eq!(weights(&groups), [100, 100, 1, 700]);
+    assert_eq!(weights(&groups), [1, 1, 1, 7]);
 }
 
-/// go-kit's D2: "priorities and weights are ignored", and the dot at the end was kept.
 #[test]
-fn record_becomes_an_instance_with_everything_it_says() {
+fn record_becomes_an_instance_with_all_its_fields() {
     let services = [srv(3, 5, 8080, "A.Example.org.")];
     let ip = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1]);
     let targets = Targets::from([(name("a.example.org."), Ok(vec![ip]))]);
     let instance = instances(&services, &targets).remove(0).expect("an instance");
     assert_eq!(instance.to_string(), "[fd00::1]:8080");
     assert_eq!(instance.id().as_str(), "a.example.org:8080@fd00::1");
-    assert_eq!((instance.priority(), instance.weight()), (3, 500));
+    assert_eq!((instance.priority(), instance.weight()), (3, 5));
     assert_eq!(instance.metadata()["dns-target"], "a.example.org");
 }
 
 #[test]
 fn target_with_several_addresses_shares_its_weight_among_them() {
-    let services = [srv(0, 2, 80, "a."), srv(0, 0, 80, "b.")];
+    let services = [srv(0, 20, 80, "a."), srv(0, 1, 80, "b.")];
     let ips = vec![IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])];
     let targets = Targets::from([(name("a."), Ok(ips.clone())), (name("b."), Ok(ips))]);
     let entries = instances(&services, &targets).into_iter();
     let weights: Vec<u32> = entries.map(|entry| entry.expect("an instance").weight()).collect();
-    assert_eq!(weights, [100, 100, 1, 1]);
+    assert_eq!(weights, [10, 10, 1, 1]);
 }
 
-/// T62, D4, and go-kit's D1: one record with port 0 poisoned the whole answer.
 #[test]
 fn record_with_port_zero_is_an_error_in_its_place_only() {
     let services = [srv(0, 0, 0, "a."), srv(0, 0, 80, "b.")];
@@ -67,7 +64,6 @@ fn record_with_port_zero_is_an_error_in_its_place_only() {
     assert_eq!(entries[1].as_ref().expect("an instance").port(), 80);
 }
 
-/// T62, D3.
 #[test]
 fn root_as_the_target_is_no_service() {
     let records = vec![RData::SRV(srv(0, 0, 0, ".")), RData::SRV(srv(0, 0, 80, "b."))];
@@ -75,7 +71,6 @@ fn root_as_the_target_is_no_service() {
     assert_eq!(services(vec![RData::SRV(srv(0, 0, 0, "."))]), []);
 }
 
-/// D6.
 #[test]
 fn target_without_an_address_is_an_error_in_its_place_only() {
     let services = [srv(0, 0, 80, "a."), srv(0, 0, 80, "b."), srv(0, 0, 80, "c.")];
@@ -87,4 +82,10 @@ fn target_without_an_address_is_an_error_in_its_place_only() {
     let kind = |at: usize| entries[at].as_ref().expect_err("no address").kind();
     assert_eq!((kind(0), kind(1)), (ErrorKind::NotFound, ErrorKind::Timeout));
     assert!(entries[2].is_ok());
+}
+
+/// So that DNS without weights gets the same share as any other registry without weights.
+#[test]
+fn host_without_srv_records_has_the_weight_one() {
+    assert_eq!(host(IpAddr::from([10, 0, 0, 1]), 80).weight(), 1);
 }

@@ -37,7 +37,7 @@ async fn change_is_seen_within_the_ttl() {
     assert!(snapshot.held().is_empty(), "{snapshot:?}");
 }
 
-/// T58, with the default guard: the last one is held for two minutes, and picked up when it is back.
+/// With the default guard: the last one is held for two minutes, and listed again when it is back.
 #[tokio::test]
 #[ignore = "needs named: cargo xtask test"]
 async fn last_record_that_leaves_is_held() {
@@ -91,7 +91,7 @@ async fn last_record_that_leaves_is_gone_after_the_hold() {
     assert!(start.elapsed() > HOLD.mul_f64(0.9), "{:?}", start.elapsed());
 }
 
-/// The form without SRV, and D5: an alias on the way.
+/// The form without SRV, with an alias on the way.
 #[tokio::test]
 #[ignore = "needs named: cargo xtask test"]
 async fn addresses_with_a_fixed_port_are_followed() {

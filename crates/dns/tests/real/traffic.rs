@@ -86,7 +86,7 @@ fn names(counts: &BTreeMap<String, usize>) -> Vec<&str> {
     counts.keys().map(String::as_str).collect()
 }
 
-/// T62 and go-kit's D2: servers of the next priority get requests only while nobody of the better one can be reached. No
+/// Servers of the next priority get requests only while none of the better one can be reached. No
 /// request fails.
 #[tokio::test]
 #[ignore = "needs named: cargo xtask test"]
@@ -132,14 +132,14 @@ async fn next_priority_serves_while_the_better_one_is_away() {
     assert_eq!(names(&who_answers(&mut client).await), ["spare-2"]);
 }
 
-/// RFC 2782's weights, as far as a thousand requests can tell; 0 is hardly ever.
+/// RFC 2782's weights, as precisely as a thousand requests show them; 0 is hardly ever.
 #[tokio::test]
 #[ignore = "needs named: cargo xtask test"]
 async fn servers_of_one_priority_share_by_weight() {
     let bind = named().await;
     let servers = ["one", "nine", "zero"];
     let servers = futures_util::future::join_all(servers.map(Server::start)).await;
-    for (server, weight) in servers.iter().zip([1, 9, 0]) {
+    for (server, weight) in servers.iter().zip([100, 900, 0]) {
         server.is_listed(&bind, 10, weight).await;
     }
     let instancer = following(&bind, services());

@@ -1,4 +1,4 @@
-//! A name server of ours, which says what a test wants it to say.
+//! A name server that responds as a test scripts it.
 
 use std::{
     fmt,
@@ -48,7 +48,7 @@ pub(crate) struct Asked {
     pub(crate) name: String,
     pub(crate) kind: RecordType,
     pub(crate) tcp: bool,
-    /// The size of answers that it takes over UDP (EDNS).
+    /// The size of a response over UDP that the client accepts; none without EDNS.
     pub(crate) room: Option<u16>,
     pub(crate) at: Instant,
 }

@@ -169,7 +169,7 @@ impl Renamed {
         Instance::new(instance.host(), instance.port())
             .with_id(id)
             .with_priority(instance.priority())
-            .with_weight(instance.weight() / 100)
+            .with_weight(instance.weight())
     }
 }
 

@@ -6,8 +6,6 @@ use crate::{
     scene::{Following, SERVICE, Settings, one},
     support::{NameServer, Reply, a, cname, srv},
 };
-
-/// T62, D3.
 #[tokio::test]
 async fn root_as_the_only_target_is_an_empty_set() {
     let server = NameServer::start(|_| Reply::records([srv(SERVICE, 0, (0, 0, 0, "."))])).await;
@@ -15,7 +13,6 @@ async fn root_as_the_only_target_is_an_empty_set() {
     assert!(following.sees(&[]).await.freshness().is_fresh());
 }
 
-/// T62, D4, and go-kit's D1.
 #[tokio::test]
 async fn record_with_port_zero_is_skipped_and_counted() {
     let server = NameServer::start(|_| {
@@ -31,8 +28,6 @@ async fn record_with_port_zero_is_skipped_and_counted() {
     assert!(snapshot.freshness().is_fresh(), "{snapshot:?}");
     assert_eq!(following.subscription.stats().malformed, 1);
 }
-
-/// D5.
 #[tokio::test]
 async fn alias_is_followed_within_the_answer() {
     let server = NameServer::start(|_| {
@@ -48,7 +43,7 @@ async fn alias_is_followed_within_the_answer() {
     following.sees(&["10.0.0.1:80"]).await;
 }
 
-/// D5: of the query's name and of a target, which RFC 2782 forbids and people do.
+/// Of the query's name and of a target, which RFC 2782 forbids and zones have.
 #[tokio::test]
 async fn alias_is_followed_by_asking_again() {
     let server = NameServer::start(|asked| match (asked.name.as_str(), asked.kind) {
@@ -65,8 +60,6 @@ async fn alias_is_followed_by_asking_again() {
     let snapshot = following.sees(&["10.0.0.1:80"]).await;
     assert_eq!(snapshot.instances()[0].metadata()["dns-target"], "a.lab.test");
 }
-
-/// D5.
 #[tokio::test]
 async fn aliases_in_a_circle_are_an_error() {
     let circle =
@@ -74,7 +67,7 @@ async fn aliases_in_a_circle_are_an_error() {
     let server = NameServer::start(move |_| Reply::records(circle())).await;
     let mut following = Settings::of([server.address]).start();
     let error = following.fails().await;
-    assert!(error.contains("go in a circle"), "{error}");
+    assert!(error.contains("form a circle"), "{error}");
 
     server.says(|asked| {
         let [of_service, of_web] =
@@ -83,10 +76,10 @@ async fn aliases_in_a_circle_are_an_error() {
     });
     let mut following = Settings::of([server.address]).start();
     let error = following.fails().await;
-    assert!(error.contains("eight times over"), "{error}");
+    assert!(error.contains("leads through eight"), "{error}");
 }
 
-/// D5: an alias of a name that is gone.
+/// An alias of a name that is gone.
 #[tokio::test]
 async fn alias_of_nothing_is_an_empty_set() {
     let server = NameServer::start(|_| {
@@ -97,8 +90,6 @@ async fn alias_of_nothing_is_an_empty_set() {
     assert!(following.sees(&[]).await.freshness().is_fresh());
     assert!(server.asked().iter().all(|asked| asked.name == SERVICE), "it is gone");
 }
-
-/// D18.
 #[tokio::test]
 async fn letters_may_be_large_or_small() {
     let server =
@@ -113,7 +104,7 @@ async fn letters_may_be_large_or_small() {
     assert_eq!(snapshot.instances()[0].id().as_str(), "a.lab.test:80@10.0.0.1");
 }
 
-/// D9 and D10: a complete name, over UDP with EDNS; D2 of go-kit: the name as it is written.
+/// A complete name as it is written, over UDP with EDNS.
 #[tokio::test]
 async fn question_is_complete_and_says_how_much_it_takes() {
     let server = NameServer::start(|_| one()).await;

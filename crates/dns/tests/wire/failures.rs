@@ -25,44 +25,34 @@ async fn set_is_kept_while_the_server_says(reply: Reply, kind: ErrorKind) {
     let snapshot = following.sees_that("freshness", |it| it.freshness().is_fresh()).await;
     assert_eq!(shown(&snapshot), ["10.0.0.1:80"]);
 }
-
-/// T57.
 #[tokio::test]
 async fn set_is_kept_on_servfail() {
     let reply = Reply::code(ResponseCode::ServFail);
     set_is_kept_while_the_server_says(reply, ErrorKind::Unavailable).await;
 }
-
-/// T57.
 #[tokio::test]
 async fn set_is_kept_on_refused() {
     let reply = Reply::code(ResponseCode::Refused);
     set_is_kept_while_the_server_says(reply, ErrorKind::Denied).await;
 }
-
-/// T57, D7.
 #[tokio::test]
 async fn set_is_kept_on_notimp_and_formerr() {
     for code in [ResponseCode::NotImp, ResponseCode::FormErr] {
         set_is_kept_while_the_server_says(Reply::code(code), ErrorKind::Protocol).await;
     }
 }
-
-/// T57.
 #[tokio::test]
 async fn set_is_kept_on_silence() {
     set_is_kept_while_the_server_says(Reply::silence(), ErrorKind::Timeout).await;
 }
 
-/// D7: a server that does not recurse, asked for a zone of somebody else's.
+/// A server that does not recurse, queried for a foreign zone.
 #[tokio::test]
 async fn set_is_kept_when_the_server_only_says_who_else_may_know() {
     let ns = Record::from_rdata(name("lab.test."), 60, RData::NS(NS(name("ns.lab.test."))));
     let reply = Reply::default().authority(ns);
     set_is_kept_while_the_server_says(reply, ErrorKind::Unavailable).await;
 }
-
-/// T58, and go-kit's D3: there, a name that was gone was an error, and the last instances were kept for ever.
 async fn set_is_held_then_empty_when_the_server_says(reply: Reply) {
     let server = NameServer::start(|_| one()).await;
     let mut settings = Settings::of([server.address]);
@@ -87,29 +77,23 @@ async fn set_is_held_then_empty_when_the_server_says(reply: Reply) {
     following.sees_that("held again", is_held(1)).await;
     following.sees_that("empty", is_held(0)).await;
 }
-
-/// T58.
 #[tokio::test]
 async fn name_that_is_gone_empties_the_set_after_a_grace() {
     let reply = Reply::nothing(0).with_code(ResponseCode::NXDomain);
     set_is_held_then_empty_when_the_server_says(reply).await;
 }
-
-/// T58.
 #[tokio::test]
 async fn name_without_services_empties_the_set_after_a_grace() {
     set_is_held_then_empty_when_the_server_says(Reply::nothing(0)).await;
 }
 
-/// D14: no SOA, as of Consul in old versions.
+/// Without a SOA, as from old versions of Consul.
 #[tokio::test]
 async fn negative_answer_without_a_soa_is_believed() {
     let server = NameServer::start(|_| Reply::code(ResponseCode::NXDomain)).await;
     let mut following = Settings::of([server.address]).start();
     assert!(following.sees(&[]).await.freshness().is_fresh());
 }
-
-/// T59.
 #[tokio::test]
 async fn truncated_answer_is_asked_for_again_over_tcp() {
     let server = NameServer::start(|asked| match asked.tcp {
@@ -121,8 +105,6 @@ async fn truncated_answer_is_asked_for_again_over_tcp() {
     let mut following = Settings::of([server.address]).start();
     following.sees_that("40", |snapshot| snapshot.instances().len() == 40).await;
 }
-
-/// T59.
 #[tokio::test]
 async fn answer_truncated_over_tcp_is_an_error() {
     let server = NameServer::start(|_| one().truncated()).await;
@@ -131,8 +113,6 @@ async fn answer_truncated_over_tcp_is_an_error() {
     assert!(error.contains("truncated even over TCP"), "{error}");
     assert!(following.subscription.snapshot().instances().is_empty());
 }
-
-/// T64.
 #[tokio::test]
 async fn forged_answer_is_ignored() {
     let forged = || {
@@ -147,7 +127,7 @@ async fn forged_answer_is_ignored() {
     following.sees(&["10.0.0.1:80"]).await;
 }
 
-/// T64. Over UDP the answer is not even looked at.
+/// Over UDP the response is ignored; the one over TCP, which follows, is an error.
 #[tokio::test]
 async fn answer_to_another_question_is_ignored() {
     let questions = [("_x._tcp.lab.test.", RecordType::SRV), (SERVICE, RecordType::A)];
@@ -161,24 +141,18 @@ async fn answer_to_another_question_is_ignored() {
                 let settings = if over_tcp { settings.over_tcp() } else { settings };
                 let mut following = settings.start();
                 let error = following.fails().await;
-                let expected =
-                    if over_tcp { "is to another question" } else { "no answer in time" };
-                assert!(error.contains(expected), "{error}");
+                assert!(error.contains("is to another question"), "{error}");
                 assert!(!following.subscription.snapshot().freshness().is_synced());
             }
         }
     }
 }
-
-/// D7 and D19.
 #[tokio::test]
 async fn set_is_kept_when_the_answer_is_about_something_else() {
     let other = srv("_x._tcp.lab.test.", 60, (0, 0, 666, "a.lab.test."));
     let reply = Reply::records([other]).additional(a("a.lab.test.", 60, [6, 6, 6, 6]));
     set_is_kept_while_the_server_says(reply, ErrorKind::Protocol).await;
 }
-
-/// D9.
 #[tokio::test]
 async fn there_are_none_only_when_all_servers_say_so() {
     let none = || Reply::nothing(0).with_code(ResponseCode::NXDomain);

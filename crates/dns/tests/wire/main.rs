@@ -7,5 +7,7 @@ mod answers;
 mod failures;
 mod pace;
 mod refresh;
+mod rotation;
 mod scene;
 mod targets;
+mod transports;

@@ -47,8 +47,6 @@ fn assert_within(pauses: &[Duration], least: f64, most: f64) {
         assert!((least..most).contains(&seconds), "{pauses:?} in {least}..{most}");
     }
 }
-
-/// T61.
 #[tokio::test]
 async fn ttl_zero_waits_for_the_least_interval() {
     for ttl in [0, 1 << 31, u32::MAX] {
@@ -59,8 +57,6 @@ async fn ttl_zero_waits_for_the_least_interval() {
         assert_within(&pauses(&server, 3).await, 0.2, 2.0);
     }
 }
-
-/// T61.
 #[tokio::test]
 async fn ttl_of_ten_years_waits_for_the_longest_interval() {
     let server = server_with_ttls(315_360_000, 315_360_000).await;
@@ -69,8 +65,6 @@ async fn ttl_of_ten_years_waits_for_the_longest_interval() {
     let _following = settings.start();
     assert_within(&pauses(&server, 3).await, 0.18, 2.0);
 }
-
-/// T61, and go-kit's D2: there, a fixed period ignored the TTL.
 #[tokio::test]
 async fn least_ttl_of_an_answer_counts() {
     for (of_record, of_address) in [(1, 3600), (3600, 1)] {
@@ -79,8 +73,6 @@ async fn least_ttl_of_an_answer_counts() {
         assert_within(&pauses(&server, 1).await, 0.9, 3.0);
     }
 }
-
-/// D5.
 #[tokio::test]
 async fn ttl_of_an_alias_counts() {
     let server = NameServer::start(|_| {
@@ -95,7 +87,7 @@ async fn ttl_of_an_alias_counts() {
     assert_within(&pauses(&server, 1).await, 0.9, 3.0);
 }
 
-/// D19: nor may others say how often we ask.
+/// Unrelated records must not set the pace.
 #[tokio::test]
 async fn ttl_of_an_unrelated_address_does_not_count() {
     let server = NameServer::start(|_| {
@@ -119,7 +111,7 @@ async fn least_negative_ttl_of_the_servers_counts() {
     assert_within(&pauses(&first, 1).await, 0.9, 3.0);
 }
 
-/// D5: of one that is followed by asking again, too.
+/// Also of one that takes a query of its own.
 #[tokio::test]
 async fn ttl_of_an_alias_counts_when_its_target_is_asked_for() {
     for (of_alias, of_record) in [(1, 3600), (3600, 1)] {
@@ -134,7 +126,7 @@ async fn ttl_of_an_alias_counts_when_its_target_is_asked_for() {
     }
 }
 
-/// D5 and D14: of one whose target turns out to have nothing, too.
+/// Also of one whose target has no records.
 #[tokio::test]
 async fn ttl_of_an_alias_counts_when_there_is_nothing_behind_it() {
     let server = NameServer::start(|asked| match asked.name.as_str() {
@@ -146,7 +138,7 @@ async fn ttl_of_an_alias_counts_when_there_is_nothing_behind_it() {
     assert_within(&pauses(&server, 2).await[1..], 0.9, 3.0);
 }
 
-/// D14, RFC 2308 §5: the lesser of the SOA's own TTL and its MINIMUM; also at the end of an alias.
+/// RFC 2308 §5: the lesser of the SOA's own TTL and its MINIMUM; also at the end of an alias.
 #[tokio::test]
 async fn negative_ttl_is_that_of_the_soa() {
     let alias = || cname(SERVICE, 3600, "gone.lab.test.");

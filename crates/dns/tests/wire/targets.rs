@@ -14,8 +14,6 @@ const B: &str = "b.lab.test.";
 fn records() -> Reply {
     Reply::records([srv(SERVICE, 60, (0, 0, 80, A)), srv(SERVICE, 60, (0, 0, 81, B))])
 }
-
-/// T63.
 #[tokio::test]
 async fn target_with_one_family_is_used_while_the_other_fails() {
     let server = NameServer::start(|asked| match (asked.name.as_str(), asked.kind) {
@@ -30,8 +28,6 @@ async fn target_with_one_family_is_used_while_the_other_fails() {
     assert!(snapshot.freshness().is_fresh(), "{snapshot:?}");
     assert_eq!(following.subscription.stats().malformed, 1, "the other has no address");
 }
-
-/// T63.
 #[tokio::test]
 async fn target_that_cannot_be_looked_up_keeps_its_last_addresses() {
     let well = |asked: &Asked| match (asked.name.as_str(), asked.kind) {
@@ -52,8 +48,6 @@ async fn target_that_cannot_be_looked_up_keeps_its_last_addresses() {
     let snapshot = following.sees(&["10.0.0.1:80", "10.0.0.3:81"]).await;
     assert!(snapshot.freshness().is_fresh(), "{snapshot:?}");
 }
-
-/// T63, D6.
 #[tokio::test]
 async fn read_fails_when_no_target_can_be_looked_up() {
     let server = NameServer::start(|asked| match asked.name.as_str() {
@@ -70,7 +64,7 @@ fn is_stale(snapshot: &Snapshot) -> bool {
     matches!(snapshot.freshness(), Freshness::Stale { .. })
 }
 
-/// D6 and D7: what is known stays, but is not called fresh.
+/// The set stays, but is not fresh.
 #[tokio::test]
 async fn set_is_stale_when_no_target_can_be_looked_up_any_more() {
     let server = NameServer::start(|asked| match (asked.name.as_str(), asked.kind) {
@@ -98,7 +92,7 @@ async fn set_is_stale_when_no_target_can_be_looked_up_any_more() {
     assert!(snapshot.freshness().is_fresh(), "one is enough, and the other is not forgotten");
 }
 
-/// D7, of the form without SRV.
+/// The form without SRV.
 #[tokio::test]
 async fn host_that_cannot_be_looked_up_keeps_its_addresses_stale() {
     let failing = |_: &Asked| Reply::code(ResponseCode::ServFail);
@@ -133,7 +127,7 @@ async fn host_is_not_gone_when_one_family_fails_and_the_other_has_none() {
     assert!(!following.subscription.snapshot().freshness().is_synced());
 }
 
-/// D6: the other family's addresses are those of the same machine.
+/// The other family's addresses are those of the same machine.
 #[tokio::test]
 async fn family_that_fails_keeps_its_addresses_while_the_other_answers() {
     let rows: [(Family, &[&str]); 2] =
@@ -205,12 +199,10 @@ async fn confirming_read_looks_every_target_up() {
     following.sees_that("it confirmed", |it| it.held().is_empty()).await;
     assert!(n_asked() > 1, "{:?}", server.asked());
 }
-
-/// D6.
 #[tokio::test]
 async fn target_that_came_along_is_not_looked_up() {
     let server = NameServer::start(|asked| match (asked.name.as_str(), asked.kind) {
-        // D18: in other letters.
+        // In other letters.
         (SERVICE, _) => records().additional(a("A.LAB.test.", 60, [10, 0, 0, 1])),
         (B, RecordType::A) => Reply::records([a(B, 60, [10, 0, 0, 2])]),
         _ => Reply::nothing(60),
@@ -242,7 +234,7 @@ async fn target_is_looked_up_again_when_its_ttl_has_passed() {
     assert_eq!(n_asked(B), 1, "{:?}", server.asked());
 }
 
-/// T64: who speaks for a name may speak for its neighbours, two labels up; of a zone of one label (`consul.`) only who has it
+/// A server of a name is trusted with its neighbours, two labels up; with a zone of one label (`consul.`) only if it has it
 /// himself.
 #[tokio::test]
 async fn address_out_of_bailiwick_is_looked_up_instead() {
@@ -274,7 +266,7 @@ async fn address_out_of_bailiwick_is_looked_up_instead() {
     }
 }
 
-/// D6: a server leaves out of a full answer what does not fit, and not the same every time. What comes along is used
+/// A server leaves other records out of a full response every time. The rest is used
 /// when the rest cannot be looked up.
 #[tokio::test]
 async fn family_that_did_not_come_along_is_looked_up() {
