@@ -1,50 +1,90 @@
-//! `cargo xtask bench [NAME] [-- ARGS]`: the benchmarks, side by side with their peers.
+//! `cargo xtask bench [NAME] [--against REV] [-- ARGS]`: the benchmarks, beside their peers.
+
+mod against;
+mod results;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use crate::command::{Result, cargo, root, succeeds, target};
 use crate::{protoc, servers};
 
+/// The parts of the command line.
+#[derive(Debug, Eq, PartialEq)]
+struct Args<'a> {
+    name: Option<&'a str>,
+    against: Option<&'a str>,
+    /// For the benchmark.
+    rest: &'a [&'a str],
+}
+
 /// Each benchmark is a program of benches/, a workspace of its own; it writes its results itself.
 pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
-    let mut parts = args.splitn(2, |arg| *arg == "--");
-    let (chosen, rest) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let Args { name, against, rest } = Args::parse(args)?;
     let known = names(&root().join("benches/src/bin"))?;
-    let names = match chosen {
-        [] => known.iter().collect(),
-        [name] => match known.get(*name) {
+    let names = match name {
+        None => known.iter().collect(),
+        Some(name) => match known.get(name) {
             Some(name) => vec![name],
             None => {
                 let list: Vec<&str> = known.iter().map(String::as_str).collect();
                 return Err(format!("no benchmark {name:?}: there are {}", list.join(", ")).into());
             }
         },
-        _ => return Err("usage: cargo xtask bench [NAME] [-- ARGS]".into()),
     };
     protoc::set_up()?;
     fs::create_dir_all(target().join("bench"))?;
+    if let Some(revision) = against {
+        return against::main(&names, revision, rest);
+    }
+    let mut programs = Vec::new();
     for name in &names {
         eprintln!("building benchmark {name} and its peers (minutes the first time)");
-        build(name)?;
+        programs.push(build(name, root())?);
     }
     let mut passed = true;
-    for name in &names {
-        let mut run = benchmark("run", name);
-        if servers::names().contains(&name.as_str()) {
-            let (variable, list) = servers::test_environment(name, &servers::set_up(name)?);
-            run.env(variable, list);
-        }
-        passed &= succeeds(run.arg("--").args(rest))?;
+    for (name, program) in names.iter().zip(programs) {
+        let mut run = Command::new(program);
+        with_server(run.args(rest), name)?;
+        passed &= succeeds(&mut run)?;
         let results = target().join("bench").join(format!("{name}.jsonl"));
         if results.is_file() {
             eprintln!("results of {name}: {}", results.display());
         }
     }
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl<'a> Args<'a> {
+    fn parse(args: &'a [&'a str]) -> Result<Self> {
+        let end = args.iter().position(|arg| *arg == "--").unwrap_or(args.len());
+        let (own, rest) = (&args[..end], args.get(end + 1..).unwrap_or_default());
+        let is_name = |arg: &str| !arg.starts_with('-');
+        let (name, against) = match *own {
+            [] => (None, None),
+            [name] if is_name(name) => (Some(name), None),
+            ["--against", revision] if is_name(revision) => (None, Some(revision)),
+            [name, "--against", revision] | ["--against", revision, name]
+                if is_name(name) && is_name(revision) =>
+            {
+                (Some(name), Some(revision))
+            }
+            _ => return Err("usage: cargo xtask bench [NAME] [--against REV] [-- ARGS]".into()),
+        };
+        Ok(Self { name, against, rest })
+    }
+}
+
+/// Names the registry's servers to a benchmark that starts one.
+fn with_server(command: &mut Command, name: &str) -> Result<()> {
+    if servers::names().contains(&name) {
+        let (variable, list) = servers::test_environment(name, &servers::set_up(name)?);
+        command.env(variable, list);
+    }
+    Ok(())
 }
 
 /// From `name.rs` and `name/main.rs`.
@@ -63,16 +103,14 @@ fn names(folder: &Path) -> Result<BTreeSet<String>> {
     Ok(names)
 }
 
-fn benchmark(verb: &str, name: &str) -> Command {
-    let mut command =
-        cargo([verb, "--release", "--manifest-path", "benches/Cargo.toml", "--bin", name]);
-    command.env("CARGO_TARGET_DIR", target().join("bench-build"));
-    command
-}
-
-/// Passes on what cargo says, and looks in it for what the machine lacks.
-fn build(name: &str) -> Result<()> {
-    let mut command = benchmark("build", name);
+/// Builds a benchmark of the repository in `tree`, and returns its program.
+///
+/// It passes on cargo's messages, and finds in them the packages that the machine lacks.
+fn build(name: &str, tree: &Path) -> Result<PathBuf> {
+    let manifest = tree.join("benches/Cargo.toml");
+    let mut command = cargo(["build", "--release", "--bin", name, "--manifest-path"]);
+    let folder = target().join("bench-build");
+    command.arg(manifest).env("CARGO_TARGET_DIR", &folder);
     let mut child = command.stderr(Stdio::piped()).spawn()?;
     let mut missing = BTreeSet::new();
     for line in child.stderr.take().into_iter().flat_map(|stderr| BufReader::new(stderr).lines()) {
@@ -81,7 +119,7 @@ fn build(name: &str) -> Result<()> {
         missing.extend(missing_package(&line));
     }
     if child.wait()?.success() {
-        return Ok(());
+        return Ok(folder.join("release").join(name));
     }
     let hints: Vec<String> = missing
         .iter()
@@ -95,7 +133,7 @@ fn missing_package(line: &str) -> Option<&'static str> {
     hint.map(|(_, package)| *package)
 }
 
-/// What build scripts and compilers say, and Debian's package for it.
+/// A message of build scripts or compilers, and Debian's package for it.
 const HINTS: &[(&str, &str)] = &[
     ("is `cmake` not installed", "cmake"),
     ("linker `cc` not found", "build-essential"),
@@ -110,6 +148,30 @@ const HINTS: &[(&str, &str)] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arguments_are_a_name_a_revision_and_the_rest() {
+        let shown = |args: &[&str]| {
+            let Ok(Args { name, against, rest }) = Args::parse(args) else {
+                return "refused".to_owned();
+            };
+            format!("{name:?} {against:?} {}", rest.join(" "))
+        };
+        let rows: [(&[&str], &str); 9] = [
+            (&[], "None None "),
+            (&["pick"], "Some(\"pick\") None "),
+            (&["pick", "--", "10", "--x"], "Some(\"pick\") None 10 --x"),
+            (&["pick", "--against", "HEAD~1"], "Some(\"pick\") Some(\"HEAD~1\") "),
+            (&["--against", "a", "pick", "--", "10"], "Some(\"pick\") Some(\"a\") 10"),
+            (&["--against", "main"], "None Some(\"main\") "),
+            (&["pick", "--against"], "refused"),
+            (&["pick", "calls"], "refused"),
+            (&["--agains", "main", "pick"], "refused"),
+        ];
+        for (args, expected) in rows {
+            assert_eq!(shown(args), expected, "{args:?}");
+        }
+    }
 
     #[test]
     fn missing_tool_is_named_by_its_package() {

@@ -24,7 +24,9 @@ use command::Result;
 const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
-  bench [NAME]          run the benchmarks, or one; what follows -- goes to it
+  bench [NAME] [--against REV]
+                        run the benchmarks, or one; what follows -- goes to it;
+                        --against compares with another revision, both built and run in turn
   demo [ARGS]           build and run the arithmetic demo
   generate              generate Rust from our .proto files again
   lint [STEP]           check everything but the tests, or one step of it

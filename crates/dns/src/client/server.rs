@@ -90,7 +90,9 @@ impl Server {
                     return response;
                 }
                 Ok(Some((way, response))) => {
-                    failed = failed.or(response.err().filter(|_| way == first));
+                    if way == first {
+                        failed = response.err();
+                    }
                     others(failed.as_ref())
                 }
                 Err(_elapsed) if is_first => others(None),
