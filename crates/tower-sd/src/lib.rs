@@ -19,12 +19,12 @@ pub use tower_sd_core::{
 
 pub use self::{
     balance::{
-        Balance, BalanceLayer, Balancer, Choice, Members, NoInstances, NoInstancesReason, Picker,
-        Prioritized, Random, ResponseFuture, RoundRobin, WeightedRandom,
+        Balance, BalanceLayer, Balancer, Choice, Members, Picker, Prioritized, Random,
+        ResponseFuture, RoundRobin, WeightedRandom,
     },
     endpointer::{
         EndpointReport, EndpointState, Endpointer, EndpointerConfig, Factory, FactoryFn, Hold,
-        Lease, Report, ToResponse, factory_fn,
+        Lease, NoInstances, NoInstancesReason, Report, ToResponse, factory_fn,
     },
     retry::{
         Attempt, Classify, Cloned, Elapsed, Next, Replay, Retry, RetryError, RetryFuture,

@@ -2,6 +2,7 @@ use std::{
     array,
     cell::Cell as StdCell,
     mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -10,10 +11,10 @@ use std::{
 
 use fastrand::Rng;
 
-use super::{Balancer, Choice, Members, Picker, balancer::Candidates};
+use super::{Balancer, Choice, Members, Picker, RoundRobin, balancer::Candidates};
 use crate::{
-    attempt::{self, Record},
-    endpointer::{Endpoint, Lease, Set, Tiers},
+    attempt::Record,
+    endpointer::{Lease, N_TIERS, Readiness, Set, Subscriber, Tier, Tiers},
     sync::{Mutex, MutexGuard, thread_local},
 };
 
@@ -41,34 +42,32 @@ struct Local {
     turn: usize,
 }
 
-/// A set with what was derived from it, published together.
-struct Published<S> {
-    tiers: Tiers<S>,
+/// The tiers with their pickers, published together.
+struct Published<S>([Arc<Choices<S>>; N_TIERS]);
+
+struct Choices<S> {
+    set: Set<S>,
     picker: Arc<dyn Picker>,
+    needs_ready: bool,
 }
 
-/// What must not be picked again, and what must not be picked at all.
+/// The endpoints that a pick leaves out.
 #[derive(Clone, Copy)]
-struct Excluded<'a> {
-    refused: &'a [u64],
-    tried: Option<&'a Record>,
-}
-
-/// How far down a pick may go.
-#[derive(Clone, Copy)]
-enum Reach {
-    Ready,
-    All,
+pub(crate) struct Excluded<'a> {
+    pub(super) keys: &'a [u64],
+    pub(super) tried: Option<&'a Record>,
 }
 
 struct Usable<'a, S> {
-    set: &'a Set<S>,
+    choices: &'a Choices<S>,
     excluded: Excluded<'a>,
+    checks_ready: bool,
 }
 
 impl<S> Cell<S> {
     pub(crate) fn new(balancer: Arc<dyn Balancer>, mut seeds: Rng) -> Self {
-        let published = Arc::new(Published::new(&Tiers::default(), &*balancer));
+        let empty = Tier::ALL.map(|tier| Arc::new(Choices::new(tier, &Set::default(), &*balancer)));
+        let published = Arc::new(Published(empty));
         let shards = array::from_fn(|_| {
             let mut rng = seeds.fork();
             let turn = balancer.first_turn(rng.usize(..));
@@ -78,48 +77,61 @@ impl<S> Cell<S> {
         Self { shards, balancer }
     }
 
-    pub(crate) fn store(&self, tiers: &Tiers<S>) {
-        let published = Arc::new(Published::new(tiers, &*self.balancer));
-        for shard in &self.shards {
-            // Dropped after the lock is released.
-            let _old = mem::replace(&mut shard.lock().published, Arc::clone(&published));
-        }
-    }
-
     #[inline]
     fn shard(&self) -> MutexGuard<'_, Contents<S>> {
         let mine = THREAD.with(thread_number) % N_SHARDS;
         // In range: the compiler sees the remainder.
         self.shards[mine].lock()
     }
+
+    fn published(&self) -> Arc<Published<S>> {
+        Arc::clone(&self.shard().published)
+    }
+
+    /// Whether one that was not tried connects.
+    pub(super) fn is_any_connecting(&self, tried: Option<&Record>) -> bool {
+        let Published(tiers) = &*self.published();
+        tiers.iter().flat_map(|choices| choices.set.iter()).any(|endpoint| {
+            endpoint.stats.readiness() == Readiness::Connecting
+                && !tried.is_some_and(|tried| tried.contains(endpoint.stats.key))
+        })
+    }
+}
+
+impl<S: Send + Sync> Subscriber<S> for Cell<S> {
+    fn publish(&self, tiers: &Tiers<S>) {
+        let Published(before) = &*self.published();
+        let published = Arc::new(Published(array::from_fn(|index| {
+            let (tier, before) = (Tier::ALL[index], &before[index]);
+            match before.set.is_same(tiers.get(tier)) {
+                true => Arc::clone(before),
+                false => Arc::new(Choices::new(tier, tiers.get(tier), &*self.balancer)),
+            }
+        })));
+        for shard in &self.shards {
+            // Dropped after the lock is released.
+            let _old = mem::replace(&mut shard.lock().published, Arc::clone(&published));
+        }
+    }
 }
 
 impl<S: Clone> Cell<S> {
-    /// Picks an endpoint that is ready: its service, and the lease that counts the request.
+    /// Picks an endpoint of the best tier: its service, and the lease that counts the request. It may have become
+    /// unready this instant.
     #[inline]
-    pub(crate) fn pick(&self) -> Option<(S, Lease)> {
-        self.pick_from(&[], Reach::Ready)
-    }
-
-    /// Picks any endpoint that has not refused, the worse ones when no better one is left.
-    pub(crate) fn pick_any(&self, refused: &[u64]) -> Option<(S, Lease)> {
-        self.pick_from(refused, Reach::All)
-    }
-
-    #[inline]
-    fn pick_from(&self, refused: &[u64], reach: Reach) -> Option<(S, Lease)> {
-        let tried = attempt::current();
-        let excluded = Excluded { refused, tried: tried.as_deref() };
+    pub(crate) fn pick(&self, tried: Option<&Record>) -> Option<(S, Lease)> {
         let mut shard = self.shard();
         let Contents { published, local } = &mut *shard;
-        let endpoint = match reach {
-            Reach::Ready => published.tiers.ready.get(published.choose(excluded, local)?),
-            Reach::All => published.any(excluded, local),
-        }?;
-        if let Some(tried) = tried {
-            tried.push(endpoint.stats.key, &endpoint.stats.id);
-        }
-        Some((endpoint.service.clone(), Lease::new(&endpoint.stats)))
+        let Published([ready, ..]) = &**published;
+        ready.pick(Excluded { keys: &[], tried }, false, local)
+    }
+
+    /// Picks an endpoint of one tier, in the way of the balancer.
+    pub(crate) fn pick_in(&self, tier: Tier, excluded: Excluded<'_>) -> Option<(S, Lease)> {
+        let mut shard = self.shard();
+        let Contents { published, local } = &mut *shard;
+        let choices = published.0.get(tier as usize)?;
+        choices.pick(excluded, choices.needs_ready, local)
     }
 
     /// The bare choice: an index of the published set.
@@ -127,75 +139,75 @@ impl<S: Clone> Cell<S> {
     pub(crate) fn choose(&self) -> Option<usize> {
         let mut shard = self.shard();
         let Contents { published, local } = &mut *shard;
-        published.choose(Excluded::NOTHING, local)
+        let Published([ready, ..]) = &**published;
+        ready.choose(Excluded::NOTHING, false, local)
     }
 }
 
-impl<S> Published<S> {
-    fn new(tiers: &Tiers<S>, balancer: &dyn Balancer) -> Self {
-        Self {
-            tiers: tiers.clone(),
-            picker: Members::of(&tiers.ready, |members| balancer.picker(members)),
-        }
+impl<S> Choices<S> {
+    /// A balancer that panics is a user's bug, and does not end updates: the endpoints are then used in turn.
+    fn new(tier: Tier, set: &Set<S>, balancer: &dyn Balancer) -> Self {
+        let build = || Members::of(set, |members| balancer.picker(members));
+        let picker = catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_panic| {
+            tracing::error!(?balancer, "balancer panicked: endpoints are used in turn");
+            Members::of(set, |members| RoundRobin::new().picker(members))
+        });
+        Self { set: set.clone(), picker, needs_ready: tier != Tier::Down }
     }
 
     #[inline]
-    fn choose(&self, excluded: Excluded<'_>, local: &mut Local) -> Option<usize> {
-        let set = &self.tiers.ready;
-        let usable = Usable { set, excluded };
-        self.picker.pick(&mut Choice::new(&usable, set.len(), &mut local.rng, &mut local.turn))
-    }
-
-    /// Ready ones, held ones, those that are down, and then those that were tried before, in the same order: who is down may
-    /// be back, which is asked without spending the request, and whom this request has just seen fail is the worst choice.
-    fn any(&self, excluded: Excluded<'_>, local: &mut Local) -> Option<&Arc<Endpoint<S>>> {
-        let anew = Excluded { tried: None, ..excluded };
-        let Tiers { ready, held, down } = &self.tiers;
-        self.choose(excluded, local)
-            .and_then(|index| ready.get(index))
-            .or_else(|| first(held, excluded, local))
-            .or_else(|| first(down, excluded, local))
-            .or_else(|| ready.get(self.choose(anew, local)?))
-            .or_else(|| first(held, anew, local))
-            .or_else(|| first(down, anew, local))
+    fn choose(
+        &self,
+        excluded: Excluded<'_>,
+        checks_ready: bool,
+        local: &mut Local,
+    ) -> Option<usize> {
+        let usable = Usable { choices: self, excluded, checks_ready };
+        let (len, Local { rng, turn }) = (self.set.len(), local);
+        self.picker.pick(&mut Choice::new(&usable, len, rng, turn))
     }
 }
 
-/// The first that may be picked, from a random one on.
-fn first<'a, S>(
-    tier: &'a [Arc<Endpoint<S>>],
-    excluded: Excluded<'_>,
-    local: &mut Local,
-) -> Option<&'a Arc<Endpoint<S>>> {
-    let (before, from) = tier.split_at(local.rng.usize(..=tier.len()));
-    from.iter().chain(before).find(|endpoint| !excluded.contains(endpoint.stats.key))
+impl<S: Clone> Choices<S> {
+    #[inline]
+    fn pick(
+        &self,
+        excluded: Excluded<'_>,
+        checks_ready: bool,
+        local: &mut Local,
+    ) -> Option<(S, Lease)> {
+        let endpoint = self.set.get(self.choose(excluded, checks_ready, local)?)?;
+        Some((endpoint.service.clone(), Lease::new(&endpoint.stats)))
+    }
 }
 
 impl Excluded<'_> {
-    const NOTHING: Self = Self { refused: &[], tried: None };
+    pub(crate) const NOTHING: Self = Self { keys: &[], tried: None };
 
     #[inline]
     fn is_empty(self) -> bool {
-        self.refused.is_empty() && self.tried.is_none()
+        self.keys.is_empty() && self.tried.is_none()
     }
 
     fn contains(self, key: u64) -> bool {
-        self.refused.contains(&key) || self.tried.is_some_and(|tried| tried.contains(key))
+        self.keys.contains(&key) || self.tried.is_some_and(|tried| tried.contains(key))
     }
 }
 
 impl<S> Candidates for Usable<'_, S> {
     #[inline]
     fn is_usable(&self, index: usize) -> bool {
-        // Who is down is not in the set: nothing of the endpoint is read unless somebody is left out.
-        self.excluded.is_empty()
-            || (self.set.get(index))
-                .is_some_and(|endpoint| !self.excluded.contains(endpoint.stats.key))
+        // Nothing of the endpoint is read unless an endpoint is left out.
+        (self.excluded.is_empty() && !self.checks_ready)
+            || self.choices.set.get(index).is_some_and(|endpoint| {
+                (!self.checks_ready || endpoint.stats.is_ready())
+                    && !self.excluded.contains(endpoint.stats.key)
+            })
     }
 
     #[inline]
     fn in_flight(&self, index: usize) -> usize {
-        self.set.get(index).map_or(0, |endpoint| endpoint.in_flight())
+        self.choices.set.get(index).map_or(0, |endpoint| endpoint.in_flight())
     }
 }
 

@@ -11,13 +11,18 @@ use pin_project::pin_project;
 use tower_sd_core::BoxError;
 use tower_service::Service;
 
-use crate::endpointer::{Hold, Lease};
+use crate::{
+    attempt,
+    endpointer::{Hold, Lease},
+};
 
 /// The response of a [`Balance`](super::Balance).
 #[pin_project]
 pub struct ResponseFuture<S: Service<Req>, H, Req> {
     #[pin]
     state: State<S, S::Future, Req>,
+    /// Whether it is below a `Retry`.
+    is_scoped: bool,
     hold: PhantomData<fn() -> H>,
 }
 
@@ -37,15 +42,18 @@ enum State<S, F, Req> {
 
 impl<S: Service<Req>, H, Req> ResponseFuture<S, H, Req> {
     #[inline]
-    pub(super) fn calling(future: S::Future, lease: Lease) -> Self {
-        Self { state: State::Calling { future, lease: Some(lease) }, hold: PhantomData }
+    pub(super) fn calling(future: S::Future, lease: Lease, is_scoped: bool) -> Self {
+        let state = State::Calling { future, lease: Some(lease) };
+        Self { state, is_scoped, hold: PhantomData }
     }
 
     pub(super) fn obtaining(
         obtain: BoxFuture<'static, Result<(S, Lease), BoxError>>,
         request: Req,
+        is_scoped: bool,
     ) -> Self {
-        Self { state: State::Obtaining { obtain, request: Some(request) }, hold: PhantomData }
+        let state = State::Obtaining { obtain, request: Some(request) };
+        Self { state, is_scoped, hold: PhantomData }
     }
 }
 
@@ -62,7 +70,7 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProjection::Calling { future, lease } => {
-                    let result = ready!(future.poll(cx));
+                    let result = ready!(attempt::cleared(*this.is_scoped, || future.poll(cx)));
                     let lease = lease.take().expect("a future is not polled after it has ended");
                     return Poll::Ready(match result {
                         Ok(response) => Ok(H::hold(response, lease)),
@@ -76,9 +84,8 @@ where
                     let (mut service, lease) = ready!(obtain.as_mut().poll(cx))?;
                     let request = request.take().expect("the request is sent once");
                     lease.stats().picked();
-                    let calling =
-                        State::Calling { future: service.call(request), lease: Some(lease) };
-                    this.state.set(calling);
+                    let future = attempt::cleared(*this.is_scoped, || service.call(request));
+                    this.state.set(State::Calling { future, lease: Some(lease) });
                 }
             }
         }

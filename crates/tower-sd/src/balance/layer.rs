@@ -23,10 +23,10 @@ impl BalanceLayer {
         Self { balancer: Arc::new(balancer), wait: WAIT, seed: None }
     }
 
-    /// How long a request waits when nothing can be picked and it is not known that nothing is there, and how long for an
-    /// endpoint that is neither ready nor refuses before it tries another; three times this bounds the whole search.
+    /// Bounds how long a request waits for an endpoint that takes it. Defaults to 1 s.
     ///
-    /// Default 1 s: longer than a restart of the last instance takes to be seen, shorter than what users take for broken.
+    /// That is longer than a restart of the last instance takes to be noticed. When it is certain that there is no
+    /// instance, a request does not wait.
     #[must_use]
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait;

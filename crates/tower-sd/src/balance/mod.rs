@@ -2,20 +2,20 @@
 
 mod balancer;
 mod cell;
-mod error;
 mod future;
 mod layer;
-mod obtain;
 mod prioritized;
 mod random;
 mod round_robin;
+mod search;
 mod service;
 mod weighted_random;
 
 pub(crate) use self::cell::Cell;
+#[cfg(test)]
+pub(crate) use self::cell::Excluded;
 pub use self::{
     balancer::{Balancer, Choice, Members, Picker},
-    error::{NoInstances, NoInstancesReason},
     future::ResponseFuture,
     layer::BalanceLayer,
     prioritized::Prioritized,

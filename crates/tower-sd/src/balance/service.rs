@@ -10,18 +10,23 @@ use tower_sd_core::BoxError;
 use tower_service::Service;
 
 use super::{
-    Cell, NoInstances, ResponseFuture,
-    obtain::{Candidate, obtain, obtain_any},
+    Cell, ResponseFuture,
+    search::{First, obtain, obtain_any},
 };
-use crate::endpointer::{Hold, Lease, Shared, ToResponse};
+use crate::{
+    NoInstances,
+    attempt::{self, Record},
+    endpointer::{Hold, Lease, Shared, ToResponse},
+};
 
 /// Sends each request to one endpoint of an [`Endpointer`](crate::Endpointer).
 ///
 /// - **Any request type**: nothing is asked of it. The balancer is not part of the type, so that a struct can name it.
-/// - **Always ready**: `poll_ready` reserves nothing. An endpoint that refuses is marked as down and another is picked
+/// - **Always ready**: `poll_ready` reserves nothing. When an endpoint is busy, connects or refuses, another is picked
 ///   before the request is given away: no copy of it is needed, and no retry is spent.
-/// - **Down** endpoints get no requests until they have connected; somebody else tries that, with growing pauses.
-/// - **Nobody there**: [`NoInstances`], at once when that is known, else after a
+/// - **Down** endpoints get no requests until they have connected; the endpointer probes them with growing pauses.
+/// - **Busy** endpoints stay what they are. When all are busy, the first that becomes ready gets the request.
+/// - **No instance**: [`NoInstances`], immediately when that is known, else after a
 ///   [bounded wait](crate::BalanceLayer::wait).
 /// - Below a [`Retry`](crate::Retry) the endpoints that were tried for a request are left out while others are left.
 ///
@@ -82,20 +87,27 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let Some((mut service, lease)) = self.inner.cell.pick() else {
-            return self.call_slowly(None, request);
+        let record = attempt::current();
+        let first = match self.inner.cell.pick(record.as_deref()) {
+            Some((mut service, lease)) if lease.stats().is_ready() => {
+                // Polled without a waker: one that is not ready now is polled again on the slow path.
+                let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
+                if let Poll::Ready(Ok(())) = ready {
+                    let stats = lease.stats();
+                    stats.picked();
+                    if let Some(record) = &record {
+                        record.sent(stats.key, &stats.id);
+                    }
+                    let is_scoped = record.is_some();
+                    let future = attempt::cleared(is_scoped, || service.call(request));
+                    return ResponseFuture::calling(future, lease, is_scoped);
+                }
+                let ready = ready.map_err(Into::into);
+                Some(First { lease, service, ready })
+            }
+            Some(_) | None => None,
         };
-        // Polled without a waker: whoever is not ready now is polled again on the slow path.
-        match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => {
-                lease.stats().picked();
-                ResponseFuture::calling(service.call(request), lease)
-            }
-            Poll::Ready(Err(error)) => {
-                self.call_slowly(Some(Candidate::refusing(lease, error.into())), request)
-            }
-            Poll::Pending => self.call_slowly(Some(Candidate::pending(service, lease)), request),
-        }
+        self.call_slowly(first, record, request)
     }
 }
 
@@ -103,15 +115,17 @@ impl<S, H> Balance<S, H> {
     #[cold]
     fn call_slowly<Req>(
         &self,
-        first: Option<Candidate<S>>,
+        first: Option<First<S>>,
+        record: Option<Arc<Record>>,
         request: Req,
     ) -> ResponseFuture<S, H, Req>
     where
         S: Service<Req, Error: Into<BoxError>> + Clone + Send + Sync + 'static,
         H: Hold<S::Response>,
     {
-        let obtain = obtain(Arc::clone(&self.inner), poll_ready::<S, Req>, first);
-        ResponseFuture::obtaining(Box::pin(obtain), request)
+        let is_scoped = record.is_some();
+        let obtain = obtain(Arc::clone(&self.inner), poll_ready::<S, Req>, first, record);
+        ResponseFuture::obtaining(Box::pin(obtain), request, is_scoped)
     }
 }
 

@@ -14,8 +14,9 @@ pub struct EndpointerConfig {
     pub first_pause: Duration,
     /// The ceiling of every later pause. Default 10 s: a server that is back is found within 5 s on average.
     pub max_pause: Duration,
-    /// How long one attempt to reconnect to an endpoint that is down may take. Default 1 s.
-    pub reconnect_timeout: Duration,
+    /// How long an endpoint may take to become ready. Defaults to 1 s. A service that is pending for longer, with
+    /// nothing in flight, counts as down.
+    pub connect_timeout: Duration,
     /// How long an instance that left may finish its requests in flight. Default 30 s, what Kubernetes gives a pod to
     /// stop; then its service is dropped.
     pub drain: Duration,
@@ -30,7 +31,7 @@ impl EndpointerConfig {
             make_timeout: Duration::from_secs(10),
             first_pause: Duration::from_millis(100),
             max_pause: Duration::from_secs(10),
-            reconnect_timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(1),
             drain: Duration::from_secs(30),
         }
     }
@@ -54,6 +55,13 @@ impl EndpointerConfig {
     pub fn pauses(mut self, first: Duration, max: Duration) -> Self {
         self.first_pause = first;
         self.max_pause = max;
+        self
+    }
+
+    /// Sets [`connect_timeout`](Self::connect_timeout).
+    #[must_use]
+    pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
+        self.connect_timeout = connect_timeout;
         self
     }
 

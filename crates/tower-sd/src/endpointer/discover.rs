@@ -97,7 +97,7 @@ impl<S: Clone + Send + Sync + 'static> Changes<S> {
     }
 
     fn compare(&mut self) {
-        let now = self.shared.pickable();
+        let now = self.shared.state().tiers.pickable();
         let ids: HashSet<_> = now.iter().map(|endpoint| endpoint.stats.id.clone()).collect();
         self.seen.retain(|id, _| {
             let stays = ids.contains(id);

@@ -1,11 +1,13 @@
 //! The request path under every order that shuttle draws of the threads' steps: picks, leases, updates, drains.
 //!
-//! Shuttle takes every atomic for sequentially consistent. Ours are relaxed: two are counters, and `down` is written under
-//! the lock of the state only, which orders it.
+//! Shuttle takes every atomic for sequentially consistent. Ours are relaxed: some are counters, and the transitions of
+//! an endpoint's readiness are single compare-and-swap operations, acted on under the lock of the state.
 
 use std::{
     collections::BTreeSet,
+    iter, mem,
     sync::{Arc, OnceLock, atomic::Ordering::SeqCst},
+    task::Poll,
     time::Duration,
 };
 
@@ -16,8 +18,14 @@ use tower_sd_core::{
     FixedInstancer, Instance, Instancer, Publisher, PublisherConfig, Sink, Snapshot,
 };
 
-use super::{EndpointerConfig, Lease, Shared};
-use crate::{RoundRobin, balance::Cell};
+use super::{
+    EndpointerConfig, Failure, Lease, Readiness, Shared, Signal, Tier, signal::Unready,
+    state::Event,
+};
+use crate::{
+    RoundRobin,
+    balance::{Cell, Excluded},
+};
 
 /// Its strong count is the number of services that live.
 type Service = Arc<()>;
@@ -40,21 +48,47 @@ impl Cache {
         cache
     }
 
-    /// Applies a snapshot as the updating task does, with a factory that is done at once.
+    /// Applies a snapshot as the worker does, with a factory that is done immediately.
     fn apply(&self, snapshot: &Snapshot) {
-        let todo = self.shared.update(|state| state.apply(snapshot));
-        for make in todo.make {
-            let (id, service) = (make.instance.id(), Arc::clone(&self.service));
-            drop(self.shared.update(|state| state.made(id, make.making, service)));
+        let mut events = vec![Event::Snapshot(snapshot.clone())];
+        while !events.is_empty() {
+            let effects = self.shared.apply(mem::take(&mut events).into_iter());
+            for make in effects.make {
+                let (id, service) = (make.instance.id().clone(), Arc::clone(&self.service));
+                events.push(Event::Created { id, run: make.run, result: Ok(service) });
+            }
         }
     }
 
+    /// Lets the worker see what requests have reported; probes fail, or do not end.
+    fn work(&self) {
+        drop(self.shared.apply(iter::empty()));
+    }
+
+    fn connected(&self, lease: &Lease) {
+        let (id, key) = (lease.instance().clone(), lease.stats().key);
+        let connected = Event::Probed { id, key, result: Ok(()) };
+        drop(self.shared.apply([connected].into_iter()));
+    }
+
+    fn late(&self, lease: &Lease) {
+        let (id, key) = (lease.instance().clone(), lease.stats().key);
+        let late = Event::Probed { id, key, result: Err(Unready::Late(Duration::ZERO)) };
+        drop(self.shared.apply([late].into_iter()));
+    }
+
     fn pick(&self) -> Option<Lease> {
-        self.cell.pick_any(&[]).map(|(_service, lease)| lease)
+        let mut tiers = Tier::ALL.iter();
+        tiers
+            .find_map(|tier| self.cell.pick_in(*tier, Excluded::NOTHING))
+            .map(|(_service, lease)| lease)
     }
 
     fn refused(&self, lease: &Lease) {
-        self.shared.refused(lease.instance(), lease.stats().key, "refused".into());
+        if lease.stats().leave_ready(Readiness::Down) {
+            let refused = Signal::Refused(Failure::new("refused".into()), |_, _| Poll::Pending);
+            self.shared.signal(lease.stats(), refused);
+        }
     }
 
     fn share(&self) -> Self {
@@ -67,9 +101,15 @@ impl Cache {
 
     /// Who is picked, when all are asked for in turn, is who is ready.
     fn is_published(&self) -> bool {
-        let ready: BTreeSet<_> =
-            self.shared.state().tiers.ready.iter().map(|endpoint| endpoint.stats.key).collect();
-        let picks = (0..4).filter_map(|_| self.cell.pick());
+        let ready: BTreeSet<_> = self
+            .shared
+            .state()
+            .tiers
+            .get(Tier::Ready)
+            .iter()
+            .map(|endpoint| endpoint.stats.key)
+            .collect();
+        let picks = (0..4).filter_map(|_| self.cell.pick(None));
         ready == picks.map(|(_service, lease)| lease.stats().key).collect()
     }
 
@@ -174,14 +214,17 @@ fn who_leaves_and_returns_leaks_no_service_and_no_count() {
 }
 
 #[test]
-fn a_request_to_one_that_left_is_always_bounded_by_its_drain() {
+fn request_to_one_that_left_is_always_bounded_by_its_drain() {
     let Snapshots { both, held, .. } = snapshots();
     check(|| {
         let cache = Cache::new(held);
         let lease = cache.pick().expect("held ones are the last resort");
         let refusing = {
             let (cache, refused) = (cache.share(), Lease::new(lease.stats()));
-            thread::spawn(move || cache.refused(&refused))
+            thread::spawn(move || {
+                cache.refused(&refused);
+                cache.work();
+            })
         };
         cache.apply(both);
         join([refusing]);
@@ -197,22 +240,52 @@ fn a_request_to_one_that_left_is_always_bounded_by_its_drain() {
 }
 
 #[test]
-fn who_is_down_stands_among_those_that_are_down() {
+fn readiness_and_tier_agree_when_all_signals_are_applied() {
     let Snapshots { both, .. } = snapshots();
     check(|| {
         let cache = Cache::new(both);
         let lease = cache.pick().expect("two are ready");
-        let refusing = {
+        let refusing = [(); 2].map(|()| {
             let (cache, refused) = (cache.share(), Lease::new(lease.stats()));
             thread::spawn(move || cache.refused(&refused))
-        };
-        cache.shared.connected(lease.instance(), lease.stats().key);
+        });
+        cache.connected(&lease);
         cache.apply(both);
-        join([refusing]);
-        assert_eq!(cache.shared.state().tiers.down.len(), usize::from(lease.stats().is_down()));
+        join(refusing);
+        cache.work();
+        let is_down = lease.stats().readiness() == Readiness::Down;
+        let n_down = cache.shared.state().tiers.get(Tier::Down).len();
+        assert_eq!(n_down, usize::from(is_down));
         assert!(cache.is_published());
-        cache.shared.connected(lease.instance(), lease.stats().key);
-        assert_eq!(cache.shared.state().tiers.ready.len(), 2);
+        cache.connected(&lease);
+        assert_eq!(cache.shared.state().tiers.get(Tier::Ready).len(), 2);
+    });
+}
+
+/// A request that ends while a probe of its endpoint ends in vain: busy or down, but never stuck in between.
+#[test]
+fn probe_that_is_late_leaves_no_endpoint_connecting() {
+    let Snapshots { one, .. } = snapshots();
+    check(|| {
+        let cache = Cache::new(one);
+        let lease = cache.pick().expect("one is ready");
+        let stats = Arc::clone(lease.stats());
+        let reporting = {
+            let cache = cache.share();
+            thread::spawn(move || {
+                if lease.stats().leave_ready(Readiness::Connecting) {
+                    let service = Arc::clone(&cache.service);
+                    let pending = Signal::Pending(service, |_, _| Poll::Pending);
+                    cache.shared.signal(lease.stats(), pending);
+                }
+                cache.work();
+                cache.late(&lease);
+            })
+        };
+        cache.work();
+        join([reporting]);
+        assert_ne!(stats.readiness(), Readiness::Connecting);
+        assert!(cache.is_published());
     });
 }
 

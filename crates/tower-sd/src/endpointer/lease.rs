@@ -28,8 +28,15 @@ impl Lease {
         self.0.failed();
     }
 
+    #[inline]
     pub(crate) fn stats(&self) -> &Arc<Stats> {
         &self.0
+    }
+
+    /// Whether its endpoint has other requests in flight.
+    pub(crate) fn is_shared(&self) -> bool {
+        // One is the endpoint's own.
+        Arc::strong_count(&self.0) > 2
     }
 }
 

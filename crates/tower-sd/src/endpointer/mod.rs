@@ -3,50 +3,54 @@
 mod config;
 mod diff;
 mod discover;
+mod drain;
 mod endpoint;
+mod error;
 mod factory;
 mod hold;
 mod lease;
-mod making;
 mod report;
+mod runs;
 mod set;
 mod shared;
+mod signal;
 mod state;
+mod stats;
 mod tiers;
-mod update;
+mod worker;
 
 #[cfg(test)]
 mod interleavings;
 
-use std::{
-    fmt,
-    future::Future,
-    marker::PhantomData,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
 use tower_sd_core::{BoxError, Instance, InstanceId, Instancer};
 
 pub use self::{
     config::EndpointerConfig,
+    error::{NoInstances, NoInstancesReason},
     factory::{Factory, FactoryFn, factory_fn},
     hold::{Hold, ToResponse},
     lease::Lease,
     report::{EndpointReport, EndpointState, Report},
 };
 pub(crate) use self::{
-    endpoint::{Endpoint, Stats},
+    endpoint::Endpoint,
+    error::Failure,
     set::Set,
     shared::Shared,
-    tiers::Tiers,
+    signal::{PollReady, Signal},
+    stats::{Readiness, Stats},
+    tiers::{N_TIERS, Subscriber, Tier, Tiers},
 };
-use self::{making::Making, tiers::Draining, update::update};
-use crate::NoInstances;
+use self::{runs::Runs, worker::work};
 
 /// Keeps one live service for each instance of the service that it follows.
 ///
-/// - A [`Factory`] makes them off the request path, some at once, again until it succeeds.
+/// - Services are created in the background by a [`Factory`], up to [`max_making`](EndpointerConfig::max_making)
+///   concurrently; failed runs are repeated with backoff. A service whose readiness fails repeatedly is created anew.
+/// - Connecting belongs to the endpoint, not to a request: one probe at a time, bounded, and its result counts
+///   whichever requests still wait.
 /// - An instance that stays keeps its service and its statistics, whatever changes around it; a changed payload reaches
 ///   its endpoint, a changed address makes a new one.
 /// - An instance that leaves gets no more requests, finishes those in flight, and is dropped with the last of them or
@@ -116,8 +120,8 @@ impl<S: Clone + Send + Sync + 'static, H: 'static> Endpointer<S, H> {
         let subscription = instancer.subscribe();
         let shared = Arc::new(Shared::new(subscription.clone(), config.clone()));
         let weak = Arc::downgrade(&shared);
-        let making = Making::new(factory, Weak::clone(&weak), config);
-        shared.spawn(|stop| update(weak, subscription, making, stop));
+        let runs = Runs::new(factory, config);
+        shared.spawn(|stop| work(weak, subscription, runs, stop));
         Self { shared, hold: PhantomData }
     }
 

@@ -1,7 +1,7 @@
 use serde::Serialize;
 use tower_sd_core::{Freshness, Instance};
 
-use super::{shared::Shared, state::is_fit};
+use super::{Readiness, shared::Shared, state::is_fit};
 
 /// What an [`Endpointer`](crate::Endpointer) knows now: for people, dashboards and tests.
 #[derive(Clone, Debug, Serialize)]
@@ -44,7 +44,9 @@ pub enum EndpointState {
     Unfit,
     /// The registry does not list it any more; picked only when nothing is ready.
     Held,
-    /// Its last connection was refused; tried only when nothing else is left.
+    /// It connects; requests go to others.
+    Connecting,
+    /// Its last connection was refused, or it was not ready in time; tried only when nothing else is left.
     Down,
     /// It has left, and finishes its requests in flight.
     Draining,
@@ -61,9 +63,12 @@ pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> Re
                 state: match endpoint {
                     None => EndpointState::Making,
                     Some(_) if !is_fit(&instance) => EndpointState::Unfit,
-                    Some(_) if member.held => EndpointState::Held,
-                    Some(endpoint) if endpoint.stats.is_down() => EndpointState::Down,
-                    Some(_) => EndpointState::Ready,
+                    Some(endpoint) => match endpoint.stats.readiness() {
+                        Readiness::Down => EndpointState::Down,
+                        _ if member.held => EndpointState::Held,
+                        Readiness::Connecting => EndpointState::Connecting,
+                        Readiness::Ready => EndpointState::Ready,
+                    },
                 },
                 instance,
                 in_flight: endpoint.map_or(0, |endpoint| endpoint.in_flight()),

@@ -30,6 +30,16 @@ impl<S> Set<S> {
         self.chunks.iter().flat_map(|chunk| chunk.iter())
     }
 
+    /// Makes it another set with the same members: the payload of one has changed.
+    pub(crate) fn touch(&mut self) {
+        self.chunks = self.chunks.iter().cloned().collect();
+    }
+
+    /// Whether nothing has changed between the two.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.chunks, &other.chunks)
+    }
+
     /// Its index is the old length.
     pub(crate) fn push(&mut self, endpoint: Arc<Endpoint<S>>) {
         let mut chunks = self.chunks.to_vec();

@@ -12,24 +12,22 @@ use tokio_util::task::TaskTracker;
 use tower_sd_core::{BoxError, InstanceId, Stop, Subscription, Tasks};
 
 use super::{
-    Draining, Endpoint, EndpointerConfig, Tiers,
-    state::{State, Todo, is_fit},
+    EndpointerConfig, NoInstances, NoInstancesReason, Readiness, Signal, Stats, Subscriber, Tier,
+    drain::Draining,
+    state::{Effects, Event, State, is_fit},
 };
-use crate::{
-    NoInstances, NoInstancesReason,
-    balance::Cell,
-    sync::{Mutex, MutexGuard},
-};
+use crate::sync::{Mutex, MutexGuard};
 
-/// What all handles of one endpointer share: the state, and whoever has to learn of its changes.
+/// What all handles of one endpointer share: the state, and the consumers of its changes.
 pub(crate) struct Shared<S: 'static> {
     state: Mutex<State<S>>,
-    cells: Mutex<Vec<Weak<Cell<S>>>>,
-    /// Grows with every change of what can be picked.
+    subscribers: Mutex<Vec<Weak<dyn Subscriber<S>>>>,
+    /// Signals on their way to the worker; few, because each endpoint has two at most.
+    signals: Mutex<Vec<Event<S>>>,
+    wake: Arc<Notify>,
+    /// Grows with every change that waiting requests have to see.
     version: watch::Sender<u64>,
-    /// Tells the updating task that there is a new deadline.
-    pub(super) wake: Arc<Notify>,
-    pub(super) subscription: Subscription,
+    subscription: Subscription,
     config: EndpointerConfig,
     tasks: Tasks,
     /// One token for each endpoint that drains.
@@ -39,10 +37,11 @@ pub(crate) struct Shared<S: 'static> {
 impl<S: Clone + Send + Sync + 'static> Shared<S> {
     pub(super) fn new(subscription: Subscription, config: EndpointerConfig) -> Self {
         Self {
-            state: Mutex::default(),
-            cells: Mutex::default(),
-            version: watch::Sender::new(0),
+            state: Mutex::new(State::new(config.clone())),
+            subscribers: Mutex::default(),
+            signals: Mutex::default(),
             wake: Arc::default(),
+            version: watch::Sender::new(0),
             subscription,
             config,
             tasks: Tasks::new(),
@@ -50,75 +49,57 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         }
     }
 
-    /// Changes the state, tells the balancers, and lets those that have left drain; what is left to be done.
-    pub(super) fn update(&self, change: impl FnOnce(&mut State<S>) -> Todo<S>) -> Todo<S> {
+    /// Applies `events` and the signals of requests, publishes once, and returns what is left to be done.
+    pub(super) fn apply(&self, events: impl Iterator<Item = Event<S>>) -> Effects<S> {
+        let now = Instant::now();
+        let mut effects = Effects::default();
+        let signals = mem::take(&mut *self.signals.lock().unwrap_or_else(PoisonError::into_inner));
         let mut state = self.state();
-        let mut todo = change(&mut state);
-        if todo.changed {
-            self.publish(&state.tiers);
+        for event in events.chain(signals) {
+            state.on(event, now, &mut effects);
         }
-        let gone = mem::take(&mut todo.gone);
-        let until = Instant::now() + self.config.drain;
         state.draining.retain(|left| left.in_flight() > 0);
-        for endpoint in &gone {
+        let until = now.checked_add(self.config.drain);
+        for endpoint in &effects.gone {
             state.draining.push(Draining::new(endpoint, until));
             // Before another change can ask for it back.
             endpoint.park(self.draining.token());
         }
         drop(state);
-        if !gone.is_empty() {
-            self.wake.notify_one();
+        for left in mem::take(&mut effects.expired) {
+            self.give_up(&left);
         }
-        todo
+        if effects.publish {
+            self.publish();
+        }
+        if effects.publish || effects.wake {
+            self.version.send_modify(|version| *version += 1);
+        }
+        if effects.refresh {
+            self.subscription.refresh();
+        }
+        drop(mem::take(&mut effects.gone));
+        effects
+    }
+
+    /// Reports what a request has found out to the worker.
+    pub(crate) fn signal(&self, stats: &Stats, signal: Signal<S>) {
+        let event = Event::Signal { id: stats.id.clone(), key: stats.key, signal };
+        self.signals.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+        self.wake.notify_one();
     }
 
     /// Attaches a balancer: it gets the set as it is, and every later one.
-    pub(crate) fn attach(&self, cell: &Arc<Cell<S>>) {
-        let state = self.state();
-        cell.store(&state.tiers);
-        self.cells().push(Arc::downgrade(cell));
+    pub(crate) fn attach(&self, subscriber: &Arc<impl Subscriber<S> + 'static>) {
+        let mut subscribers = self.subscribers();
+        let tiers = self.state().tiers.clone();
+        subscriber.publish(&tiers);
+        subscribers.retain(|subscriber| subscriber.strong_count() > 0);
+        let subscriber: Weak<dyn Subscriber<S>> = Arc::downgrade(subscriber) as Weak<_>;
+        subscribers.push(subscriber);
     }
 
-    pub(crate) fn connected(&self, id: &InstanceId, key: u64) {
-        drop(self.update(|state| state.connected(id, key)));
-    }
-
-    /// A connection was refused; `true` when the endpoint has just become down, and somebody has to reconnect.
-    pub(crate) fn refused(&self, id: &InstanceId, key: u64, error: BoxError) -> bool {
-        tracing::debug!(instance = %id, %error, "connection refused");
-        let mut newly_down = false;
-        drop(self.update(|state| {
-            let (todo, newly) = state.refused(id, key, error);
-            newly_down = newly;
-            todo
-        }));
-        self.subscription.refresh();
-        newly_down
-    }
-
-    pub(super) fn failed(&self, id: &InstanceId, making: u64, error: BoxError) {
-        tracing::debug!(instance = %id, %error, "no endpoint could be made");
-        self.state().failed(id, making, error);
-    }
-
-    /// The endpoint with that key, if it is a member still.
-    pub(crate) fn endpoint(&self, id: &InstanceId, key: u64) -> Option<Arc<Endpoint<S>>> {
-        let state = self.state();
-        let endpoint = state.members.get(id)?.endpoint.as_ref()?;
-        (endpoint.stats.key == key).then(|| Arc::clone(endpoint))
-    }
-
-    /// Everybody who is listed and wants requests; while nobody is listed, those that are held.
-    pub(super) fn pickable(&self) -> Vec<Arc<Endpoint<S>>> {
-        let state = self.state();
-        let tiers = &state.tiers;
-        match tiers.ready.len() == 0 && tiers.down.is_empty() {
-            true => tiers.held.to_vec(),
-            false => tiers.ready.iter().chain(tiers.down.iter()).cloned().collect(),
-        }
-    }
-
-    /// Waits until something can be picked that is not known to be down.
+    /// Waits until there is an endpoint that is not known to be down.
     pub(super) async fn ready(&self, bound: Duration) -> Result<(), NoInstances> {
         let mut version = self.version.subscribe();
         let usable = async {
@@ -126,7 +107,8 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
                 version.borrow_and_update();
                 {
                     let state = self.state();
-                    if state.tiers.ready.len() > 0 || !state.tiers.held.is_empty() || state.closed {
+                    let is_usable = |tier| state.tiers.get(tier).len() > 0;
+                    if is_usable(Tier::Ready) || is_usable(Tier::Held) || state.closed {
                         return;
                     }
                 }
@@ -136,69 +118,61 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         };
         match timeout(bound, usable).await {
             Ok(()) if !self.state().closed => Ok(()),
-            Ok(()) | Err(_) => Err(self.why_none().1),
+            Ok(()) | Err(_) => Err(self.why_none()),
         }
     }
 
-    /// Whether it is known that there is nobody, so that waiting is of no use; and why there is nobody.
-    pub(crate) fn why_none(&self) -> (bool, NoInstances) {
+    /// Why a request finds no endpoint now.
+    pub(crate) fn why_none(&self) -> NoInstances {
         let state = self.state();
         let Some(snapshot) = state.snapshot.as_ref().filter(|_| !state.closed) else {
             let reason = match state.closed {
                 true => NoInstancesReason::Closed,
                 false => NoInstancesReason::NeverSynced,
             };
-            return (state.closed, NoInstances::new(reason, None));
+            return NoInstances::new(reason, None);
         };
         let trouble = snapshot.freshness().error().cloned().map(BoxError::from);
         if !snapshot.freshness().is_synced() {
-            return (false, NoInstances::new(NoInstancesReason::NeverSynced, trouble));
+            return NoInstances::new(NoInstancesReason::NeverSynced, trouble);
         }
-        if state.members.is_empty() {
-            return (true, NoInstances::new(NoInstancesReason::Empty, trouble));
+        let mut members = state.members.values();
+        if members.len() == 0 {
+            return NoInstances::new(NoInstancesReason::Empty, trouble);
         }
-        if !state.members.values().any(|member| is_fit(&member.instance)) {
-            return (true, NoInstances::new(NoInstancesReason::Unfit, trouble));
+        if !members.clone().any(|member| is_fit(&member.instance)) {
+            return NoInstances::new(NoInstancesReason::Unfit, trouble);
         }
-        let error = state.members.values().find_map(|member| member.error.clone());
-        let source = error.map(|error| BoxError::from(error.to_string()));
-        (false, NoInstances::new(NoInstancesReason::NotReady, source.or(trouble)))
-    }
-
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.state().draining.iter().map(|left| left.until).min()
-    }
-
-    /// Takes the services of those that have not finished in time.
-    pub(super) fn give_up(&self, due: Instant) {
-        let expired: Vec<_> =
-            self.state().draining.extract_if(.., |left| left.until <= due).collect();
-        for left in expired {
-            let in_flight = left.give_up::<S>();
-            if in_flight > 0 {
-                tracing::warn!(instance = %left.instance.id(), in_flight, "not drained in time");
-            }
-        }
+        let mut endpoints = members.clone().filter_map(|member| member.endpoint.as_ref());
+        let reason = match endpoints.clone().count() {
+            0 => NoInstancesReason::NotReady,
+            _ if endpoints.any(|endpoint| endpoint.is(Readiness::Ready)) => NoInstancesReason::Busy,
+            _ => NoInstancesReason::Refused,
+        };
+        let failure = members.find_map(|member| member.error.clone());
+        NoInstances::new(reason, failure.map(BoxError::from).or(trouble))
     }
 
     pub(super) async fn close(&self) {
-        drop(self.update(State::close));
+        drop(self.apply([Event::Close].into_iter()));
         self.tasks.close().await;
         self.draining.close();
         if timeout(self.config.drain, self.draining.wait()).await.is_err() {
-            self.give_up(Instant::now());
+            let left = mem::take(&mut self.state().draining);
+            left.iter().for_each(|left| self.give_up(left));
         }
     }
 
     pub(super) fn republish(&self, id: &InstanceId) {
-        drop(self.update(|state| state.replace(id)));
+        drop(self.apply([Event::Replace(id.clone())].into_iter()));
     }
 
-    pub(crate) fn config(&self) -> &EndpointerConfig {
-        &self.config
+    /// Asks the registry for a new read; its loop limits the rate.
+    pub(crate) fn refresh(&self) {
+        self.subscription.refresh();
     }
 
-    pub(crate) fn spawn<F>(&self, task: impl FnOnce(Stop) -> F)
+    pub(super) fn spawn<F>(&self, task: impl FnOnce(Stop) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -209,28 +183,47 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         self.version.subscribe()
     }
 
+    pub(super) fn wake(&self) -> Arc<Notify> {
+        Arc::clone(&self.wake)
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.state().next_deadline()
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State<S>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish(&self, tiers: &Tiers<S>) {
-        self.cells().retain(|cell| match cell.upgrade() {
-            Some(cell) => {
-                cell.store(tiers);
+    /// Takes the service of one that has not finished in time.
+    #[expect(clippy::unused_self, reason = "names the type of the service")]
+    fn give_up(&self, left: &Draining) {
+        let in_flight = left.give_up::<S>();
+        if in_flight > 0 {
+            tracing::warn!(instance = %left.instance.id(), in_flight, "not drained in time");
+        }
+    }
+
+    /// Always with the newest set, whichever thread publishes: the lock of the subscribers comes first.
+    fn publish(&self) {
+        let mut subscribers = self.subscribers();
+        let tiers = self.state().tiers.clone();
+        subscribers.retain(|subscriber| match subscriber.upgrade() {
+            Some(subscriber) => {
+                subscriber.publish(&tiers);
                 true
             }
             None => false,
         });
-        self.version.send_modify(|version| *version += 1);
     }
 
-    fn cells(&self) -> MutexGuard<'_, Vec<Weak<Cell<S>>>> {
-        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    fn subscribers(&self) -> MutexGuard<'_, Vec<Weak<dyn Subscriber<S>>>> {
+        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<S: 'static> Drop for Shared<S> {
-    /// Nobody is left who could ask for more: requests in flight do not keep services open.
+    /// No handle is left that could ask for more: requests in flight do not keep services open.
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         for left in &state.draining {

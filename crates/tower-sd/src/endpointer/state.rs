@@ -1,14 +1,25 @@
+//! The membership of an endpointer: which instance has which endpoint, and in which [`Tier`] it stands.
+//!
+//! Pure: events go in, effects come out; no I/O, no task, no lock.
+
+mod members;
+
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     mem,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
 };
 
-use tower_sd_core::{BoxError, Instance, InstanceId, Snapshot, Status};
+use tokio::time::Instant;
+use tower_sd_core::{Backoff, BoxError, Instance, InstanceId, Snapshot, Status};
 
-use super::{Draining, Endpoint, Tiers, diff::diff};
+use super::{
+    Endpoint, EndpointerConfig, Failure, Readiness, Tier, Tiers,
+    drain::Draining,
+    signal::{Make, PollReady, Probe, Signal, Unready},
+};
 
-/// Who is a member, and where in the [`Tiers`] its endpoint stands. Pure: no I/O, no lock, no clock.
+/// See the module.
 #[derive(Debug)]
 pub(super) struct State<S> {
     pub(super) members: HashMap<InstanceId, Member<S>>,
@@ -16,8 +27,12 @@ pub(super) struct State<S> {
     /// The last one applied.
     pub(super) snapshot: Option<Snapshot>,
     pub(super) draining: Vec<Draining>,
-    n_made: u64,
     pub(super) closed: bool,
+    config: EndpointerConfig,
+    n_runs: u64,
+    /// When which member is probed, or its factory run, again.
+    due: BTreeSet<(Instant, InstanceId)>,
+    poll_ready: Option<PollReady<S>>,
 }
 
 #[derive(Debug)]
@@ -25,267 +40,303 @@ pub(super) struct Member<S> {
     pub(super) instance: Instance,
     pub(super) held: bool,
     pub(super) endpoint: Option<Arc<Endpoint<S>>>,
-    place: Place,
-    /// Names the run of the factory whose service is awaited; what an older run brings is dropped.
-    pub(super) making: u64,
     /// Why the factory or the last connection failed.
-    pub(super) error: Option<Arc<BoxError>>,
+    pub(super) error: Option<Failure>,
+    place: Option<(Tier, usize)>,
+    /// The latest run of the factory; the result of an older one is dropped.
+    run: u64,
+    due: Option<Instant>,
+    backoff: Backoff,
+    probing: bool,
+    last_probe: Option<Instant>,
+    n_refusals: u32,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Place {
-    Nowhere,
-    Ready(usize),
-    Held,
-    Down,
+/// An input of [`State::on`].
+pub(super) enum Event<S> {
+    Snapshot(Snapshot),
+    /// The end of one run of the factory.
+    Created {
+        id: InstanceId,
+        run: u64,
+        result: Result<S, BoxError>,
+    },
+    /// From the request path.
+    Signal {
+        id: InstanceId,
+        key: u64,
+        signal: Signal<S>,
+    },
+    /// The end of one probe.
+    Probed {
+        id: InstanceId,
+        key: u64,
+        result: Result<(), Unready>,
+    },
+    /// A deadline has passed.
+    Due,
+    /// All members leave, for good.
+    Close,
+    /// Takes one from its place and puts it back: what publishing costs, for benchmarks.
+    Replace(InstanceId),
 }
 
-/// What a change asks of its caller. Dropped outside of the lock: it owns what may be the last of a service.
-#[derive(Debug)]
+/// What has to follow from the events.
+///
+/// Dropped outside of the lock: it may own the last clone of a service.
 #[must_use]
-pub(super) struct Todo<S> {
-    pub(super) changed: bool,
+pub(super) struct Effects<S> {
+    /// The tiers have changed.
+    pub(super) publish: bool,
+    /// Waiting requests have to look again.
+    pub(super) wake: bool,
+    /// The registry may know more: an instance has just become unavailable.
+    pub(super) refresh: bool,
     pub(super) make: Vec<Make>,
+    pub(super) probe: Vec<Probe<S>>,
+    /// Runs and probes of these are of no use any more.
     pub(super) stop: Vec<InstanceId>,
     pub(super) gone: Vec<Arc<Endpoint<S>>>,
-    /// Services that nobody awaits any more.
+    pub(super) expired: Vec<Draining>,
+    /// Services without a use.
     pub(super) spare: Vec<S>,
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct Make {
-    pub(super) instance: Instance,
-    pub(super) making: u64,
-}
-
-impl<S: 'static> State<S> {
-    /// Makes the members those of `snapshot`.
-    pub(super) fn apply(&mut self, snapshot: &Snapshot) -> Todo<S> {
-        let mut todo = Todo::default();
-        if self.closed {
-            return todo;
+impl<S: Clone + Send + Sync + 'static> State<S> {
+    pub(super) fn new(config: EndpointerConfig) -> Self {
+        Self {
+            members: HashMap::new(),
+            tiers: Tiers::default(),
+            snapshot: None,
+            draining: Vec::new(),
+            closed: false,
+            config,
+            n_runs: 0,
+            due: BTreeSet::new(),
+            poll_ready: None,
         }
-        let before = self.snapshot.replace(snapshot.clone());
-        let (was_listed, was_held, was_synced) = match &before {
-            Some(before) => (before.instances(), before.held(), before.freshness().is_synced()),
-            None => (&[][..], &[][..], false),
+    }
+
+    pub(super) fn on(&mut self, event: Event<S>, now: Instant, effects: &mut Effects<S>) {
+        match event {
+            Event::Snapshot(snapshot) => self.apply(&snapshot, effects),
+            Event::Created { id, run, result } => self.created(&id, run, result, now, effects),
+            Event::Signal { id, key, signal } => self.signalled(&id, key, signal, now, effects),
+            Event::Probed { id, key, result } => self.probed(&id, key, result, now, effects),
+            Event::Due => self.expire(now, effects),
+            Event::Close => self.close(effects),
+            Event::Replace(id) => {
+                self.unplace(&id);
+                self.settle(&id);
+                effects.publish = true;
+            }
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let drained = self.draining.iter().filter_map(|left| left.until).min();
+        let due = self.due.first().map(|(at, _)| *at);
+        drained.into_iter().chain(due).min()
+    }
+
+    fn created(
+        &mut self,
+        id: &InstanceId,
+        run: u64,
+        result: Result<S, BoxError>,
+        now: Instant,
+        effects: &mut Effects<S>,
+    ) {
+        let Some(member) = self.members.get_mut(id).filter(|member| member.run == run) else {
+            effects.spare.extend(result.ok());
+            return;
         };
-        // Who waits for the first snapshot has to know of it although nobody may be in it.
-        todo.changed = was_synced != snapshot.freshness().is_synced();
-        let listed = diff(was_listed, snapshot.instances());
-        let held = diff(was_held, snapshot.held());
-        for instance in listed.put {
-            self.put(instance, false, &mut todo);
-        }
-        for instance in held.put {
-            self.put(instance, true, &mut todo);
-        }
-        for instance in listed.gone {
-            self.leave(instance.id(), false, &mut todo);
-        }
-        for instance in held.gone {
-            self.leave(instance.id(), true, &mut todo);
-        }
-        todo
-    }
-
-    /// Takes what a factory has made.
-    pub(super) fn made(&mut self, id: &InstanceId, making: u64, service: S) -> Todo<S> {
-        let mut todo = Todo::default();
-        let awaited =
-            self.members.get_mut(id).filter(|m| m.endpoint.is_none() && m.making == making);
-        let Some(member) = awaited else {
-            todo.spare.push(service);
-            return todo;
+        let service = match result {
+            Ok(service) => service,
+            Err(error) => {
+                member.error = Some(Failure::new(error));
+                if member.endpoint.is_none() {
+                    self.schedule_next(id, now);
+                }
+                return;
+            }
         };
-        let endpoint = Endpoint::new(service, member.instance.clone());
-        member.endpoint = Some(Arc::new(endpoint));
-        member.error = None;
-        self.settle(id);
-        todo.changed = true;
-        todo
-    }
-
-    /// Remembers why a factory has failed.
-    pub(super) fn failed(&mut self, id: &InstanceId, making: u64, error: BoxError) {
-        if let Some(member) = self.members.get_mut(id).filter(|m| m.making == making) {
-            member.error = Some(Arc::new(error));
+        let instance = member.instance.clone();
+        match member.endpoint.take() {
+            None => {
+                member.error = None;
+                member.endpoint = Some(Arc::new(Endpoint::new(service, instance)));
+                self.settle(id);
+            }
+            // In place of one that failed for good: no request gets it before it has connected.
+            Some(before) => {
+                let stats = Arc::clone(&before.stats);
+                member.endpoint = Some(Arc::new(Endpoint::with_stats(service, stats, instance)));
+                self.unplace(id);
+                self.settle(id);
+                self.probe(id, effects);
+            }
         }
+        effects.publish = true;
     }
 
-    /// A connection was refused: a held instance leaves, another is down. `true`: it has just become down.
-    pub(super) fn refused(
+    fn signalled(
         &mut self,
         id: &InstanceId,
         key: u64,
-        error: BoxError,
-    ) -> (Todo<S>, bool) {
-        let mut todo = Todo::default();
+        signal: Signal<S>,
+        now: Instant,
+        effects: &mut Effects<S>,
+    ) {
         let Some(member) = self.member_with(id, key) else {
-            return (todo, false);
-        };
-        member.error = Some(Arc::new(error));
-        if member.held {
-            // It is no member again before the registry has listed it: held instances do not change.
-            self.leave(id, true, &mut todo);
-            return (todo, false);
-        }
-        let newly = !member.endpoint.as_ref().is_some_and(|e| e.stats.down.swap(true, Relaxed));
-        if newly {
-            self.settle(id);
-            todo.changed = true;
-        }
-        (todo, newly)
-    }
-
-    /// It has connected.
-    pub(super) fn connected(&mut self, id: &InstanceId, key: u64) -> Todo<S> {
-        let mut todo = Todo::default();
-        if let Some(member) = self.member_with(id, key)
-            && member.endpoint.as_ref().is_some_and(|e| e.stats.down.swap(false, Relaxed))
-        {
-            member.error = None;
-            self.settle(id);
-            todo.changed = true;
-        }
-        todo
-    }
-
-    /// Everybody leaves, for good.
-    pub(super) fn close(&mut self) -> Todo<S> {
-        let mut todo = Todo::default();
-        self.closed = true;
-        let ids: Vec<_> = self.members.keys().cloned().collect();
-        for id in ids {
-            let held = self.members.get(&id).is_some_and(|member| member.held);
-            self.leave(&id, held, &mut todo);
-        }
-        todo.changed = true;
-        todo
-    }
-
-    /// Takes it from its place and puts it back.
-    pub(super) fn replace(&mut self, id: &InstanceId) -> Todo<S> {
-        self.unplace(id);
-        self.settle(id);
-        Todo { changed: true, ..Todo::default() }
-    }
-
-    fn put(&mut self, instance: &Instance, held: bool, todo: &mut Todo<S>) {
-        let id = instance.id();
-        if let Some(member) = self.members.get(id)
-            && !member.instance.same_address(instance)
-        {
-            let was_held = member.held;
-            self.leave(id, was_held, todo);
-        }
-        if let Some(member) = self.members.get_mut(id) {
-            member.instance = instance.clone();
-            member.held = held;
-            if let Some(endpoint) = &member.endpoint {
-                endpoint.set_payload(instance.clone());
-            }
-        } else {
-            let endpoint = Draining::give_back(&mut self.draining, instance);
-            self.n_made += 1;
-            if endpoint.is_none() {
-                todo.make.push(Make { instance: instance.clone(), making: self.n_made });
-            }
-            let member = Member {
-                instance: instance.clone(),
-                held,
-                endpoint,
-                place: Place::Nowhere,
-                making: self.n_made,
-                error: None,
-            };
-            self.members.insert(id.clone(), member);
-        }
-        self.settle(id);
-        todo.changed = true;
-    }
-
-    /// Removes it, unless it has changed between listed and held meanwhile.
-    fn leave(&mut self, id: &InstanceId, held: bool, todo: &mut Todo<S>) {
-        if self.members.get(id).is_none_or(|member| member.held != held) {
-            return;
-        }
-        self.unplace(id);
-        if let Some(member) = self.members.remove(id) {
-            match member.endpoint {
-                Some(endpoint) => todo.gone.push(endpoint),
-                None => todo.stop.push(id.clone()),
-            }
-            todo.changed = true;
-        }
-    }
-
-    /// Puts its endpoint where it belongs now.
-    fn settle(&mut self, id: &InstanceId) {
-        let Some(member) = self.members.get(id) else {
+            effects.spare.extend(signal.into_service());
             return;
         };
-        let wanted = member.wanted();
-        if mem::discriminant(&wanted) == mem::discriminant(&member.place) {
-            return;
-        }
-        self.unplace(id);
-        let Some(member) = self.members.get_mut(id) else {
-            return;
-        };
-        let Some(endpoint) = member.endpoint.clone() else {
-            return;
-        };
-        member.place = match wanted {
-            Place::Ready(_) => {
-                self.tiers.ready.push(endpoint);
-                Place::Ready(self.tiers.ready.len() - 1)
+        match signal {
+            Signal::Pending(service, poll_ready) => {
+                let is_new = !mem::replace(&mut member.probing, true);
+                self.poll_ready = Some(poll_ready);
+                match is_new {
+                    true => effects.probe.push(Probe { id: id.clone(), key, service, poll_ready }),
+                    false => effects.spare.push(service),
+                }
             }
-            Place::Held => {
-                Arc::make_mut(&mut self.tiers.held).push(endpoint);
-                wanted
+            Signal::Refused(error, poll_ready) => {
+                self.poll_ready = Some(poll_ready);
+                self.unready(id, Unready::Refused(error), now, effects);
             }
-            Place::Down => {
-                Arc::make_mut(&mut self.tiers.down).push(endpoint);
-                wanted
-            }
-            Place::Nowhere => wanted,
-        };
-    }
-
-    fn unplace(&mut self, id: &InstanceId) {
-        let Some(member) = self.members.get_mut(id) else {
-            return;
-        };
-        match mem::replace(&mut member.place, Place::Nowhere) {
-            Place::Nowhere => {}
-            Place::Held => remove(&mut self.tiers.held, id),
-            Place::Down => remove(&mut self.tiers.down, id),
-            Place::Ready(index) => {
-                let moved = self.tiers.ready.swap_remove(index);
-                if let Some(moved) = moved
-                    && let Some(member) = self.members.get_mut(&moved.stats.id)
-                {
-                    member.place = Place::Ready(index);
+            Signal::Wanted(poll_ready) => {
+                // One that was probed just now is probed again when the shortest pause is over.
+                let (last, due) = (member.last_probe, member.due);
+                self.poll_ready = Some(poll_ready);
+                let earliest = last.and_then(|last| last.checked_add(self.config.first_pause));
+                match earliest.filter(|earliest| *earliest > now) {
+                    Some(earliest) if due.is_none_or(|due| due > earliest) => {
+                        self.schedule(id, Some(earliest));
+                    }
+                    Some(_) => {}
+                    None => self.probe(id, effects),
                 }
             }
         }
     }
 
-    fn member_with(&mut self, id: &InstanceId, key: u64) -> Option<&mut Member<S>> {
-        let has_key = |m: &&mut Member<S>| m.endpoint.as_ref().is_some_and(|e| e.stats.key == key);
-        self.members.get_mut(id).filter(has_key)
+    fn probed(
+        &mut self,
+        id: &InstanceId,
+        key: u64,
+        result: Result<(), Unready>,
+        now: Instant,
+        effects: &mut Effects<S>,
+    ) {
+        let Some(member) = self.member_with(id, key) else {
+            return;
+        };
+        member.probing = false;
+        member.last_probe = Some(now);
+        let Some(endpoint) = &member.endpoint else {
+            return;
+        };
+        endpoint.stats.probed();
+        effects.wake = true;
+        // Pending with requests in flight is busy, which is no failure.
+        let is_busy = matches!(&result, Err(Unready::Late(_)) if endpoint.in_flight() > 0);
+        match result {
+            Err(unready) if !is_busy => self.unready(id, unready, now, effects),
+            Ok(()) | Err(_) => {
+                endpoint.stats.set_readiness(Readiness::Ready);
+                member.error = None;
+                member.n_refusals = 0;
+                self.schedule(id, None);
+                effects.publish |= self.settle(id);
+            }
+        }
     }
-}
 
-impl<S> Member<S> {
-    fn wanted(&self) -> Place {
-        match &self.endpoint {
-            None => Place::Nowhere,
-            Some(_) if !is_fit(&self.instance) => Place::Nowhere,
-            Some(_) if self.held => Place::Held,
-            Some(endpoint) if endpoint.stats.is_down() => Place::Down,
-            Some(_) => Place::Ready(0),
+    /// It is down from now on; a held one that refuses leaves.
+    fn unready(
+        &mut self,
+        id: &InstanceId,
+        unready: Unready,
+        now: Instant,
+        effects: &mut Effects<S>,
+    ) {
+        let Some(member) = self.members.get_mut(id) else {
+            return;
+        };
+        let is_refusal = matches!(unready, Unready::Refused(_));
+        tracing::debug!(instance = %id, error = %unready, "endpoint unavailable");
+        member.error = Some(unready.into_failure());
+        if member.held && is_refusal {
+            // It is no member again before the registry has listed it: held instances do not change.
+            self.leave(id, true, effects);
+            effects.refresh = true;
+            return;
+        }
+        if let Some(endpoint) = &member.endpoint {
+            endpoint.stats.set_readiness(Readiness::Down);
+        }
+        if is_refusal {
+            member.n_refusals += 1;
+            // A service whose readiness fails may be dead for good, by tower's contract.
+            if member.n_refusals.is_multiple_of(REMAKE_AFTER) {
+                self.make(id, effects);
+            }
+        }
+        if self.settle(id) {
+            effects.publish = true;
+            effects.refresh = true;
+        }
+        self.schedule_next(id, now);
+    }
+
+    fn expire(&mut self, now: Instant, effects: &mut Effects<S>) {
+        while let Some((_, id)) = self.due.first().filter(|(at, _)| *at <= now).cloned() {
+            self.schedule(&id, None);
+            match self.members.get(&id).is_some_and(|member| member.endpoint.is_some()) {
+                true => self.probe(&id, effects),
+                false => self.make(&id, effects),
+            }
+        }
+        let is_over = |left: &mut Draining| left.until.is_some_and(|until| until <= now);
+        effects.expired.extend(self.draining.extract_if(.., is_over));
+    }
+
+    /// Runs the factory.
+    fn make(&mut self, id: &InstanceId, effects: &mut Effects<S>) {
+        if let Some(member) = self.members.get_mut(id) {
+            self.n_runs += 1;
+            member.run = self.n_runs;
+            effects.make.push(Make { instance: member.instance.clone(), run: self.n_runs });
+        }
+    }
+
+    fn probe(&mut self, id: &InstanceId, effects: &mut Effects<S>) {
+        let (Some(member), Some(poll_ready)) = (self.members.get_mut(id), self.poll_ready) else {
+            return;
+        };
+        if let Some(endpoint) = &member.endpoint
+            && !mem::replace(&mut member.probing, true)
+        {
+            let (key, service) = (endpoint.stats.key, endpoint.service.clone());
+            effects.probe.push(Probe { id: id.clone(), key, service, poll_ready });
+        }
+        self.schedule(id, None);
+    }
+
+    fn schedule_next(&mut self, id: &InstanceId, now: Instant) {
+        if let Some(member) = self.members.get_mut(id) {
+            let at = now.checked_add(member.backoff.next_pause());
+            self.schedule(id, at);
+        }
+    }
+
+    fn schedule(&mut self, id: &InstanceId, at: Option<Instant>) {
+        if let Some(member) = self.members.get_mut(id) {
+            if let Some(before) = mem::replace(&mut member.due, at) {
+                self.due.remove(&(before, id.clone()));
+            }
+            self.due.extend(at.map(|at| (at, id.clone())));
         }
     }
 }
@@ -295,31 +346,21 @@ pub(super) fn is_fit(instance: &Instance) -> bool {
     matches!(instance.status(), Status::Passing | Status::Warning) && instance.weight() > 0
 }
 
-fn remove<S>(tier: &mut Arc<Vec<Arc<Endpoint<S>>>>, id: &InstanceId) {
-    Arc::make_mut(tier).retain(|endpoint| endpoint.stats.id != *id);
-}
-
-impl<S> Default for State<S> {
+impl<S> Default for Effects<S> {
     fn default() -> Self {
         Self {
-            members: HashMap::new(),
-            tiers: Tiers::default(),
-            snapshot: None,
-            draining: Vec::new(),
-            n_made: 0,
-            closed: false,
-        }
-    }
-}
-
-impl<S> Default for Todo<S> {
-    fn default() -> Self {
-        Self {
-            changed: false,
+            publish: false,
+            wake: false,
+            refresh: false,
             make: Vec::new(),
+            probe: Vec::new(),
             stop: Vec::new(),
             gone: Vec::new(),
+            expired: Vec::new(),
             spare: Vec::new(),
         }
     }
 }
+
+/// As many refusals in a row as a restart of a server usually costs.
+const REMAKE_AFTER: u32 = 3;

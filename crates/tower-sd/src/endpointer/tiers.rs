@@ -1,75 +1,61 @@
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use tokio::time::Instant;
-use tower_sd_core::Instance;
+use super::{Endpoint, Set};
 
-use super::{Endpoint, Set, Stats};
-
-/// The endpoints that can be picked, best first. `Clone` is a few `Arc`s.
+/// The endpoints that can be picked, in one set per [`Tier`]. `Clone` is a few `Arc`s.
 #[derive(Debug)]
-pub(crate) struct Tiers<S> {
+pub(crate) struct Tiers<S>([Set<S>; N_TIERS]);
+
+/// How good an endpoint is, best first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Tier {
     /// Listed by the registry, and not known to be down.
-    pub(crate) ready: Set<S>,
+    Ready,
     /// No longer listed, kept by the loss guard.
-    pub(crate) held: Arc<Vec<Arc<Endpoint<S>>>>,
-    /// Listed, and the last connection was refused.
-    pub(crate) down: Arc<Vec<Arc<Endpoint<S>>>>,
+    Held,
+    /// Listed or held, and the last connection was refused.
+    Down,
 }
 
-/// An endpoint whose instance has left. Its requests in flight own what is left of it.
-#[derive(Debug)]
-pub(super) struct Draining {
-    pub(super) instance: Instance,
-    pub(super) stats: Weak<Stats>,
-    pub(super) until: Instant,
+/// A consumer of an endpointer's set, called by its worker.
+pub(crate) trait Subscriber<S>: Send + Sync {
+    /// Takes the new set. It must not call the endpointer.
+    fn publish(&self, tiers: &Tiers<S>);
 }
 
-impl Draining {
-    pub(super) fn new<S>(endpoint: &Endpoint<S>, until: Instant) -> Self {
-        Self { instance: endpoint.instance(), stats: Arc::downgrade(&endpoint.stats), until }
+impl<S> Tiers<S> {
+    #[inline]
+    pub(crate) fn get(&self, tier: Tier) -> &Set<S> {
+        &self.0[tier as usize]
     }
 
-    /// The endpoint of an instance that returns, if it still drains and is at the same address.
-    pub(super) fn give_back<S: 'static>(
-        draining: &mut Vec<Self>,
-        instance: &Instance,
-    ) -> Option<Arc<Endpoint<S>>> {
-        let at = draining.iter().position(|left| {
-            left.instance.id() == instance.id() && left.instance.same_address(instance)
-        })?;
-        let stats = draining.swap_remove(at).stats.upgrade()?;
-        let service = stats.unpark()?;
-        Some(Arc::new(Endpoint::resumed(service, stats, instance.clone())))
+    pub(super) fn get_mut(&mut self, tier: Tier) -> &mut Set<S> {
+        &mut self.0[tier as usize]
     }
 
-    /// Takes its service from the requests that are still in flight; their number.
-    pub(super) fn give_up<S: 'static>(&self) -> usize {
-        match self.stats.upgrade() {
-            Some(stats) => {
-                drop(stats.unpark::<S>());
-                Arc::strong_count(&stats) - 1
-            }
-            None => 0,
-        }
-    }
-
-    pub(super) fn in_flight(&self) -> usize {
-        self.stats.strong_count()
+    /// Listed ones; while there are none, those that are held.
+    pub(super) fn pickable(&self) -> Vec<Arc<Endpoint<S>>> {
+        let [ready, held, down] = &self.0;
+        let listed = ready.iter().chain(down.iter());
+        let listed: Vec<_> = listed.cloned().collect();
+        if listed.is_empty() { held.iter().cloned().collect() } else { listed }
     }
 }
 
 impl<S> Clone for Tiers<S> {
     fn clone(&self) -> Self {
-        Self {
-            ready: self.ready.clone(),
-            held: Arc::clone(&self.held),
-            down: Arc::clone(&self.down),
-        }
+        Self(self.0.clone())
     }
 }
 
 impl<S> Default for Tiers<S> {
     fn default() -> Self {
-        Self { ready: Set::default(), held: Arc::default(), down: Arc::default() }
+        Self(Default::default())
     }
 }
+
+impl Tier {
+    pub(crate) const ALL: [Self; N_TIERS] = [Self::Ready, Self::Held, Self::Down];
+}
+
+pub(crate) const N_TIERS: usize = 3;

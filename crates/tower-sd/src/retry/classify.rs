@@ -2,7 +2,7 @@ use std::error::Error;
 
 use tower_sd_core::BoxError;
 
-use crate::{NoInstances, Unsent};
+use crate::Unsent;
 
 /// What is to become of an attempt's outcome.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -17,13 +17,13 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// [`Unsent`](Self::Unsent) when the error or one of its sources is an [`Unsent`](crate::Unsent) or a
-    /// [`NoInstances`], else [`Failed`](Self::Failed).
+    /// [`Unsent`](Self::Unsent) when the error or one of its sources is an [`Unsent`](crate::Unsent), else
+    /// [`Failed`](Self::Failed).
     #[must_use]
     pub fn of_error(error: &BoxError) -> Self {
         let mut next: Option<&(dyn Error + 'static)> = Some(&**error);
         while let Some(error) = next {
-            if error.is::<Unsent>() || error.is::<NoInstances>() {
+            if error.is::<Unsent>() {
                 return Self::Unsent;
             }
             next = error.source();

@@ -1,6 +1,8 @@
 use std::{
+    error::Error,
     fmt,
     future::Future,
+    iter::successors,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -14,7 +16,10 @@ use tower_sd_core::BoxError;
 use tower_service::Service;
 
 use super::{Attempt, Classify, Elapsed, Next, Replay, RetryError, RetryPolicy, Verdict};
-use crate::attempt::{self, Record};
+use crate::{
+    NoInstances,
+    attempt::{self, Record},
+};
 
 /// The response of a [`Retry`](super::Retry).
 #[pin_project]
@@ -33,6 +38,7 @@ enum State<F> {
     Calling {
         #[pin]
         future: F,
+        /// Runs from the moment on at which an endpoint has the request.
         timer: Option<Timer>,
     },
     Pausing(Timer),
@@ -81,12 +87,11 @@ impl<S: Service<Req>, R, Req> RetryFuture<S, R, Req> {
         record: Arc<Record>,
         future: S::Future,
     ) -> Self {
-        let timer = |bound: Option<Duration>| bound.map(|bound| Box::pin(sleep(bound)));
         Self {
             inner,
             spare,
-            deadline: timer(policy.deadline),
-            state: State::Calling { future, timer: timer(policy.per_try) },
+            deadline: policy.deadline.map(|bound| Box::pin(sleep(bound))),
+            state: State::Calling { future, timer: None },
             story: Story {
                 policy,
                 idempotent,
@@ -117,7 +122,7 @@ where
                     let result = attempt::scope(&story.record, || future.poll(cx));
                     match result.map_err(Into::into) {
                         Poll::Ready(result) => story.classify(result),
-                        Poll::Pending => match story.late(deadline, timer, cx) {
+                        Poll::Pending => match story.late_since_sent(deadline, timer, cx) {
                             Some(late) => End::Late(late),
                             None => return Poll::Pending,
                         },
@@ -128,27 +133,27 @@ where
                         this.state.set(State::Readying);
                         continue;
                     }
-                    match story.late(deadline, &mut None, cx) {
-                        Some(_) => {
-                            return Poll::Ready(Err(story.tell(None, story.policy.deadline)));
-                        }
-                        None => return Poll::Pending,
-                    }
+                    ready!(story.poll_deadline(deadline, cx));
+                    return Poll::Ready(Err(story.tell(None, story.policy.deadline)));
                 }
                 StateProjection::Readying => {
-                    match ready!(attempt::scope(&story.record, || this.inner.poll_ready(cx))) {
-                        Ok(()) => {
+                    match attempt::scope(&story.record, || this.inner.poll_ready(cx)) {
+                        Poll::Pending => {
+                            ready!(story.poll_deadline(deadline, cx));
+                            return Poll::Ready(Err(story.tell(None, story.policy.deadline)));
+                        }
+                        Poll::Ready(Ok(())) => {
                             let request =
                                 this.spare.take().expect("a pause is followed by a spare request");
                             if story.attempts_left() > 1 {
                                 *this.spare = story.policy.replay.replay(&request);
                             }
-                            let timer = story.begin();
+                            story.begin();
                             let future = attempt::scope(&story.record, || this.inner.call(request));
-                            this.state.set(State::Calling { future, timer });
+                            this.state.set(State::Calling { future, timer: None });
                             continue;
                         }
-                        Err(error) => End::Error(error.into(), Verdict::Final),
+                        Poll::Ready(Err(error)) => End::Error(error.into(), Verdict::Final),
                     }
                 }
             };
@@ -165,10 +170,9 @@ where
 
 impl<R> Story<R> {
     /// An attempt begins.
-    fn begin(&mut self) -> Option<Timer> {
+    fn begin(&mut self) {
         self.started = Instant::now();
         self.n_tried = self.record.len();
-        self.policy.per_try.map(|bound| Box::pin(sleep(bound)))
     }
 
     fn classify<T>(&self, result: Result<T, BoxError>) -> End<T>
@@ -181,25 +185,43 @@ impl<R> Story<R> {
                 End::Response(response, verdict)
             }
             Err(error) => {
-                let verdict = self.policy.replay.classify(Err(&error));
+                let verdict = match self.no_instances(&error) {
+                    // Waiting as long again is of no use.
+                    Some(none) if none.has_waited() => Verdict::Final,
+                    Some(_) => Verdict::Unsent,
+                    None => self.policy.replay.classify(Err(&error)),
+                };
                 End::Error(error, verdict)
             }
         }
     }
 
-    fn late(
+    /// Whether the balancer below has found no instance for this request; not what an endpoint failed to reach.
+    fn no_instances<'e>(&self, error: &'e BoxError) -> Option<&'e NoInstances> {
+        let first: &(dyn Error + 'static) = &**error;
+        let mut chain = successors(Some(first), |error| (*error).source());
+        chain.find_map(|error| {
+            error.downcast_ref::<NoInstances>().filter(|none| none.is_of(self.record.id))
+        })
+    }
+
+    fn late_since_sent(
         &self,
         deadline: &mut Option<Timer>,
         timer: &mut Option<Timer>,
         cx: &mut Context<'_>,
     ) -> Option<Late> {
-        let mut fired = |timer: &mut Option<Timer>| {
-            timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
-        };
-        if fired(deadline) {
+        if self.poll_deadline(deadline, cx).is_ready() {
             return self.policy.deadline.map(Late::All);
         }
-        self.policy.per_try.filter(|_| fired(timer)).map(Late::Attempt)
+        let per_try = self.policy.per_try.filter(|_| !self.record.is_searching())?;
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep(per_try)));
+        timer.as_mut().poll(cx).is_ready().then_some(Late::Attempt(per_try))
+    }
+
+    /// Ready when the time for all attempts is over.
+    fn poll_deadline(&self, deadline: &mut Option<Timer>, cx: &mut Context<'_>) -> Poll<()> {
+        deadline.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(cx))
     }
 
     fn step<T>(&mut self, end: End<T>, repeatable: bool) -> Step<T>
@@ -212,7 +234,8 @@ impl<R> Story<R> {
             End::Error(error, verdict) => (None, error, verdict),
             End::Late(Late::Attempt(bound)) => (None, Elapsed(bound).into(), Verdict::Failed),
             End::Late(Late::All(bound)) => {
-                self.ended(Elapsed(bound).into());
+                let none = self.record.give_up().map(BoxError::from);
+                self.ended(none.unwrap_or_else(|| Elapsed(bound).into()));
                 return Step::Done(Err(self.tell(None, Some(bound))));
             }
         };

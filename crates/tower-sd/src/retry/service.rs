@@ -91,7 +91,7 @@ where
             _ => self.policy.replay.replay(&request),
         };
         let idempotent = self.policy.idempotent || self.policy.replay.is_idempotent(&request);
-        let record = Arc::new(Record::default());
+        let record = Record::new();
         let future = attempt::scope(&record, || inner.call(request));
         RetryFuture::new(inner, Arc::clone(&self.policy), spare, idempotent, record, future)
     }

@@ -15,3 +15,4 @@ mod endpointer;
 mod go_kit;
 mod retry;
 mod support;
+mod truth;

@@ -1,0 +1,132 @@
+use std::{error, fmt, sync::Arc};
+
+use tower_sd_core::BoxError;
+
+/// There is no instance to send a request to.
+///
+/// Nothing was sent: repeating is safe. `source()` is the cause: the registry's error, the factory's, or the last
+/// connection's.
+#[derive(Debug)]
+pub struct NoInstances {
+    reason: NoInstancesReason,
+    source: Option<BoxError>,
+    waited: bool,
+    /// The request that found none, see [`Record`](crate::attempt::Record).
+    request: Option<u64>,
+}
+
+/// One failure that several requests, and a report, share.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure(Arc<BoxError>);
+
+/// Why there is no instance.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum NoInstancesReason {
+    /// All are busy: they take no more requests at the moment.
+    Busy,
+    /// The endpointer was closed.
+    Closed,
+    /// The registry lists none. Reported immediately.
+    Empty,
+    /// The registry has not answered yet.
+    NeverSynced,
+    /// There are instances, and no service could be made for any of them yet.
+    NotReady,
+    /// None has accepted a connection.
+    Refused,
+    /// All that are listed are unhealthy or have weight 0. Reported immediately.
+    Unfit,
+}
+
+impl NoInstances {
+    pub(crate) fn new(reason: NoInstancesReason, source: Option<BoxError>) -> Self {
+        Self { reason, source, waited: false, request: None }
+    }
+
+    /// Why.
+    #[must_use]
+    pub fn reason(&self) -> NoInstancesReason {
+        self.reason
+    }
+
+    /// Whether the request has waited for an instance for as long as it may: waiting again is of no use.
+    #[must_use]
+    pub fn has_waited(&self) -> bool {
+        self.waited
+    }
+
+    /// Whether it is certain, so that waiting is of no use.
+    pub(crate) fn is_known(&self) -> bool {
+        match self.reason {
+            NoInstancesReason::Closed | NoInstancesReason::Empty | NoInstancesReason::Unfit => true,
+            NoInstancesReason::Busy
+            | NoInstancesReason::NeverSynced
+            | NoInstancesReason::NotReady
+            | NoInstancesReason::Refused => false,
+        }
+    }
+
+    pub(crate) fn waited(mut self) -> Self {
+        self.waited = true;
+        self
+    }
+
+    pub(crate) fn with_source(mut self, source: Option<BoxError>) -> Self {
+        self.source = source.or(self.source);
+        self
+    }
+
+    pub(crate) fn of_request(mut self, request: Option<u64>) -> Self {
+        self.request = request;
+        self
+    }
+
+    /// Whether it is this request that found none, and not one that an endpoint has sent on its behalf.
+    pub(crate) fn is_of(&self, request: u64) -> bool {
+        self.request == Some(request)
+    }
+}
+
+impl Failure {
+    pub(crate) fn new(error: BoxError) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl error::Error for Failure {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl fmt::Display for NoInstances {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.reason {
+            NoInstancesReason::Busy => "no instances: all are busy",
+            NoInstancesReason::Closed => "no instances: the endpointer was closed",
+            NoInstancesReason::Empty => "no instances: the registry lists none",
+            NoInstancesReason::NeverSynced => "no instances: the registry has not answered yet",
+            NoInstancesReason::NotReady => "no instances: none is ready yet",
+            NoInstancesReason::Refused => "no instances: none accepts a connection",
+            NoInstancesReason::Unfit => "no instances: all are unhealthy or have weight 0",
+        })
+    }
+}
+
+impl error::Error for NoInstances {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        let source: &(dyn error::Error + 'static) = &**self.source.as_ref()?;
+        // A shared failure is transparent, so that its type is found in the chain.
+        Some(match source.downcast_ref::<Failure>() {
+            Some(failure) => &**failure.0,
+            None => source,
+        })
+    }
+}

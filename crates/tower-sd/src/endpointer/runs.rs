@@ -1,0 +1,128 @@
+use std::{
+    collections::HashMap,
+    future::{self, poll_fn},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+};
+
+use futures_util::FutureExt;
+use tokio::{
+    sync::Semaphore,
+    task::{AbortHandle, JoinSet},
+    time::timeout,
+};
+use tower_sd_core::{BoxError, InstanceId};
+
+use super::{
+    EndpointerConfig, Factory, Failure,
+    signal::{Make, Probe, Unready},
+    state::Event,
+};
+
+/// The runs of the factory and the probes: concurrent, one of each per instance.
+#[derive(Debug)]
+pub(super) struct Runs<F: Factory> {
+    factory: Arc<F>,
+    config: EndpointerConfig,
+    permits: Arc<Semaphore>,
+    running: JoinSet<Event<F::Service>>,
+    handles: HashMap<(InstanceId, Kind), AbortHandle>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum Kind {
+    Make,
+    Probe,
+}
+
+impl<F: Factory> Runs<F> {
+    pub(super) fn new(factory: F, config: EndpointerConfig) -> Self {
+        Self {
+            factory: Arc::new(factory),
+            permits: Arc::new(Semaphore::new(config.max_making.max(1))),
+            config,
+            running: JoinSet::new(),
+            handles: HashMap::new(),
+        }
+    }
+
+    pub(super) fn make(&mut self, make: Make) {
+        let (factory, permits) = (Arc::clone(&self.factory), Arc::clone(&self.permits));
+        let bound = self.config.make_timeout;
+        let id = make.instance.id().clone();
+        let key = (id.clone(), Kind::Make);
+        let handle = self.running.spawn(async move {
+            let once = async {
+                let _permit = permits.acquire().await?;
+                let made = async { factory.make(make.instance).await };
+                match timeout(bound, AssertUnwindSafe(made).catch_unwind()).await {
+                    Ok(Ok(made)) => made,
+                    Ok(Err(_panic)) => Err("the factory panicked".into()),
+                    Err(elapsed) => Err(elapsed.into()),
+                }
+            };
+            let result: Result<F::Service, BoxError> = once.await;
+            if let Err(error) = &result {
+                tracing::debug!(instance = %id, %error, "factory failed");
+            }
+            Event::Created { id, run: make.run, result }
+        });
+        self.begun(key, handle);
+    }
+
+    pub(super) fn probe(&mut self, probe: Probe<F::Service>) {
+        let bound = self.config.connect_timeout;
+        let Probe { id, key, mut service, poll_ready } = probe;
+        let run = (id.clone(), Kind::Probe);
+        let handle = self.running.spawn(async move {
+            let ready = poll_fn(|cx| poll_ready(&mut service, cx));
+            let result = match timeout(bound, AssertUnwindSafe(ready).catch_unwind()).await {
+                Ok(Ok(ready)) => ready.map_err(|error| Unready::Refused(Failure::new(error))),
+                Ok(Err(_panic)) => {
+                    Err(Unready::Refused(Failure::new("the service panicked".into())))
+                }
+                Err(_elapsed) => Err(Unready::Late(bound)),
+            };
+            Event::Probed { id, key, result }
+        });
+        self.begun(run, handle);
+    }
+
+    pub(super) fn stop(&mut self, id: &InstanceId) {
+        for kind in [Kind::Make, Kind::Probe] {
+            if let Some(handle) = self.handles.remove(&(id.clone(), kind)) {
+                handle.abort();
+            }
+        }
+    }
+
+    /// The next end of a run; pending while there is none.
+    ///
+    /// Cancel safe.
+    pub(super) async fn next(&mut self) -> Event<F::Service> {
+        loop {
+            match self.running.join_next().await {
+                Some(Ok(event)) => return event,
+                // Stopped: panics are caught inside.
+                Some(Err(_)) => {}
+                None => future::pending().await,
+            }
+        }
+    }
+
+    /// Another run that has ended already.
+    pub(super) fn another(&mut self) -> Option<Event<F::Service>> {
+        self.running.try_join_next()?.ok()
+    }
+
+    pub(super) async fn shutdown(&mut self) {
+        self.running.shutdown().await;
+    }
+
+    /// A later run of one kind takes the place of an earlier one.
+    fn begun(&mut self, key: (InstanceId, Kind), handle: AbortHandle) {
+        if let Some(before) = self.handles.insert(key, handle) {
+            before.abort();
+        }
+    }
+}

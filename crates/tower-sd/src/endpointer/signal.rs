@@ -1,0 +1,73 @@
+//! What goes between the request path, the worker and its runs.
+
+use std::{
+    fmt,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tower_sd_core::{BoxError, Instance, InstanceId};
+
+use super::Failure;
+
+/// Polls a service's readiness. A function pointer does not name the request's type, which may borrow.
+pub(crate) type PollReady<S> = fn(&mut S, &mut Context<'_>) -> Poll<Result<(), BoxError>>;
+
+/// What a request has found out about an endpoint. Each endpoint has one at most on its way to the worker, and one wish.
+pub(crate) enum Signal<S> {
+    /// Its readiness is pending with nothing in flight; the service has begun to connect.
+    Pending(S, PollReady<S>),
+    /// Its readiness has failed.
+    Refused(Failure, PollReady<S>),
+    /// It is down, and a request has nothing better.
+    Wanted(PollReady<S>),
+}
+
+/// One run of the factory.
+#[derive(Clone, Debug)]
+pub(super) struct Make {
+    pub(super) instance: Instance,
+    pub(super) run: u64,
+}
+
+/// One attempt to connect.
+pub(super) struct Probe<S> {
+    pub(super) id: InstanceId,
+    pub(super) key: u64,
+    pub(super) service: S,
+    pub(super) poll_ready: PollReady<S>,
+}
+
+/// Why a probe has not connected.
+#[derive(Debug)]
+pub(super) enum Unready {
+    Refused(Failure),
+    Late(Duration),
+}
+
+impl<S> Signal<S> {
+    pub(super) fn into_service(self) -> Option<S> {
+        match self {
+            Self::Pending(service, _) => Some(service),
+            Self::Refused(..) | Self::Wanted(_) => None,
+        }
+    }
+}
+
+impl Unready {
+    pub(super) fn into_failure(self) -> Failure {
+        match self {
+            Self::Refused(failure) => failure,
+            Self::Late(_) => Failure::new(self.to_string().into()),
+        }
+    }
+}
+
+impl fmt::Display for Unready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => error.fmt(f),
+            Self::Late(bound) => write!(f, "not ready within {bound:?}"),
+        }
+    }
+}
