@@ -82,7 +82,7 @@ async fn a_hundred_thousand_requests_survive_random_churn() {
     let mut config = config.addresses(AddressPolicy::any());
     config.removal_wait = Duration::ZERO;
     let mut publisher = Publisher::new(config);
-    publisher.set(servers.clone());
+    publisher.set(servers.clone().into());
     let endpointer: Endpointer<HttpEndpoint<Sent>, ToBody> =
         Endpointer::new(&Listed(publisher.subscribe()), HttpFactory::new());
     let client = retried(&endpointer, HttpReplay::new());

@@ -77,7 +77,7 @@ impl<'a> Ours<'a> {
         let mut publisher = Publisher::new(config);
         let instances: Vec<_> = (0..n).map(|i| instance(i, 8080)).collect();
         debug_assert!(instances.is_sorted_by_key(Instance::id), "as registries list them");
-        publisher.set(instances.clone());
+        publisher.set(instances.clone().into());
         let endpointer = runtime.block_on(async {
             let subscribed = Subscribed(publisher.subscribe());
             let endpointer = Endpointer::with(&subscribed, |_| async { Ok(Noop(0)) });
@@ -117,7 +117,7 @@ impl<'a> Ours<'a> {
 
     async fn publish(&self, list: Vec<Instance>) {
         let before = self.endpointer.version();
-        self.publisher.borrow_mut().set(list);
+        self.publisher.borrow_mut().set(list.into());
         // The comparison publishes that the old one has left, the factory's service that the new one is there.
         while self.endpointer.version() < before + 2 {
             yield_now().await;

@@ -9,7 +9,7 @@ use tower_sd_core::{
     BoxError, Error, ErrorKind, Freshness, KeyValue, Result, Source, Tasks, follow,
 };
 
-use crate::{Latest, Options, keeper::Keeper};
+use crate::{Latest, Options, sink::ConfigSink};
 
 /// A typed value that follows a key, or all keys below a prefix, of a registry.
 ///
@@ -38,9 +38,9 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Config<T> {
     pub fn new(source: impl Source<Item = KeyValue>, options: Options<T>) -> Self {
         let (nudge, tasks) = (Arc::new(Notify::new()), Tasks::new());
         let config = options.follow.clone();
-        let (keeper, latest) = Keeper::new(options);
+        let (sink, latest) = ConfigSink::new(options);
         let nudged = Arc::clone(&nudge);
-        tasks.spawn(|stop| follow(source, keeper, config, nudged, stop));
+        tasks.spawn(|stop| follow(source, sink, config, nudged, stop));
         Self { latest, nudge, tasks }
     }
 }

@@ -2,9 +2,9 @@
 
 mod config;
 mod document;
-mod keeper;
 mod latest;
 mod options;
+mod sink;
 
 pub use config::Config;
 pub use latest::Latest;

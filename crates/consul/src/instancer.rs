@@ -12,8 +12,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tower_sd_core::{
-    Error, ErrorKind, FollowConfig, Follower, Instance, Instancer, PublisherConfig, Read, Reading,
-    Result, Source, Subscription, async_trait,
+    Error, ErrorKind, FollowConfig, Follower, Instance, Instancer, PublisherConfig, ReadMode,
+    ReadRequest, ReadResult, Result, Source, Subscription, async_trait,
 };
 
 use crate::{
@@ -100,12 +100,12 @@ impl Instancer for ConsulInstancer {
 impl Source for ConsulSource {
     type Item = Instance;
 
-    async fn read(&mut self, want: Read) -> Result<Reading> {
+    async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
         // Taken out: an answer that is an error, or dropped, leaves none (an index ahead of a server that was reset
         // would block for the whole wait).
-        let mut index = self.index.take().filter(|_| want == Read::Changed && !self.must_probe());
+        let mut index = self.index.take().filter(|_| request.waits() && !self.must_probe());
         let mut answer = None;
-        if want == Read::Changed {
+        if request.waits() {
             sleep_until(self.not_before).await;
             answer = self.wait_alone(index).await?;
         }
@@ -113,23 +113,27 @@ impl Source for ConsulSource {
             Some(answer) => answer,
             None => {
                 index = None;
-                if want == Read::Changed && self.ticket.is_shared() {
+                if request.waits() && self.ticket.is_shared() {
                     self.ticket.change().await?;
                 }
                 self.ticket.starts_to_read();
-                self.ask(want, None).await?
+                self.ask(request.mode, None).await?
             }
         };
         let mut asked = index;
         if answer.meta.streaming && answer.meta.index < index {
             // The view is behind what we know already: it has just been made, or its servers are gone.
-            answer = self.ask(Read::Full, None).await?;
+            answer = self.ask(ReadMode::Full, None).await?;
             asked = None;
         }
         let refresh_in = self.adopt(asked, &answer)?;
         self.doubt(&answer).await?;
         self.not_before = Instant::now() + size_pause(answer.size);
-        Ok(Reading::Set { entries: self.instances(&answer.entries), refresh_in })
+        let set = ReadResult::set(self.instances(&answer.entries));
+        Ok(match refresh_in {
+            Some(after) => set.refresh_in(after),
+            None => set,
+        })
     }
 }
 
@@ -161,15 +165,15 @@ impl ConsulSource {
         select! {
             biased;
             _ = shared.wait_for(|shared| *shared) => Ok(None),
-            answer = self.ask(Read::Changed, index) => answer.map(Some),
+            answer = self.ask(ReadMode::Changed, index) => answer.map(Some),
         }
     }
 
-    async fn ask(&mut self, want: Read, index: Option<u64>) -> Result<HealthAnswer> {
+    async fn ask(&mut self, mode: ReadMode, index: Option<u64>) -> Result<HealthAnswer> {
         let mut parameters = self.query.parameters();
-        parameters.extend(match want {
-            Read::Confirm => Some(("consistent", String::new())),
-            Read::Full | Read::Changed => self.query.consistency(),
+        parameters.extend(match mode {
+            ReadMode::Confirm => Some(("consistent", String::new())),
+            _ => self.query.consistency(),
         });
         let wait = index.map(|index| {
             let wait = self.wait();

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tower_sd_core::{Error, ErrorKind, KeyValue, Read, Reading, Result, Source, async_trait};
+use tower_sd_core::{
+    Error, ErrorKind, KeyValue, ReadMode, ReadRequest, ReadResult, Result, Source, async_trait,
+};
 
 use crate::{
     BACKEND, ConsulClient,
@@ -46,7 +48,7 @@ impl ConsulKvSource {
         Self { client: client.clone(), what: What::Prefix(prefix), index: None }
     }
 
-    async fn ask(&self, want: Read, index: Option<u64>) -> Result<KeysAnswer> {
+    async fn ask(&self, mode: ReadMode, index: Option<u64>) -> Result<KeysAnswer> {
         let (key, mut query) = match &self.what {
             What::Key(key) if key.is_empty() => {
                 let error = Error::new(ErrorKind::Config, BACKEND, "follow");
@@ -55,7 +57,7 @@ impl ConsulKvSource {
             What::Key(key) => (key, Vec::new()),
             What::Prefix(prefix) => (prefix, vec![("recurse", String::new())]),
         };
-        if want == Read::Confirm {
+        if mode == ReadMode::Confirm {
             query.push(("consistent", String::new()));
         }
         if let Some(index) = index {
@@ -83,11 +85,11 @@ impl ConsulKvSource {
 impl Source for ConsulKvSource {
     type Item = KeyValue;
 
-    async fn read(&mut self, want: Read) -> Result<Reading<KeyValue>> {
+    async fn read(&mut self, request: ReadRequest) -> Result<ReadResult<KeyValue>> {
         // Taken out: an answer that is an error, or dropped, leaves none (an index ahead of a server that was reset
         // would block for the whole wait).
-        let asked = self.index.take().filter(|_| want == Read::Changed);
-        let answer = self.ask(want, asked).await?;
+        let asked = self.index.take().filter(|_| request.waits());
+        let answer = self.ask(request.mode, asked).await?;
         if answer.meta.filtered_by_acls {
             let message = "the token does not see every key; it needs key:read of the whole prefix";
             let error = Error::new(ErrorKind::Denied, BACKEND, "follow");
@@ -97,10 +99,9 @@ impl Source for ConsulKvSource {
         // One that went back, of a cluster that was restored or wiped, is not waited for; the keys are what there is.
         self.index = index.filter(|index| asked.is_none_or(|asked| *index >= asked));
         let keys = answer.keys.iter().filter(|key| self.wants(key));
-        let entries = keys.map(|key| self.entry(key)).collect();
+        let set = ReadResult::set(keys.map(|key| self.entry(key)).collect());
         // A proxy that eats the header leaves nothing to wait for.
-        let refresh_in = index.is_none().then_some(POLL);
-        Ok(Reading::Set { entries, refresh_in })
+        Ok(if index.is_none() { set.refresh_in(POLL) } else { set })
     }
 }
 

@@ -33,8 +33,8 @@ fn follow(config: ConsulConfig, query: Query) -> ConsulInstancer {
     let client = ConsulClient::new(config).expect("an address");
     let publisher = PublisherConfig::new("consul", "web").loss(LossPolicy::Accept);
     let mut follow = FollowConfig::new("consul");
-    follow.backoff_initial = Duration::from_millis(20);
-    follow.backoff_cap = Duration::from_millis(50);
+    follow.initial_backoff = Duration::from_millis(20);
+    follow.max_backoff = Duration::from_millis(50);
     follow.denied_interval = Duration::from_millis(50);
     ConsulInstancer::with_config(&client, query, publisher, follow)
 }

@@ -8,8 +8,8 @@ use std::{fs, io, path::PathBuf, time::Duration};
 
 use tower_sd_core::{
     AnnounceConfig, Announcement, Announcer, Error, ErrorKind, FollowConfig, Follower, Instance,
-    Instancer, LeaseTtl, LossReason, PublisherConfig, Read, Reading, Registrar, Registration,
-    RegistrationHandle, Renewal, Result, Source, Tasks, announce, async_trait,
+    Instancer, LeaseTtl, LossReason, PublisherConfig, ReadRequest, ReadResult, Registrar,
+    Registration, RegistrationHandle, Renewal, Result, Source, Tasks, announce, async_trait,
 };
 
 /// The reading half. A folder cannot be waited for, so this is a polled source.
@@ -19,7 +19,7 @@ struct FolderSource(PathBuf);
 impl Source for FolderSource {
     type Item = Instance;
 
-    async fn read(&mut self, _want: Read) -> Result<Reading> {
+    async fn read(&mut self, _request: ReadRequest) -> Result<ReadResult> {
         let files = match fs::read_dir(&self.0) {
             Ok(files) => files.collect::<io::Result<Vec<_>>>().map_err(|e| wire("follow", e))?,
             // Nobody has registered yet: an authoritative "there are none", not an error.
@@ -32,8 +32,7 @@ impl Source for FolderSource {
             let malformed = |e| Error::new(ErrorKind::Protocol, "folder", "decode").with_source(e);
             serde_json::from_slice(&bytes).map_err(malformed)
         });
-        let refresh_in = Some(Duration::from_secs(5));
-        Ok(Reading::Set { entries: entries.collect(), refresh_in })
+        Ok(ReadResult::set(entries.collect()).refresh_in(Duration::from_secs(5)))
     }
 }
 

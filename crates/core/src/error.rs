@@ -1,4 +1,4 @@
-use std::{error, fmt, sync::Arc};
+use std::{error, fmt, sync::Arc, time::Duration};
 
 use crate::InstanceId;
 
@@ -25,6 +25,7 @@ struct Inner {
     operation: &'static str,
     instance: Option<InstanceId>,
     message: Option<String>,
+    retry_after: Option<Duration>,
     source: Option<Arc<dyn error::Error + Send + Sync>>,
 }
 
@@ -82,6 +83,7 @@ impl Error {
             operation,
             instance: None,
             message: None,
+            retry_after: None,
             source: None,
         }))
     }
@@ -102,6 +104,12 @@ impl Error {
     #[must_use]
     pub fn with_instance(self, instance: InstanceId) -> Self {
         self.edit(|inner| inner.instance = Some(instance))
+    }
+
+    /// Sets the time that the registry requires before the next attempt (`Retry-After` of HTTP 429 and 503).
+    #[must_use]
+    pub fn with_retry_after(self, after: Duration) -> Self {
+        self.edit(|inner| inner.retry_after = Some(after))
     }
 
     /// Marks it as worth repeating although its kind is not.
@@ -144,6 +152,14 @@ impl Error {
     #[must_use]
     pub fn instance(&self) -> Option<&InstanceId> {
         self.0.instance.as_ref()
+    }
+
+    /// The least time before the next attempt, where the registry requires one.
+    ///
+    /// Both loops observe it, up to 5 min.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     /// This error and what caused it, in one line: for logs. `Display` prints this level only.

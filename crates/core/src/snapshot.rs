@@ -1,4 +1,8 @@
-use std::sync::Arc;
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -13,6 +17,15 @@ pub struct Snapshot {
     pub(crate) held: Arc<[Instance]>,
     pub(crate) revision: u64,
     pub(crate) freshness: Freshness,
+    pub(crate) proof: Arc<Proof>,
+}
+
+/// The time of the last proof of life, shared by all snapshots of one publisher.
+#[derive(Debug, Default)]
+pub(crate) struct Proof {
+    first: OnceLock<Instant>,
+    /// After the first.
+    last_ms: AtomicU64,
 }
 
 /// Whether a [`Snapshot`] says what the registry says.
@@ -42,6 +55,7 @@ impl Snapshot {
             held: Arc::new([]),
             revision: 0,
             freshness: Freshness::NeverSynced { error: None },
+            proof: Arc::default(),
         }
     }
 
@@ -81,10 +95,32 @@ impl Snapshot {
         self.revision
     }
 
-    /// How far the set can be believed.
+    /// How far the set can be trusted.
     #[must_use]
     pub fn freshness(&self) -> &Freshness {
         &self.freshness
+    }
+
+    /// The time at which the registry last proved that the latest set is current; `None` before the first set.
+    ///
+    /// It is read live: it advances, in every clone, without a new snapshot, and wakes no subscriber.
+    #[must_use]
+    pub fn as_of(&self) -> Option<Instant> {
+        self.proof.last()
+    }
+}
+
+impl Proof {
+    pub(crate) fn now(&self) {
+        let now = Instant::now();
+        let first = *self.first.get_or_init(|| now);
+        let ms = u64::try_from(now.duration_since(first).as_millis()).unwrap_or(u64::MAX);
+        self.last_ms.store(ms, Relaxed);
+    }
+
+    fn last(&self) -> Option<Instant> {
+        let first = *self.first.get()?;
+        Some(first + Duration::from_millis(self.last_ms.load(Relaxed)))
     }
 }
 

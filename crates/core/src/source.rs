@@ -4,75 +4,194 @@ use async_trait::async_trait;
 
 use crate::{Error, Instance, Result};
 
-/// The reading half of a backend's wire: what the following loop asks of it.
+/// The reading half of a backend: answers the requests of the following loop.
 ///
 /// # Contract
 ///
-/// - `read(Read::Full)` comes first, and after every `Err`. It answers at once with the complete set: forget indexes,
-///   streams and watches and start anew.
-/// - `read(Read::Changed)` waits until the set may differ from the last `Ok`, and answers with the complete set again,
-///   never with a difference. A spurious return is allowed (the loop limits its rate and compares content). It is not
-///   asked of a source that returned [`Reading::Set`] with `refresh_in`.
-/// - `read(Read::Confirm)` is as `Full`, by the strongest read that the registry has (consistent, linearizable, no
-///   cache, no index): the loss guard asks before it believes a loss.
-/// - One element per entry of the registry: an entry that cannot be understood is an `Err` in its place. The loop counts
-///   and skips it, and treats a set of nothing but `Err` as an error.
-/// - An error means that nothing was learned: the loop keeps the set, marks it stale and tries again with backoff. An
-///   authoritative "there are none" is an empty set, not an error.
-/// - Bound what may hang. The loop drops a `Full` or `Confirm` read after
-///   [`FollowConfig::read_timeout`](crate::FollowConfig::read_timeout) and a `Changed` read at the next periodic resync.
-/// - Return errors without secrets.
+/// - Every set is complete, never a difference. An authoritative "no entries" is an empty set, not an error.
+/// - A set has one element per entry of the registry. An entry that cannot be decoded must be an `Err` in its place, and
+///   should name its instance ([`Error::with_instance`]): after a transient error the last value of that entry is kept, a
+///   permanent one drops it. A set of nothing but errors is an error.
+/// - An unhealthy, draining or idle entry should be part of the set, with its status and weight: the loss guard counts
+///   the entries which accept requests, and a filter belongs above the source.
+/// - An error means that nothing was learned. The loop keeps the set, marks it stale and retries with backoff, not
+///   earlier than [`Error::retry_after`].
+/// - A source that reads in pages must stop, with an error, at more than [`ReadRequest::max_entries`] entries.
+/// - Errors must not contain secrets.
+/// - A read may hang: the loop bounds a `Full` or `Confirm` read by
+///   [`FollowConfig::read_timeout`](crate::FollowConfig::read_timeout), and a `Changed` read by
+///   [`FollowConfig::max_silence`](crate::FollowConfig::max_silence) and the periodic resync.
+/// - A read may panic: the loop logs the panic and treats it as an error.
 ///
 /// # Cancel safety
 ///
-/// The loop drops the future at any await (stop, resync, confirm, nudge) and asks `Full` or `Confirm` next. A blocking
-/// call to the registry has to end with the future.
+/// The loop may drop the future at any await (shutdown, resync, confirm, nudge) and send another request later. A
+/// blocking call to the registry must end with the future. A position (index, stream, watch) may survive the drop, but no
+/// change may be lost with it.
 #[async_trait]
 pub trait Source: Send + 'static {
     /// One entry: [`Instance`] for services, [`KeyValue`](crate::KeyValue) for watched configuration.
     type Item: Send + 'static;
 
-    /// Reads as the contract above says.
+    /// Reads the set as requested.
     ///
     /// # Errors
     ///
-    /// Whatever kept the source from learning the set.
-    async fn read(&mut self, want: Read) -> Result<Reading<Self::Item>>;
+    /// The reason why the set could not be read.
+    async fn read(&mut self, request: ReadRequest) -> Result<ReadResult<Self::Item>>;
 }
 
-/// What the following loop wants from the next [`Source::read`].
+/// A request of the following loop to its [`Source`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[expect(clippy::exhaustive_enums, reason = "a source has to handle every one of them")]
-pub enum Read {
+#[non_exhaustive]
+pub struct ReadRequest {
+    /// How to read.
+    pub mode: ReadMode,
+    /// Why the loop reads now.
+    pub reason: ReadReason,
+    /// A larger set will be refused. Defaults to [`usize::MAX`].
+    pub max_entries: usize,
+}
+
+/// How a [`Source`] must read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ReadMode {
     /// The complete set, now.
+    ///
+    /// First, and after every `Err`: the source must drop indexes, streams and watches and start anew. For the reason
+    /// [`Suspected`](ReadReason::Suspected) a source with a live watch should verify that watch by a cheap call and return
+    /// [`ReadResult::unchanged`] (or the set that the call returned), and must not drop a healthy watch.
     Full,
-    /// The complete set, when it may have changed.
+    /// The complete set, as soon as it may differ from the last result.
+    ///
+    /// A spurious return is allowed: the loop limits the rate and compares the content. Not sent to a source whose last
+    /// result has [`refresh_in`](ReadResult::refresh_in).
     Changed,
-    /// The complete set, now, by the strongest read there is.
+    /// The complete set, now, by the strongest read of the registry.
+    ///
+    /// Consistent, linearizable, no cache, no index. Sent before a loss is accepted, and repeated until one such read
+    /// has succeeded. A healthy watch may be kept.
     Confirm,
 }
 
-/// What a [`Source`] has learned.
+/// Why the following loop reads.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ReadReason {
+    /// Nothing has been read yet.
+    First,
+    /// The last read failed, or the last result was [`ReadResult::trouble`].
+    AfterError,
+    /// The last result was [`ReadResult::resync`].
+    Resync,
+    /// The last read succeeded.
+    Next,
+    /// The periodic resync is due.
+    Periodic,
+    /// The view may be outdated: an endpoint refuses connections, or the source was silent for long.
+    Suspected,
+    /// The loss guard waits for a confirmation.
+    Loss,
+}
+
+/// The result of a successful [`Source::read`].
 #[derive(Debug)]
-#[expect(clippy::exhaustive_enums, reason = "written by backends, matched by the loop alone")]
-pub enum Reading<T = Instance> {
-    /// The complete set.
-    Set {
-        /// One element per entry of the registry.
-        entries: Vec<Result<T, Error>>,
-        /// `Some` of a polled source: read `Full` again after this long (a DNS TTL); the loop clamps it and adds
-        /// jitter. `None`: ask `Changed` next.
-        refresh_in: Option<Duration>,
-    },
-    /// The position was lost (compaction, an index or revision that went back): read `Full`. The reason is for the log.
-    /// Not an error, nothing becomes stale.
+pub struct ReadResult<T = Instance> {
+    pub(crate) outcome: Outcome<T>,
+    pub(crate) refresh_in: Option<Duration>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Outcome<T> {
+    Set(Vec<Result<T>>),
+    Unchanged,
+    Trouble(Error),
     Resync(&'static str),
 }
 
-impl<T> Reading<T> {
-    /// The complete set of a source that can wait for changes.
+impl ReadRequest {
+    /// Creates a request without a bound on entries: for tests of a source.
     #[must_use]
-    pub fn set(entries: Vec<Result<T, Error>>) -> Self {
-        Self::Set { entries, refresh_in: None }
+    pub fn new(mode: ReadMode, reason: ReadReason) -> Self {
+        Self { mode, reason, max_entries: usize::MAX }
+    }
+
+    /// Sets [`max_entries`](Self::max_entries).
+    #[must_use]
+    pub fn with_max_entries(self, max_entries: usize) -> Self {
+        Self { max_entries, ..self }
+    }
+
+    /// Whether the source should wait for a change.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.mode == ReadMode::Changed
+    }
+}
+
+impl From<ReadMode> for ReadRequest {
+    /// A request of this mode for the reason that usually goes with it.
+    fn from(mode: ReadMode) -> Self {
+        let reason = match mode {
+            ReadMode::Full => ReadReason::First,
+            ReadMode::Changed => ReadReason::Next,
+            ReadMode::Confirm => ReadReason::Loss,
+        };
+        Self::new(mode, reason)
+    }
+}
+
+impl<T> ReadResult<T> {
+    /// The complete set, one element per entry of the registry.
+    #[must_use]
+    pub fn set(entries: Vec<Result<T>>) -> Self {
+        Outcome::Set(entries).into()
+    }
+
+    /// Proof of life: the set of the last result is current.
+    ///
+    /// The source keeps its position. In answer to `Confirm` it confirms the last set.
+    #[must_use]
+    pub fn unchanged() -> Self {
+        Outcome::Unchanged.into()
+    }
+
+    /// The set may be outdated, but the position is kept: `Changed` is requested next, with backoff.
+    #[must_use]
+    pub fn trouble(error: Error) -> Self {
+        Outcome::Trouble(error).into()
+    }
+
+    /// The position was lost (compaction, an index that went back): `Full` is requested next.
+    ///
+    /// Not an error, the set stays fresh; several of these without a set in between are an error. `reason` is for the log.
+    #[must_use]
+    pub fn resync(reason: &'static str) -> Self {
+        Outcome::Resync(reason).into()
+    }
+
+    /// Makes a set, or `unchanged`, one of a polled source: `Full` is requested next, after this long.
+    ///
+    /// A DNS TTL, say. The loop clamps it to [`FollowConfig::min_refresh`](crate::FollowConfig::min_refresh) and
+    /// [`max_refresh`](crate::FollowConfig::max_refresh), and adds jitter.
+    #[must_use]
+    pub fn refresh_in(self, after: Duration) -> Self {
+        Self { refresh_in: Some(after), ..self }
+    }
+
+    /// Returns the entries of a set, `None` for another result: for tests of a source.
+    #[must_use]
+    pub fn entries(&self) -> Option<&[Result<T>]> {
+        match &self.outcome {
+            Outcome::Set(entries) => Some(entries),
+            _ => None,
+        }
+    }
+}
+
+impl<T> From<Outcome<T>> for ReadResult<T> {
+    fn from(outcome: Outcome<T>) -> Self {
+        Self { outcome, refresh_in: None }
     }
 }

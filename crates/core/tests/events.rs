@@ -8,8 +8,8 @@ use std::{
 
 use tokio::time::sleep;
 use tower_sd_core::{
-    Error, ErrorKind, Instance, Instancer, MemoryRegistry, Publisher, PublisherConfig, Registrar,
-    Registration, Secret, Sink,
+    Entries, Error, ErrorKind, Instance, Instancer, MemoryRegistry, Publisher, PublisherConfig,
+    Registrar, Registration, Secret, Sink,
 };
 use tracing::subscriber::DefaultGuard;
 
@@ -96,8 +96,9 @@ async fn a_lasting_fault_of_an_entry_is_logged_once() {
     let (log, _guard) = Log::capture();
     let mut publisher = Publisher::new(PublisherConfig::new("test", "s"));
     for _ in 0..10 {
-        publisher.malformed(&[Error::new(ErrorKind::Protocol, "test", "decode")]);
-        publisher.set(vec![Instance::new("10.0.0.1", 80), Instance::new("0.0.0.0", 80)]);
+        let items = vec![Instance::new("10.0.0.1", 80), Instance::new("0.0.0.0", 80)];
+        let errors = vec![Error::new(ErrorKind::Protocol, "test", "decode")];
+        publisher.set(Entries::new(items).with_errors(errors));
     }
     assert_eq!(log.found("WARN", "malformed entries skipped").len(), 1);
     assert_eq!(log.found("WARN", "addresses refused").len(), 1);
@@ -110,8 +111,9 @@ async fn a_lasting_fault_of_an_entry_is_logged_once() {
 async fn a_held_loss_is_logged_with_its_size() {
     let (log, _guard) = Log::capture();
     let mut publisher = Publisher::new(PublisherConfig::new("test", "s"));
-    publisher.set((1..=4).map(|port| Instance::new("10.0.0.1", port)).collect());
-    publisher.set(vec![Instance::new("10.0.0.1", 1)]);
+    let all: Vec<_> = (1..=4).map(|port| Instance::new("10.0.0.1", port)).collect();
+    publisher.set(all.into());
+    publisher.set(vec![Instance::new("10.0.0.1", 1)].into());
     let _none = tokio::time::timeout(Duration::from_secs(1), publisher.due()).await;
     let held = log.found("WARN", "loss held");
     assert_eq!((held.len(), &held[0]["held"], &held[0]["left"]), (1, &3.into(), &1.into()));

@@ -6,8 +6,8 @@ use std::{process::ExitCode, sync::Arc};
 
 use tokio::select;
 use tower_sd_core::{
-    Freshness, Instancer, LossPolicy, MemoryRegistry, Publisher, PublisherConfig, Registrar, Sink,
-    Snapshot, Subscription, Tasks,
+    Entries, Freshness, Instancer, LossPolicy, MemoryRegistry, Publisher, PublisherConfig,
+    ReadMode, Registrar, Sink, Snapshot, Subscription, Tasks,
 };
 use tower_sd_testkit::{TestInstancer, TestRegistrar};
 
@@ -47,10 +47,13 @@ impl Relay {
     }
 }
 
-/// What is fresh is as good as a read, also when it was read before; trouble changes nothing that is known.
+/// A fresh snapshot is a confirmed read, however old; an error leaves the set.
 fn relay(publisher: &mut Publisher, snapshot: &Snapshot) {
     match snapshot.freshness() {
-        Freshness::Fresh => publisher.set(snapshot.instances().to_vec()),
+        Freshness::Fresh => {
+            let entries = Entries::new(snapshot.instances().to_vec());
+            publisher.set(entries.with_mode(ReadMode::Confirm));
+        }
         freshness => {
             freshness.error().into_iter().for_each(|error| publisher.failed(error.clone()));
         }

@@ -10,8 +10,8 @@ use futures_util::{FutureExt, StreamExt, stream};
 use hickory_resolver::proto::rr::{Name, RData, RecordType, rdata::SRV};
 use tokio::time::Instant;
 use tower_sd_core::{
-    FollowConfig, Follower, Instance, Instancer, PublisherConfig, Read, Reading, Result, Source,
-    Subscription, async_trait,
+    FollowConfig, Follower, Instance, Instancer, PublisherConfig, ReadMode, ReadRequest,
+    ReadResult, Result, Source, Subscription, async_trait,
 };
 
 use crate::{
@@ -127,16 +127,13 @@ impl Instancer for DnsInstancer {
 impl Source for DnsSource {
     type Item = Instance;
 
-    async fn read(&mut self, want: Read) -> Result<Reading> {
+    async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
         let (mut entries, until) = match self.query.kind {
-            Kind::Srv => self.read_services(want).await?,
+            Kind::Srv => self.read_services(request.mode).await?,
             Kind::Host(port) => self.read_host(port).await?,
         };
         self.recent.complete(&mut entries, self.query.retention);
-        Ok(Reading::Set {
-            entries,
-            refresh_in: Some(until.saturating_duration_since(Instant::now())),
-        })
+        Ok(ReadResult::set(entries).refresh_in(until.saturating_duration_since(Instant::now())))
     }
 }
 
@@ -150,7 +147,7 @@ impl DnsSource {
         Ok((entries, until))
     }
 
-    async fn read_services(&mut self, want: Read) -> Result<(Vec<Result<Instance>>, Instant)> {
+    async fn read_services(&mut self, want: ReadMode) -> Result<(Vec<Result<Instance>>, Instant)> {
         let found = match self.client.resolve(&self.query.name, RecordType::SRV).await? {
             Answer::Found(found) => found,
             Answer::Nothing { ttl } => return Ok((Vec::new(), after(ttl))),
@@ -198,7 +195,7 @@ impl DnsSource {
     async fn look_up_missing(
         &self,
         services: &[SRV],
-        want: Read,
+        want: ReadMode,
         hosts: &mut HashMap<Name, Result<Host>>,
     ) {
         let now = Instant::now();
@@ -207,7 +204,7 @@ impl DnsSource {
         for name in
             missing.into_iter().filter(|name| !hosts.contains_key(*name)).collect::<Vec<_>>()
         {
-            match self.last.get(name).filter(|host| host.until > now && want != Read::Confirm) {
+            match self.last.get(name).filter(|host| host.until > now && want != ReadMode::Confirm) {
                 Some(host) => drop(hosts.insert(name.clone(), Ok(host.clone()))),
                 None => lookups.push(async move { (name, self.host(name).await) }.boxed()),
             }

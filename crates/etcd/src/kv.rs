@@ -1,6 +1,8 @@
 use std::fmt;
 
-use tower_sd_core::{Error, ErrorKind, KeyValue, Read, Reading, Result, Source, async_trait};
+use tower_sd_core::{
+    Error, ErrorKind, KeyValue, ReadRequest, ReadResult, Result, Source, async_trait,
+};
 
 use crate::{
     EtcdClient,
@@ -50,8 +52,8 @@ impl EtcdKvSource {
 impl Source for EtcdKvSource {
     type Item = KeyValue;
 
-    async fn read(&mut self, want: Read) -> Result<Reading<KeyValue>> {
-        self.source.read(want).await
+    async fn read(&mut self, request: ReadRequest) -> Result<ReadResult<KeyValue>> {
+        self.source.read(request).await
     }
 }
 

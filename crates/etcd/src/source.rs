@@ -5,7 +5,7 @@ mod known;
 use std::sync::Arc;
 
 use etcd_client::GetOptions;
-use tower_sd_core::{Read, Reading, Result, Source, async_trait};
+use tower_sd_core::{ReadMode, ReadRequest, ReadResult, Result, Source, async_trait};
 
 use self::known::Known;
 use crate::{
@@ -35,10 +35,10 @@ impl<D: Decode> Source for EtcdSource<D> {
     type Item = D::Item;
 
     /// Every list is linearizable, so that there is nothing stronger for `Confirm`.
-    async fn read(&mut self, want: Read) -> Result<Reading<D::Item>> {
-        match want {
-            Read::Full | Read::Confirm => self.list().await,
-            Read::Changed => self.changed().await,
+    async fn read(&mut self, request: ReadRequest) -> Result<ReadResult<D::Item>> {
+        match request.mode {
+            ReadMode::Changed => self.changed().await,
+            _ => self.list().await,
         }
     }
 }
@@ -49,11 +49,11 @@ impl<D: Decode> EtcdSource<D> {
         Self { client: client.clone(), what, following: None }
     }
 
-    async fn list(&mut self) -> Result<Reading<D::Item>> {
+    async fn list(&mut self) -> Result<ReadResult<D::Item>> {
         self.following = None;
         let (range, decode) = self.what.clone()?;
         let Some((position, list)) = self.pages(&range).await? else {
-            return Ok(Reading::Resync("compacted while listing"));
+            return Ok(ReadResult::resync("compacted while listing"));
         };
         let known = Known::new(decode, position.revision, list);
         let reading = known.reading();
@@ -92,14 +92,14 @@ impl<D: Decode> EtcdSource<D> {
         }
     }
 
-    async fn changed(&mut self) -> Result<Reading<D::Item>> {
+    async fn changed(&mut self) -> Result<ReadResult<D::Item>> {
         let Some((known, watch)) = &mut self.following else {
-            return Ok(Reading::Resync("not watching"));
+            return Ok(ReadResult::resync("not watching"));
         };
         loop {
             let mut changed = match watch.next().await {
                 Ok(changes) => known.apply(changes),
-                Err(Ended::Resync(reason)) => return Ok(Reading::Resync(reason)),
+                Err(Ended::Resync(reason)) => return Ok(ReadResult::resync(reason)),
                 Err(Ended::Failed(error)) => return Err(error),
             };
             while let Some(changes) = watch.try_next() {

@@ -5,7 +5,7 @@ use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
 };
-use tower_sd_core::{Read, Reading, async_trait};
+use tower_sd_core::{ReadMode, ReadRequest, ReadResult, async_trait};
 
 use super::*;
 use crate::WhenDeleted;
@@ -26,7 +26,7 @@ struct Kept {
     trouble: Option<Error>,
     unreadable: bool,
     hide_once: bool,
-    reads: Vec<Read>,
+    reads: Vec<ReadMode>,
     wake: Option<mpsc::UnboundedSender<()>>,
 }
 
@@ -70,9 +70,9 @@ impl Store {
 impl Source for Reader {
     type Item = KeyValue;
 
-    async fn read(&mut self, want: Read) -> Result<Reading<KeyValue>> {
-        self.0.with(|kept| kept.reads.push(want));
-        if want == Read::Changed {
+    async fn read(&mut self, request: ReadRequest) -> Result<ReadResult<KeyValue>> {
+        self.0.with(|kept| kept.reads.push(request.mode));
+        if request.waits() {
             self.1.recv().await.expect("the test holds the store");
         }
         self.0.with(|kept| {
@@ -80,7 +80,7 @@ impl Source for Reader {
                 return Err(trouble.clone());
             }
             if std::mem::take(&mut kept.hide_once) {
-                return Ok(Reading::set(Vec::new()));
+                return Ok(ReadResult::set(Vec::new()));
             }
             let text = kept.value.iter();
             let entry = |text: &String| KeyValue::new("app", text.as_bytes(), kept.revision);
@@ -88,7 +88,7 @@ impl Source for Reader {
             if kept.unreadable {
                 entries.push(Err(Error::new(ErrorKind::Protocol, "test", "decode")));
             }
-            Ok(Reading::set(entries))
+            Ok(ReadResult::set(entries))
         })
     }
 }
@@ -189,7 +189,7 @@ async fn a_deletion_is_confirmed_and_then_the_policy_decides() {
         let latest = until(&mut config, Latest::is_absent).await;
         assert_eq!(limit(&latest), expected, "{policy:?}");
         let reads = store.with(|kept| kept.reads.clone());
-        let n_confirming = reads.iter().filter(|read| **read == Read::Confirm).count();
+        let n_confirming = reads.iter().filter(|read| **read == ReadMode::Confirm).count();
         assert_eq!(n_confirming, 1, "{reads:?}");
         store.put("{\"limit\": 2}");
         let latest = until(&mut config, |it| limit(it) == Some(2)).await;

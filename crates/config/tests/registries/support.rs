@@ -132,7 +132,7 @@ fn binaries(server: &'static str) -> impl Iterator<Item = ServerBinary> {
 /// JSON, with short pauses: a test does not wait for a minute.
 pub(crate) fn json() -> Options<Settings> {
     let mut follow = FollowConfig::new("config");
-    follow.backoff_cap = Duration::from_secs(1);
+    follow.max_backoff = Duration::from_secs(1);
     follow.denied_interval = Duration::from_millis(100);
     Options::json().follow(follow)
 }

@@ -15,7 +15,8 @@ impl All {
     }
 
     fn set(&mut self, ports: impl IntoIterator<Item = u16>) {
-        self.0.set(ports.into_iter().map(|port| Instance::new("10.0.0.1", port)).collect());
+        let all = ports.into_iter().map(|port| Instance::new("10.0.0.1", port));
+        self.0.set(all.collect::<Vec<_>>().into());
     }
 }
 

@@ -1,49 +1,83 @@
 use std::time::Duration;
 
 /// Settings of the following loop.
+///
+/// A duration outside of the useful range is clamped; `None` means never.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FollowConfig {
-    /// Who is followed, for logs and errors: `"consul"`.
+    /// The name of the backend, for logs and errors: `"consul"`.
     pub backend: &'static str,
-    /// The ceiling of the first pause after a failed read. Default 250 ms.
-    pub backoff_initial: Duration,
-    /// The ceiling of every later one. Default 60 s.
-    pub backoff_cap: Duration,
-    /// The least pause after an error that is not transient (access denied). Default 15 s: somebody has to change
-    /// something first, and a registry logs every denied request.
+    /// The ceiling of the first pause after a failed read. Defaults to 250 ms.
+    pub initial_backoff: Duration,
+    /// The ceiling of every later pause. Defaults to 60 s.
+    pub max_backoff: Duration,
+    /// The ceiling of every pause before the first set has been read. Defaults to 5 s: callers wait for that set.
+    pub first_max_backoff: Duration,
+    /// The least pause after an error that is not transient (access denied). Defaults to 15 s: a token or a setting must
+    /// change first, and a registry logs every denied request.
     pub denied_interval: Duration,
-    /// The mean time between successful reads when the source returns without pause; two may follow at once. Default
-    /// 100 ms, consul-template's limit.
+    /// The mean time between successful reads when the source returns without pause; two may follow immediately. Defaults
+    /// to 100 ms, the limit of consul-template.
     pub min_interval: Duration,
-    /// The least time between reads of a polled source. Default 5 s.
+    /// The least time between reads of a polled source. Defaults to 5 s.
     pub min_refresh: Duration,
-    /// The longest time between reads of a polled source. Default 5 min.
+    /// The longest time between reads of a polled source. Defaults to 5 min.
     pub max_refresh: Duration,
-    /// How long a read may take that does not wait for a change. Default 30 s.
+    /// The bound of a read that does not wait for a change. Defaults to 30 s.
     pub read_timeout: Duration,
-    /// How often everything is read anew although nothing has happened, within 10 %. Default 15 min: etcd has lost watch
-    /// events in several releases, and Consul has missed wake-ups.
-    pub resync: Duration,
-    /// Draws jitter from this seed instead of a random one: for tests.
+    /// The time, within 10 %, after which everything is read anew although nothing has happened. Defaults to 15 min: etcd
+    /// has lost watch events in several releases, and Consul has missed wake-ups.
+    pub resync: Option<Duration>,
+    /// The time without a set or a proof of life after which the set is stale, whatever the source does. Defaults to
+    /// 2 min.
+    ///
+    /// A silent source is read in time before: a source that cannot prove life by itself costs one read in this time, and
+    /// its set does not become stale. A polled source chooses its own pace.
+    pub max_silence: Option<Duration>,
+    /// The seed of the jitter. Defaults to a random one.
     pub seed: Option<u64>,
 }
 
 impl FollowConfig {
-    /// The defaults, for following `backend`.
+    /// Creates the default settings for `backend`.
     #[must_use]
     pub fn new(backend: &'static str) -> Self {
         Self {
             backend,
-            backoff_initial: Duration::from_millis(250),
-            backoff_cap: Duration::from_secs(60),
+            initial_backoff: Duration::from_millis(250),
+            max_backoff: Duration::from_secs(60),
+            first_max_backoff: Duration::from_secs(5),
             denied_interval: Duration::from_secs(15),
             min_interval: Duration::from_millis(100),
             min_refresh: Duration::from_secs(5),
             max_refresh: Duration::from_secs(300),
             read_timeout: Duration::from_secs(30),
-            resync: Duration::from_secs(900),
+            resync: Some(Duration::from_secs(900)),
+            max_silence: Some(Duration::from_secs(120)),
             seed: None,
         }
     }
+
+    /// Moves every duration into the range that the loop can work with.
+    pub(super) fn clamped(self) -> Self {
+        let clamp = |duration: Duration| duration.clamp(Duration::from_millis(1), MAX);
+        let (initial_backoff, min_refresh) = (clamp(self.initial_backoff), clamp(self.min_refresh));
+        Self {
+            initial_backoff,
+            max_backoff: clamp(self.max_backoff).max(initial_backoff),
+            first_max_backoff: clamp(self.first_max_backoff).max(initial_backoff),
+            denied_interval: self.denied_interval.min(MAX),
+            min_interval: clamp(self.min_interval),
+            min_refresh,
+            max_refresh: clamp(self.max_refresh).max(min_refresh),
+            read_timeout: clamp(self.read_timeout),
+            resync: self.resync.map(clamp),
+            max_silence: self.max_silence.map(clamp),
+            ..self
+        }
+    }
 }
+
+/// An `Instant` cannot be as far away as a `Duration` is long.
+const MAX: Duration = Duration::from_secs(30 * 24 * 3600);

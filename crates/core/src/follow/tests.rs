@@ -9,7 +9,10 @@ use futures_util::StreamExt;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
-use crate::{Instance, Instancer, PublisherConfig, Snapshot, Subscription};
+use crate::{
+    Error, ErrorKind, Instance, Instancer, PublisherConfig, ReadMode, ReadRequest, ReadResult,
+    Result, Snapshot, Source, Subscription,
+};
 
 /// Answers what the test has scripted; then repeats the last set where it must not wait, and waits for ever where it may.
 /// Remembers what it was asked and when.
@@ -19,7 +22,7 @@ struct Scripted(Arc<Mutex<Script>>);
 #[derive(Default)]
 struct Script {
     answers: VecDeque<Answer>,
-    asked: Vec<(Instant, Read)>,
+    asked: Vec<(Instant, ReadMode)>,
     last: Vec<u16>,
 }
 
@@ -38,7 +41,7 @@ impl Scripted {
         Self(Arc::new(Mutex::new(script)))
     }
 
-    fn asked(&self) -> Vec<Read> {
+    fn asked(&self) -> Vec<ReadMode> {
         self.with(|script| script.asked.iter().map(|(_, read)| *read).collect())
     }
 
@@ -63,11 +66,12 @@ impl Scripted {
 impl Source for Scripted {
     type Item = Instance;
 
-    async fn read(&mut self, want: Read) -> Result<Reading> {
+    async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
+        let want = request.mode;
         let answer = self.with(|script| {
             script.asked.push((Instant::now(), want));
             match script.answers.pop_front() {
-                None if want != Read::Changed => Some(Answer::Ports(script.last.clone())),
+                None if want != ReadMode::Changed => Some(Answer::Ports(script.last.clone())),
                 answer => {
                     if let Some(Answer::Ports(ports)) = &answer {
                         script.last.clone_from(ports);
@@ -79,17 +83,17 @@ impl Source for Scripted {
         let entries =
             |ports: Vec<u16>| ports.into_iter().map(|p| Ok(Instance::new("10.0.0.1", p))).collect();
         match answer {
-            Some(Answer::Ports(ports)) => Ok(Reading::set(entries(ports))),
+            Some(Answer::Ports(ports)) => Ok(ReadResult::set(entries(ports))),
             Some(Answer::Polled(ports, after)) => {
-                Ok(Reading::Set { entries: entries(ports), refresh_in: Some(after) })
+                Ok(ReadResult::set(entries(ports)).refresh_in(after))
             }
             Some(Answer::Mixed(good, bad)) => {
                 let good = (1..=good).map(|p| Ok(Instance::new(format!("10.0.0.{p}"), 1)));
                 let bad = (0..bad).map(|_| Err(Error::new(ErrorKind::Protocol, "test", "decode")));
-                Ok(Reading::set(good.chain(bad).collect()))
+                Ok(ReadResult::set(good.chain(bad).collect()))
             }
             Some(Answer::Error(kind)) => Err(Error::new(kind, "test", "follow")),
-            Some(Answer::Resync) => Ok(Reading::Resync("compacted")),
+            Some(Answer::Resync) => Ok(ReadResult::resync("compacted")),
             Some(Answer::Hang) | None => std::future::pending().await,
         }
     }
@@ -106,7 +110,7 @@ async fn full_comes_first_and_changed_after_it() {
     ready(&mut subscription).await;
     sleep(Duration::from_secs(1)).await;
     assert_eq!(subscription.snapshot().instances().len(), 2);
-    assert_eq!(source.asked(), [Read::Full, Read::Changed, Read::Changed]);
+    assert_eq!(source.asked(), [ReadMode::Full, ReadMode::Changed, ReadMode::Changed]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,7 +124,7 @@ async fn an_error_is_followed_by_a_full_read_after_a_pause() {
     ready(&mut subscription).await;
     subscription.snapshots_until(|s| !s.freshness().is_fresh()).await;
     subscription.snapshots_until(|s| s.freshness().is_fresh()).await;
-    assert_eq!(source.asked()[..3], [Read::Full, Read::Changed, Read::Full]);
+    assert_eq!(source.asked()[..3], [ReadMode::Full, ReadMode::Changed, ReadMode::Full]);
 }
 
 /// T06.
@@ -185,7 +189,7 @@ async fn a_lost_position_is_no_error() {
     let second =
         subscription.snapshots_until(|s| s.instances().iter().any(|i| i.port() == 2)).await;
     assert!(second.freshness().is_fresh());
-    assert_eq!(source.asked()[..3], [Read::Full, Read::Changed, Read::Full]);
+    assert_eq!(source.asked()[..3], [ReadMode::Full, ReadMode::Changed, ReadMode::Full]);
     assert_eq!((subscription.stats().errors, subscription.stats().resyncs), (0, 1));
 }
 
@@ -194,7 +198,7 @@ async fn everything_is_read_anew_from_time_to_time() {
     let source = Scripted::new([Answer::Ports(vec![1]), Answer::Hang, Answer::Ports(vec![1, 2])]);
     let subscription = source.follow().subscribe();
     sleep(Duration::from_secs(17 * 60)).await;
-    assert_eq!(source.asked()[..3], [Read::Full, Read::Changed, Read::Full]);
+    assert_eq!(source.asked()[..3], [ReadMode::Full, ReadMode::Changed, ReadMode::Full]);
     assert_eq!(subscription.snapshot().instances().len(), 2);
     assert!(subscription.snapshot().freshness().is_fresh());
 }
@@ -216,10 +220,10 @@ async fn a_loss_is_confirmed_by_the_strongest_read() {
     ready(&mut subscription).await;
     subscription.snapshots_until(|s| s.held().len() == 3).await;
     sleep(Duration::from_secs(62)).await;
-    assert_eq!(source.asked()[2..], [Read::Changed, Read::Confirm, Read::Changed]);
+    assert_eq!(source.asked()[2..], [ReadMode::Changed, ReadMode::Confirm, ReadMode::Changed]);
     assert_eq!(subscription.snapshot().held().len(), 3);
     sleep(Duration::from_secs(60)).await;
-    assert_eq!(source.asked()[5..], [Read::Confirm, Read::Changed]);
+    assert_eq!(source.asked()[5..], [ReadMode::Confirm, ReadMode::Changed]);
     let snapshot = subscription.snapshot();
     assert!(snapshot.held().is_empty() && snapshot.instances().is_empty());
 }
@@ -240,7 +244,7 @@ async fn a_polled_source_is_read_at_its_own_pace_within_the_bounds() {
         (gap.as_secs_f64() / Duration::from_secs(s).as_secs_f64() - 1.0).abs() <= 0.11
     };
     assert!(near(gaps[0], 20) && near(gaps[1], 5) && near(gaps[2], 300), "{gaps:?}");
-    assert!(source.asked().iter().all(|read| *read == Read::Full));
+    assert!(source.asked().iter().all(|read| *read == ReadMode::Full));
 }
 
 #[tokio::test(start_paused = true)]
@@ -272,7 +276,7 @@ async fn a_flood_of_refreshes_is_obeyed_once_a_second() {
         subscription.refresh();
         sleep(Duration::from_millis(10)).await;
     }
-    let full = source.asked().iter().filter(|read| **read == Read::Full).count();
+    let full = source.asked().iter().filter(|read| **read == ReadMode::Full).count();
     assert!((10..=12).contains(&full), "{full} full reads in ten seconds");
 }
 

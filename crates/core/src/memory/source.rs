@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::store::{Entry, Store};
-use crate::{Error, ErrorKind, Instance, Read, Reading, Result, Source};
+use crate::{Error, ErrorKind, Instance, ReadRequest, ReadResult, Result, Source};
 
 /// Reads one service of a [`Store`].
 pub(super) struct MemorySource {
@@ -23,17 +23,17 @@ impl MemorySource {
 impl Source for MemorySource {
     type Item = Instance;
 
-    async fn read(&mut self, want: Read) -> Result<Reading> {
-        if want == Read::Changed {
+    async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
+        if request.waits() {
             self.store.available("follow")?;
             self.store.changed(&mut self.changes).await;
         }
         self.store.call("follow").await?;
         self.changes.mark_unchanged();
         if self.store.is_empty_fault() {
-            return Ok(Reading::set(Vec::new()));
+            return Ok(ReadResult::set(Vec::new()));
         }
-        Ok(Reading::set(self.store.read(&self.service, decode)))
+        Ok(ReadResult::set(self.store.read(&self.service, decode)))
     }
 }
 

@@ -76,7 +76,7 @@ impl Guard {
     }
 
     /// Takes what the registry lists now, sorted by id; true when the published set has changed.
-    pub(super) fn read(&mut self, now: Instant, listed: Vec<Instance>) -> bool {
+    pub(super) fn read(&mut self, now: Instant, listed: Vec<Instance>, confirmed: bool) -> bool {
         self.remember_size(now);
         self.n_listed = listed.len();
         if self.n_listed >= self.lost_from {
@@ -87,7 +87,7 @@ impl Guard {
         let mut changed = false;
         for instance in listed {
             while let Some(gone) = old.next_if(|old| before(&old.instance, &instance)) {
-                changed |= self.unlisted(now, gone, &mut members);
+                changed |= self.unlisted(now, gone, confirmed, &mut members);
             }
             let known = old.next_if(|old| same(&old.instance, &instance));
             changed |= !known.is_some_and(|known| {
@@ -96,7 +96,7 @@ impl Guard {
             members.push(Member { instance, standing: Standing::Listed });
         }
         for gone in old {
-            changed |= self.unlisted(now, gone, &mut members);
+            changed |= self.unlisted(now, gone, confirmed, &mut members);
         }
         self.members = members;
         changed
@@ -154,10 +154,17 @@ impl Guard {
         members.map(|member| member.instance.clone()).collect::<Vec<_>>().into()
     }
 
-    /// A member that this read does not list stays for now; true when it was held and its term is over.
-    fn unlisted(&mut self, now: Instant, gone: Member, members: &mut Vec<Member>) -> bool {
+    /// A member that this read does not list stays for now; true when it was held, its term is over, and the read confirms
+    /// the loss.
+    fn unlisted(
+        &mut self,
+        now: Instant,
+        gone: Member,
+        confirmed: bool,
+        members: &mut Vec<Member>,
+    ) -> bool {
         match gone.standing {
-            Standing::Held { since, term, .. } if since + term <= now => return true,
+            Standing::Held { since, term, .. } if confirmed && since + term <= now => return true,
             Standing::Held { .. } | Standing::Leaving => members.push(gone),
             Standing::Listed => {
                 self.decide_at.get_or_insert(now + self.removal_wait);

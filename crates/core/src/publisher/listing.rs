@@ -35,12 +35,17 @@ impl Listing {
         }
         self.keep_known(&mut entries);
         self.entries = entries;
-        let instances = match self.n_shared {
-            0 => self.entries.clone(),
-            _ => self.one_per_address(),
-        };
+        let instances = self.instances();
         let n_duplicates = n_read - instances.len();
         Listed { instances, n_duplicates }
+    }
+
+    /// The last read, each address once.
+    pub(super) fn instances(&self) -> Vec<Instance> {
+        match self.n_shared {
+            0 => self.entries.clone(),
+            _ => self.one_per_address(),
+        }
     }
 
     /// Whether the very entry stood at that place before: it has been looked at then. Of 10 000 entries a common read
@@ -55,12 +60,6 @@ impl Listing {
             let known = |i: usize| self.is_known(place + i, &pair[i]);
             (known(0) && known(1)) || pair[0].id() < pair[1].id()
         })
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.entries.clear();
-        self.addresses.clear();
-        self.n_shared = 0;
     }
 
     pub(super) fn malformed_changed(&self, n: usize) -> bool {

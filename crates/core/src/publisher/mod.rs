@@ -24,7 +24,9 @@ pub use self::{
     counters::PublisherStats,
 };
 use self::{guard::Guard, listing::Listing};
-use crate::{Error, ErrorKind, Freshness, Instance, Sink, Snapshot, Subscription};
+use crate::{
+    Entries, Error, ErrorKind, Freshness, Instance, ReadMode, Sink, Snapshot, Subscription,
+};
 
 /// The single writer of one service's [`Snapshot`]s.
 ///
@@ -52,6 +54,8 @@ pub struct Publisher {
     /// The error that armed [`StalePolicy::InvalidateAfter`], and when it strikes.
     invalidation: Option<(Instant, Error)>,
     invalidated: bool,
+    /// The last set was refused as a whole, so that nothing proves the one before it.
+    rejected: bool,
 }
 
 impl Publisher {
@@ -66,6 +70,7 @@ impl Publisher {
             counters: Arc::default(),
             invalidation: None,
             invalidated: false,
+            rejected: false,
             config,
         }
     }
@@ -138,6 +143,30 @@ impl Publisher {
         }
     }
 
+    fn malformed(&self, errors: &[Error]) {
+        let n_malformed = errors.len();
+        self.counters.malformed(n_malformed);
+        if let Some(error) = errors.first()
+            && self.listing.malformed_changed(n_malformed)
+        {
+            let (backend, service) = (self.config.backend, &self.config.service);
+            tracing::warn!(backend, service, n_malformed, error = %error.chain(), "malformed entries skipped");
+        }
+    }
+
+    /// Applies what the registry lists now.
+    fn apply(&mut self, listed: Vec<Instance>, mode: ReadMode) {
+        self.invalidation = None;
+        self.invalidated = false;
+        let changed = self.guard.read(Instant::now(), listed, mode == ReadMode::Confirm);
+        if let Freshness::Stale { since, .. } = self.snapshots.borrow().freshness {
+            let (backend, service) = (self.config.backend, &self.config.service);
+            tracing::info!(backend, service, stale_for = ?since.elapsed(), "fresh again");
+        }
+        self.snapshots.borrow().proof.now();
+        self.publish(changed, Some(Freshness::Fresh));
+    }
+
     /// Wakes subscribers when the set has changed, or trouble has come or gone. A later error of the same trouble is seen
     /// by whoever looks, and wakes nobody: an alarm would ring with every attempt.
     fn publish(&self, set_changed: bool, freshness: Option<Freshness>) {
@@ -186,7 +215,6 @@ impl Publisher {
         let (backend, service) = (self.config.backend, &self.config.service);
         tracing::warn!(backend, service, error = %error.chain(), "instances invalidated");
         self.guard.clear();
-        self.listing.clear();
         self.invalidated = true;
         let since = match &self.snapshots.borrow().freshness {
             Freshness::Stale { since, .. } => *since,
@@ -206,21 +234,26 @@ impl Publisher {
 }
 
 impl Sink<Instance> for Publisher {
-    fn set(&mut self, entries: Vec<Instance>) {
-        let entries = match self.admit(entries) {
-            Ok(entries) => entries,
-            Err(error) => return self.failed(error),
+    fn set(&mut self, entries: Entries<Instance>) {
+        self.malformed(&entries.errors);
+        let items = match self.admit(entries.items) {
+            Ok(items) => items,
+            Err(error) => {
+                self.rejected = true;
+                return self.failed(error);
+            }
         };
-        self.invalidation = None;
-        self.invalidated = false;
-        let read = self.listing.read(entries);
+        self.rejected = false;
+        let read = self.listing.read(items);
         self.counters.duplicates(read.n_duplicates);
-        let changed = self.guard.read(Instant::now(), read.instances);
-        if let Freshness::Stale { since, .. } = self.snapshots.borrow().freshness {
-            let (backend, service) = (self.config.backend, &self.config.service);
-            tracing::info!(backend, service, stale_for = ?since.elapsed(), "fresh again");
+        self.apply(read.instances, entries.mode);
+    }
+
+    fn unchanged(&mut self, mode: ReadMode) {
+        if !self.rejected {
+            let listed = self.listing.instances();
+            self.apply(listed, mode);
         }
-        self.publish(changed, Some(Freshness::Fresh));
     }
 
     fn failed(&mut self, error: Error) {
@@ -253,15 +286,8 @@ impl Sink<Instance> for Publisher {
         self.publish(false, Some(freshness));
     }
 
-    fn malformed(&mut self, errors: &[Error]) {
-        let n_malformed = errors.len();
-        self.counters.malformed(n_malformed);
-        if let Some(error) = errors.first()
-            && self.listing.malformed_changed(n_malformed)
-        {
-            let (backend, service) = (self.config.backend, &self.config.service);
-            tracing::warn!(backend, service, n_malformed, error = %error.chain(), "malformed entries skipped");
-        }
+    fn max_entries(&self) -> usize {
+        self.config.max_instances
     }
 
     fn resync(&mut self, reason: &'static str) {

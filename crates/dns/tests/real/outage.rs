@@ -20,7 +20,7 @@ async fn server_is_away_for(away: Duration, longest_pause: Duration) {
         .await;
         let dns = DnsConfig::new([bind.address()]).transport(transport);
         let mut config = hasty();
-        config.backoff_cap = longest_pause;
+        config.max_backoff = longest_pause;
         let instancer = follow(dns, services(), config);
         let mut subscription = instancer.subscribe();
         sees(&mut subscription, SOON, &["10.0.0.1:8001"]).await;

@@ -12,9 +12,9 @@ use hickory_resolver::proto::{
 use tokio::{net::UdpSocket, time::timeout};
 use tower_sd_core::{
     AnnounceConfig, Announcement, Announcer, Error, ErrorKind, FollowConfig, Follower, Freshness,
-    Instance, Instancer, LeaseTtl, LossPolicy, LossReason, PublisherConfig, Read, Reading,
-    Registrar, Registration, RegistrationHandle, Renewal, Result, Source, Subscription, Tasks,
-    announce, async_trait,
+    Instance, Instancer, LeaseTtl, LossPolicy, LossReason, PublisherConfig, ReadRequest,
+    ReadResult, Registrar, Registration, RegistrationHandle, Renewal, Result, Source, Subscription,
+    Tasks, announce, async_trait,
 };
 use tower_sd_dns::{DnsClient, DnsConfig, DnsInstancer, Query};
 use tower_sd_testkit::real::Bind;
@@ -120,7 +120,7 @@ pub(crate) fn instancer(server: SocketAddr, service: &str) -> (Follower, DnsInst
     let name = service_name(service).expect("the suite's names fit").to_ascii();
     let mut follow = FollowConfig::new("dns");
     follow.min_refresh = Duration::from_millis(300);
-    follow.backoff_cap = Duration::from_millis(500);
+    follow.max_backoff = Duration::from_millis(500);
     // The guard is that of the outer one.
     let publisher = PublisherConfig::new("dns", service).loss(LossPolicy::Accept);
     let query = Query::srv(&name).expect("a name");
@@ -141,8 +141,8 @@ struct Renamed {
 impl Source for Renamed {
     type Item = Instance;
 
-    async fn read(&mut self, want: Read) -> Result<Reading> {
-        if want == Read::Changed {
+    async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
+        if request.waits() {
             self.subscription.changed().await?;
         }
         loop {
@@ -150,7 +150,7 @@ impl Source for Renamed {
             match snapshot.freshness() {
                 Freshness::Fresh => {
                     let entries = snapshot.instances().iter();
-                    return Ok(Reading::set(entries.map(|it| Ok(self.renamed(it))).collect()));
+                    return Ok(ReadResult::set(entries.map(|it| Ok(self.renamed(it))).collect()));
                 }
                 freshness => match freshness.error() {
                     Some(error) => return Err(error.clone()),

@@ -25,7 +25,7 @@ impl Settings {
     pub(crate) fn of(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
         let mut follow = FollowConfig::new("dns");
         follow.min_refresh = Duration::from_millis(50);
-        follow.backoff_cap = Duration::from_millis(100);
+        follow.max_backoff = Duration::from_millis(100);
         follow.denied_interval = Duration::from_millis(50);
         Self {
             dns: DnsConfig::new(servers).timeout(Duration::from_millis(300)),

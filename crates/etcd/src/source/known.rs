@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
-use tower_sd_core::{Reading, Result};
+use tower_sd_core::{ReadResult, Result};
 
 use super::Decode;
 use crate::client::Change;
@@ -49,8 +49,8 @@ impl<D: Decode> Known<D> {
         changed
     }
 
-    pub(super) fn reading(&self) -> Reading<D::Item> {
-        Reading::set(self.entries.values().map(|it| it.item.clone()).collect())
+    pub(super) fn reading(&self) -> ReadResult<D::Item> {
+        ReadResult::set(self.entries.values().map(|it| it.item.clone()).collect())
     }
 
     fn set(&mut self, change: Change) {

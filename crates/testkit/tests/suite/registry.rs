@@ -12,8 +12,8 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use tower_sd_core::{
-    Announcement, Announcer, Error, ErrorKind, Instance, InstanceId, LeaseTtl, LossReason, Read,
-    Reading, Renewal, Result, Source, Status, Tasks, async_trait,
+    Announcement, Announcer, Error, ErrorKind, Instance, InstanceId, LeaseTtl, LossReason,
+    ReadRequest, ReadResult, Renewal, Result, Source, Status, Tasks, async_trait,
 };
 
 pub(crate) const TTL: Duration = Duration::from_secs(3);
@@ -172,9 +172,9 @@ impl Reader {
 impl Source for Reader {
     type Item = Instance;
 
-    async fn read(&mut self, want: Read) -> Result<Reading> {
+    async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
         self.n_reads += 1;
-        if want == Read::Changed {
+        if request.waits() {
             self.store.changed(&mut self.changes).await;
             match self.store.bug {
                 Bug::MissesChanges => pending().await,
@@ -191,7 +191,7 @@ impl Source for Reader {
         self.failed |= called.is_err();
         called?;
         self.changes.mark_unchanged();
-        Ok(Reading::set(self.list().into_iter().map(Ok).collect()))
+        Ok(ReadResult::set(self.list().into_iter().map(Ok).collect()))
     }
 }
 

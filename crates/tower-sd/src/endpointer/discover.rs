@@ -13,8 +13,8 @@ use futures_util::stream::{self, Stream, StreamExt};
 use tokio::select;
 use tower::discover::{Change, Discover};
 use tower_sd_core::{
-    AddressPolicy, BoxError, Error, ErrorKind, Instance, InstanceId, Instancer, LossPolicy,
-    Publisher, PublisherConfig, Sink, Stop, Subscription, Tasks,
+    AddressPolicy, BoxError, Entries, Error, ErrorKind, Instance, InstanceId, Instancer,
+    LossPolicy, Publisher, PublisherConfig, ReadMode, Sink, Stop, Subscription, Tasks,
 };
 
 use super::{Endpointer, EndpointerConfig, Shared, factory_fn};
@@ -152,13 +152,13 @@ async fn pump<D>(
                     let before = services.lock().insert(instance.id().clone(), service);
                     drop(before);
                     members.insert(key, instance);
-                    publisher.set(members.values().cloned().collect());
+                    publisher.set(listed(&members));
                 }
                 Some(Ok(Change::Remove(key))) => {
                     let gone = members.remove(&key);
                     let service = gone.and_then(|gone| services.lock().remove(gone.id()));
                     drop(service);
-                    publisher.set(members.values().cloned().collect());
+                    publisher.set(listed(&members));
                 }
                 Some(Err(error)) => publisher.failed(failure("the discovery failed").with_source(error)),
                 None => {
@@ -169,6 +169,11 @@ async fn pump<D>(
             () = publisher.due() => {}
         }
     }
+}
+
+/// The members as a set that nothing stronger could confirm.
+fn listed<K>(members: &HashMap<K, Instance>) -> Entries<Instance> {
+    Entries::new(members.values().cloned().collect()).with_mode(ReadMode::Confirm)
 }
 
 fn failure(message: &str) -> Error {

@@ -139,8 +139,8 @@ fn snapshots() -> &'static Snapshots {
         };
         let mut publisher = Publisher::new(PublisherConfig::new("test", "service"));
         let subscription = publisher.subscribe();
-        publisher.set(vec![stays.clone(), leaves.clone()]);
-        publisher.set(Vec::new());
+        publisher.set(vec![stays.clone(), leaves.clone()].into());
+        publisher.set(Vec::new().into());
         // The guard waits before it says which of the two it is: a removal, or a loss.
         let paused = Builder::new_current_thread().enable_time().start_paused(true).build();
         let decided = async { timeout(Duration::from_secs(1), publisher.due()).await };

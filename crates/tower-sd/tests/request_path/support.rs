@@ -38,7 +38,7 @@ impl Registry {
 
     fn with_loss(loss: LossPolicy, hosts: &[&str]) -> Self {
         let mut registry = Self::with_config(PublisherConfig::new("test", "test").loss(loss));
-        registry.0.set(instances(hosts));
+        registry.0.set(instances(hosts).into());
         registry
     }
 
@@ -48,7 +48,7 @@ impl Registry {
     }
 
     pub(crate) async fn set_instances(&mut self, instances: Vec<Instance>) {
-        self.0.set(instances);
+        self.0.set(instances.into());
         self.tick().await;
     }
 

@@ -17,8 +17,9 @@ async fn an_emptied_set_is_held_and_believed_after_confirmation_and_hold_down() 
     assert_eq!(driven.held().len(), 5, "not before the end of the term");
     driven.pass(s(3)).await;
     assert_eq!(driven.n_confirms, 2, "at the end");
-    assert_eq!(driven.held().len(), 5, "not before the confirming read");
     driven.read([]);
+    assert_eq!(driven.held().len(), 5, "not before the confirming read");
+    driven.confirm([]);
     assert!(driven.held().is_empty());
     assert_eq!(driven.publisher.stats().suppressed, 1);
 }
@@ -78,7 +79,7 @@ async fn a_mass_loss_one_by_one_is_held_like_one_at_once() {
         driven.read([]);
         assert_eq!(driven.held().len(), 100, "all of them for the long term");
         driven.pass(s(25)).await;
-        driven.read([]);
+        driven.confirm([]);
         assert_eq!(driven.held().len(), 0);
     }
 }
@@ -110,7 +111,7 @@ async fn a_replaced_singleton_is_not_held_for_long() {
     assert_eq!((driven.listed(), driven.held()), (vec![2], vec![1]));
     driven.pass(s(8)).await;
     assert!(driven.n_confirms >= 1);
-    driven.read([2]);
+    driven.confirm([2]);
     assert!(driven.held().is_empty(), "the loss is replaced: 10 s, not 2 min");
 }
 
@@ -136,8 +137,9 @@ async fn held_instances_outlast_an_outage() {
     driven.pass(s(1)).await;
     driven.publisher.failed(unavailable("gone"));
     driven.pass(s(600)).await;
-    assert_eq!(driven.held().len(), 3, "nobody has confirmed the loss");
     driven.read([1]);
+    assert_eq!(driven.held().len(), 3, "no read has confirmed the loss");
+    driven.confirm([1]);
     assert!(driven.held().is_empty());
 }
 
@@ -154,6 +156,6 @@ async fn without_the_guard_every_loss_is_believed() {
 async fn a_changed_payload_is_published_at_once() {
     let mut driven = Driven::guarded();
     driven.read([1, 2]);
-    driven.publisher.set(vec![instance(1), instance(2).with_weight(7)]);
+    driven.set(vec![instance(1), instance(2).with_weight(7)]);
     assert_eq!(driven.subscription.snapshot().instances()[1].weight(), 7);
 }

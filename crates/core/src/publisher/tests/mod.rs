@@ -25,7 +25,16 @@ impl Driven {
     }
 
     fn read(&mut self, ids: impl IntoIterator<Item = u16>) {
-        self.publisher.set(ids.into_iter().map(instance).collect());
+        self.set(ids.into_iter().map(instance).collect());
+    }
+
+    fn set(&mut self, entries: Vec<Instance>) {
+        self.publisher.set(entries.into());
+    }
+
+    fn confirm(&mut self, ids: impl IntoIterator<Item = u16>) {
+        let entries = Entries::new(ids.into_iter().map(instance).collect());
+        self.publisher.set(entries.with_mode(ReadMode::Confirm));
     }
 
     async fn pass(&mut self, duration: Duration) {
@@ -141,12 +150,12 @@ async fn of_two_with_one_id_or_one_address_always_the_same_is_kept() {
         let mut driven = Driven::guarded();
         let mut entries = all.to_vec();
         entries.rotate_left(turn);
-        driven.publisher.set(entries);
+        driven.set(entries);
         assert_eq!(driven.subscription.snapshot().instances(), std::slice::from_ref(&young));
     }
     let mut driven = Driven::guarded();
-    driven.publisher.set(all.to_vec());
-    driven.publisher.set(vec![old.clone(), twin.clone()]);
+    driven.set(all.to_vec());
+    driven.set(vec![old.clone(), twin.clone()]);
     assert_eq!(driven.subscription.snapshot().instances(), [old, twin], "no longer one address");
 }
 
@@ -169,10 +178,10 @@ async fn refused_addresses_are_counted_and_the_rest_kept() {
     let hosts = ["169.254.169.254", "0.0.0.0", "::", "unix:/run/x", "10.0.0.1"];
     let mut entries: Vec<_> = hosts.iter().map(|host| Instance::new(*host, 80)).collect();
     entries.push(Instance::new("10.0.0.2", 0));
-    driven.publisher.set(entries);
+    driven.set(entries);
     assert_eq!(driven.subscription.snapshot().instances(), [Instance::new("10.0.0.1", 80)]);
     assert_eq!(driven.publisher.stats().refused, 5);
-    driven.publisher.set(vec![Instance::new("0.0.0.0", 80)]);
+    driven.set(vec![Instance::new("0.0.0.0", 80)]);
     let snapshot = driven.subscription.snapshot();
     assert_eq!(snapshot.instances().len(), 1, "nothing but refused ones is an error");
     assert!(!snapshot.freshness().is_fresh());

@@ -24,14 +24,11 @@ fn deleted(id: &str, revision: i64) -> Change {
 
 /// The ids and ports; `!` where an entry is malformed.
 fn seen(known: &Known<Instances>) -> Vec<String> {
-    let Reading::Set { entries, refresh_in: None } = known.reading() else {
-        panic!("a watched set")
-    };
-    let one = |entry: Result<Instance>| match entry {
+    let one = |entry: &Result<Instance>| match entry {
         Ok(instance) => format!("{}:{}", instance.id(), instance.port()),
         Err(error) => format!("!{}", error.instance().expect("it has a name")),
     };
-    entries.into_iter().map(one).collect()
+    known.reading().entries().expect("a set").iter().map(one).collect()
 }
 
 /// T55.

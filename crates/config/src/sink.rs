@@ -1,39 +1,35 @@
-//! What becomes of what is read: the loop's sink.
+//! The loop's sink: decodes the keys and publishes the value.
 
 use std::future::pending;
 
 use serde::de::DeserializeOwned;
 use tokio::{sync::watch, time::Instant};
-use tower_sd_core::{Error, ErrorKind, Freshness, KeyValue, Sink};
+use tower_sd_core::{Entries, Error, ErrorKind, Freshness, KeyValue, ReadMode, Sink};
 
 use crate::{Latest, Options, WhenDeleted, config::BACKEND, document};
 
 /// The single writer of one configuration's [`Latest`].
-pub(crate) struct Keeper<T> {
+pub(crate) struct ConfigSink<T> {
     options: Options<T>,
     latest: watch::Sender<Latest<T>>,
-    /// What was read last and judged, good or bad.
+    /// The keys that were decoded last, well or not.
     judged: Vec<KeyValue>,
     absence: Absence,
-    /// An entry of the last read could not even be read as a key.
-    malformed: Option<Error>,
-    /// What was judged last is not what was read last.
+    /// The last read differs from `judged`.
     outdated: bool,
 }
 
-/// Whether what was there is gone: believed when a second read, the strongest there is, says so too. A token that has lost
-/// a right can look like that.
+/// Whether the keys are deleted: accepted from a confirming read only. A token that has lost a right can look like that.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Absence {
-    /// Nothing is missing.
     No,
-    /// A read has not had it.
+    /// A read without the keys.
     Suspected,
-    /// A confirming read was asked for.
-    Asked,
+    /// A confirming read was requested.
+    Requested,
 }
 
-impl<T> Keeper<T> {
+impl<T> ConfigSink<T> {
     pub(crate) fn new(options: Options<T>) -> (Self, watch::Receiver<Latest<T>>) {
         let (latest, receiver) = watch::channel(Latest {
             value: options.default.clone(),
@@ -43,7 +39,7 @@ impl<T> Keeper<T> {
             freshness: Freshness::NeverSynced { error: None },
         });
         let (judged, absence) = (Vec::new(), Absence::No);
-        (Self { options, latest, judged, absence, malformed: None, outdated: false }, receiver)
+        (Self { options, latest, judged, absence, outdated: false }, receiver)
     }
 
     /// There is nothing, and it is believed.
@@ -80,21 +76,29 @@ impl<T> Keeper<T> {
         });
     }
 
-    /// Nothing but time, and perhaps revisions, has passed.
-    fn unchanged(&mut self, entries: Vec<KeyValue>) {
+    /// The registry has no keys: a deletion once a confirming read has shown that.
+    fn nothing(&mut self, mode: ReadMode) {
+        if mode == ReadMode::Confirm || self.judged.is_empty() {
+            self.absence = Absence::No;
+            self.absent();
+        } else if self.absence == Absence::No {
+            self.absence = Absence::Suspected;
+        }
+    }
+
+    /// The same values, perhaps of later revisions.
+    fn same(&mut self, entries: Vec<KeyValue>) {
         self.latest.send_if_modified(|latest| {
             if latest.rejected.is_none() {
                 latest.revision = revision(&entries);
             }
-            let changed = !latest.freshness.is_fresh();
-            latest.freshness = Freshness::Fresh;
-            changed
+            fresh(latest)
         });
         self.judged = entries;
     }
 }
 
-impl<T: DeserializeOwned> Keeper<T> {
+impl<T: DeserializeOwned> ConfigSink<T> {
     fn judge(&mut self, entries: Vec<KeyValue>) {
         self.outdated = false;
         match document::decode::<T>(self.options.format, &entries) {
@@ -118,29 +122,32 @@ impl<T: DeserializeOwned> Keeper<T> {
     }
 }
 
-impl<T: DeserializeOwned + Send + Sync + 'static> Sink<KeyValue> for Keeper<T> {
-    fn set(&mut self, mut entries: Vec<KeyValue>) {
-        if let Some(error) = self.malformed.take() {
-            // What is left might be good by itself, and is not what somebody wrote.
+impl<T: DeserializeOwned + Send + Sync + 'static> Sink<KeyValue> for ConfigSink<T> {
+    fn set(&mut self, entries: Entries<KeyValue>) {
+        let (mut keys, mode) = (entries.items, entries.mode);
+        if let Some(error) = entries.errors.into_iter().next() {
+            // The rest might be valid by itself, and is not the value that was written.
             self.outdated = true;
             return self.reject(error);
         }
         // A folder as Consul's web page makes it.
-        entries.retain(|entry| !(entry.name().ends_with('/') && entry.value().is_empty()));
-        entries.sort_by(|a, b| a.key().cmp(b.key()));
-        if !entries.is_empty() {
-            self.absence = Absence::No;
-            return match same_values(&self.judged, &entries) && !self.outdated {
-                true => self.unchanged(entries),
-                false => self.judge(entries),
-            };
-        }
-        if self.absence == Absence::No && !self.judged.is_empty() {
-            self.absence = Absence::Suspected;
-            return;
+        keys.retain(|entry| !(entry.name().ends_with('/') && entry.value().is_empty()));
+        keys.sort_by(|a, b| a.key().cmp(b.key()));
+        if keys.is_empty() {
+            return self.nothing(mode);
         }
         self.absence = Absence::No;
-        self.absent();
+        match same_values(&self.judged, &keys) && !self.outdated {
+            true => self.same(keys),
+            false => self.judge(keys),
+        }
+    }
+
+    fn unchanged(&mut self, mode: ReadMode) {
+        if self.absence != Absence::No {
+            return self.nothing(mode);
+        }
+        self.latest.send_if_modified(fresh);
     }
 
     fn failed(&mut self, error: Error) {
@@ -155,10 +162,6 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Sink<KeyValue> for Keeper<T> {
         });
     }
 
-    fn malformed(&mut self, errors: &[Error]) {
-        self.malformed = errors.first().cloned();
-    }
-
     fn resync(&mut self, reason: &'static str) {
         tracing::debug!(backend = BACKEND, reason, "resync");
     }
@@ -167,15 +170,21 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Sink<KeyValue> for Keeper<T> {
         if self.absence != Absence::Suspected {
             pending::<()>().await;
         }
-        self.absence = Absence::Asked;
+        self.absence = Absence::Requested;
     }
 }
 
-impl<T> Drop for Keeper<T> {
+impl<T> Drop for ConfigSink<T> {
     fn drop(&mut self) {
         let error = Error::new(ErrorKind::Closed, BACKEND, "follow");
         self.latest.send_modify(|latest| latest.freshness = troubled(&latest.freshness, error));
     }
+}
+
+fn fresh<T>(latest: &mut Latest<T>) -> bool {
+    let changed = !latest.freshness.is_fresh();
+    latest.freshness = Freshness::Fresh;
+    changed
 }
 
 fn troubled(freshness: &Freshness, error: Error) -> Freshness {

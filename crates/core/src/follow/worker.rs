@@ -1,0 +1,305 @@
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use fastrand::Rng;
+use futures_util::FutureExt;
+use tokio::{
+    select,
+    sync::Notify,
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use super::{Entries, FollowConfig, Sink, nudges::Nudges, rate_limit::RateLimit};
+use crate::{
+    Backoff, Error, ErrorKind, ReadMode, ReadReason, ReadRequest, ReadResult, Result, Source, Stop,
+    source::Outcome,
+};
+
+/// Follows `source` until `stop`, and feeds `sink`.
+///
+/// Backoff, rate limits, resync, time-outs, freshness and the separation of malformed entries are here. `nudge` requests a
+/// verification of the view; such reads are jittered, and rarer the longer the requests go on. Most callers need a
+/// [`Follower`](super::Follower).
+pub async fn follow<S: Source>(
+    source: S,
+    sink: impl Sink<S::Item>,
+    config: FollowConfig,
+    nudge: Arc<Notify>,
+    stop: Stop,
+) {
+    let mut worker = Worker::new(source, sink, config, nudge);
+    select! {
+        biased;
+        () = stop.requested() => {}
+        () = worker.run() => {}
+    }
+}
+
+struct Worker<S, K> {
+    source: S,
+    sink: K,
+    config: FollowConfig,
+    backoff: Backoff,
+    /// Paces proofs of life that come without pause.
+    calm: Backoff,
+    rate_limit: RateLimit,
+    nudges: Nudges,
+    rng: Rng,
+    mode: ReadMode,
+    reason: ReadReason,
+    /// Every read is a confirming one until one has succeeded.
+    confirm: bool,
+    /// The earliest time of the next read.
+    not_before: Instant,
+    /// The time of the periodic resync.
+    resync_at: Option<Instant>,
+    /// The time of the verification of a silent source.
+    verify_at: Option<Instant>,
+    /// The last read succeeded.
+    well: bool,
+    /// Whether a nudge may cut the present pause.
+    may_nudge: bool,
+    synced: bool,
+    /// Resyncs in a row without a set or a proof of life.
+    n_resyncs: u32,
+}
+
+/// The end of one turn.
+enum Event<T> {
+    Read(Result<ReadResult<T>>),
+    TimedOut,
+    Confirm,
+    Nudged,
+}
+
+impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
+    fn new(source: S, sink: K, config: FollowConfig, nudge: Arc<Notify>) -> Self {
+        let config = config.clamped();
+        let mut rng = config.seed.map_or_else(Rng::new, Rng::with_seed);
+        let mut backoff = |max| Backoff::new(config.initial_backoff, max).with_seed(rng.u64(..));
+        Self {
+            backoff: backoff(config.first_max_backoff),
+            calm: backoff(MAX_CALM),
+            rate_limit: RateLimit::new(config.min_interval),
+            nudges: Nudges::new(nudge),
+            mode: ReadMode::Full,
+            reason: ReadReason::First,
+            confirm: false,
+            not_before: Instant::now(),
+            resync_at: None,
+            verify_at: None,
+            well: true,
+            may_nudge: true,
+            synced: false,
+            n_resyncs: 0,
+            source,
+            sink,
+            config,
+            rng,
+        }
+    }
+
+    async fn run(&mut self) {
+        loop {
+            if AssertUnwindSafe(self.turn()).catch_unwind().await.is_err() {
+                let backend = self.config.backend;
+                tracing::error!(backend, "read panicked; retrying with backoff");
+                let error = self.error(ErrorKind::Protocol).with_message("the read panicked");
+                // The next read is planned before the sink is called, which may panic again.
+                drop(catch_unwind(AssertUnwindSafe(|| self.fail(error))));
+            }
+        }
+    }
+
+    async fn turn(&mut self) {
+        let asked_at = Instant::now().max(self.not_before);
+        match self.event().await {
+            Event::Read(Ok(result)) => self.take(result, asked_at),
+            Event::Read(Err(error)) => self.fail(error),
+            Event::TimedOut if self.mode() != ReadMode::Changed => {
+                let message = format!("no answer within {:?}", self.config.read_timeout);
+                self.fail(self.error(ErrorKind::Timeout).with_message(message));
+            }
+            Event::TimedOut if self.resync_at.is_some_and(|at| at <= Instant::now()) => {
+                self.sink.resync("periodic");
+                self.next(ReadMode::Full, ReadReason::Periodic, Duration::ZERO);
+            }
+            Event::TimedOut | Event::Nudged => {
+                self.next(ReadMode::Full, ReadReason::Suspected, Duration::ZERO);
+            }
+            Event::Confirm => {
+                self.confirm = true;
+                if self.well {
+                    self.not_before = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// One read, unless the sink or a nudge requires another one first. Dropping the read's future ends its I/O.
+    async fn event(&mut self) -> Event<S::Item> {
+        let (mode, not_before, now) = (self.mode(), self.not_before, Instant::now());
+        let reason = if mode == ReadMode::Confirm { ReadReason::Loss } else { self.reason };
+        let bound = match mode {
+            ReadMode::Changed => {
+                let at = self.resync_at.into_iter().chain(self.verify_at).min();
+                at.map(|at| at.max(not_before))
+            }
+            _ => Some(not_before.max(now) + self.config.read_timeout),
+        };
+        let max_entries = self.sink.max_entries();
+        let request = ReadRequest::new(mode, reason).with_max_entries(max_entries);
+        let waits = mode == ReadMode::Changed || not_before > now;
+        let may_nudge = self.may_nudge && waits && mode != ReadMode::Confirm;
+        let Self { source, sink, nudges, rng, .. } = self;
+        let mut read = pin!(async {
+            sleep_until(not_before).await;
+            match bound {
+                Some(at) => timeout_at(at, source.read(request)).await.ok(),
+                None => Some(source.read(request).await),
+            }
+        });
+        let mut nudged = pin!(nudges.due(rng));
+        loop {
+            select! {
+                biased;
+                read = &mut read => return read.map_or(Event::TimedOut, Event::Read),
+                () = sink.due() => if mode != ReadMode::Confirm {
+                    return Event::Confirm;
+                },
+                () = &mut nudged, if may_nudge => return Event::Nudged,
+            }
+        }
+    }
+
+    fn take(&mut self, result: ReadResult<S::Item>, asked_at: Instant) {
+        let ReadResult { outcome, refresh_in } = result;
+        match outcome {
+            Outcome::Set(entries) => self.set(entries, refresh_in),
+            Outcome::Unchanged if !self.synced => {
+                let error = self.error(ErrorKind::Protocol);
+                self.fail(error.with_message("the source has not read a set yet"));
+            }
+            Outcome::Unchanged => {
+                self.sink.unchanged(self.mode());
+                let hasty = asked_at.elapsed() < HASTY && self.mode() == ReadMode::Changed;
+                let pause = if hasty { self.calm.next_pause() } else { Duration::ZERO };
+                self.succeeded(refresh_in);
+                self.not_before = self.not_before.max(Instant::now() + pause);
+            }
+            Outcome::Trouble(error) => {
+                self.fail(error);
+                self.mode = ReadMode::Changed;
+            }
+            Outcome::Resync(reason) if self.n_resyncs < MAX_RESYNCS => {
+                self.n_resyncs += 1;
+                self.sink.resync(reason);
+                let pause = HASTY.mul_f64(self.rng.f64());
+                self.next(ReadMode::Full, ReadReason::Resync, pause);
+            }
+            Outcome::Resync(reason) => {
+                let message = format!("no set after {MAX_RESYNCS} resyncs: {reason}");
+                self.fail(self.error(ErrorKind::Unavailable).with_message(message));
+            }
+        }
+    }
+
+    fn set(&mut self, entries: Vec<Result<S::Item>>, refresh_in: Option<Duration>) {
+        let n_entries = entries.len();
+        let (mut items, mut errors) = (Vec::with_capacity(n_entries), Vec::new());
+        for entry in entries {
+            match entry {
+                Ok(item) => items.push(item),
+                Err(error) => errors.push(error),
+            }
+        }
+        if items.is_empty()
+            && let Some(error) = errors.last()
+        {
+            let message = format!("all {n_entries} entries are malformed");
+            let kind = if error.is_transient() { error.kind() } else { ErrorKind::Protocol };
+            let error = self.error(kind).with_message(message).with_source(error.clone());
+            return self.fail(error);
+        }
+        let mode = self.mode();
+        self.sink.set(Entries::new(items).with_errors(errors).with_mode(mode));
+        self.succeeded(refresh_in);
+    }
+
+    /// Plans the read after a set or a proof of life.
+    fn succeeded(&mut self, refresh_in: Option<Duration>) {
+        let now = Instant::now();
+        let mode = self.mode();
+        if !self.synced {
+            self.synced = true;
+            let Self { config, rng, .. } = self;
+            self.backoff =
+                Backoff::new(config.initial_backoff, config.max_backoff).with_seed(rng.u64(..));
+        }
+        self.backoff.succeeded();
+        (self.well, self.may_nudge) = (true, true);
+        self.n_resyncs = 0;
+        self.confirm &= mode != ReadMode::Confirm;
+        if mode != ReadMode::Changed && self.reason != ReadReason::Suspected {
+            let Self { config, rng, .. } = self;
+            self.resync_at = config.resync.map(|every| now + jittered(every, rng));
+        }
+        let patience = self.config.max_silence.map(|silence| {
+            jittered(
+                silence.saturating_sub(self.config.read_timeout).max(silence / 2),
+                &mut self.rng,
+            )
+        });
+        self.verify_at = patience.map(|patience| now + patience);
+        self.mode = ReadMode::Changed;
+        self.reason = ReadReason::Next;
+        self.not_before = self.rate_limit.next(now);
+        if let Some(wanted) = refresh_in {
+            self.mode = ReadMode::Full;
+            let least = self.config.min_refresh;
+            let pause = jittered(wanted.clamp(least, self.config.max_refresh), &mut self.rng);
+            self.not_before = self.not_before.max(now + pause.max(least));
+        }
+    }
+
+    fn fail(&mut self, error: Error) {
+        let mut pause = self.backoff.next_pause_after(&error);
+        if !error.is_transient() {
+            pause = pause.max(jittered(self.config.denied_interval, &mut self.rng));
+        }
+        tracing::debug!(backend = self.config.backend, error = %error.chain(), ?pause, "read failed");
+        // A caller that waits for the first set may cut the pause; a token that was refused stays refused.
+        (self.well, self.may_nudge) = (false, !self.synced && error.is_transient());
+        self.next(ReadMode::Full, ReadReason::AfterError, pause);
+        self.sink.failed(error);
+    }
+
+    fn next(&mut self, mode: ReadMode, reason: ReadReason, pause: Duration) {
+        self.mode = mode;
+        self.reason = reason;
+        self.not_before = Instant::now() + pause;
+    }
+
+    fn mode(&self) -> ReadMode {
+        if self.confirm { ReadMode::Confirm } else { self.mode }
+    }
+
+    fn error(&self, kind: ErrorKind) -> Error {
+        Error::new(kind, self.config.backend, "follow")
+    }
+}
+
+/// Within 10 % of `duration`, so that clients that were started together do not read together.
+fn jittered(duration: Duration, rng: &mut Rng) -> Duration {
+    duration.mul_f64(0.9 + 0.2 * rng.f64())
+}
+
+/// A result within this time of its request came without waiting; resyncs of many clients are spread over as much.
+const HASTY: Duration = Duration::from_secs(1);
+const MAX_CALM: Duration = Duration::from_secs(5);
+/// A position that is lost again before anything was read is lost for a reason.
+const MAX_RESYNCS: u32 = 3;

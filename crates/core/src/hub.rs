@@ -1,0 +1,166 @@
+use std::{
+    fmt,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::select;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{Error, ErrorKind, Stop, Tasks};
+
+/// One shared task for many users: followers of one client which share a connection, a watch stream, a poll.
+///
+/// The task starts with its first user and ends with its last one. When it ends earlier (it returned, it panicked, its
+/// runtime was shut down), all users observe that by [`Attached::ended`], and the next [`attach`](Self::attach) starts
+/// another one, on the runtime of the caller.
+///
+/// ```
+/// use tokio::sync::watch;
+/// use tower_sd_core::{Hub, Tasks};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let hub = Hub::new("example", Tasks::new(), || {
+///     let (sender, receiver) = watch::channel(0);
+///     (receiver, async move { drop(sender.send(7)) })
+/// });
+/// let attached = hub.attach();
+/// let error = attached.ended().await;
+/// assert_eq!((*attached.handle().borrow(), error.backend()), (7, "example"));
+/// # }
+/// ```
+pub struct Hub<H> {
+    backend: &'static str,
+    tasks: Tasks,
+    start: Box<dyn Fn() -> (H, BoxFuture<'static, ()>) + Send + Sync>,
+    running: Mutex<Weak<Run<H>>>,
+}
+
+/// A place of one user at a [`Hub`].
+///
+/// # Drop
+///
+/// The last one ends the task.
+pub struct Attached<H>(Arc<Run<H>>);
+
+struct Run<H> {
+    backend: &'static str,
+    handle: H,
+    stop: Stop,
+    /// Fires when the task has ended, however it did.
+    ended: CancellationToken,
+    _end_with_last_user: DropGuard,
+}
+
+impl<H: Send + Sync + 'static> Hub<H> {
+    /// Creates a hub. Nothing runs before the first [`attach`](Self::attach).
+    ///
+    /// `start` makes the handle that all users share (a channel's sender, a `watch` receiver) and the task behind it; it
+    /// must not block. The task ends with `tasks`, at the latest; closing those waits for it.
+    #[must_use]
+    pub fn new<F>(
+        backend: &'static str,
+        tasks: Tasks,
+        start: impl Fn() -> (H, F) + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let start = move || {
+            let (handle, task) = start();
+            (handle, task.boxed())
+        };
+        Self { backend, tasks, start: Box::new(start), running: Mutex::default() }
+    }
+
+    /// Takes a place, and starts the task unless it is running.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, when it has to start the task.
+    pub fn attach(&self) -> Attached<H> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(run) = running.upgrade().filter(|run| !run.ended.is_cancelled()) {
+            return Attached(run);
+        }
+        let (handle, task) = (self.start)();
+        let (backend, ended, idle) =
+            (self.backend, CancellationToken::new(), CancellationToken::new());
+        let end = ended.clone().drop_guard();
+        let unused = idle.clone();
+        let mut stops = None;
+        self.tasks.spawn(|stop| {
+            stops = Some(stop.clone());
+            async move {
+                // Dropped with the task: at its end, its panic, the shutdown of its runtime.
+                let _end = end;
+                select! {
+                    biased;
+                    () = stop.requested() => {}
+                    () = unused.cancelled() => {}
+                    done = AssertUnwindSafe(task).catch_unwind() => if done.is_err() {
+                        tracing::error!(backend, "shared task panicked; the next user restarts it");
+                    },
+                }
+            }
+        });
+        let stop = stops.unwrap_or_else(|| unreachable!("`spawn` calls its argument"));
+        let _end_with_last_user = idle.drop_guard();
+        let run = Arc::new(Run { backend, handle, stop, ended, _end_with_last_user });
+        *running = Arc::downgrade(&run);
+        Attached(run)
+    }
+}
+
+impl<H> Attached<H> {
+    /// The handle to the running task.
+    #[must_use]
+    pub fn handle(&self) -> &H {
+        &self.0.handle
+    }
+
+    /// Waits until the task has ended, and returns an error for all who wait for its results.
+    ///
+    /// `Closed` when its [`Tasks`] were closed, otherwise `Unavailable`: attach again, with backoff.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn ended(&self) -> Error {
+        let Run { backend, stop, ended, .. } = &*self.0;
+        ended.cancelled().await;
+        let kind = if stop.is_requested() { ErrorKind::Closed } else { ErrorKind::Unavailable };
+        Error::new(kind, backend, "follow").with_message("the shared task has ended")
+    }
+
+    /// Whether the task has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.0.ended.is_cancelled()
+    }
+}
+
+impl<H> Clone for Attached<H> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<H> fmt::Debug for Hub<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("backend", &self.backend).finish_non_exhaustive()
+    }
+}
+
+impl<H> fmt::Debug for Attached<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ended = self.has_ended();
+        f.debug_struct("Attached").field("ended", &ended).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
