@@ -150,10 +150,11 @@ async fn nothing_but_malformed_entries_is_an_error_and_the_set_is_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn a_registry_that_is_down_is_asked_ever_more_slowly_and_for_ever() {
-    let source = Scripted::new((0..1000).map(|_| Answer::Error(ErrorKind::Unavailable)));
+    let errors = (0..1000).map(|_| Answer::Error(ErrorKind::Unavailable));
+    let source = Scripted::new([Answer::Ports(vec![1])].into_iter().chain(errors));
     let follower = source.follow();
     sleep(Duration::from_secs(3600)).await;
-    let gaps = source.gaps();
+    let gaps = source.gaps().split_off(2);
     assert!(gaps.len() > 40, "given up after {}", gaps.len());
     assert!(gaps[0] <= Duration::from_millis(251));
     assert!(gaps.iter().all(|gap| *gap <= Duration::from_millis(60_001)));
@@ -268,7 +269,7 @@ async fn refresh_cuts_the_wait_of_a_polled_source_short_but_not_a_backoff() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_refreshes_is_obeyed_once_a_second() {
+async fn flood_of_refreshes_is_obeyed_ever_more_rarely() {
     let source = Scripted::new([Answer::Ports(vec![1])]);
     let mut subscription = source.follow().subscribe();
     ready(&mut subscription).await;
@@ -277,7 +278,7 @@ async fn a_flood_of_refreshes_is_obeyed_once_a_second() {
         sleep(Duration::from_millis(10)).await;
     }
     let full = source.asked().iter().filter(|read| **read == ReadMode::Full).count();
-    assert!((10..=12).contains(&full), "{full} full reads in ten seconds");
+    assert!((3..=6).contains(&full), "{full} full reads in ten seconds");
 }
 
 #[tokio::test(start_paused = true)]
