@@ -4,9 +4,9 @@ use std::{error::Error as _, fmt};
 
 use tonic::{Code, Status};
 use tower_sd_core::{Error, ErrorKind};
+use tower_sd_net::TlsFailure;
 
-/// Who is speaking, in errors and logs.
-pub(crate) const BACKEND: &str = "etcd";
+use crate::BACKEND;
 
 /// A call that failed.
 #[derive(Debug)]
@@ -45,6 +45,38 @@ impl Failure {
             message: Some(format!("no answer within {bound:?}")),
             endpoint: None,
         }
+    }
+
+    /// A setting that cannot be used now: a password file that cannot be read.
+    pub(crate) fn of_settings(error: Error) -> Self {
+        Self {
+            kind: ErrorKind::Config,
+            transient: false,
+            remedy: Remedy::None,
+            source: None,
+            message: Some(error.chain().to_string()),
+            endpoint: None,
+        }
+    }
+
+    /// A token that is no text.
+    pub(crate) fn of_token(_error: http::header::InvalidHeaderValue) -> Self {
+        let text = "the token of the answer has characters which no header may have";
+        etcd_client::Error::GRpcStatus(Status::new(Code::Unknown, text)).into()
+    }
+
+    /// A stream has been silent, although it was probed.
+    pub(crate) fn silent(silence: std::time::Duration) -> Self {
+        let message = format!("the watch stream is silent for {} s", silence.as_secs());
+        Self { message: Some(message), ..Self::timeout(silence) }
+    }
+
+    pub(crate) fn is_transient(&self) -> bool {
+        self.transient
+    }
+
+    pub(crate) fn is_timeout(&self) -> bool {
+        self.kind == ErrorKind::Timeout
     }
 
     /// The other side has ended a stream.
@@ -97,6 +129,30 @@ impl Failure {
         }
     }
 
+    /// As [`into_error`](Self::into_error), of a call that carried a value of so many bytes.
+    pub(crate) fn of_value(self, n_bytes: usize, operation: &'static str) -> Error {
+        if !self.is_request_too_large() {
+            return self.into_error(operation);
+        }
+        let message = format!(
+            "{}: a value of {n_bytes} bytes is more than the server accepts (1.5 MiB a request unless \
+             its --max-request-bytes differs); shorten tags and metadata",
+            self.member()
+        );
+        Error::new(ErrorKind::Config, BACKEND, operation).with_message(message)
+    }
+
+    /// etcd refuses a request above `--max-request-bytes`, and gRPC one that is larger still.
+    fn is_request_too_large(&self) -> bool {
+        match &self.source {
+            Some(etcd_client::Error::GRpcStatus(status)) => {
+                let says = |text| status.message().contains(text);
+                says("request is too large") || says("received message larger than max")
+            }
+            _ => false,
+        }
+    }
+
     /// What is no reason to stop trying.
     pub(crate) fn worth_repeating(self) -> Self {
         Self { transient: true, ..self }
@@ -121,16 +177,26 @@ impl Failure {
         }
     }
 
-    /// Names the member that was asked.
+    /// Gives the reason in words, where more is known than the failure itself has.
+    pub(crate) fn because(mut self, reason: &str) -> Self {
+        self.message.get_or_insert_with(|| reason.to_owned());
+        self
+    }
+
+    /// Names the member of the call.
     pub(crate) fn at(mut self, endpoint: &str) -> Self {
         self.endpoint.get_or_insert_with(|| endpoint.to_owned());
         self
     }
 
+    /// An endpoint with a user in it is refused by the configuration.
+    fn member(&self) -> &str {
+        self.endpoint.as_deref().unwrap_or("the member")
+    }
+
     fn text(&self) -> String {
         use etcd_client::Error as Wire;
-        // An endpoint with a user in it is refused by the configuration.
-        let member = self.endpoint.as_deref().unwrap_or("the member");
+        let member = self.member();
         match (&self.message, &self.source) {
             (Some(message), _) => format!("{member}: {message}"),
             (None, Some(Wire::TransportError(cause))) => of_broken(member, cause),
@@ -138,7 +204,7 @@ impl Failure {
             (None, Some(Wire::GRpcStatus(status))) => match status.source() {
                 Some(cause) => of_broken(member, cause),
                 None if status.message().contains("grpc-status header missing") => {
-                    format!("{member} {NO_ETCD}")
+                    format!("{member}: {NO_ETCD}")
                 }
                 None => format!("{member} says: {}", clipped(status.message())),
             },
@@ -160,24 +226,23 @@ impl std::error::Error for Broken {
     }
 }
 
-/// What a connection that could not be made, or broke, says about its other side.
+/// Describes a connection that could not be made, or broke.
 fn of_broken(member: &str, cause: &(dyn std::error::Error + 'static)) -> String {
-    let mut next = Some(cause);
-    let mut is_http_1 = false;
-    while let Some(cause) = next {
-        // An answer of HTTP/1 was read as a frame of HTTP/2.
-        is_http_1 |= cause.to_string().contains("invalid size");
-        next = cause.source();
+    if let Some(failure) = TlsFailure::find(cause) {
+        return format!("{member}: {failure}");
     }
-    match is_http_1 {
-        true => format!("{member} {NO_ETCD}"),
-        false => format!("{member} cannot be reached, or closed the connection"),
-    }
+    format!("{member} cannot be reached, or closed the connection")
 }
 
 fn clipped(text: &str) -> &str {
     let end = (0..=text.len().min(MAX_TEXT)).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or(0)]
+}
+
+impl From<tonic::transport::Error> for Failure {
+    fn from(error: tonic::transport::Error) -> Self {
+        etcd_client::Error::TransportError(error).into()
+    }
 }
 
 impl From<etcd_client::Error> for Failure {
@@ -221,8 +286,7 @@ fn of_status(status: &Status) -> Verdict {
     }
 }
 
-const NO_ETCD: &str =
-    "does not speak etcd's gRPC; give the address at which etcd serves its clients (port 2379)";
+pub(crate) const NO_ETCD: &str = "the server does not speak etcd's gRPC; give the address at which etcd serves its clients (port 2379)";
 /// An answer of something that is not etcd may be a whole page.
 const MAX_TEXT: usize = 300;
 

@@ -6,8 +6,7 @@ use tower_sd_core::{
 };
 
 use crate::{
-    Codec, EtcdClient,
-    error::BACKEND,
+    BACKEND, Codec, EtcdClient,
     key::{Range, service_range},
     source::{Decode, EtcdSource},
 };

@@ -2,7 +2,7 @@
 
 use tower_sd_core::{Error, ErrorKind, Result};
 
-use crate::error::BACKEND;
+use crate::BACKEND;
 
 /// The key of one instance.
 pub(crate) fn instance_key(prefix: &str, service: &str, id: &str) -> Result<Vec<u8>> {
@@ -119,7 +119,7 @@ mod tests {
         }
     }
 
-    /// T53: prefix `foo` and `foobar`; go-kit's bug E4.
+    /// In go-kit the prefix `foo` also has the keys of `foobar`.
     #[test]
     fn a_service_does_not_match_one_whose_name_it_begins() {
         let range = service_range("p", "foo").expect("a good name");

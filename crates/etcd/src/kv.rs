@@ -5,8 +5,7 @@ use tower_sd_core::{
 };
 
 use crate::{
-    EtcdClient,
-    error::BACKEND,
+    BACKEND, EtcdClient,
     key::Range,
     source::{Decode, EtcdSource},
 };

@@ -1,4 +1,5 @@
 mod announcer;
+mod entry;
 
 use tower_sd_core::{
     AnnounceConfig, Registrar, Registration, RegistrationHandle, Result, Tasks, announce,
@@ -6,7 +7,7 @@ use tower_sd_core::{
 };
 
 use self::announcer::EtcdAnnouncer;
-use crate::{EtcdClient, error::BACKEND};
+use crate::{BACKEND, EtcdClient};
 
 /// Announces instances under leases of their own.
 ///

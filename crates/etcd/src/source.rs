@@ -1,16 +1,19 @@
 //! The wire of everything that is followed.
 
-mod known;
+mod pages;
+mod state;
 
 use std::sync::Arc;
 
-use etcd_client::GetOptions;
-use tower_sd_core::{ReadMode, ReadRequest, ReadResult, Result, Source, async_trait};
+use etcd_client::{GetOptions, SortOrder, SortTarget};
+use tower_sd_core::{
+    Error, ErrorKind, ReadMode, ReadReason, ReadRequest, ReadResult, Result, Source, async_trait,
+};
 
-use self::known::Known;
+use self::{pages::pages, state::State};
 use crate::{
-    EtcdClient,
-    client::{Change, Ended, Position, Watch},
+    BACKEND, EtcdClient,
+    client::{Change, Ended, Position, Update, Watch},
     key::Range,
 };
 
@@ -19,8 +22,8 @@ pub(crate) struct EtcdSource<D: Decode> {
     client: EtcdClient,
     /// What is followed, or why that cannot be.
     what: Result<(Range, Arc<D>)>,
-    /// What the last list said, and the watch that began behind it.
-    following: Option<(Known<D>, Watch)>,
+    /// The last list with all changes since, and the watch that reports them.
+    following: Option<(State<D>, Watch)>,
 }
 
 /// Makes an item of a key and its value.
@@ -36,9 +39,15 @@ impl<D: Decode> Source for EtcdSource<D> {
 
     /// Every list is linearizable, so that there is nothing stronger for `Confirm`.
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResult<D::Item>> {
-        match request.mode {
-            ReadMode::Changed => self.changed().await,
-            _ => self.list().await,
+        match (request.mode, request.reason) {
+            (ReadMode::Changed, _) => self.changed(request.max_entries).await,
+            (ReadMode::Full, ReadReason::Suspected) => match self.is_current().await {
+                Ok(true) => Ok(ReadResult::unchanged()),
+                Ok(false) => self.list(request).await,
+                // The watch waits for the cluster: no reason to list everything then.
+                Err(error) => Ok(ReadResult::trouble(error)),
+            },
+            _ => self.list(request).await,
         }
     }
 }
@@ -49,70 +58,78 @@ impl<D: Decode> EtcdSource<D> {
         Self { client: client.clone(), what, following: None }
     }
 
-    async fn list(&mut self) -> Result<ReadResult<D::Item>> {
+    async fn list(&mut self, request: ReadRequest) -> Result<ReadResult<D::Item>> {
+        // A watch that is not in doubt goes on: only a loss has to be confirmed.
+        let kept = match request.reason {
+            ReadReason::Loss | ReadReason::Suspected => self.following.take(),
+            _ => None,
+        };
         self.following = None;
         let (range, decode) = self.what.clone()?;
-        let Some((position, list)) = self.pages(&range).await? else {
+        let Some(list) = pages(&self.client, &range, request.max_entries).await? else {
             return Ok(ReadResult::resync("compacted while listing"));
         };
-        let known = Known::new(decode, position.revision, list);
-        let reading = known.reading();
-        self.following = Some((known, self.client.watch(range, position)));
+        let state = State::new(decode, list.position, list.entries);
+        let reading = state.reading();
+        let watch = match kept {
+            Some((known, watch)) if known.position().lost_at(list.position).is_none() => watch,
+            _ => self.client.watch(range, list.position).await,
+        };
+        self.following = Some((state, watch));
         Ok(reading)
     }
 
-    /// All keys of the range as they were at one revision, a page at a time; `None` when it was compacted meanwhile.
-    async fn pages(&self, range: &Range) -> Result<Option<(Position, Vec<Change>)>> {
-        let mut from = range.start.clone();
-        let mut position = None::<Position>;
-        let mut list = Vec::new();
-        loop {
-            let revision = position.map_or(0, |it| it.revision);
-            let options = GetOptions::new()
-                .with_range(range.end.clone())
-                .with_limit(PAGE)
-                .with_revision(revision);
-            let page = self.client.call(|client| {
-                let (from, options) = (from.clone(), options.clone());
-                let mut kv = client.kv_client().max_decoding_message_size(MAX_MESSAGE);
-                async move { kv.get(from, Some(options)).await }
-            });
-            let page = match page.await {
-                Ok(page) => page,
-                Err(failure) if revision != 0 && failure.is_revision_gone() => return Ok(None),
-                Err(failure) => return Err(failure.into_error("follow")),
-            };
-            let position = *position.get_or_insert_with(|| Position::of(page.header()));
-            list.extend(page.kvs().iter().map(Change::from));
-            let Some(last) = list.last().filter(|_| page.more()) else {
-                return Ok(Some((position, list)));
-            };
-            from.clone_from(&last.key);
-            from.push(0);
-        }
+    /// Whether the watch has reported everything, by one read that transfers at most one key.
+    async fn is_current(&self) -> Result<bool> {
+        let (Some((state, _)), Ok((range, _))) = (&self.following, &self.what) else {
+            return Ok(false);
+        };
+        let newest = GetOptions::new()
+            .with_range(range.end.clone())
+            .with_keys_only()
+            .with_limit(1)
+            .with_sort(SortTarget::Mod, SortOrder::Descend);
+        let read = self.client.call(|mut client| {
+            let (start, options) = (range.start.clone(), newest.clone());
+            async move { client.get(start, Some(options)).await }
+        });
+        let answer = read.await.map_err(|failure| failure.into_error("follow"))?;
+        let newest = answer.kvs().first().map(Change::from);
+        Ok(state.is_at(Position::of(answer.header()), answer.count(), newest.as_ref()))
     }
 
-    async fn changed(&mut self) -> Result<ReadResult<D::Item>> {
-        let Some((known, watch)) = &mut self.following else {
+    async fn changed(&mut self, max_entries: usize) -> Result<ReadResult<D::Item>> {
+        let Some((state, watch)) = &mut self.following else {
             return Ok(ReadResult::resync("not watching"));
         };
         loop {
             let mut changed = match watch.next().await {
-                Ok(changes) => known.apply(changes),
-                Err(Ended::Resync(reason)) => return Ok(ReadResult::resync(reason)),
-                Err(Ended::Failed(error)) => return Err(error),
+                Ok(Update::Changes(changes)) => state.apply(changes),
+                Ok(Update::Alive) => return Ok(ReadResult::unchanged()),
+                Ok(Update::Trouble(error)) => return Ok(ReadResult::trouble(error)),
+                Err(ended) => {
+                    self.following = None;
+                    return match ended {
+                        Ended::Resync(reason) => Ok(ReadResult::resync(reason)),
+                        Ended::Failed(error) => Err(error),
+                    };
+                }
             };
-            while let Some(changes) = watch.try_next() {
-                changed |= known.apply(changes);
+            while let Some(changes) = watch.try_changes() {
+                changed |= state.apply(changes);
+            }
+            if state.len() > max_entries {
+                self.following = None;
+                return Err(too_many(max_entries));
             }
             if changed {
-                return Ok(known.reading());
+                return Ok(state.reading());
             }
         }
     }
 }
 
-/// Some hundred kilobytes of ordinary instances.
-const PAGE: i64 = 1000;
-/// tonic's own limit of 4 MB is below what a page of large values takes.
-const MAX_MESSAGE: usize = 64 << 20;
+fn too_many(max_entries: usize) -> Error {
+    let message = format!("more than {max_entries} keys; is the prefix right?");
+    Error::new(ErrorKind::Protocol, BACKEND, "follow").with_message(message)
+}

@@ -1,6 +1,9 @@
 //! What everything of one client shares: a connection, and a watch stream.
 
-mod link;
+mod connection;
+mod credentials;
+mod members;
+mod recorded;
 mod watch;
 
 use std::{fmt, future::Future, sync::Arc};
@@ -8,8 +11,8 @@ use std::{fmt, future::Future, sync::Arc};
 use etcd_client::GetOptions;
 use tower_sd_core::{Result, Tasks};
 
-pub(crate) use self::watch::{Change, Ended, Position, Watch};
-use self::{link::Links, watch::Watches};
+pub(crate) use self::watch::{Change, Ended, Position, Update, Watch};
+use self::{members::Members, watch::Watches};
 use crate::{EtcdConfig, error::Failure, key::Range};
 
 /// A connection to an etcd cluster, shared by all registrars and instancers that are made from it.
@@ -24,9 +27,8 @@ use crate::{EtcdConfig, error::Failure, key::Range};
 pub struct EtcdClient(Arc<Inner>);
 
 struct Inner {
-    links: Arc<Links>,
+    members: Arc<Members>,
     watches: Watches,
-    tasks: Tasks,
 }
 
 impl EtcdClient {
@@ -36,11 +38,9 @@ impl EtcdClient {
     ///
     /// `Config`: the settings cannot work.
     pub fn new(config: EtcdConfig) -> Result<Self> {
-        Ok(Self(Arc::new(Inner {
-            links: Arc::new(Links::new(config.validated()?)),
-            watches: Watches::default(),
-            tasks: Tasks::new(),
-        })))
+        let members = Arc::new(Members::new(config.validated()?)?);
+        let watches = Watches::new(&members, &Tasks::new());
+        Ok(Self(Arc::new(Inner { members, watches })))
     }
 
     /// Connects, authenticates, and reads one key with the agreement of the cluster's majority.
@@ -68,7 +68,7 @@ impl EtcdClient {
     }
 
     pub(crate) fn config(&self) -> &EtcdConfig {
-        self.0.links.config()
+        self.0.members.config()
     }
 
     /// Makes a call that can be repeated, on one member after the other, every one with its bound.
@@ -80,13 +80,16 @@ impl EtcdClient {
         T: Send,
         F: Future<Output = Result<T, etcd_client::Error>> + Send,
     {
-        self.0.links.call(request).await
+        self.0.members.call(request).await
     }
 
-    /// Watches keys for what happens after `position`; what happened at it is told again.
-    pub(crate) fn watch(&self, range: Range, position: Position) -> Watch {
-        let Inner { links, watches, tasks } = &*self.0;
-        watches.watch(range, position, links, tasks)
+    /// Watches keys for changes after `position`; those at `position` are reported, too.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a watch that was not returned is none.
+    pub(crate) async fn watch(&self, range: Range, position: Position) -> Watch {
+        self.0.watches.watch(range, position).await
     }
 }
 

@@ -1,124 +1,176 @@
 //! One watch stream for everything that is watched.
 
 mod change;
-mod hub;
+mod multiplexer;
 mod stream;
+mod table;
 
 use std::sync::{Arc, OnceLock};
 
 use etcd_client::ResponseHeader;
-use tokio::sync::mpsc;
-use tower_sd_core::{Error, Tasks};
+use tokio::sync::{Notify, mpsc};
+use tower_sd_core::{Attached, Error, Hub, Tasks};
 
 pub(crate) use self::change::Change;
-use self::hub::{Command, hub};
-use super::link::Links;
-use crate::key::Range;
+use self::{multiplexer::multiplex, table::Watching};
+use super::members::Members;
+use crate::{BACKEND, key::Range};
 
-/// Hands out watches; their one stream is served by a task that starts with the first of them.
-#[derive(Default)]
-pub(super) struct Watches(OnceLock<mpsc::UnboundedSender<Command>>);
+/// Creates watches, whose stream one task serves for all of them.
+pub(super) struct Watches(Hub<Multiplexed>);
 
-/// What happens to a range of keys.
+/// The way to the task.
+struct Multiplexed {
+    starts: mpsc::Sender<Watching>,
+    /// Notified when a watch is dropped.
+    dropped: Arc<Notify>,
+}
+
+/// The changes of a range of keys. It outlives streams and members: only a lost position ends it.
 ///
 /// # Drop
 ///
 /// Ends the watch.
 pub(crate) struct Watch {
-    id: i64,
-    changes: mpsc::Receiver<Vec<Change>>,
+    updates: mpsc::Receiver<Update>,
+    /// Received, and left for later.
+    unread: Option<Update>,
     ended: Arc<OnceLock<Ended>>,
-    commands: mpsc::UnboundedSender<Command>,
+    task: Attached<Multiplexed>,
 }
 
-/// Why a watch is over. It never goes on by itself: whoever needs it lists again, and watches from there.
+/// News of a watch.
+#[derive(Debug)]
+pub(crate) enum Update {
+    /// Keys have changed.
+    Changes(Vec<Change>),
+    /// Everything that has happened so far was reported: sent from time to time, and after trouble.
+    Alive,
+    /// Changes may be missing until the next update. The position is kept.
+    Trouble(Error),
+}
+
+/// Why a watch has ended; a new list gives the position of another one.
 #[derive(Clone, Debug)]
 pub(crate) enum Ended {
-    /// Not an error: the position was lost, or the stream ended.
+    /// The position was lost. Not an error.
     Resync(&'static str),
-    /// The cluster refuses, or cannot be reached.
+    /// The cluster refuses the watch.
     Failed(Error),
 }
 
-/// What a list has seen: the store's revision, and whose.
+/// The revision of a store, and the cluster that it belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Position {
+    /// 0 if unknown: etcd's gRPC proxy answers so.
     pub(crate) cluster: u64,
     pub(crate) revision: i64,
 }
 
 impl Watches {
-    pub(super) fn watch(
-        &self,
-        range: Range,
-        position: Position,
-        links: &Arc<Links>,
-        tasks: &Tasks,
-    ) -> Watch {
-        let commands = self.0.get_or_init(|| {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            let links = Arc::clone(links);
-            tasks.spawn(|stop| hub(links, receiver, stop));
-            sender
-        });
-        let (sender, changes) = mpsc::channel(QUEUE);
+    pub(super) fn new(members: &Arc<Members>, tasks: &Tasks) -> Self {
+        let members = Arc::clone(members);
+        Self(Hub::new(BACKEND, tasks.clone(), move || {
+            let (starts, receiver) = mpsc::channel(STARTS);
+            let dropped = Arc::new(Notify::new());
+            let task = multiplex(Arc::clone(&members), receiver, Arc::clone(&dropped));
+            (Multiplexed { starts, dropped }, task)
+        }))
+    }
+
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a watch that was not returned is ended by the task.
+    pub(super) async fn watch(&self, range: Range, position: Position) -> Watch {
+        let (sender, updates) = mpsc::channel(QUEUE);
         let ended = Arc::new(OnceLock::new());
-        let id = hub::next_id();
-        let command = Command::Watch(hub::Start {
-            id,
-            range,
-            position,
-            changes: sender,
-            ended: Arc::clone(&ended),
-        });
-        // When the task is gone, so is the sender that it was given: the watch says that it is over.
-        commands.send(command).ok();
-        Watch { id, changes, ended, commands: commands.clone() }
+        let start = Watching { range, position, updates: sender, ended: Arc::clone(&ended) };
+        let mut task = self.0.attach();
+        // The task may end just then. Where the next one ends, too, the client is closed.
+        if let Err(unsent) = task.handle().starts.send(start).await {
+            task = self.0.attach();
+            task.handle().starts.send(unsent.0).await.ok();
+        }
+        Watch { updates, unread: None, ended, task }
     }
 }
 
 impl Watch {
-    /// Waits for what happens next.
+    /// Waits for the next update.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Vec<Change>, Ended> {
-        match self.changes.recv().await {
-            Some(changes) => Ok(changes),
-            None => Err(self.ended()),
+    pub(crate) async fn next(&mut self) -> Result<Update, Ended> {
+        if let Some(update) = self.unread.take() {
+            return Ok(update);
+        }
+        match self.updates.recv().await {
+            Some(update) => Ok(update),
+            None => Err(self.ended().await),
         }
     }
 
-    /// What has happened already, if anything.
-    pub(crate) fn try_next(&mut self) -> Option<Vec<Change>> {
-        self.changes.try_recv().ok()
+    /// The next changes, if some have been reported already. Anything else is left to `next`.
+    pub(crate) fn try_changes(&mut self) -> Option<Vec<Change>> {
+        match self.updates.try_recv().ok()? {
+            Update::Changes(changes) => Some(changes),
+            other => {
+                self.unread = Some(other);
+                None
+            }
+        }
     }
 
-    fn ended(&self) -> Ended {
-        let ended = self.ended.get().cloned();
-        ended.unwrap_or(Ended::Resync("fell behind"))
+    async fn ended(&self) -> Ended {
+        match self.ended.get() {
+            Some(ended) => ended.clone(),
+            None => Ended::Failed(self.task.ended().await),
+        }
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // Without a task there is nothing to end.
-        self.commands.send(Command::Cancel(self.id)).ok();
+        self.updates.close();
+        self.task.handle().dropped.notify_one();
     }
 }
 
 impl Position {
+    const UNKNOWN: Self = Self { cluster: 0, revision: 0 };
+
     pub(crate) fn of(header: Option<&ResponseHeader>) -> Self {
         Self {
             cluster: header.map_or(0, ResponseHeader::cluster_id),
             revision: header.map_or(0, ResponseHeader::revision),
         }
     }
+
+    /// Whether both can be of one cluster.
+    pub(crate) fn is_of_cluster(self, other: Self) -> bool {
+        self.cluster == 0 || other.cluster == 0 || self.cluster == other.cluster
+    }
+
+    /// Why a watch from here cannot go on in a store at `now`.
+    ///
+    /// etcd accepts a start in the future silently: a store that went back would be silent until it
+    /// has caught up.
+    pub(crate) fn lost_at(self, now: Self) -> Option<&'static str> {
+        match () {
+            () if !self.is_of_cluster(now) => Some(OTHER_CLUSTER),
+            () if now.revision < self.revision => Some(WENT_BACK),
+            () => None,
+        }
+    }
 }
 
-/// How many responses may wait for a reader that is busy; beyond that it lists again, which costs less than a queue.
+const OTHER_CLUSTER: &str = "another cluster";
+const WENT_BACK: &str = "the revision went back";
+/// How many updates may wait for a busy reader; beyond that it lists again, which costs less than a queue.
 const QUEUE: usize = 1024;
+/// How many watches may wait for the task; more wait for a place.
+const STARTS: usize = 256;
 
 #[cfg(test)]
 mod tests;

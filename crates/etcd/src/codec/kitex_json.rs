@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tower_sd_core::{BoxError, Instance};
+use tower_sd_core::{Announcement, BoxError, Instance};
 
 use super::{Codec, host_and_port};
 
@@ -24,7 +24,8 @@ struct Entry {
 }
 
 impl Codec for KitexJson {
-    fn encode(&self, instance: &Instance) -> Result<Vec<u8>, BoxError> {
+    fn encode(&self, announcement: &Announcement) -> Result<Vec<u8>, BoxError> {
+        let instance = &announcement.instance;
         let tags = instance.metadata().iter();
         let entry = Entry {
             network: "tcp".to_owned(),

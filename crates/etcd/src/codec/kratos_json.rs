@@ -1,15 +1,15 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use tower_sd_core::{BoxError, Instance};
+use tower_sd_core::{Announcement, BoxError, Instance};
 
 use super::{Codec, host_and_port};
 
 /// Kratos' value, below the prefix `/microservices`, for reading only:
 /// `{"id":"1","name":"cart","version":"v1","metadata":{},"endpoints":["grpc://host:port?isSecure=false"]}`.
 ///
-/// A server has an endpoint for each protocol that it speaks; the one of ours is read. What Kratos writes names the service,
-/// which a codec does not know: [`encode`](Codec::encode) always fails.
+/// A server has an endpoint for each protocol that it speaks; the one of ours is read. Its writers list all of these, and a
+/// registration has one: [`encode`](Codec::encode) always fails.
 #[derive(Clone, Debug)]
 pub struct KratosJson {
     protocol: String,
@@ -33,8 +33,8 @@ impl KratosJson {
 }
 
 impl Codec for KratosJson {
-    fn encode(&self, _instance: &Instance) -> Result<Vec<u8>, BoxError> {
-        Err("Kratos' format is only read".into())
+    fn encode(&self, _announcement: &Announcement) -> Result<Vec<u8>, BoxError> {
+        Err("the format of Kratos is only read".into())
     }
 
     fn decode(&self, _id: &str, value: &[u8]) -> Result<Instance, BoxError> {

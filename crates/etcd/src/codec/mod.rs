@@ -7,7 +7,7 @@ mod raw_address;
 
 use std::fmt::Debug;
 
-use tower_sd_core::{BoxError, Instance};
+use tower_sd_core::{Announcement, BoxError, Instance};
 
 pub use self::{
     kitex_json::KitexJson, kratos_json::KratosJson, naming_json::NamingJson,
@@ -18,17 +18,19 @@ pub use self::{
 ///
 /// # Contract
 ///
-/// - `decode(id, encode(instance))` is the instance, as far as the format can say it.
-/// - `decode` never panics: the bytes are anybody's.
+/// - `decode(id, encode(announcement))` must be the announced instance, as far as the format has
+///   places for it.
+/// - `encode` should write [`Announcement::incarnation`] where the format has a place for it.
+/// - `decode` must never panic: the bytes are untrusted.
 pub trait Codec: Debug + Send + Sync + 'static {
-    /// Writes an instance.
+    /// Writes an announced instance.
     ///
     /// # Errors
     ///
-    /// The format cannot say it.
-    fn encode(&self, instance: &Instance) -> Result<Vec<u8>, BoxError>;
+    /// The format has no way to write it.
+    fn encode(&self, announcement: &Announcement) -> Result<Vec<u8>, BoxError>;
 
-    /// Reads an instance; `id` is what its key says behind the service, unescaped.
+    /// Reads an instance; `id` is the unescaped part of its key behind the service.
     ///
     /// # Errors
     ///

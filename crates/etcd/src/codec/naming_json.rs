@@ -1,13 +1,13 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tower_sd_core::{BoxError, Instance};
+use tower_sd_core::{Announcement, BoxError, Instance};
 
 use super::{Codec, host_and_port};
 
 /// The JSON of etcd's `naming/endpoints`, which grpc-go's `etcd:///` resolver reads.
 ///
 /// Written as `{"Op":0,"Addr":"host:port","Metadata":{…}}`, where `Metadata` has the rest of the [`Instance`], so that
-/// nothing of it is lost. Read leniently: a bare `{"Addr":"host:port"}` is an instance whose id is the last part of its
+/// nothing of it is lost, and the incarnation of its registration. Read leniently: a bare `{"Addr":"host:port"}` is an instance whose id is the last part of its
 /// key, and metadata that is not ours becomes the instance's metadata.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
@@ -24,11 +24,13 @@ struct Entry {
 }
 
 impl Codec for NamingJson {
-    fn encode(&self, instance: &Instance) -> Result<Vec<u8>, BoxError> {
+    fn encode(&self, announcement: &Announcement) -> Result<Vec<u8>, BoxError> {
+        let instance = &announcement.instance;
         let mut rest = serde_json::to_value(instance)?;
         if let Value::Object(rest) = &mut rest {
             rest.remove("host");
             rest.remove("port");
+            rest.insert("incarnation".to_owned(), announcement.incarnation().into());
         }
         let entry = json!({ "Op": ADD, "Addr": instance.to_string(), "Metadata": rest });
         Ok(serde_json::to_vec(&entry)?)

@@ -1,4 +1,4 @@
-use tower_sd_core::{BoxError, Instance};
+use tower_sd_core::{Announcement, BoxError, Instance};
 
 use super::{Codec, host_and_port};
 
@@ -10,7 +10,8 @@ use super::{Codec, host_and_port};
 pub struct RawAddress;
 
 impl Codec for RawAddress {
-    fn encode(&self, instance: &Instance) -> Result<Vec<u8>, BoxError> {
+    fn encode(&self, announcement: &Announcement) -> Result<Vec<u8>, BoxError> {
+        let instance = &announcement.instance;
         let text = match instance.scheme() {
             Some(scheme) => format!("{scheme}://{instance}"),
             None => instance.to_string(),

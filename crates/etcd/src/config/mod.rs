@@ -1,14 +1,14 @@
 //! Settings, checked once.
 
-mod tls;
 mod url;
+mod user;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tower_sd_core::{Error, ErrorKind, Result, Secret};
+use tower_sd_core::{Error, ErrorKind, Result, Secret, TlsConfig};
 
-pub use self::tls::Tls;
-use crate::{Codec, NamingJson, error::BACKEND};
+pub use self::user::User;
+use crate::{BACKEND, Codec, NamingJson};
 
 /// Settings of an [`EtcdClient`](crate::EtcdClient), and of everything that shares it.
 #[derive(Clone, Debug)]
@@ -20,8 +20,9 @@ pub struct EtcdConfig {
     pub endpoints: Vec<String>,
     /// Whom to authenticate as. Default: nobody, as etcd's own.
     pub user: Option<User>,
-    /// How connections are secured. Default: not at all, as etcd's own.
-    pub tls: Tls,
+    /// TLS of the connections; its files are read again when they change. With `--client-cert-auth` etcd takes the common
+    /// name of the client certificate for the user, and no password is needed. Default: none, as etcd's own.
+    pub tls: Option<TlsConfig>,
     /// What comes before the service in every key, without the slash that follows. Default `tower-sd`, so that nobody
     /// else's keys are taken for instances; may be empty.
     pub prefix: String,
@@ -44,20 +45,13 @@ pub struct EtcdConfig {
     pub ping_interval: Duration,
 }
 
-/// Name and password of an etcd user.
-#[derive(Clone, Debug)]
-pub struct User {
-    pub(crate) name: String,
-    pub(crate) password: Secret,
-}
-
 impl EtcdConfig {
     /// The defaults, for these members.
     pub fn new<E: Into<String>>(endpoints: impl IntoIterator<Item = E>) -> Self {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             user: None,
-            tls: Tls::Off,
+            tls: None,
             prefix: "tower-sd".to_owned(),
             ttl: Duration::from_secs(15),
             codecs: vec![Arc::new(NamingJson)],
@@ -70,14 +64,21 @@ impl EtcdConfig {
     /// Sets [`user`](Self::user).
     #[must_use]
     pub fn user(mut self, name: impl Into<String>, password: impl Into<Secret>) -> Self {
-        self.user = Some(User { name: name.into(), password: password.into() });
+        self.user = Some(User::new(name, password));
+        self
+    }
+
+    /// Sets [`user`](Self::user) with a password from a file, which is read for every authentication.
+    #[must_use]
+    pub fn user_from_file(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        self.user = Some(User::from_file(name, path));
         self
     }
 
     /// Sets [`tls`](Self::tls).
     #[must_use]
-    pub fn tls(mut self, tls: Tls) -> Self {
-        self.tls = tls;
+    pub fn tls(mut self, tls: TlsConfig) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -135,9 +136,14 @@ impl EtcdConfig {
         if self.endpoints.is_empty() {
             return Err(refused("no endpoint given; name at least one member"));
         }
-        self.tls.check()?;
+        if let Some(tls) = &self.tls {
+            tls.load()?;
+        }
+        if let Some(user) = &self.user {
+            user.password()?;
+        }
         for endpoint in &mut self.endpoints {
-            *endpoint = normal_endpoint(endpoint, &self.tls)?;
+            *endpoint = normal_endpoint(endpoint, self.tls.is_some())?;
         }
         if self.codecs.is_empty() {
             return Err(refused("no codec given; the first one writes"));
@@ -166,12 +172,12 @@ impl EtcdConfig {
 }
 
 /// `host:port` with the scheme that etcd-client wants.
-fn normal_endpoint(endpoint: &str, tls: &Tls) -> Result<String> {
+fn normal_endpoint(endpoint: &str, is_secure: bool) -> Result<String> {
     if endpoint.contains('@') {
         let message = "an endpoint has user information; use EtcdConfig::user, which is not logged";
         return Err(refused(message));
     }
-    let scheme = if tls.is_off() { "http" } else { "https" };
+    let scheme = if is_secure { "https" } else { "http" };
     let (given, authority) = endpoint.split_once("://").unwrap_or((scheme, endpoint));
     let authority = authority.trim_end_matches('/');
     let port = authority.rsplit_once(':').map(|(_, port)| port.parse());

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use tower_sd_core::Result;
+use tower_sd_core::{Pem, Result, TlsConfig};
 
-use super::{EtcdConfig, User, refused, tls::TlsFiles};
+use super::{EtcdConfig, User, refused};
 
 impl EtcdConfig {
     /// A cluster, and a service where the URL names one: `etcd://h1:2379,h2,[::1]:2379/prefix/service?ttl=15s`.
@@ -12,7 +12,8 @@ impl EtcdConfig {
     /// percent-encoded.
     ///
     /// Options: `ttl`, `connect-timeout`, `request-timeout`, `ping-interval` (`30s`, `500ms`, `2m`); `tls` (true: the
-    /// system's roots), `ca-file`, `cert-file`, `key-file`; `user`, `password-file`. The files are read here, once.
+    /// system's roots), `ca-file`, `cert-file`, `key-file`; `user`, `password-file`, which is read for every
+    /// authentication. The files of TLS are read again when they change.
     ///
     /// ```
     /// use tower_sd_etcd::EtcdConfig;
@@ -54,7 +55,7 @@ impl EtcdConfig {
     }
 
     fn apply(&mut self, query: &str) -> Result<()> {
-        let (mut files, mut user, mut password_file) = (TlsFiles::default(), None, None);
+        let (mut files, mut user, mut password_file) = (TlsOptions::default(), None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (option, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = decoded(value)?;
@@ -80,23 +81,53 @@ impl EtcdConfig {
                 }
             }
         }
-        self.tls = files.read()?;
+        self.tls = files.config()?;
         self.user = match (user, password_file) {
             (None, None) => None,
-            (Some(name), Some(path)) => {
-                let password = read("password-file", &path)?;
-                Some(User { name, password: password.trim_end_matches(['\r', '\n']).into() })
-            }
+            (Some(name), Some(path)) => Some(User::from_file(name, path)),
             _ => return Err(refused("user and password-file only work together")),
         };
         Ok(())
     }
 }
 
-/// A file that an option names.
-pub(super) fn read(option: &str, path: &str) -> Result<String> {
-    std::fs::read_to_string(path)
-        .map_err(|cause| refused(format!("{option}: cannot read {path:?}")).with_source(cause))
+/// The options about TLS.
+#[derive(Default)]
+struct TlsOptions {
+    enabled: Option<bool>,
+    authority: Option<String>,
+    certificate: Option<String>,
+    key: Option<String>,
+}
+
+impl TlsOptions {
+    /// Half of a configuration is an error.
+    fn config(self) -> Result<Option<TlsConfig>> {
+        let Self { enabled, authority, certificate, key } = self;
+        let has_files = authority.is_some() || certificate.is_some() || key.is_some();
+        match (enabled, has_files) {
+            (Some(false), true) => {
+                let what = "tls=false leaves nothing to do for ca-file, cert-file and key-file";
+                return Err(refused(what));
+            }
+            (None | Some(false), false) => return Ok(None),
+            _ => {}
+        }
+        let file = |path: String| Pem::File(path.into());
+        let tls = match authority {
+            Some(path) => TlsConfig::new().with_root(file(path)),
+            None => TlsConfig::new(),
+        };
+        let tls = match (certificate, key) {
+            (Some(certificate), Some(key)) => tls.with_identity(file(certificate), file(key)),
+            (None, None) => tls,
+            _ => return Err(refused("cert-file and key-file only work together")),
+        };
+        tls.load().map_err(|cause| {
+            refused(format!("ca-file, cert-file or key-file: {}", cause.chain()))
+        })?;
+        Ok(Some(tls))
+    }
 }
 
 fn with_port(host: &str) -> String {

@@ -58,7 +58,7 @@ fn every_row_of_the_table_is_as_written() {
     }
 }
 
-/// T90: a learner says 14 on etcd 3.5 and 9 on 3.6.
+/// A learner answers 14 on etcd 3.5 and 9 on 3.6.
 #[test]
 fn a_learner_is_left_for_the_next_member_whatever_its_code() {
     for code in [Code::Unavailable, Code::FailedPrecondition] {
@@ -84,7 +84,7 @@ fn errors_of_the_client_library_have_rows_too() {
     }
 }
 
-/// T50: a canceled watch has no code, only a text.
+/// A canceled watch has no code, only a text.
 #[test]
 fn the_text_of_a_cancellation_is_understood() {
     let of = |text| Failure::of_cancel(text).into_error("watch");
@@ -107,9 +107,8 @@ fn revisions_that_are_gone_are_told_from_other_ranges() {
     assert!(!gone("Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes"));
 }
 
-/// What somebody reads whose member is away, or no etcd.
 #[tokio::test]
-async fn a_member_that_is_away_is_named_with_the_systems_reason() {
+async fn member_that_is_away_is_named_with_the_systems_reason() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
     drop(listener);
@@ -120,7 +119,7 @@ async fn a_member_that_is_away_is_named_with_the_systems_reason() {
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_http_1_is_no_etcd() {
+async fn server_that_speaks_http_1_is_no_etcd() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
     let answers = async {

@@ -1,102 +1,94 @@
-use std::{future::pending, time::Duration};
+use std::future::pending;
 
-use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
 use tokio::time::{Instant, sleep_until};
 use tower_sd_core::{
     Announcement, Announcer, Backoff, Error, ErrorKind, LeaseTtl, LossReason, Renewal, Result,
     async_trait,
 };
 
+use super::entry::{Entry, Lease, Put};
 use crate::{
-    EtcdClient,
-    client::{Change, Position, Watch},
-    error::{BACKEND, Failure},
+    BACKEND, Codec, EtcdClient,
+    client::{Change, Position, Update, Watch},
+    error::Failure,
     key::{Range, instance_key},
 };
 
 /// One instance's key, under a lease of its own.
+///
+/// The lease is what tells registrations apart. `renew` prolongs it; `announce` does not.
 pub(super) struct EtcdAnnouncer {
-    client: EtcdClient,
-    key: Vec<u8>,
+    entry: Entry,
     lease: Option<Lease>,
-    /// The value that the key should have.
-    value: Vec<u8>,
+    /// The value that etcd has accepted last.
+    accepted: Option<Vec<u8>>,
+    /// Changes up to this revision are older than our own put, or than the latest read.
+    since: i64,
+    /// The other registration that was reported to have the key.
+    other: Option<String>,
     n_renewed: u32,
     watch: Option<Watch>,
-    /// When to look at the key again after its watch has ended, and the pauses between.
-    look_at: Instant,
+    /// When to read the key after its watch has ended, and the pauses between such reads.
+    read_at: Instant,
     backoff: Backoff,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Lease {
-    id: i64,
-    ttl: LeaseTtl,
-}
-
-/// What the key says.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// The state of the key.
+#[derive(Clone, Debug, Eq, PartialEq)]
 enum Found {
     Ours,
-    /// Somebody announces the same instance under a lease of their own: a successor, whom we do not fight. When their
-    /// lease ends, the key is gone, and we put it again.
-    TakenOver,
-    /// Gone, or put by hand without a lease, so that it would stay for ever.
+    /// Another registration has the key: a successor, which is not fought.
+    Other {
+        by: String,
+    },
+    /// Absent, or put by hand without a lease, so that it would stay for ever.
     Gone,
 }
 
 impl EtcdAnnouncer {
     pub(super) fn new(client: &EtcdClient, service: &str, id: &str) -> Result<Self> {
+        let key = instance_key(&client.config().prefix, service, id)?;
         Ok(Self {
-            key: instance_key(&client.config().prefix, service, id)?,
-            client: client.clone(),
+            entry: Entry::new(client, key),
             lease: None,
-            value: Vec::new(),
+            accepted: None,
+            since: 0,
+            other: None,
             n_renewed: 0,
             watch: None,
-            look_at: Instant::now(),
+            read_at: Instant::now(),
             backoff: Backoff::default(),
         })
     }
 
-    async fn grant(&mut self) -> Result<Lease, Failure> {
-        let ttl = self.client.config().ttl_seconds();
-        let grant = |mut client: etcd_client::Client| async move {
-            let answer = client.lease_grant(ttl, None).await?;
-            Ok((answer.id(), answer.ttl()))
-        };
-        let (id, ttl) = self.client.call(grant).await?;
-        let ttl = Duration::from_secs(u64::try_from(ttl).unwrap_or_default().max(1));
-        let ttl = LeaseTtl::new(ttl);
-        let lease = Lease { id, ttl };
-        self.lease = Some(lease);
-        self.n_renewed = 0;
-        Ok(lease)
+    /// The codec that writes.
+    fn codec(&self) -> Result<&dyn Codec> {
+        let codecs = &self.entry.client().config().codecs;
+        let codec = codecs.first().map(|codec| &**codec);
+        codec.ok_or_else(|| Error::new(ErrorKind::Config, BACKEND, "register"))
     }
 
-    async fn put(&self, lease: Lease) -> Result<Position, Failure> {
-        let put = |mut client: etcd_client::Client| {
-            let (key, value) = (self.key.clone(), self.value.clone());
-            let options = PutOptions::new().with_lease(lease.id);
-            async move {
-                let answer = client.put(key, value, Some(options)).await?;
-                Ok(Position::of(answer.header()))
-            }
-        };
-        self.client.call(put).await
-    }
-
-    /// Puts under the lease we have, or under a new one if there is none or it has expired; which a new one may have too,
-    /// when the process stood still.
-    async fn put_under_lease(&mut self) -> Result<(Lease, Position), Failure> {
+    /// Puts under the present lease, or under a new one if there is none or it has ended. A new
+    /// one may have ended too, when the process stood still.
+    async fn put(&mut self, value: &[u8], takes_over: bool) -> Result<(Lease, Put), Failure> {
         let mut n_left = MAX_LEASES;
         loop {
             let lease = match self.lease {
                 Some(lease) => lease,
-                None => self.grant().await?,
+                None => {
+                    self.n_renewed = 0;
+                    *self.lease.insert(self.entry.grant().await?)
+                }
             };
-            match self.put(lease).await {
-                Ok(position) => return Ok((lease, position)),
+            let put = match takes_over {
+                true => self.entry.put_over(lease, value).await.map(|(position, before)| {
+                    self.report_predecessor(lease, before.as_ref());
+                    Put::Done(position)
+                }),
+                false => self.entry.put_unless_taken(lease, value).await,
+            };
+            match put {
+                Ok(put) => return Ok((lease, put)),
                 Err(failure) if failure.is_lease_not_found() => {
                     self.lease = None;
                     n_left -= 1;
@@ -109,66 +101,137 @@ impl EtcdAnnouncer {
         }
     }
 
-    async fn look(&self, lease: Lease) -> Result<(Found, Position), Failure> {
-        let get = |mut client: etcd_client::Client| {
-            let key = self.key.clone();
-            async move { client.get(key, Some(GetOptions::new())).await }
-        };
-        let answer = self.client.call(get).await?;
-        let found = match answer.kvs().first() {
-            Some(pair) => self.judge(&pair.into(), lease),
-            None => Found::Gone,
-        };
-        Ok((found, Position::of(answer.header())))
-    }
-
-    fn judge(&self, change: &Change, lease: Lease) -> Found {
-        match &change.value {
-            None => Found::Gone,
-            Some(_) if change.lease == 0 => Found::Gone,
-            Some(_) if change.lease != lease.id => Found::TakenOver,
-            Some(value) if *value != self.value => Found::Gone,
-            Some(_) => Found::Ours,
+    fn report_predecessor(&self, lease: Lease, before: Option<&Change>) {
+        let other = before.filter(|it| it.lease != 0 && it.lease != lease.id);
+        if let Some(other) = other {
+            let (key, from) = (self.entry.key().escape_ascii(), self.describe(other));
+            tracing::warn!(backend = BACKEND, %key, from, "took over another registration's entry");
         }
     }
 
-    fn watch_from(&mut self, position: Position) {
-        let range = Range::one(self.key.clone());
-        self.watch = Some(self.client.watch(range, position));
+    /// The state of the key, as it was read or as its watch has reported it.
+    fn judge(&self, change: Option<&Change>, lease: Lease) -> Found {
+        match change {
+            Some(it) if it.value.is_none() || it.lease == 0 => Found::Gone,
+            Some(it) if it.lease != lease.id => Found::Other { by: self.describe(it) },
+            Some(it) if it.value != self.accepted => Found::Gone,
+            Some(_) => Found::Ours,
+            None => Found::Gone,
+        }
+    }
+
+    /// The address and the lease of another registration.
+    fn describe(&self, other: &Change) -> String {
+        let lease = format!("lease {:x}", other.lease);
+        let value = other.value.as_deref().unwrap_or_default();
+        let instance = self.codec().ok().and_then(|codec| codec.decode("", value).ok());
+        match instance {
+            Some(instance) => format!("{instance}, {lease}"),
+            None => lease,
+        }
+    }
+
+    /// The loss that has to be reported, if there is one that was not.
+    fn loss(&mut self, found: Found) -> Option<LossReason> {
+        match found {
+            Found::Ours => {
+                self.other = None;
+                None
+            }
+            Found::Gone => {
+                self.other = None;
+                Some(LossReason::Gone)
+            }
+            Found::Other { by } => {
+                let is_news = self.other.as_ref() != Some(&by);
+                self.other = Some(by.clone());
+                is_news.then_some(LossReason::TakenOver { by })
+            }
+        }
+    }
+
+    async fn read(&mut self, lease: Lease) -> Result<(Found, Position), Failure> {
+        let (change, position) = self.entry.read().await?;
+        Ok((self.judge(change.as_ref(), lease), position))
+    }
+
+    async fn watch_from(&mut self, position: Position) {
+        let range = Range::one(self.entry.key().to_vec());
+        self.watch = Some(self.entry.client().watch(range, position).await);
     }
 
     /// The watch has ended, or the key could not be read.
-    fn look_later(&mut self) {
+    fn read_later(&mut self) {
         self.watch = None;
-        self.look_at = Instant::now() + self.backoff.next_pause();
+        self.read_at = Instant::now() + self.backoff.next_pause();
+    }
+
+    /// The next state of the key: from its watch, or from a read where that has ended.
+    async fn next_found(&mut self, lease: Lease) -> Found {
+        loop {
+            if let Some(watch) = &mut self.watch {
+                match watch.next().await {
+                    Ok(Update::Changes(changes)) => {
+                        // The last change alone counts, and none that is older than our own put.
+                        let last = changes.last().filter(|it| it.mod_revision > self.since);
+                        if last.is_some() {
+                            return self.judge(last, lease);
+                        }
+                    }
+                    Ok(Update::Alive | Update::Trouble(_)) => {}
+                    Err(_ended) => self.read_later(),
+                }
+                continue;
+            }
+            sleep_until(self.read_at).await;
+            match self.read(lease).await {
+                Ok((found, position)) => {
+                    self.since = position.revision;
+                    self.watch_from(position).await;
+                    return found;
+                }
+                Err(_failure) => self.read_later(),
+            }
+        }
     }
 }
 
 #[async_trait]
 impl Announcer for EtcdAnnouncer {
-    async fn announce(&mut self, desired: &Announcement) -> Result<Renewal> {
-        self.watch = None;
-        let Some(codec) = self.client.config().codecs.first() else {
-            return Err(Error::new(ErrorKind::Config, BACKEND, "register"));
-        };
-        self.value = codec.encode(&desired.instance).map_err(|cause| {
-            Error::new(ErrorKind::Config, BACKEND, "register").with_source(cause)
+    async fn announce(&mut self, announcement: &Announcement) -> Result<Renewal> {
+        let codec = self.codec()?;
+        let value = codec.encode(announcement).map_err(|cause| {
+            let message = format!("{codec:?} cannot write the instance; use another first codec");
+            Error::new(ErrorKind::Config, BACKEND, "register")
+                .with_message(message)
+                .with_source(cause)
         })?;
-        let put = self.put_under_lease().await;
-        let (lease, position) = put.map_err(|failure| failure.into_error("register"))?;
-        self.watch_from(position);
-        Ok(Renewal::Renewed(lease.ttl))
+        let put = self.put(&value, announcement.takes_over()).await;
+        let (lease, put) = put.map_err(|failure| failure.of_value(value.len(), "register"))?;
+        let (position, loss) = match put {
+            Put::Done(position) => {
+                self.accepted = Some(value);
+                self.since = position.revision;
+                (position, self.loss(Found::Ours))
+            }
+            Put::Refused(other, position) => {
+                self.other = None;
+                let by = self.describe(&other);
+                (position, self.loss(Found::Other { by }))
+            }
+        };
+        // A watch which lives sees this put, too, and knows it by its revision.
+        if self.watch.is_none() {
+            self.watch_from(position).await;
+        }
+        Ok(loss.map_or_else(|| Renewal::Renewed(LeaseTtl::new(lease.ttl)), Renewal::Lost))
     }
 
     async fn renew(&mut self, _announcement: &Announcement) -> Result<Renewal> {
         let Some(lease) = self.lease else {
             return Ok(Renewal::Lost(LossReason::Gone));
         };
-        // The library turns an answer without a TTL, which is how etcd says that a lease is dead, into an error.
-        let alive = |mut client: etcd_client::Client| async move {
-            client.lease_keep_alive(lease.id).await.map(|_streams| ())
-        };
-        match self.client.call(alive).await {
+        match self.entry.keep_alive(lease).await {
             Ok(()) => {}
             Err(failure) if failure.is_lease_not_found() => {
                 self.lease = None;
@@ -177,16 +240,17 @@ impl Announcer for EtcdAnnouncer {
             Err(failure) => return Err(failure.into_error("renew")),
         }
         // The server is well: no reason to wait longer with a new watch, if there is none.
-        self.look_at = Instant::now();
+        self.read_at = Instant::now();
         self.n_renewed = self.n_renewed.wrapping_add(1);
-        if self.n_renewed.is_multiple_of(VERIFY_EVERY) {
-            let (found, _) =
-                self.look(lease).await.map_err(|failure| failure.into_error("verify"))?;
-            if found == Found::Gone {
-                return Ok(Renewal::Lost(LossReason::Gone));
+        if self.other.is_some() || self.n_renewed.is_multiple_of(VERIFY_EVERY) {
+            let read = self.read(lease).await;
+            let (found, _) = read.map_err(|failure| failure.into_error("verify"))?;
+            self.other = None;
+            if let Some(loss) = self.loss(found) {
+                return Ok(Renewal::Lost(loss));
             }
         }
-        Ok(Renewal::Renewed(lease.ttl))
+        Ok(Renewal::Renewed(LeaseTtl::new(lease.ttl)))
     }
 
     async fn lost(&mut self) -> LossReason {
@@ -194,56 +258,27 @@ impl Announcer for EtcdAnnouncer {
             return pending().await;
         };
         loop {
-            if let Some(watch) = &mut self.watch {
-                match watch.next().await {
-                    // Only the last one counts: what happened before it is over.
-                    Ok(changes) => match changes.last().map(|it| self.judge(it, lease)) {
-                        Some(Found::Gone) => return LossReason::Gone,
-                        Some(Found::Ours | Found::TakenOver) | None => {}
-                    },
-                    Err(_ended) => self.look_later(),
-                }
-                continue;
-            }
-            sleep_until(self.look_at).await;
-            match self.look(lease).await {
-                Ok((Found::Gone, _)) => return LossReason::Gone,
-                Ok((Found::Ours | Found::TakenOver, position)) => self.watch_from(position),
-                Err(_failure) => self.look_later(),
+            let found = self.next_found(lease).await;
+            if let Some(loss) = self.loss(found) {
+                return loss;
             }
         }
     }
 
     async fn withdraw(&mut self) -> Result<()> {
         self.watch = None;
-        let Some(Lease { id, .. }) = self.lease else {
-            return Ok(());
-        };
-        let delete_if_mine = |mut client: etcd_client::Client| {
-            let mine = Compare::lease(self.key.clone(), CompareOp::Equal, id);
-            let delete = TxnOp::delete(self.key.clone(), None);
-            let txn = Txn::new().when([mine]).and_then([delete]);
-            async move { client.txn(txn).await.map(|_answer| ()) }
-        };
-        let deleted = self.client.call(delete_if_mine).await;
-        deleted.map_err(|failure| failure.into_error("deregister"))?;
-        // A put that is still on its way finds no lease to live under.
-        let revoke = |mut client: etcd_client::Client| async move {
-            client.lease_revoke(id).await.map(|_answer| ())
-        };
-        match self.client.call(revoke).await {
-            Err(failure) if !failure.is_lease_not_found() => Err(failure.into_error("deregister")),
-            _ => {
-                self.lease = None;
-                Ok(())
-            }
+        if let Some(lease) = self.lease {
+            let removed = self.entry.remove(lease).await;
+            removed.map_err(|failure| failure.into_error("deregister"))?;
+            self.lease = None;
         }
+        Ok(())
     }
 }
 
 /// One read of the key per time to live: old servers have acknowledged the renewal of a lease that was revoked.
 const VERIFY_EVERY: u32 = 3;
-/// The one that we had, and two that were granted at once. After that the loop waits before it tries again.
+/// The one that there was, and two that were granted just now. After that the loop waits before it tries again.
 const MAX_LEASES: u32 = 3;
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ async fn every_member_may_be_killed_and_come_back() {
     .await;
 }
 
-/// T51: the member in use loses its leader; require-leader ends the watch, and the set is kept.
+/// The member in use loses its leader; require-leader ends the watch, and the set is kept.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn member_without_a_leader_is_stale_and_well_again_later() {
@@ -86,7 +86,7 @@ async fn member_without_a_leader_is_stale_and_well_again_later() {
     .await;
 }
 
-/// T51 and fact E17: a follower that could choose another member does.
+/// A follower that could choose another member does.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn partitioned_member_is_left_for_another() {
@@ -112,7 +112,7 @@ async fn partitioned_member_is_left_for_another() {
     .await;
 }
 
-/// T89: all members wiped and started again with the same flags.
+/// All members are wiped and started again with the same flags.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn wiped_cluster_is_filled_again() {
@@ -143,7 +143,7 @@ async fn wiped_cluster_is_filled_again() {
     .await;
 }
 
-/// T90: code 14 on 3.5, 9 on 3.6.
+/// The code is 14 on 3.5 and 9 on 3.6.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn learner_is_left_for_the_next_endpoint() {

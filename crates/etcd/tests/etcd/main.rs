@@ -2,9 +2,13 @@
 
 mod auth;
 mod cluster;
+mod grpc_proxy;
 mod leases;
+mod ownership;
 mod scripted;
+mod stalls;
 mod support;
 mod tls;
 mod traffic;
+mod updates;
 mod watches;

@@ -3,15 +3,17 @@
 use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use futures_util::FutureExt;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
-use tower_sd_core::{Instancer, Registrar, Registration, Secret};
-use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer, EtcdRegistrar, Tls};
-use tower_sd_testkit::real::Server;
-use tower_sd_testkit::wait::shows;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep},
+};
+use tower_sd_core::{Instancer, Registrar, Registration, TlsConfig};
+use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer, EtcdRegistrar};
+use tower_sd_testkit::{real::Server, wait::shows};
 
-use crate::support::{binaries, custom::place, instance, note};
+use crate::support::{binaries, custom::place, holds, instance, note};
 
 /// An authority, and what it has signed.
 struct Authority {
@@ -30,11 +32,23 @@ impl Authority {
 
     /// A certificate of `name`, and its key.
     fn sign(&self, name: &str) -> (String, String) {
+        self.sign_for(name, Duration::from_secs(3600))
+    }
+
+    /// As [`sign`](Self::sign), valid for so long.
+    fn sign_for(&self, name: &str, validity: Duration) -> (String, String) {
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new([name.to_owned()]).expect("a name");
+        let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+        params.not_after = date_time_ymd(1970, 1, 1) + since_1970() + validity;
         let certificate = params.signed_by(&key, &self.issuer).expect("signs");
         (certificate.pem(), key.serialize_pem())
     }
+}
+
+#[expect(clippy::disallowed_types, reason = "certificates are about the time of day")]
+fn since_1970() -> Duration {
+    let epoch = std::time::SystemTime::UNIX_EPOCH;
+    epoch.elapsed().expect("the clock is behind 1970")
 }
 
 /// A server with a certificate, which asks for one.
@@ -64,9 +78,58 @@ async fn server(authority: &Authority, binary: &Path, folder: &TempDir) -> (Serv
     (Server::start(command, ready).await.expect("etcd starts"), client)
 }
 
-fn client(address: SocketAddr, tls: Tls) -> EtcdClient {
-    let config = EtcdConfig::new([address.to_string()]).ttl(Duration::from_secs(2)).tls(tls);
+fn client(address: SocketAddr, tls: impl Into<Option<TlsConfig>>) -> EtcdClient {
+    let mut config = EtcdConfig::new([address.to_string()]).ttl(TTL);
+    config.tls = tls.into();
     EtcdClient::new(config).expect("good settings")
+}
+
+const TTL: Duration = Duration::from_secs(5);
+/// Long enough to register within it on a busy machine.
+const VALIDITY: Duration = Duration::from_secs(25);
+
+/// The connection outlives its certificate; the restart of the server ends it.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn rotated_client_certificate_is_used_for_the_next_connection() {
+    for binary in binaries() {
+        note(&format!("using etcd v{}", binary.version));
+        let authority = Authority::new();
+        let folder = TempDir::new().expect("a folder");
+        let (server, address) = server(&authority, &binary.path, &folder).await;
+        let own = TempDir::new().expect("a folder");
+        let path = |file: &str| own.path().join(file);
+        let write = |validity| {
+            let (certificate, key) = authority.sign_for("client", validity);
+            std::fs::write(path("cert"), certificate).expect("our folder");
+            std::fs::write(path("key"), key).expect("our folder");
+        };
+        std::fs::write(path("ca"), &authority.pem).expect("our folder");
+        let expired_at = Instant::now() + VALIDITY;
+        write(VALIDITY);
+        let tls = TlsConfig::new().with_root(path("ca")).with_identity(path("cert"), path("key"));
+        let rotating = client(address, tls.clone());
+        let one = Registration::new("rotated", instance("a", 8080));
+        let _handle = EtcdRegistrar::new(&rotating).register(one).await.expect("registers");
+        let late = Instant::now() + Duration::from_secs(2);
+        tokio::time::sleep_until(expired_at.max(late) + Duration::from_secs(1)).await;
+        // The alert of an old Go is "bad certificate", that of a newer one "expired certificate".
+        let error = client(address, tls).check().await.expect_err("has expired");
+        assert!(error.to_string().contains("refused the client certificate"), "{error}");
+        write(Duration::from_secs(3600));
+        server.restart().await.expect("it starts again");
+        let (certificate, key) = authority.sign("operator");
+        let operator = TlsConfig::new().with_root(authority.pem.clone());
+        let operator = client(address, operator.with_identity(certificate, key));
+        let instancer = EtcdInstancer::new(&operator, "rotated");
+        let mut subscription = instancer.subscribe();
+        shows(&mut subscription, &["a"], 2 * TTL).await;
+        holds("it stays registered", 3 * TTL, async || {
+            sleep(TTL).await;
+            subscription.snapshot().instances().len() == 1
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
@@ -79,8 +142,8 @@ async fn client_certificates_let_in_and_nothing_else_does() {
         let (_server, address) = server(&authority, &binary.path, &folder).await;
         let mutual = |trusted: &Authority, signer: &Authority| {
             let (certificate, key) = signer.sign("client");
-            let (authority, key) = (trusted.pem.clone(), Secret::new(key));
-            client(address, Tls::Mutual { authority, certificate, key })
+            let tls = TlsConfig::new().with_root(trusted.pem.clone());
+            client(address, tls.with_identity(certificate, key))
         };
         let good = mutual(&authority, &authority);
         good.check().await.expect("both sides trust each other");
@@ -92,14 +155,18 @@ async fn client_certificates_let_in_and_nothing_else_does() {
         handle.deregister().await.expect("deregisters");
 
         let wrong = [
-            client(address, Tls::Off),
-            client(address, Tls::SystemRoots),
-            client(address, Tls::Authority(authority.pem.clone())),
-            mutual(&stranger, &authority),
-            mutual(&authority, &stranger),
+            (client(address, None), "cannot be reached, or closed the connection"),
+            (client(address, TlsConfig::new()), "the server's certificate is not accepted"),
+            (
+                client(address, TlsConfig::new().with_root(authority.pem.clone())),
+                "client certificate",
+            ),
+            (mutual(&stranger, &authority), "the server's certificate is not accepted"),
+            (mutual(&authority, &stranger), "refused the client certificate"),
         ];
-        for client in wrong {
-            client.check().await.expect_err("not let in");
+        for (client, words) in wrong {
+            let error = client.check().await.expect_err("not let in");
+            assert!(error.to_string().contains(words), "{words}: {error}");
         }
     }
 }

@@ -126,8 +126,8 @@ async fn request(
     Ok(())
 }
 
-/// The leader is killed and comes back, its members are restarted in turn, and then all of them have forgotten everything
-/// (T89), which the one who follows learns before anybody has registered again.
+/// The leader is killed and comes back, its members are restarted in turn, and then all of them have forgotten everything,
+/// which the follower reads before any instance has registered again.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn no_request_fails_while_the_cluster_loses_its_leader_its_members_and_its_memory() {
@@ -166,7 +166,7 @@ async fn no_request_fails_while_the_cluster_loses_its_leader_its_members_and_its
     }
 }
 
-/// T48: who follows is cut off while servers come and go and the history of that is compacted.
+/// The follower is cut off while servers come and go and their history is compacted.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn no_request_fails_while_cut_off_from_changes_that_are_compacted() {

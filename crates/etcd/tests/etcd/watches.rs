@@ -39,7 +39,7 @@ async fn ready(client: &EtcdClient, service: &str) -> (EtcdInstancer, Subscripti
     (instancer, subscription)
 }
 
-/// T48; go-kit's bug E2.
+/// In go-kit a compaction is the end of a watch.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn compaction_while_cut_off_is_answered_by_a_new_list() {
@@ -62,7 +62,7 @@ async fn compaction_while_cut_off_is_answered_by_a_new_list() {
     .await;
 }
 
-/// Facts E16 and E23: progress is asked for, and its answer is enough, on every version.
+/// The answer to a request for progress is enough, on every version.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn idle_watch_is_left_alone() {
@@ -81,7 +81,7 @@ async fn idle_watch_is_left_alone() {
     .await;
 }
 
-/// T52 and field bug 4: a server that answers nothing does not leave a watch hanging.
+/// A server that answers nothing does not leave a watch hanging.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn suspended_server_is_noticed_and_found_again() {
@@ -99,7 +99,7 @@ async fn suspended_server_is_noticed_and_found_again() {
     .await;
 }
 
-/// T53: conformance has the names; this has the keys of a foreign producer.
+/// Conformance has the names; this has the keys of a foreign producer.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn prefix_does_not_leak_and_malformed_values_cost_one_entry() {
@@ -117,7 +117,7 @@ async fn prefix_does_not_leak_and_malformed_values_cost_one_entry() {
     .await;
 }
 
-/// T56, from the wire: a go-kit server, seen by a client that reads both formats.
+/// A go-kit server, seen by a client that reads both formats.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn values_of_go_kit_are_read_beside_ours() {
@@ -136,7 +136,7 @@ async fn values_of_go_kit_are_read_beside_ours() {
     .await;
 }
 
-/// Fact E20: pages of a thousand at one revision.
+/// Pages of a thousand at one revision.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn ten_thousand_keys_are_listed_in_pages() {
@@ -180,7 +180,7 @@ async fn large_values_are_seen_after_a_stall() {
     .await;
 }
 
-/// T89: the same flags make the same cluster and member id, so the falling revision is the only sign.
+/// The same flags make the same cluster and member id, so the falling revision is the only sign.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn wiped_server_is_filled_again_and_nobody_is_lost_meanwhile() {
@@ -215,7 +215,7 @@ async fn wiped_server_is_filled_again_and_nobody_is_lost_meanwhile() {
     .await;
 }
 
-/// Fact E7: keys of one lease go in one revision; the guard holds them, and a single one is gone at once.
+/// Keys of one lease go in one revision; the guard holds them.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn mass_loss_by_one_lease_is_held() {

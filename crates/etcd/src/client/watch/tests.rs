@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use etcd_client::{Txn, TxnOp};
+use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
 use tower_sd_testkit::{
     real,
@@ -30,8 +31,9 @@ impl Scene {
         Position::of(put.expect("the server answers").header())
     }
 
-    fn watch(&self, position: Position) -> Watch {
-        self.client.watch(service_range("tower-sd", "s").expect("good names"), position)
+    async fn watch(&self, position: Position) -> Watch {
+        let range = service_range("tower-sd", "s").expect("good names");
+        self.client.watch(range, position).await
     }
 
     /// Watchers that the server has.
@@ -62,7 +64,7 @@ fn binaries() -> Vec<ServerBinary> {
     configured("etcd").unwrap_or_else(|missing| panic!("{missing}"))
 }
 
-/// T48: the list and the watch have a compaction between them.
+/// The list and the watch have a compaction between them.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn watch_from_a_compacted_revision_is_over_and_others_go_on() {
@@ -71,16 +73,16 @@ async fn watch_from_a_compacted_revision_is_over_and_others_go_on() {
         let early = scene.put().await;
         scene.put().await;
         let late = scene.put().await;
-        let mut other = scene.watch(late);
+        let mut other = scene.watch(late).await;
         other.next().await.expect("what happened at its revision");
         scene.operator.compact(late.revision, None).await.expect("compacts");
-        assert_eq!(reason(scene.watch(early)).await, "compacted");
+        assert_eq!(reason(scene.watch(early).await).await, "compacted");
         scene.put().await;
         other.next().await.expect("it goes on");
     }
 }
 
-/// Fact E15: the server accepts a future revision silently, and would be silent until it is reached.
+/// The server accepts a future revision silently, and would be silent until it is reached.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn watch_from_a_future_revision_or_another_cluster_is_over() {
@@ -88,20 +90,20 @@ async fn watch_from_a_future_revision_or_another_cluster_is_over() {
         let mut scene = Scene::new(binary).await;
         let now = scene.put().await;
         let future = Position { revision: now.revision + 1000, ..now };
-        assert_eq!(reason(scene.watch(future)).await, "the revision went back");
+        assert_eq!(reason(scene.watch(future).await).await, "the revision went back");
         let elsewhere = Position { cluster: now.cluster + 1, ..now };
-        assert_eq!(reason(scene.watch(elsewhere)).await, "another cluster");
+        assert_eq!(reason(scene.watch(elsewhere).await).await, "another cluster");
     }
 }
 
-/// go-kit's bug E5: its watches go on after they were stopped.
+/// In go-kit watches go on after they were stopped.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn dropped_watches_are_ended_at_the_server() {
     for binary in binaries() {
         let mut scene = Scene::new(binary).await;
         let now = scene.put().await;
-        let mut watches: Vec<_> = (0..20).map(|_| scene.watch(now)).collect();
+        let mut watches = join_all((0..20).map(|_| scene.watch(now))).await;
         for watch in &mut watches {
             watch.next().await.expect("what happened at its revision");
         }
@@ -119,8 +121,7 @@ async fn dropped_watches_are_ended_at_the_server() {
     }
 }
 
-/// Facts E12 and E19: what a watch that catches up is told is larger than the library reads unless told to, and no
-/// transaction is told in parts.
+/// A watch that catches up receives more than the library reads by default, and no transaction in parts.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn ten_megabytes_to_catch_up_with_split_no_transaction() {
@@ -133,11 +134,13 @@ async fn ten_megabytes_to_catch_up_with_split_no_transaction() {
             let txn = Txn::new().and_then((0..N_PUTS).map(put).collect::<Vec<_>>());
             scene.operator.txn(txn).await.expect("the server answers");
         }
-        let mut watch = scene.watch(start);
+        let mut watch = scene.watch(start).await;
         let (mut n_told, mut largest) = (0, 0);
         while n_told < 1 + 10 * N_PUTS {
-            let changes = timeout(Duration::from_secs(10), watch.next()).await;
-            let changes = changes.expect("goes on").expect("is no error");
+            let update = timeout(Duration::from_secs(10), watch.next()).await;
+            let Update::Changes(changes) = update.expect("goes on").expect("is no error") else {
+                continue;
+            };
             for revision in changes.iter().map(|it| it.mod_revision) {
                 let n_together = changes.iter().filter(|it| it.mod_revision == revision).count();
                 let n_wanted = if revision == start.revision { 1 } else { N_PUTS };
@@ -161,7 +164,7 @@ async fn watch_whose_reader_falls_behind_is_over() {
     for binary in binaries() {
         let mut scene = Scene::new(binary).await;
         let now = scene.put().await;
-        let mut watch = scene.watch(now);
+        let mut watch = scene.watch(now).await;
         // From here on it is told of every put apart; before, of many in one message.
         watch.next().await.expect("what happened at its revision");
         for _ in 0..QUEUE + 300 {
@@ -185,7 +188,7 @@ mod slow {
                 let (key, value) = (format!("tower-sd/s/{n}"), vec![b'x'; 1_000_000]);
                 scene.operator.put(key, value, None).await.expect("the server answers");
             }
-            assert_eq!(reason(scene.watch(start)).await, "too much to catch up with");
+            assert_eq!(reason(scene.watch(start).await).await, "too much to catch up with");
         }
     }
 }

@@ -4,7 +4,6 @@ use tempfile::TempDir;
 use tower_sd_core::ErrorKind;
 
 use super::*;
-use crate::Tls;
 
 fn parsed(url: &str) -> (EtcdConfig, Option<String>) {
     EtcdConfig::from_url(url).expect(url)
@@ -56,7 +55,7 @@ fn times_are_settings_with_a_unit() {
 }
 
 #[test]
-fn files_name_who_is_trusted_and_who_we_are() {
+fn files_are_options() {
     let folder = TempDir::new().expect("a folder");
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -66,26 +65,30 @@ fn files_name_who_is_trusted_and_who_we_are() {
     let (ca, cert) = (file("ca", CERTIFICATE), file("cert", CERTIFICATE));
     let key = file("key", KEY);
     let tls = |options: &str| parsed(&format!("etcd://a?{options}")).0.tls;
-    assert!(matches!(tls("tls=false"), Tls::Off));
-    assert!(matches!(tls("tls=true"), Tls::SystemRoots));
-    assert!(matches!(tls(&format!("ca-file={ca}")), Tls::Authority(pem) if pem == CERTIFICATE));
+    let pem = |path: &str| Pem::File(path.into());
+    assert_eq!(tls("tls=false"), None);
+    assert_eq!(tls("tls=true"), Some(TlsConfig::new()));
+    let trusting = TlsConfig::new().with_root(pem(&ca));
+    assert_eq!(tls(&format!("ca-file={ca}")), Some(trusting.clone()));
     let mutual = tls(&format!("tls=true&ca-file={ca}&cert-file={cert}&key-file={key}"));
-    let Tls::Mutual { authority, certificate, key: secret } = mutual else { panic!("{mutual:?}") };
-    assert_eq!((authority.as_str(), certificate.as_str()), (CERTIFICATE, CERTIFICATE));
-    assert_eq!(secret.expose(), KEY);
+    assert_eq!(mutual, Some(trusting.with_identity(pem(&cert), pem(&key))));
+    let public = tls(&format!("cert-file={cert}&key-file={key}"));
+    assert_eq!(public, Some(TlsConfig::new().with_identity(pem(&cert), pem(&key))));
 
     let password = file("password", "hunter2\n");
     let (config, _) = parsed(&format!("etcd://a?user=svc&password-file={password}"));
     let user = config.user.expect("has one");
-    assert_eq!((user.name.as_str(), user.password.expose()), ("svc", "hunter2"));
+    assert_eq!((user.name.as_str(), user.password().expect("reads").expose()), ("svc", "hunter2"));
+    file("password", "hunter3\n");
+    assert_eq!(user.password().expect("reads").expose(), "hunter3", "it was rotated");
 
-    // No half of it: go-kit's bug E6 is that half of it is no TLS at all.
+    // In go-kit half of it is no TLS at all.
     for half in [
         format!("cert-file={cert}"),
         format!("key-file={key}"),
         format!("ca-file={ca}&cert-file={cert}"),
         format!("ca-file={ca}&key-file={key}"),
-        format!("cert-file={cert}&key-file={key}"),
+        format!("ca-file={key}"),
         format!("tls=false&ca-file={ca}"),
         "ca-file=/nowhere".to_owned(),
         "user=svc".to_owned(),
@@ -142,7 +145,6 @@ fn options_listed_are_understood_and_documented() {
     }
 }
 
-/// T12.
 #[test]
 fn secrets_in_a_url_are_refused_with_the_remedy_and_not_repeated() {
     for url in [

@@ -4,7 +4,7 @@ use tonic::Code;
 use tower_sd_core::{Instance, Registrar, Registration, RegistrationHandle};
 use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdRegistrar};
 
-use super::{Count, Fake, Lease, PutRequest, Reply, header, say, well};
+use super::{Count, Fake, Lease, PutRequest, Reply, TxnRequest, header, say, well};
 use crate::support::holds;
 
 /// The granted time to live is 1 s: a renewal takes place within a third of that, a look at the key within all of it.
@@ -21,12 +21,18 @@ fn granted(id: i64) -> Vec<Reply> {
     vec![say(&Lease { header: header(), id, ttl: 1 })]
 }
 
-/// The leases of the puts so far.
+/// The leases of the puts so far: the first of a registration is a put, the later ones are
+/// transactions.
 fn puts(fake: &Fake) -> Vec<i64> {
-    fake.calls("Put").iter().map(|call| call.decode::<PutRequest>().lease).collect()
+    let first = fake.calls("Put").into_iter().map(|call| call.decode::<PutRequest>());
+    let later = fake.calls("Txn").into_iter().flat_map(|call| {
+        let txn: TxnRequest = call.decode();
+        txn.success.into_iter().filter_map(|operation| operation.put)
+    });
+    first.chain(later).map(|put| put.lease).collect()
 }
 
-/// T46 and fact E4: the lease has expired between the grant and the put.
+/// The lease has expired between the grant and the put.
 #[tokio::test]
 async fn lease_that_dies_before_the_put_is_replaced() {
     let grants = Count::default();
@@ -59,7 +65,7 @@ async fn leases_that_all_die_are_not_asked_for_without_pause() {
     assert!((6..=60).contains(&n_grants), "{n_grants} grants in a second");
 }
 
-/// T43 and fact E3: the answer to a renewal has no time to live, which is how etcd says that a lease is dead.
+/// The answer to a renewal has no time to live, which is how etcd says that a lease is dead.
 #[tokio::test]
 async fn renewal_without_a_time_to_live_is_a_dead_lease() {
     let grants = Count::default();
@@ -77,8 +83,8 @@ async fn renewal_without_a_time_to_live_is_a_dead_lease() {
     holds("put under another lease", SOON, async || puts(&fake).last() == Some(&2)).await;
 }
 
-/// Fact E6: old servers say that a lease lives that was revoked, and the watch of the own key has missed the deletion. A look
-/// at the key is what tells.
+/// Old servers report that a lease lives that was revoked, and the watch of the own key has missed
+/// the deletion. A read of the key shows it.
 #[tokio::test]
 async fn key_that_is_gone_although_its_lease_is_renewed_is_put_again() {
     let fake = Fake::start(well).await;
@@ -89,7 +95,7 @@ async fn key_that_is_gone_although_its_lease_is_renewed_is_put_again() {
     assert!(n_renewed >= 3, "{n_renewed} renewals, each of which was answered");
 }
 
-/// go-kit's bug E7: no call has a bound, so that a silent server holds a registration, and its end, for ever.
+/// In go-kit no call has a bound, so that a silent server holds a registration, and its end, for ever.
 #[tokio::test]
 async fn registration_at_a_server_that_answers_nothing_fails() {
     let fake = Fake::start(|_| Vec::new()).await;

@@ -51,6 +51,18 @@ pub(crate) struct PutRequest {
     pub(crate) lease: i64,
 }
 
+#[derive(Clone, Message)]
+pub(crate) struct TxnRequest {
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) success: Vec<Operation>,
+}
+
+#[derive(Clone, Message)]
+pub(crate) struct Operation {
+    #[prost(message, optional, tag = "2")]
+    pub(crate) put: Option<PutRequest>,
+}
+
 /// Of a grant and of a renewal.
 #[derive(Clone, Message)]
 pub(crate) struct Lease {

@@ -3,6 +3,7 @@
 mod fake;
 mod leases;
 mod messages;
+mod resuming;
 mod watches;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use self::{
     fake::{Call, Fake, Replies, Reply, say},
     messages::{
-        Create, Done, Event, Header, KeyValue, Lease, PutRequest, RangeResponse, Token,
+        Create, Done, Event, Header, KeyValue, Lease, PutRequest, RangeResponse, Token, TxnRequest,
         WatchRequest, WatchResponse,
     },
 };

@@ -1,0 +1,50 @@
+use std::{fs::File, io::Read, path::PathBuf};
+
+use tower_sd_core::{Result, Secret};
+
+use super::refused;
+
+/// Name and password of an etcd user.
+#[derive(Clone, Debug)]
+pub struct User {
+    pub(crate) name: String,
+    password: Password,
+}
+
+#[derive(Clone, Debug)]
+enum Password {
+    Text(Secret),
+    File(PathBuf),
+}
+
+impl User {
+    /// A user whose password never changes.
+    pub fn new(name: impl Into<String>, password: impl Into<Secret>) -> Self {
+        Self { name: name.into(), password: Password::Text(password.into()) }
+    }
+
+    /// A user whose password is in a file, which is read for every authentication.
+    ///
+    /// A line end behind the password is not part of it.
+    pub fn from_file(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self { name: name.into(), password: Password::File(path.into()) }
+    }
+
+    /// The password as it is now.
+    pub(crate) fn password(&self) -> Result<Secret> {
+        let path = match &self.password {
+            Password::Text(password) => return Ok(password.clone()),
+            Password::File(path) => path,
+        };
+        let mut text = String::new();
+        let read =
+            File::open(path).and_then(|file| file.take(MAX_PASSWORD).read_to_string(&mut text));
+        read.map_err(|cause| {
+            refused(format!("password-file: cannot read {path:?}")).with_source(cause)
+        })?;
+        Ok(text.trim_end_matches(['\r', '\n']).into())
+    }
+}
+
+/// A file that is longer is none of a password.
+const MAX_PASSWORD: u64 = 4096;
