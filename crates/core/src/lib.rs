@@ -46,7 +46,7 @@ pub use secret::Secret;
 pub use snapshot::{Freshness, Snapshot};
 pub use source::{ReadMode, ReadReason, ReadRequest, ReadResult, Source};
 pub use subscription::{Instancer, Subscription};
-pub use tasks::{Stop, Tasks};
+pub use tasks::{Stop, StopOnDrop, Tasks};
 pub use tls::{Pem, TlsConfig, TlsFiles, TlsMaterial};
 
 #[cfg(test)]

@@ -60,7 +60,20 @@ impl Default for Inner {
     }
 }
 
+/// Stops a [`child`](Stop::child) when it is dropped.
+#[derive(Debug)]
+pub struct StopOnDrop(#[expect(dead_code, reason = "its drop is its use")] DropGuard);
+
 impl Stop {
+    /// Creates a stop that fires with this one, or earlier by its guard.
+    ///
+    /// A task that polls its stop at each wake-up should poll a child: the state of a child is shared with no other task.
+    #[must_use]
+    pub fn child(&self) -> (Self, StopOnDrop) {
+        let child = self.0.child_token();
+        (Self(child.clone()), StopOnDrop(child.drop_guard()))
+    }
+
     /// Waits until the owner is gone or closing.
     ///
     /// # Cancel safety

@@ -1,54 +1,93 @@
 use std::{
     fmt,
+    future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::{Sleep, sleep};
 use tower_sd::BoxError;
 
-use crate::{HttpError, HttpErrorKind, pool::Connection};
+use crate::{
+    HeadersTooLarge, HttpError, HttpErrorKind,
+    pool::{Connection, Settings, Upload},
+};
 
 /// A response body that holds its connection.
 ///
-/// Read to its end, the connection is used again; dropped before, or after an error, the connection is closed. In HTTP/2
-/// it holds a place on its connection instead, and what ends early is this response alone.
+/// Read to its end, the connection is used again; dropped before, or after an error, the connection is closed. A request
+/// body that is still sent at the end is sent to its own end first. In HTTP/2 it holds a place on its connection instead,
+/// and an early end concerns this response alone.
+///
+/// The default is empty, for layers that answer in place of the instance.
 pub struct ResponseBody<B: Send + 'static> {
-    incoming: Incoming,
+    incoming: Option<Incoming>,
     connection: Option<Connection<B>>,
+    upload: Option<Upload>,
+    max_header_size: u32,
+    read_timeout: Option<Duration>,
+    /// Runs while a frame is waited for.
+    patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B: Send + 'static> ResponseBody<B> {
-    pub(crate) fn new(incoming: Incoming, connection: Connection<B>) -> Self {
-        let mut body = Self { incoming, connection: Some(connection) };
+    pub(crate) fn new(
+        incoming: Incoming,
+        connection: Connection<B>,
+        upload: Option<Upload>,
+        settings: &Settings,
+    ) -> Self {
+        let mut body = Self {
+            incoming: Some(incoming),
+            connection: Some(connection),
+            upload,
+            max_header_size: settings.max_header_size,
+            read_timeout: settings.read_timeout,
+            patience: None,
+        };
         body.give_back_at_end();
         body
     }
 
-    /// A reader that knows the length does not come back for the end, so this looks ahead.
+    /// A reader that has the length does not come back for the end, so this looks ahead.
     fn give_back_at_end(&mut self) {
-        if self.incoming.is_end_stream() {
+        if self.is_end_stream() {
             self.give_back();
         }
     }
 
     fn give_back(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.give_back();
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
+        match self.upload.take() {
+            Some(upload) => upload.park(connection.into_unused()),
+            None => connection.give_back(),
         }
     }
 
     /// hyper reports a stream that was reset without an error code as ended.
     fn is_broken_off(&self) -> bool {
         let announced = self.connection.as_ref().is_some_and(Connection::is_end_announced);
-        announced && !self.incoming.is_end_stream()
+        announced && !self.is_end_stream()
     }
 
-    fn cut_short(&mut self, error: impl Into<BoxError>) -> Option<HttpError> {
-        let connection = self.connection.take()?;
-        Some(connection.error(HttpErrorKind::Body, error))
+    fn fail(&mut self, kind: HttpErrorKind, error: impl Into<BoxError>) -> Option<HttpError> {
+        let has_failed = self.upload.take().is_some_and(|upload| upload.has_failed());
+        let kind = if has_failed { HttpErrorKind::Request } else { kind };
+        Some(self.connection.take()?.error(kind, error))
+    }
+
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(bound) = self.read_timeout else {
+            return Poll::Pending;
+        };
+        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(bound)));
+        patience.as_mut().poll(cx)
     }
 }
 
@@ -61,13 +100,31 @@ impl<B: Send + 'static> Body for ResponseBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
         let this = self.get_mut();
-        let frame = match ready!(Pin::new(&mut this.incoming).poll_frame(cx)) {
+        let Some(incoming) = &mut this.incoming else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
+            ready!(this.poll_stalled(cx));
+            this.incoming = None;
+            let error = format!("nothing within {:?}", this.read_timeout.unwrap_or_default());
+            return Poll::Ready(this.fail(HttpErrorKind::BodyTimeout, error).map(Err));
+        };
+        this.patience = None;
+        let frame = match frame {
             Some(Ok(frame)) => {
+                let trailers = frame.trailers_ref();
+                let checked =
+                    trailers.map(|t| HeadersTooLarge::check(None, t, this.max_header_size));
+                if let Some(Err(too_large)) = checked {
+                    return Poll::Ready(this.fail(HttpErrorKind::Headers, too_large).map(Err));
+                }
                 this.give_back_at_end();
                 Some(Ok(frame))
             }
-            Some(Err(error)) => this.cut_short(error).map(Err),
-            None if this.is_broken_off() => this.cut_short("reset before its end").map(Err),
+            Some(Err(error)) => this.fail(HttpErrorKind::Body, error).map(Err),
+            None if this.is_broken_off() => {
+                this.fail(HttpErrorKind::Body, "reset before its end").map(Err)
+            }
             None => {
                 this.give_back();
                 None
@@ -77,11 +134,24 @@ impl<B: Send + 'static> Body for ResponseBody<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl<B: Send + 'static> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self {
+            incoming: None,
+            connection: None,
+            upload: None,
+            max_header_size: u32::MAX,
+            read_timeout: None,
+            patience: None,
+        }
     }
 }
 
@@ -90,6 +160,6 @@ impl<B: Send + 'static> fmt::Debug for ResponseBody<B> {
         f.debug_struct("ResponseBody")
             .field("incoming", &self.incoming)
             .field("ended", &self.connection.is_none())
-            .finish()
+            .finish_non_exhaustive()
     }
 }

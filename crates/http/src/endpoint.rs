@@ -7,28 +7,32 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response, uri::Scheme};
+use http::{Method, Request, Response, uri::Scheme};
 use http_body::Body;
+use hyper::body::Incoming;
 use tower_sd::BoxError;
 use tower_service::Service;
 
 use crate::{
-    HttpError, HttpErrorKind, ResponseBody,
+    HeadersTooLarge, HttpError, HttpErrorKind, ResponseBody,
     host::name_host,
-    pool::{Checkout, Connection, Pool},
+    pool::{Checkout, Connection, Outgoing, Pool, Target, Unused, Upload},
     tls::is_handshake_refused,
 };
 
 /// One instance over HTTP, with connections of its own.
 ///
 /// `poll_ready` obtains a connection, so a dead instance is noticed before it is given a request; `call` sends on it.
-/// Clones share the connections; each clone obtains its own. When the last clone is dropped, idle connections close at
-/// once, and those that carry a response close when it has ended.
+/// Clones share the connections; each clone obtains its own. When the last clone is dropped, idle connections close
+/// immediately, and those that carry a response close when it has ended.
+///
+/// Connecting belongs to the endpoint and not to a request: a caller that gives up waiting leaves it running, few run at a
+/// time, and a failure ends the waiting of every request that has no connection.
 pub struct HttpEndpoint<B: Send + 'static> {
     checkout: Checkout<B>,
 }
 
-/// The response of an [`HttpEndpoint`], to come. Dropped, it closes the connection.
+/// The future response of an [`HttpEndpoint`]. Dropped after its first poll, it closes the connection.
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture<B: Send + 'static>(Pin<Box<dyn Future<Output = Answer<B>> + Send>>);
 
@@ -56,7 +60,7 @@ where
 
     /// # Panics
     ///
-    /// When `poll_ready` has not said that it is ready, as `Service` allows.
+    /// When `poll_ready` has not returned that it is ready, as `Service` allows.
     fn call(&mut self, mut request: Request<B>) -> ResponseFuture<B> {
         let connection = self.checkout.take().expect("poll_ready is called and ready before call");
         let pool = self.checkout.pool();
@@ -70,7 +74,7 @@ where
 /// Sends, and sends again on another connection as long as the one it had was closed before the request was written:
 /// a server that closes idle connections does so at any time. It ends at the first new connection.
 async fn exchange<B>(
-    mut connection: Connection<B>,
+    mut unused: Unused<B>,
     mut request: Request<B>,
     pool: Arc<Pool<B>>,
 ) -> Answer<B>
@@ -79,52 +83,97 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let target = pool.target();
-    if request.uri().scheme() == Some(&Scheme::HTTPS) && target.secured.is_none() {
-        let error = "the endpoint speaks no TLS, see HttpFactory::tls";
-        let error = HttpError::new(HttpErrorKind::Insecure, &target.address, error);
-        connection.give_back();
-        return Err(error);
-    }
+    check(&request, pool.target())?;
     loop {
-        let mut error = match connection.send(request).await {
-            Ok(response) => {
-                return Ok(response.map(|body| ResponseBody::new(body, connection)));
-            }
+        let mut connection = unused.take().expect("present until it is dropped");
+        let (sent, upload) = connection.send(request).await;
+        let mut error = match sent {
+            Ok(response) => return answer(response, connection, upload, &pool),
             Err(error) => error,
         };
         let unsent = error.take_message();
         let error = error.into_error();
         request = match unsent {
-            None if is_refused(&error) => {
-                return Err(connection.error(HttpErrorKind::Unsent, error));
-            }
-            None => return Err(connection.error(HttpErrorKind::Exchange, error)),
+            None => return Err(failure(error, &connection, upload.as_ref(), &pool)),
             Some(_) if !connection.is_reused() => {
                 return Err(connection.error(HttpErrorKind::Unsent, error));
             }
-            Some(unsent) => unsent,
+            Some(unsent) => unsent.map(Outgoing::into_inner),
         };
-        let mut checkout = Checkout::instead_of(connection, Arc::clone(&pool));
-        connection = loop {
+        drop(connection);
+        let mut checkout = Checkout::again(Arc::clone(&pool));
+        unused = loop {
             poll_fn(|cx| checkout.poll(cx)).await?;
-            if let Some(connection) = checkout.take() {
-                break connection;
+            if let Some(unused) = checkout.take() {
+                break unused;
             }
         };
     }
 }
 
-/// Whether the server says that it has not looked at the request: it reset it as refused, or told in its GOAWAY that it
-/// had come to an earlier one only (RFC 9113 §8.7). A request that it may have seen ends otherwise: h2 gives the GOAWAY
-/// as the reason to the later ones alone.
+/// Refuses what cannot be sent.
+fn check<B>(request: &Request<B>, target: &Target) -> Result<(), HttpError> {
+    if request.uri().scheme() == Some(&Scheme::HTTPS) && target.secured.is_none() {
+        let error = "the endpoint speaks no TLS, see HttpFactory::tls";
+        return Err(HttpError::new(HttpErrorKind::Insecure, &target.address, error));
+    }
+    if request.method() == Method::CONNECT {
+        let error = "CONNECT opens a tunnel, which an endpoint does not offer";
+        return Err(HttpError::new(HttpErrorKind::Request, &target.address, error));
+    }
+    Ok(())
+}
+
+fn answer<B: Send + 'static>(
+    response: Response<Incoming>,
+    mut connection: Connection<B>,
+    upload: Option<Upload>,
+    pool: &Pool<B>,
+) -> Answer<B> {
+    let settings = pool.settings();
+    let limit = settings.max_header_size;
+    HeadersTooLarge::check(Some(response.status()), response.headers(), limit)
+        .map_err(|too_large| connection.error(HttpErrorKind::Headers, too_large))?;
+    connection.observe(&response);
+    let upload = upload.filter(|upload| !upload.is_over());
+    let (mut head, incoming) = response.into_parts();
+    if let Some(upload) = &upload {
+        head.extensions.insert(upload.clone());
+    }
+    let body = ResponseBody::new(incoming, connection, upload, settings);
+    Ok(Response::from_parts(head, body))
+}
+
+/// The error of a request that may have been written.
+fn failure<B: Send + 'static>(
+    error: hyper::Error,
+    connection: &Connection<B>,
+    upload: Option<&Upload>,
+    pool: &Pool<B>,
+) -> HttpError {
+    if upload.is_some_and(Upload::has_failed) {
+        return connection.error(HttpErrorKind::Request, error);
+    }
+    // hyper offers its own query to servers only.
+    if error.is_parse() && error.to_string() == "message head is too large" {
+        let too_large = HeadersTooLarge::unread(pool.settings().max_http1_headers);
+        return connection.error(HttpErrorKind::Headers, too_large);
+    }
+    // On a connection that has carried requests, an alert may concern one that was read.
+    let is_refused = is_refused(&error) || !connection.is_reused() && is_handshake_refused(&error);
+    let kind = if is_refused { HttpErrorKind::Unsent } else { HttpErrorKind::Exchange };
+    connection.error(kind, error)
+}
+
+/// Whether the server reports that it has not read the request: it reset it as refused, or its GOAWAY names an earlier one
+/// as the last (RFC 9113 §8.7). A request that it may have read ends otherwise: h2 gives the GOAWAY as the reason to the
+/// later ones alone.
 fn is_refused(error: &hyper::Error) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
-    is_handshake_refused(error)
-        || cause.is_some_and(|cause| {
-            let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
-            cause.is_remote() && (cause.is_go_away() || refused)
-        })
+    cause.is_some_and(|cause| {
+        let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+        cause.is_remote() && (cause.is_go_away() || refused)
+    })
 }
 
 impl<B: Send + 'static> Clone for HttpEndpoint<B> {

@@ -2,10 +2,12 @@ use std::{error, fmt, sync::Arc};
 
 use tower_sd::{BoxError, Unsent};
 
+use crate::HeadersTooLarge;
+
 /// Why an exchange with one instance failed.
 ///
-/// [`is_unsent`](Self::is_unsent) is what a retry asks first: such a request reached no server, and may be sent again
-/// whatever its method. `Display` prints this level only; the cause is behind [`source`](error::Error::source).
+/// [`is_unsent`](Self::is_unsent) decides a retry: such a request reached no server, and may be sent again whatever its
+/// method. `Display` prints this level only; the cause is behind [`source`](error::Error::source).
 #[derive(Debug)]
 pub struct HttpError {
     kind: HttpErrorKind,
@@ -13,7 +15,7 @@ pub struct HttpError {
     source: BoxError,
 }
 
-/// The reason why several requests failed at once.
+/// The common reason of several failed requests.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedCause(Arc<BoxError>);
 
@@ -23,14 +25,22 @@ pub(crate) struct SharedCause(Arc<BoxError>);
 pub enum HttpErrorKind {
     /// The response had begun, and its body ended before its time.
     Body,
+    /// The response had begun, and no part of its body arrived within
+    /// [`read_timeout`](crate::HttpFactory::read_timeout).
+    BodyTimeout,
     /// No connection: refused, unreachable, or not within the bound.
     Connect,
     /// The connection broke, or the answer was no HTTP, after the request may have reached the server.
     Exchange,
-    /// The request's URI says `https`, and the endpoint speaks no TLS: nothing was sent.
+    /// The headers or trailers of the response exceed the limit of the factory; see [`HeadersTooLarge`].
+    Headers,
+    /// The request's URI is `https`, and the endpoint speaks no TLS: nothing was sent.
     Insecure,
-    /// The connection closed before the request was written to it, or the server said, as HTTP/2 lets it, that it has
-    /// not looked at it.
+    /// The request cannot be sent as it is, or its body failed on the way: a failure of the caller, and none of the
+    /// instance.
+    Request,
+    /// The connection closed before the request was written to it, or the server reported, as HTTP/2 allows, that it has
+    /// not read the request.
     Unsent,
 }
 
@@ -43,9 +53,7 @@ impl HttpError {
         // `Retry` looks for the mark in the chain of sources.
         let source = match kind {
             HttpErrorKind::Connect | HttpErrorKind::Unsent => Unsent::new(source).into(),
-            HttpErrorKind::Body | HttpErrorKind::Exchange | HttpErrorKind::Insecure => {
-                source.into()
-            }
+            _ => source.into(),
         };
         Self { kind, address: Arc::clone(address), source }
     }
@@ -66,10 +74,20 @@ impl HttpError {
     /// Whether the request certainly reached no server.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
-        match self.kind {
-            HttpErrorKind::Connect | HttpErrorKind::Unsent => true,
-            HttpErrorKind::Body | HttpErrorKind::Exchange | HttpErrorKind::Insecure => false,
-        }
+        matches!(self.kind, HttpErrorKind::Connect | HttpErrorKind::Unsent)
+    }
+
+    /// Whether the caller has failed, and not the instance: repeating the request fails again, and the instance's
+    /// statistics should not count it.
+    #[must_use]
+    pub fn is_callers(&self) -> bool {
+        matches!(self.kind, HttpErrorKind::Insecure | HttpErrorKind::Request)
+    }
+
+    /// The sizes, when the headers of the response were too large.
+    #[must_use]
+    pub fn headers_too_large(&self) -> Option<&HeadersTooLarge> {
+        self.source.downcast_ref()
     }
 
     /// The instance's `host:port`.
@@ -84,14 +102,15 @@ impl fmt::Display for HttpError {
         let address = &self.address;
         match self.kind {
             HttpErrorKind::Body => write!(f, "the response of {address} was cut short"),
+            HttpErrorKind::BodyTimeout => write!(f, "the response of {address} stalled"),
             HttpErrorKind::Connect => write!(f, "no connection to {address}"),
             HttpErrorKind::Exchange => write!(f, "the exchange with {address} broke off"),
+            HttpErrorKind::Headers => write!(f, "the headers of {address} are too large"),
             HttpErrorKind::Insecure => {
                 write!(f, "a request for https is not sent to {address} in the clear")
             }
-            HttpErrorKind::Unsent => {
-                write!(f, "{address} did not take the request")
-            }
+            HttpErrorKind::Request => write!(f, "the request to {address} failed at its sender"),
+            HttpErrorKind::Unsent => write!(f, "{address} did not take the request"),
         }
     }
 }

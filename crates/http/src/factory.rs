@@ -1,15 +1,18 @@
-use std::{fmt, marker::PhantomData, time::Duration};
+use std::{fmt, marker::PhantomData, sync::Arc};
 
 use http::uri::Authority;
-use tokio::sync::Semaphore;
 use tower_sd::{BoxError, Error, ErrorKind, Factory, Instance};
 use tower_sd_core::Tasks;
 
 use crate::{
-    HostPolicy, HttpEndpoint, Layered, Protocol, ToBody,
+    Connector, HttpEndpoint, ToBody,
+    connector::AnyConnector,
+    host::HostPolicy,
     pool::{Pool, Settings, Target},
     tls::Secured,
 };
+
+mod settings;
 
 /// Makes an [`HttpEndpoint`] of each instance: HTTP/1.1 or HTTP/2, over TCP or TLS.
 ///
@@ -28,6 +31,7 @@ pub struct HttpFactory<B> {
     settings: Settings,
     host: HostPolicy,
     secured: Option<Secured>,
+    connector: Option<AnyConnector>,
     tasks: Tasks,
     body: PhantomData<fn(B)>,
 }
@@ -39,102 +43,31 @@ impl<B> HttpFactory<B> {
         Self::default()
     }
 
-    /// Bounds how long an instance may take to accept a connection, name resolution included. Default 1 s: the first
-    /// lost packet costs that long (RFC 6298), and another instance answers sooner.
-    #[must_use]
-    pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
-        self.settings.connect_timeout = connect_timeout;
-        self
-    }
-
-    /// Closes a connection that carried nothing for this long. Default 30 s, below the 60 s and more that most servers
-    /// grant, so that we close first.
-    #[must_use]
-    pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
-        self.settings.idle_timeout = idle_timeout;
-        self
-    }
-
-    /// Bounds the idle connections kept per instance; 0 makes a connection per request. Default 100.
-    #[must_use]
-    pub fn max_idle(mut self, max_idle: usize) -> Self {
-        self.settings.max_idle = max_idle;
-        self
-    }
-
-    /// Says which HTTP is spoken. Default [`Protocol::Auto`]: HTTP/1.1 without TLS, and over TLS what the
-    /// server chooses.
-    #[must_use]
-    pub fn protocol(mut self, protocol: Protocol) -> Self {
-        self.settings.protocol = protocol;
-        self
-    }
-
-    /// Bounds the connections to an instance that speaks HTTP/1.1, of which each carries one request at a time; at least 1,
-    /// default 1000. When all are busy, requests wait for one in `poll_ready`, first come, first served. An instance that
-    /// has a thousand requests of one client does not keep up, and a process may open 1024 files by default.
-    #[must_use]
-    pub fn max_http1_connections(mut self, max_connections: usize) -> Self {
-        self.settings.max_http1_connections = max_connections.clamp(1, Semaphore::MAX_PERMITS);
-        self
-    }
-
-    /// Bounds the connections to an instance that speaks HTTP/2; at least 1, default 8. Another one is opened when all
-    /// are full; when there may be no other, requests wait for a place in `poll_ready`. With the 100 requests that most
-    /// servers grant a connection, 8 are more than one instance usually bears, and a burst's surplus closes when idle.
-    #[must_use]
-    pub fn max_connections(mut self, max_connections: usize) -> Self {
-        self.settings.max_connections = max_connections.max(1);
-        self
-    }
-
-    /// Bounds the requests at a time on one HTTP/2 connection, below what the server grants; at least 1, default 1000.
-    /// Many servers grant any number; a lost packet then delays them all, and one task serves them.
-    #[must_use]
-    pub fn max_streams(mut self, max_streams: usize) -> Self {
-        self.settings.max_streams = max_streams.max(1);
-        self
-    }
-
-    /// Asks a silent HTTP/2 connection for a sign of life after this long, while requests wait on it. Default 30 s;
-    /// `None` never asks.
+    /// Opens connections by `connector` in place of TCP: through a proxy, over a simulated network, with socket options.
     ///
-    /// A peer that vanished without a word is noticed by nothing else for a quarter of an hour, and all its requests
-    /// wait on the one connection. Streams that are silent for minutes need `None`, or 5 minutes and more, with gRPC
-    /// servers: most of those close a connection that asks more often.
-    #[must_use]
-    pub fn keep_alive_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
-        self.settings.keep_alive_interval = interval.into();
-        self
-    }
-
-    /// Closes a connection whose peer gave no sign of life for this long after it was asked. Default 10 s: as long as a
-    /// TCP peer under packet loss needs for its answer (RFC 6298: 1 + 2 + 4 s and some).
-    #[must_use]
-    pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.keep_alive_timeout = timeout;
-        self
-    }
-
-    /// Says what the `Host` header is. Default [`HostPolicy::Service`].
-    #[must_use]
-    pub fn host(mut self, host: HostPolicy) -> Self {
-        self.host = host;
-        self
-    }
-
-    /// Puts a layer around each endpoint: a timeout, a limit of concurrent requests, a header.
+    /// TLS is spoken over its streams where [`tls`](Self::tls) is configured.
     ///
     /// ```
-    /// use std::time::Duration;
-    /// use tower::timeout::TimeoutLayer;
+    /// use tokio::net::TcpStream;
+    /// use tower_sd::{BoxError, Instance};
     /// use tower_sd_http::HttpFactory;
     ///
-    /// let factory = HttpFactory::<String>::new().layered(TimeoutLayer::new(Duration::from_secs(2)));
+    /// let factory: HttpFactory<String> = HttpFactory::new().connector(|instance: Instance| async move {
+    ///     let stream = TcpStream::connect((instance.host(), instance.port())).await?;
+    ///     stream.set_nodelay(true)?;
+    ///     Ok::<_, BoxError>(stream)
+    /// });
     /// ```
     #[must_use]
-    pub fn layered<L>(self, layer: L) -> Layered<B, L> {
-        Layered::new(self, layer)
+    pub fn connector(mut self, connector: impl Connector) -> Self {
+        self.connector = Some(Arc::new(connector));
+        self
+    }
+
+    /// Whether its endpoints speak TLS.
+    #[must_use]
+    pub fn is_secured(&self) -> bool {
+        self.secured.is_some()
     }
 
     /// Closes the connections of every endpoint it made, whatever they carry, and waits until they are.
@@ -160,15 +93,10 @@ impl<B> HttpFactory<B> {
 impl<B: Send + 'static> HttpFactory<B> {
     /// Connects to nothing yet.
     pub(crate) fn endpoint(&self, instance: &Instance) -> Result<HttpEndpoint<B>, BoxError> {
-        let scheme_is_ours = match instance.scheme() {
-            None => true,
-            Some("http") => self.secured.is_none(),
-            Some("https") => self.secured.is_some(),
-            Some(_) => false,
-        };
-        if !scheme_is_ours {
-            let ours = if self.secured.is_some() { "https" } else { "http" };
-            let theirs = instance.scheme().unwrap_or_default();
+        let ours = if self.is_secured() { "https" } else { "http" };
+        if let Some(theirs) = instance.scheme()
+            && !theirs.eq_ignore_ascii_case(ours)
+        {
             let message = format!("speaks {ours}, and the instance wants {theirs}");
             return Err(refused(instance, message).into());
         }
@@ -176,12 +104,12 @@ impl<B: Send + 'static> HttpFactory<B> {
         let authority = Authority::try_from(address.as_str())
             .map_err(|error| refused(instance, "its host is no host").with_source(error))?;
         let target = Target {
-            host: instance.host().to_owned(),
-            port: instance.port(),
+            instance: instance.clone(),
             address: address.into(),
             authority,
             host_policy: self.host,
             secured: self.secured.clone(),
+            connector: self.connector.clone(),
         };
         Ok(HttpEndpoint::new(Pool::new(target, self.settings, self.tasks.clone())))
     }
@@ -208,6 +136,7 @@ impl<B> Clone for HttpFactory<B> {
             settings: self.settings,
             host: self.host,
             secured: self.secured.clone(),
+            connector: self.connector.clone(),
             tasks: self.tasks.clone(),
             body: PhantomData,
         }
@@ -220,6 +149,7 @@ impl<B> Default for HttpFactory<B> {
             settings: Settings::default(),
             host: HostPolicy::default(),
             secured: None,
+            connector: None,
             tasks: Tasks::new(),
             body: PhantomData,
         }

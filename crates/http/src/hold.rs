@@ -8,7 +8,10 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tower_sd::{Hold, Lease};
 
-/// The request ends with the body of its response: read to its end, failed, or dropped.
+use crate::pool::Upload;
+
+/// The request ends with the body of its response: read to its end, failed, or dropped; and not before its own body
+/// has been sent.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ToBody {}
@@ -20,13 +23,33 @@ pub struct Leased<B> {
     #[pin]
     body: B,
     lease: Option<Lease>,
+    upload: Option<Upload>,
 }
 
 impl<B: Body> Hold<Response<B>> for ToBody {
     type Held = Response<Leased<B>>;
 
     fn hold(response: Response<B>, lease: Lease) -> Self::Held {
-        response.map(|body| Leased { lease: (!body.is_end_stream()).then_some(lease), body })
+        let upload = response.extensions().get::<Upload>().cloned();
+        response.map(|body| {
+            let is_over = body.is_end_stream();
+            let mut leased = Leased { body, lease: Some(lease), upload };
+            if is_over {
+                end(&mut leased.lease, &mut leased.upload);
+            }
+            leased
+        })
+    }
+}
+
+/// An answer may come before the end of the request.
+fn end(lease: &mut Option<Lease>, upload: &mut Option<Upload>) {
+    let Some(lease) = lease.take() else {
+        return;
+    };
+    match upload.take() {
+        Some(upload) => upload.park(lease),
+        None => drop(lease),
     }
 }
 
@@ -47,7 +70,7 @@ impl<B: Body> Body for Leased<B> {
                     lease.failed();
                 }
             }
-            Some(Ok(_)) | None => drop(this.lease.take()),
+            Some(Ok(_)) | None => end(this.lease, this.upload),
         }
         Poll::Ready(frame)
     }
@@ -64,6 +87,6 @@ impl<B: Body> Body for Leased<B> {
 impl<B: Default> Default for Leased<B> {
     /// A body that holds nothing; generated gRPC clients ask for it.
     fn default() -> Self {
-        Self { body: B::default(), lease: None }
+        Self { body: B::default(), lease: None, upload: None }
     }
 }

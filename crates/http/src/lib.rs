@@ -2,11 +2,14 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod body;
+mod connector;
 mod endpoint;
 mod error;
 mod factory;
+mod headers;
 mod hold;
 mod host;
+mod io;
 mod layered;
 mod pool;
 mod protocol;
@@ -17,9 +20,11 @@ pub mod reqwest;
 mod tls;
 
 pub use body::ResponseBody;
+pub use connector::Connector;
 pub use endpoint::{HttpEndpoint, ResponseFuture};
 pub use error::{HttpError, HttpErrorKind};
 pub use factory::HttpFactory;
+pub use headers::HeadersTooLarge;
 pub use hold::{Leased, ToBody};
 pub use host::HostPolicy;
 pub use layered::Layered;

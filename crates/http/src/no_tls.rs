@@ -1,9 +1,8 @@
 //! Stands for `tls.rs` where the feature `tls` is off: nothing is secured.
 
-use tokio::net::TcpStream;
 use tower_sd::BoxError;
 
-use crate::{Protocol, pool::Io};
+use crate::{Protocol, io::Io};
 
 /// There is none.
 #[derive(Clone, Debug)]
@@ -13,7 +12,7 @@ impl Secured {
     #[expect(clippy::unused_async, reason = "with TLS it waits for the handshake")]
     pub(crate) async fn connect(
         &self,
-        _stream: TcpStream,
+        _io: Io,
         _offer: Protocol,
     ) -> Result<(Io, Protocol), BoxError> {
         match *self {}

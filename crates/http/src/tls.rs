@@ -7,12 +7,11 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tower_sd::{BoxError, Error, ErrorKind, Result};
 use tower_sd_core::Secret;
 
-use crate::{HttpFactory, Protocol, pool::Io};
+use crate::{HttpFactory, Protocol, io::Io};
 
 /// How connections to instances are secured. All texts are PEM.
 ///
@@ -112,7 +111,7 @@ impl Secured {
     /// Offers what `offer` says, and says what was agreed on.
     pub(crate) async fn connect(
         &self,
-        stream: TcpStream,
+        io: Io,
         offer: Protocol,
     ) -> Result<(Io, Protocol), BoxError> {
         let mut config = ClientConfig::clone(&self.config);
@@ -122,7 +121,7 @@ impl Secured {
             Protocol::Http2 => vec![HTTP_2.to_vec()],
         };
         let connector = TlsConnector::from(Arc::new(config));
-        let stream = connector.connect(self.name.clone(), stream).await?;
+        let stream = connector.connect(self.name.clone(), io).await?;
         let agreed = match stream.get_ref().1.alpn_protocol() {
             Some(HTTP_2) => Protocol::Http2,
             // A server without ALPN speaks what there was before it.
@@ -131,12 +130,12 @@ impl Secured {
             }
             Some(_) | None => Protocol::Http1,
         };
-        Ok((Io::Secured(Box::pin(stream)), agreed))
+        Ok((Io::Other(Box::pin(stream)), agreed))
     }
 }
 
-/// Whether the server refused our certificate. In TLS 1.3 our half of the handshake is over before it looks at it, so that
-/// the news comes in the place of an answer; it has not looked at any request.
+/// Whether the server refused the client's certificate. In TLS 1.3 the client's half of the handshake is over before the
+/// server checks it, so that the alert arrives in the place of the first answer; the server has read no request.
 pub(crate) fn is_handshake_refused(error: &(dyn error::Error + 'static)) -> bool {
     let chain = std::iter::successors(Some(error), |error| match error.downcast_ref() {
         // An io::Error shows the source of what it wraps, not what it wraps.

@@ -60,9 +60,17 @@ fn of_http(status: StatusCode) -> Code {
 }
 
 /// The status of a failed exchange, with its error as source.
+///
+/// Headers or trailers that are too large keep the code in them.
 pub(crate) fn of_exchange(error: HttpError) -> Status {
-    let reset = find::<h2::Error>(&error).filter(|cause| cause.is_reset());
-    let code = reset.and_then(h2::Error::reason).map_or(Code::Unavailable, of_reset);
+    let code = match error.headers_too_large() {
+        Some(found) => code(found.short_fields()).unwrap_or(Code::ResourceExhausted),
+        None if error.is_callers() => Code::Internal,
+        None => {
+            let reset = find::<h2::Error>(&error).filter(|cause| cause.is_reset());
+            reset.and_then(h2::Error::reason).map_or(Code::Unavailable, of_reset)
+        }
+    };
     let mut status = Status::new(code, chain(&error));
     status.set_source(Arc::new(error));
     status

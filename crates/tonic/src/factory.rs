@@ -8,6 +8,9 @@ use crate::{GrpcEndpoint, ToTrailers, health::Health};
 
 /// Makes a [`GrpcEndpoint`] of each instance: HTTP/2 without a negotiation, as gRPC servers expect it.
 ///
+/// Takes instances without a scheme and those of the schemes `grpc`, in any case; `http` without TLS, `https` and `grpcs`
+/// with it.
+///
 /// Hand it to an `Endpointer`. Clones share everything, so keep one to [`close`](Self::close) it.
 ///
 /// ```
@@ -28,16 +31,18 @@ impl GrpcFactory {
     /// A factory with the defaults that its setters name, and without health checks.
     #[must_use]
     pub fn new() -> Self {
-        Self::over(HttpFactory::new().keep_alive_interval(KEEP_ALIVE))
+        Self::over(HttpFactory::new())
     }
 
-    /// Makes endpoints over those of `http`, spoken to in HTTP/2: for settings that are not repeated here.
+    /// Makes endpoints over those of `http`, in HTTP/2: for TLS, a connector, and settings that are not repeated here.
     ///
-    /// A silent connection that carries calls is asked for a sign of life after 5 minutes by [`new`](Self::new), and after
-    /// 30 s if `http` says nothing else: most gRPC servers close one that is silent and asks more often than they like.
+    /// A silent connection that carries calls is pinged after 5 minutes unless `http` has a
+    /// [`keep_alive_interval`](HttpFactory::keep_alive_interval) of its own: most gRPC servers close a silent connection
+    /// with more frequent pings.
     #[must_use]
     pub fn over(http: HttpFactory<Body>) -> Self {
-        Self { http: http.protocol(Protocol::Http2), health: None, tasks: Tasks::new() }
+        let http = http.protocol(Protocol::Http2).default_keep_alive_interval(KEEP_ALIVE);
+        Self { http, health: None, tasks: Tasks::new() }
     }
 
     /// Bounds how long an instance may take to accept a connection, name resolution included. Default 1 s: the first
@@ -59,6 +64,17 @@ impl GrpcFactory {
     pub fn health(mut self, service: impl Into<String>) -> Self {
         self.health = Some(service.into());
         self
+    }
+
+    /// With the scheme of the transport: `grpc` names a protocol and leaves TLS to the factory, `grpcs` demands it.
+    fn as_http(&self, instance: Instance) -> Instance {
+        match instance.scheme() {
+            Some(scheme) if scheme.eq_ignore_ascii_case("grpc") => {
+                instance.with_scheme(if self.http.is_secured() { "https" } else { "http" })
+            }
+            Some(scheme) if scheme.eq_ignore_ascii_case("grpcs") => instance.with_scheme("https"),
+            Some(_) | None => instance,
+        }
     }
 
     /// Closes the connections of every endpoint it made, whatever they carry, and waits until they are.
@@ -85,7 +101,7 @@ impl Factory for GrpcFactory {
     type Hold = ToTrailers;
 
     async fn make(&self, instance: Instance) -> Result<GrpcEndpoint, BoxError> {
-        let http = self.http.make(instance).await?;
+        let http = self.http.make(self.as_http(instance)).await?;
         let health = match &self.health {
             None => None,
             Some(service) => {
@@ -98,5 +114,5 @@ impl Factory for GrpcFactory {
     }
 }
 
-/// What gRPC servers allow by default (gRFC A8: `GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS`).
+/// The minimum of gRPC servers by default (gRFC A8: `GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS`).
 const KEEP_ALIVE: Duration = Duration::from_secs(5 * 60);

@@ -13,7 +13,8 @@ use crate::{HttpFactory, tests::server::Server};
 async fn unwritable(endpoint: &HttpEndpoint<Full<Bytes>>) -> Connection<Full<Bytes>> {
     let mut endpoint = endpoint.clone();
     endpoint.ready().await.expect("connects");
-    let mut connection = endpoint.checkout.take().expect("ready");
+    let unused = endpoint.checkout.take().expect("ready");
+    let mut connection = unused.take().expect("present");
     let (io, _) = tokio::io::duplex(64);
     let io = hyper_util::rt::TokioIo::new(io);
     let handshake = hyper::client::conn::http1::handshake(io).await;
@@ -42,7 +43,8 @@ async fn a_request_that_was_not_written_is_sent_on_another_connection_before_tho
     let mut next = endpoint.clone();
     assert!(next.ready().now_or_never().is_none(), "it waits for the place");
     let pool = Arc::clone(endpoint.checkout.pool());
-    let exchanged = timeout(Duration::from_secs(5), exchange(connection, request(), pool)).await;
+    let exchanged =
+        timeout(Duration::from_secs(5), exchange(connection.into_unused(), request(), pool)).await;
     let response = exchanged.expect("has a place").expect("answers");
     let body = response.into_body().collect().await.expect("whole");
     assert_eq!(body.to_bytes(), "ok");
@@ -56,7 +58,7 @@ async fn a_request_that_a_new_connection_did_not_take_is_returned_as_unsent() {
     let endpoint = HttpFactory::new().endpoint(&server.instance()).expect("an address");
     let connection = unwritable(&endpoint).await;
     let pool = Arc::clone(endpoint.checkout.pool());
-    let error = exchange(connection, request(), pool).await.expect_err("closed");
+    let error = exchange(connection.into_unused(), request(), pool).await.expect_err("closed");
     assert_eq!(error.kind(), HttpErrorKind::Unsent);
     assert!(error.is_unsent());
     assert_eq!(server.n_accepted(), 1);

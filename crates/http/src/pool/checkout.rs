@@ -8,14 +8,13 @@ use std::{
 
 use http_body::Body;
 use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
+    sync::oneshot,
     time::{Sleep, sleep},
 };
-use tokio_util::sync::PollSemaphore;
 use tower_sd::BoxError;
 
-use super::{Connection, Exclusive, Pool, connection::Dialled};
-use crate::{HttpError, HttpErrorKind, Protocol};
+use super::{Connection, Pool, Unused, connection::Obtained, http1::Exclusive};
+use crate::{HttpError, HttpErrorKind};
 
 /// Obtains one connection for one request: an idle one that is still open, else a new one. In HTTP/2, a place on one.
 ///
@@ -23,41 +22,39 @@ use crate::{HttpError, HttpErrorKind, Protocol};
 pub(crate) struct Checkout<B: Send + 'static> {
     pool: Arc<Pool<B>>,
     state: State<B>,
-    /// That of a connection which did not take the request.
-    place: Option<OwnedSemaphorePermit>,
+    /// Whether it comes before the requests that wait.
+    is_first: bool,
 }
 
 enum State<B: Send + 'static> {
     Empty,
-    /// As many connections carry a request as may.
-    Waiting(PollSemaphore),
-    /// Taken from the idle ones, and its previous exchange is not quite over.
+    Waiting(oneshot::Receiver<Obtained<B>>),
+    /// The previous exchange of the connection is not quite over.
     Settling {
-        connection: Exclusive<B>,
+        unused: Unused<B>,
         patience: Pin<Box<Sleep>>,
     },
-    Dialling(oneshot::Receiver<Dialled<B>>),
-    Ready(Connection<B>),
+    Ready(Unused<B>),
 }
 
 impl<B: Send + 'static> Checkout<B> {
     pub(crate) fn new(pool: Arc<Pool<B>>) -> Self {
-        Self { pool, state: State::Empty, place: None }
+        Self { pool, state: State::Empty, is_first: false }
     }
 
-    /// Another one, for the request that this connection did not take.
-    pub(crate) fn instead_of(connection: Connection<B>, pool: Arc<Pool<B>>) -> Self {
-        Self { pool, state: State::Empty, place: connection.leave() }
+    /// Another one, for a request that a connection did not take: it has waited already.
+    pub(crate) fn again(pool: Arc<Pool<B>>) -> Self {
+        Self { pool, state: State::Empty, is_first: true }
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool<B>> {
         &self.pool
     }
 
-    /// The connection, once [`poll`](Self::poll) has said that it is there.
-    pub(crate) fn take(&mut self) -> Option<Connection<B>> {
+    /// The connection, once [`poll`](Self::poll) has returned that it is there.
+    pub(crate) fn take(&mut self) -> Option<Unused<B>> {
         match std::mem::replace(&mut self.state, State::Empty) {
-            State::Ready(connection) => Some(connection),
+            State::Ready(unused) => Some(unused),
             other => {
                 self.state = other;
                 None
@@ -75,71 +72,48 @@ where
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
         loop {
             self.state = match &mut self.state {
-                State::Empty => self.begin(),
-                State::Waiting(places) => match ready!(places.poll_acquire(cx)) {
-                    Some(place) => self.begin_at(place),
-                    None => return Poll::Ready(Err(self.closed())),
+                State::Empty => match self.pool.obtain(self.is_first) {
+                    Ok(unused) => settle(unused),
+                    Err(promise) => State::Waiting(promise),
                 },
-                State::Settling { connection, patience } => {
-                    match settled(connection, patience.as_mut(), cx) {
-                        Poll::Pending => return Poll::Pending,
-                        Poll::Ready(true) => self.settled(),
-                        Poll::Ready(false) => State::Empty,
+                State::Waiting(promise) => {
+                    let obtained = ready!(Pin::new(promise).poll(cx));
+                    self.state = State::Empty;
+                    settle(obtained.unwrap_or_else(|_| Err(self.closed()))?)
+                }
+                State::Settling { unused, patience } => {
+                    match ready!(poll_settled(unused, patience.as_mut(), cx)) {
+                        Settled::Open => self.settled(),
+                        Settled::Closed => State::Empty,
+                        Settled::Not => {
+                            self.set_aside();
+                            State::Empty
+                        }
                     }
                 }
-                State::Dialling(reply) => {
-                    let dialled = ready!(Pin::new(reply).poll(cx));
-                    self.state = State::Empty;
-                    let Some(connection) = dialled.unwrap_or_else(|_| Err(self.closed()))? else {
-                        continue;
-                    };
-                    // Not looked at again: a server that accepts and closes would keep us here for ever.
-                    self.state = State::Ready(connection);
-                    return Poll::Ready(Ok(()));
-                }
-                State::Ready(connection) if connection.is_closed() => State::Empty,
+                State::Ready(unused) if unused.is_closed() => State::Empty,
                 State::Ready(_) => return Poll::Ready(Ok(())),
             };
-        }
-    }
-
-    fn begin(&mut self) -> State<B> {
-        match self.pool.protocol() {
-            Protocol::Http1 => self.begin_http1(),
-            Protocol::Auto | Protocol::Http2 => match self.pool.stream() {
-                Ok(stream) => State::Ready(Connection::Http2(stream)),
-                Err(promise) => State::Dialling(promise),
-            },
-        }
-    }
-
-    fn begin_http1(&mut self) -> State<B> {
-        let places = &self.pool.places;
-        let place = self.place.take().or_else(|| Arc::clone(places).try_acquire_owned().ok());
-        match place {
-            Some(place) => self.begin_at(place),
-            None => State::Waiting(PollSemaphore::new(Arc::clone(places))),
-        }
-    }
-
-    /// The place comes first: whoever has none must not open a connection.
-    fn begin_at(&self, place: OwnedSemaphorePermit) -> State<B> {
-        match self.pool.idle() {
-            Some(mut connection) => {
-                connection.place = Some(place);
-                match connection.is_ready() {
-                    true => State::Ready(Connection::Http1(connection)),
-                    false => State::Settling { connection, patience: Box::pin(sleep(SETTLE)) },
-                }
+            // A new connection is not looked at again: a server that accepts and closes would keep it here for ever.
+            if let State::Ready(_) = self.state {
+                return Poll::Ready(Ok(()));
             }
-            None => State::Dialling(self.pool.dial(place)),
         }
     }
 
     fn settled(&mut self) -> State<B> {
         match std::mem::replace(&mut self.state, State::Empty) {
-            State::Settling { connection, .. } => State::Ready(Connection::Http1(connection)),
+            State::Settling { unused, .. } => State::Ready(unused),
             other => other,
+        }
+    }
+
+    /// What is still sent is not cut.
+    fn set_aside(&mut self) {
+        if let State::Settling { unused, .. } = std::mem::replace(&mut self.state, State::Empty)
+            && let Some(Connection::Http1(exclusive)) = unused.take()
+        {
+            exclusive.linger(Exclusive::give_back);
         }
     }
 
@@ -149,27 +123,36 @@ where
     }
 }
 
-impl<B: Send + 'static> Drop for Checkout<B> {
-    fn drop(&mut self) {
-        match std::mem::replace(&mut self.state, State::Empty) {
-            State::Ready(connection) => connection.give_back(),
-            State::Settling { connection, .. } => connection.give_back(),
-            State::Empty | State::Waiting(_) | State::Dialling(_) => {}
+enum Settled {
+    Open,
+    Closed,
+    Not,
+}
+
+fn settle<B: Send + 'static>(mut unused: Unused<B>) -> State<B> {
+    match unused.as_mut() {
+        Some(Connection::Http1(exclusive)) if exclusive.reused && !exclusive.is_ready() => {
+            State::Settling { unused, patience: Box::pin(sleep(SETTLE)) }
         }
+        _ => State::Ready(unused),
     }
 }
 
-fn settled<B: Send + 'static>(
-    connection: &mut Exclusive<B>,
+fn poll_settled<B: Send + 'static>(
+    unused: &mut Unused<B>,
     patience: Pin<&mut Sleep>,
     cx: &mut Context<'_>,
-) -> Poll<bool> {
-    match connection.poll_settled(cx) {
-        Poll::Ready(open) => Poll::Ready(open),
-        Poll::Pending => patience.poll(cx).map(|()| false),
+) -> Poll<Settled> {
+    let Some(Connection::Http1(exclusive)) = unused.as_mut() else {
+        return Poll::Ready(Settled::Open);
+    };
+    match exclusive.poll_settled(cx) {
+        Poll::Ready(true) => Poll::Ready(Settled::Open),
+        Poll::Ready(false) => Poll::Ready(Settled::Closed),
+        Poll::Pending => patience.poll(cx).map(|()| Settled::Not),
     }
 }
 
 /// The body of a response may end a moment before its connection's task has noticed, which takes microseconds; when
-/// it takes longer, the server answered without reading all of the request, and a new connection is quicker.
+/// it takes longer, the end of a request that was answered early is still on its way, and a new connection is quicker.
 const SETTLE: Duration = Duration::from_millis(10);

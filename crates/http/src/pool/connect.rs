@@ -1,30 +1,26 @@
-use std::{future::Future, time::Duration};
-
-use tokio::{net::TcpStream, time};
+use tokio::net::TcpStream;
 use tower_sd::BoxError;
 
-use super::{Io, Target};
-use crate::Protocol;
+use super::Target;
+use crate::{Protocol, io::Io};
 
-/// Connects, and says which protocol is then spoken: what is offered, or what the server chose of it.
+/// Connects; with the protocol that is then spoken: the offered one, or the server's choice of it.
 pub(super) async fn connect(target: &Target, offer: Protocol) -> Result<(Io, Protocol), BoxError> {
-    let stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
-    // A request is written in one piece; waiting for more would only delay it.
-    stream.set_nodelay(true)?;
+    let io = match &target.connector {
+        Some(connector) => connector.connect(&target.instance).await?,
+        None => tcp(target).await?,
+    };
     match (&target.secured, offer) {
-        (Some(secured), _) => secured.connect(stream, offer).await,
-        (None, Protocol::Http2) => Ok((Io::Plain(stream), Protocol::Http2)),
-        (None, Protocol::Auto | Protocol::Http1) => Ok((Io::Plain(stream), Protocol::Http1)),
+        (Some(secured), _) => secured.connect(io, offer).await,
+        (None, Protocol::Http2) => Ok((io, Protocol::Http2)),
+        (None, Protocol::Auto | Protocol::Http1) => Ok((io, Protocol::Http1)),
     }
 }
 
-/// Bounds connecting, with all that belongs to it.
-pub(super) async fn within<T>(
-    bound: Duration,
-    opening: impl Future<Output = Result<T, BoxError>>,
-) -> Result<T, BoxError> {
-    match time::timeout(bound, opening).await {
-        Ok(opened) => opened,
-        Err(_) => Err(format!("not connected within {bound:?}").into()),
-    }
+async fn tcp(target: &Target) -> Result<Io, BoxError> {
+    let instance = &target.instance;
+    let stream = TcpStream::connect((instance.host(), instance.port())).await?;
+    // A request is written in one piece; waiting for more would only delay it.
+    stream.set_nodelay(true)?;
+    Ok(Io::Tcp(stream))
 }

@@ -1,10 +1,14 @@
 use http::{Request, Response};
 use http_body::Body;
 use hyper::{body::Incoming, client::conn::TrySendError};
-use tokio::sync::OwnedSemaphorePermit;
 use tower_sd::BoxError;
 
-use super::{Target, http1::Exclusive, http2::Stream};
+use super::{
+    Target,
+    http1::Exclusive,
+    http2::Stream,
+    upload::{Outgoing, Upload},
+};
 use crate::{
     HttpError, HttpErrorKind,
     host::{to_http1, to_http2},
@@ -13,24 +17,56 @@ use crate::{
 /// The right to send one request. Dropped, it is given up; [`give_back`](Self::give_back) keeps what it holds for the
 /// next request.
 pub(crate) enum Connection<B: Send + 'static> {
-    /// A connection that nobody else uses.
+    /// A connection that no other request uses.
     Http1(Exclusive<B>),
-    /// A place on a connection that many use.
+    /// A place on a connection that many requests use.
     Http2(Stream<B>),
 }
 
-/// What comes of waiting for a connection. `None`: the server has chosen HTTP/1.1, which is waited for elsewhere.
-pub(crate) type Dialled<B> = Result<Option<Connection<B>>, HttpError>;
+/// A connection that carries no request of its owner. Dropped, it is given back.
+pub(crate) struct Unused<B: Send + 'static>(Option<Connection<B>>);
+
+/// The outcome of waiting for a connection.
+pub(crate) type Obtained<B> = Result<Unused<B>, HttpError>;
+
+type Sent<B> = Result<Response<Incoming>, TrySendError<Request<Outgoing<B>>>>;
+
+impl<B: Send + 'static> Unused<B> {
+    pub(super) fn new(connection: Connection<B>) -> Self {
+        Self(Some(connection))
+    }
+
+    /// The connection; `None` is impossible before the drop.
+    pub(crate) fn take(mut self) -> Option<Connection<B>> {
+        self.0.take()
+    }
+
+    pub(super) fn as_mut(&mut self) -> Option<&mut Connection<B>> {
+        self.0.as_mut()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.as_ref().is_none_or(Connection::is_closed)
+    }
+}
+
+impl<B: Send + 'static> Drop for Unused<B> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            connection.give_back();
+        }
+    }
+}
 
 impl<B: Send + 'static> Connection<B> {
-    pub(crate) fn is_closed(&self) -> bool {
+    fn is_closed(&self) -> bool {
         match self {
             Self::Http1(exclusive) => exclusive.sender.is_closed(),
             Self::Http2(stream) => stream.sender.is_closed(),
         }
     }
 
-    /// Whether it has already carried a request: then the server may be closing it just now.
+    /// Whether it is new to its request: otherwise the server may be closing it at this moment.
     pub(crate) fn is_reused(&self) -> bool {
         match self {
             Self::Http1(exclusive) => exclusive.reused,
@@ -38,14 +74,25 @@ impl<B: Send + 'static> Connection<B> {
         }
     }
 
-    /// Whether a body can end without its end having been announced: HTTP/2 has a reset that means "I need no more of
-    /// your request" (RFC 9113 §8.1), and hyper takes it for the end of the response.
+    /// Whether a body can end without its end having been announced: HTTP/2 has a reset that means "no more of the
+    /// request is needed" (RFC 9113 §8.1), and hyper takes it for the end of the response.
     pub(crate) fn is_end_announced(&self) -> bool {
         matches!(self, Self::Http2(_))
     }
 
+    /// Reads what the server announces about the connection.
+    pub(crate) fn observe<T>(&mut self, response: &Response<T>) {
+        if let Self::Http1(exclusive) = self {
+            exclusive.observe(response.headers());
+        }
+    }
+
     pub(crate) fn error(&self, kind: HttpErrorKind, source: impl Into<BoxError>) -> HttpError {
         HttpError::new(kind, &self.target().address, source)
+    }
+
+    pub(crate) fn into_unused(self) -> Unused<B> {
+        Unused::new(self)
     }
 
     pub(crate) fn give_back(self) {
@@ -55,15 +102,7 @@ impl<B: Send + 'static> Connection<B> {
         }
     }
 
-    /// Ends it, and hands on its place among those of HTTP/1.1.
-    pub(crate) fn leave(self) -> Option<OwnedSemaphorePermit> {
-        match self {
-            Self::Http1(exclusive) => exclusive.place,
-            Self::Http2(_) => None,
-        }
-    }
-
-    fn target(&self) -> &Target {
+    pub(crate) fn target(&self) -> &Target {
         match self {
             Self::Http1(exclusive) => &exclusive.target,
             Self::Http2(stream) => stream.target(),
@@ -71,12 +110,13 @@ impl<B: Send + 'static> Connection<B> {
     }
 }
 
-impl<B: Body + Send + 'static> Connection<B> {
-    pub(crate) async fn send(
-        &mut self,
-        mut request: Request<B>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
-        match self {
+impl<B: Body + Send + Unpin + 'static> Connection<B> {
+    /// Sends `request`; with the handle of its body, if it has one.
+    pub(crate) async fn send(&mut self, request: Request<B>) -> (Sent<B>, Option<Upload>) {
+        let (head, body) = request.into_parts();
+        let (body, upload) = Outgoing::new(body);
+        let mut request = Request::from_parts(head, body);
+        let sent = match self {
             Self::Http1(exclusive) => {
                 to_http1(&mut request);
                 exclusive.sender.try_send_request(request).await
@@ -85,6 +125,7 @@ impl<B: Body + Send + 'static> Connection<B> {
                 to_http2(&mut request, stream.target().scheme());
                 stream.sender.try_send_request(request).await
             }
-        }
+        };
+        (sent, upload)
     }
 }

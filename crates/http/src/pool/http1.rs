@@ -3,158 +3,172 @@
 use std::{
     sync::{Arc, Weak},
     task::{Context, Poll},
+    time::Duration,
 };
 
+use http::HeaderMap;
 use http_body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tower_sd::BoxError;
-use tower_sd_core::Tasks;
-
-use super::{
-    Connection, Io, Pool, Target,
-    connect::{connect, within},
-    connection::Dialled,
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout},
 };
-use crate::{HttpError, HttpErrorKind, Protocol};
+use tower_sd::BoxError;
+use tower_sd_core::{Stop, StopOnDrop, Tasks};
 
-/// One open connection, owned by whoever may send on it. Dropped, it is closed.
+use super::{Pool, Settings, Target, upload::Outgoing};
+use crate::io::Io;
+
+/// One open connection with one owner, which may send on it. Dropped, it is closed.
 pub(crate) struct Exclusive<B: Send + 'static> {
-    pub(crate) sender: http1::SendRequest<B>,
+    pub(crate) sender: http1::SendRequest<Outgoing<B>>,
     pub(crate) reused: bool,
     pub(super) target: Arc<Target>,
-    /// None while it is idle.
-    pub(super) place: Option<OwnedSemaphorePermit>,
+    pub(super) retire_at: Option<Instant>,
+    /// `Keep-Alive: timeout`.
+    pub(super) announced: Option<Duration>,
     home: Weak<Pool<B>>,
-    _close: DropGuard,
-    /// A response may outlive the client that asked for it: its connection's task then has no other owner.
-    _tasks: Tasks,
+    _close: StopOnDrop,
+    /// A response may outlive its client: the connection's task then has no other owner.
+    tasks: Tasks,
 }
 
+/// The other half of an [`Exclusive`]: reads and writes the socket.
+pub(super) type Driver<B> = http1::Connection<TokioIo<Io>, Outgoing<B>>;
+
 impl<B: Send + 'static> Exclusive<B> {
-    pub(crate) fn is_ready(&self) -> bool {
+    pub(super) fn is_ready(&self) -> bool {
         self.sender.is_ready()
     }
 
-    /// Waits until the previous exchange is over on both directions. `false`: it is closed.
-    pub(crate) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+    /// Waits until the previous exchange is over in both directions. `false`: it is closed.
+    pub(super) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         self.sender.poll_ready(cx).map(|settled| settled.is_ok())
     }
-}
 
-impl<B: Send + 'static> Exclusive<B> {
+    pub(super) fn is_retired(&self, now: Instant) -> bool {
+        self.retire_at.is_some_and(|at| at <= now)
+    }
+
+    pub(super) fn observe(&mut self, headers: &HeaderMap) {
+        self.announced =
+            headers.get("keep-alive").and_then(|value| timeout_of(value.to_str().ok()?));
+    }
+
     /// Keeps it for the next request, if its endpoint still exists and has room.
     pub(crate) fn give_back(mut self) {
         self.reused = true;
-        if let Some(pool) = self.home.upgrade()
-            && !self.sender.is_closed()
-        {
-            pool.keep(self);
+        if self.sender.is_closed() {
+            return;
+        }
+        match self.home.upgrade() {
+            Some(pool) => pool.keep(self),
+            None => self.close(),
         }
     }
-}
 
-/// What keeps a connection going.
-pub(super) struct Driver<B>
-where
-    B: Body + Send + 'static,
-{
-    connection: http1::Connection<TokioIo<Io>, B>,
-    close: CancellationToken,
-    target: Arc<Target>,
-}
-
-impl<B> Driver<B>
-where
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    /// Runs until either side closes.
-    pub(super) async fn run(self) {
-        tokio::select! {
-            () = self.close.cancelled() => {}
-            ended = self.connection => if let Err(error) = ended {
-                let address = &self.target.address;
-                tracing::debug!(%address, %error, "connection ended with an error");
-            }
+    /// Closes it when the last bytes of its request have left.
+    pub(super) fn close(self) {
+        if !self.is_ready() && !self.sender.is_closed() {
+            self.linger(drop);
         }
+    }
+
+    /// Waits until its last exchange is over, and then for `next`: one that did not settle in time is still sending the
+    /// end of a request that was answered early.
+    ///
+    /// Without a runtime it is closed.
+    pub(super) fn linger(mut self, next: fn(Self)) {
+        if Handle::try_current().is_err() {
+            return;
+        }
+        let tasks = self.tasks.clone();
+        tasks.spawn(|stop| async move {
+            let settled = std::future::poll_fn(|cx| self.poll_settled(cx));
+            tokio::select! {
+                biased;
+                () = stop.requested() => {}
+                settled = timeout(LINGER, settled) => if settled == Ok(true) {
+                    next(self);
+                }
+            }
+        });
     }
 }
 
 /// Speaks HTTP/1.1 from now on.
 pub(super) async fn begin<B>(
     io: Io,
-    pool: &Weak<Pool<B>>,
-    target: &Arc<Target>,
-    tasks: Tasks,
+    settings: &Settings,
+    home: &Weak<Pool<B>>,
+    (target, tasks): (&Arc<Target>, Tasks),
+    close: StopOnDrop,
 ) -> Result<(Exclusive<B>, Driver<B>), BoxError>
 where
-    B: Body + Send + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let (sender, connection) = http1::handshake(TokioIo::new(io)).await?;
-    let close = CancellationToken::new();
+    let mut builder = http1::Builder::new();
+    builder.max_headers(settings.max_http1_headers);
+    let (sender, driver) = builder.handshake(TokioIo::new(io)).await?;
     let exclusive = Exclusive {
         sender,
         reused: false,
         target: Arc::clone(target),
-        place: None,
-        home: Weak::clone(pool),
-        _close: close.clone().drop_guard(),
-        _tasks: tasks,
+        retire_at: settings.retire_at(),
+        announced: None,
+        home: Weak::clone(home),
+        _close: close,
+        tasks,
     };
-    Ok((exclusive, Driver { connection, close, target: Arc::clone(target) }))
+    Ok((exclusive, driver))
 }
 
-/// Connects, says how it went, and then drives the connection until either side closes it.
-///
-/// One task does both, so that a connection whose caller gave up waiting is kept for the next one.
-pub(super) async fn dial_and_drive<B>(
-    home: Weak<Pool<B>>,
-    gone: CancellationToken,
-    place: OwnedSemaphorePermit,
-    reply: oneshot::Sender<Dialled<B>>,
-) where
-    B: Body + Send + 'static,
+/// Runs until either side closes.
+pub(super) async fn drive<B>(driver: Driver<B>, target: &Target, stop: &Stop)
+where
+    B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let Some(pool) = home.upgrade() else {
-        return;
-    };
-    let (target, tasks) = (Arc::clone(&pool.target), pool.tasks.clone());
-    let bound = pool.settings.connect_timeout;
-    drop(pool);
-    let opening = within(bound, async {
-        let (io, _) = connect(&target, Protocol::Http1).await?;
-        begin(io, &home, &target, tasks).await
-    });
-    let opened = tokio::select! {
+    tokio::select! {
         biased;
-        () = gone.cancelled() => return,
-        opened = opening => opened,
-    };
-    let (mut connection, driver) = match opened {
-        Ok(opened) => opened,
-        Err(error) => {
-            let error = HttpError::new(HttpErrorKind::Connect, &target.address, error);
-            tracing::debug!(address = %target.address, error = ?error, "connect failed");
-            if let Some(pool) = home.upgrade() {
-                pool.negotiate_again();
-            }
-            drop(place);
-            drop(reply.send(Err(error)));
-            return;
+        () = stop.requested() => {}
+        ended = driver => if let Err(error) = ended {
+            let address = &target.address;
+            tracing::debug!(%address, %error, "connection ended with an error");
         }
-    };
-    drop(home);
-    connection.place = Some(place);
-    if let Err(Ok(Some(unclaimed))) = reply.send(Ok(Some(Connection::Http1(connection)))) {
-        unclaimed.give_back();
     }
-    driver.run().await;
+}
+
+/// The value of `timeout` in a `Keep-Alive` header (RFC 2068 §19.7.1.1).
+fn timeout_of(value: &str) -> Option<Duration> {
+    let parameters = value.split(',').filter_map(|parameter| parameter.split_once('='));
+    let (_, seconds) =
+        parameters.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))?;
+    seconds.trim().trim_matches('"').parse().ok().map(Duration::from_secs)
+}
+
+/// As long as an idle connection is kept.
+const LINGER: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keep_alive_timeouts_are_read_in_any_order_and_case() {
+        for (value, seconds) in [
+            ("timeout=5", Some(5)),
+            ("max=100, Timeout = 15", Some(15)),
+            ("timeout=\"3\", max=1", Some(3)),
+            ("max=100", None),
+            ("timeout=soon", None),
+            ("", None),
+        ] {
+            assert_eq!(timeout_of(value), seconds.map(Duration::from_secs), "{value}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use ::reqwest::{Client, Request, Response, Url};
+use ::reqwest::{Client, ClientBuilder, Request, Response, Url, redirect::Policy};
 use http::{HeaderValue, header::HOST};
 use tower_sd::{BoxError, Classify, Error, ErrorKind, Factory, Instance, Replay, Verdict};
 use tower_service::Service;
@@ -18,12 +18,13 @@ use crate::{HttpError, HttpErrorKind, HttpReplay, ToBody, replay::is_unavailable
 ///
 /// The client's settings hold: its cookies, its redirects, its timeouts. Some fit badly and are worth a look:
 ///
-/// - Give it a `connect_timeout`. reqwest connects when it has the request already, so a dead instance costs an attempt;
-///   it counts as unsent, and `Retry` with [`HttpReplay`] sends it to another.
+/// - Give it a `connect_timeout`. reqwest connects when it has the request already, so a dead instance costs an attempt.
+/// - Switch off redirects, by [`build`](Self::build) or with a word to [`without_redirects`](Self::without_redirects). Then a
+///   refused connect counts as unsent, and `Retry` with [`HttpReplay`] sends the request to another instance whatever its
+///   method. A client that follows redirects may have connected to another place after the instance served the request, and
+///   its error is the same: such a request counts as sent. Redirects can be followed above the balancer.
 /// - Switch off its own retries (`retry(reqwest::retry::never())`) and, unless instances are behind one, its proxy
 ///   (`no_proxy()`).
-/// - A redirect to `http://service/…` leads to a name that nobody resolves: `redirect(Policy::none())`, or an
-///   [`InstanceResolver`](super::InstanceResolver) too.
 /// - With https a certificate is checked for the instance's host, not for the service's name; with `http2_prior_knowledge`
 ///   servers see the instance's host too, and a `Host` header beside it. [`HttpFactory`](crate::HttpFactory) has
 ///   neither limit.
@@ -38,11 +39,13 @@ use crate::{HttpError, HttpErrorKind, HttpReplay, ToBody, replay::is_unavailable
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let instancer = FixedInstancer::new([Instance::new("127.0.0.1", 8081)]);
-/// let client = Client::builder().connect_timeout(Duration::from_secs(1)).no_proxy().build()?;
+/// let client = Client::builder().connect_timeout(Duration::from_secs(1)).no_proxy();
+/// let factory = ReqwestFactory::build(client)?;
+/// let client = factory.client().clone();
 /// let arithmetic = ServiceBuilder::new()
 ///     .layer(RetryLayer::new(RetryPolicy::new().replay_with(HttpReplay::new())))
 ///     .layer(BalanceLayer::new(RoundRobin::new()))
-///     .service(Endpointer::new(&instancer, ReqwestFactory::new(client.clone())));
+///     .service(Endpointer::new(&instancer, factory));
 /// let request = client.get("http://arithmetic/health").build()?;
 /// // arithmetic.ready().await?.call(request).await? is a `reqwest::Response`.
 /// # drop((arithmetic, request));
@@ -52,6 +55,7 @@ use crate::{HttpError, HttpErrorKind, HttpReplay, ToBody, replay::is_unavailable
 #[derive(Clone, Debug)]
 pub struct ReqwestFactory {
     client: Client,
+    follows_redirects: bool,
 }
 
 /// One instance, spoken to by a [`Client`].
@@ -62,10 +66,11 @@ pub struct ReqwestFactory {
 #[derive(Clone)]
 pub struct ReqwestEndpoint {
     client: Client,
+    follows_redirects: bool,
     target: Arc<Target>,
 }
 
-/// The response of a [`ReqwestEndpoint`], to come.
+/// The future response of a [`ReqwestEndpoint`].
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture(Pin<Box<dyn Future<Output = Result<Response, HttpError>> + Send>>);
 
@@ -75,10 +80,33 @@ struct Target {
 }
 
 impl ReqwestFactory {
-    /// Over `client`, whose connections all endpoints share.
+    /// Over `client`, whose connections all endpoints share, and which may follow redirects.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, follows_redirects: true }
+    }
+
+    /// Over a client of `builder` that follows no redirects and repeats no requests.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ClientBuilder::build`].
+    pub fn build(builder: ClientBuilder) -> ::reqwest::Result<Self> {
+        let builder = builder.redirect(Policy::none()).retry(::reqwest::retry::never());
+        Ok(Self::new(builder.build()?).without_redirects())
+    }
+
+    /// Declares that the client has `redirect(Policy::none())`: only then a failed connect proves that nothing was sent.
+    #[must_use]
+    pub fn without_redirects(mut self) -> Self {
+        self.follows_redirects = false;
+        self
+    }
+
+    /// The client.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 }
 
@@ -87,9 +115,10 @@ impl Factory for ReqwestFactory {
     type Hold = ToBody;
 
     async fn make(&self, instance: Instance) -> Result<ReqwestEndpoint, BoxError> {
-        let scheme = instance.scheme().unwrap_or("http");
+        let scheme = instance.scheme().unwrap_or("http").to_ascii_lowercase();
         let address = Arc::from(instance.to_string());
-        if !matches!(scheme, "http" | "https") || Url::parse(&format!("http://{address}")).is_err()
+        if !matches!(scheme.as_str(), "http" | "https")
+            || Url::parse(&format!("http://{address}")).is_err()
         {
             let refused = Error::new(ErrorKind::Config, "reqwest", "endpoint")
                 .with_instance(instance.id().clone())
@@ -97,7 +126,11 @@ impl Factory for ReqwestFactory {
             return Err(refused.into());
         }
         let target = Arc::new(Target { address, instance });
-        Ok(ReqwestEndpoint { client: self.client.clone(), target })
+        Ok(ReqwestEndpoint {
+            client: self.client.clone(),
+            follows_redirects: self.follows_redirects,
+            target,
+        })
     }
 }
 
@@ -117,11 +150,13 @@ impl Service<Request> for ReqwestEndpoint {
         }
         let exchange = self.client.execute(request);
         let target = Arc::clone(&self.target);
+        let is_first_hop = !self.follows_redirects;
         ResponseFuture(Box::pin(async move {
             exchange.await.map_err(|error| {
-                let kind = match error.is_connect() {
-                    true => HttpErrorKind::Connect,
-                    false => HttpErrorKind::Exchange,
+                let kind = match (error.is_connect(), error.is_builder()) {
+                    (true, _) if is_first_hop => HttpErrorKind::Connect,
+                    (_, true) => HttpErrorKind::Request,
+                    (_, false) => HttpErrorKind::Exchange,
                 };
                 HttpError::new(kind, &target.address, error)
             })
@@ -137,12 +172,14 @@ impl Target {
         };
         let is_secured = request.url().scheme() == "https";
         match self.instance.scheme() {
-            Some("http") if is_secured => {
-                let error = "the instance says http";
+            Some(scheme) if scheme.eq_ignore_ascii_case("http") && is_secured => {
+                let error = "the scheme of the instance is http";
                 return Err(HttpError::new(HttpErrorKind::Insecure, &self.address, error));
             }
             // Between the two it always succeeds, as it does for hosts and ports that were parsed once.
-            Some("https") => request.url_mut().set_scheme("https").unwrap_or_default(),
+            Some(scheme) if scheme.eq_ignore_ascii_case("https") => {
+                request.url_mut().set_scheme("https").unwrap_or_default()
+            }
             _ => {}
         }
         let host = self.instance.host();

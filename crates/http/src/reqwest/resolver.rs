@@ -8,7 +8,7 @@ use std::{
 use ::reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use futures_util::future::join_all;
 use tokio::net::lookup_host;
-use tower_sd::{BoxError, Instance, Instancer, Subscription};
+use tower_sd::{BoxError, Instance, Instancer, Status, Subscription};
 
 /// Resolves the names of services by their registry, and all other names by the operating system.
 ///
@@ -52,7 +52,7 @@ impl InstanceResolver {
 
     /// Resolves `name` by what `instancer` follows.
     #[must_use]
-    pub fn service(mut self, name: &str, instancer: &impl Instancer) -> Self {
+    pub fn service(mut self, name: &str, instancer: &(impl Instancer + ?Sized)) -> Self {
         self.services.insert(name.to_ascii_lowercase(), instancer.subscribe());
         self
     }
@@ -75,10 +75,11 @@ impl Resolve for InstanceResolver {
 
 async fn by_registry(name: &str, mut subscription: Subscription) -> Result<Addrs, BoxError> {
     let snapshot = subscription.ready(PATIENCE).await?;
-    let mut instances: Vec<Instance> = snapshot.instances().to_vec();
+    let usable = |listed: &[Instance]| listed.iter().filter(|i| is_usable(i)).cloned().collect();
+    let mut instances: Vec<Instance> = usable(snapshot.instances());
     if instances.is_empty() {
-        // What the registry has lost just now may still be there.
-        instances = snapshot.held().to_vec();
+        // What the registry has lost a moment ago may still be there.
+        instances = usable(snapshot.held());
     }
     if instances.is_empty() {
         return Err(format!("no instances of {name}").into());
@@ -91,6 +92,11 @@ async fn by_registry(name: &str, mut subscription: Subscription) -> Result<Addrs
         Some(error) if found.is_empty() => Err(error.into()),
         _ => Ok(boxed(found)),
     }
+}
+
+/// Whether it wants requests.
+fn is_usable(instance: &Instance) -> bool {
+    matches!(instance.status(), Status::Passing | Status::Warning) && instance.weight() > 0
 }
 
 async fn addresses(instance: &Instance) -> std::io::Result<Vec<SocketAddr>> {

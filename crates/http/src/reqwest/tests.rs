@@ -1,13 +1,19 @@
 //! Over real sockets, with a client that has no settings of its own.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use ::reqwest::{Client, Request, Response};
+use ::reqwest::{Client, Request, Response, dns::Resolve, redirect::Policy};
 use tokio::time::timeout;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_sd::{
     Balance, BalanceLayer, BoxError, Endpointer, Factory, FixedInstancer, Instance, Retry,
-    RetryLayer, RetryPolicy, RoundRobin,
+    RetryLayer, RetryPolicy, RoundRobin, Status,
 };
 
 use super::{InstanceResolver, ReqwestEndpoint, ReqwestFactory};
@@ -37,15 +43,18 @@ fn client() -> ::reqwest::ClientBuilder {
         .expect("versions")
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-    Client::builder().tls_backend_preconfigured(tls).no_proxy()
+    Client::builder().tls_backend_preconfigured(tls).no_proxy().redirect(Policy::none())
+}
+
+fn factory(client: &Client) -> ReqwestFactory {
+    ReqwestFactory::new(client.clone()).without_redirects()
 }
 
 fn balanced(
     client: &Client,
     instances: impl IntoIterator<Item = Instance>,
 ) -> (Endpointer<ReqwestEndpoint, ToBody>, Retry<Balance<ReqwestEndpoint, ToBody>, HttpReplay>) {
-    let endpointer =
-        Endpointer::new(&FixedInstancer::new(instances), ReqwestFactory::new(client.clone()));
+    let endpointer = Endpointer::new(&FixedInstancer::new(instances), factory(client));
     let service = ServiceBuilder::new()
         .layer(RetryLayer::new(RetryPolicy::new().replay_with(HttpReplay::new())))
         .layer(BalanceLayer::new(RoundRobin::new()))
@@ -130,6 +139,8 @@ async fn https_is_not_sent_in_the_clear() {
     let request = client.get("https://arithmetic/").build().expect("a request");
     let error = endpoint.ready().await.expect("always").call(request).await.expect_err("refused");
     assert_eq!(error.kind(), HttpErrorKind::Insecure);
+    let shouting = Instance::new("127.0.0.1", 1).with_scheme("HTTPS");
+    ReqwestFactory::new(client.clone()).make(shouting).await.expect("any case");
     let unknown = Instance::new("127.0.0.1", 1).with_scheme("ftp");
     ReqwestFactory::new(client).make(unknown).await.expect_err("no HTTP");
 }
@@ -166,4 +177,55 @@ async fn another_name_is_left_to_the_operating_system_and_a_service_without_inst
     let chain = std::iter::successors(Some(first), |error| (*error).source());
     let last = chain.last().expect("at least itself").to_string();
     assert_eq!(last, "no instances of arithmetic");
+}
+
+/// Answers each POST with a redirect to a name without an address.
+async fn redirecting(n_posts: &Arc<AtomicUsize>) -> Server {
+    let n_posts = Arc::clone(n_posts);
+    Server::start(move |mut peer| {
+        let n_posts = Arc::clone(&n_posts);
+        async move {
+            while let Some(head) = peer.request().await {
+                n_posts.fetch_add(usize::from(head.starts_with("POST")), Ordering::SeqCst);
+                let answer = "HTTP/1.1 303 See Other\r\nlocation: http://shop.invalid/orders/1\r\n";
+                peer.write(&format!("{answer}content-length: 0\r\n\r\n")).await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn post_answered_by_a_redirect_to_a_dead_place_is_sent_once() {
+    let n_posts = Arc::<AtomicUsize>::default();
+    let server = redirecting(&n_posts).await;
+    let follows = client().redirect(Policy::limited(3)).build().expect("a client");
+    let follows = ReqwestFactory::new(follows);
+    let stays = ReqwestFactory::build(client().redirect(Policy::limited(3))).expect("a client");
+    for (factory, status) in [(follows, None), (stays, Some(303))] {
+        n_posts.store(0, Ordering::SeqCst);
+        let client = factory.client().clone();
+        let endpointer = Endpointer::new(&FixedInstancer::new([server.instance()]), factory);
+        let mut service = ServiceBuilder::new()
+            .layer(RetryLayer::new(RetryPolicy::new().replay_with(HttpReplay::new())))
+            .layer(BalanceLayer::new(RoundRobin::new()))
+            .service(endpointer);
+        let request = client.post("http://shop/orders").body("order").build().expect("a request");
+        let outcome = send(&mut service, request).await;
+        assert_eq!(outcome.ok().map(|response| response.status().as_u16()), status);
+        assert_eq!(n_posts.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn name_is_resolved_to_instances_that_want_requests_only() {
+    let instancer = FixedInstancer::new([
+        Instance::new("127.0.0.1", 1).with_status(Status::Critical),
+        Instance::new("127.0.0.2", 2).with_weight(0),
+        Instance::new("127.0.0.3", 3),
+    ]);
+    let resolver = InstanceResolver::new().service("arithmetic", &instancer);
+    let found = resolver.resolve("arithmetic".parse().expect("a name")).await.expect("found");
+    let found: Vec<_> = found.map(|address| address.to_string()).collect();
+    assert_eq!(found, ["127.0.0.3:3"]);
 }

@@ -9,15 +9,14 @@ use std::{
 
 use http_body_util::BodyExt;
 use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
-    task::JoinSet,
+    net::TcpListener,
     time::{Instant, sleep, timeout},
 };
 use tower::ServiceExt;
 use tower_sd::Instance;
 
 use super::{
-    Sent, endpoint, fetch, get, send,
+    BlackHole, Sent, endpoint, fetch, get, send,
     server::{OK, Server},
 };
 use crate::{HttpError, HttpErrorKind, HttpFactory};
@@ -41,19 +40,10 @@ async fn a_refused_connect_is_seen_before_the_request_is_given() {
 
 #[tokio::test]
 async fn a_host_that_never_answers_a_connect_is_given_up_in_time() {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("loopback");
-    let full = socket.listen(1).expect("listens");
-    let address = full.local_addr().expect("bound");
-    // Beyond its backlog the kernel drops the first packets, as a dead host does.
-    let mut fill = JoinSet::new();
-    for _ in 0..8 {
-        fill.spawn(TcpStream::connect(address));
-    }
-    sleep(Duration::from_millis(100)).await;
+    let hole = BlackHole::open().await;
     let black_hole = HttpFactory::<Sent>::new()
         .connect_timeout(Duration::from_millis(200))
-        .endpoint(&Instance::new("127.0.0.1", address.port()))
+        .endpoint(&hole.instance())
         .expect("an address");
     let started = Instant::now();
     let error = black_hole.clone().ready().await.map(drop).expect_err("no answer");

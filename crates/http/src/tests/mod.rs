@@ -1,19 +1,32 @@
 //! Everything here runs over real sockets on loopback.
 
+mod age;
 mod bounds;
+mod connectors;
+mod dials;
 mod failures;
 mod faults;
 mod http2;
 mod lifetime;
+mod limits;
 mod reuse;
 pub(crate) mod server;
 #[cfg(feature = "tls")]
 mod tls;
+mod uploads;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    task::JoinSet,
+    time::sleep,
+};
 use tower::{Service, ServiceExt};
+use tower_sd::Instance;
 
 use crate::{HttpEndpoint, HttpError, HttpFactory, ResponseBody};
 use server::Server;
@@ -45,4 +58,30 @@ async fn send(
 async fn fetch(endpoint: &HttpEndpoint<Sent>, request: Request<Sent>) -> Result<Bytes, HttpError> {
     let body = send(endpoint, request).await?.into_body();
     Ok(body.collect().await?.to_bytes())
+}
+
+/// A listener whose backlog is full: the kernel drops further SYNs, as a host that vanished does.
+struct BlackHole {
+    listener: TcpListener,
+    _backlog: JoinSet<std::io::Result<TcpStream>>,
+}
+
+impl BlackHole {
+    async fn open() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("loopback");
+        let listener = socket.listen(1).expect("listens");
+        let address = listener.local_addr().expect("bound");
+        let mut backlog = JoinSet::new();
+        for _ in 0..8 {
+            backlog.spawn(TcpStream::connect(address));
+        }
+        sleep(Duration::from_millis(200)).await;
+        Self { listener, _backlog: backlog }
+    }
+
+    fn instance(&self) -> Instance {
+        let address = self.listener.local_addr().expect("bound");
+        Instance::new(address.ip().to_string(), address.port())
+    }
 }

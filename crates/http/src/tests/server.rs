@@ -103,6 +103,25 @@ impl Peer {
         Some(String::from_utf8(head).expect("ASCII"))
     }
 
+    /// Reads a chunked body to its end.
+    pub(crate) async fn chunks(&mut self, mut read: impl FnMut(&[u8])) {
+        loop {
+            let mut size = String::new();
+            while !size.ends_with("\r\n") {
+                match self.stream.read_u8().await {
+                    Ok(byte) => size.push(char::from(byte)),
+                    Err(_) => return,
+                }
+            }
+            let size = usize::from_str_radix(size.trim_end(), 16).expect("a size");
+            let mut data = vec![0; size + 2];
+            if self.stream.read_exact(&mut data).await.is_err() || size == 0 {
+                return;
+            }
+            read(&data[..size]);
+        }
+    }
+
     pub(crate) async fn write(&mut self, bytes: &str) {
         self.write_bytes(bytes.as_bytes()).await;
     }

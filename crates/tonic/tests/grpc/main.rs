@@ -6,6 +6,7 @@ mod health;
 mod load;
 mod server;
 mod statuses;
+mod transport;
 
 use tower::{Layer, ServiceBuilder};
 use tower_sd::{

@@ -163,7 +163,8 @@ impl Echo for Behaviour {
         Ok(Response::new(message(collected)))
     }
 
-    /// As many messages as the text says; `fail` sends one and fails, `fail at once` none; `open` sends one and stays open.
+    /// As many messages as the text says; `fail` sends one and fails, `fail as set`
+    /// with the status of unary calls, `fail at once` sends none; `open` sends one and stays open.
     async fn repeat(&self, request: Request<Message>) -> Result<Response<Messages>, Status> {
         self.seen.lock().expect("no panic").push(request.metadata().clone());
         let one = || stream::iter([Ok(message("1"))]);
@@ -171,6 +172,10 @@ impl Echo for Behaviour {
         Ok(Response::new(match request.get_ref().text.as_str() {
             "open" => one().chain(stream::pending()).boxed(),
             "fail" => one().chain(failure()).boxed(),
+            "fail as set" => {
+                let status = self.failure.lock().expect("no panic").clone();
+                one().chain(stream::iter(status.map(Err))).boxed()
+            }
             "fail at once" => match self.failure.lock().expect("no panic").clone() {
                 Some(status) => stream::iter([Err(status)]).boxed(),
                 None => one().boxed(),

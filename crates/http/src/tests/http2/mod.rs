@@ -79,7 +79,7 @@ async fn another_connection_is_opened_when_the_granted_streams_are_in_use() {
 #[tokio::test]
 async fn beyond_the_bound_of_connections_a_request_waits_for_a_place() {
     let (server, gate) = gated(2).await;
-    let factory = http2().max_connections(1);
+    let factory = http2().max_http2_connections(1);
     let endpoint = factory.endpoint(&server.instance()).expect("an address");
     let requests = join_all((0..6).map(|_| fetch(&endpoint, get("/"))));
     let mut late = endpoint.clone();
@@ -145,7 +145,7 @@ async fn trailers_pass_and_the_place_is_free_after_them() {
         stream.send_trailers(trailers).expect("a stream");
     })
     .await;
-    let factory = http2().max_connections(1);
+    let factory = http2().max_http2_connections(1);
     let endpoint = factory.endpoint(&server.instance()).expect("an address");
     for _ in 0..3 {
         let body = send(&endpoint, get("/")).await.expect("begins").into_body();
@@ -204,7 +204,7 @@ async fn close_waits_for_every_connection_whatever_it_carries() {
     })
     .await;
     let before = Handle::current().metrics().num_alive_tasks();
-    let factory = http2().max_connections(1);
+    let factory = http2().max_http2_connections(1);
     let endpoint = factory.endpoint(&server.instance()).expect("an address");
     let response = send(&endpoint, get("/")).await.expect("begins");
     let mut waiting = endpoint.clone();

@@ -9,11 +9,11 @@ use tokio::{
     net::TcpStream,
 };
 
-/// The bytes of a connection.
+/// The byte stream of a connection.
 pub(crate) enum Io {
-    Plain(TcpStream),
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "made with TLS only"))]
-    Secured(Pin<Box<dyn Duplex>>),
+    Tcp(TcpStream),
+    /// TLS, or the stream of a connector.
+    Other(Pin<Box<dyn Duplex>>),
 }
 
 /// Both ways.
@@ -28,8 +28,8 @@ impl AsyncRead for Io {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Secured(stream) => stream.as_mut().poll_read(cx, buffer),
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Other(stream) => stream.as_mut().poll_read(cx, buffer),
         }
     }
 }
@@ -37,8 +37,8 @@ impl AsyncRead for Io {
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Secured(stream) => stream.as_mut().poll_write(cx, bytes),
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Other(stream) => stream.as_mut().poll_write(cx, bytes),
         }
     }
 
@@ -48,29 +48,29 @@ impl AsyncWrite for Io {
         slices: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Secured(stream) => stream.as_mut().poll_write_vectored(cx, slices),
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Other(stream) => stream.as_mut().poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Secured(stream) => stream.is_write_vectored(),
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Other(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Secured(stream) => stream.as_mut().poll_flush(cx),
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Other(stream) => stream.as_mut().poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Secured(stream) => stream.as_mut().poll_shutdown(cx),
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Other(stream) => stream.as_mut().poll_shutdown(cx),
         }
     }
 }

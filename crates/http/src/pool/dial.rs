@@ -1,0 +1,181 @@
+//! Connecting: by tasks of the pool, a bounded number of them, whoever waits for the outcome.
+
+use std::{
+    future::Future,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use http_body::Body;
+use tokio::time::{sleep, timeout};
+use tower_sd::BoxError;
+use tower_sd_core::Stop;
+
+use super::{Pool, connect::connect, http1, http2};
+use crate::Protocol;
+
+/// Connects, reports the outcome, and then drives the connection until either side closes it.
+///
+/// One task does both, so that a connection whose caller gave up waiting is kept for the next one.
+pub(super) async fn dial_and_drive<B>(home: Weak<Pool<B>>, stop: Stop)
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    // Of its own, since it is polled at each wake-up of the connection.
+    let (closed, close) = stop.child();
+    let mut dial = Dial { home, is_reported: false };
+    let Some(pool) = dial.home.upgrade() else {
+        return;
+    };
+    let (target, settings, tasks) = (Arc::clone(&pool.target), pool.settings, pool.tasks.clone());
+    let gone = pool.gone.clone();
+    drop(pool);
+    let opening = within(settings.connect_timeout, async {
+        Ok(match connect(&target, settings.protocol).await? {
+            (io, Protocol::Http2) => {
+                Opened::Http2(Box::new(http2::begin(io, &settings, &target, tasks).await?))
+            }
+            (io, Protocol::Auto | Protocol::Http1) => {
+                let shared = (&target, tasks);
+                let opened = http1::begin(io, &settings, &dial.home, shared, close).await?;
+                Opened::Http1(Box::new(opened))
+            }
+        })
+    });
+    let opened = tokio::select! {
+        biased;
+        () = stop.requested() => return,
+        () = gone.cancelled() => return,
+        opened = opening => opened,
+    };
+    match opened {
+        Ok(Opened::Http1(opened)) => {
+            let (exclusive, driver) = *opened;
+            let _ending = dial.report(|pool| pool.opened_http1(exclusive), Pool::ended_http1);
+            http1::drive(driver, &target, &closed).await;
+        }
+        Ok(Opened::Http2(opened)) => {
+            let (open, driver) = *opened;
+            let carrier = Arc::clone(open.carrier());
+            let _ending = dial.report(|pool| pool.opened_http2(open), Pool::ended_http2);
+            http2::drive(driver, &carrier).await;
+        }
+        Err(error) => {
+            tracing::debug!(address = %target.address, %error, "connect failed");
+            if dial.failed(error) {
+                tokio::select! {
+                    biased;
+                    () = stop.requested() => {}
+                    () = gone.cancelled() => {}
+                    () = sleep(PAUSE) => dial.paused(),
+                }
+            }
+        }
+    }
+}
+
+enum Opened<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    Http1(Box<(http1::Exclusive<B>, http1::Driver<B>)>),
+    Http2(Box<(http2::Open<B>, http2::Driver<B>)>),
+}
+
+/// The handle of a task that connects: its end is the end of waiting for it, however it ends.
+struct Dial<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    home: Weak<Pool<B>>,
+    is_reported: bool,
+}
+
+impl<B> Dial<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    /// Reports a connection, and with the drop of the returned value its end.
+    fn report(mut self, opened: impl FnOnce(&Arc<Pool<B>>), ended: fn(&Arc<Pool<B>>)) -> Ending<B> {
+        self.is_reported = true;
+        if let Some(pool) = self.home.upgrade() {
+            opened(&pool);
+        }
+        Ending { home: Weak::clone(&self.home), ended }
+    }
+
+    /// Whether this dial is to be repeated after a pause, of which [`paused`](Self::paused) is the end.
+    fn failed(&mut self, error: BoxError) -> bool {
+        let again = self.home.upgrade().is_some_and(|pool| pool.dial_failed(error));
+        self.is_reported = !again;
+        again
+    }
+
+    fn paused(mut self) {
+        self.is_reported = true;
+        if let Some(pool) = self.home.upgrade() {
+            pool.dial_again();
+        }
+    }
+}
+
+impl<B> Drop for Dial<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    fn drop(&mut self) {
+        if !self.is_reported
+            && let Some(pool) = self.home.upgrade()
+        {
+            pool.dial_stopped();
+        }
+    }
+}
+
+/// Reports the end of a connection: the requests that wait for it need another.
+struct Ending<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    home: Weak<Pool<B>>,
+    ended: fn(&Arc<Pool<B>>),
+}
+
+impl<B> Drop for Ending<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    fn drop(&mut self) {
+        if let Some(pool) = self.home.upgrade() {
+            (self.ended)(&pool);
+        }
+    }
+}
+
+/// Bounds connecting, with all that belongs to it.
+async fn within<T>(
+    bound: Duration,
+    opening: impl Future<Output = Result<T, BoxError>>,
+) -> Result<T, BoxError> {
+    match timeout(bound, opening).await {
+        Ok(opened) => opened,
+        Err(_) => Err(format!("not connected within {bound:?}").into()),
+    }
+}
+
+/// Between a failed dial and the next, while other connections to the instance live.
+const PAUSE: Duration = Duration::from_millis(100);

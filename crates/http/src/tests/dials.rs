@@ -1,0 +1,212 @@
+//! Connecting belongs to the pool: bounded, shared, and reported to every request that waits.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{FutureExt, future::join_all};
+use http_body_util::BodyExt;
+use tokio::{
+    net::TcpListener,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tower::ServiceExt;
+use tower_sd::{BoxError, Instance};
+
+use super::{
+    BlackHole, Sent, fetch, get, http2::server::Server as Http2Server, send, server::Server,
+};
+use crate::{HttpErrorKind, HttpFactory, Protocol};
+
+const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
+const BOUND: Duration = Duration::from_secs(20);
+
+/// Sockets of this machine whose peer is `port`.
+fn n_sockets_towards(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").expect("Linux");
+    let suffix = format!(":{port:04X}");
+    let peers = table.lines().filter_map(|line| line.split_whitespace().nth(2));
+    peers.filter(|peer| peer.ends_with(&suffix)).count()
+}
+
+#[tokio::test]
+async fn black_hole_is_dialled_by_four_sockets_at_most() {
+    for protocol in PROTOCOLS {
+        let hole = BlackHole::open().await;
+        let port = hole.instance().port();
+        let before = n_sockets_towards(port);
+        let factory = HttpFactory::<Sent>::new().protocol(protocol);
+        let endpoint = factory.endpoint(&hole.instance()).expect("an address");
+        let mut requests = JoinSet::new();
+        let mut most = 0;
+        for i in 0..600 {
+            let mut endpoint = endpoint.clone();
+            requests.spawn(async move {
+                let outcome = timeout(Duration::from_millis(300), endpoint.ready()).await;
+                outcome.is_ok_and(|ready| ready.is_ok())
+            });
+            if i % 20 == 0 {
+                most = most.max(n_sockets_towards(port) - before);
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        while let Some(is_ready) = requests.join_next().await {
+            assert!(!is_ready.expect("no panic"));
+        }
+        assert!((1..=4).contains(&most), "{protocol:?}: {most}");
+    }
+}
+
+#[tokio::test]
+async fn failed_connect_is_reported_to_every_request_that_waits() {
+    for protocol in PROTOCOLS {
+        let hole = BlackHole::open().await;
+        let factory = HttpFactory::<Sent>::new()
+            .protocol(protocol)
+            .connect_timeout(Duration::from_millis(300));
+        let endpoint = factory.endpoint(&hole.instance()).expect("an address");
+        let started = Instant::now();
+        let waits = (0..100).map(|_| endpoint.clone().ready_oneshot());
+        for outcome in timeout(BOUND, join_all(waits)).await.expect("in time") {
+            assert_eq!(outcome.map(drop).expect_err("black").kind(), HttpErrorKind::Connect);
+        }
+        assert!(started.elapsed() < Duration::from_millis(1200), "{:?}", started.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn readiness_is_pending_while_connecting_and_an_error_after() {
+    let hole = BlackHole::open().await;
+    let factory = HttpFactory::<Sent>::new().connect_timeout(Duration::from_millis(200));
+    let endpoint = factory.endpoint(&hole.instance()).expect("an address");
+    let mut probe = endpoint.clone();
+    assert!(probe.ready().now_or_never().is_none());
+    assert!(endpoint.clone().ready().now_or_never().is_none(), "its dial is shared");
+    let outcome = timeout(BOUND, probe.ready()).await.expect("in time");
+    assert_eq!(outcome.map(drop).expect_err("black").kind(), HttpErrorKind::Connect);
+}
+
+#[tokio::test]
+async fn burst_opens_connections_in_growing_numbers_and_all_are_served() {
+    let server = Server::polite().await;
+    let factory = HttpFactory::<Sent>::new();
+    let endpoint = factory.endpoint(&server.instance()).expect("an address");
+    let requests = join_all((0..200).map(|_| fetch(&endpoint, get("/"))));
+    for outcome in timeout(BOUND, requests).await.expect("in time") {
+        assert_eq!(outcome.expect("answers"), "ok");
+    }
+    assert!(server.n_accepted() <= 200);
+}
+
+/// A connector that fails on demand.
+struct Switch {
+    is_off: Arc<AtomicUsize>,
+    n_dials: Arc<AtomicUsize>,
+}
+
+impl Switch {
+    fn new() -> (Self, Arc<AtomicUsize>, Arc<AtomicUsize>) {
+        let (is_off, n_dials) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        (Self { is_off: Arc::clone(&is_off), n_dials: Arc::clone(&n_dials) }, is_off, n_dials)
+    }
+}
+
+impl crate::Connector for Switch {
+    type Stream = tokio::net::TcpStream;
+
+    async fn connect(&self, instance: Instance) -> Result<Self::Stream, BoxError> {
+        self.n_dials.fetch_add(1, Ordering::SeqCst);
+        if self.is_off.load(Ordering::SeqCst) > 0 {
+            return Err("switched off".into());
+        }
+        Ok(Self::Stream::connect((instance.host(), instance.port())).await?)
+    }
+}
+
+#[tokio::test]
+async fn failed_dial_is_followed_by_another_while_a_connection_lives_and_requests_wait() {
+    for protocol in PROTOCOLS {
+        let (one, two);
+        let instance = match protocol {
+            Protocol::Http1 => {
+                one = Server::polite().await;
+                one.instance()
+            }
+            _ => {
+                two = Http2Server::polite(1).await;
+                two.instance()
+            }
+        };
+        let (switch, is_off, n_dials) = Switch::new();
+        let factory = HttpFactory::<Sent>::new().protocol(protocol).connector(switch);
+        let endpoint = factory.endpoint(&instance).expect("an address");
+        let mut busy = endpoint.clone();
+        timeout(BOUND, busy.ready()).await.expect("in time").expect("connects");
+        is_off.store(1, Ordering::SeqCst);
+        let mut waits = endpoint.clone();
+        assert!(waits.ready().now_or_never().is_none());
+        while n_dials.load(Ordering::SeqCst) < 2 {
+            sleep(Duration::from_millis(5)).await;
+        }
+        is_off.store(0, Ordering::SeqCst);
+        timeout(BOUND, waits.ready()).await.expect("in time").expect("dialled again");
+        assert_eq!(n_dials.load(Ordering::SeqCst), 3, "{protocol:?}");
+
+        // A second failure without a sign of life is reported.
+        is_off.store(1, Ordering::SeqCst);
+        let mut third = endpoint.clone();
+        let outcome = timeout(BOUND, third.ready()).await.expect("in time");
+        assert_eq!(outcome.map(drop).expect_err("off").kind(), HttpErrorKind::Connect);
+        drop((busy, waits));
+    }
+}
+
+#[tokio::test]
+async fn places_are_given_first_come_first_served() {
+    for protocol in PROTOCOLS {
+        let (one, two);
+        let instance = match protocol {
+            Protocol::Http1 => {
+                one = Server::polite().await;
+                one.instance()
+            }
+            _ => {
+                two = Http2Server::polite(1).await;
+                two.instance()
+            }
+        };
+        let factory = HttpFactory::<Sent>::new()
+            .protocol(protocol)
+            .max_http1_connections(1)
+            .max_http2_connections(1);
+        let endpoint = factory.endpoint(&instance).expect("an address");
+        let first = send(&endpoint, get("/")).await.expect("answers");
+        let (mut second, mut third) = (endpoint.clone(), endpoint.clone());
+        assert!(second.ready().now_or_never().is_none(), "one is busy");
+        assert!(third.ready().now_or_never().is_none(), "one is busy");
+        first.into_body().collect().await.expect("whole");
+        assert!(endpoint.clone().ready().now_or_never().is_none(), "it came last");
+        timeout(BOUND, second.ready()).await.expect("in time").expect("its turn");
+        assert!(third.ready().now_or_never().is_none(), "its turn comes next");
+        drop(second);
+        timeout(BOUND, third.ready()).await.expect("in time").expect("its turn");
+    }
+}
+
+#[tokio::test]
+async fn refused_connect_ends_the_waiting_of_a_burst() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let port = listener.local_addr().expect("bound").port();
+    drop(listener);
+    let factory = HttpFactory::<Sent>::new();
+    let endpoint = factory.endpoint(&Instance::new("127.0.0.1", port)).expect("an address");
+    let waits = (0..500).map(|_| endpoint.clone().ready_oneshot());
+    for outcome in timeout(BOUND, join_all(waits)).await.expect("in time") {
+        assert_eq!(outcome.map(drop).expect_err("refused").kind(), HttpErrorKind::Connect);
+    }
+}

@@ -1,0 +1,201 @@
+//! Requests whose bodies take long, fail, or are never sent.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Method, Request};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use tokio::time::{sleep, timeout};
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_sd::{BalanceLayer, BoxError, Endpointer, FixedInstancer, RoundRobin};
+
+use super::{
+    Sent, fetch, get,
+    http2::server::Server as Http2Server,
+    server::{Peer, Server},
+};
+use crate::{HttpEndpoint, HttpErrorKind, HttpFactory, Protocol};
+
+type Upload = UnsyncBoxBody<Bytes, BoxError>;
+
+const BOUND: Duration = Duration::from_secs(20);
+
+/// 20 parts of 100 bytes.
+fn slow_upload() -> Request<Upload> {
+    let chunks = stream::unfold(0, |n| async move {
+        if n == 20 {
+            return None;
+        }
+        sleep(Duration::from_millis(20)).await;
+        Some((Ok::<_, BoxError>(Frame::data(Bytes::from(vec![b'x'; 100]))), n + 1))
+    });
+    let body = StreamBody::new(Box::pin(chunks)).boxed_unsync();
+    Request::post("http://files/upload").body(body).expect("a valid request")
+}
+
+fn empty(path: &str) -> Request<Upload> {
+    let body = Full::<Bytes>::default().map_err(|never| match never {}).boxed_unsync();
+    Request::get(format!("http://files{path}")).body(body).expect("a valid request")
+}
+
+/// Answers each request after its head, and counts the letters `x` that follow.
+async fn early(n_got: &Arc<AtomicUsize>) -> Server {
+    let n_got = Arc::clone(n_got);
+    Server::start(move |mut peer: Peer| {
+        let n_got = Arc::clone(&n_got);
+        async move {
+            while let Some(head) = peer.head().await {
+                peer.write("HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await;
+                if head.starts_with("POST") {
+                    peer.chunks(|data| {
+                        let n = data.iter().filter(|byte| **byte == b'x').count();
+                        n_got.fetch_add(n, Ordering::SeqCst);
+                    })
+                    .await;
+                }
+            }
+        }
+    })
+    .await
+}
+
+async fn respond(endpoint: &HttpEndpoint<Upload>, request: Request<Upload>) -> http::StatusCode {
+    let response = endpoint.clone().ready().await.expect("connects").call(request).await;
+    let response = response.expect("answers");
+    let status = response.status();
+    response.into_body().collect().await.expect("whole");
+    status
+}
+
+async fn arrives_whole(n_got: &AtomicUsize) {
+    let whole = async {
+        while n_got.load(Ordering::SeqCst) < 2000 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(BOUND, whole).await.expect("all of it");
+}
+
+#[tokio::test]
+async fn upload_answered_early_is_not_cut_by_the_next_request() {
+    for max_idle in [0, 100] {
+        let n_got = Arc::<AtomicUsize>::default();
+        let server = early(&n_got).await;
+        let factory = HttpFactory::<Upload>::new().max_idle(max_idle);
+        let endpoint = factory.endpoint(&server.instance()).expect("an address");
+        assert_eq!(respond(&endpoint, slow_upload()).await, 202);
+        assert!(n_got.load(Ordering::SeqCst) < 2000, "it is still sent");
+        assert_eq!(respond(&endpoint, empty("/other")).await, 202);
+        assert_eq!(server.n_accepted(), 2, "its connection is busy");
+        drop(endpoint);
+        arrives_whole(&n_got).await;
+    }
+}
+
+#[tokio::test]
+async fn upload_answered_early_frees_its_connection_when_it_has_been_sent() {
+    let n_got = Arc::<AtomicUsize>::default();
+    let server = early(&n_got).await;
+    let factory = HttpFactory::<Upload>::new().max_http1_connections(1);
+    let endpoint = factory.endpoint(&server.instance()).expect("an address");
+    assert_eq!(respond(&endpoint, slow_upload()).await, 202);
+    let mut next = endpoint.clone();
+    timeout(BOUND, next.ready()).await.expect("in time").expect("connected");
+    arrives_whole(&n_got).await;
+    assert_eq!(server.n_accepted(), 1, "the same connection");
+}
+
+#[tokio::test]
+async fn upload_answered_early_is_in_flight_until_it_has_been_sent() {
+    let n_got = Arc::<AtomicUsize>::default();
+    let server = early(&n_got).await;
+    let instancer = FixedInstancer::new([server.instance()]);
+    let endpointer = Endpointer::new(&instancer, HttpFactory::<Upload>::new());
+    let balance = ServiceBuilder::new()
+        .layer(BalanceLayer::new(RoundRobin::new()))
+        .service(endpointer.clone());
+    let response = balance.oneshot(slow_upload()).await.expect("answers");
+    response.into_body().collect().await.expect("whole");
+    let in_flight = || endpointer.inspect().endpoints[0].in_flight;
+    assert_eq!(in_flight(), 1);
+    let free = async {
+        while in_flight() > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(BOUND, free).await.expect("sent");
+    arrives_whole(&n_got).await;
+}
+
+fn broken_upload(method: Method) -> Request<Upload> {
+    let chunks = stream::iter([
+        Ok(Frame::data(Bytes::from_static(b"half of it"))),
+        Err(BoxError::from("the client is gone")),
+    ]);
+    let body = StreamBody::new(chunks).boxed_unsync();
+    Request::builder().method(method).uri("http://files/upload").body(body).expect("valid")
+}
+
+#[tokio::test]
+async fn upload_that_its_sender_breaks_off_is_a_failure_of_the_caller() {
+    let (one, two) = (
+        Server::polite().await,
+        Http2Server::start(100, async |request, reply| {
+            let mut body = request.into_body();
+            while let Some(Ok(_)) = body.data().await {}
+            drop(reply);
+        })
+        .await,
+    );
+    for (protocol, instance) in
+        [(Protocol::Http1, one.instance()), (Protocol::Http2, two.instance())]
+    {
+        let factory = HttpFactory::<Upload>::new().protocol(protocol);
+        let endpoint = factory.endpoint(&instance).expect("an address");
+        let sent =
+            endpoint.clone().ready().await.expect("connects").call(broken_upload(Method::PUT));
+        let outcome = timeout(BOUND, sent).await.expect("in time");
+        let error = outcome.map(drop).expect_err("broken off");
+        assert_eq!(error.kind(), HttpErrorKind::Request, "{protocol:?}: {error:?}");
+        assert!(error.is_callers() && !error.is_unsent());
+    }
+}
+
+#[tokio::test]
+async fn connect_requests_are_refused_and_the_connection_is_kept() {
+    let server = Server::polite().await;
+    let endpoint = super::endpoint(&server);
+    let mut connect = get("/");
+    *connect.method_mut() = Method::CONNECT;
+    let error = fetch(&endpoint, connect).await.expect_err("no tunnels");
+    assert_eq!(error.kind(), HttpErrorKind::Request);
+    assert_eq!(fetch(&endpoint, get("/")).await.expect("answers"), "ok");
+    assert_eq!(server.n_accepted(), 1);
+}
+
+#[tokio::test]
+async fn response_future_dropped_unpolled_keeps_its_connection() {
+    let server = Server::polite().await;
+    let endpoint = super::endpoint(&server);
+    for _ in 0..5 {
+        let mut endpoint = endpoint.clone();
+        drop(endpoint.ready().await.expect("connects").call(get("/")));
+    }
+    assert_eq!(fetch(&endpoint, get("/")).await.expect("answers"), "ok");
+    assert_eq!(server.n_accepted(), 1);
+}
+
+#[tokio::test]
+async fn body_by_default_is_empty() {
+    let body = crate::ResponseBody::<Sent>::default();
+    assert!(http_body::Body::is_end_stream(&body));
+    assert_eq!(body.collect().await.expect("whole").to_bytes(), "");
+}
