@@ -12,7 +12,7 @@ mod registrar;
 
 pub use check::Check;
 pub use client::ConsulClient;
-pub use config::{ConsulConfig, ConsulTls};
+pub use config::ConsulConfig;
 pub use instancer::ConsulInstancer;
 pub use kv::{ConsulKv, KvEntry};
 pub use kv_source::ConsulKvSource;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tower_sd_core::{Error, ErrorKind};
+use tower_sd_net::{HttpClientError, HttpClientErrorKind};
 
 use crate::BACKEND;
 
@@ -29,23 +30,30 @@ pub(crate) fn unanswered(
     operation: &'static str,
     address: &str,
     elapsed: Duration,
-    cause: reqwest::Error,
+    cause: HttpClientError,
 ) -> Error {
     // No address has a user in it, see `ConsulConfig::endpoint`; a query may have anything.
     let address = address.split(['?', '#']).next().unwrap_or_default();
-    let (kind, message) = if cause.is_builder() {
-        (ErrorKind::Config, "the request cannot be made".to_owned())
-    } else if cause.is_timeout() {
-        (ErrorKind::Timeout, format!("no answer from {address} in time"))
-    } else if cause.is_connect() {
-        (ErrorKind::Unavailable, format!("the agent at {address} cannot be reached"))
-    } else if cause.is_body() || cause.is_decode() {
-        (ErrorKind::Unavailable, format!("{address} closed the connection amid its answer"))
-    } else {
-        (ErrorKind::Unavailable, closed(address, elapsed))
+    let (kind, message) = match cause.kind() {
+        HttpClientErrorKind::Request => {
+            (ErrorKind::Config, "the request cannot be made".to_owned())
+        }
+        HttpClientErrorKind::Timeout => {
+            (ErrorKind::Timeout, format!("no answer from {address} in time"))
+        }
+        HttpClientErrorKind::Connect => {
+            (ErrorKind::Unavailable, format!("the agent at {address} cannot be reached"))
+        }
+        HttpClientErrorKind::Body => {
+            (ErrorKind::Unavailable, format!("{address} closed the connection amid its answer"))
+        }
+        HttpClientErrorKind::TooLong => {
+            (ErrorKind::Protocol, "the answer is longer than max_body".to_owned())
+        }
+        HttpClientErrorKind::Tls => (ErrorKind::Unavailable, cause.to_string()),
+        _ => (ErrorKind::Unavailable, closed(address, elapsed)),
     };
-    // The URL has no secret in it, and says nothing that the message does not.
-    Error::new(kind, BACKEND, operation).with_message(message).with_source(cause.without_url())
+    Error::new(kind, BACKEND, operation).with_message(message).with_source(cause)
 }
 
 /// A connection that ended before an answer.

@@ -2,28 +2,30 @@
 
 use std::{
     fs,
-    path::Path,
     sync::{PoisonError, RwLock},
     time::Duration,
 };
 
-use reqwest::{
-    Client, Method, Url,
-    header::{HeaderMap, HeaderValue},
-    redirect,
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Request,
+    header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use serde::Serialize;
 use tokio::{sync::Semaphore, time::Instant};
 use tower_sd_core::{Error, Result, Secret};
+use tower_sd_net::{HttpClient, HttpVersions, TlsClient};
+use url::{Position, Url};
 
-use super::{error, streams::Streams, tls};
+use super::{error, streams::Streams};
 use crate::{ConsulConfig, config::Endpoint};
 
 /// One agent, and how to talk to it.
 #[derive(Debug)]
 pub(crate) struct Wire {
     /// For registrations and heartbeats, each on a connection that is given up with a call that gets no answer.
-    http: Client,
+    http: HttpClient,
     pub(super) streams: Streams,
     base: Url,
     token: RwLock<Option<Secret>>,
@@ -95,16 +97,19 @@ impl<'a> Call<'a> {
 
 impl Wire {
     pub(super) fn new(config: ConsulConfig) -> Result<Self> {
-        let Endpoint { base, socket } = config.endpoint()?;
-        let speaks_tls = base.scheme() == "https";
-        let tls = tls::client_config(&config.tls, speaks_tls)?;
-        if cfg!(not(unix)) && socket.is_some() {
-            return Err(error::config("configure", "address: no unix:// on this system"));
-        }
-        let client = |protocols: &[&str]| client(tls.clone(), protocols, socket.as_deref());
-        let none = |cause| error::config("configure", "no HTTP client").with_source(cause);
-        let http = client(&["http/1.1"]).map_err(none)?;
-        let streams = Streams::new(speaks_tls, || client(&["h2", "http/1.1"])).map_err(none)?;
+        let Endpoint { base, target } = config.endpoint()?;
+        let tls = match base.scheme() {
+            "https" => Some(TlsClient::new(config.tls.clone().unwrap_or_default())),
+            _ => None,
+        };
+        let tls = tls.transpose().map_err(|cause| {
+            error::config("configure", "tls: unusable settings").with_source(cause)
+        })?;
+        let client = |versions| {
+            HttpClient::builder(target.clone()).tls(tls.clone()).versions(versions).build()
+        };
+        let http = client(HttpVersions::Http1)?;
+        let streams = Streams::new(tls.is_some(), || client(HttpVersions::Http2OrHttp1))?;
         let token = token_of(&config)?;
         header(token.as_ref())?;
         Ok(Self {
@@ -144,38 +149,43 @@ impl Wire {
         let operation = call.operation;
         let place = matches!(call.kind, Kind::Blocking | Kind::Read).then(|| self.streams.place());
         let http = place.as_ref().map_or(&self.http, |place| &place.http);
-        let mut request = http.request(call.method.clone(), self.url(call)?).timeout(call.timeout);
+        let request = self.request(call, token)?;
+        let sent_at = Instant::now();
+        let sent = http.send(request, call.timeout, self.config.max_body).await;
+        let (head, body) = sent
+            .map_err(|cause| {
+                error::unanswered(operation, &self.config.address, sent_at.elapsed(), cause)
+            })?
+            .into_parts();
+        if place.is_some() {
+            self.streams.heard(head.version);
+        }
+        Ok(Answer {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body: body.into(),
+            operation,
+            token: token.cloned(),
+        })
+    }
+
+    fn request(&self, call: &Call<'_>, token: Option<&Secret>) -> Result<Request<Bytes>> {
+        let url = self.url(call)?;
+        let mut request = Request::builder().method(&call.method).uri(&url[Position::BeforePath..]);
         if let Some(token) = header(token)? {
             request = request.header("X-Consul-Token", token);
         }
         if let Some((user, password)) = &self.config.basic_auth {
-            request = request.basic_auth(user, Some(password.expose()));
+            let credentials = STANDARD.encode(format!("{user}:{}", password.expose()));
+            request =
+                request.header(AUTHORIZATION, secret_header(&format!("Basic {credentials}"))?);
         }
-        if let Some(body) = &call.body {
-            request = request.header("Content-Type", "application/json").body(body.clone());
+        if call.body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
         }
-        let sent_at = Instant::now();
-        let unanswered =
-            |cause| error::unanswered(operation, &self.config.address, sent_at.elapsed(), cause);
-        let mut response = request.send().await.map_err(unanswered)?;
-        if place.is_some() {
-            self.streams.heard(response.version());
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unanswered)? {
-            if body.len() + chunk.len() > self.config.max_body {
-                let max = self.config.max_body;
-                let what = format!("the answer is longer than max_body = {max} bytes");
-                return Err(error::garbled(operation, what));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Answer {
-            status: response.status().as_u16(),
-            headers: std::mem::take(response.headers_mut()),
-            body,
-            operation,
-            token: token.cloned(),
+        let body = call.body.clone().unwrap_or_default().into();
+        request.body(body).map_err(|cause| {
+            error::config(call.operation, "the request cannot be made").with_source(cause)
         })
     }
 
@@ -212,29 +222,6 @@ impl Wire {
     }
 }
 
-#[cfg_attr(not(unix), expect(unused_variables, reason = "there are no such sockets"))]
-fn client(
-    mut tls: rustls::ClientConfig,
-    protocols: &[&str],
-    socket: Option<&Path>,
-) -> reqwest::Result<Client> {
-    tls.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let builder = Client::builder()
-        .tls_backend_preconfigured(tls)
-        .redirect(redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .no_proxy()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_keepalive(TCP_KEEPALIVE)
-        .http2_keep_alive_interval(PING_EVERY)
-        .http2_keep_alive_timeout(PING_TIMEOUT);
-    #[cfg(unix)]
-    if let Some(socket) = socket {
-        return builder.unix_socket(socket).build();
-    }
-    builder.build()
-}
-
 /// The file's token, or the one given where there is no file or nothing in it.
 pub(crate) fn token_of(config: &ConsulConfig) -> Result<Option<Secret>> {
     let Some(file) = &config.token_file else {
@@ -253,12 +240,16 @@ fn header(token: Option<&Secret>) -> Result<Option<HeaderValue>> {
     let Some(token) = token.filter(|token| !token.expose().is_empty()) else {
         return Ok(None);
     };
-    let mut value = HeaderValue::from_str(token.expose()).map_err(|cause| {
+    secret_header(token.expose()).map(Some)
+}
+
+fn secret_header(text: &str) -> Result<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).map_err(|cause| {
         error::config("configure", "the token has characters that no header can hold")
             .with_source(cause)
     })?;
     value.set_sensitive(true);
-    Ok(Some(value))
+    Ok(value)
 }
 
 impl Answer {
@@ -281,16 +272,9 @@ impl Answer {
     }
 }
 
-/// The agent is on this machine or next to it.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// An agent accepts 200 connections of one address by default, and reqwest opens up to twice as many as there are requests
+/// An agent accepts 200 connections of one address by default, and up to twice as many are opened as there are requests
 /// at once.
 const MAX_SHORT_CALLS: usize = 24;
 const MAX_HEARTBEATS: usize = 32;
 /// Without a quorum an agent takes 7 to 14 s to accept a registration. The loops have bounds of their own.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
-/// Half of the shortest idle time after which firewalls are known to forget a connection.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
-/// A connection of many streams is not given up with one of them that gets no answer: this finds out.
-const PING_EVERY: Duration = Duration::from_secs(10);
-const PING_TIMEOUT: Duration = Duration::from_secs(5);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use reqwest::Method;
+use http::Method;
 use serde::Deserialize;
 use tower_sd_core::{Error, ErrorKind, Result};
 

@@ -10,7 +10,6 @@ pub(crate) mod request;
 mod streams;
 #[cfg(test)]
 mod tests;
-mod tls;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

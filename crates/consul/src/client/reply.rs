@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use reqwest::header::HeaderMap;
+use http::HeaderMap;
 use serde::{Deserialize, Deserializer};
 
 /// One element of `GET /v1/health/service/:name`.

@@ -10,8 +10,10 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use reqwest::{Client, Result, Version};
+use http::Version;
 use tokio::sync::watch;
+use tower_sd_core::Result;
+use tower_sd_net::HttpClient;
 
 /// Where blocking queries wait.
 #[derive(Debug)]
@@ -22,20 +24,20 @@ pub(super) struct Streams {
 
 #[derive(Debug)]
 struct Lane {
-    http: Client,
+    http: HttpClient,
     n_queries: Arc<AtomicUsize>,
 }
 
 /// A query's place; free again when it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
-    pub(super) http: Client,
+    pub(super) http: HttpClient,
     n_queries: Arc<AtomicUsize>,
 }
 
 impl Streams {
     /// Several clients where the agent may speak HTTP/2, which it does over TLS only.
-    pub(super) fn new(tls: bool, client: impl Fn() -> Result<Client>) -> Result<Self> {
+    pub(super) fn new(tls: bool, client: impl Fn() -> Result<HttpClient>) -> Result<Self> {
         let n_lanes = if tls { MAX_STREAMS / STREAMS_OF_A_CONNECTION } else { 1 };
         let lane = |_| Ok(Lane { http: client()?, n_queries: Arc::default() });
         let lanes = (0..n_lanes).map(lane).collect::<Result<_>>()?;
@@ -85,14 +87,14 @@ const MAX_STREAMS: usize = 2_000;
 
 #[cfg(test)]
 mod tests {
+    use tower_sd_net::Target;
+
     use super::*;
-    use crate::{ConsulConfig, client::http::Wire};
 
     #[test]
     fn places_fill_one_connection_after_the_other() {
-        let mut config = ConsulConfig::new("https://127.0.0.1:8501");
-        config.tls.skip_verify = true;
-        let streams = Wire::new(config).expect("an address").streams;
+        let client = || HttpClient::builder(Target::host("127.0.0.1", 8501)).build();
+        let streams = Streams::new(true, client).expect("an address");
         let mut places: Vec<Place> = (0..150).map(|_| streams.place()).collect();
         let taken = || -> Vec<usize> {
             let taken = streams.lanes.iter().map(|lane| lane.n_queries.load(Relaxed));

@@ -1,4 +1,4 @@
-use reqwest::header::{HeaderMap, HeaderValue};
+use ::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn headers_are_read_as_far_as_they_can_be_trusted() {
         let headers: HeaderMap = pairs
             .iter()
             .map(|(name, value)| {
-                let name = reqwest::header::HeaderName::from_static(name);
+                let name = HeaderName::from_static(name);
                 (name, HeaderValue::from_static(value))
             })
             .collect();

@@ -2,7 +2,7 @@ use std::env;
 
 use tower_sd_core::{Result, Secret};
 
-use super::{ConsulConfig, refuse};
+use super::{ConsulConfig, refuse, tls::TlsFiles};
 
 impl ConsulConfig {
     /// What the `CONSUL_*` variables say, read as Consul's own client reads them (`api/api.go`).
@@ -12,18 +12,16 @@ impl ConsulConfig {
     /// | `CONSUL_HTTP_ADDR` | [`address`](Self::address) |
     /// | `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE` | [`token`](Self::token), [`token_file`](Self::token_file) |
     /// | `CONSUL_HTTP_AUTH` | [`basic_auth`](Self::basic_auth), as `user` or `user:password` |
-    /// | `CONSUL_HTTP_SSL`, `CONSUL_HTTP_SSL_VERIFY` | [`enabled`](super::ConsulTls::enabled), the opposite of [`skip_verify`](super::ConsulTls::skip_verify) |
-    /// | `CONSUL_CACERT`, `CONSUL_CAPATH` | [`ca_file`](super::ConsulTls::ca_file), [`ca_path`](super::ConsulTls::ca_path) |
-    /// | `CONSUL_CLIENT_CERT`, `CONSUL_CLIENT_KEY` | [`client_cert`](super::ConsulTls::client_cert), [`client_key`](super::ConsulTls::client_key) |
-    /// | `CONSUL_TLS_SERVER_NAME` | [`server_name`](super::ConsulTls::server_name) |
+    /// | `CONSUL_HTTP_SSL` | TLS, whatever the address begins with |
+    /// | `CONSUL_CACERT`, `CONSUL_CAPATH`, `CONSUL_CLIENT_CERT`, `CONSUL_CLIENT_KEY`, `CONSUL_TLS_SERVER_NAME`, `CONSUL_HTTP_SSL_VERIFY` | [`tls`](Self::tls), where TLS is spoken |
     /// | `CONSUL_NAMESPACE`, `CONSUL_PARTITION` | [`namespace`](Self::namespace), [`partition`](Self::partition) |
     ///
     /// A variable that is empty counts as missing.
     ///
     /// # Errors
     ///
-    /// `Config` for a variable that is not UTF-8, and for a boolean that is none: Consul's client warns and goes on
-    /// without TLS.
+    /// `Config` for a variable that is not UTF-8, for half of a client certificate, and for a
+    /// boolean that is none: Consul's client warns and goes on without TLS.
     pub fn from_env() -> Result<Self> {
         Self::from_variables(|name| match env::var(name) {
             Ok(value) => Ok(Some(value)),
@@ -49,13 +47,17 @@ impl ConsulConfig {
         });
         config.namespace = text("CONSUL_NAMESPACE")?;
         config.partition = text("CONSUL_PARTITION")?;
-        config.tls.enabled = flag("CONSUL_HTTP_SSL")?.unwrap_or(false);
-        config.tls.skip_verify = !flag("CONSUL_HTTP_SSL_VERIFY")?.unwrap_or(true);
-        config.tls.ca_file = text("CONSUL_CACERT")?.map(Into::into);
-        config.tls.ca_path = text("CONSUL_CAPATH")?.map(Into::into);
-        config.tls.client_cert = text("CONSUL_CLIENT_CERT")?.map(Into::into);
-        config.tls.client_key = text("CONSUL_CLIENT_KEY")?.map(Into::into);
-        config.tls.server_name = text("CONSUL_TLS_SERVER_NAME")?;
+        let files = TlsFiles {
+            roots: [text("CONSUL_CACERT")?, text("CONSUL_CAPATH")?].into_iter().flatten().collect(),
+            certificate: text("CONSUL_CLIENT_CERT")?,
+            key: text("CONSUL_CLIENT_KEY")?,
+            server_name: text("CONSUL_TLS_SERVER_NAME")?,
+            skip_verify: !flag("CONSUL_HTTP_SSL_VERIFY")?.unwrap_or(true),
+        };
+        let tls = files.config("CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY")?;
+        if flag("CONSUL_HTTP_SSL")?.unwrap_or(false) || config.address.starts_with("https://") {
+            config.tls = Some(tls);
+        }
         Ok(config)
     }
 }

@@ -3,12 +3,14 @@
 mod env;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod url;
 
 use std::{path::PathBuf, time::Duration};
 
-use reqwest::Url;
-use tower_sd_core::{Result, Secret};
+use ::url::Url;
+use tower_sd_core::{Result, Secret, TlsConfig};
+use tower_sd_net::Target;
 
 use crate::client::error;
 
@@ -39,8 +41,10 @@ pub struct ConsulConfig {
     pub namespace: Option<String>,
     /// The admin partition, of Consul Enterprise. Default: the agent's.
     pub partition: Option<String>,
-    /// How an `https` agent is trusted.
-    pub tls: ConsulTls,
+    /// TLS. `Some` speaks TLS even where the address has `http`, as Consul's own client.
+    /// Needs the feature `tls-ring` or `tls`. Defaults to `None`: TLS where the address has
+    /// `https`, with the operating system's authorities.
+    pub tls: Option<TlsConfig>,
     /// How many services are followed by a blocking query each; more share three queries. Default 48: an agent accepts 200
     /// connections of one address, and others run on this machine too. Over TLS, where agents speak HTTP/2, a query is a
     /// stream of a connection that it shares with 99 others, and 2 000 services have one each.
@@ -55,32 +59,11 @@ pub struct ConsulConfig {
     pub max_body: usize,
 }
 
-/// How an agent that speaks TLS is trusted, and how we show who we are. Files are PEM.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct ConsulTls {
-    /// Whether TLS is spoken although the address does not say so. Default: as the address says. An address that says
-    /// `http` does not win over it, as in Consul's own client.
-    pub enabled: bool,
-    /// A file of certificates that are trusted instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// A folder of such files.
-    pub ca_path: Option<PathBuf>,
-    /// Our certificate, with its chain; needs [`client_key`](Self::client_key).
-    pub client_cert: Option<PathBuf>,
-    /// Our private key; needs [`client_cert`](Self::client_cert).
-    pub client_key: Option<PathBuf>,
-    /// The name that the agent's certificate must have, where it is not the address's host.
-    pub server_name: Option<String>,
-    /// Believes any certificate. For experiments: whoever is in between can then read the token. Default: false.
-    pub skip_verify: bool,
-}
-
 /// An address, taken apart.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Endpoint {
     pub(crate) base: Url,
-    pub(crate) socket: Option<PathBuf>,
+    pub(crate) target: Target,
 }
 
 impl ConsulConfig {
@@ -95,7 +78,7 @@ impl ConsulConfig {
             datacenter: None,
             namespace: None,
             partition: None,
-            tls: ConsulTls::default(),
+            tls: None,
             follow_alone: 48,
             ttl: TTL,
             max_body: 16 << 20,
@@ -120,6 +103,13 @@ impl ConsulConfig {
     #[must_use]
     pub fn basic_auth(mut self, user: impl Into<String>, password: impl Into<Secret>) -> Self {
         self.basic_auth = Some((user.into(), password.into()));
+        self
+    }
+
+    /// Sets [`tls`](Self::tls).
+    #[must_use]
+    pub fn tls(mut self, tls: TlsConfig) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -176,7 +166,7 @@ impl ConsulConfig {
         let (scheme, socket) = match scheme {
             "unix" => ("http", Some(PathBuf::from(rest))),
             "https" => ("https", None),
-            "http" if self.tls.enabled => ("https", None),
+            "http" if self.tls.is_some() => ("https", None),
             "http" => ("http", None),
             other => {
                 let known = "http://, https:// and unix://";
@@ -205,7 +195,12 @@ impl ConsulConfig {
                 "address: a wildcard is where the agent listens, not where it is; use 127.0.0.1";
             return Err(refuse(what.into()));
         }
-        Ok(Endpoint { base, socket })
+        let target = match (socket, base.host_str(), base.port_or_known_default()) {
+            (Some(socket), ..) => Target::unix(socket),
+            (None, Some(host), Some(port)) => Target::host(host, port),
+            (None, ..) => return Err(refuse("address: names no host".into())),
+        };
+        Ok(Endpoint { base, target })
     }
 }
 

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path};
 
 use tower_sd_core::ErrorKind;
 
@@ -24,7 +24,7 @@ fn every_form_of_address_is_understood() {
     assert_eq!(base("https://proxy/consul/eu"), "https://proxy/consul/eu");
     assert_eq!(base("[::1]:8500"), "http://[::1]:8500/");
     let unix = ConsulConfig::new("unix:///run/consul.sock").endpoint().expect("a socket");
-    assert_eq!(unix.socket, Some("/run/consul.sock".into()));
+    assert_eq!(unix.target, Target::unix("/run/consul.sock"));
 }
 
 /// T39: C54, "never revert to http if TLS was explicitly requested".
@@ -58,12 +58,13 @@ fn every_variable_is_read() {
     assert_eq!(config.token, Some(Secret::new("t0ken")));
     assert_eq!(config.token_file, Some("/token".into()));
     assert_eq!(config.basic_auth, Some(("user".into(), Secret::new("pass:word"))));
-    assert!(config.tls.enabled && config.tls.skip_verify);
-    assert_eq!(config.tls.ca_file, Some("/ca.pem".into()));
-    assert_eq!(config.tls.ca_path, Some("/ca".into()));
-    assert_eq!(config.tls.client_cert, Some("/cert.pem".into()));
-    assert_eq!(config.tls.client_key, Some("/key.pem".into()));
-    assert_eq!(config.tls.server_name.as_deref(), Some("server.dc1.consul"));
+    let tls = TlsConfig::new()
+        .with_root(Path::new("/ca.pem"))
+        .with_root(Path::new("/ca"))
+        .with_identity(Path::new("/cert.pem"), Path::new("/key.pem"))
+        .with_server_name("server.dc1.consul")
+        .danger_accept_invalid_certificates();
+    assert_eq!(config.tls, Some(tls));
     assert_eq!(config.namespace.as_deref(), Some("ns"));
     assert_eq!(config.partition.as_deref(), Some("part"));
     let text = format!("{config:?}");
@@ -76,7 +77,7 @@ fn variables_that_are_missing_or_empty_leave_the_defaults() {
         let config = config.expect("valid");
         assert_eq!(config.address, "127.0.0.1:8500");
         assert_eq!(config.token, None);
-        assert!(!config.tls.enabled && !config.tls.skip_verify);
+        assert_eq!(config.tls, None);
     }
 }
 
@@ -87,17 +88,32 @@ fn a_boolean_that_is_none_is_an_error_and_no_plain_text() {
     assert!(error.to_string().contains("CONSUL_HTTP_SSL"), "{error}");
 }
 
-/// T39.
 #[test]
 fn half_of_a_client_certificate_is_an_error() {
-    for (given, missing) in [("cert-file", "client_key"), ("key-file", "client_cert")] {
-        let url = format!("consul://127.0.0.1/?tls=true&ca-file=/nothing&{given}=/x");
-        let (mut config, _) = ConsulConfig::from_url(&url).expect("a URL");
-        config.tls.ca_file = None;
-        let error = ConsulClient::new(config).expect_err("half of it");
+    for (given, missing) in [("cert-file", "key-file"), ("key-file", "cert-file")] {
+        let url = format!("consul://127.0.0.1/?tls=true&{given}=/x");
+        let error = ConsulConfig::from_url(&url).expect_err("half of it");
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(error.to_string().contains(missing), "{error}");
+        let expected = format!("{given} is given without {missing}");
+        assert!(error.to_string().ends_with(&expected), "{error}");
     }
+    let error = from(&[("CONSUL_CLIENT_CERT", "/x")]).expect_err("half of it");
+    assert!(error.to_string().contains("without CONSUL_CLIENT_KEY"), "{error}");
+}
+
+#[test]
+fn options_of_tls_are_never_ignored() {
+    let (config, _) = ConsulConfig::from_url("consul://h/s?ca-file=/ca.pem").expect("a URL");
+    assert_eq!(config.tls, Some(TlsConfig::new().with_root(Path::new("/ca.pem"))));
+    assert_eq!(config.endpoint().expect("valid").base.scheme(), "https");
+    let error = ConsulConfig::from_url("consul://h/s?tls=false&ca-file=/ca.pem");
+    assert!(error.expect_err("contradicts").to_string().contains("option tls"));
+    let (config, _) = ConsulConfig::from_url("consul://h/s?tls=false").expect("a URL");
+    assert_eq!(config.tls, None);
+    // Authorities alone do not switch TLS on, as in Consul's own client.
+    assert_eq!(from(&[("CONSUL_CACERT", "/ca.pem")]).expect("valid").tls, None);
+    let https = from(&[("CONSUL_HTTP_ADDR", "https://h"), ("CONSUL_CACERT", "/ca.pem")]);
+    assert!(https.expect("valid").tls.is_some());
 }
 
 /// C55.

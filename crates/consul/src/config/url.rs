@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use reqwest::Url;
 use tower_sd_core::Result;
+use url::Url;
 
-use super::{ConsulConfig, env::boolean, refuse};
+use super::{ConsulConfig, env::boolean, refuse, tls::TlsFiles};
 use crate::Query;
 
 impl ConsulConfig {
@@ -12,7 +12,7 @@ impl ConsulConfig {
     /// The port is 8500 unless given. Options of the service: `tag` (may repeat), `passing`, `near`, `stale`,
     /// `consistent`, `filter`, `wait` (`30s`, `500ms`, `2m`). Of the agent: `dc`, `ns`, `partition`, `token-file`, `tls`,
     /// `ca-file`, `ca-path`, `cert-file`, `key-file`, `server-name`, `verify`; of registrations: `ttl` (`15s`). The
-    /// service may be percent-encoded.
+    /// service may be percent-encoded. Any option of TLS switches it on.
     ///
     /// ```
     /// use tower_sd_consul::ConsulConfig;
@@ -57,11 +57,13 @@ impl ConsulConfig {
             }
             path => Some(Query::service(decoded(path)?)),
         };
+        let mut tls = TlsOptions::default();
         for (option, value) in parsed.query_pairs() {
-            if !config.set(&option, &value)? {
+            if !config.set(&option, &value)? && !tls.set(&option, &value)? {
                 query = Some(apply(query, &option, &value)?);
             }
         }
+        tls.apply(&mut config)?;
         config.validate()?;
         Ok((config, query))
     }
@@ -74,13 +76,6 @@ impl ConsulConfig {
             "ns" => self.namespace = text(),
             "partition" => self.partition = text(),
             "token-file" => self.token_file = Some(value.into()),
-            "tls" => self.tls.enabled = flag(option, value)?,
-            "ca-file" => self.tls.ca_file = Some(value.into()),
-            "ca-path" => self.tls.ca_path = Some(value.into()),
-            "cert-file" => self.tls.client_cert = Some(value.into()),
-            "key-file" => self.tls.client_key = Some(value.into()),
-            "server-name" => self.tls.server_name = text(),
-            "verify" => self.tls.skip_verify = !flag(option, value)?,
             "ttl" => self.ttl = duration(option, value)?,
             "token" => {
                 let instead = "use token-file, ConsulConfig::token or CONSUL_HTTP_TOKEN";
@@ -91,6 +86,46 @@ impl ConsulConfig {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+}
+
+/// The options of TLS.
+#[derive(Default)]
+struct TlsOptions {
+    enabled: Option<bool>,
+    files: TlsFiles,
+}
+
+impl TlsOptions {
+    /// Sets an option; false when it is another's.
+    fn set(&mut self, option: &str, value: &str) -> Result<bool> {
+        let text = || Some(value.to_owned());
+        match option {
+            "tls" => self.enabled = Some(flag(option, value)?),
+            "ca-file" | "ca-path" => self.files.roots.push(value.to_owned()),
+            "cert-file" => self.files.certificate = text(),
+            "key-file" => self.files.key = text(),
+            "server-name" => self.files.server_name = text(),
+            "verify" => self.files.skip_verify = !flag(option, value)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Any of them is TLS, unless it is denied: then they would be ignored.
+    fn apply(self, config: &mut ConsulConfig) -> Result<()> {
+        let has_files = self.files != TlsFiles::default();
+        match self.enabled {
+            Some(false) if has_files => {
+                Err(refuse("option tls: false, and other options set up TLS".into()))
+            }
+            Some(false) => Ok(()),
+            None if !has_files => Ok(()),
+            Some(true) | None => {
+                config.tls = Some(self.files.config("cert-file", "key-file")?);
+                Ok(())
+            }
+        }
     }
 }
 

@@ -1,22 +1,20 @@
 //! An agent that speaks TLS, with a certificate of our own authority, and asks for ours.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
-use tower_sd_core::{ErrorKind, Instancer, Registrar, Result};
+use tower_sd_core::{ErrorKind, Instancer, Registrar, Result, TlsConfig};
 use tower_sd_testkit::{
     loopback::{free_ports, own_address},
     real,
     servers::ServerBinary,
 };
 
-use crate::support::{get, listed, on_every_version, sees, web};
+use crate::support::{BOUND, TTL, get, listed, on_every_version, say, sees, web};
 
 /// The name that Consul gives to the certificates of servers.
 const NAME: &str = "server.dc1.consul";
@@ -27,19 +25,24 @@ pub(crate) struct Files(TempDir);
 impl Files {
     pub(crate) fn new() -> Self {
         let files = Self(TempDir::new().expect("a folder"));
+        files.rotate();
+        files
+    }
+
+    /// Replaces all of them, the authority included.
+    fn rotate(&self) {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        files.write("ca", &params.self_signed(&key).expect("signs").pem());
+        self.write("ca", &params.self_signed(&key).expect("signs").pem());
         let issuer = Issuer::new(params, key);
         for (file, name) in [("agent", NAME), ("client", "client.dc1.consul")] {
             let key = KeyPair::generate().expect("a key");
             let params = CertificateParams::new([name.to_owned()]).expect("a name");
             let certificate = params.signed_by(&key, &issuer).expect("signs");
-            files.write(file, &certificate.pem());
-            files.write(&format!("{file}-key"), &key.serialize_pem());
+            self.write(file, &certificate.pem());
+            self.write(&format!("{file}-key"), &key.serialize_pem());
         }
-        files
     }
 
     fn write(&self, file: &str, text: &str) {
@@ -48,6 +51,15 @@ impl Files {
 
     fn path(&self, file: &str) -> PathBuf {
         self.0.path().join(file)
+    }
+
+    /// Settings that trust the authority and present no certificate.
+    fn trusting(&self) -> TlsConfig {
+        TlsConfig::new().with_root(self.path("ca"))
+    }
+
+    fn with_certificate(&self, tls: TlsConfig) -> TlsConfig {
+        tls.with_identity(self.path("client"), self.path("client-key"))
     }
 }
 
@@ -64,26 +76,15 @@ pub(crate) async fn start(binary: ServerBinary, files: &Files) -> (real::Consul,
     (agent, address)
 }
 
-fn config(address: SocketAddr, ca: &Path) -> ConsulConfig {
-    let mut config = ConsulConfig::new(format!("https://{address}"));
-    config.tls.ca_file = Some(ca.to_owned());
-    config
-}
-
-fn with_certificate(mut config: ConsulConfig, files: &Files) -> ConsulConfig {
-    config.tls.client_cert = Some(files.path("client"));
-    config.tls.client_key = Some(files.path("client-key"));
-    config
-}
-
-/// A client that shows its certificate, and knows whom to trust.
+/// A client that presents its certificate, and trusts the agent's.
 pub(crate) fn trusted(address: SocketAddr, files: &Files) -> ConsulClient {
-    let mut config = with_certificate(config(address, &files.path("ca")), files);
-    config.tls.server_name = Some(NAME.into());
+    let tls = files.with_certificate(files.trusting()).with_server_name(NAME);
+    let config = ConsulConfig::new(format!("https://{address}")).tls(tls);
     ConsulClient::new(config).expect("all is given")
 }
 
-async fn asks(config: ConsulConfig) -> Result<()> {
+async fn request(address: SocketAddr, tls: TlsConfig) -> Result<()> {
+    let config = ConsulConfig::new(format!("http://{address}")).tls(tls);
     ConsulClient::new(config)?.services().await.map(|_| ())
 }
 
@@ -106,42 +107,56 @@ async fn an_agent_that_asks_for_certificates_is_registered_with_and_followed() {
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn who_is_not_trusted_is_not_talked_to() {
+async fn untrusted_peers_are_refused_with_the_reason() {
+    on_every_version(async |binary| {
+        let (files, strangers) = (Files::new(), Files::new());
+        let (_agent, address) = start(binary, &files).await;
+        let with = |tls: TlsConfig| files.with_certificate(tls);
+        let named = |tls: TlsConfig| tls.with_server_name(NAME);
+        request(address, named(with(files.trusting()))).await.expect("the right name");
+        let unverified = with(files.trusting()).danger_accept_invalid_certificates();
+        request(address, unverified).await.expect("accepted");
+        let client_refused = "the server refused the client certificate";
+        for (tls, reason) in [
+            (with(files.trusting()), "it is for another name"),
+            (named(files.trusting()), client_refused),
+            (named(strangers.with_certificate(files.trusting())), client_refused),
+            (named(with(strangers.trusting())), "the server's certificate is not accepted"),
+        ] {
+            let error = request(address, tls).await.expect_err(reason);
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{reason}: {error:?}");
+            let chain = error.chain().to_string();
+            assert!(chain.contains(reason), "{chain}");
+        }
+        let missing = TlsConfig::new().with_root(files.path("nothing"));
+        let error = request(address, missing).await.expect_err("no such file");
+        assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+    })
+    .await;
+}
+
+/// The agent is restarted with another authority: the old certificate is worth nothing.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn rotated_certificates_and_authority_keep_the_registration() {
     on_every_version(async |binary| {
         let files = Files::new();
-        let (_agent, address) = start(binary, &files).await;
-        let ca = files.path("ca");
-        let named = |mut config: ConsulConfig| {
-            config.tls.server_name = Some(NAME.into());
-            config
-        };
-        let unverified = |mut config: ConsulConfig| {
-            config.tls.skip_verify = true;
-            config
-        };
-        asks(named(with_certificate(config(address, &ca), &files))).await.expect("the right name");
-        asks(unverified(with_certificate(config(address, &ca), &files))).await.expect("believed");
-        let strangers = Files::new();
-        for (why, config) in [
-            ("the certificate is of another name", with_certificate(config(address, &ca), &files)),
-            ("we show none", named(config(address, &ca))),
-            (
-                "ours is of another authority",
-                named(with_certificate(config(address, &ca), &strangers)),
-            ),
-            (
-                "theirs is of another authority",
-                named(with_certificate(config(address, &strangers.path("ca")), &files)),
-            ),
-        ] {
-            let error = asks(config).await.expect_err(why);
-            assert_eq!(error.kind(), ErrorKind::Unavailable, "{why}: {error:?}");
+        let (agent, address) = start(binary, &files).await;
+        let registrar = ConsulRegistrar::new(&trusted(address, &files)).ttl(TTL);
+        let handle = registrar.register(web("a", 80)).await.expect("registered");
+        files.rotate();
+        agent.restart().await.expect("the agent starts");
+        let start = Instant::now();
+        loop {
+            let passing = get(agent.address(), "/v1/health/service/web?passing").await;
+            if passing.as_array().is_some_and(|entries| entries.len() == 1) {
+                break;
+            }
+            assert!(start.elapsed() < BOUND, "registered again: {:?}", handle.state());
+            sleep(Duration::from_millis(100)).await;
         }
-        let mut plain = ConsulConfig::new(format!("http://{address}"));
-        plain.tls.ca_file = Some(files.path("nothing"));
-        plain.tls.enabled = true;
-        let error = asks(plain).await.expect_err("no such file");
-        assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+        say(&format!("registered {:?} after the restart", start.elapsed()));
+        handle.deregister().await.expect("gone");
     })
     .await;
 }

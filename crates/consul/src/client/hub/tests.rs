@@ -63,7 +63,7 @@ async fn it_ends_when_queries_turn_out_to_be_streams() {
     let (hub, wire) = (Arc::new(Hub::new(0)), Arc::new(wire()));
     let (_a, starts) = hub.join("a", &wire.streams);
     assert!(starts, "as far as is known yet");
-    wire.streams.heard(reqwest::Version::HTTP_2);
+    wire.streams.heard(http::Version::HTTP_2);
     let tasks = tower_sd_core::Tasks::new();
     tasks.spawn(|stop| Arc::clone(&hub).run(Arc::clone(&wire), stop));
     let mut shared = hub.shared.subscribe();
