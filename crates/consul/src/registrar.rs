@@ -138,6 +138,10 @@ impl Registrar for ConsulRegistrar {
         config.call_timeout = CALL_TIMEOUT + CALL_TIMEOUT;
         announce(announcer, registration, config, &self.tasks).await
     }
+
+    async fn close(&self) {
+        Self::close(self).await;
+    }
 }
 
 impl Settings {

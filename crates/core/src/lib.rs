@@ -9,12 +9,14 @@ mod error;
 mod filtered;
 mod fixed;
 mod follow;
+mod handle;
 mod health;
 mod hub;
 mod instance;
 mod key_value;
 mod memory;
 mod publisher;
+mod registrar;
 mod registration;
 mod secret;
 mod snapshot;
@@ -33,15 +35,15 @@ pub use error::{BoxError, Error, ErrorKind, Result};
 pub use filtered::FilteredInstancer;
 pub use fixed::FixedInstancer;
 pub use follow::{Entries, FollowConfig, Follower, Sink, follow};
+pub use handle::{RegistrationHandle, RegistrationState, RegistrationStats, RegistrationWatch};
 pub use health::{Health, HealthCheck};
 pub use hub::{Attached, Hub};
 pub use instance::{Instance, InstanceId, Status};
 pub use key_value::KeyValue;
 pub use memory::{MemoryConfig, MemoryRegistry};
 pub use publisher::{LossPolicy, Publisher, PublisherConfig, PublisherStats, StalePolicy};
-pub use registration::{
-    FirstRegistration, Registrar, Registration, RegistrationHandle, RegistrationState,
-};
+pub use registrar::Registrar;
+pub use registration::Registration;
 pub use secret::Secret;
 pub use snapshot::{Freshness, Snapshot};
 pub use source::{ReadMode, ReadReason, ReadRequest, ReadResult, Source};
@@ -58,7 +60,7 @@ mod tests {
     #[test]
     fn public_types_are_send_and_sync_and_traits_are_dyn_compatible() {
         send_sync::<(Instance, Snapshot, Subscription, Error, Backoff)>();
-        send_sync::<(Registration, RegistrationHandle, FixedInstancer)>();
+        send_sync::<(Registration, RegistrationHandle, RegistrationWatch, FixedInstancer)>();
         send_sync::<(MemoryRegistry, Publisher, Follower, Tasks)>();
         send_sync::<dyn Instancer>();
         send_sync::<dyn Registrar>();

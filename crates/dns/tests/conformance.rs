@@ -70,6 +70,7 @@ impl Fixture for Named {
     fn exceptions() -> &'static [(&'static str, &'static str)] {
         const LABEL: &str = "a label of DNS has at most 63 bytes";
         const HOST_NAME: &str = "names of DNS that people look up have no spaces or slashes";
+        const NO_OWNER: &str = "a record has no room for the name of its owner";
         const NO_ROOM: &str = "an SRV record has no room for it";
         &[
             ("service_name_may_be_of_120_characters", LABEL),
@@ -83,6 +84,11 @@ impl Fixture for Named {
             ("tags_survive", NO_ROOM),
             ("metadata_survives", NO_ROOM),
             ("start_time_survives", NO_ROOM),
+            ("predecessor_that_leaves_last_takes_nothing_away", NO_OWNER),
+            ("predecessor_that_updates_takes_nothing_away", NO_OWNER),
+            ("predecessor_observes_its_successor", NO_OWNER),
+            ("predecessor_is_back_when_its_successor_is_gone", NO_OWNER),
+            ("refused_update_keeps_the_registration", "metadata is not in the records"),
             (
                 "instance_that_left_during_the_outage_is_gone_after_it",
                 "a record has no lease: it stays when nobody is there to remove it",

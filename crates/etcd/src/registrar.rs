@@ -51,4 +51,8 @@ impl Registrar for EtcdRegistrar {
         let announcer = EtcdAnnouncer::new(&self.client, registration.service(), id.as_str())?;
         announce(announcer, registration, self.config.clone(), &self.tasks).await
     }
+
+    async fn close(&self) {
+        Self::close(self).await;
+    }
 }

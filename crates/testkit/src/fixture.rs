@@ -148,6 +148,10 @@ impl Registrar for TestRegistrar {
     async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
         self.registrar.register(registration).await
     }
+
+    async fn close(&self) {
+        self.registrar.close().await;
+    }
 }
 
 impl Instancer for TestInstancer {

@@ -106,7 +106,7 @@ pub(crate) fn registration_is_back_after_an_outage_of_three_ttls(
 ) -> BoxFuture<'_, ()> {
     async move {
         let mut scene = Scene::new(fixture).await;
-        let handle = scene.register(instance("a", 8001)).await;
+        let mut handle = scene.register(instance("a", 8001)).await;
         scene.sees(&["a"]).await;
         fixture.interrupt().await;
         sleep(fixture.ttl() * 3).await;
@@ -194,12 +194,13 @@ pub(crate) fn first_registration_in_the_background_succeeds_when_the_registry_is
         let start = Instant::now();
         let registration = scene.registration(instance("a", 8001)).retry_in_background();
         let registered = scene.registrar.register(registration).await;
-        let handle = registered.expect("it does not wait for the registry");
+        let mut handle = registered.expect("it does not wait for the registry");
         assert!(start.elapsed() < SHUTDOWN_BOUND, "{:?}", start.elapsed());
         sleep(SHORT * 4).await;
         assert!(matches!(handle.state(), RegistrationState::Registering { .. }), "{handle:?}");
         fixture.resume().await;
-        handle.registered(back_bound(fixture)).await.expect("the registry is back");
+        let bound = back_bound(fixture) + FIRST_BACKOFF;
+        handle.registered(bound).await.expect("the registry is back");
         scene.finds(&["a"], fixture.visible_bound()).await;
     }
     .boxed()
@@ -242,7 +243,7 @@ pub(crate) fn registration_is_back_after_the_registry_hung_for_longer_than_the_t
 ) -> BoxFuture<'_, ()> {
     async move {
         let mut scene = Scene::new(fixture).await;
-        let handle = scene.register(instance("a", 8001)).await;
+        let mut handle = scene.register(instance("a", 8001)).await;
         scene.sees(&["a"]).await;
         fixture.freeze().await;
         sleep(fixture.ttl() * 3 / 2).await;
@@ -345,6 +346,8 @@ fn suspend_this_runtime(gap: Duration) {
     std::thread::sleep(gap);
 }
 
+/// The cap of the announcing loop's pauses before its first success.
+const FIRST_BACKOFF: Duration = Duration::from_secs(15);
 const SHORT: Duration = Duration::from_millis(500);
 const SHUTDOWN_BOUND: Duration = Duration::from_secs(1);
 /// The cap of the following loop's backoff, and some.

@@ -72,7 +72,7 @@ async fn run(args: Args) -> Result<(), BoxError> {
     let report = Lifecycle::new()
         .register_with(registrar, move |instance| {
             let check = move || Arc::clone(&checked).health();
-            Registration::new("webkv", instance).health(check).health_every(ttl / 2)
+            Registration::new("webkv", instance).health(check).health_interval(ttl / 2)
         })
         .before(Step::Live, move || async move {
             say(&format!("listening on {address}"));

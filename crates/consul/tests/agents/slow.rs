@@ -139,7 +139,7 @@ async fn who_stops_beating_leaves_at_the_ttl_and_is_removed_after_a_minute() {
 async fn a_registration_outlives_an_agent_that_was_wiped_after_three_ttls() {
     on_every_agent(async |agent| {
         let address = agent.address();
-        let handle = registrar(address).register(web("a", 80)).await.expect("registered");
+        let mut handle = registrar(address).register(web("a", 80)).await.expect("registered");
         agent.kill();
         sleep(crate::support::TTL * 3).await;
         agent.restart_empty().await.expect("it starts again");

@@ -4,29 +4,40 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AnnounceConfig {
-    /// Where is announced, for logs and errors: `"consul"`.
+    /// The backend's name for logs and errors, such as `"consul"`.
     pub backend: &'static str,
-    /// How long one call of the announcer may take. Default 5 s.
+    /// The longest time of one call of the announcer. Defaults to 5 s.
+    ///
+    /// A renewal gets at most half of the TTL, so that another one fits in.
     pub call_timeout: Duration,
-    /// How long a health check may take before it counts as critical. Default 5 s.
+    /// The longest time of a health check, after which it counts as critical. Defaults to 5 s, and is
+    /// never more than a third of the TTL.
     pub health_timeout: Duration,
-    /// The ceiling of the first pause after a failed call. Default 250 ms. The ceiling of every later one is the renewal
-    /// interval (at least 1 s, at most 60 s): a registry that comes back hears of us within one interval, and is never
-    /// asked more often than when it is well.
-    pub backoff_initial: Duration,
+    /// The ceiling of the first pause after a failed call. Defaults to 250 ms.
+    pub initial_backoff: Duration,
+    /// The ceiling of later pauses before the first success. Defaults to 15 s.
+    ///
+    /// After it, the ceiling is the renewal interval, within 1 s and 60 s: a registry that comes back
+    /// gets an announcement within one interval.
+    pub max_backoff: Duration,
+    /// The least pause, within 25 %, after an announcement failed with an error that no repetition
+    /// can mend, such as a denied access. Defaults to 15 s.
+    pub denied_interval: Duration,
     /// Draws jitter from this seed instead of a random one: for tests.
     pub seed: Option<u64>,
 }
 
 impl AnnounceConfig {
-    /// The defaults, for announcing in `backend`.
+    /// Returns the defaults for `backend`.
     #[must_use]
     pub fn new(backend: &'static str) -> Self {
         Self {
             backend,
             call_timeout: Duration::from_secs(5),
             health_timeout: Duration::from_secs(5),
-            backoff_initial: Duration::from_millis(250),
+            initial_backoff: Duration::from_millis(250),
+            max_backoff: Duration::from_secs(15),
+            denied_interval: Duration::from_secs(15),
             seed: None,
         }
     }

@@ -3,77 +3,114 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::store::{Entry, Store};
+use super::store::{Entry, State, Store};
 use crate::{
-    Announcement, Announcer, InstanceId, LeaseTtl, LossReason, Registration, Renewal, Result,
+    Announcement, Announcer, Error, ErrorKind, InstanceId, LeaseTtl, LossReason, Registration,
+    Renewal, Result,
 };
 
 /// Writes one entry of a [`Store`].
 pub(super) struct MemoryAnnouncer {
     store: Arc<Store>,
     ttl: Duration,
-    lease: u64,
     service: String,
     id: InstanceId,
+    /// Of the announcement that was written; empty before.
+    incarnation: String,
+    /// The loss that the loop has learned of.
+    reported: Option<LossReason>,
 }
 
 impl MemoryAnnouncer {
     pub(super) fn new(store: Arc<Store>, ttl: Duration, registration: &Registration) -> Self {
-        let lease = store.lease();
         let (service, id) =
             (registration.service().to_owned(), registration.instance().id().clone());
-        Self { store, ttl, lease, service, id }
+        Self { store, ttl, service, id, incarnation: String::new(), reported: None }
     }
 
-    fn is_there(&self) -> bool {
-        self.store.has(&self.service, &self.id)
+    /// Compares the entry with the registration: `None` if it is this one's.
+    fn loss(&self, state: &mut State) -> Option<LossReason> {
+        match state.get_mut(&self.service, &self.id) {
+            Some(entry) if entry.incarnation == self.incarnation => None,
+            Some(Entry { instance, incarnation, .. }) => {
+                let by = format!("{instance}, incarnation {incarnation}");
+                Some(LossReason::TakenOver { by })
+            }
+            None => Some(LossReason::Gone),
+        }
+    }
+
+    fn answer(&mut self, loss: Option<LossReason>) -> Renewal {
+        self.reported.clone_from(&loss);
+        loss.map_or_else(|| Renewal::Renewed(LeaseTtl::new(self.ttl)), Renewal::Lost)
     }
 }
 
 #[async_trait]
 impl Announcer for MemoryAnnouncer {
-    async fn announce(&mut self, desired: &Announcement) -> Result<Renewal> {
+    async fn announce(&mut self, announcement: &Announcement) -> Result<Renewal> {
         self.store.call("register").await?;
-        let entry = Entry {
-            instance: desired.instance.clone(),
-            lease: self.lease,
-            expires_at: Instant::now() + self.ttl,
-            corrupt: false,
-        };
-        self.store.edit(|state| state.insert(desired.service.clone(), entry));
-        Ok(Renewal::Renewed(LeaseTtl::new(self.ttl)))
+        if announcement.instance.metadata().values().any(|value| value.len() > MAX_VALUE) {
+            return Err(Error::new(ErrorKind::Config, "memory", "register").with_message(format!(
+                "a value of the metadata is longer than {MAX_VALUE} bytes"
+            )));
+        }
+        announcement.incarnation().clone_into(&mut self.incarnation);
+        let mut loss = None;
+        self.store.edit(|state| {
+            loss = self.loss(state).filter(|loss| *loss != LossReason::Gone);
+            if announcement.takes_over() || loss.is_none() {
+                loss = None;
+                let entry = Entry {
+                    instance: announcement.instance.clone(),
+                    incarnation: self.incarnation.clone(),
+                    expires_at: Instant::now() + self.ttl,
+                    corrupt: false,
+                };
+                state.insert(announcement.service.clone(), entry);
+            }
+        });
+        Ok(self.answer(loss))
     }
 
     async fn renew(&mut self, _announcement: &Announcement) -> Result<Renewal> {
         self.store.call("renew").await?;
-        let mut renewal = Renewal::Lost(LossReason::Gone);
+        let mut loss = None;
         self.store.edit_quietly(|state| {
-            if let Some(entry) = state.get_mut(&self.service, &self.id) {
+            loss = self.loss(state);
+            if let (None, Some(entry)) = (&loss, state.get_mut(&self.service, &self.id)) {
                 entry.expires_at = Instant::now() + self.ttl;
-                renewal = Renewal::Renewed(LeaseTtl::new(self.ttl));
             }
         });
-        Ok(renewal)
+        Ok(self.answer(loss))
     }
 
     async fn lost(&mut self) -> LossReason {
         let mut changes = self.store.changes();
-        // An interrupted registry tells nobody anything.
-        while self.is_there() || self.store.available("renew").is_err() {
+        loop {
+            let mut loss = None;
+            self.store.edit_quietly(|state| loss = self.loss(state));
+            // An interrupted registry reports nothing.
+            if self.store.available("renew").is_ok() && loss != self.reported {
+                self.reported.clone_from(&loss);
+                if let Some(reason) = loss {
+                    return reason;
+                }
+            }
             self.store.changed(&mut changes).await;
         }
-        LossReason::Gone
     }
 
     async fn withdraw(&mut self) -> Result<()> {
         self.store.call("deregister").await?;
         self.store.edit(|state| {
-            // An entry that somebody else has put under this id since is theirs.
-            if state.get_mut(&self.service, &self.id).is_some_and(|entry| entry.lease == self.lease)
-            {
+            if self.loss(state).is_none() {
                 state.remove(&self.service, &self.id);
             }
         });
         Ok(())
     }
 }
+
+/// As every registry has a limit: about etcd's.
+const MAX_VALUE: usize = 1_000_000;

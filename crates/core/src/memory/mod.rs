@@ -181,4 +181,8 @@ impl Registrar for MemoryRegistry {
             MemoryAnnouncer::new(Arc::clone(&self.store), self.config.ttl, &registration);
         announce(announcer, registration, self.config.announce.clone(), &self.tasks).await
     }
+
+    async fn close(&self) {
+        Self::close(self).await;
+    }
 }

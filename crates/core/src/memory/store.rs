@@ -20,7 +20,6 @@ pub(super) struct Store {
     state: Mutex<State>,
     changes: watch::Sender<()>,
     n_calls: AtomicU64,
-    n_leases: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -36,17 +35,13 @@ pub(super) struct State {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) instance: Instance,
-    pub(super) lease: u64,
+    /// Of the registration that has written it.
+    pub(super) incarnation: String,
     pub(super) expires_at: Instant,
     pub(super) corrupt: bool,
 }
 
 impl Store {
-    /// A number that no other registration has.
-    pub(super) fn lease(&self) -> u64 {
-        self.n_leases.fetch_add(1, Relaxed)
-    }
-
     pub(super) fn n_calls(&self) -> u64 {
         self.n_calls.load(Relaxed)
     }
@@ -96,10 +91,6 @@ impl Store {
         state.services.get(service).into_iter().flat_map(BTreeMap::values).map(read).collect()
     }
 
-    pub(super) fn has(&self, service: &str, id: &InstanceId) -> bool {
-        self.lock().get_mut(service, id).is_some()
-    }
-
     pub(super) fn is_empty_fault(&self) -> bool {
         self.lock().empty
     }
@@ -138,7 +129,6 @@ impl Default for Store {
             state: Mutex::default(),
             changes: watch::Sender::new(()),
             n_calls: AtomicU64::default(),
-            n_leases: AtomicU64::default(),
         }
     }
 }

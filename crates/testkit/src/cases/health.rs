@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::watch;
-use tower_sd_core::{Health, Registrar, Registration, Snapshot, Status};
+use tower_sd_core::{Health, Registrar, Registration, RegistrationState, Snapshot, Status};
 
 use crate::{
     Fixture,
@@ -20,17 +20,21 @@ pub(super) fn critical_instance_is_not_offered_until_it_passes(
         let health = watch::Sender::new(Health::Passing);
         let registration = scene.registration(instance("a", 8001));
         let registered = scene.registrar.register(checked(registration, &health));
-        let _a = registered.await.expect("a well registry accepts a registration");
+        let mut a = registered.await.expect("a well registry accepts a registration");
         scene.sees_that("a, passing", is_offered).await;
         health.send_replace(Health::Critical("no database".into()));
         scene.sees_that("a not offered", |seen| !is_offered(seen)).await;
+        let state = a.changed().await;
+        let RegistrationState::Critical { reason } = &state else { panic!("{state:?}") };
+        assert_eq!(reason, "no database");
         health.send_replace(Health::Passing);
         scene.sees_that("a, passing again", is_offered).await;
+        a.registered(fixture.visible_bound()).await.expect("not critical any more");
     }
     .boxed()
 }
 
-/// anchors.md §2.4 no. 9: nobody sees the instance before its health.
+/// The instance is not visible before the first result of its health check.
 pub(super) fn instance_that_starts_critical_is_not_offered(
     fixture: &dyn Fixture,
 ) -> BoxFuture<'_, ()> {
@@ -60,7 +64,7 @@ fn checked(registration: Registration, health: &watch::Sender<Health>) -> Regist
         let health = Arc::clone(&health);
         async move { health.borrow().clone() }
     };
-    registration.health(check).health_every(CHECK_EVERY)
+    registration.health(check).health_interval(CHECK_EVERY)
 }
 
 fn is_offered(snapshot: &Snapshot) -> bool {

@@ -9,6 +9,7 @@ mod following;
 mod health;
 mod keeping;
 mod naming;
+mod owning;
 mod registering;
 
 use futures_util::future::BoxFuture;
@@ -52,6 +53,25 @@ pub const CASES: &[(&str, Case)] = &[
     ("update_is_seen_without_a_gap", keeping::update_is_seen_without_a_gap),
     ("expired_entry_comes_back", keeping::expired_entry_comes_back),
     ("update_survives_the_loss_of_the_entry", keeping::update_survives_the_loss_of_the_entry),
+    ("refused_update_keeps_the_registration", keeping::refused_update_keeps_the_registration),
+    (
+        "updates_every_tenth_of_the_ttl_are_without_a_gap",
+        keeping::updates_every_tenth_of_the_ttl_are_without_a_gap,
+    ),
+    // Owning an entry.
+    (
+        "predecessor_that_leaves_last_takes_nothing_away",
+        owning::predecessor_that_leaves_last_takes_nothing_away,
+    ),
+    (
+        "predecessor_that_updates_takes_nothing_away",
+        owning::predecessor_that_updates_takes_nothing_away,
+    ),
+    ("predecessor_observes_its_successor", owning::predecessor_observes_its_successor),
+    (
+        "predecessor_is_back_when_its_successor_is_gone",
+        owning::predecessor_is_back_when_its_successor_is_gone,
+    ),
     // Health.
     (
         "critical_instance_is_not_offered_until_it_passes",

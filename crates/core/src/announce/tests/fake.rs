@@ -1,7 +1,8 @@
 use std::{
+    collections::BTreeSet,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -27,7 +28,18 @@ pub(super) struct Shared {
     pub(super) shows_health: AtomicBool,
     pub(super) there: AtomicBool,
     pub(super) critical: AtomicBool,
-    pub(super) weight: AtomicUsize,
+    /// Another registration's entry is in the place of this one's.
+    pub(super) is_taken: AtomicBool,
+    /// Calls of these names panic, fail as unavailable, or hang.
+    pub(super) panicking: Mutex<BTreeSet<&'static str>>,
+    pub(super) failing: Mutex<BTreeSet<&'static str>>,
+    pub(super) hanging: Mutex<BTreeSet<&'static str>>,
+    pub(super) weight: AtomicU32,
+    /// The weight that the registry refuses.
+    pub(super) refused: AtomicU32,
+    pub(super) ttl: Mutex<Option<LeaseTtl>>,
+    /// The pause that failing calls request.
+    pub(super) retry_after: Mutex<Option<Duration>>,
     pub(super) lost: Notify,
     pub(super) n_announced: AtomicUsize,
     pub(super) n_renewed: AtomicUsize,
@@ -41,8 +53,25 @@ impl Fake {
         flag(&self.0).store(value, SeqCst);
     }
 
+    /// Makes the calls of this name panic, fail or hang from now on.
+    pub(super) fn add(
+        &self,
+        calls: impl Fn(&Shared) -> &Mutex<BTreeSet<&'static str>>,
+        name: &'static str,
+    ) {
+        calls(&self.0).lock().expect("no panic under it").insert(name);
+    }
+
+    pub(super) fn clear(&self, calls: impl Fn(&Shared) -> &Mutex<BTreeSet<&'static str>>) {
+        calls(&self.0).lock().expect("no panic under it").clear();
+    }
+
     pub(super) fn there(&self) -> bool {
         self.0.there.load(SeqCst)
+    }
+
+    pub(super) fn weight(&self) -> u32 {
+        self.0.weight.load(SeqCst)
     }
 
     pub(super) fn counts(&self) -> (usize, usize, usize) {
@@ -50,19 +79,38 @@ impl Fake {
         (n(&self.0.n_announced), n(&self.0.n_renewed), n(&self.0.n_withdrawn))
     }
 
-    async fn call(&self, counter: &AtomicUsize) -> Result<()> {
+    pub(super) fn grants(&self, ttl: LeaseTtl) {
+        *self.0.ttl.lock().expect("no panic under it") = Some(ttl);
+    }
+
+    pub(super) fn pauses(&self, retry_after: Option<Duration>) {
+        *self.0.retry_after.lock().expect("no panic under it") = retry_after;
+    }
+
+    fn renewed(&self) -> Renewal {
+        let ttl = *self.0.ttl.lock().expect("no panic under it");
+        Renewal::Renewed(ttl.unwrap_or_else(|| LeaseTtl::new(TTL)))
+    }
+
+    async fn call(&self, name: &'static str, counter: &AtomicUsize) -> Result<()> {
         counter.fetch_add(1, SeqCst);
-        assert_eq!(self.0.n_running.fetch_add(1, SeqCst), 0, "two calls at once");
+        assert_eq!(self.0.n_running.fetch_add(1, SeqCst), 0, "two concurrent calls");
         let _done = Done(self);
         sleep(Duration::from_millis(10)).await;
-        if self.0.hangs.load(SeqCst) {
+        let has = |calls: &Mutex<BTreeSet<_>>| calls.lock().expect("no panic").contains(name);
+        assert!(!has(&self.0.panicking), "a bug of the backend");
+        if self.0.hangs.load(SeqCst) || has(&self.0.hanging) {
             std::future::pending::<()>().await;
         }
         if self.0.denied.load(SeqCst) {
-            return Err(Error::new(ErrorKind::Denied, "fake", "register"));
+            return Err(Error::new(ErrorKind::Denied, "fake", name));
         }
-        match self.0.down.load(SeqCst) {
-            true => Err(Error::new(ErrorKind::Unavailable, "fake", "register")),
+        match self.0.down.load(SeqCst) || has(&self.0.failing) {
+            true => {
+                let error = Error::new(ErrorKind::Unavailable, "fake", name);
+                let pause = *self.0.retry_after.lock().expect("no panic under it");
+                Err(pause.into_iter().fold(error, Error::with_retry_after))
+            }
             false => Ok(()),
         }
     }
@@ -88,31 +136,49 @@ impl Announcer for Fake {
         self.0.shows_health.load(SeqCst)
     }
 
-    async fn announce(&mut self, desired: &Announcement) -> Result<Renewal> {
-        self.call(&self.0.n_announced).await?;
+    async fn announce(&mut self, announcement: &Announcement) -> Result<Renewal> {
+        self.call("announce", &self.0.n_announced).await?;
+        let weight = announcement.instance.weight();
+        if weight != 0 && weight == self.0.refused.load(SeqCst) {
+            return Err(Error::new(ErrorKind::Config, "fake", "announce"));
+        }
+        if self.0.is_taken.load(SeqCst) {
+            if !announcement.takes_over() {
+                return Ok(Renewal::Lost(LossReason::TakenOver { by: "another".to_owned() }));
+            }
+            self.0.is_taken.store(false, SeqCst);
+        }
         self.0.there.store(true, SeqCst);
         self.0.forgotten.store(false, SeqCst);
-        self.0.critical.store(matches!(desired.health, Health::Critical(_)), SeqCst);
-        self.0.weight.store(usize::try_from(desired.instance.weight()).expect("small"), SeqCst);
-        Ok(Renewal::Renewed(LeaseTtl::new(TTL)))
+        self.0.critical.store(matches!(announcement.health, Health::Critical(_)), SeqCst);
+        self.0.weight.store(weight, SeqCst);
+        Ok(self.renewed())
     }
 
-    async fn renew(&mut self, desired: &Announcement) -> Result<Renewal> {
-        self.call(&self.0.n_renewed).await?;
-        self.0.critical.store(matches!(desired.health, Health::Critical(_)), SeqCst);
+    async fn renew(&mut self, announcement: &Announcement) -> Result<Renewal> {
+        self.call("renew", &self.0.n_renewed).await?;
+        self.0.critical.store(matches!(announcement.health, Health::Critical(_)), SeqCst);
+        if self.0.is_taken.load(SeqCst) {
+            return Ok(Renewal::Lost(LossReason::TakenOver { by: "another".to_owned() }));
+        }
         Ok(match self.0.forgotten.load(SeqCst) {
             true => Renewal::Lost(LossReason::Gone),
-            false => Renewal::Renewed(LeaseTtl::new(TTL)),
+            false => self.renewed(),
         })
     }
 
     async fn lost(&mut self) -> LossReason {
+        let panics = self.0.panicking.lock().expect("no panic under it").contains("lost");
+        assert!(!panics, "a bug of the backend");
         self.0.lost.notified().await;
-        LossReason::Gone
+        match self.0.is_taken.load(SeqCst) {
+            true => LossReason::TakenOver { by: "another".to_owned() },
+            false => LossReason::Gone,
+        }
     }
 
     async fn withdraw(&mut self) -> Result<()> {
-        self.call(&self.0.n_withdrawn).await?;
+        self.call("withdraw", &self.0.n_withdrawn).await?;
         self.0.there.store(false, SeqCst);
         Ok(())
     }

@@ -1,0 +1,50 @@
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::time::{Instant, timeout};
+
+use crate::{Health, HealthCheck};
+
+/// The server's own check, and the time of its next run.
+pub(super) struct Check {
+    check: Option<Arc<dyn HealthCheck>>,
+    interval: Option<Duration>,
+    at: Instant,
+}
+
+impl Check {
+    pub(super) fn new(
+        check: Option<Arc<dyn HealthCheck>>,
+        interval: Option<Duration>,
+        at: Instant,
+    ) -> Self {
+        Self { check, interval, at }
+    }
+
+    /// `None` without a check.
+    pub(super) fn at(&self) -> Option<Instant> {
+        self.check.as_ref().map(|_| self.at)
+    }
+
+    pub(super) fn again_by(&mut self, at: Instant) {
+        self.at = self.at.min(at);
+    }
+
+    /// Runs the check; the next run is due before the next renewal.
+    pub(super) async fn run(&mut self, bound: Duration, renew_interval: Duration) -> Health {
+        let Some(check) = &self.check else {
+            return Health::Passing;
+        };
+        let checked = timeout(bound, AssertUnwindSafe(check.check()).catch_unwind()).await;
+        let before_renewal = renew_interval.mul_f64(0.9);
+        let interval = self.interval.map_or(before_renewal, |it| it.min(before_renewal));
+        self.at = Instant::now() + interval;
+        match checked {
+            Ok(Ok(health)) => health,
+            Ok(Err(_panic)) => Health::Critical("the health check panicked".to_owned()),
+            Err(_elapsed) => {
+                Health::Critical(format!("no answer of the health check within {bound:?}"))
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+use std::{
+    mem::{discriminant, replace},
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    Announcement, Error, ErrorKind, Health, InstanceId, LossReason, RegistrationState,
+    RegistrationStats, Result, handle::Status,
+};
+
+/// Publishes the state of a registration, and logs its changes.
+pub(super) struct Reporter {
+    backend: &'static str,
+    service: String,
+    instance: InstanceId,
+    /// No caller gets the error of the first attempt.
+    in_background: bool,
+    status: watch::Sender<Status>,
+    /// The error of the latest call, if it failed.
+    latest_failure: Option<Error>,
+}
+
+impl Reporter {
+    pub(super) fn new(
+        backend: &'static str,
+        announcement: &Announcement,
+        in_background: bool,
+        status: watch::Sender<Status>,
+    ) -> Self {
+        let (service, instance) =
+            (announcement.service.clone(), announcement.instance.id().clone());
+        Self { backend, service, instance, in_background, status, latest_failure: None }
+    }
+
+    pub(super) fn error(&self, kind: ErrorKind, operation: &'static str) -> Error {
+        Error::new(kind, self.backend, operation).with_instance(self.instance.clone())
+    }
+
+    pub(super) fn latest_failure(&self) -> Option<Error> {
+        self.latest_failure.clone()
+    }
+
+    pub(super) fn is_taken_over(&self) -> bool {
+        matches!(self.status.borrow().state, RegistrationState::TakenOver { .. })
+    }
+
+    pub(super) fn succeeded(&mut self, count: impl FnOnce(&mut RegistrationStats)) {
+        self.latest_failure = None;
+        self.edit(|status| count(&mut status.stats));
+    }
+
+    pub(super) fn failed(&mut self, error: &Error, pause: Duration) {
+        let Self { backend, service, instance, .. } = self;
+        tracing::debug!(backend, service, %instance, error = %error.chain(), ?pause, "call failed");
+        self.latest_failure = Some(error.clone());
+        self.edit(|status| {
+            status.stats.failed += 1;
+            status.last_error = Some(error.clone());
+        });
+    }
+
+    /// A bug of the backend: the same call may panic again with the same announcement.
+    pub(super) fn panicked(&self, operation: &'static str) -> Error {
+        let Self { backend, service, instance, .. } = self;
+        tracing::error!(backend, service, %instance, operation, "backend panicked");
+        self.error(ErrorKind::Protocol, operation).permanent().with_message("the backend panicked")
+    }
+
+    pub(super) fn registered(&self) {
+        let Self { backend, service, instance, .. } = self;
+        tracing::info!(backend, service, %instance, "registered");
+    }
+
+    pub(super) fn not_registered(&self, error: Error) {
+        let Self { backend, service, instance, .. } = self;
+        let is_first =
+            matches!(self.status.borrow().state, RegistrationState::Registering { error: None });
+        if is_first && self.in_background {
+            tracing::warn!(backend, service, %instance, error = %error.chain(), "not registered yet");
+        }
+        let state = match &self.status.borrow().state {
+            RegistrationState::TakenOver { by } => RegistrationState::TakenOver { by: by.clone() },
+            RegistrationState::Registering { .. } => {
+                RegistrationState::Registering { error: Some(error) }
+            }
+            RegistrationState::Lost { since, .. } => {
+                RegistrationState::Lost { since: *since, error }
+            }
+            _ => RegistrationState::Lost { since: Instant::now(), error },
+        };
+        self.state(state);
+    }
+
+    pub(super) fn lost(&self, error: Error) {
+        let Self { backend, service, instance, .. } = self;
+        tracing::warn!(backend, service, %instance, error = %error.chain(), "registration lost");
+        self.edit(|status| status.stats.lost += 1);
+        self.state(RegistrationState::Lost { since: Instant::now(), error });
+    }
+
+    pub(super) fn taken_over(&self, by: String) {
+        if !self.is_taken_over() {
+            let Self { backend, service, instance, .. } = self;
+            tracing::warn!(backend, service, %instance, by, "registration taken over");
+            self.edit(|status| status.stats.lost += 1);
+        }
+        self.state(RegistrationState::TakenOver { by });
+    }
+
+    /// Compares two results of the health check; true if they differ in kind.
+    pub(super) fn checked(&self, before: &Health, after: &Health) -> bool {
+        let Self { backend, service, instance, .. } = self;
+        match (before, after) {
+            (Health::Critical(_), Health::Critical(_)) => {}
+            (_, Health::Critical(reason)) => {
+                tracing::warn!(backend, service, %instance, reason, "health critical");
+            }
+            (Health::Critical(_), _) => {
+                tracing::info!(backend, service, %instance, "health recovered");
+            }
+            _ => {}
+        }
+        discriminant(before) != discriminant(after)
+    }
+
+    /// Publishes that the registry, or this loop in its place, has acted on this health.
+    pub(super) fn accepted(&self, health: &Health) {
+        self.state(match health {
+            Health::Critical(reason) => RegistrationState::Critical { reason: reason.clone() },
+            Health::Passing | Health::Warning(_) => RegistrationState::Registered,
+        });
+    }
+
+    pub(super) fn loss(&self, reason: &LossReason) -> Error {
+        let message = match reason {
+            LossReason::SessionEnded => "the session of the entry has ended",
+            LossReason::Gone | LossReason::TakenOver { .. } => {
+                "the registry does not have the entry"
+            }
+        };
+        self.error(ErrorKind::NotFound, "renew").with_message(message)
+    }
+
+    pub(super) fn withdrawn(&self, result: &Result<()>, was_registered: bool) {
+        let Self { backend, service, instance, .. } = self;
+        match result {
+            Ok(()) if was_registered => {
+                tracing::info!(backend, service, %instance, "deregistered");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(backend, service, %instance, error = %error.chain(), "not deregistered");
+            }
+        }
+        self.state(RegistrationState::Deregistered);
+    }
+
+    /// Publishes the state; subscribers wake if it, or the kind of its first error, has changed.
+    fn state(&self, state: RegistrationState) {
+        self.status.send_if_modified(|status| {
+            let before = replace(&mut status.state, state);
+            match (&before, &status.state) {
+                (
+                    RegistrationState::Registering { error: before },
+                    RegistrationState::Registering { error: after },
+                ) => before.as_ref().map(Error::kind) != after.as_ref().map(Error::kind),
+                (before, after) => discriminant(before) != discriminant(after),
+            }
+        });
+    }
+
+    fn edit(&self, edit: impl FnOnce(&mut Status)) {
+        self.status.send_if_modified(|status| {
+            edit(status);
+            false
+        });
+    }
+}
+
+impl Drop for Reporter {
+    /// A task that ended with its runtime must not leave a registration that looks alive.
+    fn drop(&mut self) {
+        let is_over = matches!(self.status.borrow().state, RegistrationState::Deregistered);
+        if !is_over {
+            let error = self.error(ErrorKind::Closed, "renew");
+            let error = error.with_message("the task that kept the registration up has ended");
+            self.state(RegistrationState::Lost { since: Instant::now(), error });
+        }
+    }
+}

@@ -1,0 +1,228 @@
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::time::Instant;
+
+use crate::{AnnounceConfig, Backoff, Error, LeaseTtl};
+
+/// The times of a registration: decides what is due next, and how long it may take.
+pub(super) struct Schedule {
+    config: AnnounceConfig,
+    /// An entry that was taken over is taken back.
+    reclaim: bool,
+    backoff: Backoff,
+    rng: Rng,
+    /// The latest TTL that the registry has granted.
+    ttl: Option<LeaseTtl>,
+    /// `Some` while the entry is in the registry and this registration's.
+    lease: Option<Lease>,
+    /// When to announce; `None` if nothing is to be announced.
+    announce_at: Option<Instant>,
+    /// The latest attempt to announce.
+    announced_at: Option<Instant>,
+}
+
+/// A call, or the health check. Of several that are due at one time, the first one here comes first.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Step {
+    Check,
+    Renew,
+    Announce,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    /// When the registry has proved the entry's life last: the start of that call.
+    proved_at: Instant,
+    renew_at: Instant,
+}
+
+impl Schedule {
+    /// Of a registration that is given up after `fail_fast`, if ever.
+    pub(super) fn new(
+        config: AnnounceConfig,
+        fail_fast: Option<Duration>,
+        reclaim: bool,
+        now: Instant,
+    ) -> Self {
+        let mut rng = config.seed.map_or_else(Rng::new, Rng::with_seed);
+        let max = config.max_backoff.max(MIN_CAP);
+        let cap = fail_fast.map_or(max, |timeout| (timeout / 5).clamp(MIN_CAP, max));
+        Self {
+            backoff: Backoff::new(config.initial_backoff, cap).with_seed(rng.u64(..)),
+            config,
+            reclaim,
+            rng,
+            ttl: None,
+            lease: None,
+            announce_at: Some(now),
+            announced_at: None,
+        }
+    }
+
+    /// Returns the next step and its time.
+    pub(super) fn next(&self, check_at: Option<Instant>) -> Option<(Instant, Step)> {
+        let check = check_at.map(|at| (at, Step::Check));
+        let renew = self.lease.map(|lease| (lease.renew_at, Step::Renew));
+        let announce = self.announce_at.map(|at| (at, Step::Announce));
+        [check, renew, announce].into_iter().flatten().min()
+    }
+
+    pub(super) fn is_registered(&self) -> bool {
+        self.lease.is_some()
+    }
+
+    pub(super) fn was_registered(&self) -> bool {
+        self.ttl.is_some()
+    }
+
+    /// The TTL has passed since the last proof: the registry was away, or this process suspended.
+    pub(super) fn is_expired(&self) -> bool {
+        self.lease.zip(self.ttl()).is_some_and(|(lease, ttl)| lease.proved_at.elapsed() >= ttl)
+    }
+
+    pub(super) fn renew_interval(&self) -> Duration {
+        self.ttl.map_or(DEFAULT_RENEWAL, |ttl| ttl.renew_interval())
+    }
+
+    /// A third of the TTL at most, as a check delays the renewal after it.
+    pub(super) fn check_timeout(&self) -> Duration {
+        self.config.health_timeout.min(self.ttl().map_or(Duration::MAX, |ttl| ttl / 3))
+    }
+
+    /// Half of the TTL at most, so that another renewal fits into it.
+    pub(super) fn renew_timeout(&self) -> Duration {
+        self.config.call_timeout.min(self.ttl().map_or(Duration::MAX, |ttl| ttl / 2))
+    }
+
+    pub(super) fn withdraw_timeout(&self) -> Duration {
+        self.config.call_timeout
+    }
+
+    /// Bounds an announcement so that the renewal that is due meanwhile still fits into the TTL.
+    pub(super) fn announcing(&mut self, now: Instant) -> Duration {
+        self.announced_at = Some(now);
+        self.lease.map_or(self.config.call_timeout, |lease| {
+            let end = lease.renew_at + self.renew_interval();
+            self.config.call_timeout.min(end.saturating_duration_since(now)).max(MIN_ATTEMPT)
+        })
+    }
+
+    /// Announces now, unless an announcement is due later already.
+    pub(super) fn announce(&mut self) {
+        self.announce_at.get_or_insert_with(Instant::now);
+    }
+
+    /// Renews now.
+    pub(super) fn renew(&mut self) {
+        if let Some(lease) = &mut self.lease {
+            lease.renew_at = lease.renew_at.min(Instant::now());
+        }
+    }
+
+    /// An announcement that began at `start` was accepted.
+    pub(super) fn announced(&mut self, ttl: LeaseTtl, start: Instant) {
+        self.announce_at = None;
+        self.backoff.succeeded();
+        let renew_at = self.granted(ttl);
+        self.lease = Some(match self.lease {
+            // An update need not prolong the lease, and must not postpone its renewal.
+            Some(lease) => Lease { renew_at: lease.renew_at.min(renew_at), ..lease },
+            None => Lease { proved_at: start, renew_at },
+        });
+    }
+
+    /// A renewal that began at `start` was accepted.
+    pub(super) fn renewed(&mut self, ttl: LeaseTtl, start: Instant) {
+        if self.announce_at.is_none() {
+            self.backoff.succeeded();
+        }
+        self.lease = Some(Lease { proved_at: start, renew_at: self.granted(ttl) });
+    }
+
+    fn granted(&mut self, ttl: LeaseTtl) -> Instant {
+        let interval = ttl.renew_interval();
+        if self.ttl.replace(ttl) != Some(ttl) {
+            let cap = interval.clamp(MIN_CAP, MAX_CAP);
+            self.backoff =
+                Backoff::new(self.config.initial_backoff, cap).with_seed(self.rng.u64(..));
+        }
+        Instant::now() + self.jittered(interval)
+    }
+
+    pub(super) fn renewal_failed(&mut self, error: &Error) -> Duration {
+        let mut pause = self.backoff.next_pause_after(error);
+        let (now, ttl) = (Instant::now(), self.ttl());
+        if let Some(lease) = &mut self.lease {
+            // A registry that requests a longer pause must not cost the registration.
+            let left = ttl.map(|ttl| ttl.saturating_sub(now.duration_since(lease.proved_at)));
+            pause = left.map_or(pause, |left| pause.min((left / 2).max(MIN_CAP)));
+            lease.renew_at = now + pause;
+        }
+        pause
+    }
+
+    pub(super) fn announcement_failed(&mut self, error: &Error) -> Duration {
+        let mut pause = self.backoff.next_pause_after(error);
+        if !error.is_transient() {
+            let least = self.config.denied_interval.min(MAX_CAP);
+            pause = pause.max(least.mul_f64(0.75 + 0.5 * self.rng.f64()));
+        }
+        self.announce_at = Some(Instant::now() + pause);
+        pause
+    }
+
+    /// After a refusal that restored another instance: announces that one, if it `is_needed`.
+    pub(super) fn restored(&mut self, is_needed: bool) {
+        self.announce_at = (is_needed || self.lease.is_none()).then(Instant::now);
+    }
+
+    /// The entry is gone. Announces now, unless it was announced a moment ago: two registrations
+    /// that replace each other's entry would do it without pause.
+    pub(super) fn lost(&mut self) {
+        let now = Instant::now();
+        let is_recent =
+            self.announced_at.is_some_and(|at| now.duration_since(at) < MIN_BETWEEN_LOSSES);
+        let pause = if is_recent { self.backoff.next_pause() } else { Duration::ZERO };
+        self.lease = None;
+        self.announce_at = Some(now + pause);
+    }
+
+    /// The entry is another registration's: reclaims it soon, or tries again at the renewal interval.
+    /// Returns whether the announcement may replace the entry.
+    pub(super) fn taken_over(&mut self) -> bool {
+        let pause = match self.reclaim {
+            true => self.backoff.next_pause(),
+            false => self.jittered(self.renew_interval()),
+        };
+        self.lease = None;
+        self.announce_at = Some(Instant::now() + pause);
+        self.reclaim
+    }
+
+    /// Nothing is to be announced or renewed.
+    pub(super) fn withheld(&mut self) {
+        (self.lease, self.announce_at) = (None, None);
+    }
+
+    pub(super) fn pause(&mut self) -> Duration {
+        self.backoff.next_pause()
+    }
+
+    fn ttl(&self) -> Option<Duration> {
+        self.ttl.and_then(|ttl| ttl.ttl())
+    }
+
+    fn jittered(&mut self, interval: Duration) -> Duration {
+        interval.mul_f64(0.9 + 0.1 * self.rng.f64())
+    }
+}
+
+/// Until the registry has granted a TTL: a third of 15 s, the TTL that most backends request.
+const DEFAULT_RENEWAL: Duration = Duration::from_secs(5);
+pub(super) const MIN_CAP: Duration = Duration::from_secs(1);
+const MAX_CAP: Duration = Duration::from_secs(60);
+/// The least time for a call, whatever is due after it.
+pub(super) const MIN_ATTEMPT: Duration = Duration::from_millis(500);
+/// A loss sooner than this after an announcement is followed by a pause.
+const MIN_BETWEEN_LOSSES: Duration = Duration::from_secs(1);

@@ -1,0 +1,59 @@
+use std::{
+    mem::take,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{Instance, InstanceId, Result, handle::Update};
+
+/// The updates of a registration, and the callers that wait for the registry's answer.
+pub(super) struct Updates {
+    queue: mpsc::Receiver<Update>,
+    waiting: Vec<oneshot::Sender<Result<()>>>,
+}
+
+impl Updates {
+    pub(super) fn new(queue: mpsc::Receiver<Update>) -> Self {
+        Self { queue, waiting: Vec::new() }
+    }
+
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<Update> {
+        self.queue.recv().await
+    }
+
+    /// Changes `instance`, or returns the caller and the reason of the refusal.
+    pub(super) fn apply(
+        &mut self,
+        Update { change, accepted }: Update,
+        instance: &Instance,
+    ) -> Result<Instance, (oneshot::Sender<Result<()>>, &'static str)> {
+        match catch_unwind(AssertUnwindSafe(|| change(instance.clone()))) {
+            Ok(changed) if key(&changed) == key(instance) => {
+                self.waiting.push(accepted);
+                Ok(changed)
+            }
+            Ok(_) => Err((accepted, OTHER_INSTANCE)),
+            Err(_panic) => Err((accepted, "the change panicked")),
+        }
+    }
+
+    /// Answers the updates that were announced.
+    pub(super) fn answer(&mut self, result: &Result<()>) {
+        for waiting in take(&mut self.waiting) {
+            // A caller that stopped waiting needs no answer.
+            let _gone = waiting.send(result.clone());
+        }
+    }
+}
+
+/// The parts of an instance that no update may change.
+fn key(instance: &Instance) -> (&InstanceId, &str, u16) {
+    (instance.id(), instance.host(), instance.port())
+}
+
+const OTHER_INSTANCE: &str =
+    "id, host and port cannot change; register the other instance and deregister this one";

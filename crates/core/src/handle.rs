@@ -1,0 +1,390 @@
+use std::{
+    fmt,
+    future::pending,
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
+
+use futures_util::future::{join_all, select_all};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, timeout},
+};
+use tokio_util::sync::DropGuard;
+
+use crate::{Error, ErrorKind, Instance, InstanceId, Result, Tasks};
+
+/// The state of a registration.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum RegistrationState {
+    /// Not in the registry yet.
+    Registering {
+        /// The error of the latest attempt.
+        error: Option<Error>,
+    },
+    /// Accepted by the registry, and not lost since.
+    Registered,
+    /// Registered before, and possibly not any more; it is being announced again.
+    Lost {
+        /// When the loss was noticed.
+        since: Instant,
+        /// The reason of the loss, or the error of the latest attempt since.
+        error: Error,
+    },
+    /// Another registration has written its own entry in this one's place.
+    ///
+    /// By default that entry is left alone, and this registration is announced again when it is
+    /// gone; see [`Registration::reclaim`](crate::Registration::reclaim).
+    TakenOver {
+        /// A description of the other one: its address, else its incarnation or lease.
+        by: String,
+    },
+    /// The server's own check is critical.
+    ///
+    /// The registry shows the instance as critical where it has such a state; elsewhere it is
+    /// withdrawn, and announced again when the check passes.
+    Critical {
+        /// The reason that the check returned.
+        reason: String,
+    },
+    /// Withdrawn for good.
+    Deregistered,
+}
+
+/// Counters of a registration since it was made.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct RegistrationStats {
+    /// Announcements and updates that the registry has accepted.
+    pub announced: u64,
+    /// Renewals that the registry has accepted.
+    pub renewed: u64,
+    /// Calls that failed.
+    pub failed: u64,
+    /// Losses of the entry, takeovers included.
+    pub lost: u64,
+}
+
+/// A view of a registration: its state, errors and counters, and updates of its instance.
+///
+/// `Clone` observes the same registration, each clone with its own position for
+/// [`changed`](Self::changed). A view does not keep the registration up.
+#[derive(Clone)]
+pub struct RegistrationWatch {
+    /// Never empty; more than one where handles were joined.
+    parts: Vec<Part>,
+}
+
+/// A registration that is being kept up, and [its view](RegistrationWatch).
+///
+/// # Drop
+///
+/// Dropped without [`deregister`](Self::deregister), it is withdrawn in the background as long as
+/// its runtime lives. Otherwise the registry drops the entry after its TTL.
+#[must_use = "a registration is withdrawn when its handle is dropped"]
+pub struct RegistrationHandle {
+    watch: RegistrationWatch,
+    ends: Vec<End>,
+}
+
+#[derive(Clone)]
+struct Part {
+    backend: &'static str,
+    id: InstanceId,
+    status: watch::Receiver<Status>,
+    updates: mpsc::Sender<Update>,
+}
+
+/// Ends one registration.
+pub(crate) struct End {
+    pub(crate) stop: DropGuard,
+    pub(crate) done: watch::Receiver<Option<Result<()>>>,
+    /// The loop runs while the registrar or a handle lives.
+    pub(crate) tasks: Tasks,
+}
+
+/// The public view of a registration, as the loop publishes it.
+#[derive(Debug)]
+pub(crate) struct Status {
+    pub(crate) state: RegistrationState,
+    pub(crate) stats: RegistrationStats,
+    pub(crate) last_error: Option<Error>,
+}
+
+/// A change of the instance, and the channel for its result.
+pub(crate) struct Update {
+    pub(crate) change: Box<dyn FnOnce(Instance) -> Instance + Send>,
+    pub(crate) accepted: oneshot::Sender<Result<()>>,
+}
+
+impl RegistrationWatch {
+    /// Returns the id of the instance; of joined registrations, that of the first one.
+    #[must_use]
+    pub fn id(&self) -> &InstanceId {
+        &self.parts[0].id
+    }
+
+    /// Returns the current state; of joined registrations, the one that needs attention most.
+    ///
+    /// It stays unseen for [`changed`](Self::changed).
+    #[must_use]
+    pub fn state(&self) -> RegistrationState {
+        let states = self.parts.iter().map(|part| part.status.borrow().state.clone());
+        states.min_by_key(urgency).unwrap_or(RegistrationState::Deregistered)
+    }
+
+    /// Returns the error of the latest call that failed, also after a recovery.
+    #[must_use]
+    pub fn last_error(&self) -> Option<Error> {
+        self.parts.iter().find_map(|part| part.status.borrow().last_error.clone())
+    }
+
+    /// Returns the counters; of joined registrations, their sums.
+    #[must_use]
+    pub fn stats(&self) -> RegistrationStats {
+        let stats = self.parts.iter().map(|part| part.status.borrow().stats);
+        stats.fold(RegistrationStats::default(), |sum, one| RegistrationStats {
+            announced: sum.announced + one.announced,
+            renewed: sum.renewed + one.renewed,
+            failed: sum.failed + one.failed,
+            lost: sum.lost + one.lost,
+        })
+    }
+
+    /// Waits for a state that has not been seen yet, and returns the latest.
+    ///
+    /// Repeated failures within one state are no change. Pending forever after `Deregistered`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: no change is lost.
+    pub async fn changed(&mut self) -> RegistrationState {
+        let changes = self.parts.iter_mut().map(|part| {
+            Box::pin(async {
+                if part.status.changed().await.is_err() {
+                    pending::<()>().await;
+                }
+            })
+        });
+        select_all(changes).await;
+        self.state()
+    }
+
+    /// Waits until it is registered, at most `timeout`; that state counts as seen.
+    ///
+    /// # Errors
+    ///
+    /// The latest failure, or `Timeout` if there was none; `Closed` after the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn registered(&mut self, bound: Duration) -> Result<()> {
+        self.wait_for(bound, |state| matches!(state, RegistrationState::Registered)).await
+    }
+
+    /// Waits for the first answer of the registry, at most `timeout`; its state counts as seen.
+    ///
+    /// # Errors
+    ///
+    /// An error that no repetition can mend; the latest failure, or `Timeout` if there was none;
+    /// `Closed` after the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn first_answer(&mut self, bound: Duration) -> Result<()> {
+        let is_answer = |state: &RegistrationState| match state {
+            RegistrationState::Registering { error } => {
+                error.as_ref().is_some_and(|error| !error.is_transient())
+            }
+            _ => true,
+        };
+        self.wait_for(bound, is_answer).await
+    }
+
+    async fn wait_for(
+        &mut self,
+        bound: Duration,
+        wanted: impl Fn(&RegistrationState) -> bool + Send + Sync,
+    ) -> Result<()> {
+        let waits = self.parts.iter_mut().map(|part| part.wait_for(bound, &wanted));
+        join_all(waits).await.into_iter().collect()
+    }
+
+    /// Changes weight, metadata, tags or status without a gap: the entry is overwritten.
+    ///
+    /// Waits for the registry's answer. A refused change is discarded, with all that the registry
+    /// has not accepted yet; the registration goes on as it was. After a transient error the change
+    /// remains wanted, and is announced with the next attempt.
+    ///
+    /// # Errors
+    ///
+    /// `Config` for a change of id, host or port, which make another instance, and for a change that
+    /// panics; `Conflict` while the registration is taken over; `Closed` after its end; otherwise
+    /// the registry's error. Of joined registrations, the first error; the others are changed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the change may or may not be made.
+    pub async fn update(
+        &self,
+        change: impl FnOnce(Instance) -> Instance + Clone + Send + 'static,
+    ) -> Result<()> {
+        let updates = self.parts.iter().map(|part| part.update(Box::new(change.clone())));
+        join_all(updates).await.into_iter().collect()
+    }
+}
+
+impl Part {
+    async fn wait_for(
+        &mut self,
+        bound: Duration,
+        wanted: impl Fn(&RegistrationState) -> bool + Send + Sync,
+    ) -> Result<()> {
+        let Self { backend, id, status, .. } = self;
+        let error = |kind| Error::new(kind, backend, "register").with_instance(id.clone());
+        let late = match timeout(bound, status.wait_for(|status| wanted(&status.state))).await {
+            Ok(Ok(status)) => {
+                return match &status.state {
+                    RegistrationState::Registering { error: Some(error) } => Err(error.clone()),
+                    RegistrationState::Lost { error, .. } if error.kind() == ErrorKind::Closed => {
+                        Err(error.clone())
+                    }
+                    RegistrationState::Deregistered => Err(error(ErrorKind::Closed)),
+                    _ => Ok(()),
+                };
+            }
+            Ok(Err(closed)) => return Err(error(ErrorKind::Closed).with_source(closed)),
+            Err(elapsed) => error(ErrorKind::Timeout)
+                .with_message(format!("not registered within {bound:?}"))
+                .with_source(elapsed),
+        };
+        Err(match &status.borrow().state {
+            RegistrationState::Lost { error, .. }
+            | RegistrationState::Registering { error: Some(error) } => error.clone().permanent(),
+            _ => late,
+        })
+    }
+
+    async fn update(&self, change: Box<dyn FnOnce(Instance) -> Instance + Send>) -> Result<()> {
+        let (accepted, answer) = oneshot::channel();
+        let closed =
+            || Error::new(ErrorKind::Closed, self.backend, "update").with_instance(self.id.clone());
+        if let Err(error) = self.updates.send(Update { change, accepted }).await {
+            return Err(closed().with_source(error.to_string()));
+        }
+        answer.await.unwrap_or_else(|error| Err(closed().with_source(error)))
+    }
+}
+
+impl RegistrationHandle {
+    pub(crate) fn new(
+        backend: &'static str,
+        id: InstanceId,
+        status: watch::Receiver<Status>,
+        updates: mpsc::Sender<Update>,
+        end: End,
+    ) -> Self {
+        let watch = RegistrationWatch { parts: vec![Part { backend, id, status, updates }] };
+        Self { watch, ends: vec![end] }
+    }
+
+    /// Joins two registrations of one server, for example in two registries during a migration.
+    ///
+    /// An update changes both, and both end together.
+    pub fn join(mut self, other: Self) -> Self {
+        self.watch.parts.extend(other.watch.parts);
+        self.ends.extend(other.ends);
+        self
+    }
+
+    /// Returns a view that can be cloned.
+    #[must_use]
+    pub fn watch(&self) -> RegistrationWatch {
+        self.watch.clone()
+    }
+
+    /// Withdraws the registration; nothing registers after it.
+    ///
+    /// Waits for a call in flight, then removes the entry, both within
+    /// [`Registration::deregister_timeout`](crate::Registration::deregister_timeout).
+    ///
+    /// # Errors
+    ///
+    /// The registry's last error within that time. The entry then disappears with its TTL.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the withdrawal goes on in the background.
+    pub async fn deregister(self) -> Result<()> {
+        let Self { watch, ends } = self;
+        let stopping = ends.into_iter().map(|End { stop, done, tasks }| {
+            stop.disarm().cancel();
+            (done, tasks)
+        });
+        let mut result = Ok(());
+        for (mut done, _tasks) in stopping.collect::<Vec<_>>() {
+            let withdrawn = match done.wait_for(Option::is_some).await {
+                Ok(withdrawn) => withdrawn.clone().unwrap_or(Ok(())),
+                Err(closed) => Err(Error::new(ErrorKind::Closed, "core", "deregister")
+                    .with_instance(watch.id().clone())
+                    .with_source(closed)),
+            };
+            result = result.and(withdrawn);
+        }
+        result
+    }
+}
+
+impl Deref for RegistrationHandle {
+    type Target = RegistrationWatch;
+
+    fn deref(&self) -> &RegistrationWatch {
+        &self.watch
+    }
+}
+
+impl DerefMut for RegistrationHandle {
+    fn deref_mut(&mut self) -> &mut RegistrationWatch {
+        &mut self.watch
+    }
+}
+
+impl Status {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: RegistrationState::Registering { error: None },
+            stats: RegistrationStats::default(),
+            last_error: None,
+        }
+    }
+}
+
+/// The order in which states need attention.
+fn urgency(state: &RegistrationState) -> u8 {
+    match state {
+        RegistrationState::Lost { .. } => 0,
+        RegistrationState::TakenOver { .. } => 1,
+        RegistrationState::Registering { .. } => 2,
+        RegistrationState::Critical { .. } => 3,
+        RegistrationState::Registered => 4,
+        RegistrationState::Deregistered => 5,
+    }
+}
+
+impl fmt::Debug for RegistrationWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistrationWatch")
+            .field("id", self.id())
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RegistrationHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistrationHandle").field("watch", &self.watch).finish_non_exhaustive()
+    }
+}

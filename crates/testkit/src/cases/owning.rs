@@ -1,0 +1,131 @@
+//! Two registrations with one id: a process and its successor, whose lives overlap.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::time::timeout;
+use tower_sd_core::{
+    ErrorKind, Registrar, RegistrationHandle, RegistrationState, Snapshot, Status,
+};
+
+use crate::{
+    Fixture,
+    scene::{Scene, instance},
+};
+
+/// The predecessor has not noticed its successor yet.
+pub(super) fn predecessor_that_leaves_last_takes_nothing_away(
+    fixture: &dyn Fixture,
+) -> BoxFuture<'_, ()> {
+    async move {
+        let Pair { mut scene, first, second } = Pair::new(fixture).await;
+        first.deregister().await.expect("nothing to remove is success");
+        stays(&mut scene, fixture.ttl() * 2).await;
+        is_undisturbed(&second);
+        second.deregister().await.expect("a well registry deregisters");
+        scene.sees_nobody().await;
+    }
+    .boxed()
+}
+
+/// A server that drains sets its status to draining before it deregisters.
+pub(super) fn predecessor_that_updates_takes_nothing_away(
+    fixture: &dyn Fixture,
+) -> BoxFuture<'_, ()> {
+    async move {
+        let Pair { mut scene, first, second } = Pair::new(fixture).await;
+        let draining = first.update(|it| it.with_status(Status::Draining).with_weight(1));
+        let error = draining.await.expect_err("the entry is the successor's");
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+        stays(&mut scene, fixture.ttl()).await;
+        first.deregister().await.expect("nothing to remove is success");
+        stays(&mut scene, fixture.ttl()).await;
+        is_undisturbed(&second);
+    }
+    .boxed()
+}
+
+pub(super) fn predecessor_observes_its_successor(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+    async move {
+        let Pair { mut scene, mut first, second } = Pair::new(fixture).await;
+        is_taken_over(fixture, &mut first).await;
+        stays(&mut scene, fixture.ttl() * 2).await;
+        assert_eq!(first.stats().lost, 1, "one loss, and no fight");
+        assert!(matches!(first.state(), RegistrationState::TakenOver { .. }), "{first:?}");
+        is_undisturbed(&second);
+    }
+    .boxed()
+}
+
+pub(super) fn predecessor_is_back_when_its_successor_is_gone(
+    fixture: &dyn Fixture,
+) -> BoxFuture<'_, ()> {
+    async move {
+        let Pair { scene, mut first, second } = Pair::new(fixture).await;
+        is_taken_over(fixture, &mut first).await;
+        second.deregister().await.expect("a well registry deregisters");
+        let bound = fixture.ttl() / 3 + fixture.reannounce_bound();
+        first.registered(bound).await.expect("the entry is free");
+        let snapshot = scene.finds(&["a"], fixture.visible_bound()).await;
+        assert_eq!(snapshot.instances()[0].weight(), FIRST_WEIGHT, "{snapshot:#?}");
+    }
+    .boxed()
+}
+
+/// Two registrations of one id, made by two registrars as by two processes.
+struct Pair<'a> {
+    scene: Scene<'a>,
+    first: RegistrationHandle,
+    second: RegistrationHandle,
+}
+
+impl<'a> Pair<'a> {
+    async fn new(fixture: &'a dyn Fixture) -> Self {
+        let mut scene = Scene::new(fixture).await;
+        let first = scene.register(instance("a", 8001).with_weight(FIRST_WEIGHT)).await;
+        scene.sees(&["a"]).await;
+        let successor = scene.registration(instance("a", 8001).with_weight(SECOND_WEIGHT));
+        let second = fixture.registrar().await.register(successor).await;
+        let second = second.expect("a successor takes over");
+        scene.sees_that("the successor", is_the_second).await;
+        Self { scene, first, second }
+    }
+}
+
+async fn is_taken_over(fixture: &dyn Fixture, handle: &mut RegistrationHandle) {
+    let taken = timeout(fixture.ttl() + fixture.reannounce_bound(), async {
+        loop {
+            if let RegistrationState::TakenOver { by } = handle.state() {
+                return by;
+            }
+            handle.changed().await;
+        }
+    });
+    let by = taken.await.unwrap_or_else(|_| panic!("not observed within a TTL: {handle:?}"));
+    assert!(!by.is_empty());
+}
+
+/// The successor's entry, and nothing else, is there all the time.
+async fn stays(scene: &mut Scene<'_>, time: Duration) {
+    let watched = timeout(time, async {
+        loop {
+            let snapshot = scene.subscription.changed().await.expect("the loop lives");
+            assert!(is_the_second(&snapshot), "{snapshot:#?}");
+        }
+    });
+    watched.await.expect_err("it watches to the end");
+    let snapshot = scene.look().await;
+    assert!(is_the_second(&snapshot), "{snapshot:#?}");
+}
+
+fn is_undisturbed(second: &RegistrationHandle) {
+    assert!(matches!(second.state(), RegistrationState::Registered), "{second:?}");
+    assert_eq!(second.stats().lost, 0);
+}
+
+fn is_the_second(snapshot: &Snapshot) -> bool {
+    matches!(snapshot.instances(), [it] if it.weight() == SECOND_WEIGHT && it.status() == Status::Passing)
+}
+
+const FIRST_WEIGHT: u32 = 10;
+const SECOND_WEIGHT: u32 = 90;
