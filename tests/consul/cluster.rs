@@ -44,7 +44,6 @@ async fn a_leader_that_dies_costs_no_request() {
 
 mod slow {
     use tokio::time::{Instant, sleep_until};
-    use tower_sd::RegistrationHandle;
 
     use super::*;
     use crate::say;
@@ -73,7 +72,7 @@ mod slow {
                 assert_eq!(servers.handles.len(), 3, "the minute was too short for the test");
                 cluster.restart_servers().await.expect("they start again");
                 let right = |snapshot: &Snapshot| {
-                    let mut wanted = servers.handles.iter().map(RegistrationHandle::id);
+                    let mut wanted = servers.handles.iter().map(|handle| handle.id());
                     listed(3)(snapshot)
                         && wanted.all(|id| snapshot.instances().iter().any(|it| it.id() == id))
                 };
