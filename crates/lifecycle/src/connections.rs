@@ -21,11 +21,11 @@ use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOw
 
 /// A TCP listener whose connections are counted, and can be cut.
 ///
-/// Servers spawn a task per connection and keep no handle: without this, a request that never ends would outlive its
-/// server for as long as the process does.
+/// Servers spawn a task per connection and keep no handle: without this, a request that never ends
+/// would live as long as the process.
 #[derive(Debug)]
 pub struct Listener {
-    /// `None` when it has been told to accept no more.
+    /// `None` when it accepts no more.
     listener: Option<TcpListener>,
     connections: Connections,
     _closed_on_drop: DropGuard,
@@ -50,7 +50,7 @@ pub struct Connection {
     /// Two, because a reader and a writer may be different tasks.
     cut_read: Pin<Box<WaitForCancellationFutureOwned>>,
     cut_write: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// We have said all; how long we still listen.
+    /// After our last byte: the time left for reading.
     lingers: Option<Pin<Box<Sleep>>>,
     _open: Open,
 }
@@ -63,16 +63,16 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// The system refuses it: the port is taken, say.
+    /// The system's, for example of a port in use.
     pub async fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         TcpListener::bind(address).await.map(Self::from)
     }
 
-    /// Where it listens.
+    /// Returns the local address.
     ///
     /// # Errors
     ///
-    /// The system does not say.
+    /// The system's, and `NotConnected` after the listener was closed.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.listener {
             Some(listener) => listener.local_addr(),
@@ -80,16 +80,16 @@ impl Listener {
         }
     }
 
-    /// Its connections, also after it is gone.
+    /// Returns its connections, which outlive it.
     #[must_use]
     pub fn connections(&self) -> Connections {
         self.connections.clone()
     }
 
-    /// Waits for the next connection, for ever after [`Connections::stop_accepting`].
+    /// Waits for the next connection, forever after [`Connections::stop_accepting`].
     ///
-    /// What goes wrong with one is no matter to the others; when the system has no descriptor left, it tries again after a
-    /// second, because another connection has to end first.
+    /// An error of one connection is skipped. Without a free descriptor it tries again after a second:
+    /// another connection has to end first.
     ///
     /// # Cancel safety
     ///
@@ -98,7 +98,7 @@ impl Listener {
         while let Some(listener) = &self.listener {
             let closing = &self.connections.closing;
             let accepted = if closing.is_cancelled() {
-                // What the system has accepted for us would be reset when the listener is closed.
+                // Connections that the system has accepted would be reset by the listener's end.
                 let Ok(accepted) = timeout(LAST_COMES, listener.accept()).await else {
                     self.listener = None;
                     self.connections.closed.cancel();
@@ -115,7 +115,7 @@ impl Listener {
                 Ok((stream, peer)) => return (self.connections.add(stream), peer),
                 Err(error) if of_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::error!(%error, "cannot accept a connection");
+                    tracing::error!(%error, "connection not accepted");
                     sleep(ACCEPT_AGAIN).await;
                 }
             }
@@ -123,7 +123,7 @@ impl Listener {
         pending().await
     }
 
-    /// The connections as a stream that never ends, for tonic's `serve_with_incoming_shutdown`.
+    /// Returns the connections as an endless stream, for tonic's `serve_with_incoming_shutdown`.
     pub fn incoming(self) -> impl Stream<Item = io::Result<Connection>> + Send {
         unfold(self, |mut listener| async move {
             let (connection, _peer) = listener.accept().await;
@@ -151,11 +151,11 @@ impl Connections {
     }
 
     fn add(&self, stream: TcpStream) -> Connection {
-        // Answers are small and complete: without this they wait for the acknowledgement of the one before.
+        // Responses are small and complete: otherwise each waits for the last one's acknowledgement.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
-        // One token each: asking the common one at every read would make all connections wait for its lock.
+        // One token each: all connections would contend for the lock of a common one at every read.
         let cut = self.cut.child_token();
         Connection {
             stream,
@@ -166,23 +166,23 @@ impl Connections {
         }
     }
 
-    /// How many are open.
+    /// Returns the number of open connections.
     #[must_use]
     pub fn n_open(&self) -> usize {
         *self.open.borrow()
     }
 
-    /// Has the listener closed as soon as it has accepted what waits for that: nobody is reset, and who comes later is
-    /// refused, which every client can tell from a request that was lost.
+    /// Closes the listener after it has accepted the waiting connections.
     ///
-    /// A server that does not wait in [`Listener::accept`] has to drop the listener itself.
+    /// None of them is reset, and later ones are refused, which every client can tell from a lost
+    /// request. A server that does not wait in [`Listener::accept`] must drop the listener itself.
     pub fn stop_accepting(&self) {
         self.closing.cancel();
     }
 
-    /// Waits until none is open, and cuts those that are at the deadline; returns how many those were.
+    /// Waits until none is open; cuts the open ones at the deadline, and returns their number.
     ///
-    /// The server has to have been told to accept nothing more.
+    /// The server must have stopped accepting before.
     ///
     /// # Cancel safety
     ///
@@ -198,12 +198,12 @@ impl Connections {
         }
     }
 
-    /// Ends those that are open, now and in the middle of what they do.
+    /// Ends the open connections immediately.
     pub fn cut(&self) {
         self.cut.cancel();
     }
 
-    /// Waits until it listens no more and none is open. Cancel safe.
+    /// Waits until the listener is closed and none is open. Cancel safe.
     pub(crate) async fn quiet(&self) {
         self.closed.cancelled().await;
         self.none_open().await;
@@ -231,20 +231,20 @@ impl Drop for Open {
 }
 
 impl Connection {
-    /// Whom it is with.
+    /// Returns the address of the peer.
     ///
     /// # Errors
     ///
-    /// The system does not know any more.
+    /// The system's, for a connection that has ended.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.stream.peer_addr()
     }
 
-    /// Through which of our addresses.
+    /// Returns the local address.
     ///
     /// # Errors
     ///
-    /// The system does not know any more.
+    /// The system's, for a connection that has ended.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.stream.local_addr()
     }
@@ -295,8 +295,8 @@ impl AsyncWrite for Connection {
         self.writable(context)?.poll_flush(context)
     }
 
-    /// Closed with bytes unread, a connection is reset, and the reset overtakes what was said last: the peer would never read
-    /// the GOAWAY by which it knows what to send elsewhere.
+    /// Closed with unread bytes, a connection is reset, and the reset overtakes the last bytes sent: the
+    /// peer would never read the GOAWAY that names its unprocessed requests.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let lingers = match &mut this.lingers {
@@ -306,14 +306,21 @@ impl AsyncWrite for Connection {
                 this.lingers.insert(Box::pin(sleep(LINGER)))
             }
         };
+        if this.cut_write.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(cut()));
+        }
+        // Before the reads: a fast sender must not keep it open.
+        if lingers.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
         let mut unread = [0; 4096];
         loop {
             let mut buffer = ReadBuf::new(&mut unread);
             match Pin::new(&mut this.stream).poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
-                // The peer has closed it, too.
+                // The peer has closed it too.
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
-                Poll::Pending => return lingers.as_mut().poll(context).map(Ok),
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
@@ -325,7 +332,7 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// The peer was gone before we looked.
+/// The peer was gone before the accept.
 fn of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
@@ -335,9 +342,9 @@ fn cut() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "cut at the end of the drain")
 }
 
-/// Long enough to ask the system whether somebody waits; shorter than the pauses between connections of a busy server, for
-/// which there would be no end of accepting.
+/// Long enough for a poll of the system; shorter than the gaps between a busy server's connections,
+/// which would never let the accepting end.
 const LAST_COMES: Duration = Duration::from_millis(1);
-/// A few round trips: what a peer sends until it has read that we close.
+/// A few round trips, until the peer has read that the connection closes.
 const LINGER: Duration = Duration::from_millis(500);
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);

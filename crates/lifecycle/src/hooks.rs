@@ -6,7 +6,7 @@ use tower_sd_core::BoxError;
 
 use crate::{Outcome, Step};
 
-/// What the user does between the steps.
+/// The hooks before each step.
 #[derive(Default)]
 pub(crate) struct Hooks(Vec<(Step, Hook)>);
 
@@ -23,7 +23,7 @@ impl Hooks {
         self.0.push((step, hook));
     }
 
-    /// Those before `step`, in the order in which they were added.
+    /// Removes those before `step`, in the order of their addition.
     pub(crate) fn take(&mut self, step: Step) -> Self {
         let (taken, left) =
             std::mem::take(&mut self.0).into_iter().partition(|(before, _)| *before == step);
@@ -31,7 +31,7 @@ impl Hooks {
         Self(taken)
     }
 
-    /// All of them, until one fails.
+    /// Runs all of them, until one fails.
     pub(crate) async fn run(self) -> Result<(), BoxError> {
         for (_step, hook) in self.0 {
             one(hook).await?;
@@ -39,7 +39,7 @@ impl Hooks {
         Ok(())
     }
 
-    /// All of them, each within `bound`, whatever the others do; the first trouble.
+    /// Runs all of them, each within `bound`, and returns the first failure.
     pub(crate) async fn run_all(self, bound: Duration) -> Option<Outcome> {
         let mut trouble = None;
         for (step, hook) in self.0 {
@@ -48,14 +48,14 @@ impl Hooks {
                 Ok(Err(error)) => Outcome::Failed(error),
                 Err(_elapsed) => Outcome::TimedOut,
             };
-            tracing::warn!(%step, %outcome, "a hook did not do its work");
+            tracing::warn!(%step, %outcome, "hook failed");
             trouble.get_or_insert(outcome);
         }
         trouble
     }
 }
 
-/// A hook that panics has failed, and its server still stops in the right order.
+/// A hook that panics has failed; its server still stops in the right order.
 async fn one(hook: Hook) -> Result<(), BoxError> {
     let run = AssertUnwindSafe(async move { hook().await });
     run.catch_unwind().await.unwrap_or_else(|_panic| Err("the hook panicked".into()))

@@ -2,11 +2,13 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod connections;
+mod control;
 mod glue;
 mod hooks;
 mod lifecycle;
 mod orders;
 mod readiness;
+mod registrations;
 mod report;
 mod run;
 mod server;
@@ -23,6 +25,7 @@ pub use glue::{
 pub use glue::{health::ready_health, tonic::serve_tonic};
 pub use lifecycle::Lifecycle;
 pub use readiness::{Phase, Readiness};
+pub use registrations::Registrations;
 pub use report::{Failed, Outcome, Reason, Report, Step, StepReport};
 pub use server::Drain;
 pub use signals::{Signal, Signals};

@@ -1,19 +1,22 @@
-use std::{fmt, future::Future, time::Duration};
+use std::{future::Future, net::SocketAddr, time::Duration};
 
+use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tower_sd_core::{Advertise, BoxError, Instance, Registrar, Registration};
 
 use crate::{
-    Drain, Failed, Listener, Readiness, Report, Step, hooks::Hooks, orders::OrdersConfig, run,
+    Drain, Failed, Listener, Readiness, Registrations, Report, Step, hooks::Hooks,
+    orders::OrdersConfig, registrations::Registering, run, server::Serving,
 };
 
 /// A server's life in the right order, see the [crate's documentation](crate).
 ///
-/// serve → ready → register → live until told to stop → not ready → deregister → propagate → drain → stop
+/// serve → ready → register → live → not ready → deregister → propagate → drain → stop
 ///
-/// Every step of the stop has a bound. With the defaults the whole stop takes at most 29 s and its hooks' time, below the
-/// 30 s that Kubernetes leaves by default; in health it takes a second and what the requests in flight need. Where a
-/// supervisor leaves less (`docker stop`: 10 s), give the drain less: [`drain_deadline`](Self::drain_deadline).
+/// Every step of the stop has a bound. With the defaults the whole stop takes at most 29 s and its
+/// hooks' time, below the 30 s of Kubernetes; in health it takes a second and the time of the requests
+/// in flight. Where a supervisor leaves less (`docker stop`: 10 s), the drain should have less:
+/// [`drain_deadline`](Self::drain_deadline).
 #[derive(Debug)]
 #[must_use = "nothing happens until it is run"]
 pub struct Lifecycle {
@@ -21,36 +24,37 @@ pub struct Lifecycle {
     pub(crate) hooks: Hooks,
     pub(crate) readiness: Readiness,
     pub(crate) advertise: Advertise,
-    pub(crate) registering: Option<Registering>,
+    pub(crate) others: Others,
+    pub(crate) registering: Vec<Registering>,
+    pub(crate) views: Registrations,
     pub(crate) timing: Timing,
 }
 
-/// Where and as what to register.
-pub(crate) struct Registering {
-    pub(crate) registrar: Box<dyn Registrar>,
-    pub(crate) registration: Box<dyn FnOnce(Instance) -> Registration + Send>,
-}
+/// The servers beside the one of [`Lifecycle::run`].
+pub(crate) struct Others(pub(crate) Vec<(Listener, Serving)>);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Timing {
     /// `None`: no maintenance.
     pub(crate) maintenance: Option<Duration>,
     pub(crate) deregister: Duration,
-    /// `None`: by whether there was a registration.
+    /// `None`: depends on the presence of a registration.
     pub(crate) propagation: Option<Duration>,
     pub(crate) drain: Duration,
     pub(crate) hook: Duration,
 }
 
 impl Lifecycle {
-    /// A life that registers nowhere, and ends with SIGTERM or ctrl-c.
+    /// Creates a life without a registration, which ends with SIGTERM or ctrl-c.
     pub fn new() -> Self {
         Self {
             orders: OrdersConfig::default(),
             hooks: Hooks::default(),
             readiness: Readiness::new(),
             advertise: Advertise::Listened,
-            registering: None,
+            others: Others(Vec::new()),
+            registering: Vec::new(),
+            views: Registrations::default(),
             timing: Timing {
                 maintenance: Some(MAINTENANCE),
                 deregister: DEREGISTER,
@@ -61,43 +65,77 @@ impl Lifecycle {
         }
     }
 
-    /// Registers as a member of `service`.
+    /// Registers the server as a member of `service`.
+    ///
+    /// Several registrations, of other services or in other registries, start and end concurrently.
     pub fn register(self, registrar: impl Registrar, service: impl Into<String>) -> Self {
         let service = service.into();
         self.register_with(registrar, |instance| Registration::new(service, instance))
     }
 
-    /// Registers what `registration` makes of the advertised instance: with tags, a weight, a health check.
+    /// Registers with a registration made of the advertised instance.
     ///
-    /// Of the registration's settings [`deregister_timeout`](Registration::deregister_timeout) is the one that this
-    /// lifecycle has itself.
+    /// The registration can have tags, a weight, a health check. Its
+    /// [`deregister_timeout`](Registration::deregister_timeout) is that of this lifecycle.
     pub fn register_with(
         mut self,
         registrar: impl Registrar,
         registration: impl FnOnce(Instance) -> Registration + Send + 'static,
     ) -> Self {
-        let (registrar, registration) = (Box::new(registrar), Box::new(registration));
-        self.registering = Some(Registering { registrar, registration });
+        self.registering.push(Registering::new(registrar, None, registration));
         self
     }
 
-    /// Which address is registered. Default: the one listened on, which must not be a wildcard then.
+    /// Registers the server that listens on `address`, one of [`serve`](Self::serve).
+    pub fn register_at(
+        mut self,
+        address: SocketAddr,
+        registrar: impl Registrar,
+        registration: impl FnOnce(Instance) -> Registration + Send + 'static,
+    ) -> Self {
+        self.registering.push(Registering::new(registrar, Some(address), registration));
+        self
+    }
+
+    /// Returns views of the registrations, which fill when the life begins.
+    #[must_use]
+    pub fn registrations(&self) -> Registrations {
+        self.views.clone()
+    }
+
+    /// Serves on a further listener, for example gRPC or an admin port.
+    ///
+    /// It starts, drains and ends together with the server of [`run`](Self::run). The end of any
+    /// server ends the life.
+    pub fn serve<S, F, E>(mut self, listener: impl Into<Listener>, serve: S) -> Self
+    where
+        S: FnOnce(Listener, Drain) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.others.0.push((listener.into(), boxed(serve)));
+        self
+    }
+
+    /// Sets the addresses that are registered.
+    ///
+    /// Defaults to the listener's own, which must not be a wildcard then.
     pub fn advertise(mut self, advertise: Advertise) -> Self {
         self.advertise = advertise;
         self
     }
 
-    /// Moves this handle, which a `/ready` route reads.
+    /// Sets the readiness that this life moves, and that a `/ready` route reads.
     pub fn readiness(mut self, readiness: &Readiness) -> Self {
         self.readiness = readiness.clone();
         self
     }
 
-    /// Runs `hook` before `step`; several in the order in which they are added.
+    /// Runs `hook` before `step`; several in the order of their addition.
     ///
-    /// Before [`Step::Ready`] is the place to warm up, before [`Step::Live`] to say so, before [`Step::Stop`] to flush. On the way up a hook that fails
-    /// ends the start. On the way down it is bounded by [`hook_timeout`](Self::hook_timeout), and what goes wrong is
-    /// reported and nothing else.
+    /// Warm-up belongs before [`Step::Ready`], a flush before [`Step::Stop`]. On the way up a hook that
+    /// fails ends the start. On the way down it is bounded by [`hook_timeout`](Self::hook_timeout), and
+    /// its failure is only reported.
     pub fn before<F, Fut, E>(mut self, step: Step, hook: F) -> Self
     where
         F: FnOnce() -> Fut + Send + 'static,
@@ -108,91 +146,112 @@ impl Lifecycle {
         self
     }
 
-    /// Stops when this is cancelled, too.
+    /// Stops also when `token` is cancelled.
     pub fn stop_on(mut self, token: CancellationToken) -> Self {
         self.orders.stop = token;
         self
     }
 
-    /// Stops at once when this is cancelled, as at a second signal: what is left of the steps is skipped, and what is open
-    /// is cut.
+    /// Stops in a hurry when `token` is cancelled, as at a second signal.
+    ///
+    /// Every wait is skipped and open connections are cut. Deregistering still has a second; another
+    /// signal skips that too.
     pub fn stop_now_on(mut self, token: CancellationToken) -> Self {
         self.orders.now = token;
         self
     }
 
-    /// Leaves signals to the program: it stops by its tokens only.
+    /// Leaves signals to the program: only the tokens stop this life.
     pub fn ignore_signals(mut self) -> Self {
         self.orders.ignore_signals = true;
         self
     }
 
-    /// How long the registry may take to show the instance as draining. Default 1 s: it helps the few clients that read it
-    /// in the moment before it is deregistered, and is not worth more.
+    /// Sets the time for the registry to show the instance as draining. Defaults to 1 s.
+    ///
+    /// It helps the few clients that read it in the moment before the deregistration.
     pub fn maintenance_timeout(mut self, timeout: Duration) -> Self {
         self.timing.maintenance = Some(timeout);
         self
     }
 
-    /// Deregisters without showing the instance as draining before: one call less.
+    /// Deregisters without a status of draining before it: one call less.
     pub fn skip_maintenance(mut self) -> Self {
         self.timing.maintenance = None;
         self
     }
 
-    /// How long deregistering may take. Default 5 s: an election of etcd's or Consul's servers ends within that; what
-    /// cannot be withdrawn then ends with its TTL.
+    /// Sets the time for deregistering. Defaults to 5 s.
+    ///
+    /// An election of etcd's or Consul's servers ends within that. An entry that cannot be withdrawn
+    /// ends with its TTL.
     pub fn deregister_timeout(mut self, timeout: Duration) -> Self {
         self.timing.deregister = timeout;
         self
     }
 
-    /// How long it goes on serving after it is deregistered. Default 1 s for a server that has registered: a watch or a
-    /// blocking query tells within milliseconds, and clients publish a removal within 200 ms. Behind DNS give it the TTL
-    /// of the records. A server that has not registered waits only when this is set: for a load balancer that asks `/ready`.
+    /// Sets the time of serving after the deregistration.
+    ///
+    /// Defaults to 1 s with a registration: clients with a watch or a blocking query have dropped the
+    /// instance by then. Behind DNS it should be the TTL of the records. Without a registration it
+    /// defaults to zero; behind a load balancer that requests `/ready` it should be set. Connections
+    /// are closed with their responses in its last second.
     pub fn propagation(mut self, wait: Duration) -> Self {
         self.timing.propagation = Some(wait);
         self
     }
 
-    /// How long requests in flight may take from the moment on that nothing more is accepted. Default 20 s: with the
-    /// steps before it it fits into the 30 s that Kubernetes leaves by default.
+    /// Sets the time for requests in flight after the last accepted connection. Defaults to 20 s.
+    ///
+    /// With the steps before it, it fits into the 30 s of Kubernetes.
     pub fn drain_deadline(mut self, deadline: Duration) -> Self {
         self.timing.drain = deadline;
         self
     }
 
-    /// How long each hook of the stop may take. Default 5 s.
+    /// Sets the time of each hook of the stop. Defaults to 5 s.
     pub fn hook_timeout(mut self, timeout: Duration) -> Self {
         self.timing.hook = timeout;
         self
     }
 
-    /// Lives: returns when the server has stopped, with what happened.
+    /// Lives, and returns when all servers have stopped. The report is logged too.
     ///
-    /// `serve` is given the listener and the moment at which to drain; it ends when its last request has. It runs in a
-    /// task of its own. With the features `axum` and `tonic`, `serve_axum` and `serve_tonic` are two.
+    /// `serve` takes the listener and the request to drain; it ends when its last request has. It runs
+    /// in a task of its own. With the features `axum` and `tonic`, `serve_axum` and `serve_tonic` are
+    /// two of them.
     ///
     /// # Errors
     ///
-    /// A step of the start fails, or the server ends with an error or panics: then it is deregistered at once, and
-    /// everything else is stopped in the right order. What goes wrong while it stops is in the [`Report`] only.
+    /// A step of the start fails, or a server ends with an error or panics. It is then deregistered
+    /// immediately, and everything else is stopped in the right order. A failure during the stop is in
+    /// the [`Report`] only.
     ///
     /// # Cancel safety
     ///
-    /// Dropped early, the server is aborted and its connections are cut; the registration is withdrawn in the background.
+    /// Dropped early, the servers are aborted and their connections are cut; the registrations are
+    /// withdrawn in the background, as far as the runtime lives.
     pub async fn run<S, F, E>(
         self,
         listener: impl Into<Listener> + Send,
         serve: S,
     ) -> Result<Report, Failed>
     where
-        S: FnOnce(Listener, Drain) -> F + Send,
+        S: FnOnce(Listener, Drain) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        run::run(self, listener.into(), serve).await
+        run::run(self, listener.into(), boxed(serve)).await
     }
+}
+
+fn boxed<S, F, E>(serve: S) -> Serving
+where
+    S: FnOnce(Listener, Drain) -> F + Send + 'static,
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: Into<BoxError>,
+{
+    Box::new(|listener, drain| serve(listener, drain).map(|end| end.map_err(Into::into)).boxed())
 }
 
 impl Default for Lifecycle {
@@ -201,9 +260,9 @@ impl Default for Lifecycle {
     }
 }
 
-impl fmt::Debug for Registering {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registering").finish_non_exhaustive()
+impl std::fmt::Debug for Others {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(listener, _)| listener)).finish()
     }
 }
 

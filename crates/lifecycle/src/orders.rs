@@ -1,18 +1,22 @@
-use std::{future::pending, io};
+use std::{future::pending, io, time::Duration};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Reason, Signals};
 
-/// Where the order to stop comes from, and the second one, which is in a hurry.
+/// The orders to stop: the first one, and those in a hurry after it.
 #[derive(Debug)]
 pub(crate) struct Orders {
     signals: Option<Signals>,
     stop: CancellationToken,
-    now: CancellationToken,
+    /// `None` after it has counted.
+    now: Option<CancellationToken>,
+    /// The time of the last order.
+    last: Option<Instant>,
 }
 
-/// What a lifecycle is told about them.
+/// The settings of [`Orders`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OrdersConfig {
     pub(crate) ignore_signals: bool,
@@ -24,32 +28,52 @@ impl Orders {
     pub(crate) fn new(config: OrdersConfig) -> io::Result<Self> {
         let OrdersConfig { ignore_signals, stop, now } = config;
         let signals = if ignore_signals { None } else { Some(Signals::listen()?) };
-        Ok(Self { signals, stop, now })
+        Ok(Self { signals, stop, now: Some(now), last: None })
     }
 
-    /// The first one. Cancel safe.
+    /// Waits for the first order. Cancel safe.
     pub(crate) async fn stop(&mut self) -> Reason {
         let (stop, now) = (self.stop.clone(), self.now.clone());
-        tokio::select! {
+        let reason = tokio::select! {
             () = stop.cancelled() => Reason::Token,
-            () = now.cancelled() => Reason::Token,
+            () = cancelled(now.as_ref()) => Reason::Token,
             reason = self.signal() => reason,
-        }
+        };
+        self.last = Some(Instant::now());
+        reason
     }
 
-    /// The second one: a signal after the first order, or the token for that. Cancel safe.
+    /// Waits for an order in a hurry: another signal, or the token for that. Cancel safe.
     pub(crate) async fn now(&mut self) {
         let now = self.now.clone();
         tokio::select! {
-            () = now.cancelled() => {}
-            _second = self.signal() => {}
+            () = cancelled(now.as_ref()) => self.now = None,
+            _another = self.signal() => {}
         }
+        self.last = Some(Instant::now());
     }
 
+    /// A shell signals the whole group, and a supervisor forwards that signal: both are one.
     async fn signal(&mut self) -> Reason {
-        match &mut self.signals {
-            Some(signals) => Reason::Signal(signals.recv().await),
-            None => pending().await,
+        let Some(signals) = &mut self.signals else { return pending().await };
+        loop {
+            let signal = signals.recv().await;
+            match self.last {
+                Some(last) if last.elapsed() < SAME_SIGNAL => {
+                    tracing::debug!(%signal, "signal repeated: taken for the same one");
+                }
+                _ => return Reason::Signal(signal),
+            }
         }
     }
 }
+
+async fn cancelled(token: Option<&CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => pending().await,
+    }
+}
+
+/// Forwarding takes milliseconds; a person who presses ctrl-c again in anger takes longer.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);

@@ -1,8 +1,10 @@
 use tokio::sync::watch;
+use tower_sd_core::{Health, HealthCheck, async_trait};
 
-/// Whether the server wants requests: what `/ready` answers.
+/// The readiness of a server for requests, as `/ready` reports it.
 ///
-/// `Clone` shares it. It goes forward only: a server that drains is never ready again.
+/// `Clone` shares it. Its phase goes forward only: a server that drains is never ready again. Within
+/// the phase [`Ready`](Phase::Ready) it follows the server's health.
 ///
 /// ```
 /// use tower_sd_lifecycle::{Phase, Readiness};
@@ -11,60 +13,88 @@ use tokio::sync::watch;
 /// assert!(!readiness.is_ready());
 /// readiness.advance(Phase::Ready);
 /// assert!(readiness.is_ready());
+/// readiness.set_healthy(false);
+/// assert!(!readiness.is_ready());
+/// readiness.set_healthy(true);
+/// assert!(readiness.is_ready());
 /// readiness.advance(Phase::Draining);
 /// readiness.advance(Phase::Ready);
 /// assert_eq!(readiness.phase(), Phase::Draining);
 /// ```
 #[derive(Clone, Debug)]
-pub struct Readiness(watch::Sender<Phase>);
+pub struct Readiness(watch::Sender<State>);
 
-/// Where a server's life has got to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct State {
+    phase: Phase,
+    is_healthy: bool,
+}
+
+/// The phase of a server's life.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Phase {
     /// It listens, and is not ready.
     Starting,
-    /// It wants requests.
+    /// It accepts requests.
     Ready,
-    /// It answers what comes, and wants nothing more.
+    /// It still responds, and should get no more requests.
     Draining,
+    /// Like `Draining`; connections of HTTP/1 are closed with their next response.
+    Closing,
 }
 
 impl Readiness {
-    /// Starting.
+    /// Creates the readiness of a server that is starting, and healthy.
     #[must_use]
     pub fn new() -> Self {
-        Self(watch::Sender::new(Phase::Starting))
+        Self(watch::Sender::new(State { phase: Phase::Starting, is_healthy: true }))
     }
 
-    /// Goes on to `phase`; stays where it is if it has been there.
+    /// Goes on to `phase`; stays if that phase is over.
     pub fn advance(&self, phase: Phase) {
-        self.0.send_if_modified(|current| {
-            let forward = *current < phase;
-            *current = phase.max(*current);
-            forward
+        self.0.send_if_modified(|state| {
+            let is_forward = state.phase < phase;
+            state.phase = phase.max(state.phase);
+            is_forward
         });
     }
 
-    /// Where it is now.
+    /// Sets the health: while it is false, the server is not ready in any phase.
+    pub fn set_healthy(&self, is_healthy: bool) {
+        self.0.send_if_modified(|state| {
+            std::mem::replace(&mut state.is_healthy, is_healthy) != is_healthy
+        });
+    }
+
+    /// Returns `check`, which also sets the health: false while it is critical.
+    ///
+    /// For [`Registration::health`](tower_sd_core::Registration::health): one check is then shown by
+    /// the registry, `/ready` and `grpc.health.v1` alike. A check that panics, or is dropped because it
+    /// hangs, is critical.
+    pub fn follow<C: HealthCheck>(&self, check: C) -> impl HealthCheck + use<C> {
+        Followed { readiness: self.clone(), check }
+    }
+
+    /// Returns the current phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        *self.0.borrow()
+        self.0.borrow().phase
     }
 
-    /// Whether it wants requests now.
+    /// Whether the server accepts requests now.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.phase() == Phase::Ready
+        self.0.borrow().is_ready()
     }
 
-    /// Whether it is on its way out.
+    /// Whether the server is on its way out.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.phase() == Phase::Draining
+        self.phase() >= Phase::Draining
     }
 
-    /// Waits until it has come to `phase` or further, and returns where it is: to drive a gRPC health service, say.
+    /// Waits for `phase` or a later one, and returns the current phase.
     ///
     /// # Cancel safety
     ///
@@ -72,8 +102,13 @@ impl Readiness {
     pub async fn reached(&self, phase: Phase) -> Phase {
         let mut changes = self.0.subscribe();
         // Only fails without a sender, and this is one.
-        let reached = changes.wait_for(|current| *current >= phase).await;
-        reached.map_or(Phase::Draining, |current| *current)
+        let reached = changes.wait_for(|state| state.phase >= phase).await;
+        reached.map_or(Phase::Closing, |state| state.phase)
+    }
+
+    #[cfg_attr(not(feature = "tonic"), expect(dead_code, reason = "for the health service"))]
+    pub(crate) fn states(&self) -> watch::Receiver<State> {
+        self.0.subscribe()
     }
 }
 
@@ -83,14 +118,54 @@ impl Default for Readiness {
     }
 }
 
+impl State {
+    pub(crate) fn is_ready(self) -> bool {
+        self.phase == Phase::Ready && self.is_healthy
+    }
+
+    #[cfg_attr(not(feature = "tonic"), expect(dead_code, reason = "for the health service"))]
+    pub(crate) fn is_draining(self) -> bool {
+        self.phase >= Phase::Draining
+    }
+}
+
+/// A check whose result is a readiness's health.
+struct Followed<C> {
+    readiness: Readiness,
+    check: C,
+}
+
+/// Sets the health to false, unless the check ends.
+struct Unhealthy<'a>(Option<&'a Readiness>);
+
+#[async_trait]
+impl<C: HealthCheck> HealthCheck for Followed<C> {
+    async fn check(&self) -> Health {
+        let mut unhealthy = Unhealthy(Some(&self.readiness));
+        let health = self.check.check().await;
+        unhealthy.0 = None;
+        self.readiness.set_healthy(!matches!(health, Health::Critical(_)));
+        health
+    }
+}
+
+impl Drop for Unhealthy<'_> {
+    fn drop(&mut self) {
+        if let Some(readiness) = self.0 {
+            readiness.set_healthy(false);
+        }
+    }
+}
+
 impl Phase {
-    /// `"starting"`, `"ready"`, `"draining"`.
+    /// Returns `"starting"`, `"ready"`, `"draining"` or `"closing"`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Ready => "ready",
             Self::Draining => "draining",
+            Self::Closing => "closing",
         }
     }
 }

@@ -8,37 +8,37 @@ use crate::Signal;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Step {
-    /// It begins to accept connections.
+    /// Connections are accepted.
     Serve,
-    /// `/ready` says yes.
+    /// `/ready` returns 200.
     Ready,
     /// It registers.
     Register,
-    /// It lives until something ends it; took that long.
+    /// It lives until an order or the end of a server.
     Live,
-    /// `/ready` says no, and the registry shows it as draining where it can.
+    /// `/ready` returns 503, and the registry shows it as draining.
     Unready,
-    /// It takes itself out of the registry.
+    /// Its entries are removed from the registries.
     Deregister,
     /// It goes on serving while clients take notice.
     Propagate,
-    /// It accepts nothing more, and finishes what it has.
+    /// It accepts nothing more, and finishes its requests.
     Drain,
-    /// What is left is cut.
+    /// Open connections are cut.
     Stop,
 }
 
-/// How a step went.
+/// The outcome of a step.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// As it should.
+    /// The step is complete.
     Done,
-    /// Not begun, or given up, for this reason.
+    /// Not begun or given up, with the reason.
     Skipped(&'static str),
     /// It did not end within its bound.
     TimedOut,
-    /// With an error.
+    /// It failed with this error.
     Failed(BoxError),
 }
 
@@ -46,43 +46,45 @@ pub enum Outcome {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct StepReport {
-    /// Which.
+    /// The step.
     pub step: Step,
-    /// How it went.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// The first trouble of the hooks before it.
+    /// The first failure of the hooks before it.
     pub hook: Option<Outcome>,
-    /// How long it took, its hooks included.
+    /// Its duration, hooks included.
     pub took: Duration,
 }
 
-/// Why a server stopped.
+/// The reason of a stop.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Reason {
-    /// It was told so by a signal.
+    /// A signal.
     Signal(Signal),
-    /// It was told so by a token.
+    /// A token of the program.
     Token,
-    /// The server ended by itself.
+    /// A server ended by itself.
     Ended,
     /// A step of the start failed.
     Failed,
 }
 
-/// What happened, step by step. Print it in the last line of a log.
+/// The steps of a life and their outcomes.
+///
+/// [`Lifecycle::run`](crate::Lifecycle::run) logs it at level info; a program need not.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// Why it stopped.
+    /// The reason of the stop.
     pub reason: Reason,
     /// Every step, in order.
     pub steps: Vec<StepReport>,
-    /// How many connections were still open when the drain's deadline was over, and were cut.
+    /// The number of connections that were open after the drain, and were cut.
     pub cut: usize,
 }
 
-/// The server did not live as it should; it was stopped in the right order all the same.
+/// An error of a life, which was stopped in the right order all the same.
 #[derive(Debug)]
 pub struct Failed(Box<Inner>);
 
@@ -94,13 +96,13 @@ struct Inner {
 }
 
 impl Report {
-    /// How this step went.
+    /// Returns the outcome of `step`.
     #[must_use]
     pub fn outcome(&self, step: Step) -> Option<&Outcome> {
         self.steps.iter().find(|report| report.step == step).map(|report| &report.outcome)
     }
 
-    /// Whether every step of the stop went as it should, and no connection was cut.
+    /// Whether every step is complete or was not needed, and no connection was cut.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         let well = |report: &StepReport| {
@@ -116,13 +118,13 @@ impl Failed {
         Self(Box::new(Inner { step, cause, report }))
     }
 
-    /// In which step. A server that fails later fails in [`Step::Serve`].
+    /// Returns the step that failed; [`Step::Serve`] for a server that fails later.
     #[must_use]
     pub fn step(&self) -> Step {
         self.0.step
     }
 
-    /// What happened to all steps.
+    /// Returns the report of all steps.
     #[must_use]
     pub fn report(&self) -> &Report {
         &self.0.report

@@ -1,83 +1,144 @@
 use std::{
-    future::{Future, pending},
+    future::Future,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
-use tokio::{task::JoinSet, time::timeout};
+use futures_util::future::{BoxFuture, join_all};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tower_sd_core::BoxError;
 
-use crate::Readiness;
+use crate::{Connections, Listener, Readiness};
 
-/// Resolves when the server has to accept nothing more and to finish what it has.
+/// Resolves when the server must accept nothing more and finish its requests.
 ///
-/// It is what `with_graceful_shutdown` of axum and `serve_with_incoming_shutdown` of tonic ask for.
+/// `with_graceful_shutdown` of axum and `serve_with_incoming_shutdown` of tonic take it.
 #[derive(Debug)]
-#[must_use = "a server that does not wait for it is cut at the end of the drain"]
+#[must_use = "a server that does not wait for it is aborted at the end of the drain"]
 pub struct Drain {
     requested: Pin<Box<WaitForCancellationFutureOwned>>,
     readiness: Readiness,
 }
 
-/// The user's server, in a task of its own.
-#[derive(Debug, Default)]
-pub(crate) struct Server {
+/// A server that has not begun.
+pub(crate) type Serving =
+    Box<dyn FnOnce(Listener, Drain) -> BoxFuture<'static, Result<(), BoxError>> + Send>;
+
+/// The servers of a life, each in a task of its own, and their connections.
+///
+/// Dropped early, the tasks are aborted and the connections are cut.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    connections: Vec<Connections>,
     drain: CancellationToken,
-    task: JoinSet<Result<(), BoxError>>,
-    outcome: Option<Result<(), BoxError>>,
+    tasks: JoinSet<Result<(), BoxError>>,
+    has_ended: bool,
+    outcome: Result<(), BoxError>,
 }
 
-impl Server {
-    /// Starts what `serve` makes.
-    pub(crate) fn start<F, E>(&mut self, readiness: Readiness, serve: impl FnOnce(Drain) -> F)
-    where
-        F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<BoxError>,
-    {
-        let requested = Box::pin(self.drain.clone().cancelled_owned());
-        let drain = Drain { requested, readiness };
-        let serving = serve(drain);
-        self.task.spawn(async move { serving.await.map_err(Into::into) });
-    }
-
-    /// Waits for its end; for ever if it has not begun. Cancel safe.
-    pub(crate) async fn ended(&mut self) {
-        if self.outcome.is_some() {
-            return;
+impl Servers {
+    pub(crate) fn new(connections: Vec<Connections>) -> Self {
+        Self {
+            connections,
+            drain: CancellationToken::new(),
+            tasks: JoinSet::new(),
+            has_ended: false,
+            outcome: Ok(()),
         }
-        self.outcome = match self.task.join_next().await {
-            Some(Ok(outcome)) => Some(outcome),
-            Some(Err(panicked)) => Some(Err(panicked.into())),
-            None => pending().await,
-        };
     }
 
-    pub(crate) fn has_ended(&self) -> bool {
-        self.outcome.is_some()
+    pub(crate) fn start(&mut self, serving: Vec<(Listener, Serving)>, readiness: &Readiness) {
+        for (listener, serve) in serving {
+            let requested = Box::pin(self.drain.clone().cancelled_owned());
+            let drain = Drain { requested, readiness: readiness.clone() };
+            self.tasks.spawn(serve(listener, drain));
+        }
     }
 
-    /// Tells it to finish what it has.
-    pub(crate) fn drain(&self) {
+    /// Waits for the first end of a server; forever if none has begun. Cancel safe.
+    pub(crate) async fn one_ended(&mut self) {
+        while !self.has_ended {
+            match self.tasks.join_next().await {
+                Some(ended) => self.record(ended),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Waits for the end of all servers. Cancel safe.
+    async fn all_ended(&mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            self.record(ended);
+        }
+    }
+
+    /// The first failure is the life's.
+    fn record(&mut self, ended: Result<Result<(), BoxError>, JoinError>) {
+        self.has_ended = true;
+        let outcome = ended.unwrap_or_else(|panicked| Err(panicked.into()));
+        if self.outcome.is_ok() {
+            self.outcome = outcome;
+        }
+    }
+
+    /// Whether no server runs.
+    pub(crate) fn are_over(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Stops accepting, waits for the last requests, and then for the servers and connections.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the servers may not have been told: [`stop`](Self::stop) does that.
+    pub(crate) async fn drain(&mut self) {
+        // Not the servers first: they would reset connections that wait to be accepted.
+        self.connections.iter().for_each(Connections::stop_accepting);
+        let quiet = join_all(self.connections.iter().map(Connections::quiet));
+        if timeout(LAST_REQUESTS, quiet).await.is_err() {
+            tracing::debug!("connections are idle, or busy for longer");
+        }
+        self.stop();
+        self.all_ended().await;
+        // Upgraded connections outlive their server.
+        join_all(self.connections.iter().map(Connections::none_open)).await;
+    }
+
+    /// Requests the servers' end.
+    pub(crate) fn stop(&self) {
         self.drain.cancel();
     }
 
-    /// Its end within `bound`, or else by force. Without a server: nothing.
+    /// Cuts the open connections, and returns their number.
+    pub(crate) fn cut(&self) -> usize {
+        let n_open = self.connections.iter().map(Connections::n_open).sum();
+        self.connections.iter().for_each(Connections::cut);
+        n_open
+    }
+
+    /// The servers' end within `bound`, or else by force.
     pub(crate) async fn end(mut self, bound: Duration) -> Result<(), BoxError> {
-        if self.outcome.is_none() && self.task.is_empty() {
-            return Ok(());
+        if timeout(bound, self.all_ended()).await.is_err() {
+            // A server that goes on after its drain exceeds a deadline, and has not failed.
+            self.tasks.shutdown().await;
         }
-        if timeout(bound, self.ended()).await.is_err() {
-            // Told to drain, and it went on: that is not its failure but the deadline's.
-            self.task.shutdown().await;
-        }
-        self.outcome.unwrap_or(Ok(()))
+        std::mem::replace(&mut self.outcome, Ok(()))
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        self.connections.iter().for_each(Connections::cut);
     }
 }
 
 impl Drain {
-    /// Says earlier that the server is on its way out: while clients take notice, before it drains.
+    /// Returns the readiness, which changes earlier: while clients take notice.
     #[must_use]
     pub fn readiness(&self) -> &Readiness {
         &self.readiness
@@ -91,3 +152,7 @@ impl Future for Drain {
         self.requested.as_mut().poll(context)
     }
 }
+
+/// A connection accepted last has sent its request by then, and used ones were closed with their
+/// response. The rest is idle, or HTTP/2, which closes safely.
+const LAST_REQUESTS: Duration = Duration::from_millis(250);

@@ -5,20 +5,20 @@ use tokio::signal::unix;
 #[cfg(windows)]
 use tokio::signal::windows;
 
-/// What tells a process to stop.
+/// A signal that stops a process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Signal {
-    /// Ctrl-c, SIGINT: somebody at a terminal.
+    /// Ctrl-c, SIGINT: from a terminal.
     Interrupt,
-    /// SIGTERM: a supervisor.
+    /// SIGTERM: from a supervisor.
     Terminate,
 }
 
-/// Listens for the signals that tell a process to stop: SIGTERM and ctrl-c, on Windows ctrl-c.
+/// Receives the signals that stop a process: SIGTERM and ctrl-c, on Windows ctrl-c.
 ///
-/// From the first one on, for the rest of the process's life, these signals no longer end it by themselves: whoever makes
-/// this has to stop when one comes.
+/// From the first one on, for the rest of the process's life, these signals no longer end it by
+/// themselves: the program must stop when one comes.
 ///
 /// ```no_run
 /// # async fn example() -> std::io::Result<()> {
@@ -38,11 +38,11 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Begins to listen; a signal that comes later and before [`recv`](Self::recv) is not lost.
+    /// Begins to receive: a signal before [`recv`](Self::recv) is not lost.
     ///
     /// # Errors
     ///
-    /// The system refuses it.
+    /// The system's.
     ///
     /// # Panics
     ///
@@ -58,7 +58,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     ///
     /// # Cancel safety
     ///

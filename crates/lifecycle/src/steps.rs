@@ -2,14 +2,15 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tower_sd_core::{
-    Registrar, Registration, RegistrationHandle, RegistrationState, Result, Status,
+    Registrar, Registration, RegistrationHandle, RegistrationState, RegistrationWatch, Result,
+    Status,
 };
 
 use crate::{Outcome, Phase, Readiness, report::NOT_NEEDED};
 
 /// Registers as soon as the server is ready.
 ///
-/// A server that begins to drain before it was ready registers nothing: `None`.
+/// Returns `None` for a server that drains before it was ready: nothing is registered.
 ///
 /// # Errors
 ///
@@ -17,7 +18,7 @@ use crate::{Outcome, Phase, Readiness, report::NOT_NEEDED};
 ///
 /// # Cancel safety
 ///
-/// Dropped early, what has been announced is withdrawn in the background.
+/// Dropped early, an announcement is withdrawn in the background.
 pub async fn register_when_ready(
     readiness: &Readiness,
     registrar: &(impl Registrar + ?Sized),
@@ -25,26 +26,28 @@ pub async fn register_when_ready(
 ) -> Result<Option<RegistrationHandle>> {
     match readiness.reached(Phase::Ready).await {
         Phase::Ready => registrar.register(registration).await.map(Some),
-        Phase::Starting | Phase::Draining => Ok(None),
+        Phase::Starting | Phase::Draining | Phase::Closing => Ok(None),
     }
 }
 
-/// Shows the instance as draining within `bound`: maintenance in Consul, a status for those who read it elsewhere.
+/// Shows the instance as draining within `bound`: maintenance in Consul, a status elsewhere.
 ///
-/// What is not registered now is left as it is.
+/// Skipped for an instance that is not registered now.
 ///
 /// # Cancel safety
 ///
 /// Dropped early, it may or may not be shown.
-pub async fn enter_maintenance(handle: &RegistrationHandle, bound: Duration) -> Outcome {
-    if !matches!(handle.state(), RegistrationState::Registered) {
+pub async fn enter_maintenance(registration: &RegistrationWatch, bound: Duration) -> Outcome {
+    if !matches!(registration.state(), RegistrationState::Registered) {
         return Outcome::Skipped(NOT_NEEDED);
     }
-    let draining = handle.update(|instance| instance.with_status(Status::Draining));
+    let draining = registration.update(|instance| instance.with_status(Status::Draining));
     outcome(timeout(bound, draining).await)
 }
 
-/// Deregisters within `bound`. The entry of a registration that could not be withdrawn ends with its TTL.
+/// Deregisters within `bound`.
+///
+/// An entry that could not be withdrawn ends with its TTL.
 ///
 /// # Cancel safety
 ///

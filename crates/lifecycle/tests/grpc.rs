@@ -24,6 +24,7 @@ struct Life {
     address: SocketAddr,
     stop: CancellationToken,
     warm: CancellationToken,
+    readiness: Readiness,
     life: JoinSet<Result<Report, Failed>>,
 }
 
@@ -45,7 +46,7 @@ impl Life {
         );
         let mut life = JoinSet::new();
         life.spawn(lifecycle.run(listener, serve_tonic(router)));
-        Self { address, stop, warm, life }
+        Self { address, stop, warm, readiness, life }
     }
 
     async fn client(&self) -> HealthClient<Channel> {
@@ -55,7 +56,7 @@ impl Life {
 }
 
 #[tokio::test]
-async fn whoever_watches_its_health_is_told_each_step_and_does_not_delay_its_end() {
+async fn health_watch_follows_readiness_and_does_not_delay_the_end() {
     let mut server = Life::begin().await;
     let mut client = server.client().await;
     let mut whole = client.watch(asked("")).await.expect("it serves").into_inner();
@@ -76,6 +77,15 @@ async fn whoever_watches_its_health_is_told_each_step_and_does_not_delay_its_end
     assert_eq!(ready.status(), ServingStatus::Serving);
     let unknown = client.check(asked("shop.Carts")).await.expect_err("it has no such service");
     assert_eq!((unknown.code(), unknown.message()), (Code::NotFound, UNKNOWN));
+
+    for (is_healthy, expected) in
+        [(false, ServingStatus::NotServing), (true, ServingStatus::Serving)]
+    {
+        server.readiness.set_healthy(is_healthy);
+        for watched in [&mut whole, &mut orders] {
+            assert_eq!(next(watched).await, Some(expected));
+        }
+    }
 
     let begun = Instant::now();
     server.stop.cancel();

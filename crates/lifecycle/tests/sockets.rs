@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, routing::get};
+use axum::{Router, extract::ConnectInfo, routing::get};
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -40,6 +40,10 @@ impl Server {
         let router = Router::new()
             .route("/fast", get(|| async { "fast" }))
             .route("/slow", get(slow))
+            .route(
+                "/peer",
+                get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }),
+            )
             .route("/ready", ready_route(&readiness));
         let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -82,6 +86,11 @@ impl Client {
             }
         }
         String::from_utf8(text).expect("text")
+    }
+
+    /// Whether there is data, or an end.
+    async fn is_readable(&mut self) -> bool {
+        timeout(Duration::from_millis(1), self.0.readable()).await.is_ok()
     }
 
     async fn is_closed(&mut self) -> bool {
@@ -149,7 +158,7 @@ async fn a_request_that_never_ends_is_cut_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn it_says_that_it_is_not_ready_and_answers_while_clients_take_notice() {
+async fn connections_are_kept_while_clients_take_notice() {
     let server = Server::start(|life| no_signals(life).propagation(BOUND)).await;
     let mut client = server.connect().await;
     client.ask("/ready").await;
@@ -163,12 +172,48 @@ async fn it_says_that_it_is_not_ready_and_answers_while_clients_take_notice() {
         client.ask("/ready").await;
         let answer = client.read_to("draining").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-        assert!(answer.contains("connection: close"), "{answer}");
-        assert!(client.is_closed().await);
+        assert!(!answer.contains("connection: close"), "{answer}");
+        client.ask("/fast").await;
+        assert!(client.read_to("fast").await.starts_with("HTTP/1.1 200"));
     }
+}
+
+#[tokio::test]
+async fn connections_are_closed_with_their_response_before_the_drain() {
+    let wait = Duration::from_millis(1500);
+    let server = Server::start(|life| no_signals(life).propagation(wait)).await;
     let mut client = server.connect().await;
-    client.ask("/fast").await;
-    assert!(client.read_to("fast").await.starts_with("HTTP/1.1 200"));
+    server.stop.cancel();
+    server.readiness.reached(tower_sd_lifecycle::Phase::Closing).await;
+    client.ask("/ready").await;
+    let answer = client.read_to("closing").await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert!(client.is_closed().await);
+    let report = server.end().await;
+    assert!(report.is_clean(), "{report}");
+}
+
+#[tokio::test]
+async fn ready_route_follows_the_health() {
+    let server = Server::start(no_signals).await;
+    let mut client = server.connect().await;
+    for (is_healthy, status, body) in [(false, "503", "unhealthy"), (true, "200", "ready")] {
+        server.readiness.set_healthy(is_healthy);
+        client.ask("/ready").await;
+        let answer = client.read_to(body).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn handlers_have_the_address_of_their_peer() {
+    let server = Server::start(no_signals).await;
+    let mut client = server.connect().await;
+    let address = client.0.local_addr().expect("it is open").to_string();
+    client.ask("/peer").await;
+    let answer = client.read_to(&address).await;
+    assert!(answer.ends_with(&address), "{answer}");
 }
 
 /// The only test of this process that lets signals stop a server: they reach all of it.
@@ -183,6 +228,11 @@ async fn sigterm_stops_it_and_a_second_one_cuts_what_is_left() {
     terminate();
     assert_eq!(signals.recv().await, tower_sd_lifecycle::Signal::Terminate);
     assert!(server.connect_until_refused().await.is_none_or_closed().await);
+    // Forwarded by a supervisor, it is the same one.
+    terminate();
+    signals.recv().await;
+    sleep(Duration::from_millis(1100)).await;
+    assert!(!client.is_readable().await, "it is not cut");
     let begun = Instant::now();
     terminate();
     let report = server.end().await;

@@ -1,28 +1,60 @@
-use std::{io, net::SocketAddr};
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    io,
+    net::SocketAddr,
+    task::{Context, Poll},
+};
 
 use axum::{
-    Router,
+    Extension, Router,
+    extract::ConnectInfo,
     http::StatusCode,
+    middleware::AddExtension,
     routing::{MethodRouter, get},
+    serve::IncomingStream,
 };
 use futures_util::{FutureExt, future::BoxFuture};
+use tower_layer::Layer;
+use tower_service::Service;
 
-use crate::{CloseLayer, Connection, Drain, Listener, Readiness};
+use crate::{CloseLayer, Connection, Drain, Listener, Phase, Readiness};
 
-/// What [`Lifecycle::run`](crate::Lifecycle::run) asks for, of an axum router.
+/// Serves an axum router, for [`Lifecycle::run`](crate::Lifecycle::run).
 ///
-/// From the moment on that it is not ready any more, connections are closed with their next answer ([`CloseLayer`]); when
-/// it drains, idle ones at once.
+/// Handlers can extract `ConnectInfo<SocketAddr>`. In the last second before the drain, connections
+/// are closed with their next response ([`CloseLayer`]); in the drain, idle ones are closed.
 pub fn serve_axum(
     router: Router,
 ) -> impl FnOnce(Listener, Drain) -> BoxFuture<'static, io::Result<()>> + Send {
     move |listener, drain| {
         let router = router.layer(CloseLayer::new(drain.readiness()));
-        async move { axum::serve(listener, router).with_graceful_shutdown(drain).await }.boxed()
+        let server = axum::serve(listener, WithPeer(router)).with_graceful_shutdown(drain);
+        async move { server.await }.boxed()
     }
 }
 
-/// The route for `/ready`: 200 while the server wants requests, else 503; the body says which phase it is in.
+/// Makes the service of each connection, with its peer's address.
+struct WithPeer(Router);
+
+impl Service<IncomingStream<'_, Listener>> for WithPeer {
+    type Response = AddExtension<Router, ConnectInfo<SocketAddr>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, stream: IncomingStream<'_, Listener>) -> Self::Future {
+        let peer = ConnectInfo(*stream.remote_addr());
+        ready(Ok(Extension(peer).layer(self.0.clone())))
+    }
+}
+
+/// The route for `/ready`: 200 while the server is ready, else 503.
+///
+/// The body is the phase, or `unhealthy`.
 ///
 /// ```
 /// use axum::Router;
@@ -38,12 +70,11 @@ where
 {
     let readiness = readiness.clone();
     get(move || async move {
-        let phase = readiness.phase();
-        let status = match readiness.is_ready() {
-            true => StatusCode::OK,
-            false => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        (status, phase.as_str())
+        match (readiness.is_ready(), readiness.phase()) {
+            (true, phase) => (StatusCode::OK, phase.as_str()),
+            (false, Phase::Ready) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
+            (false, phase) => (StatusCode::SERVICE_UNAVAILABLE, phase.as_str()),
+        }
     })
 }
 

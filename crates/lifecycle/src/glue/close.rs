@@ -9,35 +9,35 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::Readiness;
+use crate::{Phase, Readiness};
 
-/// Has HTTP/1 connections closed with their next answer, from the moment on that the server is not ready any more.
+/// Closes HTTP/1 connections with their next response, from [`Phase::Closing`](crate::Phase) on.
 ///
-/// A server that closes idle connections may cross a request on its way, of which nobody can say then whether it was read. A
-/// client that was told has the connection closed by itself; by the time of the drain few are left. HTTP/2 has GOAWAY for
-/// that. [`serve_axum`](crate::serve_axum) has this layer.
+/// A server that closes an idle connection may cross a request on its way, and no client can tell
+/// then if it was read. A response with `Connection: close` avoids that; by the time of the drain few
+/// connections are left. HTTP/2 has GOAWAY for that. [`serve_axum`](crate::serve_axum) has this layer.
 #[derive(Clone, Debug)]
 pub struct CloseLayer(Readiness);
 
-/// What [`CloseLayer`] makes.
+/// The service of a [`CloseLayer`].
 #[derive(Clone, Debug)]
 pub struct Close<S> {
     inner: S,
     readiness: Readiness,
 }
 
-/// The answer of a [`Close`].
+/// The response future of a [`Close`].
 #[derive(Debug)]
 #[pin_project]
 pub struct CloseFuture<F> {
     #[pin]
     inner: F,
-    /// `None`: not of HTTP/1.
+    /// `None`: not HTTP/1.
     readiness: Option<Readiness>,
 }
 
 impl CloseLayer {
-    /// For the server whose readiness this is.
+    /// Creates the layer of the server with this readiness.
     #[must_use]
     pub fn new(readiness: &Readiness) -> Self {
         Self(readiness.clone())
@@ -80,7 +80,7 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let mut answer = ready!(this.inner.poll(context));
-        let closes = this.readiness.as_ref().is_some_and(Readiness::is_draining);
+        let closes = this.readiness.as_ref().is_some_and(|it| it.phase() >= Phase::Closing);
         if let Ok(response) = &mut answer
             && closes
             // An upgrade has its own use for the header.

@@ -8,12 +8,12 @@ use tonic_health::pb::{
     health_server::{Health, HealthServer},
 };
 
-use crate::{Phase, Readiness};
+use crate::{Readiness, readiness::State};
 
-/// The service `grpc.health.v1` of a server, and of the `services` in it: SERVING while it wants requests, else NOT_SERVING.
+/// The service `grpc.health.v1` of a server and its `services`: SERVING while it is ready.
 ///
-/// The server as a whole is the service `""`, which need not be named. Streams of `Watch` end once they have said that the
-/// server drains: they would go on for ever, and hold its end up.
+/// The server as a whole is the service `""`, which need not be named. A stream of `Watch` ends after
+/// the NOT_SERVING of a server that drains: otherwise it would delay the server's end.
 ///
 /// The protocol: <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>.
 ///
@@ -48,7 +48,7 @@ impl Health for ReadyHealth {
     ) -> Result<Response<HealthCheckResponse>, Status> {
         let HealthCheckRequest { service } = request.into_inner();
         match self.services.contains(&service) {
-            true => Ok(Response::new(said(status(self.readiness.phase())))),
+            true => Ok(Response::new(response(self.readiness.is_ready()))),
             false => Err(Status::not_found(format!("there is no service {service:?} here"))),
         }
     }
@@ -59,31 +59,28 @@ impl Health for ReadyHealth {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let is_known = self.services.contains(&request.get_ref().service);
         let readiness = self.readiness.clone();
-        let phases = stream::unfold((readiness, None), |(readiness, last)| async move {
-            let phase = match last {
-                None => readiness.phase(),
-                Some(Phase::Starting) => readiness.reached(Phase::Ready).await,
-                Some(Phase::Ready) => readiness.reached(Phase::Draining).await,
-                Some(Phase::Draining) => return None,
+        let states = stream::unfold((readiness.states(), None), |(mut states, last)| async move {
+            let is_new = |state: &State| {
+                last.is_none_or(|last: State| {
+                    (last.is_ready(), last.is_draining()) != (state.is_ready(), state.is_draining())
+                })
             };
-            Some((phase, (readiness, Some(phase))))
+            if last.is_some_and(State::is_draining) {
+                return None;
+            }
+            let state = *states.wait_for(is_new).await.ok()?;
+            Some((state, (states, Some(state))))
         });
-        let answers = phases.map(move |phase| match is_known {
-            true => Ok(said(status(phase))),
+        let answers = states.map(move |state| match is_known {
+            true => Ok(response(state.is_ready())),
             // The protocol: this is no error, and the stream goes on.
-            false => Ok(said(ServingStatus::ServiceUnknown)),
+            false => Ok(HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() }),
         });
         Ok(Response::new(answers.boxed()))
     }
 }
 
-fn status(phase: Phase) -> ServingStatus {
-    match phase {
-        Phase::Ready => ServingStatus::Serving,
-        Phase::Starting | Phase::Draining => ServingStatus::NotServing,
-    }
-}
-
-fn said(status: ServingStatus) -> HealthCheckResponse {
+fn response(is_ready: bool) -> HealthCheckResponse {
+    let status = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
     HealthCheckResponse { status: status.into() }
 }

@@ -1,4 +1,5 @@
-//! For the servers that most people have; any other takes a [`Listener`](crate::Listener) and a [`Drain`](crate::Drain).
+//! The glue to axum and tonic; any other server takes a [`Listener`](crate::Listener) and a
+//! [`Drain`](crate::Drain).
 
 #[cfg(feature = "axum")]
 pub(crate) mod axum;

@@ -15,10 +15,10 @@ use tower_service::Service;
 
 use crate::{Connection, Drain, Listener};
 
-/// What [`Lifecycle::run`](crate::Lifecycle::run) asks for, of a tonic router: `Server::builder().add_service(…)`, with
-/// layers or without.
+/// Serves a tonic router, for [`Lifecycle::run`](crate::Lifecycle::run).
 ///
-/// When it drains, clients are told by GOAWAY to use another connection, and streams go on until they end or are cut.
+/// That is `Server::builder().add_service(…)`, with layers or without. In the drain, GOAWAY sends
+/// clients to another connection, and streams go on until they end or are cut.
 pub fn serve_tonic<L, S, B>(
     router: Router<L>,
 ) -> impl FnOnce(Listener, Drain) -> BoxFuture<'static, Result<(), Error>> + Send

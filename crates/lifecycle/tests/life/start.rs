@@ -33,9 +33,9 @@ async fn every_step_comes_in_its_turn() {
         "unready: draining, Passing",
         "deregister: draining, Draining",
         "propagate: draining, absent",
-        "drain: draining, absent",
+        "drain: closing, absent",
         "drains",
-        "stop: draining, absent",
+        "stop: closing, absent",
     ];
     // The server's task runs when the steps wait.
     let (mut seen, mut expected) = (scene.seen(), expected.map(str::to_owned).to_vec());
@@ -80,18 +80,18 @@ async fn a_hook_that_fails_on_the_way_up_ends_the_start() {
     assert!(failed.report().outcome(Step::Register).is_none());
 }
 
-/// Fails fast after 5 s, and stops what serves already; nobody has to take notice.
+/// Fails fast after 5 s, withdraws for 5 s, and stops the server; no client has to take notice.
 #[tokio::test(start_paused = true)]
 async fn a_registration_that_fails_ends_the_start() {
     let scene = Scene::default();
     scene.registry.interrupt();
     let running = scene.start(scene.lifecycle()).await;
-    let (failed, took) = running.end_within(Duration::from_secs(6)).await;
+    let (failed, took) = running.end_within(Duration::from_secs(11)).await;
     let failed = failed.expect_err("it failed");
     assert_eq!(failed.step(), Step::Register);
     assert!(took >= Duration::from_secs(4), "{took:?}");
     assert_eq!(scene.seen(), ["serves", "drains"]);
-    assert_eq!(scene.readiness.phase(), Phase::Draining);
+    assert_eq!(scene.readiness.phase(), Phase::Closing);
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,7 +103,7 @@ async fn a_registration_in_the_background_starts_whatever_the_registry_does() {
     let running = scene.start(lifecycle).await;
     sleep(Duration::from_secs(60)).await;
     scene.registry.resume();
-    sleep(Duration::from_secs(10)).await;
+    sleep(Duration::from_secs(20)).await;
     assert_eq!(scene.entries().len(), 1);
     scene.stop.cancel();
     running.end().await.expect("a good life");

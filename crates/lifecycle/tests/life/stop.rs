@@ -53,7 +53,7 @@ async fn a_drain_ends_at_its_deadline() {
     assert!(took >= Duration::from_secs(20), "{took:?}");
 }
 
-/// T15. It is tried for 5 s, and everything else is done all the same.
+/// It is tried for 5 s, and everything else is done all the same.
 #[tokio::test(start_paused = true)]
 async fn a_registry_that_is_gone_does_not_keep_the_server_from_stopping() {
     let scene = Scene::default();
@@ -70,7 +70,6 @@ async fn a_registry_that_is_gone_does_not_keep_the_server_from_stopping() {
     assert_eq!(scene.entries().len(), 1, "its TTL ends it");
 }
 
-/// T15.
 #[tokio::test(start_paused = true)]
 async fn a_registry_that_hangs_does_not_keep_the_server_from_stopping() {
     let scene = Scene::default();

@@ -1,0 +1,158 @@
+use std::{fmt, mem, net::SocketAddr, time::Duration};
+
+use futures_util::future::{join_all, try_join_all};
+use tokio::sync::watch;
+use tower_sd_core::{
+    Advertise, BoxError, Instance, Registrar, Registration, RegistrationHandle, RegistrationWatch,
+};
+
+use crate::{Listener, Outcome, deregister, enter_maintenance, report::NOT_NEEDED};
+
+/// Views of a life's registrations: their states, errors, counters, and updates.
+///
+/// `Clone` shares it. It is empty until the step `register` begins.
+///
+/// ```
+/// # use tower_sd_core::MemoryRegistry;
+/// use tower_sd_lifecycle::Lifecycle;
+///
+/// let life = Lifecycle::new().register(MemoryRegistry::new(), "orders");
+/// let registrations = life.registrations(); // for a metrics route, say
+/// assert!(registrations.get("orders").is_none(), "the life has not begun");
+/// # drop(life);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Registrations(watch::Sender<Vec<(String, RegistrationWatch)>>);
+
+/// A registration that is wanted.
+pub(crate) struct Registering {
+    registrar: Box<dyn Registrar>,
+    registration: Box<dyn FnOnce(Instance) -> Registration + Send>,
+    /// The listener whose address is advertised. `None`: that of [`Lifecycle::run`](crate::Lifecycle::run).
+    address: Option<SocketAddr>,
+}
+
+/// The registrations of a life that has begun.
+pub(crate) struct Members {
+    wanted: Vec<(Box<dyn Registrar>, Registration)>,
+    handles: Vec<Option<RegistrationHandle>>,
+    views: Registrations,
+}
+
+impl Registrations {
+    /// Returns the views, in the order of the registrations' starts.
+    #[must_use]
+    pub fn list(&self) -> Vec<RegistrationWatch> {
+        self.0.borrow().iter().map(|(_, view)| view.clone()).collect()
+    }
+
+    /// Returns the view of the first registration of `service`.
+    #[must_use]
+    pub fn get(&self, service: &str) -> Option<RegistrationWatch> {
+        let views = self.0.borrow();
+        views.iter().find(|(of, _)| of == service).map(|(_, view)| view.clone())
+    }
+}
+
+impl Registering {
+    pub(crate) fn new(
+        registrar: impl Registrar,
+        address: Option<SocketAddr>,
+        registration: impl FnOnce(Instance) -> Registration + Send + 'static,
+    ) -> Self {
+        Self { registrar: Box::new(registrar), registration: Box::new(registration), address }
+    }
+}
+
+impl Members {
+    /// Chooses the advertised addresses, so that a wrong one is an error before the start.
+    pub(crate) fn new(
+        wanted: Vec<Registering>,
+        views: Registrations,
+        advertise: &Advertise,
+        listener: &Listener,
+        deregister_timeout: Duration,
+    ) -> Result<Self, BoxError> {
+        let wanted = wanted.into_iter().map(|Registering { registrar, registration, address }| {
+            let address = address.map_or_else(|| listener.local_addr(), Ok)?;
+            let instance = advertise.instance(address)?;
+            Ok((registrar, registration(instance).deregister_timeout(deregister_timeout)))
+        });
+        Ok(Self { wanted: wanted.collect::<Result<_, BoxError>>()?, handles: Vec::new(), views })
+    }
+
+    /// Registers all concurrently.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, every handle is there already: an announcement in flight can be withdrawn.
+    pub(crate) async fn register(&mut self) -> Result<(), BoxError> {
+        let wanted = mem::take(&mut self.wanted);
+        self.handles.resize_with(wanted.len(), || None);
+        let registering =
+            wanted.into_iter().zip(&mut self.handles).map(|((registrar, registration), handle)| {
+                register(registrar, registration, handle, &self.views)
+            });
+        try_join_all(registering).await.map(drop)
+    }
+
+    pub(crate) fn are_wanted(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
+    /// Whether no registration has begun.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.handles.iter().all(Option::is_none)
+    }
+
+    /// Shows all as draining, within `bound`.
+    pub(crate) async fn drain(&self, bound: Duration) -> Outcome {
+        let draining = self.handles.iter().flatten().map(|handle| enter_maintenance(handle, bound));
+        worst(join_all(draining).await)
+    }
+
+    /// Deregisters all concurrently, within `bound`.
+    pub(crate) async fn deregister(&mut self, bound: Duration) -> Outcome {
+        let handles = mem::take(&mut self.handles);
+        // The handle has the same bound, and a better error when it is over.
+        let leaving = handles.into_iter().flatten().map(|handle| deregister(handle, bound + END));
+        worst(join_all(leaving).await)
+    }
+}
+
+/// Keeps the handle before the first answer, and then waits for that answer.
+async fn register(
+    registrar: Box<dyn Registrar>,
+    registration: Registration,
+    kept: &mut Option<RegistrationHandle>,
+    views: &Registrations,
+) -> Result<(), BoxError> {
+    let (service, fail_fast) =
+        (registration.service().to_owned(), registration.fail_fast_timeout());
+    let handle = kept.insert(registrar.register(registration.retry_in_background()).await?);
+    views.0.send_modify(|views| views.push((service, handle.watch())));
+    match fail_fast {
+        Some(timeout) => Ok(handle.first_answer(timeout).await?),
+        None => Ok(()),
+    }
+}
+
+/// The first outcome that needs attention; done if any is.
+fn worst(outcomes: Vec<Outcome>) -> Outcome {
+    let rank = |outcome: &Outcome| match outcome {
+        Outcome::Failed(_) => 0,
+        Outcome::TimedOut => 1,
+        Outcome::Done => 2,
+        Outcome::Skipped(_) => 3,
+    };
+    outcomes.into_iter().min_by_key(rank).unwrap_or(Outcome::Skipped(NOT_NEEDED))
+}
+
+impl fmt::Debug for Registering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registering").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// For the answer of a handle whose own bound is over.
+const END: Duration = Duration::from_secs(1);

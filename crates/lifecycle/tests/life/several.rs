@@ -1,0 +1,136 @@
+//! Several registrations and servers in one life, their views, and readiness by health.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tokio::time::sleep;
+use tower_sd_core::{Health, Registration, RegistrationState};
+use tower_sd_lifecycle::{Listener, Phase, Reason, Step};
+
+use crate::scene::{Scene, never, outcome};
+
+#[tokio::test(start_paused = true)]
+async fn every_registration_has_a_view_and_ends() {
+    let scene = Scene::default();
+    let lifecycle = scene.lifecycle().register(scene.registry.clone(), "b");
+    let views = lifecycle.registrations();
+    assert!(views.list().is_empty(), "the life has not begun");
+    let running = scene.start(lifecycle).await;
+    assert_eq!((scene.entries().len(), scene.registry.entries("b").len()), (1, 1));
+    assert!(views.get("c").is_none());
+    let [mut a, b] = ["a", "b"].map(|service| views.get(service).expect("it has begun"));
+    assert!(matches!(a.state(), RegistrationState::Registered), "{a:?}");
+    assert_eq!(b.stats().announced, 1);
+    a.update(|it| it.with_weight(7)).await.expect("the registry accepts it");
+    assert_eq!(scene.entries()[0].weight(), 7);
+    assert_ne!(scene.registry.entries("b")[0].weight(), 7);
+
+    scene.registry.interrupt();
+    a.update(|it| it.with_weight(8)).await.expect_err("there is no registry");
+    assert!(a.last_error().is_some(), "{a:?}");
+    scene.registry.resume();
+    scene.stop.cancel();
+    running.end().await.expect("a good life");
+    assert_eq!((scene.entries().len(), scene.registry.entries("b").len()), (0, 0));
+    while !matches!(a.state(), RegistrationState::Deregistered) {
+        a.changed().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_server_is_registered_and_drained() {
+    let scene = Scene::default();
+    let other = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = other.local_addr().expect("bound");
+    let watcher = scene.clone();
+    let lifecycle = scene
+        .lifecycle()
+        .serve(other, move |_listener, drain| async move {
+            drain.await;
+            watcher.saw("the other drains");
+            Ok::<_, tower_sd_core::BoxError>(())
+        })
+        .register_at(address, scene.registry.clone(), |it| Registration::new("b", it));
+    let running = scene.start(lifecycle).await;
+    assert_eq!(scene.registry.entries("b")[0].port(), address.port());
+    assert_ne!(scene.entries()[0].port(), address.port());
+    scene.stop.cancel();
+    running.end().await.expect("a good life");
+    let mut seen = scene.seen();
+    seen.sort();
+    assert_eq!(seen, ["drains", "serves", "the other drains"]);
+    assert_eq!((scene.entries().len(), scene.registry.entries("b").len()), (0, 0));
+}
+
+/// The others have requests in flight: clients take notice, and they drain.
+#[tokio::test(start_paused = true)]
+async fn server_that_ends_ends_the_life_and_the_others_drain() {
+    let scene = Scene::default();
+    let other = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    let lifecycle = scene.lifecycle().serve(other, |_listener, _drain| async {
+        sleep(Duration::from_secs(5)).await;
+        Err::<(), _>("the disk is full")
+    });
+    let running = scene.start(lifecycle).await;
+    let failed = running.end().await.expect_err("it failed");
+    assert_eq!((failed.step(), failed.report().reason), (Step::Serve, Reason::Ended));
+    assert_eq!(outcome(failed.report(), Step::Propagate), "done");
+    assert_eq!(outcome(failed.report(), Step::Drain), "done");
+    assert_eq!(scene.seen(), ["serves", "drains"]);
+    assert_eq!(scene.entries().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_follows_the_registered_check() {
+    let scene = Scene::default();
+    let is_well = Arc::new(AtomicBool::new(true));
+    let shared = Arc::clone(&is_well);
+    let check = scene.readiness.follow(move || {
+        let health = match shared.load(SeqCst) {
+            true => Health::Passing,
+            false => Health::Critical("no database".into()),
+        };
+        async { health }
+    });
+    let registration =
+        |it| Registration::new("a", it).health(check).health_interval(Duration::from_millis(100));
+    let lifecycle = scene.unregistered().register_with(scene.registry.clone(), registration);
+    let views = lifecycle.registrations();
+    let running = scene.start_with(lifecycle, never).await;
+    assert!(scene.readiness.is_ready());
+    is_well.store(false, SeqCst);
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!((scene.readiness.is_ready(), scene.readiness.phase()), (false, Phase::Ready));
+    let state = views.get("a").expect("it has begun").state();
+    assert!(
+        matches!(&state, RegistrationState::Critical { reason } if reason == "no database"),
+        "{state:?}"
+    );
+    is_well.store(true, SeqCst);
+    sleep(Duration::from_millis(200)).await;
+    assert!(scene.readiness.is_ready());
+    drop(running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_is_lost_by_a_check_that_hangs_or_panics() {
+    for panics in [false, true] {
+        let scene = Scene::default();
+        scene.readiness.advance(Phase::Ready);
+        let check = scene.readiness.follow(move || async move {
+            assert!(!panics, "the check's own bug");
+            std::future::pending().await
+        });
+        let registration = |it| Registration::new("a", it).health(check).retry_in_background();
+        let lifecycle = scene.unregistered().register_with(scene.registry.clone(), registration);
+        let running = scene.start_with(lifecycle, never).await;
+        sleep(Duration::from_secs(10)).await;
+        assert!(!scene.readiness.is_ready(), "panics: {panics}");
+        drop(running);
+    }
+}
