@@ -7,8 +7,9 @@ use crate::Instance;
 /// Which addresses from a registry are believed.
 ///
 /// Whoever can write to the registry can otherwise point clients at a cloud's metadata service or at any internal host.
-/// Wildcard and multicast addresses, port 0 and hosts that are neither an IP address nor a DNS name (`unix:/…`) are
-/// always refused: nobody could reach an instance there. Link-local networks are denied by default, because
+/// Wildcard and multicast addresses, port 0 and hosts that are neither an IP address nor a DNS name are always refused:
+/// no instance can be reached there. Unix sockets (`unix:/path`) are refused unless
+/// [`unix_sockets`](Self::unix_sockets) is set: a registry must not lead to the sockets of a client's own machine. Link-local networks are denied by default, because
 /// `169.254.169.254` hands out credentials; loopback is not, because development lives there.
 ///
 /// A host *name* passes unless [`ip_only`](Self::ip_only) is set, since it is resolved when it is connected to; whoever
@@ -29,6 +30,7 @@ pub struct AddressPolicy {
     deny: Vec<IpNet>,
     ports: RangeInclusive<u16>,
     ip_only: bool,
+    unix_sockets: bool,
 }
 
 /// An address that an [`AddressPolicy`] refuses, and why.
@@ -42,7 +44,13 @@ impl AddressPolicy {
     /// Believes everything that can be reached at all, link-local networks too.
     #[must_use]
     pub fn any() -> Self {
-        Self { allow: Vec::new(), deny: Vec::new(), ports: 1..=u16::MAX, ip_only: false }
+        Self {
+            allow: Vec::new(),
+            deny: Vec::new(),
+            ports: 1..=u16::MAX,
+            ip_only: false,
+            unix_sockets: false,
+        }
     }
 
     /// Allows IP addresses of these networks only. Default: of every network that is not denied.
@@ -73,6 +81,13 @@ impl AddressPolicy {
         self
     }
 
+    /// Allows the hosts `unix:/path`, which are sockets of the client's machine; their port has no meaning.
+    #[must_use]
+    pub fn unix_sockets(mut self) -> Self {
+        self.unix_sockets = true;
+        self
+    }
+
     /// Whether this instance is believed.
     ///
     /// # Errors
@@ -80,6 +95,9 @@ impl AddressPolicy {
     /// Says why it is not.
     pub fn check(&self, instance: &Instance) -> Result<(), Refused> {
         let refused = |reason| Err(Refused { instance: instance.to_string(), reason });
+        if self.unix_sockets && instance.host().starts_with("unix:/") {
+            return Ok(());
+        }
         if instance.port() == 0 {
             return refused("port 0 cannot be connected to");
         }
@@ -158,7 +176,6 @@ mod tests {
         policy.check(&Instance::new(host, port)).is_err()
     }
 
-    /// T13.
     #[test]
     fn unreachable_and_link_local_addresses_are_refused() {
         let policy = AddressPolicy::default();
@@ -182,6 +199,14 @@ mod tests {
         assert!(refused(&AddressPolicy::any(), "0.0.0.0", 80));
         assert!(refused(&AddressPolicy::any(), "10.0.0.1", 0));
         assert!(!refused(&AddressPolicy::any(), "169.254.1.1", 80));
+    }
+
+    #[test]
+    fn unix_sockets_are_allowed_on_demand_only() {
+        assert!(refused(&AddressPolicy::any(), "unix:/run/x.sock", 0));
+        let policy = AddressPolicy::default().unix_sockets();
+        assert!(!refused(&policy, "unix:/run/x.sock", 0));
+        assert!(refused(&policy, "unix:x.sock", 0), "a relative path");
     }
 
     #[test]

@@ -16,12 +16,13 @@ use crate::{
 pub struct FixedInstancer(Subscription);
 
 impl FixedInstancer {
-    /// These instances; of two with one id or one address, one. Addresses that nobody can reach are left out.
+    /// These instances; of two with one id or one address, one. Unreachable addresses are left out;
+    /// the host `unix:/path` is a socket of this machine.
     #[must_use]
     pub fn new(instances: impl IntoIterator<Item = Instance>) -> Self {
         let config = PublisherConfig::new("fixed", "fixed")
             .loss(LossPolicy::Accept)
-            .addresses(AddressPolicy::any());
+            .addresses(AddressPolicy::any().unix_sockets());
         let mut publisher = Publisher::new(config);
         publisher.set(instances.into_iter().collect());
         Self(publisher.subscribe().keeping_alive(Arc::new(publisher)))

@@ -66,6 +66,8 @@ pub enum Status {
 
 impl Instance {
     /// An instance at `host` (a name, or an IP address without brackets) and `port`, called `host:port`.
+    ///
+    /// The host `unix:/path` is a unix socket, whose port has no meaning.
     #[must_use]
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         let host = host.into();
@@ -285,7 +287,11 @@ impl fmt::Display for InstanceId {
 }
 
 fn host_port(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    match host.contains(':') {
+        true if host.starts_with("unix:") => host.to_owned(),
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
 }
 
 const fn default_weight() -> u32 {

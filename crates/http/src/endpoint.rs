@@ -11,13 +11,13 @@ use http::{Method, Request, Response, uri::Scheme};
 use http_body::Body;
 use hyper::body::Incoming;
 use tower_sd::BoxError;
+use tower_sd_net::TlsFailure;
 use tower_service::Service;
 
 use crate::{
     HeadersTooLarge, HttpError, HttpErrorKind, ResponseBody,
     host::name_host,
     pool::{Checkout, Connection, Outgoing, Pool, Target, Unused, Upload},
-    tls::is_handshake_refused,
 };
 
 /// One instance over HTTP, with connections of its own.
@@ -113,7 +113,7 @@ where
 
 /// Refuses what cannot be sent.
 fn check<B>(request: &Request<B>, target: &Target) -> Result<(), HttpError> {
-    if request.uri().scheme() == Some(&Scheme::HTTPS) && target.secured.is_none() {
+    if request.uri().scheme() == Some(&Scheme::HTTPS) && target.tls.is_none() {
         let error = "the endpoint speaks no TLS, see HttpFactory::tls";
         return Err(HttpError::new(HttpErrorKind::Insecure, &target.address, error));
     }
@@ -159,10 +159,22 @@ fn failure<B: Send + 'static>(
         let too_large = HeadersTooLarge::unread(pool.settings().max_http1_headers);
         return connection.error(HttpErrorKind::Headers, too_large);
     }
-    // On a connection that has carried requests, an alert may concern one that was read.
-    let is_refused = is_refused(&error) || !connection.is_reused() && is_handshake_refused(&error);
+    let is_refused = is_refused(&error) || is_client_refused(&error, connection);
     let kind = if is_refused { HttpErrorKind::Unsent } else { HttpErrorKind::Exchange };
     connection.error(kind, error)
+}
+
+/// Whether the server refused the client's certificate, which in TLS 1.3 it reports in the place of the first response. On
+/// a connection that has carried requests, the alert may concern one that was read.
+fn is_client_refused<B: Send + 'static>(error: &hyper::Error, connection: &Connection<B>) -> bool {
+    let Some(tls) = connection.target().tls.as_ref().filter(|_| !connection.is_reused()) else {
+        return false;
+    };
+    let is_refused = TlsFailure::find(error).is_some_and(|failure| failure.is_client_refused());
+    if is_refused {
+        tls.suspect();
+    }
+    is_refused
 }
 
 /// Whether the server reports that it has not read the request: it reset it as refused, or its GOAWAY names an earlier one

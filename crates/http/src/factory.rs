@@ -1,15 +1,14 @@
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{fmt, marker::PhantomData};
 
 use http::uri::Authority;
 use tower_sd::{BoxError, Error, ErrorKind, Factory, Instance};
 use tower_sd_core::Tasks;
+use tower_sd_net::{Connector, Dialer, Target as Peer, TlsClient};
 
 use crate::{
-    Connector, HttpEndpoint, ToBody,
-    connector::AnyConnector,
+    HttpEndpoint, ToBody,
     host::HostPolicy,
     pool::{Pool, Settings, Target},
-    tls::Secured,
 };
 
 mod settings;
@@ -30,8 +29,8 @@ mod settings;
 pub struct HttpFactory<B> {
     settings: Settings,
     host: HostPolicy,
-    secured: Option<Secured>,
-    connector: Option<AnyConnector>,
+    tls: Option<TlsClient>,
+    dialer: Dialer,
     tasks: Tasks,
     body: PhantomData<fn(B)>,
 }
@@ -43,31 +42,52 @@ impl<B> HttpFactory<B> {
         Self::default()
     }
 
-    /// Opens connections by `connector` in place of TCP: through a proxy, over a simulated network, with socket options.
+    /// Sets how connections are made: TCP keep-alive and user timeout, the policy for addresses of host names, a
+    /// [`connector`](Self::connector).
     ///
-    /// TLS is spoken over its streams where [`tls`](Self::tls) is configured.
-    ///
-    /// ```
-    /// use tokio::net::TcpStream;
-    /// use tower_sd::{BoxError, Instance};
-    /// use tower_sd_http::HttpFactory;
-    ///
-    /// let factory: HttpFactory<String> = HttpFactory::new().connector(|instance: Instance| async move {
-    ///     let stream = TcpStream::connect((instance.host(), instance.port())).await?;
-    ///     stream.set_nodelay(true)?;
-    ///     Ok::<_, BoxError>(stream)
-    /// });
-    /// ```
+    /// Defaults to [`Dialer::new`]: all addresses of a name are raced (RFC 8305). Its connect timeout is replaced by
+    /// [`connect_timeout`](Self::connect_timeout).
+    #[must_use]
+    pub fn dialer(mut self, dialer: Dialer) -> Self {
+        self.dialer = dialer;
+        self
+    }
+
+    /// Opens connections by `connector` in place of the operating system: through a proxy, over a simulated network.
     #[must_use]
     pub fn connector(mut self, connector: impl Connector) -> Self {
-        self.connector = Some(Arc::new(connector));
+        self.dialer = self.dialer.connector(connector);
+        self
+    }
+
+    /// Speaks TLS to every instance.
+    ///
+    /// Certificates have to be for the name of [`TlsConfig::with_server_name`](crate::TlsConfig::with_server_name),
+    /// which is usually the service's and the same for all instances; without one, for the host of the instance. An
+    /// instance of the scheme `http` is then refused; without TLS, one of the scheme `https` is. A failed handshake is a
+    /// failed connect: no request was spent on it. Files are read again when they change, and reach busy connections by
+    /// their [`max_age`](Self::max_age).
+    ///
+    /// ```
+    /// # #[cfg(feature = "tls-ring")] {
+    /// use tower_sd_http::{HttpFactory, Protocol, TlsClient, TlsConfig};
+    ///
+    /// let tls = TlsConfig::new().with_server_name("arithmetic.internal");
+    /// let factory: HttpFactory<String> =
+    ///     HttpFactory::new().protocol(Protocol::Http2).tls(TlsClient::new(tls)?);
+    /// # }
+    /// # Ok::<(), tower_sd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn tls(mut self, tls: TlsClient) -> Self {
+        self.tls = Some(tls);
         self
     }
 
     /// Whether its endpoints speak TLS.
     #[must_use]
     pub fn is_secured(&self) -> bool {
-        self.secured.is_some()
+        self.tls.is_some()
     }
 
     /// Closes the connections of every endpoint it made, whatever they carry, and waits until they are.
@@ -82,14 +102,6 @@ impl<B> HttpFactory<B> {
     }
 }
 
-impl<B> HttpFactory<B> {
-    #[cfg(feature = "tls")]
-    pub(crate) fn secured(mut self, secured: Option<Secured>) -> Self {
-        self.secured = secured;
-        self
-    }
-}
-
 impl<B: Send + 'static> HttpFactory<B> {
     /// Connects to nothing yet.
     pub(crate) fn endpoint(&self, instance: &Instance) -> Result<HttpEndpoint<B>, BoxError> {
@@ -100,16 +112,19 @@ impl<B: Send + 'static> HttpFactory<B> {
             let message = format!("speaks {ours}, and the instance wants {theirs}");
             return Err(refused(instance, message).into());
         }
-        let address = instance.to_string();
-        let authority = Authority::try_from(address.as_str())
+        let peer = match instance.host().strip_prefix("unix:") {
+            Some(path) => Peer::unix(path),
+            None => Peer::host(instance.host(), instance.port()),
+        };
+        let authority = Authority::try_from(peer.authority().as_str())
             .map_err(|error| refused(instance, "its host is no host").with_source(error))?;
         let target = Target {
-            instance: instance.clone(),
-            address: address.into(),
+            address: peer.to_string().into(),
+            peer,
             authority,
             host_policy: self.host,
-            secured: self.secured.clone(),
-            connector: self.connector.clone(),
+            tls: self.tls.clone(),
+            dialer: self.dialer.clone().connect_timeout(self.settings.connect_timeout),
         };
         Ok(HttpEndpoint::new(Pool::new(target, self.settings, self.tasks.clone())))
     }
@@ -135,8 +150,8 @@ impl<B> Clone for HttpFactory<B> {
         Self {
             settings: self.settings,
             host: self.host,
-            secured: self.secured.clone(),
-            connector: self.connector.clone(),
+            tls: self.tls.clone(),
+            dialer: self.dialer.clone(),
             tasks: self.tasks.clone(),
             body: PhantomData,
         }
@@ -148,8 +163,8 @@ impl<B> Default for HttpFactory<B> {
         Self {
             settings: Settings::default(),
             host: HostPolicy::default(),
-            secured: None,
-            connector: None,
+            tls: None,
+            dialer: Dialer::new(),
             tasks: Tasks::new(),
             body: PhantomData,
         }
@@ -161,7 +176,7 @@ impl<B> fmt::Debug for HttpFactory<B> {
         f.debug_struct("HttpFactory")
             .field("settings", &self.settings)
             .field("host", &self.host)
-            .field("secured", &self.secured)
+            .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
 }

@@ -2,25 +2,20 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod body;
-mod connector;
 mod endpoint;
 mod error;
 mod factory;
 mod headers;
 mod hold;
 mod host;
-mod io;
 mod layered;
 mod pool;
 mod protocol;
 mod replay;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
-#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
-mod tls;
 
 pub use body::ResponseBody;
-pub use connector::Connector;
 pub use endpoint::{HttpEndpoint, ResponseFuture};
 pub use error::{HttpError, HttpErrorKind};
 pub use factory::HttpFactory;
@@ -30,8 +25,8 @@ pub use host::HostPolicy;
 pub use layered::Layered;
 pub use protocol::Protocol;
 pub use replay::{HttpReplay, Idempotent, NotRepeatable, RepeatableBody, ReplayBody};
-#[cfg(feature = "tls")]
-pub use tls::Tls;
+pub use tower_sd_core::{Pem, TlsConfig};
+pub use tower_sd_net::{Connector, Dialer, Io, TlsClient};
 
 #[cfg(test)]
 mod tests;

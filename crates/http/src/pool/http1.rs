@@ -16,9 +16,9 @@ use tokio::{
 };
 use tower_sd::BoxError;
 use tower_sd_core::{Stop, StopOnDrop, Tasks};
+use tower_sd_net::Io;
 
 use super::{Pool, Settings, Target, upload::Outgoing};
-use crate::io::Io;
 
 /// One open connection with one owner, which may send on it. Dropped, it is closed.
 pub(crate) struct Exclusive<B: Send + 'static> {

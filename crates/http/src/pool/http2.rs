@@ -15,13 +15,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{sync::Notify, time::Instant};
 use tower_sd::BoxError;
 use tower_sd_core::Tasks;
+use tower_sd_net::Io;
 
 use super::{
     Pool, Settings, Target,
     connection::{Connection, Unused},
     upload::Outgoing,
 };
-use crate::io::Io;
 
 /// A place on a connection. Dropped, it is free for another request.
 pub(crate) struct Stream<B: Send + 'static> {

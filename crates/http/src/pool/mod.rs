@@ -19,10 +19,11 @@ use std::{
 use http::uri::{Authority, Scheme};
 use http_body::Body;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tower_sd::{BoxError, Instance};
+use tower_sd::BoxError;
 use tower_sd_core::Tasks;
+use tower_sd_net::{Dialer, Target as Peer, TlsClient};
 
-use crate::{HostPolicy, connector::AnyConnector, tls::Secured};
+use crate::HostPolicy;
 
 pub(crate) use checkout::Checkout;
 pub(crate) use connection::{Connection, Unused};
@@ -33,15 +34,14 @@ pub(crate) use upload::{Outgoing, Upload};
 
 /// Where the connections lead.
 pub(crate) struct Target {
-    pub(crate) instance: Instance,
+    pub(crate) peer: Peer,
     /// `host:port` for people.
     pub(crate) address: Arc<str>,
     /// `host:port` for the `Host` header.
     pub(crate) authority: Authority,
     pub(crate) host_policy: HostPolicy,
-    /// How TLS is spoken, if it is.
-    pub(crate) secured: Option<Secured>,
-    pub(crate) connector: Option<AnyConnector>,
+    pub(crate) tls: Option<TlsClient>,
+    pub(crate) dialer: Dialer,
 }
 
 pub(crate) struct Pool<B: Send + 'static> {
@@ -55,7 +55,7 @@ pub(crate) struct Pool<B: Send + 'static> {
 
 impl Target {
     pub(crate) fn scheme(&self) -> Scheme {
-        if self.secured.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
+        if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
     }
 }
 
@@ -64,7 +64,7 @@ impl fmt::Debug for Target {
         f.debug_struct("Target")
             .field("address", &self.address)
             .field("host_policy", &self.host_policy)
-            .field("secured", &self.secured)
+            .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
 }

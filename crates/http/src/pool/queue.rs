@@ -223,7 +223,7 @@ impl<B: Send + 'static> Pool<B> {
 
     /// The protocol that the next connection is expected to speak; `Auto` when the server has not chosen yet.
     fn expected(&self, queue: &Queue<B>) -> Protocol {
-        match (self.settings.protocol, &self.target.secured) {
+        match (self.settings.protocol, &self.target.tls) {
             (Protocol::Auto, None) => Protocol::Http1,
             (Protocol::Auto, Some(_)) => queue.dials.chosen.unwrap_or_default(),
             (protocol, _) => protocol,

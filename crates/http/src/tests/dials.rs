@@ -1,6 +1,8 @@
 //! Connecting belongs to the pool: bounded, shared, and reported to every request that waits.
 
 use std::{
+    io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -11,17 +13,18 @@ use std::{
 use futures_util::{FutureExt, future::join_all};
 use http_body_util::BodyExt;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use tower::ServiceExt;
-use tower_sd::{BoxError, Instance};
+use tower_sd::{Instance, async_trait};
+use tower_sd_net::Target;
 
 use super::{
     BlackHole, Sent, fetch, get, http2::server::Server as Http2Server, send, server::Server,
 };
-use crate::{HttpErrorKind, HttpFactory, Protocol};
+use crate::{Connector, HttpErrorKind, HttpFactory, Io, Protocol};
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 const BOUND: Duration = Duration::from_secs(20);
@@ -104,6 +107,7 @@ async fn burst_opens_connections_in_growing_numbers_and_all_are_served() {
 }
 
 /// A connector that fails on demand.
+#[derive(Debug)]
 struct Switch {
     is_off: Arc<AtomicUsize>,
     n_dials: Arc<AtomicUsize>,
@@ -116,15 +120,14 @@ impl Switch {
     }
 }
 
-impl crate::Connector for Switch {
-    type Stream = tokio::net::TcpStream;
-
-    async fn connect(&self, instance: Instance) -> Result<Self::Stream, BoxError> {
+#[async_trait]
+impl Connector for Switch {
+    async fn connect(&self, _target: &Target, address: SocketAddr) -> io::Result<Io> {
         self.n_dials.fetch_add(1, Ordering::SeqCst);
         if self.is_off.load(Ordering::SeqCst) > 0 {
-            return Err("switched off".into());
+            return Err(io::Error::other("switched off"));
         }
-        Ok(Self::Stream::connect((instance.host(), instance.port())).await?)
+        Ok(TcpStream::connect(address).await?.into())
     }
 }
 

@@ -11,7 +11,7 @@ use tonic::{
 };
 use tower::{Layer, ServiceBuilder};
 use tower_sd::{BalanceLayer, Endpointer, FixedInstancer, RetryPolicy, RoundRobin};
-use tower_sd_http::{HttpFactory, Tls};
+use tower_sd_http::{HttpFactory, TlsClient, TlsConfig};
 use tower_sd_tonic::{GrpcFactory, GrpcLayer, Idempotent};
 
 use crate::{
@@ -167,8 +167,9 @@ async fn calls_go_over_tls_to_the_name_of_the_service() {
     let builder = transport::Server::builder().tls_config(tls).expect("a configuration");
     let server = Server::start_on(builder, |_| {});
     let call = async |name: &str| {
-        let http = HttpFactory::new().tls(name, Tls::Authority(certificate.clone()));
-        let factory = GrpcFactory::over(http.expect("an authority"));
+        let tls = TlsConfig::new().with_root(certificate.clone()).with_server_name(name);
+        let tls = TlsClient::new(tls).expect("an authority");
+        let factory = GrpcFactory::over(HttpFactory::new().tls(tls));
         let instancer = FixedInstancer::new([server.instance()]);
         balanced(&Endpointer::new(&instancer, factory)).one(message("hello")).await
     };

@@ -1,6 +1,6 @@
 //! Schemes, pings and header limits of the connection below.
 
-use std::time::Duration;
+use std::{io, net::SocketAddr, time::Duration};
 
 use http::Request as HttpRequest;
 use tokio::{
@@ -10,8 +10,11 @@ use tokio::{
 };
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service, ServiceExt};
-use tower_sd::{BalanceLayer, BoxError, Endpointer, Factory, FixedInstancer, Instance, RoundRobin};
-use tower_sd_http::HttpFactory;
+use tower_sd::{
+    BalanceLayer, Endpointer, Factory, FixedInstancer, Instance, RoundRobin, async_trait,
+};
+use tower_sd_http::{Connector, HttpFactory, Io};
+use tower_sd_net::Target;
 use tower_sd_tonic::GrpcFactory;
 
 use crate::{Balanced, echo::echo_client::EchoClient, message, server::Server};
@@ -36,18 +39,27 @@ async fn schemes_of_grpc_and_http_are_taken_in_any_case() {
     }
 }
 
+/// A network without sockets.
+#[derive(Debug)]
+struct Memory(mpsc::Sender<DuplexStream>);
+
+#[async_trait]
+impl Connector for Memory {
+    async fn resolve(&self, _host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(vec![SocketAddr::from(([192, 0, 2, 1], port))])
+    }
+
+    async fn connect(&self, _target: &Target, _address: SocketAddr) -> io::Result<Io> {
+        let (ours, theirs) = tokio::io::duplex(4096);
+        self.0.send(theirs).await.map_err(io::Error::other)?;
+        Ok(Io::boxed(ours))
+    }
+}
+
 /// The times of the first two pings that a silent call causes.
 async fn pings(over: HttpFactory<Body>) -> Vec<Duration> {
     let (accept, mut accepted) = mpsc::channel(1);
-    let http = over.connector(move |_: Instance| {
-        let accept = accept.clone();
-        async move {
-            let (ours, theirs) = tokio::io::duplex(4096);
-            accept.send(theirs).await?;
-            Ok::<_, BoxError>(ours)
-        }
-    });
-    let factory = GrpcFactory::over(http);
+    let factory = GrpcFactory::over(over.connector(Memory(accept)));
     let mut endpoint = factory.make(Instance::new("silent", 1)).await.expect("a name");
     let serve = async {
         let stream = accepted.recv().await.expect("dialled");

@@ -7,19 +7,19 @@ use std::{error::Error, sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use http::Request;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tower::ServiceExt;
-use tower_sd::{ErrorKind, Instance};
+use tower_sd::Instance;
 
 use super::{Sent, fetch, get, server::Server as PlainServer};
-use crate::{HttpErrorKind, HttpFactory, Protocol, Tls};
+use crate::{HttpErrorKind, HttpFactory, Protocol, TlsClient, TlsConfig};
 use server::{Authority, Server};
 
 const BOTH: &[&str] = &["h2", "http/1.1"];
 const HTTP_1: &[&str] = &["http/1.1"];
 
-fn factory(tls: Tls) -> HttpFactory<Sent> {
-    HttpFactory::new().tls("arithmetic", tls).expect("a name and certificates")
+fn factory(tls: TlsConfig) -> HttpFactory<Sent> {
+    HttpFactory::new().tls(TlsClient::new(tls).expect("certificates"))
 }
 
 /// What the server saw of the request.
@@ -131,11 +131,7 @@ async fn a_server_that_wants_to_know_us_sees_our_certificate() {
         let identity = authority.issue("arithmetic");
         let server = Server::start(&identity, protocols, Some(&clients)).await;
         let us = clients.issue("client");
-        let mutual = Tls::Mutual {
-            authority: authority.pem(),
-            certificate: us.certificate,
-            key: us.key.into(),
-        };
+        let mutual = authority.trusted().with_identity(us.certificate, us.key);
         outcome(&factory(mutual), &server).await.expect("known");
         let sentence = outcome(&factory(authority.trusted()), &server).await.expect_err("unknown");
         assert!(sentence.contains("CertificateRequired"), "{sentence}");
@@ -151,7 +147,8 @@ async fn a_configuration_of_the_users_own_is_taken() {
         .expect("versions")
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth();
-    let factory = factory(Tls::Config(Arc::new(trusts_nobody)));
+    let tls = TlsClient::from_rustls(Arc::new(trusts_nobody));
+    let factory = HttpFactory::new().tls(tls.with_server_name("arithmetic").expect("a name"));
     outcome(&factory, &server).await.expect_err("trusts nobody");
 }
 
@@ -187,27 +184,38 @@ fn an_instance_of_another_scheme_is_refused() {
     }
 }
 
-#[test]
-fn half_a_configuration_is_refused_before_anything_connects() {
-    let (authority, us) = (Authority::new(), Authority::new().issue("client"));
-    let stranger = Authority::new().issue("stranger");
-    let mutual = |certificate: &str, key: &str| Tls::Mutual {
-        authority: authority.pem(),
-        certificate: certificate.to_owned(),
-        key: key.into(),
-    };
-    let refused = [
-        ("arithmetic", Tls::Authority("no PEM".to_owned()), "authority"),
-        ("arithmetic", mutual("", &us.key), "certificate"),
-        ("arithmetic", mutual(&us.certificate, "no key"), "key"),
-        ("arithmetic", mutual(&us.certificate, &stranger.key), "do not fit"),
-        ("not a name", authority.trusted(), "not a name"),
-    ];
-    for (service, tls, what) in refused {
-        let error = HttpFactory::<Sent>::new().tls(service, tls).expect_err(what);
-        assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(error.to_string().contains(what), "{error}");
+/// Files that are replaced reach connections that are always busy, by their age.
+#[tokio::test]
+async fn rotated_certificates_reach_busy_connections_and_no_request_fails() {
+    for protocols in [BOTH, HTTP_1] {
+        let (authority, clients) = (Authority::new(), Authority::new());
+        let server = Server::start(&authority.issue("arithmetic"), protocols, Some(&clients)).await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let (certificate, key) = (folder.path().join("crt.pem"), folder.path().join("key.pem"));
+        let rotate = || {
+            let us = clients.issue("client");
+            std::fs::write(&key, us.key).expect("written");
+            std::fs::write(&certificate, us.certificate).expect("written");
+        };
+        rotate();
+        let tls = authority.trusted().with_identity(certificate.as_path(), key.as_path());
+        let factory = factory(tls).max_age(Duration::from_millis(500));
+        let endpoint = factory.endpoint(&server.instance()).expect("an address");
+        let traffic = async |span: Duration| {
+            let started = Instant::now();
+            while started.elapsed() < span {
+                for fetched in join_all((0..4).map(|_| fetch(&endpoint, get("/")))).await {
+                    fetched.expect("answers");
+                }
+            }
+        };
+        traffic(Duration::from_millis(200)).await;
+        rotate();
+        // A file is read again a second after it was read, and in use after the age of the last connection before.
+        traffic(Duration::from_millis(2000)).await;
+        server.certificates();
+        traffic(Duration::from_millis(300)).await;
+        let seen = server.certificates();
+        assert_eq!(seen.len(), 1, "the old one is in use");
     }
-    let off = HttpFactory::<Sent>::new().tls("not a name", Tls::Off);
-    off.expect("nothing is checked where nothing is used");
 }

@@ -1,9 +1,10 @@
 //! A server with certificates of its own, answering with the protocol that it was spoken to in.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -25,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use tower_sd::Instance;
 
 use super::super::Sent;
-use crate::Tls;
+use crate::TlsConfig;
 
 /// Who signs the certificates of a test.
 pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -40,6 +41,7 @@ pub(super) struct Identity {
 pub(super) struct Server {
     address: SocketAddr,
     accepted: Arc<AtomicUsize>,
+    certificates: Arc<Mutex<BTreeSet<Vec<u8>>>>,
     _tasks: JoinSet<()>,
 }
 
@@ -62,8 +64,9 @@ impl Authority {
         self.0.pem()
     }
 
-    pub(super) fn trusted(&self) -> Tls {
-        Tls::Authority(self.pem())
+    /// The service's name is `arithmetic`.
+    pub(super) fn trusted(&self) -> TlsConfig {
+        TlsConfig::new().with_root(self.pem()).with_server_name("arithmetic")
     }
 }
 
@@ -103,14 +106,21 @@ impl Server {
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("bound");
-        let accepted = Arc::new(AtomicUsize::new(0));
+        let (accepted, certificates) = (Arc::<AtomicUsize>::default(), Arc::default());
+        let acceptor = TlsAcceptor::from(Arc::new(config));
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, TlsAcceptor::from(Arc::new(config)), Arc::clone(&accepted)));
-        Self { address, accepted, _tasks: tasks }
+        let seen = Arc::clone(&certificates);
+        tasks.spawn(accept(listener, acceptor, Arc::clone(&accepted), seen));
+        Self { address, accepted, certificates, _tasks: tasks }
     }
 
     pub(super) fn instance(&self) -> Instance {
         Instance::new(self.address.ip().to_string(), self.address.port())
+    }
+
+    /// Those of the clients that sent requests since the last call.
+    pub(super) fn certificates(&self) -> BTreeSet<Vec<u8>> {
+        std::mem::take(&mut self.certificates.lock().expect("no panic"))
     }
 
     pub(super) fn n_accepted(&self) -> usize {
@@ -118,28 +128,36 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, accepted: Arc<AtomicUsize>) {
+async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    accepted: Arc<AtomicUsize>,
+    certificates: Arc<Mutex<BTreeSet<Vec<u8>>>>,
+) {
     let mut peers = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.expect("accepts");
         accepted.fetch_add(1, Ordering::SeqCst);
-        let acceptor = acceptor.clone();
+        let (acceptor, certificates) = (acceptor.clone(), Arc::clone(&certificates));
         peers.spawn(async move {
-            // A client that does not trust us says so here.
+            // A client that does not trust the server ends the handshake.
             let Ok(stream) = acceptor.accept(stream).await else {
                 return;
             };
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let shown = shown.map(|certificate| certificate.to_vec());
+            let answer = service_fn(move |request| {
+                certificates.lock().expect("no panic").extend(shown.clone());
+                answer(request)
+            });
             let io = TokioIo::new(stream);
             if is_http2 {
                 let executor = hyper_util::rt::TokioExecutor::new();
-                let served = conn::http2::Builder::new(executor)
-                    .serve_connection(io, service_fn(answer))
-                    .await;
+                let served = conn::http2::Builder::new(executor).serve_connection(io, answer).await;
                 drop(served);
             } else {
-                let served =
-                    conn::http1::Builder::new().serve_connection(io, service_fn(answer)).await;
+                let served = conn::http1::Builder::new().serve_connection(io, answer).await;
                 drop(served);
             }
         });
