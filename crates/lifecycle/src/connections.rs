@@ -13,20 +13,22 @@ use futures_core::Stream;
 use futures_util::stream::unfold;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream, ToSocketAddrs},
+    net::{TcpListener, ToSocketAddrs},
     sync::watch,
     time::{Sleep, sleep, timeout},
 };
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
-/// A TCP listener whose connections are counted, and can be cut.
+use crate::socket::{ListeningSocket, Socket};
+
+/// A listener whose connections are counted, and can be cut: of TCP, or of a unix socket.
 ///
 /// Servers spawn a task per connection and keep no handle: without this, a request that never ends
 /// would live as long as the process.
 #[derive(Debug)]
 pub struct Listener {
     /// `None` when it accepts no more.
-    listener: Option<TcpListener>,
+    listener: Option<ListeningSocket>,
     connections: Connections,
     _closed_on_drop: DropGuard,
 }
@@ -46,7 +48,7 @@ pub struct Connections {
 
 /// An accepted connection.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Socket,
     /// Two, because a reader and a writer may be different tasks.
     cut_read: Pin<Box<WaitForCancellationFutureOwned>>,
     cut_write: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -68,11 +70,17 @@ impl Listener {
         TcpListener::bind(address).await.map(Self::from)
     }
 
+    fn new(listener: ListeningSocket) -> Self {
+        let connections = Connections::new();
+        let _closed_on_drop = connections.closed.clone().drop_guard();
+        Self { listener: Some(listener), connections, _closed_on_drop }
+    }
+
     /// Returns the local address.
     ///
     /// # Errors
     ///
-    /// The system's, and `NotConnected` after the listener was closed.
+    /// The system's, `Unsupported` for a unix socket, and `NotConnected` after the listener was closed.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.listener {
             Some(listener) => listener.local_addr(),
@@ -88,13 +96,15 @@ impl Listener {
 
     /// Waits for the next connection, forever after [`Connections::stop_accepting`].
     ///
+    /// The address is that of the peer; a peer at a unix socket has none.
+    ///
     /// An error of one connection is skipped. Without a free descriptor it tries again after a second:
     /// another connection has to end first.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn accept(&mut self) -> (Connection, SocketAddr) {
+    pub async fn accept(&mut self) -> (Connection, Option<SocketAddr>) {
         while let Some(listener) = &self.listener {
             let closing = &self.connections.closing;
             let accepted = if closing.is_cancelled() {
@@ -134,9 +144,14 @@ impl Listener {
 
 impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
-        let connections = Connections::new();
-        let _closed_on_drop = connections.closed.clone().drop_guard();
-        Self { listener: Some(listener), connections, _closed_on_drop }
+        Self::new(ListeningSocket::Tcp(listener))
+    }
+}
+
+#[cfg(unix)]
+impl From<tokio::net::UnixListener> for Listener {
+    fn from(listener: tokio::net::UnixListener) -> Self {
+        Self::new(ListeningSocket::Unix(listener))
     }
 }
 
@@ -150,11 +165,7 @@ impl Connections {
         }
     }
 
-    fn add(&self, stream: TcpStream) -> Connection {
-        // Responses are small and complete: otherwise each waits for the last one's acknowledgement.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY");
-        }
+    fn add(&self, stream: Socket) -> Connection {
         // One token each: all connections would contend for the lock of a common one at every read.
         let cut = self.cut.child_token();
         Connection {
@@ -235,7 +246,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// The system's, for a connection that has ended.
+    /// The system's, for a connection that has ended, and `Unsupported` for a unix socket.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.stream.peer_addr()
     }
@@ -244,12 +255,12 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// The system's, for a connection that has ended.
+    /// The system's, for a connection that has ended, and `Unsupported` for a unix socket.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.stream.local_addr()
     }
 
-    fn writable(&mut self, context: &mut Context<'_>) -> io::Result<Pin<&mut TcpStream>> {
+    fn writable(&mut self, context: &mut Context<'_>) -> io::Result<Pin<&mut Socket>> {
         match self.cut_write.as_mut().poll(context) {
             Poll::Ready(()) => Err(cut()),
             Poll::Pending => Ok(Pin::new(&mut self.stream)),

@@ -13,6 +13,7 @@ mod report;
 mod run;
 mod server;
 mod signals;
+mod socket;
 mod steps;
 
 pub use connections::{Connection, Connections, Listener};

@@ -194,6 +194,37 @@ async fn connections_are_closed_with_their_response_before_the_drain() {
     assert!(report.is_clean(), "{report}");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn unix_socket_is_served_and_drained() {
+    let path = std::env::temp_dir().join(format!("lifecycle-{}.sock", std::process::id()));
+    let _left = std::fs::remove_file(&path);
+    let listener = tokio::net::UnixListener::bind(&path).expect("a free path");
+    let router = Router::new().route("/fast", get(|| async { "fast" }));
+    let (admin, stop) = (Listener::bind("127.0.0.1:0").await, CancellationToken::new());
+    let lifecycle = Lifecycle::new()
+        .ignore_signals()
+        .stop_on(stop.clone())
+        .serve(admin.expect("a free port"), serve_axum(Router::new()));
+    let mut life = JoinSet::new();
+    life.spawn(lifecycle.run(listener, serve_axum(router)));
+    let mut client = tokio::net::UnixStream::connect(&path).await.expect("it listens");
+    client.write_all(b"GET /fast HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("it is open");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"fast") {
+        let read = timeout(BOUND, client.read_buf(&mut answer)).await.expect("something comes");
+        assert_ne!(read.expect("it is open"), 0, "{answer:?}");
+    }
+    stop.cancel();
+    let read = timeout(BOUND, client.read(&mut [0])).await.expect("it is closed");
+    assert_eq!(read.expect("in order"), 0);
+    let ended = timeout(BOUND, life.join_next()).await.expect("it ends").expect("it runs");
+    let report = ended.expect("no panic").expect("no failure");
+    assert!(report.is_clean(), "{report}");
+    tokio::net::UnixStream::connect(&path).await.expect_err("it is closed");
+    std::fs::remove_file(&path).expect("ours");
+}
+
 #[tokio::test]
 async fn ready_route_follows_the_health() {
     let server = Server::start(no_signals).await;

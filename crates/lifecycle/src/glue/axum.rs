@@ -7,15 +7,14 @@ use std::{
 };
 
 use axum::{
-    Extension, Router,
-    extract::ConnectInfo,
+    Router,
+    extract::{ConnectInfo, Request},
     http::StatusCode,
-    middleware::AddExtension,
+    response::Response,
     routing::{MethodRouter, get},
     serve::IncomingStream,
 };
 use futures_util::{FutureExt, future::BoxFuture};
-use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{CloseLayer, Connection, Drain, Listener, Phase, Readiness};
@@ -37,18 +36,42 @@ pub fn serve_axum(
 /// Makes the service of each connection, with its peer's address.
 struct WithPeer(Router);
 
+/// A router whose requests have the address of their peer.
+#[derive(Clone)]
+struct Peered {
+    router: Router,
+    /// `None`: at a unix socket.
+    peer: Option<SocketAddr>,
+}
+
 impl Service<IncomingStream<'_, Listener>> for WithPeer {
-    type Response = AddExtension<Router, ConnectInfo<SocketAddr>>;
+    type Response = Peered;
     type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
+    type Future = Ready<Result<Peered, Infallible>>;
 
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, stream: IncomingStream<'_, Listener>) -> Self::Future {
-        let peer = ConnectInfo(*stream.remote_addr());
-        ready(Ok(Extension(peer).layer(self.0.clone())))
+        ready(Ok(Peered { router: self.0.clone(), peer: *stream.remote_addr() }))
+    }
+}
+
+impl Service<Request> for Peered {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = <Router as Service<Request>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request>::poll_ready(&mut self.router, context)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(ConnectInfo(peer));
+        }
+        self.router.call(request)
     }
 }
 
@@ -79,14 +102,14 @@ where
 }
 
 impl axum::serve::Listener for Listener {
-    type Addr = SocketAddr;
+    type Addr = Option<SocketAddr>;
     type Io = Connection;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
+    async fn accept(&mut self) -> (Connection, Option<SocketAddr>) {
         Self::accept(self).await
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Self::local_addr(self)
+    fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
+        Self::local_addr(self).map(Some)
     }
 }
