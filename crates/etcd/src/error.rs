@@ -48,7 +48,7 @@ impl Failure {
     }
 
     /// A setting that cannot be used now: a password file that cannot be read.
-    pub(crate) fn of_settings(error: Error) -> Self {
+    pub(crate) fn of_settings(error: &Error) -> Self {
         Self {
             kind: ErrorKind::Config,
             transient: false,

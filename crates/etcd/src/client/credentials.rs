@@ -57,7 +57,7 @@ impl Credentials {
         if self.generation() != generation {
             return Ok(());
         }
-        let password = user.password().map_err(Failure::of_settings)?;
+        let password = user.password().map_err(|error| Failure::of_settings(&error))?;
         let mut auth = client.auth_client();
         let answer = auth.authenticate(user.name.clone(), password.expose().to_owned()).await?;
         let mut header = HeaderValue::from_str(answer.token()).map_err(Failure::of_token)?;

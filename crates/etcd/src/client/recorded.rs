@@ -2,7 +2,7 @@ use std::{
     io::Result,
     pin::Pin,
     sync::{Arc, OnceLock},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -78,12 +78,13 @@ impl AsyncWrite for Recorded {
     ) -> Poll<Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write(cx, bytes);
         if matches!(result, Poll::Ready(Err(_))) {
-            // What the other side sent before its end has not been read yet.
+            // The last bytes of the other side have not been read yet. They, or the error of the
+            // connection, are there as soon as the runtime has noticed.
             let mut last = [0; 16];
             let mut last = ReadBuf::new(&mut last);
-            let read = Pin::new(&mut self.io).poll_read(cx, &mut last);
+            let read = ready!(Pin::new(&mut self.io).poll_read(cx, &mut last));
             self.look(last.filled());
-            let _its_end = self.recorded(read);
+            let _its_end = self.recorded(Poll::Ready(read));
         }
         self.recorded(result)
     }

@@ -236,3 +236,24 @@ async fn mass_loss_by_one_lease_is_held() {
     })
     .await;
 }
+
+mod slow {
+    use super::*;
+
+    /// A page of a thousand would be more than is read at once.
+    #[tokio::test]
+    #[ignore = "slow: writes 100 MB"]
+    async fn hundred_megabytes_are_listed_in_smaller_pages() {
+        on_every_etcd(async |etcd| {
+            let filler = "x".repeat(1_000_000);
+            for n in 0..100 {
+                let value =
+                    format!(r#"{{"Addr":"10.0.0.{}:80","Metadata":{{"x":"{filler}"}}}}"#, n + 1);
+                put_value(etcd, "huge", &format!("{n:03}"), &value).await;
+            }
+            let (_instancer, subscription) = ready(&etcd.client(), "huge").await;
+            assert_eq!(subscription.snapshot().instances().len(), 100);
+        })
+        .await;
+    }
+}

@@ -96,7 +96,10 @@ impl Multiplexer {
                         while let Ok(start) = starts.try_recv() {
                             self.add(start);
                         }
-                        self.send().await
+                        match self.stream {
+                            None if self.open_at <= Instant::now() => self.open().await,
+                            _ => self.send().await,
+                        }
                     }
                     None => return,
                 },

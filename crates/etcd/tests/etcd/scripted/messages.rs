@@ -32,6 +32,10 @@ pub(crate) struct RangeResponse {
     pub(crate) header: Option<Header>,
     #[prost(message, repeated, tag = "2")]
     pub(crate) kvs: Vec<KeyValue>,
+    #[prost(bool, tag = "3")]
+    pub(crate) more: bool,
+    #[prost(int64, tag = "4")]
+    pub(crate) count: i64,
 }
 
 /// Of a put, a deletion, a transaction, a revocation: nobody looks further.

@@ -37,8 +37,9 @@ fn entry(id: &str, mod_revision: i64) -> KeyValue {
 
 /// A list of these instances.
 fn listed(ids: &[&str]) -> Replies {
-    let kvs = ids.iter().map(|id| entry(id, REVISION)).collect();
-    vec![say(&RangeResponse { header: header(), kvs })]
+    let kvs: Vec<_> = ids.iter().map(|id| entry(id, REVISION)).collect();
+    let count = i64::try_from(kvs.len()).expect("is small");
+    vec![say(&RangeResponse { header: header(), kvs, more: false, count })]
 }
 
 fn created(watch_id: i64) -> WatchResponse {

@@ -2,13 +2,15 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tonic::Code;
-use tower_sd_core::{Error, ErrorKind, Instancer, Snapshot, Subscription};
+use tower_sd_core::{
+    Error, ErrorKind, FollowConfig, Instancer, PublisherConfig, Snapshot, Subscription,
+};
 use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer};
 use tower_sd_testkit::wait::{shows, shows_that};
 
 use super::{
-    Count, Fake, REVISION, Reply, Token, WatchResponse, created, event, header, listed, refused,
-    say, wanted, well,
+    Count, Fake, REVISION, RangeResponse, Reply, Token, WatchResponse, created, entry, event,
+    header, listed, refused, say, wanted, well,
 };
 use crate::support::{holds, is_stale};
 
@@ -167,4 +169,51 @@ async fn server_that_answers_nothing_is_given_up() {
     let failed = shows_that(&mut subscription, "why it is not ready", SOON, failed).await;
     let kind = failed.freshness().error().map(Error::kind);
     assert_eq!(kind, Some(ErrorKind::Timeout));
+}
+
+/// A wrong prefix may have millions of keys: the first page shows how many.
+#[tokio::test]
+async fn prefix_with_too_many_keys_is_an_error_after_one_page() {
+    let fake = Fake::start(|call| match &*call.method {
+        "Range" => {
+            let kvs = vec![entry("a", REVISION)];
+            let page = RangeResponse { header: header(), kvs, more: true, count: 10_000_000 };
+            vec![say(&page)]
+        }
+        _ => well(call),
+    })
+    .await;
+    let config = EtcdConfig::new([fake.endpoint()]);
+    let client = EtcdClient::new(config).expect("good settings");
+    let mut follow = FollowConfig::new("etcd");
+    follow.first_max_backoff = Duration::from_secs(60);
+    follow.initial_backoff = Duration::from_secs(60);
+    let publisher = PublisherConfig::new("etcd", "s");
+    let instancer = EtcdInstancer::with_config(&client, "s", publisher, follow);
+    let mut subscription = instancer.subscribe();
+    let failed = |it: &Snapshot| it.freshness().error().is_some();
+    let failed = shows_that(&mut subscription, "why it is not ready", SOON, failed).await;
+    let error = failed.freshness().error().expect("checked above").to_string();
+    assert!(error.contains("is the prefix right?"), "{error}");
+    assert_eq!(fake.calls("Range").len(), 1);
+}
+
+/// A doubt about a watched set is answered by one read, without another list or watch.
+#[tokio::test]
+async fn nudge_of_a_watched_set_costs_one_read() {
+    let fake = Fake::start(|call| match &*call.method {
+        "Range" => listed(&["a"]),
+        _ => well(call),
+    })
+    .await;
+    let (_instancer, mut subscription) = follow(EtcdConfig::new([fake.endpoint()]));
+    shows(&mut subscription, &["a"], SOON).await;
+    holds("it is watched", SOON, async || !fake.calls("Watch").is_empty()).await;
+    let created = || fake.calls("Watch").iter().filter(|call| wanted(call).is_some()).count();
+    assert_eq!((fake.calls("Range").len(), created()), (1, 1));
+    subscription.refresh();
+    holds("it was verified", SOON, async || fake.calls("Range").len() > 1).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!((fake.calls("Range").len(), created()), (2, 1));
+    assert!(subscription.snapshot().freshness().is_fresh());
 }
