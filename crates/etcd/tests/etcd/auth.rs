@@ -37,6 +37,11 @@ fn client(etcd: &EtcdFixture, user: &str, password: &str) -> EtcdClient {
     EtcdClient::new(config).expect("good settings")
 }
 
+async fn root(etcd: &EtcdFixture) -> Client {
+    let options = ConnectOptions::new().with_user("root", "root");
+    Client::connect([etcd.server.url()], Some(options)).await.expect("root")
+}
+
 fn registration(service: &str, id: &str, port: u16) -> Registration {
     Registration::new(service, instance(id, port))
 }
@@ -141,9 +146,7 @@ async fn revoked_permission_keeps_the_set() {
         let instancer = EtcdInstancer::new(&client, "a");
         let mut subscription = instancer.subscribe();
         shows(&mut subscription, &["1"], SOON).await;
-        let options = ConnectOptions::new().with_user("root", "root");
-        let mut root = Client::connect([etcd.server.url()], Some(options)).await.expect("root");
-        root.user_revoke_role("svc", "svc").await.expect("revoked");
+        root(etcd).await.user_revoke_role("svc", "svc").await.expect("revoked");
         subscription.refresh();
         let stale = shows_that(&mut subscription, "stale and denied", SOON, |it| {
             matches!(it.freshness(), Freshness::Stale { error, .. } if error.kind() == ErrorKind::Denied)
@@ -166,14 +169,13 @@ async fn rotated_password_file_is_read_again() {
         let client = EtcdClient::new(config).expect("good settings");
         let registrar = EtcdRegistrar::new(&client);
         let _handle = registrar.register(registration("a", "1", 1)).await.expect("registers");
-        let options = ConnectOptions::new().with_user("root", "root");
-        let mut root = Client::connect([etcd.server.url()], Some(options)).await.expect("root");
-        root.user_change_password("svc", "hunter3").await.expect("changed");
+        // Tokens live for a second: a connection for each call.
+        root(etcd).await.user_change_password("svc", "hunter3").await.expect("changed");
         std::fs::write(&file, "hunter3\n").expect("our folder");
-        root.delete("tower-sd/a/1", None).await.expect("deleted");
+        root(etcd).await.delete("tower-sd/a/1", None).await.expect("deleted");
         // The watch of the key may have ended with the old token; then a read of it is due.
         holds("it is put again", 4 * SOON, async || {
-            let answer = root.get("tower-sd/a/1", None).await;
+            let answer = root(etcd).await.get("tower-sd/a/1", None).await;
             answer.is_ok_and(|answer| answer.count() == 1)
         })
         .await;
