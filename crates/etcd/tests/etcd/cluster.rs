@@ -108,6 +108,7 @@ async fn partitioned_member_is_left_for_another() {
             node.server.resume().expect("it runs");
             sleep(Duration::from_millis(500)).await;
         }
+        assert_eq!(subscription.stats().resyncs, 0, "the watch has kept its position");
     })
     .await;
 }

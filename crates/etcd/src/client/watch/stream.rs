@@ -14,7 +14,7 @@ use crate::{
         connection::Connection,
         members::{Members, bounded},
     },
-    error::Failure,
+    error::{Failure, Remedy},
     key::Range,
 };
 
@@ -79,7 +79,10 @@ impl Stream {
         let stream = match bounded(members.config().request_timeout, watch).await {
             Ok(stream) => stream,
             Err(failure) => {
-                members.abandon(&connection).await;
+                match failure.remedy {
+                    Remedy::Authenticate => members.authenticate(&connection, generation).await?,
+                    _ => members.abandon(&connection).await,
+                }
                 return Err(connection.explain(failure));
             }
         };
