@@ -76,6 +76,8 @@ impl ConsulInstancer {
         follow: FollowConfig,
     ) -> Self {
         let rng = follow.seed.map_or_else(Rng::new, Rng::with_seed);
+        let wanted = query.clone();
+        let publisher = publisher.wants(move |instance| wanted.wants(instance.status()));
         let source = ConsulSource::new(client.clone(), query, rng);
         Self(Follower::new(source, publisher, follow))
     }
@@ -270,18 +272,13 @@ impl ConsulSource {
     }
 
     fn instances(&self, entries: &[Box<RawValue>]) -> Vec<Result<Instance>> {
-        let parsed = entries.iter().map(|entry| {
+        let parse = |entry: &Box<RawValue>| {
             let entry: ServiceEntry = serde_json::from_str(entry.get()).map_err(|cause| {
                 error::garbled("follow", "an entry is not as Consul writes it").with_source(cause)
             })?;
             mapping::instance(entry, self.query.tagged_address.as_deref())
-        });
-        parsed
-            .filter(|parsed| match parsed {
-                Ok(instance) => self.query.wants(instance.status()),
-                Err(_) => true,
-            })
-            .collect()
+        };
+        entries.iter().map(parse).collect()
     }
 }
 

@@ -11,8 +11,8 @@ use std::{
 use tokio::time::{Instant, sleep, timeout};
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, Query};
 use tower_sd_core::{
-    ErrorKind, FollowConfig, Freshness, Instancer, LossPolicy, PublisherConfig, Snapshot,
-    Subscription,
+    ErrorKind, FollowConfig, Freshness, Instancer, LossGuard, LossPolicy, PublisherConfig,
+    Snapshot, Subscription,
 };
 use tower_sd_testkit::script::{Received, Reply, Script};
 
@@ -278,12 +278,9 @@ async fn a_filtered_answer_keeps_the_set_and_is_a_denial() {
 async fn a_loss_is_confirmed_by_the_strongest_read_there_is() {
     let script = Script::start().await.expect("loopback");
     let client = ConsulClient::new(agent(&script)).expect("an address");
-    let publisher = PublisherConfig::new("consul", "web").loss(LossPolicy::Guard {
-        fraction: 0.5,
-        window: Duration::from_secs(10),
-        hold: Duration::from_millis(400),
-        hold_empty: Duration::from_millis(400),
-    });
+    let mut guard = LossGuard::default();
+    (guard.hold, guard.hold_empty) = (Duration::from_millis(400), Duration::from_millis(400));
+    let publisher = PublisherConfig::new("consul", "web").loss(LossPolicy::Guard(guard));
     let follow = FollowConfig::new("consul");
     let query = Query::service("web");
     let instancer = ConsulInstancer::with_config(&client, query, publisher, follow);

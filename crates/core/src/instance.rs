@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Instance(Arc<Inner>);
 
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 struct Inner {
     id: InstanceId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,7 +49,9 @@ pub struct InstanceId(Arc<str>);
 /// What the registry, or the instance itself, says of its fitness.
 ///
 /// Balancers use `Passing` and `Warning`; the other two get no new requests.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Status {
@@ -62,6 +64,14 @@ pub enum Status {
     Critical,
     /// Fit, and about to leave (maintenance): finishes what it has.
     Draining,
+}
+
+impl Status {
+    /// Whether an instance of this status accepts requests: `Passing` and `Warning`.
+    #[must_use]
+    pub fn accepts_requests(self) -> bool {
+        matches!(self, Self::Passing | Self::Warning)
+    }
 }
 
 impl Instance {
@@ -220,12 +230,19 @@ impl Instance {
     /// Whether requests go to the same place: scheme, host and port are equal.
     #[must_use]
     pub fn same_address(&self, other: &Self) -> bool {
-        self.address_order(other) == Ordering::Equal
+        let (a, b) = (&*self.0, &*other.0);
+        (a.port, &a.host, &a.scheme) == (b.port, &b.host, &b.scheme)
     }
 
-    pub(crate) fn address_order(&self, other: &Self) -> Ordering {
-        let key = |i: &Self| (i.0.port, i.0.scheme.clone());
-        self.0.host.cmp(&other.0.host).then_with(|| key(self).cmp(&key(other)))
+    /// Whether it accepts requests: its status is `Passing` or `Warning`, and its weight above 0.
+    #[must_use]
+    pub fn accepts_requests(&self) -> bool {
+        self.0.status.accepts_requests() && self.0.weight > 0
+    }
+
+    /// A total order of entries: equal ones have equal content.
+    pub(crate) fn content_order(&self, other: &Self) -> Ordering {
+        self.0.cmp(&other.0)
     }
 
     fn edit(mut self, change: impl FnOnce(&mut Inner)) -> Self {

@@ -41,7 +41,9 @@ pub use hub::{Attached, Hub};
 pub use instance::{Instance, InstanceId, Status};
 pub use key_value::KeyValue;
 pub use memory::{MemoryConfig, MemoryRegistry};
-pub use publisher::{LossPolicy, Publisher, PublisherConfig, PublisherStats, StalePolicy};
+pub use publisher::{
+    LossGuard, LossPolicy, Publisher, PublisherConfig, PublisherStats, StalePolicy,
+};
 pub use registrar::Registrar;
 pub use registration::Registration;
 pub use secret::Secret;

@@ -1,56 +1,82 @@
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
-use crate::AddressPolicy;
+use crate::{AddressPolicy, Instance};
 
 /// Settings of a [`Publisher`](crate::Publisher).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PublisherConfig {
-    /// Who feeds it, for logs and errors: `"consul"`.
+    /// The name of the backend, for logs and errors: `"consul"`.
     pub backend: &'static str,
     /// The service, for logs.
     pub service: String,
-    /// What becomes of removals.
+    /// The treatment of losses.
     pub loss: LossPolicy,
-    /// What becomes of the set while the registry cannot be read. Default: it is kept.
+    /// The treatment of the set while the registry cannot be read. Defaults to [`StalePolicy::Keep`].
     pub stale: StalePolicy,
-    /// Which addresses are believed.
+    /// The addresses that are accepted.
     pub addresses: AddressPolicy,
-    /// How long a removal waits for what follows it. Default 50 ms: a rolling replacement often adds a few milliseconds
-    /// after it has removed, and a suspended Consul agent shows nobody for 30 ms when it wakes up. Longer, and a request
-    /// goes to an instance that is known to have left.
+    /// The time for which a removal waits for the reads that follow it. Defaults to 50 ms.
+    ///
+    /// A rolling replacement often adds a few milliseconds after it has removed, and a suspended Consul agent returns an
+    /// empty set for 30 ms when it resumes. With a longer wait requests go to an instance that has left.
     pub removal_wait: Duration,
-    /// A set larger than this is an error, and the old one is kept. Default 100 000, some 50 MB.
+    /// The largest accepted set: a larger one is an error, and the old one is kept. Defaults to 100 000, some 50 MB.
     pub max_instances: usize,
+    wants: Wants,
 }
 
-/// What becomes of instances that the registry no longer lists.
+/// The treatment of instances that are no longer offered: absent, unhealthy, or with weight 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum LossPolicy {
-    /// They are removed. For registries whose word is final.
+    /// Every loss is published. For registries that are always right.
     Accept,
-    /// They are removed one by one, and held when too many go at once: a registry that was restarted, wiped, or asked
-    /// with the wrong token says "nobody is there" of services that run well.
-    ///
-    /// A registry does not say why an instance is gone, so orderly departures count too: of three that leave within
-    /// `window`, the first is removed, and when the second leaves both are held. Nobody is harmed: a held instance is
-    /// picked only when no other is usable, and dropped when it refuses a connection.
-    Guard {
-        /// Hold when less than this share of the largest set of the last `window` is left. Default 0.5, Envoy's panic
-        /// threshold: a service that loses more than half at once is more often a registry at fault than a deployment.
-        fraction: f64,
-        /// How far back the largest set is looked for. Default 10 s: registries lose leases one event at a time.
-        window: Duration,
-        /// How long an instance is held. Default 10 s.
-        hold: Duration,
-        /// How long it is held when nobody is left. Default 2 min: Consul's agents fill a wiped registry again within
-        /// 61 to 115 s.
-        hold_empty: Duration,
-    },
+    /// A loss is published unless it is too large.
+    Guard(LossGuard),
 }
 
-/// What becomes of the set while the registry cannot be read.
+/// The loss guard: instances that are lost together are held for a while.
+///
+/// A registry that was restarted or wiped, or a query with the wrong token, returns an empty set for a service that runs
+/// well; a broken health check makes all of its instances unhealthy. So a loss of too many is published only after it was
+/// confirmed by the strongest read, at the end of its term. Until then a balancer uses the lost instances when no other
+/// is usable, and drops one that refuses a connection.
+///
+/// Orderly departures count too, because a registry does not report the reason: of three instances that leave within
+/// 2 s, the first is removed, and when the second leaves both are held. An instance that was drained before it left, or
+/// left alone (with a calm gap of a quarter of the window after it), is not held again unless nothing is left.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct LossGuard {
+    /// Holds a loss that leaves less than this share of the largest set within the window. Defaults to 0.5, the panic
+    /// threshold of Envoy.
+    pub fraction: f64,
+    /// The time in which losses are added up. Defaults to 10 s: registries lose leases one event at a time.
+    pub window: Duration,
+    /// The time for which lost instances are held. Defaults to 10 s.
+    pub hold: Duration,
+    /// The same when nothing is left. Defaults to 2 min: Consul agents refill a wiped registry within 61 to 115 s.
+    pub hold_empty: Duration,
+    /// The time for which a single instance that a filter hides ([`PublisherConfig::wants`]) is held while it is still
+    /// registered. Defaults to 30 s.
+    ///
+    /// An instance that is critical for some seconds (a restarted agent, three intervals of a health check) keeps its
+    /// connections and statistics, and gets no requests unless no other instance is usable.
+    pub hold_unhealthy: Duration,
+    /// Whether an instance with a status that accepts no requests is lost. Defaults to `true`.
+    pub by_status: bool,
+    /// Whether an instance with weight 0 is lost. Defaults to `true`.
+    pub by_weight: bool,
+    /// Whether the replacement of too many instances by others, in one read, is a loss. Defaults to `true`.
+    pub by_replacement: bool,
+}
+
+/// The filter of a publisher.
+#[derive(Clone, Default)]
+pub(super) struct Wants(Option<Arc<dyn Fn(&Instance) -> bool + Send + Sync>>);
+
+/// The treatment of the set while the registry cannot be read.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum StalePolicy {
@@ -63,7 +89,7 @@ pub enum StalePolicy {
 }
 
 impl PublisherConfig {
-    /// The defaults, for what `backend` says of `service`.
+    /// Creates the default settings for `service` of `backend`.
     #[must_use]
     pub fn new(backend: &'static str, service: impl Into<String>) -> Self {
         Self {
@@ -74,6 +100,7 @@ impl PublisherConfig {
             addresses: AddressPolicy::default(),
             removal_wait: Duration::from_millis(50),
             max_instances: 100_000,
+            wants: Wants::default(),
         }
     }
 
@@ -97,15 +124,66 @@ impl PublisherConfig {
         self.addresses = addresses;
         self
     }
+
+    /// Shows the instances only for which `wants`, and every earlier filter, returns `true`.
+    ///
+    /// For the filter of a query, by health or tags. The source returns the other entries as well: a hidden instance is
+    /// still registered, and the loss guard treats it so ([`LossGuard::hold_unhealthy`]).
+    #[must_use]
+    pub fn wants(mut self, wants: impl Fn(&Instance) -> bool + Send + Sync + 'static) -> Self {
+        let earlier = std::mem::take(&mut self.wants);
+        self.wants = Wants(Some(Arc::new(move |it: &Instance| earlier.of(it) && wants(it))));
+        self
+    }
+
+    pub(super) fn filter(&self) -> Wants {
+        self.wants.clone()
+    }
 }
 
-impl Default for LossPolicy {
+impl LossGuard {
+    /// With times that can be added to an instant.
+    pub(super) fn clamped(self) -> Self {
+        let clamp = |duration: Duration| duration.min(Duration::from_secs(30 * 24 * 3600));
+        Self {
+            window: clamp(self.window),
+            hold: clamp(self.hold),
+            hold_empty: clamp(self.hold_empty),
+            hold_unhealthy: clamp(self.hold_unhealthy),
+            ..self
+        }
+    }
+}
+
+impl Default for LossGuard {
     fn default() -> Self {
-        Self::Guard {
+        Self {
             fraction: 0.5,
             window: Duration::from_secs(10),
             hold: Duration::from_secs(10),
             hold_empty: Duration::from_secs(120),
+            hold_unhealthy: Duration::from_secs(30),
+            by_status: true,
+            by_weight: true,
+            by_replacement: true,
         }
+    }
+}
+
+impl Default for LossPolicy {
+    fn default() -> Self {
+        Self::Guard(LossGuard::default())
+    }
+}
+
+impl Wants {
+    pub(super) fn of(&self, instance: &Instance) -> bool {
+        self.0.as_ref().is_none_or(|wants| wants(instance))
+    }
+}
+
+impl fmt::Debug for Wants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "a filter" } else { "all" })
     }
 }

@@ -8,6 +8,10 @@ pub struct PublisherStats {
     pub updates: u64,
     /// Losses that the guard held.
     pub suppressed: u64,
+    /// Instances that were held because they were unhealthy, and still registered.
+    pub unhealthy: u64,
+    /// Entries of which the last value was kept because they could not be read, each time.
+    pub kept: u64,
     /// Entries that could not be understood, each time one was read.
     pub malformed: u64,
     /// Entries that the address policy refused, each time one was read.
@@ -24,6 +28,8 @@ pub struct PublisherStats {
 pub(crate) struct Counters {
     updates: AtomicU64,
     suppressed: AtomicU64,
+    unhealthy: AtomicU64,
+    kept: AtomicU64,
     malformed: AtomicU64,
     refused: AtomicU64,
     duplicates: AtomicU64,
@@ -38,6 +44,14 @@ impl Counters {
 
     pub(super) fn suppressed(&self) {
         self.suppressed.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn unhealthy(&self, n: usize) {
+        add(&self.unhealthy, n);
+    }
+
+    pub(super) fn kept(&self, n: usize) {
+        add(&self.kept, n);
     }
 
     pub(super) fn malformed(&self, n: usize) {
@@ -64,6 +78,8 @@ impl Counters {
         PublisherStats {
             updates: self.updates.load(Relaxed),
             suppressed: self.suppressed.load(Relaxed),
+            unhealthy: self.unhealthy.load(Relaxed),
+            kept: self.kept.load(Relaxed),
             malformed: self.malformed.load(Relaxed),
             refused: self.refused.load(Relaxed),
             duplicates: self.duplicates.load(Relaxed),

@@ -1,301 +1,259 @@
-use std::{
-    collections::{HashSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+//! Decides what becomes of instances that are no longer offered. Pure: the time is a parameter.
+
+mod history;
+mod loss;
+mod member;
+
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::{Instance, LossPolicy};
+use self::{
+    history::History,
+    member::{Confirms, Gone, Member, Registered, Standing},
+};
+use super::config::Wants;
+use crate::{Instance, LossGuard, LossPolicy};
 
-/// Decides what becomes of instances that the registry no longer lists. Pure: it is told the time.
 #[derive(Debug)]
 pub(super) struct Guard {
-    policy: LossPolicy,
+    /// `None`: every loss is accepted.
+    policy: Option<LossGuard>,
     removal_wait: Duration,
+    wants: Wants,
     /// Sorted by id.
     members: Vec<Member>,
-    n_listed: usize,
-    /// When the removals that wait are decided on.
-    decide_at: Option<Instant>,
-    /// Sizes that the listed set had, and until when each is inside the window.
-    sizes: VecDeque<(Instant, usize)>,
-    /// What was removed, and until when it can still be counted as part of a mass loss.
-    removed: VecDeque<(Instant, Instance)>,
-    /// The size that the set has to reach again before what was lost counts as replaced.
+    history: History,
+    /// The number of offered instances at which a loss counts as replaced.
     lost_from: usize,
+    n_reads: u64,
 }
 
-#[derive(Clone, Debug)]
-struct Member {
-    instance: Instance,
-    standing: Standing,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Standing {
-    Listed,
-    /// Not listed any more; waits for what follows.
-    Leaving,
-    Held {
-        since: Instant,
-        term: Duration,
-        asked: Asked,
-    },
-}
-
-/// Which of the two confirming reads of a held instance has been asked for.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Asked {
-    No,
-    HalfWay,
-    AtTheEnd,
-}
-
-/// What time has brought.
+/// The effects of passing time.
 #[derive(Debug, Default)]
 pub(super) struct Tick {
     pub(super) changed: bool,
     pub(super) confirm: bool,
-    /// How many instances have become held.
-    pub(super) tripped: usize,
+    /// The loss that the guard has just held.
+    pub(super) tripped: Option<Tripped>,
+    /// Instances that are held because they are still registered.
+    pub(super) n_unhealthy: usize,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Tripped {
+    pub(super) n_held: usize,
+    pub(super) left: usize,
+    /// Of the first: `"absent"`, `"status"`, `"weight"`, or of all: `"replacement"`.
+    pub(super) cause: &'static str,
+}
+
+/// What an entry of the registry is to the guard.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Class {
+    Offered,
+    Unfit,
+    Hidden,
 }
 
 impl Guard {
-    pub(super) fn new(policy: LossPolicy, removal_wait: Duration) -> Self {
-        Self {
-            policy,
-            removal_wait,
-            members: Vec::new(),
-            n_listed: 0,
-            decide_at: None,
-            sizes: VecDeque::new(),
-            removed: VecDeque::new(),
-            lost_from: 0,
-        }
+    pub(super) fn new(policy: LossPolicy, removal_wait: Duration, wants: Wants) -> Self {
+        let policy = match policy {
+            LossPolicy::Accept => None,
+            LossPolicy::Guard(guard) => Some(guard.clamped()),
+        };
+        let history = History::new(policy.map_or(Duration::ZERO, |policy| policy.window));
+        let removal_wait = removal_wait.min(Duration::from_secs(30 * 24 * 3600));
+        Self { policy, removal_wait, wants, members: Vec::new(), history, lost_from: 0, n_reads: 0 }
     }
 
-    /// Takes what the registry lists now, sorted by id; true when the published set has changed.
+    /// Takes the entries of the registry, sorted by id; `true` when the published set has changed.
+    ///
+    /// A held instance leaves with a confirming read after its term only.
     pub(super) fn read(&mut self, now: Instant, listed: Vec<Instance>, confirmed: bool) -> bool {
-        self.remember_size(now);
-        self.n_listed = listed.len();
-        if self.n_listed >= self.lost_from {
-            self.shorten_terms();
-        }
+        self.n_reads += 1;
+        let n_counted = self.members.iter().filter(|member| member.is_counted()).count();
+        self.history.remember_size(now, n_counted);
         let mut old = std::mem::take(&mut self.members).into_iter().peekable();
         let mut members = Vec::with_capacity(listed.len());
         let mut changed = false;
+        let mut n_held = 0;
         for instance in listed {
             while let Some(gone) = old.next_if(|old| before(&old.instance, &instance)) {
-                changed |= self.unlisted(now, gone, confirmed, &mut members);
+                changed |= self.absent(now, gone, confirmed, &mut members);
             }
             let known = old.next_if(|old| same(&old.instance, &instance));
-            changed |= !known.is_some_and(|known| {
-                !matches!(known.standing, Standing::Held { .. }) && known.instance == instance
-            });
-            members.push(Member { instance, standing: Standing::Listed });
+            changed |= self.present(now, instance, known, confirmed, &mut members);
         }
         for gone in old {
-            changed |= self.unlisted(now, gone, confirmed, &mut members);
+            changed |= self.absent(now, gone, confirmed, &mut members);
+        }
+        let mut n_offered = 0;
+        for member in &members {
+            n_offered += usize::from(member.is_offered());
+            n_held += usize::from(member.is_held());
         }
         self.members = members;
+        if n_held > 0 {
+            if n_offered >= self.lost_from {
+                self.shorten_terms();
+            }
+            changed |= self.drop_replaced();
+        }
         changed
     }
 
     /// Applies what is due.
     pub(super) fn tick(&mut self, now: Instant) -> Tick {
         let mut tick = Tick::default();
-        if self.decide_at.take_if(|at| *at <= now).is_some() {
-            self.decide(now, &mut tick);
-        }
-        for member in &mut self.members {
-            if let Standing::Held { since, term, asked } = &mut member.standing
-                && let Some((at, then)) = next_question(*since, *term, *asked)
-                && at <= now
-            {
-                *asked = then;
-                tick.confirm = true;
+        self.decide(now, &mut tick);
+        let n_members = self.members.len();
+        self.members.retain_mut(|member| match &mut member.standing {
+            Standing::Held(gone) => {
+                tick.confirm |= gone.request_confirm(now);
+                gone.confirms != Confirms::None || gone.end() > now
             }
-        }
+            _ => true,
+        });
+        tick.changed |= self.members.len() < n_members;
         tick
     }
 
     /// When [`tick`](Self::tick) has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let questions = self.members.iter().filter_map(|member| match member.standing {
-            Standing::Held { since, term, asked } => next_question(since, term, asked),
-            Standing::Listed | Standing::Leaving => None,
-        });
-        questions.map(|(at, _)| at).chain(self.decide_at).min()
+        self.members.iter().filter_map(Member::deadline).min()
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self::new(self.policy, self.removal_wait);
+        self.members.clear();
+        self.history = History::new(self.policy.map_or(Duration::ZERO, |policy| policy.window));
+        self.lost_from = 0;
     }
 
     pub(super) fn instances(&self) -> Arc<[Instance]> {
-        self.with(|standing| !matches!(standing, Standing::Held { .. }))
+        self.with(|member| !member.is_held())
     }
 
     pub(super) fn held(&self) -> Arc<[Instance]> {
-        self.with(|standing| matches!(standing, Standing::Held { .. }))
+        self.with(Member::is_held)
     }
 
-    pub(super) fn n_listed(&self) -> usize {
-        self.n_listed
-    }
-
-    pub(super) fn n_held(&self) -> usize {
-        self.members.len() - self.members.iter().filter(|m| !m.is_held()).count()
-    }
-
-    fn with(&self, wanted: impl Fn(Standing) -> bool) -> Arc<[Instance]> {
-        let members = self.members.iter().filter(|member| wanted(member.standing));
+    fn with(&self, wanted: impl Fn(&Member) -> bool) -> Arc<[Instance]> {
+        let members = self.members.iter().filter(|member| wanted(member));
         members.map(|member| member.instance.clone()).collect::<Vec<_>>().into()
     }
 
-    /// A member that this read does not list stays for now; true when it was held, its term is over, and the read confirms
-    /// the loss.
-    fn unlisted(
-        &mut self,
+    /// Takes an entry; `true` when what is shown has changed.
+    fn present(
+        &self,
         now: Instant,
-        gone: Member,
+        instance: Instance,
+        known: Option<Member>,
         confirmed: bool,
         members: &mut Vec<Member>,
     ) -> bool {
-        match gone.standing {
-            Standing::Held { since, term, .. } if confirmed && since + term <= now => return true,
-            Standing::Held { .. } | Standing::Leaving => members.push(gone),
-            Standing::Listed => {
-                self.decide_at.get_or_insert(now + self.removal_wait);
-                members.push(Member { standing: Standing::Leaving, ..gone });
+        if let Some(known) = &known
+            && known.is_offered()
+            && known.instance.ptr_eq(&instance)
+        {
+            members.push(Member::offered(instance, known.first_read));
+            return false;
+        }
+        let class = self.class(&instance);
+        let first_read = known.as_ref().map_or(self.n_reads, |known| known.first_read);
+        let registered = match class {
+            Class::Offered => {
+                let same = known.is_some_and(|k| k.is_counted() && k.instance == instance);
+                members.push(Member::offered(instance, first_read));
+                return !same;
+            }
+            Class::Unfit => Registered::Unfit(instance),
+            Class::Hidden => Registered::Hidden(instance),
+        };
+        match known {
+            Some(known) if !matches!(known.standing, Standing::Unfit) => {
+                self.gone(now, known, registered, confirmed, members)
+            }
+            known => {
+                let instance = match registered {
+                    Registered::Unfit(instance) => instance,
+                    Registered::Hidden(_) | Registered::No => return known.is_some(),
+                };
+                let changed = known.is_none_or(|known| known.instance != instance);
+                members.push(Member { instance, standing: Standing::Unfit, first_read });
+                changed
             }
         }
+    }
+
+    /// Takes the absence of a member; `true` when what is shown has changed.
+    fn absent(
+        &mut self,
+        now: Instant,
+        member: Member,
+        confirmed: bool,
+        members: &mut Vec<Member>,
+    ) -> bool {
+        match &member.standing {
+            Standing::Unfit => {
+                self.history.forget_removed(member.instance.id());
+                true
+            }
+            _ => self.gone(now, member, Registered::No, confirmed, members),
+        }
+    }
+
+    /// A member that was offered, and is not now.
+    fn gone(
+        &self,
+        now: Instant,
+        mut member: Member,
+        registered: Registered,
+        confirmed: bool,
+        members: &mut Vec<Member>,
+    ) -> bool {
+        match &mut member.standing {
+            standing @ (Standing::Offered | Standing::Unfit) => {
+                *standing = Standing::Leaving(Box::new(Gone {
+                    read: self.n_reads,
+                    since: now,
+                    term: self.removal_wait,
+                    confirms: Confirms::Neither,
+                    now: registered,
+                }));
+            }
+            Standing::Leaving(gone) => gone.now = registered,
+            Standing::Held(gone) => {
+                let doubted = gone.confirms != Confirms::None;
+                let over = match doubted {
+                    true => confirmed && gone.end() <= now,
+                    false => matches!(registered, Registered::No),
+                };
+                if over {
+                    if let Registered::Unfit(instance) = registered {
+                        let (standing, first_read) = (Standing::Unfit, member.first_read);
+                        members.push(Member { instance, standing, first_read });
+                    }
+                    return true;
+                }
+                gone.now = registered;
+            }
+        }
+        members.push(member);
         false
     }
 
-    /// The removals have waited: publish them, or hold them with everything removed inside the window.
-    fn decide(&mut self, now: Instant, tick: &mut Tick) {
-        let n_leaving = self.members.iter().filter(|m| m.standing == Standing::Leaving).count();
-        if n_leaving == 0 {
-            return;
-        }
-        tick.changed = true;
-        match self.tripped(now) {
-            Some(term) => tick.tripped = self.hold(now, term),
-            None => self.remove_leaving(now),
-        }
-    }
-
-    /// Whether too little is left, and if so for how long what was lost is held.
-    fn tripped(&mut self, now: Instant) -> Option<Duration> {
-        let LossPolicy::Guard { fraction, hold, hold_empty, .. } = self.policy else {
-            return None;
-        };
-        self.forget(now);
-        let largest = self.sizes.iter().map(|(_, size)| *size).max().unwrap_or(0);
-        if as_f64(self.n_listed) >= fraction * as_f64(largest) {
-            return None;
-        }
-        self.lost_from = largest;
-        Some(if self.n_listed == 0 { hold_empty } else { hold })
-    }
-
-    fn hold(&mut self, now: Instant, term: Duration) -> usize {
-        let n_held_before = self.n_held();
-        let held = Standing::Held { since: now, term, asked: Asked::No };
-        for member in &mut self.members {
-            match &mut member.standing {
-                standing @ Standing::Leaving => *standing = held,
-                // A loss to nothing that came one by one is the same loss.
-                Standing::Held { term: earlier, .. } => *earlier = term.max(*earlier),
-                Standing::Listed => {}
-            }
-        }
-        let members = self.members.iter().map(|m| &m.instance);
-        let ids: HashSet<_> = members.clone().map(|i| i.id().clone()).collect();
-        let addresses: HashSet<_> = members.map(address).collect();
-        let removed = std::mem::take(&mut self.removed).into_iter().map(|(_, instance)| instance);
-        self.members.extend(
-            removed
-                .filter(|i| !ids.contains(i.id()) && !addresses.contains(&address(i)))
-                .map(|instance| Member { instance, standing: held }),
-        );
-        self.members.sort_by(|a, b| a.instance.id().cmp(b.instance.id()));
-        self.members.dedup_by(|a, b| a.instance.id() == b.instance.id());
-        self.n_held() - n_held_before
-    }
-
-    fn remove_leaving(&mut self, now: Instant) {
-        let window = self.window();
-        let mut members = std::mem::take(&mut self.members);
-        members.retain(|member| {
-            let stays = member.standing != Standing::Leaving;
-            if !stays && !window.is_zero() {
-                self.removed.push_back((now + window, member.instance.clone()));
-            }
-            stays
+    fn class(&self, instance: &Instance) -> Class {
+        let fit = self.policy.is_none_or(|policy| {
+            (!policy.by_status || instance.status().accepts_requests())
+                && (!policy.by_weight || instance.weight() > 0)
         });
-        self.members = members;
-    }
-
-    /// Everybody who was lost has been replaced: what is still held is held no longer than after a lesser loss.
-    fn shorten_terms(&mut self) {
-        let LossPolicy::Guard { hold, .. } = self.policy else {
-            return;
-        };
-        for member in &mut self.members {
-            if let Standing::Held { term, .. } = &mut member.standing {
-                *term = hold.min(*term);
-            }
+        match (self.wants.of(instance), fit) {
+            (false, _) => Class::Hidden,
+            (true, true) => Class::Offered,
+            (true, false) => Class::Unfit,
         }
     }
-
-    fn remember_size(&mut self, now: Instant) {
-        self.forget(now);
-        let window = self.window();
-        if !window.is_zero() {
-            // Only sizes above all later ones can ever be the largest.
-            while self.sizes.back().is_some_and(|(_, size)| *size <= self.n_listed) {
-                self.sizes.pop_back();
-            }
-            self.sizes.push_back((now + window, self.n_listed));
-        }
-    }
-
-    fn forget(&mut self, now: Instant) {
-        while self.sizes.front().is_some_and(|(until, _)| *until <= now) {
-            self.sizes.pop_front();
-        }
-        while self.removed.front().is_some_and(|(until, _)| *until <= now) {
-            self.removed.pop_front();
-        }
-    }
-
-    fn window(&self) -> Duration {
-        match self.policy {
-            LossPolicy::Accept => Duration::ZERO,
-            LossPolicy::Guard { window, .. } => window,
-        }
-    }
-}
-
-impl Member {
-    fn is_held(&self) -> bool {
-        matches!(self.standing, Standing::Held { .. })
-    }
-}
-
-fn next_question(since: Instant, term: Duration, asked: Asked) -> Option<(Instant, Asked)> {
-    match asked {
-        Asked::No => Some((since + term / 2, Asked::HalfWay)),
-        Asked::HalfWay => Some((since + term, Asked::AtTheEnd)),
-        Asked::AtTheEnd => None,
-    }
-}
-
-fn address(instance: &Instance) -> (String, u16) {
-    (instance.host().to_owned(), instance.port())
 }
 
 fn before(old: &Instance, new: &Instance) -> bool {
@@ -304,9 +262,4 @@ fn before(old: &Instance, new: &Instance) -> bool {
 
 fn same(old: &Instance, new: &Instance) -> bool {
     old.ptr_eq(new) || old.id() == new.id()
-}
-
-/// Sizes stay far below 2^32, where `f64` is exact.
-fn as_f64(size: usize) -> f64 {
-    f64::from(u32::try_from(size).unwrap_or(u32::MAX))
 }

@@ -1,15 +1,20 @@
 use std::{
     cmp::Ordering,
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     hash::{BuildHasher, RandomState},
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use crate::Instance;
+use super::config::Wants;
+use crate::{Instance, InstanceId};
 
-/// What the registry lists: sorted by id, each id and each address once, unchanged entries with the `Arc` they had.
+/// The entries of the registry: sorted by id, each id and each address once, unchanged entries with the `Arc` they had.
+///
+/// Of several with one id or one address the first in this order is kept: those that accept requests and pass the filter,
+/// the youngest, and then by content. No order of an answer, and no entry of a dead process, hides a live instance.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
+    wants: Wants,
     /// Sorted by id, each id once; addresses may still repeat.
     entries: Vec<Instance>,
     /// How many entries have an address of that hash. Kept up by difference: the common read changes one entry of many.
@@ -27,10 +32,20 @@ pub(super) struct Listed {
 }
 
 impl Listing {
+    pub(super) fn new(wants: Wants) -> Self {
+        Self { wants, ..Self::default() }
+    }
+
+    /// The last entry with this id.
+    pub(super) fn get(&self, id: &InstanceId) -> Option<&Instance> {
+        let place = self.entries.binary_search_by(|entry| entry.id().cmp(id)).ok()?;
+        self.entries.get(place)
+    }
+
     pub(super) fn read(&mut self, mut entries: Vec<Instance>) -> Listed {
         let n_read = entries.len();
         if !self.is_in_order(&entries) {
-            entries.sort_by(order);
+            entries.sort_by(|a, b| a.id().cmp(b.id()).then_with(|| self.preference(a, b)));
             entries.dedup_by(|later, kept| later.id() == kept.id());
         }
         self.keep_known(&mut entries);
@@ -94,8 +109,27 @@ impl Listing {
     }
 
     fn one_per_address(&self) -> Vec<Instance> {
-        let mut seen = HashSet::with_capacity(self.entries.len());
-        self.entries.iter().filter(|entry| seen.insert(address(entry))).cloned().collect()
+        let mut kept: HashMap<_, &Instance> = HashMap::with_capacity(self.entries.len());
+        for entry in &self.entries {
+            let kept = kept.entry(address(entry)).or_insert(entry);
+            if self.preference(entry, kept) == Ordering::Less {
+                *kept = entry;
+            }
+        }
+        let is_kept = |entry: &&Instance| kept[&address(entry)].ptr_eq(entry);
+        self.entries.iter().filter(is_kept).cloned().collect()
+    }
+
+    /// Which of two entries with one id or one address is kept: the lesser.
+    fn preference(&self, a: &Instance, b: &Instance) -> Ordering {
+        if a.ptr_eq(b) {
+            return Ordering::Equal;
+        }
+        let refused = |entry: &Instance| !(entry.accepts_requests() && self.wants.of(entry));
+        refused(a)
+            .cmp(&refused(b))
+            .then_with(|| b.started_at_ms().cmp(&a.started_at_ms()))
+            .then_with(|| a.content_order(b))
     }
 
     fn count(&mut self, entry: &Instance) {
@@ -116,17 +150,6 @@ impl Listing {
             _ => {}
         }
     }
-}
-
-/// By id; of two with one id the younger comes first, then the one with the smaller address.
-fn order(a: &Instance, b: &Instance) -> Ordering {
-    if a.ptr_eq(b) {
-        return Ordering::Equal;
-    }
-    a.id()
-        .cmp(b.id())
-        .then_with(|| b.started_at_ms().cmp(&a.started_at_ms()))
-        .then_with(|| a.address_order(b))
 }
 
 fn address(entry: &Instance) -> (&str, u16, Option<&str>) {

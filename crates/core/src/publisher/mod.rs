@@ -8,6 +8,7 @@ mod listing;
 mod tests;
 
 use std::{
+    collections::HashSet,
     fmt,
     future::{Future, pending},
     sync::Arc,
@@ -20,10 +21,13 @@ use tokio::{
 
 pub(crate) use self::counters::Counters;
 pub use self::{
-    config::{LossPolicy, PublisherConfig, StalePolicy},
+    config::{LossGuard, LossPolicy, PublisherConfig, StalePolicy},
     counters::PublisherStats,
 };
-use self::{guard::Guard, listing::Listing};
+use self::{
+    guard::{Guard, Tripped},
+    listing::Listing,
+};
 use crate::{
     Entries, Error, ErrorKind, Freshness, Instance, ReadMode, Sink, Snapshot, Subscription,
 };
@@ -63,8 +67,8 @@ impl Publisher {
     #[must_use]
     pub fn new(config: PublisherConfig) -> Self {
         Self {
-            listing: Listing::default(),
-            guard: Guard::new(config.loss, config.removal_wait),
+            listing: Listing::new(config.filter()),
+            guard: Guard::new(config.loss, config.removal_wait, config.filter()),
             snapshots: watch::Sender::new(Snapshot::never_synced()),
             nudge: Arc::new(Notify::new()),
             counters: Arc::default(),
@@ -143,6 +147,21 @@ impl Publisher {
         }
     }
 
+    /// Adds the last value of each entry that could not be read now.
+    fn with_unread(&self, mut items: Vec<Instance>, errors: &[Error]) -> Vec<Instance> {
+        // A malformed entry will not become well-formed by itself.
+        let unread = errors.iter().filter(|e| e.is_transient() && e.kind() != ErrorKind::Protocol);
+        let unread: HashSet<_> = unread.filter_map(Error::instance).collect();
+        if !unread.is_empty() {
+            let read: HashSet<_> = items.iter().map(Instance::id).collect();
+            let last = unread.difference(&read).filter_map(|id| self.listing.get(id));
+            let last: Vec<_> = last.cloned().collect();
+            self.counters.kept(last.len());
+            items.extend(last);
+        }
+        items
+    }
+
     fn malformed(&self, errors: &[Error]) {
         let n_malformed = errors.len();
         self.counters.malformed(n_malformed);
@@ -186,7 +205,8 @@ impl Publisher {
         if set_changed {
             self.counters.update();
             let (backend, service) = (self.config.backend, &self.config.service);
-            let (instances, held) = (self.guard.n_listed(), self.guard.n_held());
+            let snapshot = self.snapshots.borrow();
+            let (instances, held) = (snapshot.instances.len(), snapshot.held.len());
             tracing::info!(backend, service, instances, held, "instances changed");
         }
     }
@@ -199,11 +219,14 @@ impl Publisher {
             return false;
         }
         let tick = self.guard.tick(now);
-        if tick.tripped > 0 {
+        let (backend, service) = (self.config.backend, &self.config.service);
+        if let Some(Tripped { n_held: held, cause, left }) = tick.tripped {
             self.counters.suppressed();
-            let (backend, service, held) =
-                (self.config.backend, &self.config.service, tick.tripped);
-            tracing::warn!(backend, service, held, left = self.guard.n_listed(), "loss held");
+            tracing::warn!(backend, service, held, left, cause, "loss held");
+        }
+        if tick.n_unhealthy > 0 {
+            self.counters.unhealthy(tick.n_unhealthy);
+            tracing::info!(backend, service, held = tick.n_unhealthy, "unhealthy instances held");
         }
         if tick.changed {
             self.publish(true, None);
@@ -236,7 +259,7 @@ impl Publisher {
 impl Sink<Instance> for Publisher {
     fn set(&mut self, entries: Entries<Instance>) {
         self.malformed(&entries.errors);
-        let items = match self.admit(entries.items) {
+        let items = match self.admit(self.with_unread(entries.items, &entries.errors)) {
             Ok(items) => items,
             Err(error) => {
                 self.rejected = true;

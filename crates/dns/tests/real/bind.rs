@@ -3,7 +3,7 @@
 use std::{fmt::Write, time::Duration};
 
 use tokio::time::Instant;
-use tower_sd_core::{Instancer, LossPolicy, PublisherConfig, Snapshot};
+use tower_sd_core::{Instancer, LossGuard, LossPolicy, PublisherConfig, Snapshot};
 use tower_sd_dns::{DnsClient, DnsConfig, DnsInstancer, Family, Query};
 
 use crate::scene::{SOON, following, hasty, named, sees, sees_that, services, update};
@@ -73,12 +73,9 @@ async fn last_record_that_leaves_is_gone_after_the_hold() {
     )
     .await;
     let dns = DnsClient::new(DnsConfig::new([bind.address()]));
-    let publisher = PublisherConfig::new("dns", "web").loss(LossPolicy::Guard {
-        fraction: 0.5,
-        window: Duration::from_secs(10),
-        hold: HOLD,
-        hold_empty: HOLD,
-    });
+    let mut guard = LossGuard::default();
+    (guard.hold, guard.hold_empty) = (HOLD, HOLD);
+    let publisher = PublisherConfig::new("dns", "web").loss(LossPolicy::Guard(guard));
     let instancer = DnsInstancer::with_config(&dns, services(), publisher, hasty());
     let mut subscription = instancer.subscribe();
     sees(&mut subscription, SOON, &["10.0.0.1:8001"]).await;

@@ -1,7 +1,9 @@
 use std::{net::SocketAddr, time::Duration};
 
 use tokio::time::{sleep, timeout};
-use tower_sd_core::{FollowConfig, Instancer, LossPolicy, PublisherConfig, Snapshot, Subscription};
+use tower_sd_core::{
+    FollowConfig, Instancer, LossGuard, LossPolicy, PublisherConfig, Snapshot, Subscription,
+};
 use tower_sd_dns::{DnsClient, DnsConfig, DnsInstancer, Query, Transport};
 
 use crate::support::{NameServer, Reply, a, srv};
@@ -117,12 +119,9 @@ pub(crate) async fn one_is_seen() -> (NameServer, Following) {
 
 /// The default guard, in a hurry.
 pub(crate) fn short_guard() -> LossPolicy {
-    LossPolicy::Guard {
-        fraction: 0.5,
-        window: Duration::from_secs(10),
-        hold: Duration::from_millis(200),
-        hold_empty: Duration::from_millis(400),
-    }
+    let mut guard = LossGuard::default();
+    (guard.hold, guard.hold_empty) = (Duration::from_millis(200), Duration::from_millis(400));
+    LossPolicy::Guard(guard)
 }
 
 const BOUND: Duration = Duration::from_secs(10);

@@ -1,3 +1,4 @@
+mod fitness;
 mod loss;
 
 use std::time::Duration;
@@ -5,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::*;
-use crate::ErrorKind;
+use crate::{ErrorKind, LossGuard};
 
 /// A publisher whose time is driven by the test.
 struct Driven {

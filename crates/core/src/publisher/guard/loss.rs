@@ -1,0 +1,189 @@
+use std::{collections::HashSet, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Confirms, Gone, Guard, Member, Registered, Standing, Tick, Tripped};
+use crate::{Instance, LossGuard};
+
+impl Guard {
+    /// The losses whose wait is over: publish them, or hold them with what was lost just before.
+    pub(super) fn decide(&mut self, now: Instant, tick: &mut Tick) {
+        let due = |member: &Member| matches!(&member.standing, Standing::Leaving(gone) if gone.end() <= now);
+        let Some(first) = self.members.iter().find(|member| due(member)) else {
+            return;
+        };
+        let (Standing::Leaving(gone) | Standing::Held(gone)) = &first.standing else {
+            return;
+        };
+        let (read, cause) = (gone.read, gone.now.cause());
+        tick.changed = true;
+        self.drop_renamed(&due);
+        match self.tripped(now, read, &due) {
+            Some((term, replaced)) => {
+                let cause = if replaced { "replacement" } else { cause };
+                let n_held = self.hold(now, term, &due);
+                let left = self.members.iter().filter(|member| member.is_counted()).count();
+                tick.tripped = (n_held > 0).then_some(Tripped { n_held, left, cause });
+            }
+            None => self.accept(now, &due, tick),
+        }
+    }
+
+    /// Whether too little is left, and if so for how long what was lost is held, and whether it was replaced.
+    fn tripped(
+        &mut self,
+        now: Instant,
+        read: u64,
+        due: &impl Fn(&Member) -> bool,
+    ) -> Option<(Duration, bool)> {
+        let LossGuard { fraction, hold, hold_empty, by_replacement, .. } = self.policy?;
+        let counted = self.members.iter().filter(|member| member.is_counted());
+        let (mut n_left, mut n_lost, mut n_survivors) = (0, 0, 0);
+        for member in counted {
+            match due(member) {
+                true => n_lost += 1,
+                false => {
+                    n_left += 1;
+                    n_survivors += usize::from(member.first_read < read);
+                }
+            }
+        }
+        if n_lost == 0 {
+            return None;
+        }
+        let largest = self.history.largest(now).max(n_left + n_lost);
+        let too_few = as_f64(n_left) < fraction * as_f64(largest);
+        let replaced =
+            by_replacement && as_f64(n_survivors) < fraction * as_f64(n_survivors + n_lost);
+        if !too_few && !replaced {
+            return None;
+        }
+        self.lost_from = largest;
+        Some((if n_left == 0 { hold_empty } else { hold }, !too_few))
+    }
+
+    fn hold(&mut self, now: Instant, term: Duration, due: &impl Fn(&Member) -> bool) -> usize {
+        let n_held_before = self.n_held();
+        let nothing_left = !self.members.iter().any(Member::is_offered);
+        for member in &mut self.members {
+            let is_due = due(member);
+            match std::mem::replace(&mut member.standing, Standing::Unfit) {
+                Standing::Leaving(gone) if is_due => {
+                    let (since, confirms) = (now, Confirms::Neither);
+                    let gone = Gone { since, term, confirms, ..*gone };
+                    member.standing = Standing::Held(Box::new(gone));
+                }
+                Standing::Held(mut gone) => {
+                    // A loss to nothing that came one by one is the same loss.
+                    gone.term = term.max(gone.term);
+                    if gone.confirms == Confirms::None {
+                        gone.confirms = Confirms::Neither;
+                    }
+                    member.standing = Standing::Held(gone);
+                }
+                other => member.standing = other,
+            }
+        }
+        let removed = self.history.take_removed(now, nothing_left);
+        if !removed.is_empty() {
+            self.bring_back(now, term, removed);
+        }
+        self.n_held() - n_held_before
+    }
+
+    /// Holds what was lost just before, too.
+    fn bring_back(&mut self, now: Instant, term: Duration, removed: Vec<Instance>) {
+        let addresses: HashSet<_> = self.members.iter().map(|m| address(&m.instance)).collect();
+        for instance in removed {
+            let held = |registered| {
+                let confirms = Confirms::Neither;
+                let (read, since) = (self.n_reads, now);
+                Standing::Held(Box::new(Gone { read, since, term, confirms, now: registered }))
+            };
+            match self.members.iter_mut().find(|member| member.instance.id() == instance.id()) {
+                Some(member) if matches!(member.standing, Standing::Unfit) => {
+                    let unfit = std::mem::replace(&mut member.instance, instance);
+                    member.standing = held(Registered::Unfit(unfit));
+                }
+                Some(_) => {}
+                None if addresses.contains(&address(&instance)) => {}
+                None => {
+                    let standing = held(Registered::No);
+                    self.members.push(Member { instance, standing, first_read: self.n_reads });
+                }
+            }
+        }
+        self.members.sort_by(|a, b| a.instance.id().cmp(b.instance.id()));
+    }
+
+    /// Publishes the losses that are due. An instance that the filter refuses is held while it is registered.
+    fn accept(&mut self, now: Instant, due: &impl Fn(&Member) -> bool, tick: &mut Tick) {
+        let keep = self.policy.map_or(Duration::ZERO, |policy| policy.hold_unhealthy);
+        let history = &mut self.history;
+        self.members.retain_mut(|member| {
+            if !due(member) {
+                return true;
+            }
+            let standing = std::mem::replace(&mut member.standing, Standing::Unfit);
+            let Standing::Leaving(mut gone) = standing else {
+                return true;
+            };
+            history.remember_removed(now, member.instance.clone());
+            match gone.now {
+                Registered::Unfit(instance) => {
+                    member.instance = instance;
+                    true
+                }
+                Registered::Hidden(instance) if !keep.is_zero() => {
+                    (gone.since, gone.term, gone.confirms) = (now, keep, Confirms::None);
+                    gone.now = Registered::Hidden(instance);
+                    member.standing = Standing::Held(gone);
+                    tick.n_unhealthy += 1;
+                    true
+                }
+                Registered::Hidden(_) | Registered::No => false,
+            }
+        });
+    }
+
+    /// An instance whose address is listed under another id has been renamed, not lost.
+    fn drop_renamed(&mut self, due: &impl Fn(&Member) -> bool) {
+        let offered = self.members.iter().filter(|member| member.is_offered());
+        let offered: HashSet<_> = offered.map(|member| address(&member.instance)).collect();
+        self.members.retain(|m| !due(m) || !offered.contains(&address(&m.instance)));
+    }
+
+    /// The same of held instances; `true` when there were any.
+    pub(super) fn drop_replaced(&mut self) -> bool {
+        let n_members = self.members.len();
+        self.drop_renamed(&Member::is_held);
+        self.members.len() < n_members
+    }
+
+    /// All losses are replaced: what is still held is held no longer than after a lesser loss.
+    pub(super) fn shorten_terms(&mut self) {
+        let Some(LossGuard { hold, .. }) = self.policy else {
+            return;
+        };
+        for member in &mut self.members {
+            if let Standing::Held(gone) = &mut member.standing
+                && gone.confirms != Confirms::None
+            {
+                gone.term = hold.min(gone.term);
+            }
+        }
+    }
+
+    fn n_held(&self) -> usize {
+        self.members.iter().filter(|member| member.is_held()).count()
+    }
+}
+
+fn address(instance: &Instance) -> (String, u16) {
+    (instance.host().to_owned(), instance.port())
+}
+
+/// Sizes stay far below 2^32, where `f64` is exact.
+fn as_f64(size: usize) -> f64 {
+    f64::from(u32::try_from(size).unwrap_or(u32::MAX))
+}

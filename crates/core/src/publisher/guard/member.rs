@@ -1,0 +1,126 @@
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::Instance;
+
+#[derive(Debug)]
+pub(super) struct Member {
+    /// As it is shown: once it is no longer offered, as it was when it last was.
+    pub(super) instance: Instance,
+    pub(super) standing: Standing,
+    /// The read that offered it first.
+    pub(super) first_read: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// Listed, and counted.
+    Offered,
+    /// Listed with a status or weight that accepts no requests.
+    Unfit,
+    /// No longer offered; waits for the reads that follow.
+    Leaving(Box<Gone>),
+    Held(Box<Gone>),
+}
+
+/// A member that is no longer offered.
+#[derive(Debug)]
+pub(super) struct Gone {
+    /// The read that did not offer it any more.
+    pub(super) read: u64,
+    pub(super) since: Instant,
+    pub(super) term: Duration,
+    pub(super) confirms: Confirms,
+    pub(super) now: Registered,
+}
+
+/// What the registry has of an instance that is not offered.
+#[derive(Debug)]
+pub(super) enum Registered {
+    No,
+    /// An entry that the filter refuses.
+    Hidden(Instance),
+    Unfit(Instance),
+}
+
+/// Which of the two confirming reads of a held instance was requested.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Confirms {
+    /// Its loss is not doubted: it is held for the term, without a confirmation.
+    None,
+    Neither,
+    HalfWay,
+    Both,
+}
+
+impl Member {
+    pub(super) fn offered(instance: Instance, first_read: u64) -> Self {
+        Self { instance, standing: Standing::Offered, first_read }
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        matches!(self.standing, Standing::Held(_))
+    }
+
+    pub(super) fn is_offered(&self) -> bool {
+        matches!(self.standing, Standing::Offered)
+    }
+
+    /// Offered, or about to be decided on.
+    pub(super) fn is_counted(&self) -> bool {
+        matches!(self.standing, Standing::Offered | Standing::Leaving(_))
+    }
+
+    /// When time changes its standing.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.standing {
+            Standing::Leaving(gone) => Some(gone.end()),
+            Standing::Held(gone) => gone.next_event(),
+            Standing::Offered | Standing::Unfit => None,
+        }
+    }
+}
+
+impl Gone {
+    pub(super) fn end(&self) -> Instant {
+        self.since + self.term
+    }
+
+    fn next_event(&self) -> Option<Instant> {
+        match self.confirms {
+            Confirms::Neither => Some(self.since + self.term / 2),
+            Confirms::HalfWay | Confirms::None => Some(self.end()),
+            Confirms::Both => None,
+        }
+    }
+
+    /// Notes a confirming read that is due; `true` when one is.
+    pub(super) fn request_confirm(&mut self, now: Instant) -> bool {
+        if self.next_event().is_none_or(|at| at > now) {
+            return false;
+        }
+        self.confirms = match self.confirms {
+            Confirms::None => return false,
+            Confirms::Neither => Confirms::HalfWay,
+            Confirms::HalfWay | Confirms::Both => Confirms::Both,
+        };
+        true
+    }
+}
+
+impl Registered {
+    /// Why it is not offered, for the log.
+    pub(super) fn cause(&self) -> &'static str {
+        match self {
+            Self::No => "absent",
+            Self::Hidden(instance) | Self::Unfit(instance) => {
+                if instance.weight() == 0 {
+                    "weight"
+                } else {
+                    "status"
+                }
+            }
+        }
+    }
+}
