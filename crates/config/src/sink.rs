@@ -3,7 +3,7 @@
 use std::future::pending;
 
 use serde::de::DeserializeOwned;
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 use tower_sd_core::{Entries, Error, ErrorKind, Freshness, KeyValue, ReadMode, Sink};
 
 use crate::{Latest, Options, WhenDeleted, config::BACKEND, document};
@@ -156,7 +156,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Sink<KeyValue> for ConfigSink<
             if latest.freshness.is_fresh() {
                 tracing::warn!(backend = BACKEND, %error, "configuration stale");
             }
-            latest.freshness = troubled(&latest.freshness, error);
+            latest.freshness = latest.freshness.after(error);
             // A later error of the same trouble is no news.
             was != (latest.freshness.is_synced(), true)
         });
@@ -177,7 +177,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Sink<KeyValue> for ConfigSink<
 impl<T> Drop for ConfigSink<T> {
     fn drop(&mut self) {
         let error = Error::new(ErrorKind::Closed, BACKEND, "follow");
-        self.latest.send_modify(|latest| latest.freshness = troubled(&latest.freshness, error));
+        self.latest.send_modify(|latest| latest.freshness = latest.freshness.after(error));
     }
 }
 
@@ -185,14 +185,6 @@ fn fresh<T>(latest: &mut Latest<T>) -> bool {
     let changed = !latest.freshness.is_fresh();
     latest.freshness = Freshness::Fresh;
     changed
-}
-
-fn troubled(freshness: &Freshness, error: Error) -> Freshness {
-    match freshness {
-        Freshness::NeverSynced { .. } => Freshness::NeverSynced { error: Some(error) },
-        Freshness::Stale { since, .. } => Freshness::Stale { since: *since, error },
-        _ => Freshness::Stale { since: Instant::now(), error },
-    }
 }
 
 fn revision(entries: &[KeyValue]) -> Option<u64> {

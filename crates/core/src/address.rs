@@ -12,8 +12,9 @@ use crate::Instance;
 /// [`unix_sockets`](Self::unix_sockets) is set: a registry must not lead to the sockets of a client's own machine. Link-local networks are denied by default, because
 /// `169.254.169.254` hands out credentials; loopback is not, because development lives there.
 ///
-/// A host *name* passes unless [`ip_only`](Self::ip_only) is set, since it is resolved when it is connected to; whoever
-/// connects can ask [`allows`](Self::allows) again then.
+/// A host *name* passes unless [`ip_only`](Self::ip_only) is set, since it is resolved when it is connected to; a connector
+/// must check each resolved address by [`allows`](Self::allows). A name that ends in a number is refused: resolvers read
+/// `2852039166` and `0251.0376.0251.0376` as IPv4 addresses.
 ///
 /// ```
 /// use tower_sd_core::{AddressPolicy, Instance};
@@ -107,16 +108,19 @@ impl AddressPolicy {
         match instance.host().parse::<IpAddr>() {
             Ok(ip) => self.allows(ip).or_else(refused),
             Err(_) if self.ip_only => refused("a host name where only IP addresses are allowed"),
+            Err(_) if ends_in_number(instance.host()) => {
+                refused("a number that resolvers read as an IPv4 address")
+            }
             Err(_) if !is_host_name(instance.host()) => refused("not a host name or IP address"),
             Err(_) => Ok(()),
         }
     }
 
-    /// Whether an IP address is believed: for whoever resolves a host name.
+    /// Checks an IP address to which a host name was resolved, before a connection is made to it.
     ///
     /// # Errors
     ///
-    /// Says why it is not.
+    /// The reason of the refusal.
     pub fn allows(&self, ip: IpAddr) -> Result<(), &'static str> {
         // An IPv4 address in IPv6 clothes reaches the same host.
         let ip = ip.to_canonical();
@@ -155,6 +159,18 @@ impl error::Error for Refused {}
 
 fn is_broadcast(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V4(ip) if ip.is_broadcast())
+}
+
+/// Whether resolvers read a host as an IPv4 address, in one of the forms that [`IpAddr`] does not accept: decimal, octal,
+/// hexadecimal, with fewer than four parts. WHATWG URL, "ends in a number checker".
+fn ends_in_number(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let last = host.rsplit('.').next().unwrap_or(host);
+    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    match hexadecimal {
+        Some(digits) => digits.bytes().all(|digit| digit.is_ascii_hexdigit()),
+        None => !last.is_empty() && last.bytes().all(|digit| digit.is_ascii_digit()),
+    }
 }
 
 /// Letters of any script (resolvers convert them), digits, `-`, `_` and dots: RFC 1123, and what Docker calls hosts.
@@ -199,6 +215,20 @@ mod tests {
         assert!(refused(&AddressPolicy::any(), "0.0.0.0", 80));
         assert!(refused(&AddressPolicy::any(), "10.0.0.1", 0));
         assert!(!refused(&AddressPolicy::any(), "169.254.1.1", 80));
+    }
+
+    /// `getaddrinfo` makes 169.254.169.254 of each of the first four.
+    #[test]
+    fn numeric_hosts_are_refused() {
+        let numeric = ["2852039166", "0xa9fea9fe", "169.254.43518", "0251.0376.0251.0376"];
+        for host in numeric.iter().chain(&["0x", "1.2.3.4.5", "a.example.1", "127.1.", "0Xff."]) {
+            for policy in [AddressPolicy::default(), AddressPolicy::any()] {
+                assert!(refused(&policy, host, 80), "{host}");
+            }
+        }
+        for host in ["0xg", "1a", "3com.example", "x1", "1.example", "0x1.example"] {
+            assert!(!refused(&AddressPolicy::default(), host, 80), "{host}");
+        }
     }
 
     #[test]

@@ -1,14 +1,23 @@
-use std::{mem::discriminant, sync::Arc};
+use std::{
+    mem::discriminant,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use tokio::{select, sync::watch};
 
-use crate::{Instancer, Snapshot, Subscription, Tasks};
+use crate::{Error, ErrorKind, Instancer, Snapshot, Subscription, Tasks};
 
-/// Shows a part of what another instancer shows: the instances of one zone, of one version.
+/// Shows a part of another instancer's instances: those of one zone, of one version.
 ///
-/// It adds no guard, no delay and no opinion: what the other one holds stays held, and what it calls stale stays stale.
-/// Asking for a [`refresh`](Subscription::refresh) asks the other one, whose [`stats`](Subscription::stats) these are.
-/// For a merge of several instancers use a [`Publisher`](crate::Publisher).
+/// It has no guard and no delay of its own: an instance that the other one holds stays held, and a stale set stays stale.
+/// A [`refresh`](Subscription::refresh) is passed on to the other one, whose [`stats`](Subscription::stats) these are. When
+/// the filter panics, or after [`close`](Self::close), the last set is stale. For a merge of several instancers use a
+/// [`Publisher`](crate::Publisher).
+///
+/// A filter reads the registry's view only: it cannot detect that a listed instance does not answer. "Zone `a`, and all
+/// instances when it has none" is an outage when all of zone `a` crash, until the registry removes them. For a preference
+/// use a balancer which falls back when no endpoint is usable; use a filter for what must never be mixed.
 ///
 /// # Drop
 ///
@@ -16,7 +25,7 @@ use crate::{Instancer, Snapshot, Subscription, Tasks};
 ///
 /// # Examples
 ///
-/// The instances of zone `a`, and all of them when there are none:
+/// The instances of version 2 only:
 ///
 /// ```
 /// use tower_sd_core::{FilteredInstancer, FixedInstancer, Instance, Instancer, Snapshot};
@@ -24,14 +33,13 @@ use crate::{Instancer, Snapshot, Subscription, Tasks};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
 /// let all = FixedInstancer::new([
-///     Instance::new("10.0.0.1", 80).with_zone("a"),
-///     Instance::new("10.0.1.1", 80).with_zone("b"),
+///     Instance::new("10.0.0.1", 80).with_tags(["v1"]),
+///     Instance::new("10.0.1.1", 80).with_tags(["v2"]),
 /// ]);
-/// let near = FilteredInstancer::new(&all, |snapshot: &Snapshot| {
-///     let near = snapshot.retain(|instance| instance.zone() == Some("a"));
-///     if near.known().next().is_some() { near } else { snapshot.clone() }
+/// let second = FilteredInstancer::new(&all, |snapshot: &Snapshot| {
+///     snapshot.retain(|instance| instance.tags().iter().any(|tag| tag == "v2"))
 /// });
-/// let snapshot = near.subscribe().snapshot();
+/// let snapshot = second.subscribe().snapshot();
 /// assert_eq!(snapshot.instances().len(), 1);
 /// assert!(snapshot.freshness().is_fresh());
 /// # }
@@ -42,8 +50,14 @@ pub struct FilteredInstancer {
     tasks: Tasks,
 }
 
+/// The shown snapshot. Dropped, it leaves the last set, stale.
+struct Shown<F> {
+    filter: F,
+    shown: watch::Sender<Snapshot>,
+}
+
 impl FilteredInstancer {
-    /// Shows what `filter` makes of each of `instancer`'s snapshots, with [`Snapshot::retain`].
+    /// Shows the results of `filter`, which derives each from one of `instancer`'s by [`Snapshot::retain`].
     ///
     /// # Panics
     ///
@@ -54,8 +68,12 @@ impl FilteredInstancer {
         filter: impl Fn(&Snapshot) -> Snapshot + Send + 'static,
     ) -> Self {
         let mut all = instancer.subscribe();
-        let (shown, snapshots) = watch::channel(filter(&all.snapshot()));
+        let mut first = Snapshot::never_synced();
+        first.proof = all.snapshot().proof;
+        let shown = Shown { filter, shown: watch::Sender::new(first) };
+        shown.update(&all.snapshot());
         let tasks = Tasks::new();
+        let snapshots = shown.shown.subscribe();
         let subscription = all.showing(snapshots).keeping_alive(Arc::new(tasks.clone()));
         tasks.spawn(|stop| async move {
             loop {
@@ -63,7 +81,7 @@ impl FilteredInstancer {
                     biased;
                     () = stop.requested() => return,
                     snapshot = all.changed() => match snapshot {
-                        Ok(snapshot) => show(&shown, filter(&snapshot)),
+                        Ok(snapshot) => shown.update(&snapshot),
                         Err(_closed) => return,
                     },
                 }
@@ -72,7 +90,7 @@ impl FilteredInstancer {
         Self { subscription, tasks }
     }
 
-    /// Ends its task, and waits for that; subscriptions keep the last set.
+    /// Ends its task, and waits for that. Subscriptions keep the last set, stale with a `Closed` error.
     ///
     /// # Cancel safety
     ///
@@ -88,16 +106,41 @@ impl Instancer for FilteredInstancer {
     }
 }
 
-/// Wakes subscribers when what they see has changed: what happens in another zone is not theirs to know.
-fn show(shown: &watch::Sender<Snapshot>, next: Snapshot) {
-    shown.send_if_modified(|now| {
-        let same_set = now.instances == next.instances && now.held == next.held;
-        let same_trouble = discriminant(&now.freshness) == discriminant(&next.freshness)
-            && now.freshness.error().is_some() == next.freshness.error().is_some();
-        let revision = now.revision + u64::from(!same_set);
-        *now = Snapshot { revision, ..next };
-        !(same_set && same_trouble)
-    });
+impl<F: Fn(&Snapshot) -> Snapshot> Shown<F> {
+    /// Shows the filtered snapshot. Subscribers wake when their part has changed.
+    fn update(&self, all: &Snapshot) {
+        match catch_unwind(AssertUnwindSafe(|| (self.filter)(all))) {
+            Ok(next) => self.show(next),
+            Err(_panic) => {
+                tracing::error!("instance filter panicked; the last set is stale");
+                let error = Error::new(ErrorKind::Config, "core", "filter");
+                self.fail(error.with_message("the filter panicked"));
+            }
+        }
+    }
+
+    fn show(&self, next: Snapshot) {
+        self.shown.send_if_modified(|now| {
+            let same_set = now.instances == next.instances && now.held == next.held;
+            let same_trouble = discriminant(&now.freshness) == discriminant(&next.freshness)
+                && now.freshness.error().is_some() == next.freshness.error().is_some();
+            let revision = now.revision + u64::from(!same_set);
+            *now = Snapshot { revision, ..next };
+            !(same_set && same_trouble)
+        });
+    }
+}
+
+impl<F> Shown<F> {
+    fn fail(&self, error: Error) {
+        self.shown.send_modify(|now| now.freshness = now.freshness.after(error));
+    }
+}
+
+impl<F> Drop for Shown<F> {
+    fn drop(&mut self) {
+        self.fail(Error::new(ErrorKind::Closed, "core", "filter"));
+    }
 }
 
 #[cfg(test)]

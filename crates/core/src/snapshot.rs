@@ -137,6 +137,16 @@ impl Freshness {
         !matches!(self, Self::NeverSynced { .. })
     }
 
+    /// The freshness after one more failure: the time of the first one stays.
+    #[must_use]
+    pub fn after(&self, error: Error) -> Self {
+        match self {
+            Self::NeverSynced { .. } => Self::NeverSynced { error: Some(error) },
+            Self::Fresh => Self::Stale { since: Instant::now(), error },
+            Self::Stale { since, .. } => Self::Stale { since: *since, error },
+        }
+    }
+
     /// The trouble, if there is any.
     #[must_use]
     pub fn error(&self) -> Option<&Error> {

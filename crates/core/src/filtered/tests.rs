@@ -89,3 +89,34 @@ async fn its_end_is_that_of_its_last_handle_and_of_the_other_one() {
     assert_eq!(ports(last.instances()), [1]);
     shown.changed().await.expect_err("it has ended");
 }
+
+#[tokio::test(start_paused = true)]
+async fn filter_that_panics_is_stale_until_it_works_again() {
+    let mut all = All::new([1]);
+    let filter = |snapshot: &Snapshot| {
+        assert!(snapshot.instances().len() != 2, "a bug of the user");
+        snapshot.clone()
+    };
+    let mut shown = FilteredInstancer::new(&all, filter).subscribe();
+    all.set([1, 2]);
+    let snapshot = shown.changed().await.expect("stale");
+    assert!(snapshot.freshness().error().is_some(), "{snapshot:?}");
+    assert_eq!(ports(snapshot.instances()), [1]);
+    all.set([1, 2, 3]);
+    let snapshot = shown.changed().await.expect("works again");
+    assert!(snapshot.freshness().is_fresh());
+    assert_eq!(ports(snapshot.instances()), [1, 2, 3]);
+    let never = FilteredInstancer::new(&All::new([1, 2]), filter).subscribe().snapshot();
+    assert!(!never.freshness().is_synced() && never.freshness().error().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn closed_filter_is_stale() {
+    let all = All::new([1]);
+    let filtered = low(&all);
+    let shown = filtered.subscribe();
+    filtered.close().await;
+    let snapshot = shown.snapshot();
+    assert_eq!(snapshot.freshness().error().map(Error::kind), Some(ErrorKind::Closed));
+    assert_eq!(ports(snapshot.instances()), [1]);
+}

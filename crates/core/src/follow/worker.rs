@@ -59,6 +59,8 @@ struct Worker<S, K> {
     resync_at: Option<Instant>,
     /// The time of the verification of a silent source.
     verify_at: Option<Instant>,
+    /// The time at which a silent source is stale.
+    stale_at: Option<Instant>,
     /// The last read succeeded.
     well: bool,
     /// Whether a nudge may cut the present pause.
@@ -92,6 +94,7 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             not_before: Instant::now(),
             resync_at: None,
             verify_at: None,
+            stale_at: None,
             well: true,
             may_nudge: true,
             synced: false,
@@ -149,7 +152,11 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
                 let at = self.resync_at.into_iter().chain(self.verify_at).min();
                 at.map(|at| at.max(not_before))
             }
-            _ => Some(not_before.max(now) + self.config.read_timeout),
+            _ => {
+                let bound = not_before.max(now) + self.config.read_timeout;
+                let stale_at = self.stale_at.filter(|_| reason == ReadReason::Suspected);
+                Some(stale_at.map_or(bound, |at| at.min(bound)))
+            }
         };
         let max_entries = self.sink.max_entries();
         let request = ReadRequest::new(mode, reason).with_max_entries(max_entries);
@@ -248,13 +255,11 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             let Self { config, rng, .. } = self;
             self.resync_at = config.resync.map(|every| now + jittered(every, rng));
         }
-        let patience = self.config.max_silence.map(|silence| {
-            jittered(
-                silence.saturating_sub(self.config.read_timeout).max(silence / 2),
-                &mut self.rng,
-            )
+        self.stale_at = self.config.max_silence.map(|silence| now + silence);
+        self.verify_at = self.config.max_silence.map(|silence| {
+            let patience = silence.saturating_sub(self.config.read_timeout).max(silence / 2);
+            now + patience.mul_f64(0.8 + 0.2 * self.rng.f64())
         });
-        self.verify_at = patience.map(|patience| now + patience);
         self.mode = ReadMode::Changed;
         self.reason = ReadReason::Next;
         self.not_before = self.rate_limit.next(now);

@@ -12,6 +12,7 @@ use std::{
     fmt,
     future::{Future, pending},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
@@ -239,11 +240,8 @@ impl Publisher {
         tracing::warn!(backend, service, error = %error.chain(), "instances invalidated");
         self.guard.clear();
         self.invalidated = true;
-        let since = match &self.snapshots.borrow().freshness {
-            Freshness::Stale { since, .. } => *since,
-            Freshness::NeverSynced { .. } | Freshness::Fresh => Instant::now(),
-        };
-        self.publish(true, Some(Freshness::Stale { since, error }));
+        let freshness = self.snapshots.borrow().freshness.after(error);
+        self.publish(true, Some(freshness));
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -281,32 +279,28 @@ impl Sink<Instance> for Publisher {
 
     fn failed(&mut self, error: Error) {
         self.counters.error();
-        let now = Instant::now();
-        let freshness = match &self.snapshots.borrow().freshness {
-            Freshness::NeverSynced { error: before } => {
-                if before.is_none() {
-                    let (backend, service) = (self.config.backend, &self.config.service);
-                    tracing::warn!(backend, service, error = %error.chain(), "not read yet");
-                }
-                Freshness::NeverSynced { error: Some(error.clone()) }
-            }
-            // After an invalidation the error that caused it stays, as in go-kit.
-            Freshness::Stale { .. } if self.invalidated => return,
-            Freshness::Stale { since, .. } => {
-                Freshness::Stale { since: *since, error: error.clone() }
-            }
-            Freshness::Fresh => {
-                let (backend, service) = (self.config.backend, &self.config.service);
-                tracing::warn!(backend, service, error = %error.chain(), "stale");
-                Freshness::Stale { since: now, error: error.clone() }
-            }
+        // After an invalidation the error that caused it stays, as in go-kit.
+        let (before, after) = {
+            let before = &self.snapshots.borrow().freshness;
+            (before.error().is_some(), before.after(error.clone()))
         };
-        if let StalePolicy::InvalidateAfter(timeout) = self.config.stale
-            && freshness.is_synced()
-        {
-            self.invalidation.get_or_insert_with(|| (now + timeout, error));
+        if self.invalidated {
+            return;
         }
-        self.publish(false, Some(freshness));
+        if !before {
+            let (backend, service) = (self.config.backend, &self.config.service);
+            match after.is_synced() {
+                true => tracing::warn!(backend, service, error = %error.chain(), "stale"),
+                false => tracing::warn!(backend, service, error = %error.chain(), "not read yet"),
+            }
+        }
+        if let StalePolicy::InvalidateAfter(timeout) = self.config.stale
+            && after.is_synced()
+        {
+            let at = Instant::now() + timeout.min(MAX_TIMEOUT);
+            self.invalidation.get_or_insert((at, error));
+        }
+        self.publish(false, Some(after));
     }
 
     fn max_entries(&self) -> usize {
@@ -332,16 +326,13 @@ impl Sink<Instance> for Publisher {
     }
 }
 
+/// An `Instant` cannot be as far away as a `Duration` is long.
+const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
+
 impl Drop for Publisher {
     fn drop(&mut self) {
         let error = Error::new(ErrorKind::Closed, self.config.backend, "follow");
-        self.snapshots.send_modify(|snapshot| {
-            snapshot.freshness = match &snapshot.freshness {
-                Freshness::NeverSynced { .. } => Freshness::NeverSynced { error: Some(error) },
-                Freshness::Stale { since, .. } => Freshness::Stale { since: *since, error },
-                Freshness::Fresh => Freshness::Stale { since: Instant::now(), error },
-            };
-        });
+        self.snapshots.send_modify(|last| last.freshness = last.freshness.after(error));
     }
 }
 
