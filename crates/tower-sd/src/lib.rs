@@ -10,12 +10,12 @@ mod unsent;
 pub use tower_sd_core::{
     AddressPolicy, Advertise, AnnounceConfig, Announcement, Announcer, Attached, Backoff, BoxError,
     Entries, Error, ErrorKind, FilteredInstancer, FixedInstancer, FollowConfig, Follower,
-    Freshness, Health, HealthCheck, Hub, Instance, InstanceId, Instancer, LeaseTtl, LossPolicy,
-    LossReason, MemoryConfig, MemoryRegistry, Publisher, PublisherConfig, PublisherStats, ReadMode,
-    ReadReason, ReadRequest, ReadResult, Refused, Registrar, Registration, RegistrationHandle,
-    RegistrationState, RegistrationStats, RegistrationWatch, Renewal, Result, Secret, Sink,
-    Snapshot, Source, StalePolicy, Status, Stop, Subscription, Tasks, announce, async_trait,
-    follow,
+    Freshness, Health, HealthCheck, Hub, Instance, InstanceId, Instancer, LeaseTtl, LossGuard,
+    LossPolicy, LossReason, MemoryConfig, MemoryRegistry, Publisher, PublisherConfig,
+    PublisherStats, ReadMode, ReadReason, ReadRequest, ReadResult, Refused, Registrar,
+    Registration, RegistrationHandle, RegistrationState, RegistrationStats, RegistrationWatch,
+    Renewal, Result, Secret, Sink, Snapshot, Source, StalePolicy, Status, Stop, Subscription,
+    Tasks, announce, async_trait, follow,
 };
 
 pub use self::{
