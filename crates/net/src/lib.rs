@@ -14,5 +14,8 @@ pub use crate::{
     tls::{TlsClient, TlsFailure},
 };
 
+#[cfg(feature = "tls")]
+pub use crate::tls::TlsServer;
+
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ mod deny;
 mod features;
 mod files;
 mod links;
+mod neighbours;
 mod tree;
 mod unused;
 
@@ -68,6 +69,11 @@ const STEPS: &[Step] = &[
         name: "features",
         proves: "each package builds by itself, with each feature alone",
         run: features::check,
+    },
+    Step {
+        name: "neighbours",
+        proves: "programs beside our crates keep their own reqwest and rustls",
+        run: neighbours::check,
     },
     Step { name: "docs", proves: "the documentation builds without warnings", run: docs },
     Step { name: "deny", proves: "dependencies are those we allow", run: deny::check },

@@ -1,7 +1,5 @@
 use std::{
     convert::Infallible,
-    fs,
-    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -12,71 +10,26 @@ use http::{Request, Response, Version};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::{
-    RootCertStore, ServerConfig,
+    ServerConfig,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
-use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
 use tokio_rustls::TlsAcceptor;
 use tower_sd_core::{ErrorKind, TlsConfig};
 
-use super::server::{Hosts, Server, chain};
+use super::{
+    authority::{Authority, Files, Identity, certificate},
+    server::{Hosts, Server, chain},
+};
 use crate::{
     DialError, DialErrorKind, Dialer, HttpClient, HttpClientErrorKind, HttpVersions, Target,
     TlsClient, TlsFailure,
 };
 
 const LONG: Duration = Duration::from_secs(30);
-
-/// An authority.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-/// A certificate and its key in PEM form.
-type Identity = (String, String);
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).expect("signs").pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
-    fn identity(&self, name: &str) -> Identity {
-        self.sign(&CertificateParams::new([name.to_owned()]).expect("a name"))
-    }
-
-    fn expired(&self, name: &str) -> Identity {
-        let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
-        params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(2021, 1, 1);
-        self.sign(&params)
-    }
-
-    fn sign(&self, params: &CertificateParams) -> Identity {
-        let key = KeyPair::generate().expect("a key");
-        (params.signed_by(&key, &self.issuer).expect("signs").pem(), key.serialize_pem())
-    }
-
-    fn roots(&self) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate(&self.pem)).expect("a certificate");
-        roots
-    }
-}
-
-fn certificate(pem: &str) -> CertificateDer<'static> {
-    CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate")
-}
 
 /// A server's configuration, which requires client certificates of `clients`.
 fn server_config(identity: &Identity, clients: Option<&Authority>) -> Arc<ServerConfig> {
@@ -222,33 +175,6 @@ async fn http2_is_agreed_on_and_carries_many_requests() {
     assert_eq!(client.send(get(), LONG, 100).await.expect("answers").version(), Version::HTTP_11);
 }
 
-/// A client certificate in files.
-struct Files {
-    folder: TempDir,
-}
-
-impl Files {
-    fn new(identity: &Identity) -> Self {
-        let files = Self { folder: TempDir::new().expect("a folder") };
-        files.write(identity);
-        files
-    }
-
-    fn write(&self, (certificate, key): &Identity) {
-        fs::write(self.path("cert"), certificate).expect("our folder");
-        fs::write(self.path("key"), key).expect("our folder");
-    }
-
-    fn path(&self, file: &str) -> PathBuf {
-        self.folder.path().join(file)
-    }
-
-    fn client(&self, authority: &Authority) -> TlsClient {
-        let config = trusting(authority).with_identity(self.path("cert"), self.path("key"));
-        TlsClient::new(config).expect("usable")
-    }
-}
-
 /// The server's refusal arrives after the client's half of the handshake (TLS 1.3).
 #[tokio::test]
 async fn refused_client_certificate_is_named_and_replaced_immediately() {
@@ -256,7 +182,7 @@ async fn refused_client_certificate_is_named_and_replaced_immediately() {
     let config = server_config(&authority.identity("a.test"), Some(&authority));
     let (server, seen) = start(config).await;
     let files = Files::new(&authority.expired("client"));
-    let tls = files.client(&authority);
+    let tls = TlsClient::new(files.identity(trusting(&authority))).expect("usable");
     let client = http(&server, &tls, HttpVersions::Http1);
     let rows = [
         (authority.expired("client"), "it has expired, or is not valid yet"),
@@ -289,7 +215,7 @@ async fn half_rotated_files_leave_the_last_certificate_in_use() {
     let (server, seen) = start(config).await;
     let (old, new) = (authority.identity("client"), authority.identity("client"));
     let files = Files::new(&old);
-    let tls = files.client(&authority);
+    let tls = TlsClient::new(files.identity(trusting(&authority))).expect("usable");
     for (identity, expected) in
         [(old.clone(), &old), ((new.0.clone(), old.1.clone()), &old), (new.clone(), &new)]
     {

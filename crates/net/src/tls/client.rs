@@ -1,13 +1,10 @@
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, sync::Arc};
 
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio_rustls::TlsConnector;
-use tower_sd_core::{BoxError, Error, ErrorKind, Result, TlsConfig, TlsFiles};
+use tower_sd_core::{BoxError, Error, ErrorKind, Result, TlsConfig};
 
-use super::{failure::TlsFailure, rustls_config};
+use super::{failure::TlsFailure, rotating::Rotating, rustls_config};
 use crate::{Io, Target};
 
 /// TLS for client connections, which follows rotated files. `Clone` is one `Arc`.
@@ -25,14 +22,8 @@ struct Inner {
 }
 
 enum Source {
-    Files { files: Box<TlsFiles>, built: Mutex<Built> },
+    Files(Box<Rotating<ClientConfig>>),
     Given(Arc<ClientConfig>),
-}
-
-/// The configuration of the youngest texts that could be used.
-struct Built {
-    generation: u64,
-    config: Arc<ClientConfig>,
 }
 
 impl TlsClient {
@@ -45,13 +36,8 @@ impl TlsClient {
     /// feature `tls` alone, where the process has installed no crypto provider.
     pub fn new(config: TlsConfig) -> Result<Self> {
         let name = config.server_name().map(server_name).transpose()?;
-        let files = Box::new(TlsFiles::new(config)?);
-        let material = files.current();
-        let built = Built {
-            generation: material.generation,
-            config: rustls_config::build(files.config(), &material)?,
-        };
-        Ok(Self::from_source(Source::Files { files, built: Mutex::new(built) }, name))
+        let files = Rotating::new(config, rustls_config::build)?;
+        Ok(Self::from_source(Source::Files(Box::new(files)), name))
     }
 
     /// Uses a configuration of rustls, for settings that [`TlsConfig`] lacks.
@@ -71,8 +57,10 @@ impl TlsClient {
         let name = server_name(name)?;
         let source = match &self.0.source {
             Source::Given(config) => Source::Given(Arc::clone(config)),
-            Source::Files { files, .. } => {
-                return Self::new(files.config().clone().with_server_name(name.to_str()));
+            Source::Files(rotating) => {
+                return Self::new(
+                    rotating.files().config().clone().with_server_name(name.to_str()),
+                );
             }
         };
         Ok(Self::from_source(source, Some(name)))
@@ -83,8 +71,8 @@ impl TlsClient {
     /// To be called when [`TlsFailure::find`] finds a failure in the error of a connection: in
     /// TLS 1.3 a server refuses a client certificate after the client's half of the handshake.
     pub fn suspect(&self) {
-        if let Source::Files { files, .. } = &self.0.source {
-            files.suspect();
+        if let Source::Files(rotating) = &self.0.source {
+            rotating.files().suspect();
         }
     }
 
@@ -94,24 +82,10 @@ impl TlsClient {
 
     /// The configuration of a new connection.
     fn config(&self) -> Arc<ClientConfig> {
-        let (files, built) = match &self.0.source {
-            Source::Given(config) => return Arc::clone(config),
-            Source::Files { files, built } => (files, built),
-        };
-        let material = files.current();
-        // A panic leaves nothing half-done inside.
-        let mut built = built.lock().unwrap_or_else(PoisonError::into_inner);
-        if material.generation > built.generation {
-            built.generation = material.generation;
-            match rustls_config::build(files.config(), &material) {
-                Ok(config) => built.config = config,
-                Err(error) => {
-                    let error = error.chain();
-                    tracing::warn!(%error, "TLS files unusable: the last good ones stay in use");
-                }
-            }
+        match &self.0.source {
+            Source::Given(config) => Arc::clone(config),
+            Source::Files(rotating) => rotating.current(),
         }
-        Arc::clone(&built.config)
     }
 
     pub(crate) async fn handshake(
@@ -153,8 +127,8 @@ impl fmt::Debug for TlsClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("TlsClient");
         debug.field("server_name", &self.0.server_name);
-        if let Source::Files { files, .. } = &self.0.source {
-            debug.field("config", files.config());
+        if let Source::Files(rotating) = &self.0.source {
+            debug.field("config", rotating.files().config());
         }
         debug.finish_non_exhaustive()
     }

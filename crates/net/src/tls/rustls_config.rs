@@ -1,4 +1,4 @@
-//! rustls's configuration of PEM texts.
+//! rustls's configuration of a client, of PEM texts.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use rustls::{
     crypto::{self, CryptoProvider},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
-use tower_sd_core::{Error, ErrorKind, Result, TlsConfig, TlsMaterial};
+use tower_sd_core::{Error, ErrorKind, Result, Secret, TlsConfig, TlsMaterial};
 
 pub(super) fn build(config: &TlsConfig, material: &TlsMaterial) -> Result<Arc<ClientConfig>> {
     let provider = provider()?;
@@ -26,8 +26,7 @@ pub(super) fn build(config: &TlsConfig, material: &TlsMaterial) -> Result<Arc<Cl
         return Ok(Arc::new(builder.with_no_client_auth()));
     };
     let chain = certificates(certificate, "certificate")?;
-    let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
-        .map_err(|cause| invalid("key: not a private key in PEM form").with_source(cause))?;
+    let key = private_key(key)?;
     let config = builder
         .with_client_auth_cert(chain, key)
         .map_err(|cause| invalid("the key is not the certificate's").with_source(cause))?;
@@ -35,7 +34,7 @@ pub(super) fn build(config: &TlsConfig, material: &TlsMaterial) -> Result<Arc<Cl
 }
 
 /// The process's provider, or else a compiled-in one; none is installed for the process.
-fn provider() -> Result<Arc<CryptoProvider>> {
+pub(super) fn provider() -> Result<Arc<CryptoProvider>> {
     if let Some(installed) = CryptoProvider::get_default() {
         return Ok(Arc::clone(installed));
     }
@@ -57,7 +56,7 @@ fn system_roots() -> Result<RootCertStore> {
     }
 }
 
-fn trusting(authorities: &str) -> Result<RootCertStore> {
+pub(super) fn trusting(authorities: &str) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(authorities, "root")? {
         roots
@@ -67,13 +66,18 @@ fn trusting(authorities: &str) -> Result<RootCertStore> {
     Ok(roots)
 }
 
-fn certificates(text: &str, role: &str) -> Result<Vec<CertificateDer<'static>>> {
+pub(super) fn certificates(text: &str, role: &str) -> Result<Vec<CertificateDer<'static>>> {
     CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<_, _>>().map_err(|cause| {
         invalid(format!("{role}: not a certificate in PEM form")).with_source(cause)
     })
 }
 
-fn invalid(message: impl Into<String>) -> Error {
+pub(super) fn private_key(text: &Secret) -> Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_slice(text.expose().as_bytes())
+        .map_err(|cause| invalid("key: not a private key in PEM form").with_source(cause))
+}
+
+pub(super) fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Config, "tls", "configure").with_message(message)
 }
 

@@ -159,6 +159,8 @@ async fn the_layer_alone_makes_statuses_of_errors() {
 
 #[tokio::test]
 async fn calls_go_over_tls_to_the_name_of_the_service() {
+    // tonic's server chooses no provider where several are compiled in, as by all features.
+    let _other_test = rustls::crypto::ring::default_provider().install_default();
     let name = "echo.internal";
     let certified = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
     let (certificate, key) = (certified.cert.pem(), certified.signing_key.serialize_pem());
