@@ -62,6 +62,7 @@ pub(super) fn refused_update_keeps_the_registration(fixture: &dyn Fixture) -> Bo
     async move {
         let mut scene = Scene::new(fixture).await;
         let handle = scene.register(instance("a", 8001).with_weight(10)).await;
+        scene.sees(&["a"]).await;
         handle.update(|it| it.with_weight(90)).await.expect("a well registry takes an update");
         scene
             .sees_that("a with weight 90", |it| {
