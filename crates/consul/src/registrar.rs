@@ -187,5 +187,5 @@ const DEREGISTER_CRITICAL_AFTER: Duration = Duration::from_secs(600);
 const MIN_DEREGISTER: Duration = Duration::from_secs(60);
 /// Without a quorum an agent takes 7 to 14 s to accept a registration.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
-/// How often the entry itself is looked at, beside the heartbeats or instead of them.
+/// How often the entry itself is read, beside the heartbeats or instead of them.
 const VERIFY_EVERY: Duration = Duration::from_secs(15);

@@ -21,7 +21,7 @@ use crate::{
 ///
 /// The agent has no conditional write: each write is preceded by a read of the entry. Within that
 /// one round trip another registration of the id can be overwritten or removed; it notices by its
-/// own verification, 15 s later at most.
+/// own verification, within a TTL.
 #[derive(Debug)]
 pub(super) struct ConsulAnnouncer {
     client: ConsulClient,
@@ -113,7 +113,7 @@ impl Announcer for ConsulAnnouncer {
         let deadline = Instant::now() + self.step();
         let verified = if self.settings.ttl.is_none() {
             self.verify().await?
-        } else if self.verified_at.elapsed() >= VERIFY_EVERY {
+        } else if self.verified_at.elapsed() >= self.verify_interval() {
             self.verified_by(deadline).await
         } else {
             Renewal::Renewed(self.settings.lease_ttl())
@@ -239,6 +239,11 @@ impl ConsulAnnouncer {
     fn step(&self) -> Duration {
         let ttl = self.settings.ttl.unwrap_or(super::CALL_TIMEOUT);
         (ttl / 3).clamp(MIN_STEP, super::CALL_TIMEOUT)
+    }
+
+    /// At least once within a TTL: a heartbeat alone does not notice another owner.
+    fn verify_interval(&self) -> Duration {
+        self.settings.ttl.map_or(VERIFY_EVERY, |ttl| VERIFY_EVERY.min(ttl / 2))
     }
 
     /// Verifies beside a heartbeat, which has proved life: a failure is not one of the renewal.

@@ -250,7 +250,7 @@ async fn entry_of_a_rotated_token_is_in_the_catalogue_as_at_the_agent() {
                 }
             }
         };
-        let registration = web("a", 80).health(health).health_every(Duration::from_millis(200));
+        let registration = web("a", 80).health(health).health_interval(Duration::from_millis(200));
         let registrar = ConsulRegistrar::new(&client).ttl(crate::support::TTL);
         let handle = registrar.register(registration).await.expect("registered");
         both_are(agent, "passing").await;
