@@ -13,10 +13,10 @@ use tower_sd::{
     RegistrationHandle, Retry, RetryLayer, RetryPolicy, RoundRobin, Snapshot, Subscription,
 };
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, ToBody};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay};
 use tower_sd_testkit::script::{Reply, Script};
 
-type Client = Retry<Balance<HttpEndpoint<Full<Bytes>>, ToBody>, HttpReplay>;
+type Client = Retry<Balance<HttpEndpoint<Full<Bytes>>>, HttpReplay>;
 
 /// Servers that are registered with an agent.
 pub(crate) struct Servers {

@@ -18,7 +18,7 @@ use tower_sd::{
     AddressPolicy, Endpointer, Instance, Instancer, LossPolicy, Publisher, PublisherConfig, Sink,
     Subscription, Tasks,
 };
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, ToBody};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay};
 
 use crate::{Sent, fetch, get, retried};
 
@@ -83,7 +83,7 @@ async fn a_hundred_thousand_requests_survive_random_churn() {
     config.removal_wait = Duration::ZERO;
     let mut publisher = Publisher::new(config);
     publisher.set(servers.clone().into());
-    let endpointer: Endpointer<HttpEndpoint<Sent>, ToBody> =
+    let endpointer: Endpointer<HttpEndpoint<Sent>> =
         Endpointer::new(&Listed(publisher.subscribe()), HttpFactory::new());
     let client = retried(&endpointer, HttpReplay::new());
     let n_done = Arc::new(AtomicUsize::new(0));

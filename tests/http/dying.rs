@@ -35,7 +35,8 @@ async fn one_of_two_that_dies_with_every_request_costs_none_with_one_retry() {
     let client = retried(&endpointer, HttpReplay::new());
     assert_eq!(n_failed(&client, 1_000).await, 0);
     assert_eq!(good.received().len(), 1_000);
-    assert!(bad.received().len() > 100, "{}", bad.received().len());
+    // While it connects again, requests go to the other.
+    assert!(bad.received().len() > 20, "{}", bad.received().len());
 }
 
 #[tokio::test]

@@ -7,12 +7,12 @@ use tokio::{
 };
 use tower::ServiceExt;
 use tower_sd::{Endpointer, FixedInstancer};
-use tower_sd_http::{HttpEndpoint, HttpFactory, ToBody};
+use tower_sd_http::{HttpEndpoint, HttpFactory};
 use tower_sd_testkit::script::{Reply, Script};
 
 use super::{Sent, balanced, endpointer, fetch, get, instance, polite};
 
-type Endpoints = Endpointer<HttpEndpoint<Sent>, ToBody>;
+type Endpoints = Endpointer<HttpEndpoint<Sent>>;
 
 fn in_flight(endpointer: &Endpoints) -> usize {
     endpointer.inspect().endpoints.iter().map(|endpoint| endpoint.in_flight).sum()

@@ -21,14 +21,14 @@ use tower_sd::{
     Balance, BalanceLayer, BoxError, Endpointer, FixedInstancer, Instance, Retry, RetryLayer,
     RetryPolicy, RoundRobin,
 };
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, Leased, ResponseBody, ToBody};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, Leased, ResponseBody};
 use tower_sd_testkit::{
     loopback::free_ports,
     script::{Reply, Script},
 };
 
 /// What an application would store.
-type Client<B> = Retry<Balance<HttpEndpoint<B>, ToBody>, HttpReplay>;
+type Client<B> = Retry<Balance<HttpEndpoint<B>>, HttpReplay>;
 /// A request body, complete in memory.
 type Sent = Full<Bytes>;
 type Answer<B> = Response<Leased<ResponseBody<B>>>;
@@ -54,21 +54,21 @@ fn refusing<const N: usize>() -> [Instance; N] {
 
 fn endpointer<B>(
     instances: impl IntoIterator<Item = Instance>,
-) -> Endpointer<HttpEndpoint<B>, ToBody>
+) -> Endpointer<HttpEndpoint<B>>
 where
     B: Body + Send + 'static,
 {
     Endpointer::new(&FixedInstancer::new(instances), HttpFactory::new())
 }
 
-fn balanced<B>(endpointer: &Endpointer<HttpEndpoint<B>, ToBody>) -> Balance<HttpEndpoint<B>, ToBody>
+fn balanced<B>(endpointer: &Endpointer<HttpEndpoint<B>>) -> Balance<HttpEndpoint<B>>
 where
     B: Body + Send + 'static,
 {
     ServiceBuilder::new().layer(BalanceLayer::new(RoundRobin::new())).service(endpointer.clone())
 }
 
-fn retried<B>(endpointer: &Endpointer<HttpEndpoint<B>, ToBody>, replay: HttpReplay) -> Client<B>
+fn retried<B>(endpointer: &Endpointer<HttpEndpoint<B>>, replay: HttpReplay) -> Client<B>
 where
     B: Body + Send + 'static,
 {

@@ -21,7 +21,7 @@ use tower_sd::{
     RetryPolicy, RoundRobin,
 };
 use tower_sd_benches::{measure::median, results::Results};
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, Protocol, ToBody};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, Protocol};
 
 fn main() -> Result<(), BoxError> {
     let rounds = std::env::args().nth(1).map_or(Ok(15), |n| n.parse())?;
@@ -128,7 +128,7 @@ trait Caller: Clone + Send + 'static {
 }
 
 #[derive(Clone)]
-struct Ours(Retry<Balance<HttpEndpoint<Full<Bytes>>, ToBody>, HttpReplay>);
+struct Ours(Retry<Balance<HttpEndpoint<Full<Bytes>>>, HttpReplay>);
 
 #[derive(Clone)]
 struct Peer(Client<HttpConnector, Full<Bytes>>, String);
@@ -153,7 +153,7 @@ impl Caller for Peer {
 fn ours(
     server: SocketAddr,
     protocol: Protocol,
-) -> Retry<Balance<HttpEndpoint<Full<Bytes>>, ToBody>, HttpReplay> {
+) -> Retry<Balance<HttpEndpoint<Full<Bytes>>>, HttpReplay> {
     let instance = Instance::new(server.ip().to_string(), server.port());
     let instancer = FixedInstancer::new([instance]);
     ServiceBuilder::new()

@@ -10,12 +10,13 @@ use std::{
 use http::{Method, Request, Response, uri::Scheme};
 use http_body::Body;
 use hyper::body::Incoming;
-use tower_sd::BoxError;
+use tower_sd::{BoxError, Lease};
 use tower_sd_net::TlsFailure;
 use tower_service::Service;
 
 use crate::{
-    HeadersTooLarge, HttpError, HttpErrorKind, ResponseBody,
+    HeadersTooLarge, HttpError, HttpErrorKind, Leased, ResponseBody,
+    hold::leased,
     host::name_host,
     pool::{Checkout, Connection, Outgoing, Pool, Target, Unused, Upload},
 };
@@ -34,9 +35,10 @@ pub struct HttpEndpoint<B: Send + 'static> {
 
 /// The future response of an [`HttpEndpoint`]. Dropped after its first poll, it closes the connection.
 #[must_use = "futures do nothing unless polled"]
-pub struct ResponseFuture<B: Send + 'static>(Pin<Box<dyn Future<Output = Answer<B>> + Send>>);
+pub struct ResponseFuture<B: Send + 'static>(Pin<Box<dyn Future<Output = LeasedAnswer<B>> + Send>>);
 
 type Answer<B> = Result<Response<ResponseBody<B>>, HttpError>;
+type LeasedAnswer<B> = Result<Response<Leased<ResponseBody<B>>>, HttpError>;
 
 impl<B: Send + 'static> HttpEndpoint<B> {
     pub(crate) fn new(pool: Arc<Pool<B>>) -> Self {
@@ -50,7 +52,7 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<ResponseBody<B>>;
+    type Response = Response<Leased<ResponseBody<B>>>;
     type Error = HttpError;
     type Future = ResponseFuture<B>;
 
@@ -62,12 +64,13 @@ where
     ///
     /// When `poll_ready` has not returned that it is ready, as `Service` allows.
     fn call(&mut self, mut request: Request<B>) -> ResponseFuture<B> {
+        let lease = Lease::take();
         let connection = self.checkout.take().expect("poll_ready is called and ready before call");
         let pool = self.checkout.pool();
         let target = pool.target();
         name_host(&mut request, target.host_policy, &target.authority);
         let exchange = exchange(connection, request, Arc::clone(pool));
-        ResponseFuture(Box::pin(exchange))
+        ResponseFuture(Box::pin(async move { leased(exchange.await, lease) }))
     }
 }
 
@@ -203,9 +206,9 @@ impl<B: Send + 'static> fmt::Debug for HttpEndpoint<B> {
 }
 
 impl<B: Send + 'static> Future for ResponseFuture<B> {
-    type Output = Answer<B>;
+    type Output = LeasedAnswer<B>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer<B>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LeasedAnswer<B>> {
         self.0.as_mut().poll(cx)
     }
 }

@@ -1,6 +1,6 @@
 use std::{error, fmt, sync::Arc};
 
-use tower_sd::{BoxError, Unsent};
+use tower_sd::{BoxError, FailureClass, Outcome, Unsent};
 
 use crate::HeadersTooLarge;
 
@@ -82,6 +82,19 @@ impl HttpError {
     #[must_use]
     pub fn is_callers(&self) -> bool {
         matches!(self.kind, HttpErrorKind::Insecure | HttpErrorKind::Request)
+    }
+
+    /// What it is to the statistics of the instance.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self.kind {
+            HttpErrorKind::Connect | HttpErrorKind::Unsent => Outcome::NotSent,
+            HttpErrorKind::Insecure | HttpErrorKind::Request => Outcome::Cancelled,
+            HttpErrorKind::BodyTimeout => Outcome::TimedOut,
+            HttpErrorKind::Body | HttpErrorKind::Exchange | HttpErrorKind::Headers => {
+                Outcome::Failed(FailureClass::Exchange)
+            }
+        }
     }
 
     /// The sizes, when the headers of the response were too large.

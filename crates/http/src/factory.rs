@@ -6,7 +6,7 @@ use tower_sd_core::Tasks;
 use tower_sd_net::{Connector, Dialer, Target as Peer, TlsClient};
 
 use crate::{
-    HttpEndpoint, ToBody,
+    HttpEndpoint,
     host::HostPolicy,
     pool::{Pool, Settings, Target},
 };
@@ -132,7 +132,6 @@ impl<B: Send + 'static> HttpFactory<B> {
 
 impl<B: Send + 'static> Factory for HttpFactory<B> {
     type Service = HttpEndpoint<B>;
-    type Hold = ToBody;
 
     async fn make(&self, instance: Instance) -> Result<HttpEndpoint<B>, BoxError> {
         self.endpoint(&instance)

@@ -1,4 +1,5 @@
 use std::{
+    error::Error,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -6,17 +7,12 @@ use std::{
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
-use tower_sd::{Hold, Lease};
+use tower_sd::{FailureClass, Lease, Outcome};
 
-use crate::pool::Upload;
+use crate::{HttpError, pool::Upload, replay::outcome_of};
 
-/// The request ends with the body of its response: read to its end, failed, or dropped; and not before its own body
-/// has been sent.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ToBody {}
-
-/// A response body that keeps its endpoint busy until it has ended.
+/// A response body that keeps its endpoint busy until it has ended: read to its end, failed, or dropped; and not before
+/// the request's own body has been sent.
 #[pin_project]
 #[derive(Debug)]
 pub struct Leased<B> {
@@ -24,36 +20,65 @@ pub struct Leased<B> {
     body: B,
     lease: Option<Lease>,
     upload: Option<Upload>,
+    /// Of a body that is complete.
+    outcome: Outcome,
 }
 
-impl<B: Body> Hold<Response<B>> for ToBody {
-    type Held = Response<Leased<B>>;
-
-    fn hold(response: Response<B>, lease: Lease) -> Self::Held {
-        let upload = response.extensions().get::<Upload>().cloned();
-        response.map(|body| {
-            let is_over = body.is_end_stream();
-            let mut leased = Leased { body, lease: Some(lease), upload };
-            if is_over {
-                end(&mut leased.lease, &mut leased.upload);
+/// Ties the lease to the response, whose extensions get a [`Served`](tower_sd::Served), or releases it.
+pub(crate) fn leased<B: Body>(
+    result: Result<Response<B>, HttpError>,
+    lease: Option<Lease>,
+) -> Result<Response<Leased<B>>, HttpError> {
+    let mut response = match result {
+        Ok(response) => response,
+        Err(error) => {
+            if let Some(lease) = lease {
+                lease.done(error.outcome());
             }
-            leased
-        })
+            return Err(error);
+        }
+    };
+    let outcome = outcome_of(Ok(response.status()));
+    let upload = response.extensions().get::<Upload>().cloned();
+    if let Some(lease) = &lease {
+        response.extensions_mut().insert(lease.served());
     }
+    Ok(response.map(|body| {
+        let is_over = body.is_end_stream();
+        let mut leased = Leased { body, lease, upload, outcome };
+        if is_over {
+            end(&mut leased.lease, &mut leased.upload, outcome);
+        }
+        leased
+    }))
 }
 
 /// An answer may come before the end of the request.
-fn end(lease: &mut Option<Lease>, upload: &mut Option<Upload>) {
+fn end(lease: &mut Option<Lease>, upload: &mut Option<Upload>, outcome: Outcome) {
     let Some(lease) = lease.take() else {
         return;
     };
     match upload.take() {
-        Some(upload) => upload.park(lease),
-        None => drop(lease),
+        Some(upload) => upload.park(Sending { lease: Some(lease), outcome }),
+        None => lease.done(outcome),
     }
 }
 
-impl<B: Body> Body for Leased<B> {
+/// The lease of a request whose body is still sent.
+struct Sending {
+    lease: Option<Lease>,
+    outcome: Outcome,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.done(self.outcome);
+        }
+    }
+}
+
+impl<B: Body<Error: Error + 'static>> Body for Leased<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -65,12 +90,12 @@ impl<B: Body> Body for Leased<B> {
         let frame = ready!(this.body.as_mut().poll_frame(cx));
         match &frame {
             Some(Ok(_)) if !this.body.is_end_stream() => {}
-            Some(Err(_)) => {
+            Some(Err(error)) => {
                 if let Some(lease) = this.lease.take() {
-                    lease.failed();
+                    lease.done(HttpError::find(error).map_or(BROKEN, HttpError::outcome));
                 }
             }
-            Some(Ok(_)) | None => end(this.lease, this.upload),
+            Some(Ok(_)) | None => end(this.lease, this.upload, *this.outcome),
         }
         Poll::Ready(frame)
     }
@@ -87,6 +112,8 @@ impl<B: Body> Body for Leased<B> {
 impl<B: Default> Default for Leased<B> {
     /// A body that holds nothing; generated gRPC clients ask for it.
     fn default() -> Self {
-        Self { body: B::default(), lease: None, upload: None }
+        Self { body: B::default(), lease: None, upload: None, outcome: Outcome::Success }
     }
 }
+
+const BROKEN: Outcome = Outcome::Failed(FailureClass::Exchange);

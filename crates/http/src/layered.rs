@@ -1,7 +1,7 @@
 use tower_layer::Layer;
 use tower_sd::{BoxError, Factory, Instance};
 
-use crate::{HttpEndpoint, HttpFactory, ToBody};
+use crate::{HttpEndpoint, HttpFactory};
 
 /// An [`HttpFactory`] with a layer around each of its endpoints; made by [`HttpFactory::layered`].
 #[derive(Clone, Debug)]
@@ -23,7 +23,6 @@ where
     L::Service: Clone + Send + Sync + 'static,
 {
     type Service = L::Service;
-    type Hold = ToBody;
 
     async fn make(&self, instance: Instance) -> Result<L::Service, BoxError> {
         Ok(self.layer.layer(self.factory.endpoint(&instance)?))

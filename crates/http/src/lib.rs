@@ -20,7 +20,7 @@ pub use endpoint::{HttpEndpoint, ResponseFuture};
 pub use error::{HttpError, HttpErrorKind};
 pub use factory::HttpFactory;
 pub use headers::HeadersTooLarge;
-pub use hold::{Leased, ToBody};
+pub use hold::Leased;
 pub use host::HostPolicy;
 pub use layered::Layered;
 pub use protocol::Protocol;

@@ -4,7 +4,7 @@ use std::{error::Error, sync::Arc};
 
 use http::{HeaderMap, Response, StatusCode};
 use tonic::{Code, Status};
-use tower_sd::{BoxError, NoInstances, RetryError, Unsent};
+use tower_sd::{BoxError, FailureClass, NoInstances, Outcome, RetryError, Unsent};
 use tower_sd_http::HttpError;
 
 /// The trailers of an answer that was read to its end before anybody else saw it.
@@ -30,18 +30,27 @@ pub(crate) fn code(trailers: &HeaderMap) -> Option<Code> {
     trailers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
 }
 
-/// Whether a code says that the instance is in trouble, and not the caller.
+/// Whose failure a code is.
 ///
-/// Those that Envoy counts as 5xx when it looks for outliers, less UNIMPLEMENTED: that is the wrong program, not a sick one.
-pub(crate) fn is_failure(code: Code) -> bool {
-    matches!(
-        code,
-        Code::DataLoss
-            | Code::DeadlineExceeded
-            | Code::Internal
-            | Code::Unavailable
-            | Code::Unknown
-    )
+/// The instance's are those that Envoy counts as 5xx for its outlier detection, less UNIMPLEMENTED: that is the wrong
+/// program, not a sick one.
+pub(crate) fn outcome_of(code: Code) -> Outcome {
+    match code {
+        Code::DeadlineExceeded => Outcome::TimedOut,
+        Code::DataLoss | Code::Internal | Code::Unavailable | Code::Unknown => {
+            Outcome::Failed(FailureClass::Response)
+        }
+        _ => Outcome::Success,
+    }
+}
+
+/// Whose failure it is that a call ended without an answer.
+pub(crate) fn outcome_of_status(status: &Status) -> Outcome {
+    match find::<HttpError>(status) {
+        Some(error) => error.outcome(),
+        None if status.code() == Code::DeadlineExceeded => Outcome::TimedOut,
+        None => Outcome::Failed(FailureClass::Exchange),
+    }
 }
 
 /// What an HTTP status stands for when there is no `grpc-status` (gRPC's `http-grpc-status-mapping.md`).

@@ -10,15 +10,16 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tokio::time::timeout_at;
 use tonic::{Status, body::Body};
-use tower_sd::BoxError;
+use tower_sd::{BoxError, Lease};
 use tower_sd_http::HttpEndpoint;
 use tower_service::Service;
 
 use crate::{
-    GrpcBody,
+    GrpcBody, Leased,
     code::{self, Trailers},
     deadline::Deadline,
     health::Health,
+    hold::leased,
     layer::Unary,
 };
 
@@ -36,7 +37,7 @@ pub struct GrpcEndpoint {
 #[must_use = "futures do nothing unless polled"]
 pub struct GrpcResponse(Pin<Box<dyn Future<Output = Answer> + Send>>);
 
-type Answer = Result<Response<GrpcBody>, Status>;
+type Answer = Result<Response<Leased<GrpcBody>>, Status>;
 
 impl GrpcEndpoint {
     pub(crate) fn new(http: HttpEndpoint<Body>, health: Option<Arc<Health>>) -> Self {
@@ -49,7 +50,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<GrpcBody>;
+    type Response = Response<Leased<GrpcBody>>;
     type Error = Status;
     type Future = GrpcResponse;
 
@@ -61,6 +62,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> GrpcResponse {
+        let lease = Lease::take();
         let deadline = Deadline::of(&request);
         if let Some(deadline) = deadline {
             deadline.write(request.headers_mut());
@@ -79,10 +81,11 @@ where
             Ok(Response::from_parts(parts, body))
         };
         GrpcResponse(match deadline {
-            None => Box::pin(answer),
+            None => Box::pin(async move { leased(answer.await, lease) }),
             Some(deadline) => Box::pin(async move {
                 let late = |_| Err(deadline.status());
-                timeout_at(deadline.at(), answer).await.unwrap_or_else(late)
+                let answer = timeout_at(deadline.at(), answer).await.unwrap_or_else(late);
+                leased(answer, lease)
             }),
         })
     }

@@ -4,7 +4,7 @@ use tonic::body::Body;
 use tower_sd::{BoxError, Factory, Instance, Tasks};
 use tower_sd_http::{HttpFactory, Protocol};
 
-use crate::{GrpcEndpoint, ToTrailers, health::Health};
+use crate::{GrpcEndpoint, health::Health};
 
 /// Makes a [`GrpcEndpoint`] of each instance: HTTP/2 without a negotiation, as gRPC servers expect it.
 ///
@@ -98,7 +98,6 @@ impl Default for GrpcFactory {
 
 impl Factory for GrpcFactory {
     type Service = GrpcEndpoint;
-    type Hold = ToTrailers;
 
     async fn make(&self, instance: Instance) -> Result<GrpcEndpoint, BoxError> {
         let http = self.http.make(self.as_http(instance)).await?;

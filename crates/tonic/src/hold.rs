@@ -6,19 +6,16 @@ use std::{
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
-use tower_sd::{Hold, Lease};
+use tonic::Status;
+use tower_sd::{Lease, Outcome};
 
 use crate::code;
 
-/// The request ends with its status: in the headers, in the trailers, or because the answer failed or was dropped.
+/// The body of an answer, which keeps its endpoint busy until its status is known: in the headers, in the trailers, or
+/// because the answer failed or was dropped.
 ///
-/// A stream is load for as long as it is open. A status that says that the instance is in trouble (UNAVAILABLE, INTERNAL,
-/// UNKNOWN, DATA_LOSS, DEADLINE_EXCEEDED) counts as a failure of it; one that is the caller's does not.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ToTrailers {}
-
-/// An answer's body that keeps its endpoint busy until its status is known.
+/// A stream is load for as long as it is open. A status by which the instance is in trouble (UNAVAILABLE, INTERNAL,
+/// UNKNOWN, DATA_LOSS) counts as its failure, and DEADLINE_EXCEEDED as a time-out; any other is the caller's.
 #[pin_project]
 #[derive(Debug)]
 pub struct Leased<B> {
@@ -27,19 +24,44 @@ pub struct Leased<B> {
     lease: Option<Lease>,
 }
 
-impl<B: Body> Hold<Response<B>> for ToTrailers {
-    type Held = Response<Leased<B>>;
-
-    fn hold(response: Response<B>, lease: Lease) -> Self::Held {
-        if code::known_code(&response).is_some_and(code::is_failure) {
-            lease.failed();
-            return response.map(|body| Leased { body, lease: None });
+/// Ties the lease to the answer, whose extensions get a [`Served`](tower_sd::Served), or releases it.
+pub(crate) fn leased<B: Body>(
+    result: Result<Response<B>, Status>,
+    lease: Option<Lease>,
+) -> Result<Response<Leased<B>>, Status> {
+    let Some(lease) = lease else {
+        return result.map(|response| response.map(|body| Leased { body, lease: None }));
+    };
+    let mut response = match result {
+        Ok(response) => response,
+        Err(status) => {
+            lease.done(code::outcome_of_status(&status));
+            return Err(status);
         }
-        response.map(|body| Leased { lease: (!body.is_end_stream()).then_some(lease), body })
-    }
+    };
+    response.extensions_mut().insert(lease.served());
+    let known = code::known_code(&response).map(code::outcome_of);
+    Ok(response.map(|body| {
+        let lease = match (known, body.is_end_stream()) {
+            (Some(outcome), true) => {
+                lease.done(outcome);
+                None
+            }
+            (Some(outcome), false) if outcome != Outcome::Success => {
+                lease.done(outcome);
+                None
+            }
+            (None, true) => {
+                lease.done(Outcome::Success);
+                None
+            }
+            _ => Some(lease),
+        };
+        Leased { body, lease }
+    }))
 }
 
-impl<B: Body> Body for Leased<B> {
+impl<B: Body<Error = Status>> Body for Leased<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -49,19 +71,18 @@ impl<B: Body> Body for Leased<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
-        let (over, failed) = match &frame {
-            Some(Ok(frame)) => match frame.trailers_ref() {
-                Some(trailers) => (true, code::code(trailers).is_some_and(code::is_failure)),
-                None => (this.body.is_end_stream(), false),
+        let outcome = match &frame {
+            Some(Ok(frame)) => match frame.trailers_ref().map(code::code) {
+                Some(code) => Some(code.map_or(Outcome::Success, code::outcome_of)),
+                None => this.body.is_end_stream().then_some(Outcome::Success),
             },
-            Some(Err(_)) => (true, true),
-            None => (true, false),
+            Some(Err(status)) => Some(code::outcome_of_status(status)),
+            None => Some(Outcome::Success),
         };
-        if over
+        if let (Some(outcome), Some(_)) = (outcome, &this.lease)
             && let Some(lease) = this.lease.take()
-            && failed
         {
-            lease.failed();
+            lease.done(outcome);
         }
         Poll::Ready(frame)
     }

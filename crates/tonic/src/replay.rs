@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
-use tonic::Code;
-use tower_sd::{BoxError, Classify, Replay, Verdict};
+use tonic::{Code, Status};
+use tower_sd::{BoxError, Outcome, Protocol, Verdict};
 use tower_sd_http::{Idempotent, RepeatableBody};
 
 use crate::{code, deadline::Deadline};
@@ -24,7 +24,7 @@ use crate::{code, deadline::Deadline};
 /// streams is not held back. Servers send failures of unary calls without headers before, so this is seldom missed.
 ///
 /// ```
-/// use tonic::Code;
+/// use tonic::{Code, Status};
 /// use tower_sd::RetryPolicy;
 /// use tower_sd_tonic::GrpcReplay;
 ///
@@ -57,8 +57,8 @@ impl Default for GrpcReplay {
     }
 }
 
-impl<B: RepeatableBody> Replay<Request<B>> for GrpcReplay {
-    fn replay(&self, request: &Request<B>) -> Option<Request<B>> {
+impl<B: RepeatableBody, R> Protocol<Request<B>, Response<R>> for GrpcReplay {
+    fn copy(&self, request: &Request<B>) -> Option<Request<B>> {
         let mut copy = Request::new(request.body().repeat()?);
         *copy.method_mut() = request.method().clone();
         *copy.uri_mut() = request.uri().clone();
@@ -76,11 +76,19 @@ impl<B: RepeatableBody> Replay<Request<B>> for GrpcReplay {
     fn is_idempotent(&self, request: &Request<B>) -> bool {
         request.extensions().get::<Idempotent>().is_some()
     }
-}
 
-impl<B> Classify<Response<B>> for GrpcReplay {
-    fn classify(&self, outcome: Result<&Response<B>, &BoxError>) -> Verdict {
-        let response = match outcome {
+    fn outcome(&self, result: Result<&Response<R>, &BoxError>) -> Outcome {
+        match result {
+            Ok(response) => code::known_code(response).map_or(Outcome::Success, code::outcome_of),
+            Err(error) => match error.downcast_ref::<Status>() {
+                Some(status) => code::outcome_of_status(status),
+                None => Outcome::of_error(error),
+            },
+        }
+    }
+
+    fn verdict(&self, result: Result<&Response<R>, &BoxError>) -> Verdict {
+        let response = match result {
             Err(error) => return Verdict::of_error(error),
             Ok(response) => response,
         };
@@ -92,7 +100,7 @@ impl<B> Classify<Response<B>> for GrpcReplay {
         }
     }
 
-    fn pause(&self, response: &Response<B>) -> Option<Duration> {
+    fn pause(&self, response: &Response<R>) -> Option<Duration> {
         match Pushback::of(code::metadata(response)?)? {
             Pushback::Pause(pause) => Some(pause),
             Pushback::Stop => None,

@@ -31,6 +31,7 @@ pub(crate) struct Record {
 #[derive(Default)]
 struct Inner {
     tried: Vec<(u64, InstanceId)>,
+    was_sent: bool,
     /// Why there is no endpoint yet, while one is searched.
     search: Option<Box<WhyNone>>,
 }
@@ -47,11 +48,23 @@ impl Record {
         self.inner().search = Some(why_none);
     }
 
-    /// The search is over: the endpoint gets the request.
-    pub(crate) fn sent(&self, key: u64, id: &InstanceId) {
+    /// The search is over: the endpoint gets the request; how often it was sent, this time included.
+    pub(crate) fn sent(&self, key: u64, id: &InstanceId) -> u32 {
         let mut inner = self.inner();
         inner.search = None;
+        inner.was_sent = true;
         inner.tried.push((key, id.clone()));
+        u32::try_from(inner.tried.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The endpoint has found that nothing of the request was sent after all.
+    pub(crate) fn not_sent(&self) {
+        self.inner().was_sent = false;
+    }
+
+    /// Whether the endpoint that was tried last has got anything of the request.
+    pub(crate) fn was_sent(&self) -> bool {
+        self.inner().was_sent
     }
 
     pub(crate) fn contains(&self, key: u64) -> bool {
@@ -63,8 +76,8 @@ impl Record {
     }
 
     /// The last one that was added since there were `len`.
-    pub(crate) fn last_since(&self, len: usize) -> Option<InstanceId> {
-        self.inner().tried.get(len..)?.last().map(|(_, id)| id.clone())
+    pub(crate) fn last_since(&self, len: usize) -> Option<(u64, InstanceId)> {
+        self.inner().tried.get(len..)?.last().cloned()
     }
 
     pub(crate) fn is_searching(&self) -> bool {

@@ -24,12 +24,13 @@ pub use self::{
         ResponseFuture, RoundRobin, WeightedRandom,
     },
     endpointer::{
-        EndpointReport, EndpointState, Endpointer, EndpointerConfig, Factory, FactoryFn, Hold,
-        Lease, NoInstances, NoInstancesReason, Report, ToResponse, factory_fn,
+        EndpointReport, EndpointState, Endpointer, EndpointerConfig, Factory, FactoryFn,
+        FailureClass, Lease, NoInstances, NoInstancesReason, Outcome, Outcomes, Report, Served,
+        factory_fn,
     },
     retry::{
-        Attempt, Classify, Cloned, Elapsed, Next, Replay, Retry, RetryError, RetryFuture,
-        RetryLayer, RetryPolicy, Verdict,
+        Attempt, Cloned, Elapsed, Next, Protocol, Retry, RetryError, RetryFuture, RetryLayer,
+        RetryPolicy, Verdict,
     },
     unsent::Unsent,
 };

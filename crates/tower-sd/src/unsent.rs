@@ -2,10 +2,10 @@ use std::{error, fmt};
 
 use tower_sd_core::BoxError;
 
-/// Says that a request failed before anything of it was sent: repeating it is safe, whatever it asks for.
+/// A failure before anything of the request was sent: repeating it is safe, whatever it is.
 ///
-/// An endpoint that finds its connection dead when it is called wraps its error in this one;
-/// [`Retry`](crate::Retry) looks for it in the chain of sources.
+/// An endpoint whose connection was dead when it was called returns it. (One that has [taken](crate::Lease::take) its
+/// lease reports [`Outcome::NotSent`](crate::Outcome) instead, and may return any error.)
 #[derive(Debug)]
 pub struct Unsent(BoxError);
 

@@ -11,7 +11,7 @@ use tower_sd::{
     Balance, BalanceLayer, BoxError, Endpointer, Instancer, Retry, RetryLayer, RetryPolicy,
     RoundRobin,
 };
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, ToBody};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay};
 
 #[cfg(feature = "grpc")]
 use crate::grpc;
@@ -22,14 +22,14 @@ use crate::{
 };
 
 /// The live servers, each with its connections.
-pub(crate) type Endpoints = Endpointer<Endpoint, ToBody>;
+pub(crate) type Endpoints = Endpointer<Endpoint>;
 /// What speaks to one of them. No request has a body.
 type Endpoint = HttpEndpoint<Empty<Bytes>>;
 
 /// A client of the service. `Clone` is cheap, and all clones share the connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
-    stack: Retry<Balance<Endpoint, ToBody>, HttpReplay>,
+    stack: Retry<Balance<Endpoint>, HttpReplay>,
     endpointer: Endpoints,
 }
 

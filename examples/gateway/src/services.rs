@@ -16,10 +16,10 @@ use tower_sd::{
     Balance, BalanceLayer, Endpointer, Error, Retry, RetryLayer, RetryPolicy, RoundRobin, Tasks,
 };
 use tower_sd_consul::{ConsulClient, ConsulInstancer, Query};
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, ReplayBody, ToBody};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, ReplayBody};
 
 /// One service's instances, balanced and retried.
-pub(crate) type Client = Retry<Balance<HttpEndpoint<ReplayBody<Body>>, ToBody>, HttpReplay>;
+pub(crate) type Client = Retry<Balance<HttpEndpoint<ReplayBody<Body>>>, HttpReplay>;
 
 /// Clients of the services that are followed.
 #[derive(Debug)]

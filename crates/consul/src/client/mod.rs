@@ -1,6 +1,5 @@
 //! The part of Consul's HTTP interface that discovery needs, typed.
 
-mod agent;
 mod catalogue;
 pub(crate) mod error;
 mod http;
@@ -11,22 +10,21 @@ pub(crate) mod request;
 mod streams;
 #[cfg(test)]
 mod tests;
-mod token;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::value::RawValue;
 use tokio::time::{sleep, timeout};
-use tower_sd_core::{Error, ErrorKind, InstanceId, Result, Tasks};
+use tower_sd_core::{Error, ErrorKind, Health, InstanceId, Result, Tasks};
 
-pub(crate) use self::{
-    agent::{AgentCheck, AgentEntry, status_of},
-    hub::Ticket,
-};
+#[cfg(test)]
+pub(crate) use self::http::token_of;
+pub(crate) use self::{catalogue::PlacedCheck, hub::Ticket};
 use self::{
     http::{Answer, Call, Kind, Wire},
     hub::Hub,
-    reply::{Meta, ServiceEntry},
+    reply::{Meta, Service, ServiceEntry},
+    request::{CheckUpdate, ServiceRegistration},
 };
 use crate::{BACKEND, ConsulConfig};
 
@@ -77,7 +75,7 @@ impl ConsulClient {
 
     /// Whether a token is sent.
     pub(crate) fn has_token(&self) -> bool {
-        self.0.wire.token().secret.is_some()
+        self.0.wire.token().is_some()
     }
 
     /// A place among the followers of this client.
@@ -163,6 +161,60 @@ impl ConsulClient {
         }))
     }
 
+    pub(crate) async fn register(&self, service: &ServiceRegistration) -> Result<Meta> {
+        let mut call = Call::put("register", &["agent", "service", "register"]).json(service)?;
+        // Without it, a check that an earlier registration had would stay, and turn critical at its TTL.
+        call.query.push(("replace-existing-checks", "true".to_owned()));
+        let answer = self.0.wire.send(call).await?;
+        succeed(&answer).map(|()| Meta::of(&answer.headers))
+    }
+
+    /// Reports the health of a service, and thereby that it lives; bounded when it is one of many heartbeats.
+    pub(crate) async fn update_check(
+        &self,
+        id: &str,
+        health: &Health,
+        timeout: Option<Duration>,
+    ) -> Result<Known> {
+        let (status, output) = status_of(health);
+        let output = output.to_owned();
+        let mut call = Call::put("renew", &["agent", "check", "update", id])
+            .json(&CheckUpdate { status, output })?;
+        if let Some(timeout) = timeout {
+            call.timeout = timeout;
+            call.kind = Kind::Heartbeat;
+        }
+        let answer = self.0.wire.send(call).await?;
+        known(&answer, error::is_unknown_check)
+    }
+
+    pub(crate) async fn deregister(&self, id: &str) -> Result<Known> {
+        let call = Call::put("deregister", &["agent", "service", "deregister", id]);
+        let answer = self.0.wire.send(call).await?;
+        known(&answer, error::is_unknown_service)
+    }
+
+    /// Puts a service of this agent into maintenance: it leaves `?passing` and DNS, and stays registered.
+    pub(crate) async fn enter_maintenance(&self, id: &str, reason: &str) -> Result<Known> {
+        let path = ["agent", "service", "maintenance", id];
+        let mut call = Call::put("register", &path);
+        call.query = vec![("enable", "true".to_owned()), ("reason", reason.to_owned())];
+        let answer = self.0.wire.send(call).await?;
+        known(&answer, error::is_unknown_service)
+    }
+
+    /// The service as this agent knows it; `None` when it does not.
+    pub(crate) async fn agent_service(&self, id: &str) -> Result<Option<Service>> {
+        let call = Call::get("verify", &["agent", "service", id]);
+        let answer = self.0.wire.send(call).await?;
+        match known(&answer, error::is_unknown_service)? {
+            Known::No => Ok(None),
+            Known::Yes => serde_json::from_slice(&answer.body).map(Some).map_err(|cause| {
+                error::garbled("verify", "not a service as Consul writes it").with_source(cause)
+            }),
+        }
+    }
+
     /// Reads the entries of a service; blocks until they may have changed, or `wait` is over, when `query` has an index.
     pub(crate) async fn health(
         &self,
@@ -188,6 +240,15 @@ impl ConsulClient {
             entries: entries.unwrap_or_default(),
             size: answer.body.len(),
         })
+    }
+}
+
+/// Consul's word for it, and what the check had to say.
+pub(crate) fn status_of(health: &Health) -> (&'static str, &str) {
+    match health {
+        Health::Passing => ("passing", ""),
+        Health::Warning(output) => ("warning", output),
+        Health::Critical(output) => ("critical", output),
     }
 }
 

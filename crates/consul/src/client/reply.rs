@@ -23,8 +23,6 @@ pub(crate) struct Node {
     pub(crate) node: String,
     #[serde(default)]
     pub(crate) address: String,
-    #[serde(default, deserialize_with = "null_is_default")]
-    pub(crate) tagged_addresses: BTreeMap<String, String>,
 }
 
 /// A service as the catalogue and the agent show it.
@@ -52,7 +50,7 @@ pub(crate) struct Service {
     pub(crate) tagged_addresses: BTreeMap<String, TaggedAddress>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct TaggedAddress {
     #[serde(default)]
@@ -134,7 +132,7 @@ impl Meta {
 }
 
 /// Go writes an empty list as `null`.
-pub(super) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Default + Deserialize<'de>,

@@ -116,8 +116,9 @@ fn options_of_tls_are_never_ignored() {
     assert!(https.expect("valid").tls.is_some());
 }
 
+/// C55.
 #[test]
-fn token_file_must_be_readable() {
+fn the_token_file_wins_unless_it_is_empty_and_must_be_readable() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("token");
     let config = ConsulConfig::default().token("given").token_file(&file);
@@ -125,7 +126,11 @@ fn token_file_must_be_readable() {
     let path = file.display().to_string();
     assert!(error.to_string().contains(&path), "{error}");
     std::fs::write(&file, "from-file\n").expect("our folder");
-    ConsulClient::new(config).expect("readable");
+    let token = crate::client::token_of(&config).expect("readable");
+    assert_eq!(token, Some(Secret::new("from-file")));
+    std::fs::write(&file, "\n").expect("our folder");
+    let token = crate::client::token_of(&config).expect("readable");
+    assert_eq!(token, Some(Secret::new("given")));
 }
 
 #[test]

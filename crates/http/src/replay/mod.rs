@@ -4,6 +4,7 @@ mod body;
 mod policy;
 
 pub use body::{NotRepeatable, RepeatableBody, ReplayBody};
+pub(crate) use policy::outcome_of;
 #[cfg(feature = "reqwest")]
-pub(crate) use policy::is_unavailable;
+pub(crate) use policy::retry_after;
 pub use policy::{HttpReplay, Idempotent};

@@ -1,7 +1,9 @@
-use http::{Request, Response, StatusCode};
-use tower_sd::{BoxError, Classify, Replay, Verdict};
+use std::time::Duration;
 
-use crate::RepeatableBody;
+use http::{HeaderMap, Request, Response, StatusCode, header::RETRY_AFTER};
+use tower_sd::{BoxError, FailureClass, Outcome, Protocol, Verdict};
+
+use crate::{HttpError, RepeatableBody};
 
 /// What a retry may do with an HTTP request, and which outcomes are failures.
 ///
@@ -11,19 +13,25 @@ use crate::RepeatableBody;
 ///   idempotent (RFC 9110 §9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE), when it carries [`Idempotent`], or when
 ///   [`RetryPolicy::idempotent`](tower_sd::RetryPolicy::idempotent) vouches for all.
 /// - Its body has to be a [`RepeatableBody`]: complete in memory, or a [`ReplayBody`](crate::ReplayBody).
-/// - Every response is the caller's, unless [`repeat_unavailable`](Self::repeat_unavailable).
+/// - Every response is the caller's, unless [`repeat_unavailable`](Self::repeat_unavailable). Its `Retry-After` is then
+///   obeyed: a pause in place of ours, or, when it is longer than 1 s or a date, the end.
+/// - In the statistics of an instance, 5xx are failures, except 501 and 505.
 ///
 /// ```
 /// use http::{Method, Request};
-/// use tower_sd::Replay;
+/// use tower_sd::Protocol;
 /// use tower_sd_http::{HttpReplay, Idempotent};
 ///
+/// fn is_idempotent(request: &Request<String>) -> bool {
+///     Protocol::<_, http::Response<()>>::is_idempotent(&HttpReplay::new(), request)
+/// }
+///
 /// let mut order = Request::post("http://shop/order").body(String::from("one"))?;
-/// assert!(!HttpReplay::new().is_idempotent(&order));
+/// assert!(!is_idempotent(&order));
 ///
 /// // The server recognises the order by its number.
 /// order.extensions_mut().insert(Idempotent);
-/// assert!(HttpReplay::new().is_idempotent(&order));
+/// assert!(is_idempotent(&order));
 /// # Ok::<(), http::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -50,14 +58,25 @@ impl HttpReplay {
         self
     }
 
-    #[cfg(feature = "reqwest")]
-    pub(crate) fn repeats_unavailable(self) -> bool {
-        self.unavailable
+    pub(crate) fn verdict_of(self, result: Result<(StatusCode, &HeaderMap), &BoxError>) -> Verdict {
+        match result {
+            Err(error) => match HttpError::find(&**error) {
+                Some(http) if http.is_callers() => Verdict::Final,
+                _ => Verdict::of_error(error),
+            },
+            Ok((status, headers)) if self.unavailable && is_unavailable(status) => {
+                match headers.contains_key(RETRY_AFTER) && retry_after(headers).is_none() {
+                    true => Verdict::Final,
+                    false => Verdict::Failed,
+                }
+            }
+            Ok(_) => Verdict::Final,
+        }
     }
 }
 
-impl<B: RepeatableBody> Replay<Request<B>> for HttpReplay {
-    fn replay(&self, request: &Request<B>) -> Option<Request<B>> {
+impl<B: RepeatableBody, R> Protocol<Request<B>, Response<R>> for HttpReplay {
+    fn copy(&self, request: &Request<B>) -> Option<Request<B>> {
         let mut copy = Request::new(request.body().repeat()?);
         *copy.method_mut() = request.method().clone();
         *copy.uri_mut() = request.uri().clone();
@@ -75,21 +94,47 @@ impl<B: RepeatableBody> Replay<Request<B>> for HttpReplay {
         let by_word = || request.extensions().get::<Idempotent>().is_some();
         request.method().is_idempotent() || by_word()
     }
-}
 
-impl<B> Classify<Response<B>> for HttpReplay {
-    fn classify(&self, outcome: Result<&Response<B>, &BoxError>) -> Verdict {
-        match outcome {
-            Err(error) => Verdict::of_error(error),
-            Ok(response) if self.unavailable && is_unavailable(response.status()) => {
-                Verdict::Failed
-            }
-            Ok(_) => Verdict::Final,
-        }
+    fn outcome(&self, result: Result<&Response<R>, &BoxError>) -> Outcome {
+        outcome_of(result.map(Response::status))
+    }
+
+    fn verdict(&self, result: Result<&Response<R>, &BoxError>) -> Verdict {
+        self.verdict_of(result.map(|response| (response.status(), response.headers())))
+    }
+
+    fn pause(&self, response: &Response<R>) -> Option<Duration> {
+        retry_after(response.headers())
     }
 }
 
-pub(crate) fn is_unavailable(status: StatusCode) -> bool {
+/// Whose failure a result is; 501 and 505 report the wrong program, not a sick one.
+pub(crate) fn outcome_of(result: Result<StatusCode, &BoxError>) -> Outcome {
+    let status = match result {
+        Ok(status) => status,
+        Err(error) => {
+            let http = HttpError::find(&**error);
+            return http.map_or_else(|| Outcome::of_error(error), HttpError::outcome);
+        }
+    };
+    let is_program =
+        matches!(status, StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED);
+    match status.is_server_error() && !is_program {
+        true => Outcome::Failed(FailureClass::Response),
+        false => Outcome::Success,
+    }
+}
+
+/// The pause that the server asks for (RFC 9110 §10.2.3), when it is short enough to wait for.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds)).filter(|pause| *pause <= PATIENCE)
+}
+
+/// A longer pause is the caller's decision.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+fn is_unavailable(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
@@ -114,15 +159,17 @@ mod tests {
     /// RFC 9110 §9.2.2.
     #[test]
     fn idempotent_methods_are_repeated_and_the_others_on_the_users_word() {
-        let by_method = HttpReplay::new();
+        let is_idempotent = |request: &Request<_>| {
+            Protocol::<_, Response<()>>::is_idempotent(&HttpReplay::new(), request)
+        };
         for method in [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS] {
-            assert!(by_method.is_idempotent(&request(method)));
+            assert!(is_idempotent(&request(method)));
         }
         for method in [Method::POST, Method::PATCH, Method::CONNECT] {
-            assert!(!by_method.is_idempotent(&request(method.clone())));
+            assert!(!is_idempotent(&request(method.clone())));
             let mut vouched = request(method);
             vouched.extensions_mut().insert(Idempotent);
-            assert!(by_method.is_idempotent(&vouched));
+            assert!(is_idempotent(&vouched));
         }
     }
 
@@ -133,7 +180,8 @@ mod tests {
             .body(Full::<Bytes>::from("body"))
             .expect("a valid request");
         first.extensions_mut().insert(Idempotent);
-        let copy = HttpReplay::new().replay(&first).expect("repeatable");
+        let copy =
+            Protocol::<_, Response<()>>::copy(&HttpReplay::new(), &first).expect("repeatable");
         assert_eq!(format!("{copy:?}"), format!("{first:?}"));
         assert!(copy.extensions().get::<Idempotent>().is_some());
     }
@@ -141,14 +189,16 @@ mod tests {
     #[test]
     fn a_body_known_to_be_too_large_is_not_copied() {
         let body = ReplayBody::new(Full::new(Bytes::from(vec![0; 64 * 1024 + 1])));
-        assert!(HttpReplay::new().replay(&Request::new(body)).is_none());
+        assert!(
+            Protocol::<_, Response<()>>::copy(&HttpReplay::new(), &Request::new(body)).is_none()
+        );
     }
 
     #[test]
     fn a_failed_connect_was_not_sent_and_a_broken_exchange_may_have_been() {
         let judge = |kind| {
             let error: BoxError = HttpError::new(kind, &"a:1".into(), "cause").into();
-            Classify::<Response<()>>::classify(&HttpReplay::new(), Err(&error))
+            HttpReplay::new().verdict_of(Err(&error))
         };
         assert_eq!(judge(HttpErrorKind::Connect), Verdict::Unsent);
         assert_eq!(judge(HttpErrorKind::Unsent), Verdict::Unsent);
@@ -160,9 +210,50 @@ mod tests {
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         let policy = HttpReplay::new();
-        assert_eq!(policy.classify(Ok(&response)), Verdict::Final);
-        assert_eq!(policy.repeat_unavailable().classify(Ok(&response)), Verdict::Failed);
+        assert_eq!(policy.verdict_of(Ok((response.status(), response.headers()))), Verdict::Final);
+        assert_eq!(
+            policy.repeat_unavailable().verdict_of(Ok((response.status(), response.headers()))),
+            Verdict::Failed
+        );
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        assert_eq!(policy.repeat_unavailable().classify(Ok(&response)), Verdict::Final);
+        assert_eq!(
+            policy.repeat_unavailable().verdict_of(Ok((response.status(), response.headers()))),
+            Verdict::Final
+        );
+    }
+
+    #[test]
+    fn retry_after_is_obeyed_and_ends_it_when_it_is_long() {
+        let policy = HttpReplay::new().repeat_unavailable();
+        for (value, verdict, pause) in [
+            ("0", Verdict::Failed, Some(Duration::ZERO)),
+            ("1", Verdict::Failed, Some(Duration::from_secs(1))),
+            ("2", Verdict::Final, None),
+            ("Fri, 31 Dec 1999 23:59:59 GMT", Verdict::Final, None),
+        ] {
+            let response = Response::builder().status(503).header(RETRY_AFTER, value).body(());
+            let response = response.expect("a response");
+            assert_eq!(
+                policy.verdict_of(Ok((response.status(), response.headers()))),
+                verdict,
+                "{value}"
+            );
+            assert_eq!(retry_after(response.headers()), pause, "{value}");
+        }
+    }
+
+    #[test]
+    fn failures_of_an_instance_are_told_from_those_of_its_caller() {
+        let broken = Outcome::Failed(FailureClass::Response);
+        for (status, outcome) in [
+            (200, Outcome::Success),
+            (404, Outcome::Success),
+            (429, Outcome::Success),
+            (500, broken),
+            (501, Outcome::Success),
+            (503, broken),
+        ] {
+            assert_eq!(outcome_of(Ok(StatusCode::from_u16(status).expect("a status"))), outcome);
+        }
     }
 }

@@ -5,14 +5,19 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use ::reqwest::{Client, ClientBuilder, Request, Response, Url, redirect::Policy};
 use http::{HeaderValue, header::HOST};
-use tower_sd::{BoxError, Classify, Error, ErrorKind, Factory, Instance, Replay, Verdict};
+use tower_sd::{BoxError, Error, ErrorKind, Factory, Instance, Lease, Outcome, Protocol, Verdict};
 use tower_service::Service;
 
-use crate::{HttpError, HttpErrorKind, HttpReplay, ToBody, replay::is_unavailable};
+use super::hold::hold;
+use crate::{
+    HttpError, HttpErrorKind, HttpReplay,
+    replay::{outcome_of, retry_after},
+};
 
 /// Makes a [`ReqwestEndpoint`] of each instance, over a [`Client`] of yours.
 ///
@@ -112,7 +117,6 @@ impl ReqwestFactory {
 
 impl Factory for ReqwestFactory {
     type Service = ReqwestEndpoint;
-    type Hold = ToBody;
 
     async fn make(&self, instance: Instance) -> Result<ReqwestEndpoint, BoxError> {
         let scheme = instance.scheme().unwrap_or("http").to_ascii_lowercase();
@@ -145,21 +149,23 @@ impl Service<Request> for ReqwestEndpoint {
     }
 
     fn call(&mut self, mut request: Request) -> ResponseFuture {
+        let lease = Lease::take();
         if let Err(error) = self.target.address(&mut request) {
-            return ResponseFuture(Box::pin(async { Err(error) }));
+            return ResponseFuture(Box::pin(async { hold(Err(error), lease) }));
         }
         let exchange = self.client.execute(request);
         let target = Arc::clone(&self.target);
         let is_first_hop = !self.follows_redirects;
         ResponseFuture(Box::pin(async move {
-            exchange.await.map_err(|error| {
+            let result = exchange.await.map_err(|error| {
                 let kind = match (error.is_connect(), error.is_builder()) {
                     (true, _) if is_first_hop => HttpErrorKind::Connect,
                     (_, true) => HttpErrorKind::Request,
                     (_, false) => HttpErrorKind::Exchange,
                 };
                 HttpError::new(kind, &target.address, error)
-            })
+            });
+            hold(result, lease)
         }))
     }
 }
@@ -199,26 +205,26 @@ impl Target {
     }
 }
 
-/// Bodies that stream cannot be repeated; `try_clone` says so.
-impl Replay<Request> for HttpReplay {
-    fn replay(&self, request: &Request) -> Option<Request> {
+/// Bodies that stream cannot be repeated: `try_clone` returns `None` for them.
+impl Protocol<Request, Response> for HttpReplay {
+    fn copy(&self, request: &Request) -> Option<Request> {
         request.try_clone()
     }
 
     fn is_idempotent(&self, request: &Request) -> bool {
         request.method().is_idempotent()
     }
-}
 
-impl Classify<Response> for HttpReplay {
-    fn classify(&self, outcome: Result<&Response, &BoxError>) -> Verdict {
-        match outcome {
-            Err(error) => Verdict::of_error(error),
-            Ok(response) if self.repeats_unavailable() && is_unavailable(response.status()) => {
-                Verdict::Failed
-            }
-            Ok(_) => Verdict::Final,
-        }
+    fn outcome(&self, result: Result<&Response, &BoxError>) -> Outcome {
+        outcome_of(result.map(Response::status))
+    }
+
+    fn verdict(&self, result: Result<&Response, &BoxError>) -> Verdict {
+        self.verdict_of(result.map(|response| (response.status(), response.headers())))
+    }
+
+    fn pause(&self, response: &Response) -> Option<Duration> {
+        retry_after(response.headers())
     }
 }
 

@@ -17,7 +17,7 @@ use tower_sd::{
 };
 
 use super::{InstanceResolver, ReqwestEndpoint, ReqwestFactory};
-use crate::{HttpError, HttpErrorKind, HttpReplay, ToBody, tests::server::Server};
+use crate::{HttpError, HttpErrorKind, HttpReplay, tests::server::Server};
 
 /// Answers each request with its head.
 async fn echo() -> Server {
@@ -53,7 +53,7 @@ fn factory(client: &Client) -> ReqwestFactory {
 fn balanced(
     client: &Client,
     instances: impl IntoIterator<Item = Instance>,
-) -> (Endpointer<ReqwestEndpoint, ToBody>, Retry<Balance<ReqwestEndpoint, ToBody>, HttpReplay>) {
+) -> (Endpointer<ReqwestEndpoint>, Retry<Balance<ReqwestEndpoint>, HttpReplay>) {
     let endpointer = Endpointer::new(&FixedInstancer::new(instances), factory(client));
     let service = ServiceBuilder::new()
         .layer(RetryLayer::new(RetryPolicy::new().replay_with(HttpReplay::new())))

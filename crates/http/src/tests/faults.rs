@@ -23,9 +23,9 @@ use super::{
     http2::server::{Server as Http2Server, answer},
     server::{OK, Server},
 };
-use crate::{HttpEndpoint, HttpError, HttpErrorKind, HttpFactory, HttpReplay, Protocol, ToBody};
+use crate::{HttpEndpoint, HttpError, HttpErrorKind, HttpFactory, HttpReplay, Protocol};
 
-struct Stack(Retry<Balance<HttpEndpoint<Sent>, ToBody>, HttpReplay>);
+struct Stack(Retry<Balance<HttpEndpoint<Sent>>, HttpReplay>);
 
 impl Stack {
     fn new(protocol: Protocol, instances: impl IntoIterator<Item = Instance>) -> Self {

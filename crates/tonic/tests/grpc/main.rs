@@ -13,7 +13,7 @@ use tower_sd::{
     Balance, BalanceLayer, Endpointer, FixedInstancer, Instance, Retry, RetryLayer, RetryPolicy,
     RoundRobin,
 };
-use tower_sd_tonic::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcReplay, ToTrailers};
+use tower_sd_tonic::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcReplay};
 
 use echo::{Message, echo_client::EchoClient};
 
@@ -21,8 +21,8 @@ use echo::{Message, echo_client::EchoClient};
 #[path = "../proto/echo.rs"]
 mod echo;
 
-type Endpoints = Endpointer<GrpcEndpoint, ToTrailers>;
-type Balanced = Balance<GrpcEndpoint, ToTrailers>;
+type Endpoints = Endpointer<GrpcEndpoint>;
+type Balanced = Balance<GrpcEndpoint>;
 type Retried = Grpc<Retry<Balanced, GrpcReplay>>;
 
 fn endpointer(instances: impl IntoIterator<Item = Instance>) -> Endpoints {

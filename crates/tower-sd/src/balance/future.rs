@@ -1,7 +1,7 @@
 use std::{
     fmt,
     future::Future,
-    marker::PhantomData,
+    mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -13,17 +13,16 @@ use tower_service::Service;
 
 use crate::{
     attempt,
-    endpointer::{Hold, Lease},
+    endpointer::{FailureClass, Lease, Outcome},
 };
 
 /// The response of a [`Balance`](super::Balance).
 #[pin_project]
-pub struct ResponseFuture<S: Service<Req>, H, Req> {
+pub struct ResponseFuture<S: Service<Req>, Req> {
     #[pin]
     state: State<S, S::Future, Req>,
     /// Whether it is below a `Retry`.
     is_scoped: bool,
-    hold: PhantomData<fn() -> H>,
 }
 
 #[pin_project(project = StateProjection)]
@@ -31,20 +30,39 @@ enum State<S, F, Req> {
     Calling {
         #[pin]
         future: F,
-        lease: Option<Lease>,
+        lease: Held,
     },
     Obtaining {
         /// A service that is ready. The request is kept until there is one.
         obtain: BoxFuture<'static, Result<(S, Lease), BoxError>>,
         request: Option<Req>,
     },
+    Over,
 }
 
-impl<S: Service<Req>, H, Req> ResponseFuture<S, H, Req> {
+/// Who releases the lease.
+enum Held {
+    /// The response does.
+    Here(Lease),
+    /// The endpoint with this key has taken it.
+    Taken(u64),
+}
+
+impl<S: Service<Req>, Req> State<S, S::Future, Req> {
     #[inline]
-    pub(super) fn calling(future: S::Future, lease: Lease, is_scoped: bool) -> Self {
-        let state = State::Calling { future, lease: Some(lease) };
-        Self { state, is_scoped, hold: PhantomData }
+    fn calling(mut service: S, request: Req, mut lease: Lease, is_scoped: bool) -> Self {
+        let key = lease.stats().key;
+        lease.begin();
+        let call = || attempt::cleared(is_scoped, || service.call(request));
+        let (future, lease) = lease.offer(call);
+        Self::Calling { future, lease: lease.map_or(Held::Taken(key), Held::Here) }
+    }
+}
+
+impl<S: Service<Req>, Req> ResponseFuture<S, Req> {
+    #[inline]
+    pub(super) fn calling(service: S, request: Req, lease: Lease, is_scoped: bool) -> Self {
+        Self { state: State::calling(service, request, lease, is_scoped), is_scoped }
     }
 
     pub(super) fn obtaining(
@@ -52,48 +70,78 @@ impl<S: Service<Req>, H, Req> ResponseFuture<S, H, Req> {
         request: Req,
         is_scoped: bool,
     ) -> Self {
-        let state = State::Obtaining { obtain, request: Some(request) };
-        Self { state, is_scoped, hold: PhantomData }
+        Self { state: State::Obtaining { obtain, request: Some(request) }, is_scoped }
     }
 }
 
-impl<S, H, Req> Future for ResponseFuture<S, H, Req>
+impl<S, Req> Future for ResponseFuture<S, Req>
 where
     S: Service<Req, Error: Into<BoxError>>,
-    H: Hold<S::Response>,
 {
-    type Output = Result<H::Held, BoxError>;
+    type Output = Result<S::Response, BoxError>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        let is_scoped = *this.is_scoped;
         loop {
             match this.state.as_mut().project() {
                 StateProjection::Calling { future, lease } => {
-                    let result = ready!(attempt::cleared(*this.is_scoped, || future.poll(cx)));
-                    let lease = lease.take().expect("a future is not polled after it has ended");
-                    return Poll::Ready(match result {
-                        Ok(response) => Ok(H::hold(response, lease)),
-                        Err(error) => {
-                            lease.failed();
-                            Err(error.into())
+                    let poll =
+                        || attempt::cleared(is_scoped, || future.poll(cx)).map_err(Into::into);
+                    let (key, polled, mut returned) = match lease {
+                        Held::Here(lease) => (lease.stats().key, poll(), None),
+                        Held::Taken(key) => {
+                            let (polled, returned) = Lease::watch(*key, poll);
+                            (*key, polled, returned)
                         }
-                    });
+                    };
+                    let Poll::Ready(result) = polled else {
+                        if let Some(returned) = returned {
+                            *lease = Held::Here(returned);
+                        }
+                        return Poll::Pending;
+                    };
+                    match mem::replace(lease, Held::Taken(key)) {
+                        Held::Here(lease) => end(lease, &result, Outcome::Success),
+                        // A layer of the endpoint may have broken off its exchange, and answer itself.
+                        Held::Taken(key) => {
+                            let ((), dropped) = Lease::watch(key, || this.state.set(State::Over));
+                            returned = returned.or(dropped);
+                            if let Some(lease) = returned {
+                                end(lease, &result, BROKEN_OFF);
+                            }
+                        }
+                    }
+                    if result.is_err()
+                        && Lease::was_not_sent(key)
+                        && let Some(record) = attempt::current().filter(|_| is_scoped)
+                    {
+                        record.not_sent();
+                    }
+                    return Poll::Ready(result);
                 }
+                StateProjection::Over => panic!("polled after its end"),
                 StateProjection::Obtaining { obtain, request } => {
-                    let (mut service, lease) = ready!(obtain.as_mut().poll(cx))?;
+                    let (service, lease) = ready!(obtain.as_mut().poll(cx))?;
                     let request = request.take().expect("the request is sent once");
-                    lease.stats().picked();
-                    let future = attempt::cleared(*this.is_scoped, || service.call(request));
-                    this.state.set(State::Calling { future, lease: Some(lease) });
+                    this.state.set(State::calling(service, request, lease, is_scoped));
                 }
             }
         }
     }
 }
 
-impl<S: Service<Req>, H, Req> fmt::Debug for ResponseFuture<S, H, Req> {
+/// The endpoint has answered, and its balancer releases the lease.
+#[inline]
+fn end<T>(lease: Lease, result: &Result<T, BoxError>, of_response: Outcome) {
+    lease.done(result.as_ref().map_or_else(Outcome::of_error, |_| of_response));
+}
+
+impl<S: Service<Req>, Req> fmt::Debug for ResponseFuture<S, Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }
+
+const BROKEN_OFF: Outcome = Outcome::Failed(FailureClass::Exchange);

@@ -48,10 +48,10 @@ impl BalanceLayer {
     }
 }
 
-impl<S: Clone + Send + Sync + 'static, H: 'static> Layer<Endpointer<S, H>> for BalanceLayer {
-    type Service = Balance<S, H>;
+impl<S: Clone + Send + Sync + 'static> Layer<Endpointer<S>> for BalanceLayer {
+    type Service = Balance<S>;
 
-    fn layer(&self, endpointer: Endpointer<S, H>) -> Balance<S, H> {
+    fn layer(&self, endpointer: Endpointer<S>) -> Balance<S> {
         let seeds = self.seed.map_or_else(Rng::new, Rng::with_seed);
         let cell = Arc::new(Cell::new(Arc::clone(&self.balancer), seeds));
         endpointer.shared().attach(&cell);

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{
     select,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tower_sd_core::BoxError;
 
@@ -41,7 +41,7 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
         poll_ready,
         record: record.as_deref(),
         begun: Instant::now(),
-        busy: Vec::new(),
+        waiting: Vec::new(),
         wanted: Vec::new(),
         error: None,
     };
@@ -53,11 +53,12 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
     let error = search.error.take().map(BoxError::from);
     let none = match found {
         Ok(Ok(found)) => {
-            let stats = found.1.stats();
+            let (service, mut lease) = found;
             if let Some(record) = &record {
-                record.sent(stats.key, &stats.id);
+                let attempt = record.sent(lease.stats().key, lease.instance());
+                lease.set_attempt(attempt);
             }
-            return Ok(found);
+            return Ok((service, lease));
         }
         Ok(Err(none)) => none,
         Err(_elapsed) => inner.shared.why_none().waited(),
@@ -65,26 +66,28 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
     if let Some(record) = &record {
         drop(record.give_up());
     }
-    Err(none.with_source(error).of_request(record.map(|record| record.id)).into())
+    Err(none.with_source(error).of_request(record.as_ref().map(|record| record.id)).into())
 }
 
-struct Search<'a, S: 'static> {
+struct Search<'a, S: Clone + Send + Sync + 'static> {
     inner: &'a Inner<S>,
     poll_ready: PollReady<S>,
     record: Option<&'a Record>,
     begun: Instant,
-    /// Pending, with requests in flight.
-    busy: Vec<Busy<S>>,
+    /// Pending: busy, or connecting.
+    waiting: Vec<Waiting<S>>,
     /// Down, and probed on behalf of this request.
     wanted: Vec<Weak<Stats>>,
     /// The last refusal.
     error: Option<Failure>,
 }
 
-struct Busy<S> {
+struct Waiting<S> {
     service: S,
     key: u64,
     stats: Weak<Stats>,
+    /// Nothing is in flight: this request connects on behalf of all, as a probe does.
+    connects: bool,
 }
 
 impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
@@ -107,17 +110,29 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
                 self.inner.shared.refresh();
                 is_asked = true;
             }
-            let grace = self.grace();
             select! {
                 biased;
-                found = first_ready(&mut self.busy, self.poll_ready) => match found {
-                    Ok(found) => return Ok(found),
-                    Err((stats, error)) => self.refused(&stats, error),
-                },
+                found = first_ready(&mut self.waiting, self.poll_ready) => {
+                    let (one, stats, ready) = found;
+                    match ready {
+                        Ok(()) => return Ok(self.found(one, &stats)),
+                        Err(error) => self.refused(&stats, one.connects, error),
+                    }
+                }
                 _changed = versions.changed() => {}
-                () = sleep_until(grace.unwrap_or(self.begun)), if grace.is_some() => {}
+                // Time for more endpoints, or for those that were tried.
+                () = sleep(STEP) => {}
             }
         }
+    }
+
+    /// It has become ready; other requests wait for that too, if it connected.
+    fn found(&self, one: Waiting<S>, stats: &Arc<Stats>) -> (S, Lease) {
+        if one.connects {
+            stats.set_readiness(Readiness::Ready);
+            self.inner.shared.signal(stats, Signal::Connected);
+        }
+        (one.service, Lease::new(stats))
     }
 
     /// Tries what is ready, best first; endpoints that were tried for this request come last.
@@ -136,7 +151,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
     }
 
     fn look_in(&mut self, tier: Tier, is_fresh: bool) -> Option<(S, Lease)> {
-        while self.busy.len() < MAX_BUSY {
+        while self.waiting.len() < self.limit() {
             let (mut service, lease) = self.pick(tier, is_fresh)?;
             let cx = &mut Context::from_waker(Waker::noop());
             let ready = (self.poll_ready)(&mut service, cx);
@@ -148,9 +163,9 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
     }
 
     fn pick(&self, tier: Tier, is_fresh: bool) -> Option<(S, Lease)> {
-        let busy: Vec<_> = self.busy.iter().map(|busy| busy.key).collect();
+        let waiting: Vec<_> = self.waiting.iter().map(|one| one.key).collect();
         let tried = self.record.filter(|_| is_fresh);
-        self.inner.cell.pick_in(tier, Excluded { keys: &busy, tried })
+        self.inner.cell.pick_in(tier, Excluded { keys: &waiting, tried })
     }
 
     /// What the readiness of an endpoint is to this request, and to its endpointer.
@@ -166,24 +181,24 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
             Poll::Ready(Err(error)) => {
                 let stats = Arc::clone(stats);
                 drop(lease);
-                self.refused(&stats, error);
+                self.refused(&stats, false, error);
             }
-            Poll::Pending if lease.is_shared() => {
+            Poll::Pending if lease.is_shared() || stats.leave_ready(Readiness::Connecting) => {
+                let connects = stats.readiness() == Readiness::Connecting;
                 let (key, stats) = (stats.key, Arc::downgrade(stats));
-                self.busy.push(Busy { service, key, stats });
+                self.waiting.push(Waiting { service, key, stats, connects });
             }
-            Poll::Pending if stats.leave_ready(Readiness::Connecting) => {
-                let signal = Signal::Pending(service, self.poll_ready);
-                self.inner.shared.signal(stats, signal);
-            }
-            // Another request has reported it already.
+            // Another request connects.
             Poll::Pending => {}
         }
         None
     }
 
-    fn refused(&mut self, stats: &Stats, error: BoxError) {
+    fn refused(&mut self, stats: &Stats, connects: bool, error: BoxError) {
         let failure = Failure::new(error);
+        if connects {
+            stats.set_readiness(Readiness::Ready);
+        }
         if stats.leave_ready(Readiness::Down) {
             let refused = Signal::Refused(failure.clone(), self.poll_ready);
             self.inner.shared.signal(stats, refused);
@@ -221,10 +236,10 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
             && (self.wanted.iter().any(is_probed) || self.inner.cell.is_any_connecting(self.record))
     }
 
-    /// When a retry stops to wait for an endpoint that was not tried.
-    fn grace(&self) -> Option<Instant> {
-        let at = self.begun + GRACE;
-        (self.is_retry() && at > Instant::now()).then_some(at)
+    /// How many endpoints are waited for by now: each may cost a connection attempt, and any may be a black hole.
+    fn limit(&self) -> usize {
+        let n_steps = self.begun.elapsed().as_millis() / STEP.as_millis();
+        2 + 2 * usize::try_from(n_steps).unwrap_or(0)
     }
 
     fn is_retry(&self) -> bool {
@@ -232,29 +247,36 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
     }
 }
 
+/// Connecting goes on without the request: the worker takes it over.
+impl<S: Clone + Send + Sync + 'static> Drop for Search<'_, S> {
+    fn drop(&mut self) {
+        for one in self.waiting.drain(..).filter(|one| one.connects) {
+            if let Some(stats) = one.stats.upgrade() {
+                let signal = Signal::Pending(one.service, self.poll_ready);
+                self.inner.shared.signal(&stats, signal);
+            }
+        }
+    }
+}
+
 /// The first that becomes ready, or refuses; that one is taken out. Pending while there is none.
 ///
 /// Cancel safe.
 async fn first_ready<S>(
-    busy: &mut Vec<Busy<S>>,
+    waiting: &mut Vec<Waiting<S>>,
     poll_ready: PollReady<S>,
-) -> Result<(S, Lease), (Arc<Stats>, BoxError)> {
+) -> (Waiting<S>, Arc<Stats>, Result<(), BoxError>) {
     poll_fn(|cx| {
         let mut index = 0;
-        while let Some(one) = busy.get_mut(index) {
-            match poll_ready(&mut one.service, cx) {
-                Poll::Pending => index += 1,
-                Poll::Ready(ready) => {
-                    let one = busy.swap_remove(index);
-                    // It may have left, and finished, meanwhile.
-                    let Some(stats) = one.stats.upgrade() else {
-                        continue;
-                    };
-                    return Poll::Ready(match ready {
-                        Ok(()) => Ok((one.service, Lease::new(&stats))),
-                        Err(error) => Err((stats, error)),
-                    });
-                }
+        while let Some(one) = waiting.get_mut(index) {
+            let Poll::Ready(ready) = poll_ready(&mut one.service, cx) else {
+                index += 1;
+                continue;
+            };
+            let one = waiting.swap_remove(index);
+            // It may have left, and finished, meanwhile.
+            if let Some(stats) = one.stats.upgrade() {
+                return Poll::Ready((one, stats, ready));
             }
         }
         Poll::Pending
@@ -283,16 +305,16 @@ pub(super) async fn obtain_any<S: Clone + Send + Sync + 'static>(
             let _changed = versions.changed().await;
         }
     };
-    let (service, lease) = match timeout(inner.wait, found).await {
+    let (service, mut lease) = match timeout(inner.wait, found).await {
         Ok(found) => found?,
         Err(_elapsed) => return Err(inner.shared.why_none().waited()),
     };
-    lease.stats().picked();
+    lease.begin();
     Ok((service, lease))
 }
 
-/// As many endpoints are waited for at a time.
-const MAX_BUSY: usize = 4;
+/// After each step two endpoints more are waited for.
+const STEP: Duration = Duration::from_millis(100);
 /// Each costs a connection attempt: of 1 000 that are down, three show as much as all.
 const MAX_WANTED: usize = 3;
 /// As long a retry waits for an endpoint that it has not tried, while it has tried ones to go to: a few round trips.

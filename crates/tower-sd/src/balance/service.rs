@@ -1,6 +1,5 @@
 use std::{
     fmt,
-    marker::PhantomData,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -16,7 +15,7 @@ use super::{
 use crate::{
     NoInstances,
     attempt::{self, Record},
-    endpointer::{Hold, Lease, Shared, ToResponse},
+    endpointer::{Lease, Shared},
 };
 
 /// Sends each request to one endpoint of an [`Endpointer`](crate::Endpointer).
@@ -31,9 +30,8 @@ use crate::{
 /// - Below a [`Retry`](crate::Retry) the endpoints that were tried for a request are left out while others are left.
 ///
 /// `Clone` is one `Arc`. Dropping a request in flight leaves nothing behind but its end.
-pub struct Balance<S: 'static, H = ToResponse> {
+pub struct Balance<S: 'static> {
     inner: Arc<Inner<S>>,
-    hold: PhantomData<fn() -> H>,
 }
 
 pub(super) struct Inner<S: 'static> {
@@ -42,9 +40,9 @@ pub(super) struct Inner<S: 'static> {
     pub(super) wait: Duration,
 }
 
-impl<S: Clone + Send + Sync + 'static, H> Balance<S, H> {
+impl<S: Clone + Send + Sync + 'static> Balance<S> {
     pub(super) fn new(cell: Arc<Cell<S>>, shared: Arc<Shared<S>>, wait: Duration) -> Self {
-        Self { inner: Arc::new(Inner { cell, shared, wait }), hold: PhantomData }
+        Self { inner: Arc::new(Inner { cell, shared, wait }) }
     }
 
     /// Picks an endpoint for a caller that does not speak tower: a clone of its service, and the lease to be kept for as
@@ -71,14 +69,13 @@ impl<S: Clone + Send + Sync + 'static, H> Balance<S, H> {
     }
 }
 
-impl<S, H, Req> Service<Req> for Balance<S, H>
+impl<S, Req> Service<Req> for Balance<S>
 where
     S: Service<Req, Error: Into<BoxError>> + Clone + Send + Sync + 'static,
-    H: Hold<S::Response>,
 {
-    type Response = H::Held;
+    type Response = S::Response;
     type Error = BoxError;
-    type Future = ResponseFuture<S, H, Req>;
+    type Future = ResponseFuture<S, Req>;
 
     #[inline]
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
@@ -89,18 +86,15 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let record = attempt::current();
         let first = match self.inner.cell.pick(record.as_deref()) {
-            Some((mut service, lease)) if lease.stats().is_ready() => {
+            Some((mut service, mut lease)) if lease.stats().is_ready() => {
                 // Polled without a waker: one that is not ready now is polled again on the slow path.
                 let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
                 if let Poll::Ready(Ok(())) = ready {
-                    let stats = lease.stats();
-                    stats.picked();
                     if let Some(record) = &record {
-                        record.sent(stats.key, &stats.id);
+                        let attempt = record.sent(lease.stats().key, lease.instance());
+                        lease.set_attempt(attempt);
                     }
-                    let is_scoped = record.is_some();
-                    let future = attempt::cleared(is_scoped, || service.call(request));
-                    return ResponseFuture::calling(future, lease, is_scoped);
+                    return ResponseFuture::calling(service, request, lease, record.is_some());
                 }
                 let ready = ready.map_err(Into::into);
                 Some(First { lease, service, ready })
@@ -111,17 +105,16 @@ where
     }
 }
 
-impl<S, H> Balance<S, H> {
+impl<S> Balance<S> {
     #[cold]
     fn call_slowly<Req>(
         &self,
         first: Option<First<S>>,
         record: Option<Arc<Record>>,
         request: Req,
-    ) -> ResponseFuture<S, H, Req>
+    ) -> ResponseFuture<S, Req>
     where
         S: Service<Req, Error: Into<BoxError>> + Clone + Send + Sync + 'static,
-        H: Hold<S::Response>,
     {
         let is_scoped = record.is_some();
         let obtain = obtain(Arc::clone(&self.inner), poll_ready::<S, Req>, first, record);
@@ -137,13 +130,13 @@ where
     service.poll_ready(cx).map_err(Into::into)
 }
 
-impl<S, H> Clone for Balance<S, H> {
+impl<S> Clone for Balance<S> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), hold: PhantomData }
+        Self { inner: Arc::clone(&self.inner) }
     }
 }
 
-impl<S, H> fmt::Debug for Balance<S, H> {
+impl<S> fmt::Debug for Balance<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Balance").finish_non_exhaustive()
     }

@@ -19,7 +19,7 @@ use tower_sd_core::{
 
 use super::{Endpointer, EndpointerConfig, Shared, factory_fn};
 
-impl<S: Clone + Send + Sync + 'static, H: 'static> Endpointer<S, H> {
+impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     /// What joins and leaves, as a stream that tower's balancers take: whoever is listed and wants requests, and those
     /// that are held while nobody is listed.
     ///

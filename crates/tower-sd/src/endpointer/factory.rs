@@ -2,8 +2,6 @@ use std::{fmt, future::Future};
 
 use tower_sd_core::{BoxError, Instance};
 
-use super::ToResponse;
-
 /// Makes the service that speaks to one instance.
 ///
 /// # Contract
@@ -23,9 +21,6 @@ pub trait Factory: Send + Sync + 'static {
     /// The service. `tower::Service` is asked for only where it is called, so that other clients can be balanced too.
     type Service: Clone + Send + Sync + 'static;
 
-    /// How a response holds its lease: [`ToResponse`], or `ToBody` of the HTTP crate.
-    type Hold: 'static;
-
     /// Makes the service for `instance`.
     ///
     /// # Errors
@@ -37,7 +32,7 @@ pub trait Factory: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Service, BoxError>> + Send;
 }
 
-/// A [`Factory`] from an async closure; its responses end their lease at once ([`ToResponse`]).
+/// A [`Factory`] from an async closure.
 pub fn factory_fn<F, Fut, S>(make: F) -> FactoryFn<F>
 where
     F: Fn(Instance) -> Fut + Send + Sync + 'static,
@@ -60,7 +55,6 @@ where
     S: Clone + Send + Sync + 'static,
 {
     type Service = S;
-    type Hold = ToResponse;
 
     fn make(&self, instance: Instance) -> impl Future<Output = Result<S, BoxError>> + Send {
         (self.make)(instance)

@@ -1,42 +1,194 @@
-use std::{fmt, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    sync::Arc,
+};
 
 use tower_sd_core::InstanceId;
 
-use super::Stats;
+use super::{Outcome, Stats};
 
-/// Counts one request in flight at one endpoint, for as long as it lives.
+/// Counts one request in flight at one endpoint, for as long as it lives, and then its [`Outcome`].
+///
+/// A balancer releases it with the response. An endpoint whose responses stream [takes](Self::take) it in
+/// `Service::call`, and releases it when the body has ended.
 ///
 /// # Drop
 ///
-/// The request is over. Nothing else is recorded: a request that was cancelled says nothing about its instance.
-pub struct Lease(Arc<Stats>);
+/// The request is over. Without an outcome it was cancelled, or its time was over.
+pub struct Lease {
+    stats: Arc<Stats>,
+    attempt: u32,
+    outcome: Outcome,
+}
+
+/// The instance that served a request: HTTP and gRPC responses carry it in their extensions.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Served {
+    instance: InstanceId,
+    attempts: u32,
+}
+
+/// How leases travel between a balancer and its endpoint, which know nothing of each other's types.
+///
+/// All of it is set and cleared around synchronous calls, on one thread.
+struct Slot {
+    /// For the endpoint that is called now.
+    offered: RefCell<Option<Lease>>,
+    /// The endpoint that is polled now gives back its lease when it drops it without an outcome.
+    polled: Cell<Option<u64>>,
+    returned: RefCell<Option<Lease>>,
+    /// The endpoint whose request is dropped now because its time is over.
+    timed_out: Cell<Option<u64>>,
+    /// The endpoint that has just found that nothing was sent.
+    not_sent: Cell<Option<u64>>,
+}
 
 impl Lease {
     #[inline]
     pub(crate) fn new(stats: &Arc<Stats>) -> Self {
-        Self(Arc::clone(stats))
+        Self { stats: Arc::clone(stats), attempt: 1, outcome: Outcome::Success }
+    }
+
+    /// The lease of the request that this thread gives to an endpoint just now; to be called in `Service::call`.
+    ///
+    /// `None`: there is no balancer above, or another service has taken it. A layer that calls the endpoint later, in a
+    /// task of its own (`Buffer`), leaves it to the balancer, which releases it with the response.
+    #[must_use]
+    pub fn take() -> Option<Self> {
+        SLOT.with(|slot| slot.offered.take())
     }
 
     /// The instance that the request went to.
     #[must_use]
     pub fn instance(&self) -> &InstanceId {
-        &self.0.id
+        &self.stats.id
     }
 
-    /// Counts the request as failed.
-    pub fn failed(&self) {
-        self.0.failed();
+    /// How often the request was sent, this time included.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// For the extensions of a response.
+    #[must_use]
+    pub fn served(&self) -> Served {
+        Served { instance: self.instance().clone(), attempts: self.attempt }
+    }
+
+    /// Releases it.
+    #[inline]
+    pub fn done(mut self, outcome: Outcome) {
+        self.outcome = outcome;
     }
 
     #[inline]
     pub(crate) fn stats(&self) -> &Arc<Stats> {
-        &self.0
+        &self.stats
+    }
+
+    /// The endpoint gets the request: from now on its end is counted.
+    #[inline]
+    pub(crate) fn begin(&mut self) {
+        self.stats.picked();
+        self.outcome = Outcome::Cancelled;
+    }
+
+    #[inline]
+    pub(crate) fn set_attempt(&mut self, attempt: u32) {
+        self.attempt = attempt;
     }
 
     /// Whether its endpoint has other requests in flight.
     pub(crate) fn is_shared(&self) -> bool {
         // One is the endpoint's own.
-        Arc::strong_count(&self.0) > 2
+        Arc::strong_count(&self.stats) > 2
+    }
+
+    /// Calls an endpoint, which may take the lease; the lease when it has not.
+    #[inline]
+    pub(crate) fn offer<T>(self, call: impl FnOnce() -> T) -> (T, Option<Self>) {
+        SLOT.with(|slot| {
+            let before = slot.offered.replace(Some(self));
+            let called = call();
+            (called, slot.offered.replace(before))
+        })
+    }
+
+    /// Polls the endpoint that has taken its lease; the lease when it has dropped it without an outcome.
+    pub(crate) fn watch<T>(key: u64, poll: impl FnOnce() -> T) -> (T, Option<Self>) {
+        SLOT.with(|slot| {
+            let before = slot.polled.replace(Some(key));
+            let polled = poll();
+            slot.polled.set(before);
+            (polled, slot.returned.take())
+        })
+    }
+
+    /// Drops the request at the endpoint with this key because its time is over.
+    pub(crate) fn time_out<T>(key: Option<u64>, drop: impl FnOnce() -> T) -> T {
+        SLOT.with(|slot| {
+            let before = slot.timed_out.replace(key);
+            let dropped = drop();
+            slot.timed_out.set(before);
+            dropped
+        })
+    }
+
+    /// Whether the endpoint with this key has just found that nothing was sent.
+    pub(crate) fn was_not_sent(key: u64) -> bool {
+        SLOT.with(|slot| slot.not_sent.take()) == Some(key)
+    }
+
+    #[cold]
+    fn settle(&self) {
+        // A thread that ends has no slot any more.
+        let outcome = SLOT.try_with(|slot| {
+            let key = Some(self.stats.key);
+            match self.outcome {
+                Outcome::Cancelled if slot.timed_out.get() == key => Some(Outcome::TimedOut),
+                Outcome::Cancelled if slot.polled.get() == key => {
+                    let mut returned = Self::new(&self.stats);
+                    returned.attempt = self.attempt;
+                    returned.outcome = Outcome::Cancelled;
+                    slot.polled.set(None);
+                    slot.returned.replace(Some(returned));
+                    None
+                }
+                Outcome::NotSent => {
+                    slot.not_sent.set(key);
+                    Some(Outcome::NotSent)
+                }
+                outcome => Some(outcome),
+            }
+        });
+        if let Some(outcome) = outcome.unwrap_or(Some(self.outcome)) {
+            self.stats.count(outcome);
+        }
+    }
+}
+
+impl Served {
+    /// The instance.
+    #[must_use]
+    pub fn instance(&self) -> &InstanceId {
+        &self.instance
+    }
+
+    /// How often the request was sent; 1 without a [`Retry`](crate::Retry).
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+}
+
+impl Drop for Lease {
+    #[inline]
+    fn drop(&mut self) {
+        if self.outcome != Outcome::Success {
+            self.settle();
+        }
     }
 }
 
@@ -44,4 +196,16 @@ impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Lease").field(self.instance()).finish()
     }
+}
+
+thread_local! {
+    static SLOT: Slot = const {
+        Slot {
+            offered: RefCell::new(None),
+            polled: Cell::new(None),
+            returned: RefCell::new(None),
+            timed_out: Cell::new(None),
+            not_sent: Cell::new(None),
+        }
+    };
 }

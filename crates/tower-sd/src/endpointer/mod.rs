@@ -7,8 +7,8 @@ mod drain;
 mod endpoint;
 mod error;
 mod factory;
-mod hold;
 mod lease;
+mod outcome;
 mod report;
 mod runs;
 mod set;
@@ -22,7 +22,7 @@ mod worker;
 #[cfg(test)]
 mod interleavings;
 
-use std::{fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use tower_sd_core::{BoxError, Instance, InstanceId, Instancer};
 
@@ -30,9 +30,9 @@ pub use self::{
     config::EndpointerConfig,
     error::{NoInstances, NoInstancesReason},
     factory::{Factory, FactoryFn, factory_fn},
-    hold::{Hold, ToResponse},
-    lease::Lease,
-    report::{EndpointReport, EndpointState, Report},
+    lease::{Lease, Served},
+    outcome::{FailureClass, Outcome},
+    report::{EndpointReport, EndpointState, Outcomes, Report},
 };
 pub(crate) use self::{
     endpoint::Endpoint,
@@ -84,12 +84,11 @@ use self::{runs::Runs, worker::work};
 /// # Ok(())
 /// # }
 /// ```
-pub struct Endpointer<S: 'static, H = ToResponse> {
+pub struct Endpointer<S: 'static> {
     shared: Arc<Shared<S>>,
-    hold: PhantomData<fn() -> H>,
 }
 
-impl<S: Clone + Send + Sync + 'static, H: 'static> Endpointer<S, H> {
+impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     /// Follows `instancer`, and makes services with `factory`, with the default [`EndpointerConfig`].
     ///
     /// # Panics
@@ -98,7 +97,7 @@ impl<S: Clone + Send + Sync + 'static, H: 'static> Endpointer<S, H> {
     #[must_use]
     pub fn new<F>(instancer: &(impl Instancer + ?Sized), factory: F) -> Self
     where
-        F: Factory<Service = S, Hold = H>,
+        F: Factory<Service = S>,
     {
         Self::with_config(instancer, factory, EndpointerConfig::new())
     }
@@ -115,14 +114,14 @@ impl<S: Clone + Send + Sync + 'static, H: 'static> Endpointer<S, H> {
         config: EndpointerConfig,
     ) -> Self
     where
-        F: Factory<Service = S, Hold = H>,
+        F: Factory<Service = S>,
     {
         let subscription = instancer.subscribe();
         let shared = Arc::new(Shared::new(subscription.clone(), config.clone()));
         let weak = Arc::downgrade(&shared);
         let runs = Runs::new(factory, config);
         shared.spawn(|stop| work(weak, subscription, runs, stop));
-        Self { shared, hold: PhantomData }
+        Self { shared }
     }
 
     /// Waits until a request would find an endpoint that is not known to be down, at most `bound`.
@@ -170,9 +169,7 @@ impl<S: Clone + Send + Sync + 'static, H: 'static> Endpointer<S, H> {
     pub(crate) fn shared(&self) -> &Arc<Shared<S>> {
         &self.shared
     }
-}
 
-impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     /// Follows `instancer`, and makes services with an async closure.
     ///
     /// # Panics
@@ -188,13 +185,13 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     }
 }
 
-impl<S, H> Clone for Endpointer<S, H> {
+impl<S> Clone for Endpointer<S> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), hold: PhantomData }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
-impl<S, H> fmt::Debug for Endpointer<S, H> {
+impl<S> fmt::Debug for Endpointer<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpointer").finish_non_exhaustive()
     }

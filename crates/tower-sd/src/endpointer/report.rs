@@ -1,7 +1,7 @@
 use serde::Serialize;
 use tower_sd_core::{Freshness, Instance};
 
-use super::{Readiness, shared::Shared, state::is_fit};
+use super::{Readiness, Stats, shared::Shared, state::is_fit};
 
 /// What an [`Endpointer`](crate::Endpointer) knows now: for people, dashboards and tests.
 #[derive(Clone, Debug, Serialize)]
@@ -25,10 +25,45 @@ pub struct EndpointReport {
     pub in_flight: usize,
     /// How often it was picked.
     pub picks: u64,
-    /// How many of its requests have failed.
+    /// How many of its requests have failed, or timed out.
     pub failures: u64,
+    /// How its requests have ended.
+    pub outcomes: Outcomes,
     /// What went wrong last, while it is not usable.
     pub error: Option<String>,
+}
+
+/// How the requests of one endpoint have ended, see [`Outcome`](crate::Outcome).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Outcomes {
+    /// Successes.
+    pub success: u64,
+    /// Broken exchanges.
+    pub failed_exchange: u64,
+    /// Responses that report a failure of the instance.
+    pub failed_response: u64,
+    /// Requests that were not sent.
+    pub not_sent: u64,
+    /// Requests that were not answered in time.
+    pub timed_out: u64,
+    /// Requests that were broken off by their caller.
+    pub cancelled: u64,
+}
+
+impl Outcomes {
+    fn of(stats: &Stats, in_flight: usize) -> Self {
+        let outcomes = stats.outcomes();
+        let [failed_exchange, failed_response, not_sent, timed_out, cancelled] = outcomes;
+        let others = outcomes.iter().sum::<u64>() + u64::try_from(in_flight).unwrap_or(u64::MAX);
+        // Only what is not a success is counted: each costs the request path time.
+        let success = stats.picks().saturating_sub(others);
+        Self { success, failed_exchange, failed_response, not_sent, timed_out, cancelled }
+    }
+
+    fn failures(self) -> u64 {
+        self.failed_exchange + self.failed_response + self.timed_out
+    }
 }
 
 /// Whether, and why not, an endpoint is picked.
@@ -59,6 +94,8 @@ pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> Re
         .values()
         .map(|member| {
             let (endpoint, instance) = (member.endpoint.as_ref(), member.instance.clone());
+            let in_flight = endpoint.map_or(0, |endpoint| endpoint.in_flight());
+            let outcomes = endpoint.map(|e| Outcomes::of(&e.stats, in_flight)).unwrap_or_default();
             EndpointReport {
                 state: match endpoint {
                     None => EndpointState::Making,
@@ -71,9 +108,10 @@ pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> Re
                     },
                 },
                 instance,
-                in_flight: endpoint.map_or(0, |endpoint| endpoint.in_flight()),
+                in_flight,
                 picks: endpoint.map_or(0, |endpoint| endpoint.stats.picks()),
-                failures: endpoint.map_or(0, |endpoint| endpoint.stats.failures()),
+                failures: outcomes.failures(),
+                outcomes,
                 error: member.error.as_ref().map(ToString::to_string),
             }
         })
@@ -81,12 +119,14 @@ pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> Re
     endpoints.sort_by(|a, b| a.instance.id().cmp(b.instance.id()));
     endpoints.extend(state.draining.iter().filter_map(|left| {
         let (in_flight, stats) = (left.in_flight(), left.stats.upgrade()?);
+        let outcomes = Outcomes::of(&stats, in_flight);
         Some(EndpointReport {
             instance: left.instance.clone(),
             state: EndpointState::Draining,
             in_flight,
             picks: stats.picks(),
-            failures: stats.failures(),
+            failures: outcomes.failures(),
+            outcomes,
             error: None,
         })
     }));

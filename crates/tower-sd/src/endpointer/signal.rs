@@ -15,7 +15,9 @@ pub(crate) type PollReady<S> = fn(&mut S, &mut Context<'_>) -> Poll<Result<(), B
 
 /// What a request has found out about an endpoint. Each endpoint has one at most on its way to the worker, and one wish.
 pub(crate) enum Signal<S> {
-    /// Its readiness is pending with nothing in flight; the service has begun to connect.
+    /// Its readiness was pending with nothing in flight, and is ready now.
+    Connected,
+    /// Its readiness is pending with nothing in flight; the service has begun to connect, and its request is gone.
     Pending(S, PollReady<S>),
     /// Its readiness has failed.
     Refused(Failure, PollReady<S>),
@@ -49,7 +51,7 @@ impl<S> Signal<S> {
     pub(super) fn into_service(self) -> Option<S> {
         match self {
             Self::Pending(service, _) => Some(service),
-            Self::Refused(..) | Self::Wanted(_) => None,
+            Self::Connected | Self::Refused(..) | Self::Wanted(_) => None,
         }
     }
 }

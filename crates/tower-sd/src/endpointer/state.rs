@@ -193,6 +193,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             return;
         };
         match signal {
+            Signal::Connected => self.probed(id, key, Ok(()), now, effects),
             Signal::Pending(service, poll_ready) => {
                 let is_new = !mem::replace(&mut member.probing, true);
                 self.poll_ready = Some(poll_ready);

@@ -10,6 +10,7 @@ use std::{
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower_sd_core::InstanceId;
 
+use super::{Outcome, outcome::N_COUNTED};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, MutexGuard};
 
 /// The record of one endpoint, kept across updates.
@@ -26,7 +27,7 @@ pub(crate) struct Stats {
     readiness: AtomicU8,
     /// A request has no better endpoint, and waits for a probe of this one.
     wanted: AtomicBool,
-    failures: AtomicU64,
+    outcomes: [StdAtomicU64; N_COUNTED],
     pub(crate) id: InstanceId,
     parked: Mutex<Option<Parked>>,
 }
@@ -55,7 +56,7 @@ impl Stats {
             key: NEXT_KEY.fetch_add(1, Relaxed),
             readiness: AtomicU8::new(READY),
             wanted: AtomicBool::new(false),
-            failures: AtomicU64::new(0),
+            outcomes: [const { StdAtomicU64::new(0) }; N_COUNTED],
             id,
             parked: Mutex::new(None),
         }
@@ -66,16 +67,19 @@ impl Stats {
         self.picks.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn failed(&self) {
-        self.failures.fetch_add(1, Relaxed);
+    pub(super) fn count(&self, outcome: Outcome) {
+        if let Some(index) = outcome.index() {
+            self.outcomes[index].fetch_add(1, Relaxed);
+        }
     }
 
     pub(crate) fn picks(&self) -> u64 {
         self.picks.load(Relaxed)
     }
 
-    pub(crate) fn failures(&self) -> u64 {
-        self.failures.load(Relaxed)
+    /// All but the successes, in the order of [`Outcome::index`].
+    pub(super) fn outcomes(&self) -> [u64; N_COUNTED] {
+        std::array::from_fn(|index| self.outcomes[index].load(Relaxed))
     }
 
     #[inline]

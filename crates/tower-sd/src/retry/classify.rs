@@ -2,9 +2,9 @@ use std::error::Error;
 
 use tower_sd_core::BoxError;
 
-use crate::Unsent;
+use crate::{Outcome, Unsent};
 
-/// What is to become of an attempt's outcome.
+/// Whether another attempt may mend an outcome.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Verdict {
@@ -17,8 +17,20 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// [`Final`](Self::Final) for successes and what the caller has broken off.
+    #[must_use]
+    pub fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Success | Outcome::Cancelled => Self::Final,
+            Outcome::NotSent => Self::Unsent,
+            Outcome::Failed(_) | Outcome::TimedOut => Self::Failed,
+        }
+    }
+
     /// [`Unsent`](Self::Unsent) when the error or one of its sources is an [`Unsent`](crate::Unsent), else
     /// [`Failed`](Self::Failed).
+    ///
+    /// Below a `Retry`, a [`Balance`](crate::Balance) reports it better: an endpoint may have sent requests of its own.
     #[must_use]
     pub fn of_error(error: &BoxError) -> Self {
         let mut next: Option<&(dyn Error + 'static)> = Some(&**error);

@@ -15,10 +15,11 @@ use tokio::time::{Instant, Sleep, sleep};
 use tower_sd_core::BoxError;
 use tower_service::Service;
 
-use super::{Attempt, Classify, Elapsed, Next, Replay, RetryError, RetryPolicy, Verdict};
+use super::{Attempt, Elapsed, Next, Protocol, RetryError, RetryPolicy, Verdict};
 use crate::{
     NoInstances,
     attempt::{self, Record},
+    endpointer::Lease,
 };
 
 /// The response of a [`Retry`](super::Retry).
@@ -108,7 +109,7 @@ impl<S: Service<Req>, R, Req> RetryFuture<S, R, Req> {
 impl<S, R, Req> Future for RetryFuture<S, R, Req>
 where
     S: Service<Req, Error: Into<BoxError>>,
-    R: Replay<Req> + Classify<S::Response>,
+    R: Protocol<Req, S::Response>,
 {
     type Output = Result<S::Response, BoxError>;
 
@@ -121,9 +122,12 @@ where
                     // A response that is there counts, whatever timer fires at the same time.
                     let result = attempt::scope(&story.record, || future.poll(cx));
                     match result.map_err(Into::into) {
-                        Poll::Ready(result) => story.classify(result),
+                        Poll::Ready(result) => story.classify::<_, Req>(result),
                         Poll::Pending => match story.late_since_sent(deadline, timer, cx) {
-                            Some(late) => End::Late(late),
+                            Some(late) => {
+                                story.time_out(|| this.state.set(State::Readying));
+                                End::Late(late)
+                            }
                             None => return Poll::Pending,
                         },
                     }
@@ -146,7 +150,7 @@ where
                             let request =
                                 this.spare.take().expect("a pause is followed by a spare request");
                             if story.attempts_left() > 1 {
-                                *this.spare = story.policy.replay.replay(&request);
+                                *this.spare = story.policy.replay.copy(&request);
                             }
                             story.begin();
                             let future = attempt::scope(&story.record, || this.inner.call(request));
@@ -159,7 +163,7 @@ where
             };
             let repeatable = |copy: &Req| story.policy.replay.is_repeatable(copy);
             let repeatable = this.spare.as_ref().is_some_and(repeatable);
-            match story.step(end, repeatable) {
+            match story.step::<_, Req>(end, repeatable) {
                 // Drops the attempt: one that hangs is cancelled before the next one starts.
                 Step::Pause(pause) => this.state.set(State::Pausing(Box::pin(sleep(pause)))),
                 Step::Done(result) => return Poll::Ready(result),
@@ -175,13 +179,13 @@ impl<R> Story<R> {
         self.n_tried = self.record.len();
     }
 
-    fn classify<T>(&self, result: Result<T, BoxError>) -> End<T>
+    fn classify<T, Req>(&self, result: Result<T, BoxError>) -> End<T>
     where
-        R: Classify<T>,
+        R: Protocol<Req, T>,
     {
         match result {
             Ok(response) => {
-                let verdict = self.policy.replay.classify(Ok(&response));
+                let verdict = self.policy.replay.verdict(Ok(&response));
                 End::Response(response, verdict)
             }
             Err(error) => {
@@ -189,7 +193,16 @@ impl<R> Story<R> {
                     // Waiting as long again is of no use.
                     Some(none) if none.has_waited() => Verdict::Final,
                     Some(_) => Verdict::Unsent,
-                    None => self.policy.replay.classify(Err(&error)),
+                    None => match self.policy.replay.verdict(Err(&error)) {
+                        // The endpoint below has reported it itself.
+                        Verdict::Failed | Verdict::Unsent if self.has_endpoint() => {
+                            match self.record.was_sent() {
+                                true => Verdict::Failed,
+                                false => Verdict::Unsent,
+                            }
+                        }
+                        verdict => verdict,
+                    },
                 };
                 End::Error(error, verdict)
             }
@@ -203,6 +216,17 @@ impl<R> Story<R> {
         chain.find_map(|error| {
             error.downcast_ref::<NoInstances>().filter(|none| none.is_of(self.record.id))
         })
+    }
+
+    /// Whether a balancer below has given the attempt in flight to an endpoint.
+    fn has_endpoint(&self) -> bool {
+        self.record.len() > self.n_tried
+    }
+
+    /// Drops the attempt in flight: the time is over for its endpoint.
+    fn time_out<T>(&self, drop: impl FnOnce() -> T) -> T {
+        let last = self.record.last_since(self.n_tried);
+        Lease::time_out(last.map(|(key, _)| key), drop)
     }
 
     fn late_since_sent(
@@ -224,9 +248,9 @@ impl<R> Story<R> {
         deadline.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(cx))
     }
 
-    fn step<T>(&mut self, end: End<T>, repeatable: bool) -> Step<T>
+    fn step<T, Req>(&mut self, end: End<T>, repeatable: bool) -> Step<T>
     where
-        R: Classify<T>,
+        R: Protocol<Req, T>,
     {
         let (response, error, verdict) = match end {
             End::Response(response, Verdict::Final) => return Step::Done(Ok(response)),
@@ -265,7 +289,7 @@ impl<R> Story<R> {
 
     /// The attempt in flight is over.
     fn ended(&mut self, error: BoxError) {
-        let instance = self.record.last_since(self.n_tried);
+        let instance = self.record.last_since(self.n_tried).map(|(_, id)| id);
         let elapsed = self.started.elapsed();
         self.attempts.push(Attempt::new(instance, error, elapsed));
     }

@@ -5,7 +5,7 @@ mod error;
 mod future;
 mod layer;
 mod policy;
-mod replay;
+mod protocol;
 mod service;
 
 pub use self::{
@@ -14,6 +14,6 @@ pub use self::{
     future::RetryFuture,
     layer::RetryLayer,
     policy::{Next, RetryPolicy},
-    replay::{Classify, Cloned, Replay},
+    protocol::{Cloned, Protocol},
     service::Retry,
 };

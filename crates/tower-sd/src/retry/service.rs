@@ -7,7 +7,7 @@ use std::{
 use tower_sd_core::BoxError;
 use tower_service::Service;
 
-use super::{Classify, Cloned, Replay, RetryFuture, RetryPolicy};
+use super::{Cloned, Protocol, RetryFuture, RetryPolicy};
 use crate::attempt::{self, Record};
 
 /// Sends a request again when it has failed, to another instance while there is one.
@@ -72,7 +72,7 @@ impl<S, R> Retry<S, R> {
 impl<S, R, Req> Service<Req> for Retry<S, R>
 where
     S: Service<Req, Error: Into<BoxError>> + Clone,
-    R: Replay<Req> + Classify<S::Response>,
+    R: Protocol<Req, S::Response>,
 {
     type Response = S::Response;
     type Error = BoxError;
@@ -88,7 +88,7 @@ where
         let mut inner = mem::replace(&mut self.inner, fresh);
         let spare = match self.policy.attempts {
             1 => None,
-            _ => self.policy.replay.replay(&request),
+            _ => self.policy.replay.copy(&request),
         };
         let idempotent = self.policy.idempotent || self.policy.replay.is_idempotent(&request);
         let record = Record::new();

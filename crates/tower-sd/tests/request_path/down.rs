@@ -3,7 +3,9 @@
 use std::{error::Error, time::Duration};
 
 use tokio::time::Instant;
-use tower_sd::{EndpointReport, EndpointState, NoInstances, NoInstancesReason};
+use tower_sd::{
+    EndpointReport, EndpointState, FailureClass, NoInstances, NoInstancesReason, Outcome,
+};
 
 use crate::support::{
     Mode, Registry, World, answers, balance, call, endpointer, n_in_flight, report, settle, start,
@@ -183,8 +185,8 @@ async fn the_public_lease_counts_and_picks_like_a_call() {
     let (_second, two) = balance.lease().await.unwrap();
     assert_ne!(one.instance(), two.instance());
     assert_eq!(n_in_flight(&endpointer), 2);
-    two.failed();
-    drop((one, two));
+    two.done(Outcome::Failed(FailureClass::Exchange));
+    drop(one);
     assert_eq!(n_in_flight(&endpointer), 0);
     let endpoints = endpointer.inspect().endpoints;
     assert_eq!(endpoints.iter().map(|endpoint| endpoint.picks).sum::<u64>(), 2);

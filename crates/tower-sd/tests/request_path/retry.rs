@@ -11,8 +11,8 @@ use std::{
 
 use tower::{Layer, ServiceExt, buffer::Buffer, service_fn};
 use tower_sd::{
-    Balance, BoxError, Classify, NoInstancesReason, Replay, Retry, RetryError, RetryLayer,
-    RetryPolicy, Unsent, Verdict,
+    Balance, BoxError, FailureClass, NoInstancesReason, Outcome, Protocol, Retry, RetryError,
+    RetryLayer, RetryPolicy, Unsent,
 };
 
 use crate::support::{
@@ -127,22 +127,20 @@ async fn the_deadline_ends_a_pause_too() {
 #[derive(Clone, Debug)]
 struct Numbers;
 
-impl Replay<u32> for Numbers {
-    fn replay(&self, request: &u32) -> Option<u32> {
+impl Protocol<u32, u32> for Numbers {
+    fn copy(&self, request: &u32) -> Option<u32> {
         (*request < 10).then_some(*request + 1)
     }
 
     fn is_idempotent(&self, request: &u32) -> bool {
         request.is_multiple_of(2)
     }
-}
 
-impl Classify<u32> for Numbers {
-    fn classify(&self, outcome: Result<&u32, &BoxError>) -> Verdict {
-        match outcome {
-            Ok(response) if *response > 4 => Verdict::Final,
-            Ok(_) => Verdict::Failed,
-            Err(error) => Verdict::of_error(error),
+    fn outcome(&self, result: Result<&u32, &BoxError>) -> Outcome {
+        match result {
+            Ok(response) if *response > 4 => Outcome::Success,
+            Ok(_) => Outcome::Failed(FailureClass::Response),
+            Err(error) => Outcome::of_error(error),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Readiness, connecting, nesting, time limits: what a request may rely on.
 
 use std::{
+    future::Future,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -391,4 +392,41 @@ async fn priorities_hold_among_held_endpoints() {
         }
     }
     assert_eq!(n_backup, 0);
+}
+
+/// As HTTP without idle connections: each request connects for itself, and nothing is left of a probe.
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_connect_for_each_request_are_served() {
+    struct Fresh(Option<std::pin::Pin<Box<tokio::time::Sleep>>>);
+    impl Clone for Fresh {
+        fn clone(&self) -> Self {
+            Self(None)
+        }
+    }
+    impl Service<u32> for Fresh {
+        type Response = ();
+        type Error = BoxError;
+        type Future = BoxFuture<'static, Result<(), BoxError>>;
+        fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            let connect = self.0.get_or_insert_with(|| Box::pin(sleep(Duration::from_millis(5))));
+            connect.as_mut().poll(cx).map(Ok)
+        }
+        fn call(&mut self, _: u32) -> Self::Future {
+            Box::pin(async { Ok(()) })
+        }
+    }
+    for hosts in [&["a"][..], &["a", "b", "c"]] {
+        let instancer = FixedInstancer::new(hosts.iter().map(|host| Instance::new(*host, 1)));
+        let endpointer = Endpointer::with(&instancer, |_| async { Ok(Fresh(None)) });
+        endpointer.ready(Duration::from_secs(1)).await.unwrap();
+        let balance = BalanceLayer::new(RoundRobin::new()).layer(endpointer.clone());
+        for _ in 0..20 {
+            let begun = Instant::now();
+            balance.clone().oneshot(0).await.unwrap();
+            assert!(begun.elapsed() <= Duration::from_millis(12), "{:?}", begun.elapsed());
+        }
+        sleep(Duration::from_secs(5)).await;
+        let endpoints = endpointer.inspect().endpoints;
+        assert!(endpoints.iter().all(|e| e.state == EndpointState::Ready), "{endpoints:?}");
+    }
 }

@@ -3,7 +3,7 @@ use tower_sd::{
     Balance, BalanceLayer, BoxError, Endpointer, Instancer, Retry, RetryLayer, RetryPolicy,
     RoundRobin,
 };
-use tower_sd_tonic::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcReplay, ToTrailers};
+use tower_sd_tonic::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcReplay};
 
 use super::proto::{CalculateRequest, Operation, arithmetic_client::ArithmeticClient};
 use crate::service;
@@ -14,7 +14,7 @@ pub(crate) struct Client {
     generated: ArithmeticClient<Stack>,
 }
 
-type Stack = Grpc<Retry<Balance<GrpcEndpoint, ToTrailers>, GrpcReplay>>;
+type Stack = Grpc<Retry<Balance<GrpcEndpoint>, GrpcReplay>>;
 
 impl Client {
     /// Follows the servers, and sends each call by `policy`, at best each time to another server.

@@ -9,14 +9,14 @@ use tower_sd::{
     Balance, BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer, Instance, Retry,
     RetryLayer, RetryPolicy, RoundRobin,
 };
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, ToBody};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay};
 
 use super::server::Server;
 
 type Endpoint = HttpEndpoint<Empty<Bytes>>;
-type Client = Retry<Balance<Endpoint, ToBody>, HttpReplay>;
+type Client = Retry<Balance<Endpoint>, HttpReplay>;
 
-fn client(endpointer: &Endpointer<Endpoint, ToBody>) -> Client {
+fn client(endpointer: &Endpointer<Endpoint>) -> Client {
     let policy = RetryPolicy::new().attempts(2).idempotent().replay_with(HttpReplay::new());
     ServiceBuilder::new()
         .layer(RetryLayer::new(policy))

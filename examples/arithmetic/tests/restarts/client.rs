@@ -10,8 +10,8 @@ use tower_sd::{
     Balance, BalanceLayer, BoxError, Endpointer, Instancer, Retry, RetryLayer, RetryPolicy,
     RoundRobin,
 };
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, ToBody};
-use tower_sd_tonic::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcReplay, ToTrailers};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay};
+use tower_sd_tonic::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcReplay};
 
 use proto::{CalculateRequest, Operation, arithmetic_client::ArithmeticClient};
 
@@ -27,8 +27,8 @@ pub(crate) enum Protocol {
 
 #[derive(Clone)]
 pub(crate) enum Client {
-    Grpc(ArithmeticClient<Grpc<Retry<Balance<GrpcEndpoint, ToTrailers>, GrpcReplay>>>),
-    Http(Retry<Balance<HttpEndpoint<Empty<Bytes>>, ToBody>, HttpReplay>),
+    Grpc(ArithmeticClient<Grpc<Retry<Balance<GrpcEndpoint>, GrpcReplay>>>),
+    Http(Retry<Balance<HttpEndpoint<Empty<Bytes>>>, HttpReplay>),
 }
 
 impl Protocol {

@@ -1,0 +1,56 @@
+use tower_sd_core::BoxError;
+
+use crate::Unsent;
+
+/// The end of one request at one endpoint.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The instance did its work; the response may still be an error of the caller's.
+    Success,
+    /// The instance failed.
+    Failed(FailureClass),
+    /// Nothing of the request was sent: repeating it is safe, whatever it is.
+    NotSent,
+    /// The time for the attempt was over before the instance had answered.
+    TimedOut,
+    /// The caller, or the sender of the request's body, broke it off: no statement about the instance.
+    Cancelled,
+}
+
+/// The kind of an instance's failure.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum FailureClass {
+    /// The exchange broke, or its answer was malformed.
+    Exchange,
+    /// The response reports a failure of the instance: HTTP 5xx, gRPC UNAVAILABLE.
+    Response,
+}
+
+impl Outcome {
+    /// [`NotSent`](Self::NotSent) when the error itself is an [`Unsent`], else a failed exchange.
+    ///
+    /// Its sources are not searched: an endpoint may have sent requests of its own.
+    #[must_use]
+    pub fn of_error(error: &BoxError) -> Self {
+        match error.is::<Unsent>() {
+            true => Self::NotSent,
+            false => Self::Failed(FailureClass::Exchange),
+        }
+    }
+
+    /// Where it is counted; successes are not, they are what is left.
+    pub(super) fn index(self) -> Option<usize> {
+        match self {
+            Self::Success => None,
+            Self::Failed(FailureClass::Exchange) => Some(0),
+            Self::Failed(FailureClass::Response) => Some(1),
+            Self::NotSent => Some(2),
+            Self::TimedOut => Some(3),
+            Self::Cancelled => Some(4),
+        }
+    }
+}
+
+pub(super) const N_COUNTED: usize = 5;

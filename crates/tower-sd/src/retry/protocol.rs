@@ -1,0 +1,64 @@
+use std::time::Duration;
+
+use tower_sd_core::BoxError;
+
+use super::Verdict;
+use crate::Outcome;
+
+/// What the requests, responses and errors of a protocol mean: to the statistics of endpoints, and to a
+/// [`Retry`](crate::Retry).
+///
+/// The HTTP crate has one that knows methods, bodies and statuses; for every other request that is `Clone` there is
+/// [`Cloned`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no protocol for requests of type `{Req}`",
+    note = "`Cloned` repeats every request that is `Clone`; HTTP requests want `HttpReplay` of tower-sd-http"
+)]
+pub trait Protocol<Req, Res> {
+    /// A copy of `request`, made before the first is sent. `None`: this one cannot be repeated.
+    fn copy(&self, request: &Req) -> Option<Req>;
+
+    /// Whether `copy` can still be sent; called immediately before that. Defaults to yes.
+    ///
+    /// A body that is streamed is kept up to a bound: it may have passed it since the copy was made.
+    fn is_repeatable(&self, _copy: &Req) -> bool {
+        true
+    }
+
+    /// Whether sending `request` twice has the effect of sending it once. Defaults to no, because it is not known.
+    ///
+    /// A request that was never sent is repeated all the same.
+    fn is_idempotent(&self, _request: &Req) -> bool {
+        false
+    }
+
+    /// Whose failure the result is, if it is one. Defaults to [`Outcome::of_error`] for errors; responses are successes.
+    fn outcome(&self, result: Result<&Res, &BoxError>) -> Outcome {
+        result.map_or_else(Outcome::of_error, |_| Outcome::Success)
+    }
+
+    /// Whether another attempt may mend it. Defaults to [`Verdict::of`] the outcome.
+    fn verdict(&self, result: Result<&Res, &BoxError>) -> Verdict {
+        match (self.outcome(result), result) {
+            // Whatever it means to the statistics, an error leaves the caller without a response.
+            (Outcome::Cancelled, Err(error)) => Verdict::of_error(error),
+            (outcome, _) => Verdict::of(outcome),
+        }
+    }
+
+    /// How long the peer asks to wait before another attempt. Defaults to `None`: the policy's backoff applies.
+    fn pause(&self, _response: &Res) -> Option<Duration> {
+        None
+    }
+}
+
+/// Repeats by `Clone`; every error is a failure, and every response a success.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Cloned;
+
+impl<Req: Clone, Res> Protocol<Req, Res> for Cloned {
+    fn copy(&self, request: &Req) -> Option<Req> {
+        Some(request.clone())
+    }
+}
