@@ -9,8 +9,8 @@ use tokio::{
 };
 use tower_layer::Layer;
 use tower_sd::{
-    Balance, BalanceLayer, BoxError, Endpointer, FollowConfig, Instance, LossPolicy,
-    PublisherConfig, RoundRobin,
+    Balance, BalanceLayer, BoxError, Endpointer, FailureClass, FollowConfig, Instance, LossPolicy,
+    Outcome, PublisherConfig, RoundRobin,
 };
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, Query};
 
@@ -58,13 +58,16 @@ async fn talk(servers: &Balance<Instance>, line: &str) -> String {
         Err(nobody) => return format!("not found: {nobody}"),
     };
     match timeout(PATIENCE, dial(&instance, line)).await {
-        Ok(Ok(answer)) => format!("{instance} says {answer}"),
+        Ok(Ok(answer)) => {
+            lease.done(Outcome::Success);
+            format!("{instance} says {answer}")
+        }
         Ok(Err(error)) => {
-            lease.failed();
+            lease.done(Outcome::Failed(FailureClass::Exchange));
             format!("{instance} fails: {error}")
         }
         Err(_elapsed) => {
-            lease.failed();
+            lease.done(Outcome::TimedOut);
             format!("{instance} is silent")
         }
     }
