@@ -34,10 +34,11 @@ pub(super) async fn pages(
             .with_range(range.end.clone())
             .with_limit(limit)
             .with_revision(revision);
-        let page = match page(client, from.clone(), options).await {
+        let max_bytes = if limit == 1 { MAX_MESSAGE } else { MAX_PAGE };
+        let page = match page(client, from.clone(), options, max_bytes).await {
             Ok(page) => page,
             Err(failure) if revision != 0 && failure.is_revision_gone() => return Ok(None),
-            // Values may be large: fewer of them fit.
+            // Values may be large: fewer of them fit, and arrive within the bound of a call.
             Err(failure) if failure.is_message_too_large() && limit > 1 => {
                 limit = (limit / 4).max(1);
                 continue;
@@ -72,10 +73,11 @@ async fn page(
     client: &EtcdClient,
     from: Vec<u8>,
     options: GetOptions,
+    max_bytes: usize,
 ) -> Result<GetResponse, Failure> {
     let page = client.call(|client| {
         let (from, options) = (from.clone(), options.clone());
-        let mut kv = client.kv_client().max_decoding_message_size(MAX_MESSAGE);
+        let mut kv = client.kv_client().max_decoding_message_size(max_bytes);
         async move { kv.get(from, Some(options)).await }
     });
     page.await
@@ -83,3 +85,5 @@ async fn page(
 
 /// Some hundred kilobytes of ordinary instances.
 const PAGE: i64 = 1000;
+/// Larger pages are read again in smaller ones.
+const MAX_PAGE: usize = 8 << 20;

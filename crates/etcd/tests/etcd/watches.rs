@@ -251,7 +251,9 @@ mod slow {
                     format!(r#"{{"Addr":"10.0.0.{}:80","Metadata":{{"x":"{filler}"}}}}"#, n + 1);
                 put_value(etcd, "huge", &format!("{n:03}"), &value).await;
             }
-            let (_instancer, subscription) = ready(&etcd.client(), "huge").await;
+            let instancer = EtcdInstancer::new(&etcd.client(), "huge");
+            let mut subscription = instancer.subscribe();
+            subscription.ready(6 * SOON).await.expect("the server answers");
             assert_eq!(subscription.snapshot().instances().len(), 100);
         })
         .await;

@@ -1,31 +1,46 @@
 use tower_sd_core::Instance;
-use tower_sd_testkit::{real, servers::required};
+use tower_sd_testkit::{
+    real,
+    servers::{ServerBinary, configured},
+};
 
 use super::*;
 use crate::EtcdConfig;
 
-/// The lease dies between two puts, and between the grant and the put as far as the server can see.
+fn binaries() -> Vec<ServerBinary> {
+    configured("etcd").unwrap_or_else(|missing| panic!("{missing}"))
+}
+
+/// The lease dies between two puts, and between the grant and the put as far as the server can see;
+/// of the first announcement and of later ones, which are transactions.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn put_under_a_lease_that_has_died_is_made_under_a_new_one() {
-    let server = real::Etcd::start(real::EtcdConfig::new(required("etcd"))).await;
-    let server = server.expect("etcd starts");
-    let client = EtcdClient::new(EtcdConfig::new([server.url()])).expect("good settings");
-    let desired = Announcement::new("s", Instance::new("127.0.0.1", 80));
-    let mut announcer = EtcdAnnouncer::new(&client, "s", "a").expect("good names");
-    announcer.announce(&desired).await.expect("announces");
-    let first = announcer.lease.expect("has one").id;
-    let mut operator = etcd_client::Client::connect([server.url()], None).await.expect("connects");
-    operator.lease_revoke(first).await.expect("revoked");
-    announcer.announce(&desired).await.expect("announces again");
-    assert_ne!(announcer.lease.expect("has one").id, first);
+    for (binary, takes_over) in
+        binaries().into_iter().flat_map(|it| [(it.clone(), true), (it, false)])
+    {
+        let server = real::Etcd::start(real::EtcdConfig::new(binary)).await;
+        let server = server.expect("etcd starts");
+        let client = EtcdClient::new(EtcdConfig::new([server.url()])).expect("good settings");
+        let first = Announcement::new("s", Instance::new("127.0.0.1", 80));
+        let later = first.clone().with_takes_over(takes_over);
+        let mut announcer = EtcdAnnouncer::new(&client, "s", "a").expect("good names");
+        announcer.announce(&first).await.expect("announces");
+        let lease = announcer.lease.expect("has one").id;
+        let operator = etcd_client::Client::connect([server.url()], None).await;
+        let mut operator = operator.expect("connects");
+        operator.lease_revoke(lease).await.expect("revoked");
+        announcer.announce(&later).await.expect("announces again");
+        assert_ne!(announcer.lease.expect("has one").id, lease);
 
-    let granted = announcer.entry.grant().await.expect("granted");
-    announcer.lease = Some(granted);
-    operator.lease_revoke(granted.id).await.expect("revoked");
-    announcer.announce(&desired).await.expect("announces again");
-    let entry = operator.get("tower-sd/s/a", None).await.expect("the server answers");
-    assert_eq!(entry.kvs()[0].lease(), announcer.lease.expect("has one").id);
-    announcer.withdraw().await.expect("withdraws");
-    announcer.withdraw().await.expect("is idempotent");
+        let granted = announcer.entry.grant().await.expect("granted");
+        announcer.lease = Some(granted);
+        operator.lease_revoke(granted.id).await.expect("revoked");
+        operator.delete("tower-sd/s/a", None).await.expect("the server answers");
+        announcer.announce(&later).await.expect("announces again");
+        let entry = operator.get("tower-sd/s/a", None).await.expect("the server answers");
+        assert_eq!(entry.kvs()[0].lease(), announcer.lease.expect("has one").id);
+        announcer.withdraw().await.expect("withdraws");
+        announcer.withdraw().await.expect("is idempotent");
+    }
 }
