@@ -43,7 +43,8 @@ async fn root(etcd: &EtcdFixture) -> Client {
 }
 
 fn registration(service: &str, id: &str, port: u16) -> Registration {
-    Registration::new(service, instance(id, port))
+    // A password check may be part of it.
+    Registration::new(service, instance(id, port)).deregister_timeout(4 * SOON)
 }
 
 /// Tokens expire while nothing but keep-alives and a watch go on, and later while a watch is added to a
