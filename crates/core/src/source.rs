@@ -130,18 +130,6 @@ impl ReadRequest {
     }
 }
 
-impl From<ReadMode> for ReadRequest {
-    /// A request of this mode for the reason that usually goes with it.
-    fn from(mode: ReadMode) -> Self {
-        let reason = match mode {
-            ReadMode::Full => ReadReason::First,
-            ReadMode::Changed => ReadReason::Next,
-            ReadMode::Confirm => ReadReason::Loss,
-        };
-        Self::new(mode, reason)
-    }
-}
-
 impl<T> ReadResult<T> {
     /// The complete set, one element per entry of the registry.
     #[must_use]

@@ -79,6 +79,7 @@ impl Fixture for Named {
             ("instance_id_may_have_spaces_and_slashes", HOST_NAME),
             ("host_name_survives", "a target is resolved: the host is its address"),
             ("weight_of_zero_survives", "0 means hardly ever in an SRV record, not never"),
+            ("remains_that_drain_hide_no_live_instance", NO_ROOM),
             ("scheme_survives", NO_ROOM),
             ("zone_survives", NO_ROOM),
             ("tags_survive", NO_ROOM),

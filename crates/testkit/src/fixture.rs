@@ -66,6 +66,12 @@ pub trait Fixture: Send + Sync + 'static {
         Duration::from_secs(5)
     }
 
+    /// How long a set may stay fresh while the registry hangs. Defaults to 2 min and some: the following loop's
+    /// `max_silence`.
+    fn silence_bound(&self) -> Duration {
+        Duration::from_secs(125)
+    }
+
     /// What the registry has to say about a case that failed: the end of its log. Default: nothing.
     fn evidence(&self) -> String {
         String::new()

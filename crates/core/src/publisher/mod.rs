@@ -37,13 +37,16 @@ use crate::{
 ///
 /// The following loop feeds it; a combinator (a merge of two instancers) owns one itself: it gives every new set to
 /// [`set`](Sink::set), every trouble to [`failed`](Sink::failed), and drives time by awaiting [`due`](Sink::due) in its
-/// `select!`. When that resolves it gives what is listed to [`set`](Sink::set) once more, if that is fresh: without a
-/// confirmation nothing that is held ever leaves. A [`FilteredInstancer`](crate::FilteredInstancer) needs none of this.
+/// `select!`. When that resolves it must give its set to [`set`](Sink::set) again, with [`ReadMode::Confirm`], if that is
+/// fresh: without a confirmation no held instance ever leaves. A [`FilteredInstancer`](crate::FilteredInstancer) needs none
+/// of this.
 ///
-/// - **Order and identity**: sorted by id; of two entries with one id, or with one address, one is kept, always the same.
+/// - **Order and identity**: sorted by id; of several entries with one id, or with one address, one is kept: those that
+///   accept requests come first, then the youngest, then a total order of the content.
 /// - **Additions and changed payloads** are published at once; an unchanged entry keeps its `Arc`.
-/// - **A removal** waits [`removal_wait`](PublisherConfig::removal_wait) for what follows it; then the
-///   [`LossPolicy`] decides whether it is published or held.
+/// - **A removal**, and a change to a status or weight that accepts no requests, waits
+///   [`removal_wait`](PublisherConfig::removal_wait) for the reads that follow it; then the [`LossPolicy`] decides whether it
+///   is published or held.
 /// - **An error** changes the [`Freshness`] and never the set, unless the [`StalePolicy`] says so.
 ///
 /// # Drop

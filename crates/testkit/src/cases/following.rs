@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use tokio::time::sleep;
-use tower_sd_core::{Freshness, Instance, Instancer, Registrar, Registration, Snapshot};
+use tower_sd_core::{Freshness, Instance, Instancer, Registrar, Registration, Snapshot, Status};
 
 use crate::{
     Fixture,
@@ -117,7 +117,56 @@ pub(super) fn one_of_two_with_the_same_address_is_seen(fixture: &dyn Fixture) ->
     .boxed()
 }
 
-/// anchors.md §2.4 no. 1 and no. 12: the whole set, however large; and each as it was sent.
+/// A process that was draining when it was killed leaves its entry until the TTL ends; its successor has another id.
+pub(super) fn remains_that_drain_hide_no_live_instance(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+    async move {
+        let mut scene = Scene::new(fixture).await;
+        let _remains = scene.register(instance("a", 8001).with_status(Status::Draining)).await;
+        let _live = scene.register(instance("b", 8001)).await;
+        scene.sees(&["b"]).await;
+        assert_eq!(ids_of(&scene.look().await), ["b"], "for every subscriber");
+    }
+    .boxed()
+}
+
+/// Whatever keeps the registry from answering, no subscriber takes an old set for a current one.
+pub(super) fn hung_registry_is_stale_within_its_bound(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+    async move {
+        let mut scene = Scene::new(fixture).await;
+        let _a = scene.register(instance("a", 8001)).await;
+        let seen = scene.sees(&["a"]).await;
+        let read_at = seen.as_of().expect("a set was read");
+        fixture.freeze().await;
+        let stale = |snapshot: &Snapshot| !snapshot.freshness().is_fresh();
+        let bound = fixture.silence_bound();
+        let last = shows_that(&mut scene.subscription, "stale", bound, stale).await;
+        assert_eq!(ids_of(&last), ["a"]);
+        assert!(last.as_of() >= Some(read_at), "{last:?}");
+    }
+    .boxed()
+}
+
+/// Endpoints that fail request a look at the registry: no error, no resync, and the watch goes on.
+pub(super) fn nudges_of_a_dead_instance_break_no_watch(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+    async move {
+        let mut scene = Scene::new(fixture).await;
+        let _a = scene.register(instance("a", 8001)).await;
+        scene.sees(&["a"]).await;
+        let before = scene.subscription.stats();
+        for _ in 0..40 {
+            scene.subscription.refresh();
+            sleep(Duration::from_millis(100)).await;
+        }
+        let after = scene.subscription.stats();
+        assert_eq!((after.errors, after.resyncs), (before.errors, before.resyncs));
+        assert!(scene.subscription.snapshot().freshness().is_fresh());
+        let _b = scene.register(instance("b", 8002)).await;
+        scene.sees(&["a", "b"]).await;
+    }
+    .boxed()
+}
+
+/// The whole set, however large; and each as it was sent.
 pub(super) fn thousand_instances_are_seen(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     async move {
         let mut scene = Scene::new(fixture).await;

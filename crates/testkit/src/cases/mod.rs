@@ -34,6 +34,15 @@ pub const CASES: &[(&str, Case)] = &[
         "one_of_two_with_the_same_address_is_seen",
         following::one_of_two_with_the_same_address_is_seen,
     ),
+    (
+        "remains_that_drain_hide_no_live_instance",
+        following::remains_that_drain_hide_no_live_instance,
+    ),
+    ("hung_registry_is_stale_within_its_bound", following::hung_registry_is_stale_within_its_bound),
+    (
+        "nudges_of_a_dead_instance_break_no_watch",
+        following::nudges_of_a_dead_instance_break_no_watch,
+    ),
     ("rolling_replacement_loses_nobody", following::rolling_replacement_loses_nobody),
     ("thousand_instances_are_seen", following::thousand_instances_are_seen),
     // Registering.

@@ -214,6 +214,9 @@ const NOTICED: &[(Bug, &[&str])] = &[
     (Bug::Forgets("tags"), &["tags_survive"]),
     (Bug::Forgets("metadata"), &["metadata_survives"]),
     (Bug::Forgets("start time"), &["start_time_survives"]),
+    (Bug::Forgets("status"), &["remains_that_drain_hide_no_live_instance"]),
+    (Bug::AssertsWhileHung, &["hung_registry_is_stale_within_its_bound"]),
+    (Bug::NudgeLosesPosition, &["nudges_of_a_dead_instance_break_no_watch"]),
     (
         Bug::SlowClose,
         &[

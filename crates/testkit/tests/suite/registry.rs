@@ -12,8 +12,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tower_sd_core::{
-    Error, ErrorKind, Instance, InstanceId, ReadRequest, ReadResult, Result, Source, Tasks,
-    async_trait,
+    Error, ErrorKind, Instance, InstanceId, ReadReason, ReadRequest, ReadResult, Result, Source,
+    Tasks, async_trait,
 };
 
 pub(crate) const TTL: Duration = Duration::from_secs(3);
@@ -56,6 +56,10 @@ pub(crate) enum Bug {
     HidesOutage,
     ComesBackEmpty,
     WatchDies,
+    /// Reports an unchanged set while it hangs.
+    AssertsWhileHung,
+    /// A nudge loses the position.
+    NudgeLosesPosition,
     /// A read that hung is never given up, nor answered.
     HangsForEver,
     GivesUp,
@@ -189,6 +193,13 @@ impl Source for Reader {
 
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
         self.n_reads += 1;
+        if request.reason == ReadReason::Suspected {
+            match self.store.bug {
+                Bug::AssertsWhileHung => return Ok(ReadResult::unchanged()),
+                Bug::NudgeLosesPosition => return Ok(ReadResult::resync("nudged")),
+                _ => {}
+            }
+        }
         if request.waits() {
             self.store.changed(&mut self.changes).await;
             match self.store.bug {

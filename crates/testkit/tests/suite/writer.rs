@@ -205,7 +205,7 @@ fn stored(bug: Bug, sent: &Instance) -> Instance {
     if let (Some(at), true) = (sent.started_at_ms(), kept("start time")) {
         instance = instance.with_started_at_ms(at);
     }
-    instance.with_status(Status::Passing)
+    instance.with_status(if kept("status") { sent.status() } else { Status::Passing })
 }
 
 /// The most that a value of the metadata may have.

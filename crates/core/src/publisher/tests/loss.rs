@@ -159,3 +159,108 @@ async fn a_changed_payload_is_published_at_once() {
     driven.set(vec![instance(1), instance(2).with_weight(7)]);
     assert_eq!(driven.subscription.snapshot().instances()[1].weight(), 7);
 }
+
+#[tokio::test(start_paused = true)]
+async fn removal_waits_for_50_ms() {
+    let mut driven = Driven::guarded();
+    driven.read([1, 2, 3]);
+    driven.read([1, 2]);
+    driven.pass(ms(45)).await;
+    assert_eq!(driven.listed(), [1, 2, 3]);
+    driven.pass(ms(10)).await;
+    assert_eq!(driven.listed(), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaver_waits_although_a_newcomer_sorts_before_it() {
+    let mut driven = Driven::guarded();
+    driven.read([5, 6]);
+    driven.read([1]);
+    assert_eq!(driven.listed(), [1, 5, 6]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn losses_before_the_window_do_not_count() {
+    let mut driven = Driven::guarded();
+    driven.read(1..=10);
+    driven.pass(s(1)).await;
+    driven.read(1..=6);
+    driven.pass(s(11)).await;
+    driven.read(1..=4);
+    driven.pass(s(1)).await;
+    assert_eq!((driven.listed(), driven.held()), (vec![1, 2, 3, 4], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn exactly_half_is_no_mass_loss() {
+    let mut driven = Driven::guarded();
+    driven.read(1..=10);
+    driven.read(1..=5);
+    driven.pass(ms(60)).await;
+    assert_eq!((driven.listed().len(), driven.held().len()), (5, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_by_one_to_a_third_is_held_like_at_once() {
+    let mut driven = Driven::guarded();
+    driven.read(1..=100);
+    for left in (30..100).rev() {
+        driven.read(1..=left);
+        driven.pass(ms(60)).await;
+    }
+    assert_eq!((driven.listed().len(), driven.held().len()), (30, 70));
+}
+
+#[tokio::test(start_paused = true)]
+async fn instance_that_left_alone_is_not_brought_back_unless_nothing_is_left() {
+    let mut driven = Driven::guarded();
+    driven.read([1, 2, 3]);
+    driven.read([1, 2]);
+    driven.pass(s(5)).await;
+    driven.read([1]);
+    driven.pass(s(1)).await;
+    assert_eq!((driven.listed(), driven.held()), (vec![1], vec![2]));
+    driven.read([]);
+    driven.pass(s(1)).await;
+    assert_eq!(driven.held(), [1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn instance_back_under_another_id_is_not_held_under_the_old_one() {
+    let mut driven = Driven::guarded();
+    let old = |n: u16| Instance::new("10.0.0.1", n).with_id(format!("old{n}"));
+    let new = |n: u16| Instance::new("10.0.0.1", n).with_id(format!("new{n}"));
+    driven.set((1..=10).map(old).collect());
+    driven.set((2..=10).map(old).collect());
+    driven.pass(ms(100)).await;
+    driven.set((2..=10).map(old).chain([new(1)]).collect());
+    driven.pass(ms(100)).await;
+    driven.set(vec![new(1)]);
+    driven.pass(ms(100)).await;
+    let mut held = driven.held();
+    held.sort_unstable();
+    assert_eq!((driven.listed(), held), (vec![1], (2..=10).collect()));
+}
+
+/// Each of many settings of a time may be as long as a duration can be.
+#[tokio::test(start_paused = true)]
+async fn no_setting_of_a_duration_panics() {
+    let most = Duration::MAX;
+    let mut guard = crate::LossGuard::default();
+    (guard.window, guard.hold, guard.hold_empty, guard.hold_unhealthy) = (most, most, most, most);
+    let config = PublisherConfig::new("test", "s").loss(LossPolicy::Guard(guard));
+    let mut driven = Driven::new(config.stale(StalePolicy::InvalidateAfter(most)));
+    driven.read(1..=4);
+    driven.read([]);
+    driven.pass(ms(60)).await;
+    driven.publisher.failed(unavailable("gone"));
+    driven.pass(s(3600)).await;
+    assert_eq!(driven.held().len(), 4);
+    let mut config = PublisherConfig::new("test", "s");
+    config.removal_wait = most;
+    let mut driven = Driven::new(config);
+    driven.read([1]);
+    driven.read([]);
+    driven.pass(s(3600)).await;
+    assert_eq!(driven.listed(), [1]);
+}
