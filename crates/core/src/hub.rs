@@ -115,7 +115,7 @@ impl<H: Send + Sync + 'static> Hub<H> {
     }
 }
 
-impl<H> Attached<H> {
+impl<H: Send + Sync> Attached<H> {
     /// The handle to the running task.
     #[must_use]
     pub fn handle(&self) -> &H {
@@ -157,7 +157,7 @@ impl<H> fmt::Debug for Hub<H> {
 
 impl<H> fmt::Debug for Attached<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ended = self.has_ended();
+        let ended = self.0.ended.is_cancelled();
         f.debug_struct("Attached").field("ended", &ended).finish_non_exhaustive()
     }
 }

@@ -61,8 +61,6 @@ struct Worker<S, K> {
     verify_at: Option<Instant>,
     /// The time at which a silent source is stale.
     stale_at: Option<Instant>,
-    /// The last read succeeded.
-    well: bool,
     /// Whether a nudge may cut the present pause.
     may_nudge: bool,
     synced: bool,
@@ -95,7 +93,6 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             resync_at: None,
             verify_at: None,
             stale_at: None,
-            well: true,
             may_nudge: true,
             synced: false,
             n_resyncs: 0,
@@ -136,7 +133,7 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             }
             Event::Confirm => {
                 self.confirm = true;
-                if self.well {
+                if self.reason != ReadReason::AfterError {
                     self.not_before = Instant::now();
                 }
             }
@@ -248,7 +245,7 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
                 Backoff::new(config.initial_backoff, config.max_backoff).with_seed(rng.u64(..));
         }
         self.backoff.succeeded();
-        (self.well, self.may_nudge) = (true, true);
+        self.may_nudge = true;
         self.n_resyncs = 0;
         self.confirm &= mode != ReadMode::Confirm;
         if mode != ReadMode::Changed && self.reason != ReadReason::Suspected {
@@ -278,7 +275,7 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
         }
         tracing::debug!(backend = self.config.backend, error = %error.chain(), ?pause, "read failed");
         // A caller that waits for the first set may cut the pause; a token that was refused stays refused.
-        (self.well, self.may_nudge) = (false, !self.synced && error.is_transient());
+        self.may_nudge = !self.synced && error.is_transient();
         self.next(ReadMode::Full, ReadReason::AfterError, pause);
         self.sink.failed(error);
     }

@@ -74,7 +74,9 @@ pub struct LossGuard {
 
 /// The filter of a publisher.
 #[derive(Clone, Default)]
-pub(super) struct Wants(Option<Arc<dyn Fn(&Instance) -> bool + Send + Sync>>);
+pub(super) struct Wants(Option<Arc<Filter>>);
+
+type Filter = dyn Fn(&Instance) -> bool + Send + Sync;
 
 /// The treatment of the set while the registry cannot be read.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -177,7 +177,7 @@ impl Sink<Instance> for Shaky {
     }
 
     async fn due(&mut self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -196,7 +196,7 @@ async fn remains_of_a_dead_process_hide_no_live_one_at_its_address() {
     let idle = new.clone().with_id("web-0").with_weight(0);
     let mut driven = Driven::guarded();
     driven.set(vec![idle, new.clone()]);
-    assert_eq!(driven.subscription.snapshot().instances(), [new.clone()]);
+    assert_eq!(driven.subscription.snapshot().instances(), std::slice::from_ref(&new));
     let young = new.clone().with_id("web-3").with_started_at_ms(1);
     driven.set(vec![new, young.clone()]);
     driven.pass(ms(60)).await;

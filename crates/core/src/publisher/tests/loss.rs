@@ -246,7 +246,7 @@ async fn instance_back_under_another_id_is_not_held_under_the_old_one() {
 #[tokio::test(start_paused = true)]
 async fn no_setting_of_a_duration_panics() {
     let most = Duration::MAX;
-    let mut guard = crate::LossGuard::default();
+    let mut guard = LossGuard::default();
     (guard.window, guard.hold, guard.hold_empty, guard.hold_unhealthy) = (most, most, most, most);
     let config = PublisherConfig::new("test", "s").loss(LossPolicy::Guard(guard));
     let mut driven = Driven::new(config.stale(StalePolicy::InvalidateAfter(most)));
