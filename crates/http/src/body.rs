@@ -112,11 +112,10 @@ impl<B: Send + 'static> Body for ResponseBody<B> {
         this.patience = None;
         let frame = match frame {
             Some(Ok(frame)) => {
-                let trailers = frame.trailers_ref();
-                let checked =
-                    trailers.map(|t| HeadersTooLarge::check(None, t, this.max_header_size));
-                if let Some(Err(too_large)) = checked {
-                    return Poll::Ready(this.fail(HttpErrorKind::Headers, too_large).map(Err));
+                let limit = this.max_header_size;
+                let found = frame.trailers_ref().and_then(|t| HeadersTooLarge::of(None, t, limit));
+                if let Some(found) = found {
+                    return Poll::Ready(this.fail(HttpErrorKind::Headers, found).map(Err));
                 }
                 this.give_back_at_end();
                 Some(Ok(frame))

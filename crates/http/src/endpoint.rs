@@ -135,8 +135,9 @@ fn answer<B: Send + 'static>(
 ) -> Answer<B> {
     let settings = pool.settings();
     let limit = settings.max_header_size;
-    HeadersTooLarge::check(Some(response.status()), response.headers(), limit)
-        .map_err(|too_large| connection.error(HttpErrorKind::Headers, too_large))?;
+    if let Some(found) = HeadersTooLarge::of(Some(response.status()), response.headers(), limit) {
+        return Err(connection.error(HttpErrorKind::Headers, found));
+    }
     connection.observe(&response);
     let upload = upload.filter(|upload| !upload.is_over());
     let (mut head, incoming) = response.into_parts();

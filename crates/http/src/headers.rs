@@ -16,21 +16,17 @@ pub struct HeadersTooLarge {
 }
 
 impl HeadersTooLarge {
-    /// Of a head or trailers whose limit is exceeded.
-    pub(crate) fn check(
-        status: Option<StatusCode>,
-        headers: &HeaderMap,
-        limit: u32,
-    ) -> Result<(), Self> {
+    /// Of a head or trailers, if they exceed the limit.
+    pub(crate) fn of(status: Option<StatusCode>, headers: &HeaderMap, limit: u32) -> Option<Self> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let size = size(headers);
         if size <= limit {
-            return Ok(());
+            return None;
         }
         let short = headers.iter().filter(|(name, value)| entry(name, value) <= SHORT);
         let short = short.take(MAX_SHORT);
         let short = short.map(|(name, value)| (name.clone(), value.clone())).collect();
-        Err(Self { size: Some(size), limit, status, short })
+        Some(Self { size: Some(size), limit, status, short })
     }
 
     /// Of a head that was not read to its end.

@@ -127,7 +127,7 @@ impl<B> HttpFactory<B> {
     /// Replaces the default of [`keep_alive_interval`](Self::keep_alive_interval), for factories above this one.
     #[must_use]
     pub fn default_keep_alive_interval(mut self, interval: Duration) -> Self {
-        self.settings.keep_alive_interval.get_or_insert(Some(bounded(interval)));
+        self.settings.keep_alive_interval.get_or_insert_with(|| Some(bounded(interval)));
         self
     }
 

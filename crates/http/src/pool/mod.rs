@@ -4,6 +4,7 @@ mod checkout;
 mod connect;
 mod connection;
 mod dial;
+mod dials;
 mod expiry;
 mod http1;
 mod http2;

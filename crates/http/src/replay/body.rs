@@ -28,9 +28,10 @@ pub trait RepeatableBody: Sized {
 
 /// A request body of any kind that can be sent again as long as little of it has been sent.
 ///
-/// It keeps what passes through, up to a bound (64 KiB unless given: more than most calls, little enough to hold for
-/// each request in flight), and streams what comes after. Beyond the bound it keeps nothing, and
-/// [`repeat`](RepeatableBody::repeat) says no. Nothing is read ahead.
+/// It keeps the bytes that pass through, up to a bound (64 KiB unless given: more than most calls, little enough to hold
+/// for each request in flight), and streams the rest. Beyond the bound it keeps nothing, and
+/// [`repeat`](RepeatableBody::repeat) returns `None`; nor does it when no copy is left that could be sent again, as in the
+/// last attempt. Nothing is read ahead.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -116,7 +117,11 @@ where
     B::Error: Into<BoxError>,
 {
     /// Reads the next frame of the body itself.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        has_copy: bool,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = match ready!(self.body.as_mut().poll_frame(cx)) {
             Some(Ok(frame)) => frame.map_data(|mut data| data.copy_to_bytes(data.remaining())),
             Some(Err(error)) => {
@@ -130,7 +135,10 @@ where
                 return Poll::Ready(None);
             }
         };
-        self.keep(&frame);
+        match has_copy {
+            true => self.keep(&frame),
+            false => self.spend(),
+        }
         Poll::Ready(Some(Ok(frame)))
     }
 
@@ -179,10 +187,12 @@ where
             }
             shared.latest = this.attempt;
         }
+        // Besides this one there is a copy that may be sent again.
+        let has_copy = Arc::strong_count(&this.shared) > 1;
         let frame = match shared.kept.get(this.n_read) {
             Some(kept) => Some(Ok(kept.frame())),
             None if shared.state == State::Complete => None,
-            None => ready!(shared.poll_next(cx)),
+            None => ready!(shared.poll_next(cx, has_copy)),
         };
         this.n_read += 1;
         Poll::Ready(frame)

@@ -184,7 +184,7 @@ impl Target {
             }
             // Between the two it always succeeds, as it does for hosts and ports that were parsed once.
             Some(scheme) if scheme.eq_ignore_ascii_case("https") => {
-                request.url_mut().set_scheme("https").unwrap_or_default()
+                request.url_mut().set_scheme("https").unwrap_or_default();
             }
             _ => {}
         }

@@ -8,7 +8,7 @@ use std::{
 use ::reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use futures_util::future::join_all;
 use tokio::net::lookup_host;
-use tower_sd::{BoxError, Instance, Instancer, Status, Subscription};
+use tower_sd::{BoxError, Instance, Instancer, Subscription};
 
 /// Resolves the names of services by their registry, and all other names by the operating system.
 ///
@@ -75,7 +75,8 @@ impl Resolve for InstanceResolver {
 
 async fn by_registry(name: &str, mut subscription: Subscription) -> Result<Addrs, BoxError> {
     let snapshot = subscription.ready(PATIENCE).await?;
-    let usable = |listed: &[Instance]| listed.iter().filter(|i| is_usable(i)).cloned().collect();
+    let usable =
+        |listed: &[Instance]| listed.iter().filter(|i| i.accepts_requests()).cloned().collect();
     let mut instances: Vec<Instance> = usable(snapshot.instances());
     if instances.is_empty() {
         // What the registry has lost a moment ago may still be there.
@@ -92,11 +93,6 @@ async fn by_registry(name: &str, mut subscription: Subscription) -> Result<Addrs
         Some(error) if found.is_empty() => Err(error.into()),
         _ => Ok(boxed(found)),
     }
-}
-
-/// Whether it wants requests.
-fn is_usable(instance: &Instance) -> bool {
-    matches!(instance.status(), Status::Passing | Status::Warning) && instance.weight() > 0
 }
 
 async fn addresses(instance: &Instance) -> std::io::Result<Vec<SocketAddr>> {

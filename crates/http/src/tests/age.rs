@@ -31,12 +31,14 @@ fn post() -> http::Request<Sent> {
     request
 }
 
-/// Answers, announces one second, and closes a connection that was silent for so long.
-async fn announcing(head: &'static str) -> Server {
+/// Sends `head` with each answer, and closes a connection that was silent for `silence` after it.
+async fn announcing(head: &'static str, silence: Duration) -> Server {
     Server::start(move |mut peer: Peer| async move {
         let answer = format!("HTTP/1.1 200 OK\r\n{head}content-length: 2\r\n\r\nok");
-        while let Ok(Some(_)) = timeout(Duration::from_secs(1), peer.request()).await {
+        let mut request = peer.request().await;
+        while request.is_some() {
             peer.write(&answer).await;
+            request = timeout(silence, peer.request()).await.unwrap_or_default();
         }
     })
     .await
@@ -44,7 +46,7 @@ async fn announcing(head: &'static str) -> Server {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn posts_in_the_race_with_an_announced_close_all_succeed() {
-    let server = Arc::new(announcing("keep-alive: timeout=1\r\n").await);
+    let server = Arc::new(announcing("keep-alive: timeout=2\r\n", Duration::from_secs(2)).await);
     let mut callers = JoinSet::new();
     for i in 0..1000_u64 {
         let server = Arc::clone(&server);
@@ -52,8 +54,8 @@ async fn posts_in_the_race_with_an_announced_close_all_succeed() {
             // A thousand connects at a time take a busy machine some seconds.
             let endpoint = endpoint_of(HttpFactory::new().connect_timeout(BOUND), &server);
             fetch(&endpoint, post()).await.expect("answers");
-            // From half a second before the close to a tenth after it.
-            sleep(Duration::from_micros(500_000 + i * 600)).await;
+            // From a second before the close to some after it.
+            sleep(Duration::from_micros(900_000 + i * 1300)).await;
             fetch(&endpoint, post()).await.expect("answers again");
         });
     }
@@ -69,7 +71,7 @@ async fn announced_idle_time_is_obeyed_and_a_longer_one_does_not_exceed_the_sett
         ("Keep-Alive: max=5, timeout=60\r\n", 30_000, 1),
         ("", 30_000, 1),
     ] {
-        let server = announcing(head).await;
+        let server = announcing(head, BOUND).await;
         let factory = HttpFactory::new().idle_timeout(Duration::from_millis(idle_timeout));
         let endpoint = endpoint_of(factory, &server);
         fetch(&endpoint, post()).await.expect("answers");

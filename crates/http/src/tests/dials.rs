@@ -11,56 +11,86 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::join_all};
+use http::Method;
 use http_body_util::BodyExt;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tower::ServiceExt;
-use tower_sd::{Instance, async_trait};
+use tower::{ServiceBuilder, ServiceExt};
+use tower_sd::{
+    BalanceLayer, Endpointer, FixedInstancer, Instance, RetryLayer, RetryPolicy, RoundRobin,
+    async_trait,
+};
 use tower_sd_net::Target;
 
 use super::{
     BlackHole, Sent, fetch, get, http2::server::Server as Http2Server, send, server::Server,
 };
-use crate::{Connector, HttpErrorKind, HttpFactory, Io, Protocol};
+use crate::{Connector, HttpErrorKind, HttpFactory, HttpReplay, Io, Protocol};
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 const BOUND: Duration = Duration::from_secs(20);
 
-/// Sockets of this machine whose peer is `port`.
-fn n_sockets_towards(port: u16) -> usize {
-    let table = std::fs::read_to_string("/proc/self/net/tcp").expect("Linux");
-    let suffix = format!(":{port:04X}");
-    let peers = table.lines().filter_map(|line| line.split_whitespace().nth(2));
-    peers.filter(|peer| peer.ends_with(&suffix)).count()
+/// Counts the connects that run towards one port.
+#[derive(Debug)]
+struct Counting {
+    port: u16,
+    n_running: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+struct Running(Arc<AtomicUsize>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Connector for Counting {
+    async fn connect(&self, _target: &Target, address: SocketAddr) -> io::Result<Io> {
+        let _running = (address.port() == self.port).then(|| {
+            let n = self.n_running.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(n, Ordering::SeqCst);
+            Running(Arc::clone(&self.n_running))
+        });
+        Ok(TcpStream::connect(address).await?.into())
+    }
+}
+
+/// With the largest number of sockets that were open towards the hole.
+fn counting(hole: &BlackHole, protocol: Protocol) -> (HttpFactory<Sent>, Arc<AtomicUsize>) {
+    let most = Arc::<AtomicUsize>::default();
+    let counting = Counting {
+        port: hole.instance().port(),
+        n_running: Arc::default(),
+        most: Arc::clone(&most),
+    };
+    (HttpFactory::new().protocol(protocol).connector(counting), most)
 }
 
 #[tokio::test]
 async fn black_hole_is_dialled_by_four_sockets_at_most() {
     for protocol in PROTOCOLS {
         let hole = BlackHole::open().await;
-        let port = hole.instance().port();
-        let before = n_sockets_towards(port);
-        let factory = HttpFactory::<Sent>::new().protocol(protocol);
+        let (factory, most) = counting(&hole, protocol);
         let endpoint = factory.endpoint(&hole.instance()).expect("an address");
         let mut requests = JoinSet::new();
-        let mut most = 0;
-        for i in 0..600 {
+        for _ in 0..600 {
             let mut endpoint = endpoint.clone();
             requests.spawn(async move {
                 let outcome = timeout(Duration::from_millis(300), endpoint.ready()).await;
                 outcome.is_ok_and(|ready| ready.is_ok())
             });
-            if i % 20 == 0 {
-                most = most.max(n_sockets_towards(port) - before);
-            }
             sleep(Duration::from_millis(5)).await;
         }
         while let Some(is_ready) = requests.join_next().await {
             assert!(!is_ready.expect("no panic"));
         }
+        let most = most.load(Ordering::SeqCst);
         assert!((1..=4).contains(&most), "{protocol:?}: {most}");
     }
 }
@@ -211,5 +241,39 @@ async fn refused_connect_ends_the_waiting_of_a_burst() {
     let waits = (0..500).map(|_| endpoint.clone().ready_oneshot());
     for outcome in timeout(BOUND, join_all(waits)).await.expect("in time") {
         assert_eq!(outcome.map(drop).expect_err("refused").kind(), HttpErrorKind::Connect);
+    }
+}
+
+/// 200 requests a second, 300 ms per try, one black hole of two.
+#[tokio::test]
+async fn no_request_fails_and_few_sockets_open_beside_a_black_hole() {
+    let one = Server::polite().await;
+    let two = Http2Server::polite(100).await;
+    for (protocol, instance) in
+        [(Protocol::Http1, one.instance()), (Protocol::Http2, two.instance())]
+    {
+        let hole = BlackHole::open().await;
+        let instancer = FixedInstancer::new([hole.instance(), instance]);
+        let (factory, most) = counting(&hole, protocol);
+        let policy =
+            RetryPolicy::new().per_try(Duration::from_millis(300)).replay_with(HttpReplay::new());
+        let client = ServiceBuilder::new()
+            .layer(RetryLayer::new(policy))
+            .layer(BalanceLayer::new(RoundRobin::new()))
+            .service(Endpointer::new(&instancer, factory));
+        let mut requests = JoinSet::new();
+        for i in 0..600 {
+            let (client, mut request) = (client.clone(), get("/"));
+            if i % 4 < 2 {
+                *request.method_mut() = Method::POST;
+            }
+            requests.spawn(async move { client.oneshot(request).await.map(drop) });
+            sleep(Duration::from_millis(5)).await;
+        }
+        while let Some(outcome) = requests.join_next().await {
+            outcome.expect("no panic").expect("answers");
+        }
+        let most = most.load(Ordering::SeqCst);
+        assert!(most <= 4, "{protocol:?}: {most}");
     }
 }

@@ -123,7 +123,7 @@ async fn stalled_body_is_an_error_after_the_read_timeout() {
             Protocol::Http1 => one.instance(),
             _ => two.instance(),
         };
-        let read_timeout = Duration::from_millis(300);
+        let read_timeout = Duration::from_millis(1500);
         let factory = HttpFactory::<Sent>::new().protocol(protocol).read_timeout(read_timeout);
         let endpoint = factory.endpoint(&instance).expect("an address");
         let mut body = send(&endpoint, get("/")).await.expect("begins").into_body();
@@ -136,7 +136,7 @@ async fn stalled_body_is_an_error_after_the_read_timeout() {
         let error = frame.map(drop).expect_err("stalled");
         assert_eq!(error.kind(), HttpErrorKind::BodyTimeout);
         let late = started.elapsed().saturating_sub(read_timeout);
-        assert!(started.elapsed() >= read_timeout && late < Duration::from_millis(200), "{late:?}");
+        assert!(started.elapsed() >= read_timeout && late < Duration::from_secs(1), "{late:?}");
         assert!(body.frame().await.is_none(), "the body has ended");
     }
 }

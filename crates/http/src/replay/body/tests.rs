@@ -100,3 +100,17 @@ async fn every_copy_knows_its_length() {
     let empty = ReplayBody::new(Empty::<Bytes>::new());
     assert!(empty.is_end_stream());
 }
+
+#[tokio::test]
+async fn last_copy_keeps_nothing() {
+    let mut first = ReplayBody::new(chunks(&["a", "b", "c"]));
+    let mut last = first.repeat().expect("nothing has passed");
+    assert_eq!(next(&mut first).await, "a");
+    assert_eq!(last.lock().kept.len(), 1);
+    drop(first);
+    assert_eq!(next(&mut last).await, "a");
+    assert_eq!(next(&mut last).await, "b");
+    assert_eq!(last.lock().kept.len(), 0);
+    assert!(last.repeat().is_none());
+    assert_eq!(whole(last).await.expect("whole"), "c");
+}
