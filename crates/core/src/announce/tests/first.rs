@@ -10,6 +10,7 @@ async fn failing_fast_returns_the_error_and_leaves_nothing_running() {
     let error = fake.register(registration()).await.expect_err("down");
     assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Unavailable, false));
     assert_eq!(start.elapsed(), Duration::from_secs(5));
+    assert!(fake.counts().0 >= 8, "{:?}: pauses of a second at most", fake.counts());
     sleep(Duration::from_secs(10)).await;
     let counts = fake.counts();
     sleep(Duration::from_secs(60)).await;

@@ -132,3 +132,18 @@ async fn suspended_process_announces_again_immediately() {
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert_eq!(fake.counts(), (2, 0, 0), "no renewal of what must be gone");
 }
+
+/// The connection is stuck, and the next one is not.
+#[tokio::test(start_paused = true)]
+async fn renewal_that_hangs_leaves_time_for_another_one() {
+    let fake = Fake::default();
+    let ttl = Duration::from_secs(6);
+    fake.grants(crate::LeaseTtl::new(ttl));
+    let handle = fake.register(registration()).await.expect("registered");
+    fake.add(|s| &s.hanging, "renew");
+    until("hanging", || fake.counts().1 > 0).await;
+    sleep(Duration::from_secs(1)).await;
+    fake.clear(|s| &s.hanging);
+    sleep(ttl).await;
+    assert_eq!((handle.stats().lost, fake.counts().0), (0, 1), "{handle:?}");
+}
