@@ -19,7 +19,6 @@ use crate::{
     client::answer::Answer,
     mapping::{self, Targets},
     query::{Kind, shown},
-    recent::Recent,
     url,
 };
 
@@ -39,8 +38,6 @@ struct DnsSource {
     query: Query,
     /// The hosts of the last read: valid for their TTL, and after it while a lookup of them fails.
     last: HashMap<Name, Host>,
-    /// The instances of earlier answers.
-    recent: Recent,
 }
 
 /// The addresses of one host.
@@ -71,15 +68,11 @@ impl DnsInstancer {
     pub fn with_config(
         client: &DnsClient,
         query: Query,
-        publisher: PublisherConfig,
+        mut publisher: PublisherConfig,
         follow: FollowConfig,
     ) -> Self {
-        let source = DnsSource {
-            client: client.clone(),
-            query,
-            last: HashMap::new(),
-            recent: Recent::default(),
-        };
+        publisher.removal_wait = publisher.removal_wait.max(query.retention);
+        let source = DnsSource { client: client.clone(), query, last: HashMap::new() };
         Self(Follower::new(source, publisher, follow))
     }
 
@@ -128,11 +121,10 @@ impl Source for DnsSource {
     type Item = Instance;
 
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
-        let (mut entries, until) = match self.query.kind {
+        let (entries, until) = match self.query.kind {
             Kind::Srv => self.read_services(request.mode).await?,
             Kind::Host(port) => self.read_host(port).await?,
         };
-        self.recent.complete(&mut entries, self.query.retention);
         Ok(ReadResult::set(entries).refresh_in(until.saturating_duration_since(Instant::now())))
     }
 }

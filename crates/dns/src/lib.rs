@@ -5,7 +5,6 @@ mod config;
 mod instancer;
 mod mapping;
 mod query;
-mod recent;
 mod url;
 
 pub use client::DnsClient;

@@ -20,16 +20,17 @@ use crate::{
     support::{NameServer, Reply, a, srv},
 };
 
-/// A record that may be believed for an hour.
+/// A record that is valid for an hour.
 fn lists(port: u16) -> Reply {
     let address = a("a.lab.test.", 3600, [127, 0, 0, 1]);
     Reply::records([srv(SERVICE, 3600, (0, 0, port, "a.lab.test."))]).additional(address)
 }
 
-/// The server has moved, and its record still has an hour to live: the first refused connection has the new one looked up.
-/// While nothing better is known, hundreds of requests that fail are a lookup a second.
+/// The server has moved, and its record is valid for an hour: refused connections have it looked up.
+///
+/// Hundreds of requests that fail are a lookup a second at most, and ever fewer, down to one in 15 s.
 #[tokio::test]
-async fn refused_connection_has_the_name_looked_up_once_a_second() {
+async fn refused_connections_have_the_name_looked_up_at_a_limited_rate() {
     let [gone] = free_ports([127, 0, 0, 1].into()).expect("a free port");
     let server = NameServer::start(move |_| lists(gone)).await;
     let following = Settings::of([server.address]).start();
@@ -60,5 +61,5 @@ async fn refused_connection_has_the_name_looked_up_once_a_second() {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(Duration::from_secs(3), answered).await.expect("the new record is used");
+    timeout(Duration::from_secs(40), answered).await.expect("the new record is used");
 }
