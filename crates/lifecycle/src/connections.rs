@@ -29,6 +29,8 @@ use crate::socket::{ListeningSocket, Socket};
 pub struct Listener {
     /// `None` when it accepts no more.
     listener: Option<ListeningSocket>,
+    #[cfg(feature = "tls")]
+    tls: Option<tower_sd_net::TlsServer>,
     connections: Connections,
     _closed_on_drop: DropGuard,
 }
@@ -73,7 +75,13 @@ impl Listener {
     fn new(listener: ListeningSocket) -> Self {
         let connections = Connections::new();
         let _closed_on_drop = connections.closed.clone().drop_guard();
-        Self { listener: Some(listener), connections, _closed_on_drop }
+        Self {
+            listener: Some(listener),
+            #[cfg(feature = "tls")]
+            tls: None,
+            connections,
+            _closed_on_drop,
+        }
     }
 
     /// Returns the local address.
@@ -86,6 +94,21 @@ impl Listener {
             Some(listener) => listener.local_addr(),
             None => Err(io::ErrorKind::NotConnected.into()),
         }
+    }
+
+    /// Requires TLS of every connection; the handshake delays no other connection.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(self, tls: tower_sd_net::TlsServer) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    fn secured(&self, stream: Socket) -> Socket {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return Socket::Tls(Box::new(crate::tls::TlsSocket::new(stream, tls)));
+        }
+        stream
     }
 
     /// Returns its connections, which outlive it.
@@ -122,7 +145,7 @@ impl Listener {
                 }
             };
             match accepted {
-                Ok((stream, peer)) => return (self.connections.add(stream), peer),
+                Ok((stream, peer)) => return (self.connections.add(self.secured(stream)), peer),
                 Err(error) if of_one_connection(&error) => {}
                 Err(error) => {
                     tracing::error!(%error, "connection not accepted");

@@ -15,6 +15,8 @@ mod server;
 mod signals;
 mod socket;
 mod steps;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use connections::{Connection, Connections, Listener};
 #[cfg(feature = "axum")]
@@ -30,4 +32,7 @@ pub use registrations::Registrations;
 pub use report::{Failed, Outcome, Reason, Report, Step, StepReport};
 pub use server::Drain;
 pub use signals::{Signal, Signals};
+#[cfg(feature = "tls")]
+pub use tower_sd_net::TlsServer;
+
 pub use steps::{deregister, enter_maintenance, register_when_ready};

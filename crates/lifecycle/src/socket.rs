@@ -9,6 +9,9 @@ use std::{
 
 #[cfg(unix)]
 use tokio::net::{UnixListener, UnixStream};
+
+#[cfg(feature = "tls")]
+use crate::tls::TlsSocket;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -26,6 +29,8 @@ pub(crate) enum Socket {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsSocket>),
 }
 
 impl ListeningSocket {
@@ -63,6 +68,8 @@ impl Socket {
             Self::Tcp(stream) => stream.peer_addr(),
             #[cfg(unix)]
             Self::Unix(_) => Err(no_address()),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.peer_addr(),
         }
     }
 
@@ -71,6 +78,8 @@ impl Socket {
             Self::Tcp(stream) => stream.local_addr(),
             #[cfg(unix)]
             Self::Unix(_) => Err(no_address()),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.local_addr(),
         }
     }
 }
@@ -85,6 +94,8 @@ impl AsyncRead for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             #[cfg(unix)]
             Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
         }
     }
 }
@@ -99,6 +110,8 @@ impl AsyncWrite for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             #[cfg(unix)]
             Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
         }
     }
 
@@ -111,6 +124,8 @@ impl AsyncWrite for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, parts),
             #[cfg(unix)]
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, parts),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(context, parts),
         }
     }
 
@@ -119,6 +134,8 @@ impl AsyncWrite for Socket {
             Self::Tcp(stream) => stream.is_write_vectored(),
             #[cfg(unix)]
             Self::Unix(stream) => stream.is_write_vectored(),
+            #[cfg(feature = "tls")]
+            Self::Tls(_) => false,
         }
     }
 
@@ -127,6 +144,8 @@ impl AsyncWrite for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
             #[cfg(unix)]
             Self::Unix(stream) => Pin::new(stream).poll_flush(context),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(context),
         }
     }
 
@@ -135,11 +154,13 @@ impl AsyncWrite for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             #[cfg(unix)]
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
         }
     }
 }
 
-#[cfg(unix)]
-fn no_address() -> io::Error {
+#[cfg(any(unix, feature = "tls"))]
+pub(crate) fn no_address() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "no IP address: a unix socket")
 }

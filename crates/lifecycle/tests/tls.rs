@@ -1,0 +1,91 @@
+//! A server with TLS, whose certificate rotates while it serves.
+
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
+
+use axum::{Router, extract::ConnectInfo, routing::get};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tower_sd_core::{AddressPolicy, TlsConfig};
+use tower_sd_lifecycle::{Lifecycle, Listener, TlsServer, serve_axum};
+use tower_sd_net::{Dialer, Target, TlsClient};
+
+/// An authority and its PEM text.
+fn authority() -> (Issuer<'static, KeyPair>, String) {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let pem = params.self_signed(&key).expect("signs").pem();
+    (Issuer::new(params, key), pem)
+}
+
+/// Writes a new certificate of `issuer`, with its key, into `folder`.
+fn rotate(folder: &Path, issuer: &Issuer<'static, KeyPair>) {
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+    let certificate = params.signed_by(&key, issuer).expect("signs");
+    fs::write(folder.join("cert.pem"), certificate.pem()).expect("a folder of ours");
+    fs::write(folder.join("key.pem"), key.serialize_pem()).expect("a folder of ours");
+}
+
+/// The response of a new connection that trusts `authority`.
+async fn request(port: u16, authority: &str) -> Result<String, String> {
+    let tls = TlsClient::new(TlsConfig::new().with_root(authority)).expect("well formed");
+    let dialer = Dialer::new().addresses(AddressPolicy::any());
+    let dialled = dialer.dial(&Target::host("localhost", port), Some(&tls), &[b"http/1.1"]).await;
+    let mut io = dialled.map_err(|error| format!("{error:?}"))?.io;
+    io.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.expect("open");
+    let mut response = String::new();
+    let read = timeout(BOUND, io.read_to_string(&mut response)).await.expect("it responds");
+    read.map(|_| response).map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn new_connections_get_the_rotated_certificate() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ((old, old_pem), (new, new_pem)) = (authority(), authority());
+    rotate(folder.path(), &old);
+    let identity = ["cert.pem", "key.pem"].map(|file| folder.path().join(file));
+    let [certificate, key] = identity;
+    let tls = TlsServer::new(TlsConfig::new().with_identity(certificate, key)).expect("they fit");
+    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port").tls(tls);
+    let port = listener.local_addr().expect("bound").port();
+    let router = Router::new().route(
+        "/",
+        get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }),
+    );
+    let stop = CancellationToken::new();
+    let lifecycle = Lifecycle::new().ignore_signals().stop_on(stop.clone());
+    let mut life = JoinSet::new();
+    life.spawn(lifecycle.run(listener, serve_axum(router)));
+
+    // One that never begins its handshake delays no other, nor the end.
+    let _silent = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
+    let response = request(port, &old_pem).await.expect("the old authority's");
+    assert!(response.starts_with("HTTP/1.1 200") && response.contains("127.0.0.1:"), "{response}");
+    request(port, &new_pem).await.expect_err("not the new authority's yet");
+
+    rotate(folder.path(), &new);
+    sleep(Duration::from_millis(1100)).await;
+    let response = request(port, &new_pem).await.expect("the new authority's");
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    request(port, &old_pem).await.expect_err("not the old authority's any more");
+
+    stop.cancel();
+    let ended = timeout(BOUND, life.join_next()).await.expect("it ends").expect("it runs");
+    let report = ended.expect("no panic").expect("no failure");
+    assert!(report.is_clean(), "{report}");
+}
+
+#[tokio::test]
+async fn server_without_a_certificate_is_refused() {
+    let error = TlsServer::new(TlsConfig::new()).expect_err("no identity");
+    assert!(error.to_string().contains("a server needs a certificate"), "{error}");
+}
+
+const BOUND: Duration = Duration::from_secs(10);
