@@ -15,7 +15,7 @@ impl TlsClient {
     ///
     /// `Config`, always.
     pub fn new(_config: TlsConfig) -> Result<Self> {
-        let message = "no TLS is compiled in; enable the feature tls-ring, tls-aws-lc or tls";
+        let message = "no TLS is compiled in; enable the feature tls-ring or tls";
         Err(Error::new(ErrorKind::Config, "tls", "configure").with_message(message))
     }
 

@@ -41,9 +41,7 @@ pub(super) fn provider() -> Result<Arc<CryptoProvider>> {
     #[cfg(feature = "tls-ring")]
     return Ok(Arc::new(crypto::ring::default_provider()));
     #[cfg(not(feature = "tls-ring"))]
-    Err(invalid(
-        "the process has no crypto provider; install one, or enable the feature tls-ring or tls-aws-lc",
-    ))
+    Err(invalid("the process has no crypto provider; install one, or enable the feature tls-ring"))
 }
 
 /// Those that cannot be parsed are left out, as in other programs.
