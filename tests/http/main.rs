@@ -52,9 +52,7 @@ fn refusing<const N: usize>() -> [Instance; N] {
     ports.map(|port| Instance::new("127.0.0.1", port))
 }
 
-fn endpointer<B>(
-    instances: impl IntoIterator<Item = Instance>,
-) -> Endpointer<HttpEndpoint<B>>
+fn endpointer<B>(instances: impl IntoIterator<Item = Instance>) -> Endpointer<HttpEndpoint<B>>
 where
     B: Body + Send + 'static,
 {

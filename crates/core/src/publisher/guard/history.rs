@@ -52,12 +52,12 @@ impl History {
     pub(super) fn take_removed(&mut self, now: Instant, nothing_left: bool) -> Vec<Instance> {
         self.forget(now);
         let (mut taken, mut last) = (Vec::new(), now);
-        for (at, instance) in std::mem::take(&mut self.removed).into_iter().rev() {
-            if !nothing_left && last.duration_since(at) > self.window / CALM {
+        while let Some((at, _)) = self.removed.back() {
+            if !nothing_left && last.duration_since(*at) > self.window / CALM {
                 break;
             }
-            last = at;
-            taken.push(instance);
+            last = *at;
+            taken.extend(self.removed.pop_back().map(|(_, instance)| instance));
         }
         taken
     }
