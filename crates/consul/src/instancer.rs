@@ -3,17 +3,15 @@
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use fastrand::Rng;
+use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::value::RawValue;
-use tokio::{
-    select,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 use tower_sd_core::{
     Error, ErrorKind, FollowConfig, Follower, Instance, Instancer, PublisherConfig, ReadMode,
-    ReadRequest, ReadResult, Result, Source, Subscription, async_trait,
+    ReadReason, ReadRequest, ReadResult, Result, Source, Subscription, async_trait,
 };
 
 use crate::{
@@ -37,8 +35,9 @@ struct ConsulSource {
     client: ConsulClient,
     query: Query,
     ticket: Ticket,
-    /// What the last answer said, while it can be trusted; `None` makes the next query answer at once.
+    /// The last answer's, while it can be waited for; `None` makes the next query a plain read.
     index: Option<u64>,
+    waiting: Option<Waiting>,
     /// The agent answers blocking queries from a view of its own.
     streaming: bool,
     /// When the servers themselves were heard of last.
@@ -49,6 +48,18 @@ struct ConsulSource {
     /// The answer was empty, and why is known as far as it can be.
     doubted: bool,
     rng: Rng,
+}
+
+/// A blocking query under way.
+struct Waiting {
+    index: u64,
+    query: BoxFuture<'static, Result<HealthAnswer>>,
+}
+
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiting").field("index", &self.index).finish_non_exhaustive()
+    }
 }
 
 impl ConsulInstancer {
@@ -103,39 +114,30 @@ impl Source for ConsulSource {
     type Item = Instance;
 
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
-        // Taken out: an answer that is an error, or dropped, leaves none (an index ahead of a server that was reset
-        // would block for the whole wait).
-        let mut index = self.index.take().filter(|_| request.waits() && !self.must_probe());
-        let mut answer = None;
+        let keeps_position = request.waits()
+            || request.mode == ReadMode::Confirm
+            || request.reason == ReadReason::Suspected;
+        if !keeps_position {
+            (self.waiting, self.index) = (None, None);
+        }
+        let mut news = false;
         if request.waits() {
             sleep_until(self.not_before).await;
-            answer = self.wait_alone(index).await?;
-        }
-        let mut answer = match answer {
-            Some(answer) => answer,
-            None => {
-                index = None;
-                if request.waits() && self.ticket.is_shared() {
-                    self.ticket.change().await?;
-                }
-                self.ticket.starts_to_read();
-                self.ask(request.mode, None).await?
+            if let Some((asked, answer)) = self.wait_alone().await? {
+                return self.take(Some(asked), answer).await;
             }
-        };
-        let mut asked = index;
-        if answer.meta.streaming && answer.meta.index < index {
-            // The view is behind what we know already: it has just been made, or its servers are gone.
-            answer = self.ask(ReadMode::Full, None).await?;
-            asked = None;
+            if self.ticket.is_shared() {
+                self.ticket.change().await?;
+                news = true;
+            }
         }
-        let refresh_in = self.adopt(asked, &answer)?;
-        self.doubt(&answer).await?;
-        self.not_before = Instant::now() + size_pause(answer.size);
-        let set = ReadResult::set(self.instances(&answer.entries));
-        Ok(match refresh_in {
-            Some(after) => set.refresh_in(after),
-            None => set,
-        })
+        self.ticket.starts_to_read();
+        let answer = match self.ask(request.mode, news).await {
+            // There may be no leader; that is what a stale read is for.
+            Err(error) if news && error.is_transient() => self.ask(request.mode, false).await?,
+            answer => answer?,
+        };
+        self.take(None, answer).await
     }
 }
 
@@ -148,6 +150,7 @@ impl ConsulSource {
             query,
             ticket,
             index: None,
+            waiting: None,
             probe_every,
             streaming: false,
             probed_at: None,
@@ -157,41 +160,88 @@ impl ConsulSource {
         }
     }
 
-    /// Waits by a query of its own; there is no answer when there is nothing to wait for, or when too many wait so.
-    async fn wait_alone(&mut self, index: Option<u64>) -> Result<Option<HealthAnswer>> {
-        if index.is_none() || self.ticket.is_shared() {
+    /// Waits by a query of its own; no answer when there is nothing to wait for, or when too many wait
+    /// so. The query outlives this call: another read may come first.
+    async fn wait_alone(&mut self) -> Result<Option<(u64, HealthAnswer)>> {
+        if self.ticket.is_shared() || self.must_probe() {
+            (self.waiting, self.index) = (None, None);
             return Ok(None);
         }
-        self.ticket.starts_to_read();
-        let mut shared = self.ticket.shared();
-        select! {
-            biased;
-            _ = shared.wait_for(|shared| *shared) => Ok(None),
-            answer = self.ask(ReadMode::Changed, index) => answer.map(Some),
-        }
+        let waiting = match (self.waiting.take(), self.index) {
+            (Some(waiting), _) => waiting,
+            (None, Some(index)) => {
+                self.ticket.starts_to_read();
+                self.query(index)
+            }
+            (None, None) => return Ok(None),
+        };
+        let index = waiting.index;
+        let waiting = self.waiting.insert(waiting);
+        let answer = self.ticket.alone(&mut waiting.query).await;
+        // An answer that is an error leaves no index: one ahead of a server that was reset would
+        // block for the whole wait.
+        (self.waiting, self.index) = (None, None);
+        let Some(answer) = answer.transpose()? else {
+            return Ok(None);
+        };
+        self.heard(&answer, true);
+        Ok(Some((index, answer)))
     }
 
-    async fn ask(&mut self, mode: ReadMode, index: Option<u64>) -> Result<HealthAnswer> {
+    /// A query that is answered when the index has changed, or its wait is over.
+    fn query(&mut self, index: u64) -> Waiting {
+        let wait = self.wait();
+        let mut parameters = self.query.parameters();
+        parameters.extend(self.query.consistency());
+        parameters.push(("index", index.to_string()));
+        parameters.push(("wait", format!("{}ms", wait.as_millis().max(1))));
+        let (client, service) = (self.client.clone(), self.query.service.clone());
+        let query = async move { client.health(&service, parameters, Some(wait)).await };
+        Waiting { index, query: query.boxed() }
+    }
+
+    /// Reads without waiting; from the leader for `news`, which a server behind it may not have yet.
+    async fn ask(&mut self, mode: ReadMode, news: bool) -> Result<HealthAnswer> {
         let mut parameters = self.query.parameters();
         parameters.extend(match mode {
             ReadMode::Confirm => Some(("consistent", String::new())),
-            _ => self.query.consistency(),
+            _ => self.query.consistency().filter(|(name, _)| !(news && *name == "stale")),
         });
-        let wait = index.map(|index| {
-            let wait = self.wait();
-            parameters.push(("index", index.to_string()));
-            parameters.push(("wait", format!("{}ms", wait.as_millis().max(1))));
-            wait
-        });
-        let service = &self.query.service;
-        let answer = self.client.health(service, parameters, wait).await?;
-        // A view says nothing about the servers; any other answer is theirs.
+        let answer = self.client.health(&self.query.service, parameters, None).await?;
+        self.heard(&answer, false);
+        Ok(answer)
+    }
+
+    /// Notes who has answered: a view says nothing about the servers; any other answer is theirs.
+    fn heard(&mut self, answer: &HealthAnswer, has_waited: bool) {
         self.probed_at = match (answer.meta.streaming, self.probed_at) {
             (true, Some(at)) => Some(at),
             (true, None) | (false, _) => Some(Instant::now()),
         };
-        self.streaming = answer.meta.streaming || (self.streaming && index.is_none());
-        Ok(answer)
+        self.streaming = answer.meta.streaming || (self.streaming && !has_waited);
+    }
+
+    /// Makes a set of an answer to a query that waited for `asked`, or to a plain read.
+    async fn take(&mut self, asked: Option<u64>, answer: HealthAnswer) -> Result<ReadResult> {
+        let (mut asked, mut answer) = (asked, answer);
+        if answer.meta.streaming && answer.meta.index < asked {
+            // The view is behind what is known: it has just been made, or its servers are gone.
+            answer = self.ask(ReadMode::Full, false).await?;
+            asked = None;
+        }
+        self.index = None;
+        let refresh_in = self.adopt(asked, &answer)?;
+        // A query that waits for this very index goes on.
+        if self.waiting.as_ref().is_some_and(|waiting| Some(waiting.index) != self.index) {
+            self.waiting = None;
+        }
+        self.doubt(&answer).await?;
+        self.not_before = Instant::now() + size_pause(answer.size);
+        let set = ReadResult::set(self.instances(&answer.entries));
+        Ok(match refresh_in {
+            Some(after) => set.refresh_in(after),
+            None => set,
+        })
     }
 
     /// How long the next query waits: for less than was asked where the agent's word has to be checked in between.

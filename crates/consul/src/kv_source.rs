@@ -8,17 +8,22 @@ use tower_sd_core::{
 
 use crate::{
     BACKEND, ConsulClient,
-    client::kv::{Key, KeysAnswer},
+    client::{
+        Ticket,
+        kv::{Key, KeysAnswer},
+    },
 };
 
 /// Watches a key, or all keys below a prefix: what `tower_sd_config::Config` follows in Consul.
 ///
-/// One blocking query is open at any time, which occupies one of the 200 connections that an agent grants an address. A
-/// prefix is read whole with every change: it has to fit into the client's
+/// One blocking query is open at any time, which occupies one of the 200 connections that an agent
+/// grants an address. Beyond [`follow_alone`](crate::ConsulConfig::follow_alone) followers of one
+/// client, those of services included, keys are read every 5 s instead. A prefix is read whole with every change: it has to fit into the client's
 /// [`max_body`](crate::ConsulConfig::max_body), in base 64.
 #[derive(Debug)]
 pub struct ConsulKvSource {
     client: ConsulClient,
+    ticket: Ticket,
     what: What,
     /// What the last answer said, while it can be trusted; `None` makes the next query answer at once.
     index: Option<u64>,
@@ -34,7 +39,7 @@ impl ConsulKvSource {
     /// Watches one key. The token needs `key:read` of it.
     #[must_use]
     pub fn key(client: &ConsulClient, key: impl Into<String>) -> Self {
-        Self { client: client.clone(), what: What::Key(key.into()), index: None }
+        Self::new(client, What::Key(key.into()))
     }
 
     /// Watches all keys below `prefix`, a folder: `app` has `app/port`, and not `apple`. The token needs `key:read` of all of
@@ -45,7 +50,11 @@ impl ConsulKvSource {
         if !prefix.ends_with('/') && !prefix.is_empty() {
             prefix.push('/');
         }
-        Self { client: client.clone(), what: What::Prefix(prefix), index: None }
+        Self::new(client, What::Prefix(prefix))
+    }
+
+    fn new(client: &ConsulClient, what: What) -> Self {
+        Self { client: client.clone(), ticket: client.follow_keys(), what, index: None }
     }
 
     async fn ask(&self, mode: ReadMode, index: Option<u64>) -> Result<KeysAnswer> {
@@ -89,7 +98,11 @@ impl Source for ConsulKvSource {
         // Taken out: an answer that is an error, or dropped, leaves none (an index ahead of a server that was reset
         // would block for the whole wait).
         let asked = self.index.take().filter(|_| request.waits());
-        let answer = self.ask(request.mode, asked).await?;
+        let asked = asked.filter(|_| !self.ticket.is_shared());
+        let answer = match self.ticket.alone(self.ask(request.mode, asked)).await {
+            Some(answer) => answer?,
+            None => self.ask(request.mode, None).await?,
+        };
         if answer.meta.filtered_by_acls {
             let message = "the token does not see every key; it needs key:read of the whole prefix";
             let error = Error::new(ErrorKind::Denied, BACKEND, "follow");
@@ -101,7 +114,7 @@ impl Source for ConsulKvSource {
         let keys = answer.keys.iter().filter(|key| self.wants(key));
         let set = ReadResult::set(keys.map(|key| self.entry(key)).collect());
         // A proxy that eats the header leaves nothing to wait for.
-        Ok(if index.is_none() { set.refresh_in(POLL) } else { set })
+        Ok(if index.is_none() || self.ticket.is_shared() { set.refresh_in(POLL) } else { set })
     }
 }
 

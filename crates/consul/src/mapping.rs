@@ -11,18 +11,23 @@ use crate::{
     BACKEND,
     client::{
         error,
-        reply::{Check, Service, ServiceEntry, TaggedAddress},
+        reply::{Check, Service, ServiceEntry},
         request::{ServiceRegistration, Weights},
     },
 };
 
-/// What an instance registers as, without checks.
+/// The registration of an instance, without checks.
 ///
 /// # Errors
 ///
 /// `Config`, naming the limit of Consul's that it breaks.
-pub(crate) fn registration(service: &str, instance: &Instance) -> Result<ServiceRegistration> {
-    let meta = meta(instance);
+pub(crate) fn registration(
+    service: &str,
+    instance: &Instance,
+    incarnation: &str,
+) -> Result<ServiceRegistration> {
+    let mut meta = meta(instance);
+    meta.insert(INCARNATION.to_owned(), incarnation.to_owned());
     check_limits(service, instance, &meta)?;
     let weight = consul_weight(instance.weight());
     Ok(ServiceRegistration {
@@ -33,39 +38,59 @@ pub(crate) fn registration(service: &str, instance: &Instance) -> Result<Service
         tags: instance.tags().to_vec(),
         meta,
         weights: Weights { passing: weight, warning: weight },
+        enable_tag_override: false,
         tagged_addresses: BTreeMap::new(),
         checks: Vec::new(),
     })
 }
 
-/// Consul's ids are unique per agent, over all services: an id registered again under another name *moves*.
+/// The id in Consul: unique per agent, over all services. One registered again under another name
+/// would *move*, so a colon in the name is escaped: `a:b` with `c` is not `a` with `b:c`.
 pub(crate) fn service_id(service: &str, id: &str) -> String {
-    format!("{service}:{id}")
+    match service.contains([':', '%']) {
+        true => format!("{}:{id}", service.replace('%', "%25").replace(':', "%3A")),
+        false => format!("{service}:{id}"),
+    }
 }
 
-/// The TTL check of a service. Ids of checks are the agent's too.
+/// The TTL check of a service. Ids of checks are unique per agent too.
 pub(crate) fn check_id(service_id: &str) -> String {
     format!("service:{service_id}")
 }
 
-/// The check that is a service's maintenance, as Consul calls it.
+/// A check of a service that the agent runs itself.
+pub(crate) fn own_check_id(service_id: &str, n: usize) -> String {
+    format!("check-{n}:{service_id}")
+}
+
+/// The check that Consul makes of a service's maintenance.
 pub(crate) fn maintenance_id(service_id: &str) -> String {
     format!("{MAINTENANCE}{service_id}")
 }
 
-/// Whether the agent's entry says what we registered.
-pub(crate) fn is_ours(ours: &ServiceRegistration, found: &Service) -> bool {
+/// The other registration that an entry belongs to: its address and incarnation.
+///
+/// An entry without an incarnation, of another program, has no owner.
+pub(crate) fn owner_beside(incarnation: &str, found: &Service) -> Option<String> {
+    let owner = found.meta.get(INCARNATION).filter(|owner| *owner != incarnation)?;
+    Some(format!("{}:{}, incarnation {owner}", found.address, found.port))
+}
+
+/// Whether the agent's entry is as it was registered.
+pub(crate) fn is_as_registered(ours: &ServiceRegistration, found: &Service) -> bool {
     found.name == ours.name
         && found.address == ours.address
         && found.port == i64::from(ours.port)
         && found.meta == ours.meta
-        && found.tags == ours.tags
+        // Where others may change them the agent takes theirs.
+        && (ours.enable_tag_override || found.tags == ours.tags)
         && found.weights.passing == u32::from(ours.weights.passing)
         && found.weights.warning == u32::from(ours.weights.warning)
 }
 
-/// The instance that an entry of the catalogue describes, with the status that its checks add up to; at its address of
-/// that tag, where it has one.
+/// The instance that an entry of the catalogue describes, with the status that its checks add up
+/// to; at the address of that tag, by the rule of Consul's own agent (`translate_addr.go`): port,
+/// address of the service and address of the node each have a tagged one or not.
 ///
 /// # Errors
 ///
@@ -75,18 +100,17 @@ pub(crate) fn instance(entry: ServiceEntry, tagged_address: Option<&str>) -> Res
     let Service {
         id, address, port, tags, mut meta, weights, locality, mut tagged_addresses, ..
     } = service;
-    let tagged = tagged_address.and_then(|tag| tagged_addresses.remove(tag));
     let name = meta.remove(ID).unwrap_or_else(|| format!("{}/{id}", node.node));
     let malformed = |what: String| {
         Error::new(ErrorKind::Protocol, BACKEND, "follow")
             .with_instance(name.as_str().into())
             .with_message(what)
     };
-    let (address, port) = match tagged {
-        Some(TaggedAddress { address, port }) if !address.is_empty() => (address, port),
-        _ if address.is_empty() => (node.address, port),
-        _ => (address, port),
-    };
+    let tagged = tagged_address.and_then(|tag| tagged_addresses.remove(tag)).unwrap_or_default();
+    let of_node = tagged_address.and_then(|tag| node.tagged_addresses.get(tag)).cloned();
+    let candidates = [tagged.address, address, of_node.unwrap_or_default(), node.address];
+    let address = candidates.into_iter().find(|address| !address.is_empty()).unwrap_or_default();
+    let port = if tagged.port == 0 { port } else { tagged.port };
     if address.is_empty() {
         return Err(malformed("neither the service nor its node has an address".into()));
     }
@@ -187,6 +211,7 @@ fn with_meta(mut instance: Instance, meta: BTreeMap<String, String>) -> Instance
                 let status = worse(instance.status(), &value);
                 instance.with_status(status)
             }
+            key if key.starts_with(OURS) => instance,
             _ => instance.with_metadata(key, value),
         };
     }
@@ -263,6 +288,7 @@ const MAINTENANCE: &str = "_service_maintenance:";
 const OURS: &str = "tower-sd-";
 const DRAINING: &str = "draining";
 const ID: &str = "tower-sd-id";
+const INCARNATION: &str = "tower-sd-incarnation";
 const PRIORITY: &str = "tower-sd-priority";
 const SCHEME: &str = "tower-sd-scheme";
 const STARTED_AT_MS: &str = "tower-sd-started-at-ms";

@@ -89,7 +89,7 @@ impl Query {
     }
 
     /// Any server may answer: works without a leader, and may be behind. An answer of a server that has not heard of the
-    /// leader for 10 s is an error.
+    /// leader for 10 s is an error. Where services share their queries, a read after a change is the leader's if there is one.
     pub fn stale(mut self) -> Self {
         self.consistency = Consistency::Stale;
         self
@@ -123,12 +123,10 @@ impl Query {
         self
     }
 
-    /// What is asked of the agent, without an index.
+    /// The parameters of a query, without an index. Health is filtered by the publisher: an instance
+    /// that fails its check is no loss of one.
     pub(crate) fn parameters(&self) -> Vec<(&'static str, String)> {
         let mut parameters: Vec<_> = self.tags.iter().map(|tag| ("tag", tag.clone())).collect();
-        if self.health == Wanted::Passing {
-            parameters.push(("passing", "true".to_owned()));
-        }
         let given = [("near", &self.near), ("filter", &self.filter)];
         parameters.extend(given.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))));
         parameters
@@ -143,7 +141,7 @@ impl Query {
         }
     }
 
-    /// Whether an instance of this health is wanted; the agent filters `?passing` only.
+    /// Whether an instance of this health is wanted.
     pub(crate) fn wants(&self, status: Status) -> bool {
         match self.health {
             Wanted::Passing => status == Status::Passing,

@@ -1,6 +1,7 @@
 //! Registers with an agent, and keeps the TTL check alive.
 
 mod announcer;
+mod leftovers;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -41,6 +42,7 @@ struct Settings {
     deregister_critical_after: Option<Duration>,
     warning_weight: Option<u16>,
     tagged_addresses: BTreeMap<String, TaggedAddress>,
+    enable_tag_override: bool,
 }
 
 impl ConsulRegistrar {
@@ -55,6 +57,7 @@ impl ConsulRegistrar {
             deregister_critical_after: Some(DEREGISTER_CRITICAL_AFTER),
             warning_weight: None,
             tagged_addresses: BTreeMap::new(),
+            enable_tag_override: false,
         };
         Self { client: client.clone(), settings, tasks: Tasks::new() }
     }
@@ -114,6 +117,14 @@ impl ConsulRegistrar {
         self
     }
 
+    /// Lets other programs change the tags in the catalogue (`EnableTagOverride`). Defaults to false:
+    /// the agent restores those of the registration.
+    #[must_use]
+    pub fn enable_tag_override(mut self, enabled: bool) -> Self {
+        self.settings.enable_tag_override = enabled;
+        self
+    }
+
     /// Withdraws all registrations, and waits for that.
     ///
     /// # Cancel safety
@@ -128,8 +139,8 @@ impl ConsulRegistrar {
 impl Registrar for ConsulRegistrar {
     async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
         let (service, instance) = (registration.service(), registration.instance());
-        // Refuses here what no agent would take, before a task is started.
-        mapping::registration(service, instance)?;
+        // Refuses a registration that no agent would take, before a task is started.
+        mapping::registration(service, instance, NO_INCARNATION)?;
         self.settings.validate().map_err(|error| error.with_instance(instance.id().clone()))?;
         let service_id = mapping::service_id(service, instance.id().as_str());
         let announcer =
@@ -169,10 +180,12 @@ impl Settings {
     }
 }
 
+/// For a check of the limits, which counts it.
+const NO_INCARNATION: &str = "";
 const DEREGISTER_CRITICAL_AFTER: Duration = Duration::from_secs(600);
 /// Consul's own, which cannot be configured (`CheckDeregisterIntervalMin`).
 const MIN_DEREGISTER: Duration = Duration::from_secs(60);
 /// Without a quorum an agent takes 7 to 14 s to accept a registration.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
-/// How often the entry itself is looked at, beside the heartbeats or instead of them.
+/// How often the entry itself is read, beside the heartbeats or instead of them.
 const VERIFY_EVERY: Duration = Duration::from_secs(15);

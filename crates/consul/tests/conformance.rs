@@ -86,16 +86,6 @@ impl Fixture for Agent {
         // A renewal finds it, up to a third of the TTL later.
         Duration::from_secs(3)
     }
-
-    fn exceptions() -> &'static [(&'static str, &'static str)] {
-        const OWNER: &str = "the announcer does not compare incarnations yet";
-        &[
-            ("predecessor_that_leaves_last_takes_nothing_away", OWNER),
-            ("predecessor_that_updates_takes_nothing_away", OWNER),
-            ("predecessor_observes_its_successor", OWNER),
-            ("predecessor_is_back_when_its_successor_is_gone", OWNER),
-        ]
-    }
 }
 
 fn main() -> ExitCode {

@@ -24,17 +24,67 @@ fn web() -> Registration {
     Registration::new("web", Instance::new("10.0.0.7", 80).with_id("a"))
 }
 
-/// An agent that says yes, and shows what it was told.
-async fn willing() -> Script {
-    let mut service = json!(null);
-    let script = Script::answering(move |request| {
-        if request.target.starts_with("/v1/agent/service/register") {
-            service = body(request);
+/// An agent that accepts everything and shows its entry, as a real one does.
+#[derive(Default)]
+struct Agent {
+    service: Option<Value>,
+    maintenance: Option<String>,
+}
+
+impl Agent {
+    fn answer(&mut self, request: &Received) -> Reply {
+        let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
+        match path.split('/').nth(4) {
+            _ if path.starts_with("/v1/agent/health/service/id/") => return self.entry(),
+            Some("register") => self.service = Some(body(request)),
+            Some("deregister") => *self = Self::default(),
+            Some("maintenance") => {
+                let reason = query.split("reason=").nth(1);
+                self.maintenance = reason.map(|reason| reason.replace('+', " "));
+            }
+            _ => {}
         }
-        Reply::new(200).body(match request.method.as_str() {
-            "GET" => service.to_string(),
-            _ => String::new(),
-        })
+        Reply::new(200)
+    }
+
+    fn entry(&self) -> Reply {
+        let Some(service) = &self.service else {
+            return Reply::new(404).body(r#"{"AggregatedStatus":"critical","Service":null}"#);
+        };
+        let heartbeat = json!({
+            "Node": "n", "CheckID": "service:web:a", "ServiceID": "web:a", "Status": "passing",
+        });
+        let maintenance = self.maintenance.as_ref().map(|reason| {
+            json!({"Node": "n", "CheckID": "_service_maintenance:web:a", "ServiceID": "web:a",
+                "Status": "critical", "Notes": percent_decoded(reason)})
+        });
+        let checks: Vec<Value> = [heartbeat].into_iter().chain(maintenance).collect();
+        let mut service = service.clone();
+        service["Service"] = service["Name"].take();
+        service.as_object_mut().expect("an object").remove("Name");
+        // The status is that of the checks.
+        let status = if self.maintenance.is_some() { 503 } else { 200 };
+        Reply::new(status).body(json!({"Service": service, "Checks": checks}).to_string())
+    }
+}
+
+fn percent_decoded(text: &str) -> String {
+    text.replace("%28", "(").replace("%29", ")")
+}
+
+async fn willing() -> Script {
+    scripted(Reply::new(200), |_| false).await
+}
+
+/// As [`Agent`], with `reply` to the requests that `fails` selects.
+async fn scripted(
+    reply: Reply,
+    mut fails: impl FnMut(&Received) -> bool + Send + 'static,
+) -> Script {
+    let mut agent = Agent::default();
+    let script = Script::answering(move |request| match fails(request) {
+        true => reply.clone(),
+        false => agent.answer(request),
     });
     script.await.expect("loopback")
 }
@@ -70,17 +120,23 @@ async fn a_registration_is_one_put_and_a_heartbeat() {
     let script = willing().await;
     let registrar = registrar(&script);
     let handle = register(&registrar, web()).await;
+    let read = next(&script).await;
+    assert_eq!((&*read.method, &*read.target), ("GET", "/v1/agent/health/service/id/web:a"));
     let first = next(&script).await;
-    assert_eq!(first.method, "PUT");
-    assert_eq!(first.target, "/v1/agent/service/register?replace-existing-checks=true");
+    assert_eq!((&*first.method, &*first.target), ("PUT", "/v1/agent/service/register"));
     assert_eq!(first.headers["content-type"], "application/json");
+    let incarnation = body(&first)["Meta"]["tower-sd-incarnation"].clone();
+    let incarnation = incarnation.as_str().expect("text").to_owned();
+    assert_eq!(incarnation.len(), 32);
     let check = json!({
         "CheckID": "service:web:a", "Name": "tower-sd heartbeat", "TTL": "1000ms",
+        "Notes": format!("incarnation {incarnation}, token 0"),
         "Status": "passing", "DeregisterCriticalServiceAfter": "600000ms",
     });
     let expected = json!({
         "ID": "web:a", "Name": "web", "Address": "10.0.0.7", "Port": 80, "Tags": [],
-        "Meta": {"tower-sd-id": "a"}, "Weights": {"Passing": 1, "Warning": 1}, "Checks": [check],
+        "Meta": {"tower-sd-id": "a", "tower-sd-incarnation": incarnation},
+        "Weights": {"Passing": 1, "Warning": 1}, "Checks": [check],
     });
     assert_eq!(body(&first), expected);
     let second = next(&script).await;
@@ -98,14 +154,12 @@ async fn an_agent_that_does_not_know_the_check_is_told_again_at_once() {
         (404, r#"Unknown check ID "service:web:a". Ensure that the check ID is passed"#),
     ] {
         let mut n_beats = 0;
-        let script = Script::answering(move |request| {
-            n_beats += u32::from(request.target.contains("/check/update/"));
-            match n_beats {
-                2 if request.target.contains("/check/") => Reply::new(status).body(text),
-                _ => Reply::new(200),
-            }
+        let script = scripted(Reply::new(status).body(text), move |request| {
+            let is_beat = request.target.contains("/check/update/");
+            n_beats += u32::from(is_beat);
+            is_beat && n_beats == 2
         });
-        let script = script.await.expect("loopback");
+        let script = script.await;
         let registrar = registrar(&script);
         let mut handle = register(&registrar, web()).await;
         let lost = timeout(BOUND, handle.changed()).await.expect("it notices");
@@ -124,12 +178,8 @@ async fn deregistering_what_the_agent_does_not_know_is_success() {
         (404, r#"Unknown service ID "web:a". Ensure that the service ID is passed"#),
         (500, r#"Unknown service {"web:a" {}}"#),
     ] {
-        let script =
-            Script::answering(move |request| match request.target.contains("/deregister/") {
-                true => Reply::new(status).body(text),
-                false => Reply::new(200),
-            });
-        let script = script.await.expect("loopback");
+        let gone = |request: &Received| request.target.contains("/deregister/");
+        let script = scripted(Reply::new(status).body(text), gone).await;
         let registrar = registrar(&script);
         let handle = register(&registrar, web()).await;
         handle.deregister().await.expect("nothing left is success");
@@ -154,13 +204,9 @@ async fn no_heartbeat_follows_the_deregistration() {
 /// An operator, or another process, has registered something else under our id: the check may live on.
 #[tokio::test]
 async fn an_entry_that_was_overwritten_is_registered_again() {
-    let script = Script::answering(|request| match request.method.as_str() {
-        "GET" => {
-            Reply::new(200).body(r#"{"ID":"web:a","Service":"web","Address":"10.6.6.6","Port":80}"#)
-        }
-        _ => Reply::new(200),
-    });
-    let script = script.await.expect("loopback");
+    let foreign = r#"{"Service":{"ID":"web:a","Service":"web","Address":"10.6.6.6","Port":80}}"#;
+    let reads = |request: &Received| request.method == "GET";
+    let script = scripted(Reply::new(200).body(foreign), reads).await;
     let registrar = registrar(&script);
     let _handle = register(&registrar, web()).await;
     next_to(&script, "/v1/agent/service/register").await;
@@ -188,7 +234,7 @@ async fn draining_is_maintenance() {
     let handle = register(&registrar, web()).await;
     handle.update(|instance| instance.with_status(Status::Draining)).await.expect("it is told");
     let request = next_to(&script, "/v1/agent/service/maintenance/").await;
-    let expected = "/v1/agent/service/maintenance/web:a?enable=true&reason=draining";
+    let expected = "/v1/agent/service/maintenance/web:a?enable=true&reason=draining+%28tower-sd%29";
     assert_eq!(request.target, expected);
 }
 
@@ -206,24 +252,28 @@ async fn all_kinds_of_checks_are_written_as_consul_documents_them() {
         .warning_weight(3)
         .tagged_address("wan", "198.51.100.7", 8080);
     let _handle = register(&registrar, web()).await;
-    let sent = body(&next(&script).await);
+    let sent = body(&next_to(&script, "/v1/agent/service/register").await);
     let after = "60000ms";
     let expected = json!([
         {"CheckID": "service:web:a", "Name": "tower-sd heartbeat", "TTL": "1000ms",
          "Status": "passing", "DeregisterCriticalServiceAfter": after},
-        {"CheckID": "service:web:a:1", "Name": "HTTP http://10.0.0.7/health", "HTTP": "http://10.0.0.7/health",
+        {"CheckID": "check-1:web:a", "Name": "HTTP http://10.0.0.7/health", "HTTP": "http://10.0.0.7/health",
          "Method": "HEAD", "Interval": "10000ms", "Timeout": "5000ms", "SuccessBeforePassing": 1,
          "FailuresBeforeCritical": 3, "DeregisterCriticalServiceAfter": after},
-        {"CheckID": "service:web:a:2", "Name": "TCP 10.0.0.7:80", "TCP": "10.0.0.7:80", "Interval": "2000ms",
+        {"CheckID": "check-2:web:a", "Name": "TCP 10.0.0.7:80", "TCP": "10.0.0.7:80", "Interval": "2000ms",
          "Timeout": "5000ms", "SuccessBeforePassing": 2, "FailuresBeforeCritical": 1,
          "DeregisterCriticalServiceAfter": after},
-        {"CheckID": "service:web:a:3", "Name": "gRPC 10.0.0.7:80/web", "GRPC": "10.0.0.7:80/web",
+        {"CheckID": "check-3:web:a", "Name": "gRPC 10.0.0.7:80/web", "GRPC": "10.0.0.7:80/web",
          "GRPCUseTLS": true, "Interval": "10000ms", "Timeout": "1000ms", "SuccessBeforePassing": 1,
          "FailuresBeforeCritical": 1, "DeregisterCriticalServiceAfter": after},
-        {"CheckID": "service:web:a:4", "Name": "alias of db", "AliasService": "db",
+        {"CheckID": "check-4:web:a", "Name": "alias of db", "AliasService": "db",
          "DeregisterCriticalServiceAfter": after},
     ]);
-    assert_eq!(sent["Checks"], expected);
+    let mut checks = sent["Checks"].clone();
+    for check in checks.as_array_mut().expect("a list") {
+        assert!(check.as_object_mut().expect("an object").remove("Notes").is_some());
+    }
+    assert_eq!(checks, expected);
     assert_eq!(sent["Weights"], json!({"Passing": 1, "Warning": 3}));
     assert_eq!(sent["TaggedAddresses"], json!({"wan": {"Address": "198.51.100.7", "Port": 8080}}));
 }
@@ -250,7 +300,8 @@ async fn a_ttl_that_cannot_be_kept_is_refused_and_one_of_the_url_is_used() {
     let (config, _) = ConsulConfig::from_url(&url).expect("a URL");
     let registrar = ConsulRegistrar::new(&ConsulClient::new(config).expect("an address"));
     let _handle = register(&registrar, web()).await;
-    assert_eq!(body(&next(&script).await)["Checks"][0]["TTL"], "42000ms");
+    let sent = body(&next_to(&script, "/v1/agent/service/register").await);
+    assert_eq!(sent["Checks"][0]["TTL"], "42000ms");
 }
 
 /// The agent was killed, or the port is nobody's.
@@ -307,11 +358,11 @@ async fn a_denied_registration_says_so_at_once() {
 #[tokio::test]
 async fn a_first_registration_that_fails_is_tried_again() {
     let mut n = 0;
-    let script = Script::answering(move |_| {
+    let script = scripted(Reply::new(500).body("No cluster leader"), move |_| {
         n += 1;
-        Reply::new(if n < 4 { 500 } else { 200 }).body("No cluster leader")
+        n < 4
     });
-    let script = script.await.expect("loopback");
+    let script = script.await;
     let _handle = register(&registrar(&script), web()).await;
     assert!(script.received().len() >= 5, "{:?}", script.received().len());
 }

@@ -8,8 +8,8 @@ use std::{
 
 use tokio::time::sleep;
 use tower_sd_core::{
-    Entries, Error, ErrorKind, Instance, Instancer, MemoryRegistry, Publisher, PublisherConfig,
-    Registrar, Registration, Secret, Sink,
+    Entries, Error, ErrorKind, Health, Instance, Instancer, MemoryRegistry, Publisher,
+    PublisherConfig, Registrar, Registration, Secret, Sink,
 };
 use tracing::subscriber::DefaultGuard;
 
@@ -163,4 +163,77 @@ async fn a_lost_registration_says_why_it_could_not_be_renewed() {
     let error = lost[0]["error"].as_str().expect("a text");
     assert!(error.contains("registry unavailable"), "{error}");
     drop(handle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn critical_check_is_logged_once_with_its_reason_and_its_recovery() {
+    let (log, _guard) = Log::capture();
+    let registry = MemoryRegistry::new();
+    let health = Arc::new(Mutex::new(Health::Critical("warming up".into())));
+    let check = Arc::clone(&health);
+    let registration = Registration::new("s", Instance::new("127.0.0.1", 80)).health(move || {
+        let health = check.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        async move { health }
+    });
+    let _handle = registry.register(registration).await.expect("accepted");
+    sleep(Duration::from_secs(60)).await;
+    let critical = log.found("WARN", "health critical");
+    assert_eq!(critical.len(), 1);
+    assert_eq!(
+        (&critical[0]["reason"], &critical[0]["instance"]),
+        (&"warming up".into(), &"127.0.0.1:80".into())
+    );
+    assert_eq!(log.found("INFO", "health recovered").len(), 0);
+    *health.lock().unwrap_or_else(PoisonError::into_inner) = Health::Passing;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(log.found("INFO", "health recovered").len(), 1);
+    assert_eq!(log.found("WARN", "health critical").len(), 1);
+    assert_eq!(log.found("INFO", "registered").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn takeover_is_logged_once_with_the_other_registration() {
+    let (log, _guard) = Log::capture();
+    let (registry, instance) = (MemoryRegistry::new(), Instance::new("127.0.0.1", 80));
+    let register = || registry.register(Registration::new("s", instance.clone()));
+    let _first = register().await.expect("registered");
+    let _second = register().await.expect("takes over");
+    sleep(Duration::from_secs(600)).await;
+    let taken = log.found("WARN", "registration taken over");
+    assert_eq!(taken.len(), 1);
+    let by = taken[0]["by"].as_str().expect("a text");
+    assert!(by.starts_with("127.0.0.1:80, incarnation "), "{by}");
+    assert_eq!(log.found("WARN", "registration lost").len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_registration_is_not_logged_as_deregistered() {
+    let (log, _guard) = Log::capture();
+    let registry = MemoryRegistry::new();
+    let large = Instance::new("127.0.0.1", 80).with_metadata("large", "x".repeat(2_000_000));
+    let registration = Registration::new("s", large).retry_in_background();
+    let mut handle = registry.register(registration).await.expect("accepted");
+    let error = handle.first_answer(Duration::from_secs(1)).await.expect_err("refused");
+    assert_eq!((error.kind(), error.operation()), (ErrorKind::Config, "register"));
+    handle.deregister().await.expect("nothing to remove");
+    assert_eq!(log.found("INFO", "deregistered").len(), 0);
+    assert_eq!(log.found("WARN", "not registered yet").len(), 1);
+}
+
+/// Each log line and error names the call that failed.
+#[tokio::test(start_paused = true)]
+async fn hanging_call_is_named() {
+    let registry = MemoryRegistry::new();
+    registry.delay(Duration::from_secs(3600));
+    let registration = Registration::new("s", Instance::new("127.0.0.1", 80));
+    let error = registry.register(registration.clone()).await.expect_err("hangs");
+    assert_eq!((error.kind(), error.operation()), (ErrorKind::Timeout, "register"));
+    registry.resume();
+    let handle = registry.register(registration).await.expect("registered");
+    registry.delay(Duration::from_secs(3600));
+    sleep(Duration::from_secs(14)).await;
+    let error = handle.last_error().expect("a renewal hangs");
+    assert_eq!((error.kind(), error.operation()), (ErrorKind::Timeout, "renew"));
+    let error = handle.deregister().await.expect_err("hangs");
+    assert_eq!((error.kind(), error.operation()), (ErrorKind::Timeout, "deregister"));
 }

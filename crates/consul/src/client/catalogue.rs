@@ -1,32 +1,21 @@
 //! The catalogue behind the agent's back: what an agent without a token of its own leaves there.
 //!
-//! From some version between 1.8.7 and 1.20.1 on, an agent removes from the catalogue with its own token, not with the
-//! service's. Where ACLs deny by default and it has none, services that were deregistered and checks that were removed
-//! stay in the catalogue, and it says 200 all the same.
+//! Newer agents (1.15, not 1.8) remove from the catalogue with their own token, not with the
+//! service's. Where ACLs deny by default and the agent has none, services that were deregistered
+//! and checks that were removed stay in the catalogue; the agent answers 200 all the same.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tower_sd_core::Result;
 
 use super::{
-    ConsulClient, Known, error,
+    AgentCheck, ConsulClient, Known, error,
     http::{Answer, Call},
     known,
     reply::ServiceEntry,
     succeed,
 };
-
-/// A check, and where it is.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "PascalCase")]
-pub(crate) struct PlacedCheck {
-    pub(crate) node: String,
-    #[serde(rename = "ServiceID", default)]
-    service_id: String,
-    #[serde(rename = "CheckID")]
-    pub(crate) id: String,
-}
 
 /// Body of `PUT /v1/catalog/deregister`. One of the two ids: with both, Consul takes the service.
 #[derive(Debug, Serialize)]
@@ -40,28 +29,19 @@ struct Removal<'a> {
 }
 
 impl ConsulClient {
-    /// The checks that the agent itself has for a service. Needs `service:read` only.
-    pub(crate) async fn agent_checks(&self, service_id: &str) -> Result<Vec<PlacedCheck>> {
-        let mut call = Call::get("verify", &["agent", "checks"]);
-        call.query.extend(filter("ServiceID", service_id));
-        let answer = self.bounded(call).await?;
-        let checks: BTreeMap<String, PlacedCheck> = parsed(&answer)?;
-        Ok(checks.into_values().filter(|check| check.service_id == service_id).collect())
-    }
-
     /// The checks that the catalogue has for a service of a node; none where the token may not see them.
     pub(crate) async fn listed_checks(
         &self,
         node: &str,
         service_id: &str,
-    ) -> Result<Vec<PlacedCheck>> {
+    ) -> Result<Vec<AgentCheck>> {
         let mut call = Call::get("verify", &["health", "node", node]);
         call.query.extend(filter("ServiceID", service_id));
-        // Any server will do: what one does not know yet is found next time.
+        // Any server will do: a check that is not known to it yet is found next time.
         call.query.push(("stale", String::new()));
         let answer = self.bounded(call).await?;
-        let checks: Vec<PlacedCheck> = parsed(&answer)?;
-        Ok(checks.into_iter().filter(|check| check.service_id == service_id).collect())
+        let checks: Vec<AgentCheck> = parsed(&answer)?;
+        Ok(checks.into_iter().filter(|check| check.is_of(service_id)).collect())
     }
 
     /// The node on which the catalogue has a service, where there is just one.
@@ -122,5 +102,5 @@ fn parsed<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T> {
         .map_err(|cause| error::garbled("verify", "not a list of checks").with_source(cause))
 }
 
-/// The agent has said yes by then, and whoever stops is waiting.
+/// The agent has answered by then, and a caller that stops is waiting.
 const TIMEOUT: Duration = Duration::from_secs(3);

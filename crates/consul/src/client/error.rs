@@ -80,13 +80,13 @@ pub(crate) fn config(operation: &'static str, message: impl Into<String>) -> Err
     Error::new(ErrorKind::Config, BACKEND, operation).with_message(message)
 }
 
-/// Whether the agent says that it has no such TTL check: 500 up to some version between 1.8.7 and 1.20.1, 404 since.
+/// Whether the agent says that it has no such TTL check: 500 from 1.8.7, 404 from 1.15.4.
 pub(crate) fn is_unknown_check(status: u16, detail: &str) -> bool {
     matches!(status, 404 | 500)
         && (detail.contains("does not have associated TTL") || detail.contains("Unknown check"))
 }
 
-/// Whether the agent says that it has no such service: 1.8.7 answers 500 under ACLs (and 200 without), 1.20.1 404.
+/// Whether the agent says that it has no such service: 1.8.7 answers 500 under ACLs (and 200 without), 1.15.4 404.
 pub(crate) fn is_unknown_service(status: u16, detail: &str) -> bool {
     matches!(status, 404 | 500)
         && (detail.contains("Unknown service") || detail.contains("unknown service"))

@@ -1,16 +1,12 @@
 //! Requests and answers as HTTP: address, token, bounds.
 
-use std::{
-    fs,
-    sync::{PoisonError, RwLock},
-    time::Duration,
-};
+use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request,
-    header::{AUTHORIZATION, CONTENT_TYPE},
+    header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER},
 };
 use serde::Serialize;
 use tokio::{sync::Semaphore, time::Instant};
@@ -18,7 +14,11 @@ use tower_sd_core::{Error, Result, Secret};
 use tower_sd_net::{HttpClient, HttpVersions, TlsClient};
 use url::{Position, Url};
 
-use super::{error, streams::Streams};
+use super::{
+    error,
+    streams::Streams,
+    token::{Token, Tokens},
+};
 use crate::{ConsulConfig, config::Endpoint};
 
 /// One agent, and how to talk to it.
@@ -28,10 +28,11 @@ pub(crate) struct Wire {
     http: HttpClient,
     pub(super) streams: Streams,
     base: Url,
-    token: RwLock<Option<Secret>>,
-    /// Short calls that run at once: blocking queries need none. Heartbeats have permits of their own, so that thousands of
-    /// them do not keep a registration waiting.
-    permits: Semaphore,
+    tokens: Tokens,
+    /// Concurrent short calls: blocking queries need none. Each kind has its own permits: neither
+    /// thousands of heartbeats nor of reads keep a registration waiting.
+    reads: Semaphore,
+    writes: Semaphore,
     heartbeats: Semaphore,
     config: ConsulConfig,
 }
@@ -56,7 +57,8 @@ pub(super) enum Kind {
     /// Reads what is followed.
     Read,
     Heartbeat,
-    Short,
+    /// Registers, deregisters, and the reads in between.
+    Write,
 }
 
 /// A complete answer, of any status.
@@ -66,7 +68,7 @@ pub(super) struct Answer {
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
     operation: &'static str,
-    token: Option<Secret>,
+    token: Token,
 }
 
 impl<'a> Call<'a> {
@@ -78,12 +80,12 @@ impl<'a> Call<'a> {
             query: Vec::new(),
             body: None,
             timeout: CALL_TIMEOUT,
-            kind: Kind::Short,
+            kind: Kind::Read,
         }
     }
 
     pub(super) fn put(operation: &'static str, path: &[&'a str]) -> Self {
-        Self { method: Method::PUT, ..Self::get(operation, path) }
+        Self { method: Method::PUT, kind: Kind::Write, ..Self::get(operation, path) }
     }
 
     pub(super) fn json(self, body: &impl Serialize) -> Result<Self> {
@@ -110,14 +112,15 @@ impl Wire {
         };
         let http = client(HttpVersions::Http1)?;
         let streams = Streams::new(tls.is_some(), || client(HttpVersions::Http2OrHttp1))?;
-        let token = token_of(&config)?;
-        header(token.as_ref())?;
+        let tokens = Tokens::new(&config)?;
+        header(tokens.current().secret.as_ref())?;
         Ok(Self {
             http,
             streams,
             base,
-            token: RwLock::new(token),
-            permits: Semaphore::new(MAX_SHORT_CALLS),
+            tokens,
+            reads: Semaphore::new(MAX_READS),
+            writes: Semaphore::new(MAX_WRITES),
             heartbeats: Semaphore::new(MAX_HEARTBEATS),
             config,
         })
@@ -125,31 +128,30 @@ impl Wire {
 
     /// Sends, and reads the whole answer. Dropped early, the connection is closed: a blocking query ends with it.
     ///
-    /// Denied, it looks for a new token, and tries once more with that.
+    /// After a denial it tries once more, with the file's new token if there is one.
     pub(super) async fn send(&self, call: Call<'_>) -> Result<Answer> {
         // The semaphores are never closed.
         let _permit = match call.kind {
             Kind::Blocking => None,
             Kind::Heartbeat => self.heartbeats.acquire().await.ok(),
-            Kind::Read | Kind::Short => self.permits.acquire().await.ok(),
+            Kind::Read => self.reads.acquire().await.ok(),
+            Kind::Write => self.writes.acquire().await.ok(),
         };
-        let token = self.token();
-        let answer = self.send_as(&call, token.as_ref()).await?;
-        if matches!(answer.status, 401 | 403) && self.config.token_file.is_some() {
-            let fresh = token_of(&self.config)?;
-            if fresh != token {
-                *self.token.write().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
-                return self.send_as(&call, fresh.as_ref()).await;
-            }
+        let answer = self.send_as(&call, self.tokens.current()).await?;
+        match answer.status {
+            401 | 403 => match self.tokens.replacement(&answer.token) {
+                Some(token) => self.send_as(&call, token).await,
+                None => Ok(answer),
+            },
+            _ => Ok(answer),
         }
-        Ok(answer)
     }
 
-    async fn send_as(&self, call: &Call<'_>, token: Option<&Secret>) -> Result<Answer> {
+    async fn send_as(&self, call: &Call<'_>, token: Token) -> Result<Answer> {
         let operation = call.operation;
         let place = matches!(call.kind, Kind::Blocking | Kind::Read).then(|| self.streams.place());
         let http = place.as_ref().map_or(&self.http, |place| &place.http);
-        let request = self.request(call, token)?;
+        let request = self.request(call, token.secret.as_ref())?;
         let sent_at = Instant::now();
         let sent = http.send(request, call.timeout, self.config.max_body).await;
         let (head, body) = sent
@@ -165,7 +167,7 @@ impl Wire {
             headers: head.headers,
             body: body.into(),
             operation,
-            token: token.cloned(),
+            token,
         })
     }
 
@@ -217,23 +219,9 @@ impl Wire {
         self.config.datacenter.as_deref()
     }
 
-    pub(super) fn token(&self) -> Option<Secret> {
-        self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn token(&self) -> Token {
+        self.tokens.current()
     }
-}
-
-/// The file's token, or the one given where there is no file or nothing in it.
-pub(crate) fn token_of(config: &ConsulConfig) -> Result<Option<Secret>> {
-    let Some(file) = &config.token_file else {
-        return Ok(config.token.clone());
-    };
-    let text = fs::read_to_string(file).map_err(|cause| {
-        error::config("configure", format!("token_file: cannot read {file:?}")).with_source(cause)
-    })?;
-    Ok(match text.trim() {
-        "" => config.token.clone(),
-        token => Some(Secret::new(token)),
-    })
 }
 
 fn header(token: Option<&Secret>) -> Result<Option<HeaderValue>> {
@@ -260,21 +248,33 @@ impl Answer {
     /// The body as text, for errors: without the token, should somebody echo it.
     pub(super) fn detail(&self) -> String {
         let text = String::from_utf8_lossy(&self.body);
-        match &self.token {
+        match &self.token.secret {
             Some(token) if !token.expose().is_empty() => text.replace(token.expose(), "***"),
             _ => text.into_owned(),
         }
     }
 
+    /// Which of the tokens the request had.
+    pub(super) fn token_generation(&self) -> u64 {
+        self.token.generation
+    }
+
     /// The error for it.
     pub(super) fn refused(&self) -> Error {
-        error::refused(self.operation, self.status, &self.detail())
+        let error = error::refused(self.operation, self.status, &self.detail());
+        // Consul sends none; a proxy in front of it does.
+        let after = self.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        match after.and_then(|seconds| seconds.trim().parse().ok()) {
+            Some(seconds) => error.with_retry_after(Duration::from_secs(seconds)),
+            None => error,
+        }
     }
 }
 
-/// An agent accepts 200 connections of one address by default, and up to twice as many are opened as there are requests
-/// at once.
-const MAX_SHORT_CALLS: usize = 24;
+/// An agent accepts 200 connections of one address by default, and up to twice as many are opened as
+/// there are concurrent requests.
+const MAX_READS: usize = 24;
+const MAX_WRITES: usize = 16;
 const MAX_HEARTBEATS: usize = 32;
 /// Without a quorum an agent takes 7 to 14 s to accept a registration. The loops have bounds of their own.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);

@@ -1,5 +1,6 @@
 //! The part of Consul's HTTP interface that discovery needs, typed.
 
+mod agent;
 mod catalogue;
 pub(crate) mod error;
 mod http;
@@ -10,21 +11,22 @@ pub(crate) mod request;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::value::RawValue;
 use tokio::time::{sleep, timeout};
-use tower_sd_core::{Error, ErrorKind, Health, InstanceId, Result, Tasks};
+use tower_sd_core::{Error, ErrorKind, InstanceId, Result, Tasks};
 
-#[cfg(test)]
-pub(crate) use self::http::token_of;
-pub(crate) use self::{catalogue::PlacedCheck, hub::Ticket};
+pub(crate) use self::{
+    agent::{AgentCheck, AgentEntry, status_of},
+    hub::Ticket,
+};
 use self::{
     http::{Answer, Call, Kind, Wire},
-    hub::Hub,
-    reply::{Meta, Service, ServiceEntry},
-    request::{CheckUpdate, ServiceRegistration},
+    hub::Sharing,
+    reply::{Meta, ServiceEntry},
 };
 use crate::{BACKEND, ConsulConfig};
 
@@ -35,8 +37,7 @@ pub struct ConsulClient(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     wire: Arc<Wire>,
-    hub: Arc<Hub>,
-    tasks: Tasks,
+    sharing: Arc<Sharing>,
 }
 
 /// One reading of `GET /v1/health/service/:name`.
@@ -64,9 +65,9 @@ impl ConsulClient {
     /// `Config` for settings that cannot work.
     pub fn new(config: ConsulConfig) -> Result<Self> {
         config.validate()?;
-        let hub = Arc::new(Hub::new(config.follow_alone));
         let wire = Arc::new(Wire::new(config)?);
-        Ok(Self(Arc::new(Inner { wire, hub, tasks: Tasks::new() })))
+        let sharing = Sharing::new(Arc::clone(&wire), Tasks::new());
+        Ok(Self(Arc::new(Inner { wire, sharing })))
     }
 
     pub(crate) fn config(&self) -> &ConsulConfig {
@@ -75,18 +76,17 @@ impl ConsulClient {
 
     /// Whether a token is sent.
     pub(crate) fn has_token(&self) -> bool {
-        self.0.wire.token().is_some()
+        self.0.wire.token().secret.is_some()
     }
 
     /// A place among the followers of this client.
     pub(crate) fn follow(&self, service: &str) -> Ticket {
-        let Inner { wire, hub, tasks } = &*self.0;
-        let (ticket, starts) = hub.join(service, &wire.streams);
-        if starts {
-            let (wire, hub) = (Arc::clone(wire), Arc::clone(hub));
-            tasks.spawn(|stop| hub.run(wire, stop));
-        }
-        ticket
+        self.0.sharing.join(Some(service))
+    }
+
+    /// A place among the followers of this client, for one of keys.
+    pub(crate) fn follow_keys(&self) -> Ticket {
+        self.0.sharing.join(None)
     }
 
     /// All services of the catalogue, each with the tags that its instances have, sorted.
@@ -161,60 +161,6 @@ impl ConsulClient {
         }))
     }
 
-    pub(crate) async fn register(&self, service: &ServiceRegistration) -> Result<Meta> {
-        let mut call = Call::put("register", &["agent", "service", "register"]).json(service)?;
-        // Without it, a check that an earlier registration had would stay, and turn critical at its TTL.
-        call.query.push(("replace-existing-checks", "true".to_owned()));
-        let answer = self.0.wire.send(call).await?;
-        succeed(&answer).map(|()| Meta::of(&answer.headers))
-    }
-
-    /// Reports the health of a service, and thereby that it lives; bounded when it is one of many heartbeats.
-    pub(crate) async fn update_check(
-        &self,
-        id: &str,
-        health: &Health,
-        timeout: Option<Duration>,
-    ) -> Result<Known> {
-        let (status, output) = status_of(health);
-        let output = output.to_owned();
-        let mut call = Call::put("renew", &["agent", "check", "update", id])
-            .json(&CheckUpdate { status, output })?;
-        if let Some(timeout) = timeout {
-            call.timeout = timeout;
-            call.kind = Kind::Heartbeat;
-        }
-        let answer = self.0.wire.send(call).await?;
-        known(&answer, error::is_unknown_check)
-    }
-
-    pub(crate) async fn deregister(&self, id: &str) -> Result<Known> {
-        let call = Call::put("deregister", &["agent", "service", "deregister", id]);
-        let answer = self.0.wire.send(call).await?;
-        known(&answer, error::is_unknown_service)
-    }
-
-    /// Puts a service of this agent into maintenance: it leaves `?passing` and DNS, and stays registered.
-    pub(crate) async fn enter_maintenance(&self, id: &str, reason: &str) -> Result<Known> {
-        let path = ["agent", "service", "maintenance", id];
-        let mut call = Call::put("register", &path);
-        call.query = vec![("enable", "true".to_owned()), ("reason", reason.to_owned())];
-        let answer = self.0.wire.send(call).await?;
-        known(&answer, error::is_unknown_service)
-    }
-
-    /// The service as this agent knows it; `None` when it does not.
-    pub(crate) async fn agent_service(&self, id: &str) -> Result<Option<Service>> {
-        let call = Call::get("verify", &["agent", "service", id]);
-        let answer = self.0.wire.send(call).await?;
-        match known(&answer, error::is_unknown_service)? {
-            Known::No => Ok(None),
-            Known::Yes => serde_json::from_slice(&answer.body).map(Some).map_err(|cause| {
-                error::garbled("verify", "not a service as Consul writes it").with_source(cause)
-            }),
-        }
-    }
-
     /// Reads the entries of a service; blocks until they may have changed, or `wait` is over, when `query` has an index.
     pub(crate) async fn health(
         &self,
@@ -240,15 +186,6 @@ impl ConsulClient {
             entries: entries.unwrap_or_default(),
             size: answer.body.len(),
         })
-    }
-}
-
-/// Consul's word for it, and what the check had to say.
-pub(crate) fn status_of(health: &Health) -> (&'static str, &str) {
-    match health {
-        Health::Passing => ("passing", ""),
-        Health::Warning(output) => ("warning", output),
-        Health::Critical(output) => ("critical", output),
     }
 }
 

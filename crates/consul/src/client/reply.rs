@@ -23,6 +23,8 @@ pub(crate) struct Node {
     pub(crate) node: String,
     #[serde(default)]
     pub(crate) address: String,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub(crate) tagged_addresses: BTreeMap<String, String>,
 }
 
 /// A service as the catalogue and the agent show it.
@@ -50,7 +52,7 @@ pub(crate) struct Service {
     pub(crate) tagged_addresses: BTreeMap<String, TaggedAddress>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct TaggedAddress {
     #[serde(default)]
@@ -132,7 +134,7 @@ impl Meta {
 }
 
 /// Go writes an empty list as `null`.
-fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(super) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Default + Deserialize<'de>,

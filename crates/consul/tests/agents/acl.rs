@@ -1,15 +1,23 @@
 //! Under ACLs that deny by default.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
-use tower_sd_core::{ErrorKind, FollowConfig, Instancer, PublisherConfig, Registrar, Snapshot};
+use tower_sd_core::{
+    ErrorKind, FollowConfig, Health, Instancer, PublisherConfig, Registrar, Snapshot,
+};
 use tower_sd_testkit::real;
 
-use crate::support::{BOUND, call, is_stale, listed, on_every_version, put, sees, web};
+use crate::support::{BOUND, call, get, is_stale, listed, on_every_version, put, sees, web};
 
 const ROOT: &str = "6f0c2a0e-2f5a-4d6f-9a52-3d6a5f1f7d01";
 
@@ -198,6 +206,66 @@ async fn a_token_that_was_rotated_is_found_in_its_file() {
         assert_eq!(snapshot.known().count(), 1, "{snapshot:?}");
         std::fs::write(file.path(), &new.secret).expect("our file");
         sees(&mut subscription, "fresh", listed(1)).await;
+    })
+    .await;
+}
+
+/// How the agent and the catalogue show `web:a`.
+async fn statuses(agent: &real::Consul) -> (Value, Value) {
+    let checks = get(agent.address(), "/v1/agent/checks").await;
+    let listed = get(agent.address(), "/v1/health/checks/web").await;
+    (checks["service:web:a"]["Status"].clone(), listed[0]["Status"].clone())
+}
+
+async fn both_are(agent: &real::Consul, status: &str) {
+    let wanted = (json!(status), json!(status));
+    let deadline = Instant::now() + crate::support::TTL;
+    while statuses(agent).await != wanted {
+        assert!(Instant::now() < deadline, "{:?}, not {status}", statuses(agent).await);
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The agent writes an entry with the token of its registration, not with that of a heartbeat.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn entry_of_a_rotated_token_is_in_the_catalogue_as_at_the_agent() {
+    on_every_guarded_agent(async |agent| {
+        // Its own requests are allowed nothing but its node.
+        let node = token(agent, "node", r#"node_prefix "" { policy = "write" }"#).await;
+        let rules = r#"service "web" { policy = "write" }"#;
+        let file = NamedTempFile::new().expect("a file");
+        let mut old = token(agent, "writes0", rules).await;
+        std::fs::write(file.path(), &old.secret).expect("our file");
+        let body = json!({"Token": node.secret});
+        call(agent.address(), "PUT", "/v1/agent/token/agent", &body).await;
+        let config = ConsulConfig::new(agent.url()).token_file(file.path());
+        let client = ConsulClient::new(config).expect("an address");
+        let critical = Arc::new(AtomicBool::new(false));
+        let shows = Arc::clone(&critical);
+        let health = move || {
+            let shows = Arc::clone(&shows);
+            async move {
+                match shows.load(Relaxed) {
+                    true => Health::Critical("no disk".into()),
+                    false => Health::Passing,
+                }
+            }
+        };
+        let registration = web("a", 80).health(health).health_interval(Duration::from_millis(200));
+        let registrar = ConsulRegistrar::new(&client).ttl(crate::support::TTL);
+        let handle = registrar.register(registration).await.expect("registered");
+        both_are(agent, "passing").await;
+        for (n, status) in [(1, "critical"), (2, "passing")] {
+            let new = token(agent, &format!("writes{n}"), rules).await;
+            std::fs::write(file.path(), &new.secret).expect("our file");
+            let deleted = format!("/v1/acl/token/{}", old.accessor);
+            call(agent.address(), "DELETE", &deleted, &Value::Null).await;
+            critical.store(status == "critical", Relaxed);
+            both_are(agent, status).await;
+            old = new;
+        }
+        handle.deregister().await.expect("withdrawn");
     })
     .await;
 }

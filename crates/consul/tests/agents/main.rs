@@ -6,6 +6,7 @@ mod cluster;
 mod following;
 mod guarded;
 mod many;
+mod ownership;
 mod registering;
 mod slow;
 mod support;

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 use futures_util::{StreamExt, stream};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
-use tower_sd_consul::{ConsulClient, ConsulInstancer, Query};
-use tower_sd_core::{Instancer, Snapshot, Subscription};
+use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, Query};
+use tower_sd_core::{Instancer, Snapshot, Status, Subscription};
 use tower_sd_testkit::{real, usage::connections_to};
 
 use crate::{
@@ -75,7 +75,45 @@ async fn follow(
     (delays, sockets)
 }
 
-/// C49.
+/// Three hundred checks that fail, of services that are not followed.
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn followers_that_share_see_changes_beside_a_large_datacentre() {
+    on_every_agent(async |agent| {
+        let output = "x".repeat(300);
+        let failing = |n: usize| {
+            let output = &output;
+            async move {
+                let check = json!({"CheckID": format!("f{n}"), "TTL": "10m", "Notes": output});
+                let body = json!({"Name": format!("other{n}"), "Port": 80, "Check": check});
+                put(agent.address(), "/v1/agent/service/register", body).await;
+            }
+        };
+        stream::iter(0..300).for_each_concurrent(8, failing).await;
+        let config = ConsulConfig::new(agent.url()).follow_alone(1).max_body(60_000);
+        let client = ConsulClient::new(config).expect("an address");
+        let follow = |name: &str| {
+            ConsulInstancer::new(&client, Query::service(name).any_health()).subscribe()
+        };
+        let mut followed = [follow("s0000"), follow("S0001")];
+        for (n, subscription) in followed.iter_mut().enumerate() {
+            sees(subscription, "none", |it| it.freshness().is_fresh()).await;
+            register(agent, n, 80).await;
+            sees(subscription, "it", at_port(80)).await;
+            let started = Instant::now();
+            let target = format!("/v1/agent/check/fail/c000{n}");
+            put(agent.address(), &target, json!(null)).await;
+            sees(subscription, "it critical", |it| {
+                it.instances().iter().all(|it| it.status() == Status::Critical)
+            })
+            .await;
+            assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+            assert!(subscription.snapshot().freshness().is_fresh());
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn two_hundred_services_share_three_queries() {

@@ -244,7 +244,7 @@ async fn an_entry_without_ttl_that_was_deleted_is_back_after_the_next_look() {
 async fn what_passes_our_limits_passes_consuls() {
     on_every_agent(async |agent| {
         let base = Instance::new("a.example", 65_535).with_weight(0).with_id("a/b c");
-        let full = (0..61).fold(base, |i, n| i.with_metadata(format!("k{n}"), "v".repeat(512)));
+        let full = (0..60).fold(base, |i, n| i.with_metadata(format!("k{n}"), "v".repeat(512)));
         let full = full.with_metadata("k".repeat(128), "");
         let registration = Registration::new("wéb / ß", full);
         let handle = registrar(agent.address()).register(registration).await.expect("registered");

@@ -83,8 +83,9 @@ pub(super) fn deregistering_leaks_nothing(fixture: &dyn Fixture) -> BoxFuture<'_
             let registered = registrar.register(registration).await;
             registered.expect("a well registry accepts a registration")
         };
-        // The first one may open what all of them share.
+        // The first one may open what all of them share, a watch for example, a moment later.
         let _shared = register("a", 8001).await;
+        sleep(INTO_THE_LONG_WAIT).await;
         let before = Usage::now();
         for port in 8002..8006 {
             let handle = register("b", port).await;

@@ -18,7 +18,7 @@ use crate::{
 
 /// A Consul agent that is a server too, alone in its datacenter.
 ///
-/// It calls nobody outside of this machine, and accepts more connections of one client than the default of 200: a test's
+/// It contacts no host but this machine, and accepts more connections of one client than the default of 200: a test's
 /// cases share one agent, and Consul 1.8 keeps the slot of a closed blocking query until its wait is over.
 #[derive(Debug)]
 pub struct Consul {
@@ -164,7 +164,7 @@ impl ConsulConfig {
   "node_name": "node", "bind_addr": "{ip}", "client_addr": "{ip}", "advertise_addr": "{ip}",
   "addresses": {{"http": "{listens}"}},
   "ports": {{{ports}}},
-  "disable_update_check": true,
+  "disable_update_check": true, "log_level": "info",
   "leave_on_terminate": false, "skip_leave_on_interrupt": true,
   "performance": {{"raft_multiplier": 1}},
   "limits": {{"http_max_conns_per_client": 5000}}

@@ -1,4 +1,9 @@
-use super::*;
+use std::time::Duration;
+
+use http::Version;
+use tokio::time::timeout;
+
+use super::{checks::Checks, polls::filter, *};
 use crate::ConsulConfig;
 
 fn checks(rows: &[(&str, &str, &str)]) -> Vec<u8> {
@@ -24,56 +29,83 @@ fn the_difference_of_two_answers_names_the_services() {
     assert_eq!(known.read(b"<html>"), None, "not understood");
 }
 
-fn wire() -> Wire {
-    Wire::new(ConsulConfig::default()).expect("the default address is one")
+fn sharing(follow_alone: usize) -> Arc<Sharing> {
+    let config = ConsulConfig::default().follow_alone(follow_alone);
+    let wire = Wire::new(config).expect("the default address is one");
+    Sharing::new(Arc::new(wire), Tasks::new())
 }
 
 #[tokio::test]
-async fn it_runs_above_the_bound_and_is_asked_to_once() {
-    let (hub, wire) = (Arc::new(Hub::new(2)), wire());
-    let (a, starts_a) = hub.join("a", &wire.streams);
-    let (b, starts_b) = hub.join("a", &wire.streams);
-    let (c, starts_c) = hub.join("c", &wire.streams);
-    let (d, starts_d) = hub.join("d", &wire.streams);
-    assert_eq!([starts_a, starts_b, starts_c, starts_d], [false, false, true, false]);
-    drop((a, b, c, d));
-    assert!(hub.followed().services.is_empty());
-    assert_eq!(*hub.n_followers.borrow(), 0);
+async fn followers_share_above_the_bound_until_half_of_them_left() {
+    let sharing = sharing(2);
+    let join = |service| sharing.join(Some(service));
+    let (a, b) = (join("a"), sharing.join(None));
+    assert!(!a.is_shared());
+    let (c, d) = (join("A"), join("d"));
+    assert!(a.is_shared() && d.is_shared());
+    assert_eq!(sharing.followers.followed().services["a"].n_followers, 2);
+    drop((a, b));
+    assert!(c.is_shared(), "two are left, more than half of the bound");
+    drop(d);
+    assert!(!c.is_shared());
+    drop(c);
+    assert!(sharing.followers.followed().services.is_empty());
 }
 
 #[tokio::test]
-async fn a_change_while_a_read_is_under_way_is_not_lost() {
-    let (hub, wire) = (Arc::new(Hub::new(0)), wire());
-    let (mut ticket, _) = hub.join("Web", &wire.streams);
-    hub.shared.send_replace(true);
+async fn change_during_a_read_is_not_lost() {
+    let sharing = sharing(0);
+    let mut ticket = sharing.join(Some("Web"));
     ticket.starts_to_read();
-    hub.changed("web");
-    timeout(Duration::from_secs(1), ticket.change()).await.expect("at once").expect("no failure");
+    sharing.followers.changed("web");
+    timeout(Duration::from_secs(1), ticket.change()).await.expect("known").expect("no failure");
     ticket.starts_to_read();
-    let nothing = timeout(Duration::from_millis(20), ticket.change()).await;
+    let board = Arc::clone(ticket.attached.as_ref().expect("it waited").handle());
+    board.failures.send_replace(BTreeMap::new());
+    let nothing = timeout(Duration::from_millis(5), ticket.changes.changed()).await;
     assert!(nothing.is_err(), "nothing has changed");
-    let error = super::super::error::garbled("follow", "no leader");
-    hub.failures.send_modify(|failures| failures[1] = Some(error));
+    let error = crate::client::error::garbled("follow", "no leader");
+    board.failures.send_modify(|failures| drop(failures.insert(1, error)));
     assert!(ticket.change().await.is_err());
 }
 
-/// HTTP/2 queries need no connections, so nobody has to share.
-#[tokio::test]
-async fn it_ends_when_queries_turn_out_to_be_streams() {
-    let (hub, wire) = (Arc::new(Hub::new(0)), Arc::new(wire()));
-    let (_a, starts) = hub.join("a", &wire.streams);
-    assert!(starts, "as far as is known yet");
-    wire.streams.heard(http::Version::HTTP_2);
-    let tasks = tower_sd_core::Tasks::new();
-    tasks.spawn(|stop| Arc::clone(&hub).run(Arc::clone(&wire), stop));
-    let mut shared = hub.shared.subscribe();
-    let alone = async {
-        while hub.followed().running {
-            shared.changed().await.expect("the hub lives");
-        }
+/// A client in a static outlives the runtime of a test.
+#[test]
+fn followers_outlive_the_runtime_of_the_shared_task() {
+    let sharing = sharing(0);
+    let mut ticket = sharing.join(Some("web"));
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().expect("a runtime")
     };
-    timeout(Duration::from_secs(1), alone).await.expect("it ends at once");
-    let (_b, starts) = hub.join("b", &wire.streams);
-    assert!(!starts, "two streams are few");
-    tasks.close().await;
+    let first = runtime();
+    first.block_on(async {
+        let _waits = timeout(Duration::from_millis(1), ticket.change()).await;
+    });
+    drop(first);
+    assert!(ticket.attached.as_ref().expect("it waited").has_ended());
+    runtime().block_on(async {
+        let _waits = timeout(Duration::from_millis(1), ticket.change()).await;
+        assert!(!ticket.attached.as_ref().expect("it waits").has_ended(), "another task");
+    });
+}
+
+/// HTTP/2 queries need no connections.
+#[tokio::test]
+async fn followers_are_alone_once_queries_turn_out_to_be_streams() {
+    let sharing = sharing(0);
+    let mut ticket = sharing.join(Some("a"));
+    assert!(ticket.is_shared(), "as far as is known yet");
+    sharing.followers.wire.streams.heard(Version::HTTP_2);
+    sharing.followers.decide();
+    assert!(!ticket.is_shared());
+    ticket.change().await.expect("it goes on with its own query");
+}
+
+#[test]
+fn filter_selects_services_and_nodes_and_cannot_be_left() {
+    let status = "Status != `passing` and";
+    assert_eq!(filter(&[]), format!("{status} ServiceName == ``"));
+    let names = filter(&["web", "a.b`(c"]);
+    assert_eq!(names, format!("{status} ServiceName matches `^(?i:web|a\\.b.\\(c)$`"));
 }
