@@ -144,10 +144,12 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
             return Some(found);
         }
         self.want_down();
-        if !self.is_retry() || self.has_hope() {
+        if self.has_hope() {
             return None;
         }
-        self.look_in(Tier::Ready, false).or_else(|| self.look_in(Tier::Held, false))
+        self.look_in(Tier::Ready, false)
+            .or_else(|| self.look_in(Tier::Held, false))
+            .or_else(|| self.look_in(Tier::Unfit, false))
     }
 
     fn look_in(&mut self, tier: Tier, is_fresh: bool) -> Option<(S, Lease)> {

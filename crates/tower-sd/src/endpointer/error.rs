@@ -35,7 +35,7 @@ pub enum NoInstancesReason {
     NotReady,
     /// None has accepted a connection.
     Refused,
-    /// All that are listed are unhealthy or have weight 0. Reported immediately.
+    /// All that are listed have weight 0. Reported immediately.
     Unfit,
 }
 
@@ -115,7 +115,7 @@ impl fmt::Display for NoInstances {
             NoInstancesReason::NeverSynced => "no instances: the registry has not answered yet",
             NoInstancesReason::NotReady => "no instances: none is ready yet",
             NoInstancesReason::Refused => "no instances: none accepts a connection",
-            NoInstancesReason::Unfit => "no instances: all are unhealthy or have weight 0",
+            NoInstancesReason::Unfit => "no instances: all have weight 0",
         })
     }
 }

@@ -75,7 +75,7 @@ pub enum EndpointState {
     Ready,
     /// Its factory has not succeeded yet.
     Making,
-    /// Its status or its weight says that it wants no requests.
+    /// Unhealthy or draining by its status, or of weight 0; picked only when no other is left, and never with weight 0.
     Unfit,
     /// The registry does not list it any more; picked only when nothing is ready.
     Held,

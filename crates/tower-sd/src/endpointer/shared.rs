@@ -14,7 +14,7 @@ use tower_sd_core::{BoxError, InstanceId, Stop, Subscription, Tasks};
 use super::{
     EndpointerConfig, NoInstances, NoInstancesReason, Readiness, Signal, Stats, Subscriber, Tier,
     drain::Draining,
-    state::{Effects, Event, State, is_fit},
+    state::{Effects, Event, State},
 };
 use crate::sync::{Mutex, MutexGuard};
 
@@ -140,7 +140,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         if members.len() == 0 {
             return NoInstances::new(NoInstancesReason::Empty, trouble);
         }
-        if !members.clone().any(|member| is_fit(&member.instance)) {
+        if !members.clone().any(|member| member.instance.weight() > 0) {
             return NoInstances::new(NoInstancesReason::Unfit, trouble);
         }
         let mut endpoints = members.clone().filter_map(|member| member.endpoint.as_ref());

@@ -15,6 +15,8 @@ pub(crate) enum Tier {
     Held,
     /// Listed or held, and the last connection was refused.
     Down,
+    /// Unhealthy or draining by its status: better than none.
+    Unfit,
 }
 
 /// A consumer of an endpointer's set, called by its worker.
@@ -35,7 +37,7 @@ impl<S> Tiers<S> {
 
     /// Listed ones; while there are none, those that are held.
     pub(super) fn pickable(&self) -> Vec<Arc<Endpoint<S>>> {
-        let [ready, held, down] = &self.0;
+        let [ready, held, down, _unfit] = &self.0;
         let listed = ready.iter().chain(down.iter());
         let listed: Vec<_> = listed.cloned().collect();
         if listed.is_empty() { held.iter().cloned().collect() } else { listed }
@@ -55,7 +57,7 @@ impl<S> Default for Tiers<S> {
 }
 
 impl Tier {
-    pub(crate) const ALL: [Self; N_TIERS] = [Self::Ready, Self::Held, Self::Down];
+    pub(crate) const ALL: [Self; N_TIERS] = [Self::Ready, Self::Held, Self::Down, Self::Unfit];
 }
 
-pub(crate) const N_TIERS: usize = 3;
+pub(crate) const N_TIERS: usize = 4;

@@ -102,7 +102,7 @@ async fn who_wants_no_requests_gets_none() {
         assert!(answers(&balance, 4).await.contains(&"a".to_owned()));
     }
     assert_eq!(world.n_made("a"), 1, "its service is kept");
-    registry.set_instances(vec![a.with_status(Status::Critical)]).await;
+    registry.set_instances(vec![a.with_weight(0)]).await;
     let started = Instant::now();
     let error = call(&balance).await.unwrap_err();
     assert_eq!(error.downcast_ref::<NoInstances>().unwrap().reason(), NoInstancesReason::Unfit);

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, buffer::Buffer, service_fn};
 use tower_sd::{
     BalanceLayer, BoxError, EndpointState, Endpointer, EndpointerConfig, FixedInstancer, Instance,
-    Retry, RetryError, RetryLayer, RetryPolicy, RoundRobin,
+    Retry, RetryError, RetryLayer, RetryPolicy, RoundRobin, Status,
 };
 
 use crate::support::{Mode, Registry, World, balance, call, endpointer, report, start};
@@ -429,4 +429,17 @@ async fn endpoints_that_connect_for_each_request_are_served() {
         let endpoints = endpointer.inspect().endpoints;
         assert!(endpoints.iter().all(|e| e.state == EndpointState::Ready), "{endpoints:?}");
     }
+}
+
+/// A health check that fails everywhere at once: the guard holds who vanishes, but not who is said to be critical.
+#[tokio::test(start_paused = true)]
+async fn instances_that_are_all_critical_still_get_requests() {
+    let (mut registry, world) = (Registry::guarded(&["a", "b", "c"]), World::default());
+    let endpointer = endpointer(&registry, &world).await;
+    let balance = balance(&endpointer);
+    call(&balance).await.unwrap();
+    let critical = ["a", "b", "c"].map(|h| Instance::new(h, 1).with_status(Status::Critical));
+    registry.set_instances(critical.to_vec()).await;
+    let outcome = call(&balance).await;
+    assert!(outcome.is_ok(), "{outcome:?}");
 }

@@ -143,8 +143,9 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
 
 impl<S> Member<S> {
     fn tier(&self) -> Option<Tier> {
-        let endpoint = self.endpoint.as_ref().filter(|_| is_fit(&self.instance))?;
+        let endpoint = self.endpoint.as_ref().filter(|_| self.instance.weight() > 0)?;
         Some(match endpoint.is(Readiness::Down) {
+            _ if !is_fit(&self.instance) => Tier::Unfit,
             true => Tier::Down,
             false if self.held => Tier::Held,
             false => Tier::Ready,
