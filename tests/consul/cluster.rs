@@ -48,7 +48,7 @@ mod slow {
     use super::*;
     use crate::say;
 
-    /// Issue 6, T86: what is registered and withdrawn meanwhile is right in the end, and nothing is restarted.
+    /// What is registered and withdrawn meanwhile is right in the end, and nothing is restarted.
     #[tokio::test]
     #[ignore = "needs a real consul"]
     async fn servers_that_are_away_for_60_s_cost_no_request() {
@@ -84,7 +84,7 @@ mod slow {
         .await;
     }
 
-    /// T88: agents fill the catalogue again when they next compare all of it, at the latest after 115 s as far as is known.
+    /// Agents fill the catalogue again when they next compare all of it, at the latest after 115 s as far as is known.
     /// Some do it at once, so the one of this test is suspended for as long.
     #[tokio::test]
     #[ignore = "needs a real consul"]

@@ -322,13 +322,13 @@ impl ConsulSource {
     }
 
     fn instances(&self, entries: &[Box<RawValue>]) -> Vec<Result<Instance>> {
-        let parse = |entry: &Box<RawValue>| {
+        let parse = |entry: &RawValue| {
             let entry: ServiceEntry = serde_json::from_str(entry.get()).map_err(|cause| {
                 error::garbled("follow", "an entry is not as Consul writes it").with_source(cause)
             })?;
             mapping::instance(entry, self.query.tagged_address.as_deref())
         };
-        entries.iter().map(parse).collect()
+        entries.iter().map(|entry| parse(entry)).collect()
     }
 }
 

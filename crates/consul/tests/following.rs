@@ -77,7 +77,7 @@ fn has_index(request: &Received) -> bool {
     request.target.contains("index=")
 }
 
-/// With every tag, which is go-kit's C5.
+/// With every tag.
 #[tokio::test]
 async fn first_it_asks_without_index_and_then_it_waits_for_the_one_it_got() {
     let script = Script::start().await.expect("loopback");
@@ -95,7 +95,7 @@ async fn first_it_asks_without_index_and_then_it_waits_for_the_one_it_got() {
     instancer.close().await;
 }
 
-/// T27: a 500 carries `X-Consul-Index: 1`, which is not believed. T28: after an error nothing is waited for, so a server
+/// A 500 carries `X-Consul-Index: 1`, which is not believed. After an error nothing is waited for, so a server
 /// that was reset is noticed at the first retry.
 #[tokio::test]
 async fn after_an_error_the_set_is_kept_and_the_next_query_has_no_index() {
@@ -115,7 +115,7 @@ async fn after_an_error_the_set_is_kept_and_the_next_query_has_no_index() {
     shows(&mut subscription, "fresh again", n_fresh(2)).await;
 }
 
-/// T25: go-kit's C3 dropped such an answer.
+/// Go-kit dropped such an answer.
 #[tokio::test]
 async fn an_answer_whose_index_went_back_is_used() {
     let script = Script::start().await.expect("loopback");
@@ -131,7 +131,7 @@ async fn an_answer_whose_index_went_back_is_used() {
     assert_eq!(asked.each_ref().map(has_index), [false, true, false, true]);
 }
 
-/// T26: no index to wait for is no reason to ask without pause.
+/// No index to wait for is no reason to ask without pause.
 #[tokio::test]
 async fn without_an_index_it_asks_every_few_seconds() {
     for index in ["0", "", "garbage", "99999999999999999999"] {
@@ -145,7 +145,7 @@ async fn without_an_index_it_asks_every_few_seconds() {
     }
 }
 
-/// T29: go-kit's C2 burned a core.
+/// Go-kit polls such an agent without pause.
 #[tokio::test]
 async fn queries_that_return_at_once_are_rate_limited() {
     let mut index = 10;
@@ -161,7 +161,6 @@ async fn queries_that_return_at_once_are_rate_limited() {
     assert!((5..=13).contains(&n), "{n} queries in a second");
 }
 
-/// T11.
 #[tokio::test]
 async fn an_answer_that_is_too_long_is_an_error_and_the_set_is_kept() {
     let script = Script::start().await.expect("loopback");
@@ -198,7 +197,6 @@ async fn answers_that_are_cut_garbled_or_missing_are_errors_and_it_goes_on() {
     }
 }
 
-/// T41.
 #[tokio::test]
 async fn an_agent_that_limits_is_asked_again_after_a_pause() {
     for status in [429, 503] {
@@ -216,7 +214,7 @@ async fn an_agent_that_limits_is_asked_again_after_a_pause() {
     }
 }
 
-/// T12: in a header, and nowhere else.
+/// In a header, and nowhere else.
 #[tokio::test]
 async fn the_token_is_sent_in_a_header_and_is_in_no_error() {
     let script = Script::start().await.expect("loopback");
@@ -235,7 +233,6 @@ async fn the_token_is_sent_in_a_header_and_is_in_no_error() {
     assert!(!text.contains("s3cr3t") && !text.contains("passw0rd"), "{text}");
 }
 
-/// T33.
 #[tokio::test]
 async fn a_token_file_is_read_again_when_the_agent_denies() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -259,7 +256,6 @@ async fn a_token_file_is_read_again_when_the_agent_denies() {
     shows(&mut subscription, "allowed", n_fresh(1)).await;
 }
 
-/// T32.
 #[tokio::test]
 async fn a_filtered_answer_keeps_the_set_and_is_a_denial() {
     let script = Script::start().await.expect("loopback");
@@ -273,7 +269,7 @@ async fn a_filtered_answer_keeps_the_set_and_is_a_denial() {
     assert_eq!(error.kind(), ErrorKind::Denied);
 }
 
-/// T03: what empties a set is confirmed by a consistent read, without index and without the agent's cache.
+/// What empties a set is confirmed by a consistent read, without index and without the agent's cache.
 #[tokio::test]
 async fn a_loss_is_confirmed_by_the_strongest_read_there_is() {
     let script = Script::start().await.expect("loopback");
@@ -299,7 +295,7 @@ async fn a_loss_is_confirmed_by_the_strongest_read_there_is() {
     assert!(!has_index(&confirming), "{}", confirming.target);
 }
 
-/// T84, T86: 1.20.1 answers blocking queries from a view that outlives its servers.
+/// Newer agents answer blocking queries from a view that outlives its servers.
 #[tokio::test]
 async fn a_streaming_agents_word_is_checked_by_plain_reads() {
     let failing = Arc::new(AtomicBool::new(false));
@@ -334,7 +330,7 @@ async fn a_streaming_agents_word_is_checked_by_plain_reads() {
     shows(&mut subscription, "fresh", n_fresh(1)).await;
 }
 
-/// T31: with streaming, leader and last contact are constants.
+/// With streaming, leader and last contact are constants.
 #[tokio::test]
 async fn a_streaming_agents_constant_headers_are_no_outage() {
     let script = Script::start().await.expect("loopback");
@@ -347,7 +343,7 @@ async fn a_streaming_agents_constant_headers_are_no_outage() {
     script.reply(listing("42", [1]));
     script.reply(streaming(listing("43", [1, 2])));
     shows(&mut subscription, "both", n_fresh(2)).await;
-    // T85: the same index, other content.
+    // The same index, other content.
     script.reply(streaming(listing("43", [1, 2, 3])));
     shows(&mut subscription, "all three", n_fresh(3)).await;
 }
@@ -366,7 +362,7 @@ async fn a_streaming_answer_with_a_lower_index_is_replaced_by_a_plain_read() {
     assert_eq!(asked.each_ref().map(has_index), [false, true, false]);
 }
 
-/// go-kit's C3 left the query running for 5 min.
+/// Go-kit left the query running for 5 min.
 #[tokio::test]
 async fn closing_during_a_long_wait_ends_the_query_at_once() {
     let script = Script::start().await.expect("loopback");

@@ -114,7 +114,7 @@ async fn register(registrar: &ConsulRegistrar, registration: Registration) -> Re
     registrar.register(registration).await.expect("the agent says yes")
 }
 
-/// T17, C3, C5, C6: the first heartbeat follows at once.
+/// The first heartbeat follows at once.
 #[tokio::test]
 async fn a_registration_is_one_put_and_a_heartbeat() {
     let script = willing().await;
@@ -145,7 +145,7 @@ async fn a_registration_is_one_put_and_a_heartbeat() {
     handle.deregister().await.expect("the agent says yes");
 }
 
-/// T21: three forms of the same answer.
+/// Three forms of the same answer.
 #[tokio::test]
 async fn an_agent_that_does_not_know_the_check_is_told_again_at_once() {
     for (status, text) in [
@@ -170,7 +170,6 @@ async fn an_agent_that_does_not_know_the_check_is_told_again_at_once() {
     }
 }
 
-/// T23.
 #[tokio::test]
 async fn deregistering_what_the_agent_does_not_know_is_success() {
     for (status, text) in [
@@ -187,7 +186,7 @@ async fn deregistering_what_the_agent_does_not_know_is_success() {
     }
 }
 
-/// T15, C30: a late heartbeat would bring the check back.
+/// A late heartbeat would bring the check back.
 #[tokio::test]
 async fn no_heartbeat_follows_the_deregistration() {
     let script = willing().await;
@@ -226,7 +225,6 @@ async fn the_servers_own_check_becomes_the_status() {
     assert_eq!(body(&beat), json!({"Status": "critical", "Output": "no database"}));
 }
 
-/// C19.
 #[tokio::test]
 async fn draining_is_maintenance() {
     let script = willing().await;
@@ -278,7 +276,7 @@ async fn all_kinds_of_checks_are_written_as_consul_documents_them() {
     assert_eq!(sent["TaggedAddresses"], json!({"wan": {"Address": "198.51.100.7", "Port": 8080}}));
 }
 
-/// C16, C17, T20: 30 s cannot be had.
+/// 30 s cannot be had.
 #[tokio::test]
 async fn a_deregistration_time_that_consul_would_raise_is_refused() {
     let script = willing().await;
@@ -354,7 +352,7 @@ async fn a_denied_registration_says_so_at_once() {
     assert_eq!(script.received().len(), 1, "repeating cannot mend it");
 }
 
-/// go-kit's C1: registered once, and never again.
+/// Registered once, and never again.
 #[tokio::test]
 async fn a_first_registration_that_fails_is_tried_again() {
     let mut n = 0;

@@ -186,7 +186,7 @@ mod tests {
         }
     }
 
-    /// T21: the three forms in which two versions say it, with and without ACLs.
+    /// The three forms in which two versions say it, with and without ACLs.
     #[test]
     fn an_unknown_check_is_recognised_in_every_form() {
         assert!(is_unknown_check(500, r#"CheckID "x" does not have associated TTL"#));
@@ -196,7 +196,6 @@ mod tests {
         assert!(!is_unknown_check(404, "404 page not found"));
     }
 
-    /// T23.
     #[test]
     fn an_unknown_service_is_recognised_in_every_form() {
         assert!(is_unknown_service(500, r#"Unknown service {"x" {}}"#));

@@ -2,7 +2,7 @@ use ::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::*;
 
-/// T26, T31: what is missing or strange in the headers is no error.
+/// What is missing or strange in the headers is no error.
 #[test]
 fn headers_are_read_as_far_as_they_can_be_trusted() {
     let meta = |pairs: &[(&'static str, &'static str)]| {
@@ -39,7 +39,7 @@ fn an_address_that_is_none_is_refused_with_a_sentence() {
     }
 }
 
-/// T12, in part: more over the wire.
+/// More in the tests over the wire.
 #[test]
 fn the_token_is_in_no_debug_output() {
     let config = ConsulConfig::default().token("s3cr3t");

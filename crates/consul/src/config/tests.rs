@@ -15,7 +15,6 @@ fn base(address: &str) -> String {
     endpoint.base.to_string()
 }
 
-/// T39, C54.
 #[test]
 fn every_form_of_address_is_understood() {
     assert_eq!(base("127.0.0.1:8500"), "http://127.0.0.1:8500/");
@@ -27,7 +26,7 @@ fn every_form_of_address_is_understood() {
     assert_eq!(unix.target, Target::unix("/run/consul.sock"));
 }
 
-/// T39: C54, "never revert to http if TLS was explicitly requested".
+/// From Consul's client: "never revert to http if TLS was explicitly requested".
 #[test]
 fn http_in_the_address_does_not_switch_tls_off() {
     let config = from(&[("CONSUL_HTTP_ADDR", "http://consul:8501"), ("CONSUL_HTTP_SSL", "true")]);
@@ -35,7 +34,6 @@ fn http_in_the_address_does_not_switch_tls_off() {
     assert_eq!(endpoint.base.scheme(), "https");
 }
 
-/// T39, C55, C56.
 #[test]
 fn every_variable_is_read() {
     let config = from(&[

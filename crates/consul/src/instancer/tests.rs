@@ -27,7 +27,7 @@ async fn an_index_is_waited_for_next() {
     }
 }
 
-/// T25, and go-kit's `TestInstancerWithInvalidIndex`: the data is used, the index is not.
+/// As go-kit's `TestInstancerWithInvalidIndex`: the data is used, the index is not.
 #[tokio::test]
 async fn an_index_that_went_back_is_not_waited_for() {
     let mut source = source();
@@ -36,7 +36,6 @@ async fn an_index_that_went_back_is_not_waited_for() {
     assert_eq!(source.index, None);
 }
 
-/// T26.
 #[tokio::test]
 async fn without_a_usable_index_it_polls() {
     for (asked, index) in [(None, None), (Some(7), None), (None, Some(0))] {
@@ -47,7 +46,7 @@ async fn without_a_usable_index_it_polls() {
     }
 }
 
-/// T84: an agent that cannot reach its servers answers a blocking query with `200 []` and index 1.
+/// An agent that cannot reach its servers answers a blocking query with `200 []` and index 1.
 #[tokio::test]
 async fn index_one_is_an_error_and_no_empty_set() {
     for (asked, index) in [(Some(7), 1), (Some(7), 0), (None, 1)] {
@@ -57,7 +56,6 @@ async fn index_one_is_an_error_and_no_empty_set() {
     }
 }
 
-/// T32, first half.
 #[tokio::test]
 async fn a_filtered_answer_is_a_denial() {
     let mut filtered = answer(Some(7), &[]);
@@ -67,7 +65,7 @@ async fn a_filtered_answer_is_a_denial() {
     assert!(error.to_string().contains("node:read"), "{error}");
 }
 
-/// T06, and the array of null entries of hashicorp/consul#1434.
+/// The array of null entries of hashicorp/consul#1434.
 #[tokio::test]
 async fn a_malformed_entry_does_not_spoil_the_others() {
     let malformed = r#"{"Service":{"ID":7}}"#;
@@ -76,7 +74,6 @@ async fn a_malformed_entry_does_not_spoil_the_others() {
     assert_eq!(good, [true, false, false]);
 }
 
-/// T34, T35.
 #[tokio::test]
 async fn health_decides_which_instances_are_wanted() {
     let entry = |status| {

@@ -134,7 +134,7 @@ fn what_breaks_a_limit_of_consul_is_refused_before_it_is_sent() {
     }
 }
 
-/// T36, and go-kit's `TestInstancerAddressOverride` and C4: IPv6 has brackets.
+/// As go-kit's `TestInstancerAddressOverride`: IPv6 has brackets.
 #[test]
 fn a_service_without_an_address_is_at_its_nodes() {
     let at = |address: &str| {
@@ -159,7 +159,7 @@ fn a_scheme_inside_the_address_is_taken_out() {
     assert_eq!(instance.host(), "10.0.0.10");
 }
 
-/// C51: one service id may exist on several agents.
+/// One service id may exist on several agents.
 #[test]
 fn an_entry_of_somebody_else_is_named_by_node_and_id() {
     let json = serde_json::json!({
@@ -186,7 +186,6 @@ fn a_port_that_nobody_can_connect_to_is_malformed_and_explained() {
     assert!(error.to_string().contains("address"), "{error}");
 }
 
-/// T34, T35.
 #[test]
 fn health_is_the_worst_of_all_checks_those_of_the_node_too() {
     let wanted = Instance::new("127.0.0.1", 80);
@@ -209,7 +208,6 @@ fn health_is_the_worst_of_all_checks_those_of_the_node_too() {
     assert_eq!(status(&[("a", "nonsense")]), Status::Critical);
 }
 
-/// T35, and go-kit's C6.
 #[test]
 fn a_warning_instance_has_the_weight_that_it_registered_for_that() {
     let json = serde_json::json!({
@@ -219,7 +217,7 @@ fn a_warning_instance_has_the_weight_that_it_registered_for_that() {
     assert_eq!(instance(entry(json)).expect("an instance").weight(), 2);
 }
 
-/// T17: what is sent, to the letter; no script in it.
+/// What is sent, to the letter; no script in it.
 #[test]
 fn the_body_of_a_registration_is_what_consul_documents() {
     let wanted = Instance::new("10.0.0.7", 8081).with_tags(["v2"]).with_metadata("shard", "3");

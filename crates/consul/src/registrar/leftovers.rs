@@ -51,7 +51,7 @@ impl Leftovers {
         self.suspected |= !self.checks.is_subset(&checks);
         self.checks = checks;
         let node = entry.checks().map(|check| check.node.clone());
-        self.node = node.into_iter().find(|node| !node.is_empty()).or(self.node.take());
+        self.node = node.into_iter().find(|node| !node.is_empty()).or_else(|| self.node.take());
     }
 
     /// The catalogue may have a check that the agent no longer has.

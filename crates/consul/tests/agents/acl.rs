@@ -81,7 +81,6 @@ async fn on_every_guarded_agent(test: impl AsyncFn(&real::Consul)) {
     .await;
 }
 
-/// C46, and T21, T23 in the forms that ACLs give them.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn service_write_is_enough_to_register_and_to_come_back() {
@@ -123,7 +122,7 @@ async fn a_token_that_may_not_is_denied_with_a_hint() {
     .await;
 }
 
-/// T32, C45: without `node:read` Consul answers `200 []`, which newer versions say.
+/// Without `node:read` Consul answers `200 []`, which newer versions say.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn a_token_that_sees_nothing_does_not_empty_the_set() {
@@ -145,7 +144,7 @@ async fn a_token_that_sees_nothing_does_not_empty_the_set() {
     .await;
 }
 
-/// T85: a streaming agent goes on under the same index when it may show more or less than before.
+/// A streaming agent goes on under the same index when it may show more or less than before.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn what_a_changed_policy_shows_is_published_though_the_index_stands() {
@@ -175,7 +174,7 @@ async fn what_a_changed_policy_shows_is_published_though_the_index_stands() {
     .await;
 }
 
-/// T33: the token is deleted, and another one is written into the file.
+/// The token is deleted, and another one is written into the file.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn a_token_that_was_rotated_is_found_in_its_file() {

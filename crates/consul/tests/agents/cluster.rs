@@ -12,7 +12,7 @@ use crate::support::{
     client, is_stale, listed, on_every_version, put, registrar, sees, sees_within, web,
 };
 
-/// T27, T86: a 500 of 1.8.7 carries an index; 1.20.1 goes on saying 200 with what it knew; a plain read tells.
+/// A 500 of 1.8.7 carries an index; newer ones go on with 200 and their last view; a plain read fails.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn servers_that_are_away_are_noticed_within_a_probe_and_nobody_is_lost() {
@@ -37,7 +37,7 @@ async fn servers_that_are_away_are_noticed_within_a_probe_and_nobody_is_lost() {
     .await;
 }
 
-/// T84: an agent that was restarted while its servers are away says `200 []` with index 1.
+/// An agent that was restarted while its servers are away says `200 []` with index 1.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn an_agent_that_knows_nobody_is_not_believed() {

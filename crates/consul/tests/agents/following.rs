@@ -12,7 +12,7 @@ use crate::support::{
     call, client, is_stale, listed, on_every_agent, on_every_version, put, registrar, sees, web,
 };
 
-/// T28: the index of the new agent is lower than the one that is waited for.
+/// The index of the new agent is lower than the one that is waited for.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn an_agent_whose_index_started_anew_is_followed_at_once() {
@@ -33,7 +33,7 @@ async fn an_agent_whose_index_started_anew_is_followed_at_once() {
     .await;
 }
 
-/// T31: what 1.20.1 says of leader and last contact is constant, and nobody is lost or stale for it.
+/// Newer agents always send the same leader and last contact while they stream.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn an_agent_that_streams_is_not_taken_for_one_without_a_leader() {
@@ -50,7 +50,7 @@ async fn an_agent_that_streams_is_not_taken_for_one_without_a_leader() {
     .await;
 }
 
-/// Every tag counts, which is go-kit's C5.
+/// Every tag counts.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn tags_filters_and_names_with_slashes_select() {
@@ -82,7 +82,7 @@ async fn tags_filters_and_names_with_slashes_select() {
     .await;
 }
 
-/// T87: a reset on 1.8.7, a 429 on 1.20.1.
+/// A reset on 1.8.7, a 429 on newer ones.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn one_connection_too_many_is_transient_and_says_what_to_do() {

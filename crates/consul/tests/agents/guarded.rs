@@ -184,7 +184,6 @@ async fn a_follower_who_needs_no_token_is_told_that_nobody_is_there() {
 mod slow {
     use super::*;
 
-    /// C19.
     #[tokio::test]
     #[ignore = "needs a real consul"]
     async fn an_operators_maintenance_stays_until_the_operator_ends_it() {

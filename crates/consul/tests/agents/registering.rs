@@ -16,7 +16,7 @@ use crate::support::{
     registrar, sees, web,
 };
 
-/// T17: what Consul makes of what is sent.
+/// What Consul makes of what is sent.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn consul_shows_what_was_registered_over_http_and_dns() {
@@ -70,7 +70,7 @@ async fn an_agent_behind_a_unix_socket_is_registered_with_and_followed() {
     .await;
 }
 
-/// go-kit's `TestInstancer`, and C21, C32, T36: as tutorials register.
+/// As go-kit's `TestInstancer`: as tutorials register.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn what_others_registered_by_plain_json_is_found() {
@@ -92,7 +92,6 @@ async fn what_others_registered_by_plain_json_is_found() {
     .await;
 }
 
-/// T18.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn a_check_that_is_no_longer_asked_for_is_gone() {
@@ -108,7 +107,6 @@ async fn a_check_that_is_no_longer_asked_for_is_gone() {
     .await;
 }
 
-/// T19, C5.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn two_services_of_one_process_keep_their_checks() {
@@ -129,7 +127,7 @@ async fn two_services_of_one_process_keep_their_checks() {
     .await;
 }
 
-/// T35, and go-kit's C6: warning has its weight, maintenance is out, and the server's own check decides.
+/// Warning has its weight, maintenance is out, and the server's own check decides.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn health_is_shown_and_followed() {
@@ -157,7 +155,7 @@ async fn health_is_shown_and_followed() {
     .await;
 }
 
-/// C19: out of `?passing` and DNS at once, still registered, and back when it says so.
+/// Out of `?passing` and DNS at once, still registered, and back when it says so.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn draining_leaves_passing_and_stays_registered() {
@@ -180,7 +178,7 @@ async fn draining_leaves_passing_and_stays_registered() {
     .await;
 }
 
-/// T21, T22, C26, and go-kit's C1: a `-dev` agent forgets everything; nobody else notices.
+/// A `-dev` agent forgets everything; nobody else notices.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn an_agent_that_forgot_everything_is_told_within_a_heartbeat() {
@@ -205,7 +203,7 @@ async fn an_agent_that_forgot_everything_is_told_within_a_heartbeat() {
     .await;
 }
 
-/// T23: 200 on 1.8.7, 404 on 1.20.1.
+/// 200 on 1.8.7, 404 on newer ones.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn deregistering_what_is_gone_is_success() {
@@ -238,7 +236,7 @@ async fn an_entry_without_ttl_that_was_deleted_is_back_after_the_next_look() {
     .await;
 }
 
-/// C14: Consul's limits are ours, to the letter.
+/// Consul's limits are ours, to the letter.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn what_passes_our_limits_passes_consuls() {

@@ -98,7 +98,6 @@ async fn a_connection_over_tls_that_fell_silent_is_given_up_within_15_s() {
     .await;
 }
 
-/// T20.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn who_stops_beating_leaves_at_the_ttl_and_is_removed_after_a_minute() {
