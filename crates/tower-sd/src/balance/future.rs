@@ -49,7 +49,7 @@ enum Held {
 }
 
 impl<S: Service<Req>, Req> State<S, S::Future, Req> {
-    #[inline]
+    #[inline(always)]
     fn calling(mut service: S, request: Req, mut lease: Lease, is_scoped: bool) -> Self {
         let key = lease.stats().key;
         lease.begin();
@@ -60,7 +60,7 @@ impl<S: Service<Req>, Req> State<S, S::Future, Req> {
 }
 
 impl<S: Service<Req>, Req> ResponseFuture<S, Req> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn calling(service: S, request: Req, lease: Lease, is_scoped: bool) -> Self {
         Self { state: State::calling(service, request, lease, is_scoped), is_scoped }
     }
@@ -87,14 +87,14 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProjection::Calling { future, lease } => {
-                    let poll =
-                        || attempt::cleared(is_scoped, || future.poll(cx)).map_err(Into::into);
-                    let (key, polled, mut returned) = match lease {
-                        Held::Here(lease) => (lease.stats().key, poll(), None),
-                        Held::Taken(key) => {
-                            let (polled, returned) = Lease::watch(*key, poll);
-                            (*key, polled, returned)
-                        }
+                    let key = match lease {
+                        Held::Here(lease) => lease.stats().key,
+                        Held::Taken(key) => *key,
+                    };
+                    let poll = || attempt::cleared(is_scoped, || future.poll(cx));
+                    let (polled, returned) = match lease {
+                        Held::Here(_) => (poll(), None),
+                        Held::Taken(_) => Lease::watch(key, poll),
                     };
                     let Poll::Ready(result) = polled else {
                         if let Some(returned) = returned {
@@ -102,24 +102,23 @@ where
                         }
                         return Poll::Pending;
                     };
-                    match mem::replace(lease, Held::Taken(key)) {
-                        Held::Here(lease) => end(lease, &result, Outcome::Success),
+                    let (lease, of_response) = match mem::replace(lease, Held::Taken(key)) {
+                        Held::Here(lease) => (Some(lease), Outcome::Success),
                         // A layer of the endpoint may have broken off its exchange, and answer itself.
-                        Held::Taken(key) => {
+                        Held::Taken(_) => {
                             let ((), dropped) = Lease::watch(key, || this.state.set(State::Over));
-                            returned = returned.or(dropped);
-                            if let Some(lease) = returned {
-                                end(lease, &result, BROKEN_OFF);
-                            }
+                            (returned.or(dropped), BROKEN_OFF)
                         }
-                    }
-                    if result.is_err()
-                        && Lease::was_not_sent(key)
-                        && let Some(record) = attempt::current().filter(|_| is_scoped)
-                    {
-                        record.not_sent();
-                    }
-                    return Poll::Ready(result);
+                    };
+                    return Poll::Ready(match result {
+                        Ok(response) => {
+                            if let Some(lease) = lease {
+                                lease.done(of_response);
+                            }
+                            Ok(response)
+                        }
+                        Err(error) => Err(failed(error.into(), lease, key, is_scoped)),
+                    });
                 }
                 StateProjection::Over => panic!("polled after its end"),
                 StateProjection::Obtaining { obtain, request } => {
@@ -132,10 +131,18 @@ where
     }
 }
 
-/// The endpoint has answered, and its balancer releases the lease.
-#[inline]
-fn end<T>(lease: Lease, result: &Result<T, BoxError>, of_response: Outcome) {
-    lease.done(result.as_ref().map_or_else(Outcome::of_error, |_| of_response));
+/// The endpoint has failed; the balancer releases the lease if it has it, and the attempt learns that nothing was sent.
+#[cold]
+fn failed(error: BoxError, lease: Option<Lease>, key: u64, is_scoped: bool) -> BoxError {
+    if let Some(lease) = lease {
+        lease.done(Outcome::of_error(&error));
+    }
+    if Lease::was_not_sent(key)
+        && let Some(record) = attempt::current().filter(|_| is_scoped)
+    {
+        record.not_sent();
+    }
+    error
 }
 
 impl<S: Service<Req>, Req> fmt::Debug for ResponseFuture<S, Req> {

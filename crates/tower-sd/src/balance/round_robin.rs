@@ -5,8 +5,8 @@ use super::{Balancer, Choice, Members, Picker};
 /// One after the other.
 ///
 /// Starts at a random member: the clients of a fleet that starts at once would all begin with the same one otherwise.
-/// Each thread goes round on its own, so that threads do not wait for one another: over many requests every member gets
-/// the same share, and no order is promised across threads.
+/// Each thread has a cursor of its own, so that threads do not contend for one: the numbers of requests of two members
+/// differ by at most one per thread, and no order is guaranteed across threads.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoundRobin {
     start: Option<usize>,

@@ -24,7 +24,14 @@ async fn calculations_come_in_and_go_out_balanced() {
         let expected = format!(r#"{{"result":{},"error":null}}"#, n + 3);
         assert_eq!((answer.status, answer.body), (200, expected));
     }
-    assert_eq!((answered(&one).await, answered(&two).await), (5, 5));
+    let (first, second) = (answered(&one).await, answered(&two).await);
+    assert_eq!(first + second, 10);
+    // Each of the gateway's threads takes turns by itself.
+    let n_threads = std::thread::available_parallelism().map_or(2, |n| n.get() + 1);
+    assert!(
+        first.abs_diff(second) <= u64::try_from(n_threads).expect("few"),
+        "{first} and {second}"
+    );
     assert_eq!(answered(&gateway).await, 10);
 }
 
