@@ -159,7 +159,7 @@ impl Lease {
                 outcome => Some(outcome),
             }
         });
-        if let Some(outcome) = outcome.unwrap_or(Some(self.fate.outcome())) {
+        if let Some(outcome) = outcome.unwrap_or_else(|_gone| Some(self.fate.outcome())) {
             self.stats.count(outcome);
         }
     }

@@ -137,13 +137,13 @@ where
                         this.state.set(State::Readying);
                         continue;
                     }
-                    ready!(story.poll_deadline(deadline, cx));
+                    ready!(poll_deadline(deadline, cx));
                     return Poll::Ready(Err(story.tell(None, story.policy.deadline)));
                 }
                 StateProjection::Readying => {
                     match attempt::scope(&story.record, || this.inner.poll_ready(cx)) {
                         Poll::Pending => {
-                            ready!(story.poll_deadline(deadline, cx));
+                            ready!(poll_deadline(deadline, cx));
                             return Poll::Ready(Err(story.tell(None, story.policy.deadline)));
                         }
                         Poll::Ready(Ok(())) => {
@@ -235,17 +235,12 @@ impl<R> Story<R> {
         timer: &mut Option<Timer>,
         cx: &mut Context<'_>,
     ) -> Option<Late> {
-        if self.poll_deadline(deadline, cx).is_ready() {
+        if poll_deadline(deadline, cx).is_ready() {
             return self.policy.deadline.map(Late::All);
         }
         let per_try = self.policy.per_try.filter(|_| !self.record.is_searching())?;
         let timer = timer.get_or_insert_with(|| Box::pin(sleep(per_try)));
         timer.as_mut().poll(cx).is_ready().then_some(Late::Attempt(per_try))
-    }
-
-    /// Ready when the time for all attempts is over.
-    fn poll_deadline(&self, deadline: &mut Option<Timer>, cx: &mut Context<'_>) -> Poll<()> {
-        deadline.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(cx))
     }
 
     fn step<T, Req>(&mut self, end: End<T>, repeatable: bool) -> Step<T>
@@ -310,6 +305,11 @@ impl<R> Story<R> {
         let attempts = std::mem::take(&mut self.attempts);
         RetryError::new(attempts, replacement, deadline).into()
     }
+}
+
+/// Ready when the time for all attempts is over.
+fn poll_deadline(deadline: &mut Option<Timer>, cx: &mut Context<'_>) -> Poll<()> {
+    deadline.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(cx))
 }
 
 impl<S: Service<Req>, R, Req> fmt::Debug for RetryFuture<S, R, Req> {

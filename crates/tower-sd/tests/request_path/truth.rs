@@ -80,7 +80,7 @@ async fn held_endpoints_that_are_pending_are_not_dropped() {
         })
         .collect();
     for one in busy {
-        let _ = one.await;
+        let _answer = one.await;
     }
     for host in ["a", "b", "c"] {
         world.ready(host, Mode::Works);
@@ -302,7 +302,7 @@ async fn busy_endpoint_is_not_down() {
             let states: Vec<_> =
                 endpointer.inspect().endpoints.iter().map(|e| (e.state, e.error.clone())).collect();
             for one in long.into_iter().chain(next) {
-                let _ = one.await;
+                let _answer = one.await;
             }
             assert!(states.iter().all(|(state, _)| *state != EndpointState::Down), "{states:?}");
         })
