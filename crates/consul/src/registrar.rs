@@ -22,8 +22,8 @@ use crate::{
 ///
 /// The settings are those of all its registrations; a clone may have others, and shares the tasks.
 ///
-/// An instance whose status is [`Status::Draining`](tower_sd_core::Status::Draining), given or by [`RegistrationHandle::update`], is in maintenance: it
-/// leaves `?passing` and DNS at once, and stays registered.
+/// An instance with the status [`Draining`](tower_sd_core::Status::Draining), given at registration or by an update of
+/// its handle, is in maintenance: it leaves `?passing` and DNS immediately, and stays registered.
 ///
 /// # Drop
 ///

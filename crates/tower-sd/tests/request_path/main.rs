@@ -13,6 +13,7 @@ mod discover;
 mod down;
 mod endpointer;
 mod go_kit;
+mod last_resort;
 mod outcomes;
 mod retry;
 mod support;

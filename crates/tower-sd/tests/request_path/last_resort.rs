@@ -1,0 +1,134 @@
+//! Requests for which no good endpoint is left.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, sleep};
+use tower::{Layer, Service};
+use tower_sd::{
+    BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer, Instance, Prioritized, Retry,
+    RetryLayer, RetryPolicy, RoundRobin, Status,
+};
+
+use crate::support::{Registry, World, balance, call, endpointer};
+
+/// a zone is out (5 of 6 refuse, and are known to); the one that lives fails once.
+#[tokio::test(start_paused = true)]
+async fn retry_reaches_only_live_instance_among_many_down() {
+    #[derive(Clone)]
+    struct One(String, Arc<AtomicUsize>);
+    impl Service<u32> for One {
+        type Response = String;
+        type Error = BoxError;
+        type Future = BoxFuture<'static, Result<String, BoxError>>;
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            match self.0.as_str() {
+                "live" => Poll::Ready(Ok(())),
+                _ => Poll::Ready(Err("connection refused".into())),
+            }
+        }
+        fn call(&mut self, _: u32) -> Self::Future {
+            let (host, n) = (self.0.clone(), self.1.fetch_add(1, SeqCst));
+            Box::pin(
+                async move { if n == 6 { Err("reset by peer, once".into()) } else { Ok(host) } },
+            )
+        }
+    }
+    let hosts = ["live", "d1", "d2", "d3", "d4", "d5", "d6", "d7", "d8", "d9"];
+    let instancer = FixedInstancer::new(hosts.map(|h| Instance::new(h, 1)));
+    let n = Arc::new(AtomicUsize::new(0));
+    let endpointer = Endpointer::with(&instancer, move |i| {
+        let one = One(i.host().to_owned(), Arc::clone(&n));
+        async move { Ok::<_, BoxError>(one) }
+    });
+    endpointer.ready(Duration::from_secs(1)).await.unwrap();
+    sleep(Duration::from_millis(10)).await;
+    let policy = RetryPolicy::new().idempotent().seed(1);
+    let client: Retry<_> = RetryLayer::new(policy)
+        .layer(BalanceLayer::new(RoundRobin::new()).seed(1).layer(endpointer.clone()));
+    for _ in 0..6 {
+        assert_eq!(client.clone().oneshot(0).await.unwrap(), "live");
+    }
+    let outcome = client.clone().oneshot(0).await;
+    assert!(outcome.is_ok());
+}
+
+/// the registry is wiped: does the backup site get no more than before?
+#[tokio::test(start_paused = true)]
+async fn priorities_hold_among_held_endpoints() {
+    let (mut registry, world) = (Registry::guarded(&[]), World::default());
+    let all = [("p1", 0), ("p2", 0), ("p3", 0), ("x1", 1), ("x2", 1), ("x3", 1)];
+    registry.set_instances(all.map(|(h, p)| Instance::new(h, 1).with_priority(p)).to_vec()).await;
+    let endpointer = endpointer(&registry, &world).await;
+    let balance =
+        BalanceLayer::new(tower_sd::Prioritized::default()).seed(1).layer(endpointer.clone());
+    for _ in 0..100 {
+        assert!(call(&balance).await.unwrap().starts_with('p'));
+    }
+    registry.set(&[]).await;
+    let mut n_backup = 0;
+    for _ in 0..300 {
+        if call(&balance).await.unwrap().starts_with('x') {
+            n_backup += 1;
+        }
+    }
+    assert_eq!(n_backup, 0);
+}
+
+/// As HTTP without idle connections: each request connects for itself, and nothing is left of a probe.
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_connect_for_each_request_are_served() {
+    struct Fresh(Option<std::pin::Pin<Box<tokio::time::Sleep>>>);
+    impl Clone for Fresh {
+        fn clone(&self) -> Self {
+            Self(None)
+        }
+    }
+    impl Service<u32> for Fresh {
+        type Response = ();
+        type Error = BoxError;
+        type Future = BoxFuture<'static, Result<(), BoxError>>;
+        fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            let connect = self.0.get_or_insert_with(|| Box::pin(sleep(Duration::from_millis(5))));
+            connect.as_mut().poll(cx).map(Ok)
+        }
+        fn call(&mut self, _: u32) -> Self::Future {
+            Box::pin(async { Ok(()) })
+        }
+    }
+    for hosts in [&["a"][..], &["a", "b", "c"]] {
+        let instancer = FixedInstancer::new(hosts.iter().map(|host| Instance::new(*host, 1)));
+        let endpointer = Endpointer::with(&instancer, |_| async { Ok(Fresh(None)) });
+        endpointer.ready(Duration::from_secs(1)).await.unwrap();
+        let balance = BalanceLayer::new(RoundRobin::new()).layer(endpointer.clone());
+        for _ in 0..20 {
+            let begun = Instant::now();
+            balance.clone().oneshot(0).await.unwrap();
+            assert!(begun.elapsed() <= Duration::from_millis(12), "{:?}", begun.elapsed());
+        }
+        sleep(Duration::from_secs(5)).await;
+        let endpoints = endpointer.inspect().endpoints;
+        assert!(endpoints.iter().all(|e| e.state == EndpointState::Ready), "{endpoints:?}");
+    }
+}
+
+/// A health check that fails everywhere at once: the guard holds who vanishes, but not who is said to be critical.
+#[tokio::test(start_paused = true)]
+async fn instances_that_are_all_critical_still_get_requests() {
+    let (mut registry, world) = (Registry::guarded(&["a", "b", "c"]), World::default());
+    let endpointer = endpointer(&registry, &world).await;
+    let balance = balance(&endpointer);
+    call(&balance).await.unwrap();
+    let critical = ["a", "b", "c"].map(|h| Instance::new(h, 1).with_status(Status::Critical));
+    registry.set_instances(critical.to_vec()).await;
+    let outcome = call(&balance).await;
+    assert!(outcome.is_ok(), "{outcome:?}");
+}
