@@ -7,7 +7,8 @@ use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep, timeout};
 use tower_sd_consul::{Check, ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
 use tower_sd_core::{
-    Health, Instance, Instancer, Registrar, Registration, RegistrationState, Status,
+    FollowConfig, Health, Instance, Instancer, LossPolicy, PublisherConfig, Registrar,
+    Registration, RegistrationState, Status,
 };
 use tower_sd_testkit::{real, usage::connections_to};
 
@@ -161,7 +162,10 @@ async fn health_is_shown_and_followed() {
 async fn draining_leaves_passing_and_stays_registered() {
     on_every_agent(async |agent| {
         let address = agent.address();
-        let instancer = ConsulInstancer::new(&client(address), Query::service("web"));
+        // The loss guard would keep the only instance as it was.
+        let publisher = PublisherConfig::new("consul", "web").loss(LossPolicy::Accept);
+        let (query, follow) = (Query::service("web"), FollowConfig::new("consul"));
+        let instancer = ConsulInstancer::with_config(&client(address), query, publisher, follow);
         let mut subscription = instancer.subscribe();
         let handle = registrar(address).register(web("a", 80)).await.expect("registered");
         sees(&mut subscription, "it", listed(1)).await;

@@ -1,4 +1,8 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{
@@ -34,7 +38,7 @@ struct Inner {
     authority: Authority,
     server: Arc<str>,
     permits: Option<Semaphore>,
-    tls: Option<TlsClient>,
+    connect: Arc<Settings>,
     tasks: Tasks,
 }
 
@@ -165,8 +169,9 @@ impl Inner {
         kind: HttpClientErrorKind,
         cause: impl std::error::Error + Send + Sync + 'static,
     ) -> HttpClientError {
-        let error = HttpClientError::of(kind, &self.server, cause);
-        if let (HttpClientErrorKind::Tls, Some(tls)) = (error.kind(), &self.tls) {
+        let ended_by = self.connect.take_failure();
+        let error = HttpClientError::of(kind, &self.server, ended_by, cause);
+        if let (HttpClientErrorKind::Tls, Some(tls)) = (error.kind(), &self.connect.tls) {
             tls.suspect();
         }
         error
@@ -214,15 +219,16 @@ impl HttpClientBuilder {
         })?;
         let scheme = if tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
         let tasks = Tasks::new();
-        let settings = Settings { dialer, target, tls: tls.clone(), versions };
+        let failure = Mutex::default();
+        let connect = Arc::new(Settings { dialer, target, tls, versions, failure });
         let pool = Client::builder(Owned(tasks.clone()))
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
-            .build(Connect(Arc::new(settings)));
+            .build(Connect(Arc::clone(&connect)));
         let permits = max_concurrent.map(Semaphore::new);
-        let inner = Inner { pool, scheme, authority, server, permits, tls, tasks };
+        let inner = Inner { pool, scheme, authority, server, permits, connect, tasks };
         Ok(HttpClient(Arc::new(inner)))
     }
 }

@@ -4,7 +4,7 @@ use std::{
     future::Future,
     io::{self, IoSlice},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
@@ -14,11 +14,12 @@ use hyper_util::{
     client::legacy::connect::{Connected, Connection},
     rt::TokioIo,
 };
+use tokio::io::{AsyncRead, ReadBuf};
 use tower_sd_core::Tasks;
 use tower_service::Service;
 
 use super::client::HttpVersions;
-use crate::{DialError, Dialer, Io, Target, TlsClient};
+use crate::{DialError, Dialer, Io, Target, TlsClient, TlsFailure};
 
 /// Connects to one target, whatever the URI.
 #[derive(Clone, Debug)]
@@ -30,12 +31,17 @@ pub(super) struct Settings {
     pub(super) target: Target,
     pub(super) tls: Option<TlsClient>,
     pub(super) versions: HttpVersions,
+    /// The failure that ended the newest connection: hyper does not give it to the request.
+    pub(super) failure: Mutex<Option<TlsFailure>>,
 }
 
 /// A connection, and whether it speaks HTTP/2.
 pub(super) struct Stream {
+    settings: Arc<Settings>,
     io: TokioIo<Io>,
     is_http2: bool,
+    /// The error of a write whose reason is being read.
+    failed_write: Option<io::Error>,
 }
 
 /// Runs the connections' tasks, which end with their client.
@@ -54,11 +60,22 @@ impl Service<Uri> for Connect {
     fn call(&mut self, _uri: Uri) -> Self::Future {
         let settings = Arc::clone(&self.0);
         Box::pin(async move {
-            let Settings { dialer, target, tls, versions } = &*settings;
+            let Settings { dialer, target, tls, versions, .. } = &*settings;
             let connection = dialer.dial(target, tls.as_ref(), versions.alpn()).await?;
             let is_http2 = connection.alpn.as_deref() == Some(HTTP_2);
-            Ok(Stream { io: TokioIo::new(connection.io), is_http2 })
+            settings.take_failure();
+            Ok(Stream { settings, io: TokioIo::new(connection.io), is_http2, failed_write: None })
         })
+    }
+}
+
+impl Settings {
+    pub(super) fn take_failure(&self) -> Option<TlsFailure> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn set_failure(&self, failure: TlsFailure) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
     }
 }
 
@@ -78,13 +95,48 @@ impl Connection for Stream {
     }
 }
 
+impl Stream {
+    /// Keeps the reason of a failed read.
+    fn noted<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(error)) = &polled
+            && let Some(failure) = TlsFailure::find(error)
+        {
+            self.settings.set_failure(failure);
+        }
+        polled
+    }
+
+    /// Reads the reason of a failed write: a server that refuses a client sends an alert before it closes. A socket
+    /// whose write has failed is at its end, so that the read ends too.
+    fn explained<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let failed = match (self.failed_write.take(), polled) {
+            (Some(failed), _) | (None, Poll::Ready(Err(failed))) => failed,
+            (None, polled) => return polled,
+        };
+        let mut rest = [0; 64];
+        let read = Pin::new(self.io.inner_mut()).poll_read(cx, &mut ReadBuf::new(&mut rest));
+        match self.noted(read) {
+            Poll::Ready(_) => Poll::Ready(Err(failed)),
+            Poll::Pending => {
+                self.failed_write = Some(failed);
+                Poll::Pending
+            }
+        }
+    }
+}
+
 impl Read for Stream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
+        let read = Pin::new(&mut self.io).poll_read(cx, buffer);
+        self.noted(read)
     }
 }
 
@@ -94,7 +146,8 @@ impl Write for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.explained(cx, written)
     }
 
     fn poll_write_vectored(
@@ -102,7 +155,8 @@ impl Write for Stream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.explained(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -110,7 +164,8 @@ impl Write for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.explained(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -55,13 +55,14 @@ impl HttpClientError {
         Self { detail, ..Self::new(HttpClientErrorKind::TooLong, server) }
     }
 
-    /// The error of a request; `kind` unless its causes tell more.
+    /// The error of a request; `kind` unless its causes, or the end of its connection, are more precise.
     pub(super) fn of(
         kind: HttpClientErrorKind,
         server: &Arc<str>,
+        ended_by: Option<TlsFailure>,
         cause: impl error::Error + Send + Sync + 'static,
     ) -> Self {
-        if let Some(failure) = TlsFailure::find(&cause) {
+        if let Some(failure) = TlsFailure::find(&cause).or(ended_by) {
             let detail = Some(failure.to_string());
             let error = Self { detail, ..Self::new(HttpClientErrorKind::Tls, server) };
             return error.with_source(cause);

@@ -80,8 +80,18 @@ mod rustls_errors {
             if let Some(error) = error.downcast_ref() {
                 return named(error);
             }
+            if let Some(found) = flattened(&error.to_string()) {
+                return Some(found);
+            }
         }
         None
+    }
+
+    /// h2 gives the I/O error of a connection to its requests as text only.
+    fn flattened(text: &str) -> Option<TlsFailure> {
+        let (_, name) = text.rsplit_once("received fatal alert: ")?;
+        let alert = REFUSALS.iter().find(|alert| format!("{alert:?}") == name)?;
+        named(&Error::AlertReceived(*alert))
     }
 
     fn inner(error: &io::Error) -> Option<&(dyn error::Error + 'static)> {
@@ -128,6 +138,19 @@ mod rustls_errors {
         })
     }
 
+    /// The alerts that [`refusal`] names.
+    const REFUSALS: [Alert; 9] = [
+        Alert::CertificateRequired,
+        Alert::CertificateExpired,
+        Alert::CertificateRevoked,
+        Alert::UnknownCA,
+        Alert::UnsupportedCertificate,
+        Alert::AccessDenied,
+        Alert::BadCertificate,
+        Alert::CertificateUnknown,
+        Alert::DecryptError,
+    ];
+
     fn alert_text(alert: Alert) -> String {
         match alert {
             Alert::NoApplicationProtocol => NO_PROTOCOL.to_owned(),
@@ -162,4 +185,19 @@ mod rustls_errors {
     }
 
     const NO_PROTOCOL: &str = "the server agrees to none of the offered protocols (ALPN)";
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn every_refusal_is_found_in_text() {
+            for alert in REFUSALS {
+                let text = format!("connection error: {}", Error::AlertReceived(alert));
+                let found = flattened(&text).expect("found");
+                assert!(found.is_client_refused(), "{text}: {found}");
+            }
+            assert!(flattened("connection error: received fatal alert: nonsense").is_none());
+        }
+    }
 }

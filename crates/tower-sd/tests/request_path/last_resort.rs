@@ -12,10 +12,10 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
-use tower::{Layer, Service};
+use tower::{Layer, Service, ServiceExt};
 use tower_sd::{
-    BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer, Instance, Prioritized, Retry,
-    RetryLayer, RetryPolicy, RoundRobin, Status,
+    BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer, Instance, Retry, RetryLayer,
+    RetryPolicy, RoundRobin, Status,
 };
 
 use crate::support::{Registry, World, balance, call, endpointer};

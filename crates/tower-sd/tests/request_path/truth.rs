@@ -1,7 +1,6 @@
 //! Readiness, connecting, nesting, time limits: what a request may rely on.
 
 use std::{
-    future::Future,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -15,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, buffer::Buffer, service_fn};
 use tower_sd::{
     BalanceLayer, BoxError, EndpointState, Endpointer, EndpointerConfig, FixedInstancer, Instance,
-    Retry, RetryError, RetryLayer, RetryPolicy, RoundRobin, Status,
+    Retry, RetryError, RetryLayer, RetryPolicy, RoundRobin,
 };
 
 use crate::support::{Mode, Registry, World, balance, call, endpointer, report, start};
