@@ -10,7 +10,7 @@ use crate::Result;
 ///
 /// Defaults to the operating system's authorities, no client certificate, and a server
 /// certificate for the host that is connected to. Certificates and keys are PEM texts, in
-/// files or in memory; [`TlsFiles`] reads rotated files again.
+/// files or in memory; [`TlsFiles`](super::TlsFiles) reads rotated files again.
 ///
 /// Partial configurations cannot be expressed: a client certificate always comes with its key,
 /// and an authority that is given is never ignored.

@@ -42,6 +42,10 @@ struct Entry {
 
 #[async_trait]
 impl Registrar for ZoneRegistrar {
+    async fn close(&self) {
+        self.tasks.close().await;
+    }
+
     async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
         let Self { server, ttl, .. } = *self;
         let announcer = ZoneAnnouncer { server, ttl, written: None };

@@ -284,10 +284,9 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
                 self.make(id, effects);
             }
         }
-        if self.settle(id) {
-            effects.publish = true;
-            effects.refresh = true;
-        }
+        effects.publish |= self.settle(id);
+        // Each time, not the first alone: the instance may move later. The following loop bounds the rate.
+        effects.refresh = true;
         self.schedule_next(id, now);
     }
 
