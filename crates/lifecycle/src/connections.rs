@@ -103,6 +103,7 @@ impl Listener {
         Self { tls: Some(tls), ..self }
     }
 
+    #[cfg_attr(not(feature = "tls"), expect(clippy::unused_self, reason = "no TLS, no settings"))]
     fn secured(&self, stream: Socket) -> Socket {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
