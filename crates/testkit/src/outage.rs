@@ -257,7 +257,7 @@ pub(crate) fn registration_is_back_after_the_registry_hung_for_longer_than_the_t
     .boxed()
 }
 
-/// facts/common.md X8: after a gap longer than the TTL the registration is verified at once, not at the next renewal.
+/// After a gap longer than the TTL the registration is verified immediately, not at the next renewal.
 pub(crate) fn process_suspended_for_longer_than_the_ttl_is_back_within_a_second(
     fixture: &dyn Fixture,
 ) -> BoxFuture<'_, ()> {

@@ -13,7 +13,7 @@ use crate::{
     wait::shows,
 };
 
-/// facts/common.md X15: go-kit leaks the blocking query until its wait is over.
+/// go-kit leaks the blocking query until its wait is over.
 pub(super) fn closing_an_instancer_takes_less_than_100_ms_and_leaks_nothing(
     fixture: &dyn Fixture,
 ) -> BoxFuture<'_, ()> {

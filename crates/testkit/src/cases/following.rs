@@ -96,7 +96,7 @@ pub(super) fn subscription_outlives_its_instancer(fixture: &dyn Fixture) -> BoxF
     .boxed()
 }
 
-/// facts/common.md X7: one of them is kept, the same for everybody, and the other takes its place.
+/// One of them is kept, the same for all subscribers, and the other takes its place.
 pub(super) fn one_of_two_with_the_same_address_is_seen(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     async move {
         let mut scene = Scene::new(fixture).await;

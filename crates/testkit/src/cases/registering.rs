@@ -45,7 +45,7 @@ pub(super) fn dropped_handle_deregisters(fixture: &dyn Fixture) -> BoxFuture<'_,
     .boxed()
 }
 
-/// facts/consul.md: two services of one process have been seen to steal each other's check.
+/// Two services of one process must not take each other's check.
 pub(super) fn registrations_of_one_registrar_are_independent(
     fixture: &dyn Fixture,
 ) -> BoxFuture<'_, ()> {
