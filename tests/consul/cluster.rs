@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
-use tower_sd::{Freshness, Snapshot};
+use tower_sd_balance::{Freshness, Snapshot};
 use tower_sd_consul::Query;
 use tower_sd_testkit::real::ConsulCluster;
 

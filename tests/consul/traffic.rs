@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_sd::{
+use tower_sd_balance::{
     Balance, BalanceLayer, BoxError, Endpointer, Instance, Instancer, Registrar, Registration,
     RegistrationHandle, Retry, RetryLayer, RetryPolicy, RoundRobin, Snapshot, Subscription,
 };

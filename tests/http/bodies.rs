@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
-use tower_sd::RetryError;
+use tower_sd_balance::RetryError;
 use tower_sd_http::{HttpReplay, Idempotent, ReplayBody};
 use tower_sd_testkit::script::{Reply, Script};
 

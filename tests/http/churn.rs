@@ -14,7 +14,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tower_sd::{
+use tower_sd_balance::{
     AddressPolicy, Endpointer, Instance, Instancer, LossPolicy, Publisher, PublisherConfig, Sink,
     Subscription, Tasks,
 };
@@ -47,7 +47,7 @@ async fn serve(tasks: &Tasks, n_answered: &Arc<AtomicUsize>) -> Instance {
     Instance::new("127.0.0.1", port)
 }
 
-async fn stop_or<F: Future>(stop: &tower_sd::Stop, future: F) -> Option<F::Output> {
+async fn stop_or<F: Future>(stop: &tower_sd_balance::Stop, future: F) -> Option<F::Output> {
     tokio::select! {
         () = stop.requested() => None,
         output = future => Some(output),

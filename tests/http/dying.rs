@@ -3,7 +3,7 @@ use std::{future::ready, time::Duration};
 use futures_util::{StreamExt, stream};
 use http::{Request, StatusCode};
 use tower::{Service, ServiceBuilder, ServiceExt, timeout::TimeoutLayer};
-use tower_sd::{
+use tower_sd_balance::{
     BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer, RetryError, RetryLayer,
     RetryPolicy, RoundRobin,
 };

@@ -6,7 +6,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tower::ServiceExt;
-use tower_sd::{Endpointer, FixedInstancer};
+use tower_sd_balance::{Endpointer, FixedInstancer};
 use tower_sd_http::{HttpEndpoint, HttpFactory};
 use tower_sd_testkit::script::{Reply, Script};
 

@@ -103,7 +103,7 @@ const NEEDS: &[(&str, Needs)] = &[
     ("gateway", Needs { servers: Servers::These(&["consul"]), tests: AtOnce::One }),
     ("testkit", Needs { servers: Servers::All, tests: AtOnce::One }),
     ("tests", Needs { servers: Servers::All, tests: AtOnce::One }),
-    ("tower-sd", Needs { servers: Servers::None, tests: AtOnce::Many }),
+    ("balance", Needs { servers: Servers::None, tests: AtOnce::Many }),
     ("webkv", Needs { servers: Servers::These(&["consul", "redis"]), tests: AtOnce::One }),
     ("xtask", Needs { servers: Servers::None, tests: AtOnce::Many }),
 ];

@@ -16,7 +16,7 @@ use hyper_util::{
 };
 use tokio::{net::TcpListener, runtime, task::JoinSet, time::Instant};
 use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_sd::{
+use tower_sd_balance::{
     Balance, BalanceLayer, BoxError, Endpointer, FixedInstancer, Instance, Retry, RetryLayer,
     RetryPolicy, RoundRobin,
 };

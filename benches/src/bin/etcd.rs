@@ -10,7 +10,7 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
     time::{Instant, sleep, sleep_until},
 };
-use tower_sd::Instancer;
+use tower_sd_balance::Instancer;
 use tower_sd_benches::{measure::median, results::Results};
 use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer};
 use tower_sd_testkit::{real, servers::required};

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::runtime::{Builder, Runtime};
 use tower::{Layer, Service};
-use tower_sd::{
+use tower_sd_balance::{
     Balance, BalanceLayer, Balancer, Endpointer, FixedInstancer, Instance, Random, RoundRobin,
 };
 use tower_sd_benches::{
@@ -104,7 +104,7 @@ fn ours(runtime: &Runtime, n: usize, balancer: impl Balancer) -> Balance<Noop> {
             .inspect()
             .endpoints
             .iter()
-            .filter(|e| e.state == tower_sd::EndpointState::Ready)
+            .filter(|e| e.state == tower_sd_balance::EndpointState::Ready)
             .count()
             < n
         {

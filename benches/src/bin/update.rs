@@ -16,7 +16,7 @@ use tokio::{
     task::yield_now,
 };
 use tower::Layer;
-use tower_sd::{
+use tower_sd_balance::{
     AddressPolicy, BalanceLayer, EndpointState, Endpointer, Instance, Instancer, LossPolicy,
     Publisher, PublisherConfig, RoundRobin, Sink, Subscription,
 };
@@ -81,7 +81,7 @@ impl<'a> Ours<'a> {
         let endpointer = runtime.block_on(async {
             let subscribed = Subscribed(publisher.subscribe());
             let endpointer = Endpointer::with(&subscribed, |_| async { Ok(Noop(0)) });
-            let ready = |e: &tower_sd::EndpointReport| e.state == EndpointState::Ready;
+            let ready = |e: &tower_sd_balance::EndpointReport| e.state == EndpointState::Ready;
             while endpointer.inspect().endpoints.iter().filter(|e| ready(e)).count() < n {
                 yield_now().await;
             }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
-use tower_sd::BoxError;
+use tower_sd_balance::BoxError;
 
 use crate::{
     HeadersTooLarge, HttpError, HttpErrorKind,

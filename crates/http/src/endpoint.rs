@@ -10,7 +10,7 @@ use std::{
 use http::{Method, Request, Response, uri::Scheme};
 use http_body::Body;
 use hyper::body::Incoming;
-use tower_sd::{BoxError, Lease};
+use tower_sd_balance::{BoxError, Lease};
 use tower_sd_net::TlsFailure;
 use tower_service::Service;
 

@@ -1,6 +1,6 @@
 use std::{error, fmt, sync::Arc};
 
-use tower_sd::{BoxError, FailureClass, Outcome, Unsent};
+use tower_sd_balance::{BoxError, FailureClass, Outcome, Unsent};
 
 use crate::HeadersTooLarge;
 

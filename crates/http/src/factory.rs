@@ -1,7 +1,7 @@
 use std::{fmt, marker::PhantomData};
 
 use http::uri::Authority;
-use tower_sd::{BoxError, Error, ErrorKind, Factory, Instance};
+use tower_sd_balance::{BoxError, Error, ErrorKind, Factory, Instance};
 use tower_sd_core::Tasks;
 use tower_sd_net::{Connector, Dialer, Target as Peer, TlsClient};
 
@@ -76,7 +76,7 @@ impl<B> HttpFactory<B> {
     /// let factory: HttpFactory<String> =
     ///     HttpFactory::new().protocol(Protocol::Http2).tls(TlsClient::new(tls)?);
     /// # }
-    /// # Ok::<(), tower_sd::Error>(())
+    /// # Ok::<(), tower_sd_balance::Error>(())
     /// ```
     #[must_use]
     pub fn tls(mut self, tls: TlsClient) -> Self {

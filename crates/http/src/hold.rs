@@ -7,7 +7,7 @@ use std::{
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
-use tower_sd::{FailureClass, Lease, Outcome};
+use tower_sd_balance::{FailureClass, Lease, Outcome};
 
 use crate::{HttpError, pool::Upload, replay::outcome_of};
 
@@ -24,7 +24,7 @@ pub struct Leased<B> {
     outcome: Outcome,
 }
 
-/// Ties the lease to the response, whose extensions get a [`Served`](tower_sd::Served), or releases it.
+/// Ties the lease to the response, whose extensions get a [`Served`](tower_sd_balance::Served), or releases it.
 pub(crate) fn leased<B: Body>(
     result: Result<Response<B>, HttpError>,
     lease: Option<Lease>,

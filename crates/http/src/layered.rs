@@ -1,5 +1,5 @@
 use tower_layer::Layer;
-use tower_sd::{BoxError, Factory, Instance};
+use tower_sd_balance::{BoxError, Factory, Instance};
 
 use crate::{HttpEndpoint, HttpFactory};
 

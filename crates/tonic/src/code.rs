@@ -4,7 +4,7 @@ use std::{error::Error, sync::Arc};
 
 use http::{HeaderMap, Response, StatusCode};
 use tonic::{Code, Status};
-use tower_sd::{BoxError, FailureClass, NoInstances, Outcome, RetryError, Unsent};
+use tower_sd_balance::{BoxError, FailureClass, NoInstances, Outcome, RetryError, Unsent};
 use tower_sd_http::HttpError;
 
 /// The trailers of an answer that was read to its end before anybody else saw it.

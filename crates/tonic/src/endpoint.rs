@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tokio::time::timeout_at;
 use tonic::{Status, body::Body};
-use tower_sd::{BoxError, Lease};
+use tower_sd_balance::{BoxError, Lease};
 use tower_sd_http::HttpEndpoint;
 use tower_service::Service;
 

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tonic::body::Body;
-use tower_sd::{BoxError, Factory, Instance, Tasks};
+use tower_sd_balance::{BoxError, Factory, Instance, Tasks};
 use tower_sd_http::{HttpFactory, Protocol};
 
 use crate::{GrpcEndpoint, health::Health};
@@ -58,7 +58,7 @@ impl GrpcFactory {
     ///
     /// One stream per instance (`Watch`) is open all the time. An instance is not used before it has answered; within 1 s
     /// it has to, or it is asked again with the pauses of the endpointer. One that stops serving refuses calls like one that
-    /// is down, and is used again within [`max_pause`](tower_sd::EndpointerConfig::max_pause) of saying SERVING. A server
+    /// is down, and is used again within [`max_pause`](tower_sd_balance::EndpointerConfig::max_pause) of saying SERVING. A server
     /// without health service counts as serving; while a stream is broken the last answer counts.
     #[must_use]
     pub fn health(mut self, service: impl Into<String>) -> Self {

@@ -7,7 +7,7 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tonic::Status;
-use tower_sd::{Lease, Outcome};
+use tower_sd_balance::{Lease, Outcome};
 
 use crate::code;
 
@@ -24,7 +24,7 @@ pub struct Leased<B> {
     lease: Option<Lease>,
 }
 
-/// Ties the lease to the answer, whose extensions get a [`Served`](tower_sd::Served), or releases it.
+/// Ties the lease to the answer, whose extensions get a [`Served`](tower_sd_balance::Served), or releases it.
 pub(crate) fn leased<B: Body>(
     result: Result<Response<B>, Status>,
     lease: Option<Lease>,

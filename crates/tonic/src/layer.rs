@@ -11,7 +11,7 @@ use pin_project::pin_project;
 use tokio::time::{Sleep, sleep_until};
 use tonic::{Status, body::Body};
 use tower_layer::Layer;
-use tower_sd::BoxError;
+use tower_sd_balance::BoxError;
 use tower_sd_http::{Idempotent, ReplayBody};
 use tower_service::Service;
 
@@ -26,7 +26,7 @@ use crate::{code, deadline::Deadline};
 ///
 /// ```
 /// use tower::ServiceBuilder;
-/// use tower_sd::{BalanceLayer, Endpointer, FixedInstancer, Instance, RetryLayer, RetryPolicy, RoundRobin};
+/// use tower_sd_balance::{BalanceLayer, Endpointer, FixedInstancer, Instance, RetryLayer, RetryPolicy, RoundRobin};
 /// use tower_sd_tonic::{GrpcFactory, GrpcLayer, GrpcReplay};
 ///
 /// # #[tokio::main(flavor = "current_thread")]

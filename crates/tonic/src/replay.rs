@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
 use tonic::{Code, Status};
-use tower_sd::{BoxError, Outcome, Protocol, Verdict};
+use tower_sd_balance::{BoxError, Outcome, Protocol, Verdict};
 use tower_sd_http::{Idempotent, RepeatableBody};
 
 use crate::{code, deadline::Deadline};
@@ -13,7 +13,7 @@ use crate::{code, deadline::Deadline};
 ///   repeated whatever it does.
 /// - After any other failure it is repeated when sending it twice does what sending it once does: when its method is among
 ///   [`GrpcLayer::idempotent`](crate::GrpcLayer::idempotent), when it carries [`Idempotent`], or when
-///   [`RetryPolicy::idempotent`](tower_sd::RetryPolicy::idempotent) vouches for all.
+///   [`RetryPolicy::idempotent`](tower_sd_balance::RetryPolicy::idempotent) vouches for all.
 /// - Failures are broken exchanges, and UNAVAILABLE; every other status is the caller's unless [`codes`](Self::codes).
 /// - `grpc-retry-pushback-ms` is obeyed (gRFC A6): a pause in place of ours, or the end. More than 1 s counts as the end:
 ///   who waits so long wants to know why.
@@ -25,7 +25,7 @@ use crate::{code, deadline::Deadline};
 ///
 /// ```
 /// use tonic::{Code, Status};
-/// use tower_sd::RetryPolicy;
+/// use tower_sd_balance::RetryPolicy;
 /// use tower_sd_tonic::GrpcReplay;
 ///
 /// let policy = RetryPolicy::new().replay_with(GrpcReplay::new().codes([Code::Unavailable, Code::Aborted]));

@@ -1,36 +1,20 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod attempt;
-mod balance;
-mod endpointer;
-mod retry;
-mod sync;
-mod unsent;
+#[cfg(feature = "config")]
+pub use tower_sd_config as config;
+#[cfg(feature = "consul")]
+pub use tower_sd_consul as consul;
+pub use tower_sd_core as core;
+#[cfg(feature = "dns")]
+pub use tower_sd_dns as dns;
+#[cfg(feature = "etcd")]
+pub use tower_sd_etcd as etcd;
+#[cfg(feature = "http")]
+pub use tower_sd_http as http;
+#[cfg(feature = "lifecycle")]
+pub use tower_sd_lifecycle as lifecycle;
+#[cfg(feature = "grpc")]
+pub use tower_sd_tonic as grpc;
 
-pub use tower_sd_core::{
-    AddressPolicy, Advertise, AnnounceConfig, Announcement, Announcer, Attached, Backoff, BoxError,
-    Entries, Error, ErrorKind, FilteredInstancer, FixedInstancer, FollowConfig, Follower,
-    Freshness, Health, HealthCheck, Hub, Instance, InstanceId, Instancer, LeaseTtl, LossGuard,
-    LossPolicy, LossReason, MemoryConfig, MemoryRegistry, Publisher, PublisherConfig,
-    PublisherStats, ReadMode, ReadReason, ReadRequest, ReadResult, Refused, Registrar,
-    Registration, RegistrationHandle, RegistrationState, RegistrationStats, RegistrationWatch,
-    Renewal, Result, Secret, Sink, Snapshot, Source, StalePolicy, Status, Stop, Subscription,
-    Tasks, announce, async_trait, follow,
-};
-
-pub use self::{
-    balance::{
-        Balance, BalanceLayer, Balancer, Choice, Members, Picker, Prioritized, Random,
-        ResponseFuture, RoundRobin, WeightedRandom,
-    },
-    endpointer::{
-        EndpointReport, EndpointState, Endpointer, EndpointerConfig, Factory, FactoryFn,
-        FailureClass, Lease, NoInstances, NoInstancesReason, Outcome, Outcomes, Report, Served,
-        factory_fn,
-    },
-    retry::{
-        Attempt, Cloned, Elapsed, Next, Protocol, Retry, RetryError, RetryFuture, RetryLayer,
-        RetryPolicy, Verdict,
-    },
-    unsent::Unsent,
-};
+pub use tower_sd_balance::*;

@@ -12,7 +12,7 @@ use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-use tower_sd::Instancer;
+use tower_sd_balance::Instancer;
 use tower_sd_benches::measure::median;
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, Query};
 use tower_sd_testkit::{real, servers::ServerBinary};

@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use tokio::time::{sleep, timeout};
-use tower_sd::{Instancer, Snapshot, Subscription};
+use tower_sd_balance::{Instancer, Snapshot, Subscription};
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, Query};
 use tower_sd_testkit::{real, servers::ServerBinary, usage::connections_to};
 

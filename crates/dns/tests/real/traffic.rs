@@ -7,7 +7,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_sd::{BalanceLayer, BoxError, Endpointer, Prioritized, RetryLayer, RetryPolicy};
+use tower_sd_balance::{BalanceLayer, BoxError, Endpointer, Prioritized, RetryLayer, RetryPolicy};
 use tower_sd_core::Instancer;
 use tower_sd_http::{HttpFactory, HttpReplay};
 use tower_sd_testkit::{

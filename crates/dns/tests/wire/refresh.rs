@@ -8,7 +8,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, sleep, timeout};
 use tower::{ServiceBuilder, ServiceExt};
-use tower_sd::{BalanceLayer, BoxError, Endpointer, Prioritized};
+use tower_sd_balance::{BalanceLayer, BoxError, Endpointer, Prioritized};
 use tower_sd_http::HttpFactory;
 use tower_sd_testkit::{
     loopback::free_ports,

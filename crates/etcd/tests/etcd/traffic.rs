@@ -11,7 +11,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_sd::{BalanceLayer, BoxError, Endpointer, RoundRobin};
+use tower_sd_balance::{BalanceLayer, BoxError, Endpointer, RoundRobin};
 use tower_sd_core::{
     Instance, Instancer, Registrar, Registration, RegistrationHandle, Snapshot, Subscription,
 };

@@ -11,7 +11,7 @@ use tokio::{
     sync::oneshot,
     time::{Sleep, sleep},
 };
-use tower_sd::BoxError;
+use tower_sd_balance::BoxError;
 
 use super::{Connection, Pool, Unused, connection::Obtained, http1::Exclusive};
 use crate::{HttpError, HttpErrorKind};

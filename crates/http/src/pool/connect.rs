@@ -1,4 +1,4 @@
-use tower_sd::BoxError;
+use tower_sd_balance::BoxError;
 use tower_sd_net::{Connection, Io};
 
 use super::Target;

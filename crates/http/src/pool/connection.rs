@@ -1,7 +1,7 @@
 use http::{Request, Response};
 use http_body::Body;
 use hyper::{body::Incoming, client::conn::TrySendError};
-use tower_sd::BoxError;
+use tower_sd_balance::BoxError;
 
 use super::{
     Target,

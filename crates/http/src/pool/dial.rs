@@ -8,7 +8,7 @@ use std::{
 
 use http_body::Body;
 use tokio::time::{sleep, timeout};
-use tower_sd::BoxError;
+use tower_sd_balance::BoxError;
 use tower_sd_core::Stop;
 
 use super::{Pool, connect::connect, http1, http2};

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use http_body::Body;
 use tokio::{sync::oneshot, time::Instant};
-use tower_sd::BoxError;
+use tower_sd_balance::BoxError;
 
 use super::{Pool, Settings, connection::Obtained, http1::Exclusive, http2::Open, queue::Queue};
 use crate::{HttpError, HttpErrorKind, Protocol, error::SharedCause};

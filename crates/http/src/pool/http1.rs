@@ -14,7 +14,7 @@ use tokio::{
     runtime::Handle,
     time::{Instant, timeout},
 };
-use tower_sd::BoxError;
+use tower_sd_balance::BoxError;
 use tower_sd_core::{Stop, StopOnDrop, Tasks};
 use tower_sd_net::Io;
 

@@ -13,7 +13,7 @@ use http_body::Body;
 use hyper::{client::conn::http2, rt::Executor};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{sync::Notify, time::Instant};
-use tower_sd::BoxError;
+use tower_sd_balance::BoxError;
 use tower_sd_core::Tasks;
 use tower_sd_net::Io;
 

@@ -20,7 +20,7 @@ use std::{
 use http::uri::{Authority, Scheme};
 use http_body::Body;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tower_sd::BoxError;
+use tower_sd_balance::BoxError;
 use tower_sd_core::Tasks;
 use tower_sd_net::{Dialer, Target as Peer, TlsClient};
 

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use http_body::Body;
 use tokio::{runtime::Handle, sync::oneshot, time::Instant};
-use tower_sd::BoxError;
+use tower_sd_balance::BoxError;
 
 use super::{
     Connection, Pool, Unused,

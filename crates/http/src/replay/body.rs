@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Empty, Full};
-use tower_sd::BoxError;
+use tower_sd_balance::BoxError;
 
 /// A request body that can be sent again from its beginning.
 #[diagnostic::on_unimplemented(

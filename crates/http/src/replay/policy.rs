@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode, header::RETRY_AFTER};
-use tower_sd::{BoxError, FailureClass, Outcome, Protocol, Verdict};
+use tower_sd_balance::{BoxError, FailureClass, Outcome, Protocol, Verdict};
 
 use crate::{HttpError, RepeatableBody};
 
@@ -11,7 +11,7 @@ use crate::{HttpError, RepeatableBody};
 ///   its method.
 /// - After any other failure it is repeated when sending it twice does what sending it once does: when its method is
 ///   idempotent (RFC 9110 §9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE), when it carries [`Idempotent`], or when
-///   [`RetryPolicy::idempotent`](tower_sd::RetryPolicy::idempotent) vouches for all.
+///   [`RetryPolicy::idempotent`](tower_sd_balance::RetryPolicy::idempotent) vouches for all.
 /// - Its body has to be a [`RepeatableBody`]: complete in memory, or a [`ReplayBody`](crate::ReplayBody).
 /// - Every response is the caller's, unless [`repeat_unavailable`](Self::repeat_unavailable). Its `Retry-After` is then
 ///   obeyed: a pause in place of ours, or, when it is longer than 1 s or a date, the end.
@@ -19,7 +19,7 @@ use crate::{HttpError, RepeatableBody};
 ///
 /// ```
 /// use http::{Method, Request};
-/// use tower_sd::Protocol;
+/// use tower_sd_balance::Protocol;
 /// use tower_sd_http::{HttpReplay, Idempotent};
 ///
 /// fn is_idempotent(request: &Request<String>) -> bool {

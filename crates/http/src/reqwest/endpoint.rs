@@ -10,7 +10,9 @@ use std::{
 
 use ::reqwest::{Client, ClientBuilder, Request, Response, Url, redirect::Policy};
 use http::{HeaderValue, header::HOST};
-use tower_sd::{BoxError, Error, ErrorKind, Factory, Instance, Lease, Outcome, Protocol, Verdict};
+use tower_sd_balance::{
+    BoxError, Error, ErrorKind, Factory, Instance, Lease, Outcome, Protocol, Verdict,
+};
 use tower_service::Service;
 
 use super::hold::hold;
@@ -38,7 +40,7 @@ use crate::{
 /// use std::time::Duration;
 /// use reqwest::Client;
 /// use tower::ServiceBuilder;
-/// use tower_sd::{BalanceLayer, Endpointer, FixedInstancer, Instance, RetryLayer, RetryPolicy, RoundRobin};
+/// use tower_sd_balance::{BalanceLayer, Endpointer, FixedInstancer, Instance, RetryLayer, RetryPolicy, RoundRobin};
 /// use tower_sd_http::{HttpReplay, reqwest::ReqwestFactory};
 ///
 /// # #[tokio::main(flavor = "current_thread")]

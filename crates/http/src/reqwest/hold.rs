@@ -1,5 +1,5 @@
 use ::reqwest::{Body, Response, ResponseBuilderExt};
-use tower_sd::Lease;
+use tower_sd_balance::Lease;
 
 use crate::{HttpError, hold::leased};
 

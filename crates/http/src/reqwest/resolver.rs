@@ -8,7 +8,7 @@ use std::{
 use ::reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use futures_util::future::join_all;
 use tokio::net::lookup_host;
-use tower_sd::{BoxError, Instance, Instancer, Subscription};
+use tower_sd_balance::{BoxError, Instance, Instancer, Subscription};
 
 /// Resolves the names of services by their registry, and all other names by the operating system.
 ///
@@ -25,7 +25,7 @@ use tower_sd::{BoxError, Instance, Instancer, Subscription};
 /// ```no_run
 /// use std::sync::Arc;
 /// use reqwest::Client;
-/// use tower_sd::{FixedInstancer, Instance};
+/// use tower_sd_balance::{FixedInstancer, Instance};
 /// use tower_sd_http::reqwest::InstanceResolver;
 ///
 /// # #[tokio::main(flavor = "current_thread")]

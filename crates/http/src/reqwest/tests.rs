@@ -11,7 +11,7 @@ use std::{
 use ::reqwest::{Client, Request, Response, dns::Resolve, redirect::Policy};
 use tokio::time::timeout;
 use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_sd::{
+use tower_sd_balance::{
     Balance, BalanceLayer, BoxError, Endpointer, Factory, FixedInstancer, Instance, Retry,
     RetryLayer, RetryPolicy, RoundRobin, Status,
 };

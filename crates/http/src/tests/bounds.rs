@@ -10,7 +10,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tower::ServiceExt;
-use tower_sd::Instance;
+use tower_sd_balance::Instance;
 
 use super::{Sent, endpoint_of, fetch, get, send, server::Server};
 use crate::{HttpEndpoint, HttpFactory, Leased, ResponseBody};

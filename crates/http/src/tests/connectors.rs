@@ -19,7 +19,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tower_sd::{Instance, async_trait};
+use tower_sd_balance::{Instance, async_trait};
 use tower_sd_net::Target;
 
 use super::{Sent, fetch, get};
@@ -123,7 +123,7 @@ async fn connector_that_fails_or_hangs_is_a_failed_connect() {
 async fn unix_sockets_are_instances_of_both_protocols() {
     use tokio::net::UnixListener;
     use tower::{Service, ServiceBuilder, ServiceExt};
-    use tower_sd::{BalanceLayer, Endpointer, FixedInstancer, RoundRobin};
+    use tower_sd_balance::{BalanceLayer, Endpointer, FixedInstancer, RoundRobin};
 
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let folder = tempfile::tempdir().expect("a folder");

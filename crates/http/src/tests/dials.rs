@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tower::{ServiceBuilder, ServiceExt};
-use tower_sd::{
+use tower_sd_balance::{
     BalanceLayer, Endpointer, FixedInstancer, Instance, RetryLayer, RetryPolicy, RoundRobin,
     async_trait,
 };

@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tower::ServiceExt;
-use tower_sd::Instance;
+use tower_sd_balance::Instance;
 
 use super::{
     BlackHole, Sent, endpoint, fetch, get, send,

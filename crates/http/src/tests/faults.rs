@@ -13,7 +13,7 @@ use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Service, ServiceBuilder, ServiceExt, timeout::TimeoutLayer};
-use tower_sd::{
+use tower_sd_balance::{
     Balance, BalanceLayer, BoxError, Endpointer, FixedInstancer, Instance, Retry, RetryLayer,
     RetryPolicy, RoundRobin,
 };

@@ -26,7 +26,7 @@ use tokio::{
     time::sleep,
 };
 use tower::{Service, ServiceExt};
-use tower_sd::Instance;
+use tower_sd_balance::Instance;
 
 use crate::{HttpEndpoint, HttpError, HttpFactory, Leased, ResponseBody};
 use server::Server;

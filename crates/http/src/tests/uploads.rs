@@ -15,7 +15,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use tokio::time::{sleep, timeout};
 use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_sd::{BalanceLayer, BoxError, Endpointer, FixedInstancer, RoundRobin};
+use tower_sd_balance::{BalanceLayer, BoxError, Endpointer, FixedInstancer, RoundRobin};
 
 use super::{
     Sent, fetch, get,

@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Request, Status, body::Body, client::Grpc};
 use tonic_prost::ProstCodec;
-use tower_sd::{Backoff, Stop, Tasks};
+use tower_sd_balance::{Backoff, Stop, Tasks};
 use tower_sd_http::HttpEndpoint;
 
 use self::message::{HealthCheckRequest, HealthCheckResponse, SERVING, WATCH};

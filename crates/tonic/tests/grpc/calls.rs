@@ -10,7 +10,7 @@ use tonic::{
     transport::{self, Identity, ServerTlsConfig},
 };
 use tower::{Layer, ServiceBuilder};
-use tower_sd::{BalanceLayer, Endpointer, FixedInstancer, RetryPolicy, RoundRobin};
+use tower_sd_balance::{BalanceLayer, Endpointer, FixedInstancer, RetryPolicy, RoundRobin};
 use tower_sd_http::{HttpFactory, TlsClient, TlsConfig};
 use tower_sd_tonic::{GrpcFactory, GrpcLayer, Idempotent};
 
@@ -22,9 +22,9 @@ use crate::{
 async fn every_kind<S>(mut client: EchoClient<S>)
 where
     S: GrpcService<tonic::body::Body>,
-    S::Error: Into<tower_sd::BoxError>,
+    S::Error: Into<tower_sd_balance::BoxError>,
     S::ResponseBody: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-    <S::ResponseBody as http_body::Body>::Error: Into<tower_sd::BoxError> + Send,
+    <S::ResponseBody as http_body::Body>::Error: Into<tower_sd_balance::BoxError> + Send,
 {
     let texts = ["a", "b", "c"];
     let messages = || stream::iter(texts.map(message));

@@ -19,7 +19,7 @@ use tonic::{
     client::GrpcService,
     transport::{Channel, Endpoint, channel::Change},
 };
-use tower_sd::{Instance, RetryPolicy};
+use tower_sd_balance::{Instance, RetryPolicy};
 
 use crate::{
     balanced, echo::echo_client::EchoClient, endpointer, message, retried, server::Server,
@@ -38,9 +38,9 @@ async fn traffic<S>(
 ) -> (usize, Vec<Status>)
 where
     S: GrpcService<tonic::body::Body, Future: Send> + Clone + Send + 'static,
-    S::Error: Into<tower_sd::BoxError> + Send,
+    S::Error: Into<tower_sd_balance::BoxError> + Send,
     S::ResponseBody: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-    <S::ResponseBody as http_body::Body>::Error: Into<tower_sd::BoxError> + Send,
+    <S::ResponseBody as http_body::Body>::Error: Into<tower_sd_balance::BoxError> + Send,
 {
     let n_calls = Arc::new(AtomicUsize::new(0));
     let callers = (0..N_CALLERS).map(|_| {

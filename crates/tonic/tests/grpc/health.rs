@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tonic_health::{ServingStatus, server::HealthReporter};
-use tower_sd::{EndpointState, Endpointer, EndpointerConfig, FixedInstancer, Instance};
+use tower_sd_balance::{EndpointState, Endpointer, EndpointerConfig, FixedInstancer, Instance};
 use tower_sd_tonic::GrpcFactory;
 
 use crate::{Endpoints, balanced, message, server::Server};

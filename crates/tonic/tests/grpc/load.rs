@@ -7,7 +7,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
-use tower_sd::RetryPolicy;
+use tower_sd_balance::RetryPolicy;
 
 use crate::{Endpoints, balanced, endpointer, message, retried, server::Server};
 

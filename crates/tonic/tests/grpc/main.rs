@@ -9,7 +9,7 @@ mod statuses;
 mod transport;
 
 use tower::{Layer, ServiceBuilder};
-use tower_sd::{
+use tower_sd_balance::{
     Balance, BalanceLayer, Endpointer, FixedInstancer, Instance, Retry, RetryLayer, RetryPolicy,
     RoundRobin,
 };

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status, Streaming, metadata::MetadataMap, service::RoutesBuilder, transport,
 };
-use tower_sd::Instance;
+use tower_sd_balance::Instance;
 
 use crate::{
     echo::{

@@ -3,7 +3,7 @@
 use http::uri::PathAndQuery;
 use tonic::{Code, Request, Status, client::Grpc, metadata::MetadataMap};
 use tonic_prost::ProstCodec;
-use tower_sd::{EndpointReport, RetryPolicy};
+use tower_sd_balance::{EndpointReport, RetryPolicy};
 use tower_sd_tonic::GrpcLayer;
 
 use crate::{

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service, ServiceExt};
-use tower_sd::{
+use tower_sd_balance::{
     BalanceLayer, Endpointer, Factory, FixedInstancer, Instance, RoundRobin, async_trait,
 };
 use tower_sd_http::{Connector, HttpFactory, Io};

@@ -7,7 +7,7 @@ use http::Response;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt;
-use tower_sd::Instance;
+use tower_sd_balance::Instance;
 
 use super::{
     super::server::Server as RawServer, Server, answer, endpoint, fetch, gated, get, http2, send,

@@ -20,7 +20,7 @@ use tokio::{
     sync::broadcast,
     task::JoinSet,
 };
-use tower_sd::Instance;
+use tower_sd_balance::Instance;
 
 /// Its connections die with it.
 pub(crate) struct Server {

@@ -9,7 +9,7 @@ use http::Request;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::time::{Instant, timeout};
 use tower::ServiceExt;
-use tower_sd::Instance;
+use tower_sd_balance::Instance;
 
 use super::{Sent, fetch, get, server::Server as PlainServer};
 use crate::{HttpErrorKind, HttpFactory, Protocol, TlsClient, TlsConfig};

@@ -23,7 +23,7 @@ use rustls::{
 };
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
-use tower_sd::Instance;
+use tower_sd_balance::Instance;
 
 use super::super::Sent;
 use crate::TlsConfig;

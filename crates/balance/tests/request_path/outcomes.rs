@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::time::sleep;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
-use tower_sd::{
+use tower_sd_balance::{
     Balance, BalanceLayer, BoxError, Endpointer, FailureClass, FixedInstancer, Instance, Lease,
     NoInstances, NoInstancesReason, Outcome, Outcomes, Retry, RetryError, RetryLayer, RetryPolicy,
     RoundRobin, Served, Unsent,

@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use futures_util::FutureExt;
 use tower::{Layer, Service};
-use tower_sd::{Retry, RetryLayer, RetryPolicy};
+use tower_sd_balance::{Retry, RetryLayer, RetryPolicy};
 
 use crate::support::{Client, Mode, Registry, World, balance, endpointer, n_in_flight, settle};
 

@@ -25,7 +25,7 @@ use crate::attempt::{self, Record};
 ///
 /// ```
 /// use tower::{Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService, service_fn};
-/// use tower_sd::{
+/// use tower_sd_balance::{
 ///     Balance, BalanceLayer, BoxError, Endpointer, FixedInstancer, Instance, Retry, RetryLayer, RetryPolicy, RoundRobin,
 /// };
 ///

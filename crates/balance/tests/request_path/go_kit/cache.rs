@@ -3,7 +3,9 @@
 use std::{collections::HashSet, time::Duration};
 
 use tokio::time::Instant;
-use tower_sd::{FixedInstancer, NoInstances, NoInstancesReason, PublisherConfig, StalePolicy};
+use tower_sd_balance::{
+    FixedInstancer, NoInstances, NoInstancesReason, PublisherConfig, StalePolicy,
+};
 
 use crate::support::{
     Mode, Registry, World, answers, balance, call, endpointer, instances, report, settle, start,

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 use tower::{Layer, service_fn};
-use tower_sd::{
+use tower_sd_balance::{
     Balance, BalanceLayer, Balancer, BoxError, Endpointer, FixedInstancer, Instance, NoInstances,
     NoInstancesReason, Random, RoundRobin,
 };

@@ -13,7 +13,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceExt};
-use tower_sd::{
+use tower_sd_balance::{
     BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer, Instance, Retry, RetryLayer,
     RetryPolicy, RoundRobin, Status,
 };
@@ -68,8 +68,9 @@ async fn priorities_hold_among_held_endpoints() {
     let all = [("p1", 0), ("p2", 0), ("p3", 0), ("x1", 1), ("x2", 1), ("x3", 1)];
     registry.set_instances(all.map(|(h, p)| Instance::new(h, 1).with_priority(p)).to_vec()).await;
     let endpointer = endpointer(&registry, &world).await;
-    let balance =
-        BalanceLayer::new(tower_sd::Prioritized::default()).seed(1).layer(endpointer.clone());
+    let balance = BalanceLayer::new(tower_sd_balance::Prioritized::default())
+        .seed(1)
+        .layer(endpointer.clone());
     for _ in 0..100 {
         assert!(call(&balance).await.unwrap().starts_with('p'));
     }

@@ -5,11 +5,11 @@ use std::{pin::pin, time::Duration};
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::mpsc;
 use tower::{balance::p2c, discover::Change};
-use tower_sd::{BoxError, Endpointer, Instance};
+use tower_sd_balance::{BoxError, Endpointer, Instance};
 
 use crate::support::{Client, Mode, Registry, World, answers, balance, call, endpointer, settle};
 
-fn shown(change: Change<tower_sd::InstanceId, Client>) -> String {
+fn shown(change: Change<tower_sd_balance::InstanceId, Client>) -> String {
     match change {
         Change::Insert(id, _) => format!("+{id}"),
         Change::Remove(id) => format!("-{id}"),

@@ -68,7 +68,7 @@ use self::{runs::Runs, worker::work};
 ///
 /// ```
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
-/// use tower_sd::{BalanceLayer, BoxError, Endpointer, FixedInstancer, Instance, RoundRobin};
+/// use tower_sd_balance::{BalanceLayer, BoxError, Endpointer, FixedInstancer, Instance, RoundRobin};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), BoxError> {

@@ -13,7 +13,7 @@ use super::Cloned;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_sd::{Next, RetryPolicy};
+/// use tower_sd_balance::{Next, RetryPolicy};
 ///
 /// let policy = RetryPolicy::new()
 ///     .attempts(5)

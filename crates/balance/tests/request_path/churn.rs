@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use fastrand::Rng;
 use tower::Layer;
-use tower_sd::{BalanceLayer, Random, RetryLayer, RetryPolicy, RoundRobin};
+use tower_sd_balance::{BalanceLayer, Random, RetryLayer, RetryPolicy, RoundRobin};
 
 use crate::support::{Registry, World, call, endpointer, n_in_flight, settle, start};
 

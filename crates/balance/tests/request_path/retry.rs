@@ -10,7 +10,7 @@ use std::{
 };
 
 use tower::{Layer, ServiceExt, buffer::Buffer, service_fn};
-use tower_sd::{
+use tower_sd_balance::{
     Balance, BoxError, FailureClass, NoInstancesReason, Outcome, Protocol, Retry, RetryError,
     RetryLayer, RetryPolicy, Unsent,
 };
@@ -25,7 +25,8 @@ fn retry(policy: RetryPolicy, balance: Balance<Client>) -> Retry<Balance<Client>
 
 fn tried(error: &BoxError) -> Vec<String> {
     let error: &RetryError = error.downcast_ref().expect("a RetryError");
-    let instance = |attempt: &tower_sd::Attempt| attempt.instance().map(ToString::to_string);
+    let instance =
+        |attempt: &tower_sd_balance::Attempt| attempt.instance().map(ToString::to_string);
     error.attempts().iter().map(|attempt| instance(attempt).unwrap_or_default()).collect()
 }
 
@@ -193,7 +194,7 @@ async fn a_wait_that_ends_in_nothing_names_its_reason_through_the_chain() {
     let (registry, world) = (Registry::new(&[]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let error = call(&retry(RetryPolicy::new(), balance(&endpointer))).await.unwrap_err();
-    let none: &tower_sd::NoInstances = error.source().unwrap().downcast_ref().unwrap();
+    let none: &tower_sd_balance::NoInstances = error.source().unwrap().downcast_ref().unwrap();
     assert_eq!(none.reason(), NoInstancesReason::Empty);
     assert_eq!(tried(&error).len(), 3);
     settle().await;

@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, buffer::Buffer, service_fn};
-use tower_sd::{
+use tower_sd_balance::{
     BalanceLayer, BoxError, EndpointState, Endpointer, EndpointerConfig, FixedInstancer, Instance,
     Retry, RetryError, RetryLayer, RetryPolicy, RoundRobin,
 };
@@ -146,7 +146,7 @@ async fn drain_without_bound_does_not_end_updates() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     let config = EndpointerConfig::new().drain(Duration::MAX);
     let endpointer =
-        Endpointer::with_config(&registry, tower_sd::factory_fn(world.factory()), config);
+        Endpointer::with_config(&registry, tower_sd_balance::factory_fn(world.factory()), config);
     let ready = endpointer.ready(Duration::from_secs(5)).await;
     assert!(ready.is_ok(), "{ready:?}");
 }
@@ -313,8 +313,11 @@ async fn busy_endpoint_is_not_down() {
 async fn balancer_panic_does_not_end_updates() {
     #[derive(Debug)]
     struct Touchy(AtomicUsize);
-    impl tower_sd::Balancer for Touchy {
-        fn picker(&self, members: &tower_sd::Members<'_>) -> Arc<dyn tower_sd::Picker> {
+    impl tower_sd_balance::Balancer for Touchy {
+        fn picker(
+            &self,
+            members: &tower_sd_balance::Members<'_>,
+        ) -> Arc<dyn tower_sd_balance::Picker> {
             assert!(self.0.fetch_add(1, SeqCst) != 2, "a bug of the user's");
             RoundRobin::new().picker(members)
         }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
-use tower_sd::{
+use tower_sd_balance::{
     BalanceLayer, Balancer, Choice, EndpointState, Endpointer, EndpointerConfig, Instance, Members,
     NoInstances, NoInstancesReason, Picker, Status, factory_fn,
 };

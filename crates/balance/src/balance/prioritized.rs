@@ -12,7 +12,7 @@ use super::{Balancer, Choice, Members, Picker, WeightedRandom};
 /// by a balancer that obeys weights.
 ///
 /// ```
-/// use tower_sd::{BalanceLayer, Prioritized, RoundRobin};
+/// use tower_sd_balance::{BalanceLayer, Prioritized, RoundRobin};
 ///
 /// let as_dns_says = BalanceLayer::new(Prioritized::default());
 /// let in_turn = BalanceLayer::new(Prioritized::new(RoundRobin::new()));

@@ -11,7 +11,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::time::{sleep, timeout};
 use tower::{Layer, Service, ServiceExt};
-use tower_sd::{
+use tower_sd_balance::{
     AddressPolicy, Balance, BalanceLayer, BoxError, EndpointReport, EndpointState, Endpointer,
     Error, ErrorKind, Instance, Instancer, LossPolicy, Publisher, PublisherConfig, RoundRobin,
     Sink, Subscription,

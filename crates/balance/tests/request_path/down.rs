@@ -3,7 +3,7 @@
 use std::{error::Error, time::Duration};
 
 use tokio::time::Instant;
-use tower_sd::{
+use tower_sd_balance::{
     EndpointReport, EndpointState, FailureClass, NoInstances, NoInstancesReason, Outcome,
 };
 

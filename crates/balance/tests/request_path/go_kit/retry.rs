@@ -10,7 +10,7 @@ use std::{
 use futures_util::FutureExt;
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_sd::{
+use tower_sd_balance::{
     Balance, BalanceLayer, BoxError, Next, Random, Retry, RetryError, RetryLayer, RetryPolicy,
     RoundRobin,
 };
