@@ -9,6 +9,7 @@ mod features;
 mod files;
 mod links;
 mod neighbours;
+mod prose;
 mod tree;
 mod unused;
 
@@ -18,6 +19,9 @@ use crate::command::{Result, cargo, must_succeed};
 use crate::protoc;
 
 pub(crate) fn main(args: &[&str]) -> Result<()> {
+    if let ["prose", "--count", of @ ..] = args {
+        return prose::count(of.first().copied());
+    }
     let chosen: Vec<&Step> = match args {
         [] => STEPS.iter().collect(),
         [name] => STEPS.iter().filter(|step| step.name == *name).collect(),
@@ -58,6 +62,11 @@ const STEPS: &[Step] = &[
     Step { name: "fmt", proves: "the code is formatted", run: fmt },
     Step { name: "files", proves: "files are short", run: files::check },
     Step { name: "links", proves: "files named in documents exist", run: links::check },
+    Step {
+        name: "prose",
+        proves: "docs, comments, messages and names of tests are plain technical English",
+        run: prose::check,
+    },
     Step { name: "unused", proves: "every dependency is used", run: unused::check },
     Step {
         name: "tree",

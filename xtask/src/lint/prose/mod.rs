@@ -1,0 +1,135 @@
+//! Documentation, comments, messages and names of tests are plain technical English.
+
+mod rules;
+mod text;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+
+use crate::command::{Result, output, root};
+use rules::{Fault, Rule};
+
+/// Fails on every fault in the folders that are [`CLEAN`].
+pub(super) fn check() -> Result<()> {
+    let mut found = Vec::new();
+    for (path, text) in files()?.iter().filter(|(path, _)| is_clean(path)) {
+        let (faults, _) = faults(path, text);
+        found.extend(faults.into_iter().map(|(line, _, why)| format!("{path}:{line}: {why}")));
+    }
+    if found.is_empty() { Ok(()) } else { Err(found.join("\n").into()) }
+}
+
+/// Prints how many faults each folder has, or each of those below a path.
+pub(super) fn count(of: Option<&str>) -> Result<()> {
+    let mut counts: BTreeMap<&str, (usize, BTreeMap<Rule, usize>)> = BTreeMap::new();
+    let files = files()?;
+    for (path, text) in files.iter().filter(|(path, _)| of.is_none_or(|of| path.starts_with(of))) {
+        let (faults, n_words) = faults(path, text);
+        let row = counts.entry(folder(path)).or_default();
+        row.0 += n_words;
+        for (line, rule, why) in faults {
+            *row.1.entry(rule).or_default() += 1;
+            if of.is_some() {
+                println!("{path}:{line}: {why}");
+            }
+        }
+    }
+    let heads: String = Rule::ALL.iter().map(|(_, name)| format!("{name:>9}")).collect();
+    println!("{:<20} {:>7}{heads}   talk of 1 000 words", "folder", "words");
+    for (folder, (n_words, faults)) in counts {
+        let of = |rule| faults.get(rule).copied().unwrap_or_default();
+        let row: String = Rule::ALL.iter().map(|(rule, _)| format!("{:>9}", of(rule))).collect();
+        let tenths = of(&Rule::Talk) * 10_000 / n_words.max(1);
+        println!("{folder:<20} {n_words:>7}{row}   {}.{}", tenths / 10, tenths % 10);
+    }
+    Ok(())
+}
+
+/// The faults of a file but for exceptions, and the number of its words.
+fn faults(path: &str, text: &str) -> (Vec<Fault>, usize) {
+    let (mut faults, n_words) = rules::faults(text, &text::paragraphs(path, text));
+    let lines: Vec<&str> = text.lines().collect();
+    faults.retain(|(number, ..)| {
+        let line = lines.get(number - 1).copied().unwrap_or_default();
+        !EXCEPTIONS.iter().any(|(file, part)| path == *file && line.contains(part))
+    });
+    (faults, n_words)
+}
+
+/// What git tracks and people write, with its path.
+fn files() -> Result<Vec<(String, String)>> {
+    let mut command = Command::new("git");
+    command.args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(root());
+    let list = output(&mut command)?;
+    let mut files = Vec::new();
+    for path in list.lines() {
+        let known = EXTENSIONS.iter().any(|end| path.ends_with(end));
+        let text = if known { fs::read_to_string(root().join(path)).ok() } else { None };
+        let text =
+            text.filter(|text| !text.lines().take(5).any(|line| line.contains("@generated")));
+        files.extend(text.map(|text| (path.to_owned(), text)));
+    }
+    Ok(files)
+}
+
+/// `crates/core` of `crates/core/src/lib.rs`, `tests` of `tests/src/lib.rs`, the name of a file in the root.
+fn folder(path: &str) -> &str {
+    let depth = if path.starts_with("crates/") || path.starts_with("examples/") { 2 } else { 1 };
+    path.match_indices('/').nth(depth - 1).map_or(path, |(end, _)| &path[..end])
+}
+
+fn is_clean(path: &str) -> bool {
+    CLEAN.iter().any(|clean| path.starts_with(clean))
+}
+
+const EXTENSIONS: &[&str] = &[".ci/run", ".md", ".proto", ".rs", ".toml", ".yml"];
+
+/// Folders and files without a fault: `cargo xtask lint prose --count PATH` lists those of one.
+const CLEAN: &[&str] = &["xtask/src/lint/prose/text.rs"];
+
+/// (file, a part of the line): where the word is meant, such as a protocol's own term.
+const EXCEPTIONS: &[(&str, &str)] = &[("xtask/src/lint/prose/rules.rs", "Rule::")];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules_of(path: &str, text: &str) -> Vec<Rule> {
+        faults(path, text).0.into_iter().map(|(_, rule, _)| rule).collect()
+    }
+
+    #[test]
+    fn each_rule_is_found() {
+        for (text, rule) in [
+            ("// It says so.", Rule::Talk),
+            ("// For nobody.", Rule::People),
+            ("// Returns at\n// once.", Rule::Word),
+            ("const X: &str = \"not asked yet\";", Rule::Talk),
+            ("// As T27 has it.", Rule::Reference),
+            ("// See anchors.md.", Rule::Reference),
+            ("#[test]\nfn the_test_is_short() {}", Rule::TestName),
+            ("#[error(\"Cannot connect\")]", Rule::Message),
+        ] {
+            assert_eq!(rules_of("a.rs", text), [rule], "{text}");
+        }
+        let long = format!("/// {}\n#[must_use]\npub fn f() {{}}", "x".repeat(81));
+        assert_eq!(rules_of("a.rs", &long), [Rule::FirstLine]);
+        let wide = format!("// {}", "x".repeat(98));
+        assert_eq!(rules_of("a.rs", &wide), [Rule::Width]);
+        assert_eq!(rules_of("a.md", &"word ".repeat(31)), [Rule::Sentence]);
+    }
+
+    #[test]
+    fn code_and_plain_text_have_no_fault() {
+        let text = "/// Returns `ask` once.\n///\n/// ```\n/// tell(nobody);\n/// ```\nfn says() {}\n\
+                    // gRFC A88, [link](facts/x.md), HTTP/2, an id of 7.\n#[error(\"TLS failed\")]";
+        assert_eq!(rules_of("a.rs", text), []);
+    }
+
+    #[test]
+    fn folders_are_packages() {
+        let found = ["crates/core/src/lib.rs", "tests/src/lib.rs", "README.md"].map(folder);
+        assert_eq!(found, ["crates/core", "tests", "README.md"]);
+    }
+}
