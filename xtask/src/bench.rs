@@ -1,4 +1,4 @@
-//! `cargo xtask bench [NAME] [--against REV] [-- ARGS]`: the benchmarks, beside their peers.
+//! `cargo xtask bench [NAME] [--against REV] [-- ARGS]`: benchmarks with peers.
 
 mod against;
 mod results;

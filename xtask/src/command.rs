@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Errors are sentences for a person; no caller tells them apart.
+/// Errors are sentences for a person; no caller distinguishes them.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The repository's root.
@@ -20,8 +20,8 @@ pub(crate) fn target() -> PathBuf {
     root().join("target")
 }
 
-/// A cargo that sees the environment of a shell, not that of a program under `cargo run`:
-/// build scripts that watch such variables (ring's does) would be run again at every change of hands.
+/// A cargo that sees the environment of a shell, not that of a program under `cargo run`: build
+/// scripts that watch such variables (ring's does) would be run again at every change of hands.
 pub(crate) fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, value) in env::vars_os() {
@@ -43,7 +43,7 @@ pub(crate) fn succeeds(command: &mut Command) -> Result<bool> {
     Ok(status.success())
 }
 
-/// Like [`succeeds`], for a caller that has nothing to add to what the program said.
+/// Like [`succeeds`], for a caller that has nothing to add to the program's output.
 pub(crate) fn must_succeed(command: &mut Command) -> Result<()> {
     if succeeds(command)? {
         return Ok(());
@@ -52,7 +52,7 @@ pub(crate) fn must_succeed(command: &mut Command) -> Result<()> {
     Err(format!("failed: {} {}", command.get_program().display(), arguments.join(" ")).into())
 }
 
-/// Runs a program to its end and returns its stdout; what it said on stderr goes into the error.
+/// Runs a program to its end and returns its stdout; its stderr goes into the error.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.output().map_err(|error| not_run(command, &error))?;
     if output.status.success() {

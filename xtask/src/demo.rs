@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use crate::command::{Result, cargo};
 use crate::protoc;
 
-/// A development build, because it is ready sooner. Cargo says what it builds; the demo's exit status is ours.
+/// A development build, because it is ready sooner. Cargo reports what it builds; the demo's exit
+/// status is ours.
 pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
     let mut command = cargo(["run", "--package", "arithmetic"]);
     if names_etcd(args) {
@@ -17,7 +18,7 @@ pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// Its client doubles the build, so that only those pay who ask for it.
+/// Its client doubles the build, so it is built on demand only.
 fn names_etcd(args: &[&str]) -> bool {
     args.iter().any(|arg| arg.trim_start_matches("--registry=").starts_with("etcd"))
 }
@@ -27,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_registry_in_etcd_asks_for_etcd() {
+    fn only_a_registry_in_etcd_needs_etcd() {
         assert!(names_etcd(&["--seconds", "4", "--registry", "etcd://127.0.0.1:2379"]));
         assert!(names_etcd(&["--registry=etcds://127.0.0.1"]));
         assert!(!names_etcd(&["--registry", "consul://etcd.example:8500"]));

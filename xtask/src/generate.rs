@@ -1,7 +1,9 @@
-//! `cargo xtask generate`: the Rust of our `.proto` files, which is checked in, so that nobody else needs a compiler for them.
+//! `cargo xtask generate`: the Rust of our `.proto` files.
 //!
-//! The generator is a program of its own, made below `target/`, and no dependency of ours: it would be built by everybody
-//! and run by few. A test compares each file with its source.
+//! It is checked in, so that no other command needs a compiler for them.
+//!
+//! The generator is a program of its own, made below `target/`, and no dependency of ours: every
+//! build would include it and run by few. A test compares each file with its source.
 
 use std::fs;
 use std::path::Path;
@@ -51,7 +53,7 @@ impl Generated {
     }
 }
 
-/// FNV-1a: tells that a source has changed, and nothing more is asked of it.
+/// FNV-1a, to detect that a source has changed, and for nothing more.
 fn fingerprint(bytes: &[u8]) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_proto_has_another_fingerprint() {
+    fn changed_proto_has_another_fingerprint() {
         // The published vectors of FNV-1a.
         assert_eq!(fingerprint(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fingerprint(b"foobar"), 0x8594_4171_f739_67e8);

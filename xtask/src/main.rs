@@ -2,7 +2,7 @@
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a command line program speaks on stdout and stderr"
+    reason = "a command line program writes to stdout and stderr"
 )]
 
 mod bench;
@@ -57,8 +57,6 @@ fn dispatch(args: &[&str]) -> Result<ExitCode> {
         "servers" => servers::main(rest).map(|()| ExitCode::SUCCESS),
         "lint" => lint::main(rest).map(|()| ExitCode::SUCCESS),
         "test" => test::main(rest),
-        // For cargo, not for people.
-        "run-test" => Err(test::run_test(rest)),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)

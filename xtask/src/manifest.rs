@@ -1,4 +1,4 @@
-//! The little of a Cargo.toml that xtask asks for, read line by line as we write them.
+//! The little of a Cargo.toml that xtask needs, read line by line.
 
 /// Names only; values are cargo's business.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -57,7 +57,7 @@ pub(crate) fn find(name: &str) -> Result<Package> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needs {
     pub(crate) servers: Servers,
-    pub(crate) tests: AtOnce,
+    pub(crate) tests: Threads,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,12 +67,13 @@ pub(crate) enum Servers {
     These(&'static [&'static str]),
 }
 
-/// How many tests of a binary run at once. Cargo runs the binaries themselves one after the other.
+/// How many tests of a binary run concurrently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AtOnce {
-    /// Tests that watch the wall clock, start clusters or own ports, which others would disturb.
+pub(crate) enum Threads {
+    /// Tests that watch the wall clock, start clusters or own ports. They wait most of their time,
+    /// so that some binaries run side by side.
     One,
-    /// Pure logic and paused clocks.
+    /// Pure logic and paused clocks: all cores are busy, and no other binary runs.
     Many,
 }
 
@@ -89,29 +90,34 @@ impl Servers {
 /// A folder without a row needs no server, and its tests run one at a time.
 pub(crate) fn needs(folder: &str) -> Needs {
     let row = NEEDS.iter().find(|(name, _)| *name == folder);
-    row.map_or(Needs { servers: Servers::None, tests: AtOnce::One }, |(_, needs)| *needs)
+    row.map_or(Needs { servers: Servers::None, tests: Threads::One }, |(_, needs)| *needs)
 }
 
 const NEEDS: &[(&str, Needs)] = &[
-    ("arithmetic", Needs { servers: Servers::All, tests: AtOnce::One }),
-    ("config", Needs { servers: Servers::These(&["consul", "etcd"]), tests: AtOnce::One }),
-    ("consul", Needs { servers: Servers::These(&["consul"]), tests: AtOnce::One }),
-    ("core", Needs { servers: Servers::None, tests: AtOnce::Many }),
-    ("dns", Needs { servers: Servers::These(&["consul", "named"]), tests: AtOnce::One }),
-    ("echo", Needs { servers: Servers::These(&["consul"]), tests: AtOnce::One }),
-    ("etcd", Needs { servers: Servers::These(&["etcd"]), tests: AtOnce::One }),
-    ("gateway", Needs { servers: Servers::These(&["consul"]), tests: AtOnce::One }),
-    ("testkit", Needs { servers: Servers::All, tests: AtOnce::One }),
-    ("tests", Needs { servers: Servers::All, tests: AtOnce::One }),
-    ("balance", Needs { servers: Servers::None, tests: AtOnce::Many }),
-    ("webkv", Needs { servers: Servers::These(&["consul", "redis"]), tests: AtOnce::One }),
-    ("xtask", Needs { servers: Servers::None, tests: AtOnce::Many }),
+    ("arithmetic", Needs { servers: Servers::All, tests: Threads::One }),
+    ("config", Needs { servers: Servers::These(&["consul", "etcd"]), tests: Threads::One }),
+    ("consul", Needs { servers: Servers::These(&["consul"]), tests: Threads::One }),
+    ("core", Needs { servers: Servers::None, tests: Threads::Many }),
+    ("dns", Needs { servers: Servers::These(&["consul", "named"]), tests: Threads::One }),
+    ("echo", Needs { servers: Servers::These(&["consul"]), tests: Threads::One }),
+    ("etcd", Needs { servers: Servers::These(&["etcd"]), tests: Threads::One }),
+    ("gateway", Needs { servers: Servers::These(&["consul"]), tests: Threads::One }),
+    ("testkit", Needs { servers: Servers::All, tests: Threads::One }),
+    ("tests", Needs { servers: Servers::All, tests: Threads::One }),
+    ("balance", Needs { servers: Servers::None, tests: Threads::Many }),
+    ("webkv", Needs { servers: Servers::These(&["consul", "redis"]), tests: Threads::One }),
+    ("xtask", Needs { servers: Servers::None, tests: Threads::Many }),
 ];
 
-/// Whether tests run by cargo in this folder may run at once.
-pub(crate) fn at_once(manifest_dir: &Path) -> AtOnce {
-    let folder = manifest_dir.file_name().unwrap_or_default();
-    needs(&folder.to_string_lossy()).tests
+/// How the tests of the package at this path run.
+pub(crate) fn threads(package: &Path) -> Threads {
+    needs(&package.file_name().unwrap_or_default().to_string_lossy()).tests
+}
+
+/// The package's place in [`NEEDS`], which begins with those that take longest.
+pub(crate) fn order(package: &Path) -> usize {
+    let folder = package.file_name().unwrap_or_default();
+    NEEDS.iter().position(|(name, _)| folder == *name).unwrap_or(NEEDS.len())
 }
 
 #[cfg(test)]
@@ -130,8 +136,8 @@ mod tests {
 
     #[test]
     fn folder_without_a_row_is_tested_one_at_a_time() {
-        assert_eq!(at_once(Path::new("/somewhere/crates/unheard-of")), AtOnce::One);
-        assert_eq!(at_once(Path::new("/somewhere/crates/core")), AtOnce::Many);
+        assert_eq!(threads(Path::new("/somewhere/crates/unheard-of")), Threads::One);
+        assert_eq!(threads(Path::new("/somewhere/crates/core")), Threads::Many);
     }
 
     #[test]

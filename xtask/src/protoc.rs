@@ -1,11 +1,11 @@
-//! The protobuf compiler that etcd-client's build script asks for.
+//! The protobuf compiler that etcd-client's build script runs.
 
 use std::env;
 use std::process::{Command, Stdio};
 
 use crate::command::{Result, root, succeeds, target};
 
-/// Installs it now, where it can say so: cargo hides what build scripts say.
+/// Installs it before cargo runs, which would hide the output of a build script.
 pub(crate) fn set_up() -> Result<()> {
     let script = root().join("xtask/protoc");
     let given_by_user = env::var_os("PROTOC").is_some_and(|protoc| script != *protoc);

@@ -1,4 +1,4 @@
-//! `cargo xtask bench NAME --against REV`: both revisions, built side by side and run in turn.
+//! `cargo xtask bench NAME --against REV`: two revisions, run in turn.
 
 use std::fs;
 use std::path::{Path, PathBuf};

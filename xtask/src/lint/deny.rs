@@ -5,8 +5,8 @@ use std::process::Command;
 
 use crate::command::{Result, cargo, must_succeed, root, target};
 
-/// deny.toml says what is allowed. Advisories need their database from the network: `cargo deny check advisories`
-/// is for people to run.
+/// deny.toml lists what is allowed. Advisories need their database from the network: `cargo deny
+/// check advisories` is for people to run.
 pub(super) fn check() -> Result<()> {
     let program = installed()?;
     // Offline, cargo-deny reads the licences of what cargo has already downloaded.
@@ -19,7 +19,8 @@ pub(super) fn check() -> Result<()> {
     must_succeed(command.current_dir(root()))
 }
 
-/// A development build without debug information: less than half the time, and it runs for a second.
+/// A development build without debug information: less than half the time, and it runs for a
+/// second.
 fn installed() -> Result<PathBuf> {
     let home = target().join("tools").join(format!("cargo-deny-{VERSION}"));
     let program = home.join("bin/cargo-deny");

@@ -1,7 +1,7 @@
 //! Each package by itself, with each of its features alone.
 //!
-//! In a build of the whole workspace a package profits from what others ask of a shared dependency;
-//! its users have no such neighbours.
+//! In a build of the whole workspace a package profits from the features of a shared dependency
+//! that others switch on; its users have no such neighbours.
 
 use crate::command::{Result, cargo, succeeds};
 use crate::packages;

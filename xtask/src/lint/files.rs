@@ -1,4 +1,4 @@
-//! No file under crates/ is longer than a reader wants it, generated ones apart.
+//! The length of files under crates/, generated ones apart.
 
 use std::ffi::OsStr;
 use std::fs;

@@ -29,8 +29,8 @@ fn paths<'a>(text: &'a str, is_ours: &dyn Fn(&str) -> bool) -> Vec<&'a str> {
     links.chain(words).collect()
 }
 
-/// `crates/core/src/lib.rs`, `deny.toml`; but not `GET /health`, `a/b`, `crates/<name>`, or the `client.rs` that
-/// each backend has.
+/// `crates/core/src/lib.rs`, `deny.toml`; but not `GET /health`, `a/b`, `crates/<name>`, or the
+/// `client.rs` that each backend has.
 fn is_path(word: &str, is_ours: &dyn Fn(&str) -> bool) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
     if !word.chars().all(plain) {

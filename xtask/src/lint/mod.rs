@@ -1,4 +1,6 @@
-//! `cargo xtask lint [STEP]`: what a change must pass beside the tests. A step that fails does not hide the others.
+//! `cargo xtask lint [STEP]`: what a change must pass beside the tests.
+//!
+//! A step that fails does not hide the others.
 #![expect(
     clippy::disallowed_types,
     reason = "the time that a step took is for people to read; nothing depends on it"

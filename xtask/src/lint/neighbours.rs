@@ -1,7 +1,8 @@
 //! A program that has our crates as neighbours keeps its own reqwest and rustls.
 //!
-//! Cargo unifies the features of a build: a feature that we ask of a shared dependency reaches a
-//! program's own use of it. So each program is built by itself, from a lock of its own, and run.
+//! Cargo unifies the features of a build: a feature that we switch on in a shared dependency
+//! reaches a program's own use of it. So each program is built by itself, from a lock of its own,
+//! and run.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! core stays small: whoever implements a backend of their own pays for nothing else.
+//! core stays small: the author of a backend pays for nothing else.
 
 use crate::command::{Result, cargo, output};
 
@@ -11,7 +11,7 @@ pub(super) fn check() -> Result<()> {
         return Ok(());
     }
     Err(format!(
-        "tower-sd-core depends on {}: cargo tree -p tower-sd-core -i NAME says how",
+        "tower-sd-core depends on {}: cargo tree -p tower-sd-core -i NAME shows how",
         found.join(", ")
     )
     .into())

@@ -1,4 +1,6 @@
-//! A private apt root: packages of any Debian suite, without root and without touching the machine's own apt.
+//! A private apt root, for packages of any Debian suite.
+//!
+//! It needs no privileges and leaves the machine's own apt alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,7 +46,7 @@ fn archive() -> Result<String> {
         output(Command::new("apt-get").arg("indextargets").args(options).args(["--format", format]))
     };
     let found = match archive_by_label(&list(&[])?) {
-        // A machine that never ran `apt-get update` knows its sources, but no labels yet.
+        // A machine that never ran `apt-get update` has its sources, but no labels yet.
         None => archive_by_name(&list(&["--no-release-info"])?),
         found => found,
     };
@@ -116,7 +118,7 @@ fn verify(release: &Debian, deb: &Path) -> Result<()> {
     if found.starts_with(expected) {
         return Ok(());
     }
-    Err(format!("{name} is not the package we know: sha256sum says {}", found.trim()).into())
+    Err(format!("{name} is not the expected package: its sha256sum is {}", found.trim()).into())
 }
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";

@@ -1,4 +1,6 @@
-//! Servers that no supported Debian has, built from their makers' source as a `go.mod` of ours pins it.
+//! Servers that no supported Debian has, built from source by Go.
+//!
+//! A `go.mod` of ours pins their makers' source.
 
 use std::fs;
 use std::path::{Path, PathBuf};

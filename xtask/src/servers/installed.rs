@@ -23,20 +23,20 @@ pub(super) fn on_path(program: &str) -> Option<PathBuf> {
 /// Starts a program once to learn its version; one that does not start here is found out now.
 pub(super) fn probe(server: &Server, path: &Path) -> Result<Binary> {
     let mut command = Command::new(path);
-    // Consul asks its makers for updates unless told not to.
+    // Consul checks for updates unless this is off.
     command.arg(server.version_arg).env("CHECKPOINT_DISABLE", "1");
     if let Some(libraries) = libraries_beside(path) {
         command.env("LD_LIBRARY_PATH", libraries);
     }
     let text = output(&mut command)?;
     let Some(version) = version(&text) else {
-        return Err(format!("{} does not say its version", path.display()).into());
+        return Err(format!("{} does not print its version", path.display()).into());
     };
     Ok(Binary { version, path: path.to_path_buf() })
 }
 
-/// `R/usr/lib/x86_64-linux-gnu` of `R/usr/sbin/program`, where packages were unpacked into a folder R with the libraries
-/// that they need.
+/// `R/usr/lib/x86_64-linux-gnu` of `R/usr/sbin/program`, where packages were unpacked into a folder
+/// R with the libraries that they need.
 fn libraries_beside(program: &Path) -> Option<PathBuf> {
     let usr = program.parent()?.parent().filter(|usr| *usr != Path::new("/usr"))?;
     let folders = fs::read_dir(usr.join("lib")).ok()?;
@@ -44,7 +44,8 @@ fn libraries_beside(program: &Path) -> Option<PathBuf> {
     folders.find(|folder| folder.to_string_lossy().ends_with("-linux-gnu"))
 }
 
-/// The first thing that looks like a version: `Consul v1.8.7`, `etcd Version: 3.5.16`, `Redis server v=7.0.15`.
+/// The first word in the form of a version: `Consul v1.8.7`, `etcd Version: 3.5.16`, `Redis server
+/// v=7.0.15`.
 fn version(text: &str) -> Option<String> {
     let mut words = text.split_whitespace().map(|word| word.trim_start_matches(['v', '=']));
     let word =

@@ -38,8 +38,8 @@ pub(crate) fn names() -> Vec<&'static str> {
     SERVERS.iter().map(|server| server.name).collect()
 }
 
-/// Every version of a server, fetched if need be. One on PATH stands in for the release it is of, and is used
-/// beside them otherwise.
+/// Every version of a server, fetched if need be. One on PATH stands in for the release it is of,
+/// and is used beside them otherwise.
 pub(crate) fn set_up(name: &str) -> Result<Vec<Binary>> {
     let server = find(name)?;
     if let Some(path) = installed::named_by_environment(server) {
@@ -74,7 +74,7 @@ fn find(name: &str) -> Result<&'static Server> {
     found.ok_or_else(|| format!("no server {name:?}: there are {}", names().join(", ")).into())
 }
 
-/// A release that only Go can make, where there is no Go and none was made earlier; says so.
+/// A release that only Go can make, where there is no Go and none was made earlier; printed.
 fn left_out(server: &Server, release: &Release) -> bool {
     let without = matches!(release.origin, Origin::Go(_))
         && !home(server, release).is_dir()
@@ -112,7 +112,7 @@ fn fetched(server: &Server, release: &Release) -> Result<Binary> {
 }
 
 /// Fetches into a folder of this process's own and renames it when all is there: a run that was
-/// interrupted leaves nothing that looks complete, and two runs at once do not meet.
+/// interrupted leaves nothing that seems complete, and concurrent runs do not meet.
 fn fetch(server: &Server, release: &Release, home: &Path) -> Result<()> {
     let folder = target().join("servers");
     remove_leftovers(&folder)?;
@@ -130,7 +130,8 @@ fn fetch(server: &Server, release: &Release, home: &Path) -> Result<()> {
     moved
 }
 
-/// Work folders of processes that are gone. One with our own id is of an earlier life: containers count anew.
+/// Work folders of processes that are gone. One with our own id is of an earlier life: containers
+/// count anew.
 fn remove_leftovers(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     for entry in fs::read_dir(folder)? {

@@ -3,9 +3,9 @@
 /// A kind of server. To add one, or a version of one, add a row to [`SERVERS`].
 #[derive(Debug)]
 pub(super) struct Server {
-    /// As `cargo xtask servers NAME` and `TOWER_SD_TEST_NAME` say it.
+    /// As in `cargo xtask servers NAME` and `TOWER_SD_TEST_NAME`.
     pub(super) name: &'static str,
-    /// The program's file name, looked for on PATH too.
+    /// The program's file name, searched on PATH too.
     pub(super) program: &'static str,
     /// Makes the program print its version and exit.
     pub(super) version_arg: &'static str,
@@ -24,7 +24,8 @@ pub(super) struct Release {
 #[derive(Debug)]
 pub(super) enum Origin {
     Debian(Debian),
-    /// This Go package, pinned by `xtask/servers/NAME-VERSION/go.mod`; left out where Go is not installed.
+    /// This Go package, pinned by `xtask/servers/NAME-VERSION/go.mod`; left out where Go is not
+    /// installed.
     Go(&'static str),
 }
 
@@ -36,7 +37,8 @@ pub(super) struct Debian {
     pub(super) packages: &'static [&'static str],
     /// Where the packages put the program.
     pub(super) program: &'static str,
-    /// For suites past their support, which no signature refreshes any more: the first package on amd64.
+    /// For suites past their support, which no signature refreshes any more: the first package on
+    /// amd64.
     pub(super) sha256: Option<&'static str>,
 }
 

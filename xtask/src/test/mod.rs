@@ -1,18 +1,20 @@
-//! `cargo xtask test [NAME] [--slow] [-- FILTER…]`: everything, with the real servers.
+//! `cargo xtask test [NAME] [--slow] [-- FILTER…]`: all tests, with real servers.
 
+mod binaries;
 mod release;
 mod runner;
 
-use std::env;
 use std::io::{IsTerminal, stdout};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 
-use crate::command::{Result, cargo, output, succeeds};
+use binaries::TestBinary;
+use runner::Runner;
+
+use crate::command::{Result, cargo, succeeds};
 use crate::packages::{self, Package};
 use crate::protoc;
 use crate::servers;
-
-pub(crate) use runner::run_test;
 
 pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
     let options = Options::parse(args)?;
@@ -21,17 +23,17 @@ pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
         None => packages::all()?,
     };
     protoc::set_up()?;
-    let mut servers = set_up_servers(&packages)?;
-    if options.slow && packages.iter().any(|package| package.folder == "arithmetic") {
-        servers.push(release::arithmetic()?);
-    }
-    let run = Run { options, servers, packages };
-
-    if !succeeds(&mut run.cargo_test(&["--tests", "--no-run"]))? {
+    let run = Run { options, packages };
+    // Fetching waits for the network, and compiling does not.
+    let (binaries, servers) = thread::scope(|scope| {
+        let servers = scope.spawn(|| run.set_up_servers().map_err(|error| error.to_string()));
+        (run.build(), servers.join().expect("setting up servers does not panic"))
+    });
+    let (Some(binaries), servers) = (binaries?, servers?) else {
         return Ok(ExitCode::FAILURE);
-    }
-    let left_out = run.left_out()?;
-    let tests_passed = succeeds(&mut run.tests()?)?;
+    };
+    let left_out = run.left_out(&binaries)?;
+    let tests_passed = run.tests(binaries, &servers)?;
     let doc_tests_passed = !run.has_library() || succeeds(&mut run.doc_tests())?;
 
     if !left_out.is_empty() {
@@ -71,47 +73,57 @@ impl<'a> Options<'a> {
     }
 }
 
-/// The variables by which tests learn about servers.
-fn set_up_servers(packages: &[Package]) -> Result<Vec<(String, String)>> {
-    let mut names: Vec<&str> = packages
-        .iter()
-        .flat_map(|package| packages::needs(&package.folder).servers.names())
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    let mut variables = Vec::new();
-    for name in names {
-        let binaries = servers::set_up(name)?;
-        for binary in &binaries {
-            println!("with {name} {}: {}", binary.version, binary.path.display());
-        }
-        variables.push(servers::test_environment(name, &binaries));
-    }
-    Ok(variables)
-}
-
 struct Run<'a> {
     options: Options<'a>,
     packages: Vec<Package>,
-    servers: Vec<(String, String)>,
 }
 
 impl Run<'_> {
-    /// Unit and integration tests, those included that plain `cargo test` ignores for want of a server.
-    fn tests(&self) -> Result<Command> {
-        let runner = env::current_exe()?;
-        let config = format!(
-            "target.'cfg(all())'.runner=[{:?}, \"run-test\"]",
-            runner.display().to_string()
-        );
-        let mut command =
-            self.cargo_test(&["--tests", "--no-fail-fast", "--config", &config, "--"]);
-        command.arg("--include-ignored");
-        if !self.options.slow {
-            command.args(["--skip", SLOW]);
+    /// The variables by which tests learn about servers.
+    fn set_up_servers(&self) -> Result<Vec<(String, String)>> {
+        let mut names: Vec<&str> = self
+            .packages
+            .iter()
+            .flat_map(|package| packages::needs(&package.folder).servers.names())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        let mut variables = Vec::new();
+        for name in names {
+            let binaries = servers::set_up(name)?;
+            for binary in &binaries {
+                println!("with {name} {}: {}", binary.version, binary.path.display());
+            }
+            variables.push(servers::test_environment(name, &binaries));
         }
-        command.args(color()).args(&self.options.rest);
-        Ok(command)
+        if self.options.slow && self.packages.iter().any(|it| it.folder == "arithmetic") {
+            variables.push(release::arithmetic()?);
+        }
+        Ok(variables)
+    }
+
+    /// The test binaries, or none where cargo has reported an error.
+    fn build(&self) -> Result<Option<Vec<TestBinary>>> {
+        let args = ["--tests", "--no-run", "--message-format=json-render-diagnostics"];
+        let output = self.cargo_test(&args).stderr(Stdio::inherit()).output()?;
+        let messages = String::from_utf8_lossy(&output.stdout);
+        Ok(output.status.success().then(|| TestBinary::all(&messages)))
+    }
+
+    /// Unit and integration tests, those included that plain `cargo test` ignores for want of a
+    /// server.
+    fn tests(&self, binaries: Vec<TestBinary>, environment: &[(String, String)]) -> Result<bool> {
+        let mut args = vec!["--include-ignored"];
+        if !self.options.slow {
+            args.extend(["--skip", SLOW]);
+        }
+        args.extend(&self.options.rest);
+        let runner = Runner { args, environment };
+        // Of one package the output is of interest as it comes.
+        match self.options.name {
+            Some(_) => runner.in_turn(&binaries),
+            None => runner.side_by_side(binaries),
+        }
     }
 
     /// Apart from the others, because there `ignore` means that an example cannot be compiled.
@@ -122,12 +134,14 @@ impl Run<'_> {
     }
 
     /// The names of the long tests that this run skips.
-    fn left_out(&self) -> Result<Vec<String>> {
-        if self.options.slow {
-            return Ok(Vec::new());
+    fn left_out(&self, binaries: &[TestBinary]) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        if !self.options.slow {
+            for binary in binaries {
+                names.extend(binary.list(SLOW)?);
+            }
         }
-        let mut command = self.cargo_test(&["--tests", "--quiet", "--", "--list", SLOW]);
-        Ok(listed(&output(&mut command)?))
+        Ok(names)
     }
 
     fn has_library(&self) -> bool {
@@ -140,7 +154,7 @@ impl Run<'_> {
             (Some(_), [package]) => command.args(["--package", &package.manifest.name]),
             _ => command.arg("--workspace"),
         };
-        command.args(args).envs(self.servers.iter().cloned());
+        command.args(args);
         if !stdout().is_terminal() {
             command.env("CARGO_TERM_COLOR", "never");
         }
@@ -150,12 +164,6 @@ impl Run<'_> {
 
 fn color() -> &'static [&'static str] {
     if stdout().is_terminal() { &[] } else { &["--color", "never"] }
-}
-
-/// The names in a test binary's `--list`: lines like `module::name: test`.
-fn listed(text: &str) -> Vec<String> {
-    let names = text.lines().filter_map(|line| line.strip_suffix(": test"));
-    names.map(str::to_owned).collect()
 }
 
 /// Tests of more than 30 s live in a module `slow`, so this is in their names, and in no other's.
@@ -180,11 +188,5 @@ mod tests {
     fn unknown_option_and_second_name_are_refused() {
         assert!(Options::parse(&["--fast"]).is_err());
         assert!(Options::parse(&["consul", "etcd"]).is_err());
-    }
-
-    #[test]
-    fn only_tests_are_counted_as_left_out() {
-        let text = "slow::soak: test\nouter::slow::long: test\n\n2 tests, 0 benchmarks\n";
-        assert_eq!(listed(text), ["slow::soak", "outer::slow::long"]);
     }
 }

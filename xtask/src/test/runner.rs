@@ -1,42 +1,178 @@
-//! `xtask run-test`, by which cargo starts each test binary for us.
+//! Runs test binaries, several at a time where the clock allows it.
+#![expect(
+    clippy::disallowed_types,
+    reason = "the time that a test took is for people to read; nothing depends on it"
+)]
 
-use std::env;
-use std::error::Error;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, pipe};
+use std::process::{Child, Command};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::packages::{self, AtOnce};
+use super::binaries::TestBinary;
+use crate::command::{Result, succeeds};
+use crate::packages::Threads;
 
-/// Becomes the test binary. Only here is it known which package a binary is of, and so whether its tests
-/// may run at once; one `cargo test` for all packages builds their dependencies once.
-/// Returns only if that fails.
-pub(crate) fn run_test(args: &[&str]) -> Box<dyn Error> {
-    let Some((program, rest)) = args.split_first() else {
-        return "usage: xtask run-test PROGRAM [ARGS]".into();
-    };
-    let package = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
-    let threads = threads(packages::at_once(Path::new(&package)), rest);
-    let error = Command::new(program).args(rest).args(threads).exec();
-    format!("cannot run {program}: {error}").into()
+/// What all binaries of a run have in common.
+pub(super) struct Runner<'a> {
+    pub(super) args: Vec<&'a str>,
+    pub(super) environment: &'a [(String, String)],
 }
 
-fn threads(at_once: AtOnce, args: &[&str]) -> &'static [&'static str] {
-    let given = args.iter().any(|arg| arg.starts_with("--test-threads"));
-    match at_once {
-        AtOnce::One if !given => &["--test-threads=1"],
-        _ => &[],
+impl Runner<'_> {
+    /// One after the other, their output as it comes; true when all passed.
+    pub(super) fn in_turn(&self, binaries: &[TestBinary]) -> Result<bool> {
+        let mut passed = true;
+        for binary in binaries {
+            println!("\n     Running {}", binary.source);
+            passed &= succeeds(&mut self.command(binary))?;
+        }
+        Ok(passed)
+    }
+
+    /// Those that keep all cores busy in turn, the others [`LANES`] at a time; true when all
+    /// passed.
+    pub(super) fn side_by_side(&self, binaries: Vec<TestBinary>) -> Result<bool> {
+        let (busy, waiting): (Vec<_>, VecDeque<_>) = {
+            let (busy, waiting): (Vec<_>, Vec<_>) =
+                binaries.into_iter().partition(|binary| binary.threads() == Threads::Many);
+            (busy, waiting.into())
+        };
+        let mut passed = self.in_turn(&busy)?;
+        let (waiting, finished) = (Mutex::new(waiting), Mutex::new(Vec::new()));
+        let lane = || -> std::result::Result<(), String> {
+            while let Some(binary) = locked(&waiting, VecDeque::pop_front) {
+                let run = self.run(binary).map_err(|error| error.to_string())?;
+                locked(&finished, |finished| {
+                    run.print();
+                    finished.push(run);
+                });
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
+            lanes.into_iter().try_for_each(|lane| lane.join().expect("a lane does not panic"))
+        })?;
+        let finished = finished.into_inner().unwrap_or_else(PoisonError::into_inner);
+        passed &= finished.iter().all(|run| run.passed);
+        print_slowest(finished);
+        Ok(passed)
+    }
+
+    fn command(&self, binary: &TestBinary) -> Command {
+        let mut command = binary.command(&self.args);
+        command.envs(self.environment.iter().cloned());
+        command
+    }
+
+    fn run(&self, binary: TestBinary) -> Result<Finished> {
+        let start = Instant::now();
+        let mut command = self.command(&binary);
+        let (reader, writer) = pipe()?;
+        command.stdout(writer.try_clone()?).stderr(writer);
+        let mut child = command.spawn()?;
+        drop(command); // It holds the pipe open.
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(reader).split(b'\n').map_while(std::io::Result::ok) {
+                if sender.send((Instant::now(), line)).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut run = Finished {
+            binary,
+            passed: false,
+            took: Duration::ZERO,
+            text: String::new(),
+            tests: Vec::new(),
+        };
+        run.passed = run.read(&mut child, &lines, start)?;
+        run.took = start.elapsed();
+        Ok(run)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+struct Finished {
+    binary: TestBinary,
+    passed: bool,
+    took: Duration,
+    text: String,
+    /// With the time from the line of output before.
+    tests: Vec<(Duration, String)>,
+}
 
-    #[test]
-    fn threads_given_by_the_user_win() {
-        assert_eq!(threads(AtOnce::One, &["--skip", "x"]), ["--test-threads=1"]);
-        assert!(threads(AtOnce::One, &["--test-threads", "4"]).is_empty());
-        assert!(threads(AtOnce::Many, &[]).is_empty());
+impl Finished {
+    /// Reads the output until the binary has ended, whether or not a process that it left holds the
+    /// pipe open.
+    fn read(
+        &mut self,
+        child: &mut Child,
+        lines: &Receiver<(Instant, Vec<u8>)>,
+        start: Instant,
+    ) -> Result<bool> {
+        let mut before = start;
+        loop {
+            match lines.recv_timeout(SILENCE) {
+                Ok((now, line)) => {
+                    let line = String::from_utf8_lossy(&line);
+                    if let Some(test) = line.strip_prefix("test ") {
+                        let name = test.split(" ... ").next().unwrap_or(test);
+                        self.tests.push((now - before, name.to_owned()));
+                    }
+                    self.text.push_str(&line);
+                    self.text.push('\n');
+                    before = now;
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(child.wait()?.success()),
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Some(status) = child.try_wait()? {
+                        return Ok(status.success());
+                    }
+                    if start.elapsed() > LIMIT {
+                        self.text.push_str("killed: it took too long\n");
+                        child.kill()?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn print(&self) {
+        let seconds = self.took.as_secs();
+        println!("\n     Running {} ({seconds} s)\n{}", self.binary.source, self.text.trim_end());
     }
 }
+
+fn print_slowest(mut finished: Vec<Finished>) {
+    finished.sort_by_key(|run| std::cmp::Reverse(run.took));
+    println!("\nthe slowest binaries:");
+    for run in finished.iter().take(N_SLOWEST) {
+        println!("{:>6.1} s  {}", run.took.as_secs_f64(), run.binary.source);
+    }
+    let mut tests: Vec<_> = finished
+        .iter()
+        .flat_map(|run| run.tests.iter().map(|(took, name)| (took, name, &run.binary.source)))
+        .collect();
+    tests.sort_by_key(|(took, ..)| std::cmp::Reverse(*took));
+    println!("the slowest tests:");
+    for (took, name, source) in tests.iter().take(N_SLOWEST) {
+        println!("{:>6.1} s  {name} of {source}", took.as_secs_f64());
+    }
+}
+
+fn locked<T, R>(mutex: &Mutex<T>, action: impl FnOnce(&mut T) -> R) -> R {
+    action(&mut mutex.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Tests with real servers wait most of their time: one takes about a fifth of a core.
+const LANES: usize = 3;
+/// After the end of a binary, for what is still in the pipe.
+const SILENCE: Duration = Duration::from_millis(200);
+/// Several times the slowest binary.
+const LIMIT: Duration = Duration::from_secs(1200);
+const N_SLOWEST: usize = 12;

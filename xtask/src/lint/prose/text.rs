@@ -1,4 +1,4 @@
-//! The prose of a file: paragraphs of documentation and comments, messages, names of tests.
+//! The prose of a file: paragraphs of docs and comments, messages, names of tests.
 
 /// What a paragraph is, as far as rules differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ fn without_code(text: &str) -> String {
     result
 }
 
-/// Reads Rust as far as it takes to tell comments, strings and code apart.
+/// Reads Rust as far as it takes to distinguish comments, strings and code.
 fn rust(text: &str, blocks: &mut Blocks) {
     let mut rest = text;
     let mut number = 1;
