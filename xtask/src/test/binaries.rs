@@ -1,5 +1,6 @@
 //! The test binaries that cargo builds.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,6 +14,8 @@ pub(super) struct TestBinary {
     pub(super) source: String,
     package: PathBuf,
     program: PathBuf,
+    /// Only tests with this in their names, such as `1.15.4/`.
+    filter: Option<String>,
 }
 
 impl TestBinary {
@@ -33,6 +36,7 @@ impl TestBinary {
             source: source.strip_prefix(root()).unwrap_or(source).display().to_string(),
             package: Path::new(field(line, "manifest_path")?).parent()?.to_owned(),
             program: field(line, "executable")?.into(),
+            filter: None,
         };
         is_test.then_some(found)
     }
@@ -44,12 +48,32 @@ impl TestBinary {
     /// The binary in the place and with the variables that cargo would give it.
     pub(super) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(args).current_dir(&self.package).env("CARGO_MANIFEST_DIR", &self.package);
+        command
+            .args(&self.filter)
+            .args(args)
+            .current_dir(&self.package)
+            .env("CARGO_MANIFEST_DIR", &self.package);
         if self.threads() == Threads::One && !args.iter().any(|it| it.starts_with("--test-threads"))
         {
             command.arg("--test-threads=1");
         }
         command
+    }
+
+    /// One for each version of a server, where all tests are named `VERSION/…`: each of them starts a
+    /// server that no other one uses.
+    pub(super) fn by_version(self, environment: &[(String, String)]) -> Result<Vec<Self>> {
+        let mut list = self.command(&["--list"]);
+        let names = listed(&output(list.envs(environment.iter().cloned()))?);
+        let Some(versions) = versions(&names) else {
+            return Ok(vec![self]);
+        };
+        let of = |version: String| Self {
+            source: format!("{} {version}", self.source),
+            filter: Some(format!("{version}/")),
+            ..self.clone()
+        };
+        Ok(versions.into_iter().map(of).collect())
     }
 
     /// The names of its tests that have `part` in them.
@@ -67,6 +91,12 @@ fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 fn listed(text: &str) -> Vec<String> {
     let names = text.lines().filter_map(|line| line.strip_suffix(": test"));
     names.map(str::to_owned).collect()
+}
+
+/// The different parts before a slash; none if a test is named otherwise.
+fn versions(names: &[String]) -> Option<BTreeSet<String>> {
+    let versions = names.iter().map(|name| Some(name.split_once('/')?.0.to_owned()));
+    versions.collect::<Option<BTreeSet<_>>>().filter(|versions| !versions.is_empty())
 }
 
 #[cfg(test)]
@@ -88,6 +118,7 @@ mod tests {
             source: "/r/crates/x/src/lib.rs".to_owned(),
             package: "/r/crates/x".into(),
             program: "/t/x-1".into(),
+            filter: None,
         };
         assert_eq!(TestBinary::all(&text), [expected]);
     }
@@ -98,6 +129,7 @@ mod tests {
             source: String::new(),
             package: package.into(),
             program: "/t".into(),
+            filter: None,
         };
         let args = |package, args: &[&str]| {
             let command = binary(package).command(args);
@@ -112,5 +144,14 @@ mod tests {
     fn only_tests_are_listed() {
         let text = "slow::soak: test\nouter::slow::long: test\n\n2 tests, 0 benchmarks\n";
         assert_eq!(listed(text), ["slow::soak", "outer::slow::long"]);
+    }
+
+    #[test]
+    fn versions_are_those_that_all_names_begin_with() {
+        let names = |names: &[&str]| names.iter().map(|&it| it.to_owned()).collect::<Vec<_>>();
+        let found = versions(&names(&["3.5/one", "3.5/two", "3.4/one"])).unwrap();
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["3.4", "3.5"]);
+        assert_eq!(versions(&names(&["3.5/one", "other"])), None);
+        assert_eq!(versions(&[]), None);
     }
 }

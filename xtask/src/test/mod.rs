@@ -122,6 +122,9 @@ impl Run<'_> {
         // Of one package the output is of interest as it comes.
         match self.options.name {
             Some(_) => runner.in_turn(&binaries),
+            None if self.options.rest.is_empty() => {
+                runner.side_by_side(split(binaries, environment)?)
+            }
             None => runner.side_by_side(binaries),
         }
     }
@@ -160,6 +163,15 @@ impl Run<'_> {
         }
         command
     }
+}
+
+/// Binaries whose tests run on one server per version, as one for each version.
+fn split(binaries: Vec<TestBinary>, environment: &[(String, String)]) -> Result<Vec<TestBinary>> {
+    let mut split = Vec::new();
+    for binary in binaries {
+        split.extend(binary.by_version(environment)?);
+    }
+    Ok(split)
 }
 
 fn color() -> &'static [&'static str] {
