@@ -60,8 +60,8 @@ impl TestBinary {
         command
     }
 
-    /// One for each version of a server, where all tests are named `VERSION/…`: each of them starts a
-    /// server that no other one uses.
+    /// One for each version of a server, where all tests are named `VERSION/…`: each of them starts
+    /// a server that no other one uses.
     pub(super) fn by_version(self, environment: &[(String, String)]) -> Result<Vec<Self>> {
         let mut list = self.command(&["--list"]);
         let names = listed(&output(list.envs(environment.iter().cloned()))?);
