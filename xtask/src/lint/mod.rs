@@ -6,6 +6,7 @@
     reason = "the time that a step took is for people to read; nothing depends on it"
 )]
 
+mod circles;
 mod deny;
 mod features;
 mod files;
@@ -63,6 +64,11 @@ impl Step {
 const STEPS: &[Step] = &[
     Step { name: "fmt", proves: "the code is formatted", run: fmt },
     Step { name: "files", proves: "files are short", run: files::check },
+    Step {
+        name: "circles",
+        proves: "files and folders use each other in one direction",
+        run: circles::check,
+    },
     Step { name: "links", proves: "files named in documents exist", run: links::check },
     Step {
         name: "prose",
