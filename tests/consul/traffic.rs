@@ -13,10 +13,10 @@ use tower_sd_balance::{
     RegistrationHandle, Retry, RetryLayer, RetryPolicy, RoundRobin, Snapshot, Subscription,
 };
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpProtocol};
 use tower_sd_testkit::script::{Reply, Script};
 
-type Client = Retry<Balance<HttpEndpoint<Full<Bytes>>>, HttpReplay>;
+type Client = Retry<Balance<HttpEndpoint<Full<Bytes>>>, HttpProtocol>;
 
 /// Servers that are registered with an agent.
 pub(crate) struct Servers {
@@ -80,7 +80,7 @@ impl Servers {
 impl Traffic {
     pub(crate) async fn follow(address: SocketAddr, n: usize, query: Query) -> Self {
         let instancer = ConsulInstancer::new(&consul(address), query);
-        let policy = RetryPolicy::new().replay_with(HttpReplay::new());
+        let policy = RetryPolicy::new().protocol(HttpProtocol::new());
         let client = ServiceBuilder::new()
             .layer(RetryLayer::new(policy))
             .layer(BalanceLayer::new(RoundRobin::new()))

@@ -5,7 +5,7 @@ use futures_util::stream;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use tower_sd_balance::RetryError;
-use tower_sd_http::{HttpReplay, Idempotent, ReplayBody};
+use tower_sd_http::{HttpProtocol, Idempotent, ReplayBody};
 use tower_sd_testkit::script::{Reply, Script};
 
 use super::{Sent, balanced, dying, endpointer, fetch, instance, polite, post, retried};
@@ -28,7 +28,7 @@ fn order(body: Streamed) -> http::Request<ReplayBody<Streamed>> {
 async fn a_streamed_body_is_sent_whole_a_second_time() {
     let (good, bad) = (polite().await, dying().await);
     let endpointer = endpointer([instance(&good), instance(&bad)]);
-    let client = retried(&endpointer, HttpReplay::new());
+    let client = retried(&endpointer, HttpProtocol::new());
     for _ in 0..20 {
         let order = order(streamed(&[b'x'; 1_000], 60));
         assert_eq!(fetch(&client, order).await.expect("repeated"), "ok");
@@ -41,7 +41,7 @@ async fn a_streamed_body_is_sent_whole_a_second_time() {
 async fn a_body_above_64_kib_is_streamed_and_sent_once() {
     let bad = dying().await;
     let endpointer = endpointer([instance(&bad)]);
-    let client = retried(&endpointer, HttpReplay::new());
+    let client = retried(&endpointer, HttpProtocol::new());
     let large = order(streamed(&[b'x'; 1024], 65));
     let error = fetch(&client, large).await.expect_err("died");
     let error: &RetryError = error.downcast_ref().expect("tells the story");
@@ -67,5 +67,5 @@ async fn an_answer_cut_short_is_an_error_and_counts_for_its_instance() {
     let endpointer = endpointer([instance(&cutting)]);
     let request = post(Sent::from("x"));
     fetch(&balanced(&endpointer), request).await.expect_err("cut short");
-    assert_eq!(endpointer.inspect().endpoints[0].failures, 1);
+    assert_eq!(endpointer.report().endpoints[0].failures, 1);
 }

@@ -16,9 +16,9 @@ use tokio::{
 };
 use tower_sd_balance::{
     AddressPolicy, Endpointer, Instance, Instancer, LossPolicy, Publisher, PublisherConfig, Sink,
-    Subscription, Tasks,
+    Subscription, TaskGroup,
 };
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpProtocol};
 
 use crate::{Sent, fetch, get, retried};
 
@@ -32,7 +32,7 @@ impl Instancer for Listed {
 }
 
 /// Counts and answers every request on connections that are kept alive.
-async fn serve(tasks: &Tasks, n_answered: &Arc<AtomicUsize>) -> Instance {
+async fn serve(tasks: &TaskGroup, n_answered: &Arc<AtomicUsize>) -> Instance {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let port = listener.local_addr().expect("an address").port();
     let (connections, n_answered) = (tasks.clone(), Arc::clone(n_answered));
@@ -47,7 +47,7 @@ async fn serve(tasks: &Tasks, n_answered: &Arc<AtomicUsize>) -> Instance {
     Instance::new("127.0.0.1", port)
 }
 
-async fn stop_or<F: Future>(stop: &tower_sd_balance::Stop, future: F) -> Option<F::Output> {
+async fn stop_or<F: Future>(stop: &tower_sd_balance::Shutdown, future: F) -> Option<F::Output> {
     tokio::select! {
         () = stop.requested() => None,
         output = future => Some(output),
@@ -72,7 +72,7 @@ async fn answer(mut stream: TcpStream, n_answered: &AtomicUsize) -> Option<()> {
 async fn a_hundred_thousand_requests_survive_random_churn() {
     const CLIENTS: usize = 16;
     const REQUESTS: usize = 100_000;
-    let tasks = Tasks::new();
+    let tasks = TaskGroup::new();
     let n_answered: [Arc<AtomicUsize>; 3] = Default::default();
     let mut servers = Vec::new();
     for n_answered in &n_answered {
@@ -85,7 +85,7 @@ async fn a_hundred_thousand_requests_survive_random_churn() {
     publisher.set(servers.clone().into());
     let endpointer: Endpointer<HttpEndpoint<Sent>> =
         Endpointer::new(&Listed(publisher.subscribe()), HttpFactory::new());
-    let client = retried(&endpointer, HttpReplay::new());
+    let client = retried(&endpointer, HttpProtocol::new());
     let n_done = Arc::new(AtomicUsize::new(0));
     let mut load = JoinSet::new();
     for _ in 0..CLIENTS {
@@ -108,7 +108,7 @@ async fn a_hundred_thousand_requests_survive_random_churn() {
         load.try_join_next().map_or(Ok(()), |done| done).expect("0 requests failed");
     }
     load.join_all().await;
-    let in_flight: usize = endpointer.inspect().endpoints.iter().map(|e| e.in_flight).sum();
+    let in_flight: usize = endpointer.report().endpoints.iter().map(|e| e.in_flight).sum();
     assert_eq!(in_flight, 0);
     assert!(n_answered.iter().all(|n| n.load(Relaxed) > REQUESTS / 20), "{n_answered:?}");
     endpointer.close().await;

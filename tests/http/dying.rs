@@ -7,7 +7,7 @@ use tower_sd_balance::{
     BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer, RetryError, RetryLayer,
     RetryPolicy, RoundRobin,
 };
-use tower_sd_http::{HttpFactory, HttpReplay, Idempotent};
+use tower_sd_http::{HttpFactory, HttpProtocol, Idempotent};
 use tower_sd_testkit::script::{Reply, Script};
 
 use super::{
@@ -23,7 +23,7 @@ async fn refused_connects_cost_no_request_while_one_instance_lives() {
     let client = balanced(&endpointer);
     assert_eq!(n_failed(&client, 10_000).await, 0);
     assert_eq!(live.received().len(), 10_000);
-    let report = endpointer.inspect();
+    let report = endpointer.report();
     let down = report.endpoints.iter().filter(|e| e.state == EndpointState::Down);
     assert_eq!(down.count(), 2, "{report:?}");
 }
@@ -32,7 +32,7 @@ async fn refused_connects_cost_no_request_while_one_instance_lives() {
 async fn one_of_two_that_dies_with_every_request_costs_none_with_one_retry() {
     let (good, bad) = (polite().await, dying().await);
     let endpointer = endpointer([instance(&good), instance(&bad)]);
-    let client = retried(&endpointer, HttpReplay::new());
+    let client = retried(&endpointer, HttpProtocol::new());
     assert_eq!(n_failed(&client, 1_000).await, 0);
     assert_eq!(good.received().len(), 1_000);
     // While it connects again, requests go to the other.
@@ -43,7 +43,7 @@ async fn one_of_two_that_dies_with_every_request_costs_none_with_one_retry() {
 async fn a_post_that_may_have_been_done_is_not_repeated_without_a_word() {
     let bad = dying().await;
     let endpointer = endpointer([instance(&bad)]);
-    let client = retried(&endpointer, HttpReplay::new());
+    let client = retried(&endpointer, HttpProtocol::new());
     let error = fetch(&client, post(Sent::from("one"))).await.expect_err("died");
     let error: &RetryError = error.downcast_ref().expect("tells the story");
     assert_eq!(error.attempts().len(), 1);
@@ -60,7 +60,7 @@ async fn a_post_that_may_have_been_done_is_not_repeated_without_a_word() {
 async fn an_instance_that_is_unavailable_is_passed_over_on_demand() {
     let (good, bad) = (polite().await, unavailable().await);
     let endpointer = endpointer([instance(&good), instance(&bad)]);
-    let client = retried(&endpointer, HttpReplay::new().repeat_unavailable());
+    let client = retried(&endpointer, HttpProtocol::new().repeat_unavailable());
     for _ in 0..100 {
         assert_eq!(fetch(&client, get()).await.expect("repeated"), "ok");
     }
@@ -71,7 +71,7 @@ async fn an_instance_that_is_unavailable_is_passed_over_on_demand() {
 async fn the_last_answer_is_the_callers_whatever_its_status() {
     let bad = unavailable().await;
     let endpointer = endpointer([instance(&bad)]);
-    let client = retried(&endpointer, HttpReplay::new().repeat_unavailable());
+    let client = retried(&endpointer, HttpProtocol::new().repeat_unavailable());
     let answer = client.oneshot(get()).await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(bad.received().len(), 2);
@@ -84,9 +84,9 @@ async fn a_layer_goes_around_each_endpoint() {
     let instancer = FixedInstancer::new([instance(&hanging), instance(&good)]);
     let layer = TimeoutLayer::new(Duration::from_millis(100));
     let client = ServiceBuilder::new()
-        .layer(RetryLayer::new(RetryPolicy::new().replay_with(HttpReplay::new())))
+        .layer(RetryLayer::new(RetryPolicy::new().protocol(HttpProtocol::new())))
         .layer(BalanceLayer::new(RoundRobin::new()))
-        .service(Endpointer::new(&instancer, HttpFactory::<Sent>::new().layered(layer)));
+        .service(Endpointer::new(&instancer, HttpFactory::<Sent>::new().layer(layer)));
     for _ in 0..6 {
         assert_eq!(fetch(&client, get()).await.expect("timed out and repeated"), "ok");
     }

@@ -15,7 +15,7 @@ use super::{Sent, balanced, endpointer, fetch, get, instance, polite};
 type Endpoints = Endpointer<HttpEndpoint<Sent>>;
 
 fn in_flight(endpointer: &Endpoints) -> usize {
-    endpointer.inspect().endpoints.iter().map(|endpoint| endpoint.in_flight).sum()
+    endpointer.report().endpoints.iter().map(|endpoint| endpoint.in_flight).sum()
 }
 
 async fn slow() -> Script {

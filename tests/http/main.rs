@@ -21,17 +21,17 @@ use tower_sd_balance::{
     Balance, BalanceLayer, BoxError, Endpointer, FixedInstancer, Instance, Retry, RetryLayer,
     RetryPolicy, RoundRobin,
 };
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, Leased, ResponseBody};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpProtocol, InFlightBody, ResponseBody};
 use tower_sd_testkit::{
     loopback::free_ports,
     script::{Reply, Script},
 };
 
 /// What an application would store.
-type Client<B> = Retry<Balance<HttpEndpoint<B>>, HttpReplay>;
+type Client<B> = Retry<Balance<HttpEndpoint<B>>, HttpProtocol>;
 /// A request body, complete in memory.
 type Sent = Full<Bytes>;
-type Answer<B> = Response<Leased<ResponseBody<B>>>;
+type Answer<B> = Response<InFlightBody<ResponseBody<B>>>;
 
 async fn polite() -> Script {
     Script::answering(|_| Reply::new(200).body("ok")).await.expect("loopback")
@@ -66,11 +66,11 @@ where
     ServiceBuilder::new().layer(BalanceLayer::new(RoundRobin::new())).service(endpointer.clone())
 }
 
-fn retried<B>(endpointer: &Endpointer<HttpEndpoint<B>>, replay: HttpReplay) -> Client<B>
+fn retried<B>(endpointer: &Endpointer<HttpEndpoint<B>>, replay: HttpProtocol) -> Client<B>
 where
     B: Body + Send + 'static,
 {
-    let policy = RetryPolicy::new().attempts(2).replay_with(replay);
+    let policy = RetryPolicy::new().max_attempts(2).protocol(replay);
     ServiceBuilder::new().layer(RetryLayer::new(policy)).service(balanced(endpointer))
 }
 

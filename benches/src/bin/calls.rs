@@ -21,7 +21,7 @@ use tower_sd_balance::{
     RetryPolicy, RoundRobin,
 };
 use tower_sd_benches::{measure::median, results::Results};
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, Protocol};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpProtocol, HttpVersion};
 
 fn main() -> Result<(), BoxError> {
     let rounds = std::env::args().nth(1).map_or(Ok(15), |n| n.parse())?;
@@ -48,16 +48,16 @@ fn main() -> Result<(), BoxError> {
 
 struct Case {
     name: &'static str,
-    protocol: Protocol,
+    protocol: HttpVersion,
     /// Callers, each with one call in flight; in HTTP/1.1 each has a connection.
     n_callers: usize,
 }
 
 const CASES: &[Case] = &[
-    Case { name: "http1_1", protocol: Protocol::Http1, n_callers: 1 },
-    Case { name: "http1_16", protocol: Protocol::Http1, n_callers: 16 },
-    Case { name: "http2_1", protocol: Protocol::Http2, n_callers: 1 },
-    Case { name: "http2_16", protocol: Protocol::Http2, n_callers: 16 },
+    Case { name: "http1_1", protocol: HttpVersion::Http1, n_callers: 1 },
+    Case { name: "http1_16", protocol: HttpVersion::Http1, n_callers: 16 },
+    Case { name: "http2_1", protocol: HttpVersion::Http2, n_callers: 1 },
+    Case { name: "http2_16", protocol: HttpVersion::Http2, n_callers: 16 },
 ];
 
 /// Each metric of a case, with our median and the peer's.
@@ -128,7 +128,7 @@ trait Caller: Clone + Send + 'static {
 }
 
 #[derive(Clone)]
-struct Ours(Retry<Balance<HttpEndpoint<Full<Bytes>>>, HttpReplay>);
+struct Ours(Retry<Balance<HttpEndpoint<Full<Bytes>>>, HttpProtocol>);
 
 #[derive(Clone)]
 struct Peer(Client<HttpConnector, Full<Bytes>>, String);
@@ -152,30 +152,30 @@ impl Caller for Peer {
 
 fn ours(
     server: SocketAddr,
-    protocol: Protocol,
-) -> Retry<Balance<HttpEndpoint<Full<Bytes>>>, HttpReplay> {
+    protocol: HttpVersion,
+) -> Retry<Balance<HttpEndpoint<Full<Bytes>>>, HttpProtocol> {
     let instance = Instance::new(server.ip().to_string(), server.port());
     let instancer = FixedInstancer::new([instance]);
     ServiceBuilder::new()
-        .layer(RetryLayer::new(RetryPolicy::new().replay_with(HttpReplay::new())))
+        .layer(RetryLayer::new(RetryPolicy::new().protocol(HttpProtocol::new())))
         .layer(BalanceLayer::new(RoundRobin::new()))
-        .service(Endpointer::new(&instancer, HttpFactory::new().protocol(protocol)))
+        .service(Endpointer::new(&instancer, HttpFactory::new().version(protocol)))
 }
 
-fn peer(protocol: Protocol) -> Client<HttpConnector, Full<Bytes>> {
+fn peer(protocol: HttpVersion) -> Client<HttpConnector, Full<Bytes>> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     // As in ours, a peer that vanished is noticed: hyper keeps account of every frame for that.
     Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .http2_only(protocol == Protocol::Http2)
+        .http2_only(protocol == HttpVersion::Http2)
         .http2_keep_alive_interval(Duration::from_secs(30))
         .http2_keep_alive_timeout(Duration::from_secs(10))
         .build(connector)
 }
 
 /// A server on a thread of its own, until the program ends.
-fn serve(protocol: Protocol) -> Result<SocketAddr, BoxError> {
+fn serve(protocol: HttpVersion) -> Result<SocketAddr, BoxError> {
     let (sender, receiver) = mpsc::channel();
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     thread::spawn(move || {
@@ -187,7 +187,7 @@ fn serve(protocol: Protocol) -> Result<SocketAddr, BoxError> {
                 let (stream, _) = listener.accept().await.expect("accepts");
                 stream.set_nodelay(true).expect("a socket");
                 let io = TokioIo::new(stream);
-                if protocol == Protocol::Http2 {
+                if protocol == HttpVersion::Http2 {
                     let builder = conn::http2::Builder::new(TokioExecutor::new());
                     peers.spawn(builder.serve_connection(io, service_fn(answer)));
                 } else {

@@ -101,7 +101,7 @@ fn ours(runtime: &Runtime, n: usize, balancer: impl Balancer) -> Balance<Noop> {
     let balance = BalanceLayer::new(balancer).layer(endpointer.clone());
     runtime.block_on(async {
         while endpointer
-            .inspect()
+            .report()
             .endpoints
             .iter()
             .filter(|e| e.state == tower_sd_balance::EndpointState::Ready)

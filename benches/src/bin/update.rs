@@ -82,7 +82,7 @@ impl<'a> Ours<'a> {
             let subscribed = Subscribed(publisher.subscribe());
             let endpointer = Endpointer::with(&subscribed, |_| async { Ok(Noop(0)) });
             let ready = |e: &tower_sd_balance::EndpointReport| e.state == EndpointState::Ready;
-            while endpointer.inspect().endpoints.iter().filter(|e| ready(e)).count() < n {
+            while endpointer.report().endpoints.iter().filter(|e| ready(e)).count() < n {
                 yield_now().await;
             }
             endpointer
@@ -126,7 +126,7 @@ impl<'a> Ours<'a> {
 
     fn check(&self, new: &Instance) {
         if self.n_changes.get() % 50 == 1 {
-            let endpoints = self.endpointer.inspect().endpoints;
+            let endpoints = self.endpointer.report().endpoints;
             assert_eq!(endpoints.len(), self.instances.borrow().len());
             let found = endpoints.iter().find(|endpoint| endpoint.instance == *new);
             assert!(

@@ -8,14 +8,14 @@ mod sync;
 mod unsent;
 
 pub use tower_sd_core::{
-    AddressPolicy, Advertise, AnnounceConfig, Announcement, Announcer, Attached, Backoff, BoxError,
-    Entries, Error, ErrorKind, FilteredInstancer, FixedInstancer, FollowConfig, Follower,
-    Freshness, Health, HealthCheck, Hub, Instance, InstanceId, Instancer, LeaseTtl, LossGuard,
-    LossPolicy, LossReason, MemoryConfig, MemoryRegistry, Publisher, PublisherConfig,
-    PublisherStats, ReadMode, ReadReason, ReadRequest, ReadResult, Refused, Registrar,
-    Registration, RegistrationHandle, RegistrationState, RegistrationStats, RegistrationWatch,
-    Renewal, Result, Secret, Sink, Snapshot, Source, StalePolicy, Status, Stop, Subscription,
-    Tasks, announce, async_trait, follow,
+    AddressPolicy, AddressRejected, AdvertiseAddress, AnnounceConfig, Announcement, Announcer,
+    Attached, Backoff, BoxError, CheckResult, Entries, Error, ErrorKind, FilteredInstancer,
+    FixedInstancer, FollowConfig, Follower, Freshness, HealthCheck, Hub, Instance, InstanceId,
+    InstanceStatus, Instancer, LeaseTtl, LossGuard, LossPolicy, LossReason, MemoryConfig,
+    MemoryRegistry, Publisher, PublisherConfig, PublisherStats, ReadMode, ReadReason, ReadRequest,
+    ReadResult, Registrar, Registration, RegistrationHandle, RegistrationState, RegistrationStats,
+    RegistrationWatch, Renewal, Result, Secret, Shutdown, Sink, Snapshot, Source, StalePolicy,
+    Subscription, TaskGroup, announce, async_trait, follow,
 };
 
 pub use self::{
@@ -24,13 +24,13 @@ pub use self::{
         ResponseFuture, RoundRobin, WeightedRandom,
     },
     endpointer::{
-        EndpointReport, EndpointState, Endpointer, EndpointerConfig, Factory, FactoryFn,
-        FailureClass, Lease, NoInstances, NoInstancesReason, Outcome, Outcomes, Report, Served,
-        factory_fn,
+        EndpointReport, EndpointState, Endpointer, EndpointerConfig, EndpointerReport, Factory,
+        FactoryFn, FailureClass, InFlight, NoInstances, NoInstancesReason, Outcome, Outcomes,
+        Served, factory_fn,
     },
     retry::{
-        Attempt, Cloned, Elapsed, Next, Protocol, Retry, RetryError, RetryFuture, RetryLayer,
-        RetryPolicy, Verdict,
+        Attempt, CloneRequest, Elapsed, Protocol, Retry, RetryDecision, RetryError, RetryFuture,
+        RetryLayer, RetryPolicy, Verdict,
     },
-    unsent::Unsent,
+    unsent::NotSent,
 };

@@ -6,15 +6,15 @@ use tokio::{
     time::timeout,
 };
 use tower_sd_core::{
-    BoxError, Error, ErrorKind, Freshness, KeyValue, Result, Source, Tasks, follow,
+    BoxError, Error, ErrorKind, Freshness, KeyValue, Result, Source, TaskGroup, follow,
 };
 
-use crate::{Latest, Options, sink::ConfigSink};
+use crate::{ConfigSnapshot, WatchOptions, sink::ConfigSink};
 
 /// A typed value that follows a key, or all keys below a prefix, of a registry.
 ///
 /// A key holds one document. Below a prefix every key is a field: `app/db/port` is the field `port` of the field `db`.
-/// What cannot be read as a `T` is reported by [`Latest::rejected`] and in the log, and does not become the value; checks
+/// What cannot be read as a `T` is reported by [`ConfigSnapshot::rejected`] and in the log, and does not become the value; checks
 /// beyond the type belong to `T` (`#[serde(try_from = "…")]`).
 ///
 /// `Clone` is cheap, and every clone waits for changes by itself; a slow one skips intermediate values.
@@ -22,21 +22,21 @@ use crate::{Latest, Options, sink::ConfigSink};
 /// # Drop
 ///
 /// With the last clone the loop behind it ends, and its I/O.
-pub struct Config<T> {
-    latest: watch::Receiver<Latest<T>>,
+pub struct WatchedConfig<T> {
+    latest: watch::Receiver<ConfigSnapshot<T>>,
     nudge: Arc<Notify>,
-    tasks: Tasks,
+    tasks: TaskGroup,
 }
 
-impl<T: DeserializeOwned + Send + Sync + 'static> Config<T> {
+impl<T: DeserializeOwned + Send + Sync + 'static> WatchedConfig<T> {
     /// Starts to follow what `source` reads: a `ConsulKvSource`, an `EtcdKvSource`.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime: it starts the loop's task.
     #[must_use]
-    pub fn new(source: impl Source<Item = KeyValue>, options: Options<T>) -> Self {
-        let (nudge, tasks) = (Arc::new(Notify::new()), Tasks::new());
+    pub fn new(source: impl Source<Item = KeyValue>, options: WatchOptions<T>) -> Self {
+        let (nudge, tasks) = (Arc::new(Notify::new()), TaskGroup::new());
         let config = options.follow.clone();
         let (sink, latest) = ConfigSink::new(options);
         let nudged = Arc::clone(&nudge);
@@ -45,7 +45,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Config<T> {
     }
 }
 
-impl<T: Send + Sync> Config<T> {
+impl<T: Send + Sync> WatchedConfig<T> {
     /// The value now. None: there is none yet and no default, or none any more.
     #[must_use]
     pub fn value(&self) -> Option<Arc<T>> {
@@ -54,7 +54,7 @@ impl<T: Send + Sync> Config<T> {
 
     /// The value now, and how far to believe it.
     #[must_use]
-    pub fn latest(&self) -> Latest<T> {
+    pub fn latest(&self) -> ConfigSnapshot<T> {
         self.latest.borrow().clone()
     }
 
@@ -69,7 +69,7 @@ impl<T: Send + Sync> Config<T> {
     /// # Cancel safety
     ///
     /// Cancel safe: no change is lost.
-    pub async fn changed(&mut self) -> Result<Latest<T>> {
+    pub async fn changed(&mut self) -> Result<ConfigSnapshot<T>> {
         match self.latest.changed().await {
             Ok(()) => Ok(self.latest.borrow_and_update().clone()),
             Err(closed) => Err(closed_error().with_source(closed)),
@@ -86,7 +86,7 @@ impl<T: Send + Sync> Config<T> {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn ready(&mut self, bound: Duration) -> Result<Latest<T>> {
+    pub async fn ready(&mut self, bound: Duration) -> Result<ConfigSnapshot<T>> {
         let answered = self.latest.wait_for(|latest| latest.freshness.is_synced());
         let cause = match timeout(bound, answered).await {
             Ok(Ok(latest)) => return Ok(latest.clone()),
@@ -118,7 +118,7 @@ impl<T: Send + Sync> Config<T> {
     }
 }
 
-impl<T> Clone for Config<T> {
+impl<T> Clone for WatchedConfig<T> {
     fn clone(&self) -> Self {
         Self {
             latest: self.latest.clone(),
@@ -128,7 +128,7 @@ impl<T> Clone for Config<T> {
     }
 }
 
-impl<T: Send + Sync> fmt::Debug for Config<T> {
+impl<T: Send + Sync> fmt::Debug for WatchedConfig<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config").field("latest", &self.latest()).finish_non_exhaustive()
     }

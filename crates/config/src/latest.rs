@@ -6,7 +6,7 @@ use tower_sd_core::{Error, Freshness};
 ///
 /// Value, trouble with reading it and trouble with understanding it are independent of each other: a bad value or a
 /// registry that is away never takes a good value away.
-pub struct Latest<T> {
+pub struct ConfigSnapshot<T> {
     pub(crate) value: Option<Arc<T>>,
     pub(crate) revision: Option<u64>,
     pub(crate) rejected: Option<Error>,
@@ -14,9 +14,9 @@ pub struct Latest<T> {
     pub(crate) freshness: Freshness,
 }
 
-impl<T> Latest<T> {
+impl<T> ConfigSnapshot<T> {
     /// The value. None: the registry has none and no default was given, or it was deleted under
-    /// [`WhenDeleted::Nothing`](crate::WhenDeleted::Nothing).
+    /// [`OnDelete::Clear`](crate::OnDelete::Clear).
     #[must_use]
     pub fn value(&self) -> Option<&Arc<T>> {
         self.value.as_ref()
@@ -48,7 +48,7 @@ impl<T> Latest<T> {
     }
 }
 
-impl<T> Clone for Latest<T> {
+impl<T> Clone for ConfigSnapshot<T> {
     fn clone(&self) -> Self {
         Self {
             value: self.value.clone(),
@@ -61,7 +61,7 @@ impl<T> Clone for Latest<T> {
 }
 
 /// Without the value, which may hold a password.
-impl<T> fmt::Debug for Latest<T> {
+impl<T> fmt::Debug for ConfigSnapshot<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Latest")
             .field("has_value", &self.value.is_some())

@@ -6,6 +6,6 @@ mod latest;
 mod options;
 mod sink;
 
-pub use config::Config;
-pub use latest::Latest;
-pub use options::{Format, Options, WhenDeleted};
+pub use config::WatchedConfig;
+pub use latest::ConfigSnapshot;
+pub use options::{Format, OnDelete, WatchOptions};

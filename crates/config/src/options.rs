@@ -2,13 +2,13 @@ use std::sync::Arc;
 
 use tower_sd_core::FollowConfig;
 
-/// How a [`Config`](crate::Config) reads values, and what it does without one.
+/// How a [`WatchedConfig`](crate::WatchedConfig) reads values, and what it does without one.
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct Options<T> {
+pub struct WatchOptions<T> {
     pub(crate) format: Format,
     pub(crate) default: Option<Arc<T>>,
-    pub(crate) when_deleted: WhenDeleted,
+    pub(crate) when_deleted: OnDelete,
     pub(crate) follow: FollowConfig,
 }
 
@@ -25,17 +25,17 @@ pub enum Format {
 /// What the value is once its key is gone.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum WhenDeleted {
+pub enum OnDelete {
     /// The last good one: a registry that was wiped changes nothing. The default.
     #[default]
     KeepLast,
-    /// The [`default_value`](Options::default_value); none where none was given.
+    /// The [`default_value`](WatchOptions::default_value); none where none was given.
     Default,
     /// None.
-    Nothing,
+    Clear,
 }
 
-impl<T> Options<T> {
+impl<T> WatchOptions<T> {
     /// Values are JSON; there is none until the registry has answered.
     pub fn json() -> Self {
         Self::new(Format::Json)
@@ -51,7 +51,7 @@ impl<T> Options<T> {
         Self {
             format,
             default: None,
-            when_deleted: WhenDeleted::default(),
+            when_deleted: OnDelete::default(),
             follow: FollowConfig::new("config"),
         }
     }
@@ -61,8 +61,8 @@ impl<T> Options<T> {
         Self { default: Some(Arc::new(value)), ..self }
     }
 
-    /// What the value is once its key is gone. Default [`WhenDeleted::KeepLast`].
-    pub fn when_deleted(self, policy: WhenDeleted) -> Self {
+    /// What the value is once its key is gone. Default [`OnDelete::KeepLast`].
+    pub fn on_delete(self, policy: OnDelete) -> Self {
         Self { when_deleted: policy, ..self }
     }
 

@@ -6,12 +6,12 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tower_sd_core::{Entries, Error, ErrorKind, Freshness, KeyValue, ReadMode, Sink};
 
-use crate::{Latest, Options, WhenDeleted, config::BACKEND, document};
+use crate::{ConfigSnapshot, OnDelete, WatchOptions, config::BACKEND, document};
 
-/// The single writer of one configuration's [`Latest`].
+/// The single writer of one configuration's [`ConfigSnapshot`].
 pub(crate) struct ConfigSink<T> {
-    options: Options<T>,
-    latest: watch::Sender<Latest<T>>,
+    options: WatchOptions<T>,
+    latest: watch::Sender<ConfigSnapshot<T>>,
     /// The keys that were decoded last, well or not.
     judged: Vec<KeyValue>,
     absence: Absence,
@@ -30,8 +30,8 @@ enum Absence {
 }
 
 impl<T> ConfigSink<T> {
-    pub(crate) fn new(options: Options<T>) -> (Self, watch::Receiver<Latest<T>>) {
-        let (latest, receiver) = watch::channel(Latest {
+    pub(crate) fn new(options: WatchOptions<T>) -> (Self, watch::Receiver<ConfigSnapshot<T>>) {
+        let (latest, receiver) = watch::channel(ConfigSnapshot {
             value: options.default.clone(),
             revision: None,
             rejected: None,
@@ -44,7 +44,7 @@ impl<T> ConfigSink<T> {
 
     /// There is nothing, and it is believed.
     fn absent(&mut self) {
-        let Options { default, when_deleted, .. } = &self.options;
+        let WatchOptions { default, when_deleted, .. } = &self.options;
         let key = self.judged.first().map(|entry| entry.key().to_owned());
         self.judged.clear();
         self.latest.send_if_modified(|latest| {
@@ -52,11 +52,11 @@ impl<T> ConfigSink<T> {
             if let Some(key) = key {
                 tracing::warn!(backend = BACKEND, key, policy = ?when_deleted, "configuration deleted");
                 match when_deleted {
-                    WhenDeleted::KeepLast => {}
-                    WhenDeleted::Default => latest.value.clone_from(default),
-                    WhenDeleted::Nothing => latest.value = None,
+                    OnDelete::KeepLast => {}
+                    OnDelete::Default => latest.value.clone_from(default),
+                    OnDelete::Clear => latest.value = None,
                 }
-                if *when_deleted != WhenDeleted::KeepLast {
+                if *when_deleted != OnDelete::KeepLast {
                     latest.revision = None;
                 }
             }
@@ -108,7 +108,7 @@ impl<T: DeserializeOwned> ConfigSink<T> {
                 tracing::info!(backend = BACKEND, key, revision, "configuration changed");
                 let freshness = Freshness::Fresh;
                 let (value, absent) = (Some(value.into()), false);
-                self.latest.send_replace(Latest {
+                self.latest.send_replace(ConfigSnapshot {
                     value,
                     revision,
                     rejected: None,
@@ -181,7 +181,7 @@ impl<T> Drop for ConfigSink<T> {
     }
 }
 
-fn fresh<T>(latest: &mut Latest<T>) -> bool {
+fn fresh<T>(latest: &mut ConfigSnapshot<T>) -> bool {
     let changed = !latest.freshness.is_fresh();
     latest.freshness = Freshness::Fresh;
     changed

@@ -143,7 +143,7 @@ impl Source for ConsulSource {
 
 impl ConsulSource {
     fn new(client: ConsulClient, query: Query, mut rng: Rng) -> Self {
-        let probe_every = query.probe_every.mul_f64(0.9 + 0.2 * rng.f64());
+        let probe_every = query.consistency_check_interval.mul_f64(0.9 + 0.2 * rng.f64());
         let ticket = client.follow(&query.service);
         Self {
             client,

@@ -17,7 +17,7 @@ use crate::{
 /// Watches a key, or all keys below a prefix: what `tower_sd_config::Config` follows in Consul.
 ///
 /// One blocking query is open at any time, which occupies one of the 200 connections that an agent
-/// grants an address. Beyond [`follow_alone`](crate::ConsulConfig::follow_alone) followers of one
+/// grants an address. Beyond [`max_blocking_queries`](crate::ConsulConfig::max_blocking_queries) followers of one
 /// client, those of services included, keys are read every 5 s instead. A prefix is read whole with every change: it has to fit into the client's
 /// [`max_body`](crate::ConsulConfig::max_body), in base 64.
 #[derive(Debug)]

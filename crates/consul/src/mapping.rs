@@ -5,7 +5,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use tower_sd_core::{Error, ErrorKind, Instance, Result, Status};
+use tower_sd_core::{Error, ErrorKind, Instance, InstanceStatus, Result};
 
 use crate::{
     BACKEND,
@@ -125,7 +125,7 @@ pub(crate) fn instance(entry: ServiceEntry, tagged_address: Option<&str>) -> Res
     let draining = meta.get(STATUS).is_some_and(|status| status == DRAINING);
     let status = worst_of(&checks, draining);
     let weight = match status {
-        Status::Warning => weights.warning,
+        InstanceStatus::Warning => weights.warning,
         _ => weights.passing,
     };
     let (scheme, host) = split_scheme(&address);
@@ -146,16 +146,16 @@ pub(crate) fn instance(entry: ServiceEntry, tagged_address: Option<&str>) -> Res
 /// The worst state of all checks, those of the node too: an agent that died leaves its services' own checks passing.
 ///
 /// Maintenance counts as critical, unless it is how the instance says itself that it is about to leave.
-fn worst_of(checks: &[Check], draining: bool) -> Status {
-    let mut worst = Status::Passing;
+fn worst_of(checks: &[Check], draining: bool) -> InstanceStatus {
+    let mut worst = InstanceStatus::Passing;
     for check in checks {
         let of_service = check.id.starts_with(MAINTENANCE);
         match check.status.as_str() {
             _ if of_service && draining => {}
-            _ if of_service || check.id == "_node_maintenance" => return Status::Critical,
+            _ if of_service || check.id == "_node_maintenance" => return InstanceStatus::Critical,
             "passing" => {}
-            "warning" => worst = Status::Warning,
-            _ => return Status::Critical,
+            "warning" => worst = InstanceStatus::Warning,
+            _ => return InstanceStatus::Critical,
         }
     }
     worst
@@ -181,9 +181,9 @@ fn meta(instance: &Instance) -> BTreeMap<String, String> {
         set(WEIGHT, instance.weight().to_string());
     }
     match instance.status() {
-        Status::Passing => {}
-        Status::Warning => drop(set(STATUS, "warning".into())),
-        Status::Critical => drop(set(STATUS, "critical".into())),
+        InstanceStatus::Passing => {}
+        InstanceStatus::Warning => drop(set(STATUS, "warning".into())),
+        InstanceStatus::Critical => drop(set(STATUS, "critical".into())),
         _ => drop(set(STATUS, DRAINING.into())),
     }
     meta
@@ -218,11 +218,11 @@ fn with_meta(mut instance: Instance, meta: BTreeMap<String, String>) -> Instance
     instance
 }
 
-fn worse(found: Status, said: &str) -> Status {
+fn worse(found: InstanceStatus, said: &str) -> InstanceStatus {
     match (found, said) {
-        (Status::Critical, _) | (_, "critical") => Status::Critical,
-        (_, DRAINING) => Status::Draining,
-        (_, "warning") => Status::Warning,
+        (InstanceStatus::Critical, _) | (_, "critical") => InstanceStatus::Critical,
+        (_, DRAINING) => InstanceStatus::Draining,
+        (_, "warning") => InstanceStatus::Warning,
         (found, _) => found,
     }
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tower_sd_core::Status;
+use tower_sd_core::InstanceStatus;
 
 /// Which instances of a service to follow.
 ///
@@ -14,7 +14,7 @@ pub struct Query {
     pub(crate) wait: Duration,
     pub(crate) consistency: Consistency,
     pub(crate) tagged_address: Option<String>,
-    pub(crate) probe_every: Duration,
+    pub(crate) consistency_check_interval: Duration,
     near: Option<String>,
     filter: Option<String>,
 }
@@ -45,7 +45,7 @@ impl Query {
             wait: WAIT,
             consistency: Consistency::Leader,
             tagged_address: None,
-            probe_every: PROBE_EVERY,
+            consistency_check_interval: PROBE_EVERY,
             near: None,
             filter: None,
         }
@@ -111,8 +111,8 @@ impl Query {
     ///
     /// From 1.10 on, agents answer blocking queries from a view that goes on saying 200 when the servers are gone. An
     /// outage shows as stale within this time.
-    pub fn probe_every(mut self, interval: Duration) -> Self {
-        self.probe_every = interval.max(MIN_PROBE);
+    pub fn consistency_check_interval(mut self, interval: Duration) -> Self {
+        self.consistency_check_interval = interval.max(MIN_PROBE);
         self
     }
 
@@ -142,10 +142,10 @@ impl Query {
     }
 
     /// Whether an instance of this health is wanted.
-    pub(crate) fn wants(&self, status: Status) -> bool {
+    pub(crate) fn wants(&self, status: InstanceStatus) -> bool {
         match self.health {
-            Wanted::Passing => status == Status::Passing,
-            Wanted::NotCritical => status != Status::Critical,
+            Wanted::Passing => status == InstanceStatus::Passing,
+            Wanted::NotCritical => status != InstanceStatus::Critical,
             Wanted::Any => true,
         }
     }

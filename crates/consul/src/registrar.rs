@@ -6,8 +6,8 @@ mod leftovers;
 use std::{collections::BTreeMap, time::Duration};
 
 use tower_sd_core::{
-    AnnounceConfig, LeaseTtl, Registrar, Registration, RegistrationHandle, Result, Tasks, announce,
-    async_trait,
+    AnnounceConfig, LeaseTtl, Registrar, Registration, RegistrationHandle, Result, TaskGroup,
+    announce, async_trait,
 };
 
 use self::announcer::ConsulAnnouncer;
@@ -22,7 +22,7 @@ use crate::{
 ///
 /// The settings are those of all its registrations; a clone may have others, and shares the tasks.
 ///
-/// An instance with the status [`Draining`](tower_sd_core::Status::Draining), given at registration or by an update of
+/// An instance with the status [`Draining`](tower_sd_core::InstanceStatus::Draining), given at registration or by an update of
 /// its handle, is in maintenance: it leaves `?passing` and DNS immediately, and stays registered.
 ///
 /// # Drop
@@ -32,7 +32,7 @@ use crate::{
 pub struct ConsulRegistrar {
     client: ConsulClient,
     settings: Settings,
-    tasks: Tasks,
+    tasks: TaskGroup,
 }
 
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ impl ConsulRegistrar {
             tagged_addresses: BTreeMap::new(),
             enable_tag_override: false,
         };
-        Self { client: client.clone(), settings, tasks: Tasks::new() }
+        Self { client: client.clone(), settings, tasks: TaskGroup::new() }
     }
 
     /// How long the agent believes a heartbeat, from 1 s to 24 h; it is sent three times in that time. Default 15 s.

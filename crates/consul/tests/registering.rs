@@ -10,8 +10,8 @@ use tokio::{
 };
 use tower_sd_consul::{Check, ConsulClient, ConsulConfig, ConsulRegistrar};
 use tower_sd_core::{
-    ErrorKind, Health, Instance, Registrar, Registration, RegistrationHandle, RegistrationState,
-    Status,
+    CheckResult, ErrorKind, Instance, InstanceStatus, Registrar, Registration, RegistrationHandle,
+    RegistrationState,
 };
 use tower_sd_testkit::script::{Received, Reply, Script};
 
@@ -219,7 +219,7 @@ async fn an_entry_that_was_overwritten_is_registered_again() {
 async fn the_servers_own_check_becomes_the_status() {
     let script = willing().await;
     let registrar = registrar(&script);
-    let critical = async || Health::Critical("no database".into());
+    let critical = async || CheckResult::Critical("no database".into());
     let _handle = register(&registrar, web().health(critical)).await;
     let beat = next_to(&script, "/v1/agent/check/update/").await;
     assert_eq!(body(&beat), json!({"Status": "critical", "Output": "no database"}));
@@ -230,7 +230,10 @@ async fn draining_is_maintenance() {
     let script = willing().await;
     let registrar = registrar(&script);
     let handle = register(&registrar, web()).await;
-    handle.update(|instance| instance.with_status(Status::Draining)).await.expect("it is told");
+    handle
+        .update(|instance| instance.with_status(InstanceStatus::Draining))
+        .await
+        .expect("it is told");
     let request = next_to(&script, "/v1/agent/service/maintenance/").await;
     let expected = "/v1/agent/service/maintenance/web:a?enable=true&reason=draining+%28tower-sd%29";
     assert_eq!(request.target, expected);

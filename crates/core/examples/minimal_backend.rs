@@ -9,7 +9,7 @@ use std::{fs, io, path::PathBuf, time::Duration};
 use tower_sd_core::{
     AnnounceConfig, Announcement, Announcer, Error, ErrorKind, FollowConfig, Follower, Instance,
     Instancer, LeaseTtl, LossReason, PublisherConfig, ReadRequest, ReadResult, Registrar,
-    Registration, RegistrationHandle, Renewal, Result, Source, Tasks, announce, async_trait,
+    Registration, RegistrationHandle, Renewal, Result, Source, TaskGroup, announce, async_trait,
 };
 
 /// The reading half. A folder cannot be waited for, so this is a polled source.
@@ -63,7 +63,7 @@ impl Announcer for FolderAnnouncer {
 }
 
 /// What a user sees: a registrar, and instancers.
-pub(crate) struct Folder(pub(crate) PathBuf, pub(crate) Tasks);
+pub(crate) struct Folder(pub(crate) PathBuf, pub(crate) TaskGroup);
 
 impl Folder {
     pub(crate) fn instancer(&self, service: &str) -> Follower {
@@ -87,7 +87,7 @@ fn wire(operation: &'static str, error: io::Error) -> Error {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let folder = Folder(std::env::temp_dir().join("tower-sd-folder"), Tasks::new());
+    let folder = Folder(std::env::temp_dir().join("tower-sd-folder"), TaskGroup::new());
     let handle = folder.register(Registration::new("s", Instance::new("127.0.0.1", 80))).await?;
     let snapshot = folder.instancer("s").subscribe().ready(Duration::from_secs(1)).await?;
     assert!(snapshot.instances().iter().any(|instance| instance.id() == handle.id()));

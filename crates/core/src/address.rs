@@ -36,7 +36,7 @@ pub struct AddressPolicy {
 
 /// An address that an [`AddressPolicy`] refuses, and why.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Refused {
+pub struct AddressRejected {
     instance: String,
     reason: &'static str,
 }
@@ -94,8 +94,8 @@ impl AddressPolicy {
     /// # Errors
     ///
     /// Says why it is not.
-    pub fn check(&self, instance: &Instance) -> Result<(), Refused> {
-        let refused = |reason| Err(Refused { instance: instance.to_string(), reason });
+    pub fn check(&self, instance: &Instance) -> Result<(), AddressRejected> {
+        let refused = |reason| Err(AddressRejected { instance: instance.to_string(), reason });
         if self.unix_sockets && instance.host().starts_with("unix:/") {
             return Ok(());
         }
@@ -149,13 +149,13 @@ impl Default for AddressPolicy {
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for AddressRejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.instance.escape_default(), self.reason)
     }
 }
 
-impl error::Error for Refused {}
+impl error::Error for AddressRejected {}
 
 fn is_broadcast(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V4(ip) if ip.is_broadcast())

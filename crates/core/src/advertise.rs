@@ -5,21 +5,21 @@ use crate::{AddressPolicy, Error, ErrorKind, Instance, Result};
 /// Which address a server that listens on a wildcard tells the registry.
 ///
 /// ```
-/// use tower_sd_core::Advertise;
+/// use tower_sd_core::AdvertiseAddress;
 ///
 /// let listen = "0.0.0.0:8081".parse()?;
 /// let registry = "127.0.0.1:8500".parse()?;
-/// let instance = Advertise::RouteTo(registry).instance(listen)?;
+/// let instance = AdvertiseAddress::RouteTo(registry).instance(listen)?;
 /// assert_eq!(instance.to_string(), "127.0.0.1:8081");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Advertise {
+pub enum AdvertiseAddress {
     /// The address it listens on; an error when that is a wildcard.
-    Listened,
+    BindAddress,
     /// This host, and this port where the one listened on is not the one to connect to (a container's published port).
-    Given {
+    Explicit {
         /// A host name or an IP address without brackets.
         host: String,
         /// `None`: the port listened on.
@@ -30,7 +30,7 @@ pub enum Advertise {
     RouteTo(SocketAddr),
 }
 
-impl Advertise {
+impl AdvertiseAddress {
     /// The instance to register for a server that listens on `listen`.
     ///
     /// # Errors
@@ -39,8 +39,8 @@ impl Advertise {
     /// registry.
     pub fn instance(&self, listen: SocketAddr) -> Result<Instance> {
         let instance = match self {
-            Self::Listened => Instance::new(listen.ip().to_string(), listen.port()),
-            Self::Given { host, port } => Instance::new(host, port.unwrap_or(listen.port())),
+            Self::BindAddress => Instance::new(listen.ip().to_string(), listen.port()),
+            Self::Explicit { host, port } => Instance::new(host, port.unwrap_or(listen.port())),
             Self::RouteTo(registry) => {
                 Instance::new(local_address_towards(*registry)?.to_string(), listen.port())
             }
@@ -88,14 +88,15 @@ mod tests {
 
     #[test]
     fn a_wildcard_is_refused_with_the_remedy() {
-        let error = Advertise::Listened.instance(listen("0.0.0.0:80")).expect_err("wildcard");
+        let error =
+            AdvertiseAddress::BindAddress.instance(listen("0.0.0.0:80")).expect_err("wildcard");
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains("Advertise::Given"), "{error}");
     }
 
     #[test]
     fn the_given_host_and_port_win() {
-        let given = Advertise::Given { host: "a.example".into(), port: Some(443) };
+        let given = AdvertiseAddress::Explicit { host: "a.example".into(), port: Some(443) };
         let instance = given.instance(listen("0.0.0.0:8443")).expect("reachable");
         assert_eq!(instance.to_string(), "a.example:443");
     }
@@ -104,7 +105,7 @@ mod tests {
     fn the_route_to_a_loopback_registry_is_loopback() {
         for (registry, expected) in [("127.0.0.1:8500", "127.0.0.1:80"), ("[::1]:2379", "[::1]:80")]
         {
-            let route = Advertise::RouteTo(listen(registry));
+            let route = AdvertiseAddress::RouteTo(listen(registry));
             let instance = route.instance(listen("0.0.0.0:80")).expect("a route");
             assert_eq!(instance.to_string(), expected);
         }

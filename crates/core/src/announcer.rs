@@ -2,7 +2,7 @@ use std::{future, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::{Health, Instance, Result};
+use crate::{CheckResult, Instance, Result};
 
 /// The writing half of a backend: the calls that keep one registration up.
 ///
@@ -93,7 +93,7 @@ pub struct Announcement {
     /// The instance, with its latest weight, metadata and status.
     pub instance: Instance,
     /// The latest result of the server's own check; `Passing` without one.
-    pub health: Health,
+    pub health: CheckResult,
     incarnation: String,
     pub(crate) takes_over: bool,
 }
@@ -138,7 +138,7 @@ impl Announcement {
         Self {
             service: service.into(),
             instance,
-            health: Health::Passing,
+            health: CheckResult::Passing,
             incarnation: format!("{:032x}", fastrand::u128(..)),
             takes_over: true,
         }

@@ -6,7 +6,7 @@ use std::{
 
 use tokio::{select, sync::watch};
 
-use crate::{Error, ErrorKind, Instancer, Snapshot, Subscription, Tasks};
+use crate::{Error, ErrorKind, Instancer, Snapshot, Subscription, TaskGroup};
 
 /// Shows a part of another instancer's instances: those of one zone, of one version.
 ///
@@ -47,7 +47,7 @@ use crate::{Error, ErrorKind, Instancer, Snapshot, Subscription, Tasks};
 #[derive(Clone, Debug)]
 pub struct FilteredInstancer {
     subscription: Subscription,
-    tasks: Tasks,
+    tasks: TaskGroup,
 }
 
 /// The shown snapshot. Dropped, it leaves the last set, stale.
@@ -72,9 +72,9 @@ impl FilteredInstancer {
         first.proof = all.snapshot().proof;
         let shown = Shown { filter, shown: watch::Sender::new(first) };
         shown.update(&all.snapshot());
-        let tasks = Tasks::new();
+        let tasks = TaskGroup::new();
         let snapshots = shown.shown.subscribe();
-        let subscription = all.showing(snapshots).keeping_alive(Arc::new(tasks.clone()));
+        let subscription = all.showing(snapshots).with_owner(Arc::new(tasks.clone()));
         tasks.spawn(|stop| async move {
             loop {
                 select! {

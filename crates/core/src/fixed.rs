@@ -25,7 +25,7 @@ impl FixedInstancer {
             .addresses(AddressPolicy::any().unix_sockets());
         let mut publisher = Publisher::new(config);
         publisher.set(instances.into_iter().collect());
-        Self(publisher.subscribe().keeping_alive(Arc::new(publisher)))
+        Self(publisher.subscribe().with_owner(Arc::new(publisher)))
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::DropGuard;
 
-use crate::{Error, ErrorKind, Instance, InstanceId, Result, Tasks};
+use crate::{Error, ErrorKind, Instance, InstanceId, Result, TaskGroup};
 
 /// The state of a registration.
 #[derive(Clone, Debug)]
@@ -101,7 +101,7 @@ pub(crate) struct End {
     pub(crate) stop: DropGuard,
     pub(crate) done: watch::Receiver<Option<Result<()>>>,
     /// The loop runs while the registrar or a handle lives.
-    pub(crate) tasks: Tasks,
+    pub(crate) tasks: TaskGroup,
 }
 
 /// The public view of a registration, as the loop publishes it.

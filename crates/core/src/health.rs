@@ -8,7 +8,7 @@ use async_trait::async_trait;
     clippy::exhaustive_enums,
     reason = "Consul's three states, which every backend has to map"
 )]
-pub enum Health {
+pub enum CheckResult {
     /// All is well.
     Passing,
     /// Works, with a complaint.
@@ -23,15 +23,15 @@ pub enum Health {
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicBool, Ordering::Relaxed}};
-/// use tower_sd_core::{Health, Instance, Registration};
+/// use tower_sd_core::{CheckResult, Instance, Registration};
 ///
 /// let database_answers = Arc::new(AtomicBool::new(true));
 /// let registration = Registration::new("arithmetic", Instance::new("127.0.0.1", 8081)).health(move || {
 ///     let database_answers = Arc::clone(&database_answers);
 ///     async move {
 ///         match database_answers.load(Relaxed) {
-///             true => Health::Passing,
-///             false => Health::Critical("no database".into()),
+///             true => CheckResult::Passing,
+///             false => CheckResult::Critical("no database".into()),
 ///         }
 ///     }
 /// });
@@ -44,16 +44,16 @@ pub trait HealthCheck: Send + Sync + 'static {
     /// # Cancel safety
     ///
     /// Has to be cancel safe: the loop drops it at its bound and at deregistration.
-    async fn check(&self) -> Health;
+    async fn check(&self) -> CheckResult;
 }
 
 #[async_trait]
 impl<F, Fut> HealthCheck for F
 where
     F: Fn() -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Health> + Send,
+    Fut: Future<Output = CheckResult> + Send,
 {
-    async fn check(&self) -> Health {
+    async fn check(&self) -> CheckResult {
         self().await
     }
 }

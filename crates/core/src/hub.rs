@@ -9,7 +9,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio::select;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{Error, ErrorKind, Stop, Tasks};
+use crate::{Error, ErrorKind, Shutdown, TaskGroup};
 
 /// One shared task for many users: followers of one client which share a connection, a watch stream, a poll.
 ///
@@ -19,11 +19,11 @@ use crate::{Error, ErrorKind, Stop, Tasks};
 ///
 /// ```
 /// use tokio::sync::watch;
-/// use tower_sd_core::{Hub, Tasks};
+/// use tower_sd_core::{Hub, TaskGroup};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// let hub = Hub::new("example", Tasks::new(), || {
+/// let hub = Hub::new("example", TaskGroup::new(), || {
 ///     let (sender, receiver) = watch::channel(0);
 ///     (receiver, async move { drop(sender.send(7)) })
 /// });
@@ -34,7 +34,7 @@ use crate::{Error, ErrorKind, Stop, Tasks};
 /// ```
 pub struct Hub<H> {
     backend: &'static str,
-    tasks: Tasks,
+    tasks: TaskGroup,
     start: Box<dyn Fn() -> (H, BoxFuture<'static, ()>) + Send + Sync>,
     running: Mutex<Weak<Run<H>>>,
 }
@@ -49,7 +49,7 @@ pub struct Attached<H>(Arc<Run<H>>);
 struct Run<H> {
     backend: &'static str,
     handle: H,
-    stop: Stop,
+    stop: Shutdown,
     /// Fires when the task has ended, however it did.
     ended: CancellationToken,
     _end_with_last_user: DropGuard,
@@ -63,7 +63,7 @@ impl<H: Send + Sync + 'static> Hub<H> {
     #[must_use]
     pub fn new<F>(
         backend: &'static str,
-        tasks: Tasks,
+        tasks: TaskGroup,
         start: impl Fn() -> (H, F) + Send + Sync + 'static,
     ) -> Self
     where
@@ -124,7 +124,7 @@ impl<H: Send + Sync> Attached<H> {
 
     /// Waits until the task has ended, and returns an error for all who wait for its results.
     ///
-    /// `Closed` when its [`Tasks`] were closed, otherwise `Unavailable`: attach again, with backoff.
+    /// `Closed` when its [`TaskGroup`] were closed, otherwise `Unavailable`: attach again, with backoff.
     ///
     /// # Cancel safety
     ///

@@ -36,7 +36,7 @@ struct Inner {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     metadata: BTreeMap<String, String>,
     #[serde(default)]
-    status: Status,
+    status: InstanceStatus,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     started_at_ms: Option<u64>,
 }
@@ -54,7 +54,7 @@ pub struct InstanceId(Arc<str>);
 )]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
-pub enum Status {
+pub enum InstanceStatus {
     /// Fit.
     #[default]
     Passing,
@@ -66,7 +66,7 @@ pub enum Status {
     Draining,
 }
 
-impl Status {
+impl InstanceStatus {
     /// Whether an instance of this status accepts requests: `Passing` and `Warning`.
     #[must_use]
     pub fn accepts_requests(self) -> bool {
@@ -91,7 +91,7 @@ impl Instance {
             zone: None,
             tags: Vec::new(),
             metadata: BTreeMap::new(),
-            status: Status::default(),
+            status: InstanceStatus::default(),
             started_at_ms: None,
         }))
     }
@@ -145,7 +145,7 @@ impl Instance {
 
     /// Sets its status.
     #[must_use]
-    pub fn with_status(self, status: Status) -> Self {
+    pub fn with_status(self, status: InstanceStatus) -> Self {
         self.edit(|inner| inner.status = status)
     }
 
@@ -211,7 +211,7 @@ impl Instance {
 
     /// What is said of its fitness.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> InstanceStatus {
         self.0.status
     }
 
@@ -344,7 +344,7 @@ mod tests {
             .with_zone("eu-1b")
             .with_tags(["v2", "blue", "v2"])
             .with_metadata("shard", "3")
-            .with_status(Status::Draining)
+            .with_status(InstanceStatus::Draining)
             .with_started_at_ms(1_700_000_000_000);
         let json = serde_json::to_string(&instance).expect("serialises");
         assert_eq!(serde_json::from_str::<Instance>(&json).expect("deserialises"), instance);

@@ -25,8 +25,8 @@ mod subscription;
 mod tasks;
 mod tls;
 
-pub use address::{AddressPolicy, Refused};
-pub use advertise::Advertise;
+pub use address::{AddressPolicy, AddressRejected};
+pub use advertise::AdvertiseAddress;
 pub use announce::{AnnounceConfig, announce};
 pub use announcer::{Announcement, Announcer, LeaseTtl, LossReason, Renewal};
 pub use async_trait::async_trait;
@@ -36,9 +36,9 @@ pub use filtered::FilteredInstancer;
 pub use fixed::FixedInstancer;
 pub use follow::{Entries, FollowConfig, Follower, Sink, follow};
 pub use handle::{RegistrationHandle, RegistrationState, RegistrationStats, RegistrationWatch};
-pub use health::{Health, HealthCheck};
+pub use health::{CheckResult, HealthCheck};
 pub use hub::{Attached, Hub};
-pub use instance::{Instance, InstanceId, Status};
+pub use instance::{Instance, InstanceId, InstanceStatus};
 pub use key_value::KeyValue;
 pub use memory::{MemoryConfig, MemoryRegistry};
 pub use publisher::{
@@ -50,7 +50,7 @@ pub use secret::Secret;
 pub use snapshot::{Freshness, Snapshot};
 pub use source::{ReadMode, ReadReason, ReadRequest, ReadResult, Source};
 pub use subscription::{Instancer, Subscription};
-pub use tasks::{Stop, StopOnDrop, Tasks};
+pub use tasks::{Shutdown, StopOnDrop, TaskGroup};
 pub use tls::{Pem, TlsConfig, TlsFiles, TlsMaterial};
 
 #[cfg(test)]
@@ -63,7 +63,7 @@ mod tests {
     fn public_types_are_send_and_sync_and_traits_are_dyn_compatible() {
         send_sync::<(Instance, Snapshot, Subscription, Error, Backoff)>();
         send_sync::<(Registration, RegistrationHandle, RegistrationWatch, FixedInstancer)>();
-        send_sync::<(MemoryRegistry, Publisher, Follower, Tasks)>();
+        send_sync::<(MemoryRegistry, Publisher, Follower, TaskGroup)>();
         send_sync::<dyn Instancer>();
         send_sync::<dyn Registrar>();
         send_sync::<Box<dyn HealthCheck>>();

@@ -62,10 +62,10 @@ impl Subscription {
         Self { snapshots, nudge, counters, _keep_alive: None }
     }
 
-    /// The same subscription, which also keeps `owner` (a [`Tasks`](crate::Tasks), say) alive: for those who write an
+    /// The same subscription, which also keeps `owner` (a [`TaskGroup`](crate::TaskGroup), say) alive: for those who write an
     /// instancer of their own.
     #[must_use]
-    pub fn keeping_alive(self, owner: Arc<dyn Any + Send + Sync>) -> Self {
+    pub fn with_owner(self, owner: Arc<dyn Any + Send + Sync>) -> Self {
         Self { _keep_alive: Some(owner), ..self }
     }
 

@@ -7,9 +7,9 @@ use tokio_util::{
 
 /// Owns background tasks: stops them when its last clone is dropped, and can wait for them.
 ///
-/// Every task of the project has one as its owner. A task gets a [`Stop`] and ends when it fires.
+/// Every task of the project has one as its owner. A task gets a [`Shutdown`] and ends when it fires.
 #[derive(Clone, Debug, Default)]
-pub struct Tasks(Arc<Inner>);
+pub struct TaskGroup(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -20,25 +20,25 @@ struct Inner {
 
 /// Tells a task that its owner is gone or closing.
 #[derive(Clone, Debug)]
-pub struct Stop(CancellationToken);
+pub struct Shutdown(CancellationToken);
 
-impl Tasks {
+impl TaskGroup {
     /// No tasks yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Starts a task; `task` is given the [`Stop`] it has to obey.
+    /// Starts a task; `task` is given the [`Shutdown`] it has to obey.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    pub fn spawn<F>(&self, task: impl FnOnce(Stop) -> F)
+    pub fn spawn<F>(&self, task: impl FnOnce(Shutdown) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.0.tracker.spawn(task(Stop(self.0.stop.clone())));
+        self.0.tracker.spawn(task(Shutdown(self.0.stop.clone())));
     }
 
     /// Tells the tasks to stop, and waits until they have.
@@ -60,11 +60,11 @@ impl Default for Inner {
     }
 }
 
-/// Stops a [`child`](Stop::child) when it is dropped.
+/// Stops a [`child`](Shutdown::child) when it is dropped.
 #[derive(Debug)]
 pub struct StopOnDrop(#[expect(dead_code, reason = "its drop is its use")] DropGuard);
 
-impl Stop {
+impl Shutdown {
     /// Creates a stop that fires with this one, or earlier by its guard.
     ///
     /// A task that polls its stop at each wake-up should poll a child: the state of a child is shared with no other task.

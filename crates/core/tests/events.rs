@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::sleep;
 use tower_sd_core::{
-    Entries, Error, ErrorKind, Health, Instance, Instancer, MemoryRegistry, Publisher,
+    CheckResult, Entries, Error, ErrorKind, Instance, Instancer, MemoryRegistry, Publisher,
     PublisherConfig, Registrar, Registration, Secret, Sink,
 };
 use tracing::subscriber::DefaultGuard;
@@ -169,7 +169,7 @@ async fn a_lost_registration_says_why_it_could_not_be_renewed() {
 async fn critical_check_is_logged_once_with_its_reason_and_its_recovery() {
     let (log, _guard) = Log::capture();
     let registry = MemoryRegistry::new();
-    let health = Arc::new(Mutex::new(Health::Critical("warming up".into())));
+    let health = Arc::new(Mutex::new(CheckResult::Critical("warming up".into())));
     let check = Arc::clone(&health);
     let registration = Registration::new("s", Instance::new("127.0.0.1", 80)).health(move || {
         let health = check.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -184,7 +184,7 @@ async fn critical_check_is_logged_once_with_its_reason_and_its_recovery() {
         (&"warming up".into(), &"127.0.0.1:80".into())
     );
     assert_eq!(log.found("INFO", "health recovered").len(), 0);
-    *health.lock().unwrap_or_else(PoisonError::into_inner) = Health::Passing;
+    *health.lock().unwrap_or_else(PoisonError::into_inner) = CheckResult::Passing;
     sleep(Duration::from_secs(60)).await;
     assert_eq!(log.found("INFO", "health recovered").len(), 1);
     assert_eq!(log.found("WARN", "health critical").len(), 1);

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use tokio::time::sleep;
-use tower_sd_core::{Instance, Instancer, Registrar, Registration, Tasks};
+use tower_sd_core::{Instance, Instancer, Registrar, Registration, TaskGroup};
 
 use self::minimal_backend::Folder;
 
@@ -12,7 +12,7 @@ use self::minimal_backend::Folder;
 mod minimal_backend;
 
 fn folder(root: &Path) -> Folder {
-    Folder(root.to_owned(), Tasks::new())
+    Folder(root.to_owned(), TaskGroup::new())
 }
 
 fn registration(port: u16) -> Registration {

@@ -7,7 +7,7 @@ use std::{process::ExitCode, sync::Arc};
 use tokio::select;
 use tower_sd_core::{
     Entries, Freshness, Instancer, LossPolicy, MemoryRegistry, Publisher, PublisherConfig,
-    ReadMode, Registrar, Sink, Snapshot, Subscription, Tasks,
+    ReadMode, Registrar, Sink, Snapshot, Subscription, TaskGroup,
 };
 use tower_sd_testkit::{TestInstancer, TestRegistrar};
 
@@ -17,14 +17,14 @@ use self::support::Memory;
 #[derive(Clone)]
 struct Relay {
     subscription: Subscription,
-    tasks: Tasks,
+    tasks: TaskGroup,
 }
 
 impl Relay {
     fn new(inner: &dyn Instancer, config: PublisherConfig) -> Self {
         let mut publisher = Publisher::new(config);
-        let tasks = Tasks::new();
-        let subscription = publisher.subscribe().keeping_alive(Arc::new(tasks.clone()));
+        let tasks = TaskGroup::new();
+        let subscription = publisher.subscribe().with_owner(Arc::new(tasks.clone()));
         let mut inner = inner.subscribe();
         relay(&mut publisher, &inner.snapshot());
         tasks.spawn(|stop| async move {

@@ -5,7 +5,7 @@ mod zone;
 
 use std::{process::ExitCode, time::Duration};
 
-use tower_sd_core::{InstanceId, Tasks, async_trait};
+use tower_sd_core::{InstanceId, TaskGroup, async_trait};
 use tower_sd_testkit::{Fixture, TestInstancer, TestRegistrar, real, run_on};
 
 use self::zone::ZoneRegistrar;
@@ -14,7 +14,7 @@ struct Named(real::Bind);
 
 impl Named {
     fn registrar_with(&self, ttl: Duration) -> TestRegistrar {
-        let (server, tasks) = (self.0.address(), Tasks::new());
+        let (server, tasks) = (self.0.address(), TaskGroup::new());
         let registrar = ZoneRegistrar { server, ttl, tasks: tasks.clone() };
         TestRegistrar::new(registrar, async move { tasks.close().await })
     }

@@ -2,7 +2,7 @@ mod announcer;
 mod entry;
 
 use tower_sd_core::{
-    AnnounceConfig, Registrar, Registration, RegistrationHandle, Result, Tasks, announce,
+    AnnounceConfig, Registrar, Registration, RegistrationHandle, Result, TaskGroup, announce,
     async_trait,
 };
 
@@ -18,7 +18,7 @@ use crate::{BACKEND, EtcdClient};
 pub struct EtcdRegistrar {
     client: EtcdClient,
     config: AnnounceConfig,
-    tasks: Tasks,
+    tasks: TaskGroup,
 }
 
 impl EtcdRegistrar {
@@ -31,7 +31,7 @@ impl EtcdRegistrar {
     /// A registrar with settings of the announcing loop.
     #[must_use]
     pub fn with_config(client: &EtcdClient, config: AnnounceConfig) -> Self {
-        Self { client: client.clone(), config, tasks: Tasks::new() }
+        Self { client: client.clone(), config, tasks: TaskGroup::new() }
     }
 
     /// Withdraws all its registrations, and waits for that.

@@ -10,12 +10,12 @@ use std::{
 use http::{Method, Request, Response, uri::Scheme};
 use http_body::Body;
 use hyper::body::Incoming;
-use tower_sd_balance::{BoxError, Lease};
+use tower_sd_balance::{BoxError, InFlight};
 use tower_sd_net::TlsFailure;
 use tower_service::Service;
 
 use crate::{
-    HeadersTooLarge, HttpError, HttpErrorKind, Leased, ResponseBody,
+    HeadersTooLarge, HttpError, HttpErrorKind, InFlightBody, ResponseBody,
     hold::leased,
     host::name_host,
     pool::{Checkout, Connection, Outgoing, Pool, Target, Unused, Upload},
@@ -38,7 +38,7 @@ pub struct HttpEndpoint<B: Send + 'static> {
 pub struct ResponseFuture<B: Send + 'static>(Pin<Box<dyn Future<Output = LeasedAnswer<B>> + Send>>);
 
 type Answer<B> = Result<Response<ResponseBody<B>>, HttpError>;
-type LeasedAnswer<B> = Result<Response<Leased<ResponseBody<B>>>, HttpError>;
+type LeasedAnswer<B> = Result<Response<InFlightBody<ResponseBody<B>>>, HttpError>;
 
 impl<B: Send + 'static> HttpEndpoint<B> {
     pub(crate) fn new(pool: Arc<Pool<B>>) -> Self {
@@ -52,7 +52,7 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<Leased<ResponseBody<B>>>;
+    type Response = Response<InFlightBody<ResponseBody<B>>>;
     type Error = HttpError;
     type Future = ResponseFuture<B>;
 
@@ -64,7 +64,7 @@ where
     ///
     /// When `poll_ready` has not returned that it is ready, as `Service` allows.
     fn call(&mut self, mut request: Request<B>) -> ResponseFuture<B> {
-        let lease = Lease::take();
+        let lease = InFlight::take();
         let connection = self.checkout.take().expect("poll_ready is called and ready before call");
         let pool = self.checkout.pool();
         let target = pool.target();
@@ -99,7 +99,7 @@ where
         request = match unsent {
             None => return Err(failure(error, &connection, upload.as_ref(), &pool)),
             Some(_) if !connection.is_reused() => {
-                return Err(connection.error(HttpErrorKind::Unsent, error));
+                return Err(connection.error(HttpErrorKind::NotSent, error));
             }
             Some(unsent) => unsent.map(Outgoing::into_inner),
         };
@@ -118,7 +118,7 @@ where
 fn check<B>(request: &Request<B>, target: &Target) -> Result<(), HttpError> {
     if request.uri().scheme() == Some(&Scheme::HTTPS) && target.tls.is_none() {
         let error = "the endpoint speaks no TLS, see HttpFactory::tls";
-        return Err(HttpError::new(HttpErrorKind::Insecure, &target.address, error));
+        return Err(HttpError::new(HttpErrorKind::TlsRequired, &target.address, error));
     }
     if request.method() == Method::CONNECT {
         let error = "CONNECT opens a tunnel, which an endpoint does not offer";
@@ -164,7 +164,7 @@ fn failure<B: Send + 'static>(
         return connection.error(HttpErrorKind::Headers, too_large);
     }
     let is_refused = is_refused(&error) || is_client_refused(&error, connection);
-    let kind = if is_refused { HttpErrorKind::Unsent } else { HttpErrorKind::Exchange };
+    let kind = if is_refused { HttpErrorKind::NotSent } else { HttpErrorKind::Io };
     connection.error(kind, error)
 }
 

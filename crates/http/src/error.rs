@@ -1,12 +1,12 @@
 use std::{error, fmt, sync::Arc};
 
-use tower_sd_balance::{BoxError, FailureClass, Outcome, Unsent};
+use tower_sd_balance::{BoxError, FailureClass, NotSent, Outcome};
 
 use crate::HeadersTooLarge;
 
 /// Why an exchange with one instance failed.
 ///
-/// [`is_unsent`](Self::is_unsent) decides a retry: such a request reached no server, and may be sent again whatever its
+/// [`is_not_sent`](Self::is_not_sent) decides a retry: such a request reached no server, and may be sent again whatever its
 /// method. `Display` prints this level only; the cause is behind [`source`](error::Error::source).
 #[derive(Debug)]
 pub struct HttpError {
@@ -31,17 +31,17 @@ pub enum HttpErrorKind {
     /// No connection: refused, unreachable, or not within the bound.
     Connect,
     /// The connection broke, or the answer was no HTTP, after the request may have reached the server.
-    Exchange,
+    Io,
     /// The headers or trailers of the response exceed the limit of the factory; see [`HeadersTooLarge`].
     Headers,
     /// The request's URI is `https`, and the endpoint speaks no TLS: nothing was sent.
-    Insecure,
+    TlsRequired,
     /// The request cannot be sent as it is, or its body failed on the way: a failure of the caller, and none of the
     /// instance.
     Request,
     /// The connection closed before the request was written to it, or the server reported, as HTTP/2 allows, that it has
     /// not read the request.
-    Unsent,
+    NotSent,
 }
 
 impl HttpError {
@@ -52,7 +52,7 @@ impl HttpError {
     ) -> Self {
         // `Retry` looks for the mark in the chain of sources.
         let source = match kind {
-            HttpErrorKind::Connect | HttpErrorKind::Unsent => Unsent::new(source).into(),
+            HttpErrorKind::Connect | HttpErrorKind::NotSent => NotSent::new(source).into(),
             _ => source.into(),
         };
         Self { kind, address: Arc::clone(address), source }
@@ -73,25 +73,25 @@ impl HttpError {
 
     /// Whether the request certainly reached no server.
     #[must_use]
-    pub fn is_unsent(&self) -> bool {
-        matches!(self.kind, HttpErrorKind::Connect | HttpErrorKind::Unsent)
+    pub fn is_not_sent(&self) -> bool {
+        matches!(self.kind, HttpErrorKind::Connect | HttpErrorKind::NotSent)
     }
 
     /// Whether the caller has failed, and not the instance: repeating the request fails again, and the instance's
     /// statistics should not count it.
     #[must_use]
     pub fn is_callers(&self) -> bool {
-        matches!(self.kind, HttpErrorKind::Insecure | HttpErrorKind::Request)
+        matches!(self.kind, HttpErrorKind::TlsRequired | HttpErrorKind::Request)
     }
 
     /// What it is to the statistics of the instance.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self.kind {
-            HttpErrorKind::Connect | HttpErrorKind::Unsent => Outcome::NotSent,
-            HttpErrorKind::Insecure | HttpErrorKind::Request => Outcome::Cancelled,
+            HttpErrorKind::Connect | HttpErrorKind::NotSent => Outcome::NotSent,
+            HttpErrorKind::TlsRequired | HttpErrorKind::Request => Outcome::Cancelled,
             HttpErrorKind::BodyTimeout => Outcome::TimedOut,
-            HttpErrorKind::Body | HttpErrorKind::Exchange | HttpErrorKind::Headers => {
+            HttpErrorKind::Body | HttpErrorKind::Io | HttpErrorKind::Headers => {
                 Outcome::Failed(FailureClass::Exchange)
             }
         }
@@ -117,13 +117,13 @@ impl fmt::Display for HttpError {
             HttpErrorKind::Body => write!(f, "the response of {address} was cut short"),
             HttpErrorKind::BodyTimeout => write!(f, "the response of {address} stalled"),
             HttpErrorKind::Connect => write!(f, "no connection to {address}"),
-            HttpErrorKind::Exchange => write!(f, "the exchange with {address} broke off"),
+            HttpErrorKind::Io => write!(f, "the exchange with {address} broke off"),
             HttpErrorKind::Headers => write!(f, "the headers of {address} are too large"),
-            HttpErrorKind::Insecure => {
+            HttpErrorKind::TlsRequired => {
                 write!(f, "a request for https is not sent to {address} in the clear")
             }
             HttpErrorKind::Request => write!(f, "the request to {address} failed at its sender"),
-            HttpErrorKind::Unsent => write!(f, "{address} did not take the request"),
+            HttpErrorKind::NotSent => write!(f, "{address} did not take the request"),
         }
     }
 }

@@ -2,7 +2,7 @@ use std::{fmt, marker::PhantomData};
 
 use http::uri::Authority;
 use tower_sd_balance::{BoxError, Error, ErrorKind, Factory, Instance};
-use tower_sd_core::Tasks;
+use tower_sd_core::TaskGroup;
 use tower_sd_net::{Connector, Dialer, Target as Peer, TlsClient};
 
 use crate::{
@@ -24,14 +24,14 @@ mod settings;
 ///
 /// let factory: HttpFactory<String> = HttpFactory::new()
 ///     .connect_timeout(Duration::from_millis(300))
-///     .host(HostPolicy::Instance);
+///     .host_policy(HostPolicy::Instance);
 /// ```
 pub struct HttpFactory<B> {
     settings: Settings,
     host: HostPolicy,
     tls: Option<TlsClient>,
     dialer: Dialer,
-    tasks: Tasks,
+    tasks: TaskGroup,
     body: PhantomData<fn(B)>,
 }
 
@@ -70,11 +70,11 @@ impl<B> HttpFactory<B> {
     ///
     /// ```
     /// # #[cfg(feature = "tls-ring")] {
-    /// use tower_sd_http::{HttpFactory, Protocol, TlsClient, TlsConfig};
+    /// use tower_sd_http::{HttpFactory, HttpVersion, TlsClient, TlsConfig};
     ///
     /// let tls = TlsConfig::new().with_server_name("arithmetic.internal");
     /// let factory: HttpFactory<String> =
-    ///     HttpFactory::new().protocol(Protocol::Http2).tls(TlsClient::new(tls)?);
+    ///     HttpFactory::new().version(HttpVersion::Http2).tls(TlsClient::new(tls)?);
     /// # }
     /// # Ok::<(), tower_sd_balance::Error>(())
     /// ```
@@ -164,7 +164,7 @@ impl<B> Default for HttpFactory<B> {
             host: HostPolicy::default(),
             tls: None,
             dialer: Dialer::new(),
-            tasks: Tasks::new(),
+            tasks: TaskGroup::new(),
             body: PhantomData,
         }
     }

@@ -7,7 +7,7 @@ use std::{
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
-use tower_sd_balance::{FailureClass, Lease, Outcome};
+use tower_sd_balance::{FailureClass, InFlight, Outcome};
 
 use crate::{HttpError, pool::Upload, replay::outcome_of};
 
@@ -15,10 +15,10 @@ use crate::{HttpError, pool::Upload, replay::outcome_of};
 /// the request's own body has been sent.
 #[pin_project]
 #[derive(Debug)]
-pub struct Leased<B> {
+pub struct InFlightBody<B> {
     #[pin]
     body: B,
-    lease: Option<Lease>,
+    lease: Option<InFlight>,
     upload: Option<Upload>,
     /// Of a body that is complete.
     outcome: Outcome,
@@ -27,8 +27,8 @@ pub struct Leased<B> {
 /// Ties the lease to the response, whose extensions get a [`Served`](tower_sd_balance::Served), or releases it.
 pub(crate) fn leased<B: Body>(
     result: Result<Response<B>, HttpError>,
-    lease: Option<Lease>,
-) -> Result<Response<Leased<B>>, HttpError> {
+    lease: Option<InFlight>,
+) -> Result<Response<InFlightBody<B>>, HttpError> {
     let mut response = match result {
         Ok(response) => response,
         Err(error) => {
@@ -45,7 +45,7 @@ pub(crate) fn leased<B: Body>(
     }
     Ok(response.map(|body| {
         let is_over = body.is_end_stream();
-        let mut leased = Leased { body, lease, upload, outcome };
+        let mut leased = InFlightBody { body, lease, upload, outcome };
         if is_over {
             end(&mut leased.lease, &mut leased.upload, outcome);
         }
@@ -54,7 +54,7 @@ pub(crate) fn leased<B: Body>(
 }
 
 /// An answer may come before the end of the request.
-fn end(lease: &mut Option<Lease>, upload: &mut Option<Upload>, outcome: Outcome) {
+fn end(lease: &mut Option<InFlight>, upload: &mut Option<Upload>, outcome: Outcome) {
     let Some(lease) = lease.take() else {
         return;
     };
@@ -66,7 +66,7 @@ fn end(lease: &mut Option<Lease>, upload: &mut Option<Upload>, outcome: Outcome)
 
 /// The lease of a request whose body is still sent.
 struct Sending {
-    lease: Option<Lease>,
+    lease: Option<InFlight>,
     outcome: Outcome,
 }
 
@@ -78,7 +78,7 @@ impl Drop for Sending {
     }
 }
 
-impl<B: Body<Error: Error + 'static>> Body for Leased<B> {
+impl<B: Body<Error: Error + 'static>> Body for InFlightBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -109,7 +109,7 @@ impl<B: Body<Error: Error + 'static>> Body for Leased<B> {
     }
 }
 
-impl<B: Default> Default for Leased<B> {
+impl<B: Default> Default for InFlightBody<B> {
     /// A body that holds nothing; generated gRPC clients ask for it.
     fn default() -> Self {
         Self { body: B::default(), lease: None, upload: None, outcome: Outcome::Success }

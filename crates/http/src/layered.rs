@@ -3,7 +3,7 @@ use tower_sd_balance::{BoxError, Factory, Instance};
 
 use crate::{HttpEndpoint, HttpFactory};
 
-/// An [`HttpFactory`] with a layer around each of its endpoints; made by [`HttpFactory::layered`].
+/// An [`HttpFactory`] with a layer around each of its endpoints; made by [`HttpFactory::layer`].
 #[derive(Clone, Debug)]
 pub struct Layered<B, L> {
     factory: HttpFactory<B>,

@@ -20,11 +20,11 @@ pub use endpoint::{HttpEndpoint, ResponseFuture};
 pub use error::{HttpError, HttpErrorKind};
 pub use factory::HttpFactory;
 pub use headers::HeadersTooLarge;
-pub use hold::Leased;
+pub use hold::InFlightBody;
 pub use host::HostPolicy;
 pub use layered::Layered;
-pub use protocol::Protocol;
-pub use replay::{HttpReplay, Idempotent, NotRepeatable, RepeatableBody, ReplayBody};
+pub use protocol::HttpVersion;
+pub use replay::{HttpProtocol, Idempotent, NotRepeatable, RepeatableBody, ReplayBody};
 pub use tower_sd_core::{Pem, TlsConfig};
 pub use tower_sd_net::{Connector, Dialer, Io, TlsClient};
 

@@ -1,7 +1,7 @@
 /// Which HTTP is spoken to an instance.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[non_exhaustive]
-pub enum Protocol {
+pub enum HttpVersion {
     /// Over TLS what the server chooses, of HTTP/2 and HTTP/1.1 (ALPN, RFC 7301); without TLS HTTP/1.1.
     #[default]
     Auto,

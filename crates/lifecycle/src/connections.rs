@@ -227,14 +227,14 @@ impl Connections {
             Ok(()) => 0,
             Err(_elapsed) => {
                 let open = self.n_open();
-                self.cut();
+                self.abort();
                 open
             }
         }
     }
 
     /// Ends the open connections immediately.
-    pub fn cut(&self) {
+    pub fn abort(&self) {
         self.cut.cancel();
     }
 

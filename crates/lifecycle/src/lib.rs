@@ -22,15 +22,15 @@ pub use connections::{Connection, Connections, Listener};
 #[cfg(feature = "axum")]
 pub use glue::{
     axum::{ready_route, serve_axum},
-    close::{Close, CloseFuture, CloseLayer},
+    close::{ConnectionClose, ConnectionCloseFuture, ConnectionCloseLayer},
 };
 #[cfg(feature = "tonic")]
 pub use glue::{health::ready_health, tonic::serve_tonic};
 pub use lifecycle::Lifecycle;
-pub use readiness::{Phase, Readiness};
+pub use readiness::{Readiness, ReadinessState};
 pub use registrations::Registrations;
-pub use report::{Failed, Outcome, Reason, Report, Step, StepReport};
-pub use server::Drain;
+pub use report::{LifecycleError, Outcome, Reason, Report, Step, StepReport};
+pub use server::ShutdownSignal;
 pub use signals::{Signal, Signals};
 #[cfg(feature = "tls")]
 pub use tower_sd_net::TlsServer;

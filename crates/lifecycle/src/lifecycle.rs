@@ -2,10 +2,10 @@ use std::{future::Future, net::SocketAddr, time::Duration};
 
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
-use tower_sd_core::{Advertise, BoxError, Instance, Registrar, Registration};
+use tower_sd_core::{AdvertiseAddress, BoxError, Instance, Registrar, Registration};
 
 use crate::{
-    Drain, Failed, Listener, Readiness, Registrations, Report, Step, hooks::Hooks,
+    LifecycleError, Listener, Readiness, Registrations, Report, ShutdownSignal, Step, hooks::Hooks,
     orders::OrdersConfig, registrations::Registering, run, server::Serving,
 };
 
@@ -16,14 +16,14 @@ use crate::{
 /// Every step of the stop has a bound. With the defaults the whole stop takes at most 29 s and its
 /// hooks' time, below the 30 s of Kubernetes; in health it takes a second and the time of the requests
 /// in flight. Where a supervisor leaves less (`docker stop`: 10 s), the drain should have less:
-/// [`drain_deadline`](Self::drain_deadline).
+/// [`drain_timeout`](Self::drain_timeout).
 #[derive(Debug)]
 #[must_use = "nothing happens until it is run"]
 pub struct Lifecycle {
     pub(crate) orders: OrdersConfig,
     pub(crate) hooks: Hooks,
     pub(crate) readiness: Readiness,
-    pub(crate) advertise: Advertise,
+    pub(crate) advertise: AdvertiseAddress,
     pub(crate) others: Others,
     pub(crate) registering: Vec<Registering>,
     pub(crate) views: Registrations,
@@ -51,7 +51,7 @@ impl Lifecycle {
             orders: OrdersConfig::default(),
             hooks: Hooks::default(),
             readiness: Readiness::new(),
-            advertise: Advertise::Listened,
+            advertise: AdvertiseAddress::BindAddress,
             others: Others(Vec::new()),
             registering: Vec::new(),
             views: Registrations::default(),
@@ -109,7 +109,7 @@ impl Lifecycle {
     /// server ends the life.
     pub fn serve<S, F, E>(mut self, listener: impl Into<Listener>, serve: S) -> Self
     where
-        S: FnOnce(Listener, Drain) -> F + Send + 'static,
+        S: FnOnce(Listener, ShutdownSignal) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
@@ -120,7 +120,7 @@ impl Lifecycle {
     /// Sets the addresses that are registered.
     ///
     /// Defaults to the listener's own, which must not be a wildcard then.
-    pub fn advertise(mut self, advertise: Advertise) -> Self {
+    pub fn advertise(mut self, advertise: AdvertiseAddress) -> Self {
         self.advertise = advertise;
         self
     }
@@ -147,7 +147,7 @@ impl Lifecycle {
     }
 
     /// Stops also when `token` is cancelled.
-    pub fn stop_on(mut self, token: CancellationToken) -> Self {
+    pub fn shutdown_on(mut self, token: CancellationToken) -> Self {
         self.orders.stop = token;
         self
     }
@@ -156,7 +156,7 @@ impl Lifecycle {
     ///
     /// Every wait is skipped and open connections are cut. Deregistering still has a second; another
     /// signal skips that too.
-    pub fn stop_now_on(mut self, token: CancellationToken) -> Self {
+    pub fn abort_on(mut self, token: CancellationToken) -> Self {
         self.orders.now = token;
         self
     }
@@ -204,7 +204,7 @@ impl Lifecycle {
     /// Sets the time for requests in flight after the last accepted connection. Defaults to 20 s.
     ///
     /// With the steps before it, it fits into the 30 s of Kubernetes.
-    pub fn drain_deadline(mut self, deadline: Duration) -> Self {
+    pub fn drain_timeout(mut self, deadline: Duration) -> Self {
         self.timing.drain = deadline;
         self
     }
@@ -235,9 +235,9 @@ impl Lifecycle {
         self,
         listener: impl Into<Listener> + Send,
         serve: S,
-    ) -> Result<Report, Failed>
+    ) -> Result<Report, LifecycleError>
     where
-        S: FnOnce(Listener, Drain) -> F + Send + 'static,
+        S: FnOnce(Listener, ShutdownSignal) -> F + Send + 'static,
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
@@ -247,7 +247,7 @@ impl Lifecycle {
 
 fn boxed<S, F, E>(serve: S) -> Serving
 where
-    S: FnOnce(Listener, Drain) -> F + Send + 'static,
+    S: FnOnce(Listener, ShutdownSignal) -> F + Send + 'static,
     F: Future<Output = Result<(), E>> + Send + 'static,
     E: Into<BoxError>,
 {

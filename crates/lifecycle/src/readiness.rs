@@ -1,39 +1,39 @@
 use tokio::sync::watch;
-use tower_sd_core::{Health, HealthCheck, async_trait};
+use tower_sd_core::{CheckResult, HealthCheck, async_trait};
 
 /// The readiness of a server for requests, as `/ready` reports it.
 ///
 /// `Clone` shares it. Its phase goes forward only: a server that drains is never ready again. Within
-/// the phase [`Ready`](Phase::Ready) it follows the server's health.
+/// the phase [`Ready`](ReadinessState::Ready) it follows the server's health.
 ///
 /// ```
-/// use tower_sd_lifecycle::{Phase, Readiness};
+/// use tower_sd_lifecycle::{ReadinessState, Readiness};
 ///
 /// let readiness = Readiness::new();
 /// assert!(!readiness.is_ready());
-/// readiness.advance(Phase::Ready);
+/// readiness.advance(ReadinessState::Ready);
 /// assert!(readiness.is_ready());
 /// readiness.set_healthy(false);
 /// assert!(!readiness.is_ready());
 /// readiness.set_healthy(true);
 /// assert!(readiness.is_ready());
-/// readiness.advance(Phase::Draining);
-/// readiness.advance(Phase::Ready);
-/// assert_eq!(readiness.phase(), Phase::Draining);
+/// readiness.advance(ReadinessState::Draining);
+/// readiness.advance(ReadinessState::Ready);
+/// assert_eq!(readiness.phase(), ReadinessState::Draining);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Readiness(watch::Sender<State>);
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct State {
-    phase: Phase,
+    phase: ReadinessState,
     is_healthy: bool,
 }
 
 /// The phase of a server's life.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
-pub enum Phase {
+pub enum ReadinessState {
     /// It listens, and is not ready.
     Starting,
     /// It accepts requests.
@@ -48,11 +48,11 @@ impl Readiness {
     /// Creates the readiness of a server that is starting, and healthy.
     #[must_use]
     pub fn new() -> Self {
-        Self(watch::Sender::new(State { phase: Phase::Starting, is_healthy: true }))
+        Self(watch::Sender::new(State { phase: ReadinessState::Starting, is_healthy: true }))
     }
 
     /// Goes on to `phase`; stays if that phase is over.
-    pub fn advance(&self, phase: Phase) {
+    pub fn advance(&self, phase: ReadinessState) {
         self.0.send_if_modified(|state| {
             let is_forward = state.phase < phase;
             state.phase = phase.max(state.phase);
@@ -78,7 +78,7 @@ impl Readiness {
 
     /// Returns the current phase.
     #[must_use]
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> ReadinessState {
         self.0.borrow().phase
     }
 
@@ -91,7 +91,7 @@ impl Readiness {
     /// Whether the server is on its way out.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.phase() >= Phase::Draining
+        self.phase() >= ReadinessState::Draining
     }
 
     /// Waits for `phase` or a later one, and returns the current phase.
@@ -99,11 +99,11 @@ impl Readiness {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn reached(&self, phase: Phase) -> Phase {
+    pub async fn reached(&self, phase: ReadinessState) -> ReadinessState {
         let mut changes = self.0.subscribe();
         // Only fails without a sender, and this is one.
         let reached = changes.wait_for(|state| state.phase >= phase).await;
-        reached.map_or(Phase::Closing, |state| state.phase)
+        reached.map_or(ReadinessState::Closing, |state| state.phase)
     }
 
     #[cfg_attr(not(feature = "tonic"), expect(dead_code, reason = "for the health service"))]
@@ -120,12 +120,12 @@ impl Default for Readiness {
 
 impl State {
     pub(crate) fn is_ready(self) -> bool {
-        self.phase == Phase::Ready && self.is_healthy
+        self.phase == ReadinessState::Ready && self.is_healthy
     }
 
     #[cfg_attr(not(feature = "tonic"), expect(dead_code, reason = "for the health service"))]
     pub(crate) fn is_draining(self) -> bool {
-        self.phase >= Phase::Draining
+        self.phase >= ReadinessState::Draining
     }
 }
 
@@ -140,11 +140,11 @@ struct Unhealthy<'a>(Option<&'a Readiness>);
 
 #[async_trait]
 impl<C: HealthCheck> HealthCheck for Followed<C> {
-    async fn check(&self) -> Health {
+    async fn check(&self) -> CheckResult {
         let mut unhealthy = Unhealthy(Some(&self.readiness));
         let health = self.check.check().await;
         unhealthy.0 = None;
-        self.readiness.set_healthy(!matches!(health, Health::Critical(_)));
+        self.readiness.set_healthy(!matches!(health, CheckResult::Critical(_)));
         health
     }
 }
@@ -157,7 +157,7 @@ impl Drop for Unhealthy<'_> {
     }
 }
 
-impl Phase {
+impl ReadinessState {
     /// Returns `"starting"`, `"ready"`, `"draining"` or `"closing"`.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -3,7 +3,8 @@ use std::{fmt, mem, net::SocketAddr, time::Duration};
 use futures_util::future::{join_all, try_join_all};
 use tokio::sync::watch;
 use tower_sd_core::{
-    Advertise, BoxError, Instance, Registrar, Registration, RegistrationHandle, RegistrationWatch,
+    AdvertiseAddress, BoxError, Instance, Registrar, Registration, RegistrationHandle,
+    RegistrationWatch,
 };
 
 use crate::{Listener, Outcome, deregister, enter_maintenance, report::NOT_NEEDED};
@@ -69,7 +70,7 @@ impl Members {
     pub(crate) fn new(
         wanted: Vec<Registering>,
         views: Registrations,
-        advertise: &Advertise,
+        advertise: &AdvertiseAddress,
         listener: &Listener,
         deregister_timeout: Duration,
     ) -> Result<Self, BoxError> {

@@ -86,7 +86,7 @@ pub struct Report {
 
 /// An error of a life, which was stopped in the right order all the same.
 #[derive(Debug)]
-pub struct Failed(Box<Inner>);
+pub struct LifecycleError(Box<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -113,7 +113,7 @@ impl Report {
     }
 }
 
-impl Failed {
+impl LifecycleError {
     pub(crate) fn new(step: Step, cause: BoxError, report: Report) -> Self {
         Self(Box::new(Inner { step, cause, report }))
     }
@@ -193,13 +193,13 @@ impl fmt::Display for Report {
     }
 }
 
-impl fmt::Display for Failed {
+impl fmt::Display for LifecycleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the server failed in step {}", self.0.step)
     }
 }
 
-impl error::Error for Failed {
+impl error::Error for LifecycleError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         Some(&*self.0.cause)
     }

@@ -4,7 +4,7 @@ use tokio::time::{sleep, timeout};
 use tower_sd_core::BoxError;
 
 use crate::{
-    Failed, Lifecycle, Listener, Outcome, Phase, Readiness, Reason, Report, Step,
+    Lifecycle, LifecycleError, Listener, Outcome, Readiness, ReadinessState, Reason, Report, Step,
     control::{Control, Ending},
     lifecycle::Timing,
     orders::Orders,
@@ -18,12 +18,12 @@ pub(crate) async fn run(
     lifecycle: Lifecycle,
     listener: Listener,
     serve: Serving,
-) -> Result<Report, Failed> {
+) -> Result<Report, LifecycleError> {
     let Lifecycle { orders, hooks, readiness, advertise, others, registering, views, timing } =
         lifecycle;
     let early = |step, cause| {
         let report = Report { reason: Reason::Failed, steps: Vec::new(), cut: 0 };
-        Failed::new(step, cause, report)
+        LifecycleError::new(step, cause, report)
     };
     let orders = Orders::new(orders).map_err(|error| early(Step::Serve, error.into()))?;
     let members = Members::new(registering, views, &advertise, &listener, timing.deregister);
@@ -61,17 +61,17 @@ impl Run {
         control.up(Step::Serve, pending(), async { Ok(()) }).await?;
         servers.start(serving, readiness);
         control.up(Step::Ready, servers.one_ended(), async { Ok(()) }).await?;
-        readiness.advance(Phase::Ready);
+        readiness.advance(ReadinessState::Ready);
         if members.are_wanted() {
             control.up(Step::Register, servers.one_ended(), members.register()).await?;
         }
         control.up(Step::Live, servers.one_ended(), pending::<Result<(), BoxError>>()).await
     }
 
-    async fn stop(mut self, ending: Ending) -> Result<Report, Failed> {
+    async fn stop(mut self, ending: Ending) -> Result<Report, LifecycleError> {
         let reason = ending.reason();
         tracing::info!(%reason, "stopping");
-        self.readiness.advance(Phase::Draining);
+        self.readiness.advance(ReadinessState::Draining);
         let is_registered = !self.members.is_empty();
         let Self { control, members, timing, .. } = &mut self;
         control.down(Step::Unready, unready(members, timing)).await;
@@ -80,7 +80,7 @@ impl Run {
         control.down_in_hurry(Step::Deregister, HURRIED_DEREGISTER, leave).await;
         let propagate = propagate(&self.servers, &self.readiness, &self.timing, is_registered);
         self.control.down(Step::Propagate, propagate).await;
-        self.readiness.advance(Phase::Closing);
+        self.readiness.advance(ReadinessState::Closing);
         let drain = drain(&mut self.servers, self.timing.drain);
         self.control.down(Step::Drain, drain).await;
         // Also without the time for it: the accepting has to end.
@@ -91,8 +91,8 @@ impl Run {
         let report = Report { reason, steps: self.control.steps, cut };
         tracing::info!(%report, "stopped");
         match (ending, served) {
-            (Ending::Failed(step, cause), _) => Err(Failed::new(step, cause, report)),
-            (_, Err(cause)) => Err(Failed::new(Step::Serve, cause, report)),
+            (Ending::Failed(step, cause), _) => Err(LifecycleError::new(step, cause, report)),
+            (_, Err(cause)) => Err(LifecycleError::new(Step::Serve, cause, report)),
             (Ending::Told(_) | Ending::Ended, Ok(())) => Ok(report),
         }
     }
@@ -121,7 +121,7 @@ async fn propagate(
         return Outcome::Skipped(NOT_NEEDED);
     }
     sleep(wait.saturating_sub(CLOSING)).await;
-    readiness.advance(Phase::Closing);
+    readiness.advance(ReadinessState::Closing);
     sleep(wait.min(CLOSING)).await;
     Outcome::Done
 }

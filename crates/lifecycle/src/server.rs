@@ -20,14 +20,14 @@ use crate::{Connections, Listener, Readiness};
 /// `with_graceful_shutdown` of axum and `serve_with_incoming_shutdown` of tonic take it.
 #[derive(Debug)]
 #[must_use = "a server that does not wait for it is aborted at the end of the drain"]
-pub struct Drain {
+pub struct ShutdownSignal {
     requested: Pin<Box<WaitForCancellationFutureOwned>>,
     readiness: Readiness,
 }
 
 /// A server that has not begun.
 pub(crate) type Serving =
-    Box<dyn FnOnce(Listener, Drain) -> BoxFuture<'static, Result<(), BoxError>> + Send>;
+    Box<dyn FnOnce(Listener, ShutdownSignal) -> BoxFuture<'static, Result<(), BoxError>> + Send>;
 
 /// The servers of a life, each in a task of its own, and their connections.
 ///
@@ -55,7 +55,7 @@ impl Servers {
     pub(crate) fn start(&mut self, serving: Vec<(Listener, Serving)>, readiness: &Readiness) {
         for (listener, serve) in serving {
             let requested = Box::pin(self.drain.clone().cancelled_owned());
-            let drain = Drain { requested, readiness: readiness.clone() };
+            let drain = ShutdownSignal { requested, readiness: readiness.clone() };
             self.tasks.spawn(serve(listener, drain));
         }
     }
@@ -117,7 +117,7 @@ impl Servers {
     /// Cuts the open connections, and returns their number.
     pub(crate) fn cut(&self) -> usize {
         let n_open = self.connections.iter().map(Connections::n_open).sum();
-        self.connections.iter().for_each(Connections::cut);
+        self.connections.iter().for_each(Connections::abort);
         n_open
     }
 
@@ -133,11 +133,11 @@ impl Servers {
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        self.connections.iter().for_each(Connections::cut);
+        self.connections.iter().for_each(Connections::abort);
     }
 }
 
-impl Drain {
+impl ShutdownSignal {
     /// Returns the readiness, which changes earlier: while clients take notice.
     #[must_use]
     pub fn readiness(&self) -> &Readiness {
@@ -145,7 +145,7 @@ impl Drain {
     }
 }
 
-impl Future for Drain {
+impl Future for ShutdownSignal {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {

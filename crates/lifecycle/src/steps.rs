@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tower_sd_core::{
-    Registrar, Registration, RegistrationHandle, RegistrationState, RegistrationWatch, Result,
-    Status,
+    InstanceStatus, Registrar, Registration, RegistrationHandle, RegistrationState,
+    RegistrationWatch, Result,
 };
 
-use crate::{Outcome, Phase, Readiness, report::NOT_NEEDED};
+use crate::{Outcome, Readiness, ReadinessState, report::NOT_NEEDED};
 
 /// Registers as soon as the server is ready.
 ///
@@ -24,9 +24,9 @@ pub async fn register_when_ready(
     registrar: &(impl Registrar + ?Sized),
     registration: Registration,
 ) -> Result<Option<RegistrationHandle>> {
-    match readiness.reached(Phase::Ready).await {
-        Phase::Ready => registrar.register(registration).await.map(Some),
-        Phase::Starting | Phase::Draining | Phase::Closing => Ok(None),
+    match readiness.reached(ReadinessState::Ready).await {
+        ReadinessState::Ready => registrar.register(registration).await.map(Some),
+        ReadinessState::Starting | ReadinessState::Draining | ReadinessState::Closing => Ok(None),
     }
 }
 
@@ -41,7 +41,7 @@ pub async fn enter_maintenance(registration: &RegistrationWatch, bound: Duration
     if !matches!(registration.state(), RegistrationState::Registered) {
         return Outcome::Skipped(NOT_NEEDED);
     }
-    let draining = registration.update(|instance| instance.with_status(Status::Draining));
+    let draining = registration.update(|instance| instance.with_status(InstanceStatus::Draining));
     outcome(timeout(bound, draining).await)
 }
 

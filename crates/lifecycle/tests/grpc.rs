@@ -17,7 +17,7 @@ use tonic_health::pb::{
 };
 use tower_sd_core::BoxError;
 use tower_sd_lifecycle::{
-    Failed, Lifecycle, Listener, Readiness, Report, Step, ready_health, serve_tonic,
+    Lifecycle, LifecycleError, Listener, Readiness, Report, Step, ready_health, serve_tonic,
 };
 
 struct Life {
@@ -25,7 +25,7 @@ struct Life {
     stop: CancellationToken,
     warm: CancellationToken,
     readiness: Readiness,
-    life: JoinSet<Result<Report, Failed>>,
+    life: JoinSet<Result<Report, LifecycleError>>,
 }
 
 impl Life {
@@ -37,7 +37,7 @@ impl Life {
         let address = listener.local_addr().expect("bound");
         let (stop, warm) = (CancellationToken::new(), CancellationToken::new());
         let warmed = warm.clone();
-        let lifecycle = Lifecycle::new().readiness(&readiness).stop_on(stop.clone()).before(
+        let lifecycle = Lifecycle::new().readiness(&readiness).shutdown_on(stop.clone()).before(
             Step::Ready,
             || async move {
                 warmed.cancelled_owned().await;

@@ -13,8 +13,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tower_sd_lifecycle::{
-    Failed, Lifecycle, Listener, Outcome, Readiness, Reason, Report, Signals, Step, ready_route,
-    serve_axum,
+    Lifecycle, LifecycleError, Listener, Outcome, Readiness, Reason, Report, Signals, Step,
+    ready_route, serve_axum,
 };
 
 /// A running server, whose `/slow` answers when it is told to.
@@ -24,7 +24,7 @@ struct Server {
     answer: Arc<Notify>,
     asked: Arc<Notify>,
     readiness: Readiness,
-    life: JoinSet<Result<Report, Failed>>,
+    life: JoinSet<Result<Report, LifecycleError>>,
 }
 
 impl Server {
@@ -48,10 +48,10 @@ impl Server {
         let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let stop = CancellationToken::new();
-        let lifecycle = Lifecycle::new().readiness(&readiness).stop_on(stop.clone());
+        let lifecycle = Lifecycle::new().readiness(&readiness).shutdown_on(stop.clone());
         let mut life = JoinSet::new();
         life.spawn(configure(lifecycle).run(listener, serve_axum(router)));
-        readiness.reached(tower_sd_lifecycle::Phase::Ready).await;
+        readiness.reached(tower_sd_lifecycle::ReadinessState::Ready).await;
         Self { address, stop, answer, asked, readiness, life }
     }
 
@@ -138,7 +138,7 @@ async fn an_idle_connection_is_closed_when_the_drain_begins() {
 #[tokio::test]
 async fn a_request_that_never_ends_is_cut_at_the_deadline() {
     let deadline = Duration::from_millis(300);
-    let server = Server::start(|life| no_signals(life).drain_deadline(deadline)).await;
+    let server = Server::start(|life| no_signals(life).drain_timeout(deadline)).await;
     let mut client = server.connect().await;
     client.ask("/slow").await;
     server.asked.notified().await;
@@ -184,7 +184,7 @@ async fn connections_are_closed_with_their_response_before_the_drain() {
     let server = Server::start(|life| no_signals(life).propagation(wait)).await;
     let mut client = server.connect().await;
     server.stop.cancel();
-    server.readiness.reached(tower_sd_lifecycle::Phase::Closing).await;
+    server.readiness.reached(tower_sd_lifecycle::ReadinessState::Closing).await;
     client.ask("/ready").await;
     let answer = client.read_to("closing").await;
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
@@ -204,7 +204,7 @@ async fn unix_socket_is_served_and_drained() {
     let (admin, stop) = (Listener::bind("127.0.0.1:0").await, CancellationToken::new());
     let lifecycle = Lifecycle::new()
         .ignore_signals()
-        .stop_on(stop.clone())
+        .shutdown_on(stop.clone())
         .serve(admin.expect("a free port"), serve_axum(Router::new()));
     let mut life = JoinSet::new();
     life.spawn(lifecycle.run(listener, serve_axum(router)));

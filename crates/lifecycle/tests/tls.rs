@@ -60,7 +60,7 @@ async fn new_connections_get_the_rotated_certificate() {
         get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }),
     );
     let stop = CancellationToken::new();
-    let lifecycle = Lifecycle::new().ignore_signals().stop_on(stop.clone());
+    let lifecycle = Lifecycle::new().ignore_signals().shutdown_on(stop.clone());
     let mut life = JoinSet::new();
     life.spawn(lifecycle.run(listener, serve_axum(router)));
 

@@ -21,7 +21,7 @@ use tokio::{
     time::sleep,
     try_join,
 };
-use tower_sd_core::{Stop, Tasks};
+use tower_sd_core::{Shutdown, TaskGroup};
 
 use crate::loopback::own_address;
 
@@ -38,7 +38,7 @@ pub struct Proxy {
     applied: watch::Receiver<Fault>,
     n_open: watch::Sender<usize>,
     n_accepted: Arc<AtomicUsize>,
-    tasks: Tasks,
+    tasks: TaskGroup,
 }
 
 /// What a [`Proxy`] does.
@@ -76,7 +76,7 @@ impl Proxy {
         let fault = watch::Sender::new(Fault::None);
         let (applied_sender, applied) = watch::channel(Fault::None);
         let (n_open, n_accepted) = (watch::Sender::new(0), Arc::new(AtomicUsize::new(0)));
-        let tasks = Tasks::new();
+        let tasks = TaskGroup::new();
         let accepting = Accepting {
             server,
             fault: fault.subscribe(),
@@ -85,7 +85,7 @@ impl Proxy {
             n_accepted: Arc::clone(&n_accepted),
         };
         tasks.spawn(|stop| async move {
-            let connections = Tasks::new();
+            let connections = TaskGroup::new();
             select! {
                 () = stop.requested() => {}
                 () = accepting.run(address, listener, &connections) => {}
@@ -146,7 +146,7 @@ struct Accepting {
 }
 
 impl Accepting {
-    async fn run(mut self, address: SocketAddr, first: TcpListener, connections: &Tasks) {
+    async fn run(mut self, address: SocketAddr, first: TcpListener, connections: &TaskGroup) {
         let mut listener = Some(first);
         loop {
             let fault = *self.fault.borrow_and_update();
@@ -190,7 +190,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(&self, mut client: TcpStream, server: SocketAddr, stop: Stop) {
+    async fn run(&self, mut client: TcpStream, server: SocketAddr, stop: Shutdown) {
         let mut ending = self.fault.clone();
         let mut server_side = None;
         let end = select! {

@@ -111,7 +111,7 @@ mod tests {
 
     #[tokio::test]
     async fn alive_tasks_are_those_that_have_not_ended() {
-        let tasks = tower_sd_core::Tasks::new();
+        let tasks = tower_sd_core::TaskGroup::new();
         assert_eq!(alive_tasks(), 0);
         tasks.spawn(|stop| async move { stop.requested().await });
         assert_eq!(alive_tasks(), 1);

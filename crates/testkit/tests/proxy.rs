@@ -7,7 +7,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::{Instant, sleep, timeout},
 };
-use tower_sd_core::Tasks;
+use tower_sd_core::TaskGroup;
 use tower_sd_testkit::{
     proxy::{Fault, Proxy},
     usage::connections_to,
@@ -134,7 +134,7 @@ async fn closed_proxy_leaves_no_task_behind() {
 
 struct Scene {
     proxy: Proxy,
-    _echo: Tasks,
+    _echo: TaskGroup,
 }
 
 impl Scene {
@@ -142,9 +142,9 @@ impl Scene {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("loopback");
         let server = listener.local_addr().expect("bound");
-        let echo = Tasks::new();
+        let echo = TaskGroup::new();
         echo.spawn(|stop| async move {
-            let connections = Tasks::new();
+            let connections = TaskGroup::new();
             loop {
                 tokio::select! {
                     () = stop.requested() => return,

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep_until};
 use tonic::Status;
-use tower_sd_http::{Leased, ResponseBody};
+use tower_sd_http::{InFlightBody, ResponseBody};
 
 use crate::{code, deadline::Deadline};
 
@@ -22,13 +22,13 @@ use crate::{code, deadline::Deadline};
 pub struct GrpcBody {
     /// Read before the caller asked.
     ahead: VecDeque<Frame<Bytes>>,
-    rest: Option<Leased<ResponseBody<tonic::body::Body>>>,
+    rest: Option<InFlightBody<ResponseBody<tonic::body::Body>>>,
     deadline: Option<(Deadline, Pin<Box<Sleep>>)>,
 }
 
 impl GrpcBody {
     pub(crate) fn new(
-        rest: Leased<ResponseBody<tonic::body::Body>>,
+        rest: InFlightBody<ResponseBody<tonic::body::Body>>,
         deadline: Option<Deadline>,
     ) -> Self {
         let deadline = deadline.map(|deadline| (deadline, Box::pin(sleep_until(deadline.at()))));

@@ -4,7 +4,7 @@ use std::{error::Error, sync::Arc};
 
 use http::{HeaderMap, Response, StatusCode};
 use tonic::{Code, Status};
-use tower_sd_balance::{BoxError, FailureClass, NoInstances, Outcome, RetryError, Unsent};
+use tower_sd_balance::{BoxError, FailureClass, NoInstances, NotSent, Outcome, RetryError};
 use tower_sd_http::HttpError;
 
 /// The trailers of an answer that was read to its end before anybody else saw it.
@@ -118,8 +118,8 @@ fn chain(error: &(dyn Error + 'static)) -> String {
             told.push(status.message().to_owned());
             break;
         }
-        // `Unsent` says how to go on, and not what went wrong.
-        if !error.is::<Unsent>() {
+        // `NotSent` says how to go on, and not what went wrong.
+        if !error.is::<NotSent>() {
             told.push(error.to_string());
         }
         // Tells of its attempts.
@@ -187,9 +187,9 @@ mod tests {
 
     #[test]
     fn an_error_becomes_the_status_that_is_in_it() {
-        let status = of_error(Unsent::new(Status::aborted("conflict")).into());
+        let status = of_error(NotSent::new(Status::aborted("conflict")).into());
         assert_eq!((status.code(), status.message()), (Code::Aborted, "conflict"));
-        assert!(status.source().is_some_and(|source| source.is::<Unsent>()));
+        assert!(status.source().is_some_and(|source| source.is::<NotSent>()));
         let status = of_error("something else".into());
         assert_eq!((status.code(), status.message()), (Code::Unknown, "something else"));
     }

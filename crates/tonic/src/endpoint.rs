@@ -10,12 +10,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tokio::time::timeout_at;
 use tonic::{Status, body::Body};
-use tower_sd_balance::{BoxError, Lease};
+use tower_sd_balance::{BoxError, InFlight};
 use tower_sd_http::HttpEndpoint;
 use tower_service::Service;
 
 use crate::{
-    GrpcBody, Leased,
+    GrpcBody, InFlightBody,
     code::{self, Trailers},
     deadline::Deadline,
     health::Health,
@@ -37,7 +37,7 @@ pub struct GrpcEndpoint {
 #[must_use = "futures do nothing unless polled"]
 pub struct GrpcResponse(Pin<Box<dyn Future<Output = Answer> + Send>>);
 
-type Answer = Result<Response<Leased<GrpcBody>>, Status>;
+type Answer = Result<Response<InFlightBody<GrpcBody>>, Status>;
 
 impl GrpcEndpoint {
     pub(crate) fn new(http: HttpEndpoint<Body>, health: Option<Arc<Health>>) -> Self {
@@ -50,7 +50,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<Leased<GrpcBody>>;
+    type Response = Response<InFlightBody<GrpcBody>>;
     type Error = Status;
     type Future = GrpcResponse;
 
@@ -62,7 +62,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> GrpcResponse {
-        let lease = Lease::take();
+        let lease = InFlight::take();
         let deadline = Deadline::of(&request);
         if let Some(deadline) = deadline {
             deadline.write(request.headers_mut());

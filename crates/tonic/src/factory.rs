@@ -1,8 +1,8 @@
 use std::{sync::Arc, time::Duration};
 
 use tonic::body::Body;
-use tower_sd_balance::{BoxError, Factory, Instance, Tasks};
-use tower_sd_http::{HttpFactory, Protocol};
+use tower_sd_balance::{BoxError, Factory, Instance, TaskGroup};
+use tower_sd_http::{HttpFactory, HttpVersion};
 
 use crate::{GrpcEndpoint, health::Health};
 
@@ -24,7 +24,7 @@ use crate::{GrpcEndpoint, health::Health};
 pub struct GrpcFactory {
     http: HttpFactory<Body>,
     health: Option<String>,
-    tasks: Tasks,
+    tasks: TaskGroup,
 }
 
 impl GrpcFactory {
@@ -41,8 +41,8 @@ impl GrpcFactory {
     /// with more frequent pings.
     #[must_use]
     pub fn over(http: HttpFactory<Body>) -> Self {
-        let http = http.protocol(Protocol::Http2).default_keep_alive_interval(KEEP_ALIVE);
-        Self { http, health: None, tasks: Tasks::new() }
+        let http = http.version(HttpVersion::Http2).default_keep_alive_interval(KEEP_ALIVE);
+        Self { http, health: None, tasks: TaskGroup::new() }
     }
 
     /// Bounds how long an instance may take to accept a connection, name resolution included. Default 1 s: the first
@@ -58,7 +58,7 @@ impl GrpcFactory {
     ///
     /// One stream per instance (`Watch`) is open all the time. An instance is not used before it has answered; within 1 s
     /// it has to, or it is asked again with the pauses of the endpointer. One that stops serving refuses calls like one that
-    /// is down, and is used again within [`max_pause`](tower_sd_balance::EndpointerConfig::max_pause) of saying SERVING. A server
+    /// is down, and is used again within [`max_backoff`](tower_sd_balance::EndpointerConfig::max_backoff) of saying SERVING. A server
     /// without health service counts as serving; while a stream is broken the last answer counts.
     #[must_use]
     pub fn health(mut self, service: impl Into<String>) -> Self {

@@ -7,7 +7,7 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tonic::Status;
-use tower_sd_balance::{Lease, Outcome};
+use tower_sd_balance::{InFlight, Outcome};
 
 use crate::code;
 
@@ -18,19 +18,19 @@ use crate::code;
 /// UNKNOWN, DATA_LOSS) counts as its failure, and DEADLINE_EXCEEDED as a time-out; any other is the caller's.
 #[pin_project]
 #[derive(Debug)]
-pub struct Leased<B> {
+pub struct InFlightBody<B> {
     #[pin]
     body: B,
-    lease: Option<Lease>,
+    lease: Option<InFlight>,
 }
 
 /// Ties the lease to the answer, whose extensions get a [`Served`](tower_sd_balance::Served), or releases it.
 pub(crate) fn leased<B: Body>(
     result: Result<Response<B>, Status>,
-    lease: Option<Lease>,
-) -> Result<Response<Leased<B>>, Status> {
+    lease: Option<InFlight>,
+) -> Result<Response<InFlightBody<B>>, Status> {
     let Some(lease) = lease else {
-        return result.map(|response| response.map(|body| Leased { body, lease: None }));
+        return result.map(|response| response.map(|body| InFlightBody { body, lease: None }));
     };
     let mut response = match result {
         Ok(response) => response,
@@ -57,11 +57,11 @@ pub(crate) fn leased<B: Body>(
             }
             _ => Some(lease),
         };
-        Leased { body, lease }
+        InFlightBody { body, lease }
     }))
 }
 
-impl<B: Body<Error = Status>> Body for Leased<B> {
+impl<B: Body<Error = Status>> Body for InFlightBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -96,7 +96,7 @@ impl<B: Body<Error = Status>> Body for Leased<B> {
     }
 }
 
-impl<B: Default> Default for Leased<B> {
+impl<B: Default> Default for InFlightBody<B> {
     /// A body that holds nothing: what an interceptor's refusal is made of.
     fn default() -> Self {
         Self { body: B::default(), lease: None }

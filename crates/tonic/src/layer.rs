@@ -27,14 +27,14 @@ use crate::{code, deadline::Deadline};
 /// ```
 /// use tower::ServiceBuilder;
 /// use tower_sd_balance::{BalanceLayer, Endpointer, FixedInstancer, Instance, RetryLayer, RetryPolicy, RoundRobin};
-/// use tower_sd_tonic::{GrpcFactory, GrpcLayer, GrpcReplay};
+/// use tower_sd_tonic::{GrpcFactory, GrpcLayer, GrpcProtocol};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
 /// let instancer = FixedInstancer::new([Instance::new("127.0.0.1", 50051)]);
 /// let stack = ServiceBuilder::new()
 ///     .layer(GrpcLayer::new().idempotent(["shop.Catalogue", "shop.Orders/Get"]))
-///     .layer(RetryLayer::new(RetryPolicy::new().replay_with(GrpcReplay::new())))
+///     .layer(RetryLayer::new(RetryPolicy::new().protocol(GrpcProtocol::new())))
 ///     .layer(BalanceLayer::new(RoundRobin::new()))
 ///     .service(Endpointer::new(&instancer, GrpcFactory::new()));
 /// # let _ = stack;

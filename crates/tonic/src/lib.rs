@@ -15,6 +15,6 @@ pub use tower_sd_http::Idempotent;
 pub use body::GrpcBody;
 pub use endpoint::{GrpcEndpoint, GrpcResponse};
 pub use factory::GrpcFactory;
-pub use hold::Leased;
+pub use hold::InFlightBody;
 pub use layer::{Grpc, GrpcFuture, GrpcLayer};
-pub use replay::GrpcReplay;
+pub use replay::GrpcProtocol;

@@ -26,17 +26,17 @@ use crate::{code, deadline::Deadline};
 /// ```
 /// use tonic::{Code, Status};
 /// use tower_sd_balance::RetryPolicy;
-/// use tower_sd_tonic::GrpcReplay;
+/// use tower_sd_tonic::GrpcProtocol;
 ///
-/// let policy = RetryPolicy::new().replay_with(GrpcReplay::new().codes([Code::Unavailable, Code::Aborted]));
+/// let policy = RetryPolicy::new().protocol(GrpcProtocol::new().codes([Code::Unavailable, Code::Aborted]));
 /// # let _ = policy;
 /// ```
 #[derive(Clone, Debug)]
-pub struct GrpcReplay {
+pub struct GrpcProtocol {
     codes: Vec<Code>,
 }
 
-impl GrpcReplay {
+impl GrpcProtocol {
     /// UNAVAILABLE is a failure.
     #[must_use]
     pub fn new() -> Self {
@@ -51,13 +51,13 @@ impl GrpcReplay {
     }
 }
 
-impl Default for GrpcReplay {
+impl Default for GrpcProtocol {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<B: RepeatableBody, R> Protocol<Request<B>, Response<R>> for GrpcReplay {
+impl<B: RepeatableBody, R> Protocol<Request<B>, Response<R>> for GrpcProtocol {
     fn copy(&self, request: &Request<B>) -> Option<Request<B>> {
         let mut copy = Request::new(request.body().repeat()?);
         *copy.method_mut() = request.method().clone();

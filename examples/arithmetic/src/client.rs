@@ -11,7 +11,7 @@ use tower_sd::{
     Balance, BalanceLayer, BoxError, Endpointer, Instancer, Retry, RetryLayer, RetryPolicy,
     RoundRobin,
 };
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpProtocol};
 
 #[cfg(feature = "grpc")]
 use crate::grpc;
@@ -29,7 +29,7 @@ type Endpoint = HttpEndpoint<Empty<Bytes>>;
 /// A client of the service. `Clone` is cheap, and all clones share the connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
-    stack: Retry<Balance<Endpoint>, HttpReplay>,
+    stack: Retry<Balance<Endpoint>, HttpProtocol>,
     endpointer: Endpoints,
 }
 
@@ -55,7 +55,7 @@ impl Client {
     pub(crate) fn new(instancer: &(impl Instancer + ?Sized), policy: RetryPolicy) -> Self {
         let endpointer = Endpointer::new(instancer, HttpFactory::new());
         let stack = ServiceBuilder::new()
-            .layer(RetryLayer::new(policy.replay_with(HttpReplay::new())))
+            .layer(RetryLayer::new(policy.protocol(HttpProtocol::new())))
             .layer(BalanceLayer::new(RoundRobin::new()))
             .service(endpointer.clone());
         Self { stack, endpointer }

@@ -11,8 +11,8 @@ use axum::{
 };
 use serde::Deserialize;
 use tokio::select;
-use tower_sd::{BoxError, Tasks};
-use tower_sd_config::{Config, Options, WhenDeleted};
+use tower_sd::{BoxError, TaskGroup};
+use tower_sd_config::{OnDelete, WatchOptions, WatchedConfig};
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulKvSource};
 #[cfg(feature = "etcd")]
 use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdKvSource};
@@ -45,8 +45,8 @@ pub(crate) type SetLog = Box<dyn Fn(EnvFilter) -> Result<(), BoxError> + Send + 
 
 /// The settings of a running server, and the task that applies them.
 pub(crate) struct Configured {
-    config: Config<Settings>,
-    tasks: Tasks,
+    config: WatchedConfig<Settings>,
+    tasks: TaskGroup,
 }
 
 impl Configured {
@@ -54,23 +54,23 @@ impl Configured {
     pub(crate) fn follow(url: &str, set_log: SetLog) -> Result<Self, BoxError> {
         let (registry, key) = split(url)?;
         let options = match key.ends_with(".toml") {
-            true => Options::toml(),
-            false => Options::json(),
+            true => WatchOptions::toml(),
+            false => WatchOptions::json(),
         };
-        let options = options.default_value(Settings::default()).when_deleted(WhenDeleted::Default);
+        let options = options.default_value(Settings::default()).on_delete(OnDelete::Default);
         let config = match url.split_once(':') {
             Some(("consul", _)) => {
                 let (config, _) = ConsulConfig::from_url(&registry)?;
-                Config::new(ConsulKvSource::key(&ConsulClient::new(config)?, key), options)
+                WatchedConfig::new(ConsulKvSource::key(&ConsulClient::new(config)?, key), options)
             }
             #[cfg(feature = "etcd")]
             Some(("etcd", _)) => {
                 let (config, _) = EtcdConfig::from_url(&registry)?;
-                Config::new(EtcdKvSource::key(&EtcdClient::new(config)?, key), options)
+                WatchedConfig::new(EtcdKvSource::key(&EtcdClient::new(config)?, key), options)
             }
             _ => return Err(format!("{url:?} is no key; known are {KNOWN}").into()),
         };
-        let (tasks, followed) = (Tasks::new(), config.clone());
+        let (tasks, followed) = (TaskGroup::new(), config.clone());
         tasks.spawn(|stop| async move {
             select! {
                 () = stop.requested() => {}
@@ -93,7 +93,7 @@ impl Configured {
 }
 
 /// Sets the log's filter whenever it is another one.
-async fn apply(mut config: Config<Settings>, set_log: SetLog) {
+async fn apply(mut config: WatchedConfig<Settings>, set_log: SetLog) {
     let mut set = None;
     loop {
         let log = config.value().and_then(|settings| settings.log.clone());
@@ -114,7 +114,7 @@ async fn apply(mut config: Config<Settings>, set_log: SetLog) {
 }
 
 async fn switch(
-    State(config): State<Config<Settings>>,
+    State(config): State<WatchedConfig<Settings>>,
     Path(path): Path<Vec<(String, String)>>,
     request: Request,
     next: Next,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use axum::{Json, Router, extract::Path, http::StatusCode, routing::post};
-use tower_sd::{Advertise, BoxError};
+use tower_sd::{AdvertiseAddress, BoxError};
 #[cfg(feature = "grpc")]
 use tower_sd_lifecycle::serve_tonic;
 use tower_sd_lifecycle::{Lifecycle, Listener, Readiness, Step, serve_axum};
@@ -31,7 +31,7 @@ pub(crate) async fn main(args: &ServerArgs, set_log: SetLog) -> Result<(), BoxEr
         lifecycle = lifecycle.register(registrar, name(args));
         if let Some(instance) = advertised {
             let (host, port) = (instance.host().to_owned(), Some(instance.port()));
-            lifecycle = lifecycle.advertise(Advertise::Given { host, port });
+            lifecycle = lifecycle.advertise(AdvertiseAddress::Explicit { host, port });
         }
     }
     #[cfg(feature = "grpc")]

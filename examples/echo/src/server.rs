@@ -4,9 +4,9 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use axum::{Router, routing::get};
 use tokio::{net::TcpListener, select};
-use tower_sd::{BoxError, Tasks};
+use tower_sd::{BoxError, TaskGroup};
 use tower_sd_consul::{Check, ConsulClient, ConsulConfig, ConsulRegistrar};
-use tower_sd_lifecycle::{Connection, Drain, Lifecycle, Listener, Step};
+use tower_sd_lifecycle::{Connection, Lifecycle, Listener, ShutdownSignal, Step};
 
 use crate::{CONSUL, NAME, say};
 
@@ -62,8 +62,8 @@ pub(crate) async fn run(args: Args) -> Result<(), BoxError> {
 }
 
 /// Accepts until it is to drain; then ends the connections: what has been said has been said back.
-async fn echo(mut listener: Listener, mut drain: Drain) -> io::Result<()> {
-    let connections = Tasks::new();
+async fn echo(mut listener: Listener, mut drain: ShutdownSignal) -> io::Result<()> {
+    let connections = TaskGroup::new();
     loop {
         select! {
             biased;

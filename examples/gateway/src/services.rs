@@ -13,13 +13,13 @@ use tokio::{
 };
 use tower::ServiceBuilder;
 use tower_sd::{
-    Balance, BalanceLayer, Endpointer, Error, Retry, RetryLayer, RetryPolicy, RoundRobin, Tasks,
+    Balance, BalanceLayer, Endpointer, Error, Retry, RetryLayer, RetryPolicy, RoundRobin, TaskGroup,
 };
 use tower_sd_consul::{ConsulClient, ConsulInstancer, Query};
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay, ReplayBody};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpProtocol, ReplayBody};
 
 /// One service's instances, balanced and retried.
-pub(crate) type Client = Retry<Balance<HttpEndpoint<ReplayBody<Body>>>, HttpReplay>;
+pub(crate) type Client = Retry<Balance<HttpEndpoint<ReplayBody<Body>>>, HttpProtocol>;
 
 /// Clients of the services that are followed.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Services {
     consul: ConsulClient,
     followed: Arc<Mutex<Followed>>,
     max: usize,
-    tasks: Tasks,
+    tasks: TaskGroup,
 }
 
 type Followed = HashMap<String, Entry>;
@@ -50,7 +50,7 @@ pub(crate) enum Missing {
 impl Services {
     /// Follows nothing yet; later, at most `max` services, each until nobody has asked for it for `idle`.
     pub(crate) fn new(consul: ConsulClient, idle: Duration, max: usize) -> Self {
-        let (followed, tasks) = (Arc::default(), Tasks::new());
+        let (followed, tasks) = (Arc::default(), TaskGroup::new());
         let weak = Arc::downgrade(&followed);
         tasks.spawn(|stop| async move {
             select! {
@@ -113,7 +113,7 @@ impl Services {
         tracing::info!(service, "followed");
         let instancer = ConsulInstancer::new(&self.consul, Query::service(service));
         let client = ServiceBuilder::new()
-            .layer(RetryLayer::new(RetryPolicy::new().replay_with(HttpReplay::new())))
+            .layer(RetryLayer::new(RetryPolicy::new().protocol(HttpProtocol::new())))
             .layer(BalanceLayer::new(RoundRobin::new()))
             .service(Endpointer::new(&instancer, HttpFactory::new()));
         let entry = Entry { client: client.clone(), used: Instant::now() };

@@ -6,7 +6,7 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, aio::MultiplexedConnection, cmd,
 };
 use tokio::sync::Mutex;
-use tower_sd_core::Health;
+use tower_sd_core::CheckResult;
 
 /// Some Redis servers that hold the same: the first that answers is asked.
 pub(crate) struct Store {
@@ -42,13 +42,13 @@ impl Store {
     }
 
     /// What Consul is told: whether any of the servers answers, and if not, why.
-    pub(crate) async fn health(self: Arc<Self>) -> Health {
+    pub(crate) async fn health(self: Arc<Self>) -> CheckResult {
         let answer: Result<String, _> = self.ask(&cmd("PING")).await;
         match answer {
-            Ok(_pong) => Health::Passing,
+            Ok(_pong) => CheckResult::Passing,
             Err(error) => {
                 tracing::warn!(%error, "redis does not answer");
-                Health::Critical(error.to_string())
+                CheckResult::Critical(error.to_string())
             }
         }
     }

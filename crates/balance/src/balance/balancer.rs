@@ -15,9 +15,9 @@ pub trait Balancer: fmt::Debug + Send + Sync + 'static {
     /// A picker for these members.
     fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker>;
 
-    /// Where [`Choice::turn`] starts. Default: at random, so that the clients of a fleet that starts at once do not all
+    /// Where [`Choice::cursor`] starts. Default: at random, so that the clients of a fleet that starts at once do not all
     /// begin with the same instance.
-    fn first_turn(&self, random: usize) -> usize {
+    fn initial_cursor(&self, random: usize) -> usize {
         random
     }
 }
@@ -151,7 +151,7 @@ impl<'a> Choice<'a> {
 
     /// A number that is the picker's to change. Each thread has its own for each balancer; it outlives the set.
     #[inline]
-    pub fn turn(&mut self) -> &mut usize {
+    pub fn cursor(&mut self) -> &mut usize {
         self.turn
     }
 

@@ -14,7 +14,7 @@ use fastrand::Rng;
 use super::{Balancer, Choice, Members, Picker, RoundRobin, balancer::Candidates};
 use crate::{
     attempt::Record,
-    endpointer::{Lease, N_TIERS, Readiness, Set, Subscriber, Tier, Tiers},
+    endpointer::{InFlight, N_TIERS, Readiness, Set, Subscriber, Tier, Tiers},
     sync::{Mutex, MutexGuard, thread_local},
 };
 
@@ -70,7 +70,7 @@ impl<S> Cell<S> {
         let published = Arc::new(Published(empty));
         let shards = array::from_fn(|_| {
             let mut rng = seeds.fork();
-            let turn = balancer.first_turn(rng.usize(..));
+            let turn = balancer.initial_cursor(rng.usize(..));
             let published = Arc::clone(&published);
             Shard(Mutex::new(Contents { published, local: Local { rng, turn } }))
         });
@@ -119,7 +119,7 @@ impl<S: Clone> Cell<S> {
     /// Picks an endpoint of the best tier: its service, and the lease that counts the request. It may have become
     /// unready this instant.
     #[inline]
-    pub(crate) fn pick(&self, tried: Option<&Record>) -> Option<(S, Lease)> {
+    pub(crate) fn pick(&self, tried: Option<&Record>) -> Option<(S, InFlight)> {
         let mut shard = self.shard();
         let Contents { published, local } = &mut *shard;
         let Published([ready, ..]) = &**published;
@@ -127,7 +127,7 @@ impl<S: Clone> Cell<S> {
     }
 
     /// Picks an endpoint of one tier, in the way of the balancer.
-    pub(crate) fn pick_in(&self, tier: Tier, excluded: Excluded<'_>) -> Option<(S, Lease)> {
+    pub(crate) fn pick_in(&self, tier: Tier, excluded: Excluded<'_>) -> Option<(S, InFlight)> {
         let mut shard = self.shard();
         let Contents { published, local } = &mut *shard;
         let choices = published.0.get(tier as usize)?;
@@ -175,9 +175,9 @@ impl<S: Clone> Choices<S> {
         excluded: Excluded<'_>,
         checks_ready: bool,
         local: &mut Local,
-    ) -> Option<(S, Lease)> {
+    ) -> Option<(S, InFlight)> {
         let endpoint = self.set.get(self.choose(excluded, checks_ready, local)?)?;
-        Some((endpoint.service.clone(), Lease::new(&endpoint.stats)))
+        Some((endpoint.service.clone(), InFlight::new(&endpoint.stats)))
     }
 }
 

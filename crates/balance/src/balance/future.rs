@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use crate::{
     attempt,
-    endpointer::{FailureClass, Lease, Outcome},
+    endpointer::{FailureClass, InFlight, Outcome},
 };
 
 /// The response of a [`Balance`](super::Balance).
@@ -34,7 +34,7 @@ enum State<S, F, Req> {
     },
     Obtaining {
         /// A service that is ready. The request is kept until there is one.
-        obtain: BoxFuture<'static, Result<(S, Lease), BoxError>>,
+        obtain: BoxFuture<'static, Result<(S, InFlight), BoxError>>,
         request: Option<Req>,
     },
     Over,
@@ -43,14 +43,14 @@ enum State<S, F, Req> {
 /// Who releases the lease.
 enum Held {
     /// The response does.
-    Here(Lease),
+    Here(InFlight),
     /// The endpoint with this key has taken it.
     Taken(u64),
 }
 
 impl<S: Service<Req>, Req> State<S, S::Future, Req> {
     #[inline(always)]
-    fn calling(mut service: S, request: Req, mut lease: Lease, is_scoped: bool) -> Self {
+    fn calling(mut service: S, request: Req, mut lease: InFlight, is_scoped: bool) -> Self {
         let key = lease.stats().key;
         lease.begin();
         let call = || attempt::cleared(is_scoped, || service.call(request));
@@ -61,12 +61,12 @@ impl<S: Service<Req>, Req> State<S, S::Future, Req> {
 
 impl<S: Service<Req>, Req> ResponseFuture<S, Req> {
     #[inline(always)]
-    pub(super) fn calling(service: S, request: Req, lease: Lease, is_scoped: bool) -> Self {
+    pub(super) fn calling(service: S, request: Req, lease: InFlight, is_scoped: bool) -> Self {
         Self { state: State::calling(service, request, lease, is_scoped), is_scoped }
     }
 
     pub(super) fn obtaining(
-        obtain: BoxFuture<'static, Result<(S, Lease), BoxError>>,
+        obtain: BoxFuture<'static, Result<(S, InFlight), BoxError>>,
         request: Req,
         is_scoped: bool,
     ) -> Self {
@@ -94,7 +94,7 @@ where
                     let poll = || attempt::cleared(is_scoped, || future.poll(cx));
                     let (polled, returned) = match lease {
                         Held::Here(_) => (poll(), None),
-                        Held::Taken(_) => Lease::watch(key, poll),
+                        Held::Taken(_) => InFlight::watch(key, poll),
                     };
                     let Poll::Ready(result) = polled else {
                         if let Some(returned) = returned {
@@ -106,7 +106,8 @@ where
                         Held::Here(lease) => (Some(lease), Outcome::Success),
                         // A layer of the endpoint may have broken off its exchange, and answer itself.
                         Held::Taken(_) => {
-                            let ((), dropped) = Lease::watch(key, || this.state.set(State::Over));
+                            let ((), dropped) =
+                                InFlight::watch(key, || this.state.set(State::Over));
                             (returned.or(dropped), BROKEN_OFF)
                         }
                     };
@@ -133,11 +134,11 @@ where
 
 /// The endpoint has failed; the balancer releases the lease if it has it, and the attempt learns that nothing was sent.
 #[cold]
-fn failed(error: BoxError, lease: Option<Lease>, key: u64, is_scoped: bool) -> BoxError {
+fn failed(error: BoxError, lease: Option<InFlight>, key: u64, is_scoped: bool) -> BoxError {
     if let Some(lease) = lease {
         lease.done(Outcome::of_error(&error));
     }
-    if Lease::was_not_sent(key)
+    if InFlight::was_not_sent(key)
         && let Some(record) = attempt::current().filter(|_| is_scoped)
     {
         record.not_sent();

@@ -28,14 +28,14 @@ impl BalanceLayer {
     /// That is longer than a restart of the last instance takes to be noticed. When it is certain that there is no
     /// instance, a request does not wait.
     #[must_use]
-    pub fn wait(mut self, wait: Duration) -> Self {
+    pub fn ready_timeout(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
     }
 
     /// Chance follows from this seed: for tests. Default: from the operating system.
     #[must_use]
-    pub fn seed(mut self, seed: u64) -> Self {
+    pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
@@ -44,7 +44,7 @@ impl BalanceLayer {
     #[must_use]
     pub fn seed_from(self, rng: &mut impl rand::Rng) -> Self {
         let seed = rng.next_u64();
-        self.seed(seed)
+        self.with_seed(seed)
     }
 }
 

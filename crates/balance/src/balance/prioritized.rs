@@ -50,8 +50,8 @@ impl Balancer for Prioritized {
         Arc::new(Groups(groups.collect()))
     }
 
-    fn first_turn(&self, random: usize) -> usize {
-        self.inner.first_turn(random)
+    fn initial_cursor(&self, random: usize) -> usize {
+        self.inner.initial_cursor(random)
     }
 }
 

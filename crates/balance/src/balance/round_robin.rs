@@ -32,7 +32,7 @@ impl Balancer for RoundRobin {
         Arc::new(Next)
     }
 
-    fn first_turn(&self, random: usize) -> usize {
+    fn initial_cursor(&self, random: usize) -> usize {
         self.start.unwrap_or(random)
     }
 }
@@ -42,14 +42,14 @@ struct Next;
 impl Picker for Next {
     #[inline]
     fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        let (len, turn) = (choice.len(), *choice.turn());
+        let (len, turn) = (choice.len(), *choice.cursor());
         if len == 0 {
             return None;
         }
         // A division costs as much as the rest; the turn is out of range only at first and when the set has shrunk.
         let start = if turn < len { turn } else { turn % len };
         let picked = choice.first_usable(start)?;
-        *choice.turn() = picked + 1;
+        *choice.cursor() = picked + 1;
         Some(picked)
     }
 }

@@ -17,12 +17,12 @@ use super::{cell::Excluded, service::Inner};
 use crate::{
     NoInstances, NoInstancesReason,
     attempt::Record,
-    endpointer::{Failure, Lease, PollReady, Readiness, Signal, Stats, Tier},
+    endpointer::{Failure, InFlight, PollReady, Readiness, Signal, Stats, Tier},
 };
 
 /// The readiness of the endpoint that was picked first.
 pub(super) struct First<S> {
-    pub(super) lease: Lease,
+    pub(super) lease: InFlight,
     pub(super) service: S,
     pub(super) ready: Poll<Result<(), BoxError>>,
 }
@@ -35,7 +35,7 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
     poll_ready: PollReady<S>,
     first: Option<First<S>>,
     record: Option<Arc<Record>>,
-) -> Result<(S, Lease), BoxError> {
+) -> Result<(S, InFlight), BoxError> {
     let mut search = Search {
         inner: &inner,
         poll_ready,
@@ -91,7 +91,7 @@ struct Waiting<S> {
 }
 
 impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
-    async fn run(&mut self, first: Option<First<S>>) -> Result<(S, Lease), NoInstances> {
+    async fn run(&mut self, first: Option<First<S>>) -> Result<(S, InFlight), NoInstances> {
         let mut versions = self.inner.shared.versions();
         if let Some(First { lease, service, ready }) = first {
             self.consider(service, lease, ready);
@@ -127,16 +127,16 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
     }
 
     /// It has become ready; other requests wait for that too, if it connected.
-    fn found(&self, one: Waiting<S>, stats: &Arc<Stats>) -> (S, Lease) {
+    fn found(&self, one: Waiting<S>, stats: &Arc<Stats>) -> (S, InFlight) {
         if one.connects {
             stats.set_readiness(Readiness::Ready);
             self.inner.shared.signal(stats, Signal::Connected);
         }
-        (one.service, Lease::new(stats))
+        (one.service, InFlight::new(stats))
     }
 
     /// Tries what is ready, best first; endpoints that were tried for this request come last.
-    fn look(&mut self) -> Option<(S, Lease)> {
+    fn look(&mut self) -> Option<(S, InFlight)> {
         let fresh = |this: &mut Self| {
             this.look_in(Tier::Ready, true).or_else(|| this.look_in(Tier::Held, true))
         };
@@ -152,7 +152,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
             .or_else(|| self.look_in(Tier::Unfit, false))
     }
 
-    fn look_in(&mut self, tier: Tier, is_fresh: bool) -> Option<(S, Lease)> {
+    fn look_in(&mut self, tier: Tier, is_fresh: bool) -> Option<(S, InFlight)> {
         while self.waiting.len() < self.limit() {
             let (mut service, lease) = self.pick(tier, is_fresh)?;
             let cx = &mut Context::from_waker(Waker::noop());
@@ -164,7 +164,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         None
     }
 
-    fn pick(&self, tier: Tier, is_fresh: bool) -> Option<(S, Lease)> {
+    fn pick(&self, tier: Tier, is_fresh: bool) -> Option<(S, InFlight)> {
         let waiting: Vec<_> = self.waiting.iter().map(|one| one.key).collect();
         let tried = self.record.filter(|_| is_fresh);
         self.inner.cell.pick_in(tier, Excluded { keys: &waiting, tried })
@@ -174,9 +174,9 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
     fn consider(
         &mut self,
         service: S,
-        lease: Lease,
+        lease: InFlight,
         ready: Poll<Result<(), BoxError>>,
-    ) -> Option<(S, Lease)> {
+    ) -> Option<(S, InFlight)> {
         let stats = lease.stats();
         match ready {
             Poll::Ready(Ok(())) => return Some((service, lease)),
@@ -289,7 +289,7 @@ async fn first_ready<S>(
 /// Any endpoint, the worse ones when no better one is left: its readiness is not polled.
 pub(super) async fn obtain_any<S: Clone + Send + Sync + 'static>(
     inner: &Inner<S>,
-) -> Result<(S, Lease), NoInstances> {
+) -> Result<(S, InFlight), NoInstances> {
     let mut versions = inner.shared.versions();
     let found = async {
         loop {

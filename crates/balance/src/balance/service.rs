@@ -15,7 +15,7 @@ use super::{
 use crate::{
     NoInstances,
     attempt::{self, Record},
-    endpointer::{Lease, Shared},
+    endpointer::{InFlight, Shared},
 };
 
 /// Sends each request to one endpoint of an [`Endpointer`](crate::Endpointer).
@@ -26,7 +26,7 @@ use crate::{
 /// - **Down** endpoints get no requests until they have connected; the endpointer probes them with growing pauses.
 /// - **Busy** endpoints stay what they are. When all are busy, the first that becomes ready gets the request.
 /// - **No instance**: [`NoInstances`], immediately when that is known, else after a
-///   [bounded wait](crate::BalanceLayer::wait).
+///   [bounded wait](crate::BalanceLayer::ready_timeout).
 /// - Below a [`Retry`](crate::Retry) the endpoints that were tried for a request are left out while others are left.
 ///
 /// `Clone` is one `Arc`. Dropping a request in flight leaves nothing behind but its end.
@@ -55,7 +55,7 @@ impl<S: Clone + Send + Sync + 'static> Balance<S> {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn lease(&self) -> Result<(S, Lease), NoInstances> {
+    pub async fn lease(&self) -> Result<(S, InFlight), NoInstances> {
         obtain_any(&self.inner).await
     }
 

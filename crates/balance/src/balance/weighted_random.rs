@@ -10,7 +10,7 @@ use super::{Balancer, Choice, Members, Picker};
 pub struct WeightedRandom;
 
 impl WeightedRandom {
-    /// The balancer; its seed is [`BalanceLayer::seed`](crate::BalanceLayer::seed)'s.
+    /// The balancer; its seed is [`BalanceLayer::with_seed`](crate::BalanceLayer::with_seed)'s.
     #[must_use]
     pub fn new() -> Self {
         Self

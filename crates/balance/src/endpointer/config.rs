@@ -6,20 +6,20 @@ use std::time::Duration;
 pub struct EndpointerConfig {
     /// How many factories may run at once. Default 32: enough that one that hangs delays nobody, few enough that the
     /// first snapshot of a large service does not open 10 000 connections in one instant.
-    pub max_making: usize,
+    pub max_concurrent_creations: usize,
     /// How long one run of the factory may take. Default 10 s; then it has failed, and is tried again.
-    pub make_timeout: Duration,
+    pub create_timeout: Duration,
     /// The ceiling of the first pause after a failed factory or a refused connection; it doubles up to
-    /// [`max_pause`](Self::max_pause). Default 100 ms.
-    pub first_pause: Duration,
+    /// [`max_backoff`](Self::max_backoff). Default 100 ms.
+    pub initial_backoff: Duration,
     /// The ceiling of every later pause. Default 10 s: a server that is back is found within 5 s on average.
-    pub max_pause: Duration,
+    pub max_backoff: Duration,
     /// How long an endpoint may take to become ready. Defaults to 1 s. A service that is pending for longer, with
     /// nothing in flight, counts as down.
     pub connect_timeout: Duration,
     /// How long an instance that left may finish its requests in flight. Default 30 s, what Kubernetes gives a pod to
     /// stop; then its service is dropped.
-    pub drain: Duration,
+    pub drain_timeout: Duration,
 }
 
 impl EndpointerConfig {
@@ -27,34 +27,34 @@ impl EndpointerConfig {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            max_making: 32,
-            make_timeout: Duration::from_secs(10),
-            first_pause: Duration::from_millis(100),
-            max_pause: Duration::from_secs(10),
+            max_concurrent_creations: 32,
+            create_timeout: Duration::from_secs(10),
+            initial_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(1),
-            drain: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(30),
         }
     }
 
-    /// Sets [`max_making`](Self::max_making); 0 counts as 1.
+    /// Sets [`max_concurrent_creations`](Self::max_concurrent_creations); 0 counts as 1.
     #[must_use]
-    pub fn max_making(mut self, max_making: usize) -> Self {
-        self.max_making = max_making;
+    pub fn max_concurrent_creations(mut self, max_making: usize) -> Self {
+        self.max_concurrent_creations = max_making;
         self
     }
 
-    /// Sets [`make_timeout`](Self::make_timeout).
+    /// Sets [`create_timeout`](Self::create_timeout).
     #[must_use]
-    pub fn make_timeout(mut self, make_timeout: Duration) -> Self {
-        self.make_timeout = make_timeout;
+    pub fn create_timeout(mut self, make_timeout: Duration) -> Self {
+        self.create_timeout = make_timeout;
         self
     }
 
-    /// Sets [`first_pause`](Self::first_pause) and [`max_pause`](Self::max_pause).
+    /// Sets [`initial_backoff`](Self::initial_backoff) and [`max_backoff`](Self::max_backoff).
     #[must_use]
-    pub fn pauses(mut self, first: Duration, max: Duration) -> Self {
-        self.first_pause = first;
-        self.max_pause = max;
+    pub fn backoff(mut self, first: Duration, max: Duration) -> Self {
+        self.initial_backoff = first;
+        self.max_backoff = max;
         self
     }
 
@@ -65,10 +65,10 @@ impl EndpointerConfig {
         self
     }
 
-    /// Sets [`drain`](Self::drain).
+    /// Sets [`drain_timeout`](Self::drain_timeout).
     #[must_use]
-    pub fn drain(mut self, drain: Duration) -> Self {
-        self.drain = drain;
+    pub fn drain_timeout(mut self, drain: Duration) -> Self {
+        self.drain_timeout = drain;
         self
     }
 }

@@ -14,7 +14,7 @@ use tokio::select;
 use tower::discover::{Change, Discover};
 use tower_sd_core::{
     AddressPolicy, BoxError, Entries, Error, ErrorKind, Instance, InstanceId, Instancer,
-    LossPolicy, Publisher, PublisherConfig, ReadMode, Sink, Stop, Subscription, Tasks,
+    LossPolicy, Publisher, PublisherConfig, ReadMode, Shutdown, Sink, Subscription, TaskGroup,
 };
 
 use super::{Endpointer, EndpointerConfig, Shared, factory_fn};
@@ -61,8 +61,8 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
             .addresses(AddressPolicy::any());
         config.removal_wait = Duration::ZERO;
         let publisher = Publisher::new(config);
-        let (services, tasks) = (Services::default(), Tasks::new());
-        let subscription = publisher.subscribe().keeping_alive(Arc::new(tasks.clone()));
+        let (services, tasks) = (Services::default(), TaskGroup::new());
+        let subscription = publisher.subscribe().with_owner(Arc::new(tasks.clone()));
         let made = services.clone();
         let factory = factory_fn(move |instance: Instance| {
             let service = made.lock().get(instance.id()).cloned();
@@ -129,7 +129,7 @@ async fn pump<D>(
     instance_of: impl Fn(&D::Key) -> Instance + Send,
     mut publisher: Publisher,
     services: Services<D::Service>,
-    stop: Stop,
+    stop: Shutdown,
 ) where
     D: Discover<Key: Eq + Hash + Send, Error: Into<BoxError>>,
     D::Service: Send,

@@ -36,7 +36,7 @@ pub enum NoInstancesReason {
     /// None has accepted a connection.
     Refused,
     /// All that are listed have weight 0. Reported immediately.
-    Unfit,
+    Ineligible,
 }
 
 impl NoInstances {
@@ -59,7 +59,9 @@ impl NoInstances {
     /// Whether it is certain, so that waiting is of no use.
     pub(crate) fn is_known(&self) -> bool {
         match self.reason {
-            NoInstancesReason::Closed | NoInstancesReason::Empty | NoInstancesReason::Unfit => true,
+            NoInstancesReason::Closed
+            | NoInstancesReason::Empty
+            | NoInstancesReason::Ineligible => true,
             NoInstancesReason::Busy
             | NoInstancesReason::NeverSynced
             | NoInstancesReason::NotReady
@@ -115,7 +117,7 @@ impl fmt::Display for NoInstances {
             NoInstancesReason::NeverSynced => "no instances: the registry has not answered yet",
             NoInstancesReason::NotReady => "no instances: none is ready yet",
             NoInstancesReason::Refused => "no instances: none accepts a connection",
-            NoInstancesReason::Unfit => "no instances: all have weight 0",
+            NoInstancesReason::Ineligible => "no instances: all have weight 0",
         })
     }
 }

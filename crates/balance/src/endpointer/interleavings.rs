@@ -19,7 +19,7 @@ use tower_sd_core::{
 };
 
 use super::{
-    EndpointerConfig, Failure, Lease, Readiness, Shared, Signal, Tier, signal::Unready,
+    EndpointerConfig, Failure, InFlight, Readiness, Shared, Signal, Tier, signal::Unready,
     state::Event,
 };
 use crate::{
@@ -65,26 +65,26 @@ impl Cache {
         drop(self.shared.apply(iter::empty()));
     }
 
-    fn connected(&self, lease: &Lease) {
+    fn connected(&self, lease: &InFlight) {
         let (id, key) = (lease.instance().clone(), lease.stats().key);
         let connected = Event::Probed { id, key, result: Ok(()) };
         drop(self.shared.apply([connected].into_iter()));
     }
 
-    fn late(&self, lease: &Lease) {
+    fn late(&self, lease: &InFlight) {
         let (id, key) = (lease.instance().clone(), lease.stats().key);
         let late = Event::Probed { id, key, result: Err(Unready::Late(Duration::ZERO)) };
         drop(self.shared.apply([late].into_iter()));
     }
 
-    fn pick(&self) -> Option<Lease> {
+    fn pick(&self) -> Option<InFlight> {
         let mut tiers = Tier::ALL.iter();
         tiers
             .find_map(|tier| self.cell.pick_in(*tier, Excluded::NOTHING))
             .map(|(_service, lease)| lease)
     }
 
-    fn refused(&self, lease: &Lease) {
+    fn refused(&self, lease: &InFlight) {
         if lease.stats().leave_ready(Readiness::Down) {
             let refused = Signal::Refused(Failure::new("refused".into()), |_, _| Poll::Pending);
             self.shared.signal(lease.stats(), refused);
@@ -220,7 +220,7 @@ fn request_to_one_that_left_is_always_bounded_by_its_drain() {
         let cache = Cache::new(held);
         let lease = cache.pick().expect("held ones are the last resort");
         let refusing = {
-            let (cache, refused) = (cache.share(), Lease::new(lease.stats()));
+            let (cache, refused) = (cache.share(), InFlight::new(lease.stats()));
             thread::spawn(move || {
                 cache.refused(&refused);
                 cache.work();
@@ -246,7 +246,7 @@ fn readiness_and_tier_agree_when_all_signals_are_applied() {
         let cache = Cache::new(both);
         let lease = cache.pick().expect("two are ready");
         let refusing = [(); 2].map(|()| {
-            let (cache, refused) = (cache.share(), Lease::new(lease.stats()));
+            let (cache, refused) = (cache.share(), InFlight::new(lease.stats()));
             thread::spawn(move || cache.refused(&refused))
         });
         cache.connected(&lease);

@@ -12,7 +12,7 @@ use super::{Outcome, Stats};
 /// # Drop
 ///
 /// The request is over. Without an outcome it was cancelled, or its time was over.
-pub struct Lease {
+pub struct InFlight {
     stats: Arc<Stats>,
     fate: Fate,
 }
@@ -35,14 +35,14 @@ pub struct Served {
 struct Slot {
     /// The endpoint that is polled now gives back its lease when it drops it without an outcome.
     polled: Cell<Option<u64>>,
-    returned: Cell<Option<Lease>>,
+    returned: Cell<Option<InFlight>>,
     /// The endpoint whose request is dropped now because its time is over.
     timed_out: Cell<Option<u64>>,
     /// The endpoint that has just found that nothing was sent.
     not_sent: Cell<Option<u64>>,
 }
 
-impl Lease {
+impl InFlight {
     #[inline]
     pub(crate) fn new(stats: &Arc<Stats>) -> Self {
         Self { stats: Arc::clone(stats), fate: Fate::new(1, Outcome::Success) }
@@ -197,7 +197,7 @@ impl Served {
     }
 }
 
-impl Drop for Lease {
+impl Drop for InFlight {
     #[inline]
     fn drop(&mut self) {
         if self.fate.outcome() != Outcome::Success {
@@ -206,14 +206,14 @@ impl Drop for Lease {
     }
 }
 
-impl fmt::Debug for Lease {
+impl fmt::Debug for InFlight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Lease").field(self.instance()).finish()
     }
 }
 
 /// Puts back the offer of an outer call, whether the inner one returns or panics.
-struct Before(Option<Lease>);
+struct Before(Option<InFlight>);
 
 impl Drop for Before {
     #[inline]
@@ -226,7 +226,7 @@ impl Drop for Before {
 
 thread_local! {
     /// For the endpoint that is called now.
-    static OFFERED: Cell<Option<Lease>> = const { Cell::new(None) };
+    static OFFERED: Cell<Option<InFlight>> = const { Cell::new(None) };
     static SLOT: Slot = const {
         Slot {
             polled: Cell::new(None),

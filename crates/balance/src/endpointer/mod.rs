@@ -30,9 +30,9 @@ pub use self::{
     config::EndpointerConfig,
     error::{NoInstances, NoInstancesReason},
     factory::{Factory, FactoryFn, factory_fn},
-    lease::{Lease, Served},
+    lease::{InFlight, Served},
     outcome::{FailureClass, Outcome},
-    report::{EndpointReport, EndpointState, Outcomes, Report},
+    report::{EndpointReport, EndpointState, EndpointerReport, Outcomes},
 };
 pub(crate) use self::{
     endpoint::Endpoint,
@@ -47,14 +47,14 @@ use self::{runs::Runs, worker::work};
 
 /// Keeps one live service for each instance of the service that it follows.
 ///
-/// - Services are created in the background by a [`Factory`], up to [`max_making`](EndpointerConfig::max_making)
+/// - Services are created in the background by a [`Factory`], up to [`max_concurrent_creations`](EndpointerConfig::max_concurrent_creations)
 ///   concurrently; failed runs are repeated with backoff. A service whose readiness fails repeatedly is created anew.
 /// - Connecting belongs to the endpoint, not to a request: one probe at a time, bounded, and its result counts
 ///   whichever requests still wait.
 /// - An instance that stays keeps its service and its statistics, whatever changes around it; a changed payload reaches
 ///   its endpoint, a changed address makes a new one.
 /// - An instance that leaves gets no more requests, finishes those in flight, and is dropped with the last of them or
-///   after [`drain`](EndpointerConfig::drain). If it returns meanwhile it gets its endpoint back.
+///   after [`drain_timeout`](EndpointerConfig::drain_timeout). If it returns meanwhile it gets its endpoint back.
 /// - Updates are applied while no request flows.
 ///
 /// A [`BalanceLayer`](crate::BalanceLayer) turns it into a service. `Clone` is one `Arc`: all clones are the same cache.
@@ -139,12 +139,12 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
 
     /// What is known of every endpoint now. Costs a walk over all of them.
     #[must_use]
-    pub fn inspect(&self) -> Report {
+    pub fn report(&self) -> EndpointerReport {
         report::report(&self.shared)
     }
 
     /// Stops following, sends no more requests, lets those in flight finish for at most
-    /// [`drain`](EndpointerConfig::drain), and drops every service. Again, it does nothing.
+    /// [`drain_timeout`](EndpointerConfig::drain_timeout), and drops every service. Again, it does nothing.
     ///
     /// # Cancel safety
     ///

@@ -1,6 +1,6 @@
 use tower_sd_core::BoxError;
 
-use crate::Unsent;
+use crate::NotSent;
 
 /// The end of one request at one endpoint.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -29,12 +29,12 @@ pub enum FailureClass {
 }
 
 impl Outcome {
-    /// [`NotSent`](Self::NotSent) when the error itself is an [`Unsent`], else a failed exchange.
+    /// [`NotSent`](Self::NotSent) when the error itself is a [`NotSent`], else a failed exchange.
     ///
     /// Its sources are not searched: an endpoint may have sent requests of its own.
     #[must_use]
     pub fn of_error(error: &BoxError) -> Self {
-        match error.is::<Unsent>() {
+        match error.is::<NotSent>() {
             true => Self::NotSent,
             false => Self::Failed(FailureClass::Exchange),
         }

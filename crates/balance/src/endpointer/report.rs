@@ -6,14 +6,14 @@ use super::{Readiness, Stats, shared::Shared, state::is_fit};
 /// What an [`Endpointer`](crate::Endpointer) knows now: for people, dashboards and tests.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
-pub struct Report {
+pub struct EndpointerReport {
     /// Why the set cannot be believed: the registry was never heard of, or not lately.
     pub trouble: Option<String>,
     /// Members sorted by id, then those that drain.
     pub endpoints: Vec<EndpointReport>,
 }
 
-/// One endpoint of a [`Report`].
+/// One endpoint of an [`EndpointerReport`].
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct EndpointReport {
@@ -74,9 +74,9 @@ pub enum EndpointState {
     /// It is picked.
     Ready,
     /// Its factory has not succeeded yet.
-    Making,
+    Creating,
     /// Unhealthy or draining by its status, or of weight 0; picked only when no other is left, and never with weight 0.
-    Unfit,
+    Ineligible,
     /// The registry does not list it any more; picked only when nothing is ready.
     Held,
     /// It connects; requests go to others.
@@ -87,7 +87,7 @@ pub enum EndpointState {
     Draining,
 }
 
-pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> Report {
+pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> EndpointerReport {
     let state = shared.state();
     let mut endpoints: Vec<_> = state
         .members
@@ -98,8 +98,8 @@ pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> Re
             let outcomes = endpoint.map(|e| Outcomes::of(&e.stats, in_flight)).unwrap_or_default();
             EndpointReport {
                 state: match endpoint {
-                    None => EndpointState::Making,
-                    Some(_) if !is_fit(&instance) => EndpointState::Unfit,
+                    None => EndpointState::Creating,
+                    Some(_) if !is_fit(&instance) => EndpointState::Ineligible,
                     Some(endpoint) => match endpoint.stats.readiness() {
                         Readiness::Down => EndpointState::Down,
                         _ if member.held => EndpointState::Held,
@@ -138,7 +138,7 @@ pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> Re
         },
         None => Some(NEVER_SYNCED.to_owned()),
     };
-    Report { trouble, endpoints }
+    EndpointerReport { trouble, endpoints }
 }
 
 const NEVER_SYNCED: &str = "the registry has not answered yet";

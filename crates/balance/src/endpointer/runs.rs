@@ -39,7 +39,7 @@ impl<F: Factory> Runs<F> {
     pub(super) fn new(factory: F, config: EndpointerConfig) -> Self {
         Self {
             factory: Arc::new(factory),
-            permits: Arc::new(Semaphore::new(config.max_making.max(1))),
+            permits: Arc::new(Semaphore::new(config.max_concurrent_creations.max(1))),
             config,
             running: JoinSet::new(),
             handles: HashMap::new(),
@@ -48,7 +48,7 @@ impl<F: Factory> Runs<F> {
 
     pub(super) fn make(&mut self, make: Make) {
         let (factory, permits) = (Arc::clone(&self.factory), Arc::clone(&self.permits));
-        let bound = self.config.make_timeout;
+        let bound = self.config.create_timeout;
         let id = make.instance.id().clone();
         let key = (id.clone(), Kind::Make);
         let handle = self.running.spawn(async move {

@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
-use tower_sd_core::{BoxError, InstanceId, Stop, Subscription, Tasks};
+use tower_sd_core::{BoxError, InstanceId, Shutdown, Subscription, TaskGroup};
 
 use super::{
     EndpointerConfig, NoInstances, NoInstancesReason, Readiness, Signal, Stats, Subscriber, Tier,
@@ -29,7 +29,7 @@ pub(crate) struct Shared<S: 'static> {
     version: watch::Sender<u64>,
     subscription: Subscription,
     config: EndpointerConfig,
-    tasks: Tasks,
+    tasks: TaskGroup,
     /// One token for each endpoint that drains.
     draining: TaskTracker,
 }
@@ -44,7 +44,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
             version: watch::Sender::new(0),
             subscription,
             config,
-            tasks: Tasks::new(),
+            tasks: TaskGroup::new(),
             draining: TaskTracker::new(),
         }
     }
@@ -59,7 +59,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
             state.on(event, now, &mut effects);
         }
         state.draining.retain(|left| left.in_flight() > 0);
-        let until = now.checked_add(self.config.drain);
+        let until = now.checked_add(self.config.drain_timeout);
         for endpoint in &effects.gone {
             state.draining.push(Draining::new(endpoint, until));
             // Before another change can ask for it back.
@@ -141,7 +141,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
             return NoInstances::new(NoInstancesReason::Empty, trouble);
         }
         if !members.clone().any(|member| member.instance.weight() > 0) {
-            return NoInstances::new(NoInstancesReason::Unfit, trouble);
+            return NoInstances::new(NoInstancesReason::Ineligible, trouble);
         }
         let mut endpoints = members.clone().filter_map(|member| member.endpoint.as_ref());
         let reason = match endpoints.clone().count() {
@@ -157,7 +157,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         drop(self.apply([Event::Close].into_iter()));
         self.tasks.close().await;
         self.draining.close();
-        if timeout(self.config.drain, self.draining.wait()).await.is_err() {
+        if timeout(self.config.drain_timeout, self.draining.wait()).await.is_err() {
             let left = mem::take(&mut self.state().draining);
             left.iter().for_each(|left| self.give_up(left));
         }
@@ -172,7 +172,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         self.subscription.refresh();
     }
 
-    pub(super) fn spawn<F>(&self, task: impl FnOnce(Stop) -> F)
+    pub(super) fn spawn<F>(&self, task: impl FnOnce(Shutdown) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {

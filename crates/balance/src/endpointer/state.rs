@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tower_sd_core::{Backoff, BoxError, Instance, InstanceId, Snapshot, Status};
+use tower_sd_core::{Backoff, BoxError, Instance, InstanceId, InstanceStatus, Snapshot};
 
 use super::{
     Endpoint, EndpointerConfig, Failure, Readiness, Tier, Tiers,
@@ -210,7 +210,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
                 // One that was probed just now is probed again when the shortest pause is over.
                 let (last, due) = (member.last_probe, member.due);
                 self.poll_ready = Some(poll_ready);
-                let earliest = last.and_then(|last| last.checked_add(self.config.first_pause));
+                let earliest = last.and_then(|last| last.checked_add(self.config.initial_backoff));
                 match earliest.filter(|earliest| *earliest > now) {
                     Some(earliest) if due.is_none_or(|due| due > earliest) => {
                         self.schedule(id, Some(earliest));
@@ -343,7 +343,8 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
 
 /// Whether the instance wants requests.
 pub(super) fn is_fit(instance: &Instance) -> bool {
-    matches!(instance.status(), Status::Passing | Status::Warning) && instance.weight() > 0
+    matches!(instance.status(), InstanceStatus::Passing | InstanceStatus::Warning)
+        && instance.weight() > 0
 }
 
 impl<S> Default for Effects<S> {

@@ -4,7 +4,7 @@ use tokio::{
     select,
     time::{Instant, sleep_until},
 };
-use tower_sd_core::{Stop, Subscription};
+use tower_sd_core::{Shutdown, Subscription};
 
 use super::{Factory, Shared, runs::Runs, state::Event};
 
@@ -15,7 +15,7 @@ pub(super) async fn work<F: Factory>(
     shared: Weak<Shared<F::Service>>,
     mut subscription: Subscription,
     mut runs: Runs<F>,
-    stop: Stop,
+    stop: Shutdown,
 ) {
     let Some(wake) = shared.upgrade().map(|shared| shared.wake()) else {
         return;

@@ -2,7 +2,7 @@ use std::error::Error;
 
 use tower_sd_core::BoxError;
 
-use crate::{Outcome, Unsent};
+use crate::{NotSent, Outcome};
 
 /// Whether another attempt may mend an outcome.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -11,7 +11,7 @@ pub enum Verdict {
     /// It is the caller's: a success, or a failure that repeating cannot mend.
     Final,
     /// It failed before anything was sent: repeating is always safe.
-    Unsent,
+    NotSent,
     /// It failed, and the peer may have acted on it: repeated only when that does no harm.
     Failed,
 }
@@ -22,12 +22,12 @@ impl Verdict {
     pub fn of(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Success | Outcome::Cancelled => Self::Final,
-            Outcome::NotSent => Self::Unsent,
+            Outcome::NotSent => Self::NotSent,
             Outcome::Failed(_) | Outcome::TimedOut => Self::Failed,
         }
     }
 
-    /// [`Unsent`](Self::Unsent) when the error or one of its sources is an [`Unsent`](crate::Unsent), else
+    /// [`NotSent`](Self::NotSent) when the error or one of its sources is a [`NotSent`](crate::NotSent), else
     /// [`Failed`](Self::Failed).
     ///
     /// Below a `Retry`, a [`Balance`](crate::Balance) reports it better: an endpoint may have sent requests of its own.
@@ -35,8 +35,8 @@ impl Verdict {
     pub fn of_error(error: &BoxError) -> Self {
         let mut next: Option<&(dyn Error + 'static)> = Some(&**error);
         while let Some(error) = next {
-            if error.is::<Unsent>() {
-                return Self::Unsent;
+            if error.is::<NotSent>() {
+                return Self::NotSent;
             }
             next = error.source();
         }

@@ -15,11 +15,11 @@ use tokio::time::{Instant, Sleep, sleep};
 use tower_sd_core::BoxError;
 use tower_service::Service;
 
-use super::{Attempt, Elapsed, Next, Protocol, RetryError, RetryPolicy, Verdict};
+use super::{Attempt, Elapsed, Protocol, RetryDecision, RetryError, RetryPolicy, Verdict};
 use crate::{
     NoInstances,
     attempt::{self, Record},
-    endpointer::Lease,
+    endpointer::InFlight,
 };
 
 /// The response of a [`Retry`](super::Retry).
@@ -192,13 +192,13 @@ impl<R> Story<R> {
                 let verdict = match self.no_instances(&error) {
                     // Waiting as long again is of no use.
                     Some(none) if none.has_waited() => Verdict::Final,
-                    Some(_) => Verdict::Unsent,
+                    Some(_) => Verdict::NotSent,
                     None => match self.policy.replay.verdict(Err(&error)) {
                         // The endpoint below has reported it itself.
-                        Verdict::Failed | Verdict::Unsent if self.has_endpoint() => {
+                        Verdict::Failed | Verdict::NotSent if self.has_endpoint() => {
                             match self.record.was_sent() {
                                 true => Verdict::Failed,
-                                false => Verdict::Unsent,
+                                false => Verdict::NotSent,
                             }
                         }
                         verdict => verdict,
@@ -226,7 +226,7 @@ impl<R> Story<R> {
     /// Drops the attempt in flight: the time is over for its endpoint.
     fn time_out<T>(&self, drop: impl FnOnce() -> T) -> T {
         let last = self.record.last_since(self.n_tried);
-        Lease::time_out(last.map(|(key, _)| key), drop)
+        InFlight::time_out(last.map(|(key, _)| key), drop)
     }
 
     fn late_since_sent(
@@ -261,24 +261,28 @@ impl<R> Story<R> {
         let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
         let next = match &self.policy.on_failure {
             Some(on_failure) => on_failure(number, &error),
-            None => Next::Repeat,
+            None => RetryDecision::Retry,
         };
         let safe = match verdict {
             Verdict::Final => false,
-            Verdict::Unsent => true,
+            Verdict::NotSent => true,
             Verdict::Failed => self.idempotent,
         };
         let left = repeatable && safe && self.attempts_left() > 1;
         self.ended(error);
         match (next, response) {
-            (Next::Repeat, response) if left => {
+            (RetryDecision::Retry, response) if left => {
                 let asked = response.and_then(|response| self.policy.replay.pause(&response));
                 Step::Pause(asked.unwrap_or_else(|| self.pause(number)))
             }
-            (Next::StopWith(error), _) => Step::Done(Err(self.tell(Some(error), None))),
+            (RetryDecision::Fail(error), _) => Step::Done(Err(self.tell(Some(error), None))),
             // The last response is the caller's, however it is judged.
-            (Next::Repeat | Next::Stop, Some(response)) => Step::Done(Ok(response)),
-            (Next::Repeat | Next::Stop, None) => Step::Done(Err(self.tell(None, None))),
+            (RetryDecision::Retry | RetryDecision::Stop, Some(response)) => {
+                Step::Done(Ok(response))
+            }
+            (RetryDecision::Retry | RetryDecision::Stop, None) => {
+                Step::Done(Err(self.tell(None, None)))
+            }
         }
     }
 

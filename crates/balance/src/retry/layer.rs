@@ -2,11 +2,11 @@ use std::sync::Arc;
 
 use tower_layer::Layer;
 
-use super::{Cloned, Retry, RetryPolicy};
+use super::{CloneRequest, Retry, RetryPolicy};
 
 /// Puts a [`Retry`] above a service.
 #[derive(Clone, Debug)]
-pub struct RetryLayer<R = Cloned> {
+pub struct RetryLayer<R = CloneRequest> {
     policy: Arc<RetryPolicy<R>>,
 }
 

@@ -13,7 +13,7 @@ pub use self::{
     error::{Attempt, Elapsed, RetryError},
     future::RetryFuture,
     layer::RetryLayer,
-    policy::{Next, RetryPolicy},
-    protocol::{Cloned, Protocol},
+    policy::{RetryDecision, RetryPolicy},
+    protocol::{CloneRequest, Protocol},
     service::Retry,
 };

@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use fastrand::Rng;
 use tower_sd_core::BoxError;
 
-use super::Cloned;
+use super::CloneRequest;
 
 /// Settings of [`Retry`](crate::Retry).
 ///
@@ -13,21 +13,21 @@ use super::Cloned;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_sd_balance::{Next, RetryPolicy};
+/// use tower_sd_balance::{RetryDecision, RetryPolicy};
 ///
 /// let policy = RetryPolicy::new()
-///     .attempts(5)
-///     .per_try(Duration::from_millis(300))
-///     .deadline(Duration::from_secs(2))
+///     .max_attempts(5)
+///     .per_try_timeout(Duration::from_millis(300))
+///     .timeout(Duration::from_secs(2))
 ///     .idempotent()
 ///     .on_failure(|n, error| match error.to_string().contains("no such account") {
-///         true => Next::Stop,
-///         false => Next::Repeat,
+///         true => RetryDecision::Stop,
+///         false => RetryDecision::Retry,
 ///     });
 /// # let _ = policy;
 /// ```
 #[derive(Clone)]
-pub struct RetryPolicy<R = Cloned> {
+pub struct RetryPolicy<R = CloneRequest> {
     pub(super) attempts: u32,
     pub(super) per_try: Option<Duration>,
     pub(super) deadline: Option<Duration>,
@@ -39,18 +39,18 @@ pub struct RetryPolicy<R = Cloned> {
     pub(super) replay: R,
 }
 
-pub(super) type OnFailure = dyn Fn(u32, &BoxError) -> Next + Send + Sync;
+pub(super) type OnFailure = dyn Fn(u32, &BoxError) -> RetryDecision + Send + Sync;
 
 /// What the callback of a [`RetryPolicy`] wants to happen after a failure.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Next {
+pub enum RetryDecision {
     /// Another attempt, if the policy has one left and the request may be repeated.
-    Repeat,
+    Retry,
     /// No more attempts.
     Stop,
     /// No more attempts; this error is the source of the [`RetryError`](crate::RetryError).
-    StopWith(BoxError),
+    Fail(BoxError),
 }
 
 impl RetryPolicy {
@@ -66,7 +66,7 @@ impl RetryPolicy {
             idempotent: false,
             on_failure: None,
             seed: None,
-            replay: Cloned,
+            replay: CloneRequest,
         }
     }
 }
@@ -75,7 +75,7 @@ impl<R> RetryPolicy<R> {
     /// How many attempts there are in all, the first one included, as in go-kit; 0 counts as 1. Default 3: each is at
     /// another instance while there is one, so that two that fail are survived.
     #[must_use]
-    pub fn attempts(mut self, attempts: u32) -> Self {
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.max(1);
         self
     }
@@ -83,14 +83,14 @@ impl<R> RetryPolicy<R> {
     /// How long one attempt may take; then it is dropped and counts as failed. Default: no bound. Without one, an
     /// instance that hangs uses up the whole deadline.
     #[must_use]
-    pub fn per_try(mut self, per_try: Duration) -> Self {
+    pub fn per_try_timeout(mut self, per_try: Duration) -> Self {
         self.per_try = Some(per_try);
         self
     }
 
     /// How long all attempts together may take, pauses included. Default: no bound.
     #[must_use]
-    pub fn deadline(mut self, deadline: Duration) -> Self {
+    pub fn timeout(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
@@ -98,7 +98,7 @@ impl<R> RetryPolicy<R> {
     /// The ceiling of the pause after the first failure, which doubles with each, and the ceiling of every pause; a pause
     /// is drawn evenly from zero to its ceiling. Default 25 and 250 ms, Envoy's.
     #[must_use]
-    pub fn pauses(mut self, first: Duration, max: Duration) -> Self {
+    pub fn backoff(mut self, first: Duration, max: Duration) -> Self {
         self.first_pause = first;
         self.max_pause = max;
         self
@@ -116,7 +116,7 @@ impl<R> RetryPolicy<R> {
     #[must_use]
     pub fn on_failure(
         mut self,
-        on_failure: impl Fn(u32, &BoxError) -> Next + Send + Sync + 'static,
+        on_failure: impl Fn(u32, &BoxError) -> RetryDecision + Send + Sync + 'static,
     ) -> Self {
         self.on_failure = Some(Arc::new(on_failure));
         self
@@ -124,14 +124,14 @@ impl<R> RetryPolicy<R> {
 
     /// Pauses follow from this seed: for tests. Default: from the operating system.
     #[must_use]
-    pub fn seed(mut self, seed: u64) -> Self {
+    pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Repeats and classifies with `replay` instead of [`Cloned`].
+    /// Repeats and classifies with `replay` instead of [`CloneRequest`].
     #[must_use]
-    pub fn replay_with<Q>(self, replay: Q) -> RetryPolicy<Q> {
+    pub fn protocol<Q>(self, replay: Q) -> RetryPolicy<Q> {
         RetryPolicy {
             attempts: self.attempts,
             per_try: self.per_try,

@@ -9,7 +9,7 @@ use crate::Outcome;
 /// [`Retry`](crate::Retry).
 ///
 /// The HTTP crate has one that knows methods, bodies and statuses; for every other request that is `Clone` there is
-/// [`Cloned`].
+/// [`CloneRequest`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no protocol for requests of type `{Req}`",
     note = "`Cloned` repeats every request that is `Clone`; HTTP requests want `HttpReplay` of tower-sd-http"
@@ -55,9 +55,9 @@ pub trait Protocol<Req, Res> {
 /// Repeats by `Clone`; every error is a failure, and every response a success.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct Cloned;
+pub struct CloneRequest;
 
-impl<Req: Clone, Res> Protocol<Req, Res> for Cloned {
+impl<Req: Clone, Res> Protocol<Req, Res> for CloneRequest {
     fn copy(&self, request: &Req) -> Option<Req> {
         Some(request.clone())
     }

@@ -7,7 +7,7 @@ use std::{
 use tower_sd_core::BoxError;
 use tower_service::Service;
 
-use super::{Cloned, Protocol, RetryFuture, RetryPolicy};
+use super::{CloneRequest, Protocol, RetryFuture, RetryPolicy};
 use crate::attempt::{self, Record};
 
 /// Sends a request again when it has failed, to another instance while there is one.
@@ -58,7 +58,7 @@ use crate::attempt::{self, Record};
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct Retry<S, R = Cloned> {
+pub struct Retry<S, R = CloneRequest> {
     inner: S,
     policy: Arc<RetryPolicy<R>>,
 }

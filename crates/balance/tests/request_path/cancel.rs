@@ -26,9 +26,9 @@ async fn dropped_after_every_poll(prepare: impl Fn(&World)) {
         let (registry, world) = (Registry::new(&["a", "b"]), World::default());
         prepare(&world);
         let endpointer = endpointer(&registry, &world).await;
-        let policy = RetryPolicy::new().idempotent().per_try(Duration::from_millis(300));
+        let policy = RetryPolicy::new().idempotent().per_try_timeout(Duration::from_millis(300));
         let balance = balance(&endpointer);
-        let mut client: Retry<_> = RetryLayer::new(policy.seed(1)).layer(balance.clone());
+        let mut client: Retry<_> = RetryLayer::new(policy.with_seed(1)).layer(balance.clone());
         let ended = poll_times(client.call(0), k).await;
         assert_eq!(n_in_flight(&endpointer), 0, "after {k} polls");
         drop((client, balance));

@@ -18,7 +18,7 @@ async fn nothing_fails_and_nothing_leaks_under_random_churn() {
     let endpointer = endpointer(&registry, &world).await;
     let layers = [BalanceLayer::new(RoundRobin::new()), BalanceLayer::new(Random::new())];
     let clients = layers.map(|layer| {
-        let balance = layer.seed(5).layer(endpointer.clone());
+        let balance = layer.with_seed(5).layer(endpointer.clone());
         RetryLayer::new(RetryPolicy::new()).layer(balance)
     });
     let mut n_requests = 0;

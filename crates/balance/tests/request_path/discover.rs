@@ -98,7 +98,7 @@ async fn any_discover_feeds_an_endpointer() {
     assert_eq!((world.n_live("a"), world.n_live("b"), world.n_live("c")), (0, 0, 1));
     send.send(Err("lost".into())).unwrap();
     settle().await;
-    assert!(endpointer.inspect().trouble.unwrap().contains("the discovery failed"));
+    assert!(endpointer.report().trouble.unwrap().contains("the discovery failed"));
     drop(send);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(answers(&balance, 1).await, ["c"], "the end keeps the set");

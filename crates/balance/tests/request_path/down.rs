@@ -188,7 +188,7 @@ async fn the_public_lease_counts_and_picks_like_a_call() {
     two.done(Outcome::Failed(FailureClass::Exchange));
     drop(one);
     assert_eq!(n_in_flight(&endpointer), 0);
-    let endpoints = endpointer.inspect().endpoints;
+    let endpoints = endpointer.report().endpoints;
     assert_eq!(endpoints.iter().map(|endpoint| endpoint.picks).sum::<u64>(), 2);
     assert_eq!(endpoints.iter().map(|endpoint| endpoint.failures).sum::<u64>(), 1);
 }

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
 use tower_sd_balance::{
-    BalanceLayer, Balancer, Choice, EndpointState, Endpointer, EndpointerConfig, Instance, Members,
-    NoInstances, NoInstancesReason, Picker, Status, factory_fn,
+    BalanceLayer, Balancer, Choice, EndpointState, Endpointer, EndpointerConfig, Instance,
+    InstanceStatus, Members, NoInstances, NoInstancesReason, Picker, factory_fn,
 };
 
 use crate::support::{
@@ -88,16 +88,19 @@ async fn who_wants_no_requests_gets_none() {
     let balance = balance(&endpointer);
     let a = Instance::new("a", 1);
     let unfit = [
-        a.clone().with_status(Status::Critical),
-        a.clone().with_status(Status::Draining),
+        a.clone().with_status(InstanceStatus::Critical),
+        a.clone().with_status(InstanceStatus::Draining),
         a.clone().with_weight(0),
     ];
     for unfit in unfit {
         registry.set_instances(vec![unfit, Instance::new("b", 1)]).await;
         assert_eq!(answers(&balance, 4).await, ["b"; 4]);
-        assert_eq!(report(&endpointer, "a").unwrap().state, EndpointState::Unfit);
+        assert_eq!(report(&endpointer, "a").unwrap().state, EndpointState::Ineligible);
         registry
-            .set_instances(vec![a.clone().with_status(Status::Warning), Instance::new("b", 1)])
+            .set_instances(vec![
+                a.clone().with_status(InstanceStatus::Warning),
+                Instance::new("b", 1),
+            ])
             .await;
         assert!(answers(&balance, 4).await.contains(&"a".to_owned()));
     }
@@ -105,7 +108,10 @@ async fn who_wants_no_requests_gets_none() {
     registry.set_instances(vec![a.with_weight(0)]).await;
     let started = Instant::now();
     let error = call(&balance).await.unwrap_err();
-    assert_eq!(error.downcast_ref::<NoInstances>().unwrap().reason(), NoInstancesReason::Unfit);
+    assert_eq!(
+        error.downcast_ref::<NoInstances>().unwrap().reason(),
+        NoInstancesReason::Ineligible
+    );
     assert_eq!(started.elapsed(), Duration::ZERO);
 }
 
@@ -166,7 +172,7 @@ async fn an_instance_that_returns_while_it_drains_gets_its_endpoint_back() {
 #[tokio::test(start_paused = true)]
 async fn draining_is_bounded() {
     let (mut registry, world) = (Registry::new(&["a"]), World::default());
-    let config = EndpointerConfig::new().drain(Duration::from_secs(5));
+    let config = EndpointerConfig::new().drain_timeout(Duration::from_secs(5));
     let endpointer = Endpointer::with_config(&registry, factory_fn(world.factory()), config);
     settle().await;
     let (_service, lease) = balance(&endpointer).lease().await.unwrap();
@@ -259,7 +265,8 @@ async fn factories_run_at_once_up_to_the_bound() {
     let hosts: Vec<_> = hosts.iter().map(String::as_str).collect();
     let (registry, world) = (Registry::new(&hosts), World::default());
     hosts.iter().for_each(|host| world.make(host, Mode::Hangs));
-    let config = EndpointerConfig::new().max_making(4).make_timeout(Duration::from_secs(2));
+    let config =
+        EndpointerConfig::new().max_concurrent_creations(4).create_timeout(Duration::from_secs(2));
     let _endpointer = Endpointer::with_config(&registry, factory_fn(world.factory()), config);
     settle().await;
     let n_made = || hosts.iter().map(|host| world.n_made(host)).sum::<usize>();
@@ -277,7 +284,7 @@ async fn what_a_factory_brings_for_one_that_has_left_is_dropped() {
     world.make("a", Mode::Works);
     settle().await;
     assert_eq!(world.n_live("a"), 0);
-    assert!(endpointer.inspect().endpoints.is_empty());
+    assert!(endpointer.report().endpoints.is_empty());
     registry.set(&["a"]).await;
     assert_eq!((world.n_made("a"), world.n_live("a")), (2, 1));
 }
@@ -319,7 +326,7 @@ async fn inspect_can_be_serialised() {
     let endpointer = endpointer(&registry, &world).await;
     answers(&balance(&endpointer), 3).await;
     registry.fail("outage").await;
-    let json = serde_json::to_value(endpointer.inspect()).unwrap();
+    let json = serde_json::to_value(endpointer.report()).unwrap();
     let [a, b] = json["endpoints"].as_array().unwrap().as_slice() else { panic!("two: {json}") };
     assert_eq!(a["instance"]["id"], "a:1");
     assert_eq!((&a["state"], &a["picks"], &a["error"]), (&"ready".into(), &3.into(), &().into()));

@@ -14,8 +14,8 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceExt};
 use tower_sd_balance::{
-    BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer, Instance, Retry, RetryLayer,
-    RetryPolicy, RoundRobin, Status,
+    BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer, Instance, InstanceStatus,
+    Retry, RetryLayer, RetryPolicy, RoundRobin,
 };
 
 use crate::support::{Registry, World, balance, call, endpointer};
@@ -51,9 +51,9 @@ async fn retry_reaches_only_live_instance_among_many_down() {
     });
     endpointer.ready(Duration::from_secs(1)).await.unwrap();
     sleep(Duration::from_millis(10)).await;
-    let policy = RetryPolicy::new().idempotent().seed(1);
+    let policy = RetryPolicy::new().idempotent().with_seed(1);
     let client: Retry<_> = RetryLayer::new(policy)
-        .layer(BalanceLayer::new(RoundRobin::new()).seed(1).layer(endpointer.clone()));
+        .layer(BalanceLayer::new(RoundRobin::new()).with_seed(1).layer(endpointer.clone()));
     for _ in 0..6 {
         assert_eq!(client.clone().oneshot(0).await.unwrap(), "live");
     }
@@ -69,7 +69,7 @@ async fn priorities_hold_among_held_endpoints() {
     registry.set_instances(all.map(|(h, p)| Instance::new(h, 1).with_priority(p)).to_vec()).await;
     let endpointer = endpointer(&registry, &world).await;
     let balance = BalanceLayer::new(tower_sd_balance::Prioritized::default())
-        .seed(1)
+        .with_seed(1)
         .layer(endpointer.clone());
     for _ in 0..100 {
         assert!(call(&balance).await.unwrap().starts_with('p'));
@@ -116,7 +116,7 @@ async fn endpoints_that_connect_for_each_request_are_served() {
             assert!(begun.elapsed() <= Duration::from_millis(12), "{:?}", begun.elapsed());
         }
         sleep(Duration::from_secs(5)).await;
-        let endpoints = endpointer.inspect().endpoints;
+        let endpoints = endpointer.report().endpoints;
         assert!(endpoints.iter().all(|e| e.state == EndpointState::Ready), "{endpoints:?}");
     }
 }
@@ -128,7 +128,8 @@ async fn instances_that_are_all_critical_still_get_requests() {
     let endpointer = endpointer(&registry, &world).await;
     let balance = balance(&endpointer);
     call(&balance).await.unwrap();
-    let critical = ["a", "b", "c"].map(|h| Instance::new(h, 1).with_status(Status::Critical));
+    let critical =
+        ["a", "b", "c"].map(|h| Instance::new(h, 1).with_status(InstanceStatus::Critical));
     registry.set_instances(critical.to_vec()).await;
     let outcome = call(&balance).await;
     assert!(outcome.is_ok(), "{outcome:?}");

@@ -13,9 +13,9 @@ use futures_util::future::BoxFuture;
 use tokio::time::sleep;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_sd_balance::{
-    Balance, BalanceLayer, BoxError, Endpointer, FailureClass, FixedInstancer, Instance, Lease,
-    NoInstances, NoInstancesReason, Outcome, Outcomes, Retry, RetryError, RetryLayer, RetryPolicy,
-    RoundRobin, Served, Unsent,
+    Balance, BalanceLayer, BoxError, Endpointer, FailureClass, FixedInstancer, InFlight, Instance,
+    NoInstances, NoInstancesReason, NotSent, Outcome, Outcomes, Retry, RetryError, RetryLayer,
+    RetryPolicy, RoundRobin, Served,
 };
 
 use crate::support::{
@@ -23,7 +23,7 @@ use crate::support::{
 };
 
 fn outcomes<S: Clone + Send + Sync + 'static>(endpointer: &Endpointer<S>) -> Outcomes {
-    endpointer.inspect().endpoints[0].outcomes
+    endpointer.report().endpoints[0].outcomes
 }
 
 #[tokio::test(start_paused = true)]
@@ -31,7 +31,8 @@ async fn per_try_timeouts_are_counted_exactly() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
     world.answer("a", Mode::Hangs);
     let endpointer = endpointer(&registry, &world).await;
-    let policy = RetryPolicy::new().idempotent().per_try(Duration::from_millis(100)).seed(1);
+    let policy =
+        RetryPolicy::new().idempotent().per_try_timeout(Duration::from_millis(100)).with_seed(1);
     let client: Retry<_> = RetryLayer::new(policy).layer(balance(&endpointer));
     for _ in 0..20 {
         call(&client).await.unwrap();
@@ -47,7 +48,7 @@ async fn deadline_counts_as_timeout_and_a_caller_that_leaves_as_cancelled() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     world.answer("a", Mode::Hangs);
     let endpointer = endpointer(&registry, &world).await;
-    let policy = RetryPolicy::new().deadline(Duration::from_millis(100));
+    let policy = RetryPolicy::new().timeout(Duration::from_millis(100));
     let client: Retry<_> = RetryLayer::new(policy).layer(balance(&endpointer));
     assert!(call(&client).await.is_err());
     assert_eq!(outcomes(&endpointer).timed_out, 1);
@@ -80,11 +81,11 @@ impl<S> Leasing for S where
 
 /// One endpoint that does with its lease what `with` does.
 async fn leasing(
-    with: impl Fn(Option<Lease>) -> Answer + Clone + Send + Sync + 'static,
+    with: impl Fn(Option<InFlight>) -> Answer + Clone + Send + Sync + 'static,
 ) -> (Endpointer<impl Leasing>,) {
     let endpointer = Endpointer::with(&FixedInstancer::new([Instance::new("a", 1)]), move |_| {
         let with = with.clone();
-        async move { Ok(service_fn(move |_: u32| with(Lease::take()))) }
+        async move { Ok(service_fn(move |_: u32| with(InFlight::take()))) }
     });
     endpointer.ready(Duration::from_secs(1)).await.unwrap();
     (endpointer,)
@@ -101,10 +102,10 @@ async fn endpoint_that_takes_its_lease_decides_how_long_and_what_it_was() {
     .await;
     let balance = BalanceLayer::new(RoundRobin::new()).layer(endpointer.clone());
     assert_eq!(balance.clone().oneshot(0).await.unwrap(), "head");
-    assert_eq!(endpointer.inspect().endpoints[0].in_flight, 1);
+    assert_eq!(endpointer.report().endpoints[0].in_flight, 1);
     let lease = kept.lock().unwrap().take().unwrap();
     lease.done(Outcome::Failed(FailureClass::Response));
-    assert_eq!(endpointer.inspect().endpoints[0].in_flight, 0);
+    assert_eq!(endpointer.report().endpoints[0].in_flight, 0);
     let expected = (1, 0, 0);
     let seen = outcomes(&endpointer);
     assert_eq!((seen.failed_response, seen.success, seen.cancelled), expected);
@@ -129,7 +130,7 @@ async fn lease_that_is_dropped_by_its_endpoint_gets_the_outcome_of_the_error() {
 async fn endpoint_that_times_out_by_a_layer_of_its_own_has_failed() {
     let endpointer = Endpointer::with(&FixedInstancer::new([Instance::new("a", 1)]), |_| async {
         let hangs = service_fn(|_: u32| {
-            let lease = Lease::take();
+            let lease = InFlight::take();
             async move {
                 let _lease = lease;
                 pending::<Result<(), BoxError>>().await
@@ -173,7 +174,7 @@ async fn not_sent_is_reported_by_the_lease_and_repeated() {
     let (shop,) = leasing(|lease| {
         Box::pin(async move {
             lease.unwrap().done(Outcome::Failed(FailureClass::Exchange));
-            Err(Unsent::new("the mailer is gone").into())
+            Err(NotSent::new("the mailer is gone").into())
         })
     })
     .await;
@@ -212,7 +213,7 @@ async fn search_is_not_bounded_by_the_per_try_timeout() {
     let (registry, world) = (Registry::new(&["a", "b", "c"]), World::default());
     ["a", "b", "c"].iter().for_each(|host| world.ready(host, Mode::Fails));
     let endpointer = endpointer(&registry, &world).await;
-    let policy = RetryPolicy::new().per_try(Duration::from_millis(300)).seed(1);
+    let policy = RetryPolicy::new().per_try_timeout(Duration::from_millis(300)).with_seed(1);
     let client: Retry<Balance<_>> = RetryLayer::new(policy).layer(balance(&endpointer));
     let started = tokio::time::Instant::now();
     let error = call(&client).await.unwrap_err();
@@ -229,7 +230,7 @@ async fn deadline_during_a_search_keeps_the_reason() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     world.ready("a", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;
-    let policy = RetryPolicy::new().deadline(Duration::from_millis(200));
+    let policy = RetryPolicy::new().timeout(Duration::from_millis(200));
     let client: Retry<Balance<_>> = RetryLayer::new(policy).layer(balance(&endpointer));
     let error = call(&client).await.unwrap_err();
     let error: &RetryError = error.downcast_ref().unwrap();

@@ -11,8 +11,8 @@ use std::{
 
 use tower::{Layer, ServiceExt, buffer::Buffer, service_fn};
 use tower_sd_balance::{
-    Balance, BoxError, FailureClass, NoInstancesReason, Outcome, Protocol, Retry, RetryError,
-    RetryLayer, RetryPolicy, Unsent,
+    Balance, BoxError, FailureClass, NoInstancesReason, NotSent, Outcome, Protocol, Retry,
+    RetryError, RetryLayer, RetryPolicy,
 };
 
 use crate::support::{
@@ -20,7 +20,7 @@ use crate::support::{
 };
 
 fn retry(policy: RetryPolicy, balance: Balance<Client>) -> Retry<Balance<Client>> {
-    RetryLayer::new(policy.seed(1)).layer(balance)
+    RetryLayer::new(policy.with_seed(1)).layer(balance)
 }
 
 fn tried(error: &BoxError) -> Vec<String> {
@@ -35,7 +35,7 @@ async fn every_instance_is_tried_before_one_is_tried_twice() {
     let (registry, world) = (Registry::new(&["a", "b", "c", "d"]), World::default());
     ["a", "b", "c", "d"].iter().for_each(|host| world.answer(host, Mode::Fails));
     let endpointer = endpointer(&registry, &world).await;
-    let client = retry(RetryPolicy::new().attempts(6).idempotent(), balance(&endpointer));
+    let client = retry(RetryPolicy::new().max_attempts(6).idempotent(), balance(&endpointer));
     let error = call(&client).await.unwrap_err();
     let tried = tried(&error);
     assert_eq!(tried.len(), 6);
@@ -54,7 +54,7 @@ async fn a_retry_asks_who_was_down_before_it_goes_back_to_whom_it_saw_fail() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     world.ready("b", Mode::Works);
     world.answer("a", Mode::Fails);
-    let client = retry(RetryPolicy::new().attempts(2).idempotent(), balance);
+    let client = retry(RetryPolicy::new().max_attempts(2).idempotent(), balance);
     assert_eq!(call(&client).await.unwrap(), "b");
     assert_eq!(world.n_calls("a"), 5);
 }
@@ -77,7 +77,7 @@ async fn what_was_not_sent_is_always_repeated() {
         let n = counter.fetch_add(1, Relaxed);
         async move {
             match n {
-                0 => Err(BoxError::from(Unsent::new("connection closed"))),
+                0 => Err(BoxError::from(NotSent::new("connection closed"))),
                 _ => Ok(n),
             }
         }
@@ -86,7 +86,7 @@ async fn what_was_not_sent_is_always_repeated() {
     assert_eq!(client.oneshot(0).await.unwrap(), 1);
     let (mut registry, world) = (Registry::new(&[]), World::default());
     let endpointer = endpointer(&registry, &world).await;
-    let client = retry(RetryPolicy::new().attempts(200), balance(&endpointer));
+    let client = retry(RetryPolicy::new().max_attempts(200), balance(&endpointer));
     let waiting = start(async move { call(&client).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     registry.set(&["a"]).await;
@@ -99,7 +99,8 @@ async fn the_error_lists_every_attempt_and_has_the_last_as_its_source() {
     world.answer("a", Mode::Fails);
     world.answer("b", Mode::Hangs);
     let endpointer = endpointer(&registry, &world).await;
-    let policy = RetryPolicy::new().attempts(2).idempotent().per_try(Duration::from_millis(40));
+    let policy =
+        RetryPolicy::new().max_attempts(2).idempotent().per_try_timeout(Duration::from_millis(40));
     let error = call(&retry(policy, balance(&endpointer))).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains("at a:1 (a fails, 0.0ns)"), "{text}");
@@ -115,8 +116,9 @@ async fn the_deadline_ends_a_pause_too() {
     world.answer("a", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;
     let second = Duration::from_secs(1);
-    let policy = RetryPolicy::new().attempts(99).idempotent().pauses(second * 100, second * 100);
-    let client = retry(policy.deadline(second), balance(&endpointer));
+    let policy =
+        RetryPolicy::new().max_attempts(99).idempotent().backoff(second * 100, second * 100);
+    let client = retry(policy.timeout(second), balance(&endpointer));
     let started = tokio::time::Instant::now();
     let error = call(&client).await.unwrap_err();
     assert_eq!(started.elapsed().as_millis(), 1_000);
@@ -149,7 +151,7 @@ impl Protocol<u32, u32> for Numbers {
 #[tokio::test(start_paused = true)]
 async fn a_protocol_decides_what_is_repeated_and_what_has_failed() {
     let echo = service_fn(|n: u32| async move { Ok::<_, BoxError>(n) });
-    let client = RetryLayer::new(RetryPolicy::new().replay_with(Numbers)).layer(echo);
+    let client = RetryLayer::new(RetryPolicy::new().protocol(Numbers)).layer(echo);
     assert_eq!(client.clone().oneshot(4).await.unwrap(), 5, "repeated: even, and 4 has failed");
     assert_eq!(client.clone().oneshot(3).await.unwrap(), 3, "odd: the response is the caller's");
     assert_eq!(
@@ -166,7 +168,7 @@ async fn a_buffer_between_retry_and_balance_loses_the_record() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     world.answer("a", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;
-    let policy = || RetryPolicy::new().attempts(2).idempotent();
+    let policy = || RetryPolicy::new().max_attempts(2).idempotent();
     let buffered = RetryLayer::new(policy()).layer(Buffer::new(balance(&endpointer), 8));
     let error = buffered.oneshot(0).await.unwrap_err();
     assert_eq!(tried(&error), ["", ""]);
@@ -185,7 +187,7 @@ async fn a_task_between_retry_and_balance_loses_the_record() {
         let balance = balance.clone();
         async move { start(async move { call(&balance).await }).await? }
     });
-    let client = RetryLayer::new(RetryPolicy::new().attempts(2).idempotent()).layer(spawning);
+    let client = RetryLayer::new(RetryPolicy::new().max_attempts(2).idempotent()).layer(spawning);
     assert_eq!(tried(&client.oneshot(0).await.unwrap_err()), ["", ""]);
 }
 

@@ -241,7 +241,7 @@ pub(crate) async fn all_ready<S: Clone + Send + Sync + 'static>(
     n: usize,
 ) {
     loop {
-        let endpoints = endpointer.inspect().endpoints;
+        let endpoints = endpointer.report().endpoints;
         if endpoints.iter().filter(|endpoint| endpoint.state == EndpointState::Ready).count() == n {
             return;
         }
@@ -251,7 +251,7 @@ pub(crate) async fn all_ready<S: Clone + Send + Sync + 'static>(
 
 /// A round robin from the first member on.
 pub(crate) fn balance(endpointer: &Endpointer<Client>) -> Balance<Client> {
-    BalanceLayer::new(RoundRobin::new().with_start(0)).seed(1).layer(endpointer.clone())
+    BalanceLayer::new(RoundRobin::new().with_start(0)).with_seed(1).layer(endpointer.clone())
 }
 
 pub(crate) async fn call<S>(service: &S) -> Result<S::Response, S::Error>
@@ -274,12 +274,12 @@ where
 }
 
 pub(crate) fn report(endpointer: &Endpointer<Client>, host: &str) -> Option<EndpointReport> {
-    let endpoints = endpointer.inspect().endpoints;
+    let endpoints = endpointer.report().endpoints;
     endpoints.into_iter().find(|endpoint| endpoint.instance.host() == host)
 }
 
 pub(crate) fn n_in_flight(endpointer: &Endpointer<Client>) -> usize {
-    endpointer.inspect().endpoints.iter().map(|endpoint| endpoint.in_flight).sum()
+    endpointer.report().endpoints.iter().map(|endpoint| endpoint.in_flight).sum()
 }
 
 /// Starts it, and leaves it running.

@@ -26,7 +26,7 @@ async fn black_hole_is_found_with_short_per_try_timeout() {
     world.ready("a", Mode::Hangs);
     let endpointer = endpointer(&registry, &world).await;
     // Not idempotent: POSTs.
-    let policy = RetryPolicy::new().per_try(Duration::from_millis(300)).seed(1);
+    let policy = RetryPolicy::new().per_try_timeout(Duration::from_millis(300)).with_seed(1);
     let client: Retry<_> = RetryLayer::new(policy).layer(balance(&endpointer));
     let (mut failed, mut n) = (0, 0);
     for _ in 0..200 {
@@ -46,7 +46,8 @@ async fn black_hole_delays_few_idempotent_requests() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
     world.ready("a", Mode::Hangs);
     let endpointer = endpointer(&registry, &world).await;
-    let policy = RetryPolicy::new().idempotent().per_try(Duration::from_millis(300)).seed(1);
+    let policy =
+        RetryPolicy::new().idempotent().per_try_timeout(Duration::from_millis(300)).with_seed(1);
     let client: Retry<_> = RetryLayer::new(policy).layer(balance(&endpointer));
     let mut slow = 0;
     for _ in 0..200 {
@@ -109,7 +110,7 @@ async fn deadline_holds_while_attempt_waits_for_readiness() {
             Box::pin(async { Err("failed".into()) })
         }
     }
-    let policy = RetryPolicy::new().idempotent().deadline(Duration::from_secs(1)).seed(1);
+    let policy = RetryPolicy::new().idempotent().timeout(Duration::from_secs(1)).with_seed(1);
     let client: Retry<_> = RetryLayer::new(policy).layer(OnceReady(Arc::default()));
     let outcome = timeout(Duration::from_secs(60), client.oneshot(0)).await;
     assert!(outcome.is_ok(), "the deadline of 1 s did not end it within 60 s");
@@ -144,7 +145,7 @@ async fn service_that_is_dead_for_good_is_made_again() {
 #[tokio::test(start_paused = true)]
 async fn drain_without_bound_does_not_end_updates() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
-    let config = EndpointerConfig::new().drain(Duration::MAX);
+    let config = EndpointerConfig::new().drain_timeout(Duration::MAX);
     let endpointer =
         Endpointer::with_config(&registry, tower_sd_balance::factory_fn(world.factory()), config);
     let ready = endpointer.ready(Duration::from_secs(5)).await;
@@ -156,7 +157,8 @@ async fn wait_without_bound_does_not_panic() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     world.ready("a", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;
-    let balance = BalanceLayer::new(RoundRobin::new()).wait(Duration::MAX).layer(endpointer);
+    let balance =
+        BalanceLayer::new(RoundRobin::new()).ready_timeout(Duration::MAX).layer(endpointer);
     let outcome =
         tokio::spawn(
             async move { timeout(Duration::from_secs(1), call(&balance)).await.map(|_| ()) },
@@ -189,7 +191,7 @@ async fn nested_balancer_does_not_write_into_outer_record() {
     });
     outer.ready(Duration::from_secs(1)).await.unwrap();
     let client = ServiceBuilder::new()
-        .layer(RetryLayer::new(RetryPolicy::new().attempts(1)))
+        .layer(RetryLayer::new(RetryPolicy::new().max_attempts(1)))
         .layer(BalanceLayer::new(RoundRobin::new()))
         .service(outer);
     let error = client.oneshot(0).await.unwrap_err();
@@ -259,7 +261,7 @@ async fn request_does_not_wait_for_busy_endpoint_beside_idle_ones() {
             endpointer.ready(Duration::from_secs(1)).await.unwrap();
             sleep(Duration::from_millis(10)).await;
             let balance = BalanceLayer::new(RoundRobin::new().with_start(0))
-                .seed(1)
+                .with_seed(1)
                 .layer(endpointer.clone());
             let one = tokio::task::spawn_local(balance.clone().oneshot(true));
             sleep(Duration::from_millis(1)).await;
@@ -291,7 +293,7 @@ async fn busy_endpoint_is_not_down() {
             endpointer.ready(Duration::from_secs(1)).await.unwrap();
             sleep(Duration::from_millis(10)).await;
             let balance = BalanceLayer::new(RoundRobin::new().with_start(0))
-                .seed(1)
+                .with_seed(1)
                 .layer(endpointer.clone());
             let spawn = |ms| tokio::task::spawn_local(balance.clone().oneshot(ms));
             let long = [spawn(1_300), spawn(1_300)];
@@ -299,7 +301,7 @@ async fn busy_endpoint_is_not_down() {
             let next = [spawn(1), spawn(1)];
             sleep(Duration::from_millis(1_150)).await;
             let states: Vec<_> =
-                endpointer.inspect().endpoints.iter().map(|e| (e.state, e.error.clone())).collect();
+                endpointer.report().endpoints.iter().map(|e| (e.state, e.error.clone())).collect();
             for one in long.into_iter().chain(next) {
                 let _answer = one.await;
             }

@@ -8,7 +8,7 @@ use tokio::{
 use tower_sd_core::{ReadMode, ReadRequest, ReadResult, async_trait};
 
 use super::*;
-use crate::WhenDeleted;
+use crate::OnDelete;
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 struct Settings {
@@ -59,10 +59,10 @@ impl Store {
         self.edit(|kept| kept.trouble = trouble.map(|kind| Error::new(kind, "test", "follow")));
     }
 
-    fn follow(&self, options: Options<Settings>) -> Config<Settings> {
+    fn follow(&self, options: WatchOptions<Settings>) -> WatchedConfig<Settings> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.with(|kept| kept.wake = Some(sender));
-        Config::new(Reader(self.clone(), receiver), options)
+        WatchedConfig::new(Reader(self.clone(), receiver), options)
     }
 }
 
@@ -93,14 +93,14 @@ impl Source for Reader {
     }
 }
 
-async fn ready(config: &mut Config<Settings>) -> Latest<Settings> {
+async fn ready(config: &mut WatchedConfig<Settings>) -> ConfigSnapshot<Settings> {
     config.ready(Duration::from_secs(3600)).await.expect("an answer")
 }
 
 async fn until(
-    config: &mut Config<Settings>,
-    wanted: impl Fn(&Latest<Settings>) -> bool + Sync,
-) -> Latest<Settings> {
+    config: &mut WatchedConfig<Settings>,
+    wanted: impl Fn(&ConfigSnapshot<Settings>) -> bool + Sync,
+) -> ConfigSnapshot<Settings> {
     let found = async {
         while !wanted(&config.latest()) {
             config.changed().await.expect("open");
@@ -110,7 +110,7 @@ async fn until(
     timeout(Duration::from_secs(3600), found).await.expect("such a value")
 }
 
-fn limit(latest: &Latest<Settings>) -> Option<u32> {
+fn limit(latest: &ConfigSnapshot<Settings>) -> Option<u32> {
     latest.value().map(|settings| settings.limit)
 }
 
@@ -118,7 +118,7 @@ fn limit(latest: &Latest<Settings>) -> Option<u32> {
 async fn a_value_is_there_now_and_when_it_changes() {
     let store = Store::default();
     store.put(r#"{"limit": 1}"#);
-    let mut config = store.follow(Options::json());
+    let mut config = store.follow(WatchOptions::json());
     assert!(config.value().is_none() && !config.latest().freshness().is_synced());
     assert_eq!(limit(&ready(&mut config).await), Some(1));
     store.put(r#"{"limit": 2}"#);
@@ -130,7 +130,7 @@ async fn a_value_is_there_now_and_when_it_changes() {
 async fn a_registry_that_is_down_leaves_the_default() {
     let store = Store::default();
     store.fail(Some(ErrorKind::Unavailable));
-    let mut config = store.follow(Options::json().default_value(Settings { limit: 7 }));
+    let mut config = store.follow(WatchOptions::json().default_value(Settings { limit: 7 }));
     assert_eq!(config.value().expect("the default").limit, 7);
     let error = config.ready(Duration::from_secs(9)).await.expect_err("down");
     assert_eq!(error.kind(), ErrorKind::Timeout);
@@ -145,7 +145,7 @@ async fn a_registry_that_is_down_leaves_the_default() {
 async fn a_bad_value_is_reported_and_the_last_good_one_stays() {
     let store = Store::default();
     store.put("{\"limit\": 1}");
-    let mut config = store.follow(Options::json());
+    let mut config = store.follow(WatchOptions::json());
     ready(&mut config).await;
     store.put("{\n\"limit\": \"many\"}");
     let latest = until(&mut config, |it| it.rejected().is_some()).await;
@@ -162,7 +162,7 @@ async fn a_bad_value_is_reported_and_the_last_good_one_stays() {
 async fn an_entry_that_cannot_be_read_takes_no_part_of_the_value_away() {
     let store = Store::default();
     store.put("{\"limit\": 1}");
-    let mut config = store.follow(Options::json());
+    let mut config = store.follow(WatchOptions::json());
     ready(&mut config).await;
     store.edit(|kept| kept.unreadable = true);
     let latest = until(&mut config, |it| it.rejected().is_some()).await;
@@ -174,19 +174,16 @@ async fn an_entry_that_cannot_be_read_takes_no_part_of_the_value_away() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deletion_is_confirmed_and_then_the_policy_decides() {
-    let policies = [
-        (WhenDeleted::KeepLast, Some(1)),
-        (WhenDeleted::Default, Some(7)),
-        (WhenDeleted::Nothing, None),
-    ];
+    let policies =
+        [(OnDelete::KeepLast, Some(1)), (OnDelete::Default, Some(7)), (OnDelete::Clear, None)];
     for (policy, expected) in policies {
         let store = Store::default();
         store.put("{\"limit\": 1}");
-        let options = Options::json().default_value(Settings { limit: 7 }).when_deleted(policy);
+        let options = WatchOptions::json().default_value(Settings { limit: 7 }).on_delete(policy);
         let mut config = store.follow(options);
         ready(&mut config).await;
         store.delete();
-        let latest = until(&mut config, Latest::is_absent).await;
+        let latest = until(&mut config, ConfigSnapshot::is_absent).await;
         assert_eq!(limit(&latest), expected, "{policy:?}");
         let reads = store.with(|kept| kept.reads.clone());
         let n_confirming = reads.iter().filter(|read| **read == ReadMode::Confirm).count();
@@ -202,7 +199,7 @@ async fn a_deletion_is_confirmed_and_then_the_policy_decides() {
 async fn a_value_that_is_missing_for_one_read_is_not_deleted() {
     let store = Store::default();
     store.put("{\"limit\": 1}");
-    let mut config = store.follow(Options::json().when_deleted(WhenDeleted::Nothing));
+    let mut config = store.follow(WatchOptions::json().on_delete(OnDelete::Clear));
     ready(&mut config).await;
     store.edit(|kept| kept.hide_once = true);
     let mut other = config.clone();
@@ -211,13 +208,13 @@ async fn a_value_that_is_missing_for_one_read_is_not_deleted() {
     assert!(!other.latest().is_absent());
     drop(config);
     store.delete();
-    until(&mut other, Latest::is_absent).await;
+    until(&mut other, ConfigSnapshot::is_absent).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_burst_of_a_thousand_ends_at_the_last_without_a_backlog() {
     let store = Store::default();
-    let mut config = store.follow(Options::json());
+    let mut config = store.follow(WatchOptions::json());
     ready(&mut config).await;
     for n in 1..=1000 {
         store.put(&format!("{{\"limit\": {n}}}"));
@@ -234,7 +231,7 @@ async fn a_burst_of_a_thousand_ends_at_the_last_without_a_backlog() {
 async fn trouble_with_the_registry_shows_and_goes() {
     let store = Store::default();
     store.put("{\"limit\": 1}");
-    let mut config = store.follow(Options::json());
+    let mut config = store.follow(WatchOptions::json());
     ready(&mut config).await;
     store.fail(Some(ErrorKind::Unavailable));
     let latest = until(&mut config, |it| !it.freshness().is_fresh()).await;
@@ -247,7 +244,7 @@ async fn trouble_with_the_registry_shows_and_goes() {
 async fn the_same_text_again_wakes_nobody() {
     let store = Store::default();
     store.put("{\"limit\": 1}");
-    let mut config = store.follow(Options::json());
+    let mut config = store.follow(WatchOptions::json());
     ready(&mut config).await;
     let mut waiting = config.clone();
     store.put("{\"limit\": 1}");
@@ -258,7 +255,7 @@ async fn the_same_text_again_wakes_nobody() {
 #[tokio::test(start_paused = true)]
 async fn the_loop_ends_with_the_last_clone_or_when_closed() {
     let store = Store::default();
-    let config = store.follow(Options::json().default_value(Settings { limit: 7 }));
+    let config = store.follow(WatchOptions::json().default_value(Settings { limit: 7 }));
     let mut clone = config.clone();
     drop(config);
     ready(&mut clone).await;
@@ -268,7 +265,7 @@ async fn the_loop_ends_with_the_last_clone_or_when_closed() {
     assert_eq!(freshness.error().map(Error::kind), Some(ErrorKind::Closed));
     assert_eq!(clone.value().expect("it stays").limit, 7);
     while let Ok(_last_word) = clone.changed().await {}
-    let second = store.follow(Options::json());
+    let second = store.follow(WatchOptions::json());
     drop(second);
     sleep(Duration::from_millis(1)).await;
     assert_eq!(Arc::strong_count(&store.0), 1);

@@ -1,6 +1,6 @@
 //! Check-and-set, limits and tokens, as Consul has them.
 
-use tower_sd_config::{Config, Options};
+use tower_sd_config::{WatchOptions, WatchedConfig};
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulKv, ConsulKvSource};
 use tower_sd_core::{BoxError, Error, ErrorKind};
 use tower_sd_testkit::{real, servers::configured, wire::request};
@@ -110,8 +110,8 @@ async fn a_token_may_do_what_its_rules_say_and_is_told_what_is_missing() {
             assert!(error.to_string().contains("key:write to write"), "{error}");
             assert!(!format!("{error:?}").contains(&token), "{error:?}");
         }
-        let follow = |key: &str| -> Config<u32> {
-            Config::new(ConsulKvSource::key(&client(&token), key), Options::json())
+        let follow = |key: &str| -> WatchedConfig<u32> {
+            WatchedConfig::new(ConsulKvSource::key(&client(&token), key), WatchOptions::json())
         };
         let mut allowed = follow("app/limit");
         allowed.ready(BOUND).await.expect("it may");

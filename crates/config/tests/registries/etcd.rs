@@ -1,6 +1,6 @@
 //! Compaction and limits, as etcd has them.
 
-use tower_sd_config::Config;
+use tower_sd_config::WatchedConfig;
 use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdKvSource};
 use tower_sd_testkit::proxy::{Fault, Proxy};
 
@@ -15,7 +15,7 @@ async fn a_compaction_while_cut_off_loses_nothing() {
         let proxy = Proxy::start(server.address()).await.expect("a proxy");
         let settings = EtcdConfig::new([proxy.address().to_string()]);
         let client = EtcdClient::new(settings).expect("an address");
-        let mut config = Config::new(EtcdKvSource::key(&client, "app"), json());
+        let mut config = WatchedConfig::new(EtcdKvSource::key(&client, "app"), json());
         sees(&mut config, "the value", has(1)).await;
         proxy.set(Fault::Cut).await;
         for n in 2..=9 {

@@ -1,6 +1,6 @@
 //! What every registry's configuration keeps.
 
-use tower_sd_config::{Latest, Options, WhenDeleted};
+use tower_sd_config::{ConfigSnapshot, OnDelete, WatchOptions};
 use tower_sd_core::Freshness;
 
 use crate::support::{
@@ -45,7 +45,7 @@ async fn a_registry_that_is_down_at_the_start_leaves_the_default() {
         registry.server().kill();
         let mut config = registry.follow("app", json().default_value(limited(7)));
         assert_eq!(config.value().expect("the default").limit, 7);
-        let failed = |latest: &Latest<_>| latest.freshness().error().is_some();
+        let failed = |latest: &ConfigSnapshot<_>| latest.freshness().error().is_some();
         let latest = sees(&mut config, "the trouble", failed).await;
         assert!(has(7)(&latest) && latest.revision().is_none());
         assert!(!latest.freshness().is_synced());
@@ -64,7 +64,8 @@ async fn an_outage_is_seen_as_stale_and_changes_nothing() {
         let mut config = registry.follow("app", json());
         sees(&mut config, "the value", has(1)).await;
         registry.server().kill();
-        let stale = |latest: &Latest<_>| matches!(latest.freshness(), Freshness::Stale { .. });
+        let stale =
+            |latest: &ConfigSnapshot<_>| matches!(latest.freshness(), Freshness::Stale { .. });
         let latest = sees(&mut config, "stale", stale).await;
         assert!(has(1)(&latest));
         registry.server().restart().await.expect("it starts again");
@@ -85,7 +86,7 @@ async fn a_malformed_value_is_named_and_not_applied() {
         for (bad, line) in [("{\n\n", 3), ("{\n\"limit\": \"many\"\n}", 2), ("", 1)] {
             registry.put("app", bad).await;
             let told = format!("key app, line {line}, ");
-            let rejected = |latest: &Latest<_>| {
+            let rejected = |latest: &ConfigSnapshot<_>| {
                 latest.rejected().is_some_and(|error| error.to_string().contains(&told))
             };
             let latest = sees(&mut config, &told, rejected).await;
@@ -103,17 +104,17 @@ async fn a_malformed_value_is_named_and_not_applied() {
 async fn a_key_that_is_deleted_and_made_again_is_followed_throughout() {
     on_every_registry(async |registry| {
         let policies = [
-            (WhenDeleted::KeepLast, Some(limited(1))),
-            (WhenDeleted::Default, Some(limited(7))),
-            (WhenDeleted::Nothing, None),
+            (OnDelete::KeepLast, Some(limited(1))),
+            (OnDelete::Default, Some(limited(7))),
+            (OnDelete::Clear, None),
         ];
         for (policy, expected) in policies {
             registry.put("app", r#"{"limit": 1}"#).await;
-            let options = json().default_value(limited(7)).when_deleted(policy);
+            let options = json().default_value(limited(7)).on_delete(policy);
             let mut config = registry.follow("app", options);
             sees(&mut config, "the value", has(1)).await;
             registry.delete("app").await;
-            let latest = sees(&mut config, "that it is gone", Latest::is_absent).await;
+            let latest = sees(&mut config, "that it is gone", ConfigSnapshot::is_absent).await;
             assert_eq!(latest.value().map(|it| (**it).clone()), expected, "{policy:?}");
             registry.put("app", r#"{"limit": 2}"#).await;
             let latest = sees(&mut config, "the next one", has(2)).await;
@@ -151,12 +152,12 @@ async fn the_keys_below_a_prefix_are_the_fields() {
         registry.put("app/limit", "2").await;
         sees(&mut config, "the change", has(2)).await;
         registry.delete("app/text").await;
-        let without = |latest: &Latest<crate::support::Settings>| {
+        let without = |latest: &ConfigSnapshot<crate::support::Settings>| {
             latest.value().is_some_and(|it| it.text.is_empty())
         };
         sees(&mut config, "the default of the field", without).await;
         registry.put("app/text", "\n7").await;
-        let rejected = |latest: &Latest<_>| {
+        let rejected = |latest: &ConfigSnapshot<_>| {
             let told = latest.rejected().map(ToString::to_string).unwrap_or_default();
             told.contains("key app/text, line 2, column 1: invalid type")
         };
@@ -164,7 +165,7 @@ async fn the_keys_below_a_prefix_are_the_fields() {
         assert!(has(2)(&latest));
         registry.delete("app/text").await;
         registry.delete("app/limit").await;
-        let latest = sees(&mut config, "that all are gone", Latest::is_absent).await;
+        let latest = sees(&mut config, "that all are gone", ConfigSnapshot::is_absent).await;
         assert!(has(2)(&latest), "the last good one");
     })
     .await;
@@ -175,7 +176,7 @@ async fn the_keys_below_a_prefix_are_the_fields() {
 async fn toml_is_read_too() {
     on_every_registry(async |registry| {
         registry.put("app", "limit = 1\n\ntext = 'x'\n").await;
-        let mut config = registry.follow("app", Options::toml());
+        let mut config = registry.follow("app", WatchOptions::toml());
         let latest = sees(&mut config, "the value", has(1)).await;
         assert_eq!(latest.value().expect("a value").text, "x");
         registry.put("app", "limit = 2\n\ntext = 7\n").await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tower_sd_config::Config;
+use tower_sd_config::WatchedConfig;
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulKvSource};
 use tower_sd_testkit::script::{Received, Reply, Script};
 
@@ -18,10 +18,10 @@ fn value(index: &str, limit: u32) -> Reply {
     Reply::new(200).header("x-consul-index", index).body(body)
 }
 
-async fn follow() -> (Script, Config<Settings>) {
+async fn follow() -> (Script, WatchedConfig<Settings>) {
     let script = Script::start().await.expect("loopback");
     let client = ConsulClient::new(ConsulConfig::new(script.url())).expect("an address");
-    let config = Config::new(ConsulKvSource::key(&client, "app"), json());
+    let config = WatchedConfig::new(ConsulKvSource::key(&client, "app"), json());
     (script, config)
 }
 
@@ -80,7 +80,8 @@ async fn a_missing_key_is_confirmed_and_a_proxys_404_is_none() {
     assert_eq!(asked[4].target, "/v1/kv/app?consistent=");
     assert!(!config.latest().is_absent());
     script.reply(Reply::new(404).header("x-consul-index", "102"));
-    let latest = sees(&mut config, "that it is gone", tower_sd_config::Latest::is_absent).await;
+    let latest =
+        sees(&mut config, "that it is gone", tower_sd_config::ConfigSnapshot::is_absent).await;
     assert!(has(4)(&latest));
 }
 
@@ -99,7 +100,7 @@ async fn values_that_are_not_in_base_64_are_an_error() {
     let (script, mut config) = follow().await;
     let body = r#"[{"Key":"app","Value":"=","ModifyIndex":7}]"#;
     script.reply(Reply::new(200).header("x-consul-index", "7").body(body));
-    let failed = |it: &tower_sd_config::Latest<_>| it.freshness().error().is_some();
+    let failed = |it: &tower_sd_config::ConfigSnapshot<_>| it.freshness().error().is_some();
     let latest = sees(&mut config, "the trouble", failed).await;
     assert!(latest.value().is_none() && !latest.freshness().is_synced());
 }

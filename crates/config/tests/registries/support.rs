@@ -3,7 +3,7 @@ use std::{ops::Deref, time::Duration};
 use etcd_client::Client;
 use serde::Deserialize;
 use tokio::time::timeout;
-use tower_sd_config::{Config, Latest, Options};
+use tower_sd_config::{ConfigSnapshot, WatchOptions, WatchedConfig};
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulKv, ConsulKvSource};
 use tower_sd_core::FollowConfig;
 use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdKvSource};
@@ -38,21 +38,31 @@ impl Registry {
         }
     }
 
-    pub(crate) fn follow(&self, key: &str, options: Options<Settings>) -> Config<Settings> {
+    pub(crate) fn follow(
+        &self,
+        key: &str,
+        options: WatchOptions<Settings>,
+    ) -> WatchedConfig<Settings> {
         match self {
-            Self::Consul(_, client) => Config::new(ConsulKvSource::key(client, key), options),
-            Self::Etcd(_, client) => Config::new(EtcdKvSource::key(client, key), options),
+            Self::Consul(_, client) => {
+                WatchedConfig::new(ConsulKvSource::key(client, key), options)
+            }
+            Self::Etcd(_, client) => WatchedConfig::new(EtcdKvSource::key(client, key), options),
         }
     }
 
     pub(crate) fn follow_prefix(
         &self,
         prefix: &str,
-        options: Options<Settings>,
-    ) -> Config<Settings> {
+        options: WatchOptions<Settings>,
+    ) -> WatchedConfig<Settings> {
         match self {
-            Self::Consul(_, client) => Config::new(ConsulKvSource::prefix(client, prefix), options),
-            Self::Etcd(_, client) => Config::new(EtcdKvSource::prefix(client, prefix), options),
+            Self::Consul(_, client) => {
+                WatchedConfig::new(ConsulKvSource::prefix(client, prefix), options)
+            }
+            Self::Etcd(_, client) => {
+                WatchedConfig::new(EtcdKvSource::prefix(client, prefix), options)
+            }
         }
     }
 
@@ -130,19 +140,19 @@ fn binaries(server: &'static str) -> impl Iterator<Item = ServerBinary> {
 }
 
 /// JSON, with short pauses: a test does not wait for a minute.
-pub(crate) fn json() -> Options<Settings> {
+pub(crate) fn json() -> WatchOptions<Settings> {
     let mut follow = FollowConfig::new("config");
     follow.max_backoff = Duration::from_secs(1);
     follow.denied_interval = Duration::from_millis(100);
-    Options::json().follow(follow)
+    WatchOptions::json().follow(follow)
 }
 
 /// Waits until a configuration is as wanted.
 pub(crate) async fn sees(
-    config: &mut Config<Settings>,
+    config: &mut WatchedConfig<Settings>,
     what: &str,
-    wanted: impl Fn(&Latest<Settings>) -> bool + Sync,
-) -> Latest<Settings> {
+    wanted: impl Fn(&ConfigSnapshot<Settings>) -> bool + Sync,
+) -> ConfigSnapshot<Settings> {
     let wait = async {
         while !wanted(&config.latest()) {
             config.changed().await.expect("the loop lives");
@@ -155,7 +165,7 @@ pub(crate) async fn sees(
     }
 }
 
-pub(crate) fn has(limit: u32) -> impl Fn(&Latest<Settings>) -> bool + Sync {
+pub(crate) fn has(limit: u32) -> impl Fn(&ConfigSnapshot<Settings>) -> bool + Sync {
     move |latest| latest.value().is_some_and(|settings| settings.limit == limit)
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use tower_sd_core::{Health, Result};
+use tower_sd_core::{CheckResult, Result};
 
 use super::{
     ConsulClient, Known, error,
@@ -107,7 +107,7 @@ impl ConsulClient {
     pub(crate) async fn update_check(
         &self,
         id: &str,
-        health: &Health,
+        health: &CheckResult,
         timeout: Duration,
     ) -> Result<Known> {
         let (status, output) = status_of(health);
@@ -143,10 +143,10 @@ impl ConsulClient {
 }
 
 /// Consul's word for a health, and the output of the check.
-pub(crate) fn status_of(health: &Health) -> (&'static str, &str) {
+pub(crate) fn status_of(health: &CheckResult) -> (&'static str, &str) {
     match health {
-        Health::Passing => ("passing", ""),
-        Health::Warning(output) => ("warning", output),
-        Health::Critical(output) => ("critical", output),
+        CheckResult::Passing => ("passing", ""),
+        CheckResult::Warning(output) => ("warning", output),
+        CheckResult::Critical(output) => ("critical", output),
     }
 }

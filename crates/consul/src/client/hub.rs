@@ -1,7 +1,7 @@
 //! More services than connections: shared queries report which of them to read again.
 //!
 //! An agent accepts 200 connections of one address, and a blocking query occupies one for its whole
-//! wait. Above [`follow_alone`](crate::ConsulConfig::follow_alone) followed services of one client
+//! wait. Above [`max_blocking_queries`](crate::ConsulConfig::max_blocking_queries) followed services of one client
 //! their own queries end, and long polls take their place: the checks that do not pass, of the
 //! followed services and of the nodes (the answer shows which service changed), and the catalogue's
 //! services and nodes (theirs does not: all are read again, a few at a time). None of them alone
@@ -26,7 +26,7 @@ use tokio::{
     select,
     sync::{Notify, watch},
 };
-use tower_sd_core::{Attached, Error, Hub, Result, Tasks};
+use tower_sd_core::{Attached, Error, Hub, Result, TaskGroup};
 
 use super::http::Wire;
 use crate::BACKEND;
@@ -79,7 +79,7 @@ pub(crate) struct Ticket {
 }
 
 impl Sharing {
-    pub(super) fn new(wire: Arc<Wire>, tasks: Tasks) -> Arc<Self> {
+    pub(super) fn new(wire: Arc<Wire>, tasks: TaskGroup) -> Arc<Self> {
         let followers = Arc::new(Followers {
             wire,
             followed: Mutex::default(),
@@ -120,7 +120,7 @@ impl Sharing {
 impl Followers {
     /// Begins to share above the bound, and ends below half of it.
     fn decide(&self) {
-        let max = self.wire.streams.max_queries(self.wire.config().follow_alone);
+        let max = self.wire.streams.max_queries(self.wire.config().max_blocking_queries);
         let n = self.followed().n;
         self.shared.send_if_modified(|shared| {
             let decided = n > if *shared { max / 2 } else { max };

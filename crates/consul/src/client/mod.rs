@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::value::RawValue;
 use tokio::time::{sleep, timeout};
-use tower_sd_core::{Error, ErrorKind, InstanceId, Result, Tasks};
+use tower_sd_core::{Error, ErrorKind, InstanceId, Result, TaskGroup};
 
 pub(crate) use self::{
     agent::{AgentCheck, AgentEntry, status_of},
@@ -66,7 +66,7 @@ impl ConsulClient {
     pub fn new(config: ConsulConfig) -> Result<Self> {
         config.validate()?;
         let wire = Arc::new(Wire::new(config)?);
-        let sharing = Sharing::new(Arc::clone(&wire), Tasks::new());
+        let sharing = Sharing::new(Arc::clone(&wire), TaskGroup::new());
         Ok(Self(Arc::new(Inner { wire, sharing })))
     }
 

@@ -51,7 +51,7 @@ pub struct ConsulConfig {
     ///
     /// Followed alone, a change is seen some milliseconds after the servers agreed on it; sharing, within 50 ms when a check
     /// changes, and within 700 ms otherwise.
-    pub follow_alone: usize,
+    pub max_blocking_queries: usize,
     /// How long the agent believes a heartbeat of a registration, from 1 s to 24 h; see
     /// [`ConsulRegistrar::ttl`](crate::ConsulRegistrar::ttl), which wins over it. Default 15 s.
     pub ttl: Duration,
@@ -79,7 +79,7 @@ impl ConsulConfig {
             namespace: None,
             partition: None,
             tls: None,
-            follow_alone: 48,
+            max_blocking_queries: 48,
             ttl: TTL,
             max_body: 16 << 20,
         }
@@ -134,10 +134,10 @@ impl ConsulConfig {
         self
     }
 
-    /// Sets [`follow_alone`](Self::follow_alone).
+    /// Sets [`max_blocking_queries`](Self::max_blocking_queries).
     #[must_use]
-    pub fn follow_alone(mut self, follow_alone: usize) -> Self {
-        self.follow_alone = follow_alone;
+    pub fn max_blocking_queries(mut self, follow_alone: usize) -> Self {
+        self.max_blocking_queries = follow_alone;
         self
     }
 

@@ -138,7 +138,7 @@ fn a_url_sets_agent_and_service() {
     assert_eq!(query.wait, Duration::from_secs(30));
     let expected = [("tag", "x"), ("tag", "y"), ("near", "_agent")];
     assert_eq!(query.parameters(), expected.map(|(k, v)| (k, v.to_owned())));
-    assert!(!query.wants(tower_sd_core::Status::Warning), "passing");
+    assert!(!query.wants(tower_sd_core::InstanceStatus::Warning), "passing");
     assert_eq!(query.consistency(), Some(("stale", String::new())));
     let (config, query) = ConsulConfig::from_url("consul://[::1]").expect("a URL");
     assert_eq!(config.address, "[::1]:8500");

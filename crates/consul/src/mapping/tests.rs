@@ -34,14 +34,14 @@ fn everything_of_an_instance_survives() {
         .with_zone("eu-1b")
         .with_tags(["v2", "blue"])
         .with_metadata("shard", "3")
-        .with_status(Status::Draining)
+        .with_status(InstanceStatus::Draining)
         .with_started_at_ms(1_700_000_000_000);
     for instance in [
         full.clone(),
         Instance::new("a.example", 1),
         full.clone().with_weight(0),
         full.clone().with_weight(1_000_000),
-        full.with_status(Status::Warning),
+        full.with_status(InstanceStatus::Warning),
     ] {
         assert_eq!(round_trip(&instance), instance);
     }
@@ -198,14 +198,14 @@ fn health_is_the_worst_of_all_checks_those_of_the_node_too() {
         instance(found(&registered, &checks)).expect("an instance").status()
     };
     let passing = ("service:web", "passing");
-    assert_eq!(status(&[]), Status::Passing);
-    assert_eq!(status(&[passing]), Status::Passing);
-    assert_eq!(status(&[("serfHealth", "critical"), passing]), Status::Critical);
-    assert_eq!(status(&[("a", "warning"), passing]), Status::Warning);
-    assert_eq!(status(&[("a", "warning"), ("b", "critical")]), Status::Critical);
-    assert_eq!(status(&[("_service_maintenance:web", "critical")]), Status::Critical);
-    assert_eq!(status(&[("_node_maintenance", "passing")]), Status::Critical);
-    assert_eq!(status(&[("a", "nonsense")]), Status::Critical);
+    assert_eq!(status(&[]), InstanceStatus::Passing);
+    assert_eq!(status(&[passing]), InstanceStatus::Passing);
+    assert_eq!(status(&[("serfHealth", "critical"), passing]), InstanceStatus::Critical);
+    assert_eq!(status(&[("a", "warning"), passing]), InstanceStatus::Warning);
+    assert_eq!(status(&[("a", "warning"), ("b", "critical")]), InstanceStatus::Critical);
+    assert_eq!(status(&[("_service_maintenance:web", "critical")]), InstanceStatus::Critical);
+    assert_eq!(status(&[("_node_maintenance", "passing")]), InstanceStatus::Critical);
+    assert_eq!(status(&[("a", "nonsense")]), InstanceStatus::Critical);
 }
 
 #[test]

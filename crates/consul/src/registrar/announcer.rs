@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
-use tower_sd_core::{Announcement, Announcer, LossReason, Renewal, Result, Status, async_trait};
+use tower_sd_core::{
+    Announcement, Announcer, InstanceStatus, LossReason, Renewal, Result, async_trait,
+};
 
 use super::{Settings, VERIFY_EVERY, leftovers::Leftovers};
 use crate::{
@@ -80,7 +82,7 @@ impl Announcer for ConsulAnnouncer {
         }
         let replaces = if announcement.takes_over() { found.as_ref() } else { None };
         self.remove_checks_beside(&service, replaces).await?;
-        let draining = announcement.instance.status() == Status::Draining;
+        let draining = announcement.instance.status() == InstanceStatus::Draining;
         let was_draining = self.announced.as_ref().is_some_and(|before| before.draining);
         self.maintain(draining, found.as_ref()).await?;
         // A check that exists keeps its status, and one that was never renewed is critical after a

@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 use tokio::time::{Instant, sleep, timeout};
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
 use tower_sd_core::{
-    ErrorKind, FollowConfig, Health, Instancer, PublisherConfig, Registrar, Snapshot,
+    CheckResult, ErrorKind, FollowConfig, Instancer, PublisherConfig, Registrar, Snapshot,
 };
 use tower_sd_testkit::real;
 
@@ -161,7 +161,7 @@ async fn what_a_changed_policy_shows_is_published_though_the_index_stands() {
         let token = token(agent, "sees", both).await;
         // No probe: the blocking queries alone have to show it.
         let query = Query::service("web").wait(Duration::from_secs(1));
-        let query = query.probe_every(Duration::from_secs(600));
+        let query = query.consistency_check_interval(Duration::from_secs(600));
         let instancer = ConsulInstancer::new(&client(agent, &token.secret), query);
         let mut subscription = instancer.subscribe();
         sees(&mut subscription, "both", listed(2)).await;
@@ -188,7 +188,7 @@ async fn a_token_that_was_rotated_is_found_in_its_file() {
         let config = ConsulConfig::new(agent.url()).token_file(file.path());
         let client = ConsulClient::new(config).expect("an address");
         // A streaming agent goes on answering a deleted token from its view.
-        let query = Query::service("web").probe_every(Duration::from_secs(1));
+        let query = Query::service("web").consistency_check_interval(Duration::from_secs(1));
         let mut follow = FollowConfig::new("consul");
         follow.denied_interval = Duration::from_millis(500);
         let publisher = PublisherConfig::new("consul", "web");
@@ -246,8 +246,8 @@ async fn entry_of_a_rotated_token_is_in_the_catalogue_as_at_the_agent() {
             let shows = Arc::clone(&shows);
             async move {
                 match shows.load(Relaxed) {
-                    true => Health::Critical("no disk".into()),
-                    false => Health::Passing,
+                    true => CheckResult::Critical("no disk".into()),
+                    false => CheckResult::Passing,
                 }
             }
         };

@@ -19,7 +19,7 @@ async fn servers_that_are_away_are_noticed_within_a_probe_and_nobody_is_lost() {
     on_every_version(async |binary| {
         let cluster = ConsulCluster::start(&binary, 1).await.expect("they start");
         let handle = registrar(cluster.address()).register(web("a", 80)).await.expect("registered");
-        let query = Query::service("web").probe_every(Duration::from_secs(3));
+        let query = Query::service("web").consistency_check_interval(Duration::from_secs(3));
         let instancer = ConsulInstancer::new(&client(cluster.address()), query);
         let mut subscription = instancer.subscribe();
         sees(&mut subscription, "it", listed(1)).await;

@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
-use tower_sd_core::{ErrorKind, Instancer, Registrar, RegistrationHandle, Snapshot, Status};
+use tower_sd_core::{
+    ErrorKind, InstanceStatus, Instancer, Registrar, RegistrationHandle, Snapshot,
+};
 use tower_sd_testkit::real;
 
 use crate::support::{BOUND, TTL, call, listed, on_every_version, sees, web};
@@ -103,7 +105,7 @@ async fn a_server_that_drained_and_deregistered_is_seen_when_it_starts_again() {
         for _start in 0..2 {
             let handle = scene.register().await;
             scene.lists((1, 1)).await;
-            handle.update(|it| it.with_status(Status::Draining)).await.expect("accepted");
+            handle.update(|it| it.with_status(InstanceStatus::Draining)).await.expect("accepted");
             scene.lists((1, 0)).await;
             handle.deregister().await.expect("withdrawn");
             assert_eq!(scene.listed().await, (0, 0), "gone when it says so");
@@ -134,9 +136,9 @@ async fn a_maintenance_that_outlived_its_server_ends_with_the_next_registration(
 async fn a_draining_server_that_goes_on_is_seen_again() {
     on_every_agent_without_a_token(async |scene| {
         let handle = scene.register().await;
-        handle.update(|it| it.with_status(Status::Draining)).await.expect("accepted");
+        handle.update(|it| it.with_status(InstanceStatus::Draining)).await.expect("accepted");
         scene.lists((1, 0)).await;
-        handle.update(|it| it.with_status(Status::Passing)).await.expect("accepted");
+        handle.update(|it| it.with_status(InstanceStatus::Passing)).await.expect("accepted");
         scene.lists((1, 1)).await;
     })
     .await;

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, stream};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, Query};
-use tower_sd_core::{Instancer, Snapshot, Status, Subscription};
+use tower_sd_core::{InstanceStatus, Instancer, Snapshot, Subscription};
 use tower_sd_testkit::{real, usage::connections_to};
 
 use crate::{
@@ -90,7 +90,7 @@ async fn followers_that_share_see_changes_beside_a_large_datacentre() {
             }
         };
         stream::iter(0..300).for_each_concurrent(8, failing).await;
-        let config = ConsulConfig::new(agent.url()).follow_alone(1).max_body(60_000);
+        let config = ConsulConfig::new(agent.url()).max_blocking_queries(1).max_body(60_000);
         let client = ConsulClient::new(config).expect("an address");
         let follow = |name: &str| {
             ConsulInstancer::new(&client, Query::service(name).any_health()).subscribe()
@@ -104,7 +104,7 @@ async fn followers_that_share_see_changes_beside_a_large_datacentre() {
             let target = format!("/v1/agent/check/fail/c000{n}");
             put(agent.address(), &target, json!(null)).await;
             sees(subscription, "it critical", |it| {
-                it.instances().iter().all(|it| it.status() == Status::Critical)
+                it.instances().iter().all(|it| it.status() == InstanceStatus::Critical)
             })
             .await;
             assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());

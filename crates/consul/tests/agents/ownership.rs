@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 use tower_sd_core::{
-    Instance, Registrar, Registration, RegistrationHandle, RegistrationState, Status,
+    Instance, InstanceStatus, Registrar, Registration, RegistrationHandle, RegistrationState,
 };
 use tower_sd_testkit::real;
 
@@ -68,7 +68,8 @@ async fn predecessor_in_maintenance_leaves_its_successor_alone() {
         let _new = registrar(address).register(web("a", 80)).await.expect("registered");
         let before = get(address, ENTRY).await;
         // Refused, or not answered while it is taken over: either way nothing is written.
-        let _refused = timeout(TTL, old.update(move |it| it.with_status(Status::Draining))).await;
+        let _refused =
+            timeout(TTL, old.update(move |it| it.with_status(InstanceStatus::Draining))).await;
         let by = taken_over(&mut old).await;
         assert!(by.contains("127.0.0.1:80"), "{by}");
         assert_eq!(get(address, ENTRY).await, before);
@@ -93,7 +94,7 @@ async fn operators_maintenance_survives_a_hundred_updates() {
         }
         assert_eq!(reason(agent).await, Some(json!("disk")));
         // Nor does our own begin or end it.
-        for status in [Status::Draining, Status::Passing] {
+        for status in [InstanceStatus::Draining, InstanceStatus::Passing] {
             handle.update(move |it| it.with_status(status)).await.expect("accepted");
             assert_eq!(reason(agent).await, Some(json!("disk")), "{status:?}");
         }
@@ -132,7 +133,8 @@ async fn operators_maintenance_survives_a_restart_of_the_agent() {
 async fn maintenance_of_a_draining_predecessor_ends_with_its_successor() {
     on_every_agent(async |agent| {
         let address = agent.address();
-        let draining = Instance::new("127.0.0.1", 80).with_id("a").with_status(Status::Draining);
+        let draining =
+            Instance::new("127.0.0.1", 80).with_id("a").with_status(InstanceStatus::Draining);
         let draining = Registration::new("web", draining);
         let old = registrar(address).register(draining).await.expect("registered");
         becomes(address, PASSING, "empty", n_entries(0)).await;

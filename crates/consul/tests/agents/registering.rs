@@ -7,8 +7,8 @@ use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep, timeout};
 use tower_sd_consul::{Check, ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
 use tower_sd_core::{
-    FollowConfig, Health, Instance, Instancer, LossPolicy, PublisherConfig, Registrar,
-    Registration, RegistrationState, Status,
+    CheckResult, FollowConfig, Instance, InstanceStatus, Instancer, LossPolicy, PublisherConfig,
+    Registrar, Registration, RegistrationState,
 };
 use tower_sd_testkit::{real, usage::connections_to};
 
@@ -137,11 +137,11 @@ async fn health_is_shown_and_followed() {
         let instancer = ConsulInstancer::new(&client(address), Query::service("web"));
         let mut subscription = instancer.subscribe();
         let registrar = registrar(address).warning_weight(7);
-        let warns = async || Health::Warning("slow disk".into());
+        let warns = async || CheckResult::Warning("slow disk".into());
         let _warning = registrar.register(web("w", 1).health(warns)).await.expect("registered");
-        let fails = async || Health::Critical("no disk".into());
+        let fails = async || CheckResult::Critical("no disk".into());
         let _critical = registrar.register(web("c", 2).health(fails)).await.expect("registered");
-        let is_warning = |instance: &Instance| instance.status() == Status::Warning;
+        let is_warning = |instance: &Instance| instance.status() == InstanceStatus::Warning;
         let snapshot = sees(&mut subscription, "the warning one", |snapshot| {
             snapshot.instances().iter().any(is_warning)
         });
@@ -169,14 +169,14 @@ async fn draining_leaves_passing_and_stays_registered() {
         let mut subscription = instancer.subscribe();
         let handle = registrar(address).register(web("a", 80)).await.expect("registered");
         sees(&mut subscription, "it", listed(1)).await;
-        handle.update(|it| it.with_status(Status::Draining)).await.expect("accepted");
+        handle.update(|it| it.with_status(InstanceStatus::Draining)).await.expect("accepted");
         becomes(address, "/v1/health/service/web?passing", "empty", n_entries(0)).await;
-        let draining = |instance: &Instance| instance.status() == Status::Draining;
+        let draining = |instance: &Instance| instance.status() == InstanceStatus::Draining;
         let is = |snapshot: &tower_sd_core::Snapshot| snapshot.instances().iter().any(draining);
         sees(&mut subscription, "it draining", is).await;
         sleep(TTL).await;
         assert!(is(&subscription.snapshot()), "{:?}", subscription.snapshot());
-        handle.update(|it| it.with_status(Status::Passing)).await.expect("accepted");
+        handle.update(|it| it.with_status(InstanceStatus::Passing)).await.expect("accepted");
         becomes(address, "/v1/health/service/web?passing", "back", n_entries(1)).await;
     })
     .await;

@@ -318,7 +318,7 @@ async fn a_streaming_agents_word_is_checked_by_plain_reads() {
     let script = script.await.expect("loopback");
     let query = Query::service("web")
         .wait(Duration::from_millis(300))
-        .probe_every(Duration::from_millis(700));
+        .consistency_check_interval(Duration::from_millis(700));
     let instancer = follow(agent(&script), query);
     let mut subscription = instancer.subscribe();
     shows(&mut subscription, "it", n_fresh(1)).await;

@@ -3,7 +3,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout};
 
-use crate::{Health, HealthCheck};
+use crate::{CheckResult, HealthCheck};
 
 /// The server's own check, and the time of its next run.
 pub(super) struct Check {
@@ -31,9 +31,9 @@ impl Check {
     }
 
     /// Runs the check; the next run is due before the next renewal.
-    pub(super) async fn run(&mut self, bound: Duration, renew_interval: Duration) -> Health {
+    pub(super) async fn run(&mut self, bound: Duration, renew_interval: Duration) -> CheckResult {
         let Some(check) = &self.check else {
-            return Health::Passing;
+            return CheckResult::Passing;
         };
         let checked = timeout(bound, AssertUnwindSafe(check.check()).catch_unwind()).await;
         let before_renewal = renew_interval.mul_f64(0.9);
@@ -41,9 +41,9 @@ impl Check {
         self.at = Instant::now() + interval;
         match checked {
             Ok(Ok(health)) => health,
-            Ok(Err(_panic)) => Health::Critical("the health check panicked".to_owned()),
+            Ok(Err(_panic)) => CheckResult::Critical("the health check panicked".to_owned()),
             Err(_elapsed) => {
-                Health::Critical(format!("no answer of the health check within {bound:?}"))
+                CheckResult::Critical(format!("no answer of the health check within {bound:?}"))
             }
         }
     }

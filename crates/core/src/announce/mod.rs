@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::config::AnnounceConfig;
 use self::worker::Worker;
 use crate::{
-    Announcer, Error, ErrorKind, Registration, RegistrationHandle, Result, Stop, Tasks,
+    Announcer, Error, ErrorKind, Registration, RegistrationHandle, Result, Shutdown, TaskGroup,
     advertise::reachable,
     handle::{End, Status},
 };
@@ -46,7 +46,7 @@ pub async fn announce(
     announcer: impl Announcer,
     registration: Registration,
     config: AnnounceConfig,
-    tasks: &Tasks,
+    tasks: &TaskGroup,
 ) -> Result<RegistrationHandle> {
     let backend = config.backend;
     reachable(&registration.instance)?;
@@ -86,7 +86,7 @@ fn named(registration: &Registration, backend: &'static str) -> Result<()> {
 /// bring the entry back.
 async fn keep<A: Announcer>(
     worker: &mut Worker<A>,
-    owner: &Stop,
+    owner: &Shutdown,
     stop: &CancellationToken,
     deregister_timeout: Duration,
 ) -> Instant {

@@ -6,7 +6,7 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    Announcement, Error, ErrorKind, Health, InstanceId, LossReason, RegistrationState,
+    Announcement, CheckResult, Error, ErrorKind, InstanceId, LossReason, RegistrationState,
     RegistrationStats, Result, handle::Status,
 };
 
@@ -110,14 +110,14 @@ impl Reporter {
     }
 
     /// Compares two results of the health check; true if they differ in kind.
-    pub(super) fn checked(&self, before: &Health, after: &Health) -> bool {
+    pub(super) fn checked(&self, before: &CheckResult, after: &CheckResult) -> bool {
         let Self { backend, service, instance, .. } = self;
         match (before, after) {
-            (Health::Critical(_), Health::Critical(_)) => {}
-            (_, Health::Critical(reason)) => {
+            (CheckResult::Critical(_), CheckResult::Critical(_)) => {}
+            (_, CheckResult::Critical(reason)) => {
                 tracing::warn!(backend, service, %instance, reason, "health critical");
             }
-            (Health::Critical(_), _) => {
+            (CheckResult::Critical(_), _) => {
                 tracing::info!(backend, service, %instance, "health recovered");
             }
             _ => {}
@@ -126,10 +126,10 @@ impl Reporter {
     }
 
     /// Publishes that the registry, or this loop in its place, has acted on this health.
-    pub(super) fn accepted(&self, health: &Health) {
+    pub(super) fn accepted(&self, health: &CheckResult) {
         self.state(match health {
-            Health::Critical(reason) => RegistrationState::Critical { reason: reason.clone() },
-            Health::Passing | Health::Warning(_) => RegistrationState::Registered,
+            CheckResult::Critical(reason) => RegistrationState::Critical { reason: reason.clone() },
+            CheckResult::Passing | CheckResult::Warning(_) => RegistrationState::Registered,
         });
     }
 

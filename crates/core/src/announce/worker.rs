@@ -15,7 +15,7 @@ use super::{
     updates::Updates,
 };
 use crate::{
-    AnnounceConfig, Announcement, Announcer, Backoff, Error, ErrorKind, Health, Instance,
+    AnnounceConfig, Announcement, Announcer, Backoff, CheckResult, Error, ErrorKind, Instance,
     LossReason, Registration, Renewal, Result,
     handle::{Status, Update},
 };
@@ -145,7 +145,7 @@ impl<A: Announcer> Worker<A> {
 
     /// The instance is critical, and the registry has no state for that.
     fn is_withheld(&self) -> bool {
-        matches!(self.wanted.health, Health::Critical(_)) && !self.announcer.shows_health()
+        matches!(self.wanted.health, CheckResult::Critical(_)) && !self.announcer.shows_health()
     }
 
     /// Takes the instance out of the registry until it has recovered.

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use crate::{
-    FollowConfig, Instance, Instancer, Publisher, PublisherConfig, Source, Subscription, Tasks,
+    FollowConfig, Instance, Instancer, Publisher, PublisherConfig, Source, Subscription, TaskGroup,
     follow,
 };
 
@@ -9,7 +9,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Follower {
     subscription: Subscription,
-    tasks: Tasks,
+    tasks: TaskGroup,
 }
 
 impl Follower {
@@ -25,8 +25,8 @@ impl Follower {
         config: FollowConfig,
     ) -> Self {
         let publisher = Publisher::new(publisher);
-        let tasks = Tasks::new();
-        let subscription = publisher.subscribe().keeping_alive(Arc::new(tasks.clone()));
+        let tasks = TaskGroup::new();
+        let subscription = publisher.subscribe().with_owner(Arc::new(tasks.clone()));
         let nudge = publisher.nudge();
         tasks.spawn(|stop| follow(source, publisher, config, nudge, stop));
         Self { subscription, tasks }

@@ -15,8 +15,8 @@ use tokio::{
 
 use super::{Entries, FollowConfig, Sink, nudges::Nudges, rate_limit::RateLimit};
 use crate::{
-    Backoff, Error, ErrorKind, ReadMode, ReadReason, ReadRequest, ReadResult, Result, Source, Stop,
-    source::Outcome,
+    Backoff, Error, ErrorKind, ReadMode, ReadReason, ReadRequest, ReadResult, Result, Shutdown,
+    Source, source::Outcome,
 };
 
 /// Follows `source` until `stop`, and feeds `sink`.
@@ -29,7 +29,7 @@ pub async fn follow<S: Source>(
     sink: impl Sink<S::Item>,
     config: FollowConfig,
     nudge: Arc<Notify>,
-    stop: Stop,
+    stop: Shutdown,
 ) {
     let mut worker = Worker::new(source, sink, config, nudge);
     select! {

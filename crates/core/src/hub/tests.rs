@@ -11,8 +11,8 @@ use super::*;
 /// A hub whose task echoes into the channel that each command brings; counts its starts.
 type Echo = mpsc::Sender<Option<mpsc::Sender<usize>>>;
 
-fn echo(starts: &Arc<AtomicUsize>) -> (Hub<Echo>, Tasks) {
-    let (tasks, starts) = (Tasks::new(), Arc::clone(starts));
+fn echo(starts: &Arc<AtomicUsize>) -> (Hub<Echo>, TaskGroup) {
+    let (tasks, starts) = (TaskGroup::new(), Arc::clone(starts));
     let hub = Hub::new("test", tasks.clone(), move || {
         let n = starts.fetch_add(1, SeqCst) + 1;
         let (sender, mut commands) = mpsc::channel::<Option<mpsc::Sender<usize>>>(8);

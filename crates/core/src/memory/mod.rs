@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use self::{announcer::MemoryAnnouncer, source::MemorySource, store::Store};
 use crate::{
     AnnounceConfig, FollowConfig, Follower, Instance, InstanceId, PublisherConfig, Registrar,
-    Registration, RegistrationHandle, Result, Tasks, announce,
+    Registration, RegistrationHandle, Result, TaskGroup, announce,
 };
 
 /// A registry inside the process, with a TTL, both sides, and faults on demand.
@@ -41,7 +41,7 @@ use crate::{
 pub struct MemoryRegistry {
     store: Arc<Store>,
     config: MemoryConfig,
-    tasks: Tasks,
+    tasks: TaskGroup,
 }
 
 /// Settings of a [`MemoryRegistry`].
@@ -66,7 +66,7 @@ impl MemoryRegistry {
     /// An empty registry.
     #[must_use]
     pub fn with_config(config: MemoryConfig) -> Self {
-        Self { store: Arc::default(), config, tasks: Tasks::new() }
+        Self { store: Arc::default(), config, tasks: TaskGroup::new() }
     }
 
     /// Follows `service`.

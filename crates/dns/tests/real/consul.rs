@@ -17,7 +17,9 @@ use tokio::{
     time::{sleep, timeout},
     try_join,
 };
-use tower_sd_core::{Error, FollowConfig, Instancer, LossPolicy, PublisherConfig, Snapshot, Tasks};
+use tower_sd_core::{
+    Error, FollowConfig, Instancer, LossPolicy, PublisherConfig, Snapshot, TaskGroup,
+};
 use tower_sd_dns::{DnsClient, DnsConfig, DnsInstancer, Query, Transport};
 use tower_sd_testkit::{
     real::Consul,
@@ -31,14 +33,14 @@ use crate::scene::{SOON, hasty, sees_that};
 struct Counting {
     address: SocketAddr,
     n_questions: Arc<AtomicUsize>,
-    _tasks: Tasks,
+    _tasks: TaskGroup,
 }
 
 impl Counting {
     async fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback");
         let address = listener.local_addr().expect("it is bound");
-        let (tasks, n_questions) = (Tasks::new(), Arc::new(AtomicUsize::new(0)));
+        let (tasks, n_questions) = (TaskGroup::new(), Arc::new(AtomicUsize::new(0)));
         let counter = Arc::clone(&n_questions);
         tasks.spawn(async move |stop| {
             let pass_all = async {

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_sd_balance::{BalanceLayer, BoxError, Endpointer, Prioritized, RetryLayer, RetryPolicy};
 use tower_sd_core::Instancer;
-use tower_sd_http::{HttpFactory, HttpReplay};
+use tower_sd_http::{HttpFactory, HttpProtocol};
 use tower_sd_testkit::{
     proxy::{Fault, Proxy},
     real::Bind,
@@ -103,8 +103,8 @@ async fn next_priority_serves_while_the_better_one_is_away() {
     let endpointer = Endpointer::new(&instancer, HttpFactory::new());
     endpointer.ready(SOON).await.expect("there are endpoints");
     let mut client = ServiceBuilder::new()
-        .layer(RetryLayer::new(RetryPolicy::new().replay_with(HttpReplay::new())))
-        .layer(BalanceLayer::new(Prioritized::default()).seed(7))
+        .layer(RetryLayer::new(RetryPolicy::new().protocol(HttpProtocol::new())))
+        .layer(BalanceLayer::new(Prioritized::default()).with_seed(7))
         .service(endpointer);
 
     assert_eq!(names(&who_answers(&mut client).await), ["best-1", "best-2"]);
@@ -148,7 +148,7 @@ async fn servers_of_one_priority_share_by_weight() {
     let endpointer = Endpointer::new(&instancer, HttpFactory::new());
     endpointer.ready(SOON).await.expect("there are endpoints");
     let mut client = ServiceBuilder::new()
-        .layer(BalanceLayer::new(Prioritized::default()).seed(7))
+        .layer(BalanceLayer::new(Prioritized::default()).with_seed(7))
         .service(endpointer);
     let mut counts = BTreeMap::<String, usize>::new();
     for _ in 0..10 {

@@ -23,14 +23,14 @@ use tokio::{
     select,
     time::{Instant, sleep, timeout},
 };
-use tower_sd_core::Tasks;
+use tower_sd_core::TaskGroup;
 use tower_sd_testkit::loopback::free_ports;
 
 /// A scripted name server on loopback, over UDP and TCP on the same port.
 pub(crate) struct NameServer {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
-    _tasks: Tasks,
+    _tasks: TaskGroup,
 }
 
 struct Shared {
@@ -79,7 +79,7 @@ impl NameServer {
             log: Mutex::default(),
             epoch: AtomicUsize::new(0),
         });
-        let (tasks, serving, of_tasks) = (Tasks::new(), Arc::clone(&shared), Tasks::new());
+        let (tasks, serving, of_tasks) = (TaskGroup::new(), Arc::clone(&shared), TaskGroup::new());
         tasks.spawn(async move |stop| {
             select! {
                 () = stop.requested() => {}
@@ -159,7 +159,7 @@ async fn serve_udp(socket: UdpSocket, shared: &Shared) {
     }
 }
 
-async fn serve_tcp(listener: TcpListener, shared: &Arc<Shared>, tasks: &Tasks) {
+async fn serve_tcp(listener: TcpListener, shared: &Arc<Shared>, tasks: &TaskGroup) {
     while let Ok((stream, _)) = listener.accept().await {
         let shared = Arc::clone(shared);
         tasks.spawn(async move |stop| {

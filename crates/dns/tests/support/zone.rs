@@ -14,7 +14,7 @@ use tower_sd_core::{
     AnnounceConfig, Announcement, Announcer, Error, ErrorKind, FollowConfig, Follower, Freshness,
     Instance, Instancer, LeaseTtl, LossPolicy, LossReason, PublisherConfig, ReadRequest,
     ReadResult, Registrar, Registration, RegistrationHandle, Renewal, Result, Source, Subscription,
-    Tasks, announce, async_trait,
+    TaskGroup, announce, async_trait,
 };
 use tower_sd_dns::{DnsClient, DnsConfig, DnsInstancer, Query};
 use tower_sd_testkit::real::Bind;
@@ -23,7 +23,7 @@ use tower_sd_testkit::real::Bind;
 pub(crate) struct ZoneRegistrar {
     pub(crate) server: SocketAddr,
     pub(crate) ttl: Duration,
-    pub(crate) tasks: Tasks,
+    pub(crate) tasks: TaskGroup,
 }
 
 struct ZoneAnnouncer {

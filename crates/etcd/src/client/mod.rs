@@ -9,7 +9,7 @@ mod watch;
 use std::{fmt, future::Future, sync::Arc};
 
 use etcd_client::GetOptions;
-use tower_sd_core::{Result, Tasks};
+use tower_sd_core::{Result, TaskGroup};
 
 pub(crate) use self::watch::{Change, Ended, Position, Update, Watch};
 use self::{members::Members, watch::Watches};
@@ -39,7 +39,7 @@ impl EtcdClient {
     /// `Config`: the settings cannot work.
     pub fn new(config: EtcdConfig) -> Result<Self> {
         let members = Arc::new(Members::new(config.validated()?)?);
-        let watches = Watches::new(&members, &Tasks::new());
+        let watches = Watches::new(&members, &TaskGroup::new());
         Ok(Self(Arc::new(Inner { members, watches })))
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use etcd_client::ResponseHeader;
 use tokio::sync::{Notify, mpsc};
-use tower_sd_core::{Attached, Error, Hub, Tasks};
+use tower_sd_core::{Attached, Error, Hub, TaskGroup};
 
 pub(crate) use self::change::Change;
 use self::{multiplexer::multiplex, table::Watching};
@@ -68,7 +68,7 @@ pub(crate) struct Position {
 }
 
 impl Watches {
-    pub(super) fn new(members: &Arc<Members>, tasks: &Tasks) -> Self {
+    pub(super) fn new(members: &Arc<Members>, tasks: &TaskGroup) -> Self {
         let members = Arc::clone(members);
         Self(Hub::new(BACKEND, tasks.clone(), move || {
             let (starts, receiver) = mpsc::channel(STARTS);

@@ -1,4 +1,4 @@
-use tower_sd_core::Status;
+use tower_sd_core::InstanceStatus;
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn full() -> Instance {
         .with_zone("eu-1b")
         .with_tags(["v2", "blue"])
         .with_metadata("shard", "3")
-        .with_status(Status::Draining)
+        .with_status(InstanceStatus::Draining)
         .with_started_at_ms(1_700_000_000_000)
 }
 

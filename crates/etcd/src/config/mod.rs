@@ -98,7 +98,7 @@ impl EtcdConfig {
 
     /// Adds a codec that only reads, for the time of a migration.
     #[must_use]
-    pub fn also_read(mut self, codec: impl Codec) -> Self {
+    pub fn fallback_codec(mut self, codec: impl Codec) -> Self {
         self.codecs.push(Arc::new(codec));
         self
     }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use etcd_client::{WatchOptions, WatchResponse};
 use tokio::time::{sleep, timeout};
-use tower_sd_core::{Registrar, Registration, RegistrationHandle, RegistrationState, Status};
+use tower_sd_core::{
+    InstanceStatus, Registrar, Registration, RegistrationHandle, RegistrationState,
+};
 use tower_sd_etcd::EtcdRegistrar;
 
 use crate::support::{EtcdFixture, TTL, holds, instance, on_every_etcd};
@@ -36,7 +38,8 @@ async fn predecessor_takes_nothing_from_its_successor() {
         assert!(created.is_some_and(|it| it.created()));
 
         for weight in 2..5 {
-            let change = old.update(move |it| it.with_status(Status::Draining).with_weight(weight));
+            let change =
+                old.update(move |it| it.with_status(InstanceStatus::Draining).with_weight(weight));
             // Whether it is an error that the entry is another's is the core's affair.
             drop(timeout(SOON, change).await.expect("it is answered"));
         }

@@ -122,7 +122,7 @@ async fn prefix_does_not_leak_and_malformed_values_cost_one_entry() {
 #[ignore = "needs a real etcd"]
 async fn values_of_go_kit_are_read_beside_ours() {
     on_every_etcd(async |etcd| {
-        let config = etcd.config().also_read(RawAddress::default());
+        let config = etcd.config().fallback_codec(RawAddress::default());
         let client = EtcdClient::new(config).expect("good settings");
         put_value(etcd, "mixed", "go", "http://1.2.3.4:8080").await;
         let registrar = EtcdRegistrar::new(&client);

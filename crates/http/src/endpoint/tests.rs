@@ -59,7 +59,7 @@ async fn a_request_that_a_new_connection_did_not_take_is_returned_as_unsent() {
     let connection = unwritable(&endpoint).await;
     let pool = Arc::clone(endpoint.checkout.pool());
     let error = exchange(connection.into_unused(), request(), pool).await.expect_err("closed");
-    assert_eq!(error.kind(), HttpErrorKind::Unsent);
-    assert!(error.is_unsent());
+    assert_eq!(error.kind(), HttpErrorKind::NotSent);
+    assert!(error.is_not_sent());
     assert_eq!(server.n_accepted(), 1);
 }

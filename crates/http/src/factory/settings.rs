@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::HttpFactory;
-use crate::{HostPolicy, Layered, Protocol, pool::bounded};
+use crate::{HostPolicy, HttpVersion, Layered, pool::bounded};
 
 impl<B> HttpFactory<B> {
     /// Bounds how long an instance may take to accept a connection, name resolution included.
@@ -46,9 +46,9 @@ impl<B> HttpFactory<B> {
         self
     }
 
-    /// Sets the version of HTTP. Defaults to [`Protocol::Auto`]: HTTP/1.1 without TLS, and over TLS the server's choice.
+    /// Sets the version of HTTP. Defaults to [`HttpVersion::Auto`]: HTTP/1.1 without TLS, and over TLS the server's choice.
     #[must_use]
-    pub fn protocol(mut self, protocol: Protocol) -> Self {
+    pub fn version(mut self, protocol: HttpVersion) -> Self {
         self.settings.protocol = protocol;
         self
     }
@@ -142,7 +142,7 @@ impl<B> HttpFactory<B> {
 
     /// Sets the `Host` header. Defaults to [`HostPolicy::Service`].
     #[must_use]
-    pub fn host(mut self, host: HostPolicy) -> Self {
+    pub fn host_policy(mut self, host: HostPolicy) -> Self {
         self.host = host;
         self
     }
@@ -154,10 +154,10 @@ impl<B> HttpFactory<B> {
     /// use tower::timeout::TimeoutLayer;
     /// use tower_sd_http::HttpFactory;
     ///
-    /// let factory = HttpFactory::<String>::new().layered(TimeoutLayer::new(Duration::from_secs(2)));
+    /// let factory = HttpFactory::<String>::new().layer(TimeoutLayer::new(Duration::from_secs(2)));
     /// ```
     #[must_use]
-    pub fn layered<L>(self, layer: L) -> Layered<B, L> {
+    pub fn layer<L>(self, layer: L) -> Layered<B, L> {
         Layered::new(self, layer)
     }
 }

@@ -9,15 +9,15 @@ use std::{
 use http_body::Body;
 use tokio::time::{sleep, timeout};
 use tower_sd_balance::BoxError;
-use tower_sd_core::Stop;
+use tower_sd_core::Shutdown;
 
 use super::{Pool, connect::connect, http1, http2};
-use crate::Protocol;
+use crate::HttpVersion;
 
 /// Connects, reports the outcome, and then drives the connection until either side closes it.
 ///
 /// One task does both, so that a connection whose caller gave up waiting is kept for the next one.
-pub(super) async fn dial_and_drive<B>(home: Weak<Pool<B>>, stop: Stop)
+pub(super) async fn dial_and_drive<B>(home: Weak<Pool<B>>, stop: Shutdown)
 where
     B: Body + Send + Unpin + 'static,
     B::Data: Send,
@@ -34,10 +34,10 @@ where
     drop(pool);
     let opening = within(settings.connect_timeout, async {
         Ok(match connect(&target, settings.protocol).await? {
-            (io, Protocol::Http2) => {
+            (io, HttpVersion::Http2) => {
                 Opened::Http2(Box::new(http2::begin(io, &settings, &target, tasks).await?))
             }
-            (io, Protocol::Auto | Protocol::Http1) => {
+            (io, HttpVersion::Auto | HttpVersion::Http1) => {
                 let shared = (&target, tasks);
                 let opened = http1::begin(io, &settings, &dial.home, shared, close).await?;
                 Opened::Http1(Box::new(opened))

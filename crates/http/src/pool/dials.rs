@@ -7,7 +7,7 @@ use tokio::{sync::oneshot, time::Instant};
 use tower_sd_balance::BoxError;
 
 use super::{Pool, Settings, connection::Obtained, http1::Exclusive, http2::Open, queue::Queue};
-use crate::{HttpError, HttpErrorKind, Protocol, error::SharedCause};
+use crate::{HttpError, HttpErrorKind, HttpVersion, error::SharedCause};
 
 /// How many connects may run.
 pub(super) struct Dials {
@@ -15,7 +15,7 @@ pub(super) struct Dials {
     /// Grows with each success, as TCP's congestion window does: an instance that accepts nothing is dialled by few.
     window: usize,
     /// The choice of a server that was last asked for one.
-    chosen: Option<Protocol>,
+    chosen: Option<HttpVersion>,
     /// Whether a connection was opened, or a place became free, since a dial failed.
     pub(super) is_alive: bool,
 }
@@ -30,7 +30,7 @@ impl Dials {
         self.window = self.window.min(WINDOW);
     }
 
-    fn succeeded(&mut self, protocol: Protocol) {
+    fn succeeded(&mut self, protocol: HttpVersion) {
         self.n_running -= 1;
         self.window = (self.window + 1).min(MAX_WINDOW);
         self.chosen = Some(protocol);
@@ -39,18 +39,18 @@ impl Dials {
 }
 
 impl<B: Send + 'static> Queue<B> {
-    fn n_dials_wanted(&self, settings: &Settings, protocol: Protocol) -> usize {
+    fn n_dials_wanted(&self, settings: &Settings, protocol: HttpVersion) -> usize {
         let (n_waiting, n_running) = (self.waiting.len(), self.dials.n_running);
         if n_waiting == 0 {
             return 0;
         }
         let room = match protocol {
-            Protocol::Http1 => {
+            HttpVersion::Http1 => {
                 let room = settings.max_http1_connections.saturating_sub(self.n_http1 + n_running);
                 let window = self.dials.window.min(n_waiting);
                 return window.saturating_sub(n_running).min(room);
             }
-            Protocol::Auto | Protocol::Http2 => settings.max_http2_connections,
+            HttpVersion::Auto | HttpVersion::Http2 => settings.max_http2_connections,
         };
         // Each brings places for many.
         usize::from(n_running == 0 && self.open.len() < room)
@@ -69,10 +69,10 @@ impl<B: Send + 'static> Pool<B> {
     }
 
     /// The protocol that the next connection is expected to speak; `Auto` when the server has not chosen yet.
-    fn expected(&self, queue: &Queue<B>) -> Protocol {
+    fn expected(&self, queue: &Queue<B>) -> HttpVersion {
         match (self.settings.protocol, &self.target.tls) {
-            (Protocol::Auto, None) => Protocol::Http1,
-            (Protocol::Auto, Some(_)) => queue.dials.chosen.unwrap_or_default(),
+            (HttpVersion::Auto, None) => HttpVersion::Http1,
+            (HttpVersion::Auto, Some(_)) => queue.dials.chosen.unwrap_or_default(),
             (protocol, _) => protocol,
         }
     }
@@ -103,7 +103,7 @@ where
     pub(super) fn opened_http1(self: &Arc<Self>, exclusive: Exclusive<B>) {
         let mut queue = self.queue();
         queue.n_http1 += 1;
-        queue.dials.succeeded(Protocol::Http1);
+        queue.dials.succeeded(HttpVersion::Http1);
         drop(queue);
         self.keep(exclusive);
         self.dial_more();
@@ -112,7 +112,7 @@ where
     pub(super) fn opened_http2(self: &Arc<Self>, open: Open<B>) {
         let mut queue = self.queue();
         queue.open.push(open);
-        queue.dials.succeeded(Protocol::Http2);
+        queue.dials.succeeded(HttpVersion::Http2);
         let start = !std::mem::replace(&mut queue.reaper_runs, true);
         drop(queue);
         if start {

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tower_sd_balance::BoxError;
-use tower_sd_core::{Stop, StopOnDrop, Tasks};
+use tower_sd_core::{Shutdown, StopOnDrop, TaskGroup};
 use tower_sd_net::Io;
 
 use super::{Pool, Settings, Target, upload::Outgoing};
@@ -31,7 +31,7 @@ pub(crate) struct Exclusive<B: Send + 'static> {
     home: Weak<Pool<B>>,
     _close: StopOnDrop,
     /// A response may outlive its client: the connection's task then has no other owner.
-    tasks: Tasks,
+    tasks: TaskGroup,
 }
 
 /// The other half of an [`Exclusive`]: reads and writes the socket.
@@ -102,7 +102,7 @@ pub(super) async fn begin<B>(
     io: Io,
     settings: &Settings,
     home: &Weak<Pool<B>>,
-    (target, tasks): (&Arc<Target>, Tasks),
+    (target, tasks): (&Arc<Target>, TaskGroup),
     close: StopOnDrop,
 ) -> Result<(Exclusive<B>, Driver<B>), BoxError>
 where
@@ -127,7 +127,7 @@ where
 }
 
 /// Runs until either side closes.
-pub(super) async fn drive<B>(driver: Driver<B>, target: &Target, stop: &Stop)
+pub(super) async fn drive<B>(driver: Driver<B>, target: &Target, stop: &Shutdown)
 where
     B: Body + Send + Unpin + 'static,
     B::Data: Send,

@@ -14,7 +14,7 @@ use hyper::{client::conn::http2, rt::Executor};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{sync::Notify, time::Instant};
 use tower_sd_balance::BoxError;
-use tower_sd_core::Tasks;
+use tower_sd_core::TaskGroup;
 use tower_sd_net::Io;
 
 use super::{
@@ -37,7 +37,7 @@ pub(super) struct Carrier {
     /// How many requests at a time the server grants.
     n_granted: AtomicUsize,
     /// A response may outlive its client: the connection's tasks then have no other owner.
-    _tasks: Tasks,
+    _tasks: TaskGroup,
 }
 
 /// An open connection as its pool knows it.
@@ -146,7 +146,7 @@ pub(super) async fn begin<B>(
     io: Io,
     settings: &Settings,
     target: &Arc<Target>,
-    tasks: Tasks,
+    tasks: TaskGroup,
 ) -> Result<(Open<B>, Driver<B>), BoxError>
 where
     B: Body + Send + Unpin + 'static,
@@ -183,13 +183,13 @@ where
 /// hyper's own tasks, with an owner: the first reads and writes the socket, and the others end with it.
 #[derive(Clone)]
 pub(super) struct Spawner {
-    tasks: Tasks,
+    tasks: TaskGroup,
     polled: Arc<Notify>,
     has_first: Arc<AtomicBool>,
 }
 
 impl Spawner {
-    fn new(tasks: Tasks) -> Self {
+    fn new(tasks: TaskGroup) -> Self {
         Self { tasks, polled: Arc::default(), has_first: Arc::default() }
     }
 }

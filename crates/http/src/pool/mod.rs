@@ -21,7 +21,7 @@ use http::uri::{Authority, Scheme};
 use http_body::Body;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower_sd_balance::BoxError;
-use tower_sd_core::Tasks;
+use tower_sd_core::TaskGroup;
 use tower_sd_net::{Dialer, Target as Peer, TlsClient};
 
 use crate::HostPolicy;
@@ -48,7 +48,7 @@ pub(crate) struct Target {
 pub(crate) struct Pool<B: Send + 'static> {
     target: Arc<Target>,
     settings: Settings,
-    tasks: Tasks,
+    tasks: TaskGroup,
     queue: Mutex<Queue<B>>,
     gone: CancellationToken,
     _gone_on_drop: DropGuard,
@@ -71,7 +71,7 @@ impl fmt::Debug for Target {
 }
 
 impl<B: Send + 'static> Pool<B> {
-    pub(crate) fn new(target: Target, settings: Settings, tasks: Tasks) -> Arc<Self> {
+    pub(crate) fn new(target: Target, settings: Settings, tasks: TaskGroup) -> Arc<Self> {
         let gone = CancellationToken::new();
         Arc::new(Self {
             target: Arc::new(target),

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::Protocol;
+use crate::HttpVersion;
 
 /// The bounds of a pool; the setters of [`HttpFactory`](crate::HttpFactory) document them.
 #[derive(Clone, Copy, Debug)]
@@ -12,7 +12,7 @@ pub(crate) struct Settings {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) max_age: Option<Duration>,
     pub(crate) max_idle: usize,
-    pub(crate) protocol: Protocol,
+    pub(crate) protocol: HttpVersion,
     pub(crate) max_http1_connections: usize,
     pub(crate) max_http2_connections: usize,
     pub(crate) max_streams: usize,
@@ -59,7 +59,7 @@ impl Default for Settings {
             idle_timeout: None,
             max_age: Some(MAX_AGE),
             max_idle: usize::MAX,
-            protocol: Protocol::default(),
+            protocol: HttpVersion::default(),
             max_http1_connections: MAX_HTTP1_CONNECTIONS,
             max_http2_connections: MAX_HTTP2_CONNECTIONS,
             max_streams: MAX_STREAMS,

@@ -7,4 +7,4 @@ pub use body::{NotRepeatable, RepeatableBody, ReplayBody};
 pub(crate) use policy::outcome_of;
 #[cfg(feature = "reqwest")]
 pub(crate) use policy::retry_after;
-pub use policy::{HttpReplay, Idempotent};
+pub use policy::{HttpProtocol, Idempotent};

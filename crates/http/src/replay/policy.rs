@@ -20,10 +20,10 @@ use crate::{HttpError, RepeatableBody};
 /// ```
 /// use http::{Method, Request};
 /// use tower_sd_balance::Protocol;
-/// use tower_sd_http::{HttpReplay, Idempotent};
+/// use tower_sd_http::{HttpProtocol, Idempotent};
 ///
 /// fn is_idempotent(request: &Request<String>) -> bool {
-///     Protocol::<_, http::Response<()>>::is_idempotent(&HttpReplay::new(), request)
+///     Protocol::<_, http::Response<()>>::is_idempotent(&HttpProtocol::new(), request)
 /// }
 ///
 /// let mut order = Request::post("http://shop/order").body(String::from("one"))?;
@@ -35,7 +35,7 @@ use crate::{HttpError, RepeatableBody};
 /// # Ok::<(), http::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct HttpReplay {
+pub struct HttpProtocol {
     unavailable: bool,
 }
 
@@ -44,7 +44,7 @@ pub struct HttpReplay {
 #[expect(clippy::exhaustive_structs, reason = "a mark, which users make")]
 pub struct Idempotent;
 
-impl HttpReplay {
+impl HttpProtocol {
     /// By method and by [`Idempotent`]; responses are never failures.
     #[must_use]
     pub fn new() -> Self {
@@ -75,7 +75,7 @@ impl HttpReplay {
     }
 }
 
-impl<B: RepeatableBody, R> Protocol<Request<B>, Response<R>> for HttpReplay {
+impl<B: RepeatableBody, R> Protocol<Request<B>, Response<R>> for HttpProtocol {
     fn copy(&self, request: &Request<B>) -> Option<Request<B>> {
         let mut copy = Request::new(request.body().repeat()?);
         *copy.method_mut() = request.method().clone();
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn idempotent_methods_are_repeated_and_the_others_on_the_users_word() {
         let is_idempotent = |request: &Request<_>| {
-            Protocol::<_, Response<()>>::is_idempotent(&HttpReplay::new(), request)
+            Protocol::<_, Response<()>>::is_idempotent(&HttpProtocol::new(), request)
         };
         for method in [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS] {
             assert!(is_idempotent(&request(method)));
@@ -181,7 +181,7 @@ mod tests {
             .expect("a valid request");
         first.extensions_mut().insert(Idempotent);
         let copy =
-            Protocol::<_, Response<()>>::copy(&HttpReplay::new(), &first).expect("repeatable");
+            Protocol::<_, Response<()>>::copy(&HttpProtocol::new(), &first).expect("repeatable");
         assert_eq!(format!("{copy:?}"), format!("{first:?}"));
         assert!(copy.extensions().get::<Idempotent>().is_some());
     }
@@ -190,7 +190,7 @@ mod tests {
     fn a_body_known_to_be_too_large_is_not_copied() {
         let body = ReplayBody::new(Full::new(Bytes::from(vec![0; 64 * 1024 + 1])));
         assert!(
-            Protocol::<_, Response<()>>::copy(&HttpReplay::new(), &Request::new(body)).is_none()
+            Protocol::<_, Response<()>>::copy(&HttpProtocol::new(), &Request::new(body)).is_none()
         );
     }
 
@@ -198,18 +198,18 @@ mod tests {
     fn a_failed_connect_was_not_sent_and_a_broken_exchange_may_have_been() {
         let judge = |kind| {
             let error: BoxError = HttpError::new(kind, &"a:1".into(), "cause").into();
-            HttpReplay::new().verdict_of(Err(&error))
+            HttpProtocol::new().verdict_of(Err(&error))
         };
-        assert_eq!(judge(HttpErrorKind::Connect), Verdict::Unsent);
-        assert_eq!(judge(HttpErrorKind::Unsent), Verdict::Unsent);
-        assert_eq!(judge(HttpErrorKind::Exchange), Verdict::Failed);
+        assert_eq!(judge(HttpErrorKind::Connect), Verdict::NotSent);
+        assert_eq!(judge(HttpErrorKind::NotSent), Verdict::NotSent);
+        assert_eq!(judge(HttpErrorKind::Io), Verdict::Failed);
     }
 
     #[test]
     fn unavailable_is_a_failure_on_demand_only() {
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        let policy = HttpReplay::new();
+        let policy = HttpProtocol::new();
         assert_eq!(policy.verdict_of(Ok((response.status(), response.headers()))), Verdict::Final);
         assert_eq!(
             policy.repeat_unavailable().verdict_of(Ok((response.status(), response.headers()))),
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_obeyed_and_ends_it_when_it_is_long() {
-        let policy = HttpReplay::new().repeat_unavailable();
+        let policy = HttpProtocol::new().repeat_unavailable();
         for (value, verdict, pause) in [
             ("0", Verdict::Failed, Some(Duration::ZERO)),
             ("1", Verdict::Failed, Some(Duration::from_secs(1))),

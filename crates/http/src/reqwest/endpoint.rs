@@ -11,13 +11,13 @@ use std::{
 use ::reqwest::{Client, ClientBuilder, Request, Response, Url, redirect::Policy};
 use http::{HeaderValue, header::HOST};
 use tower_sd_balance::{
-    BoxError, Error, ErrorKind, Factory, Instance, Lease, Outcome, Protocol, Verdict,
+    BoxError, Error, ErrorKind, Factory, InFlight, Instance, Outcome, Protocol, Verdict,
 };
 use tower_service::Service;
 
 use super::hold::hold;
 use crate::{
-    HttpError, HttpErrorKind, HttpReplay,
+    HttpError, HttpErrorKind, HttpProtocol,
     replay::{outcome_of, retry_after},
 };
 
@@ -27,7 +27,7 @@ use crate::{
 ///
 /// - Give it a `connect_timeout`. reqwest connects when it has the request already, so a dead instance costs an attempt.
 /// - Switch off redirects, by [`build`](Self::build) or with a word to [`without_redirects`](Self::without_redirects). Then a
-///   refused connect counts as unsent, and `Retry` with [`HttpReplay`] sends the request to another instance whatever its
+///   refused connect counts as unsent, and `Retry` with [`HttpProtocol`] sends the request to another instance whatever its
 ///   method. A client that follows redirects may have connected to another place after the instance served the request, and
 ///   its error is the same: such a request counts as sent. Redirects can be followed above the balancer.
 /// - Switch off its own retries (`retry(reqwest::retry::never())`) and, unless instances are behind one, its proxy
@@ -41,7 +41,7 @@ use crate::{
 /// use reqwest::Client;
 /// use tower::ServiceBuilder;
 /// use tower_sd_balance::{BalanceLayer, Endpointer, FixedInstancer, Instance, RetryLayer, RetryPolicy, RoundRobin};
-/// use tower_sd_http::{HttpReplay, reqwest::ReqwestFactory};
+/// use tower_sd_http::{HttpProtocol, reqwest::ReqwestFactory};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -50,7 +50,7 @@ use crate::{
 /// let factory = ReqwestFactory::build(client)?;
 /// let client = factory.client().clone();
 /// let arithmetic = ServiceBuilder::new()
-///     .layer(RetryLayer::new(RetryPolicy::new().replay_with(HttpReplay::new())))
+///     .layer(RetryLayer::new(RetryPolicy::new().protocol(HttpProtocol::new())))
 ///     .layer(BalanceLayer::new(RoundRobin::new()))
 ///     .service(Endpointer::new(&instancer, factory));
 /// let request = client.get("http://arithmetic/health").build()?;
@@ -151,7 +151,7 @@ impl Service<Request> for ReqwestEndpoint {
     }
 
     fn call(&mut self, mut request: Request) -> ResponseFuture {
-        let lease = Lease::take();
+        let lease = InFlight::take();
         if let Err(error) = self.target.address(&mut request) {
             return ResponseFuture(Box::pin(async { hold(Err(error), lease) }));
         }
@@ -163,7 +163,7 @@ impl Service<Request> for ReqwestEndpoint {
                 let kind = match (error.is_connect(), error.is_builder()) {
                     (true, _) if is_first_hop => HttpErrorKind::Connect,
                     (_, true) => HttpErrorKind::Request,
-                    (_, false) => HttpErrorKind::Exchange,
+                    (_, false) => HttpErrorKind::Io,
                 };
                 HttpError::new(kind, &target.address, error)
             });
@@ -182,7 +182,7 @@ impl Target {
         match self.instance.scheme() {
             Some(scheme) if scheme.eq_ignore_ascii_case("http") && is_secured => {
                 let error = "the scheme of the instance is http";
-                return Err(HttpError::new(HttpErrorKind::Insecure, &self.address, error));
+                return Err(HttpError::new(HttpErrorKind::TlsRequired, &self.address, error));
             }
             // Between the two it always succeeds, as it does for hosts and ports that were parsed once.
             Some(scheme) if scheme.eq_ignore_ascii_case("https") => {
@@ -208,7 +208,7 @@ impl Target {
 }
 
 /// Bodies that stream cannot be repeated: `try_clone` returns `None` for them.
-impl Protocol<Request, Response> for HttpReplay {
+impl Protocol<Request, Response> for HttpProtocol {
     fn copy(&self, request: &Request) -> Option<Request> {
         request.try_clone()
     }

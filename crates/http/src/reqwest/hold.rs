@@ -1,12 +1,12 @@
 use ::reqwest::{Body, Response, ResponseBuilderExt};
-use tower_sd_balance::Lease;
+use tower_sd_balance::InFlight;
 
 use crate::{HttpError, hold::leased};
 
 /// Ties the lease to the response, or releases it.
 pub(super) fn hold(
     result: Result<Response, HttpError>,
-    lease: Option<Lease>,
+    lease: Option<InFlight>,
 ) -> Result<Response, HttpError> {
     let response = match result {
         Ok(response) if lease.is_some() => response,

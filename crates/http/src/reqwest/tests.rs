@@ -12,12 +12,12 @@ use ::reqwest::{Client, Request, Response, dns::Resolve, redirect::Policy};
 use tokio::time::timeout;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_sd_balance::{
-    Balance, BalanceLayer, BoxError, Endpointer, Factory, FixedInstancer, Instance, Retry,
-    RetryLayer, RetryPolicy, RoundRobin, Status,
+    Balance, BalanceLayer, BoxError, Endpointer, Factory, FixedInstancer, Instance, InstanceStatus,
+    Retry, RetryLayer, RetryPolicy, RoundRobin,
 };
 
 use super::{InstanceResolver, ReqwestEndpoint, ReqwestFactory};
-use crate::{HttpError, HttpErrorKind, HttpReplay, tests::server::Server};
+use crate::{HttpError, HttpErrorKind, HttpProtocol, tests::server::Server};
 
 /// Answers each request with its head.
 async fn echo() -> Server {
@@ -53,10 +53,10 @@ fn factory(client: &Client) -> ReqwestFactory {
 fn balanced(
     client: &Client,
     instances: impl IntoIterator<Item = Instance>,
-) -> (Endpointer<ReqwestEndpoint>, Retry<Balance<ReqwestEndpoint>, HttpReplay>) {
+) -> (Endpointer<ReqwestEndpoint>, Retry<Balance<ReqwestEndpoint>, HttpProtocol>) {
     let endpointer = Endpointer::new(&FixedInstancer::new(instances), factory(client));
     let service = ServiceBuilder::new()
-        .layer(RetryLayer::new(RetryPolicy::new().replay_with(HttpReplay::new())))
+        .layer(RetryLayer::new(RetryPolicy::new().protocol(HttpProtocol::new())))
         .layer(BalanceLayer::new(RoundRobin::new()))
         .service(endpointer.clone());
     (endpointer, service)
@@ -107,7 +107,7 @@ async fn a_request_that_may_have_been_sent_is_repeated_when_it_is_idempotent() {
         let request = client.request(method, "http://arithmetic/").build().expect("a request");
         let error = send(&mut service, request).await.expect_err("dies");
         let cause = HttpError::find(&*error).expect("ours");
-        assert_eq!(cause.kind(), HttpErrorKind::Exchange);
+        assert_eq!(cause.kind(), HttpErrorKind::Io);
         let n_seen: usize = servers.iter().map(Server::n_accepted).sum();
         assert!(n_seen >= n_sent && (n_sent > 1 || n_seen == 1), "{n_seen}");
     }
@@ -123,7 +123,7 @@ async fn a_response_keeps_its_endpoint_busy_until_its_body_has_ended() {
     .await;
     let client = client().build().expect("a client");
     let (endpointer, mut service) = balanced(&client, [server.instance()]);
-    let in_flight = || endpointer.inspect().endpoints[0].in_flight;
+    let in_flight = || endpointer.report().endpoints[0].in_flight;
     let request = client.get("http://arithmetic/").build().expect("a request");
     let response = send(&mut service, request).await.expect("begins");
     assert_eq!(in_flight(), 1);
@@ -138,7 +138,7 @@ async fn https_is_not_sent_in_the_clear() {
     let mut endpoint = ReqwestFactory::new(client.clone()).make(instance).await.expect("http");
     let request = client.get("https://arithmetic/").build().expect("a request");
     let error = endpoint.ready().await.expect("always").call(request).await.expect_err("refused");
-    assert_eq!(error.kind(), HttpErrorKind::Insecure);
+    assert_eq!(error.kind(), HttpErrorKind::TlsRequired);
     let shouting = Instance::new("127.0.0.1", 1).with_scheme("HTTPS");
     ReqwestFactory::new(client.clone()).make(shouting).await.expect("any case");
     let unknown = Instance::new("127.0.0.1", 1).with_scheme("ftp");
@@ -207,7 +207,7 @@ async fn post_answered_by_a_redirect_to_a_dead_place_is_sent_once() {
         let client = factory.client().clone();
         let endpointer = Endpointer::new(&FixedInstancer::new([server.instance()]), factory);
         let mut service = ServiceBuilder::new()
-            .layer(RetryLayer::new(RetryPolicy::new().replay_with(HttpReplay::new())))
+            .layer(RetryLayer::new(RetryPolicy::new().protocol(HttpProtocol::new())))
             .layer(BalanceLayer::new(RoundRobin::new()))
             .service(endpointer);
         let request = client.post("http://shop/orders").body("order").build().expect("a request");
@@ -220,7 +220,7 @@ async fn post_answered_by_a_redirect_to_a_dead_place_is_sent_once() {
 #[tokio::test]
 async fn name_is_resolved_to_instances_that_want_requests_only() {
     let instancer = FixedInstancer::new([
-        Instance::new("127.0.0.1", 1).with_status(Status::Critical),
+        Instance::new("127.0.0.1", 1).with_status(InstanceStatus::Critical),
         Instance::new("127.0.0.2", 2).with_weight(0),
         Instance::new("127.0.0.3", 3),
     ]);

@@ -21,7 +21,7 @@ use super::{
     send,
     server::{Peer, Server},
 };
-use crate::{HttpFactory, Protocol};
+use crate::{HttpFactory, HttpVersion};
 
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -85,13 +85,13 @@ async fn announced_idle_time_is_obeyed_and_a_longer_one_does_not_exceed_the_sett
 async fn busy_connections_end_at_their_age_and_no_request_fails() {
     let one = Server::polite().await;
     let two = Http2Server::polite(100).await;
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in [HttpVersion::Http1, HttpVersion::Http2] {
         let instance = match protocol {
-            Protocol::Http1 => one.instance(),
+            HttpVersion::Http1 => one.instance(),
             _ => two.instance(),
         };
         let factory =
-            HttpFactory::<Sent>::new().protocol(protocol).max_age(Duration::from_millis(300));
+            HttpFactory::<Sent>::new().version(protocol).max_age(Duration::from_millis(300));
         let endpoint = factory.endpoint(&instance).expect("an address");
         let started = Instant::now();
         while started.elapsed() < Duration::from_millis(1500) {
@@ -101,7 +101,7 @@ async fn busy_connections_end_at_their_age_and_no_request_fails() {
             }
         }
         let n_accepted = match protocol {
-            Protocol::Http1 => one.n_accepted(),
+            HttpVersion::Http1 => one.n_accepted(),
             _ => two.n_accepted(),
         };
         assert!(n_accepted >= 4, "{protocol:?}: {n_accepted}");
@@ -123,7 +123,7 @@ async fn aged_connection_drains_its_streams_and_closes() {
     })
     .await;
     let factory = HttpFactory::<Sent>::new()
-        .protocol(Protocol::Http2)
+        .version(HttpVersion::Http2)
         .max_http2_connections(1)
         .max_age(Duration::from_millis(200));
     let endpoint = factory.endpoint(&server.instance()).expect("an address");
@@ -146,11 +146,11 @@ async fn aged_connection_drains_its_streams_and_closes() {
 
 #[tokio::test]
 async fn durations_without_end_do_not_panic() {
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in [HttpVersion::Http1, HttpVersion::Http2] {
         let one = Server::polite().await;
         let two = Http2Server::polite(100).await;
         let factory = HttpFactory::<Sent>::new()
-            .protocol(protocol)
+            .version(protocol)
             .connect_timeout(Duration::MAX)
             .idle_timeout(Duration::MAX)
             .max_age(Duration::MAX)
@@ -158,7 +158,7 @@ async fn durations_without_end_do_not_panic() {
             .keep_alive_interval(Duration::MAX)
             .keep_alive_timeout(Duration::MAX);
         let instance = match protocol {
-            Protocol::Http1 => one.instance(),
+            HttpVersion::Http1 => one.instance(),
             _ => two.instance(),
         };
         let endpoint = factory.endpoint(&instance).expect("an address");

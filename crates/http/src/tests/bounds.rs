@@ -13,7 +13,7 @@ use tower::ServiceExt;
 use tower_sd_balance::Instance;
 
 use super::{Sent, endpoint_of, fetch, get, send, server::Server};
-use crate::{HttpEndpoint, HttpFactory, Leased, ResponseBody};
+use crate::{HttpEndpoint, HttpFactory, InFlightBody, ResponseBody};
 
 async fn two_at_most() -> (Server, HttpEndpoint<Sent>) {
     let server = Server::polite().await;
@@ -86,7 +86,7 @@ async fn a_connect_that_fails_frees_its_place() {
     }
 }
 
-async fn answer(endpoint: &HttpEndpoint<Sent>) -> Response<Leased<ResponseBody<Sent>>> {
+async fn answer(endpoint: &HttpEndpoint<Sent>) -> Response<InFlightBody<ResponseBody<Sent>>> {
     timeout(BOUND, send(endpoint, get("/"))).await.expect("in time").expect("answers")
 }
 

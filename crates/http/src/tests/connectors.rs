@@ -23,10 +23,10 @@ use tower_sd_balance::{Instance, async_trait};
 use tower_sd_net::Target;
 
 use super::{Sent, fetch, get};
-use crate::{Connector, HttpErrorKind, HttpFactory, Io, Protocol};
+use crate::{Connector, HttpErrorKind, HttpFactory, HttpVersion, Io};
 
 /// Answers `name` to each request on each stream.
-fn serve(protocol: Protocol) -> (mpsc::Sender<DuplexStream>, JoinSet<()>) {
+fn serve(protocol: HttpVersion) -> (mpsc::Sender<DuplexStream>, JoinSet<()>) {
     let (sender, mut streams) = mpsc::channel::<DuplexStream>(8);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
@@ -38,7 +38,7 @@ fn serve(protocol: Protocol) -> (mpsc::Sender<DuplexStream>, JoinSet<()>) {
     (sender, tasks)
 }
 
-async fn answer_all<S>(protocol: Protocol, stream: S)
+async fn answer_all<S>(protocol: HttpVersion, stream: S)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -47,7 +47,7 @@ where
     let io = TokioIo::new(stream);
     // The client closes as it likes.
     drop(match protocol {
-        Protocol::Http1 => conn::http1::Builder::new().serve_connection(io, answer).await,
+        HttpVersion::Http1 => conn::http1::Builder::new().serve_connection(io, answer).await,
         _ => conn::http2::Builder::new(TokioExecutor::new()).serve_connection(io, answer).await,
     });
 }
@@ -91,9 +91,9 @@ impl Connector for Memory {
 
 #[tokio::test]
 async fn connector_takes_the_place_of_tcp_in_both_protocols() {
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in [HttpVersion::Http1, HttpVersion::Http2] {
         let (streams, _tasks) = serve(protocol);
-        let factory = HttpFactory::<Sent>::new().protocol(protocol).connector(Memory::new(streams));
+        let factory = HttpFactory::<Sent>::new().version(protocol).connector(Memory::new(streams));
         let endpoint = factory.endpoint(&Instance::new("nowhere", 1)).expect("a name");
         for _ in 0..3 {
             let body: Bytes = fetch(&endpoint, get("/")).await.expect("answers");
@@ -104,7 +104,7 @@ async fn connector_takes_the_place_of_tcp_in_both_protocols() {
 
 #[tokio::test]
 async fn connector_that_fails_or_hangs_is_a_failed_connect() {
-    let (streams, _tasks) = serve(Protocol::Http1);
+    let (streams, _tasks) = serve(HttpVersion::Http1);
     let memory = Memory { streams, n_failures: AtomicUsize::new(2) };
     let factory =
         HttpFactory::<Sent>::new().connect_timeout(Duration::from_millis(100)).connector(memory);
@@ -125,7 +125,7 @@ async fn unix_sockets_are_instances_of_both_protocols() {
     use tower::{Service, ServiceBuilder, ServiceExt};
     use tower_sd_balance::{BalanceLayer, Endpointer, FixedInstancer, RoundRobin};
 
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in [HttpVersion::Http1, HttpVersion::Http2] {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("x.sock");
         let listener = UnixListener::bind(&path).expect("a socket");
@@ -135,7 +135,7 @@ async fn unix_sockets_are_instances_of_both_protocols() {
             answer_all(protocol, stream).await;
         });
         let instance = Instance::new(format!("unix:{}", path.display()), 0);
-        let factory = HttpFactory::<Sent>::new().protocol(protocol);
+        let factory = HttpFactory::<Sent>::new().version(protocol);
         let endpointer = Endpointer::new(&FixedInstancer::new([instance]), factory);
         let mut balance =
             ServiceBuilder::new().layer(BalanceLayer::new(RoundRobin::new())).service(endpointer);

@@ -28,9 +28,9 @@ use tower_sd_net::Target;
 use super::{
     BlackHole, Sent, fetch, get, http2::server::Server as Http2Server, send, server::Server,
 };
-use crate::{Connector, HttpErrorKind, HttpFactory, HttpReplay, Io, Protocol};
+use crate::{Connector, HttpErrorKind, HttpFactory, HttpProtocol, HttpVersion, Io};
 
-const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
+const PROTOCOLS: [HttpVersion; 2] = [HttpVersion::Http1, HttpVersion::Http2];
 const BOUND: Duration = Duration::from_secs(20);
 
 /// Counts the connects that run towards one port.
@@ -62,14 +62,14 @@ impl Connector for Counting {
 }
 
 /// With the largest number of sockets that were open towards the hole.
-fn counting(hole: &BlackHole, protocol: Protocol) -> (HttpFactory<Sent>, Arc<AtomicUsize>) {
+fn counting(hole: &BlackHole, protocol: HttpVersion) -> (HttpFactory<Sent>, Arc<AtomicUsize>) {
     let most = Arc::<AtomicUsize>::default();
     let counting = Counting {
         port: hole.instance().port(),
         n_running: Arc::default(),
         most: Arc::clone(&most),
     };
-    (HttpFactory::new().protocol(protocol).connector(counting), most)
+    (HttpFactory::new().version(protocol).connector(counting), most)
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn failed_connect_is_reported_to_every_request_that_waits() {
     for protocol in PROTOCOLS {
         let hole = BlackHole::open().await;
         let factory = HttpFactory::<Sent>::new()
-            .protocol(protocol)
+            .version(protocol)
             .connect_timeout(Duration::from_millis(300));
         let endpoint = factory.endpoint(&hole.instance()).expect("an address");
         let started = Instant::now();
@@ -166,7 +166,7 @@ async fn failed_dial_is_followed_by_another_while_a_connection_lives_and_request
     for protocol in PROTOCOLS {
         let (one, two);
         let instance = match protocol {
-            Protocol::Http1 => {
+            HttpVersion::Http1 => {
                 one = Server::polite().await;
                 one.instance()
             }
@@ -176,7 +176,7 @@ async fn failed_dial_is_followed_by_another_while_a_connection_lives_and_request
             }
         };
         let (switch, is_off, n_dials) = Switch::new();
-        let factory = HttpFactory::<Sent>::new().protocol(protocol).connector(switch);
+        let factory = HttpFactory::<Sent>::new().version(protocol).connector(switch);
         let endpoint = factory.endpoint(&instance).expect("an address");
         let mut busy = endpoint.clone();
         timeout(BOUND, busy.ready()).await.expect("in time").expect("connects");
@@ -204,7 +204,7 @@ async fn places_are_given_first_come_first_served() {
     for protocol in PROTOCOLS {
         let (one, two);
         let instance = match protocol {
-            Protocol::Http1 => {
+            HttpVersion::Http1 => {
                 one = Server::polite().await;
                 one.instance()
             }
@@ -214,7 +214,7 @@ async fn places_are_given_first_come_first_served() {
             }
         };
         let factory = HttpFactory::<Sent>::new()
-            .protocol(protocol)
+            .version(protocol)
             .max_http1_connections(1)
             .max_http2_connections(1);
         let endpoint = factory.endpoint(&instance).expect("an address");
@@ -250,13 +250,14 @@ async fn no_request_fails_and_few_sockets_open_beside_a_black_hole() {
     let one = Server::polite().await;
     let two = Http2Server::polite(100).await;
     for (protocol, instance) in
-        [(Protocol::Http1, one.instance()), (Protocol::Http2, two.instance())]
+        [(HttpVersion::Http1, one.instance()), (HttpVersion::Http2, two.instance())]
     {
         let hole = BlackHole::open().await;
         let instancer = FixedInstancer::new([hole.instance(), instance]);
         let (factory, most) = counting(&hole, protocol);
-        let policy =
-            RetryPolicy::new().per_try(Duration::from_millis(300)).replay_with(HttpReplay::new());
+        let policy = RetryPolicy::new()
+            .per_try_timeout(Duration::from_millis(300))
+            .protocol(HttpProtocol::new());
         let client = ServiceBuilder::new()
             .layer(RetryLayer::new(policy))
             .layer(BalanceLayer::new(RoundRobin::new()))

@@ -30,7 +30,7 @@ async fn a_refused_connect_is_seen_before_the_request_is_given() {
         HttpFactory::<Sent>::new().endpoint(&Instance::new("127.0.0.1", port)).expect("an address");
     let error = dead.clone().ready().await.map(drop).expect_err("nobody listens");
     assert_eq!(error.kind(), HttpErrorKind::Connect);
-    assert!(error.is_unsent());
+    assert!(error.is_not_sent());
     assert_eq!(error.to_string(), format!("no connection to 127.0.0.1:{port}"));
     let first: &(dyn Error + 'static) = &error;
     let chain = std::iter::successors(Some(first), |error| (*error).source());
@@ -65,7 +65,7 @@ async fn a_body_cut_short_is_an_error_that_the_user_sees() {
         let response = send(&endpoint(&server), get("/")).await.expect("begins");
         let error = response.into_body().collect().await.map(drop).expect_err("cut short");
         assert_eq!(error.kind(), HttpErrorKind::Body);
-        assert!(!error.is_unsent());
+        assert!(!error.is_not_sent());
     }
 }
 
@@ -87,8 +87,8 @@ async fn a_server_that_dies_between_request_and_answer_is_an_error_of_the_exchan
     })
     .await;
     let error = fetch(&endpoint(&server), get("/")).await.expect_err("no answer");
-    assert_eq!(error.kind(), HttpErrorKind::Exchange);
-    assert!(!error.is_unsent());
+    assert_eq!(error.kind(), HttpErrorKind::Io);
+    assert!(!error.is_not_sent());
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn an_answer_that_is_no_http_is_an_error_of_the_exchange() {
     })
     .await;
     let error = fetch(&endpoint(&server), get("/")).await.expect_err("no answer");
-    assert_eq!(error.kind(), HttpErrorKind::Exchange);
+    assert_eq!(error.kind(), HttpErrorKind::Io);
 }
 
 #[tokio::test]
@@ -149,8 +149,8 @@ async fn errors_are_found_behind_those_that_wrap_them() {
         }
     }
     let address = Arc::from("a:1");
-    let wrapped = Wrapped(HttpError::new(HttpErrorKind::Unsent, &address, "closed"));
-    assert!(HttpError::find(&wrapped).is_some_and(HttpError::is_unsent));
+    let wrapped = Wrapped(HttpError::new(HttpErrorKind::NotSent, &address, "closed"));
+    assert!(HttpError::find(&wrapped).is_some_and(HttpError::is_not_sent));
     assert!(HttpError::find(&std::fmt::Error).is_none());
 }
 

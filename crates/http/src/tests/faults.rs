@@ -23,15 +23,15 @@ use super::{
     http2::server::{Server as Http2Server, answer},
     server::{OK, Server},
 };
-use crate::{HttpEndpoint, HttpError, HttpErrorKind, HttpFactory, HttpReplay, Protocol};
+use crate::{HttpEndpoint, HttpError, HttpErrorKind, HttpFactory, HttpProtocol, HttpVersion};
 
-struct Stack(Retry<Balance<HttpEndpoint<Sent>>, HttpReplay>);
+struct Stack(Retry<Balance<HttpEndpoint<Sent>>, HttpProtocol>);
 
 impl Stack {
-    fn new(protocol: Protocol, instances: impl IntoIterator<Item = Instance>) -> Self {
-        let factory = HttpFactory::new().protocol(protocol);
+    fn new(protocol: HttpVersion, instances: impl IntoIterator<Item = Instance>) -> Self {
+        let factory = HttpFactory::new().version(protocol);
         let endpointer = Endpointer::new(&FixedInstancer::new(instances), factory);
-        let policy = RetryPolicy::new().replay_with(HttpReplay::new());
+        let policy = RetryPolicy::new().protocol(HttpProtocol::new());
         let service = ServiceBuilder::new()
             .layer(RetryLayer::new(policy))
             .layer(BalanceLayer::new(RoundRobin::new()))
@@ -75,7 +75,7 @@ where
         }
     })
     .await;
-    let mut stack = Stack::new(Protocol::Http1, [server.instance()]);
+    let mut stack = Stack::new(HttpVersion::Http1, [server.instance()]);
     let outcome = timeout(Duration::from_secs(5), stack.fetch(request(method))).await;
     (n_seen.load(Ordering::SeqCst), outcome.expect("in time"))
 }
@@ -93,7 +93,7 @@ async fn a_request_whose_server_dies_resets_or_talks_nonsense_is_repeated_if_it_
         let (n_seen, outcome) = first_and_then(Method::GET, misbehave).await;
         assert_eq!((n_seen, outcome.expect("repeated")), (2, Bytes::from("ok")), "{fault}");
         let (n_seen, outcome) = first_and_then(Method::POST, misbehave).await;
-        assert_eq!(kind(&outcome.expect_err("not repeated")), HttpErrorKind::Exchange, "{fault}");
+        assert_eq!(kind(&outcome.expect_err("not repeated")), HttpErrorKind::Io, "{fault}");
         assert_eq!(n_seen, 1, "{fault}");
     }
 }
@@ -129,7 +129,7 @@ async fn an_idle_connection_closed_as_we_send_fails_no_idempotent_request_and_re
     })
     .await;
     for method in [Method::GET, Method::POST] {
-        let mut stack = Stack::new(Protocol::Http1, [server.instance()]);
+        let mut stack = Stack::new(HttpVersion::Http1, [server.instance()]);
         for _ in 0..200 {
             let before = n_seen.load(Ordering::SeqCst);
             let outcome = stack.fetch(request(method.clone())).await;
@@ -137,7 +137,7 @@ async fn an_idle_connection_closed_as_we_send_fails_no_idempotent_request_and_re
             match outcome {
                 Ok(_) => assert_eq!(n_seen, 1),
                 Err(error) => {
-                    assert_eq!((&method, kind(&error)), (&Method::POST, HttpErrorKind::Exchange));
+                    assert_eq!((&method, kind(&error)), (&Method::POST, HttpErrorKind::Io));
                 }
             }
             sleep(Duration::from_micros(fastrand::u64(..1500))).await;
@@ -154,10 +154,9 @@ async fn a_slow_answer_is_waited_for_unless_a_layer_says_how_long() {
         }
     })
     .await;
-    let mut stack = Stack::new(Protocol::Http1, [slow.instance()]);
+    let mut stack = Stack::new(HttpVersion::Http1, [slow.instance()]);
     assert_eq!(stack.fetch(get("/")).await.expect("waited for"), "ok");
-    let impatient =
-        HttpFactory::<Sent>::new().layered(TimeoutLayer::new(Duration::from_millis(50)));
+    let impatient = HttpFactory::<Sent>::new().layer(TimeoutLayer::new(Duration::from_millis(50)));
     let endpointer = Endpointer::new(&FixedInstancer::new([slow.instance()]), impatient);
     let mut balance =
         ServiceBuilder::new().layer(BalanceLayer::new(RoundRobin::new())).service(endpointer);
@@ -186,7 +185,7 @@ async fn over_http_2_too_a_refused_request_is_repeated_always_and_a_broken_one_i
             async {}
         })
         .await;
-        let mut stack = Stack::new(Protocol::Http2, [server.instance()]);
+        let mut stack = Stack::new(HttpVersion::Http2, [server.instance()]);
         let outcome = stack.fetch(request(method)).await;
         assert_eq!(n_seen.load(Ordering::SeqCst), n_wanted, "{reason:?}");
         assert_eq!(outcome.is_ok(), n_wanted == 2, "{reason:?}");
@@ -205,7 +204,7 @@ async fn a_slow_body_over_http_2_does_not_hold_up_the_others() {
         }
     })
     .await;
-    let mut stack = Stack::new(Protocol::Http2, [server.instance()]);
+    let mut stack = Stack::new(HttpVersion::Http2, [server.instance()]);
     let slow = stack.0.ready().await.expect("always").call(get("/slow")).await.expect("begins");
     let started = Instant::now();
     for _ in 0..20 {

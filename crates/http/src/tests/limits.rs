@@ -13,7 +13,7 @@ use super::{
     send,
     server::{Peer, Server},
 };
-use crate::{HttpErrorKind, HttpFactory, Protocol};
+use crate::{HttpErrorKind, HttpFactory, HttpVersion};
 
 const BOUND: Duration = Duration::from_secs(20);
 
@@ -42,7 +42,7 @@ async fn large(size: usize) -> Http2Server {
 #[tokio::test]
 async fn headers_and_trailers_of_20_000_bytes_arrive_whole() {
     let server = large(20_000).await;
-    let factory = HttpFactory::<Sent>::new().protocol(Protocol::Http2);
+    let factory = HttpFactory::<Sent>::new().version(HttpVersion::Http2);
     let endpoint = factory.endpoint(&server.instance()).expect("an address");
     let response = send(&endpoint, get("/header")).await.expect("answers");
     assert_eq!((response.status().as_u16(), response.headers()["large"].len()), (507, 20_000));
@@ -54,7 +54,7 @@ async fn headers_and_trailers_of_20_000_bytes_arrive_whole() {
 #[tokio::test]
 async fn headers_above_the_limit_are_an_error_with_size_status_and_short_fields() {
     let server = large(20_000).await;
-    let factory = HttpFactory::<Sent>::new().protocol(Protocol::Http2).max_header_size(10_000);
+    let factory = HttpFactory::<Sent>::new().version(HttpVersion::Http2).max_header_size(10_000);
     let endpoint = factory.endpoint(&server.instance()).expect("an address");
     let error = send(&endpoint, get("/header")).await.map(drop).expect_err("too large");
     assert_eq!(error.kind(), HttpErrorKind::Headers);
@@ -118,13 +118,13 @@ async fn stalled_body_is_an_error_after_the_read_timeout() {
         std::future::pending::<()>().await;
     })
     .await;
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in [HttpVersion::Http1, HttpVersion::Http2] {
         let instance = match protocol {
-            Protocol::Http1 => one.instance(),
+            HttpVersion::Http1 => one.instance(),
             _ => two.instance(),
         };
         let read_timeout = Duration::from_millis(1500);
-        let factory = HttpFactory::<Sent>::new().protocol(protocol).read_timeout(read_timeout);
+        let factory = HttpFactory::<Sent>::new().version(protocol).read_timeout(read_timeout);
         let endpoint = factory.endpoint(&instance).expect("an address");
         let mut body = send(&endpoint, get("/")).await.expect("begins").into_body();
         for part in ["a", "b", "c"] {

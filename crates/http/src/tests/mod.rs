@@ -28,7 +28,7 @@ use tokio::{
 use tower::{Service, ServiceExt};
 use tower_sd_balance::Instance;
 
-use crate::{HttpEndpoint, HttpError, HttpFactory, Leased, ResponseBody};
+use crate::{HttpEndpoint, HttpError, HttpFactory, InFlightBody, ResponseBody};
 use server::Server;
 
 type Sent = Full<Bytes>;
@@ -50,7 +50,7 @@ fn get(path: &str) -> Request<Sent> {
 async fn send(
     endpoint: &HttpEndpoint<Sent>,
     request: Request<Sent>,
-) -> Result<Response<Leased<ResponseBody<Sent>>>, HttpError> {
+) -> Result<Response<InFlightBody<ResponseBody<Sent>>>, HttpError> {
     endpoint.clone().ready().await?.call(request).await
 }
 

@@ -22,7 +22,7 @@ use super::{
     http2::server::Server as Http2Server,
     server::{Peer, Server},
 };
-use crate::{HttpEndpoint, HttpErrorKind, HttpFactory, Protocol};
+use crate::{HttpEndpoint, HttpErrorKind, HttpFactory, HttpVersion};
 
 type Upload = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -124,7 +124,7 @@ async fn upload_answered_early_is_in_flight_until_it_has_been_sent() {
         .service(endpointer.clone());
     let response = balance.oneshot(slow_upload()).await.expect("answers");
     response.into_body().collect().await.expect("whole");
-    let in_flight = || endpointer.inspect().endpoints[0].in_flight;
+    let in_flight = || endpointer.report().endpoints[0].in_flight;
     assert_eq!(in_flight(), 1);
     let free = async {
         while in_flight() > 0 {
@@ -156,16 +156,16 @@ async fn upload_that_its_sender_breaks_off_is_a_failure_of_the_caller() {
         .await,
     );
     for (protocol, instance) in
-        [(Protocol::Http1, one.instance()), (Protocol::Http2, two.instance())]
+        [(HttpVersion::Http1, one.instance()), (HttpVersion::Http2, two.instance())]
     {
-        let factory = HttpFactory::<Upload>::new().protocol(protocol);
+        let factory = HttpFactory::<Upload>::new().version(protocol);
         let endpoint = factory.endpoint(&instance).expect("an address");
         let sent =
             endpoint.clone().ready().await.expect("connects").call(broken_upload(Method::PUT));
         let outcome = timeout(BOUND, sent).await.expect("in time");
         let error = outcome.map(drop).expect_err("broken off");
         assert_eq!(error.kind(), HttpErrorKind::Request, "{protocol:?}: {error:?}");
-        assert!(error.is_callers() && !error.is_unsent());
+        assert!(error.is_callers() && !error.is_not_sent());
     }
 }
 

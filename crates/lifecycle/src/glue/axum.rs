@@ -17,17 +17,19 @@ use axum::{
 use futures_util::{FutureExt, future::BoxFuture};
 use tower_service::Service;
 
-use crate::{CloseLayer, Connection, Drain, Listener, Phase, Readiness};
+use crate::{
+    Connection, ConnectionCloseLayer, Listener, Readiness, ReadinessState, ShutdownSignal,
+};
 
 /// Serves an axum router, for [`Lifecycle::run`](crate::Lifecycle::run).
 ///
 /// Handlers can extract `ConnectInfo<SocketAddr>`. In the last second before the drain, connections
-/// are closed with their next response ([`CloseLayer`]); in the drain, idle ones are closed.
+/// are closed with their next response ([`ConnectionCloseLayer`]); in the drain, idle ones are closed.
 pub fn serve_axum(
     router: Router,
-) -> impl FnOnce(Listener, Drain) -> BoxFuture<'static, io::Result<()>> + Send {
+) -> impl FnOnce(Listener, ShutdownSignal) -> BoxFuture<'static, io::Result<()>> + Send {
     move |listener, drain| {
-        let router = router.layer(CloseLayer::new(drain.readiness()));
+        let router = router.layer(ConnectionCloseLayer::new(drain.readiness()));
         let server = axum::serve(listener, WithPeer(router)).with_graceful_shutdown(drain);
         async move { server.await }.boxed()
     }
@@ -95,7 +97,7 @@ where
     get(move || async move {
         match (readiness.is_ready(), readiness.phase()) {
             (true, phase) => (StatusCode::OK, phase.as_str()),
-            (false, Phase::Ready) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
+            (false, ReadinessState::Ready) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
             (false, phase) => (StatusCode::SERVICE_UNAVAILABLE, phase.as_str()),
         }
     })

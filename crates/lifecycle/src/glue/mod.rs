@@ -1,5 +1,5 @@
 //! The glue to axum and tonic; any other server takes a [`Listener`](crate::Listener) and a
-//! [`Drain`](crate::Drain).
+//! [`ShutdownSignal`](crate::ShutdownSignal).
 
 #[cfg(feature = "axum")]
 pub(crate) mod axum;

@@ -13,7 +13,7 @@ use tower_layer::Layer;
 use tower_sd_core::BoxError;
 use tower_service::Service;
 
-use crate::{Connection, Drain, Listener};
+use crate::{Connection, Listener, ShutdownSignal};
 
 /// Serves a tonic router, for [`Lifecycle::run`](crate::Lifecycle::run).
 ///
@@ -21,7 +21,7 @@ use crate::{Connection, Drain, Listener};
 /// clients to another connection, and streams go on until they end or are cut.
 pub fn serve_tonic<L, S, B>(
     router: Router<L>,
-) -> impl FnOnce(Listener, Drain) -> BoxFuture<'static, Result<(), Error>> + Send
+) -> impl FnOnce(Listener, ShutdownSignal) -> BoxFuture<'static, Result<(), Error>> + Send
 where
     L: Layer<Routes, Service = S> + Send + 'static,
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,

@@ -11,7 +11,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower_sd_core::{BoxError, Instance, MemoryRegistry};
 use tower_sd_lifecycle::{
-    Drain, Failed, Lifecycle, Listener, Outcome, Readiness, Report, Step, StepReport,
+    Lifecycle, LifecycleError, Listener, Outcome, Readiness, Report, ShutdownSignal, Step,
+    StepReport,
 };
 
 /// A lifecycle that is told to stop by a token, and what one can see of it.
@@ -26,7 +27,7 @@ pub(crate) struct Scene {
 
 /// A life that goes on in the background.
 #[derive(Debug)]
-pub(crate) struct Running(JoinSet<Result<Report, Failed>>);
+pub(crate) struct Running(JoinSet<Result<Report, LifecycleError>>);
 
 pub(crate) const STEPS: [Step; 9] = [
     Step::Serve,
@@ -45,8 +46,8 @@ impl Scene {
         Lifecycle::new()
             .ignore_signals()
             .readiness(&self.readiness)
-            .stop_on(self.stop.clone())
-            .stop_now_on(self.stop_now.clone())
+            .shutdown_on(self.stop.clone())
+            .abort_on(self.stop_now.clone())
     }
 
     pub(crate) fn lifecycle(&self) -> Lifecycle {
@@ -80,7 +81,7 @@ impl Scene {
     pub(crate) async fn start_with<F>(
         &self,
         lifecycle: Lifecycle,
-        serve: impl FnOnce(Listener, Drain) -> F + Send + 'static,
+        serve: impl FnOnce(Listener, ShutdownSignal) -> F + Send + 'static,
     ) -> Running
     where
         F: Future<Output = Result<(), BoxError>> + Send + 'static,
@@ -94,12 +95,15 @@ impl Scene {
 }
 
 impl Running {
-    pub(crate) async fn end(mut self) -> Result<Report, Failed> {
+    pub(crate) async fn end(mut self) -> Result<Report, LifecycleError> {
         self.0.join_next().await.expect("it runs").expect("no panic")
     }
 
     /// Its end, and how long that took.
-    pub(crate) async fn end_within(self, bound: Duration) -> (Result<Report, Failed>, Duration) {
+    pub(crate) async fn end_within(
+        self,
+        bound: Duration,
+    ) -> (Result<Report, LifecycleError>, Duration) {
         let begun = Instant::now();
         let ended = self.end().await;
         let took = begun.elapsed();
@@ -125,6 +129,6 @@ pub(crate) fn hook(report: &Report, step: Step) -> Option<&Outcome> {
         .and_then(|StepReport { hook, .. }| hook.as_ref())
 }
 
-pub(crate) async fn never(_listener: Listener, _drain: Drain) -> Result<(), BoxError> {
+pub(crate) async fn never(_listener: Listener, _drain: ShutdownSignal) -> Result<(), BoxError> {
     pending().await
 }

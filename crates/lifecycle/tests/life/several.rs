@@ -9,8 +9,8 @@ use std::{
 };
 
 use tokio::time::sleep;
-use tower_sd_core::{Health, Registration, RegistrationState};
-use tower_sd_lifecycle::{Listener, Phase, Reason, Step};
+use tower_sd_core::{CheckResult, Registration, RegistrationState};
+use tower_sd_lifecycle::{Listener, ReadinessState, Reason, Step};
 
 use crate::scene::{Scene, never, outcome};
 
@@ -92,8 +92,8 @@ async fn readiness_follows_the_registered_check() {
     let shared = Arc::clone(&is_well);
     let check = scene.readiness.follow(move || {
         let health = match shared.load(SeqCst) {
-            true => Health::Passing,
-            false => Health::Critical("no database".into()),
+            true => CheckResult::Passing,
+            false => CheckResult::Critical("no database".into()),
         };
         async { health }
     });
@@ -105,7 +105,10 @@ async fn readiness_follows_the_registered_check() {
     assert!(scene.readiness.is_ready());
     is_well.store(false, SeqCst);
     sleep(Duration::from_millis(200)).await;
-    assert_eq!((scene.readiness.is_ready(), scene.readiness.phase()), (false, Phase::Ready));
+    assert_eq!(
+        (scene.readiness.is_ready(), scene.readiness.phase()),
+        (false, ReadinessState::Ready)
+    );
     let state = views.get("a").expect("it has begun").state();
     assert!(
         matches!(&state, RegistrationState::Critical { reason } if reason == "no database"),
@@ -121,7 +124,7 @@ async fn readiness_follows_the_registered_check() {
 async fn readiness_is_lost_by_a_check_that_hangs_or_panics() {
     for panics in [false, true] {
         let scene = Scene::default();
-        scene.readiness.advance(Phase::Ready);
+        scene.readiness.advance(ReadinessState::Ready);
         let check = scene.readiness.follow(move || async move {
             assert!(!panics, "the check's own bug");
             std::future::pending().await

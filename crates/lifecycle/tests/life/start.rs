@@ -1,8 +1,8 @@
 use std::{future::pending, time::Duration};
 
 use tokio::time::sleep;
-use tower_sd_core::{Advertise, BoxError, Instance, Registration};
-use tower_sd_lifecycle::{Listener, Phase, Reason, Step, register_when_ready};
+use tower_sd_core::{AdvertiseAddress, BoxError, Instance, Registration};
+use tower_sd_lifecycle::{Listener, ReadinessState, Reason, Step, register_when_ready};
 
 use crate::scene::{STEPS, Scene, never, outcome};
 
@@ -58,10 +58,10 @@ async fn a_start_is_not_registered_before_its_warming_up_is_done() {
     };
     let running = scene.start(scene.lifecycle().before(Step::Ready, warm)).await;
     sleep(Duration::from_secs(29)).await;
-    assert_eq!((scene.readiness.phase(), scene.entries().len()), (Phase::Starting, 0));
+    assert_eq!((scene.readiness.phase(), scene.entries().len()), (ReadinessState::Starting, 0));
     assert_eq!(scene.seen(), ["serves"]);
     sleep(Duration::from_secs(2)).await;
-    assert_eq!((scene.readiness.phase(), scene.entries().len()), (Phase::Ready, 1));
+    assert_eq!((scene.readiness.phase(), scene.entries().len()), (ReadinessState::Ready, 1));
     drop(running);
 }
 
@@ -91,7 +91,7 @@ async fn a_registration_that_fails_ends_the_start() {
     assert_eq!(failed.step(), Step::Register);
     assert!(took >= Duration::from_secs(4), "{took:?}");
     assert_eq!(scene.seen(), ["serves", "drains"]);
-    assert_eq!(scene.readiness.phase(), Phase::Closing);
+    assert_eq!(scene.readiness.phase(), ReadinessState::Closing);
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,7 +122,7 @@ async fn what_nobody_could_reach_is_refused_before_anything_begins() {
 #[tokio::test(start_paused = true)]
 async fn the_advertised_address_is_what_is_registered() {
     let scene = Scene::default();
-    let advertise = Advertise::Given { host: "a.example".into(), port: Some(80) };
+    let advertise = AdvertiseAddress::Explicit { host: "a.example".into(), port: Some(80) };
     let running = scene.start(scene.lifecycle().advertise(advertise)).await;
     assert_eq!(scene.entries()[0].to_string(), "a.example:80");
     drop(running);
@@ -148,12 +148,12 @@ async fn registering_waits_for_readiness_by_itself_too() {
     let bound = Duration::from_secs(60);
     let early = register_when_ready(&scene.readiness, &scene.registry, registration());
     tokio::time::timeout(bound, early).await.expect_err("it is not ready");
-    scene.readiness.advance(Phase::Ready);
+    scene.readiness.advance(ReadinessState::Ready);
     let handle = register_when_ready(&scene.readiness, &scene.registry, registration()).await;
     let handle = handle.expect("registers").expect("is ready");
     assert_eq!(scene.entries().len(), 1);
     handle.deregister().await.expect("leaves");
-    scene.readiness.advance(Phase::Draining);
+    scene.readiness.advance(ReadinessState::Draining);
     let late = register_when_ready(&scene.readiness, &scene.registry, registration()).await;
     assert!(late.expect("no error").is_none());
 }

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::{client::legacy::Client, rt::TokioTimer};
 use tokio::sync::Semaphore;
-use tower_sd_core::{Error, ErrorKind, Result, Tasks};
+use tower_sd_core::{Error, ErrorKind, Result, TaskGroup};
 
 use super::{
     connect::{Connect, Owned, Settings},
@@ -39,7 +39,7 @@ struct Inner {
     server: Arc<str>,
     permits: Option<Semaphore>,
     connect: Arc<Settings>,
-    tasks: Tasks,
+    tasks: TaskGroup,
 }
 
 /// The HTTP versions that are offered over TLS; in the clear HTTP/1.1 is spoken.
@@ -218,7 +218,7 @@ impl HttpClientBuilder {
                 .with_source(cause)
         })?;
         let scheme = if tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
-        let tasks = Tasks::new();
+        let tasks = TaskGroup::new();
         let failure = Mutex::default();
         let connect = Arc::new(Settings { dialer, target, tls, versions, failure });
         let pool = Client::builder(Owned(tasks.clone()))

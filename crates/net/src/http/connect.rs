@@ -15,7 +15,7 @@ use hyper_util::{
     rt::TokioIo,
 };
 use tokio::io::{AsyncRead, ReadBuf};
-use tower_sd_core::Tasks;
+use tower_sd_core::TaskGroup;
 use tower_service::Service;
 
 use super::client::HttpVersions;
@@ -46,7 +46,7 @@ pub(super) struct Stream {
 
 /// Runs the connections' tasks, which end with their client.
 #[derive(Clone, Debug)]
-pub(super) struct Owned(pub(super) Tasks);
+pub(super) struct Owned(pub(super) TaskGroup);
 
 impl Service<Uri> for Connect {
     type Response = Stream;

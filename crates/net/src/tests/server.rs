@@ -15,7 +15,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
 };
-use tower_sd_core::{Tasks, async_trait};
+use tower_sd_core::{TaskGroup, async_trait};
 
 use crate::{Connector, Io, Target};
 
@@ -70,7 +70,7 @@ pub(super) async fn refusing() -> SocketAddr {
 pub(super) struct Server {
     pub(super) address: SocketAddr,
     pub(super) n_connections: Arc<AtomicUsize>,
-    _tasks: Tasks,
+    _tasks: TaskGroup,
 }
 
 impl Server {
@@ -81,9 +81,9 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let n_connections = Arc::new(AtomicUsize::new(0));
-        let (tasks, counter) = (Tasks::new(), Arc::clone(&n_connections));
+        let (tasks, counter) = (TaskGroup::new(), Arc::clone(&n_connections));
         tasks.spawn(|stop| async move {
-            let connections = Tasks::new();
+            let connections = TaskGroup::new();
             loop {
                 let accepted = tokio::select! {
                     () = stop.requested() => return,

@@ -4,7 +4,9 @@ use std::{collections::VecDeque, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use tokio::time::sleep;
-use tower_sd_core::{Freshness, Instance, Instancer, Registrar, Registration, Snapshot, Status};
+use tower_sd_core::{
+    Freshness, Instance, InstanceStatus, Instancer, Registrar, Registration, Snapshot,
+};
 
 use crate::{
     Fixture,
@@ -121,7 +123,8 @@ pub(super) fn one_of_two_with_the_same_address_is_seen(fixture: &dyn Fixture) ->
 pub(super) fn remains_that_drain_hide_no_live_instance(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     async move {
         let mut scene = Scene::new(fixture).await;
-        let _remains = scene.register(instance("a", 8001).with_status(Status::Draining)).await;
+        let _remains =
+            scene.register(instance("a", 8001).with_status(InstanceStatus::Draining)).await;
         let _live = scene.register(instance("b", 8001)).await;
         scene.sees(&["b"]).await;
         assert_eq!(ids_of(&scene.look().await), ["b"], "for every subscriber");

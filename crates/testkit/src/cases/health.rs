@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::watch;
-use tower_sd_core::{Health, Registrar, Registration, RegistrationState, Snapshot, Status};
+use tower_sd_core::{
+    CheckResult, InstanceStatus, Registrar, Registration, RegistrationState, Snapshot,
+};
 
 use crate::{
     Fixture,
@@ -17,17 +19,17 @@ pub(super) fn critical_instance_is_not_offered_until_it_passes(
 ) -> BoxFuture<'_, ()> {
     async move {
         let mut scene = Scene::new(fixture).await;
-        let health = watch::Sender::new(Health::Passing);
+        let health = watch::Sender::new(CheckResult::Passing);
         let registration = scene.registration(instance("a", 8001));
         let registered = scene.registrar.register(checked(registration, &health));
         let mut a = registered.await.expect("a well registry accepts a registration");
         scene.sees_that("a, passing", is_offered).await;
-        health.send_replace(Health::Critical("no database".into()));
+        health.send_replace(CheckResult::Critical("no database".into()));
         scene.sees_that("a not offered", |seen| !is_offered(seen)).await;
         let state = a.changed().await;
         let RegistrationState::Critical { reason } = &state else { panic!("{state:?}") };
         assert_eq!(reason, "no database");
-        health.send_replace(Health::Passing);
+        health.send_replace(CheckResult::Passing);
         scene.sees_that("a, passing again", is_offered).await;
         a.registered(fixture.visible_bound()).await.expect("not critical any more");
     }
@@ -40,7 +42,7 @@ pub(super) fn instance_that_starts_critical_is_not_offered(
 ) -> BoxFuture<'_, ()> {
     async move {
         let mut scene = Scene::new(fixture).await;
-        let health = watch::Sender::new(Health::Critical("warming up".into()));
+        let health = watch::Sender::new(CheckResult::Critical("warming up".into()));
         let registration = scene.registration(instance("a", 8001));
         let registered = scene.registrar.register(checked(registration, &health));
         let _a = registered.await.expect("a well registry accepts a registration");
@@ -52,13 +54,13 @@ pub(super) fn instance_that_starts_critical_is_not_offered(
         });
         watched.await.expect_err("it watches to the end");
         assert!(!is_offered(&scene.look().await));
-        health.send_replace(Health::Passing);
+        health.send_replace(CheckResult::Passing);
         scene.sees_that("a, passing", is_offered).await;
     }
     .boxed()
 }
 
-fn checked(registration: Registration, health: &watch::Sender<Health>) -> Registration {
+fn checked(registration: Registration, health: &watch::Sender<CheckResult>) -> Registration {
     let health = Arc::new(health.subscribe());
     let check = move || {
         let health = Arc::clone(&health);
@@ -69,7 +71,9 @@ fn checked(registration: Registration, health: &watch::Sender<Health>) -> Regist
 
 fn is_offered(snapshot: &Snapshot) -> bool {
     let mut instances = snapshot.instances().iter();
-    instances.any(|instance| matches!(instance.status(), Status::Passing | Status::Warning))
+    instances.any(|instance| {
+        matches!(instance.status(), InstanceStatus::Passing | InstanceStatus::Warning)
+    })
 }
 
 const CHECK_EVERY: Duration = Duration::from_millis(100);

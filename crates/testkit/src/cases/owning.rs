@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::timeout;
 use tower_sd_core::{
-    ErrorKind, Registrar, RegistrationHandle, RegistrationState, Snapshot, Status,
+    ErrorKind, InstanceStatus, Registrar, RegistrationHandle, RegistrationState, Snapshot,
 };
 
 use crate::{
@@ -34,7 +34,7 @@ pub(super) fn predecessor_that_updates_takes_nothing_away(
 ) -> BoxFuture<'_, ()> {
     async move {
         let Pair { mut scene, first, second } = Pair::new(fixture).await;
-        let draining = first.update(|it| it.with_status(Status::Draining).with_weight(1));
+        let draining = first.update(|it| it.with_status(InstanceStatus::Draining).with_weight(1));
         let error = draining.await.expect_err("the entry is the successor's");
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
         stays(&mut scene, fixture.ttl()).await;
@@ -124,7 +124,7 @@ fn is_undisturbed(second: &RegistrationHandle) {
 }
 
 fn is_the_second(snapshot: &Snapshot) -> bool {
-    matches!(snapshot.instances(), [it] if it.weight() == SECOND_WEIGHT && it.status() == Status::Passing)
+    matches!(snapshot.instances(), [it] if it.weight() == SECOND_WEIGHT && it.status() == InstanceStatus::Passing)
 }
 
 const FIRST_WEIGHT: u32 = 10;

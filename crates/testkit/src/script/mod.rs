@@ -21,7 +21,7 @@ use tokio::{
     select,
     sync::{Mutex as AsyncMutex, mpsc, watch},
 };
-use tower_sd_core::Tasks;
+use tower_sd_core::TaskGroup;
 
 pub use self::reply::Reply;
 
@@ -55,7 +55,7 @@ pub struct Script {
     shared: Arc<Shared>,
     replies: mpsc::UnboundedSender<Reply>,
     n_seen: AtomicUsize,
-    tasks: Tasks,
+    tasks: TaskGroup,
 }
 
 /// A request that a [`Script`] has got.
@@ -172,11 +172,11 @@ impl Script {
             answer,
             n_connections: AtomicUsize::new(0),
         });
-        let tasks = Tasks::new();
+        let tasks = TaskGroup::new();
         let server = Arc::clone(&shared);
         tasks.spawn(|stop| async move {
             // Those of the connections, which end with this task.
-            let connections = Tasks::new();
+            let connections = TaskGroup::new();
             loop {
                 select! {
                     biased;

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tower_sd_core::{
     AnnounceConfig, FollowConfig, Follower, InstanceId, Instancer, Publisher, PublisherConfig,
-    Registrar, Registration, RegistrationHandle, Result, Subscription, Tasks, announce,
+    Registrar, Registration, RegistrationHandle, Result, Subscription, TaskGroup, announce,
     async_trait, follow,
 };
 use tower_sd_testkit::{CASES, Case, Clock, Fixture, TestInstancer, TestRegistrar};
@@ -75,7 +75,7 @@ struct Broken(Arc<Store>);
 #[async_trait]
 impl Fixture for Broken {
     async fn registrar(&self) -> TestRegistrar {
-        let (tasks, store) = (Tasks::new(), Arc::clone(&self.0));
+        let (tasks, store) = (TaskGroup::new(), Arc::clone(&self.0));
         let close = closing(self.0.bug, tasks.clone());
         TestRegistrar::new(BrokenRegistrar { store, tasks }, close)
     }
@@ -85,7 +85,7 @@ impl Fixture for Broken {
         let config = FollowConfig::new("test");
         let publisher = PublisherConfig::new("test", service);
         if self.0.bug == Bug::EndsWithInstancer {
-            let (publisher, tasks) = (Publisher::new(publisher), Tasks::new());
+            let (publisher, tasks) = (Publisher::new(publisher), TaskGroup::new());
             let subscription = publisher.subscribe();
             let nudge = Arc::new(Notify::new());
             tasks.spawn(|stop| follow(source, publisher, config, nudge, stop));
@@ -126,7 +126,7 @@ impl Fixture for Broken {
     }
 }
 
-async fn closing(bug: Bug, tasks: Tasks) {
+async fn closing(bug: Bug, tasks: TaskGroup) {
     if bug == Bug::SlowClose {
         sleep(SLOW).await;
     }
@@ -135,7 +135,7 @@ async fn closing(bug: Bug, tasks: Tasks) {
 
 struct BrokenRegistrar {
     store: Arc<Store>,
-    tasks: Tasks,
+    tasks: TaskGroup,
 }
 
 #[async_trait]
@@ -151,7 +151,7 @@ impl Registrar for BrokenRegistrar {
 }
 
 /// Its tasks end with it.
-struct Ending(Subscription, #[expect(dead_code, reason = "dropped with it")] Tasks);
+struct Ending(Subscription, #[expect(dead_code, reason = "dropped with it")] TaskGroup);
 
 impl Instancer for Ending {
     fn subscribe(&self) -> Subscription {

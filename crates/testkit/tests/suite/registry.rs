@@ -13,7 +13,7 @@ use tokio::{
 };
 use tower_sd_core::{
     Error, ErrorKind, Instance, InstanceId, ReadReason, ReadRequest, ReadResult, Result, Source,
-    Tasks, async_trait,
+    TaskGroup, async_trait,
 };
 
 pub(crate) const TTL: Duration = Duration::from_secs(3);
@@ -80,7 +80,7 @@ pub(crate) struct Store {
     pub(crate) bug: Bug,
     state: Mutex<State>,
     pub(crate) changes: watch::Sender<()>,
-    pub(crate) tasks: Tasks,
+    pub(crate) tasks: TaskGroup,
 }
 
 #[derive(Debug, Default)]
@@ -101,7 +101,12 @@ pub(crate) struct Entry {
 
 impl Store {
     pub(crate) fn new(bug: Bug) -> Self {
-        Self { bug, state: Mutex::default(), changes: watch::Sender::new(()), tasks: Tasks::new() }
+        Self {
+            bug,
+            state: Mutex::default(),
+            changes: watch::Sender::new(()),
+            tasks: TaskGroup::new(),
+        }
     }
 
     pub(crate) fn set(&self, away: bool, hangs: bool) {

@@ -4,8 +4,8 @@ use std::{future::pending, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tower_sd_core::{
-    Announcement, Announcer, Error, ErrorKind, Instance, InstanceId, LeaseTtl, LossReason, Renewal,
-    Result, Status, async_trait,
+    Announcement, Announcer, Error, ErrorKind, Instance, InstanceId, InstanceStatus, LeaseTtl,
+    LossReason, Renewal, Result, async_trait,
 };
 
 use crate::registry::{Bug, Entry, Store, TTL};
@@ -205,7 +205,7 @@ fn stored(bug: Bug, sent: &Instance) -> Instance {
     if let (Some(at), true) = (sent.started_at_ms(), kept("start time")) {
         instance = instance.with_started_at_ms(at);
     }
-    instance.with_status(if kept("status") { sent.status() } else { Status::Passing })
+    instance.with_status(if kept("status") { sent.status() } else { InstanceStatus::Passing })
 }
 
 /// The most that a value of the metadata may have.

@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Request, Status, body::Body, client::Grpc};
 use tonic_prost::ProstCodec;
-use tower_sd_balance::{Backoff, Stop, Tasks};
+use tower_sd_balance::{Backoff, Shutdown, TaskGroup};
 use tower_sd_http::HttpEndpoint;
 
 use self::message::{HealthCheckRequest, HealthCheckResponse, SERVING, WATCH};
@@ -34,7 +34,7 @@ enum Answer {
 }
 
 impl Health {
-    pub(crate) fn watch(http: HttpEndpoint<Body>, service: &str, tasks: &Tasks) -> Self {
+    pub(crate) fn watch(http: HttpEndpoint<Body>, service: &str, tasks: &TaskGroup) -> Self {
         let (sender, answers) = watch::channel(Answer::None);
         let gone = CancellationToken::new();
         let watching = Watching {
@@ -74,7 +74,7 @@ struct Watching {
 }
 
 impl Watching {
-    async fn until(mut self, stop: Stop, gone: CancellationToken) {
+    async fn until(mut self, stop: Shutdown, gone: CancellationToken) {
         select! {
             biased;
             () = stop.requested() => {}

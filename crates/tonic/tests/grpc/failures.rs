@@ -94,7 +94,7 @@ async fn of_two_servers_one_is_dead_and_no_call_fails_without_retries() {
 async fn a_server_is_killed_under_traffic_and_one_retry_hides_it() {
     let (mut victim, survivor) = (Server::start(), Server::start());
     let endpointer = endpointer([victim.instance(), survivor.instance()]);
-    let policy = RetryPolicy::new().attempts(2).idempotent();
+    let policy = RetryPolicy::new().max_attempts(2).idempotent();
     let client = retried(&endpointer, policy);
     let over = CancellationToken::new();
     let stop = over.clone();
@@ -133,7 +133,8 @@ async fn servers_shut_down_one_after_the_other_under_traffic_and_no_call_fails()
 async fn nobody_who_answers_is_unavailable_with_the_reason() {
     let instance = dead();
     let endpointer = endpointer([instance.clone()]);
-    let status = retried(&endpointer, RetryPolicy::new().attempts(2)).one(message("hello")).await;
+    let status =
+        retried(&endpointer, RetryPolicy::new().max_attempts(2)).one(message("hello")).await;
     let status = status.expect_err("nobody is there");
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("after attempt 1"), "{}", status.message());

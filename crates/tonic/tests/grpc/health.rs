@@ -22,13 +22,13 @@ async fn server_that_says(status: ServingStatus) -> (Server, HealthReporter) {
 
 fn checked(service: &str, instances: impl IntoIterator<Item = Instance>) -> Endpoints {
     let pause = Duration::from_millis(50);
-    let config = EndpointerConfig::new().pauses(pause, pause);
+    let config = EndpointerConfig::new().backoff(pause, pause);
     let instancer = FixedInstancer::new(instances);
     Endpointer::with_config(&instancer, GrpcFactory::new().health(service), config)
 }
 
 fn is(endpointer: &Endpoints, server: &Server, state: EndpointState) -> bool {
-    let report = endpointer.inspect();
+    let report = endpointer.report();
     let mut endpoints = report.endpoints.iter();
     endpoints.any(|it| it.instance.port() == server.address.port() && it.state == state)
 }
@@ -57,10 +57,10 @@ async fn an_instance_gets_calls_once_it_says_that_it_serves() {
     call_often(&endpointer).await;
     assert!(late.echo.seen().is_empty(), "it does not serve");
     until("the reason is told", || async {
-        let report = endpointer.inspect();
+        let report = endpointer.report();
         report.endpoints.iter().any(|it| {
             let reason = it.error.as_deref().unwrap_or_default();
-            it.state == EndpointState::Making && reason.contains("the instance is not serving")
+            it.state == EndpointState::Creating && reason.contains("the instance is not serving")
         })
     })
     .await;

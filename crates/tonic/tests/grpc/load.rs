@@ -12,7 +12,7 @@ use tower_sd_balance::RetryPolicy;
 use crate::{Endpoints, balanced, endpointer, message, retried, server::Server};
 
 fn in_flight(endpointer: &Endpoints) -> usize {
-    endpointer.inspect().endpoints.iter().map(|endpoint| endpoint.in_flight).sum()
+    endpointer.report().endpoints.iter().map(|endpoint| endpoint.in_flight).sum()
 }
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn an_open_stream_is_load_until_it_is_dropped() {
     assert_eq!(in_flight(&endpointer), 2);
     drop(streams);
     assert_eq!(in_flight(&endpointer), 0);
-    assert_eq!(endpointer.inspect().endpoints[0].failures, 0, "the caller's choice");
+    assert_eq!(endpointer.report().endpoints[0].failures, 0, "the caller's choice");
 }
 
 #[tokio::test]
@@ -66,7 +66,7 @@ async fn an_open_stream_is_load_until_it_fails() {
     server.kill();
     stream.message().await.expect_err("an answer cut short is no end");
     assert_eq!(in_flight(&endpointer), 0);
-    assert_eq!(endpointer.inspect().endpoints[0].failures, 2);
+    assert_eq!(endpointer.report().endpoints[0].failures, 2);
 }
 
 #[tokio::test]

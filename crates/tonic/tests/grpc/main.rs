@@ -13,7 +13,7 @@ use tower_sd_balance::{
     Balance, BalanceLayer, Endpointer, FixedInstancer, Instance, Retry, RetryLayer, RetryPolicy,
     RoundRobin,
 };
-use tower_sd_tonic::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcReplay};
+use tower_sd_tonic::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcProtocol};
 
 use echo::{Message, echo_client::EchoClient};
 
@@ -23,7 +23,7 @@ mod echo;
 
 type Endpoints = Endpointer<GrpcEndpoint>;
 type Balanced = Balance<GrpcEndpoint>;
-type Retried = Grpc<Retry<Balanced, GrpcReplay>>;
+type Retried = Grpc<Retry<Balanced, GrpcProtocol>>;
 
 fn endpointer(instances: impl IntoIterator<Item = Instance>) -> Endpoints {
     Endpointer::new(&FixedInstancer::new(instances), GrpcFactory::new())
@@ -41,7 +41,7 @@ fn retried(endpointer: &Endpoints, policy: RetryPolicy) -> EchoClient<Retried> {
 fn stack(endpointer: &Endpoints, layer: GrpcLayer, policy: RetryPolicy) -> Retried {
     ServiceBuilder::new()
         .layer(layer)
-        .layer(RetryLayer::new(policy.replay_with(GrpcReplay::new())))
+        .layer(RetryLayer::new(policy.protocol(GrpcProtocol::new())))
         .layer(BalanceLayer::new(RoundRobin::new()))
         .service(endpointer.clone())
 }

@@ -16,7 +16,7 @@ async fn call(endpointer: &Endpoints, policy: RetryPolicy) -> Result<Message, St
 }
 
 fn only(endpointer: &Endpoints) -> EndpointReport {
-    let mut report = endpointer.inspect();
+    let mut report = endpointer.report();
     assert_eq!(report.endpoints.len(), 1);
     report.endpoints.remove(0)
 }
@@ -56,7 +56,8 @@ async fn the_server_may_forbid_a_second_try_and_may_delay_it() {
         let endpointer = endpointer([server.instance()]);
         let started = tokio::time::Instant::now();
         // Without pushback the pauses would be of no length.
-        let policy = RetryPolicy::new().idempotent().pauses(Default::default(), Default::default());
+        let policy =
+            RetryPolicy::new().idempotent().backoff(Default::default(), Default::default());
         call(&endpointer, policy).await.expect_err("busy");
         assert_eq!(server.echo.seen().len(), n_tries, "{pushback}");
         assert_eq!(started.elapsed().as_millis() >= 300, n_tries == 3, "{:?}", started.elapsed());

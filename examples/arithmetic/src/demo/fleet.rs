@@ -50,7 +50,7 @@ impl Server {
         let running = runtime.spawn(async move {
             let lifecycle = Lifecycle::new()
                 .ignore_signals()
-                .stop_on(stopped)
+                .shutdown_on(stopped)
                 .register_with(registry.registrar()?, registration)
                 .before(Step::Live, || async { live.send(()).map_err(|()| "nobody waits") });
             lifecycle.run(Listener::bind("127.0.0.1:0").await?, serve_axum(router)).await?;

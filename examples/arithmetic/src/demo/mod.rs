@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tower_sd::{BoxError, Next, RetryPolicy};
+use tower_sd::{BoxError, RetryDecision, RetryPolicy};
 
 use self::{fleet::Server, registry::Registry, table::Table, traffic::Traffic};
 use crate::{
@@ -63,9 +63,9 @@ pub(crate) async fn main(args: &DemoArgs) -> Result<(), BoxError> {
 fn policy(no_retry: bool, failed_attempts: Arc<AtomicU64>) -> RetryPolicy {
     let policy = client::policy().on_failure(move |_, _| {
         failed_attempts.fetch_add(1, Relaxed);
-        Next::Repeat
+        RetryDecision::Retry
     });
-    if no_retry { policy.attempts(1) } else { policy }
+    if no_retry { policy.max_attempts(1) } else { policy }
 }
 
 const READY: Duration = Duration::from_secs(5);

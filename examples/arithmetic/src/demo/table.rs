@@ -97,7 +97,7 @@ impl Table {
         for line in self.lines.values_mut() {
             (line.state, line.in_flight) = ("left", 0);
         }
-        for endpoint in self.endpointer.inspect().endpoints {
+        for endpoint in self.endpointer.report().endpoints {
             self.lines.insert(endpoint.instance.id().to_string(), Line::from(&endpoint));
         }
     }
@@ -143,8 +143,8 @@ impl From<&EndpointReport> for Line {
     fn from(endpoint: &EndpointReport) -> Self {
         let state = match endpoint.state {
             EndpointState::Ready => "ready",
-            EndpointState::Making => "making",
-            EndpointState::Unfit => "unfit",
+            EndpointState::Creating => "making",
+            EndpointState::Ineligible => "unfit",
             EndpointState::Held => "held",
             EndpointState::Down => "down",
             EndpointState::Draining => "draining",

@@ -3,7 +3,7 @@ use tower_sd::{
     Balance, BalanceLayer, BoxError, Endpointer, Instancer, Retry, RetryLayer, RetryPolicy,
     RoundRobin,
 };
-use tower_sd_tonic::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcReplay};
+use tower_sd_tonic::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcProtocol};
 
 use super::proto::{CalculateRequest, Operation, arithmetic_client::ArithmeticClient};
 use crate::service;
@@ -14,14 +14,14 @@ pub(crate) struct Client {
     generated: ArithmeticClient<Stack>,
 }
 
-type Stack = Grpc<Retry<Balance<GrpcEndpoint>, GrpcReplay>>;
+type Stack = Grpc<Retry<Balance<GrpcEndpoint>, GrpcProtocol>>;
 
 impl Client {
     /// Follows the servers, and sends each call by `policy`, at best each time to another server.
     pub(crate) fn new(instancer: &(impl Instancer + ?Sized), policy: RetryPolicy) -> Self {
         let stack = ServiceBuilder::new()
             .layer(GrpcLayer::new())
-            .layer(RetryLayer::new(policy.replay_with(GrpcReplay::new())))
+            .layer(RetryLayer::new(policy.protocol(GrpcProtocol::new())))
             .layer(BalanceLayer::new(RoundRobin::new()))
             .service(Endpointer::new(instancer, GrpcFactory::new()));
         Self { generated: ArithmeticClient::new(stack) }

@@ -9,15 +9,15 @@ use tower_sd::{
     Balance, BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer, Instance, Retry,
     RetryLayer, RetryPolicy, RoundRobin,
 };
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpProtocol};
 
 use super::server::Server;
 
 type Endpoint = HttpEndpoint<Empty<Bytes>>;
-type Client = Retry<Balance<Endpoint>, HttpReplay>;
+type Client = Retry<Balance<Endpoint>, HttpProtocol>;
 
 fn client(endpointer: &Endpointer<Endpoint>) -> Client {
-    let policy = RetryPolicy::new().attempts(2).idempotent().replay_with(HttpReplay::new());
+    let policy = RetryPolicy::new().max_attempts(2).idempotent().protocol(HttpProtocol::new());
     ServiceBuilder::new()
         .layer(RetryLayer::new(policy))
         .layer(BalanceLayer::new(RoundRobin::new()))
@@ -49,7 +49,7 @@ async fn failures_when_one_ends(how: How) -> usize {
     };
     let outcomes = stream::iter(0..4_000).map(one).buffer_unordered(32);
     let failed = outcomes.filter(|outcome| ready(outcome.is_err())).count().await;
-    let report = endpointer.inspect();
+    let report = endpointer.report();
     let ended = report.endpoints.iter().find(|e| e.instance.port() == servers[0].address.port());
     let ended = ended.expect("a member");
     assert_eq!(ended.state, EndpointState::Down, "{report:?}");

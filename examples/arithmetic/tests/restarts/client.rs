@@ -10,8 +10,8 @@ use tower_sd::{
     Balance, BalanceLayer, BoxError, Endpointer, Instancer, Retry, RetryLayer, RetryPolicy,
     RoundRobin,
 };
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpReplay};
-use tower_sd_tonic::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcReplay};
+use tower_sd_http::{HttpEndpoint, HttpFactory, HttpProtocol};
+use tower_sd_tonic::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcProtocol};
 
 use proto::{CalculateRequest, Operation, arithmetic_client::ArithmeticClient};
 
@@ -27,8 +27,8 @@ pub(crate) enum Protocol {
 
 #[derive(Clone)]
 pub(crate) enum Client {
-    Grpc(ArithmeticClient<Grpc<Retry<Balance<GrpcEndpoint>, GrpcReplay>>>),
-    Http(Retry<Balance<HttpEndpoint<Empty<Bytes>>>, HttpReplay>),
+    Grpc(ArithmeticClient<Grpc<Retry<Balance<GrpcEndpoint>, GrpcProtocol>>>),
+    Http(Retry<Balance<HttpEndpoint<Empty<Bytes>>>, HttpProtocol>),
 }
 
 impl Protocol {
@@ -62,7 +62,7 @@ impl Client {
                 endpointer.ready(PATIENCE).await.expect("the servers are there");
                 let stack = ServiceBuilder::new()
                     .layer(GrpcLayer::new())
-                    .layer(RetryLayer::new(policy.replay_with(GrpcReplay::new())))
+                    .layer(RetryLayer::new(policy.protocol(GrpcProtocol::new())))
                     .layer(balance)
                     .service(endpointer);
                 Self::Grpc(ArithmeticClient::new(stack))
@@ -71,7 +71,7 @@ impl Client {
                 let endpointer = Endpointer::new(instancer, HttpFactory::new());
                 endpointer.ready(PATIENCE).await.expect("the servers are there");
                 let stack = ServiceBuilder::new()
-                    .layer(RetryLayer::new(policy.replay_with(HttpReplay::new())))
+                    .layer(RetryLayer::new(policy.protocol(HttpProtocol::new())))
                     .layer(balance)
                     .service(endpointer);
                 Self::Http(stack)

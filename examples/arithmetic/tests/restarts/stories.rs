@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::time::sleep;
-use tower_sd::{Next, RetryPolicy};
+use tower_sd::{RetryDecision, RetryPolicy};
 
 use crate::{
     client::{Client, Protocol},
@@ -94,11 +94,11 @@ pub(crate) async fn tell(story: Story, registries: Registries, protocol: Protoco
 fn policy(story: Story, retries: Arc<AtomicU64>) -> RetryPolicy {
     let policy = match story {
         Story::RollingRestart | Story::RegistryKilled => RetryPolicy::new(),
-        Story::Kill => RetryPolicy::new().attempts(2).idempotent(),
+        Story::Kill => RetryPolicy::new().max_attempts(2).idempotent(),
     };
     policy.on_failure(move |_, _| {
         retries.fetch_add(1, Relaxed);
-        Next::Repeat
+        RetryDecision::Retry
     })
 }
 

@@ -28,7 +28,7 @@ impl World {
         let instance = |index: usize| self.instances.get(index).cloned();
         let len = self.instances.len();
         let picker = Members::from_fn(len, &instance, |members| balancer.picker(members));
-        let (mut rng, mut turn) = (Rng::with_seed(7), balancer.first_turn(0));
+        let (mut rng, mut turn) = (Rng::with_seed(7), balancer.initial_cursor(0));
         let (mut counts, mut nobody) = (vec![0; len], 0);
         for _ in 0..n {
             match picker.pick(&mut Choice::new(self, len, &mut rng, &mut turn)) {

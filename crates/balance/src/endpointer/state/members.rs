@@ -73,7 +73,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
                 place: None,
                 run: 0,
                 due: None,
-                backoff: Backoff::new(self.config.first_pause, self.config.max_pause),
+                backoff: Backoff::new(self.config.initial_backoff, self.config.max_backoff),
                 probing: false,
                 last_probe: None,
                 n_refusals: 0,

@@ -47,7 +47,7 @@ async fn ports(n: u16, balancer: impl Balancer) -> Balance<impl Numbered> {
     let endpointer = Endpointer::with(&instancer, |instance| async move {
         Ok(service_fn(move |_: u32| std::future::ready(Ok::<_, BoxError>(instance.port()))))
     });
-    let balance = BalanceLayer::new(balancer).seed(7).layer(endpointer.clone());
+    let balance = BalanceLayer::new(balancer).with_seed(7).layer(endpointer.clone());
     all_ready(&endpointer, usize::from(n)).await;
     balance
 }

@@ -26,7 +26,7 @@ async fn the_cache_keeps_who_stays_and_closes_who_leaves() {
     assert_eq!(live(), (1, 0));
     registry.set(&[]).await;
     assert_eq!(live(), (0, 0));
-    assert!(endpointer.inspect().endpoints.is_empty());
+    assert!(endpointer.report().endpoints.is_empty());
     assert_eq!((world.n_made("a"), world.n_made("b")), (1, 1));
 }
 
@@ -113,7 +113,7 @@ async fn duplicates_make_one_endpoint() {
         registry.set(&["a", "a"]).await;
     }
     assert_eq!((world.n_made("a"), world.n_live("a"), world.n_live("b")), (1, 1, 0));
-    assert_eq!(endpointer.inspect().endpoints.len(), 1);
+    assert_eq!(endpointer.report().endpoints.len(), 1);
 }
 
 /// Bug B6: an instance that is removed is closed with requests in flight.
@@ -149,7 +149,7 @@ async fn an_outage_at_the_start_is_told_from_an_empty_set() {
     );
     assert!(error.source().unwrap().to_string().contains("connection refused by the registry"));
     assert!(endpointer.ready(Duration::from_millis(10)).await.is_err());
-    assert!(endpointer.inspect().trouble.unwrap().contains("connection refused by the registry"));
+    assert!(endpointer.report().trouble.unwrap().contains("connection refused by the registry"));
 }
 
 /// Bug B9: the caller's own list is sorted in place.

@@ -11,8 +11,8 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_sd_balance::{
-    Balance, BalanceLayer, BoxError, Next, Random, Retry, RetryError, RetryLayer, RetryPolicy,
-    RoundRobin,
+    Balance, BalanceLayer, BoxError, Random, Retry, RetryDecision, RetryError, RetryLayer,
+    RetryPolicy, RoundRobin,
 };
 
 use crate::support::{
@@ -20,7 +20,7 @@ use crate::support::{
 };
 
 fn retry(policy: RetryPolicy, balance: Balance<Client>) -> Retry<Balance<Client>> {
-    RetryLayer::new(policy.seed(1)).layer(balance)
+    RetryLayer::new(policy.with_seed(1)).layer(balance)
 }
 
 fn retry_error(error: &BoxError) -> &RetryError {
@@ -32,7 +32,7 @@ fn retry_error(error: &BoxError) -> &RetryError {
 async fn many_attempts_at_nobody_end_in_an_error_and_do_not_spin() {
     let (registry, world) = (Registry::new(&[]), World::default());
     let endpointer = endpointer(&registry, &world).await;
-    let client = retry(RetryPolicy::new().attempts(999), balance(&endpointer));
+    let client = retry(RetryPolicy::new().max_attempts(999), balance(&endpointer));
     let started = Instant::now();
     let error = call(&client).await.unwrap_err();
     assert_eq!(retry_error(&error).attempts().len(), 999);
@@ -48,12 +48,13 @@ async fn two_of_three_fail_two_attempts_fail_and_three_succeed() {
     world.answer(&order[0], Mode::Fails);
     world.answer(&order[1], Mode::Fails);
     let policy = RetryPolicy::new().idempotent();
-    let error = call(&retry(policy.clone().attempts(2), balance(&endpointer))).await.unwrap_err();
+    let error =
+        call(&retry(policy.clone().max_attempts(2), balance(&endpointer))).await.unwrap_err();
     let tried: Vec<_> =
         retry_error(&error).attempts().iter().map(|a| a.instance().unwrap().to_string()).collect();
     assert_eq!(tried, [format!("{}:1", order[0]), format!("{}:1", order[1])]);
     assert_eq!(error.source().unwrap().to_string(), format!("{} fails", order[1]));
-    let answer = call(&retry(policy.attempts(3), balance(&endpointer))).await.unwrap();
+    let answer = call(&retry(policy.max_attempts(3), balance(&endpointer))).await.unwrap();
     assert_eq!(answer, order[2]);
 }
 
@@ -62,7 +63,7 @@ async fn two_of_three_fail_two_attempts_fail_and_three_succeed() {
 async fn the_deadline_ends_it_and_the_error_tells_the_story() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
-    let policy = RetryPolicy::new().deadline(Duration::from_millis(500));
+    let policy = RetryPolicy::new().timeout(Duration::from_millis(500));
     let client = retry(policy, balance(&endpointer));
     assert_eq!(call(&client).await.unwrap(), "a");
     world.answer("a", Mode::Hangs);
@@ -84,8 +85,8 @@ async fn the_callback_stops_it_and_replaces_the_error() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     world.answer("a", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;
-    let policy = RetryPolicy::new().attempts(9).idempotent();
-    let policy = policy.on_failure(|_, _| Next::StopWith("aborting early".into()));
+    let policy = RetryPolicy::new().max_attempts(9).idempotent();
+    let policy = policy.on_failure(|_, _| RetryDecision::Fail("aborting early".into()));
     let error = call(&retry(policy, balance(&endpointer))).await.unwrap_err();
     assert_eq!(error.source().unwrap().to_string(), "aborting early");
     assert_eq!(retry_error(&error).attempts().len(), 1);
@@ -100,9 +101,9 @@ async fn the_callback_is_given_the_number_of_the_attempt_and_its_error_unchanged
     let endpointer = endpointer(&registry, &world).await;
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
-    let policy = RetryPolicy::new().attempts(9).idempotent().on_failure(move |n, error| {
+    let policy = RetryPolicy::new().max_attempts(9).idempotent().on_failure(move |n, error| {
         log.lock().unwrap().push((n, error.to_string()));
-        if n < 3 { Next::Repeat } else { Next::Stop }
+        if n < 3 { RetryDecision::Retry } else { RetryDecision::Stop }
     });
     let error = call(&retry(policy, balance(&endpointer))).await.unwrap_err();
     let expected: Vec<_> = (1..=3).map(|n| (n, "a fails".to_owned())).collect();
@@ -137,8 +138,8 @@ async fn an_instance_that_hangs_costs_one_attempt() {
     let endpointer = endpointer(&registry, &world).await;
     let order = answers(&balance(&endpointer), 2).await;
     world.answer(&order[0], Mode::Hangs);
-    let policy = RetryPolicy::new().idempotent().per_try(Duration::from_millis(100));
-    let client = retry(policy.deadline(Duration::from_secs(1)), balance(&endpointer));
+    let policy = RetryPolicy::new().idempotent().per_try_timeout(Duration::from_millis(100));
+    let client = retry(policy.timeout(Duration::from_secs(1)), balance(&endpointer));
     let started = Instant::now();
     assert_eq!(call(&client).await.unwrap(), order[1]);
     assert!(started.elapsed() <= Duration::from_millis(130), "{:?}", started.elapsed());
@@ -150,9 +151,9 @@ async fn an_instance_that_hangs_costs_one_attempt() {
 async fn the_second_attempt_is_never_at_the_instance_that_failed() {
     for layer in [BalanceLayer::new(RoundRobin::new()), BalanceLayer::new(Random::new())] {
         let (registry, world) = (Registry::new(&["a", "b"]), World::default());
-        let balance = layer.seed(3).layer(endpointer(&registry, &world).await);
+        let balance = layer.with_seed(3).layer(endpointer(&registry, &world).await);
         world.answer("a", Mode::Fails);
-        let client = retry(RetryPolicy::new().attempts(2).idempotent(), balance);
+        let client = retry(RetryPolicy::new().max_attempts(2).idempotent(), balance);
         assert!(answers(&client, 200).await.iter().all(|host| host == "b"));
         assert!(world.n_calls("a") > 50);
     }
@@ -180,6 +181,7 @@ async fn a_response_that_arrives_with_the_deadline_counts() {
         tokio::time::sleep(bound).await;
         Ok::<_, BoxError>("there")
     });
-    let client = RetryLayer::new(RetryPolicy::new().deadline(bound).per_try(bound)).layer(slow);
+    let client =
+        RetryLayer::new(RetryPolicy::new().timeout(bound).per_try_timeout(bound)).layer(slow);
     assert_eq!(client.oneshot(0).await.unwrap(), "there");
 }

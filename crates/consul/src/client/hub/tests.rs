@@ -30,9 +30,9 @@ fn the_difference_of_two_answers_names_the_services() {
 }
 
 fn sharing(follow_alone: usize) -> Arc<Sharing> {
-    let config = ConsulConfig::default().follow_alone(follow_alone);
+    let config = ConsulConfig::default().max_blocking_queries(follow_alone);
     let wire = Wire::new(config).expect("the default address is one");
-    Sharing::new(Arc::new(wire), Tasks::new())
+    Sharing::new(Arc::new(wire), TaskGroup::new())
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ async fn dropped_handle_withdraws_in_the_background() {
 
 #[tokio::test(start_paused = true)]
 async fn closing_the_registrar_waits_for_the_withdrawals() {
-    let (fake, tasks) = (Fake::default(), Tasks::new());
+    let (fake, tasks) = (Fake::default(), TaskGroup::new());
     let config = AnnounceConfig::new("fake");
     let handle = announce(fake.clone(), registration(), config, &tasks).await.expect("registered");
     tasks.close().await;

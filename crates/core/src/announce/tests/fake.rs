@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use tokio::{sync::Notify, time::sleep};
 
 use crate::{
-    AnnounceConfig, Announcement, Announcer, Error, ErrorKind, Health, LeaseTtl, LossReason,
-    Registration, RegistrationHandle, Renewal, Result, Tasks, announce,
+    AnnounceConfig, Announcement, Announcer, CheckResult, Error, ErrorKind, LeaseTtl, LossReason,
+    Registration, RegistrationHandle, Renewal, Result, TaskGroup, announce,
 };
 
 /// A registry of one entry, whose answers the test decides.
@@ -118,7 +118,7 @@ impl Fake {
     pub(super) async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
         let mut config = AnnounceConfig::new("fake");
         config.seed = Some(7);
-        announce(self.clone(), registration, config, &Tasks::new()).await
+        announce(self.clone(), registration, config, &TaskGroup::new()).await
     }
 }
 
@@ -150,14 +150,14 @@ impl Announcer for Fake {
         }
         self.0.there.store(true, SeqCst);
         self.0.forgotten.store(false, SeqCst);
-        self.0.critical.store(matches!(announcement.health, Health::Critical(_)), SeqCst);
+        self.0.critical.store(matches!(announcement.health, CheckResult::Critical(_)), SeqCst);
         self.0.weight.store(weight, SeqCst);
         Ok(self.renewed())
     }
 
     async fn renew(&mut self, announcement: &Announcement) -> Result<Renewal> {
         self.call("renew", &self.0.n_renewed).await?;
-        self.0.critical.store(matches!(announcement.health, Health::Critical(_)), SeqCst);
+        self.0.critical.store(matches!(announcement.health, CheckResult::Critical(_)), SeqCst);
         if self.0.is_taken.load(SeqCst) {
             return Ok(Renewal::Lost(LossReason::TakenOver { by: "another".to_owned() }));
         }

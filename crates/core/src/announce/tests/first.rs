@@ -75,7 +75,7 @@ async fn attempts_before_the_first_success_become_rare() {
         fake.set(|s| &s.down, true);
         let config = AnnounceConfig::new("fake");
         let registration = registration().retry_in_background();
-        handles.push(announce(fake.clone(), registration, config, &Tasks::new()).await);
+        handles.push(announce(fake.clone(), registration, config, &TaskGroup::new()).await);
     }
     let attempts = || fakes.iter().map(|fake| fake.counts().0).collect::<Vec<_>>();
     sleep(Duration::from_secs(60)).await;

@@ -8,7 +8,7 @@ async fn check_that_panics_is_critical_and_repeated() {
     let check = Arc::clone(&panics);
     let check = move || {
         let panics = check.load(SeqCst);
-        async move { if panics { panic!("in a check") } else { Health::Passing } }
+        async move { if panics { panic!("in a check") } else { CheckResult::Passing } }
     };
     let registration = registration().health(check).health_interval(Duration::from_secs(1));
     let _handle = fake.register(registration).await.expect("registered");
@@ -39,7 +39,8 @@ async fn critical_instance_is_withdrawn_until_it_passes() {
 async fn registry_that_shows_health_keeps_the_entry() {
     let fake = Fake::default();
     fake.set(|s| &s.shows_health, true);
-    let registration = registration().health(|| async { Health::Critical("no database".into()) });
+    let registration =
+        registration().health(|| async { CheckResult::Critical("no database".into()) });
     let _handle = fake.register(registration).await.expect("registered");
     assert!(fake.there() && fake.0.critical.load(SeqCst));
 }
@@ -88,7 +89,7 @@ async fn check_that_hangs_is_reported_within_a_short_ttl() {
             if hangs {
                 std::future::pending::<()>().await;
             }
-            Health::Passing
+            CheckResult::Passing
         }
     });
     let handle = fake.register(registration).await.expect("registered");
@@ -145,7 +146,7 @@ async fn interval_of_checks_changes_no_interval_of_renewals() {
     let checks = Arc::clone(&n_checks);
     let registration = registration().health(move || {
         checks.fetch_add(1, SeqCst);
-        async { Health::Passing }
+        async { CheckResult::Passing }
     });
     let _handle = fake
         .register(registration.health_interval(Duration::from_secs(1)))

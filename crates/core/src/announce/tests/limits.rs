@@ -88,7 +88,7 @@ async fn settings_without_sense_are_clamped() {
     for (duration, config) in [(Duration::MAX, Duration::MAX), (Duration::ZERO, Duration::ZERO)] {
         let fake = Fake::default();
         let registration = registration()
-            .health(|| async { Health::Passing })
+            .health(|| async { CheckResult::Passing })
             .health_interval(duration)
             .fail_fast(duration.max(Duration::from_secs(1)))
             .deregister_timeout(duration.max(Duration::from_secs(1)));
@@ -97,7 +97,7 @@ async fn settings_without_sense_are_clamped() {
         settings.denied_interval = config;
         settings.health_timeout = config.max(Duration::from_millis(1));
         settings.call_timeout = config.max(Duration::from_secs(1));
-        let tasks = Tasks::new();
+        let tasks = TaskGroup::new();
         let handle = announce(fake.clone(), registration, settings, &tasks).await;
         let handle = handle.expect("registered");
         fake.set(|s| &s.denied, true);

@@ -19,7 +19,7 @@ use tokio::time::{Instant, advance, sleep, timeout};
 
 use self::fake::{Fake, TTL};
 use super::*;
-use crate::{Health, HealthCheck, Instance, RegistrationState};
+use crate::{CheckResult, HealthCheck, Instance, RegistrationState};
 
 fn registration() -> Registration {
     Registration::new("s", Instance::new("127.0.0.1", 80))
@@ -30,7 +30,9 @@ fn check(healthy: &Arc<AtomicBool>) -> impl HealthCheck + use<> {
     let healthy = Arc::clone(healthy);
     move || {
         let healthy = healthy.load(SeqCst);
-        async move { if healthy { Health::Passing } else { Health::Critical("no database".into()) } }
+        async move {
+            if healthy { CheckResult::Passing } else { CheckResult::Critical("no database".into()) }
+        }
     }
 }
 

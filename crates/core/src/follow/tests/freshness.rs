@@ -185,7 +185,7 @@ impl Sink<Instance> for Shaky {
 async fn panic_of_a_sink_is_an_error_and_the_loop_goes_on() {
     let source = Scripted::new((1..=9).map(|n| Answer::Ports((0..n).collect())));
     let calls = Arc::<Mutex<Vec<usize>>>::default();
-    let (tasks, sink) = (crate::Tasks::new(), Shaky(Arc::clone(&calls), 0));
+    let (tasks, sink) = (crate::TaskGroup::new(), Shaky(Arc::clone(&calls), 0));
     tasks.spawn(|stop| follow(source, sink, FollowConfig::new("test"), Arc::default(), stop));
     sleep(s(1800)).await;
     let calls = calls.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -1,13 +1,13 @@
 //! The guard and the deduplication count what accepts requests.
 
 use super::*;
-use crate::Status::{self, Critical, Draining, Passing};
+use crate::InstanceStatus::{self, Critical, Draining, Passing};
 
-fn with(port: u16, status: Status) -> Instance {
+fn with(port: u16, status: InstanceStatus) -> Instance {
     instance(port).with_status(status)
 }
 
-fn all(ports: impl IntoIterator<Item = u16>, status: Status) -> Vec<Instance> {
+fn all(ports: impl IntoIterator<Item = u16>, status: InstanceStatus) -> Vec<Instance> {
     ports.into_iter().map(|port| with(port, status)).collect()
 }
 

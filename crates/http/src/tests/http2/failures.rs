@@ -26,7 +26,7 @@ async fn a_refused_connect_is_told_to_everybody_who_waits() {
     for outcome in timeout(Duration::from_secs(5), outcomes).await.expect("in time") {
         let error = outcome.expect_err("nobody listens");
         assert_eq!(error.kind(), HttpErrorKind::Connect);
-        assert!(error.is_unsent());
+        assert!(error.is_not_sent());
     }
 }
 
@@ -77,8 +77,8 @@ async fn a_request_beyond_the_last_one_that_was_looked_at_is_unsent() {
     // GOAWAY with last stream 0, without an error.
     let go_away = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let error = refused_with(go_away).await;
-    assert_eq!(error.kind(), HttpErrorKind::Unsent);
-    assert!(error.is_unsent());
+    assert_eq!(error.kind(), HttpErrorKind::NotSent);
+    assert!(error.is_not_sent());
 }
 
 #[tokio::test]
@@ -86,8 +86,8 @@ async fn a_request_that_the_server_may_have_looked_at_is_not_unsent() {
     // GOAWAY with last stream 1, and then the connection is closed.
     let go_away = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0";
     let error = refused_with(go_away).await;
-    assert_eq!(error.kind(), HttpErrorKind::Exchange);
-    assert!(!error.is_unsent());
+    assert_eq!(error.kind(), HttpErrorKind::Io);
+    assert!(!error.is_not_sent());
 }
 
 /// What becomes of a request whose server answers with `frames` and closes.
@@ -105,9 +105,9 @@ async fn refused_with(frames: &'static [u8]) -> HttpError {
 #[tokio::test]
 async fn a_reset_request_is_unsent_only_when_the_server_refused_it() {
     for (reason, kind) in [
-        (Reason::REFUSED_STREAM, HttpErrorKind::Unsent),
-        (Reason::INTERNAL_ERROR, HttpErrorKind::Exchange),
-        (Reason::CANCEL, HttpErrorKind::Exchange),
+        (Reason::REFUSED_STREAM, HttpErrorKind::NotSent),
+        (Reason::INTERNAL_ERROR, HttpErrorKind::Io),
+        (Reason::CANCEL, HttpErrorKind::Io),
     ] {
         let server = Server::start(1, move |_, mut reply| {
             reply.send_reset(reason);
@@ -137,7 +137,7 @@ async fn a_body_cut_short_is_an_error_that_the_user_sees() {
         let response = send(&endpoint(&server), get("/")).await.expect("begins");
         let error = response.into_body().collect().await.map(drop).expect_err("cut short");
         assert_eq!(error.kind(), HttpErrorKind::Body, "{reason:?}");
-        assert!(!error.is_unsent());
+        assert!(!error.is_not_sent());
     }
 }
 
@@ -187,7 +187,7 @@ async fn a_peer_that_is_silent_after_a_ping_is_given_up() {
     let endpoint = factory.endpoint(&server.instance()).expect("an address");
     let outcome = timeout(Duration::from_secs(5), fetch(&endpoint, get("/"))).await;
     let error = outcome.expect("in time").expect_err("silent");
-    assert_eq!(error.kind(), HttpErrorKind::Exchange);
+    assert_eq!(error.kind(), HttpErrorKind::Io);
     assert_eq!(server.n_accepted(), 1);
 }
 

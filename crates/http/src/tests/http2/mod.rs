@@ -21,11 +21,11 @@ use tokio::{
 use tower::ServiceExt;
 
 use super::{Sent, fetch, get, lifetime::alive_tasks_become, send};
-use crate::{HttpEndpoint, HttpErrorKind, HttpFactory, Protocol};
+use crate::{HttpEndpoint, HttpErrorKind, HttpFactory, HttpVersion};
 use server::{Server, answer};
 
 fn http2() -> HttpFactory<Sent> {
-    HttpFactory::new().protocol(Protocol::Http2)
+    HttpFactory::new().version(HttpVersion::Http2)
 }
 
 fn endpoint(server: &Server) -> HttpEndpoint<Sent> {

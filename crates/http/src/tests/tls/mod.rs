@@ -12,7 +12,7 @@ use tower::ServiceExt;
 use tower_sd_balance::Instance;
 
 use super::{Sent, fetch, get, server::Server as PlainServer};
-use crate::{HttpErrorKind, HttpFactory, Protocol, TlsClient, TlsConfig};
+use crate::{HttpErrorKind, HttpFactory, HttpVersion, TlsClient, TlsConfig};
 use server::{Authority, Server};
 
 const BOTH: &[&str] = &["h2", "http/1.1"];
@@ -29,7 +29,7 @@ async fn outcome(factory: &HttpFactory<Sent>, server: &Server) -> Result<String,
     match fetched.expect("in time") {
         Ok(body) => Ok(String::from_utf8(body.to_vec()).expect("a sentence")),
         Err(error) => {
-            assert!(error.is_unsent(), "{error:?}");
+            assert!(error.is_not_sent(), "{error:?}");
             Err(sentence(&error))
         }
     }
@@ -114,9 +114,9 @@ async fn a_protocol_of_ours_is_asked_for_alone() {
     let authority = Authority::new();
     let identity = authority.issue("arithmetic");
     let server = Server::start(&identity, BOTH, None).await;
-    let http1 = factory(authority.trusted()).protocol(Protocol::Http1);
+    let http1 = factory(authority.trusted()).version(HttpVersion::Http1);
     assert_eq!(outcome(&http1, &server).await.expect("agreed"), "HTTP/1.1 /");
-    let http2 = factory(authority.trusted()).protocol(Protocol::Http2);
+    let http2 = factory(authority.trusted()).version(HttpVersion::Http2);
     outcome(&http2, &server).await.expect("agreed");
     for protocols in [HTTP_1, &[]] {
         let server = Server::start(&identity, protocols, None).await;
@@ -167,7 +167,7 @@ async fn a_request_for_https_is_not_sent_in_the_clear() {
     let endpoint = HttpFactory::new().endpoint(&server.instance()).expect("an address");
     let request = Request::get("https://arithmetic/").body(Sent::default());
     let error = fetch(&endpoint, request.expect("a valid request")).await.expect_err("no TLS");
-    assert_eq!(error.kind(), HttpErrorKind::Insecure);
+    assert_eq!(error.kind(), HttpErrorKind::TlsRequired);
     assert_eq!(fetch(&endpoint, get("/")).await.expect("answers"), "ok");
 }
 
