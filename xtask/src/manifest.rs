@@ -1,9 +1,11 @@
 //! The little of a Cargo.toml that xtask needs, read line by line.
 
 /// Names only; values are cargo's business.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) name: String,
+    /// False with `publish = false`.
+    pub(crate) publish: bool,
     pub(crate) features: Vec<String>,
     /// `[dependencies]` and `[build-dependencies]`.
     pub(crate) dependencies: Vec<String>,
@@ -12,7 +14,13 @@ pub(crate) struct Manifest {
 
 impl Manifest {
     pub(crate) fn parse(text: &str) -> Self {
-        let mut manifest = Self::default();
+        let mut manifest = Self {
+            name: String::new(),
+            publish: true,
+            features: Vec::new(),
+            dependencies: Vec::new(),
+            dev_dependencies: Vec::new(),
+        };
         let mut section = "";
         let mut depth = 0; // Inside a list that goes over several lines.
         for line in text.lines().map(|line| line.split(" #").next().unwrap_or(line).trim()) {
@@ -40,6 +48,10 @@ impl Manifest {
                 self.name = value.trim_matches('"').to_owned();
                 return;
             }
+            "package" if key == "publish" => {
+                self.publish = value != "false";
+                return;
+            }
             "features" => &mut self.features,
             "dependencies" | "build-dependencies" => &mut self.dependencies,
             "dev-dependencies" => &mut self.dev_dependencies,
@@ -61,6 +73,7 @@ mod tests {
 [package]
 name = "tower-sd-x" # A comment.
 version.workspace = true
+publish = false
 
 [features]
 default = []
@@ -88,6 +101,7 @@ name = "other"
 "#;
         let manifest = Manifest::parse(text);
         assert_eq!(manifest.name, "tower-sd-x");
+        assert!(!manifest.publish);
         assert_eq!(manifest.features, ["default", "tls"]);
         assert_eq!(manifest.dependencies, ["tower-sd-core", "tokio", "libc"]);
         assert_eq!(manifest.dev_dependencies, ["proptest", "serde_json"]);

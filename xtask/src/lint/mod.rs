@@ -13,6 +13,9 @@ mod files;
 mod links;
 mod neighbours;
 mod prose;
+mod publish;
+mod semver;
+mod tools;
 mod tree;
 mod unused;
 
@@ -78,7 +81,7 @@ const STEPS: &[Step] = &[
     Step { name: "unused", proves: "every dependency is used", run: unused::check },
     Step {
         name: "tree",
-        proves: "core has no HTTP client, TLS or server in its tree",
+        proves: "core has no HTTP client, TLS or server in its tree, and a first program few crates",
         run: tree::check,
     },
     Step { name: "clippy", proves: "no warnings, all features on", run: clippy },
@@ -93,6 +96,12 @@ const STEPS: &[Step] = &[
         run: neighbours::check,
     },
     Step { name: "docs", proves: "the documentation builds without warnings", run: docs },
+    Step {
+        name: "publish",
+        proves: "each crate can be published, and nothing else",
+        run: publish::check,
+    },
+    Step { name: "semver", proves: "the API is that of the last release", run: semver::check },
     Step { name: "deny", proves: "dependencies are those we allow", run: deny::check },
 ];
 
