@@ -1,4 +1,6 @@
-//! Measuring contestants in turn, so that what disturbs the machine disturbs all of them.
+//! Measuring contestants in turn.
+//!
+//! A disturbance of the machine affects all of them.
 
 use std::{
     hint::black_box,
@@ -7,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Runs so many operations and says how long they took, on average over its threads.
+/// Runs so many operations; returns their time, on average over its threads.
 pub type Run<'a> = Box<dyn FnMut(u64) -> Duration + 'a>;
 
 /// One thing that is measured.
@@ -22,7 +24,9 @@ impl<'a> Contestant<'a> {
     }
 }
 
-/// The median time of one operation in nanoseconds, for each contestant, over `rounds` interleaved rounds.
+/// The median time of one operation in nanoseconds, for each contestant.
+///
+/// Taken over `rounds` interleaved rounds.
 pub fn medians(contestants: &mut [Contestant<'_>], rounds: usize, slice: Duration) -> Vec<f64> {
     let n_operations: Vec<_> =
         contestants.iter_mut().map(|c| calibrate(&mut c.run, slice)).collect();
@@ -48,7 +52,7 @@ pub fn single<'a>(mut operation: impl FnMut() + 'a) -> impl FnMut(u64) -> Durati
     }
 }
 
-/// Two threads at once, each with a handle of its own.
+/// Two concurrent threads, each with its own handle.
 pub fn double<'a, T: Clone + Send + 'a>(
     handle: T,
     operation: impl Fn(&mut T) + Copy + Send + 'a,

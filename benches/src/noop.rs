@@ -1,4 +1,6 @@
-//! The inner service of every balancer here: it does nothing, so that what is left is the balancer.
+//! The inner service of every balancer here.
+//!
+//! It does nothing, so that what is left is the balancer.
 
 use std::{
     convert::Infallible,
@@ -34,7 +36,7 @@ impl Service<()> for Noop {
 ///
 /// # Panics
 ///
-/// When the service is not ready at once, or fails.
+/// When the service is not ready immediately, or fails.
 #[inline]
 pub fn request<S: Service<(), Response = u32>>(service: &mut S) {
     let mut cx = Context::from_waker(Waker::noop());

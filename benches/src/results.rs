@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-/// One comparison. `ratio` is the peer's time in ours: the larger, the better for us.
+/// One comparison, where `ratio` is the peer's time in units of ours.
 #[derive(Debug, Serialize)]
 pub struct Line {
     pub bench: &'static str,
@@ -52,7 +52,9 @@ impl Results {
         Ok(Self { bench, file })
     }
 
-    /// Compares one of ours with each peer, in a row of the table and a line of the file for each.
+    /// Compares one of ours with each peer.
+    ///
+    /// Each has a row of the table and a line of the file.
     ///
     /// # Errors
     ///

@@ -8,7 +8,8 @@ use tower_sd_testkit::real;
 
 use crate::{on_every_version, traffic::start};
 
-/// Sends requests to three servers while `disturb` runs, on every version; none may fail, and all are listed afterwards.
+/// Sends requests to three servers while `disturb` runs, on every version; none may fail, and all
+/// are listed afterwards.
 async fn traffic_survives(disturb: impl AsyncFn(&real::Consul)) {
     on_every_version(async |binary| {
         let agent = real::Consul::dev(binary).await.expect("the agent starts");
@@ -24,7 +25,7 @@ async fn traffic_survives(disturb: impl AsyncFn(&real::Consul)) {
 /// Issue 6: a `-dev` agent is restarted with empty state under registered servers.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn an_agent_that_forgot_everything_costs_no_request() {
+async fn agent_that_lost_its_data_costs_no_request() {
     traffic_survives(async |agent| {
         sleep(Duration::from_millis(500)).await;
         agent.restart_empty().await.expect("it starts again");
@@ -33,10 +34,10 @@ async fn an_agent_that_forgot_everything_costs_no_request() {
     .await;
 }
 
-/// All TTLs fire at once when it wakes up.
+/// All TTLs fire together when it wakes up.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn an_agent_that_was_suspended_costs_no_request() {
+async fn agent_that_was_suspended_costs_no_request() {
     traffic_survives(async |agent| {
         agent.suspend().expect("it runs");
         sleep(TTL * 2).await;
@@ -52,10 +53,10 @@ mod slow {
     use super::*;
     use crate::say;
 
-    /// For some tens of milliseconds after it wakes up, nobody passes at the agent.
+    /// For some tens of milliseconds after it wakes up, no check passes at the agent.
     #[tokio::test]
     #[ignore = "needs a real consul"]
-    async fn an_agent_suspended_for_20_s_under_100_servers_costs_no_request() {
+    async fn agent_of_100_servers_suspended_for_20_s_costs_no_request() {
         on_every_version(async |binary| {
             let agent = real::Consul::dev(binary).await.expect("the agent starts");
             let query = Query::service("arithmetic").passing();
@@ -77,7 +78,7 @@ mod slow {
             say(&format!(
                 "whole {after:?} after CONT, having missed some for {lasted:?}; {listed} listed and {known} known at least"
             ));
-            // Ten times what is wanted of a machine that does nothing else.
+            // Ten times the aim for a machine that does nothing else.
             assert!(after <= Duration::from_secs(1), "{report:?}");
         })
         .await;

@@ -20,10 +20,12 @@ fn listed(n: usize) -> impl Fn(&Snapshot) -> bool {
     move |snapshot| snapshot.instances().len() == n && snapshot.freshness().is_fresh()
 }
 
-/// Issue 6: nobody is lost from a snapshot either, and one that is registered without a leader is seen soon.
+/// No instance is lost from a snapshot either.
+///
+/// An instance that is registered without a leader is seen soon.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn a_leader_that_dies_costs_no_request() {
+async fn leader_that_dies_costs_no_request() {
     on_every_version(async |binary| {
         let cluster = ConsulCluster::start(&binary, 3).await.expect("they start");
         let (mut servers, traffic) = start(&cluster).await;
@@ -61,7 +63,7 @@ mod slow {
                 cluster.kill_servers();
                 let minute = async {
                     traffic.sees_within(PROBE_EVERY + MARGIN, "stale", is_stale).await;
-                    // The agent accepts both, and tells the servers later.
+                    // The agent accepts both, and syncs the servers later.
                     servers.add().await;
                     servers.handles.remove(0).deregister().await.expect("accepted");
                     let snapshot = traffic.sees("stale", is_stale).await;
@@ -84,11 +86,12 @@ mod slow {
         .await;
     }
 
-    /// Agents fill the catalogue again when they next compare all of it, at the latest after 115 s as far as is known.
-    /// Some do it at once, so the one of this test is suspended for as long.
+    /// Agents fill the catalogue again when they next compare all of it, at the latest after 115 s
+    /// as far as is known. Some do it immediately, so the one of this test is suspended for as
+    /// long.
     #[tokio::test]
     #[ignore = "needs a real consul"]
-    async fn servers_that_forgot_everything_cost_no_request() {
+    async fn servers_that_lost_their_data_cost_no_request() {
         on_every_version(async |binary| {
             let cluster = ConsulCluster::start(&binary, 3).await.expect("they start");
             let query = Query::service("arithmetic");
@@ -112,7 +115,7 @@ mod slow {
 
     /// The default, at its latest.
     const PROBE_EVERY: Duration = Duration::from_millis(49_500);
-    /// For the probe itself, and for an agent that tells its servers what it knows.
+    /// For the probe itself, and for an agent that syncs its entries to its servers.
     const MARGIN: Duration = Duration::from_secs(5);
     /// The longest pause of the following loop.
     const BACKOFF: Duration = Duration::from_secs(60);
@@ -120,5 +123,5 @@ mod slow {
     const LATEST_SYNC: Duration = Duration::from_secs(115);
 }
 
-/// The default. An agent that looks for a leader, to tell it of a registration, takes seconds to hear a heartbeat.
+/// The default. An agent that searches a leader for a sync takes seconds to answer a heartbeat.
 const TTL: Duration = Duration::from_secs(15);

@@ -36,12 +36,13 @@ pub(crate) struct Traffic {
 pub(crate) struct Report {
     n_requests: usize,
     failures: Vec<String>,
-    /// Of each snapshot: when it came, and how many instances it listed and knew.
+    /// Of each snapshot: when it came, and how many instances it listed and had in all.
     seen: Vec<(Instant, usize, usize)>,
     lasted: Duration,
 }
 
-/// Registers `n` servers with the agent at `address`, and waits until a client knows them there.
+/// Registers `n` servers with the agent at `address`, and waits until a client has them in a
+/// snapshot.
 pub(crate) async fn start(
     address: SocketAddr,
     n: usize,
@@ -90,7 +91,7 @@ impl Traffic {
         traffic
     }
 
-    /// Waits until the client's snapshot is as wanted, and returns it.
+    /// Waits until the client's snapshot passes the test, and returns it.
     pub(crate) async fn sees(&self, what: &str, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
         self.sees_within(BOUND, what, wanted).await
     }
@@ -137,12 +138,13 @@ impl Report {
     fn check(&self) {
         let Self { n_requests, failures, lasted, .. } = self;
         assert!(failures.is_empty(), "{} of {n_requests} failed: {failures:?}", failures.len());
-        // Half of what was asked for: a busy machine, but none that waited for seconds.
+        // Half of the target rate: a busy machine, but none that waited for seconds.
         let least = lasted.as_millis() / 20;
         assert!(*n_requests as u128 >= least, "only {n_requests} requests in {lasted:?}");
     }
 
-    /// When the first snapshot came that did not list `n` instances, and from when on every one did; `None`: all did.
+    /// When the first snapshot came that did not list `n` instances, and from when on every one
+    /// did; `None`: all did.
     pub(crate) fn broken(&self, n: usize) -> Option<(Instant, Instant)> {
         let is_broken = |(_, listed, _): &(Instant, usize, usize)| *listed != n;
         let first = self.seen.iter().position(is_broken)?;

@@ -25,7 +25,7 @@ fn order(body: Streamed) -> http::Request<ReplayBody<Streamed>> {
 }
 
 #[tokio::test]
-async fn a_streamed_body_is_sent_whole_a_second_time() {
+async fn streamed_body_is_sent_whole_a_second_time() {
     let (good, bad) = (polite().await, dying().await);
     let endpointer = endpointer([instance(&good), instance(&bad)]);
     let client = retried(&endpointer, HttpProtocol::new());
@@ -38,20 +38,20 @@ async fn a_streamed_body_is_sent_whole_a_second_time() {
 }
 
 #[tokio::test]
-async fn a_body_above_64_kib_is_streamed_and_sent_once() {
+async fn body_above_64_kib_is_streamed_and_sent_once() {
     let bad = dying().await;
     let endpointer = endpointer([instance(&bad)]);
     let client = retried(&endpointer, HttpProtocol::new());
     let large = order(streamed(&[b'x'; 1024], 65));
     let error = fetch(&client, large).await.expect_err("died");
-    let error: &RetryError = error.downcast_ref().expect("tells the story");
+    let error: &RetryError = error.downcast_ref().expect("a retry error");
     assert_eq!(error.attempts().len(), 1, "{error}");
     assert_eq!(bad.received().len(), 1);
     assert_eq!(bad.received()[0].body.len(), 65 * 1024);
 }
 
 #[tokio::test]
-async fn a_body_of_any_kind_is_balanced_without_retry() {
+async fn body_of_any_kind_is_balanced_without_retry() {
     let good = polite().await;
     let endpointer = endpointer([instance(&good)]);
     let client = balanced(&endpointer);
@@ -60,7 +60,7 @@ async fn a_body_of_any_kind_is_balanced_without_retry() {
 }
 
 #[tokio::test]
-async fn an_answer_cut_short_is_an_error_and_counts_for_its_instance() {
+async fn answer_cut_short_is_an_error_and_counts_for_its_instance() {
     let cutting =
         Script::answering(|_| Reply::new(200).header("content-length", "9").chunk("ha").cut());
     let cutting = cutting.await.expect("loopback");

@@ -22,7 +22,7 @@ use tower_sd_http::{HttpEndpoint, HttpFactory, HttpProtocol};
 
 use crate::{Sent, fetch, get, retried};
 
-/// A registry that lists what it is told to.
+/// A registry that lists what a test sets.
 struct Listed(Subscription);
 
 impl Instancer for Listed {
@@ -69,7 +69,7 @@ async fn answer(mut stream: TcpStream, n_answered: &AtomicUsize) -> Option<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_thousand_requests_survive_random_churn() {
+async fn hundred_thousand_requests_survive_random_churn() {
     const CLIENTS: usize = 16;
     const REQUESTS: usize = 100_000;
     let tasks = TaskGroup::new();
@@ -98,7 +98,8 @@ async fn a_hundred_thousand_requests_survive_random_churn() {
     }
     let mut rng = 1_u32;
     while n_done.load(Relaxed) < REQUESTS {
-        // A linear congruential generator: its upper bits choose who is listed, the first one always.
+        // A linear congruential generator: its upper bits choose who is listed, the first one
+        // always.
         rng = rng.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let kept = servers.iter().enumerate().filter(|(i, _)| *i == 0 || rng >> (28 + i) & 1 == 1);
         publisher.set(kept.map(|(_, server)| server.clone()).collect());

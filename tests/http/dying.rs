@@ -29,7 +29,7 @@ async fn refused_connects_cost_no_request_while_one_instance_lives() {
 }
 
 #[tokio::test]
-async fn one_of_two_that_dies_with_every_request_costs_none_with_one_retry() {
+async fn one_retry_hides_one_of_two_that_dies_with_every_request() {
     let (good, bad) = (polite().await, dying().await);
     let endpointer = endpointer([instance(&good), instance(&bad)]);
     let client = retried(&endpointer, HttpProtocol::new());
@@ -40,12 +40,12 @@ async fn one_of_two_that_dies_with_every_request_costs_none_with_one_retry() {
 }
 
 #[tokio::test]
-async fn a_post_that_may_have_been_done_is_not_repeated_without_a_word() {
+async fn post_that_may_have_been_done_is_repeated_on_demand_only() {
     let bad = dying().await;
     let endpointer = endpointer([instance(&bad)]);
     let client = retried(&endpointer, HttpProtocol::new());
     let error = fetch(&client, post(Sent::from("one"))).await.expect_err("died");
-    let error: &RetryError = error.downcast_ref().expect("tells the story");
+    let error: &RetryError = error.downcast_ref().expect("a retry error");
     assert_eq!(error.attempts().len(), 1);
     assert_eq!(bad.received().len(), 1);
 
@@ -57,7 +57,7 @@ async fn a_post_that_may_have_been_done_is_not_repeated_without_a_word() {
 }
 
 #[tokio::test]
-async fn an_instance_that_is_unavailable_is_passed_over_on_demand() {
+async fn instance_that_is_unavailable_is_passed_over_on_demand() {
     let (good, bad) = (polite().await, unavailable().await);
     let endpointer = endpointer([instance(&good), instance(&bad)]);
     let client = retried(&endpointer, HttpProtocol::new().repeat_unavailable());
@@ -68,7 +68,7 @@ async fn an_instance_that_is_unavailable_is_passed_over_on_demand() {
 }
 
 #[tokio::test]
-async fn the_last_answer_is_the_callers_whatever_its_status() {
+async fn last_answer_is_the_callers_whatever_its_status() {
     let bad = unavailable().await;
     let endpointer = endpointer([instance(&bad)]);
     let client = retried(&endpointer, HttpProtocol::new().repeat_unavailable());
@@ -78,7 +78,7 @@ async fn the_last_answer_is_the_callers_whatever_its_status() {
 }
 
 #[tokio::test]
-async fn a_layer_goes_around_each_endpoint() {
+async fn layer_goes_around_each_endpoint() {
     let hanging = Script::answering(|_| Reply::never()).await.expect("loopback");
     let good = polite().await;
     let instancer = FixedInstancer::new([instance(&hanging), instance(&good)]);
@@ -97,7 +97,7 @@ async fn unavailable() -> Script {
     Script::answering(|_| Reply::new(503)).await.expect("loopback")
 }
 
-/// Sends `n` requests, 32 at once, and counts those without an answer.
+/// Sends `n` requests, 32 concurrently, and counts those without an answer.
 async fn n_failed<S>(client: &S, n: usize) -> usize
 where
     S: Service<Request<Sent>, Response = Answer<Sent>, Error = BoxError> + Clone,

@@ -25,7 +25,7 @@ async fn slow() -> Script {
 }
 
 #[tokio::test]
-async fn a_request_is_in_flight_until_its_body_has_ended() {
+async fn request_is_in_flight_until_its_body_has_ended() {
     let slow = slow().await;
     let endpointer = endpointer([instance(&slow)]);
     let answer = balanced(&endpointer).oneshot(get()).await.expect("begins");
@@ -40,7 +40,7 @@ async fn a_request_is_in_flight_until_its_body_has_ended() {
 }
 
 #[tokio::test]
-async fn a_request_is_over_when_its_body_is_dropped() {
+async fn request_is_over_when_its_body_is_dropped() {
     let slow = slow().await;
     let endpointer = endpointer([instance(&slow)]);
     let answer = balanced(&endpointer).oneshot(get()).await.expect("begins");

@@ -1,8 +1,10 @@
-//! What the whole stack costs a call: Retry, Balance and HttpFactory beside hyper-util's legacy client, over the same number
+//! What the whole stack costs a call.
+//!
+//! Retry, Balance and HttpFactory run beside hyper-util's legacy client, over the same number
 //! of keep-alive connections to the same server, with the same keep-alive pings, in turn.
 //!
-//! Fails when throughput falls below 0.95 of the peer's, or the median latency exceeds 1.05 of it. Argument: the number of
-//! rounds, 15 if not given.
+//! Fails when throughput falls below 0.95 of the peer's, or the median latency exceeds 1.05 of it.
+//! Argument: the number of rounds, 15 if not given.
 
 use std::{convert::Infallible, net::SocketAddr, sync::mpsc, thread, time::Duration};
 
@@ -73,7 +75,7 @@ async fn compare(
         let uri = format!("http://{server}/calculate/Add/1/2");
         let by_peer = async |n| drive(case.n_callers, n, Peer(peer.clone(), uri.clone())).await;
         let by_us = async |n| drive(case.n_callers, n, Ours(ours.clone())).await;
-        // Whoever goes first in a round goes second in the next.
+        // The first of a round is the second in the next.
         let (us, them) = if round % 2 == 0 {
             let us = by_us(N_CALLS).await?;
             (us, by_peer(N_CALLS).await?)
@@ -207,5 +209,6 @@ async fn answer(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallibl
 }
 
 const ANSWER: &str = r#"{"v":3}"#;
-/// Some tenths of a second: long enough to be measured, short enough to be disturbed as the other is.
+/// Some tenths of a second: long enough to be measured, short enough to be disturbed as the other
+/// is.
 const N_CALLS: usize = 8_000;

@@ -1,7 +1,10 @@
-//! How soon an addition is seen: put → snapshot of ours, and put → event of a bare etcd-client watch on the same server.
+//! How soon an addition is seen.
 //!
-//! In turn, each on a prefix of its own, additions at least 300 ms apart. Needs a real etcd, which `cargo xtask bench
-//! etcd` provides. Argument: the number of additions, 200 if not given.
+//! From a put to a snapshot of ours, and to the event of a bare etcd-client watch on the same
+//! server.
+//!
+//! In turn, each on a prefix of its own, additions at least 300 ms apart. Needs a real etcd, which
+//! `cargo xtask bench etcd` provides. Argument: the number of additions, 200 if not given.
 
 use std::{error::Error, time::Duration};
 

@@ -1,6 +1,7 @@
-//! What one pick costs: a whole `Service` call on an inner service that does nothing.
+//! What one pick costs: a `Service` call on an inner service that does nothing.
 //!
-//! Ours is the `Balance` that a user gets, lease included. Arguments: numbers of instances, if not all of them.
+//! Ours is the `Balance` that a user gets, lease included. Arguments: numbers of instances, if not
+//! all of them.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -176,7 +177,8 @@ thread_local! {
 
 struct Counting;
 
-// Counting what is allocated is only possible where it is allocated; the benchmark promises that a pick allocates nothing.
+// Counting what is allocated is only possible where it is allocated; the benchmark promises that a
+// pick allocates nothing.
 // SAFETY: everything is passed on to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

@@ -1,7 +1,8 @@
 //! What an update costs: one of 10 000 instances moves to another address.
 //!
-//! `change_1` is the way from the new list in hand to the moment at which the new address can be picked: publisher,
-//! comparison, factory, publication. (An instance that only leaves is waited for, on purpose: the guard against loss.) `publish_1` is the last step alone.
+//! `change_1` is the way from the new list in hand to the moment at which the new address can be
+//! picked: publisher, comparison, factory, publication. (An instance that only leaves is waited
+//! for, on purpose: the guard against loss.) `publish_1` is the last step alone.
 
 use std::{
     cell::{Cell, RefCell},
@@ -118,7 +119,8 @@ impl<'a> Ours<'a> {
     async fn publish(&self, list: Vec<Instance>) {
         let before = self.endpointer.version();
         self.publisher.borrow_mut().set(list.into());
-        // The comparison publishes that the old one has left, the factory's service that the new one is there.
+        // The comparison publishes that the old one has left, the factory's service that the new
+        // one is there.
         while self.endpointer.version() < before + 2 {
             yield_now().await;
         }
@@ -180,7 +182,7 @@ fn pingora_update(n: usize) -> impl FnMut(u64) -> Duration {
     }
 }
 
-/// Sorted by name when sorted by number, for everybody: registries list by name.
+/// Sorted by name when sorted by number, for all contestants: registries list by name.
 fn instance(i: usize, port: u16) -> Instance {
     let octets = [i >> 14, i >> 7, i].map(|bits| 100 + (bits & 127));
     Instance::new(format!("10.{}.{}.{}", octets[0], octets[1], octets[2]), port)

@@ -1,4 +1,4 @@
-//! go-kit's shape in Rust: a read lock around the list of services, and one counter for all.
+//! go-kit's shape in Rust: a read lock around the list, and one counter for all.
 
 use std::{
     collections::HashMap,
@@ -46,7 +46,7 @@ impl Service<()> for RoundRobin {
     }
 }
 
-/// The same, and each response holds a lease of its endpoint: what ours does besides picking.
+/// The same, where each response holds a lease of its endpoint, as in ours.
 #[derive(Clone)]
 pub struct RoundRobinLease(Arc<(RwLock<Vec<Leased>>, AtomicUsize)>);
 
@@ -97,7 +97,9 @@ impl Future for LeaseFuture {
     }
 }
 
-/// go-kit's cache of endpoints: every update sorts the list, looks every instance up, and builds the list of endpoints
+/// go-kit's cache of endpoints.
+///
+/// Every update sorts the list, searches every instance, and builds the list of endpoints
 /// anew, all of it under the one lock.
 #[derive(Default)]
 pub struct Cache(RwLock<Entries>);

@@ -39,7 +39,7 @@ impl Service<()> for PingoraRoundRobin {
 
     fn call(&mut self, (): ()) -> Self::Future {
         // 256: the number of tries in pingora's own example.
-        let picked = self.0.select(b"", 256).expect("somebody is there");
+        let picked = self.0.select(b"", 256).expect("there is one");
         drop(black_box(picked));
         ready(Ok(0))
     }

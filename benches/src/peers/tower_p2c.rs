@@ -1,4 +1,6 @@
-//! tower's own balancer, which is neither `Clone` nor shared: for two threads it needs a lock, or a `Buffer`.
+//! tower's own balancer, which is neither `Clone` nor shared.
+//!
+//! For two threads it needs a lock, or a `Buffer`.
 
 use std::{
     sync::{Arc, Mutex},

@@ -15,20 +15,20 @@ use tower_sd_core::{
 ///
 /// # Contract
 ///
-/// - Everything that [`registrar`](Self::registrar) and [`instancer`](Self::instancer) return is new: its own client,
-///   its own connections, made inside the call. Each case runs on a runtime of its own, and a connection whose task ran
-///   on the last one is dead.
+/// - Everything that [`registrar`](Self::registrar) and [`instancer`](Self::instancer) return is
+///   new: its own client, its own connections, made inside the call. Each case runs on a runtime of
+///   its own, and a connection whose task ran on the last one is dead.
 /// - They do not need the registry: they are called while it is away, too.
-/// - [`interrupt`](Self::interrupt), [`freeze`](Self::freeze) and [`resume`](Self::resume) may be called in any order and
-///   any number of times; they return when they have taken effect.
-/// - Where the suite speaks of a bound, it is a promise of the fixture, on the clock that it names.
+/// - [`interrupt`](Self::interrupt), [`freeze`](Self::freeze) and [`resume`](Self::resume) may be
+///   called in any order and any number of times; they return when they have taken effect.
+/// - A bound is a promise of the fixture, on the clock that it names.
 #[async_trait]
 pub trait Fixture: Send + Sync + 'static {
     /// A new registrar, configured with [`ttl`](Self::ttl).
     async fn registrar(&self) -> TestRegistrar;
 
-    /// A new registrar for a thousand registrations: one with a TTL of a minute where each renewal costs the registry
-    /// something. Default: [`registrar`](Self::registrar).
+    /// A new registrar for a thousand registrations: one with a TTL of a minute where each renewal
+    /// costs the registry something. Default: [`registrar`](Self::registrar).
     async fn registrar_of_many(&self) -> TestRegistrar {
         self.registrar().await
     }
@@ -36,12 +36,13 @@ pub trait Fixture: Send + Sync + 'static {
     /// A new instancer of `service`, with the default loss guard.
     async fn instancer(&self, service: &str) -> TestInstancer;
 
-    /// Takes the registry away from all clients: what is asked of it fails soon. Entries live on or end with their TTL,
-    /// as they would in an outage.
+    /// Takes the registry away from all clients: requests fail soon. Entries live on or end with
+    /// their TTL, as they would in an outage.
     async fn interrupt(&self);
 
-    /// Makes the registry hang: it accepts connections and calls and answers none of them, as one that got a STOP or is
-    /// behind a broken cable. Default: [`interrupt`](Self::interrupt), for a registry that cannot hang.
+    /// Makes the registry hang: it accepts connections and calls and answers none of them, as one
+    /// that got a STOP or is behind a broken cable. Default: [`interrupt`](Self::interrupt), for a
+    /// registry that cannot hang.
     async fn freeze(&self) {
         self.interrupt().await;
     }
@@ -49,30 +50,32 @@ pub trait Fixture: Send + Sync + 'static {
     /// Brings the registry back. The runner calls it after every case.
     async fn resume(&self);
 
-    /// Removes an entry behind its owner's back: a lease revoked, a key deleted by an operator. Returns when the registry
-    /// has confirmed that the entry is gone.
+    /// Removes an entry behind its owner's back: a lease revoked, a key deleted by an operator.
+    /// Returns when the registry has confirmed that the entry is gone.
     async fn expire(&self, service: &str, id: &InstanceId);
 
-    /// The time after which the registry forgets whoever does not renew.
+    /// The time after which the registry drops an entry that is not renewed.
     fn ttl(&self) -> Duration;
 
-    /// How long a lost entry may take to be back while the registry is well. Default 2 s: the registry tells.
+    /// How long a lost entry may take to be back while the registry is well. Defaults to 2 s: the
+    /// registry reports the loss.
     fn reannounce_bound(&self) -> Duration {
         Duration::from_secs(2)
     }
 
-    /// How long a change may take to be seen by a subscriber. Default 5 s, generous for a busy machine.
+    /// How long a change may take to be seen by a subscriber. Default 5 s, generous for a busy
+    /// machine.
     fn visible_bound(&self) -> Duration {
         Duration::from_secs(5)
     }
 
-    /// How long a set may stay fresh while the registry hangs. Defaults to 2 min and some: the following loop's
-    /// `max_silence`.
+    /// How long a set may stay fresh while the registry hangs. Defaults to 2 min and some: the
+    /// following loop's `max_silence`.
     fn silence_bound(&self) -> Duration {
         Duration::from_secs(125)
     }
 
-    /// What the registry has to say about a case that failed: the end of its log. Default: nothing.
+    /// The end of the registry's log, for a case that failed. Defaults to nothing.
     fn evidence(&self) -> String {
         String::new()
     }
@@ -82,8 +85,9 @@ pub trait Fixture: Send + Sync + 'static {
         Clock::Real
     }
 
-    /// Cases that cannot hold here, each with its reason: the runner shows them as ignored. `("case", "reason")`, or
-    /// `("1.8.7/case", "reason")` for one version of the server. A name that is no case is an error.
+    /// Cases that cannot hold here, each with its reason: the runner shows them as ignored.
+    /// `("case", "reason")`, or `("1.8.7/case", "reason")` for one version of the server. A name
+    /// that is no case is an error.
     #[must_use]
     fn exceptions() -> &'static [(&'static str, &'static str)]
     where
@@ -99,7 +103,8 @@ pub trait Fixture: Send + Sync + 'static {
 pub enum Clock {
     /// Real time: for whatever has a socket.
     Real,
-    /// tokio's paused clock, which jumps when nothing else can happen: for registries inside the process.
+    /// tokio's paused clock, which jumps when nothing else can happen: for registries inside the
+    /// process.
     Paused,
 }
 
@@ -118,7 +123,9 @@ pub struct TestInstancer {
 }
 
 impl TestRegistrar {
-    /// `close` is not polled before [`close`](Self::close) is called; it is dropped with the registrar otherwise.
+    /// Sets the future that [`close`](Self::close) awaits.
+    ///
+    /// It is not polled before, and is dropped with the registrar otherwise.
     pub fn new(
         registrar: impl Registrar,
         close: impl Future<Output = ()> + Send + 'static,
@@ -134,7 +141,9 @@ impl TestRegistrar {
 }
 
 impl TestInstancer {
-    /// `close` is not polled before [`close`](Self::close) is called; it is dropped with the instancer otherwise.
+    /// Sets the future that [`close`](Self::close) awaits.
+    ///
+    /// It is not polled before, and is dropped with the instancer otherwise.
     pub fn new(
         instancer: impl Instancer,
         close: impl Future<Output = ()> + Send + 'static,

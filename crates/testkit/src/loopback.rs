@@ -1,11 +1,13 @@
-//! Addresses and ports of loopback that nobody else uses.
+//! Addresses and ports of loopback that no other process uses.
 
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
 };
 
-/// An address of 127.0.0.0/8 that is most likely nobody else's, so that a server that is stopped finds its ports free
+/// An address of 127.0.0.0/8 that most likely no other process uses.
+///
+/// A server that is stopped finds its ports free
 /// when it is started again; 127.0.0.1 where the system has no other.
 #[must_use]
 pub fn own_address() -> Ipv4Addr {
@@ -17,7 +19,9 @@ pub fn own_address() -> Ipv4Addr {
     }
 }
 
-/// `N` different ports of `address` that are free for TCP and UDP, outside of the range that the system gives to outgoing
+/// `N` different ports of `address` that are free for TCP and UDP.
+///
+/// They are outside of the range that the system gives to outgoing
 /// connections.
 ///
 /// # Errors

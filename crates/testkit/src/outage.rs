@@ -12,7 +12,7 @@ use crate::{
     wait::{ids_of, shows_that},
 };
 
-/// T01.
+/// An outage changes the freshness, and nothing else.
 pub(crate) fn outage_keeps_the_set_and_marks_it_stale(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     async move {
         let (scene, _handles) = interrupted_pair(fixture).await;
@@ -27,7 +27,7 @@ pub(crate) fn outage_keeps_the_set_and_marks_it_stale(fixture: &dyn Fixture) -> 
     .boxed()
 }
 
-/// T02.
+/// A subscription that begins during an outage has the last set, which is stale.
 pub(crate) fn subscriber_during_an_outage_has_the_last_set(
     fixture: &dyn Fixture,
 ) -> BoxFuture<'_, ()> {
@@ -40,8 +40,8 @@ pub(crate) fn subscriber_during_an_outage_has_the_last_set(
     .boxed()
 }
 
-/// Nobody is lost on the way: a registry that comes back empty is filled again before it is believed.
-pub(crate) fn recovery_is_fresh_and_loses_nobody(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+/// No instance is lost: a registry that comes back empty is filled before the loss is accepted.
+pub(crate) fn recovery_is_fresh_and_complete(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     async move {
         let (mut scene, _handles) = interrupted_pair(fixture).await;
         fixture.resume().await;
@@ -59,7 +59,7 @@ pub(crate) fn recovery_is_fresh_and_loses_nobody(fixture: &dyn Fixture) -> BoxFu
     .boxed()
 }
 
-/// anchors.md §2.4 no. 1 and no. 4: the watch is made again, and what it missed is read.
+/// The watch is made again, and the changes that it missed are read.
 pub(crate) fn changes_after_an_outage_are_seen(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     async move {
         let (mut scene, handles) = interrupted_pair(fixture).await;
@@ -76,7 +76,7 @@ pub(crate) fn changes_after_an_outage_are_seen(fixture: &dyn Fixture) -> BoxFutu
     .boxed()
 }
 
-/// anchors.md §2.4 no. 1: a removal that happened while nobody listened.
+/// A removal during an outage.
 pub(crate) fn instance_that_left_during_the_outage_is_gone_after_it(
     fixture: &dyn Fixture,
 ) -> BoxFuture<'_, ()> {
@@ -100,7 +100,7 @@ pub(crate) fn instance_that_left_during_the_outage_is_gone_after_it(
     .boxed()
 }
 
-/// anchors.md §2.4 no. 3; common.md §1.4: giving up after some attempts is the most-reported bug of the field.
+/// Giving up after some attempts is the most-reported bug of the field.
 pub(crate) fn registration_is_back_after_an_outage_of_three_ttls(
     fixture: &dyn Fixture,
 ) -> BoxFuture<'_, ()> {
@@ -113,7 +113,7 @@ pub(crate) fn registration_is_back_after_an_outage_of_three_ttls(
         assert!(matches!(handle.state(), RegistrationState::Lost { .. }), "{handle:?}");
         fixture.resume().await;
         scene.finds(&["a"], back_bound(fixture)).await;
-        handle.registered(back_bound(fixture)).await.expect("it knows");
+        handle.registered(back_bound(fixture)).await.expect("registered");
         let fresh =
             |snapshot: &Snapshot| ids_of(snapshot) == ["a"] && snapshot.freshness().is_fresh();
         shows_that(&mut scene.subscription, "a, fresh", RECOVERY_BOUND, fresh).await;
@@ -123,7 +123,7 @@ pub(crate) fn registration_is_back_after_an_outage_of_three_ttls(
     .boxed()
 }
 
-/// T15: whoever was reconnecting when it was told to stop does not register any more.
+/// A registration that reconnects when it has to stop does not register any more.
 pub(crate) fn deregistering_during_a_reconnect_leaves_nothing(
     fixture: &dyn Fixture,
 ) -> BoxFuture<'_, ()> {
@@ -141,7 +141,7 @@ pub(crate) fn deregistering_during_a_reconnect_leaves_nothing(
     .boxed()
 }
 
-/// anchors.md §2.4 no. 8: ready is announced when there is an answer, not before.
+/// Ready means that there is an answer.
 pub(crate) fn instancer_is_ready_when_the_registry_that_was_down_is_up(
     fixture: &dyn Fixture,
 ) -> BoxFuture<'_, ()> {
@@ -154,7 +154,7 @@ pub(crate) fn instancer_is_ready_when_the_registry_that_was_down_is_up(
         assert_eq!(error.kind(), tower_sd_core::ErrorKind::Timeout, "{error:?}");
         let failed = |snapshot: &Snapshot| match snapshot.freshness() {
             Freshness::NeverSynced { error } => error.is_some(),
-            _ => panic!("nobody has answered: {snapshot:#?}"),
+            _ => panic!("no answer yet: {snapshot:#?}"),
         };
         let bound = fixture.visible_bound();
         shows_that(&mut subscription, "why it is not ready", bound, failed).await;
@@ -175,7 +175,7 @@ pub(crate) fn first_registration_fails_fast_when_the_registry_is_down(
         let registration = scene.registration(instance("a", 8001)).deregister_timeout(SHORT);
         let registered = scene.registrar.register(registration.fail_fast(SHORT)).await;
         let error = registered.expect_err("the registry is down");
-        assert!(!error.is_transient(), "somebody else would try again: {error:?}");
+        assert!(!error.is_transient(), "another caller would try again: {error:?}");
         assert!(start.elapsed() < SHORT + SHUTDOWN_BOUND, "{:?}", start.elapsed());
         // It has really given up.
         sleep(SHORT * 2).await;
@@ -206,7 +206,7 @@ pub(crate) fn first_registration_in_the_background_succeeds_when_the_registry_is
     .boxed()
 }
 
-/// anchors.md §2.4 no. 8: a stop that is noticed only after the pause between two attempts.
+/// A stop must not wait for the pause between two attempts.
 pub(crate) fn shutdown_during_an_outage_takes_less_than_a_second(
     fixture: &dyn Fixture,
 ) -> BoxFuture<'_, ()> {
@@ -220,7 +220,7 @@ pub(crate) fn shutdown_while_the_registry_hangs_takes_less_than_a_second(
     shutdown(fixture, Outage::Frozen)
 }
 
-/// anchors.md §2.4 no. 4: a watch that hangs for ever on a server that did.
+/// A watch must not hang because the server did.
 pub(crate) fn changes_after_the_registry_hung_are_seen(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     async move {
         let mut scene = Scene::new(fixture).await;
@@ -249,7 +249,7 @@ pub(crate) fn registration_is_back_after_the_registry_hung_for_longer_than_the_t
         sleep(fixture.ttl() * 3 / 2).await;
         fixture.resume().await;
         scene.finds(&["a"], back_bound(fixture)).await;
-        handle.registered(back_bound(fixture)).await.expect("it knows");
+        handle.registered(back_bound(fixture)).await.expect("registered");
         // And it is kept up again.
         sleep(fixture.ttl() * 3 / 2).await;
         scene.finds(&["a"], fixture.visible_bound()).await;
@@ -257,7 +257,8 @@ pub(crate) fn registration_is_back_after_the_registry_hung_for_longer_than_the_t
     .boxed()
 }
 
-/// After a gap longer than the TTL the registration is verified immediately, not at the next renewal.
+/// After a gap longer than the TTL the registration is verified immediately, not at the next
+/// renewal.
 pub(crate) fn process_suspended_for_longer_than_the_ttl_is_back_within_a_second(
     fixture: &dyn Fixture,
 ) -> BoxFuture<'_, ()> {
@@ -334,13 +335,14 @@ async fn is_stale(scene: &mut Scene<'_>, fixture: &dyn Fixture) {
     shows_that(&mut scene.subscription, "stale", bound, stale).await;
 }
 
-/// The announcing loop tries once in a renewal interval, which is a third of the TTL and at least a second.
+/// The announcing loop tries once in a renewal interval, which is a third of the TTL and at least a
+/// second.
 fn back_bound(fixture: &dyn Fixture) -> Duration {
     (fixture.ttl() / 3).max(Duration::from_secs(1)) + fixture.visible_bound()
 }
 
-/// A case's runtime has one thread, which is this one: all its timers and connections stop, as those of a process that
-/// got a STOP, and find that the time has passed.
+/// A case's runtime has one thread, which is this one: all its timers and connections stop, as
+/// those of a process that got a STOP, and find that the time has passed.
 #[expect(clippy::disallowed_methods, reason = "blocking the runtime is the point")]
 fn suspend_this_runtime(gap: Duration) {
     std::thread::sleep(gap);

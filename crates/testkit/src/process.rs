@@ -51,7 +51,7 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// The system does not say.
+    /// The system does not report it.
     pub fn ended(&self) -> io::Result<Option<ExitStatus>> {
         self.child().try_wait()
     }
@@ -78,7 +78,7 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// The system does not say how it ended.
+    /// The system does not report how it ended.
     ///
     /// # Cancel safety
     ///
@@ -96,11 +96,11 @@ impl Process {
         }
     }
 
-    /// KILL; returns when it has ended, which is at once.
+    /// KILL; returns when it has ended, which is immediately.
     ///
     /// # Errors
     ///
-    /// The system does not say how it ended.
+    /// The system does not report how it ended.
     pub fn kill(&self) -> io::Result<ExitStatus> {
         let mut child = self.child();
         child.kill()?;
@@ -114,10 +114,10 @@ impl Process {
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<&str> = text.lines().collect();
         let tail = &lines[lines.len().saturating_sub(TAIL)..];
-        format!("--- {} says:\n{}", self.name, tail.join("\n"))
+        format!("--- output of {}:\n{}", self.name, tail.join("\n"))
     }
 
-    /// By the id of a child that has not been waited for, which nobody else can have got.
+    /// By the id of a child that has not been waited for, which no other process can have got.
     fn signal(&self, signal: Signal) -> io::Result<()> {
         let mut child = self.child();
         if let Some(status) = child.try_wait()? {
@@ -153,7 +153,7 @@ impl fmt::Debug for Process {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a failed test shows what its server said")]
+#[expect(clippy::print_stderr, reason = "a failed test shows the output of its server")]
 fn show(text: &str) {
     eprintln!("{text}");
 }

@@ -25,7 +25,9 @@ use tower_sd_core::{Shutdown, TaskGroup};
 
 use crate::loopback::own_address;
 
-/// A proxy on loopback in front of one server. What it does to the bytes can be changed at any time, for connections that
+/// A proxy on loopback in front of one server.
+///
+/// What it does to the bytes can be changed at any time, for connections that
 /// are open as for new ones.
 ///
 /// # Drop
@@ -49,8 +51,8 @@ pub enum Fault {
     None,
     /// Every piece of data waits this long, in both directions.
     Delay(Duration),
-    /// Connections are accepted and stay open, and nothing passes. What was sent meanwhile arrives later, as after a
-    /// broken cable.
+    /// Connections are accepted and stay open, and nothing passes. What was sent meanwhile arrives
+    /// later, as after a broken cable.
     BlackHole,
     /// Every byte of the server's answers has its highest bit turned over.
     Garble,
@@ -60,7 +62,7 @@ pub enum Fault {
     Cut,
     /// Connections are reset (RST), new ones too.
     Reset,
-    /// Connections are reset, and nobody listens any more.
+    /// Connections are reset, and the port is closed.
     Refuse,
 }
 
@@ -95,7 +97,9 @@ impl Proxy {
         Ok(Self { address, fault, applied, n_open, n_accepted, tasks })
     }
 
-    /// Does this from now on; returns when it is in effect: connections that shall end have ended.
+    /// Sets what the proxy does from now on.
+    ///
+    /// Returns when it is in effect: connections that shall end have ended.
     pub async fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
         let mut applied = self.applied.clone();
@@ -199,7 +203,7 @@ impl Connection {
             end = ending.wait_for(|fault| fault.ends_connections()) => {
                 end.map_or(Fault::Cut, |fault| *fault)
             }
-            // Whatever ended it, the other side is told by closing.
+            // Whatever ended it, closing notifies the other side.
             _result = self.exchange(&mut client, server, &mut server_side) => Fault::Cut,
         };
         if end != Fault::Cut {
@@ -290,6 +294,7 @@ impl fmt::Debug for Proxy {
 }
 
 const BUFFER: usize = 16 * 1024;
-/// What a client that has ended its half gets for the rest of the answer. Most have closed both, which a proxy cannot
-/// see; and a Consul 1.8 agent keeps its half of a blocking query until the wait is over.
+/// What a client that has ended its half gets for the rest of the answer. Most have closed both,
+/// which a proxy cannot see; and a Consul 1.8 agent keeps its half of a blocking query until the
+/// wait is over.
 const REST: Duration = Duration::from_millis(200);

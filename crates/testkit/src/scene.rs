@@ -11,7 +11,8 @@ use crate::{
     wait::{ids_of, shows, shows_that},
 };
 
-/// What most cases start from: a service of their own, a registrar, an instancer and a subscription that is synced.
+/// What most cases start from: a service of their own, a registrar, an instancer and a subscription
+/// that is synced.
 pub(crate) struct Scene<'a> {
     pub(crate) fixture: &'a dyn Fixture,
     pub(crate) service: String,
@@ -50,7 +51,7 @@ impl<'a> Scene<'a> {
         shows(&mut self.subscription, ids, bound).await
     }
 
-    /// Waits until the scene's subscription shows what `wanted` asks for.
+    /// Waits until the scene's subscription shows a snapshot that is `wanted`.
     pub(crate) async fn sees_that(
         &mut self,
         what: &str,
@@ -60,7 +61,7 @@ impl<'a> Scene<'a> {
         shows_that(&mut self.subscription, what, bound, wanted).await
     }
 
-    /// What the registry says now, to somebody who has never asked before.
+    /// What the registry returns now to a new client.
     pub(crate) async fn look(&self) -> Snapshot {
         self.look_closely().await.0
     }
@@ -75,13 +76,13 @@ impl<'a> Scene<'a> {
         (snapshot, subscription.stats())
     }
 
-    /// Waits until the scene's subscription shows nobody: sooner than a TTL could be the reason.
+    /// Waits until the scene's subscription is empty: sooner than a TTL could be the reason.
     pub(crate) async fn sees_nobody(&mut self) {
         let bound = gone_bound(self.fixture);
         shows(&mut self.subscription, &[], bound).await;
     }
 
-    /// The registry has nobody, sooner than a TTL could be the reason, and nobody comes back within a TTL.
+    /// The registry is empty, sooner than a TTL could be the reason, and stays so for a TTL.
     pub(crate) async fn is_deserted(&self) {
         self.finds(&[], gone_bound(self.fixture)).await;
         let deadline = Instant::now() + self.fixture.ttl();
@@ -92,7 +93,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Looks again and again until the registry itself has exactly these ids, at most for `bound`.
+    /// Reads until the registry itself has exactly these ids, at most for `bound`.
     pub(crate) async fn finds(&self, ids: &[&str], bound: Duration) -> Snapshot {
         let deadline = Instant::now() + bound;
         loop {

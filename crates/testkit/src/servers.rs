@@ -1,4 +1,4 @@
-//! Which programs of real servers there are, as `cargo xtask test` says by the environment.
+//! The programs of real servers, from the environment that xtask sets.
 
 use std::{env, error, fmt, path::PathBuf};
 
@@ -6,7 +6,7 @@ use std::{env, error, fmt, path::PathBuf};
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ServerBinary {
-    /// As the program says it: `1.8.7`.
+    /// As the program prints it: `1.8.7`.
     pub version: String,
     /// Where it is.
     pub path: PathBuf,
@@ -20,13 +20,15 @@ pub struct MissingServer {
 }
 
 impl ServerBinary {
-    /// The program at `path`, which says that it is of `version`.
+    /// The program at `path`, which is of `version`.
     pub fn new(version: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self { version: version.into(), path: path.into() }
     }
 }
 
-/// The programs of `server` (`"consul"`) that tests are to run with, oldest first: what `TOWER_SD_TEST_CONSUL` says, as
+/// The programs of a server such as `"consul"` for tests, oldest first.
+///
+/// They are those in `TOWER_SD_TEST_CONSUL`, as
 /// in `1.8.7=/path/consul;1.15.4=/path/consul`.
 ///
 /// # Errors
@@ -46,7 +48,7 @@ pub fn configured(server: &'static str) -> Result<Vec<ServerBinary>, MissingServ
 ///
 /// # Panics
 ///
-/// When there is none, with a sentence that says what to do about it.
+/// When there is none, with a sentence about what to do.
 #[must_use]
 pub fn required(server: &'static str) -> ServerBinary {
     match configured(server) {
@@ -105,14 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_without_a_version_or_a_path_is_named() {
+    fn entry_without_a_version_or_a_path_is_named() {
         for (text, wrong) in [("", ""), ("/a/consul", "/a/consul"), ("1=/a;=/b", "=/b")] {
             assert_eq!(parse(text), Err(wrong.to_owned()), "{text}");
         }
     }
 
     #[test]
-    fn a_missing_server_says_which_package_has_it() {
+    fn missing_server_names_the_package_that_has_it() {
         let error = configured("nothing").expect_err("not a server");
         assert!(error.to_string().contains("TOWER_SD_TEST_NOTHING"), "{error}");
         let error = MissingServer { server: "etcd", why: "not set".into() };

@@ -4,7 +4,9 @@ use std::{collections::HashSet, fs, io, net::SocketAddr, path::Path};
 
 use tokio::runtime::Handle;
 
-/// Tasks that are alive on the current runtime. Deterministic, unlike the two others: ended means counted out.
+/// Tasks that are alive on the current runtime.
+///
+/// Deterministic, unlike the two others: a task that has ended is not counted.
 ///
 /// # Panics
 ///
@@ -72,7 +74,8 @@ fn row(line: &str) -> Option<(&str, &str)> {
     Some((columns.nth(2)?, columns.nth(6)?))
 }
 
-/// As `/proc/net/tcp` has it: each 32 bits of the address as a number of the machine, in hexadecimal digits.
+/// As `/proc/net/tcp` has it: each 32 bits of the address as a number of the machine, in
+/// hexadecimal digits.
 fn proc_form(address: SocketAddr) -> String {
     let octets = match address {
         SocketAddr::V4(address) => address.ip().octets().to_vec(),

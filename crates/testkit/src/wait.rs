@@ -1,4 +1,6 @@
-//! Waits until a subscription shows something; the test fails with what it shows instead.
+//! Waits until a subscription shows something.
+//!
+//! A test that fails shows what it has instead.
 
 use std::time::Duration;
 
@@ -15,9 +17,12 @@ pub async fn shows(subscription: &mut Subscription, ids: &[&str], bound: Duratio
     shows_that(subscription, &what, bound, |snapshot| ids_of(snapshot) == ids).await
 }
 
-/// Waits until `subscription` shows a snapshot that is `wanted`, and returns that; `what` names it when it does not come.
+/// Waits until `subscription` shows a snapshot that is `wanted`.
 ///
-/// Every snapshot that the subscription has is offered, the present one first; like any reader, a slow one may miss some.
+/// Returns it; `what` names it when it does not come.
+///
+/// Every snapshot that the subscription has is offered, the present one first; like any reader, a
+/// slow one may miss some.
 ///
 /// ```
 /// use std::time::Duration;

@@ -1,4 +1,4 @@
-//! One HTTP request by hand: what a test asks a server behind a backend's back.
+//! One HTTP request by hand, beside a backend.
 
 use std::{io, net::SocketAddr};
 
@@ -19,12 +19,14 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Sends one request (`"PUT"`, `"/v1/agent/…"`) on a connection of its own, and reads the answer to its end. HTTP/1.0:
+/// Sends one request on a new connection, and reads the answer to its end.
+///
+/// The arguments are as in `"PUT"`, `"/v1/agent/…"`. HTTP/1.0:
 /// no keep-alive, no chunks.
 ///
 /// # Errors
 ///
-/// The server cannot be reached, or does not speak HTTP.
+/// The server cannot be reached, or does not use HTTP.
 ///
 /// # Cancel safety
 ///
@@ -61,9 +63,9 @@ mod tests {
 
     #[test]
     fn answer_is_taken_apart() {
-        let answer = parse("HTTP/1.1 404 Not Found\r\nA: b\r\n\r\nnobody\r\n\r\nhere");
+        let answer = parse("HTTP/1.1 404 Not Found\r\nA: b\r\n\r\nnothing\r\n\r\nhere");
         let answer = answer.expect("well formed");
-        assert_eq!((answer.status, answer.body.as_str()), (404, "nobody\r\n\r\nhere"));
+        assert_eq!((answer.status, answer.body.as_str()), (404, "nothing\r\n\r\nhere"));
         assert_eq!(answer.head, "HTTP/1.1 404 Not Found\r\nA: b");
     }
 

@@ -19,7 +19,7 @@ async fn program_is_suspended_and_resumed() {
 }
 
 #[tokio::test]
-async fn stopped_program_is_asked_first() {
+async fn stopped_program_gets_a_signal_first() {
     let (_folder, process) =
         start("trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.01; done");
     says(&process, "up").await;
@@ -49,7 +49,7 @@ async fn dropped_program_is_gone_even_when_it_is_suspended() {
 }
 
 #[tokio::test]
-async fn server_that_ends_at_once_says_why() {
+async fn server_that_ends_early_reports_why() {
     let command = |_data: &Path| shell("echo no such option; exit 3");
     let start = Instant::now();
     let error = Server::start(command, || async { false }.boxed()).await;
@@ -59,7 +59,7 @@ async fn server_that_ends_at_once_says_why() {
 }
 
 #[tokio::test]
-async fn server_keeps_its_folder_when_restarted_and_loses_it_when_restarted_empty() {
+async fn restarted_server_keeps_its_folder_unless_it_starts_empty() {
     let command = |data: &Path| {
         shell(&format!("cd {}; echo run >> runs; cat runs; exec sleep 60", data.display()))
     };
@@ -98,7 +98,7 @@ async fn says(process: &Process, text: &str) {
             sleep(Duration::from_millis(5)).await;
         }
     });
-    said.await.unwrap_or_else(|_| panic!("it does not say {text:?}: {}", process.output()));
+    said.await.unwrap_or_else(|_| panic!("it does not print {text:?}: {}", process.output()));
 }
 
 /// The system needs a moment to act on a signal.

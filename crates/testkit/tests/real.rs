@@ -16,7 +16,7 @@ async fn consul_dev_agent_is_killed_and_comes_back_empty() {
     put(&consul, "1").await;
     assert_eq!(get(&consul).await, 200);
     consul.kill();
-    let refused = TcpStream::connect(consul.address()).expect_err("nobody listens");
+    let refused = TcpStream::connect(consul.address()).expect_err("the port is closed");
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     assert!(!consul.is_running());
     consul.restart().await.expect("it starts again");
@@ -38,7 +38,7 @@ async fn consul_server_keeps_its_data_until_it_is_restarted_empty() {
 
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test"]
-async fn suspended_server_accepts_and_does_not_answer_until_it_is_resumed() {
+async fn suspended_server_accepts_and_answers_only_when_resumed() {
     let consul = Consul::dev(required("consul")).await.expect("it starts");
     consul.suspend().expect("it runs");
     let ask = request(consul.address(), "GET", "/v1/status/leader", "");
@@ -51,7 +51,7 @@ async fn suspended_server_accepts_and_does_not_answer_until_it_is_resumed() {
 
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test"]
-async fn server_that_does_not_start_says_why() {
+async fn server_that_does_not_start_reports_why() {
     let config = ConsulConfig::dev(required("consul")).config(r#"{"no_such_key": 1}"#);
     let start = Instant::now();
     let error = Consul::start(config).await.expect_err("a wrong configuration");

@@ -66,7 +66,7 @@ async fn body_comes_in_pieces_with_pauses() {
 }
 
 #[tokio::test]
-async fn cut_body_is_shorter_than_it_was_said_to_be() {
+async fn cut_body_is_shorter_than_its_content_length() {
     let reply = Reply::new(200).header("content-length", "100").chunk("one").cut();
     let mut client = Client::ask(reply).await;
     let text = client.read_to_end().await;
@@ -80,7 +80,7 @@ async fn closed_connection_has_no_answer() {
 }
 
 #[tokio::test]
-async fn hanging_body_and_a_reply_that_never_comes_leave_the_connection_open() {
+async fn hanging_body_and_missing_reply_leave_the_connection_open() {
     let mut client = Client::ask(Reply::new(200).chunk("one").hang()).await;
     client.read_until("one").await;
     client.is_silent().await;

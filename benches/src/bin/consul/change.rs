@@ -1,7 +1,8 @@
 //! One service, beside a bare loop of blocking queries that follows the same one.
 //!
-//! Both see the same additions, 300 ms apart, so whatever disturbs the machine disturbs both. The bare loop is what a
-//! user would write: reqwest, the index, JSON into values; it guards against nothing.
+//! Both see the same additions, 300 ms apart, so whatever disturbs the machine disturbs both. The
+//! bare loop is what a user would write: reqwest, the index, JSON into values; it guards against
+//! nothing.
 
 use std::{
     net::SocketAddr,

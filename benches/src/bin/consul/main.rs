@@ -1,4 +1,4 @@
-//! From a change to the snapshot that shows it, on every version of Consul that there is.
+//! From a change to its snapshot, on every version of Consul that there is.
 //!
 //! Arguments: how many changes, if not 200.
 

@@ -1,4 +1,6 @@
-//! A thousand services of one agent, followed within 64 connections: the time from a change to the snapshot that shows it.
+//! A thousand services of one agent, followed within 64 connections.
+//!
+//! Measured is the time from a change to the snapshot that shows it.
 
 use std::{
     net::SocketAddr,
@@ -21,7 +23,9 @@ pub struct Seen {
     pub max_connections: usize,
 }
 
-/// Makes `n` changes of `n` services, five a second: in turn a new port, which only a look at all services finds, and a
+/// Makes `n` changes of `n` services, five a second.
+///
+/// In turn a new port, which only a read of all services finds, and a
 /// check that fails.
 pub async fn changes(binary: ServerBinary, n: usize) -> Result<Seen> {
     let agent = real::Consul::dev(binary).await?;

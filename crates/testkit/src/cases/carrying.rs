@@ -1,4 +1,6 @@
-//! What of an instance comes out at the other side. One field a case, so that an exception says exactly what is missing.
+//! The parts of an instance that reach the other side.
+//!
+//! One field a case, so that an exception names exactly what is missing.
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tower_sd_core::Instance;
@@ -13,7 +15,7 @@ pub(super) fn host_name_survives(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     survives(fixture, host, |i| i.host().to_owned())
 }
 
-/// T14.
+/// IPv6 addresses arrive as they were registered.
 pub(super) fn ipv6_address_survives(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     let ipv6 = Instance::new("::1", 8001).with_id("a");
     survives(fixture, ipv6, |i| (i.host().to_owned(), i.to_string()))

@@ -1,4 +1,4 @@
-//! Ends: at once, and with nothing left behind.
+//! Ends: immediate, and with nothing left behind.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub(super) fn closing_an_instancer_takes_less_than_100_ms_and_leaks_nothing(
     .boxed()
 }
 
-/// The loop ends with the last that needs it, without anybody closing it.
+/// The loop ends with its last user, without a call of `close`.
 pub(super) fn dropping_the_instancer_and_its_subscriptions_leaks_nothing(
     fixture: &dyn Fixture,
 ) -> BoxFuture<'_, ()> {
@@ -96,7 +96,8 @@ pub(super) fn deregistering_leaks_nothing(fixture: &dyn Fixture) -> BoxFuture<'_
     .boxed()
 }
 
-/// Tasks of this case's runtime, and sockets of the process: the runner runs those cases one at a time that have any.
+/// Tasks of this case's runtime, and sockets of the process: the runner runs those cases one at a
+/// time that have any.
 struct Usage {
     tasks: usize,
     sockets: usize,
@@ -107,7 +108,7 @@ impl Usage {
         Self { tasks: alive_tasks(), sockets: sockets() }
     }
 
-    /// At once, but for what the other side has to close first.
+    /// Immediately, but for what the other side has to close first.
     async fn is_restored(&self) {
         let deadline = Instant::now() + RESTORED_BOUND;
         while alive_tasks() > self.tasks || sockets() > self.sockets {

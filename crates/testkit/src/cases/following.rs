@@ -14,8 +14,8 @@ use crate::{
     wait::{ids_of, shows, shows_that},
 };
 
-/// Before the registry has answered, that nothing is known; then, that nobody is there.
-pub(super) fn subscriber_has_a_snapshot_at_once(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+/// Unknown before the registry has answered, then empty.
+pub(super) fn subscriber_has_a_snapshot_immediately(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     async move {
         let instancer = fixture.instancer(&unique("empty")).await;
         let mut subscription = instancer.subscribe();
@@ -30,7 +30,7 @@ pub(super) fn subscriber_has_a_snapshot_at_once(fixture: &dyn Fixture) -> BoxFut
     .boxed()
 }
 
-pub(super) fn late_subscriber_has_the_set_at_once(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+pub(super) fn late_subscriber_has_the_set_immediately(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     async move {
         let mut scene = Scene::new(fixture).await;
         let _a = scene.register(instance("a", 8001)).await;
@@ -63,8 +63,8 @@ pub(super) fn two_subscribers_see_the_same(fixture: &dyn Fixture) -> BoxFuture<'
     .boxed()
 }
 
-/// T09; anchors.md §2.4 no. 5 and no. 7: a change that a slow reader missed is never lost to it.
-pub(super) fn subscriber_that_never_reads_blocks_nobody(
+/// A change that a slow reader missed is never lost to it.
+pub(super) fn subscriber_that_never_reads_blocks_no_other(
     fixture: &dyn Fixture,
 ) -> BoxFuture<'_, ()> {
     async move {
@@ -109,7 +109,7 @@ pub(super) fn one_of_two_with_the_same_address_is_seen(fixture: &dyn Fixture) ->
         let seen = scene.sees_that("one of the two", |snapshot| snapshot.instances().len() == 1);
         let kept = seen.await.instances()[0].id().clone();
         let look = scene.look().await;
-        assert_eq!(ids_of(&look), [kept.as_str()], "for everybody");
+        assert_eq!(ids_of(&look), [kept.as_str()], "for all subscribers");
         let place = handles.iter().position(|handle| *handle.id() == kept);
         let first = handles.remove(place.expect("one of the two"));
         first.deregister().await.expect("a well registry deregisters");
@@ -119,7 +119,8 @@ pub(super) fn one_of_two_with_the_same_address_is_seen(fixture: &dyn Fixture) ->
     .boxed()
 }
 
-/// A process that was draining when it was killed leaves its entry until the TTL ends; its successor has another id.
+/// A process that was draining when it was killed leaves its entry until the TTL ends; its
+/// successor has another id.
 pub(super) fn remains_that_drain_hide_no_live_instance(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     async move {
         let mut scene = Scene::new(fixture).await;
@@ -191,8 +192,8 @@ pub(super) fn thousand_instances_are_seen(fixture: &dyn Fixture) -> BoxFuture<'_
     .boxed()
 }
 
-/// What a deployment does: never fewer than before, and nobody held at its end.
-pub(super) fn rolling_replacement_loses_nobody(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+/// As in a deployment: never fewer than before, and no instance held at its end.
+pub(super) fn rolling_replacement_loses_no_instance(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     async move {
         let mut scene = Scene::new(fixture).await;
         let mut handles = VecDeque::new();

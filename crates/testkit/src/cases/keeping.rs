@@ -132,5 +132,6 @@ pub(super) fn updates_every_tenth_of_the_ttl_are_without_a_gap(
     .boxed()
 }
 
-/// More than a value of etcd (1.5 MiB) or of Consul's metadata (512 bytes) may have, and less than gRPC transports.
+/// More than a value of etcd (1.5 MiB) or of Consul's metadata (512 bytes) may have, and less than
+/// gRPC transports.
 const REFUSED_METADATA: usize = 1_700_000;

@@ -1,7 +1,7 @@
 //! The cases of the suite: one list, which every backend and every wrapper runs.
 //!
-//! To add one: a function in the file of its topic, its name in [`CASES`], and a bug that it notices in
-//! `tests/suite/main.rs`.
+//! To add one: a function in the file of its topic, its name in [`CASES`], and a bug that it
+//! notices in `tests/suite/main.rs`.
 
 mod carrying;
 mod closing;
@@ -22,12 +22,12 @@ pub type Case = for<'a> fn(&'a dyn Fixture) -> BoxFuture<'a, ()>;
 /// All of them, by name.
 pub const CASES: &[(&str, Case)] = &[
     // Following.
-    ("subscriber_has_a_snapshot_at_once", following::subscriber_has_a_snapshot_at_once),
-    ("late_subscriber_has_the_set_at_once", following::late_subscriber_has_the_set_at_once),
+    ("subscriber_has_a_snapshot_immediately", following::subscriber_has_a_snapshot_immediately),
+    ("late_subscriber_has_the_set_immediately", following::late_subscriber_has_the_set_immediately),
     ("two_subscribers_see_the_same", following::two_subscribers_see_the_same),
     (
-        "subscriber_that_never_reads_blocks_nobody",
-        following::subscriber_that_never_reads_blocks_nobody,
+        "subscriber_that_never_reads_blocks_no_other",
+        following::subscriber_that_never_reads_blocks_no_other,
     ),
     ("subscription_outlives_its_instancer", following::subscription_outlives_its_instancer),
     (
@@ -43,7 +43,7 @@ pub const CASES: &[(&str, Case)] = &[
         "nudges_of_a_dead_instance_break_no_watch",
         following::nudges_of_a_dead_instance_break_no_watch,
     ),
-    ("rolling_replacement_loses_nobody", following::rolling_replacement_loses_nobody),
+    ("rolling_replacement_loses_no_instance", following::rolling_replacement_loses_no_instance),
     ("thousand_instances_are_seen", following::thousand_instances_are_seen),
     // Registering.
     ("registered_instance_is_seen", registering::registered_instance_is_seen),
@@ -133,7 +133,7 @@ pub const CASES: &[(&str, Case)] = &[
         "subscriber_during_an_outage_has_the_last_set",
         outage::subscriber_during_an_outage_has_the_last_set,
     ),
-    ("recovery_is_fresh_and_loses_nobody", outage::recovery_is_fresh_and_loses_nobody),
+    ("recovery_is_fresh_and_complete", outage::recovery_is_fresh_and_complete),
     ("changes_after_an_outage_are_seen", outage::changes_after_an_outage_are_seen),
     (
         "instance_that_left_during_the_outage_is_gone_after_it",

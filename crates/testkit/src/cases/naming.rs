@@ -7,7 +7,7 @@ use crate::{
     scene::{Scene, gone_bound, instance, unique},
 };
 
-/// anchors.md §2.4 no. 2: a prefix `svc` that is not bounded shows what belongs to `svc-2`.
+/// A prefix `svc` that is not bounded shows what belongs to `svc-2`.
 pub(super) fn service_does_not_see_one_whose_name_begins_with_its_own(
     fixture: &dyn Fixture,
 ) -> BoxFuture<'_, ()> {
@@ -67,7 +67,8 @@ fn service_name<'a>(fixture: &'a dyn Fixture, name: &'a str) -> BoxFuture<'a, ()
     .boxed()
 }
 
-/// Seen, kept up for longer than the TTL, and gone: whatever takes the id apart would fail at one of them.
+/// Seen, kept up for longer than the TTL, and gone: whatever takes the id apart would fail at one
+/// of them.
 fn instance_id<'a>(fixture: &'a dyn Fixture, id: &'a str) -> BoxFuture<'a, ()> {
     async move {
         let mut scene = Scene::new(fixture).await;

@@ -13,10 +13,12 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, process};
 use super::Server;
 use crate::{loopback::free_ports, servers::ServerBinary};
 
-/// BIND's `named`, with one zone, [`ZONE`](Self::ZONE), that everybody on loopback may update.
+/// BIND's `named` with one zone, [`ZONE`](Self::ZONE).
 ///
-/// It takes no other address of loopback than 127.0.0.1. A name may have any number of records; by default there are at
-/// most 100 of a type.
+/// Every process on loopback may update it.
+///
+/// It takes no other address of loopback than 127.0.0.1. A name may have any number of records; by
+/// default there are at most 100 of a type.
 #[derive(Debug)]
 pub struct Bind {
     server: Server,
@@ -34,14 +36,16 @@ struct Programs {
 }
 
 impl Bind {
-    /// The zone: `service.lab.test.` and all other names in it are free. Its negative TTL is 0.
+    /// The zone, in which all names are free.
+    ///
+    /// Its negative TTL is 0.
     pub const ZONE: &str = "lab.test.";
 
     /// Starts a server whose zone is empty.
     ///
     /// # Errors
     ///
-    /// It does not become ready; with what it has said.
+    /// It does not become ready; with its output.
     pub async fn start(binary: &ServerBinary) -> io::Result<Self> {
         let [port] = free_ports(Ipv4Addr::LOCALHOST)?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -60,12 +64,14 @@ impl Bind {
         self.address
     }
 
-    /// Gives `nsupdate` these lines (`update add a.lab.test. 60 A 10.0.0.1`), as one update of the zone. When it returns,
+    /// Passes these lines to `nsupdate`, as one update of the zone.
+    ///
+    /// A line is `update add a.lab.test. 60 A 10.0.0.1`. When it returns,
     /// the next question gets the new answer.
     ///
     /// # Errors
     ///
-    /// The update is refused, or not answered; with what `nsupdate` has said.
+    /// The update is refused, or not answered; with the output of `nsupdate`.
     pub async fn update(&self, lines: &str) -> io::Result<()> {
         let mut child = process::Command::new(&self.programs.nsupdate)
             .env("LD_LIBRARY_PATH", &self.programs.libraries)
@@ -84,8 +90,8 @@ impl Bind {
         if output.status.success() {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        Err(io::Error::other(format!("nsupdate: {said}\n{lines}")))
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(io::Error::other(format!("nsupdate: {errors}\n{lines}")))
     }
 }
 
@@ -147,7 +153,7 @@ async fn is_ready(address: SocketAddr) -> bool {
 }
 
 const EMPTY_ZONE: &str = "$TTL 0
-@ SOA ns.lab.test. nobody.lab.test. 1 3600 600 86400 0
+@ SOA ns.lab.test. admin.lab.test. 1 3600 600 86400 0
 @ NS ns.lab.test.
 ns A 127.0.0.1
 ";

@@ -18,8 +18,9 @@ use crate::{
 
 /// A Consul agent that is a server too, alone in its datacenter.
 ///
-/// It contacts no host but this machine, and accepts more connections of one client than the default of 200: a test's
-/// cases share one agent, and Consul 1.8 keeps the slot of a closed blocking query until its wait is over.
+/// It contacts no host but this machine, and accepts more connections of one client than the
+/// default of 200: a test's cases share one agent, and Consul 1.8 keeps the slot of a closed
+/// blocking query until its wait is over.
 #[derive(Debug)]
 pub struct Consul {
     server: Server,
@@ -41,16 +42,18 @@ pub struct ConsulConfig {
 enum Mode {
     Dev,
     Server,
-    /// Of a cluster: a configuration of its own says what it is.
+    /// Of a cluster: a configuration file makes it a server or a client.
     Member,
 }
 
 impl Consul {
-    /// Starts `consul agent -dev`: ready in under a second, and empty after every restart.
+    /// Starts `consul agent -dev`, empty after every restart.
+    ///
+    /// It is ready in under a second.
     ///
     /// # Errors
     ///
-    /// It does not become ready; with what it has said.
+    /// It does not become ready; with its output.
     pub async fn dev(binary: ServerBinary) -> io::Result<Self> {
         Self::start(ConsulConfig::dev(binary)).await
     }
@@ -59,7 +62,7 @@ impl Consul {
     ///
     /// # Errors
     ///
-    /// It does not become ready; with what it has said.
+    /// It does not become ready; with its output.
     pub async fn start(config: ConsulConfig) -> io::Result<Self> {
         let ip = own_address();
         let ports @ [http, dns, ..] = free_ports::<4>(ip)?;
@@ -105,7 +108,9 @@ impl ConsulConfig {
         Self { binary, mode: Mode::Dev, socket: None, extra: Vec::new() }
     }
 
-    /// A server of one, which keeps its data through [`Server::restart`]; ready in about two seconds.
+    /// A server of one, which keeps its data through [`Server::restart`].
+    ///
+    /// It is ready in about two seconds.
     pub fn server(binary: ServerBinary) -> Self {
         Self { mode: Mode::Server, ..Self::dev(binary) }
     }
@@ -120,7 +125,9 @@ impl ConsulConfig {
         self
     }
 
-    /// Adds a configuration file with this JSON, which wins over what is there: ACLs, TLS, limits.
+    /// Adds a configuration file with this JSON: ACLs, TLS, limits.
+    ///
+    /// It overrides the settings that are there.
     pub fn config(mut self, json: impl Into<String>) -> Self {
         self.extra.push(json.into());
         self

@@ -9,7 +9,9 @@ use crate::{
     wire::request,
 };
 
-/// Consul servers that elect a leader, and a client agent; each on an address of its own, all with the same ports.
+/// Consul servers that elect a leader, and a client agent.
+///
+/// Each has its own address, and all have the same ports.
 ///
 /// They keep their data through [`Server::restart`].
 #[derive(Debug)]
@@ -25,7 +27,7 @@ impl ConsulCluster {
     ///
     /// # Errors
     ///
-    /// One does not become ready; with what it has said.
+    /// One does not become ready; with its output.
     pub async fn start(binary: &ServerBinary, n_servers: usize) -> io::Result<Self> {
         let ports = free_ports::<4>(own_address())?;
         let ips: Vec<String> = (0..n_servers).map(|_| own_address().to_string()).collect();
@@ -91,16 +93,18 @@ impl ConsulCluster {
     ///
     /// # Errors
     ///
-    /// One does not become ready; with what it has said.
+    /// One does not become ready; with its output.
     pub async fn restart_servers(&self) -> io::Result<()> {
         try_join_all(self.servers.iter().map(Server::restart)).await.map(|_| ())
     }
 
-    /// Kills all servers and starts them at once without any data; returns when they have a leader.
+    /// Kills all servers and starts them concurrently without any data.
+    ///
+    /// Returns when they have a leader.
     ///
     /// # Errors
     ///
-    /// One does not become ready; with what it has said.
+    /// One does not become ready; with its output.
     pub async fn wipe_servers(&self) -> io::Result<()> {
         // All of them before the first is started: one that lives would teach it.
         self.kill_servers();
@@ -114,7 +118,8 @@ fn address(ip: &str, port: u16) -> SocketAddr {
 
 /// What makes it a member, beside what all agents have.
 fn member(ip: &str, join: &[String], role: &str) -> String {
-    // Autopilot would remove a server that is killed, and a second kill soon after lose the leader for good.
+    // Autopilot would remove a server that is killed, and a second kill soon after lose the leader
+    // for good.
     format!(
         r#"{{
   "node_name": "{}", {role},
@@ -125,7 +130,7 @@ fn member(ip: &str, join: &[String], role: &str) -> String {
     )
 }
 
-/// It can be written to, and knows so many nodes.
+/// It can be written to, and has so many nodes.
 async fn lists_nodes(address: SocketAddr, n: usize) -> bool {
     match request(address, "GET", "/v1/catalog/nodes", "").await {
         Ok(answer) => answer.status == 200 && answer.body.matches("\"Node\":").count() >= n,

@@ -29,7 +29,7 @@ impl Etcd {
     ///
     /// # Errors
     ///
-    /// It does not become ready; with what it has said.
+    /// It does not become ready; with its output.
     pub async fn start(config: EtcdConfig) -> io::Result<Self> {
         let ip = own_address();
         let [client, peer] = free_ports(ip)?;
@@ -64,7 +64,9 @@ impl Deref for Etcd {
 }
 
 impl EtcdConfig {
-    /// A node with short election times (a leader in 0.3 s), which does not wait for the disk.
+    /// A node with short election times, which does not wait for the disk.
+    ///
+    /// It has a leader in 0.3 s.
     pub fn new(binary: ServerBinary) -> Self {
         Self { binary, args: Vec::new() }
     }

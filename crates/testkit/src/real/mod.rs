@@ -1,4 +1,4 @@
-//! Real servers: each in a folder of its own, on ports of its own, ended with the test.
+//! Real servers: each with its own folder and ports, ended with the test.
 
 mod bind;
 mod consul;
@@ -25,10 +25,12 @@ pub use self::{
 };
 use crate::process::Process;
 
-/// A server that can be stopped, killed, suspended, and started again with or without its data.
+/// A server that a test can stop, kill, suspend and start again.
 ///
-/// The parts that differ between servers are how its command line is made and how one sees that it is ready; see
-/// [`Consul`] and [`Etcd`] for two.
+/// It starts with or without its data.
+///
+/// The parts that differ between servers are how its command line is made and how one sees that it
+/// is ready; see [`Consul`] and [`Etcd`] for two.
 ///
 /// # Drop
 ///
@@ -43,12 +45,13 @@ pub struct Server {
 impl Server {
     /// Starts a server and waits until it is ready.
     ///
-    /// `command` makes the command line; it is given the data folder, which is empty or has what the last run left.
-    /// `ready` asks once; it is asked again until it says yes, at most for 30 s.
+    /// `command` makes the command line; it is given the data folder, which is empty or has what
+    /// the last run left. `ready` probes once; it is called until it returns true, at most for 30
+    /// s.
     ///
     /// # Errors
     ///
-    /// It does not start, ends at once, or is not ready in time; with what it has said.
+    /// It does not start, ends early, or is not ready in time; with its output.
     pub async fn start(
         command: impl Fn(&Path) -> Command + Send + Sync + 'static,
         ready: impl Fn() -> BoxFuture<'static, bool> + Send + Sync + 'static,
@@ -63,7 +66,9 @@ impl Server {
         Ok(server)
     }
 
-    /// Kills it if it runs, and starts it on the data that it has; returns when it is ready.
+    /// Kills it if it runs, and starts it on the data that it has.
+    ///
+    /// Returns when it is ready.
     ///
     /// # Errors
     ///
@@ -98,7 +103,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The system does not say how it ended.
+    /// The system does not report how it ended.
     pub async fn stop(&self) -> io::Result<()> {
         let process = self.process().take();
         if let Some(process) = process {
@@ -135,7 +140,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// It has ended, or is not ready in time; with what it has said.
+    /// It has ended, or is not ready in time; with its output.
     pub async fn wait_until_ready(&self) -> io::Result<()> {
         let ready = timeout(READY_BOUND, async {
             loop {

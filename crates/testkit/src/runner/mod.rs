@@ -22,9 +22,12 @@ use crate::{
     servers::{MissingServer, ServerBinary, configured},
 };
 
-/// Runs the suite on a registry inside this process: `set_up` makes a fixture for each case.
+/// Runs the suite on a registry inside this process.
 ///
-/// For the `main` of a test with `harness = false`; takes the command line that `cargo test` passes.
+/// `set_up` makes a fixture for each case.
+///
+/// For the `main` of a test with `harness = false`; takes the command line that `cargo test`
+/// passes.
 ///
 /// ```no_run
 /// # use std::{process::ExitCode, time::Duration};
@@ -54,12 +57,14 @@ pub fn run<F: Fixture>(set_up: impl Fn() -> F + Send + Sync + 'static) -> ExitCo
     conclude(&Arguments::from_args(), trials)
 }
 
-/// Runs the suite on every configured version of a real server, one case at a time, with the version in front of each
+/// Runs the suite on every configured version of a real server.
+///
+/// One case runs at a time, with the version in front of each
 /// case's name: `1.8.7/registered_instance_is_seen`.
 ///
-/// `set_up` starts a server, once per version, when the first of its cases runs. Without a program of `server` (see
-/// [`configured`](crate::servers::configured)) all cases are ignored, and said to be; with `--include-ignored` they fail
-/// instead.
+/// `set_up` starts a server, once per version, when the first of its cases runs. Without a program
+/// of `server` (see [`configured`](crate::servers::configured)) all cases are ignored, which is
+/// printed; with `--include-ignored` they fail instead.
 #[must_use]
 pub fn run_on<F: Fixture>(
     server: &'static str,
@@ -137,7 +142,7 @@ fn trials<F: Fixture>(version: Option<&str>, mut body: impl FnMut(Case) -> Body)
     CASES.iter().map(trial).collect()
 }
 
-/// One that is misspelt would let its case fail, and one whose case is gone would stay for ever.
+/// A misspelt one would let its case fail, and one whose case is gone would stay unnoticed.
 fn are_cases(exceptions: &[(&str, &str)]) {
     for (name, _) in exceptions {
         let case = name.rsplit('/').next().unwrap_or(name);
@@ -146,7 +151,7 @@ fn are_cases(exceptions: &[(&str, &str)]) {
     }
 }
 
-/// Ignored, or failed by somebody who insists on running what is ignored.
+/// Ignored, or failed where ignored tests have to run.
 fn without_server(server: &str, missing: &MissingServer, insists: bool) -> Vec<Trial> {
     let trial = |(case, _): &(&'static str, Case)| match insists {
         true => {
@@ -166,8 +171,8 @@ fn conclude(args: &Arguments, trials: Vec<Trial>) -> ExitCode {
     libtest_mimic::run(args, trials).exit_code()
 }
 
-/// A runtime for each case: what it leaks is counted there, and ends with it. Of one thread, so that a case can suspend
-/// all of it.
+/// A runtime for each case: what it leaks is counted there, and ends with it. Of one thread, so
+/// that a case can suspend all of it.
 fn on_a_runtime(case: impl AsyncFnOnce()) -> Result<(), Failed> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(case());
@@ -212,7 +217,7 @@ fn note(text: &str) {
 
 /// The longest case waits for three TTLs.
 const REAL_BOUND: Duration = Duration::from_secs(180);
-/// Virtual time is free, and passes at once when a case is stuck.
+/// Virtual time is free, and passes immediately when a case is stuck.
 const PAUSED_BOUND: Duration = Duration::from_secs(24 * 3600);
 /// For what a case has left on blocking threads.
 const SHUTDOWN_BOUND: Duration = Duration::from_secs(1);

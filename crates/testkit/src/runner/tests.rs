@@ -18,7 +18,7 @@ fn exceptions_stay_ignored_when_ignored_cases_are_included() {
 
 #[test]
 #[should_panic(expected = "exception \"no_such_case\" is no case of the suite")]
-fn an_exception_that_is_no_case_is_refused() {
+fn exception_that_is_no_case_is_refused() {
     are_cases(&[("tags_survive", ""), ("no_such_case", "")]);
 }
 
@@ -29,7 +29,7 @@ fn names_begin_with_the_version() {
 }
 
 #[test]
-fn without_a_server_every_case_is_ignored_or_fails_when_one_insists() {
+fn every_case_without_a_server_is_ignored_or_fails_on_demand() {
     let missing = configured("nothing").expect_err("not a server");
     let all = u64::try_from(CASES.len()).expect("few");
     let ignored = concluded(Arguments::default(), without_server("nothing", &missing, false));
@@ -64,7 +64,7 @@ fn stuck_case_fails() {
 }
 
 #[test]
-fn shared_fixture_is_made_once_and_its_failure_told_to_every_case() {
+fn shared_fixture_is_made_once_and_its_failure_fails_every_case() {
     let shared = Shared::new();
     let n_made = AtomicUsize::new(0);
     for _ in 0..3 {

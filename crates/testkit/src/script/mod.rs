@@ -1,4 +1,6 @@
-//! An HTTP server that does what a test tells it to: answers in order, slowly, in pieces, badly or never.
+//! An HTTP server with a script.
+//!
+//! It answers in order, slowly, in pieces, badly or never.
 
 mod reply;
 
@@ -25,11 +27,11 @@ use tower_sd_core::TaskGroup;
 
 pub use self::reply::Reply;
 
-/// An HTTP/1.1 server on loopback that records what it is asked, and answers by script.
+/// An HTTP/1.1 server on loopback that records requests and answers by script.
 ///
-/// Made by [`start`](Self::start), each request takes the next [`Reply`] that was queued, and **waits** for one when there
-/// is none, as a blocking query does: a test answers it when it wants to. Made by [`answering`](Self::answering), a
-/// closure decides.
+/// Made by [`start`](Self::start), each request takes the next [`Reply`] that was queued, and
+/// **waits** for one when there is none, as a blocking query does: a test answers it later. Made by
+/// [`answering`](Self::answering), a closure decides.
 ///
 /// ```
 /// use tower_sd_testkit::script::{Reply, Script};
@@ -96,7 +98,7 @@ impl Script {
         Self::listen(replies, Answer::Queue(AsyncMutex::new(queue))).await
     }
 
-    /// A server that answers what `answer` says.
+    /// A server that sends the replies of `answer`.
     ///
     /// # Errors
     ///

@@ -11,9 +11,9 @@ pub(super) type Response = http::Response<BoxBody<Bytes, io::Error>>;
 
 /// What a [`Script`](super::Script) answers.
 ///
-/// A body given by [`body`](Self::body) has a Content-Length; one given in steps ([`chunk`](Self::chunk),
-/// [`pause`](Self::pause), [`cut`](Self::cut), [`hang`](Self::hang)) is sent as they say, chunked unless a Content-Length
-/// is among the headers.
+/// A body given by [`body`](Self::body) has a Content-Length; one given in steps
+/// ([`chunk`](Self::chunk), [`pause`](Self::pause), [`cut`](Self::cut), [`hang`](Self::hang)) is
+/// sent so, chunked unless a Content-Length is among the headers.
 ///
 /// ```
 /// use std::time::Duration;

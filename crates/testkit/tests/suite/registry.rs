@@ -1,4 +1,4 @@
-//! A registry of a hundred lines that has the bug one asks for.
+//! A registry of a hundred lines that has one chosen bug.
 
 use std::{
     collections::BTreeMap,
@@ -22,13 +22,13 @@ pub(crate) const TTL: Duration = Duration::from_secs(3);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Bug {
     None,
-    /// An entry that nobody has registered.
+    /// An entry without a registration.
     Ghost,
     /// A watch that never fires.
     MissesChanges,
     /// A watch that fires a few times.
     StopsAfterFew,
-    /// The loop ends with the instancer, though somebody is subscribed.
+    /// The loop ends with the instancer, though a subscription is left.
     EndsWithInstancer,
     /// The second of two with one address is not stored.
     OneAddressOneEntry,

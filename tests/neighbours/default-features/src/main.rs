@@ -1,4 +1,6 @@
-//! Its own reqwest speaks plain HTTP, its own rustls has its default provider: neither notices its
+//! A program with its own reqwest and rustls.
+//!
+//! Its reqwest uses plain HTTP, its rustls has its default provider: neither notices its
 //! neighbours, which have their default features.
 
 use rustls::{ClientConfig, ServerConfig};

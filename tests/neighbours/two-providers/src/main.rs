@@ -1,4 +1,6 @@
-//! What its neighbours' README warns of: rustls with its default provider, and ring beside it.
+//! A program with two crypto providers.
+//!
+//! The README of `tower-sd-net` warns of it: rustls with its default provider, and ring beside it.
 
 use std::panic;
 

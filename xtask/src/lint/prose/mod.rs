@@ -96,9 +96,12 @@ const CLEAN: &[&str] = &[
     "CONTRIBUTING.md",
     "Cargo.toml",
     "SECURITY.md",
+    "benches",
     "clippy.toml",
+    "crates/testkit",
     "crates/tower-sd",
     "rustfmt.toml",
+    "tests",
     "xtask",
 ];
 
