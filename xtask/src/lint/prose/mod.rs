@@ -93,6 +93,8 @@ const CLEAN: &[&str] = &[
     ".cargo",
     ".ci",
     ".github",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
     "CONTRIBUTING.md",
     "Cargo.toml",
     "SECURITY.md",

@@ -28,7 +28,7 @@ fn each_rule_is_found() {
 #[test]
 fn code_and_plain_text_have_no_fault() {
     let text = "/// Returns `ask` once.\n///\n/// ```\n/// tell(nobody);\n/// ```\nfn says() {}\n\
-                // gRFC A88, [link](facts/x.md), HTTP/2, an id of 7.\n#[error(\"TLS failed\")]";
+                // gRFC A88, looked up, [link](facts/x.md), HTTP/2, an id of 7.\n#[error(\"TLS of {asked}\")]";
     assert_eq!(rules_of("a.rs", text), []);
 }
 

@@ -87,7 +87,9 @@ impl Blocks {
 
     /// A paragraph of one line.
     fn single(&mut self, kind: Kind, number: usize, text: &str) {
-        let lines = vec![(number, without_code(text))];
+        // What is between braces is the name of a value.
+        let parts = text.split('{').map(|part| part.split_once('}').map_or(part, |(_, it)| it));
+        let lines = vec![(number, without_code(&parts.collect::<Vec<_>>().join("`")))];
         self.done.push(Paragraph { kind, lines, is_first: false });
     }
 
