@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod body;
+pub(crate) mod client;
 mod endpoint;
 mod error;
 mod factory;
@@ -16,6 +17,9 @@ mod replay;
 pub mod reqwest;
 
 pub use body::ResponseBody;
+pub use client::{
+    Body, Client, ClientBuilder, ClientError, ClientErrorKind, ClientFuture, RequestBody,
+};
 pub use endpoint::{HttpEndpoint, ResponseFuture};
 pub use error::{HttpError, HttpErrorKind};
 pub use factory::HttpFactory;

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod body;
+mod channel;
 mod code;
 mod deadline;
 mod endpoint;
@@ -13,6 +14,7 @@ mod replay;
 pub use tower_sd_http::Idempotent;
 
 pub use body::GrpcBody;
+pub use channel::{Channel, ChannelBuilder};
 pub use endpoint::{GrpcEndpoint, GrpcResponse};
 pub use factory::GrpcFactory;
 pub use hold::InFlightBody;

@@ -46,7 +46,7 @@ pub trait RepeatableBody: Sized {
 ///     request.map(ReplayBody::new)
 /// }
 /// ```
-pub struct ReplayBody<B> {
+pub struct ReplayBody<B: ?Sized> {
     shared: Arc<Mutex<Shared<B>>>,
     attempt: u64,
     n_read: usize,
@@ -57,7 +57,7 @@ pub struct ReplayBody<B> {
 #[non_exhaustive]
 pub struct NotRepeatable;
 
-struct Shared<B> {
+struct Shared<B: ?Sized> {
     body: Pin<Box<B>>,
     kept: Vec<Kept>,
     room: usize,
@@ -92,9 +92,20 @@ impl<B: Body> ReplayBody<B> {
     /// Keeps up to `limit` bytes.
     #[must_use]
     pub fn with_limit(body: B, limit: usize) -> Self {
+        Self::from_box(Box::pin(body), limit)
+    }
+}
+
+impl<B: Body + ?Sized> ReplayBody<B> {
+    /// Keeps up to 64 KiB of a body that is boxed already.
+    pub(crate) fn boxed(body: Pin<Box<B>>) -> Self {
+        Self::from_box(body, LIMIT)
+    }
+
+    fn from_box(body: Pin<Box<B>>, limit: usize) -> Self {
         let too_large = usize::try_from(body.size_hint().lower()).map_or(true, |n| n > limit);
         let shared = Shared {
-            body: Box::pin(body),
+            body,
             kept: Vec::new(),
             room: limit,
             state: if too_large { State::Spent } else { State::Repeatable },
@@ -105,14 +116,14 @@ impl<B: Body> ReplayBody<B> {
     }
 }
 
-impl<B> ReplayBody<B> {
+impl<B: ?Sized> ReplayBody<B> {
     fn lock(&self) -> MutexGuard<'_, Shared<B>> {
         // A body that panicked is not polled again by anybody who cares.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<B: Body> Shared<B>
+impl<B: Body + ?Sized> Shared<B>
 where
     B::Error: Into<BoxError>,
 {
@@ -165,7 +176,7 @@ where
     }
 }
 
-impl<B: Body> Body for ReplayBody<B>
+impl<B: Body + ?Sized> Body for ReplayBody<B>
 where
     B::Error: Into<BoxError>,
 {
@@ -219,7 +230,7 @@ where
     }
 }
 
-impl<B: Body> RepeatableBody for ReplayBody<B> {
+impl<B: Body + ?Sized> RepeatableBody for ReplayBody<B> {
     fn repeat(&self) -> Option<Self> {
         let mut shared = self.lock();
         if shared.state == State::Spent {
@@ -273,7 +284,7 @@ impl Kept {
     }
 }
 
-impl<B> fmt::Debug for ReplayBody<B> {
+impl<B: ?Sized> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplayBody")
             .field("attempt", &self.attempt)

@@ -1,6 +1,6 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, Request, Response, StatusCode, header::RETRY_AFTER};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header::RETRY_AFTER};
 use tower_sd_balance::{BoxError, FailureClass, Outcome, Protocol, Verdict};
 
 use crate::{HttpError, RepeatableBody};
@@ -10,7 +10,8 @@ use crate::{HttpError, RepeatableBody};
 /// - A request that reached no server (refused connect, connection closed before it was written) is repeated whatever
 ///   its method.
 /// - After any other failure it is repeated when sending it twice does what sending it once does: when its method is
-///   idempotent (RFC 9110 §9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE), when it carries [`Idempotent`], or when
+///   idempotent (RFC 9110 §9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE) or one of [`methods`](Self::methods), when it
+///   carries [`Idempotent`], or when
 ///   [`RetryPolicy::idempotent`](tower_sd_balance::RetryPolicy::idempotent) vouches for all.
 /// - Its body has to be a [`RepeatableBody`]: complete in memory, or a [`ReplayBody`](crate::ReplayBody).
 /// - Every response is the caller's, unless [`repeat_unavailable`](Self::repeat_unavailable). Its `Retry-After` is then
@@ -34,9 +35,11 @@ use crate::{HttpError, RepeatableBody};
 /// assert!(is_idempotent(&order));
 /// # Ok::<(), http::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct HttpProtocol {
     unavailable: bool,
+    /// In place of those that are idempotent.
+    methods: Option<Arc<[Method]>>,
 }
 
 /// An extension of a request by which its sender vouches that sending it twice does no harm, whatever its method.
@@ -51,6 +54,16 @@ impl HttpProtocol {
         Self::default()
     }
 
+    /// Repeats requests of these methods only, where a server may have received the first attempt.
+    ///
+    /// Defaults to the idempotent methods of RFC 9110 §9.2.2. Requests that were never sent, and those that carry
+    /// [`Idempotent`], are repeated all the same.
+    #[must_use]
+    pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
+        self.methods = Some(methods.into_iter().collect());
+        self
+    }
+
     /// Takes 502, 503 and 504 for failures too: a proxy's words for an instance that cannot serve now (RFC 9110 §15.6).
     #[must_use]
     pub fn repeat_unavailable(mut self) -> Self {
@@ -58,7 +71,17 @@ impl HttpProtocol {
         self
     }
 
-    pub(crate) fn verdict_of(self, result: Result<(StatusCode, &HeaderMap), &BoxError>) -> Verdict {
+    pub(crate) fn repeats(&self, method: &Method) -> bool {
+        match &self.methods {
+            Some(methods) => methods.contains(method),
+            None => method.is_idempotent(),
+        }
+    }
+
+    pub(crate) fn verdict_of(
+        &self,
+        result: Result<(StatusCode, &HeaderMap), &BoxError>,
+    ) -> Verdict {
         match result {
             Err(error) => match HttpError::find(&**error) {
                 Some(http) if http.is_callers() => Verdict::Final,
@@ -92,7 +115,7 @@ impl<B: RepeatableBody, R> Protocol<Request<B>, Response<R>> for HttpProtocol {
 
     fn is_idempotent(&self, request: &Request<B>) -> bool {
         let by_word = || request.extensions().get::<Idempotent>().is_some();
-        request.method().is_idempotent() || by_word()
+        self.repeats(request.method()) || by_word()
     }
 
     fn outcome(&self, result: Result<&Response<R>, &BoxError>) -> Outcome {
@@ -144,7 +167,6 @@ fn is_unavailable(status: StatusCode) -> bool {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use http::Method;
     use http_body_util::Full;
 
     use super::*;
@@ -212,7 +234,10 @@ mod tests {
         let policy = HttpProtocol::new();
         assert_eq!(policy.verdict_of(Ok((response.status(), response.headers()))), Verdict::Final);
         assert_eq!(
-            policy.repeat_unavailable().verdict_of(Ok((response.status(), response.headers()))),
+            policy
+                .clone()
+                .repeat_unavailable()
+                .verdict_of(Ok((response.status(), response.headers()))),
             Verdict::Failed
         );
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;

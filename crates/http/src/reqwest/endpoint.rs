@@ -214,7 +214,7 @@ impl Protocol<Request, Response> for HttpProtocol {
     }
 
     fn is_idempotent(&self, request: &Request) -> bool {
-        request.method().is_idempotent()
+        self.repeats(request.method())
     }
 
     fn outcome(&self, result: Result<&Response, &BoxError>) -> Outcome {

@@ -9,10 +9,12 @@
 //! | certificates are for | the instance's host | the service's name | the service's name |
 //! | you keep | cookies, redirects, decompression, proxies | all of reqwest | – |
 
+mod client;
 mod endpoint;
 mod hold;
 mod resolver;
 
+pub use client::{ReqwestClient, ReqwestClientBuilder, ReqwestFuture};
 pub use endpoint::{ReqwestEndpoint, ReqwestFactory, ResponseFuture};
 pub use resolver::InstanceResolver;
 

@@ -16,7 +16,7 @@ use tower_sd_balance::{
     Retry, RetryLayer, RetryPolicy, RoundRobin,
 };
 
-use super::{InstanceResolver, ReqwestEndpoint, ReqwestFactory};
+use super::{InstanceResolver, ReqwestClient, ReqwestEndpoint, ReqwestFactory};
 use crate::{HttpError, HttpErrorKind, HttpProtocol, tests::server::Server};
 
 /// Answers each request with its head.
@@ -228,4 +228,42 @@ async fn name_is_resolved_to_instances_that_want_requests_only() {
     let found = resolver.resolve("arithmetic".parse().expect("a name")).await.expect("found");
     let found: Vec<_> = found.map(|address| address.to_string()).collect();
     assert_eq!(found, ["127.0.0.3:3"]);
+}
+
+#[tokio::test]
+async fn client_balances_retries_and_names_the_service_in_errors() {
+    let dies = Server::start(async |mut peer| drop(peer.request().await)).await;
+    let polite = echo().await;
+    let instances = [dead().await, dies.instance(), polite.instance()];
+    let orders = ReqwestClient::builder(FixedInstancer::new(instances))
+        .client(|_| client())
+        .build()
+        .expect("a client");
+    for _ in 0..6 {
+        let request = orders.client().get("http://user:secret@orders:80/a");
+        let head = orders.send(request).await.expect("answered").text().await.expect("whole");
+        assert!(head.starts_with("GET /a HTTP/1.1\r\n"), "{head}");
+    }
+    let orders = ReqwestClient::builder(FixedInstancer::new([dies.instance()]))
+        .client(|_| client())
+        .build()
+        .expect("a client");
+    let error = orders.send(orders.client().get("http://u:secret@orders/")).await;
+    let error = error.expect_err("dies");
+    assert_eq!((error.service(), error.attempts().len()), (Some("orders"), 3));
+    assert!(!error.to_string().contains("secret"), "{error}");
+}
+
+#[tokio::test]
+async fn client_sends_post_once_and_returns_the_redirect() {
+    let n_posts = Arc::<AtomicUsize>::default();
+    let server = redirecting(&n_posts).await;
+    let orders = ReqwestClient::builder(FixedInstancer::new([server.instance()]))
+        .client(|_| client().redirect(Policy::limited(3)))
+        .build()
+        .expect("a client");
+    let response = orders.send(orders.client().post("http://shop/orders").body("order")).await;
+    assert_eq!(response.expect("answered").status().as_u16(), 303);
+    assert_eq!(n_posts.load(Ordering::SeqCst), 1);
+    orders.wait_until_ready(Duration::from_secs(1)).await.expect("ready");
 }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Unary, client stream, server stream, both.
-async fn every_kind<S>(mut client: EchoClient<S>)
+pub(crate) async fn every_kind<S>(mut client: EchoClient<S>)
 where
     S: GrpcService<tonic::body::Body>,
     S::Error: Into<tower_sd_balance::BoxError>,

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Nobody listens there.
-fn dead() -> Instance {
+pub(crate) fn dead() -> Instance {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
     Instance::new("127.0.0.1", listener.local_addr().expect("bound").port())
 }

@@ -1,6 +1,7 @@
 //! Generated clients on our stack, against tonic's servers on loopback.
 
 mod calls;
+mod channel;
 mod failures;
 mod health;
 mod load;

@@ -1,0 +1,173 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use tower_layer::Layer;
+use tower_sd_balance::{
+    BalanceLayer, Balancer, BoxError, Endpointer, EndpointerConfig, Factory, Instancer, Protocol,
+    RetryLayer, RetryPolicy, RoundRobin,
+};
+use tower_service::Service;
+
+use super::{Client, RequestBody};
+use crate::{HttpFactory, HttpProtocol};
+
+/// The settings of a [`Client`].
+///
+/// Each setter changes the defaults and keeps the others. `F` is the factory of its endpoints, `P`
+/// what a retry reads in requests and responses; neither is part of the client's type.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use http::Method;
+/// use tower_sd_balance::{FixedInstancer, Instance, WeightedRandom};
+/// use tower_sd_http::{Client, HostPolicy, HttpProtocol};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let client = Client::builder(FixedInstancer::new([Instance::new("127.0.0.1", 8081)]))
+///     .balancer(WeightedRandom::new())
+///     .timeout(Duration::from_secs(2))
+///     .retry(|policy| policy.max_attempts(2).protocol(HttpProtocol::new().methods([Method::GET])))
+///     .factory(|factory| factory.host_policy(HostPolicy::Instance).max_idle(10))
+///     .build();
+/// # let _ = client;
+/// # }
+/// ```
+#[must_use = "a builder does nothing until it is built"]
+pub struct ClientBuilder<F = HttpFactory<RequestBody>, P = HttpProtocol> {
+    instancer: Box<dyn Instancer>,
+    factory: F,
+    endpointer: EndpointerConfig,
+    balance: BalanceLayer,
+    ready_timeout: Option<Duration>,
+    retry: RetryPolicy<P>,
+}
+
+impl ClientBuilder {
+    pub(super) fn new(instancer: impl Instancer) -> Self {
+        Self {
+            instancer: Box::new(instancer),
+            factory: HttpFactory::new().read_timeout(READ_TIMEOUT),
+            endpointer: EndpointerConfig::new(),
+            balance: BalanceLayer::new(RoundRobin::new()),
+            ready_timeout: None,
+            retry: RetryPolicy::new()
+                .protocol(HttpProtocol::new())
+                .per_try_timeout(PER_TRY_TIMEOUT)
+                .timeout(TIMEOUT),
+        }
+    }
+}
+
+impl<F, P> ClientBuilder<F, P> {
+    /// Sets the algorithm that picks an instance. Defaults to [`RoundRobin`].
+    pub fn balancer(mut self, balancer: impl Balancer) -> Self {
+        self.balance = BalanceLayer::new(balancer);
+        self
+    }
+
+    /// Bounds how long a request waits for an instance that takes it.
+    ///
+    /// Defaults to 1 s, see [`BalanceLayer::ready_timeout`].
+    pub fn ready_timeout(mut self, ready_timeout: Duration) -> Self {
+        self.ready_timeout = Some(ready_timeout);
+        self
+    }
+
+    /// Bounds a whole request, up to the head of its response.
+    ///
+    /// It covers all attempts and the pauses between them. Defaults to 15 s, as Envoy's routes. The
+    /// body is bounded by [`HttpFactory::read_timeout`].
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.retry(|policy| policy.timeout(timeout))
+    }
+
+    /// Bounds one attempt, up to the head of its response.
+    ///
+    /// It begins when an instance has the request. Defaults to 5 s: a third of the whole, so that
+    /// each of the three attempts has its share.
+    pub fn per_try_timeout(self, per_try_timeout: Duration) -> Self {
+        self.retry(|policy| policy.per_try_timeout(per_try_timeout))
+    }
+
+    /// Changes the retry policy: attempts, backoff, which requests are repeated.
+    ///
+    /// Defaults to 3 attempts and [`HttpProtocol`]: requests that were never sent are always
+    /// repeated, those that may have been sent only when their method is idempotent.
+    pub fn retry<Q>(
+        self,
+        change: impl FnOnce(RetryPolicy<P>) -> RetryPolicy<Q>,
+    ) -> ClientBuilder<F, Q> {
+        ClientBuilder {
+            instancer: self.instancer,
+            factory: self.factory,
+            endpointer: self.endpointer,
+            balance: self.balance,
+            ready_timeout: self.ready_timeout,
+            retry: change(self.retry),
+        }
+    }
+
+    /// Changes how connections are made and kept.
+    ///
+    /// That is TLS, host policy, connector, bounds of the pool, and a layer per endpoint. `change`
+    /// may return any other factory of HTTP services. Defaults to an [`HttpFactory`] with a
+    /// [`read_timeout`](HttpFactory::read_timeout) of 5 min, Envoy's idle timeout of streams.
+    pub fn factory<G>(self, change: impl FnOnce(F) -> G) -> ClientBuilder<G, P> {
+        ClientBuilder {
+            instancer: self.instancer,
+            factory: change(self.factory),
+            endpointer: self.endpointer,
+            balance: self.balance,
+            ready_timeout: self.ready_timeout,
+            retry: self.retry,
+        }
+    }
+
+    /// Sets how endpoints are created, probed and drained.
+    pub fn endpointer(mut self, config: EndpointerConfig) -> Self {
+        self.endpointer = config;
+        self
+    }
+}
+
+impl<F, P, R> ClientBuilder<F, P>
+where
+    F: Factory,
+    F::Service:
+        Service<Request<RequestBody>, Response = Response<R>, Error: Into<BoxError>, Future: Send>,
+    R: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    P: Protocol<Request<RequestBody>, Response<R>> + Send + Sync + 'static,
+{
+    /// The client.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime: it starts the task that follows the instances.
+    #[must_use]
+    pub fn build(self) -> Client {
+        let endpointer = Endpointer::with_config(&self.instancer, self.factory, self.endpointer);
+        let balance = match self.ready_timeout {
+            Some(ready_timeout) => self.balance.ready_timeout(ready_timeout),
+            None => self.balance,
+        };
+        let balance = balance.layer(endpointer.clone());
+        Client::over(RetryLayer::new(self.retry).layer(balance), Arc::new(endpointer))
+    }
+}
+
+impl<F: fmt::Debug, P: fmt::Debug> fmt::Debug for ClientBuilder<F, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("factory", &self.factory)
+            .field("endpointer", &self.endpointer)
+            .field("balance", &self.balance)
+            .field("retry", &self.retry)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const PER_TRY_TIMEOUT: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(300);

@@ -1,0 +1,114 @@
+use std::{error::Error, fmt, iter::successors};
+
+use http::{StatusCode, uri::Authority};
+use tower_sd_balance::{
+    Attempt, BoxError, Elapsed, InstanceId, NoInstances, NoInstancesReason, RetryError,
+};
+
+use crate::HttpError;
+
+/// A request of a [`Client`](super::Client) has failed.
+///
+/// It names the service, each attempt with its instance, and the cause. `Display` prints all of
+/// that in one line; `source()` is the error of the last attempt.
+#[derive(Debug)]
+pub struct ClientError {
+    service: Option<Authority>,
+    error: BoxError,
+}
+
+/// Why a request has failed.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum ClientErrorKind {
+    /// An instance failed, or its response did, and no further attempt was allowed.
+    Failed,
+    /// There is no instance that accepts requests; nothing was sent.
+    NoInstances(NoInstancesReason),
+    /// The request cannot be sent as it is, or its body failed on the way.
+    Request,
+    /// The time for the attempt or for the whole request was over.
+    Timeout,
+}
+
+impl ClientError {
+    /// `error` of a request to `service`; an error that a layer has passed on stays itself.
+    pub(crate) fn new(service: Option<Authority>, error: BoxError) -> Self {
+        match error.downcast::<Self>() {
+            Ok(same) => *same,
+            Err(error) => Self { service, error },
+        }
+    }
+
+    /// Why it has failed.
+    #[must_use]
+    pub fn kind(&self) -> ClientErrorKind {
+        if let Some(none) = self.find::<NoInstances>() {
+            return ClientErrorKind::NoInstances(none.reason());
+        }
+        if self.retry().is_some_and(RetryError::is_deadline) || self.find::<Elapsed>().is_some() {
+            return ClientErrorKind::Timeout;
+        }
+        match self.find::<HttpError>().is_some_and(HttpError::is_callers) {
+            true => ClientErrorKind::Request,
+            false => ClientErrorKind::Failed,
+        }
+    }
+
+    /// The service: host and port of the request's URI.
+    #[must_use]
+    pub fn service(&self) -> Option<&str> {
+        self.service.as_ref().map(Authority::as_str)
+    }
+
+    /// The instance of the last attempt. `None` when no instance got the request.
+    #[must_use]
+    pub fn instance(&self) -> Option<&InstanceId> {
+        self.attempts().last()?.instance()
+    }
+
+    /// The attempts in order. Empty when a layer has failed before the first.
+    #[must_use]
+    pub fn attempts(&self) -> &[Attempt] {
+        self.retry().map_or(&[], RetryError::attempts)
+    }
+
+    /// The status with which a gateway should answer its own client.
+    ///
+    /// 503 without instances, 504 after a timeout, 400 when the request itself cannot be sent,
+    /// otherwise 502 (RFC 9110 §15.5.1 and §15.6).
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self.kind() {
+            ClientErrorKind::Failed => StatusCode::BAD_GATEWAY,
+            ClientErrorKind::NoInstances(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ClientErrorKind::Request => StatusCode::BAD_REQUEST,
+            ClientErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    fn retry(&self) -> Option<&RetryError> {
+        self.find()
+    }
+
+    /// Searches the chain of errors.
+    fn find<E: Error + 'static>(&self) -> Option<&E> {
+        let first: &(dyn Error + 'static) = &*self.error;
+        successors(Some(first), |error| (*error).source()).find_map(|error| error.downcast_ref())
+    }
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.service {
+            Some(service) => write!(f, "{service}: {}", self.error),
+            None => self.error.fmt(f),
+        }
+    }
+}
+
+impl Error for ClientError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}

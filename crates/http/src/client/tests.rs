@@ -1,0 +1,229 @@
+//! Over real sockets, against servers that answer, refuse, die and hang.
+
+use std::{
+    collections::HashMap,
+    future::pending,
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use http::{Method, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
+use tokio::task::JoinSet;
+use tower::{ServiceExt, limit::ConcurrencyLimitLayer, timeout::TimeoutLayer};
+use tower_sd_balance::{FixedInstancer, Instance, NoInstancesReason, Served};
+
+use super::{Body, Client, ClientError, ClientErrorKind, ClientFuture, RequestBody};
+use crate::{
+    HttpProtocol, RepeatableBody,
+    tests::server::{OK, Server},
+};
+
+const URI: &str = "http://orders/a";
+
+/// How often each path was received.
+type Received = Arc<Mutex<HashMap<String, usize>>>;
+
+#[derive(Clone, Copy)]
+enum Manner {
+    Answers,
+    Dies,
+    Hangs,
+}
+
+async fn server(manner: Manner, received: &Received) -> Server {
+    let received = Arc::clone(received);
+    Server::start(move |mut peer| {
+        let received = Arc::clone(&received);
+        async move {
+            while let Some(head) = peer.request().await {
+                let path = head.split(' ').nth(1).expect("a request line").to_owned();
+                *received.lock().expect("no panic").entry(path).or_default() += 1;
+                match manner {
+                    Manner::Answers => peer.write(OK).await,
+                    Manner::Dies => return,
+                    Manner::Hangs => pending().await,
+                }
+            }
+        }
+    })
+    .await
+}
+
+async fn refusing() -> Instance {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    Instance::new("127.0.0.1", listener.local_addr().expect("bound").port())
+}
+
+fn get() -> Request<String> {
+    Request::get(URI).body(String::new()).expect("a valid request")
+}
+
+fn of(servers: &[Server]) -> FixedInstancer {
+    FixedInstancer::new(servers.iter().map(Server::instance))
+}
+
+async fn text(response: Response<Body>) -> Bytes {
+    response.into_body().collect().await.expect("whole").to_bytes()
+}
+
+#[tokio::test]
+async fn client_is_send_sync_and_clone_and_its_future_send() {
+    fn shared<T: Clone + Send + Sync + std::fmt::Debug + 'static>() {}
+    fn sent<T: Send + 'static>() {}
+    shared::<Client>();
+    sent::<(ClientFuture, Body, ClientError, RequestBody)>();
+    assert!(Body::default().collect().await.expect("empty").to_bytes().is_empty());
+}
+
+/// The servers of a service in trouble: one of four is well.
+async fn troubled() -> (FixedInstancer, Vec<Server>, Received) {
+    let received = Received::default();
+    let mut servers = Vec::new();
+    for manner in [Manner::Answers, Manner::Dies, Manner::Hangs] {
+        servers.push(server(manner, &received).await);
+    }
+    let instances = servers.iter().map(Server::instance).chain([refusing().await]);
+    (FixedInstancer::new(instances), servers, received)
+}
+
+#[tokio::test]
+async fn get_survives_servers_that_refuse_die_and_hang() {
+    let (instancer, _servers, _) = troubled().await;
+    let client = Client::new(instancer);
+    let mut requests = JoinSet::new();
+    for _ in 0..40 {
+        requests.spawn(client.request(get()));
+    }
+    while let Some(joined) = requests.join_next().await {
+        assert_eq!(joined.expect("no panic").expect("answered").status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn post_arrives_at_most_once() {
+    let (instancer, _servers, received) = troubled().await;
+    let client = Client::builder(instancer).per_try_timeout(Duration::from_millis(100)).build();
+    let mut n_answered = 0;
+    for n in 0..12 {
+        let order = Request::post(format!("http://orders/{n}")).body(String::from("order"));
+        let answered = client.request(order.expect("a valid request")).await;
+        n_answered += usize::from(answered.is_ok());
+    }
+    let received = received.lock().expect("no panic");
+    assert!(received.values().all(|&n| n == 1), "{received:?}");
+    assert!(n_answered > 0 && n_answered < received.len(), "{n_answered} of {received:?}");
+}
+
+#[tokio::test]
+async fn error_names_service_instance_and_attempts() {
+    let servers = [server(Manner::Hangs, &Received::default()).await];
+    let client = Client::builder(of(&servers))
+        .per_try_timeout(Duration::from_millis(50))
+        .retry(|policy| policy.max_attempts(2))
+        .build();
+    let error = client.request(get()).await.expect_err("hangs");
+    assert_eq!(error.kind(), ClientErrorKind::Timeout);
+    assert_eq!(error.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(error.service(), Some("orders"));
+    assert_eq!(error.instance(), Some(servers[0].instance().id()));
+    assert_eq!(error.attempts().len(), 2);
+    let line = error.to_string();
+    let instance = servers[0].instance().id().to_string();
+    assert!(line.starts_with("orders: ") && line.contains(&instance), "{line}");
+}
+
+#[tokio::test]
+async fn error_has_the_kind_of_its_cause() {
+    let empty = Client::new(FixedInstancer::new([]));
+    let error = empty.request(get()).await.expect_err("empty");
+    assert_eq!(error.kind(), ClientErrorKind::NoInstances(NoInstancesReason::Empty));
+    assert_eq!((error.status(), error.instance()), (StatusCode::SERVICE_UNAVAILABLE, None));
+
+    let servers = [server(Manner::Dies, &Received::default()).await];
+    let client = Client::new(of(&servers));
+    let error = client.request(get()).await.expect_err("dies");
+    assert_eq!((error.kind(), error.attempts().len()), (ClientErrorKind::Failed, 3));
+    let secured = Request::get("https://orders/").body(String::new()).expect("a valid request");
+    let error = client.request(secured).await.expect_err("in the clear");
+    assert_eq!((error.kind(), error.attempts().len()), (ClientErrorKind::Request, 1));
+}
+
+#[tokio::test]
+async fn body_of_any_type_is_sent() {
+    let server = Server::start(async |mut peer| {
+        while let Some(head) = peer.head().await {
+            let mut body = Vec::new();
+            if head.contains("chunked") {
+                peer.chunks(|chunk| body.extend_from_slice(chunk)).await;
+            }
+            let length = body.len();
+            peer.write(&format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n")).await;
+            peer.write_bytes(&body).await;
+        }
+    })
+    .await;
+    let client = Client::new(FixedInstancer::new([server.instance()]));
+    let order = |body| Request::put(URI).body(body).expect("a valid request");
+    let frames = ["or", "der"].map(|part| Ok::<_, io::Error>(Frame::data(part.as_bytes())));
+    let frames: UnsyncBoxBody<&[u8], io::Error> =
+        StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
+    let response = client.request(order(frames)).await.expect("answered");
+    let served = response.extensions().get::<Served>().expect("served").clone();
+    assert_eq!((served.attempts(), text(response).await.chunk()), (1, &b"order"[..]));
+    let empty = client.clone().oneshot(get().map(|_| Empty::<Bytes>::new())).await;
+    assert!(text(empty.expect("answered")).await.is_empty());
+}
+
+#[test]
+fn whole_body_is_repeatable_and_stream_up_to_64_kib() {
+    let large = vec![7; 100 * 1024];
+    let full = RequestBody::new(Full::new(Bytes::from(large.clone())));
+    assert!(full.repeat().is_some());
+    assert!(RequestBody::new(String::from_utf8(large.clone()).expect("ASCII")).repeat().is_some());
+    assert!(RequestBody::new(Empty::<Bytes>::new()).repeat().is_some());
+    assert!(RequestBody::new(RequestBody::from(large.clone())).repeat().is_some());
+    let streamed = |data: Vec<u8>| RequestBody::new(Full::new(Bytes::from(data)).boxed_unsync());
+    assert!(streamed(vec![7; 100]).repeat().is_some());
+    assert!(streamed(large).repeat().is_none());
+}
+
+#[tokio::test]
+async fn layers_around_and_below_keep_the_type() {
+    let servers = [server(Manner::Answers, &Received::default()).await];
+    let client: Client = Client::builder(of(&servers))
+        .factory(|factory| factory.layer(TimeoutLayer::new(Duration::from_secs(5))))
+        .build()
+        .layer(ConcurrencyLimitLayer::new(1))
+        .layer(TimeoutLayer::new(Duration::from_secs(5)));
+    for _ in 0..3 {
+        let response = client.request(get()).await.expect("answered");
+        assert_eq!(text(response).await, "ok");
+    }
+    client.wait_until_ready(Duration::from_secs(1)).await.expect("ready");
+    assert_eq!(client.report().endpoints.len(), 1);
+}
+
+#[tokio::test]
+async fn layer_keeps_the_error_of_the_client_below() {
+    let client = Client::new(FixedInstancer::new([])).layer(ConcurrencyLimitLayer::new(1));
+    let error = client.request(get()).await.expect_err("empty");
+    assert_eq!(error.kind(), ClientErrorKind::NoInstances(NoInstancesReason::Empty));
+    assert_eq!(error.to_string().matches("orders").count(), 1, "{error}");
+}
+
+#[tokio::test]
+async fn only_methods_of_the_protocol_are_repeated() {
+    for (method, n_attempts) in [(Method::GET, 3), (Method::PUT, 1)] {
+        let servers = [server(Manner::Dies, &Received::default()).await];
+        let client = Client::builder(of(&servers))
+            .retry(|policy| policy.protocol(HttpProtocol::new().methods([Method::GET])))
+            .build();
+        let request = Request::builder().method(method).uri(URI).body(String::new());
+        let error = client.request(request.expect("a valid request")).await.expect_err("dies");
+        assert_eq!(error.attempts().len(), n_attempts);
+    }
+}

@@ -1,0 +1,251 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use ::reqwest::{Client, ClientBuilder, Request, RequestBuilder, Response};
+use http::uri::Authority;
+use pin_project::pin_project;
+use tower_layer::Layer;
+use tower_sd_balance::{
+    Balance, BalanceLayer, Balancer, Endpointer, EndpointerConfig, EndpointerReport, Instancer,
+    NoInstances, Retry, RetryFuture, RetryLayer, RetryPolicy, RoundRobin,
+};
+use tower_service::Service;
+
+use super::{ReqwestEndpoint, ReqwestFactory};
+use crate::{
+    ClientError, HttpProtocol,
+    client::{PER_TRY_TIMEOUT, TIMEOUT},
+};
+
+/// A client of one service over a `reqwest::Client`: balanced, retried, and stored under this name.
+///
+/// It is a `tower::Service<reqwest::Request>`. Its defaults are those of [`Client`](crate::Client).
+/// Two things differ: reqwest connects when it has the request, so that a dead instance costs an
+/// attempt, and a streamed body is never repeated.
+///
+/// The inner client follows no redirects and repeats nothing by itself, see
+/// [`ReqwestFactory::build`]: a redirect is the caller's response, and a POST arrives at most once.
+///
+/// ```no_run
+/// use tower_sd_balance::{FixedInstancer, Instance};
+/// use tower_sd_http::reqwest::ReqwestClient;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let orders = ReqwestClient::new(FixedInstancer::new([Instance::new("127.0.0.1", 8081)]))?;
+/// let response = orders.send(orders.client().get("http://orders/health")).await?;
+/// println!("{}", response.status());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ReqwestClient {
+    client: Client,
+    stack: Retry<Balance<ReqwestEndpoint>, HttpProtocol>,
+    endpointer: Endpointer<ReqwestEndpoint>,
+}
+
+/// The settings of a [`ReqwestClient`]; each setter changes the defaults and keeps the others.
+#[must_use = "a builder does nothing until it is built"]
+pub struct ReqwestClientBuilder {
+    instancer: Box<dyn Instancer>,
+    client: ClientBuilder,
+    endpointer: EndpointerConfig,
+    balance: BalanceLayer,
+    retry: RetryPolicy<HttpProtocol>,
+}
+
+/// The future response of a [`ReqwestClient`].
+///
+/// # Cancel safety
+///
+/// Dropped, the attempt in flight is cancelled. The server may have received the request.
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct ReqwestFuture {
+    service: Option<Authority>,
+    #[pin]
+    inner: RetryFuture<Balance<ReqwestEndpoint>, HttpProtocol, Request>,
+}
+
+impl ReqwestClient {
+    /// A client of the service that `instancer` follows, with the defaults.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ClientBuilder::build`].
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime: it starts the task that follows the instances.
+    pub fn new(instancer: impl Instancer) -> ::reqwest::Result<Self> {
+        Self::builder(instancer).build()
+    }
+
+    /// Settings for a client of the service that `instancer` follows.
+    pub fn builder(instancer: impl Instancer) -> ReqwestClientBuilder {
+        ReqwestClientBuilder {
+            instancer: Box::new(instancer),
+            client: Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy(),
+            endpointer: EndpointerConfig::new(),
+            balance: BalanceLayer::new(RoundRobin::new()),
+            retry: RetryPolicy::new()
+                .protocol(HttpProtocol::new())
+                .per_try_timeout(PER_TRY_TIMEOUT)
+                .timeout(TIMEOUT),
+        }
+    }
+
+    /// The inner client, for building requests: `client.get(url)`.
+    ///
+    /// A request that is sent by it alone is not balanced.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Sends a request.
+    ///
+    /// The host of its URL is the name of the service; an instance replaces host and port.
+    pub fn execute(&self, request: Request) -> ReqwestFuture {
+        let service = request.url().authority();
+        let service = service.rsplit_once('@').map_or(service, |(_, service)| service);
+        let service = Authority::try_from(service).ok();
+        ReqwestFuture { service, inner: self.stack.clone().call(request) }
+    }
+
+    /// Builds a request and sends it.
+    ///
+    /// # Errors
+    ///
+    /// A request that cannot be built, or none that was answered.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, the attempt in flight is cancelled. The server may have received the request.
+    pub async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let request = request.build().map_err(|error| ClientError::new(None, error.into()))?;
+        self.execute(request).await
+    }
+
+    /// Waits until there is an instance that is not known to be down.
+    ///
+    /// It waits at most for `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn wait_until_ready(&self, timeout: Duration) -> Result<(), NoInstances> {
+        self.endpointer.ready(timeout).await
+    }
+
+    /// The state of every endpoint now. Costs a walk over all of them.
+    #[must_use]
+    pub fn report(&self) -> EndpointerReport {
+        self.endpointer.report()
+    }
+}
+
+impl ReqwestClientBuilder {
+    /// Sets the algorithm that picks an instance. Defaults to [`RoundRobin`].
+    pub fn balancer(mut self, balancer: impl Balancer) -> Self {
+        self.balance = BalanceLayer::new(balancer);
+        self
+    }
+
+    /// Changes the retry policy; defaults as in [`Client`](crate::Client).
+    pub fn retry(
+        mut self,
+        change: impl FnOnce(RetryPolicy<HttpProtocol>) -> RetryPolicy<HttpProtocol>,
+    ) -> Self {
+        self.retry = change(self.retry);
+        self
+    }
+
+    /// Changes the inner client.
+    ///
+    /// Defaults to a connect timeout of 1 s and no proxy. Redirects and its own retries are always
+    /// off.
+    pub fn client(mut self, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
+        self.client = change(self.client);
+        self
+    }
+
+    /// Sets how endpoints are created, probed and drained.
+    pub fn endpointer(mut self, config: EndpointerConfig) -> Self {
+        self.endpointer = config;
+        self
+    }
+
+    /// The client.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ClientBuilder::build`].
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime: it starts the task that follows the instances.
+    pub fn build(self) -> ::reqwest::Result<ReqwestClient> {
+        let factory = ReqwestFactory::build(self.client)?;
+        let client = factory.client().clone();
+        let endpointer = Endpointer::with_config(&self.instancer, factory, self.endpointer);
+        let balance = self.balance.layer(endpointer.clone());
+        let stack = RetryLayer::new(self.retry).layer(balance);
+        Ok(ReqwestClient { client, stack, endpointer })
+    }
+}
+
+impl Service<Request> for ReqwestClient {
+    type Response = Response;
+    type Error = ClientError;
+    type Future = ReqwestFuture;
+
+    /// Always ready: an instance is picked when there is a request.
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> ReqwestFuture {
+        self.execute(request)
+    }
+}
+
+impl Future for ReqwestFuture {
+    type Output = Result<Response, ClientError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = ready!(this.inner.poll(cx));
+        Poll::Ready(result.map_err(|error| ClientError::new(this.service.take(), error)))
+    }
+}
+
+impl fmt::Debug for ReqwestClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReqwestClientBuilder")
+            .field("client", &self.client)
+            .field("endpointer", &self.endpointer)
+            .field("balance", &self.balance)
+            .field("retry", &self.retry)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ReqwestFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReqwestFuture").finish_non_exhaustive()
+    }
+}
+
+/// A lost packet of the first handshake costs as long (RFC 6298).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,0 +1,131 @@
+use std::{fmt, time::Duration};
+
+use tower_layer::Layer;
+use tower_sd_balance::{
+    BalanceLayer, Balancer, Endpointer, EndpointerConfig, Instancer, RetryLayer, RetryPolicy,
+    RoundRobin,
+};
+
+use super::Channel;
+use crate::{GrpcFactory, GrpcLayer, GrpcProtocol};
+
+/// The settings of a [`Channel`]; each setter changes the defaults and keeps the others.
+///
+/// ```
+/// use tower_sd_balance::{FixedInstancer, Instance, WeightedRandom};
+/// use tower_sd_tonic::Channel;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let channel = Channel::builder(FixedInstancer::new([Instance::new("127.0.0.1", 50051)]))
+///     .balancer(WeightedRandom::new())
+///     .idempotent(["shop.Catalogue", "shop.Orders/Get"])
+///     .retry(|policy| policy.max_attempts(2))
+///     .factory(|factory| factory.health("shop.Orders"))
+///     .build();
+/// # let _ = channel;
+/// # }
+/// ```
+#[must_use = "a builder does nothing until it is built"]
+pub struct ChannelBuilder {
+    instancer: Box<dyn Instancer>,
+    factory: GrpcFactory,
+    endpointer: EndpointerConfig,
+    balance: BalanceLayer,
+    ready_timeout: Option<Duration>,
+    retry: RetryPolicy<GrpcProtocol>,
+    grpc: GrpcLayer,
+}
+
+impl ChannelBuilder {
+    pub(super) fn new(instancer: impl Instancer) -> Self {
+        Self {
+            instancer: Box::new(instancer),
+            factory: GrpcFactory::new(),
+            endpointer: EndpointerConfig::new(),
+            balance: BalanceLayer::new(RoundRobin::new()),
+            ready_timeout: None,
+            retry: RetryPolicy::new().protocol(GrpcProtocol::new()),
+            grpc: GrpcLayer::new(),
+        }
+    }
+
+    /// Sets the algorithm that picks an instance for each call.
+    ///
+    /// Defaults to [`RoundRobin`].
+    pub fn balancer(mut self, balancer: impl Balancer) -> Self {
+        self.balance = BalanceLayer::new(balancer);
+        self
+    }
+
+    /// Bounds how long a call waits for an instance that takes it.
+    ///
+    /// Defaults to 1 s, see [`BalanceLayer::ready_timeout`].
+    pub fn ready_timeout(mut self, ready_timeout: Duration) -> Self {
+        self.ready_timeout = Some(ready_timeout);
+        self
+    }
+
+    /// Declares unary methods to be idempotent.
+    ///
+    /// They are repeated after any failure, see [`GrpcLayer::idempotent`].
+    pub fn idempotent<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
+        self.grpc = self.grpc.idempotent(methods);
+        self
+    }
+
+    /// Changes the retry policy: attempts, backoff, timeouts, codes.
+    ///
+    /// Timeouts bound the time to the head of the response, which many servers send with the first
+    /// message of a stream. Defaults to 3 attempts without timeouts.
+    pub fn retry(
+        mut self,
+        change: impl FnOnce(RetryPolicy<GrpcProtocol>) -> RetryPolicy<GrpcProtocol>,
+    ) -> Self {
+        self.retry = change(self.retry);
+        self
+    }
+
+    /// Changes how connections are made and kept: health checks, connect timeout.
+    ///
+    /// For TLS and bounds of the pool return a factory [`over`](GrpcFactory::over) an
+    /// `HttpFactory`.
+    pub fn factory(mut self, change: impl FnOnce(GrpcFactory) -> GrpcFactory) -> Self {
+        self.factory = change(self.factory);
+        self
+    }
+
+    /// Sets how endpoints are created, probed and drained.
+    pub fn endpointer(mut self, config: EndpointerConfig) -> Self {
+        self.endpointer = config;
+        self
+    }
+
+    /// The channel.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime: it starts the task that follows the instances.
+    #[must_use]
+    pub fn build(self) -> Channel {
+        let endpointer = Endpointer::with_config(&self.instancer, self.factory, self.endpointer);
+        let balance = match self.ready_timeout {
+            Some(ready_timeout) => self.balance.ready_timeout(ready_timeout),
+            None => self.balance,
+        };
+        let balance = balance.layer(endpointer.clone());
+        let stack = self.grpc.layer(RetryLayer::new(self.retry).layer(balance));
+        Channel { stack, endpointer }
+    }
+}
+
+impl fmt::Debug for ChannelBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelBuilder")
+            .field("factory", &self.factory)
+            .field("endpointer", &self.endpointer)
+            .field("balance", &self.balance)
+            .field("retry", &self.retry)
+            .finish_non_exhaustive()
+    }
+}

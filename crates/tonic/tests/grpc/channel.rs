@@ -1,0 +1,76 @@
+//! A generated client on a `Channel`.
+
+use std::time::Duration;
+
+use tonic::{Code, Request, Status, metadata::MetadataValue};
+use tower_sd_balance::FixedInstancer;
+use tower_sd_tonic::Channel;
+
+use crate::{
+    calls::every_kind, echo::echo_client::EchoClient, failures::dead, message, server::Server,
+};
+
+#[test]
+fn channel_is_send_sync_and_clone() {
+    fn shared<T: Clone + Send + Sync + std::fmt::Debug + 'static>() {}
+    shared::<Channel>();
+}
+
+#[tokio::test]
+async fn every_kind_of_call_goes_through_a_channel() {
+    let (a, b) = (Server::start(), Server::start());
+    let channel = Channel::new(FixedInstancer::new([a.instance(), dead(), b.instance()]));
+    channel.wait_until_ready(Duration::from_secs(5)).await.expect("ready");
+    every_kind(EchoClient::new(channel.clone())).await;
+    assert_eq!(channel.report().endpoints.len(), 3);
+}
+
+#[tokio::test]
+async fn interceptor_adds_metadata_and_refuses() {
+    let server = Server::start();
+    let channel = Channel::new(FixedInstancer::new([server.instance()]));
+    let adds = |mut request: Request<()>| {
+        request.metadata_mut().insert("authorization", MetadataValue::from_static("Bearer x"));
+        Ok(request)
+    };
+    let mut client = EchoClient::with_interceptor(channel.clone(), adds);
+    client.one(message("hello")).await.expect("answered");
+    let stream = client.repeat(message("3")).await.expect("begins").into_inner();
+    drop(stream);
+    assert!(server.echo.seen().iter().all(|seen| seen.get("authorization").is_some()));
+
+    let refuses = |_: Request<()>| Err(Status::permission_denied("no token"));
+    let mut client = EchoClient::with_interceptor(channel, refuses);
+    let status = client.one(message("hello")).await.expect_err("refused");
+    assert_eq!(status.code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn idempotent_method_is_repeated_at_another_instance_and_no_other() {
+    let unavailable = || Status::unavailable("overloaded");
+    let servers = [Server::start_failing(unavailable()), Server::start()];
+    let instancer = FixedInstancer::new(servers.iter().map(Server::instance));
+    let mut safe =
+        EchoClient::new(Channel::builder(instancer.clone()).idempotent(["echo.Echo/One"]).build());
+    let mut plain = EchoClient::new(Channel::new(instancer));
+    let mut n_failed = 0;
+    for _ in 0..10 {
+        safe.one(message("hello")).await.expect("repeated");
+        n_failed += usize::from(plain.one(message("hello")).await.is_err());
+    }
+    assert!(n_failed > 0, "a failure reaches the caller");
+}
+
+#[tokio::test]
+async fn status_names_the_instance_and_the_attempts() {
+    let server = Server::start_failing(Status::unavailable("overloaded"));
+    let channel =
+        Channel::builder(FixedInstancer::new([server.instance()])).idempotent(["echo.Echo"]);
+    let mut client = EchoClient::new(channel.retry(|policy| policy.max_attempts(2)).build());
+    let status = client.one(message("hello")).await.expect_err("overloaded");
+    assert_eq!((status.code(), server.echo.seen().len()), (Code::Unavailable, 2));
+    let empty = Channel::new(FixedInstancer::new([]));
+    let status = EchoClient::new(empty).one(message("hello")).await.expect_err("empty");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("no instances"), "{status}");
+}
