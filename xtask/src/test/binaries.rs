@@ -60,6 +60,12 @@ impl TestBinary {
         command
     }
 
+    /// One test of it.
+    pub(super) fn only(&self, name: &str) -> Command {
+        let whole = Self { filter: None, ..self.clone() };
+        whole.command(&["--include-ignored", "--exact", name])
+    }
+
     /// One for each version of a server, where all tests are named `VERSION/…`: each of them starts
     /// a server that no other one uses.
     pub(super) fn by_version(self, environment: &[(String, String)]) -> Result<Vec<Self>> {

@@ -58,8 +58,23 @@ impl Runner<'_> {
             lanes.into_iter().try_for_each(|lane| lane.join().expect("a lane does not panic"))
         })?;
         let finished = finished.into_inner().unwrap_or_else(PoisonError::into_inner);
-        passed &= finished.iter().all(|run| run.passed);
+        for run in finished.iter().filter(|run| !run.passed) {
+            passed &= self.again(run)?;
+        }
         print_slowest(finished);
+        Ok(passed)
+    }
+
+    /// The verdict on tests that failed beside others is that of a run of each alone.
+    fn again(&self, run: &Finished) -> Result<bool> {
+        let failed: Vec<&str> =
+            run.tests.iter().filter(|it| it.failed).map(|it| &*it.name).collect();
+        let mut passed = !failed.is_empty();
+        for name in failed {
+            println!("\n     Running {name} of {} alone, since it failed", run.binary.source);
+            let mut command = run.binary.only(name);
+            passed &= succeeds(command.envs(self.environment.iter().cloned()))?;
+        }
         Ok(passed)
     }
 
@@ -102,8 +117,14 @@ struct Finished {
     passed: bool,
     took: Duration,
     text: String,
-    /// With the time from the line of output before.
-    tests: Vec<(Duration, String)>,
+    tests: Vec<Test>,
+}
+
+struct Test {
+    name: String,
+    /// From the line of output before.
+    took: Duration,
+    failed: bool,
 }
 
 impl Finished {
@@ -121,8 +142,10 @@ impl Finished {
                 Ok((now, line)) => {
                     let line = String::from_utf8_lossy(&line);
                     if let Some(test) = line.strip_prefix("test ") {
-                        let name = test.split(" ... ").next().unwrap_or(test);
-                        self.tests.push((now - before, name.to_owned()));
+                        let (name, verdict) = test.split_once(" ... ").unwrap_or((test, ""));
+                        let failed = verdict.contains("FAILED");
+                        let name = name.trim().to_owned();
+                        self.tests.push(Test { name, took: now - before, failed });
                     }
                     self.text.push_str(&line);
                     self.text.push('\n');
@@ -156,12 +179,12 @@ fn print_slowest(mut finished: Vec<Finished>) {
     }
     let mut tests: Vec<_> = finished
         .iter()
-        .flat_map(|run| run.tests.iter().map(|(took, name)| (took, name, &run.binary.source)))
+        .flat_map(|run| run.tests.iter().map(|test| (test, &run.binary.source)))
         .collect();
-    tests.sort_by_key(|(took, ..)| std::cmp::Reverse(*took));
+    tests.sort_by_key(|(test, _)| std::cmp::Reverse(test.took));
     println!("the slowest tests:");
-    for (took, name, source) in tests.iter().take(N_SLOWEST) {
-        println!("{:>6.1} s  {name} of {source}", took.as_secs_f64());
+    for (test, source) in tests.iter().take(N_SLOWEST) {
+        println!("{:>6.1} s  {} of {source}", test.took.as_secs_f64(), test.name);
     }
 }
 
