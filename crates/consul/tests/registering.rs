@@ -116,7 +116,7 @@ async fn register(registrar: &ConsulRegistrar, registration: Registration) -> Re
 
 /// The first heartbeat follows at once.
 #[tokio::test]
-async fn a_registration_is_one_put_and_a_heartbeat() {
+async fn registration_is_one_put_and_a_heartbeat() {
     let script = willing().await;
     let registrar = registrar(&script);
     let handle = register(&registrar, web()).await;
@@ -147,7 +147,7 @@ async fn a_registration_is_one_put_and_a_heartbeat() {
 
 /// Three forms of the same answer.
 #[tokio::test]
-async fn an_agent_that_does_not_know_the_check_is_told_again_at_once() {
+async fn agent_that_does_not_know_the_check_is_told_again_at_once() {
     for (status, text) in [
         (500, r#"CheckID "service:web:a" does not have associated TTL"#),
         (500, r#"Unknown check "service:web:a""#),
@@ -202,7 +202,7 @@ async fn no_heartbeat_follows_the_deregistration() {
 
 /// An operator, or another process, has registered something else under our id: the check may live on.
 #[tokio::test]
-async fn an_entry_that_was_overwritten_is_registered_again() {
+async fn entry_that_was_overwritten_is_registered_again() {
     let foreign = r#"{"Service":{"ID":"web:a","Service":"web","Address":"10.6.6.6","Port":80}}"#;
     let reads = |request: &Received| request.method == "GET";
     let script = scripted(Reply::new(200).body(foreign), reads).await;
@@ -216,7 +216,7 @@ async fn an_entry_that_was_overwritten_is_registered_again() {
 }
 
 #[tokio::test]
-async fn the_servers_own_check_becomes_the_status() {
+async fn servers_own_check_becomes_the_status() {
     let script = willing().await;
     let registrar = registrar(&script);
     let critical = async || CheckResult::Critical("no database".into());
@@ -281,7 +281,7 @@ async fn all_kinds_of_checks_are_written_as_consul_documents_them() {
 
 /// 30 s cannot be had.
 #[tokio::test]
-async fn a_deregistration_time_that_consul_would_raise_is_refused() {
+async fn deregistration_time_that_consul_would_raise_is_refused() {
     let script = willing().await;
     let registrar = registrar(&script).deregister_critical_after(Some(Duration::from_secs(30)));
     let error = registrar.register(web()).await.expect_err("below 60 s");
@@ -291,7 +291,7 @@ async fn a_deregistration_time_that_consul_would_raise_is_refused() {
 }
 
 #[tokio::test]
-async fn a_ttl_that_cannot_be_kept_is_refused_and_one_of_the_url_is_used() {
+async fn ttl_that_cannot_be_kept_is_refused_and_one_of_the_url_is_used() {
     let script = willing().await;
     let error = registrar(&script).ttl(Duration::ZERO).register(web()).await.expect_err("0 s");
     assert_eq!(error.kind(), ErrorKind::Config);
@@ -307,7 +307,7 @@ async fn a_ttl_that_cannot_be_kept_is_refused_and_one_of_the_url_is_used() {
 
 /// The agent was killed, or the port is nobody's.
 #[tokio::test]
-async fn an_agent_that_is_not_there_is_named_with_the_systems_reason() {
+async fn agent_that_is_not_there_is_named_with_the_systems_reason() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
     drop(listener);
@@ -318,7 +318,7 @@ async fn an_agent_that_is_not_there_is_named_with_the_systems_reason() {
 }
 
 #[tokio::test]
-async fn a_connection_that_ends_before_an_answer_is_told_as_that() {
+async fn connection_that_ends_before_an_answer_is_told_as_that() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
     let accepts = async {
@@ -347,7 +347,7 @@ async fn refusal(address: std::net::SocketAddr) -> tower_sd_core::Error {
 }
 
 #[tokio::test]
-async fn a_denied_registration_says_so_at_once() {
+async fn denied_registration_says_so_at_once() {
     let script = Script::answering(|_| Reply::new(403).body("Permission denied"));
     let script = script.await.expect("loopback");
     let error = registrar(&script).register(web()).await.expect_err("denied");
@@ -357,7 +357,7 @@ async fn a_denied_registration_says_so_at_once() {
 
 /// Registered once, and never again.
 #[tokio::test]
-async fn a_first_registration_that_fails_is_tried_again() {
+async fn first_registration_that_fails_is_tried_again() {
     let mut n = 0;
     let script = scripted(Reply::new(500).body("No cluster leader"), move |_| {
         n += 1;

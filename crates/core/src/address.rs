@@ -4,9 +4,9 @@ use ipnet::IpNet;
 
 use crate::Instance;
 
-/// Which addresses from a registry are believed.
+/// Which addresses from a registry are accepted.
 ///
-/// Whoever can write to the registry can otherwise point clients at a cloud's metadata service or at any internal host.
+/// A writer to the registry could otherwise point clients at a cloud's metadata service or at any internal host.
 /// Wildcard and multicast addresses, port 0 and hosts that are neither an IP address nor a DNS name are always refused:
 /// no instance can be reached there. Unix sockets (`unix:/path`) are refused unless
 /// [`unix_sockets`](Self::unix_sockets) is set: a registry must not lead to the sockets of a client's own machine. Link-local networks are denied by default, because
@@ -42,7 +42,7 @@ pub struct AddressRejected {
 }
 
 impl AddressPolicy {
-    /// Believes everything that can be reached at all, link-local networks too.
+    /// Accepts everything that can be reached at all, link-local networks too.
     #[must_use]
     pub fn any() -> Self {
         Self {
@@ -89,11 +89,11 @@ impl AddressPolicy {
         self
     }
 
-    /// Whether this instance is believed.
+    /// Whether this instance is accepted.
     ///
     /// # Errors
     ///
-    /// Says why it is not.
+    /// Returns why it is not.
     pub fn check(&self, instance: &Instance) -> Result<(), AddressRejected> {
         let refused = |reason| Err(AddressRejected { instance: instance.to_string(), reason });
         if self.unix_sockets && instance.host().starts_with("unix:/") {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn even_any_refuses_what_nobody_can_reach() {
+    fn even_any_refuses_unreachable_addresses() {
         assert!(refused(&AddressPolicy::any(), "0.0.0.0", 80));
         assert!(refused(&AddressPolicy::any(), "10.0.0.1", 0));
         assert!(!refused(&AddressPolicy::any(), "169.254.1.1", 80));

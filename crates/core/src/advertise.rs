@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_is_refused_with_the_remedy() {
+    fn wildcard_is_refused_with_the_remedy() {
         let error =
             AdvertiseAddress::BindAddress.instance(listen("0.0.0.0:80")).expect_err("wildcard");
         assert_eq!(error.kind(), ErrorKind::Config);
@@ -95,14 +95,14 @@ mod tests {
     }
 
     #[test]
-    fn the_given_host_and_port_win() {
+    fn given_host_and_port_win() {
         let given = AdvertiseAddress::Explicit { host: "a.example".into(), port: Some(443) };
         let instance = given.instance(listen("0.0.0.0:8443")).expect("reachable");
         assert_eq!(instance.to_string(), "a.example:443");
     }
 
     #[test]
-    fn the_route_to_a_loopback_registry_is_loopback() {
+    fn route_to_a_loopback_registry_is_loopback() {
         for (registry, expected) in [("127.0.0.1:8500", "127.0.0.1:80"), ("[::1]:2379", "[::1]:80")]
         {
             let route = AdvertiseAddress::RouteTo(listen(registry));

@@ -98,7 +98,7 @@ impl Backoff {
         self.initial.saturating_mul(1 << self.failures.min(MAX_SHIFT)).min(self.cap)
     }
 
-    /// Forgets the failures.
+    /// Drops the failures.
     pub fn reset(&mut self) {
         self.failures = 0;
         self.last_failure = None;
@@ -128,7 +128,6 @@ mod tests {
 
     use super::*;
 
-    /// T10.
     #[tokio::test(start_paused = true)]
     async fn pauses_stay_within_the_full_jitter_envelope_and_reach_the_cap() {
         let mut backoff = Backoff::default().with_seed(7);
@@ -142,7 +141,6 @@ mod tests {
         assert!(longest > Duration::from_secs(50), "the cap was never neared: {longest:?}");
     }
 
-    /// T10.
     #[tokio::test(start_paused = true)]
     async fn only_a_healthy_period_resets_it() {
         let cap = Duration::from_secs(5);
@@ -159,7 +157,6 @@ mod tests {
         assert!(longest(&mut backoff) <= Some(Duration::from_millis(10)), "not reset");
     }
 
-    /// T10.
     #[tokio::test(start_paused = true)]
     async fn two_clients_do_not_run_in_lockstep() {
         let pauses = |seed| {

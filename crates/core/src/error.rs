@@ -8,11 +8,11 @@ pub type BoxError = Box<dyn error::Error + Send + Sync>;
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong with a registry, or with what it was asked.
+/// An error of a registry, or of a request to it.
 ///
 /// Opaque: match on [`kind`](Error::kind), repeat when [`is_transient`](Error::is_transient). `Display` prints this
 /// level only, as in `etcd register: access denied`; the chain behind [`source`](error::Error::source) is the caller's
-/// to print. `Clone` is one `Arc`: one error is seen by every subscriber. Never contains a secret: whoever makes one
+/// to print. `Clone` is one `Arc`: one error is seen by every subscriber. It must never contain a secret: its maker
 /// passes only redacted texts.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
@@ -37,17 +37,17 @@ pub enum ErrorKind {
     Closed,
     /// The input or the configuration is wrong; repeating cannot help.
     Config,
-    /// Somebody else owns the entry.
+    /// Another process owns the entry.
     Conflict,
     /// The registry refuses: credentials are missing, wrong or too weak.
     Denied,
-    /// The registry answered that it does not know what was asked for.
+    /// The registry does not have the requested entry.
     NotFound,
     /// The answer could not be understood.
     Protocol,
     /// No answer within the bound.
     Timeout,
-    /// The registry cannot be reached, or says that it cannot serve now.
+    /// The registry cannot be reached, or cannot serve now.
     Unavailable,
 }
 
@@ -60,7 +60,7 @@ impl ErrorKind {
         match self {
             Self::Closed => "closed",
             Self::Config => "invalid configuration",
-            Self::Conflict => "owned by somebody else",
+            Self::Conflict => "owned by another process",
             Self::Denied => "access denied",
             Self::NotFound => "not found",
             Self::Protocol => "the answer was not understood",
@@ -88,7 +88,7 @@ impl Error {
         }))
     }
 
-    /// Says it in words instead of the kind's own sentence: the input, the rule and the remedy.
+    /// Sets a message in place of the kind's: the input, the rule and the remedy.
     #[must_use]
     pub fn with_message(self, message: impl Into<String>) -> Self {
         self.edit(|inner| inner.message = Some(message.into()))
@@ -118,7 +118,9 @@ impl Error {
         self.edit(|inner| inner.transient = true)
     }
 
-    /// Marks it as final although its kind is worth repeating (attempts are used up, say).
+    /// Marks it as final although its kind is worth repeating.
+    ///
+    /// Such an error reports that all attempts are used up, for example.
     #[must_use]
     pub fn permanent(self) -> Self {
         self.edit(|inner| inner.transient = false)
@@ -130,7 +132,7 @@ impl Error {
         self.0.kind
     }
 
-    /// Whether the same call can succeed later without anybody changing anything.
+    /// Whether the same call can succeed later without any change.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.0.transient
@@ -247,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn transience_follows_the_kind_until_told_otherwise() {
+    fn transience_follows_the_kind_unless_set() {
         let timeout = Error::new(ErrorKind::Timeout, "consul", "follow");
         assert!(timeout.is_transient());
         assert!(!timeout.permanent().is_transient());
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edited_clone_leaves_the_first_alone() {
+    fn edited_clone_leaves_the_first_alone() {
         let first = Error::new(ErrorKind::Config, "memory", "register");
         let second = first.clone().with_message("port 0 cannot be reached; give the real port");
         assert_eq!(first.to_string(), "memory register: invalid configuration");

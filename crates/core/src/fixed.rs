@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_set_is_fresh_from_the_start_and_outlives_the_instancer() {
+    fn set_is_fresh_from_the_start_and_outlives_the_instancer() {
         let subscription =
             FixedInstancer::new([Instance::new("b", 1), Instance::new("a", 1)]).subscribe();
         let snapshot = subscription.snapshot();

@@ -154,7 +154,7 @@ impl RegistrationWatch {
 
     /// Waits for a state that has not been seen yet, and returns the latest.
     ///
-    /// Repeated failures within one state are no change. Pending forever after `Deregistered`.
+    /// Repeated failures within one state are no change. Pending indefinitely after `Deregistered`.
     ///
     /// # Cancel safety
     ///

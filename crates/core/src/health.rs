@@ -2,7 +2,7 @@ use std::future::Future;
 
 use async_trait::async_trait;
 
-/// What a server says of its own health.
+/// A server's report of its own health.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[expect(
     clippy::exhaustive_enums,

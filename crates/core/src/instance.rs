@@ -46,7 +46,7 @@ struct Inner {
 #[serde(transparent)]
 pub struct InstanceId(Arc<str>);
 
-/// What the registry, or the instance itself, says of its fitness.
+/// The fitness that the registry, or the instance itself, reports.
 ///
 /// Balancers use `Passing` and `Warning`; the other two get no new requests.
 #[derive(
@@ -102,7 +102,7 @@ impl Instance {
         self.edit(|inner| inner.id = id.into())
     }
 
-    /// Says how it is spoken to: `"http"`, `"https"`, `"grpc"`.
+    /// Sets the scheme, for example `"http"`, `"https"` or `"grpc"`.
     #[must_use]
     pub fn with_scheme(self, scheme: impl Into<String>) -> Self {
         self.edit(|inner| inner.scheme = Some(scheme.into()))
@@ -120,7 +120,7 @@ impl Instance {
         self.edit(|inner| inner.priority = priority)
     }
 
-    /// Says where it runs.
+    /// Sets the zone it runs in.
     #[must_use]
     pub fn with_zone(self, zone: impl Into<String>) -> Self {
         self.edit(|inner| inner.zone = Some(zone.into()))
@@ -149,7 +149,7 @@ impl Instance {
         self.edit(|inner| inner.status = status)
     }
 
-    /// Says when it started, in milliseconds since the Unix epoch.
+    /// Sets the time of its start, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn with_started_at_ms(self, started_at_ms: u64) -> Self {
         self.edit(|inner| inner.started_at_ms = Some(started_at_ms))
@@ -161,7 +161,7 @@ impl Instance {
         &self.0.id
     }
 
-    /// How it is spoken to, if it says so.
+    /// Returns its scheme, if it has one.
     #[must_use]
     pub fn scheme(&self) -> Option<&str> {
         self.0.scheme.as_deref()
@@ -209,19 +209,19 @@ impl Instance {
         &self.0.metadata
     }
 
-    /// What is said of its fitness.
+    /// Returns its fitness.
     #[must_use]
     pub fn status(&self) -> InstanceStatus {
         self.0.status
     }
 
-    /// When it started, in milliseconds since the Unix epoch, if it says so.
+    /// Returns the time of its start, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn started_at_ms(&self) -> Option<u64> {
         self.0.started_at_ms
     }
 
-    /// Whether both are the same allocation, which is cheaper to ask than whether they are equal.
+    /// Whether both are the same allocation, which is cheaper than equality.
     #[must_use]
     pub fn ptr_eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -323,7 +323,6 @@ const DEFAULT_WEIGHT: u32 = 1;
 mod tests {
     use super::*;
 
-    /// T14.
     #[test]
     fn ipv6_is_shown_in_brackets_and_round_trips() {
         let instance = Instance::new("::1", 80);

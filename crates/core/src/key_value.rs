@@ -20,7 +20,7 @@ impl KeyValue {
         Self { name: key.len(), key, value: value.into(), revision }
     }
 
-    /// Says that not the key but `prefix`, with which it begins, is followed.
+    /// Marks the key as one below `prefix`, which is what is followed.
     #[must_use]
     pub fn below(self, prefix: &str) -> Self {
         let name = if self.key.starts_with(prefix) { prefix.len() } else { self.name };
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_below_a_prefix_has_the_rest_as_its_name() {
+    fn key_below_a_prefix_has_the_rest_as_its_name() {
         let key = KeyValue::new("app/db/host", *b"x", 1);
         assert_eq!(key.name(), "");
         assert_eq!(key.clone().below("app/").name(), "db/host");

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::{Error, Instance};
 
-/// The set of instances that is known now, and how far it can be believed.
+/// The set of instances that is known now, and whether it is current.
 ///
 /// Data and trouble are independent: an error never erases instances. `Clone` is a few `Arc`s.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Proof {
     last_ms: AtomicU64,
 }
 
-/// Whether a [`Snapshot`] says what the registry says.
+/// Whether a [`Snapshot`] agrees with the registry.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Freshness {
@@ -77,8 +77,9 @@ impl Snapshot {
         self.instances.iter().chain(self.held.iter())
     }
 
-    /// The same with those instances only, listed and held, for which `keep` says yes: what a
-    /// [`FilteredInstancer`](crate::FilteredInstancer) is made of.
+    /// Returns a copy with the instances, listed and held, that `keep` accepts.
+    ///
+    /// A [`FilteredInstancer`](crate::FilteredInstancer) is made of it.
     #[must_use]
     pub fn retain(&self, mut keep: impl FnMut(&Instance) -> bool) -> Self {
         let mut retain = |all: &Arc<[Instance]>| -> Arc<[Instance]> {

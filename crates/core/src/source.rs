@@ -161,7 +161,7 @@ impl<T> ReadResult<T> {
 
     /// Makes a set, or `unchanged`, one of a polled source: `Full` is requested next, after this long.
     ///
-    /// A DNS TTL, say. The loop clamps it to [`FollowConfig::min_refresh`](crate::FollowConfig::min_refresh) and
+    /// For example a DNS TTL. The loop clamps it to [`FollowConfig::min_refresh`](crate::FollowConfig::min_refresh) and
     /// [`max_refresh`](crate::FollowConfig::max_refresh), and adds jitter.
     #[must_use]
     pub fn refresh_in(self, after: Duration) -> Self {

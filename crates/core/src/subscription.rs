@@ -15,9 +15,9 @@ use crate::{
 ///
 /// # Contract
 ///
-/// - [`subscribe`](Self::subscribe) returns at once; the subscription has the latest snapshot from the start.
-/// - The loop behind it lives while the instancer or any subscription lives; then it and its I/O end at once.
-/// - A slow subscriber skips intermediate snapshots and blocks nobody.
+/// - [`subscribe`](Self::subscribe) returns immediately; the subscription has the latest snapshot from the start.
+/// - The loop behind it lives while the instancer or any subscription lives; then it and its I/O end immediately.
+/// - A slow subscriber skips intermediate snapshots and blocks no other.
 ///
 /// # Implementing
 ///
@@ -44,7 +44,7 @@ impl<T: Instancer + ?Sized> Instancer for Box<T> {
 ///
 /// # Drop
 ///
-/// Keeps the loop behind it alive; with the last subscription and the instancer gone the loop ends at once.
+/// Keeps the loop behind it alive; with the last subscription and the instancer gone the loop ends immediately.
 #[derive(Clone)]
 pub struct Subscription {
     pub(crate) snapshots: watch::Receiver<Snapshot>,
@@ -62,7 +62,9 @@ impl Subscription {
         Self { snapshots, nudge, counters, _keep_alive: None }
     }
 
-    /// The same subscription, which also keeps `owner` (a [`TaskGroup`](crate::TaskGroup), say) alive: for those who write an
+    /// The same subscription, which also keeps `owner` alive.
+    ///
+    /// An owner is a [`TaskGroup`](crate::TaskGroup), for example. It serves authors of an
     /// instancer of their own.
     #[must_use]
     pub fn with_owner(self, owner: Arc<dyn Any + Send + Sync>) -> Self {
@@ -125,7 +127,9 @@ impl Subscription {
             .with_source(cause))
     }
 
-    /// Asks for a new read, because endpoints fail. Never blocks; the loop limits the rate.
+    /// Requests a new read, because endpoints fail.
+    ///
+    /// Never blocks; the loop limits the rate.
     pub fn refresh(&self) {
         self.nudge.notify_one();
     }

@@ -18,7 +18,7 @@ struct Inner {
     _stop_on_drop: DropGuard,
 }
 
-/// Tells a task that its owner is gone or closing.
+/// Notifies a task that its owner is gone or closing.
 #[derive(Clone, Debug)]
 pub struct Shutdown(CancellationToken);
 
@@ -41,7 +41,7 @@ impl TaskGroup {
         self.0.tracker.spawn(task(Shutdown(self.0.stop.clone())));
     }
 
-    /// Tells the tasks to stop, and waits until they have.
+    /// Requests the tasks to stop, and waits until they have.
     ///
     /// # Cancel safety
     ///

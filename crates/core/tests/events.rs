@@ -56,7 +56,7 @@ impl io::Write for Log {
 
 /// go-kit's `TestRegister` and `TestDeregister`: who, where, and what happened.
 #[tokio::test(start_paused = true)]
-async fn a_registration_is_logged_when_it_is_made_lost_made_again_and_ended() {
+async fn registration_is_logged_when_it_is_made_lost_made_again_and_ended() {
     let (log, _guard) = Log::capture();
     let registry = MemoryRegistry::new();
     let instance = Instance::new("127.0.0.1", 80);
@@ -75,7 +75,7 @@ async fn a_registration_is_logged_when_it_is_made_lost_made_again_and_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_is_logged_when_it_changes_goes_stale_and_is_fresh_again() {
+async fn follower_is_logged_when_it_changes_goes_stale_and_is_fresh_again() {
     let (log, _guard) = Log::capture();
     let registry = MemoryRegistry::new();
     let instance = Instance::new("127.0.0.1", 80);
@@ -92,7 +92,7 @@ async fn a_follower_is_logged_when_it_changes_goes_stale_and_is_fresh_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lasting_fault_of_an_entry_is_logged_once() {
+async fn lasting_fault_of_an_entry_is_logged_once() {
     let (log, _guard) = Log::capture();
     let mut publisher = Publisher::new(PublisherConfig::new("test", "s"));
     for _ in 0..10 {
@@ -108,7 +108,7 @@ async fn a_lasting_fault_of_an_entry_is_logged_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_held_loss_is_logged_with_its_size() {
+async fn held_loss_is_logged_with_its_size() {
     let (log, _guard) = Log::capture();
     let mut publisher = Publisher::new(PublisherConfig::new("test", "s"));
     let all: Vec<_> = (1..=4).map(|port| Instance::new("10.0.0.1", port)).collect();
@@ -119,9 +119,9 @@ async fn a_held_loss_is_logged_with_its_size() {
     assert_eq!((held.len(), &held[0]["held"], &held[0]["left"]), (1, &3.into(), &1.into()));
 }
 
-/// T12: what a backend does with its token must not show up anywhere; backends have tests of their own wires.
+/// What a backend does with its token must not show up anywhere; backends have tests of their own wires.
 #[test]
-fn a_secret_shows_nowhere() {
+fn secret_shows_nowhere() {
     let (log, _guard) = Log::capture();
     let token = Secret::new("s3cr3t");
     tracing::warn!(?token, "denied");
@@ -133,7 +133,7 @@ fn a_secret_shows_nowhere() {
 
 /// A wrong address or token would otherwise be seen by nobody who does not look at the snapshot.
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_was_never_reached_is_logged_once() {
+async fn registry_that_was_never_reached_is_logged_once() {
     let (log, _guard) = Log::capture();
     let registry = MemoryRegistry::new();
     registry.interrupt();
@@ -151,7 +151,7 @@ async fn a_registry_that_was_never_reached_is_logged_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_registration_says_why_it_could_not_be_renewed() {
+async fn lost_registration_says_why_it_could_not_be_renewed() {
     let (log, _guard) = Log::capture();
     let registry = MemoryRegistry::new();
     let registration = Registration::new("s", Instance::new("127.0.0.1", 80));

@@ -36,7 +36,7 @@ async fn registered_is_seen_deleted_comes_back_and_deregistered_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bad_file_is_skipped_and_counted() {
+async fn bad_file_is_skipped_and_counted() {
     let root = tempfile::tempdir().expect("a folder");
     let folder = folder(root.path());
     let _handle = folder.register(registration(1)).await.expect("registered");

@@ -121,7 +121,7 @@ mod tests {
 
     /// In go-kit the prefix `foo` also has the keys of `foobar`.
     #[test]
-    fn a_service_does_not_match_one_whose_name_it_begins() {
+    fn service_does_not_match_one_whose_name_it_begins() {
         let range = service_range("p", "foo").expect("a good name");
         for other in ["foobar", "foo-2", "foo.", "foo0", "fo", "foo/x"] {
             let key = instance_key("p", other, "1").expect("a good id");

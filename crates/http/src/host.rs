@@ -105,25 +105,25 @@ mod tests {
     }
 
     #[test]
-    fn the_target_is_the_path_and_the_host_is_the_service() {
+    fn target_is_the_path_and_the_host_is_the_service() {
         let (uri, host) = addressed("http://arithmetic:8080/a/b?c=d", HostPolicy::Service);
         assert_eq!((uri.as_str(), host.as_str()), ("/a/b?c=d", "arithmetic:8080"));
     }
 
     #[test]
-    fn the_host_is_the_instance_by_policy_or_when_there_is_no_name() {
+    fn host_is_the_instance_by_policy_or_when_there_is_no_name() {
         assert_eq!(addressed("http://arithmetic/", HostPolicy::Instance).1, "10.0.0.1:80");
         assert_eq!(addressed("/a", HostPolicy::Service).1, "10.0.0.1:80");
     }
 
     #[test]
-    fn an_empty_path_is_the_root_and_a_password_stays_here() {
+    fn empty_path_is_the_root_and_a_password_stays_here() {
         let (uri, host) = addressed("http://user:secret@arithmetic", HostPolicy::Service);
         assert_eq!((uri.as_str(), host.as_str()), ("/", "arithmetic"));
     }
 
     #[test]
-    fn a_host_header_of_the_user_is_kept() {
+    fn host_header_of_the_user_is_kept() {
         let mut request = Request::get("http://arithmetic/")
             .header(HOST, "mine")
             .body(())
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_for_http_2_becomes_one_for_1_1() {
+    fn request_for_http_2_becomes_one_for_1_1() {
         let mut request = Request::get("http://arithmetic/")
             .version(Version::HTTP_2)
             .body(())

@@ -105,7 +105,7 @@ fn no_signals(lifecycle: Lifecycle) -> Lifecycle {
 }
 
 #[tokio::test]
-async fn a_request_in_flight_is_answered_and_the_connection_told_to_close() {
+async fn request_in_flight_is_answered_and_the_connection_told_to_close() {
     let server = Server::start(no_signals).await;
     let mut client = server.connect().await;
     client.ask("/slow").await;
@@ -123,7 +123,7 @@ async fn a_request_in_flight_is_answered_and_the_connection_told_to_close() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_when_the_drain_begins() {
+async fn idle_connection_is_closed_when_the_drain_begins() {
     let server = Server::start(no_signals).await;
     let mut client = server.connect().await;
     client.ask("/fast").await;
@@ -136,7 +136,7 @@ async fn an_idle_connection_is_closed_when_the_drain_begins() {
 }
 
 #[tokio::test]
-async fn a_request_that_never_ends_is_cut_at_the_deadline() {
+async fn request_that_never_ends_is_cut_at_the_deadline() {
     let deadline = Duration::from_millis(300);
     let server = Server::start(|life| no_signals(life).drain_timeout(deadline)).await;
     let mut client = server.connect().await;
@@ -293,7 +293,7 @@ async fn what_waits_to_be_accepted_is_accepted_before_the_listener_is_closed() {
 
 /// Else what it sends meanwhile would reset the connection, and with it what it has not read yet: HTTP/2's GOAWAY.
 #[tokio::test]
-async fn a_connection_that_is_shut_down_listens_until_its_peer_has_closed_too() {
+async fn connection_that_is_shut_down_listens_until_its_peer_has_closed_too() {
     let mut listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let mut client = TcpStream::connect(address).await.expect("it listens");

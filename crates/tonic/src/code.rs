@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_stands_in_headers_or_in_trailers_that_were_read() {
+    fn status_stands_in_headers_or_in_trailers_that_were_read() {
         let mut response = answered(StatusCode::OK, &[("grpc-status", "14")]);
         assert_eq!(known_code(&response), Some(Code::Unavailable));
         response.headers_mut().clear();
@@ -167,7 +167,7 @@ mod tests {
 
     /// A proxy's answer has none.
     #[test]
-    fn an_http_status_stands_for_the_one_that_is_missing() {
+    fn http_status_stands_for_the_one_that_is_missing() {
         for (status, code) in [
             (StatusCode::BAD_REQUEST, Code::Internal),
             (StatusCode::UNAUTHORIZED, Code::Unauthenticated),
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_becomes_the_status_that_is_in_it() {
+    fn error_becomes_the_status_that_is_in_it() {
         let status = of_error(NotSent::new(Status::aborted("conflict")).into());
         assert_eq!((status.code(), status.message()), (Code::Aborted, "conflict"));
         assert!(status.source().is_some_and(|source| source.is::<NotSent>()));
@@ -196,7 +196,7 @@ mod tests {
 
     /// gRPC's table.
     #[test]
-    fn a_reset_stream_has_the_code_of_its_reason() {
+    fn reset_stream_has_the_code_of_its_reason() {
         assert_eq!(of_reset(h2::Reason::CANCEL), Code::Cancelled);
         assert_eq!(of_reset(h2::Reason::ENHANCE_YOUR_CALM), Code::ResourceExhausted);
         assert_eq!(of_reset(h2::Reason::INADEQUATE_SECURITY), Code::PermissionDenied);

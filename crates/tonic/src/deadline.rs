@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_deadline_that_was_set_before_counts_and_not_the_header() {
+    async fn deadline_that_was_set_before_counts_and_not_the_header() {
         let mut request = Request::new(());
         request.headers_mut().insert(TIMEOUT, HeaderValue::from_static("2S"));
         let deadline = Deadline::of(&request).expect("a deadline");

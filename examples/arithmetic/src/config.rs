@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_a_registry_and_a_key() {
+    fn url_is_a_registry_and_a_key() {
         let found = split("consul://h:8500/app/server.toml?dc=eu").expect("good");
         assert_eq!(found, ("consul://h:8500?dc=eu".to_owned(), "app/server.toml"));
         for wrong in ["consul://h:8500", "consul://h:8500/", "app/server"] {

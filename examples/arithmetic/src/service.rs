@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_four_operations_calculate_with_integers() {
+    fn four_operations_calculate_with_integers() {
         assert_eq!(calculate("Add", "2", "3"), Ok(5));
         assert_eq!(calculate("Subtract", "2", "3"), Ok(-1));
         assert_eq!(calculate("Multiply", "-2", "3"), Ok(-6));

@@ -68,7 +68,7 @@ async fn servers_are_found_and_leave_when_they_are_told_to_stop() {
 /// A `-dev` agent forgets all of them when it is restarted; each says it again by its next heartbeat, every 5 s.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn an_agent_that_forgot_a_server_is_told_again() {
+async fn agent_that_forgot_a_server_is_told_again() {
     let scene = Scene::new().await;
     let _server = scene.server("one");
     scene.answers(Some("5\n"), Duration::from_secs(10)).await;
@@ -79,7 +79,7 @@ async fn an_agent_that_forgot_a_server_is_told_again() {
 /// A process that is suspended for longer than its TTL of 15 s is back within a second of its resumption.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn a_suspended_server_is_back_within_a_second() {
+async fn suspended_server_is_back_within_a_second() {
     let scene = Scene::new().await;
     let server = scene.server("one");
     scene.answers(Some("5\n"), Duration::from_secs(10)).await;
@@ -120,7 +120,7 @@ async fn demo_fails_no_request_and_gives_none_to_a_killed_server() {
 /// `log` and `off` are what the README says; each step is seen by a request and by the server's own log.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn a_running_server_is_told_what_to_log_and_what_to_offer() {
+async fn running_server_is_told_what_to_log_and_what_to_offer() {
     let scene = Scene::new().await;
     let log = scene.logs.path().join("told");
     let config = format!("consul://{}/arithmetic/server", scene.agent.address());

@@ -62,7 +62,7 @@ fn sentence(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn the_client_prints_what_one_of_the_servers_answers() {
+async fn client_prints_what_one_of_the_servers_answers() {
     let (live, dead) = (Server::start().await, Server::start().await);
     let ended = dead.process.stop(Duration::from_secs(10)).await.expect("ends");
     assert_eq!(ended.code(), Some(0));
@@ -78,7 +78,7 @@ async fn the_client_prints_what_one_of_the_servers_answers() {
 }
 
 #[tokio::test]
-async fn a_call_is_logged_as_a_request_is() {
+async fn call_is_logged_as_a_request_is() {
     let server = Server::start().await;
     let output = client(&[server.address], ["Add", "2", "3"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -87,7 +87,7 @@ async fn a_call_is_logged_as_a_request_is() {
 }
 
 #[tokio::test]
-async fn the_server_says_of_its_service_that_it_serves() {
+async fn server_says_of_its_service_that_it_serves() {
     let server = Server::start().await;
     let instance = Instance::new(server.address.ip().to_string(), server.address.port());
     let instancer = FixedInstancer::new([instance]);
@@ -99,7 +99,7 @@ async fn the_server_says_of_its_service_that_it_serves() {
 }
 
 #[tokio::test]
-async fn the_client_says_in_a_sentence_why_it_has_no_result() {
+async fn client_says_in_a_sentence_why_it_has_no_result() {
     let server = Server::start().await;
     let complaint = |calculation| sentence(&client(&[server.address], calculation));
     assert_eq!(complaint(["Divide", "1", "0"]), "arithmetic: division by zero has no result\n");

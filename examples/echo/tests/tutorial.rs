@@ -72,7 +72,7 @@ impl Program {
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn the_tutorial_is_true() {
+async fn tutorial_is_true() {
     let scene = Scene::new().await;
     // "Start the client first: it finds nobody."
     let client = scene.start("client", &["client", "--pause", "50"]);
@@ -108,7 +108,7 @@ async fn the_tutorial_is_true() {
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn a_server_that_dies_is_critical_after_an_interval_and_still_registered() {
+async fn server_that_dies_is_critical_after_an_interval_and_still_registered() {
     let scene = Scene::new().await;
     let client = scene.start("client", &["client", "--pause", "50"]);
     let server = scene.server("server");
@@ -124,7 +124,7 @@ async fn a_server_that_dies_is_critical_after_an_interval_and_still_registered()
 mod slow {
     use super::*;
 
-    /// C16 and C17: interval and timeout, then 60 s, then up to 30 s.
+    /// Interval and timeout, then 60 s, then up to 30 s.
     #[tokio::test]
     #[ignore = "slow: Consul takes 60 to 95 s; needs a real consul"]
     async fn consul_removes_a_dead_server_after_sixty_seconds_and_not_before() {

@@ -98,7 +98,7 @@ async fn server(name: &'static str) -> Script {
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn the_tutorial_is_true() {
+async fn tutorial_is_true() {
     let scene = Scene::new(&[]).await;
     // "Nothing is there but Consul itself."
     assert_eq!(scene.root("services").await, ["consul"]);
@@ -182,7 +182,7 @@ async fn beyond_the_bound_the_one_asked_for_longest_ago_is_let_go() {
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn a_service_whose_instances_are_all_critical_is_unavailable() {
+async fn service_whose_instances_are_all_critical_is_unavailable() {
     let scene = Scene::new(&[]).await;
     let body = json!({"Name": "sick", "Address": "127.0.0.1", "Port": 9, "Check": {"TTL": "1h"}});
     scene.agent_put("/v1/agent/service/register", &body.to_string()).await;

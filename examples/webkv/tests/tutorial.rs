@@ -118,7 +118,7 @@ impl Scene {
 
 #[tokio::test]
 #[ignore = "needs a real consul and redis"]
-async fn the_tutorial_is_true() {
+async fn tutorial_is_true() {
     let scene = Scene::new().await;
     // "A key that nobody has set is not found."
     let answer = scene.curl("/greeting").await;
@@ -161,7 +161,7 @@ async fn the_tutorial_is_true() {
 
 #[tokio::test]
 #[ignore = "needs a real consul and redis"]
-async fn a_redis_that_hangs_is_out_within_the_ttl_too() {
+async fn redis_that_hangs_is_out_within_the_ttl_too() {
     let scene = Scene::new().await;
     scene.in_discovery_within(BOUND, true).await;
     scene.redis.suspend().expect("it runs");

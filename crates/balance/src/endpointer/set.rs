@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clone_keeps_what_it_had_and_shares_what_has_not_changed() {
+    fn clone_keeps_what_it_had_and_shares_what_has_not_changed() {
         let mut set = Set::default();
         (0..300).for_each(|port| set.push(endpoint(port)));
         let before = set.clone();

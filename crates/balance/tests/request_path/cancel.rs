@@ -46,7 +46,7 @@ async fn dropped_after_every_poll(prepare: impl Fn(&World)) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_hangs_can_be_dropped_at_any_time() {
+async fn call_that_hangs_can_be_dropped_at_any_time() {
     let hang = |world: &World| {
         world.answer("a", Mode::Hangs);
         world.answer("b", Mode::Hangs);
@@ -55,7 +55,7 @@ async fn a_call_that_hangs_can_be_dropped_at_any_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_search_among_endpoints_that_are_not_ready_can_be_dropped_at_any_time() {
+async fn search_among_endpoints_that_are_not_ready_can_be_dropped_at_any_time() {
     let hang = |world: &World| {
         world.ready("a", Mode::Hangs);
         world.ready("b", Mode::Hangs);
@@ -64,7 +64,7 @@ async fn a_search_among_endpoints_that_are_not_ready_can_be_dropped_at_any_time(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_search_among_endpoints_that_refuse_can_be_dropped_at_any_time() {
+async fn search_among_endpoints_that_refuse_can_be_dropped_at_any_time() {
     let refuse = |world: &World| {
         world.ready("a", Mode::Fails);
         world.ready("b", Mode::Fails);
@@ -73,7 +73,7 @@ async fn a_search_among_endpoints_that_refuse_can_be_dropped_at_any_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_for_factories_can_be_dropped_at_any_time() {
+async fn wait_for_factories_can_be_dropped_at_any_time() {
     let fail = |world: &World| {
         world.make("a", Mode::Fails);
         world.make("b", Mode::Hangs);

@@ -16,7 +16,7 @@ fn state(report: Option<EndpointReport>) -> EndpointState {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_refuses_costs_no_request() {
+async fn endpoint_that_refuses_costs_no_request() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
     world.ready("a", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;
@@ -32,7 +32,7 @@ async fn an_endpoint_that_refuses_costs_no_request() {
 
 /// As in influxdb_iox issue 6508: an endpoint that fails once is gone for good from a list that does not change.
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_is_down_comes_back_when_it_connects_without_a_request() {
+async fn endpoint_that_is_down_comes_back_when_it_connects_without_a_request() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
     world.ready("a", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;
@@ -62,7 +62,7 @@ async fn one_that_hangs_while_it_reconnects_is_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_waits_for_an_endpoint_that_connects() {
+async fn request_waits_for_an_endpoint_that_connects() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     world.ready("a", Mode::Hangs);
     let endpointer = endpointer(&registry, &world).await;
@@ -154,7 +154,7 @@ async fn held_ones_are_used_only_when_nobody_is_ready_and_before_those_that_are_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_held_one_that_refuses_is_dropped_until_it_is_listed_again() {
+async fn held_one_that_refuses_is_dropped_until_it_is_listed_again() {
     let (mut registry, world) = (Registry::guarded(&["a", "b", "c"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let balance = balance(&endpointer);
@@ -177,7 +177,7 @@ async fn a_held_one_that_refuses_is_dropped_until_it_is_listed_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_public_lease_counts_and_picks_like_a_call() {
+async fn public_lease_counts_and_picks_like_a_call() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let balance = balance(&endpointer);

@@ -29,7 +29,7 @@ async fn survivors_keep_their_service_and_their_statistics() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_changed_payload_reaches_its_endpoint_and_makes_no_new_one() {
+async fn changed_payload_reaches_its_endpoint_and_makes_no_new_one() {
     let (mut registry, world) = (Registry::new(&["a"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     registry.set_instances(vec![Instance::new("a", 1).with_metadata("shard", "7")]).await;
@@ -58,7 +58,7 @@ impl Picker for Fixed {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_balancers_tables_follow_the_payload() {
+async fn balancers_tables_follow_the_payload() {
     let (mut registry, world) = (Registry::new(&["a", "b"]), World::default());
     let balance = BalanceLayer::new(Heaviest).layer(endpointer(&registry, &world).await);
     for (heavy, light) in [("a", "b"), ("b", "a"), ("a", "b")] {
@@ -70,7 +70,7 @@ async fn a_balancers_tables_follow_the_payload() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_changed_address_makes_a_new_endpoint() {
+async fn changed_address_makes_a_new_endpoint() {
     let (mut registry, world) = (Registry::new(&[]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     registry.set_instances(vec![Instance::new("old", 1).with_id("x")]).await;
@@ -117,7 +117,7 @@ async fn who_wants_no_requests_gets_none() {
 
 /// Field bug 6 (linkerd2#2550): a balancer that learns of changes only while requests flow.
 #[tokio::test(start_paused = true)]
-async fn an_idle_endpointer_applies_updates_within_ten_milliseconds() {
+async fn idle_endpointer_applies_updates_within_ten_milliseconds() {
     let (mut registry, world) = (Registry::new(&["a", "b"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     tokio::time::advance(Duration::from_secs(3_600)).await;
@@ -130,7 +130,7 @@ async fn an_idle_endpointer_applies_updates_within_ten_milliseconds() {
 
 /// Field bug 10 (tower#856): what `poll_ready` has chosen is gone, or another's place, when `call` comes.
 #[tokio::test(start_paused = true)]
-async fn a_removal_between_ready_and_call_costs_no_request() {
+async fn removal_between_ready_and_call_costs_no_request() {
     let (mut registry, world) = (Registry::new(&["a", "b", "c"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let mut ready: Vec<_> = (0..6).map(|_| balance(&endpointer)).collect();
@@ -144,7 +144,7 @@ async fn a_removal_between_ready_and_call_costs_no_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_returns_while_it_drains_gets_its_endpoint_back() {
+async fn instance_that_returns_while_it_drains_gets_its_endpoint_back() {
     let (mut registry, world) = (Registry::new(&["a"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let balance = balance(&endpointer);
@@ -221,7 +221,7 @@ async fn close_gives_up_after_the_drain() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_handle_drops_every_service_at_once() {
+async fn last_handle_drops_every_service_at_once() {
     let (mut registry, world) = (Registry::new(&["a", "b", "c"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let balance = balance(&endpointer);
@@ -290,7 +290,7 @@ async fn what_a_factory_brings_for_one_that_has_left_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_factory_that_panics_is_asked_again() {
+async fn factory_that_panics_is_asked_again() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
     world.make("a", Mode::Panics);
     let endpointer = endpointer(&registry, &world).await;

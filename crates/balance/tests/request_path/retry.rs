@@ -45,7 +45,7 @@ async fn every_instance_is_tried_before_one_is_tried_twice() {
 
 /// A server that was killed and started again is down until it has connected; meanwhile another one dies.
 #[tokio::test(start_paused = true)]
-async fn a_retry_asks_who_was_down_before_it_goes_back_to_whom_it_saw_fail() {
+async fn retry_asks_who_was_down_before_it_goes_back_to_whom_it_saw_fail() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
     world.ready("b", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;
@@ -60,7 +60,7 @@ async fn a_retry_asks_who_was_down_before_it_goes_back_to_whom_it_saw_fail() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_record_of_one_request_does_not_bind_the_next() {
+async fn record_of_one_request_does_not_bind_the_next() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let client = retry(RetryPolicy::new(), balance(&endpointer));
@@ -94,7 +94,7 @@ async fn what_was_not_sent_is_always_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_error_lists_every_attempt_and_has_the_last_as_its_source() {
+async fn error_lists_every_attempt_and_has_the_last_as_its_source() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
     world.answer("a", Mode::Fails);
     world.answer("b", Mode::Hangs);
@@ -111,7 +111,7 @@ async fn the_error_lists_every_attempt_and_has_the_last_as_its_source() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_deadline_ends_a_pause_too() {
+async fn deadline_ends_a_pause_too() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     world.answer("a", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;
@@ -149,7 +149,7 @@ impl Protocol<u32, u32> for Numbers {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_protocol_decides_what_is_repeated_and_what_has_failed() {
+async fn protocol_decides_what_is_repeated_and_what_has_failed() {
     let echo = service_fn(|n: u32| async move { Ok::<_, BoxError>(n) });
     let client = RetryLayer::new(RetryPolicy::new().protocol(Numbers)).layer(echo);
     assert_eq!(client.clone().oneshot(4).await.unwrap(), 5, "repeated: even, and 4 has failed");
@@ -164,7 +164,7 @@ async fn a_protocol_decides_what_is_repeated_and_what_has_failed() {
 
 /// The documented loss: below a `Buffer` nothing is excluded, and the attempts name no instance.
 #[tokio::test(start_paused = true)]
-async fn a_buffer_between_retry_and_balance_loses_the_record() {
+async fn buffer_between_retry_and_balance_loses_the_record() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     world.answer("a", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;
@@ -178,7 +178,7 @@ async fn a_buffer_between_retry_and_balance_loses_the_record() {
 
 /// The same loss across a task that is spawned in between.
 #[tokio::test(start_paused = true)]
-async fn a_task_between_retry_and_balance_loses_the_record() {
+async fn task_between_retry_and_balance_loses_the_record() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
     world.answer("a", Mode::Fails);
     world.answer("b", Mode::Fails);
@@ -192,7 +192,7 @@ async fn a_task_between_retry_and_balance_loses_the_record() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_that_ends_in_nothing_names_its_reason_through_the_chain() {
+async fn wait_that_ends_in_nothing_names_its_reason_through_the_chain() {
     let (registry, world) = (Registry::new(&[]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let error = call(&retry(RetryPolicy::new(), balance(&endpointer))).await.unwrap_err();

@@ -115,7 +115,7 @@ fn limit(latest: &ConfigSnapshot<Settings>) -> Option<u32> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_value_is_there_now_and_when_it_changes() {
+async fn value_is_there_now_and_when_it_changes() {
     let store = Store::default();
     store.put(r#"{"limit": 1}"#);
     let mut config = store.follow(WatchOptions::json());
@@ -127,7 +127,7 @@ async fn a_value_is_there_now_and_when_it_changes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_is_down_leaves_the_default() {
+async fn registry_that_is_down_leaves_the_default() {
     let store = Store::default();
     store.fail(Some(ErrorKind::Unavailable));
     let mut config = store.follow(WatchOptions::json().default_value(Settings { limit: 7 }));
@@ -142,7 +142,7 @@ async fn a_registry_that_is_down_leaves_the_default() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bad_value_is_reported_and_the_last_good_one_stays() {
+async fn bad_value_is_reported_and_the_last_good_one_stays() {
     let store = Store::default();
     store.put("{\"limit\": 1}");
     let mut config = store.follow(WatchOptions::json());
@@ -159,7 +159,7 @@ async fn a_bad_value_is_reported_and_the_last_good_one_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_that_cannot_be_read_takes_no_part_of_the_value_away() {
+async fn entry_that_cannot_be_read_takes_no_part_of_the_value_away() {
     let store = Store::default();
     store.put("{\"limit\": 1}");
     let mut config = store.follow(WatchOptions::json());
@@ -173,7 +173,7 @@ async fn an_entry_that_cannot_be_read_takes_no_part_of_the_value_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deletion_is_confirmed_and_then_the_policy_decides() {
+async fn deletion_is_confirmed_and_then_the_policy_decides() {
     let policies =
         [(OnDelete::KeepLast, Some(1)), (OnDelete::Default, Some(7)), (OnDelete::Clear, None)];
     for (policy, expected) in policies {
@@ -196,7 +196,7 @@ async fn a_deletion_is_confirmed_and_then_the_policy_decides() {
 
 /// As a token that has lost its right, and an agent that has lost its servers, look for a moment.
 #[tokio::test(start_paused = true)]
-async fn a_value_that_is_missing_for_one_read_is_not_deleted() {
+async fn value_that_is_missing_for_one_read_is_not_deleted() {
     let store = Store::default();
     store.put("{\"limit\": 1}");
     let mut config = store.follow(WatchOptions::json().on_delete(OnDelete::Clear));
@@ -212,7 +212,7 @@ async fn a_value_that_is_missing_for_one_read_is_not_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_of_a_thousand_ends_at_the_last_without_a_backlog() {
+async fn burst_of_a_thousand_ends_at_the_last_without_a_backlog() {
     let store = Store::default();
     let mut config = store.follow(WatchOptions::json());
     ready(&mut config).await;
@@ -241,7 +241,7 @@ async fn trouble_with_the_registry_shows_and_goes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_text_again_wakes_nobody() {
+async fn same_text_again_wakes_nobody() {
     let store = Store::default();
     store.put("{\"limit\": 1}");
     let mut config = store.follow(WatchOptions::json());
@@ -253,7 +253,7 @@ async fn the_same_text_again_wakes_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_loop_ends_with_the_last_clone_or_when_closed() {
+async fn loop_ends_with_the_last_clone_or_when_closed() {
     let store = Store::default();
     let config = store.follow(WatchOptions::json().default_value(Settings { limit: 7 }));
     let mut clone = config.clone();

@@ -36,7 +36,7 @@ fn complaint(format: Format, entries: &[KeyValue]) -> String {
 }
 
 #[test]
-fn a_document_is_read_in_both_languages() {
+fn document_is_read_in_both_languages() {
     let expected = Settings { port: 80, level: "info".into(), db: None };
     let json = decode::<Settings>(Format::Json, &one(r#"{"port": 80, "level": "info"}"#));
     let toml = decode::<Settings>(Format::Toml, &one("port = 80\nlevel = 'info'\n"));
@@ -62,7 +62,7 @@ fn below_a_prefix_every_key_is_a_field_in_both_languages() {
 }
 
 #[test]
-fn a_complaint_names_the_key_and_the_line() {
+fn complaint_names_the_key_and_the_line() {
     let cases = [
         (Format::Json, "{\"port\": 80,\n\"level\": 7}", "key app/server, line 2, column"),
         (Format::Json, "{\"port\": 80,\n\n}", "key app/server, line 3, column"),
@@ -102,7 +102,7 @@ fn below_a_prefix_a_complaint_names_the_key_and_its_own_line() {
 
 /// Nobody who may write one key decides on another.
 #[test]
-fn a_value_below_a_prefix_cannot_be_more_than_one() {
+fn value_below_a_prefix_cannot_be_more_than_one() {
     let found = complaint(Format::Json, &below(&[("level", "\"a\", \"port\": 1")]));
     assert!(found.contains("key app/level, line 1, column 4"), "{found}");
     let found = complaint(Format::Toml, &below(&[("level", "\"a\"\nport = 1")]));

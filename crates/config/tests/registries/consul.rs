@@ -16,7 +16,7 @@ fn kv(registry: &Registry) -> ConsulKv {
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn a_check_and_set_loses_to_whoever_wrote_meanwhile() {
+async fn check_and_set_loses_to_whoever_wrote_meanwhile() {
     on_every_consul(async |registry| {
         let kv = kv(registry);
         assert_eq!(kv.get("a/b c/ü").await.expect("answered"), None);
@@ -89,7 +89,7 @@ const ROOT: &str = "6f0c2a0e-2f5a-4d6f-9a52-3d6a5f1f7d02";
 /// Under ACLs that deny by default; the test's own requests are root's.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn a_token_may_do_what_its_rules_say_and_is_told_what_is_missing() {
+async fn token_may_do_what_its_rules_say_and_is_told_what_is_missing() {
     let tokens = format!(r#"{{"master": "{ROOT}", "default": "{ROOT}"}}"#);
     let acl = format!(r#"{{"enabled": true, "default_policy": "deny", "tokens": {tokens}}}"#);
     let acl = format!(r#"{{"primary_datacenter": "dc1", "acl": {acl}}}"#);

@@ -8,7 +8,7 @@ use crate::support::{Registry, has, json, on_every_etcd, operator, sees};
 
 #[tokio::test]
 #[ignore = "needs a real etcd"]
-async fn a_compaction_while_cut_off_loses_nothing() {
+async fn compaction_while_cut_off_loses_nothing() {
     on_every_etcd(async |registry| {
         let Registry::Etcd(server, _) = registry else { unreachable!("only etcd") };
         registry.put("app", r#"{"limit": 1}"#).await;
@@ -37,7 +37,7 @@ async fn a_compaction_while_cut_off_loses_nothing() {
 /// `--max-request-bytes` is 1.5 MiB unless the servers are told otherwise; gRPC adds up to 512 KiB for itself.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
-async fn a_mebibyte_and_a_half_is_taken_and_more_refused() {
+async fn mebibyte_and_a_half_is_taken_and_more_refused() {
     on_every_etcd(async |registry| {
         let mut config = registry.follow("app", json());
         let sized = |limit: u32, size: usize| {

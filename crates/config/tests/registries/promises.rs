@@ -9,7 +9,7 @@ use crate::support::{
 
 #[tokio::test]
 #[ignore = "needs a real consul and etcd"]
-async fn a_burst_of_a_thousand_writes_ends_at_the_last_without_a_backlog() {
+async fn burst_of_a_thousand_writes_ends_at_the_last_without_a_backlog() {
     on_every_registry(async |registry| {
         registry.put("app", r#"{"limit": 0}"#).await;
         let mut config = registry.follow("app", json());
@@ -39,7 +39,7 @@ async fn a_burst_of_a_thousand_writes_ends_at_the_last_without_a_backlog() {
 
 #[tokio::test]
 #[ignore = "needs a real consul and etcd"]
-async fn a_registry_that_is_down_at_the_start_leaves_the_default() {
+async fn registry_that_is_down_at_the_start_leaves_the_default() {
     on_every_lasting_registry(async |registry| {
         registry.put("app", r#"{"limit": 1}"#).await;
         registry.server().kill();
@@ -58,7 +58,7 @@ async fn a_registry_that_is_down_at_the_start_leaves_the_default() {
 
 #[tokio::test]
 #[ignore = "needs a real consul and etcd"]
-async fn an_outage_is_seen_as_stale_and_changes_nothing() {
+async fn outage_is_seen_as_stale_and_changes_nothing() {
     on_every_lasting_registry(async |registry| {
         registry.put("app", r#"{"limit": 1}"#).await;
         let mut config = registry.follow("app", json());
@@ -78,7 +78,7 @@ async fn an_outage_is_seen_as_stale_and_changes_nothing() {
 
 #[tokio::test]
 #[ignore = "needs a real consul and etcd"]
-async fn a_malformed_value_is_named_and_not_applied() {
+async fn malformed_value_is_named_and_not_applied() {
     on_every_registry(async |registry| {
         registry.put("app", r#"{"limit": 1}"#).await;
         let mut config = registry.follow("app", json());
@@ -101,7 +101,7 @@ async fn a_malformed_value_is_named_and_not_applied() {
 
 #[tokio::test]
 #[ignore = "needs a real consul and etcd"]
-async fn a_key_that_is_deleted_and_made_again_is_followed_throughout() {
+async fn key_that_is_deleted_and_made_again_is_followed_throughout() {
     on_every_registry(async |registry| {
         let policies = [
             (OnDelete::KeepLast, Some(limited(1))),
@@ -127,7 +127,7 @@ async fn a_key_that_is_deleted_and_made_again_is_followed_throughout() {
 
 #[tokio::test]
 #[ignore = "needs a real consul and etcd"]
-async fn a_key_that_is_not_there_yet_is_waited_for() {
+async fn key_that_is_not_there_yet_is_waited_for() {
     on_every_registry(async |registry| {
         let mut config = registry.follow("app", json());
         let latest = config.ready(BOUND).await.expect("the registry answers");
@@ -141,7 +141,7 @@ async fn a_key_that_is_not_there_yet_is_waited_for() {
 
 #[tokio::test]
 #[ignore = "needs a real consul and etcd"]
-async fn the_keys_below_a_prefix_are_the_fields() {
+async fn keys_below_a_prefix_are_the_fields() {
     on_every_registry(async |registry| {
         registry.put("app/limit", "1").await;
         registry.put("app/text", r#""a""#).await;

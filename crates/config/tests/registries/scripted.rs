@@ -30,7 +30,7 @@ async fn next(script: &Script) -> Received {
 }
 
 #[tokio::test]
-async fn an_answer_whose_index_went_back_is_used_and_not_waited_for() {
+async fn answer_whose_index_went_back_is_used_and_not_waited_for() {
     let (script, mut config) = follow().await;
     assert_eq!(next(&script).await.target, "/v1/kv/app");
     script.reply(value("100", 4));
@@ -60,7 +60,7 @@ async fn after_an_error_the_value_is_kept_and_the_next_query_has_no_index() {
 }
 
 #[tokio::test]
-async fn a_missing_key_is_confirmed_and_a_proxys_404_is_none() {
+async fn missing_key_is_confirmed_and_a_proxys_404_is_none() {
     let (script, mut config) = follow().await;
     script.reply(value("100", 4));
     sees(&mut config, "the value", has(4)).await;

@@ -188,7 +188,7 @@ mod tests {
 
     /// The three forms in which two versions say it, with and without ACLs.
     #[test]
-    fn an_unknown_check_is_recognised_in_every_form() {
+    fn unknown_check_is_recognised_in_every_form() {
         assert!(is_unknown_check(500, r#"CheckID "x" does not have associated TTL"#));
         assert!(is_unknown_check(500, r#"Unknown check "x""#));
         assert!(is_unknown_check(404, r#"Unknown check ID "x". Ensure that …"#));
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_service_is_recognised_in_every_form() {
+    fn unknown_service_is_recognised_in_every_form() {
         assert!(is_unknown_service(500, r#"Unknown service {"x" {}}"#));
         assert!(is_unknown_service(404, r#"Unknown service ID "x". Ensure that …"#));
         assert!(is_unknown_service(404, "unknown service ID: x"));
@@ -205,19 +205,19 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_a_proxy_is_clipped_between_characters() {
+    fn page_of_a_proxy_is_clipped_between_characters() {
         let error = refused("follow", 502, &"é".repeat(10_000));
         assert!(error.to_string().len() < 400, "{}", error.to_string().len());
     }
 
     #[test]
-    fn a_server_that_is_no_agent_is_doubted_and_says_its_status_once() {
+    fn server_that_is_no_agent_is_doubted_and_says_its_status_once() {
         let error = refused("register", 404, "404 page not found\n").to_string();
         assert_eq!(error, "consul register: 404 page not found: is this a Consul agent?");
     }
 
     #[test]
-    fn the_limit_of_connections_is_named_only_where_it_can_be_the_reason() {
+    fn limit_of_connections_is_named_only_where_it_can_be_the_reason() {
         let says = |elapsed| closed("h:1", elapsed);
         let (early, late) = (says(Duration::from_millis(9)), says(Duration::from_secs(9)));
         assert!(early.contains("http_max_conns_per_client"), "{early}");
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_names_what_the_token_must_be_allowed() {
+    fn denial_names_what_the_token_must_be_allowed() {
         let error = refused("register", 403, "Permission denied");
         assert!(error.to_string().contains("service:write"), "{error}");
     }

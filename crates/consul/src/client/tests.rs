@@ -31,7 +31,7 @@ fn headers_are_read_as_far_as_they_can_be_trusted() {
 }
 
 #[test]
-fn an_address_that_is_none_is_refused_with_a_sentence() {
+fn address_that_is_none_is_refused_with_a_sentence() {
     for address in ["", "ftp://a:1", "http://", "http://user:pw@a:8500"] {
         let error = ConsulClient::new(ConsulConfig::new(address)).expect_err(address);
         assert_eq!(error.kind(), ErrorKind::Config);
@@ -41,7 +41,7 @@ fn an_address_that_is_none_is_refused_with_a_sentence() {
 
 /// More in the tests over the wire.
 #[test]
-fn the_token_is_in_no_debug_output() {
+fn token_is_in_no_debug_output() {
     let config = ConsulConfig::default().token("s3cr3t");
     let client = ConsulClient::new(config).expect("a client");
     assert!(!format!("{client:?}").contains("s3cr3t"));

@@ -80,7 +80,7 @@ fn variables_that_are_missing_or_empty_leave_the_defaults() {
 }
 
 #[test]
-fn a_boolean_that_is_none_is_an_error_and_no_plain_text() {
+fn boolean_that_is_none_is_an_error_and_no_plain_text() {
     let error = from(&[("CONSUL_HTTP_SSL", "yes")]).expect_err("not a boolean");
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("CONSUL_HTTP_SSL"), "{error}");
@@ -127,7 +127,7 @@ fn token_file_must_be_readable() {
 }
 
 #[test]
-fn a_url_sets_agent_and_service() {
+fn url_sets_agent_and_service() {
     let url = "consul://10.0.0.1:8501/a%2Fb%20c?tag=x&tag=y&passing=true&dc=eu&near=_agent&stale=true&wait=30s&token-file=/t";
     let (config, query) = ConsulConfig::from_url(url).expect("a URL");
     assert_eq!(config.address, "10.0.0.1:8501");
@@ -149,7 +149,7 @@ fn a_url_sets_agent_and_service() {
 }
 
 #[test]
-fn a_url_that_is_wrong_says_what_to_do() {
+fn url_that_is_wrong_says_what_to_do() {
     for (url, says) in [
         ("consul://h/s?tga=x", "tag, passing"),
         ("consul://h/s?token=x", "token-file"),

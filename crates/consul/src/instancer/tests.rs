@@ -18,7 +18,7 @@ fn answer(index: Option<u64>, entries: &[&str]) -> HealthAnswer {
 const ENTRY: &str = r#"{"Service":{"ID":"web","Address":"10.0.0.1","Port":80}}"#;
 
 #[tokio::test]
-async fn an_index_is_waited_for_next() {
+async fn index_is_waited_for_next() {
     let mut source = source();
     for (asked, index) in [(None, 7), (Some(7), 7), (Some(7), 9)] {
         let refresh_in = source.adopt(asked, &answer(Some(index), &[]));
@@ -29,7 +29,7 @@ async fn an_index_is_waited_for_next() {
 
 /// As go-kit's `TestInstancerWithInvalidIndex`: the data is used, the index is not.
 #[tokio::test]
-async fn an_index_that_went_back_is_not_waited_for() {
+async fn index_that_went_back_is_not_waited_for() {
     let mut source = source();
     let refresh_in = source.adopt(Some(100), &answer(Some(99), &[ENTRY]));
     assert_eq!(refresh_in.expect("its data is good"), None);
@@ -57,7 +57,7 @@ async fn index_one_is_an_error_and_no_empty_set() {
 }
 
 #[tokio::test]
-async fn a_filtered_answer_is_a_denial() {
+async fn filtered_answer_is_a_denial() {
     let mut filtered = answer(Some(7), &[]);
     filtered.meta.filtered_by_acls = true;
     let error = source().adopt(None, &filtered).expect_err("not everything");
@@ -67,7 +67,7 @@ async fn a_filtered_answer_is_a_denial() {
 
 /// The array of null entries of hashicorp/consul#1434.
 #[tokio::test]
-async fn a_malformed_entry_does_not_spoil_the_others() {
+async fn malformed_entry_does_not_spoil_the_others() {
     let malformed = r#"{"Service":{"ID":7}}"#;
     let instances = source().instances(&answer(None, &[ENTRY, malformed, "null"]).entries);
     let good: Vec<_> = instances.iter().map(Result::is_ok).collect();

@@ -33,7 +33,7 @@ async fn writes_say_key_condition_datacenter_and_token() {
 }
 
 #[tokio::test]
-async fn a_condition_that_does_not_hold_is_a_conflict() {
+async fn condition_that_does_not_hold_is_a_conflict() {
     let (script, kv) = store(|config| config).await;
     script.reply(Reply::new(200).body("false"));
     script.reply(Reply::new(200).body("false"));

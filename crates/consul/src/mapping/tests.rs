@@ -47,7 +47,7 @@ fn everything_of_an_instance_survives() {
     }
 }
 
-/// C8: Consul takes weights from 1 to 65535.
+/// Consul takes weights from 1 to 65535.
 #[test]
 fn weights_that_consul_refuses_are_bounded() {
     for (weight, expected) in [(0, 1), (1, 1), (65_535, 65_535), (65_536, 65_535)] {
@@ -136,7 +136,7 @@ fn what_breaks_a_limit_of_consul_is_refused_before_it_is_sent() {
 
 /// As go-kit's `TestInstancerAddressOverride`: IPv6 has brackets.
 #[test]
-fn a_service_without_an_address_is_at_its_nodes() {
+fn service_without_an_address_is_at_its_nodes() {
     let at = |address: &str| {
         let json = serde_json::json!({
             "Node": {"Node": "n1", "Address": "10.0.0.1"},
@@ -151,7 +151,7 @@ fn a_service_without_an_address_is_at_its_nodes() {
 }
 
 #[test]
-fn a_scheme_inside_the_address_is_taken_out() {
+fn scheme_inside_the_address_is_taken_out() {
     let json =
         serde_json::json!({"Service": {"ID": "web", "Address": "https://10.0.0.10/", "Port": 443}});
     let instance = instance(entry(json)).expect("an instance");
@@ -161,7 +161,7 @@ fn a_scheme_inside_the_address_is_taken_out() {
 
 /// One service id may exist on several agents.
 #[test]
-fn an_entry_of_somebody_else_is_named_by_node_and_id() {
+fn entry_of_somebody_else_is_named_by_node_and_id() {
     let json = serde_json::json!({
         "Node": {"Node": "n1", "Address": "10.0.0.1"},
         "Service": {"ID": "web-1", "Address": "", "Port": 80, "Tags": null, "Meta": null, "Weights": null},
@@ -173,7 +173,7 @@ fn an_entry_of_somebody_else_is_named_by_node_and_id() {
 }
 
 #[test]
-fn a_port_that_nobody_can_connect_to_is_malformed_and_explained() {
+fn port_that_nobody_can_connect_to_is_malformed_and_explained() {
     for port in [0, -1, 70_000] {
         let json =
             serde_json::json!({"Service": {"ID": "web", "Address": "10.0.0.10", "Port": port}});
@@ -209,7 +209,7 @@ fn health_is_the_worst_of_all_checks_those_of_the_node_too() {
 }
 
 #[test]
-fn a_warning_instance_has_the_weight_that_it_registered_for_that() {
+fn warning_instance_has_the_weight_that_it_registered_for_that() {
     let json = serde_json::json!({
         "Service": {"ID": "web", "Address": "a", "Port": 80, "Weights": {"Passing": 10, "Warning": 2}},
         "Checks": [{"CheckID": "c", "Status": "warning"}],
@@ -219,7 +219,7 @@ fn a_warning_instance_has_the_weight_that_it_registered_for_that() {
 
 /// What is sent, to the letter; no script in it.
 #[test]
-fn the_body_of_a_registration_is_what_consul_documents() {
+fn body_of_a_registration_is_what_consul_documents() {
     let wanted = Instance::new("10.0.0.7", 8081).with_tags(["v2"]).with_metadata("shard", "3");
     let body = serde_json::to_value(registration("web", &wanted, "1f").expect("within the limits"));
     let expected = serde_json::json!({

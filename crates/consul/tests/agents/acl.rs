@@ -108,7 +108,7 @@ async fn service_write_is_enough_to_register_and_to_come_back() {
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn a_token_that_may_not_is_denied_with_a_hint() {
+async fn token_that_may_not_is_denied_with_a_hint() {
     on_every_guarded_agent(async |agent| {
         let token = token(agent, "reads", r#"service "web" { policy = "read" }"#).await;
         for token in [token.secret.as_str(), "00000000-0000-0000-0000-000000000009"] {
@@ -125,7 +125,7 @@ async fn a_token_that_may_not_is_denied_with_a_hint() {
 /// Without `node:read` Consul answers `200 []`, which newer versions say.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn a_token_that_sees_nothing_does_not_empty_the_set() {
+async fn token_that_sees_nothing_does_not_empty_the_set() {
     on_every_guarded_agent(async |agent| {
         put(agent.address(), "/v1/agent/service/register", json!({"Name": "web", "Port": 80}))
             .await;
@@ -177,7 +177,7 @@ async fn what_a_changed_policy_shows_is_published_though_the_index_stands() {
 /// The token is deleted, and another one is written into the file.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn a_token_that_was_rotated_is_found_in_its_file() {
+async fn token_that_was_rotated_is_found_in_its_file() {
     on_every_guarded_agent(async |agent| {
         put(agent.address(), "/v1/agent/service/register", json!({"Name": "web", "Port": 80}))
             .await;

@@ -40,7 +40,7 @@ async fn servers_that_are_away_are_noticed_within_a_probe_and_nobody_is_lost() {
 /// An agent that was restarted while its servers are away says `200 []` with index 1.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn an_agent_that_knows_nobody_is_not_believed() {
+async fn agent_that_knows_nobody_is_not_believed() {
     on_every_version(async |binary| {
         let cluster = ConsulCluster::start(&binary, 1).await.expect("they start");
         let body = json!({"Name": "web", "Port": 80, "Address": "10.0.0.1"});

@@ -15,7 +15,7 @@ use crate::support::{
 /// The index of the new agent is lower than the one that is waited for.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn an_agent_whose_index_started_anew_is_followed_at_once() {
+async fn agent_whose_index_started_anew_is_followed_at_once() {
     on_every_agent(async |agent| {
         let address = agent.address();
         for n in 0..30 {
@@ -36,7 +36,7 @@ async fn an_agent_whose_index_started_anew_is_followed_at_once() {
 /// Newer agents always send the same leader and last contact while they stream.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn an_agent_that_streams_is_not_taken_for_one_without_a_leader() {
+async fn agent_that_streams_is_not_taken_for_one_without_a_leader() {
     on_every_agent(async |agent| {
         let body = json!({"Name": "web", "Port": 80, "Address": "10.0.0.1"});
         put(agent.address(), "/v1/agent/service/register", body).await;
@@ -123,7 +123,7 @@ async fn closing_during_the_long_wait_takes_less_than_100_ms() {
 /// An agent that is killed and started again, and one that hangs.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn an_agent_that_is_away_leaves_the_set_stale_and_complete() {
+async fn agent_that_is_away_leaves_the_set_stale_and_complete() {
     on_every_version(async |binary| {
         let server = real::ConsulConfig::server(binary);
         let agent = real::Consul::start(server).await.expect("the agent starts");

@@ -100,7 +100,7 @@ impl Scene<'_> {
 /// What a server does that stops in order, and is started again.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn a_server_that_drained_and_deregistered_is_seen_when_it_starts_again() {
+async fn server_that_drained_and_deregistered_is_seen_when_it_starts_again() {
     on_every_agent_without_a_token(async |scene| {
         for _start in 0..2 {
             let handle = scene.register().await;
@@ -116,7 +116,7 @@ async fn a_server_that_drained_and_deregistered_is_seen_when_it_starts_again() {
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn a_maintenance_that_outlived_its_server_ends_with_the_next_registration() {
+async fn maintenance_that_outlived_its_server_ends_with_the_next_registration() {
     on_every_agent_without_a_token(async |scene| {
         let handle = scene.register().await;
         scene.maintain(true).await;
@@ -133,7 +133,7 @@ async fn a_maintenance_that_outlived_its_server_ends_with_the_next_registration(
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn a_draining_server_that_goes_on_is_seen_again() {
+async fn draining_server_that_goes_on_is_seen_again() {
     on_every_agent_without_a_token(async |scene| {
         let handle = scene.register().await;
         handle.update(|it| it.with_status(InstanceStatus::Draining)).await.expect("accepted");
@@ -147,7 +147,7 @@ async fn a_draining_server_that_goes_on_is_seen_again() {
 /// `200 []` is also the answer to who may see nothing.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn a_follower_without_a_token_is_denied_and_not_told_that_nobody_is_there() {
+async fn follower_without_a_token_is_denied_and_not_told_that_nobody_is_there() {
     on_every_agent_for_a_token(READS_TOO, async |scene| {
         let _handle = scene.register().await;
         let nobody = ConsulClient::new(ConsulConfig::new(scene.agent.url())).expect("an address");
@@ -168,7 +168,7 @@ async fn a_follower_without_a_token_is_denied_and_not_told_that_nobody_is_there(
 /// The usual policy of the anonymous token: an empty set is one.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn a_follower_who_needs_no_token_is_told_that_nobody_is_there() {
+async fn follower_who_needs_no_token_is_told_that_nobody_is_there() {
     on_every_agent_for_a_token(READS_TOO, async |scene| {
         let anonymous = "/v1/acl/token/00000000-0000-0000-0000-000000000002";
         scene.root("PUT", anonymous, json!({"Policies": [{"Name": "web"}]})).await;
@@ -188,7 +188,7 @@ mod slow {
 
     #[tokio::test]
     #[ignore = "needs a real consul"]
-    async fn an_operators_maintenance_stays_until_the_operator_ends_it() {
+    async fn operators_maintenance_stays_until_the_operator_ends_it() {
         on_every_agent_for_a_token(READS_TOO, async |scene| {
             let _handle = scene.register().await;
             scene.maintain(true).await;

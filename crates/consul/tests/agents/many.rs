@@ -143,7 +143,7 @@ pub(crate) mod slow {
 
     #[tokio::test]
     #[ignore = "needs a real consul"]
-    async fn a_thousand_services_are_followed_within_64_connections() {
+    async fn thousand_services_are_followed_within_64_connections() {
         on_every_agent(async |agent| {
             report(follow(agent, &client(agent.address()), agent.address(), 1000).await);
         })

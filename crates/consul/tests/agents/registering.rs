@@ -49,7 +49,7 @@ async fn consul_shows_what_was_registered_over_http_and_dns() {
 /// `CONSUL_HTTP_ADDR=unix:///…`
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn an_agent_behind_a_unix_socket_is_registered_with_and_followed() {
+async fn agent_behind_a_unix_socket_is_registered_with_and_followed() {
     on_every_version(async |binary| {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = folder.path().join("consul.sock");
@@ -95,7 +95,7 @@ async fn what_others_registered_by_plain_json_is_found() {
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn a_check_that_is_no_longer_asked_for_is_gone() {
+async fn check_that_is_no_longer_asked_for_is_gone() {
     on_every_agent(async |agent| {
         let address = agent.address();
         let with = registrar(address).check(Check::tcp(address.to_string()));
@@ -185,7 +185,7 @@ async fn draining_leaves_passing_and_stays_registered() {
 /// A `-dev` agent forgets everything; nobody else notices.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn an_agent_that_forgot_everything_is_told_within_a_heartbeat() {
+async fn agent_that_forgot_everything_is_told_within_a_heartbeat() {
     on_every_agent(async |agent| {
         let address = agent.address();
         let instancer = ConsulInstancer::new(&client(address), Query::service("web"));
@@ -224,7 +224,7 @@ async fn deregistering_what_is_gone_is_success() {
 /// A service without a heartbeat is looked after too.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn an_entry_without_ttl_that_was_deleted_is_back_after_the_next_look() {
+async fn entry_without_ttl_that_was_deleted_is_back_after_the_next_look() {
     on_every_agent(async |agent| {
         let address = agent.address();
         let registrar = registrar(address).without_ttl().check(Check::tcp(address.to_string()));

@@ -23,7 +23,7 @@ use crate::{
 /// An agent that was suspended fires all TTLs at once when it wakes up: for some tens of milliseconds nobody passes.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn an_agent_suspended_for_20_s_under_100_registrations_costs_nobody() {
+async fn agent_suspended_for_20_s_under_100_registrations_costs_nobody() {
     on_every_agent(async |agent| {
         let address = agent.address();
         let registrar = ConsulRegistrar::new(&client(address)).ttl(Duration::from_secs(10));
@@ -78,7 +78,7 @@ async fn an_agent_suspended_for_20_s_under_100_registrations_costs_nobody() {
 /// Where a hundred queries share a connection, none of them can give it up.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn a_connection_over_tls_that_fell_silent_is_given_up_within_15_s() {
+async fn connection_over_tls_that_fell_silent_is_given_up_within_15_s() {
     on_every_version(async |binary| {
         let files = Files::new();
         let (agent, address) = start(binary, &files).await;
@@ -135,7 +135,7 @@ async fn who_stops_beating_leaves_at_the_ttl_and_is_removed_after_a_minute() {
 /// The agent is away for three TTLs.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn a_registration_outlives_an_agent_that_was_wiped_after_three_ttls() {
+async fn registration_outlives_an_agent_that_was_wiped_after_three_ttls() {
     on_every_agent(async |agent| {
         let address = agent.address();
         let mut handle = registrar(address).register(web("a", 80)).await.expect("registered");

@@ -90,7 +90,7 @@ async fn request(address: SocketAddr, tls: TlsConfig) -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn an_agent_that_asks_for_certificates_is_registered_with_and_followed() {
+async fn agent_that_asks_for_certificates_is_registered_with_and_followed() {
     on_every_version(async |binary| {
         let files = Files::new();
         let (agent, address) = start(binary, &files).await;

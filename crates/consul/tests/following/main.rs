@@ -119,7 +119,7 @@ async fn after_an_error_the_set_is_kept_and_the_next_query_has_no_index() {
 
 /// Go-kit dropped such an answer.
 #[tokio::test]
-async fn an_answer_whose_index_went_back_is_used() {
+async fn answer_whose_index_went_back_is_used() {
     let script = Script::start().await.expect("loopback");
     let instancer = follow(agent(&script), Query::service("web"));
     let mut subscription = instancer.subscribe();
@@ -164,7 +164,7 @@ async fn queries_that_return_at_once_are_rate_limited() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_too_long_is_an_error_and_the_set_is_kept() {
+async fn answer_that_is_too_long_is_an_error_and_the_set_is_kept() {
     let script = Script::start().await.expect("loopback");
     let instancer = follow(agent(&script).max_body(10_000), Query::service("web"));
     let mut subscription = instancer.subscribe();
@@ -200,7 +200,7 @@ async fn answers_that_are_cut_garbled_or_missing_are_errors_and_it_goes_on() {
 }
 
 #[tokio::test]
-async fn an_agent_that_limits_is_asked_again_after_a_pause() {
+async fn agent_that_limits_is_asked_again_after_a_pause() {
     for status in [429, 503] {
         let script = Script::start().await.expect("loopback");
         let instancer = follow(agent(&script), Query::service("web"));
@@ -218,7 +218,7 @@ async fn an_agent_that_limits_is_asked_again_after_a_pause() {
 
 /// In a header, and nowhere else.
 #[tokio::test]
-async fn the_token_is_sent_in_a_header_and_is_in_no_error() {
+async fn token_is_sent_in_a_header_and_is_in_no_error() {
     let script = Script::start().await.expect("loopback");
     let config = agent(&script).token("s3cr3t").basic_auth("user", "passw0rd");
     let instancer = follow(config, Query::service("web"));
@@ -236,7 +236,7 @@ async fn the_token_is_sent_in_a_header_and_is_in_no_error() {
 }
 
 #[tokio::test]
-async fn a_token_file_is_read_again_when_the_agent_denies() {
+async fn token_file_is_read_again_when_the_agent_denies() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("token");
     std::fs::write(&file, "old\n").expect("our folder");
@@ -259,7 +259,7 @@ async fn a_token_file_is_read_again_when_the_agent_denies() {
 }
 
 #[tokio::test]
-async fn a_filtered_answer_keeps_the_set_and_is_a_denial() {
+async fn filtered_answer_keeps_the_set_and_is_a_denial() {
     let script = Script::start().await.expect("loopback");
     let instancer = follow(agent(&script), Query::service("web"));
     let mut subscription = instancer.subscribe();
@@ -273,7 +273,7 @@ async fn a_filtered_answer_keeps_the_set_and_is_a_denial() {
 
 /// What empties a set is confirmed by a consistent read, without index and without the agent's cache.
 #[tokio::test]
-async fn a_loss_is_confirmed_by_the_strongest_read_there_is() {
+async fn loss_is_confirmed_by_the_strongest_read_there_is() {
     let script = Script::start().await.expect("loopback");
     let client = ConsulClient::new(agent(&script)).expect("an address");
     let mut guard = LossGuard::default();
@@ -299,7 +299,7 @@ async fn a_loss_is_confirmed_by_the_strongest_read_there_is() {
 
 /// Newer agents answer blocking queries from a view that outlives its servers.
 #[tokio::test]
-async fn a_streaming_agents_word_is_checked_by_plain_reads() {
+async fn streaming_agents_word_is_checked_by_plain_reads() {
     let failing = Arc::new(AtomicBool::new(false));
     let fails = Arc::clone(&failing);
     let script = Script::answering(move |request| match has_index(request) {
@@ -334,7 +334,7 @@ async fn a_streaming_agents_word_is_checked_by_plain_reads() {
 
 /// With streaming, leader and last contact are constants.
 #[tokio::test]
-async fn a_streaming_agents_constant_headers_are_no_outage() {
+async fn streaming_agents_constant_headers_are_no_outage() {
     let script = Script::start().await.expect("loopback");
     let instancer = follow(agent(&script), Query::service("web"));
     let mut subscription = instancer.subscribe();
@@ -352,7 +352,7 @@ async fn a_streaming_agents_constant_headers_are_no_outage() {
 
 /// A view that is behind what was read already is not believed.
 #[tokio::test]
-async fn a_streaming_answer_with_a_lower_index_is_replaced_by_a_plain_read() {
+async fn streaming_answer_with_a_lower_index_is_replaced_by_a_plain_read() {
     let script = Script::start().await.expect("loopback");
     let instancer = follow(agent(&script), Query::service("web"));
     let mut subscription = instancer.subscribe();

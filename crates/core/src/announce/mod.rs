@@ -70,7 +70,7 @@ pub async fn announce(
     Ok(handle)
 }
 
-/// Refuses names that could not be told from a folder of names.
+/// Refuses names that are the same as a folder of names.
 fn named(registration: &Registration, backend: &'static str) -> Result<()> {
     let missing = match (registration.service(), registration.instance().id().as_str()) {
         ("", _) => "the service has an empty name; give it one",

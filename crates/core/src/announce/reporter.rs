@@ -180,7 +180,7 @@ impl Reporter {
 }
 
 impl Drop for Reporter {
-    /// A task that ended with its runtime must not leave a registration that looks alive.
+    /// A task that ended with its runtime must not leave a registration that seems alive.
     fn drop(&mut self) {
         let is_over = matches!(self.status.borrow().state, RegistrationState::Deregistered);
         if !is_over {

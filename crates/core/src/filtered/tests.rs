@@ -36,7 +36,7 @@ fn ports(instances: &[Instance]) -> Vec<u16> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_the_filter_lets_through_is_shown_and_wakes_anybody() {
+async fn only_what_the_filter_lets_through_is_shown_and_wakes() {
     let mut all = All::new([1, 2, 200]);
     let mut shown = low(&all).subscribe();
     assert_eq!(ports(shown.snapshot().instances()), [1, 2]);
@@ -64,7 +64,7 @@ async fn what_is_held_stays_held_and_what_is_stale_stays_stale() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_is_passed_on() {
+async fn refresh_is_passed_on() {
     let all = All::new([1]);
     low(&all).subscribe().refresh();
     timeout(Duration::from_secs(1), all.0.refresh_requested()).await.expect("passed on");

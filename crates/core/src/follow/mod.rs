@@ -1,4 +1,4 @@
-//! The following loop: reads a source for ever, and feeds a sink.
+//! The following loop: reads a source indefinitely, and feeds a sink.
 
 mod config;
 mod follower;

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A token bucket of two: a change and the one right behind it pass at once, a flood passes at the mean interval.
+/// A token bucket of two: a change and the one right behind it pass immediately, a flood passes at the mean interval.
 #[derive(Debug)]
 pub(super) struct RateLimit {
     interval: Duration,
@@ -15,7 +15,7 @@ impl RateLimit {
         Self { interval, full_at: Instant::now() }
     }
 
-    /// Takes a token, and says when the next one is there.
+    /// Takes a token, and returns when the next one is there.
     pub(super) fn next(&mut self, now: Instant) -> Instant {
         self.full_at = self.full_at.max(now) + self.interval;
         (self.full_at - self.interval * (BURST - 1)).max(now)
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn two_pass_at_once_and_a_flood_passes_at_the_interval() {
+    async fn two_pass_immediately_and_a_flood_at_the_interval() {
         let interval = Duration::from_millis(100);
         let start = Instant::now();
         let mut limit = RateLimit::new(interval);

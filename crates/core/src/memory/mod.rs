@@ -99,7 +99,7 @@ impl MemoryRegistry {
         self.tasks.close().await;
     }
 
-    /// What is registered under `service` now, whatever readers are made to believe.
+    /// What is registered under `service` now, whatever readers are made to see.
     #[must_use]
     pub fn entries(&self, service: &str) -> Vec<Instance> {
         self.store.entries(service)
@@ -133,7 +133,9 @@ impl MemoryRegistry {
         self.store.edit(|state| state.corrupt(service, id));
     }
 
-    /// Fault: readers are told that nobody is there until [`resume`](Self::resume); the entries are.
+    /// Fault: readers see an empty set until [`resume`](Self::resume).
+    ///
+    /// The entries are still there.
     pub fn drop_to_empty(&self) {
         self.store.edit(|state| state.empty = true);
     }

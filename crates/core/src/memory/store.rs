@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{Error, ErrorKind, Instance, InstanceId, Result};
 
-/// What the registry knows, and who waits for a change of it.
+/// The registry's entries, and the readers that wait for a change.
 #[derive(Debug)]
 pub(super) struct Store {
     state: Mutex<State>,

@@ -40,7 +40,7 @@ async fn what_is_registered_is_seen_and_what_is_deregistered_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_without_renewals_expires() {
+async fn entry_without_renewals_expires() {
     let registry = MemoryRegistry::new();
     let _handle = register(&registry, 1).await;
     registry.interrupt();
@@ -49,7 +49,7 @@ async fn an_entry_without_renewals_expires() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expired_entry_is_back_in_less_than_two_seconds() {
+async fn expired_entry_is_back_in_less_than_two_seconds() {
     let registry = MemoryRegistry::new();
     let handle = register(&registry, 1).await;
     registry.expire("s", handle.id());
@@ -59,7 +59,7 @@ async fn an_expired_entry_is_back_in_less_than_two_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wiped_registry_is_filled_again_and_nobody_is_lost() {
+async fn wiped_registry_is_filled_again_and_no_instance_is_lost() {
     let registry = MemoryRegistry::new();
     let mut handles = Vec::new();
     for port in 1..=10 {
@@ -93,7 +93,7 @@ async fn readers_keep_the_set_while_the_registry_is_interrupted_or_lies() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_corrupt_entry_is_skipped_until_it_is_announced_again() {
+async fn corrupt_entry_is_skipped_until_it_is_announced_again() {
     let registry = MemoryRegistry::new();
     let (first, _second) = (register(&registry, 1).await, register(&registry, 2).await);
     let mut subscription = registry.instancer("s").subscribe();
@@ -106,7 +106,7 @@ async fn a_corrupt_entry_is_skipped_until_it_is_announced_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_registry_is_waited_for() {
+async fn slow_registry_is_waited_for() {
     let registry = MemoryRegistry::new();
     registry.delay(Duration::from_secs(2));
     let start = Instant::now();
@@ -128,7 +128,7 @@ async fn two_registrations_are_independent_and_one_id_twice_ends_cleanly() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_jump_of_the_clock_past_the_ttl_is_mended_at_once() {
+async fn jump_of_the_clock_past_the_ttl_is_mended_immediately() {
     let registry = MemoryRegistry::new();
     let handle = register(&registry, 1).await;
     sleep(Duration::from_secs(1)).await;
@@ -139,10 +139,10 @@ async fn a_jump_of_the_clock_past_the_ttl_is_mended_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_is_down_at_the_start_is_followed_later() {
+async fn registry_that_is_down_at_the_start_is_followed_later() {
     let registry = MemoryRegistry::new();
     registry.interrupt();
-    let handle = registry.register(registration(1).retry_in_background()).await.expect("at once");
+    let handle = registry.register(registration(1).retry_in_background()).await.expect("immediate");
     let mut subscription = registry.instancer("s").subscribe();
     let error = subscription.ready(Duration::from_secs(1)).await.expect_err("down");
     assert_eq!(error.kind(), ErrorKind::Timeout);

@@ -63,7 +63,7 @@ impl Listing {
         }
     }
 
-    /// Whether the very entry stood at that place before: it has been looked at then. Of 10 000 entries a common read
+    /// Whether the very entry stood at that place before: it has been read then. Of 10 000 entries a common read
     /// changes one, and comparing two pointers touches neither.
     pub(super) fn is_known(&self, place: usize, entry: &Instance) -> bool {
         self.entries.get(place).is_some_and(|known| known.ptr_eq(entry))

@@ -43,11 +43,11 @@ use crate::{
 ///
 /// - **Order and identity**: sorted by id; of several entries with one id, or with one address, one is kept: those that
 ///   accept requests come first, then the youngest, then a total order of the content.
-/// - **Additions and changed payloads** are published at once; an unchanged entry keeps its `Arc`.
+/// - **Additions and changed payloads** are published immediately; an unchanged entry keeps its `Arc`.
 /// - **A removal**, and a change to a status or weight that accepts no requests, waits
 ///   [`removal_wait`](PublisherConfig::removal_wait) for the reads that follow it; then the [`LossPolicy`] decides whether it
 ///   is published or held.
-/// - **An error** changes the [`Freshness`] and never the set, unless the [`StalePolicy`] says so.
+/// - **An error** changes the [`Freshness`] and never the set, unless the [`StalePolicy`] requires it.
 ///
 /// # Drop
 ///
@@ -67,7 +67,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher that nobody has written to.
+    /// A publisher without a set yet.
     #[must_use]
     pub fn new(config: PublisherConfig) -> Self {
         Self {
@@ -90,7 +90,9 @@ impl Publisher {
         Subscription::new(self.snapshots.subscribe(), nudge, counters)
     }
 
-    /// Resolves when a subscriber asks for a new read. Borrows nothing, so that it can stand beside [`due`](Sink::due) in
+    /// Resolves when a subscriber requests a new read.
+    ///
+    /// Borrows nothing, so that it can stand beside [`due`](Sink::due) in
     /// a `select!`.
     ///
     /// # Cancel safety
@@ -191,7 +193,7 @@ impl Publisher {
     }
 
     /// Wakes subscribers when the set has changed, or trouble has come or gone. A later error of the same trouble is seen
-    /// by whoever looks, and wakes nobody: an alarm would ring with every attempt.
+    /// on demand, and wakes no subscriber: an alarm would ring with every attempt.
     fn publish(&self, set_changed: bool, freshness: Option<Freshness>) {
         self.snapshots.send_if_modified(|snapshot| {
             let before = (snapshot.freshness.is_synced(), snapshot.freshness.error().is_some());

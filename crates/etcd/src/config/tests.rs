@@ -69,7 +69,7 @@ fn parts_of_a_second_are_rounded_up_and_a_trailing_slash_is_ours() {
 
 /// go-kit ignores an own authority without a client certificate.
 #[test]
-fn an_own_authority_alone_is_tls() {
+fn own_authority_alone_is_tls() {
     let config = EtcdConfig::new(["a:1"]).tls(TlsConfig::new().with_root(CERTIFICATE));
     let config = config.validated().expect("good");
     assert_eq!(config.endpoints, ["https://a:1"]);

@@ -60,7 +60,7 @@ fn every_row_of_the_table_is_as_written() {
 
 /// A learner answers 14 on etcd 3.5 and 9 on 3.6.
 #[test]
-fn a_learner_is_left_for_the_next_member_whatever_its_code() {
+fn learner_is_left_for_the_next_member_whatever_its_code() {
     for code in [Code::Unavailable, Code::FailedPrecondition] {
         let failure = failure(code, "rpc not supported for learner");
         assert_eq!(failure.remedy, Remedy::NextMember, "{code:?}");
@@ -86,7 +86,7 @@ fn errors_of_the_client_library_have_rows_too() {
 
 /// A canceled watch has no code, only a text.
 #[test]
-fn the_text_of_a_cancellation_is_understood() {
+fn text_of_a_cancellation_is_understood() {
     let of = |text| Failure::of_cancel(text).into_error("watch");
     assert_eq!(
         of("rpc error: code = PermissionDenied desc = etcdserver: permission denied").kind(),

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_has_everything_that_the_first_has() {
+    fn copy_has_everything_that_the_first_has() {
         let mut first = Request::put("http://arithmetic/a")
             .header("x", "y")
             .body(Full::<Bytes>::from("body"))
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_known_to_be_too_large_is_not_copied() {
+    fn body_known_to_be_too_large_is_not_copied() {
         let body = ReplayBody::new(Full::new(Bytes::from(vec![0; 64 * 1024 + 1])));
         assert!(
             Protocol::<_, Response<()>>::copy(&HttpProtocol::new(), &Request::new(body)).is_none()
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_connect_was_not_sent_and_a_broken_exchange_may_have_been() {
+    fn failed_connect_was_not_sent_and_a_broken_exchange_may_have_been() {
         let judge = |kind| {
             let error: BoxError = HttpError::new(kind, &"a:1".into(), "cause").into();
             HttpProtocol::new().verdict_of(Err(&error))

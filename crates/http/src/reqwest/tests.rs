@@ -86,7 +86,7 @@ async fn requests_go_round_and_the_host_stays_the_services() {
 }
 
 #[tokio::test]
-async fn a_request_that_a_dead_instance_refused_is_sent_to_another_whatever_its_method() {
+async fn request_that_a_dead_instance_refused_is_sent_to_another_whatever_its_method() {
     let server = echo().await;
     let client = client().build().expect("a client");
     let (_endpointer, mut service) = balanced(&client, [dead().await, server.instance()]);
@@ -97,7 +97,7 @@ async fn a_request_that_a_dead_instance_refused_is_sent_to_another_whatever_its_
 }
 
 #[tokio::test]
-async fn a_request_that_may_have_been_sent_is_repeated_when_it_is_idempotent() {
+async fn request_that_may_have_been_sent_is_repeated_when_it_is_idempotent() {
     let client = client().build().expect("a client");
     let dies = || Server::start(async |mut peer| drop(peer.request().await));
     for (method, n_sent) in [("GET", 2), ("POST", 1)] {
@@ -114,7 +114,7 @@ async fn a_request_that_may_have_been_sent_is_repeated_when_it_is_idempotent() {
 }
 
 #[tokio::test]
-async fn a_response_keeps_its_endpoint_busy_until_its_body_has_ended() {
+async fn response_keeps_its_endpoint_busy_until_its_body_has_ended() {
     let server = Server::start(async |mut peer| {
         peer.request().await;
         peer.write("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha").await;
@@ -146,7 +146,7 @@ async fn https_is_not_sent_in_the_clear() {
 }
 
 #[tokio::test]
-async fn a_name_is_resolved_to_instances_with_their_ports_and_fails_over() {
+async fn name_is_resolved_to_instances_with_their_ports_and_fails_over() {
     let server = echo().await;
     let instancer = FixedInstancer::new([dead().await, server.instance(), dead().await]);
     let resolver = InstanceResolver::new().service("Arithmetic", &instancer);

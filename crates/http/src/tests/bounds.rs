@@ -33,7 +33,7 @@ async fn beyond_the_bound_requests_wait_for_a_connection_and_all_are_served() {
 }
 
 #[tokio::test]
-async fn a_connection_is_free_when_its_body_has_ended_or_is_dropped() {
+async fn connection_is_free_when_its_body_has_ended_or_is_dropped() {
     let (server, endpoint) = two_at_most().await;
     let (first, second) = (answer(&endpoint).await, answer(&endpoint).await);
     let mut third = endpoint.clone();
@@ -74,7 +74,7 @@ async fn callers_that_give_up_share_one_dial() {
 }
 
 #[tokio::test]
-async fn a_connect_that_fails_frees_its_place() {
+async fn connect_that_fails_frees_its_place() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
     drop(listener);

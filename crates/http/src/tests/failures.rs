@@ -22,7 +22,7 @@ use super::{
 use crate::{HttpError, HttpErrorKind, HttpFactory};
 
 #[tokio::test]
-async fn a_refused_connect_is_seen_before_the_request_is_given() {
+async fn refused_connect_is_seen_before_the_request_is_given() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let port = listener.local_addr().expect("bound").port();
     drop(listener);
@@ -39,7 +39,7 @@ async fn a_refused_connect_is_seen_before_the_request_is_given() {
 }
 
 #[tokio::test]
-async fn a_host_that_never_answers_a_connect_is_given_up_in_time() {
+async fn host_that_never_answers_a_connect_is_given_up_in_time() {
     let hole = BlackHole::open().await;
     let black_hole = HttpFactory::<Sent>::new()
         .connect_timeout(Duration::from_millis(200))
@@ -53,7 +53,7 @@ async fn a_host_that_never_answers_a_connect_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn a_body_cut_short_is_an_error_that_the_user_sees() {
+async fn body_cut_short_is_an_error_that_the_user_sees() {
     let length = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf";
     let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n";
     for answer in [length, chunked] {
@@ -70,7 +70,7 @@ async fn a_body_cut_short_is_an_error_that_the_user_sees() {
 }
 
 #[tokio::test]
-async fn a_server_that_accepts_and_closes_is_an_error_and_no_endless_loop() {
+async fn server_that_accepts_and_closes_is_an_error_and_no_endless_loop() {
     let server = Server::start(async |peer| drop(peer)).await;
     let endpoint = endpoint(&server);
     for n in 1..=20 {
@@ -81,7 +81,7 @@ async fn a_server_that_accepts_and_closes_is_an_error_and_no_endless_loop() {
 }
 
 #[tokio::test]
-async fn a_server_that_dies_between_request_and_answer_is_an_error_of_the_exchange() {
+async fn server_that_dies_between_request_and_answer_is_an_error_of_the_exchange() {
     let server = Server::start(async |mut peer| {
         peer.request().await;
     })
@@ -92,7 +92,7 @@ async fn a_server_that_dies_between_request_and_answer_is_an_error_of_the_exchan
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_http_is_an_error_of_the_exchange() {
+async fn answer_that_is_no_http_is_an_error_of_the_exchange() {
     let server = Server::start(async |mut peer| {
         peer.request().await;
         peer.write("SSH-2.0-OpenSSH_9.2\r\n\r\n").await;
@@ -104,7 +104,7 @@ async fn an_answer_that_is_no_http_is_an_error_of_the_exchange() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_that_the_server_closed_costs_no_request() {
+async fn idle_connection_that_the_server_closed_costs_no_request() {
     let server = Server::start(async |mut peer| {
         peer.request().await;
         peer.write(OK).await;
@@ -120,7 +120,7 @@ async fn an_idle_connection_that_the_server_closed_costs_no_request() {
 }
 
 #[tokio::test]
-async fn a_connection_that_the_server_means_to_close_is_not_used_again() {
+async fn connection_that_the_server_means_to_close_is_not_used_again() {
     let server = Server::start(async |mut peer| {
         while peer.request().await.is_some() {
             peer.write("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok").await;
@@ -155,7 +155,7 @@ async fn errors_are_found_behind_those_that_wrap_them() {
 }
 
 #[tokio::test]
-async fn a_request_dropped_before_its_answer_closes_the_connection() {
+async fn request_dropped_before_its_answer_closes_the_connection() {
     let closed = Arc::new(AtomicUsize::new(0));
     let n_closed = Arc::clone(&closed);
     let server = Server::start(move |mut peer| {

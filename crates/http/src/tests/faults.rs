@@ -81,7 +81,7 @@ where
 }
 
 #[tokio::test]
-async fn a_request_whose_server_dies_resets_or_talks_nonsense_is_repeated_if_it_is_idempotent() {
+async fn request_whose_server_dies_resets_or_talks_nonsense_is_repeated_if_it_is_idempotent() {
     for fault in 0..3 {
         let misbehave = move |mut peer: super::server::Peer| async move {
             match fault {
@@ -99,7 +99,7 @@ async fn a_request_whose_server_dies_resets_or_talks_nonsense_is_repeated_if_it_
 }
 
 #[tokio::test]
-async fn a_body_cut_short_is_an_error_although_the_request_could_be_repeated() {
+async fn body_cut_short_is_an_error_although_the_request_could_be_repeated() {
     for head in ["content-length: 4", "transfer-encoding: chunked"] {
         let half = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n2\r\n");
         let misbehave = move |mut peer: super::server::Peer| {
@@ -114,7 +114,7 @@ async fn a_body_cut_short_is_an_error_although_the_request_could_be_repeated() {
 
 /// The race: a server closes an idle connection at the moment when we send on it.
 #[tokio::test]
-async fn an_idle_connection_closed_as_we_send_fails_no_idempotent_request_and_repeats_no_other() {
+async fn idle_connection_closed_as_we_send_fails_no_idempotent_request_and_repeats_no_other() {
     let n_seen = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&n_seen);
     let server = Server::start(move |mut peer| {
@@ -146,7 +146,7 @@ async fn an_idle_connection_closed_as_we_send_fails_no_idempotent_request_and_re
 }
 
 #[tokio::test]
-async fn a_slow_answer_is_waited_for_unless_a_layer_says_how_long() {
+async fn slow_answer_is_waited_for_unless_a_layer_says_how_long() {
     let slow = Server::start(async |mut peer| {
         while peer.request().await.is_some() {
             sleep(Duration::from_millis(300)).await;
@@ -193,7 +193,7 @@ async fn over_http_2_too_a_refused_request_is_repeated_always_and_a_broken_one_i
 }
 
 #[tokio::test]
-async fn a_slow_body_over_http_2_does_not_hold_up_the_others() {
+async fn slow_body_over_http_2_does_not_hold_up_the_others() {
     let server = Http2Server::start(100, async |request, mut reply| {
         if request.uri().path() == "/slow" {
             let mut stream = reply.send_response(Response::new(()), false).expect("a stream");

@@ -42,7 +42,7 @@ async fn idle_connections_and_their_tasks_end_with_the_endpoint() {
 }
 
 #[tokio::test]
-async fn a_body_is_read_to_its_end_after_everything_else_is_gone() {
+async fn body_is_read_to_its_end_after_everything_else_is_gone() {
     let server = slow_server().await;
     let before = Handle::current().metrics().num_alive_tasks();
     let endpoint = endpoint(&server);
@@ -55,7 +55,7 @@ async fn a_body_is_read_to_its_end_after_everything_else_is_gone() {
 }
 
 #[tokio::test]
-async fn a_body_dropped_early_closes_its_connection() {
+async fn body_dropped_early_closes_its_connection() {
     let server = slow_server().await;
     let before = Handle::current().metrics().num_alive_tasks();
     let endpoint = endpoint(&server);
@@ -68,7 +68,7 @@ async fn a_body_dropped_early_closes_its_connection() {
 }
 
 #[tokio::test]
-async fn a_request_given_up_while_its_body_is_stuck_closes_its_connection() {
+async fn request_given_up_while_its_body_is_stuck_closes_its_connection() {
     let server = Server::start(async |mut peer| {
         peer.head().await;
         pending::<()>().await;

@@ -12,7 +12,7 @@ use super::{
 use crate::HttpFactory;
 
 #[tokio::test]
-async fn a_connection_is_used_again_when_the_body_has_ended() {
+async fn connection_is_used_again_when_the_body_has_ended() {
     let server = Server::polite().await;
     let endpoint = endpoint(&server);
     for _ in 0..20 {
@@ -22,7 +22,7 @@ async fn a_connection_is_used_again_when_the_body_has_ended() {
 }
 
 #[tokio::test]
-async fn a_reader_that_stops_at_the_known_length_has_read_to_the_end() {
+async fn reader_that_stops_at_the_known_length_has_read_to_the_end() {
     let server = Server::polite().await;
     let endpoint = endpoint(&server);
     for _ in 0..5 {
@@ -35,7 +35,7 @@ async fn a_reader_that_stops_at_the_known_length_has_read_to_the_end() {
 }
 
 #[tokio::test]
-async fn an_answer_without_body_gives_the_connection_back_at_once() {
+async fn answer_without_body_gives_the_connection_back_at_once() {
     let server = Server::start(async |mut peer| {
         while peer.request().await.is_some() {
             peer.write("HTTP/1.1 204 No Content\r\n\r\n").await;
@@ -50,7 +50,7 @@ async fn an_answer_without_body_gives_the_connection_back_at_once() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_still_read_keeps_its_connection_to_itself() {
+async fn body_that_is_still_read_keeps_its_connection_to_itself() {
     let server = Server::polite().await;
     let endpoint = endpoint(&server);
     let first = send(&endpoint, get("/")).await.expect("answers");
@@ -60,7 +60,7 @@ async fn a_body_that_is_still_read_keeps_its_connection_to_itself() {
 }
 
 #[tokio::test]
-async fn a_connection_obtained_and_not_used_is_given_back() {
+async fn connection_obtained_and_not_used_is_given_back() {
     let server = Server::polite().await;
     let endpoint = endpoint(&server);
     for _ in 0..5 {
@@ -71,7 +71,7 @@ async fn a_connection_obtained_and_not_used_is_given_back() {
 }
 
 #[tokio::test]
-async fn a_connection_whose_caller_gave_up_is_kept_for_the_next() {
+async fn connection_whose_caller_gave_up_is_kept_for_the_next() {
     let server = Server::polite().await;
     let endpoint = endpoint(&server);
     let mut impatient = endpoint.clone();
@@ -98,7 +98,7 @@ async fn no_more_than_max_idle_connections_are_kept() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_after_its_time() {
+async fn idle_connection_is_closed_after_its_time() {
     let server = Server::polite().await;
     let factory = HttpFactory::new().idle_timeout(Duration::from_millis(100));
     let endpoint = endpoint_of(factory, &server);
@@ -110,7 +110,7 @@ async fn an_idle_connection_is_closed_after_its_time() {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_end_of_the_request_does_not_spoil_the_next() {
+async fn answer_before_the_end_of_the_request_does_not_spoil_the_next() {
     let server = Server::start(async |mut peer| {
         while peer.head().await.is_some() {
             peer.write(OK).await;
@@ -129,7 +129,7 @@ async fn an_answer_before_the_end_of_the_request_does_not_spoil_the_next() {
 }
 
 #[tokio::test]
-async fn the_server_sees_the_path_and_the_name_of_the_service() {
+async fn server_sees_the_path_and_the_name_of_the_service() {
     let seen = Arc::new(std::sync::Mutex::new(String::new()));
     let heads = Arc::clone(&seen);
     let server = Server::start(move |mut peer| {

@@ -10,7 +10,7 @@ const NOW: &str = "skipped (told to stop now)";
 
 /// Clients must not be sent to it any longer than they have to, and nobody is left to drain.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_panics_is_deregistered_at_once() {
+async fn server_that_panics_is_deregistered_at_once() {
     let scene = Scene::default();
     let running = scene
         .start_with(scene.lifecycle(), |_listener, _drain| async {
@@ -34,7 +34,7 @@ async fn a_server_that_panics_is_deregistered_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_fails_at_once_does_not_register() {
+async fn server_that_fails_at_once_does_not_register() {
     let scene = Scene::default();
     let warm = || async {
         sleep(Duration::from_secs(1)).await;
@@ -53,7 +53,7 @@ async fn a_server_that_fails_at_once_does_not_register() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_ends_by_itself_is_deregistered_and_no_failure() {
+async fn server_that_ends_by_itself_is_deregistered_and_no_failure() {
     let scene = Scene::default();
     let running = scene
         .start_with(scene.lifecycle(), |_listener, _drain| async {
@@ -68,7 +68,7 @@ async fn a_server_that_ends_by_itself_is_deregistered_and_no_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_order_ends_the_wait_for_clients() {
+async fn second_order_ends_the_wait_for_clients() {
     let scene = Scene::default();
     let mut running = scene.start(scene.lifecycle().propagation(Duration::from_secs(60))).await;
     scene.stop.cancel();
@@ -84,7 +84,7 @@ async fn a_second_order_ends_the_wait_for_clients() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_order_ends_the_drain() {
+async fn second_order_ends_the_drain() {
     let scene = Scene::default();
     let running = scene.start_with(scene.lifecycle(), never).await;
     scene.stop.cancel();
@@ -98,7 +98,7 @@ async fn a_second_order_ends_the_drain() {
 
 /// It has a second more; a third order ends that too.
 #[tokio::test(start_paused = true)]
-async fn a_second_order_ends_a_deregistration_that_hangs() {
+async fn second_order_ends_a_deregistration_that_hangs() {
     let scene = Scene::default();
     let running = scene.start(scene.lifecycle().deregister_timeout(Duration::from_secs(60))).await;
     scene.registry.delay(Duration::from_secs(3600));
@@ -112,7 +112,7 @@ async fn a_second_order_ends_a_deregistration_that_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_order_in_a_hurry_from_the_beginning_skips_all_but_deregistering() {
+async fn order_in_a_hurry_from_the_beginning_skips_all_but_deregistering() {
     let scene = Scene::default();
     let running = scene.start(scene.lifecycle()).await;
     scene.stop_now.cancel();
@@ -126,7 +126,7 @@ async fn an_order_in_a_hurry_from_the_beginning_skips_all_but_deregistering() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_report_is_one_line_for_a_log() {
+async fn report_is_one_line_for_a_log() {
     let scene = Scene::default();
     let running = scene.start(scene.lifecycle()).await;
     scene.stop.cancel();

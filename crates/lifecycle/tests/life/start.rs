@@ -50,7 +50,7 @@ async fn every_step_comes_in_its_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_is_not_registered_before_its_warming_up_is_done() {
+async fn start_is_not_registered_before_its_warming_up_is_done() {
     let scene = Scene::default();
     let warm = || async {
         sleep(Duration::from_secs(30)).await;
@@ -66,7 +66,7 @@ async fn a_start_is_not_registered_before_its_warming_up_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hook_that_fails_on_the_way_up_ends_the_start() {
+async fn hook_that_fails_on_the_way_up_ends_the_start() {
     let scene = Scene::default();
     let cold = || async { Err::<(), _>("no cache") };
     let running = scene.start(scene.lifecycle().before(Step::Ready, cold)).await;
@@ -82,7 +82,7 @@ async fn a_hook_that_fails_on_the_way_up_ends_the_start() {
 
 /// Fails fast after 5 s, withdraws for 5 s, and stops the server; no client has to take notice.
 #[tokio::test(start_paused = true)]
-async fn a_registration_that_fails_ends_the_start() {
+async fn registration_that_fails_ends_the_start() {
     let scene = Scene::default();
     scene.registry.interrupt();
     let running = scene.start(scene.lifecycle()).await;
@@ -95,7 +95,7 @@ async fn a_registration_that_fails_ends_the_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registration_in_the_background_starts_whatever_the_registry_does() {
+async fn registration_in_the_background_starts_whatever_the_registry_does() {
     let scene = Scene::default();
     scene.registry.interrupt();
     let registration = |instance| Registration::new("a", instance).retry_in_background();
@@ -120,7 +120,7 @@ async fn what_nobody_could_reach_is_refused_before_anything_begins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_advertised_address_is_what_is_registered() {
+async fn advertised_address_is_what_is_registered() {
     let scene = Scene::default();
     let advertise = AdvertiseAddress::Explicit { host: "a.example".into(), port: Some(80) };
     let running = scene.start(scene.lifecycle().advertise(advertise)).await;
@@ -129,7 +129,7 @@ async fn the_advertised_address_is_what_is_registered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_that_is_told_to_stop_registers_nothing() {
+async fn start_that_is_told_to_stop_registers_nothing() {
     let scene = Scene::default();
     let warm = || pending::<Result<(), BoxError>>();
     let running = scene.start(scene.lifecycle().before(Step::Ready, warm)).await;

@@ -42,7 +42,7 @@ async fn who_has_not_registered_waits_only_when_told_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_ends_at_its_deadline() {
+async fn drain_ends_at_its_deadline() {
     let scene = Scene::default();
     let running = scene.start_with(scene.unregistered(), never).await;
     scene.stop.cancel();
@@ -55,7 +55,7 @@ async fn a_drain_ends_at_its_deadline() {
 
 /// It is tried for 5 s, and everything else is done all the same.
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_is_gone_does_not_keep_the_server_from_stopping() {
+async fn registry_that_is_gone_does_not_keep_the_server_from_stopping() {
     let scene = Scene::default();
     let running = scene.start(scene.lifecycle()).await;
     scene.registry.interrupt();
@@ -71,7 +71,7 @@ async fn a_registry_that_is_gone_does_not_keep_the_server_from_stopping() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_hangs_does_not_keep_the_server_from_stopping() {
+async fn registry_that_hangs_does_not_keep_the_server_from_stopping() {
     let scene = Scene::default();
     let running = scene.start(scene.lifecycle().deregister_timeout(Duration::from_secs(2))).await;
     scene.registry.delay(Duration::from_secs(3600));
@@ -140,7 +140,7 @@ async fn several_hooks_of_a_step_run_in_order_and_one_that_fails_skips_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_life_that_is_dropped_withdraws_and_ends_the_server() {
+async fn life_that_is_dropped_withdraws_and_ends_the_server() {
     struct Dropped(Scene);
     impl Drop for Dropped {
         fn drop(&mut self) {

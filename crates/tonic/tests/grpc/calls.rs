@@ -62,7 +62,7 @@ async fn every_kind_of_call_goes_through_a_retry() {
 }
 
 #[tokio::test]
-async fn a_conversation_goes_back_and_forth() {
+async fn conversation_goes_back_and_forth() {
     let server = Server::start();
     let mut client = retried(&endpointer([server.instance()]), RetryPolicy::new());
     let (say, said) = tokio::sync::mpsc::channel(1);
@@ -78,7 +78,7 @@ async fn a_conversation_goes_back_and_forth() {
 }
 
 #[tokio::test]
-async fn an_interceptor_may_stand_above() {
+async fn interceptor_may_stand_above() {
     let server = Server::start();
     let balance = BalanceLayer::new(RoundRobin::new()).layer(endpointer([server.instance()]));
     let sign = |mut request: Request<()>| {
@@ -116,7 +116,7 @@ async fn metadata_and_deadline_survive_a_retry() {
 }
 
 #[tokio::test]
-async fn a_call_ends_with_its_deadline_and_is_not_repeated() {
+async fn call_ends_with_its_deadline_and_is_not_repeated() {
     let server = Server::start();
     let policy = RetryPolicy::new().idempotent();
     let endpointer = endpointer([server.instance()]);
@@ -135,7 +135,7 @@ async fn a_call_ends_with_its_deadline_and_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_with_its_deadline() {
+async fn stream_ends_with_its_deadline() {
     let server = Server::start();
     let mut client = balanced(&endpointer([server.instance()]));
     let mut request = Request::new(message("open"));
@@ -147,7 +147,7 @@ async fn a_stream_ends_with_its_deadline() {
 }
 
 #[tokio::test]
-async fn the_layer_alone_makes_statuses_of_errors() {
+async fn layer_alone_makes_statuses_of_errors() {
     let stack = ServiceBuilder::new()
         .layer(GrpcLayer::new())
         .layer(BalanceLayer::new(RoundRobin::new()))

@@ -91,7 +91,7 @@ async fn of_two_servers_one_is_dead_and_no_call_fails_without_retries() {
 }
 
 #[tokio::test]
-async fn a_server_is_killed_under_traffic_and_one_retry_hides_it() {
+async fn server_is_killed_under_traffic_and_one_retry_hides_it() {
     let (mut victim, survivor) = (Server::start(), Server::start());
     let endpointer = endpointer([victim.instance(), survivor.instance()]);
     let policy = RetryPolicy::new().max_attempts(2).idempotent();

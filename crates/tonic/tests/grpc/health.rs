@@ -49,7 +49,7 @@ async fn call_often(endpointer: &Endpoints) {
 }
 
 #[tokio::test]
-async fn an_instance_gets_calls_once_it_says_that_it_serves() {
+async fn instance_gets_calls_once_it_says_that_it_serves() {
     let (good, _reporter) = server_that_says(ServingStatus::Serving).await;
     let (late, reporter) = server_that_says(ServingStatus::NotServing).await;
     let endpointer = checked(SERVICE, [good.instance(), late.instance()]);
@@ -74,7 +74,7 @@ async fn an_instance_gets_calls_once_it_says_that_it_serves() {
 }
 
 #[tokio::test]
-async fn an_instance_that_stops_serving_gets_no_calls_until_it_serves_again() {
+async fn instance_that_stops_serving_gets_no_calls_until_it_serves_again() {
     let (good, _reporter) = server_that_says(ServingStatus::Serving).await;
     let (moody, reporter) = server_that_says(ServingStatus::Serving).await;
     let endpointer = checked(SERVICE, [good.instance(), moody.instance()]);
@@ -103,7 +103,7 @@ async fn an_instance_that_stops_serving_gets_no_calls_until_it_serves_again() {
 }
 
 #[tokio::test]
-async fn an_instance_without_the_service_counts_as_serving_and_one_that_knows_no_such_service_does_not()
+async fn instance_without_the_service_counts_as_serving_and_one_that_knows_no_such_service_does_not()
  {
     let without = Server::start();
     let (other, _reporter) = server_that_says(ServingStatus::Serving).await;
@@ -115,7 +115,7 @@ async fn an_instance_without_the_service_counts_as_serving_and_one_that_knows_no
 }
 
 #[tokio::test]
-async fn a_broken_stream_changes_nothing_until_the_instance_is_asked_again() {
+async fn broken_stream_changes_nothing_until_the_instance_is_asked_again() {
     let (mut server, _reporter) = server_that_says(ServingStatus::Serving).await;
     let endpointer = checked(SERVICE, [server.instance()]);
     endpointer.ready(Duration::from_secs(10)).await.expect("it serves");

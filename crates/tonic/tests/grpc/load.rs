@@ -16,7 +16,7 @@ fn in_flight(endpointer: &Endpoints) -> usize {
 }
 
 #[tokio::test]
-async fn an_open_stream_is_load_until_its_end() {
+async fn open_stream_is_load_until_its_end() {
     let server = Server::start();
     let endpointer = endpointer([server.instance()]);
     let mut client = retried(&endpointer, RetryPolicy::new());
@@ -32,7 +32,7 @@ async fn an_open_stream_is_load_until_its_end() {
 }
 
 #[tokio::test]
-async fn an_open_stream_is_load_until_it_is_dropped() {
+async fn open_stream_is_load_until_it_is_dropped() {
     let server = Server::start();
     let endpointer = endpointer([server.instance()]);
     let mut client = balanced(&endpointer);
@@ -51,7 +51,7 @@ async fn an_open_stream_is_load_until_it_is_dropped() {
 }
 
 #[tokio::test]
-async fn an_open_stream_is_load_until_it_fails() {
+async fn open_stream_is_load_until_it_fails() {
     let mut server = Server::start();
     let endpointer = endpointer([server.instance()]);
     let mut client = balanced(&endpointer);
@@ -70,7 +70,7 @@ async fn an_open_stream_is_load_until_it_fails() {
 }
 
 #[tokio::test]
-async fn a_request_that_streams_is_load_until_it_is_answered() {
+async fn request_that_streams_is_load_until_it_is_answered() {
     let server = Server::start();
     let endpointer = endpointer([server.instance()]);
     let mut client = balanced(&endpointer);

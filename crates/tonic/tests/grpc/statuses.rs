@@ -36,7 +36,7 @@ async fn unavailable_is_repeated_when_the_user_vouches_for_it() {
 }
 
 #[tokio::test]
-async fn the_callers_own_mistake_is_not_repeated() {
+async fn callers_own_mistake_is_not_repeated() {
     for code in [Code::InvalidArgument, Code::NotFound, Code::FailedPrecondition, Code::Internal] {
         let server = Server::start_failing(Status::new(code, "yours"));
         let endpointer = endpointer([server.instance()]);
@@ -47,7 +47,7 @@ async fn the_callers_own_mistake_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn the_server_may_forbid_a_second_try_and_may_delay_it() {
+async fn server_may_forbid_a_second_try_and_may_delay_it() {
     for (pushback, n_tries) in [("-1", 1), ("never", 1), ("60000", 1), ("150", 3)] {
         let mut metadata = MetadataMap::new();
         metadata.insert("grpc-retry-pushback-ms", pushback.parse().expect("a value"));
@@ -74,7 +74,7 @@ async fn status_in_trailers(mut client: Grpc<Retried>) -> Result<Message, Status
 }
 
 #[tokio::test]
-async fn a_status_in_trailers_counts_for_unary_methods() {
+async fn status_in_trailers_counts_for_unary_methods() {
     let failing = Server::start_failing(Status::unavailable("busy"));
     let good = Server::start();
     let endpointer = endpointer([failing.instance(), good.instance()]);

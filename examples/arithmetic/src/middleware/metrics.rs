@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_is_abandoned_is_in_flight_no_more_and_not_counted() {
+    async fn request_that_is_abandoned_is_in_flight_no_more_and_not_counted() {
         let metrics = Metrics::new();
         let never = service_fn(|_request: Request<()>| {
             std::future::pending::<Result<Response<()>, Infallible>>()

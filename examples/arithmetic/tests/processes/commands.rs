@@ -24,7 +24,7 @@ fn sentence(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn the_client_prints_what_one_of_the_servers_answers() {
+async fn client_prints_what_one_of_the_servers_answers() {
     let (one, two) = (Server::start().await, Server::start().await);
     for (calculation, result) in [
         (["Add", "2", "3"], "5\n"),
@@ -50,7 +50,7 @@ async fn one_dead_server_of_two_is_no_matter() {
 }
 
 #[tokio::test]
-async fn the_client_says_in_a_sentence_why_it_has_no_result() {
+async fn client_says_in_a_sentence_why_it_has_no_result() {
     let server = Server::start().await;
     let complaint = |calculation| sentence(&client(&[server.address], calculation));
     assert_eq!(complaint(["Divide", "1", "0"]), "arithmetic: division by zero has no result\n");
@@ -63,7 +63,7 @@ async fn the_client_says_in_a_sentence_why_it_has_no_result() {
 }
 
 #[tokio::test]
-async fn the_service_answers_in_json() {
+async fn service_answers_in_json() {
     let server = Server::start().await;
     let answer = server.ask("POST", "/calculate/Add/2/3").await;
     assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"result":5,"error":null}"#));
@@ -98,7 +98,7 @@ async fn health_has_details() {
 }
 
 #[tokio::test]
-async fn a_server_is_ready_and_tells_prometheus_what_it_has_done() {
+async fn server_is_ready_and_tells_prometheus_what_it_has_done() {
     let server = Server::start().await;
     let answer = server.ask("GET", "/ready").await;
     assert_eq!((answer.status, answer.body.as_str()), (200, "ready"));
@@ -115,7 +115,7 @@ async fn a_server_is_ready_and_tells_prometheus_what_it_has_done() {
 }
 
 #[tokio::test]
-async fn a_server_logs_requests_and_its_end_when_asked_to() {
+async fn server_logs_requests_and_its_end_when_asked_to() {
     let mut server = arithmetic();
     let server = server.args(["server", "--registry", "static:", "--listen", "127.0.0.1:0"]);
     let log = tempfile::TempDir::new().expect("a folder");
@@ -139,14 +139,14 @@ async fn a_server_logs_requests_and_its_end_when_asked_to() {
 }
 
 #[tokio::test]
-async fn a_server_ends_well_when_it_is_told_to() {
+async fn server_ends_well_when_it_is_told_to() {
     let server = Server::start().await;
     let status = server.process.stop(Duration::from_secs(10)).await.expect("ends");
     assert_eq!(status.code(), Some(0));
 }
 
 #[tokio::test]
-async fn a_registry_that_is_none_is_refused_in_a_sentence() {
+async fn registry_that_is_none_is_refused_in_a_sentence() {
     for (url, says) in [("pigeon://loft", "is no registry"), ("memory:", "arithmetic demo")] {
         for command in [&["server"][..], &["client", "Add", "1", "2"]] {
             let output = arithmetic().args(command).args(["--registry", url]).output();

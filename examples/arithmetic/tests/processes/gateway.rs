@@ -36,7 +36,7 @@ async fn calculations_come_in_and_go_out_balanced() {
 }
 
 #[tokio::test]
-async fn a_callers_mistake_stays_the_callers() {
+async fn callers_mistake_stays_the_callers() {
     let server = Server::start().await;
     let gateway = gateway(&[&server]).await;
     let answer = gateway.ask("POST", "/calculate/Divide/1/0").await;
@@ -50,7 +50,7 @@ async fn a_callers_mistake_stays_the_callers() {
 }
 
 #[tokio::test]
-async fn a_server_that_dies_is_no_matter_while_another_lives() {
+async fn server_that_dies_is_no_matter_while_another_lives() {
     let (one, two) = (Server::start().await, Server::start().await);
     let gateway = gateway(&[&one, &two]).await;
     for n in 0..40 {

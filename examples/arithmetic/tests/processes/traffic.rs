@@ -75,11 +75,11 @@ impl How {
 }
 
 #[tokio::test]
-async fn a_server_that_is_killed_under_load_costs_no_request() {
+async fn server_that_is_killed_under_load_costs_no_request() {
     assert_eq!(failures_when_one_ends(How::Kill).await, 0);
 }
 
 #[tokio::test]
-async fn a_server_that_is_stopped_under_load_costs_no_request() {
+async fn server_that_is_stopped_under_load_costs_no_request() {
     assert_eq!(failures_when_one_ends(How::Term).await, 0);
 }

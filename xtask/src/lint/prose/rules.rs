@@ -128,7 +128,7 @@ fn references(paragraph: &Paragraph, faults: &mut Vec<Fault>) {
                 && (2..=4).contains(&plain.len())
                 && plain[1..].bytes().all(|byte| byte.is_ascii_digit());
             let is_document = NO_DOCUMENTS.iter().any(|name| word.contains(name));
-            if (is_number && before != "gRFC") || is_document {
+            if (is_number && !before.ends_with("gRFC")) || is_document {
                 faults.push((*number, Rule::Reference, format!("no reader can open {plain:?}")));
             }
             before = word;

@@ -65,7 +65,7 @@ fn number(count: usize) -> f64 {
     f64::from(u32::try_from(count).expect("a small number"))
 }
 
-/// T62: weights as DNS has them are 0 (1 for us), equal, and 1:10:100 (times 100). The bounds are those of p = 0.001.
+/// Weights as DNS has them are 0 (1 for us), equal, and 1:10:100 (times 100). The bounds are those of p = 0.001.
 #[test]
 fn weights_are_obeyed_within_a_chi_squared_bound() {
     let rows: [(&[u32], f64); 3] =
@@ -80,7 +80,6 @@ fn weights_are_obeyed_within_a_chi_squared_bound() {
     }
 }
 
-/// T62.
 #[test]
 fn next_priority_is_used_only_when_nobody_of_the_better_one_is_usable() {
     let world = || World::of(&[(20, 100), (10, 100), (20, 100), (10, 1), (30, 100)]);

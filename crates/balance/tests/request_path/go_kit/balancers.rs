@@ -30,7 +30,7 @@ async fn round_robin_goes_round() {
 
 /// `TestRoundRobinNoEndpoints` and `TestRandomNoEndpoints`.
 #[tokio::test(start_paused = true)]
-async fn an_empty_set_is_an_error_at_once() {
+async fn empty_set_is_an_error_at_once() {
     for balancer in [BalanceLayer::new(RoundRobin::new()), BalanceLayer::new(Random::new())] {
         let (registry, world) = (Registry::new(&[]), World::default());
         let balance = balancer.layer(endpointer(&registry, &world).await);
@@ -65,7 +65,7 @@ impl<S> Numbered for S where
 {
 }
 
-/// `TestRoundRobinNoRace`; go-kit has none for Random, which races (bug L1).
+/// `TestRoundRobinNoRace`; go-kit has none for Random, which races.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_threads_pick_at_once_and_every_member_gets_its_share() {
     many_at_once(ports(5, RoundRobin::new()).await, 0.05).await;
@@ -110,7 +110,7 @@ async fn random_gives_each_of_seven_the_same_share_within_one_percent() {
     assert!(counts.iter().all(|n| (f64::from(*n) - mean).abs() < 0.01 * mean), "{counts:?}");
 }
 
-/// Bug L7: every process starts with the same instance.
+/// A bug of go-kit: every process starts with the same instance.
 #[tokio::test]
 async fn sixty_four_fresh_clients_of_eight_instances_start_on_all_eight() {
     let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(42);

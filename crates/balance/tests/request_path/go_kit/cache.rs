@@ -13,7 +13,7 @@ use crate::support::{
 
 /// `TestEndpointCache`.
 #[tokio::test(start_paused = true)]
-async fn the_cache_keeps_who_stays_and_closes_who_leaves() {
+async fn cache_keeps_who_stays_and_closes_who_leaves() {
     let (mut registry, world) = (Registry::new(&["a", "b"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let live = || (world.n_live("a"), world.n_live("b"));
@@ -30,9 +30,9 @@ async fn the_cache_keeps_who_stays_and_closes_who_leaves() {
     assert_eq!((world.n_made("a"), world.n_made("b")), (1, 1));
 }
 
-/// `TestEndpointCacheErrorAndTimeout`, and go-kit's bug B8: it invalidates only when somebody asks.
+/// `TestEndpointCacheErrorAndTimeout`, and a bug of go-kit: it invalidates only when somebody asks.
 #[tokio::test(start_paused = true)]
-async fn an_error_that_lasts_invalidates_the_set_by_a_timer_and_stays_the_reason() {
+async fn error_that_lasts_invalidates_the_set_by_a_timer_and_stays_the_reason() {
     let timeout = Duration::from_secs(5);
     let config = PublisherConfig::new("test", "test");
     let mut registry = Registry::with_config(config.stale(StalePolicy::InvalidateAfter(timeout)));
@@ -54,9 +54,9 @@ async fn an_error_that_lasts_invalidates_the_set_by_a_timer_and_stays_the_reason
     assert_eq!(answers(&balance, 1).await, ["a"]);
 }
 
-/// `TestBadFactory`, and go-kit's bug B3: a factory that fails once is not asked again.
+/// `TestBadFactory`, and a bug of go-kit: a factory that fails once is not asked again.
 #[tokio::test(start_paused = true)]
-async fn a_factory_that_fails_is_asked_again_although_the_set_stays_the_same() {
+async fn factory_that_fails_is_asked_again_although_the_set_stays_the_same() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     world.make("a", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;
@@ -71,8 +71,8 @@ async fn a_factory_that_fails_is_asked_again_although_the_set_stays_the_same() {
     assert_eq!(answers(&balance(&endpointer), 1).await, ["a"]);
 }
 
-/// `TestDefaultEndpointer`, with what its TODO says is missing, and bugs B4 (`Close` leaks every endpoint) and B10 (a
-/// second `Close` panics).
+/// `TestDefaultEndpointer`, with what its TODO says is missing, and two bugs: `Close` leaks every endpoint, and a
+/// second `Close` panics.
 #[tokio::test(start_paused = true)]
 async fn close_drops_every_service_and_the_subscription_and_may_be_called_twice() {
     let (mut registry, world) = (Registry::new(&["a", "b"]), World::default());
@@ -89,9 +89,9 @@ async fn close_drops_every_service_and_the_subscription_and_may_be_called_twice(
     assert_eq!(none.reason(), NoInstancesReason::Closed);
 }
 
-/// Bug B2: a factory that dials slowly freezes every request.
+/// A bug of go-kit: a factory that dials slowly freezes every request.
 #[tokio::test(start_paused = true)]
-async fn a_factory_that_hangs_delays_neither_requests_nor_other_factories() {
+async fn factory_that_hangs_delays_neither_requests_nor_other_factories() {
     let (mut registry, world) = (Registry::new(&["a"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let balance = balance(&endpointer);
@@ -103,7 +103,7 @@ async fn a_factory_that_hangs_delays_neither_requests_nor_other_factories() {
     assert_eq!(started.elapsed(), Duration::ZERO);
 }
 
-/// Bug B5: the second of two equal instances leaks, with every update again.
+/// A bug of go-kit: the second of two equal instances leaks, with every update again.
 #[tokio::test(start_paused = true)]
 async fn duplicates_make_one_endpoint() {
     let (mut registry, world) = (Registry::new(&["a", "a"]), World::default());
@@ -116,9 +116,9 @@ async fn duplicates_make_one_endpoint() {
     assert_eq!(endpointer.report().endpoints.len(), 1);
 }
 
-/// Bug B6: an instance that is removed is closed with requests in flight.
+/// A bug of go-kit: an instance that is removed is closed with requests in flight.
 #[tokio::test(start_paused = true)]
-async fn a_request_in_flight_finishes_after_its_instance_was_removed() {
+async fn request_in_flight_finishes_after_its_instance_was_removed() {
     let (mut registry, world) = (Registry::new(&["a"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let balance = balance(&endpointer);
@@ -133,9 +133,9 @@ async fn a_request_in_flight_finishes_after_its_instance_was_removed() {
     assert_eq!(world.n_live("a"), 0);
 }
 
-/// Bug B7: an outage at the start is reported as an empty set, without the registry's error.
+/// A bug of go-kit: an outage at the start is reported as an empty set, without the registry's error.
 #[tokio::test(start_paused = true)]
-async fn an_outage_at_the_start_is_told_from_an_empty_set() {
+async fn outage_at_the_start_is_told_from_an_empty_set() {
     let mut registry = Registry::with_config(PublisherConfig::new("test", "test"));
     let world = World::default();
     let endpointer = endpointer(&registry, &world).await;
@@ -152,9 +152,9 @@ async fn an_outage_at_the_start_is_told_from_an_empty_set() {
     assert!(endpointer.report().trouble.unwrap().contains("connection refused by the registry"));
 }
 
-/// Bug B9: the caller's own list is sorted in place.
+/// A bug of go-kit: the caller's own list is sorted in place.
 #[test]
-fn the_fixed_instancer_leaves_the_callers_list_alone() {
+fn fixed_instancer_leaves_the_callers_list_alone() {
     let list = instances(&["b", "a"]);
     let _instancer = FixedInstancer::new(list.clone());
     assert_eq!(list[0].host(), "b");

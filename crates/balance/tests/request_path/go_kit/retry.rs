@@ -27,7 +27,7 @@ fn retry_error(error: &BoxError) -> &RetryError {
     error.downcast_ref().expect("a RetryError")
 }
 
-/// `TestRetryMaxTotalFail`, and bug L2: with an empty set go-kit spins until the timeout.
+/// `TestRetryMaxTotalFail`, and a bug: with an empty set go-kit spins until the timeout.
 #[tokio::test(start_paused = true)]
 async fn many_attempts_at_nobody_end_in_an_error_and_do_not_spin() {
     let (registry, world) = (Registry::new(&[]), World::default());
@@ -58,9 +58,9 @@ async fn two_of_three_fail_two_attempts_fail_and_three_succeed() {
     assert_eq!(answer, order[2]);
 }
 
-/// `TestRetryTimeout`, and bug L5: go-kit's timeout says nothing of what was tried.
+/// `TestRetryTimeout`, and a bug: go-kit's timeout reports nothing of what was tried.
 #[tokio::test(start_paused = true)]
-async fn the_deadline_ends_it_and_the_error_tells_the_story() {
+async fn deadline_ends_it_and_the_error_tells_the_story() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let policy = RetryPolicy::new().timeout(Duration::from_millis(500));
@@ -81,7 +81,7 @@ async fn the_deadline_ends_it_and_the_error_tells_the_story() {
 
 /// `TestAbortEarlyCustomMessage`.
 #[tokio::test(start_paused = true)]
-async fn the_callback_stops_it_and_replaces_the_error() {
+async fn callback_stops_it_and_replaces_the_error() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     world.answer("a", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;
@@ -95,7 +95,7 @@ async fn the_callback_stops_it_and_replaces_the_error() {
 
 /// `TestErrorPassedUnchangedToCallback`, and the number of the attempt counts from 1.
 #[tokio::test(start_paused = true)]
-async fn the_callback_is_given_the_number_of_the_attempt_and_its_error_unchanged() {
+async fn callback_is_given_the_number_of_the_attempt_and_its_error_unchanged() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     world.answer("a", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;
@@ -119,7 +119,7 @@ async fn no_callback_is_needed() {
     assert_eq!(call(&retry(RetryPolicy::new(), balance(&endpointer))).await.unwrap(), "a");
 }
 
-/// Bug L2: everything is repeated, whatever it does.
+/// A bug of go-kit: everything is repeated, whatever it does.
 #[tokio::test(start_paused = true)]
 async fn what_may_have_been_done_is_not_repeated_without_a_word_of_the_user() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
@@ -131,9 +131,9 @@ async fn what_may_have_been_done_is_not_repeated_without_a_word_of_the_user() {
     assert_eq!(world.n_calls("a") + world.n_calls("b"), 1);
 }
 
-/// Bug L3: one instance that hangs uses up the whole budget.
+/// A bug of go-kit: one instance that hangs uses up the whole budget.
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_hangs_costs_one_attempt() {
+async fn instance_that_hangs_costs_one_attempt() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let order = answers(&balance(&endpointer), 2).await;
@@ -146,9 +146,9 @@ async fn an_instance_that_hangs_costs_one_attempt() {
     assert_eq!(n_in_flight(&endpointer), 0, "the attempt that hung was dropped");
 }
 
-/// Bug L4: with two instances go-kit often repeats at the one that has failed.
+/// A bug of go-kit: with two instances go-kit often repeats at the one that has failed.
 #[tokio::test(start_paused = true)]
-async fn the_second_attempt_is_never_at_the_instance_that_failed() {
+async fn second_attempt_is_never_at_the_instance_that_failed() {
     for layer in [BalanceLayer::new(RoundRobin::new()), BalanceLayer::new(Random::new())] {
         let (registry, world) = (Registry::new(&["a", "b"]), World::default());
         let balance = layer.with_seed(3).layer(endpointer(&registry, &world).await);
@@ -159,9 +159,9 @@ async fn the_second_attempt_is_never_at_the_instance_that_failed() {
     }
 }
 
-/// Bug L6: a panic of the endpoint kills the process, because it is in a goroutine of its own.
+/// A bug of go-kit: a panic of the endpoint kills the process, because it is in a goroutine of its own.
 #[tokio::test(start_paused = true)]
-async fn a_panic_is_the_callers() {
+async fn panic_is_the_callers() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     world.answer("a", Mode::Panics);
     let endpointer = endpointer(&registry, &world).await;
@@ -173,9 +173,9 @@ async fn a_panic_is_the_callers() {
     assert_eq!(call(&client).await.unwrap(), "a");
 }
 
-/// Bug L6: a response that is there is dropped when the deadline fires at the same instant.
+/// A bug of go-kit: a response that is there is dropped when the deadline fires at the same instant.
 #[tokio::test(start_paused = true)]
-async fn a_response_that_arrives_with_the_deadline_counts() {
+async fn response_that_arrives_with_the_deadline_counts() {
     let bound = Duration::from_millis(100);
     let slow = service_fn(move |_: u32| async move {
         tokio::time::sleep(bound).await;

@@ -14,7 +14,7 @@ fn checks(rows: &[(&str, &str, &str)]) -> Vec<u8> {
 }
 
 #[test]
-fn the_difference_of_two_answers_names_the_services() {
+fn difference_of_two_answers_names_the_services() {
     let mut known = Checks::default();
     let serf = ("serfHealth", "", "passing");
     let first = [serf, ("a", "Web", "passing"), ("b", "api", "passing")];

@@ -35,7 +35,7 @@ async fn confirm_that_fails_is_repeated_until_one_succeeds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn polled_source_is_asked_to_confirm_before_its_next_poll() {
+async fn polled_source_is_confirmed_before_its_next_poll() {
     let source =
         Scripted::new([Answer::Polled(vec![1, 2, 3, 4], s(300)), Answer::Polled(vec![1], s(300))]);
     let mut subscription = source.follow().subscribe();

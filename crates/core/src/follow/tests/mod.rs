@@ -17,8 +17,8 @@ use crate::{
     ReadResult, Result, Snapshot, Source, Subscription,
 };
 
-/// Answers what the test has scripted; then repeats the last set where it must not wait, and waits for ever where it may.
-/// Remembers what it was asked and when.
+/// Answers what the test has scripted; then repeats the last set where it must not wait, and waits without bound where it may.
+/// Records its requests and their times.
 #[derive(Clone, Default)]
 struct Scripted(Arc<Mutex<Script>>);
 
@@ -140,7 +140,7 @@ async fn full_comes_first_and_changed_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_is_followed_by_a_full_read_after_a_pause() {
+async fn error_is_followed_by_a_full_read_after_a_pause() {
     let source = Scripted::new([
         Answer::Ports(vec![1]),
         Answer::Error(ErrorKind::Unavailable),
@@ -153,7 +153,6 @@ async fn an_error_is_followed_by_a_full_read_after_a_pause() {
     assert_eq!(source.asked()[..3], [ReadMode::Full, ReadMode::Changed, ReadMode::Full]);
 }
 
-/// T06.
 #[tokio::test(start_paused = true)]
 async fn one_malformed_entry_of_ten_is_skipped_and_counted() {
     let source = Scripted::new([Answer::Mixed(9, 1)]);
@@ -162,7 +161,6 @@ async fn one_malformed_entry_of_ten_is_skipped_and_counted() {
     assert_eq!(subscription.stats().malformed, 1);
 }
 
-/// T07.
 #[tokio::test(start_paused = true)]
 async fn nothing_but_malformed_entries_is_an_error_and_the_set_is_kept() {
     let source = Scripted::new([Answer::Mixed(3, 0), Answer::Mixed(0, 3), Answer::Hang]);
@@ -175,7 +173,7 @@ async fn nothing_but_malformed_entries_is_an_error_and_the_set_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_is_down_is_asked_ever_more_slowly_and_for_ever() {
+async fn registry_that_is_down_is_read_ever_more_slowly() {
     let errors = (0..1000).map(|_| Answer::Error(ErrorKind::Unavailable));
     let source = Scripted::new([Answer::Ports(vec![1])].into_iter().chain(errors));
     let follower = source.follow();
@@ -189,7 +187,7 @@ async fn a_registry_that_is_down_is_asked_ever_more_slowly_and_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_denied_reader_asks_at_most_every_13_seconds() {
+async fn denied_reader_reads_at_most_every_13_seconds() {
     let source = Scripted::new((0..9).map(|_| Answer::Error(ErrorKind::Denied)));
     let _follower = source.follow();
     sleep(Duration::from_secs(300)).await;
@@ -197,7 +195,7 @@ async fn a_denied_reader_asks_at_most_every_13_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_returns_without_pause_is_limited_and_ends_at_the_latest() {
+async fn source_that_returns_without_pause_is_limited_and_ends_at_the_latest() {
     let source = Scripted::new((1..=100).map(|n| Answer::Ports((1..=n).collect())));
     let mut subscription = source.follow().subscribe();
     ready(&mut subscription).await;
@@ -209,7 +207,7 @@ async fn a_source_that_returns_without_pause_is_limited_and_ends_at_the_latest()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_position_is_no_error() {
+async fn lost_position_is_no_error() {
     let source = Scripted::new([Answer::Ports(vec![1]), Answer::Resync, Answer::Ports(vec![2])]);
     let mut subscription = source.follow().subscribe();
     ready(&mut subscription).await;
@@ -231,7 +229,7 @@ async fn everything_is_read_anew_from_time_to_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_read_that_hangs_is_an_error_after_its_bound() {
+async fn full_read_that_hangs_is_an_error_after_its_bound() {
     let source = Scripted::new([Answer::Hang, Answer::Ports(vec![1])]);
     let mut subscription = source.follow().subscribe();
     let early = subscription.ready(Duration::from_secs(29)).await.expect_err("hangs");
@@ -241,7 +239,7 @@ async fn a_full_read_that_hangs_is_an_error_after_its_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_loss_is_confirmed_by_the_strongest_read() {
+async fn loss_is_confirmed_by_the_strongest_read() {
     let source = Scripted::new([Answer::Ports(vec![1, 2, 3]), Answer::Ports(vec![])]);
     let mut subscription = source.follow().subscribe();
     ready(&mut subscription).await;
@@ -256,7 +254,7 @@ async fn a_loss_is_confirmed_by_the_strongest_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_polled_source_is_read_at_its_own_pace_within_the_bounds() {
+async fn polled_source_is_read_at_its_own_pace_within_the_bounds() {
     let hour = Duration::from_secs(3600);
     let source = Scripted::new([
         Answer::Polled(vec![1], Duration::from_secs(20)),
@@ -308,7 +306,7 @@ async fn flood_of_refreshes_is_obeyed_ever_more_rarely() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_ends_a_long_wait_at_once_and_drops_the_source() {
+async fn close_ends_a_long_wait_and_drops_the_source() {
     let source = Scripted::new([Answer::Ports(vec![1])]);
     let follower = source.follow();
     let mut subscription = follower.subscribe();
@@ -324,7 +322,7 @@ async fn close_ends_a_long_wait_at_once_and_drops_the_source() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_loop_lives_while_the_instancer_or_any_subscription_lives() {
+async fn loop_lives_while_the_instancer_or_any_subscription_lives() {
     let source = Scripted::new([Answer::Ports(vec![1])]);
     let follower = source.follow();
     let (first, second) = (follower.subscribe(), follower.subscribe());
@@ -338,7 +336,7 @@ async fn the_loop_lives_while_the_instancer_or_any_subscription_lives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_stream_starts_with_the_latest_and_ends_with_the_loop() {
+async fn stream_starts_with_the_latest_and_ends_with_the_loop() {
     let source = Scripted::new([Answer::Ports(vec![1])]);
     let follower = source.follow();
     let mut subscription = follower.subscribe();

@@ -58,7 +58,7 @@ async fn lone_nudge_is_obeyed_within_a_second_and_so_is_a_later_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn first_answer_is_awaited_at_5_s_intervals_and_a_caller_may_ask_sooner() {
+async fn first_answer_is_awaited_every_5_s_and_sooner_on_demand() {
     let errors = || (0..1000).map(|_| Answer::Error(ErrorKind::Unavailable));
     let source = Scripted::new(errors());
     let subscription = source.follow().subscribe();

@@ -2,9 +2,8 @@
 
 use super::*;
 
-/// T03.
 #[tokio::test(start_paused = true)]
-async fn an_emptied_set_is_held_and_believed_after_confirmation_and_hold_down() {
+async fn emptied_set_is_held_until_confirmation_and_hold_down() {
     let mut driven = Driven::guarded();
     driven.read(1..=5);
     driven.read([]);
@@ -24,9 +23,8 @@ async fn an_emptied_set_is_held_and_believed_after_confirmation_and_hold_down() 
     assert_eq!(driven.publisher.stats().suppressed, 1);
 }
 
-/// T04.
 #[tokio::test(start_paused = true)]
-async fn a_loss_that_the_next_read_takes_back_removes_nobody() {
+async fn loss_that_the_next_read_takes_back_removes_no_instance() {
     let mut driven = Driven::guarded();
     driven.read(1..=5);
     driven.read([1, 2]);
@@ -39,9 +37,8 @@ async fn a_loss_that_the_next_read_takes_back_removes_nobody() {
     assert_eq!(driven.publisher.stats().suppressed, 1);
 }
 
-/// T05.
 #[tokio::test(start_paused = true)]
-async fn additions_are_published_at_once_while_removals_are_held() {
+async fn additions_are_published_while_removals_are_held() {
     let mut driven = Driven::guarded();
     driven.read(1..=5);
     driven.read([]);
@@ -53,7 +50,7 @@ async fn additions_are_published_at_once_while_removals_are_held() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_single_removal_is_published_within_100_ms_and_not_at_once() {
+async fn single_removal_is_published_within_100_ms_with_a_pause() {
     let mut driven = Driven::guarded();
     driven.read([1, 2, 3]);
     driven.read([1, 2]);
@@ -63,7 +60,7 @@ async fn a_single_removal_is_published_within_100_ms_and_not_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mass_loss_one_by_one_is_held_like_one_at_once() {
+async fn mass_loss_one_by_one_is_held_like_one_in_a_single_read() {
     let at_once = [0];
     let one_by_one: Vec<u16> = (0..100).rev().collect();
     for losses in [&at_once[..], &one_by_one[..]] {
@@ -85,7 +82,7 @@ async fn a_mass_loss_one_by_one_is_held_like_one_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rolling_replacement_loses_none_and_holds_none() {
+async fn rolling_replacement_loses_none_and_holds_none() {
     let mut driven = Driven::guarded();
     driven.read(0..10);
     for step in 1..=10 {
@@ -101,7 +98,7 @@ async fn a_rolling_replacement_loses_none_and_holds_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replaced_singleton_is_not_held_for_long() {
+async fn replaced_singleton_is_not_held_for_long() {
     let mut driven = Driven::guarded();
     driven.read([1]);
     driven.read([]);
@@ -116,7 +113,7 @@ async fn a_replaced_singleton_is_not_held_for_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wiped_registry_that_fills_slowly_keeps_everybody() {
+async fn wiped_registry_that_fills_slowly_keeps_all_instances() {
     let mut driven = Driven::guarded();
     driven.read(1..=10);
     driven.read([]);
@@ -144,7 +141,7 @@ async fn held_instances_outlast_an_outage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_guard_every_loss_is_believed() {
+async fn every_loss_is_accepted_without_the_guard() {
     let mut driven = Driven::new(PublisherConfig::new("test", "s").loss(LossPolicy::Accept));
     driven.read(1..=5);
     driven.read([]);
@@ -153,7 +150,7 @@ async fn without_the_guard_every_loss_is_believed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_changed_payload_is_published_at_once() {
+async fn changed_payload_is_published_immediately() {
     let mut driven = Driven::guarded();
     driven.read([1, 2]);
     driven.set(vec![instance(1), instance(2).with_weight(7)]);
@@ -201,7 +198,7 @@ async fn exactly_half_is_no_mass_loss() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_by_one_to_a_third_is_held_like_at_once() {
+async fn one_by_one_to_a_third_is_held_like_a_single_read() {
     let mut driven = Driven::guarded();
     driven.read(1..=100);
     for left in (30..100).rev() {

@@ -80,9 +80,8 @@ const fn s(s: u64) -> Duration {
     Duration::from_secs(s)
 }
 
-/// T01.
 #[tokio::test(start_paused = true)]
-async fn an_error_leaves_the_set_and_makes_it_stale() {
+async fn error_leaves_the_set_and_makes_it_stale() {
     let mut driven = Driven::guarded();
     driven.read([1, 2]);
     let failed_at = Instant::now();
@@ -115,7 +114,6 @@ async fn becoming_stale_wakes_subscribers_once() {
     assert!(driven.changed());
 }
 
-/// T02.
 #[tokio::test(start_paused = true)]
 async fn who_joins_during_an_outage_gets_the_last_set_and_that_it_is_stale() {
     let mut driven = Driven::guarded();
@@ -126,9 +124,8 @@ async fn who_joins_during_an_outage_gets_the_last_set_and_that_it_is_stale() {
     assert!(late.freshness().error().is_some());
 }
 
-/// T08.
 #[tokio::test(start_paused = true)]
-async fn the_same_set_in_another_order_or_twice_is_no_event() {
+async fn same_set_in_another_order_or_twice_is_no_event() {
     let mut driven = Driven::guarded();
     driven.read([1, 2, 3]);
     let first = driven.subscription.snapshot();
@@ -140,7 +137,6 @@ async fn the_same_set_in_another_order_or_twice_is_no_event() {
     assert_eq!(driven.publisher.stats().duplicates, 2);
 }
 
-/// T08.
 #[tokio::test(start_paused = true)]
 async fn of_two_with_one_id_or_one_address_always_the_same_is_kept() {
     let old = Instance::new("a", 1).with_id("x").with_started_at_ms(1);
@@ -160,9 +156,8 @@ async fn of_two_with_one_id_or_one_address_always_the_same_is_kept() {
     assert_eq!(driven.subscription.snapshot().instances(), [old, twin], "no longer one address");
 }
 
-/// T09.
 #[tokio::test(start_paused = true)]
-async fn a_slow_subscriber_blocks_nobody_and_ends_with_the_latest() {
+async fn slow_subscriber_blocks_no_other_and_ends_with_the_latest() {
     let mut driven = Driven::guarded();
     let mut slow = driven.publisher.subscribe();
     for n in 1..=1000 {
@@ -172,7 +167,6 @@ async fn a_slow_subscriber_blocks_nobody_and_ends_with_the_latest() {
     assert!(!slow.snapshots.has_changed().expect("open"), "no backlog");
 }
 
-/// T13.
 #[tokio::test(start_paused = true)]
 async fn refused_addresses_are_counted_and_the_rest_kept() {
     let mut driven = Driven::guarded();
@@ -188,9 +182,8 @@ async fn refused_addresses_are_counted_and_the_rest_kept() {
     assert!(!snapshot.freshness().is_fresh());
 }
 
-/// T11.
 #[tokio::test(start_paused = true)]
-async fn a_set_above_the_cap_is_an_error_and_the_old_one_kept() {
+async fn set_above_the_cap_is_an_error_and_the_old_one_kept() {
     let mut config = PublisherConfig::new("test", "s");
     config.max_instances = 3;
     let mut driven = Driven::new(config);
@@ -223,7 +216,7 @@ async fn invalidation_fires_by_timer_and_keeps_the_first_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_publisher_never_looks_fresh() {
+async fn dropped_publisher_is_never_fresh() {
     let Driven { publisher, mut subscription, .. } = Driven::guarded();
     drop(publisher);
     let snapshot = subscription.changed().await.expect("the last word");

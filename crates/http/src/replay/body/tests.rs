@@ -23,7 +23,7 @@ async fn next(body: &mut ReplayBody<Chunks>) -> Bytes {
 }
 
 #[tokio::test]
-async fn a_copy_begins_at_the_beginning_and_reads_on_where_the_first_stopped() {
+async fn copy_begins_at_the_beginning_and_reads_on_where_the_first_stopped() {
     let mut first = ReplayBody::new(chunks(&["a", "b", "c"]));
     let copy = first.repeat().expect("nothing has passed");
     assert_eq!(next(&mut first).await, "a");
@@ -61,7 +61,7 @@ async fn beyond_the_bound_the_body_streams_and_cannot_be_had_again() {
 }
 
 #[tokio::test]
-async fn a_body_of_exactly_the_bound_can_be_had_again() {
+async fn body_of_exactly_the_bound_can_be_had_again() {
     let first = ReplayBody::with_limit(chunks(&["aa", "bb"]), 4);
     let copy = first.repeat().expect("nothing has passed");
     assert_eq!(whole(first).await.expect("whole"), "aabb");
@@ -69,7 +69,7 @@ async fn a_body_of_exactly_the_bound_can_be_had_again() {
 }
 
 #[tokio::test]
-async fn a_copy_that_passes_the_bound_reads_on() {
+async fn copy_that_passes_the_bound_reads_on() {
     let mut first = ReplayBody::with_limit(chunks(&["aa", "bb", "cc"]), 4);
     let copy = first.repeat().expect("nothing has passed");
     assert_eq!(next(&mut first).await, "aa");
@@ -78,7 +78,7 @@ async fn a_copy_that_passes_the_bound_reads_on() {
 
 /// The connection of an attempt that timed out may poll its body once more.
 #[tokio::test]
-async fn an_attempt_that_was_given_up_takes_nothing_from_the_next() {
+async fn attempt_that_was_given_up_takes_nothing_from_the_next() {
     let mut first = ReplayBody::new(chunks(&["a", "b", "c"]));
     let mut copy = first.repeat().expect("nothing has passed");
     assert_eq!(next(&mut first).await, "a");

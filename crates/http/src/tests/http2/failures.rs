@@ -17,7 +17,7 @@ use crate::{HttpError, HttpErrorKind};
 const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
 
 #[tokio::test]
-async fn a_refused_connect_is_told_to_everybody_who_waits() {
+async fn refused_connect_is_told_to_everybody_who_waits() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let port = listener.local_addr().expect("bound").port();
     drop(listener);
@@ -31,7 +31,7 @@ async fn a_refused_connect_is_told_to_everybody_who_waits() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_speak_http_2_refuses_the_connection() {
+async fn server_that_does_not_speak_http_2_refuses_the_connection() {
     let answers: [&[u8]; 3] =
         [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n", b""];
     for answer in answers {
@@ -43,7 +43,7 @@ async fn a_server_that_does_not_speak_http_2_refuses_the_connection() {
 }
 
 #[tokio::test]
-async fn a_server_that_accepts_and_says_nothing_is_given_up_in_time() {
+async fn server_that_accepts_and_says_nothing_is_given_up_in_time() {
     let server = RawServer::start(async |mut peer| peer.closed().await).await;
     let factory = http2().connect_timeout(Duration::from_millis(100));
     let endpoint = factory.endpoint(&server.instance()).expect("an address");
@@ -54,7 +54,7 @@ async fn a_server_that_accepts_and_says_nothing_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn a_server_that_goes_away_finishes_what_it_has_and_gets_nothing_more() {
+async fn server_that_goes_away_finishes_what_it_has_and_gets_nothing_more() {
     let (server, gate) = gated(100).await;
     let endpoint = endpoint(&server);
     let in_flight = async { fetch(&endpoint, get("/")).await };
@@ -73,7 +73,7 @@ async fn a_server_that_goes_away_finishes_what_it_has_and_gets_nothing_more() {
 }
 
 #[tokio::test]
-async fn a_request_beyond_the_last_one_that_was_looked_at_is_unsent() {
+async fn request_beyond_the_last_one_that_was_looked_at_is_unsent() {
     // GOAWAY with last stream 0, without an error.
     let go_away = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let error = refused_with(go_away).await;
@@ -82,7 +82,7 @@ async fn a_request_beyond_the_last_one_that_was_looked_at_is_unsent() {
 }
 
 #[tokio::test]
-async fn a_request_that_the_server_may_have_looked_at_is_not_unsent() {
+async fn request_that_the_server_may_have_looked_at_is_not_unsent() {
     // GOAWAY with last stream 1, and then the connection is closed.
     let go_away = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0";
     let error = refused_with(go_away).await;
@@ -103,7 +103,7 @@ async fn refused_with(frames: &'static [u8]) -> HttpError {
 }
 
 #[tokio::test]
-async fn a_reset_request_is_unsent_only_when_the_server_refused_it() {
+async fn reset_request_is_unsent_only_when_the_server_refused_it() {
     for (reason, kind) in [
         (Reason::REFUSED_STREAM, HttpErrorKind::NotSent),
         (Reason::INTERNAL_ERROR, HttpErrorKind::Io),
@@ -124,7 +124,7 @@ async fn a_reset_request_is_unsent_only_when_the_server_refused_it() {
 }
 
 #[tokio::test]
-async fn a_body_cut_short_is_an_error_that_the_user_sees() {
+async fn body_cut_short_is_an_error_that_the_user_sees() {
     // The last one means "no error", and hyper takes it for the end.
     for reason in [Reason::INTERNAL_ERROR, Reason::CANCEL, Reason::NO_ERROR] {
         let server = Server::start(100, move |_, mut reply| async move {
@@ -142,7 +142,7 @@ async fn a_body_cut_short_is_an_error_that_the_user_sees() {
 }
 
 #[tokio::test]
-async fn a_body_shorter_or_longer_than_announced_is_an_error() {
+async fn body_shorter_or_longer_than_announced_is_an_error() {
     for length in ["10", "2"] {
         let server = Server::start(100, move |_, mut reply| async move {
             let response = Response::builder().header("content-length", length).body(());
@@ -157,7 +157,7 @@ async fn a_body_shorter_or_longer_than_announced_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_ends_every_body_with_an_error() {
+async fn connection_that_breaks_ends_every_body_with_an_error() {
     let server = Server::start(100, async |_, mut reply| {
         let mut stream = reply.send_response(Response::new(()), false).expect("a stream");
         stream.send_data(Bytes::from("half"), false).expect("a stream");
@@ -175,7 +175,7 @@ async fn a_connection_that_breaks_ends_every_body_with_an_error() {
 }
 
 #[tokio::test]
-async fn a_peer_that_is_silent_after_a_ping_is_given_up() {
+async fn peer_that_is_silent_after_a_ping_is_given_up() {
     let server = RawServer::start(async |mut peer| {
         peer.write_bytes(SETTINGS).await;
         peer.closed().await;
@@ -192,7 +192,7 @@ async fn a_peer_that_is_silent_after_a_ping_is_given_up() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_that_the_server_closed_costs_no_request() {
+async fn idle_connection_that_the_server_closed_costs_no_request() {
     let server = Server::start(100, async |_, reply| answer(reply, "ok")).await;
     let endpoint = endpoint(&server);
     for n in 1..=20 {

@@ -116,7 +116,7 @@ async fn our_own_bound_of_streams_counts_too() {
 }
 
 #[tokio::test]
-async fn a_body_dropped_early_ends_its_stream_and_not_the_connection() {
+async fn body_dropped_early_ends_its_stream_and_not_the_connection() {
     let server = Server::start(1, async |request, mut reply| {
         let mut stream = reply.send_response(Response::new(()), false).expect("a stream");
         if request.uri().path() == "/stuck" {
@@ -157,7 +157,7 @@ async fn trailers_pass_and_the_place_is_free_after_them() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_after_its_time() {
+async fn idle_connection_is_closed_after_its_time() {
     let server = Server::polite(100).await;
     let factory = http2().idle_timeout(Duration::from_millis(100));
     let endpoint = factory.endpoint(&server.instance()).expect("an address");
@@ -181,7 +181,7 @@ async fn connections_and_their_tasks_end_with_the_endpoint() {
 }
 
 #[tokio::test]
-async fn a_body_is_read_to_its_end_after_everything_else_is_gone() {
+async fn body_is_read_to_its_end_after_everything_else_is_gone() {
     let server = Server::start(100, async |_, mut reply| {
         let mut stream = reply.send_response(Response::new(()), false).expect("a stream");
         sleep(Duration::from_millis(100)).await;
@@ -217,7 +217,7 @@ async fn close_waits_for_every_connection_whatever_it_carries() {
 }
 
 #[tokio::test]
-async fn the_server_sees_the_name_of_the_service_or_the_host_header_as_its_authority() {
+async fn server_sees_the_name_of_the_service_or_the_host_header_as_its_authority() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&seen);
     let server = Server::start(100, move |request, reply| {

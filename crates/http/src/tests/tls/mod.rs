@@ -42,7 +42,7 @@ fn sentence(error: &(dyn Error + 'static)) -> String {
 }
 
 #[tokio::test]
-async fn a_certificate_for_the_service_is_accepted_whatever_the_instances_address() {
+async fn certificate_for_the_service_is_accepted_whatever_the_instances_address() {
     let authority = Authority::new();
     let server = Server::start(&authority.issue("arithmetic"), BOTH, None).await;
     let seen = outcome(&factory(authority.trusted()), &server).await;
@@ -50,7 +50,7 @@ async fn a_certificate_for_the_service_is_accepted_whatever_the_instances_addres
 }
 
 #[tokio::test]
-async fn a_certificate_for_another_name_fails_the_connect_and_says_so() {
+async fn certificate_for_another_name_fails_the_connect_and_says_so() {
     let authority = Authority::new();
     let server = Server::start(&authority.issue("geometry"), BOTH, None).await;
     let endpoint = factory(authority.trusted()).endpoint(&server.instance()).expect("an address");
@@ -62,7 +62,7 @@ async fn a_certificate_for_another_name_fails_the_connect_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_another_authority_fails_the_connect() {
+async fn certificate_of_another_authority_fails_the_connect() {
     let server = Server::start(&Authority::new().issue("arithmetic"), BOTH, None).await;
     let sentence =
         outcome(&factory(Authority::new().trusted()), &server).await.expect_err("a stranger");
@@ -70,7 +70,7 @@ async fn a_certificate_of_another_authority_fails_the_connect() {
 }
 
 #[tokio::test]
-async fn a_server_chooses_the_protocol_where_ours_is_auto() {
+async fn server_chooses_the_protocol_where_ours_is_auto() {
     let authority = Authority::new();
     let identity = authority.issue("arithmetic");
     let names: [(&[&str], &str); 3] =
@@ -110,7 +110,7 @@ async fn no_more_connections_than_allowed_are_made_to_a_server_that_chooses_http
 }
 
 #[tokio::test]
-async fn a_protocol_of_ours_is_asked_for_alone() {
+async fn protocol_of_ours_is_asked_for_alone() {
     let authority = Authority::new();
     let identity = authority.issue("arithmetic");
     let server = Server::start(&identity, BOTH, None).await;
@@ -125,7 +125,7 @@ async fn a_protocol_of_ours_is_asked_for_alone() {
 }
 
 #[tokio::test]
-async fn a_server_that_wants_to_know_us_sees_our_certificate() {
+async fn server_that_wants_to_know_us_sees_our_certificate() {
     let (authority, clients) = (Authority::new(), Authority::new());
     for protocols in [BOTH, HTTP_1] {
         let identity = authority.issue("arithmetic");
@@ -139,7 +139,7 @@ async fn a_server_that_wants_to_know_us_sees_our_certificate() {
 }
 
 #[tokio::test]
-async fn a_configuration_of_the_users_own_is_taken() {
+async fn configuration_of_the_users_own_is_taken() {
     let authority = Authority::new();
     let server = Server::start(&authority.issue("arithmetic"), BOTH, None).await;
     let trusts_nobody = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -153,7 +153,7 @@ async fn a_configuration_of_the_users_own_is_taken() {
 }
 
 #[tokio::test]
-async fn a_server_without_tls_fails_the_connect() {
+async fn server_without_tls_fails_the_connect() {
     let server = PlainServer::polite().await;
     let factory = factory(Authority::new().trusted()).connect_timeout(Duration::from_millis(200));
     let endpoint = factory.endpoint(&server.instance()).expect("an address");
@@ -162,7 +162,7 @@ async fn a_server_without_tls_fails_the_connect() {
 }
 
 #[tokio::test]
-async fn a_request_for_https_is_not_sent_in_the_clear() {
+async fn request_for_https_is_not_sent_in_the_clear() {
     let server = PlainServer::polite().await;
     let endpoint = HttpFactory::new().endpoint(&server.instance()).expect("an address");
     let request = Request::get("https://arithmetic/").body(Sent::default());
@@ -172,7 +172,7 @@ async fn a_request_for_https_is_not_sent_in_the_clear() {
 }
 
 #[test]
-fn an_instance_of_another_scheme_is_refused() {
+fn instance_of_another_scheme_is_refused() {
     let instance = |scheme: &str| Instance::new("127.0.0.1", 1).with_scheme(scheme);
     let secured = factory(Authority::new().trusted());
     let plain = HttpFactory::<Sent>::new();
