@@ -1,11 +1,15 @@
 #![doc = include_str!("../README.md")]
 
-mod attempt;
 mod balance;
 mod endpointer;
+mod error;
+mod factory_ext;
+mod not_sent;
+mod observer;
+mod outcome;
 mod retry;
+mod scope;
 mod sync;
-mod unsent;
 
 pub use tower_sd_core::{
     AddressPolicy, AddressRejected, AdvertiseAddress, AnnounceConfig, Announcement, Announcer,
@@ -21,16 +25,21 @@ pub use tower_sd_core::{
 pub use self::{
     balance::{
         Balance, BalanceLayer, Balancer, Choice, Members, Picker, Prioritized, Random,
-        ResponseFuture, RoundRobin, WeightedRandom,
+        ResponseFuture, RoundRobin, TestSet, WeightedRandom,
     },
     endpointer::{
-        EndpointReport, EndpointState, Endpointer, EndpointerConfig, EndpointerReport, Factory,
-        FactoryFn, FailureClass, InFlight, NoInstances, NoInstancesReason, Outcome, Outcomes,
-        Served, factory_fn,
+        Discovered, EndpointReport, EndpointState, EndpointStats, Endpointer, EndpointerConfig,
+        EndpointerReport, Factory, FactoryFn, InFlight, Outcomes, Served, Subset, Tier, TierPolicy,
+        factory_fn,
     },
+    error::{NoInstances, NoInstancesReason},
+    factory_ext::{Classified, ClassifiedFuture, FactoryExt},
+    not_sent::NotSent,
+    observer::{Event, Observer},
+    outcome::{FailureClass, Outcome},
     retry::{
         Attempt, CloneRequest, Elapsed, Protocol, Retry, RetryDecision, RetryError, RetryFuture,
         RetryLayer, RetryPolicy, Verdict,
     },
-    unsent::NotSent,
+    scope::RequestScope,
 };

@@ -1,7 +1,7 @@
 use std::{fmt, marker::PhantomData};
 
 use http::uri::Authority;
-use tower_sd_balance::{BoxError, Error, ErrorKind, Factory, Instance};
+use tower_sd_balance::{BoxError, Error, ErrorKind, Factory, InFlight, Instance};
 use tower_sd_core::TaskGroup;
 use tower_sd_net::{Connector, Dialer, Target as Peer, TlsClient};
 
@@ -126,6 +126,7 @@ impl<B: Send + 'static> HttpFactory<B> {
             tls: self.tls.clone(),
             dialer: self.dialer.clone().connect_timeout(self.settings.connect_timeout),
         };
+        InFlight::enable();
         Ok(HttpEndpoint::new(Pool::new(target, self.settings, self.tasks.clone())))
     }
 }

@@ -1,9 +1,13 @@
 use std::{fmt, sync::Arc};
 
 use fastrand::Rng;
+use tokio::time::Instant;
 use tower_sd_core::Instance;
 
-use crate::endpointer::Set;
+use crate::{
+    Observer, RequestScope,
+    endpointer::{EndpointStats, Set, Tier},
+};
 
 /// A balancing algorithm: builds a [`Picker`] for every set.
 ///
@@ -19,6 +23,13 @@ pub trait Balancer: fmt::Debug + Send + Sync + 'static {
     /// begin with the same instance.
     fn initial_cursor(&self, random: usize) -> usize {
         random
+    }
+
+    /// An observer of the requests that it has chosen for, when it learns from them.
+    ///
+    /// Called once for each [`BalanceLayer::layer`](crate::BalanceLayer).
+    fn observer(&self) -> Option<Arc<dyn Observer>> {
+        None
     }
 }
 
@@ -48,7 +59,9 @@ pub struct Choice<'a> {
 
 pub(super) trait Candidates {
     fn is_usable(&self, index: usize) -> bool;
-    fn in_flight(&self, index: usize) -> usize;
+    fn stats(&self, index: usize) -> Option<&Arc<EndpointStats>>;
+    fn scope(&self) -> Option<&RequestScope>;
+    fn tier(&self) -> Tier;
 }
 
 impl Members<'_> {
@@ -69,7 +82,7 @@ impl Members<'_> {
     }
 
     /// Those with these indexes, in this order.
-    pub(super) fn only<T>(&self, indexes: &[usize], f: impl FnOnce(&Members<'_>) -> T) -> T {
+    pub fn only<T>(&self, indexes: &[usize], f: impl FnOnce(&Members<'_>) -> T) -> T {
         let instance = |index: usize| (self.instance)(*indexes.get(index)?);
         Self::from_fn(indexes.len(), &instance, f)
     }
@@ -105,7 +118,7 @@ impl<'a> Choice<'a> {
 
     /// Picks among those with these indexes, in this order, and returns the index in the whole set.
     #[inline]
-    pub(super) fn only(&mut self, indexes: &[usize], picker: &dyn Picker) -> Option<usize> {
+    pub fn only(&mut self, indexes: &[usize], picker: &dyn Picker) -> Option<usize> {
         let group = Group { whole: self.candidates, indexes };
         let mut choice = Choice::new(&group, indexes.len(), self.rng, self.turn);
         indexes.get(picker.pick(&mut choice)?).copied()
@@ -137,7 +150,33 @@ impl<'a> Choice<'a> {
     #[must_use]
     #[inline]
     pub fn in_flight(&self, index: usize) -> usize {
-        self.candidates.in_flight(index)
+        // One is the endpoint's own.
+        self.candidates.stats(index).map_or(0, |stats| Arc::strong_count(stats) - 1)
+    }
+
+    /// The record of that member, which outlives the set.
+    #[must_use]
+    #[inline]
+    pub fn stats(&self, index: usize) -> Option<&EndpointStats> {
+        self.candidates.stats(index).map(|stats| &**stats)
+    }
+
+    /// The scope that the request is in: its key, its deadline, its attempts.
+    #[must_use]
+    pub fn scope(&self) -> Option<&RequestScope> {
+        self.candidates.scope()
+    }
+
+    /// The tier that is chosen from.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        self.candidates.tier()
+    }
+
+    /// The present moment, read when it is called: 20 to 50 ns.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        Instant::now()
     }
 
     /// A number below `bound`, each equally likely; 0 when `bound` is 0.
@@ -177,8 +216,16 @@ impl Candidates for Group<'_> {
         self.indexes.get(index).is_some_and(|&index| self.whole.is_usable(index))
     }
 
-    fn in_flight(&self, index: usize) -> usize {
-        self.indexes.get(index).map_or(0, |&index| self.whole.in_flight(index))
+    fn stats(&self, index: usize) -> Option<&Arc<EndpointStats>> {
+        self.whole.stats(*self.indexes.get(index)?)
+    }
+
+    fn scope(&self) -> Option<&RequestScope> {
+        self.whole.scope()
+    }
+
+    fn tier(&self) -> Tier {
+        self.whole.tier()
     }
 }
 

@@ -1,8 +1,8 @@
 use std::{
     fmt,
     future::Future,
-    mem,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -12,65 +12,67 @@ use tower_sd_core::BoxError;
 use tower_service::Service;
 
 use crate::{
-    attempt,
-    endpointer::{FailureClass, InFlight, Outcome},
+    RequestScope,
+    endpointer::{Counted, EndpointStats, InFlight},
+    outcome::{FailureClass, Outcome},
+    scope,
 };
 
 /// The response of a [`Balance`](super::Balance).
+//
+// Small, because it is moved: whatever the plain case has no use for is in a box.
 #[pin_project]
 pub struct ResponseFuture<S: Service<Req>, Req> {
+    /// The endpoint's, once it has the request.
     #[pin]
-    state: State<S, S::Future, Req>,
-    /// Whether it is below a `Retry`.
-    is_scoped: bool,
+    future: Option<S::Future>,
+    counted: Counted,
+    more: Option<Box<More<S, Req>>>,
 }
 
-#[pin_project(project = StateProjection)]
-enum State<S, F, Req> {
-    Calling {
-        #[pin]
-        future: F,
-        lease: Held,
-    },
-    Obtaining {
-        /// A service that is ready. The request is kept until there is one.
-        obtain: BoxFuture<'static, Result<(S, InFlight), BoxError>>,
-        request: Option<Req>,
-    },
-    Over,
+/// What is not plain about a request.
+enum More<S, Req> {
+    /// Its end is more than a count.
+    Watched(Watched),
+    /// It has no endpoint yet, and is kept until there is one.
+    Obtaining { obtain: Obtain<S>, request: Option<Req>, scope: Option<RequestScope> },
 }
 
-/// Who releases the lease.
-enum Held {
-    /// The response does.
-    Here(InFlight),
-    /// The endpoint with this key has taken it.
-    Taken(u64),
-}
+pub(super) type Obtain<S> = BoxFuture<'static, Result<(S, InFlight), BoxError>>;
 
-impl<S: Service<Req>, Req> State<S, S::Future, Req> {
-    #[inline(always)]
-    fn calling(mut service: S, request: Req, mut lease: InFlight, is_scoped: bool) -> Self {
-        let key = lease.stats().key;
-        lease.begin();
-        let call = || attempt::cleared(is_scoped, || service.call(request));
-        let (future, lease) = lease.offer(call);
-        Self::Calling { future, lease: lease.map_or(Held::Taken(key), Held::Here) }
-    }
+struct Watched {
+    scope: Option<RequestScope>,
+    key: u64,
+    /// `None`: the endpoint has it.
+    guard: Option<InFlight>,
+    was_taken: bool,
 }
 
 impl<S: Service<Req>, Req> ResponseFuture<S, Req> {
     #[inline(always)]
-    pub(super) fn calling(service: S, request: Req, lease: InFlight, is_scoped: bool) -> Self {
-        Self { state: State::calling(service, request, lease, is_scoped), is_scoped }
+    pub(super) fn plain(mut service: S, request: Req, stats: Arc<EndpointStats>) -> Self {
+        let counted = Counted::begin(stats);
+        Self { future: Some(service.call(request)), counted, more: None }
+    }
+
+    pub(super) fn watched(
+        service: S,
+        request: Req,
+        guard: InFlight,
+        scope: Option<RequestScope>,
+    ) -> Self {
+        let (future, watched) = Watched::call(service, request, guard, scope);
+        let more = Some(Box::new(More::Watched(watched)));
+        Self { future: Some(future), counted: Counted::NOTHING, more }
     }
 
     pub(super) fn obtaining(
-        obtain: BoxFuture<'static, Result<(S, InFlight), BoxError>>,
+        obtain: Obtain<S>,
         request: Req,
-        is_scoped: bool,
+        scope: Option<RequestScope>,
     ) -> Self {
-        Self { state: State::Obtaining { obtain, request: Some(request) }, is_scoped }
+        let more = Some(Box::new(More::Obtaining { obtain, request: Some(request), scope }));
+        Self { future: None, counted: Counted::NOTHING, more }
     }
 }
 
@@ -81,69 +83,107 @@ where
     type Output = Result<S::Response, BoxError>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.as_mut().project();
+        let Some(future) = this.future.as_pin_mut().filter(|_| this.counted.is_counted()) else {
+            return self.poll_watched(cx);
+        };
+        Poll::Ready(match ready!(future.poll(cx)) {
+            Ok(response) => {
+                this.counted.done(Outcome::Success);
+                Ok(response)
+            }
+            Err(error) => {
+                let error = error.into();
+                this.counted.done(Outcome::of_error(&error));
+                Err(error)
+            }
+        })
+    }
+}
+
+impl<S, Req> ResponseFuture<S, Req>
+where
+    S: Service<Req, Error: Into<BoxError>>,
+{
+    #[cold]
+    fn poll_watched(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, BoxError>> {
         let mut this = self.project();
-        let is_scoped = *this.is_scoped;
         loop {
-            match this.state.as_mut().project() {
-                StateProjection::Calling { future, lease } => {
-                    let key = match lease {
-                        Held::Here(lease) => lease.stats().key,
-                        Held::Taken(key) => *key,
-                    };
-                    let poll = || attempt::cleared(is_scoped, || future.poll(cx));
-                    let (polled, returned) = match lease {
-                        Held::Here(_) => (poll(), None),
-                        Held::Taken(_) => InFlight::watch(key, poll),
-                    };
-                    let Poll::Ready(result) = polled else {
-                        if let Some(returned) = returned {
-                            *lease = Held::Here(returned);
-                        }
-                        return Poll::Pending;
-                    };
-                    let (lease, of_response) = match mem::replace(lease, Held::Taken(key)) {
-                        Held::Here(lease) => (Some(lease), Outcome::Success),
-                        // A layer of the endpoint may have broken off its exchange, and answer itself.
-                        Held::Taken(_) => {
-                            let ((), dropped) =
-                                InFlight::watch(key, || this.state.set(State::Over));
-                            (returned.or(dropped), BROKEN_OFF)
-                        }
-                    };
-                    return Poll::Ready(match result {
-                        Ok(response) => {
-                            if let Some(lease) = lease {
-                                lease.done(of_response);
-                            }
-                            Ok(response)
-                        }
-                        Err(error) => Err(failed(error.into(), lease, key, is_scoped)),
-                    });
-                }
-                StateProjection::Over => panic!("polled after its end"),
-                StateProjection::Obtaining { obtain, request } => {
-                    let (service, lease) = ready!(obtain.as_mut().poll(cx))?;
+            let more = this.more.as_deref_mut().expect("a future is not polled after its end");
+            match more {
+                More::Obtaining { obtain, request, scope } => {
+                    let (service, guard) = ready!(obtain.as_mut().poll(cx))?;
                     let request = request.take().expect("the request is sent once");
-                    this.state.set(State::calling(service, request, lease, is_scoped));
+                    let (future, watched) = Watched::call(service, request, guard, scope.take());
+                    this.future.set(Some(future));
+                    *more = More::Watched(watched);
+                }
+                More::Watched(watched) => {
+                    let future = this.future.as_mut().as_pin_mut();
+                    let future = future.expect("the endpoint has the request");
+                    let result = ready!(watched.poll(future, cx)).map_err(Into::into);
+                    watched.end(result.as_ref().err(), || this.future.set(None));
+                    *this.more = None;
+                    return Poll::Ready(result);
                 }
             }
         }
     }
 }
 
-/// The endpoint has failed; the balancer releases the lease if it has it, and the attempt learns that nothing was sent.
-#[cold]
-fn failed(error: BoxError, lease: Option<InFlight>, key: u64, is_scoped: bool) -> BoxError {
-    if let Some(lease) = lease {
-        lease.done(Outcome::of_error(&error));
+impl Watched {
+    fn call<S: Service<Req>, Req>(
+        mut service: S,
+        request: Req,
+        guard: InFlight,
+        scope: Option<RequestScope>,
+    ) -> (S::Future, Self) {
+        let (key, is_offered) = (guard.stats().key, guard.stats().takes_guards);
+        let call = || scope::leave(|| service.call(request));
+        let (future, guard) = match is_offered {
+            true => guard.offer(call),
+            false => (call(), Some(guard)),
+        };
+        let was_taken = guard.is_none();
+        (future, Self { scope, key, guard, was_taken })
     }
-    if InFlight::was_not_sent(key)
-        && let Some(record) = attempt::current().filter(|_| is_scoped)
-    {
-        record.not_sent();
+
+    fn poll<F: Future>(&mut self, future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let poll = || scope::leave(|| future.poll(cx));
+        if self.guard.is_some() {
+            return poll();
+        }
+        let (polled, returned) = InFlight::watch(self.key, poll);
+        self.guard = returned;
+        polled
     }
-    error
+
+    /// The endpoint has responded; `drop` drops its future.
+    fn end(&mut self, error: Option<&BoxError>, drop: impl FnOnce()) {
+        let mut guard = self.guard.take();
+        if self.was_taken {
+            let ((), dropped) = InFlight::watch(self.key, drop);
+            guard = guard.or(dropped);
+        }
+        if let Some(guard) = guard {
+            guard.done(match error {
+                Some(error) => Outcome::of_error(error),
+                // A layer of the endpoint has broken off its exchange, and responds itself.
+                None if self.was_taken => Outcome::Failed(FailureClass::Exchange),
+                None => Outcome::Success,
+            });
+        }
+        if error.is_some()
+            && InFlight::was_not_sent(self.key)
+            && let Some(scope) = &self.scope
+        {
+            scope.not_sent();
+        }
+    }
 }
 
 impl<S: Service<Req>, Req> fmt::Debug for ResponseFuture<S, Req> {
@@ -151,5 +191,3 @@ impl<S: Service<Req>, Req> fmt::Debug for ResponseFuture<S, Req> {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }
-
-const BROKEN_OFF: Outcome = Outcome::Failed(FailureClass::Exchange);

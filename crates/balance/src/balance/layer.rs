@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use fastrand::Rng;
 use tower_layer::Layer;
 
-use super::{Balance, Balancer, Cell};
+use super::{Balance, Balancer, Shards};
 use crate::Endpointer;
 
 /// Turns an [`Endpointer`] into a [`Balance`].
@@ -53,9 +53,11 @@ impl<S: Clone + Send + Sync + 'static> Layer<Endpointer<S>> for BalanceLayer {
 
     fn layer(&self, endpointer: Endpointer<S>) -> Balance<S> {
         let seeds = self.seed.map_or_else(Rng::new, Rng::with_seed);
-        let cell = Arc::new(Cell::new(Arc::clone(&self.balancer), seeds));
-        endpointer.shared().attach(&cell);
-        Balance::new(cell, Arc::clone(endpointer.shared()), self.wait)
+        let shards = Arc::new(Shards::new(Arc::clone(&self.balancer), seeds));
+        let shared = Arc::clone(endpointer.shared());
+        shared.attach(&shards);
+        let observers = shared.observers().with(self.balancer.observer());
+        Balance::new(shards, shared, self.wait, observers)
     }
 }
 

@@ -1,19 +1,20 @@
 //! Choosing an endpoint for each request.
 
 mod balancer;
-mod cell;
 mod future;
 mod layer;
 mod prioritized;
 mod random;
 mod round_robin;
-mod search;
 mod service;
+mod shards;
+mod slow_path;
+mod test_set;
 mod weighted_random;
 
-pub(crate) use self::cell::Cell;
 #[cfg(test)]
-pub(crate) use self::cell::Excluded;
+pub(crate) use self::shards::Request;
+pub(crate) use self::shards::Shards;
 pub use self::{
     balancer::{Balancer, Choice, Members, Picker},
     future::ResponseFuture,
@@ -22,5 +23,6 @@ pub use self::{
     random::Random,
     round_robin::RoundRobin,
     service::Balance,
+    test_set::TestSet,
     weighted_random::WeightedRandom,
 };

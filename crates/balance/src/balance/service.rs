@@ -9,13 +9,14 @@ use tower_sd_core::BoxError;
 use tower_service::Service;
 
 use super::{
-    Cell, ResponseFuture,
-    search::{First, obtain, obtain_any},
+    ResponseFuture, Shards,
+    slow_path::{First, obtain, obtain_any},
 };
 use crate::{
-    NoInstances,
-    attempt::{self, Record},
-    endpointer::{InFlight, Shared},
+    NoInstances, RequestScope,
+    endpointer::{EndpointStats, InFlight, Shared, Tier},
+    observer::{Event, Observers},
+    scope,
 };
 
 /// Sends each request to one endpoint of an [`Endpointer`](crate::Endpointer).
@@ -35,14 +36,22 @@ pub struct Balance<S: 'static> {
 }
 
 pub(super) struct Inner<S: 'static> {
-    pub(super) cell: Arc<Cell<S>>,
+    pub(super) shards: Arc<Shards<S>>,
     pub(super) shared: Arc<Shared<S>>,
     pub(super) wait: Duration,
+    pub(super) observers: Observers,
+    is_observed: bool,
 }
 
 impl<S: Clone + Send + Sync + 'static> Balance<S> {
-    pub(super) fn new(cell: Arc<Cell<S>>, shared: Arc<Shared<S>>, wait: Duration) -> Self {
-        Self { inner: Arc::new(Inner { cell, shared, wait }) }
+    pub(super) fn new(
+        shards: Arc<Shards<S>>,
+        shared: Arc<Shared<S>>,
+        wait: Duration,
+        observers: Observers,
+    ) -> Self {
+        let is_observed = observers.watch_requests();
+        Self { inner: Arc::new(Inner { shards, shared, wait, observers, is_observed }) }
     }
 
     /// Picks an endpoint for a caller that does not speak tower: a clone of its service, and the lease to be kept for as
@@ -65,7 +74,7 @@ impl<S: Clone + Send + Sync + 'static> Balance<S> {
     #[must_use]
     #[inline]
     pub fn choose(&self) -> Option<usize> {
-        self.inner.cell.choose()
+        self.inner.shards.choose()
     }
 }
 
@@ -84,41 +93,81 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let record = attempt::current();
-        let first = match self.inner.cell.pick(record.as_deref()) {
-            Some((mut service, mut lease)) if lease.stats().is_ready() => {
-                // Polled without a waker: one that is not ready now is polled again on the slow path.
-                let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
-                if let Poll::Ready(Ok(())) = ready {
-                    if let Some(record) = &record {
-                        let attempt = record.sent(lease.stats().key, lease.instance());
-                        lease.set_attempt(attempt);
-                    }
-                    return ResponseFuture::calling(service, request, lease, record.is_some());
-                }
-                let ready = ready.map_err(Into::into);
-                Some(First { lease, service, ready })
+        if self.inner.is_observed || scope::is_entered() {
+            return self.call_watched(request);
+        }
+        match self.first::<Req>(None) {
+            First::Ready(service, stats) if !stats.takes_guards => {
+                ResponseFuture::plain(service, request, stats)
             }
-            Some(_) | None => None,
-        };
-        self.call_slowly(first, record, request)
+            first => self.call_first(first, None, request),
+        }
     }
 }
 
-impl<S> Balance<S> {
+impl<S> Balance<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    /// Picks an endpoint, and polls its readiness.
+    #[inline(always)]
+    fn first<Req>(&self, scope: Option<&RequestScope>) -> First<S>
+    where
+        S: Service<Req, Error: Into<BoxError>>,
+    {
+        let Some((mut service, stats)) = self.inner.shards.pick(scope) else {
+            return First::Nothing;
+        };
+        if !stats.is_ready() {
+            return First::Nothing;
+        }
+        // Polled without a waker: one that is not ready now is polled again on the slow path.
+        match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => First::Ready(service, stats),
+            Poll::Ready(Err(error)) => First::Refused(stats, error.into()),
+            Poll::Pending => First::Pending(service, stats),
+        }
+    }
+
     #[cold]
-    fn call_slowly<Req>(
+    fn call_watched<Req>(&self, request: Req) -> ResponseFuture<S, Req>
+    where
+        S: Service<Req, Error: Into<BoxError>>,
+    {
+        let scope = RequestScope::current();
+        self.call_first(self.first::<Req>(scope.as_ref()), scope, request)
+    }
+
+    #[cold]
+    fn call_first<Req>(
         &self,
-        first: Option<First<S>>,
-        record: Option<Arc<Record>>,
+        first: First<S>,
+        scope: Option<RequestScope>,
         request: Req,
     ) -> ResponseFuture<S, Req>
     where
-        S: Service<Req, Error: Into<BoxError>> + Clone + Send + Sync + 'static,
+        S: Service<Req, Error: Into<BoxError>>,
     {
-        let is_scoped = record.is_some();
-        let obtain = obtain(Arc::clone(&self.inner), poll_ready::<S, Req>, first, record);
-        ResponseFuture::obtaining(Box::pin(obtain), request, is_scoped)
+        if let First::Ready(service, stats) = first {
+            let guard = self.inner.begin(stats, scope.as_ref(), Tier::Ready);
+            return ResponseFuture::watched(service, request, guard, scope);
+        }
+        let obtain = obtain(Arc::clone(&self.inner), poll_ready::<S, Req>, first, scope.clone());
+        ResponseFuture::obtaining(Box::pin(obtain), request, scope)
+    }
+}
+
+impl<S> Inner<S> {
+    /// The endpoint gets the request.
+    pub(super) fn begin(
+        &self,
+        stats: Arc<EndpointStats>,
+        scope: Option<&RequestScope>,
+        tier: Tier,
+    ) -> InFlight {
+        self.observers.on(&Event::Picked { endpoint: &stats, tier });
+        let attempt = scope.map_or(1, |scope| scope.sent(stats.key, &stats.id));
+        InFlight::begin(stats, attempt, &self.observers)
     }
 }
 

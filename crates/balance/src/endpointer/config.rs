@@ -1,4 +1,8 @@
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
+
+use tower_sd_core::Instance;
+
+use crate::Observer;
 
 /// Settings of an [`Endpointer`](crate::Endpointer).
 #[derive(Clone, Debug)]
@@ -20,6 +24,36 @@ pub struct EndpointerConfig {
     /// How long an instance that left may finish its requests in flight. Default 30 s, what Kubernetes gives a pod to
     /// stop; then its service is dropped.
     pub drain_timeout: Duration,
+    /// When worse endpoints get requests beside the good ones.
+    pub tiers: TierPolicy,
+    pub(super) subset: Option<Arc<dyn Subset>>,
+    pub(super) observers: Vec<Arc<dyn Observer>>,
+}
+
+/// The shares below which worse endpoints get requests beside the good ones, in percent.
+///
+/// Without one of them, a worse endpoint gets a request only when there is no better one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct TierPolicy {
+    /// Endpoints that the registry does not list any more, and that the loss guard keeps, are as
+    /// good as listed ones while those are less than this share of both. Defaults to 50, the
+    /// fraction of the guard: what is left must not carry the load of all that was lost.
+    pub held_below: u8,
+    /// Critical endpoints are as good as healthy ones while those are less than this share of both:
+    /// Envoy's panic threshold. Defaults to 0: only when there is no healthy one.
+    pub panic_below: u8,
+}
+
+/// A choice of the instances that get an endpoint at all.
+///
+/// # Contract
+///
+/// Called with all instances that the registry lists or holds, sorted by id. The same instances must
+/// have the same result: it is compared to the one before.
+pub trait Subset: fmt::Debug + Send + Sync + 'static {
+    /// The instances that get an endpoint.
+    fn select(&self, instances: &[Instance]) -> Vec<Instance>;
 }
 
 impl EndpointerConfig {
@@ -33,6 +67,9 @@ impl EndpointerConfig {
             max_backoff: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(30),
+            tiers: TierPolicy::new(),
+            subset: None,
+            observers: Vec::new(),
         }
     }
 
@@ -71,9 +108,58 @@ impl EndpointerConfig {
         self.drain_timeout = drain;
         self
     }
+
+    /// Sets [`tiers`](Self::tiers).
+    #[must_use]
+    pub fn tiers(mut self, tiers: TierPolicy) -> Self {
+        self.tiers = tiers;
+        self
+    }
+
+    /// Creates endpoints for the instances alone that `subset` selects.
+    #[must_use]
+    pub fn subset(mut self, subset: impl Subset) -> Self {
+        self.subset = Some(Arc::new(subset));
+        self
+    }
+
+    /// Adds an observer of its endpoints, and of the requests of the balancers above it.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observers.push(observer);
+        self
+    }
 }
 
 impl Default for EndpointerConfig {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TierPolicy {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { held_below: 50, panic_below: 0 }
+    }
+
+    /// Sets [`held_below`](Self::held_below).
+    #[must_use]
+    pub fn held_below(mut self, percent: u8) -> Self {
+        self.held_below = percent;
+        self
+    }
+
+    /// Sets [`panic_below`](Self::panic_below).
+    #[must_use]
+    pub fn panic_below(mut self, percent: u8) -> Self {
+        self.panic_below = percent;
+        self
+    }
+}
+
+impl Default for TierPolicy {
     fn default() -> Self {
         Self::new()
     }

@@ -1,31 +1,34 @@
-//! Adapters to and from tower's own notion of a changing set, `tower::discover`.
+//! An adapter to tower's own notion of a changing set, `tower::discover`.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     convert::Infallible,
-    hash::Hash,
-    pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    fmt, mem,
+    sync::{Arc, Weak},
+    task::{Context, Poll},
 };
 
-use futures_util::stream::{self, Stream, StreamExt};
-use tokio::select;
-use tower::discover::{Change, Discover};
-use tower_sd_core::{
-    AddressPolicy, BoxError, Entries, Error, ErrorKind, Instance, InstanceId, Instancer,
-    LossPolicy, Publisher, PublisherConfig, ReadMode, Shutdown, Sink, Subscription, TaskGroup,
-};
+use futures_util::stream::{self, Stream};
+use tower::discover::Change;
+use tower_sd_core::{BoxError, InstanceId};
+use tower_service::Service;
 
-use super::{Endpointer, EndpointerConfig, Shared, factory_fn};
+use super::{EndpointStats, Endpointer, Readiness, Shared, Signal};
+use crate::error::Failure;
 
 impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
-    /// What joins and leaves, as a stream that tower's balancers take: whoever is listed and wants requests, and those
-    /// that are held while nobody is listed.
+    /// Changes of the set, as a stream that tower's balancers take.
     ///
-    /// It starts with everybody, skips what came and went between two polls, and keeps the endpointer alive. It is for
-    /// what is built on tower's `Discover`; a [`Balance`](crate::Balance) needs none of it.
-    pub fn changes(&self) -> impl Stream<Item = Result<Change<InstanceId, S>, Infallible>> + Send {
+    /// Its members are the listed instances that want requests; while there are none, those that
+    /// are held. It starts with all members, skips what came and went between two polls, and keeps
+    /// the endpointer alive. An endpoint whose readiness has failed, which tower's balancers drop,
+    /// is inserted again when the endpointer has connected to it.
+    ///
+    /// It is for what is built on tower's `Discover`; a [`Balance`](crate::Balance) needs none of
+    /// it.
+    pub fn changes(
+        &self,
+    ) -> impl Stream<Item = Result<Change<InstanceId, Discovered<S>>, Infallible>> + Send {
         let changes = Changes {
             versions: self.shared.versions(),
             shared: Arc::clone(&self.shared),
@@ -40,55 +43,68 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     }
 }
 
-impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
-    /// Takes the services of any `Discover`; `instance_of` says which instance a key is.
-    ///
-    /// A service that is inserted again replaces the one before. After an error or the end of the stream the set stays
-    /// what it is, and is stale.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    pub fn from_discover<D>(
-        discover: D,
-        instance_of: impl Fn(&D::Key) -> Instance + Send + 'static,
-    ) -> Self
-    where
-        D: Discover<Service = S, Key: Eq + Hash + Send, Error: Into<BoxError>> + Send + 'static,
-    {
-        let mut config = PublisherConfig::new("discover", "discover")
-            .loss(LossPolicy::Accept)
-            .addresses(AddressPolicy::any());
-        config.removal_wait = Duration::ZERO;
-        let publisher = Publisher::new(config);
-        let (services, tasks) = (Services::default(), TaskGroup::new());
-        let subscription = publisher.subscribe().with_owner(Arc::new(tasks.clone()));
-        let made = services.clone();
-        let factory = factory_fn(move |instance: Instance| {
-            let service = made.lock().get(instance.id()).cloned();
-            async move { service.ok_or_else(|| BoxError::from("it has left")) }
-        });
-        tasks.spawn(|stop| pump(discover, instance_of, publisher, services, stop));
-        Self::with_config(&Subscribed(subscription), factory, EndpointerConfig::new())
+/// The service of an endpoint, for a balancer of tower's: it reports failed readiness.
+#[derive(Clone)]
+pub struct Discovered<S: 'static> {
+    service: S,
+    stats: Weak<EndpointStats>,
+    shared: Weak<Shared<S>>,
+}
+
+impl<S, Req> Service<Req> for Discovered<S>
+where
+    S: Service<Req, Error: Into<BoxError>> + Clone + Send + Sync + 'static,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = futures_util::future::MapErr<S::Future, fn(S::Error) -> BoxError>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let polled = self.service.poll_ready(cx).map_err(Into::into);
+        let Poll::Ready(Err(error)) = polled else {
+            return polled;
+        };
+        let failure = Failure::new(error);
+        if let (Some(stats), Some(shared)) = (self.stats.upgrade(), self.shared.upgrade())
+            && stats.leave_ready(Readiness::Down)
+        {
+            let refused = Signal::Refused(failure.clone(), |service, cx| {
+                Service::<Req>::poll_ready(service, cx).map_err(Into::into)
+            });
+            shared.signal(&stats, refused);
+        }
+        Poll::Ready(Err(failure.into()))
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let into: fn(S::Error) -> BoxError = Into::into;
+        futures_util::TryFutureExt::map_err(self.service.call(request), into)
+    }
+}
+
+impl<S> fmt::Debug for Discovered<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = self.stats.upgrade();
+        f.debug_struct("Discovered").field("stats", &stats).finish_non_exhaustive()
     }
 }
 
 struct Changes<S: 'static> {
     shared: Arc<Shared<S>>,
     versions: tokio::sync::watch::Receiver<u64>,
-    /// Who was announced, and the key of the endpoint.
-    seen: HashMap<InstanceId, u64>,
-    queue: VecDeque<Change<InstanceId, S>>,
+    /// The instances that were announced, with the key of the endpoint and its connects.
+    seen: HashMap<InstanceId, (u64, u64)>,
+    queue: VecDeque<Change<InstanceId, Discovered<S>>>,
     first: bool,
 }
 
 impl<S: Clone + Send + Sync + 'static> Changes<S> {
-    async fn next(&mut self) -> Option<Change<InstanceId, S>> {
+    async fn next(&mut self) -> Option<Change<InstanceId, Discovered<S>>> {
         loop {
             if let Some(change) = self.queue.pop_front() {
                 return Some(change);
             }
-            if !std::mem::take(&mut self.first) {
+            if !mem::take(&mut self.first) {
                 self.versions.changed().await.ok()?;
             }
             self.versions.borrow_and_update();
@@ -98,7 +114,7 @@ impl<S: Clone + Send + Sync + 'static> Changes<S> {
 
     fn compare(&mut self) {
         let now = self.shared.state().tiers.pickable();
-        let ids: HashSet<_> = now.iter().map(|endpoint| endpoint.stats.id.clone()).collect();
+        let ids: HashSet<_> = now.iter().map(|endpoint| &endpoint.stats.id).collect();
         self.seen.retain(|id, _| {
             let stays = ids.contains(id);
             if !stays {
@@ -106,96 +122,17 @@ impl<S: Clone + Send + Sync + 'static> Changes<S> {
             }
             stays
         });
-        for endpoint in now {
-            let (id, key) = (endpoint.stats.id.clone(), endpoint.stats.key);
-            if self.seen.insert(id.clone(), key) != Some(key) {
-                self.queue.push_back(Change::Insert(id, endpoint.service.clone()));
+        for endpoint in &now {
+            let (id, stats) = (&endpoint.stats.id, &endpoint.stats);
+            let current = (stats.key, stats.connects());
+            if self.seen.insert(id.clone(), current) != Some(current) {
+                let discovered = Discovered {
+                    service: endpoint.service.clone(),
+                    stats: Arc::downgrade(stats),
+                    shared: Arc::downgrade(&self.shared),
+                };
+                self.queue.push_back(Change::Insert(id.clone(), discovered));
             }
         }
-    }
-}
-
-/// The services that a `Discover` has inserted.
-struct Services<S>(Arc<Mutex<HashMap<InstanceId, S>>>);
-
-impl<S> Services<S> {
-    fn lock(&self) -> MutexGuard<'_, HashMap<InstanceId, S>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-async fn pump<D>(
-    discover: D,
-    instance_of: impl Fn(&D::Key) -> Instance + Send,
-    mut publisher: Publisher,
-    services: Services<D::Service>,
-    stop: Shutdown,
-) where
-    D: Discover<Key: Eq + Hash + Send, Error: Into<BoxError>>,
-    D::Service: Send,
-{
-    let mut discover = pin!(discover);
-    let mut members: HashMap<D::Key, Instance> = HashMap::new();
-    let mut n_inserted: u64 = 0;
-    let mut open = true;
-    loop {
-        let change = stream::poll_fn(|cx| discover.as_mut().poll_discover(cx));
-        let mut change = pin!(change);
-        select! {
-            biased;
-            () = stop.requested() => return,
-            change = change.next(), if open => match change {
-                Some(Ok(Change::Insert(key, service))) => {
-                    n_inserted += 1;
-                    // Another scheme is another address: the service before is replaced.
-                    let instance = instance_of(&key).with_scheme(format!("discover-{n_inserted}"));
-                    let before = services.lock().insert(instance.id().clone(), service);
-                    drop(before);
-                    members.insert(key, instance);
-                    publisher.set(listed(&members));
-                }
-                Some(Ok(Change::Remove(key))) => {
-                    let gone = members.remove(&key);
-                    let service = gone.and_then(|gone| services.lock().remove(gone.id()));
-                    drop(service);
-                    publisher.set(listed(&members));
-                }
-                Some(Err(error)) => publisher.failed(failure("the discovery failed").with_source(error)),
-                None => {
-                    publisher.failed(failure("the discovery has ended"));
-                    open = false;
-                }
-            },
-            () = publisher.due() => {}
-        }
-    }
-}
-
-/// The members as a set that nothing stronger could confirm.
-fn listed<K>(members: &HashMap<K, Instance>) -> Entries<Instance> {
-    Entries::new(members.values().cloned().collect()).with_mode(ReadMode::Confirm)
-}
-
-fn failure(message: &str) -> Error {
-    Error::new(ErrorKind::Unavailable, "discover", "follow").with_message(message)
-}
-
-struct Subscribed(Subscription);
-
-impl Instancer for Subscribed {
-    fn subscribe(&self) -> Subscription {
-        self.0.clone()
-    }
-}
-
-impl<S> Clone for Services<S> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<S> Default for Services<S> {
-    fn default() -> Self {
-        Self(Arc::default())
     }
 }

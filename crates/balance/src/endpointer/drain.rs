@@ -3,13 +3,13 @@ use std::sync::{Arc, Weak};
 use tokio::time::Instant;
 use tower_sd_core::Instance;
 
-use super::{Endpoint, Readiness, Stats};
+use super::{Endpoint, EndpointStats, Readiness};
 
 /// An endpoint whose instance has left. Its requests in flight own what is left of it.
 #[derive(Debug)]
 pub(super) struct Draining {
     pub(super) instance: Instance,
-    pub(super) stats: Weak<Stats>,
+    pub(super) stats: Weak<EndpointStats>,
     /// `None`: without a bound.
     pub(super) until: Option<Instant>,
 }

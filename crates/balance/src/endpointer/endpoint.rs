@@ -6,24 +6,24 @@ use std::{
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower_sd_core::Instance;
 
-use super::{Readiness, Stats};
+use super::{EndpointStats, Readiness};
 
 /// One instance with the service that sends to it.
 pub(crate) struct Endpoint<S> {
     pub(crate) service: S,
-    pub(crate) stats: Arc<Stats>,
+    pub(crate) stats: Arc<EndpointStats>,
     /// Its payload changes; its id and its address never do.
     instance: StdMutex<Instance>,
 }
 
 impl<S> Endpoint<S> {
-    pub(crate) fn new(service: S, instance: Instance) -> Self {
-        let stats = Arc::new(Stats::new(instance.id().clone()));
+    pub(crate) fn new(service: S, instance: Instance, takes_guards: bool) -> Self {
+        let stats = Arc::new(EndpointStats::new(instance.id().clone(), takes_guards));
         Self::with_stats(service, stats, instance)
     }
 
     /// One that goes on with the statistics of an earlier service.
-    pub(crate) fn with_stats(service: S, stats: Arc<Stats>, instance: Instance) -> Self {
+    pub(crate) fn with_stats(service: S, stats: Arc<EndpointStats>, instance: Instance) -> Self {
         Self { service, stats, instance: StdMutex::new(instance) }
     }
 

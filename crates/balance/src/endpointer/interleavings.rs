@@ -19,12 +19,14 @@ use tower_sd_core::{
 };
 
 use super::{
-    EndpointerConfig, Failure, InFlight, Readiness, Shared, Signal, Tier, signal::Unready,
-    state::Event,
+    EndpointStats, EndpointerConfig, InFlight, Readiness, Shared, Signal, Tier,
+    factories::Created, signal::Unready, state::Event,
 };
 use crate::{
     RoundRobin,
-    balance::{Cell, Excluded},
+    balance::{Request, Shards},
+    error::Failure,
+    observer::Observers,
 };
 
 /// Its strong count is the number of services that live.
@@ -33,7 +35,7 @@ type Service = Arc<()>;
 /// One cache with one balancer over it, made anew for each run.
 struct Cache {
     shared: Arc<Shared<Service>>,
-    cell: Arc<Cell<Service>>,
+    shards: Arc<Shards<Service>>,
     service: Service,
 }
 
@@ -41,9 +43,9 @@ impl Cache {
     fn new(snapshot: &Snapshot) -> Self {
         let nobody = FixedInstancer::new([]).subscribe();
         let shared = Arc::new(Shared::new(nobody, EndpointerConfig::default()));
-        let cell = Arc::new(Cell::new(Arc::new(RoundRobin::new()), Rng::with_seed(1)));
-        shared.attach(&cell);
-        let cache = Self { shared, cell, service: Arc::new(()) };
+        let shards = Arc::new(Shards::new(Arc::new(RoundRobin::new()), Rng::with_seed(1)));
+        shared.attach(&shards);
+        let cache = Self { shared, shards, service: Arc::new(()) };
         cache.apply(snapshot);
         cache
     }
@@ -55,7 +57,7 @@ impl Cache {
             let effects = self.shared.apply(mem::take(&mut events).into_iter());
             for make in effects.make {
                 let (id, service) = (make.instance.id().clone(), Arc::clone(&self.service));
-                events.push(Event::Created { id, run: make.run, result: Ok(service) });
+                events.push(Event::Created { id, run: make.run, result: Ok(Created { service, takes_guards: false }) });
             }
         }
     }
@@ -80,21 +82,21 @@ impl Cache {
     fn pick(&self) -> Option<InFlight> {
         let mut tiers = Tier::ALL.iter();
         tiers
-            .find_map(|tier| self.cell.pick_in(*tier, Excluded::NOTHING))
-            .map(|(_service, lease)| lease)
+            .find_map(|tier| self.shards.pick_in(*tier, &Request::ANY))
+            .map(|(_service, stats)| InFlight::begin(stats, 1, &Observers::default()))
     }
 
-    fn refused(&self, lease: &InFlight) {
-        if lease.stats().leave_ready(Readiness::Down) {
+    fn refused(&self, stats: &EndpointStats) {
+        if stats.leave_ready(Readiness::Down) {
             let refused = Signal::Refused(Failure::new("refused".into()), |_, _| Poll::Pending);
-            self.shared.signal(lease.stats(), refused);
+            self.shared.signal(stats, refused);
         }
     }
 
     fn share(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
-            cell: Arc::clone(&self.cell),
+            shards: Arc::clone(&self.shards),
             service: Arc::clone(&self.service),
         }
     }
@@ -109,8 +111,8 @@ impl Cache {
             .iter()
             .map(|endpoint| endpoint.stats.key)
             .collect();
-        let picks = (0..4).filter_map(|_| self.cell.pick(None));
-        ready == picks.map(|(_service, lease)| lease.stats().key).collect()
+        let picks = (0..4).filter_map(|_| self.shards.pick(None));
+        ready == picks.map(|(_service, stats)| stats.key).collect()
     }
 
     fn in_flight(&self) -> usize {
@@ -220,7 +222,7 @@ fn request_to_one_that_left_is_always_bounded_by_its_drain() {
         let cache = Cache::new(held);
         let lease = cache.pick().expect("held ones are the last resort");
         let refusing = {
-            let (cache, refused) = (cache.share(), InFlight::new(lease.stats()));
+            let (cache, refused) = (cache.share(), Arc::clone(lease.shared_stats()));
             thread::spawn(move || {
                 cache.refused(&refused);
                 cache.work();
@@ -233,7 +235,7 @@ fn request_to_one_that_left_is_always_bounded_by_its_drain() {
             let mut endpoints = state.members.values().filter_map(|m| m.endpoint.as_ref());
             endpoints.any(|endpoint| endpoint.stats.key == key)
         };
-        let stats = lease.stats();
+        let stats = lease.shared_stats();
         let drains = state.draining.iter().any(|left| left.stats.as_ptr() == Arc::as_ptr(stats));
         assert!(is_member(stats.key) || drains, "nothing will ever end this request");
     });
@@ -246,7 +248,7 @@ fn readiness_and_tier_agree_when_all_signals_are_applied() {
         let cache = Cache::new(both);
         let lease = cache.pick().expect("two are ready");
         let refusing = [(); 2].map(|()| {
-            let (cache, refused) = (cache.share(), InFlight::new(lease.stats()));
+            let (cache, refused) = (cache.share(), Arc::clone(lease.shared_stats()));
             thread::spawn(move || cache.refused(&refused))
         });
         cache.connected(&lease);
@@ -269,7 +271,7 @@ fn probe_that_is_late_leaves_no_endpoint_connecting() {
     check(|| {
         let cache = Cache::new(one);
         let lease = cache.pick().expect("one is ready");
-        let stats = Arc::clone(lease.stats());
+        let stats = Arc::clone(lease.shared_stats());
         let reporting = {
             let cache = cache.share();
             thread::spawn(move || {

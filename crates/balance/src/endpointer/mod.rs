@@ -5,12 +5,10 @@ mod diff;
 mod discover;
 mod drain;
 mod endpoint;
-mod error;
+mod factories;
 mod factory;
-mod lease;
-mod outcome;
+mod in_flight;
 mod report;
-mod runs;
 mod set;
 mod shared;
 mod signal;
@@ -27,23 +25,25 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 use tower_sd_core::{BoxError, Instance, InstanceId, Instancer};
 
 pub use self::{
-    config::EndpointerConfig,
-    error::{NoInstances, NoInstancesReason},
+    config::{EndpointerConfig, Subset, TierPolicy},
+    discover::Discovered,
     factory::{Factory, FactoryFn, factory_fn},
-    lease::{InFlight, Served},
-    outcome::{FailureClass, Outcome},
+    in_flight::{InFlight, Served},
     report::{EndpointReport, EndpointState, EndpointerReport, Outcomes},
+    stats::EndpointStats,
+    tiers::Tier,
 };
 pub(crate) use self::{
     endpoint::Endpoint,
-    error::Failure,
+    in_flight::Counted,
     set::Set,
     shared::Shared,
     signal::{PollReady, Signal},
-    stats::{Readiness, Stats},
-    tiers::{N_TIERS, Subscriber, Tier, Tiers},
+    stats::Readiness,
+    tiers::{N_TIERS, Subscriber, Tiers},
 };
-use self::{runs::Runs, worker::work};
+use self::{factories::Factories, worker::work};
+use crate::NoInstances;
 
 /// Keeps one live service for each instance of the service that it follows.
 ///
@@ -119,7 +119,7 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
         let subscription = instancer.subscribe();
         let shared = Arc::new(Shared::new(subscription.clone(), config.clone()));
         let weak = Arc::downgrade(&shared);
-        let runs = Runs::new(factory, config);
+        let runs = Factories::new(factory, config);
         shared.spawn(|stop| work(weak, subscription, runs, stop));
         Self { shared }
     }

@@ -1,7 +1,10 @@
-use serde::Serialize;
-use tower_sd_core::{Freshness, Instance};
+use std::time::Duration;
 
-use super::{Readiness, Stats, shared::Shared, state::is_fit};
+use serde::Serialize;
+use tower_sd_core::{Freshness, Instance, Snapshot};
+
+
+use super::{EndpointStats, shared::Shared};
 
 /// What an [`Endpointer`](crate::Endpointer) knows now: for people, dashboards and tests.
 #[derive(Clone, Debug, Serialize)]
@@ -21,6 +24,8 @@ pub struct EndpointReport {
     pub instance: Instance,
     /// Whether it is picked.
     pub state: EndpointState,
+    /// For how long it has that state; none while it is created.
+    pub since: Option<Duration>,
     /// Requests that have been sent to it and are not over.
     pub in_flight: usize,
     /// How often it was picked.
@@ -29,6 +34,10 @@ pub struct EndpointReport {
     pub failures: u64,
     /// How its requests have ended.
     pub outcomes: Outcomes,
+    /// How often it has connected.
+    pub connects: u64,
+    /// How often it has refused, or was not ready in time.
+    pub refusals: u64,
     /// What went wrong last, while it is not usable.
     pub error: Option<String>,
 }
@@ -52,17 +61,13 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    fn of(stats: &Stats, in_flight: usize) -> Self {
+    fn of(stats: &EndpointStats, in_flight: usize) -> Self {
         let outcomes = stats.outcomes();
         let [failed_exchange, failed_response, not_sent, timed_out, cancelled] = outcomes;
         let others = outcomes.iter().sum::<u64>() + u64::try_from(in_flight).unwrap_or(u64::MAX);
         // Only what is not a success is counted: each costs the request path time.
         let success = stats.picks().saturating_sub(others);
         Self { success, failed_exchange, failed_response, not_sent, timed_out, cancelled }
-    }
-
-    fn failures(self) -> u64 {
-        self.failed_exchange + self.failed_response + self.timed_out
     }
 }
 
@@ -89,56 +94,62 @@ pub enum EndpointState {
 
 pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> EndpointerReport {
     let state = shared.state();
-    let mut endpoints: Vec<_> = state
-        .members
-        .values()
-        .map(|member| {
-            let (endpoint, instance) = (member.endpoint.as_ref(), member.instance.clone());
-            let in_flight = endpoint.map_or(0, |endpoint| endpoint.in_flight());
-            let outcomes = endpoint.map(|e| Outcomes::of(&e.stats, in_flight)).unwrap_or_default();
+    let members = state.members.values().map(|member| match &member.endpoint {
+        Some(endpoint) => {
+            let (stats, in_flight) = (&endpoint.stats, endpoint.in_flight());
             EndpointReport {
-                state: match endpoint {
-                    None => EndpointState::Creating,
-                    Some(_) if !is_fit(&instance) => EndpointState::Ineligible,
-                    Some(endpoint) => match endpoint.stats.readiness() {
-                        Readiness::Down => EndpointState::Down,
-                        _ if member.held => EndpointState::Held,
-                        Readiness::Connecting => EndpointState::Connecting,
-                        Readiness::Ready => EndpointState::Ready,
-                    },
-                },
-                instance,
-                in_flight,
-                picks: endpoint.map_or(0, |endpoint| endpoint.stats.picks()),
-                failures: outcomes.failures(),
-                outcomes,
+                state: member.state(),
                 error: member.error.as_ref().map(ToString::to_string),
+                ..EndpointReport::of(member.instance.clone(), stats, in_flight)
             }
-        })
-        .collect();
+        }
+        None => EndpointReport {
+            instance: member.instance.clone(),
+            state: EndpointState::Creating,
+            since: None,
+            in_flight: 0,
+            picks: 0,
+            failures: 0,
+            outcomes: Outcomes::default(),
+            connects: 0,
+            refusals: 0,
+            error: member.error.as_ref().map(ToString::to_string),
+        },
+    });
+    let mut endpoints: Vec<_> = members.collect();
     endpoints.sort_by(|a, b| a.instance.id().cmp(b.instance.id()));
     endpoints.extend(state.draining.iter().filter_map(|left| {
         let (in_flight, stats) = (left.in_flight(), left.stats.upgrade()?);
-        let outcomes = Outcomes::of(&stats, in_flight);
-        Some(EndpointReport {
-            instance: left.instance.clone(),
-            state: EndpointState::Draining,
-            in_flight,
-            picks: stats.picks(),
-            failures: outcomes.failures(),
-            outcomes,
-            error: None,
-        })
+        Some(EndpointReport::of(left.instance.clone(), &stats, in_flight))
     }));
-    let trouble = match state.snapshot.as_ref().map(tower_sd_core::Snapshot::freshness) {
+    let freshness = state.snapshot.as_ref().map(Snapshot::freshness);
+    let trouble = match freshness {
         Some(Freshness::Fresh) => None,
-        Some(freshness) => match freshness.error() {
-            Some(error) => Some(error.to_string()),
-            None => Some(NEVER_SYNCED.to_owned()),
-        },
-        None => Some(NEVER_SYNCED.to_owned()),
+        other => {
+            let error = other.and_then(Freshness::error);
+            Some(error.map_or_else(|| NEVER_SYNCED.to_owned(), ToString::to_string))
+        }
     };
     EndpointerReport { trouble, endpoints }
+}
+
+impl EndpointReport {
+    fn of(instance: Instance, stats: &EndpointStats, in_flight: usize) -> Self {
+        let outcomes = Outcomes::of(stats, in_flight);
+        let life = stats.life();
+        Self {
+            instance,
+            state: life.state,
+            since: Some(life.since.elapsed()),
+            in_flight,
+            picks: stats.picks(),
+            failures: stats.failures(),
+            outcomes,
+            connects: stats.connects(),
+            refusals: stats.refusals(),
+            error: None,
+        }
+    }
 }
 
 const NEVER_SYNCED: &str = "the registry has not answered yet";

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     fn endpoint(port: u16) -> Arc<Endpoint<()>> {
-        Arc::new(Endpoint::new((), Instance::new("h", port)))
+        Arc::new(Endpoint::new((), Instance::new("h", port), false))
     }
 
     fn ports<S>(set: &Set<S>) -> Vec<u16> {

@@ -1,4 +1,5 @@
 use std::{
+    error::Error,
     fmt, mem,
     sync::{Arc, PoisonError, Weak},
     time::Duration,
@@ -12,11 +13,15 @@ use tokio_util::task::TaskTracker;
 use tower_sd_core::{BoxError, InstanceId, Shutdown, Subscription, TaskGroup};
 
 use super::{
-    EndpointerConfig, NoInstances, NoInstancesReason, Readiness, Signal, Stats, Subscriber, Tier,
+    EndpointStats, EndpointerConfig, Readiness, Signal, Subscriber, Tier,
     drain::Draining,
-    state::{Effects, Event, State},
+    state::{Change, Effects, Event, State},
 };
-use crate::sync::{Mutex, MutexGuard};
+use crate::{
+    error::{NoInstances, NoInstancesReason},
+    observer::{Event as Observed, Observers},
+    sync::{Mutex, MutexGuard},
+};
 
 /// What all handles of one endpointer share: the state, and the consumers of its changes.
 pub(crate) struct Shared<S: 'static> {
@@ -29,6 +34,7 @@ pub(crate) struct Shared<S: 'static> {
     version: watch::Sender<u64>,
     subscription: Subscription,
     config: EndpointerConfig,
+    observers: Observers,
     tasks: TaskGroup,
     /// One token for each endpoint that drains.
     draining: TaskTracker,
@@ -43,6 +49,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
             wake: Arc::default(),
             version: watch::Sender::new(0),
             subscription,
+            observers: Observers::of(config.observers.iter().cloned()),
             config,
             tasks: TaskGroup::new(),
             draining: TaskTracker::new(),
@@ -79,11 +86,12 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
             self.subscription.refresh();
         }
         drop(mem::take(&mut effects.gone));
+        mem::take(&mut effects.changes).into_iter().for_each(|change| self.observe(change));
         effects
     }
 
     /// Reports what a request has found out to the worker.
-    pub(crate) fn signal(&self, stats: &Stats, signal: Signal<S>) {
+    pub(crate) fn signal(&self, stats: &EndpointStats, signal: Signal<S>) {
         let event = Event::Signal { id: stats.id.clone(), key: stats.key, signal };
         self.signals.lock().unwrap_or_else(PoisonError::into_inner).push(event);
         self.wake.notify_one();
@@ -172,6 +180,10 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         self.subscription.refresh();
     }
 
+    pub(crate) fn observers(&self) -> &Observers {
+        &self.observers
+    }
+
     pub(super) fn spawn<F>(&self, task: impl FnOnce(Shutdown) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -193,6 +205,13 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
 
     pub(super) fn state(&self) -> MutexGuard<'_, State<S>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn observe(&self, Change { stats, from, to }: Change) {
+        let why = to.why.as_ref().map(|why| -> &(dyn Error + 'static) { why });
+        let (to, instance) = (to.state, &stats.id);
+        tracing::debug!(%instance, ?from, ?to, error = why, "endpoint changed its state");
+        self.observers.on(&Observed::State { endpoint: &stats, from, to, why });
     }
 
     /// Takes the service of one that has not finished in time.

@@ -8,7 +8,7 @@ use std::{
 
 use tower_sd_core::{BoxError, Instance, InstanceId};
 
-use super::Failure;
+use crate::error::Failure;
 
 /// Polls a service's readiness. A function pointer does not name the request's type, which may borrow.
 pub(crate) type PollReady<S> = fn(&mut S, &mut Context<'_>) -> Poll<Result<(), BoxError>>;

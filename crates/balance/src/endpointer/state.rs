@@ -14,10 +14,13 @@ use tokio::time::Instant;
 use tower_sd_core::{Backoff, BoxError, Instance, InstanceId, InstanceStatus, Snapshot};
 
 use super::{
-    Endpoint, EndpointerConfig, Failure, Readiness, Tier, Tiers,
+    Endpoint, EndpointState, EndpointStats, EndpointerConfig, Readiness, Tier, Tiers,
     drain::Draining,
+    factories::Created,
     signal::{Make, PollReady, Probe, Signal, Unready},
+    stats::Life,
 };
+use crate::error::Failure;
 
 /// See the module.
 #[derive(Debug)]
@@ -33,6 +36,7 @@ pub(super) struct State<S> {
     /// When which member is probed, or its factory run, again.
     due: BTreeSet<(Instant, InstanceId)>,
     poll_ready: Option<PollReady<S>>,
+    sharing: members::Sharing,
 }
 
 #[derive(Debug)]
@@ -59,7 +63,7 @@ pub(super) enum Event<S> {
     Created {
         id: InstanceId,
         run: u64,
-        result: Result<S, BoxError>,
+        result: Result<Created<S>, BoxError>,
     },
     /// From the request path.
     Signal {
@@ -100,6 +104,14 @@ pub(super) struct Effects<S> {
     pub(super) expired: Vec<Draining>,
     /// Services without a use.
     pub(super) spare: Vec<S>,
+    pub(super) changes: Vec<Change>,
+}
+
+/// An endpoint has changed its state.
+pub(super) struct Change {
+    pub(super) stats: Arc<EndpointStats>,
+    pub(super) from: EndpointState,
+    pub(super) to: Life,
 }
 
 impl<S: Clone + Send + Sync + 'static> State<S> {
@@ -114,20 +126,21 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             n_runs: 0,
             due: BTreeSet::new(),
             poll_ready: None,
+            sharing: members::Sharing::default(),
         }
     }
 
     pub(super) fn on(&mut self, event: Event<S>, now: Instant, effects: &mut Effects<S>) {
         match event {
-            Event::Snapshot(snapshot) => self.apply(&snapshot, effects),
+            Event::Snapshot(snapshot) => self.apply(&snapshot, now, effects),
             Event::Created { id, run, result } => self.created(&id, run, result, now, effects),
             Event::Signal { id, key, signal } => self.signalled(&id, key, signal, now, effects),
             Event::Probed { id, key, result } => self.probed(&id, key, result, now, effects),
             Event::Due => self.expire(now, effects),
-            Event::Close => self.close(effects),
+            Event::Close => self.close(now, effects),
             Event::Replace(id) => {
                 self.unplace(&id);
-                self.settle(&id);
+                self.settle(&id, now, effects);
                 effects.publish = true;
             }
         }
@@ -143,16 +156,16 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         &mut self,
         id: &InstanceId,
         run: u64,
-        result: Result<S, BoxError>,
+        result: Result<Created<S>, BoxError>,
         now: Instant,
         effects: &mut Effects<S>,
     ) {
         let Some(member) = self.members.get_mut(id).filter(|member| member.run == run) else {
-            effects.spare.extend(result.ok());
+            effects.spare.extend(result.ok().map(|created| created.service));
             return;
         };
-        let service = match result {
-            Ok(service) => service,
+        let Created { service, takes_guards } = match result {
+            Ok(created) => created,
             Err(error) => {
                 member.error = Some(Failure::new(error));
                 if member.endpoint.is_none() {
@@ -165,15 +178,15 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         match member.endpoint.take() {
             None => {
                 member.error = None;
-                member.endpoint = Some(Arc::new(Endpoint::new(service, instance)));
-                self.settle(id);
+                member.endpoint = Some(Arc::new(Endpoint::new(service, instance, takes_guards)));
+                self.settle(id, now, effects);
             }
             // In place of one that failed for good: no request gets it before it has connected.
             Some(before) => {
                 let stats = Arc::clone(&before.stats);
                 member.endpoint = Some(Arc::new(Endpoint::with_stats(service, stats, instance)));
                 self.unplace(id);
-                self.settle(id);
+                self.settle(id, now, effects);
                 self.probe(id, effects);
             }
         }
@@ -246,10 +259,11 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             Err(unready) if !is_busy => self.unready(id, unready, now, effects),
             Ok(()) | Err(_) => {
                 endpoint.stats.set_readiness(Readiness::Ready);
+                endpoint.stats.connected();
                 member.error = None;
                 member.n_refusals = 0;
                 self.schedule(id, None);
-                effects.publish |= self.settle(id);
+                effects.publish |= self.settle(id, now, effects);
             }
         }
     }
@@ -266,16 +280,16 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             return;
         };
         let is_refusal = matches!(unready, Unready::Refused(_));
-        tracing::debug!(instance = %id, error = %unready, "endpoint unavailable");
         member.error = Some(unready.into_failure());
         if member.held && is_refusal {
             // It is no member again before the registry has listed it: held instances do not change.
-            self.leave(id, true, effects);
+            self.leave(id, true, now, effects);
             effects.refresh = true;
             return;
         }
         if let Some(endpoint) = &member.endpoint {
             endpoint.stats.set_readiness(Readiness::Down);
+            endpoint.stats.refused();
         }
         if is_refusal {
             member.n_refusals += 1;
@@ -284,7 +298,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
                 self.make(id, effects);
             }
         }
-        effects.publish |= self.settle(id);
+        effects.publish |= self.settle(id, now, effects);
         // Each time, not the first alone: the instance may move later. The following loop bounds the rate.
         effects.refresh = true;
         self.schedule_next(id, now);
@@ -359,6 +373,7 @@ impl<S> Default for Effects<S> {
             gone: Vec::new(),
             expired: Vec::new(),
             spare: Vec::new(),
+            changes: Vec::new(),
         }
     }
 }

@@ -2,34 +2,58 @@ use std::{
     any::Any,
     fmt,
     sync::{
-        PoisonError,
+        Mutex as StdMutex, PoisonError,
         atomic::{AtomicU64 as StdAtomicU64, Ordering::Relaxed},
     },
 };
 
+use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower_sd_core::InstanceId;
 
-use super::{Outcome, outcome::N_COUNTED};
-use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, MutexGuard};
+use super::EndpointState;
+use crate::{
+    error::Failure,
+    outcome::{N_COUNTED, Outcome},
+    sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, MutexGuard},
+};
 
-/// The record of one endpoint, kept across updates.
+/// The record of one endpoint, kept across updates of the set.
 ///
-/// The strong count of its `Arc`, less the endpoint's own, is the number of requests in flight: a lease costs two atomic
-/// operations, not four. What a pick touches comes first, beside that count: with 10 000 endpoints a cache line more is
-/// what a pick costs. What follows is long enough that two counts never share a line.
-#[derive(Debug)]
+/// A [`Picker`](crate::Picker) and an [`Observer`](crate::Observer) read it. A balancer that keeps
+/// values for each endpoint (a moving average, the end of an ejection) stores them in
+/// [`extra`](Self::extra).
+//
+// The strong count of its `Arc`, less the endpoint's own, is the number of requests in flight: a
+// guard costs two atomic operations, not four. What a pick touches comes first, beside that count:
+// with 10 000 endpoints a cache line more is what a pick costs. What follows is long enough that
+// two counts never share a line.
 #[repr(C)]
-pub(crate) struct Stats {
+pub struct EndpointStats {
     picks: AtomicU64,
-    /// Tells endpoints of one process apart; an instance that is made anew gets a new one.
+    /// Distinguishes endpoints of one process; an instance that is created anew gets a new one.
     pub(crate) key: u64,
     readiness: AtomicU8,
+    /// Its service takes the guards of its requests, see [`InFlight::take`](crate::InFlight::take).
+    pub(crate) takes_guards: bool,
     /// A request has no better endpoint, and waits for a probe of this one.
     wanted: AtomicBool,
     outcomes: [StdAtomicU64; N_COUNTED],
+    connects: StdAtomicU64,
+    refusals: StdAtomicU64,
+    extra: [StdAtomicU64; N_EXTRA],
     pub(crate) id: InstanceId,
+    created: Instant,
+    life: StdMutex<Life>,
     parked: Mutex<Option<Parked>>,
+}
+
+/// The state that was reported last.
+#[derive(Clone, Debug)]
+pub(crate) struct Life {
+    pub(crate) state: EndpointState,
+    pub(crate) since: Instant,
+    pub(crate) why: Option<Failure>,
 }
 
 /// Whether an endpoint takes requests; requests and the worker change it, the worker alone acts on it.
@@ -43,23 +67,86 @@ pub(crate) enum Readiness {
     Down,
 }
 
-/// The service of an endpoint that drains: it is dropped with the last lease, because the leases own the [`Stats`].
+/// The service of an endpoint that drains: it is dropped with the last guard, because guards own
+/// the [`EndpointStats`].
 struct Parked {
     service: Box<dyn Any + Send>,
     _token: TaskTrackerToken,
 }
 
-impl Stats {
-    pub(crate) fn new(id: InstanceId) -> Self {
+impl EndpointStats {
+    pub(crate) fn new(id: InstanceId, takes_guards: bool) -> Self {
+        let now = Instant::now();
         Self {
             picks: AtomicU64::new(0),
             key: NEXT_KEY.fetch_add(1, Relaxed),
             readiness: AtomicU8::new(READY),
+            takes_guards,
             wanted: AtomicBool::new(false),
             outcomes: [const { StdAtomicU64::new(0) }; N_COUNTED],
+            connects: StdAtomicU64::new(0),
+            refusals: StdAtomicU64::new(0),
+            extra: [const { StdAtomicU64::new(0) }; N_EXTRA],
             id,
+            created: now,
+            life: StdMutex::new(Life { state: EndpointState::Ready, since: now, why: None }),
             parked: Mutex::new(None),
         }
+    }
+
+    /// The instance.
+    #[must_use]
+    pub fn instance(&self) -> &InstanceId {
+        &self.id
+    }
+
+    /// How often it was picked.
+    #[must_use]
+    pub fn picks(&self) -> u64 {
+        self.picks.load(Relaxed)
+    }
+
+    /// How many of its requests have failed, or timed out.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        let [exchange, response, _not_sent, timed_out, _cancelled] = self.outcomes();
+        exchange + response + timed_out
+    }
+
+    /// All but the successes, in the order of [`Outcome::index`].
+    pub(super) fn outcomes(&self) -> [u64; N_COUNTED] {
+        std::array::from_fn(|index| self.outcomes[index].load(Relaxed))
+    }
+
+    /// How often it has connected: readiness that was pending or refused and then came about.
+    #[must_use]
+    pub fn connects(&self) -> u64 {
+        self.connects.load(Relaxed)
+    }
+
+    /// How often it has refused, or was not ready in time.
+    #[must_use]
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(Relaxed)
+    }
+
+    /// When its service was created first: what a slow start counts from.
+    #[must_use]
+    pub fn created(&self) -> Instant {
+        self.created
+    }
+
+    /// Its state, and since when it has that.
+    #[must_use]
+    pub fn state(&self) -> (EndpointState, Instant) {
+        let life = self.life();
+        (life.state, life.since)
+    }
+
+    /// Values that no code of this crate reads or writes, zero at first: a balancer's.
+    #[must_use]
+    pub fn extra(&self) -> &[StdAtomicU64; 4] {
+        &self.extra
     }
 
     #[inline]
@@ -67,19 +154,35 @@ impl Stats {
         self.picks.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn count(&self, outcome: Outcome) {
+    #[cold]
+    pub(crate) fn count(&self, outcome: Outcome) {
         if let Some(index) = outcome.index() {
             self.outcomes[index].fetch_add(1, Relaxed);
         }
     }
 
-    pub(crate) fn picks(&self) -> u64 {
-        self.picks.load(Relaxed)
+    pub(super) fn connected(&self) {
+        self.connects.fetch_add(1, Relaxed);
     }
 
-    /// All but the successes, in the order of [`Outcome::index`].
-    pub(super) fn outcomes(&self) -> [u64; N_COUNTED] {
-        std::array::from_fn(|index| self.outcomes[index].load(Relaxed))
+    pub(super) fn refused(&self) {
+        self.refusals.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn life(&self) -> Life {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The state before, if it was another.
+    pub(super) fn enter(&self, life: Life) -> Option<EndpointState> {
+        let mut current = self.life.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = current.state;
+        if before == life.state {
+            current.why = life.why;
+            return None;
+        }
+        *current = life;
+        Some(before)
     }
 
     #[inline]
@@ -104,7 +207,7 @@ impl Stats {
         self.readiness.compare_exchange(READY, code(to), Relaxed, Relaxed).is_ok()
     }
 
-    /// Asks for a probe. Only the first caller until the probe's end gets `true`.
+    /// Requests a probe. Only the first caller until the probe's end gets `true`.
     pub(crate) fn want(&self) -> bool {
         !self.wanted.swap(true, Relaxed)
     }
@@ -140,14 +243,20 @@ fn code(readiness: Readiness) -> u8 {
     }
 }
 
-impl fmt::Debug for Parked {
+impl fmt::Debug for EndpointStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parked").finish_non_exhaustive()
+        f.debug_struct("EndpointStats")
+            .field("instance", &self.id)
+            .field("picks", &self.picks())
+            .field("readiness", &self.readiness())
+            .finish_non_exhaustive()
     }
 }
 
 const READY: u8 = 0;
 const CONNECTING: u8 = 1;
 const DOWN: u8 = 2;
-/// Only tells endpoints apart: nothing depends on where it stands.
+/// As many as the peers' load-aware balancers keep: a value, its time, an ejection, a ramp.
+const N_EXTRA: usize = 4;
+/// Only distinguishes endpoints: nothing depends on its order.
 static NEXT_KEY: StdAtomicU64 = StdAtomicU64::new(0);

@@ -7,8 +7,9 @@ use super::{Endpoint, Set};
 pub(crate) struct Tiers<S>([Set<S>; N_TIERS]);
 
 /// How good an endpoint is, best first.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Tier {
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Tier {
     /// Listed by the registry, and not known to be down.
     Ready,
     /// No longer listed, kept by the loss guard.
@@ -16,7 +17,7 @@ pub(crate) enum Tier {
     /// Listed or held, and the last connection was refused.
     Down,
     /// Unhealthy or draining by its status: better than none.
-    Unfit,
+    Ineligible,
 }
 
 /// A consumer of an endpointer's set, called by its worker.
@@ -57,7 +58,7 @@ impl<S> Default for Tiers<S> {
 }
 
 impl Tier {
-    pub(crate) const ALL: [Self; N_TIERS] = [Self::Ready, Self::Held, Self::Down, Self::Unfit];
+    pub(crate) const ALL: [Self; N_TIERS] = [Self::Ready, Self::Held, Self::Down, Self::Ineligible];
 }
 
 pub(crate) const N_TIERS: usize = 4;

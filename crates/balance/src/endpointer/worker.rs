@@ -6,7 +6,7 @@ use tokio::{
 };
 use tower_sd_core::{Shutdown, Subscription};
 
-use super::{Factory, Shared, runs::Runs, state::Event};
+use super::{Factory, Shared, factories::Factories, state::Event};
 
 /// Applies what the registry, the runs and the requests bring, while no request flows too.
 ///
@@ -14,7 +14,7 @@ use super::{Factory, Shared, runs::Runs, state::Event};
 pub(super) async fn work<F: Factory>(
     shared: Weak<Shared<F::Service>>,
     mut subscription: Subscription,
-    mut runs: Runs<F>,
+    mut runs: Factories<F>,
     stop: Shutdown,
 ) {
     let Some(wake) = shared.upgrade().map(|shared| shared.wake()) else {
@@ -45,7 +45,7 @@ pub(super) async fn work<F: Factory>(
 /// The next deadline. `None`: no handle is left.
 fn step<F: Factory>(
     shared: &Weak<Shared<F::Service>>,
-    runs: &mut Runs<F>,
+    runs: &mut Factories<F>,
     event: Option<Event<F::Service>>,
 ) -> Option<Option<Instant>> {
     let shared = shared.upgrade()?;

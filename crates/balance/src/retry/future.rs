@@ -18,7 +18,7 @@ use tower_service::Service;
 use super::{Attempt, Elapsed, Protocol, RetryDecision, RetryError, RetryPolicy, Verdict};
 use crate::{
     NoInstances,
-    attempt::{self, Record},
+    RequestScope,
     endpointer::InFlight,
 };
 
@@ -52,7 +52,7 @@ type Timer = Pin<Box<Sleep>>;
 struct Story<R> {
     policy: Arc<RetryPolicy<R>>,
     idempotent: bool,
-    record: Arc<Record>,
+    scope: RequestScope,
     attempts: Vec<Attempt>,
     started: Instant,
     /// How long the record was when the attempt in flight began.
@@ -85,7 +85,7 @@ impl<S: Service<Req>, R, Req> RetryFuture<S, R, Req> {
         policy: Arc<RetryPolicy<R>>,
         spare: Option<Req>,
         idempotent: bool,
-        record: Arc<Record>,
+        scope: RequestScope,
         future: S::Future,
     ) -> Self {
         Self {
@@ -96,7 +96,7 @@ impl<S: Service<Req>, R, Req> RetryFuture<S, R, Req> {
             story: Story {
                 policy,
                 idempotent,
-                record,
+                scope,
                 attempts: Vec::new(),
                 started: Instant::now(),
                 n_tried: 0,
@@ -120,7 +120,7 @@ where
             let end = match this.state.as_mut().project() {
                 StateProjection::Calling { future, timer } => {
                     // A response that is there counts, whatever timer fires at the same time.
-                    let result = attempt::scope(&story.record, || future.poll(cx));
+                    let result = story.scope.enter(|| future.poll(cx));
                     match result.map_err(Into::into) {
                         Poll::Ready(result) => story.classify::<_, Req>(result),
                         Poll::Pending => match story.late_since_sent(deadline, timer, cx) {
@@ -141,7 +141,7 @@ where
                     return Poll::Ready(Err(story.tell(None, story.policy.deadline)));
                 }
                 StateProjection::Readying => {
-                    match attempt::scope(&story.record, || this.inner.poll_ready(cx)) {
+                    match story.scope.enter(|| this.inner.poll_ready(cx)) {
                         Poll::Pending => {
                             ready!(poll_deadline(deadline, cx));
                             return Poll::Ready(Err(story.tell(None, story.policy.deadline)));
@@ -153,7 +153,7 @@ where
                                 *this.spare = story.policy.replay.copy(&request);
                             }
                             story.begin();
-                            let future = attempt::scope(&story.record, || this.inner.call(request));
+                            let future = story.scope.enter(|| this.inner.call(request));
                             this.state.set(State::Calling { future, timer: None });
                             continue;
                         }
@@ -176,7 +176,7 @@ impl<R> Story<R> {
     /// An attempt begins.
     fn begin(&mut self) {
         self.started = Instant::now();
-        self.n_tried = self.record.len();
+        self.n_tried = self.scope.n_tried();
     }
 
     fn classify<T, Req>(&self, result: Result<T, BoxError>) -> End<T>
@@ -196,7 +196,7 @@ impl<R> Story<R> {
                     None => match self.policy.replay.verdict(Err(&error)) {
                         // The endpoint below has reported it itself.
                         Verdict::Failed | Verdict::NotSent if self.has_endpoint() => {
-                            match self.record.was_sent() {
+                            match self.scope.was_sent() {
                                 true => Verdict::Failed,
                                 false => Verdict::NotSent,
                             }
@@ -214,18 +214,18 @@ impl<R> Story<R> {
         let first: &(dyn Error + 'static) = &**error;
         let mut chain = successors(Some(first), |error| (*error).source());
         chain.find_map(|error| {
-            error.downcast_ref::<NoInstances>().filter(|none| none.is_of(self.record.id))
+            error.downcast_ref::<NoInstances>().filter(|none| none.is_of(self.scope.id()))
         })
     }
 
     /// Whether a balancer below has given the attempt in flight to an endpoint.
     fn has_endpoint(&self) -> bool {
-        self.record.len() > self.n_tried
+        self.scope.n_tried() > self.n_tried
     }
 
     /// Drops the attempt in flight: the time is over for its endpoint.
     fn time_out<T>(&self, drop: impl FnOnce() -> T) -> T {
-        let last = self.record.last_since(self.n_tried);
+        let last = self.scope.last_since(self.n_tried);
         InFlight::time_out(last.map(|(key, _)| key), drop)
     }
 
@@ -238,7 +238,7 @@ impl<R> Story<R> {
         if poll_deadline(deadline, cx).is_ready() {
             return self.policy.deadline.map(Late::All);
         }
-        let per_try = self.policy.per_try.filter(|_| !self.record.is_searching())?;
+        let per_try = self.policy.per_try.filter(|_| !self.scope.is_searching())?;
         let timer = timer.get_or_insert_with(|| Box::pin(sleep(per_try)));
         timer.as_mut().poll(cx).is_ready().then_some(Late::Attempt(per_try))
     }
@@ -253,7 +253,7 @@ impl<R> Story<R> {
             End::Error(error, verdict) => (None, error, verdict),
             End::Late(Late::Attempt(bound)) => (None, Elapsed(bound).into(), Verdict::Failed),
             End::Late(Late::All(bound)) => {
-                let none = self.record.give_up().map(BoxError::from);
+                let none = self.scope.give_up().map(BoxError::from);
                 self.ended(none.unwrap_or_else(|| Elapsed(bound).into()));
                 return Step::Done(Err(self.tell(None, Some(bound))));
             }
@@ -288,7 +288,7 @@ impl<R> Story<R> {
 
     /// The attempt in flight is over.
     fn ended(&mut self, error: BoxError) {
-        let instance = self.record.last_since(self.n_tried).map(|(_, id)| id);
+        let instance = self.scope.last_since(self.n_tried).map(|(_, id)| id);
         let elapsed = self.started.elapsed();
         self.attempts.push(Attempt::new(instance, error, elapsed));
     }

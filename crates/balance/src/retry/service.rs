@@ -8,7 +8,7 @@ use tower_sd_core::BoxError;
 use tower_service::Service;
 
 use super::{CloneRequest, Protocol, RetryFuture, RetryPolicy};
-use crate::attempt::{self, Record};
+use crate::RequestScope;
 
 /// Sends a request again when it has failed, to another instance while there is one.
 ///
@@ -91,9 +91,9 @@ where
             _ => self.policy.replay.copy(&request),
         };
         let idempotent = self.policy.idempotent || self.policy.replay.is_idempotent(&request);
-        let record = Record::new();
-        let future = attempt::scope(&record, || inner.call(request));
-        RetryFuture::new(inner, Arc::clone(&self.policy), spare, idempotent, record, future)
+        let scope = RequestScope::new();
+        let future = scope.enter(|| inner.call(request));
+        RetryFuture::new(inner, Arc::clone(&self.policy), spare, idempotent, scope, future)
     }
 }
 

@@ -4,11 +4,13 @@ use std::{error::Error, time::Duration};
 
 use tokio::time::Instant;
 use tower_sd_balance::{
-    EndpointReport, EndpointState, FailureClass, NoInstances, NoInstancesReason, Outcome,
+    EndpointReport, EndpointState, FailureClass, InstanceStatus, NoInstances, NoInstancesReason,
+    Outcome,
 };
 
 use crate::support::{
-    Mode, Registry, World, answers, balance, call, endpointer, n_in_flight, report, settle, start,
+    Mode, Registry, World, answers, balance, call, endpointer, endpointer_with, instances,
+    n_in_flight, report, settle, start,
 };
 
 fn state(report: Option<EndpointReport>) -> EndpointState {
@@ -139,9 +141,9 @@ async fn one_that_is_down_is_tried_when_nobody_else_is_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn held_ones_are_used_only_when_nobody_is_ready_and_before_those_that_are_down() {
+async fn held_endpoints_can_be_kept_for_when_none_is_ready() {
     let (mut registry, world) = (Registry::guarded(&["a", "b", "c", "d", "e"]), World::default());
-    let endpointer = endpointer(&registry, &world).await;
+    let endpointer = endpointer_with(&registry, &world, |tiers| tiers.held_below(0)).await;
     let balance = balance(&endpointer);
     registry.set(&["a"]).await;
     assert_eq!(state(report(&endpointer, "b")), EndpointState::Held);
@@ -151,6 +153,44 @@ async fn held_ones_are_used_only_when_nobody_is_ready_and_before_those_that_are_
     assert!(answers.iter().all(|host| host != "a"), "{answers:?}");
     assert_eq!(state(report(&endpointer, "a")), EndpointState::Down);
     assert_eq!(world.n_live_in_all(), 5);
+}
+
+/// A registry that has lost most instances leaves the load where it was.
+#[tokio::test(start_paused = true)]
+async fn held_endpoints_share_load_while_few_are_listed() {
+    let (mut registry, world) = (Registry::guarded(&["a", "b", "c", "d", "e"]), World::default());
+    let endpointer = endpointer(&registry, &world).await;
+    let balance = balance(&endpointer);
+    registry.set(&["a"]).await;
+    let mut shares = answers(&balance, 5).await;
+    shares.sort();
+    assert_eq!(shares, ["a", "b", "c", "d", "e"]);
+    assert_eq!(state(report(&endpointer, "b")), EndpointState::Held);
+    registry.set(&["a", "b", "c"]).await;
+    let shares = answers(&balance, 6).await;
+    assert!(shares.iter().all(|host| host < &"d".to_owned()), "{shares:?}");
+}
+
+/// Below the threshold a status counts for nothing; above it, critical endpoints get no request.
+#[tokio::test(start_paused = true)]
+async fn critical_endpoints_share_load_below_the_panic_threshold() {
+    let (mut registry, world) = (Registry::new(&["a", "b", "c"]), World::default());
+    let endpointer = endpointer_with(&registry, &world, |tiers| tiers.panic_below(50)).await;
+    let balance = balance(&endpointer);
+    let with_critical = |critical: &[&str]| {
+        instances(&["a", "b", "c"]).into_iter().map(|instance| {
+            match critical.contains(&instance.host()) {
+                true => instance.with_status(InstanceStatus::Critical),
+                false => instance,
+            }
+        }).collect::<Vec<_>>()
+    };
+    registry.set_instances(with_critical(&["c"])).await;
+    assert!(!answers(&balance, 6).await.contains(&"c".to_owned()));
+    registry.set_instances(with_critical(&["b", "c"])).await;
+    let mut shares = answers(&balance, 3).await;
+    shares.sort();
+    assert_eq!(shares, ["a", "b", "c"]);
 }
 
 #[tokio::test(start_paused = true)]

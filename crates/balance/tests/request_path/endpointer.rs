@@ -330,7 +330,7 @@ async fn inspect_can_be_serialised() {
     let [a, b] = json["endpoints"].as_array().unwrap().as_slice() else { panic!("two: {json}") };
     assert_eq!(a["instance"]["id"], "a:1");
     assert_eq!((&a["state"], &a["picks"], &a["error"]), (&"ready".into(), &3.into(), &().into()));
-    assert_eq!((&b["state"], &b["error"]), (&"making".into(), &"b cannot be made".into()));
+    assert_eq!((&b["state"], &b["error"]), (&"creating".into(), &"b cannot be made".into()));
     assert!(json["trouble"].as_str().unwrap().contains("outage"));
 }
 

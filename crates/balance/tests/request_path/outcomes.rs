@@ -85,7 +85,10 @@ async fn leasing(
 ) -> (Endpointer<impl Leasing>,) {
     let endpointer = Endpointer::with(&FixedInstancer::new([Instance::new("a", 1)]), move |_| {
         let with = with.clone();
-        async move { Ok(service_fn(move |_: u32| with(InFlight::take()))) }
+        async move {
+            InFlight::enable();
+            Ok(service_fn(move |_: u32| with(InFlight::take())))
+        }
     });
     endpointer.ready(Duration::from_secs(1)).await.unwrap();
     (endpointer,)
@@ -129,6 +132,7 @@ async fn lease_that_is_dropped_by_its_endpoint_gets_the_outcome_of_the_error() {
 #[tokio::test(start_paused = true)]
 async fn endpoint_that_times_out_by_a_layer_of_its_own_has_failed() {
     let endpointer = Endpointer::with(&FixedInstancer::new([Instance::new("a", 1)]), |_| async {
+        InFlight::enable();
         let hangs = service_fn(|_: u32| {
             let lease = InFlight::take();
             async move {

@@ -12,9 +12,9 @@ use futures_util::future::BoxFuture;
 use tokio::time::{sleep, timeout};
 use tower::{Layer, Service, ServiceExt};
 use tower_sd_balance::{
-    AddressPolicy, Balance, BalanceLayer, BoxError, EndpointReport, EndpointState, Endpointer,
+    AddressPolicy, Balance, BalanceLayer, BoxError, EndpointReport, EndpointState, Endpointer, EndpointerConfig,
     Error, ErrorKind, Instance, Instancer, LossPolicy, Publisher, PublisherConfig, RoundRobin,
-    Sink, Subscription,
+    Sink, Subscription, TierPolicy, factory_fn,
 };
 
 /// A registry that says what the test says.
@@ -231,6 +231,18 @@ impl Service<u32> for Client {
 /// An endpointer over the world, with everything applied that is known from the start.
 pub(crate) async fn endpointer(registry: &Registry, world: &World) -> Endpointer<Client> {
     let endpointer = Endpointer::with(registry, world.factory());
+    settle().await;
+    endpointer
+}
+
+/// The same with another tier policy.
+pub(crate) async fn endpointer_with(
+    registry: &Registry,
+    world: &World,
+    tiers: impl FnOnce(TierPolicy) -> TierPolicy,
+) -> Endpointer<Client> {
+    let config = EndpointerConfig::new().tiers(tiers(TierPolicy::new()));
+    let endpointer = Endpointer::with_config(registry, factory_fn(world.factory()), config);
     settle().await;
     endpointer
 }

@@ -132,6 +132,7 @@ impl Factory for ReqwestFactory {
             return Err(refused.into());
         }
         let target = Arc::new(Target { address, instance });
+        InFlight::enable();
         Ok(ReqwestEndpoint {
             client: self.client.clone(),
             follows_redirects: self.follows_redirects,

@@ -1,8 +1,7 @@
-use fastrand::Rng;
 use tower_sd_core::Instance;
 
 use super::*;
-use crate::{RoundRobin, balance::balancer::Candidates};
+use crate::{RoundRobin, TestSet};
 
 /// Members, some of which are not usable.
 struct World {
@@ -23,30 +22,18 @@ impl World {
         Self { unusable: unusable.to_vec(), ..self }
     }
 
-    /// How often each is picked in `n` picks, and how often nobody is.
+    /// How often each is picked in `n` picks, and how often none is.
     fn counts(&self, balancer: &dyn Balancer, n: usize) -> (Vec<usize>, usize) {
-        let instance = |index: usize| self.instances.get(index).cloned();
-        let len = self.instances.len();
-        let picker = Members::from_fn(len, &instance, |members| balancer.picker(members));
-        let (mut rng, mut turn) = (Rng::with_seed(7), balancer.initial_cursor(0));
-        let (mut counts, mut nobody) = (vec![0; len], 0);
+        let mut set = TestSet::new(balancer, self.instances.iter().cloned());
+        self.unusable.iter().for_each(|&index| set.exclude(index));
+        let (mut counts, mut none) = (vec![0; self.instances.len()], 0);
         for _ in 0..n {
-            match picker.pick(&mut Choice::new(self, len, &mut rng, &mut turn)) {
+            match set.pick() {
                 Some(index) => counts[index] += 1,
-                None => nobody += 1,
+                None => none += 1,
             }
         }
-        (counts, nobody)
-    }
-}
-
-impl Candidates for World {
-    fn is_usable(&self, index: usize) -> bool {
-        index < self.instances.len() && !self.unusable.contains(&index)
-    }
-
-    fn in_flight(&self, _index: usize) -> usize {
-        0
+        (counts, none)
     }
 }
 
@@ -72,8 +59,8 @@ fn weights_are_obeyed_within_a_chi_squared_bound() {
         [(&[100, 100, 100, 100], 16.27), (&[100, 1000, 10_000], 13.82), (&[1, 100, 100], 13.82)];
     for (weights, bound) in rows {
         let members: Vec<_> = weights.iter().map(|&weight| (10, weight)).collect();
-        let (counts, nobody) = World::of(&members).counts(&Prioritized::default(), 100_000);
-        assert_eq!(nobody, 0);
+        let (counts, none) = World::of(&members).counts(&Prioritized::default(), 100_000);
+        assert_eq!(none, 0);
         let chi_squared = chi_squared(&counts, weights);
         assert!(chi_squared < bound, "{weights:?}: {counts:?} has {chi_squared}");
         assert!(counts.iter().all(|&count| count > 0), "hardly ever is not never: {counts:?}");
@@ -81,7 +68,7 @@ fn weights_are_obeyed_within_a_chi_squared_bound() {
 }
 
 #[test]
-fn next_priority_is_used_only_when_nobody_of_the_better_one_is_usable() {
+fn next_priority_is_used_only_when_none_of_the_better_one_is_usable() {
     let world = || World::of(&[(20, 100), (10, 100), (20, 100), (10, 1), (30, 100)]);
     let balancer = Prioritized::default();
     let (counts, _) = world().counts(&balancer, 10_000);
@@ -95,25 +82,25 @@ fn next_priority_is_used_only_when_nobody_of_the_better_one_is_usable() {
     assert!(counts[0] > 0 && counts[2] > 0, "{counts:?}");
     assert_eq!((counts[1], counts[3], counts[4]), (0, 0, 0));
 
-    let (_, nobody) = world().without(&[0, 1, 2, 3, 4]).counts(&balancer, 10);
-    assert_eq!(nobody, 10);
+    let (_, none) = world().without(&[0, 1, 2, 3, 4]).counts(&balancer, 10);
+    assert_eq!(none, 10);
 }
 
 #[test]
 fn weight_of_zero_gets_no_traffic_and_its_priority_is_left_out() {
-    let (counts, nobody) =
+    let (counts, none) =
         World::of(&[(10, 0), (10, 5), (20, 100)]).counts(&Prioritized::default(), 1000);
-    assert_eq!((counts, nobody), (vec![0, 1000, 0], 0));
-    let (counts, nobody) = World::of(&[(10, 0), (20, 100)]).counts(&Prioritized::default(), 1000);
-    assert_eq!((counts, nobody), (vec![0, 1000], 0));
+    assert_eq!((counts, none), (vec![0, 1000, 0], 0));
+    let (counts, none) = World::of(&[(10, 0), (20, 100)]).counts(&Prioritized::default(), 1000);
+    assert_eq!((counts, none), (vec![0, 1000], 0));
 }
 
-/// What is left is drawn by weight: nobody inherits the share of a neighbour.
+/// What is left is drawn by weight: none inherits the share of a neighbour.
 #[test]
 fn weights_are_obeyed_when_the_heaviest_is_not_usable() {
     let world = World::of(&[(10, 10), (10, 1_000_000), (10, 30)]).without(&[1]);
-    let (counts, nobody) = world.counts(&Prioritized::default(), 40_000);
-    assert_eq!((counts[1], nobody), (0, 0));
+    let (counts, none) = world.counts(&Prioritized::default(), 40_000);
+    assert_eq!((counts[1], none), (0, 0));
     let chi_squared = chi_squared(&[counts[0], counts[2]], &[10, 30]);
     assert!(chi_squared < 10.83, "{counts:?} has {chi_squared}");
 }

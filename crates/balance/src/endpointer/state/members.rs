@@ -1,15 +1,23 @@
 //! Who is a member, and its place in the tiers.
 
-use std::{mem, sync::Arc};
+use std::{borrow::Cow, collections::HashSet, mem, sync::Arc};
 
-use tower_sd_core::{Backoff, Instance, InstanceId, Snapshot};
+use tokio::time::Instant;
+use tower_sd_core::{Backoff, Instance, InstanceId, InstanceStatus, Snapshot};
 
-use super::{Effects, Member, State, is_fit};
-use crate::endpointer::{Readiness, Tier, diff::diff, drain::Draining};
+use super::{Change, Effects, Member, State, is_fit};
+use crate::endpointer::{
+    EndpointState, Readiness, Tier, diff::diff, drain::Draining, stats::Life,
+};
 
 impl<S: Clone + Send + Sync + 'static> State<S> {
     /// Makes the members those of `snapshot`.
-    pub(super) fn apply(&mut self, snapshot: &Snapshot, effects: &mut Effects<S>) {
+    pub(super) fn apply(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Instant,
+        effects: &mut Effects<S>,
+    ) {
         if self.closed {
             return;
         }
@@ -20,38 +28,71 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         };
         // Requests that wait for the first snapshot have to see it although it may be empty.
         effects.wake |= was_synced != snapshot.freshness().is_synced();
-        let listed = diff(was_listed, snapshot.instances());
-        let held = diff(was_held, snapshot.held());
+        let [was_listed, was_held] = self.selected(was_listed, was_held);
+        let [is_listed, is_held] = self.selected(snapshot.instances(), snapshot.held());
+        let (listed, held) = (diff(&was_listed, &is_listed), diff(&was_held, &is_held));
         for instance in listed.put {
-            self.put(instance, false, effects);
+            self.put(instance, false, now, effects);
         }
         for instance in held.put {
-            self.put(instance, true, effects);
+            self.put(instance, true, now, effects);
         }
         for instance in listed.gone {
-            self.leave(instance.id(), false, effects);
+            self.leave(instance.id(), false, now, effects);
         }
         for instance in held.gone {
-            self.leave(instance.id(), true, effects);
+            self.leave(instance.id(), true, now, effects);
+        }
+        self.share(now, effects);
+    }
+
+    /// The instances that get an endpoint.
+    fn selected<'a>(&self, listed: &'a [Instance], held: &'a [Instance]) -> [Cow<'a, [Instance]>; 2] {
+        let Some(subset) = &self.config.subset else {
+            return [listed.into(), held.into()];
+        };
+        let mut all = [listed, held].concat();
+        all.sort_by(|a, b| a.id().cmp(b.id()));
+        let selected = subset.select(&all);
+        let ids: HashSet<_> = selected.iter().map(Instance::id).collect();
+        [listed, held].map(|all| all.iter().filter(|i| ids.contains(i.id())).cloned().collect())
+    }
+
+    /// Settles all members anew when worse ones begin or cease to share the load.
+    fn share(&mut self, now: Instant, effects: &mut Effects<S>) {
+        let is_below = |n: usize, all: usize, percent: u8| n * 100 < all * usize::from(percent);
+        let members = || self.members.values().filter(|member| member.instance.weight() > 0);
+        let (n, n_held) = (members().count(), members().filter(|member| member.held).count());
+        let n_critical = members().filter(|member| is_critical(&member.instance)).count();
+        let policy = self.config.tiers;
+        let sharing = Sharing {
+            held: n_held > 0 && is_below(n - n_held, n, policy.held_below),
+            critical: n_critical > 0 && is_below(n - n_critical, n, policy.panic_below),
+        };
+        if mem::replace(&mut self.sharing, sharing) != sharing {
+            let ids: Vec<_> = self.members.keys().cloned().collect();
+            for id in ids {
+                effects.publish |= self.settle(&id, now, effects);
+            }
         }
     }
 
-    pub(super) fn close(&mut self, effects: &mut Effects<S>) {
+    pub(super) fn close(&mut self, now: Instant, effects: &mut Effects<S>) {
         self.closed = true;
         let all: Vec<_> = self.members.iter().map(|(id, m)| (id.clone(), m.held)).collect();
         for (id, held) in all {
-            self.leave(&id, held, effects);
+            self.leave(&id, held, now, effects);
         }
         effects.wake = true;
     }
 
-    fn put(&mut self, instance: &Instance, held: bool, effects: &mut Effects<S>) {
+    fn put(&mut self, instance: &Instance, held: bool, now: Instant, effects: &mut Effects<S>) {
         let id = instance.id();
         if let Some(member) = self.members.get(id)
             && !member.instance.same_address(instance)
         {
             let was_held = member.held;
-            self.leave(id, was_held, effects);
+            self.leave(id, was_held, now, effects);
         }
         if let Some(member) = self.members.get_mut(id) {
             member.instance = instance.clone();
@@ -83,18 +124,25 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
                 self.make(id, effects);
             }
         }
-        self.settle(id);
+        self.settle(id, now, effects);
         effects.publish = true;
     }
 
     /// Removes it, unless it has changed between listed and held meanwhile.
-    pub(super) fn leave(&mut self, id: &InstanceId, held: bool, effects: &mut Effects<S>) {
+    pub(super) fn leave(
+        &mut self,
+        id: &InstanceId,
+        held: bool,
+        now: Instant,
+        effects: &mut Effects<S>,
+    ) {
         if self.members.get(id).is_none_or(|member| member.held != held) {
             return;
         }
         self.unplace(id);
         self.schedule(id, None);
-        if let Some(member) = self.members.remove(id) {
+        if let Some(mut member) = self.members.remove(id) {
+            member.enter(EndpointState::Draining, now, effects);
             effects.gone.extend(member.endpoint);
             effects.stop.push(id.clone());
             effects.publish = true;
@@ -102,11 +150,17 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
     }
 
     /// Puts its endpoint where it belongs now; `true` when that is another tier.
-    pub(super) fn settle(&mut self, id: &InstanceId) -> bool {
-        let Some(member) = self.members.get(id) else {
+    pub(super) fn settle(
+        &mut self,
+        id: &InstanceId,
+        now: Instant,
+        effects: &mut Effects<S>,
+    ) -> bool {
+        let Some(member) = self.members.get_mut(id) else {
             return false;
         };
-        let tier = member.tier();
+        member.enter(member.state(), now, effects);
+        let tier = member.tier(self.sharing);
         if tier == member.place.map(|(tier, _)| tier) {
             return false;
         }
@@ -142,13 +196,50 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
 }
 
 impl<S> Member<S> {
-    fn tier(&self) -> Option<Tier> {
+    /// Records the state of its endpoint.
+    fn enter(&mut self, state: EndpointState, since: Instant, effects: &mut Effects<S>) {
+        let Some(endpoint) = &self.endpoint else {
+            return;
+        };
+        let to = Life { state, since, why: self.error.clone() };
+        if let Some(from) = endpoint.stats.enter(to.clone()) {
+            effects.changes.push(Change { stats: Arc::clone(&endpoint.stats), from, to });
+        }
+    }
+
+    pub(in crate::endpointer) fn state(&self) -> EndpointState {
+        let Some(endpoint) = &self.endpoint else {
+            return EndpointState::Creating;
+        };
+        match endpoint.stats.readiness() {
+            _ if !is_fit(&self.instance) => EndpointState::Ineligible,
+            Readiness::Down => EndpointState::Down,
+            _ if self.held => EndpointState::Held,
+            Readiness::Connecting => EndpointState::Connecting,
+            Readiness::Ready => EndpointState::Ready,
+        }
+    }
+
+    fn tier(&self, sharing: Sharing) -> Option<Tier> {
         let endpoint = self.endpoint.as_ref().filter(|_| self.instance.weight() > 0)?;
+        let is_eligible =
+            is_fit(&self.instance) || (sharing.critical && is_critical(&self.instance));
         Some(match endpoint.is(Readiness::Down) {
-            _ if !is_fit(&self.instance) => Tier::Unfit,
+            _ if !is_eligible => Tier::Ineligible,
             true => Tier::Down,
-            false if self.held => Tier::Held,
+            false if self.held && !sharing.held => Tier::Held,
             false => Tier::Ready,
         })
     }
+}
+
+/// Which of the worse members are as good as the others.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Sharing {
+    held: bool,
+    critical: bool,
+}
+
+fn is_critical(instance: &Instance) -> bool {
+    instance.status() == InstanceStatus::Critical
 }

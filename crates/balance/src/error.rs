@@ -11,7 +11,7 @@ pub struct NoInstances {
     reason: NoInstancesReason,
     source: Option<BoxError>,
     waited: bool,
-    /// The request that found none, see [`Record`](crate::attempt::Record).
+    /// The request that found none, see [`Record`](crate::RequestScope).
     request: Option<u64>,
 }
 

@@ -13,71 +13,75 @@ use tokio::{
 };
 use tower_sd_core::BoxError;
 
-use super::{cell::Excluded, service::Inner};
+use super::{service::Inner, shards::Request};
 use crate::{
-    NoInstances, NoInstancesReason,
-    attempt::Record,
-    endpointer::{Failure, InFlight, PollReady, Readiness, Signal, Stats, Tier},
+    NoInstances, NoInstancesReason, RequestScope,
+    endpointer::{EndpointStats, InFlight, PollReady, Readiness, Signal, Tier},
+    error::Failure,
+    observer::Event,
 };
 
-/// The readiness of the endpoint that was picked first.
-pub(super) struct First<S> {
-    pub(super) lease: InFlight,
-    pub(super) service: S,
-    pub(super) ready: Poll<Result<(), BoxError>>,
+/// The endpoint that was picked first, and its readiness.
+pub(super) enum First<S> {
+    Nothing,
+    Ready(S, Arc<EndpointStats>),
+    Pending(S, Arc<EndpointStats>),
+    Refused(Arc<EndpointStats>, BoxError),
 }
 
-/// A service that is ready, with its lease. Waits for one no longer than `inner.wait`.
+/// A service that is ready, its record and its tier.
+type Found<S> = (S, Arc<EndpointStats>, Tier);
+
+/// A service that is ready, with its guard. Waits for one no longer than `inner.wait`.
 ///
-/// Endpoints that are busy or connect let others be tried immediately; then the first that becomes ready is taken.
+/// Endpoints that are busy or connect let others be tried immediately; then the first that becomes
+/// ready is taken.
 pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
     inner: Arc<Inner<S>>,
     poll_ready: PollReady<S>,
-    first: Option<First<S>>,
-    record: Option<Arc<Record>>,
+    first: First<S>,
+    scope: Option<RequestScope>,
 ) -> Result<(S, InFlight), BoxError> {
     let mut search = Search {
         inner: &inner,
         poll_ready,
-        record: record.as_deref(),
+        scope: scope.as_ref(),
         begun: Instant::now(),
         waiting: Vec::new(),
         wanted: Vec::new(),
         error: None,
     };
-    if let Some(record) = &record {
+    if let Some(scope) = &scope {
         let shared = Arc::clone(&inner.shared);
-        record.search(Box::new(move || shared.why_none()));
+        scope.search(Box::new(move || shared.why_none()));
     }
     let found = timeout(inner.wait, search.run(first)).await;
-    let error = search.error.take().map(BoxError::from);
+    let (error, time) = (search.error.take().map(BoxError::from), search.begun.elapsed());
     let none = match found {
-        Ok(Ok(found)) => {
-            let (service, mut lease) = found;
-            if let Some(record) = &record {
-                let attempt = record.sent(lease.stats().key, lease.instance());
-                lease.set_attempt(attempt);
-            }
-            return Ok((service, lease));
+        Ok(Ok((service, stats, tier))) => {
+            inner.observers.on(&Event::Waited { time, none: None });
+            return Ok((service, inner.begin(stats, scope.as_ref(), tier)));
         }
         Ok(Err(none)) => none,
         Err(_elapsed) => inner.shared.why_none().waited(),
     };
-    if let Some(record) = &record {
-        drop(record.give_up());
+    if let Some(scope) = &scope {
+        drop(scope.give_up());
     }
-    Err(none.with_source(error).of_request(record.as_ref().map(|record| record.id)).into())
+    let none = none.with_source(error).of_request(scope.as_ref().map(RequestScope::id));
+    inner.observers.on(&Event::Waited { time, none: Some(&none) });
+    Err(none.into())
 }
 
 struct Search<'a, S: Clone + Send + Sync + 'static> {
     inner: &'a Inner<S>,
     poll_ready: PollReady<S>,
-    record: Option<&'a Record>,
+    scope: Option<&'a RequestScope>,
     begun: Instant,
     /// Pending: busy, or connecting.
     waiting: Vec<Waiting<S>>,
     /// Down, and probed on behalf of this request.
-    wanted: Vec<Weak<Stats>>,
+    wanted: Vec<Weak<EndpointStats>>,
     /// The last refusal.
     error: Option<Failure>,
 }
@@ -85,16 +89,20 @@ struct Search<'a, S: Clone + Send + Sync + 'static> {
 struct Waiting<S> {
     service: S,
     key: u64,
-    stats: Weak<Stats>,
+    stats: Weak<EndpointStats>,
+    tier: Tier,
     /// Nothing is in flight: this request connects on behalf of all, as a probe does.
     connects: bool,
 }
 
 impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
-    async fn run(&mut self, first: Option<First<S>>) -> Result<(S, InFlight), NoInstances> {
+    async fn run(&mut self, first: First<S>) -> Result<Found<S>, NoInstances> {
         let mut versions = self.inner.shared.versions();
-        if let Some(First { lease, service, ready }) = first {
-            self.consider(service, lease, ready);
+        match first {
+            First::Nothing => {}
+            First::Ready(service, stats) => return Ok((service, stats, Tier::Ready)),
+            First::Pending(service, stats) => self.wait_for((service, stats, Tier::Ready)),
+            First::Refused(stats, error) => self.refused(&stats, false, error),
         }
         let mut is_asked = false;
         loop {
@@ -115,7 +123,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
                 found = first_ready(&mut self.waiting, self.poll_ready) => {
                     let (one, stats, ready) = found;
                     match ready {
-                        Ok(()) => return Ok(self.found(one, &stats)),
+                        Ok(()) => return Ok(self.found(one, stats)),
                         Err(error) => self.refused(&stats, one.connects, error),
                     }
                 }
@@ -127,76 +135,54 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
     }
 
     /// It has become ready; other requests wait for that too, if it connected.
-    fn found(&self, one: Waiting<S>, stats: &Arc<Stats>) -> (S, InFlight) {
+    fn found(&self, one: Waiting<S>, stats: Arc<EndpointStats>) -> Found<S> {
         if one.connects {
             stats.set_readiness(Readiness::Ready);
-            self.inner.shared.signal(stats, Signal::Connected);
+            self.inner.shared.signal(&stats, Signal::Connected);
         }
-        (one.service, InFlight::new(stats))
+        (one.service, stats, one.tier)
     }
 
     /// Tries what is ready, best first; endpoints that were tried for this request come last.
-    fn look(&mut self) -> Option<(S, InFlight)> {
-        let fresh = |this: &mut Self| {
-            this.look_in(Tier::Ready, true).or_else(|| this.look_in(Tier::Held, true))
-        };
-        if let Some(found) = fresh(self) {
+    fn look(&mut self) -> Option<Found<S>> {
+        if let Some(found) = FRESH.iter().find_map(|tier| self.look_in(*tier, false)) {
             return Some(found);
         }
         self.want_down();
         if self.has_hope() {
             return None;
         }
-        self.look_in(Tier::Ready, false)
-            .or_else(|| self.look_in(Tier::Held, false))
-            .or_else(|| self.look_in(Tier::Unfit, false))
+        LAST_RESORT.iter().find_map(|tier| self.look_in(*tier, true))
     }
 
-    fn look_in(&mut self, tier: Tier, is_fresh: bool) -> Option<(S, InFlight)> {
+    fn look_in(&mut self, tier: Tier, allows_tried: bool) -> Option<Found<S>> {
         while self.waiting.len() < self.limit() {
-            let (mut service, lease) = self.pick(tier, is_fresh)?;
+            let waiting: Vec<_> = self.waiting.iter().map(|one| one.key).collect();
+            let request = Request { scope: self.scope, allows_tried, excluded: &waiting };
+            let (mut service, stats) = self.inner.shards.pick_in(tier, &request)?;
             let cx = &mut Context::from_waker(Waker::noop());
-            let ready = (self.poll_ready)(&mut service, cx);
-            if let Some(found) = self.consider(service, lease, ready) {
-                return Some(found);
+            match (self.poll_ready)(&mut service, cx) {
+                Poll::Ready(Ok(())) => return Some((service, stats, tier)),
+                Poll::Ready(Err(error)) => self.refused(&stats, false, error),
+                Poll::Pending => self.wait_for((service, stats, tier)),
             }
         }
         None
     }
 
-    fn pick(&self, tier: Tier, is_fresh: bool) -> Option<(S, InFlight)> {
-        let waiting: Vec<_> = self.waiting.iter().map(|one| one.key).collect();
-        let tried = self.record.filter(|_| is_fresh);
-        self.inner.cell.pick_in(tier, Excluded { keys: &waiting, tried })
-    }
-
-    /// What the readiness of an endpoint is to this request, and to its endpointer.
-    fn consider(
-        &mut self,
-        service: S,
-        lease: InFlight,
-        ready: Poll<Result<(), BoxError>>,
-    ) -> Option<(S, InFlight)> {
-        let stats = lease.stats();
-        match ready {
-            Poll::Ready(Ok(())) => return Some((service, lease)),
-            Poll::Ready(Err(error)) => {
-                let stats = Arc::clone(stats);
-                drop(lease);
-                self.refused(&stats, false, error);
-            }
-            Poll::Pending if lease.is_shared() || stats.leave_ready(Readiness::Connecting) => {
-                let connects = stats.readiness() == Readiness::Connecting;
-                let (key, stats) = (stats.key, Arc::downgrade(stats));
-                self.waiting.push(Waiting { service, key, stats, connects });
-            }
-            // Another request connects.
-            Poll::Pending => {}
+    /// Its readiness is pending: it is busy when it has other requests in flight, and connects else.
+    fn wait_for(&mut self, (service, stats, tier): Found<S>) {
+        // One is the endpoint's own, and one is this.
+        let is_busy = Arc::strong_count(&stats) > 2;
+        // Otherwise another request connects.
+        if is_busy || stats.leave_ready(Readiness::Connecting) {
+            let connects = stats.readiness() == Readiness::Connecting;
+            let (key, stats) = (stats.key, Arc::downgrade(&stats));
+            self.waiting.push(Waiting { service, key, stats, tier, connects });
         }
-        None
     }
 
-    fn refused(&mut self, stats: &Stats, connects: bool, error: BoxError) {
+    fn refused(&mut self, stats: &EndpointStats, connects: bool, error: BoxError) {
         let failure = Failure::new(error);
         if connects {
             stats.set_readiness(Readiness::Ready);
@@ -217,25 +203,24 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         self.wanted.clear();
         let mut keys = Vec::new();
         for _ in 0..limit {
-            let excluded = Excluded { keys: &keys, tried: self.record };
-            let Some((_service, lease)) = self.inner.cell.pick_in(Tier::Down, excluded) else {
+            let request = Request { scope: self.scope, allows_tried: false, excluded: &keys };
+            let Some((_service, stats)) = self.inner.shards.pick_in(Tier::Down, &request) else {
                 return;
             };
-            let stats = lease.stats();
             keys.push(stats.key);
-            self.wanted.push(Arc::downgrade(stats));
             if stats.want() {
-                self.inner.shared.signal(stats, Signal::Wanted(self.poll_ready));
+                self.inner.shared.signal(&stats, Signal::Wanted(self.poll_ready));
             }
+            self.wanted.push(Arc::downgrade(&stats));
         }
     }
 
     /// Whether an endpoint that was not tried may become ready within the grace.
     fn has_hope(&self) -> bool {
-        let is_probed = |stats: &Weak<Stats>| stats.upgrade().is_some_and(|s| s.is_wanted());
+        let is_probed = |stats: &Weak<EndpointStats>| stats.upgrade().is_some_and(|s| s.is_wanted());
         let is_in_time = self.begun.elapsed() < GRACE;
         is_in_time
-            && (self.wanted.iter().any(is_probed) || self.inner.cell.is_any_connecting(self.record))
+            && (self.wanted.iter().any(is_probed) || self.inner.shards.is_any_connecting(self.scope))
     }
 
     /// How many endpoints are waited for by now: each may cost a connection attempt, and any may be a black hole.
@@ -245,7 +230,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
     }
 
     fn is_retry(&self) -> bool {
-        self.record.is_some_and(|record| record.len() > 0)
+        self.scope.is_some_and(|scope| scope.n_tried() > 0)
     }
 }
 
@@ -267,7 +252,7 @@ impl<S: Clone + Send + Sync + 'static> Drop for Search<'_, S> {
 async fn first_ready<S>(
     waiting: &mut Vec<Waiting<S>>,
     poll_ready: PollReady<S>,
-) -> (Waiting<S>, Arc<Stats>, Result<(), BoxError>) {
+) -> (Waiting<S>, Arc<EndpointStats>, Result<(), BoxError>) {
     poll_fn(|cx| {
         let mut index = 0;
         while let Some(one) = waiting.get_mut(index) {
@@ -295,9 +280,9 @@ pub(super) async fn obtain_any<S: Clone + Send + Sync + 'static>(
         loop {
             versions.borrow_and_update();
             let mut tiers = Tier::ALL.iter();
-            if let Some(found) = tiers.find_map(|tier| inner.cell.pick_in(*tier, Excluded::NOTHING))
-            {
-                return Ok(found);
+            let pick = |tier: &Tier| Some((inner.shards.pick_in(*tier, &Request::ANY)?, *tier));
+            if let Some(((service, stats), tier)) = tiers.find_map(pick) {
+                return Ok((service, stats, tier));
             }
             let none = inner.shared.why_none();
             if none.is_known() {
@@ -307,12 +292,11 @@ pub(super) async fn obtain_any<S: Clone + Send + Sync + 'static>(
             let _changed = versions.changed().await;
         }
     };
-    let (service, mut lease) = match timeout(inner.wait, found).await {
+    let (service, stats, tier) = match timeout(inner.wait, found).await {
         Ok(found) => found?,
         Err(_elapsed) => return Err(inner.shared.why_none().waited()),
     };
-    lease.begin();
-    Ok((service, lease))
+    Ok((service, inner.begin(stats, None, tier)))
 }
 
 /// After each step two endpoints more are waited for.
@@ -321,3 +305,7 @@ const STEP: Duration = Duration::from_millis(100);
 const MAX_WANTED: usize = 3;
 /// As long a retry waits for an endpoint that it has not tried, while it has tried ones to go to: a few round trips.
 const GRACE: Duration = Duration::from_millis(250);
+/// In this order, those that were not tried for the request.
+const FRESH: [Tier; 2] = [Tier::Ready, Tier::Held];
+/// Then those that were tried, too, and at last those that are better than nothing.
+const LAST_RESORT: [Tier; 3] = [Tier::Ready, Tier::Held, Tier::Ineligible];

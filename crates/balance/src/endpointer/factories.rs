@@ -2,6 +2,7 @@ use std::{
     collections::HashMap,
     future::{self, poll_fn},
     panic::AssertUnwindSafe,
+    pin::pin,
     sync::Arc,
 };
 
@@ -11,17 +12,18 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::timeout,
 };
-use tower_sd_core::{BoxError, InstanceId};
+use tower_sd_core::{BoxError, Instance, InstanceId};
 
 use super::{
-    EndpointerConfig, Factory, Failure,
+    EndpointerConfig, Factory, InFlight,
     signal::{Make, Probe, Unready},
     state::Event,
 };
+use crate::error::Failure;
 
 /// The runs of the factory and the probes: concurrent, one of each per instance.
 #[derive(Debug)]
-pub(super) struct Runs<F: Factory> {
+pub(super) struct Factories<F: Factory> {
     factory: Arc<F>,
     config: EndpointerConfig,
     permits: Arc<Semaphore>,
@@ -35,7 +37,7 @@ enum Kind {
     Probe,
 }
 
-impl<F: Factory> Runs<F> {
+impl<F: Factory> Factories<F> {
     pub(super) fn new(factory: F, config: EndpointerConfig) -> Self {
         Self {
             factory: Arc::new(factory),
@@ -54,14 +56,14 @@ impl<F: Factory> Runs<F> {
         let handle = self.running.spawn(async move {
             let once = async {
                 let _permit = permits.acquire().await?;
-                let made = async { factory.make(make.instance).await };
+                let made = create(&*factory, make.instance);
                 match timeout(bound, AssertUnwindSafe(made).catch_unwind()).await {
                     Ok(Ok(made)) => made,
                     Ok(Err(_panic)) => Err("the factory panicked".into()),
                     Err(elapsed) => Err(elapsed.into()),
                 }
             };
-            let result: Result<F::Service, BoxError> = once.await;
+            let result: Result<Created<F::Service>, BoxError> = once.await;
             if let Err(error) = &result {
                 tracing::debug!(instance = %id, %error, "factory failed");
             }
@@ -125,4 +127,24 @@ impl<F: Factory> Runs<F> {
             before.abort();
         }
     }
+}
+
+/// A new service, and whether it takes the guards of its requests.
+pub(super) struct Created<S> {
+    pub(super) service: S,
+    pub(super) takes_guards: bool,
+}
+
+async fn create<F: Factory>(
+    factory: &F,
+    instance: Instance,
+) -> Result<Created<F::Service>, BoxError> {
+    let (mut making, mut takes_guards) = (pin!(factory.make(instance)), false);
+    let made = poll_fn(|cx| {
+        let (polled, enables) = InFlight::enables(|| making.as_mut().poll(cx));
+        takes_guards |= enables;
+        polled
+    });
+    let service = made.await?;
+    Ok(Created { service, takes_guards })
 }

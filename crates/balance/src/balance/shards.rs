@@ -1,6 +1,6 @@
 use std::{
     array,
-    cell::Cell as StdCell,
+    cell::Cell,
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -13,8 +13,8 @@ use fastrand::Rng;
 
 use super::{Balancer, Choice, Members, Picker, RoundRobin, balancer::Candidates};
 use crate::{
-    attempt::Record,
-    endpointer::{InFlight, N_TIERS, Readiness, Set, Subscriber, Tier, Tiers},
+    RequestScope,
+    endpointer::{EndpointStats, N_TIERS, Readiness, Set, Subscriber, Tier, Tiers},
     sync::{Mutex, MutexGuard, thread_local},
 };
 
@@ -22,7 +22,7 @@ use crate::{
 ///
 /// Nothing is pinned: with the last handle every service is dropped, whatever threads have once picked. (A copy in a
 /// thread-local is faster to read, and keeps services open until that thread picks again.)
-pub(crate) struct Cell<S> {
+pub(crate) struct Shards<S> {
     shards: [Shard<S>; N_SHARDS],
     balancer: Arc<dyn Balancer>,
 }
@@ -48,23 +48,25 @@ struct Published<S>([Arc<Choices<S>>; N_TIERS]);
 struct Choices<S> {
     set: Set<S>,
     picker: Arc<dyn Picker>,
+    tier: Tier,
     needs_ready: bool,
 }
 
-/// The endpoints that a pick leaves out.
-#[derive(Clone, Copy)]
-pub(crate) struct Excluded<'a> {
-    pub(super) keys: &'a [u64],
-    pub(super) tried: Option<&'a Record>,
+/// The request of a pick, and the endpoints that it leaves out.
+pub(crate) struct Request<'a> {
+    pub(super) scope: Option<&'a RequestScope>,
+    /// Those that were tried for the request may be picked again.
+    pub(super) allows_tried: bool,
+    pub(super) excluded: &'a [u64],
 }
 
 struct Usable<'a, S> {
     choices: &'a Choices<S>,
-    excluded: Excluded<'a>,
+    request: &'a Request<'a>,
     checks_ready: bool,
 }
 
-impl<S> Cell<S> {
+impl<S> Shards<S> {
     pub(crate) fn new(balancer: Arc<dyn Balancer>, mut seeds: Rng) -> Self {
         let empty = Tier::ALL.map(|tier| Arc::new(Choices::new(tier, &Set::default(), &*balancer)));
         let published = Arc::new(Published(empty));
@@ -89,16 +91,16 @@ impl<S> Cell<S> {
     }
 
     /// Whether one that was not tried connects.
-    pub(super) fn is_any_connecting(&self, tried: Option<&Record>) -> bool {
+    pub(super) fn is_any_connecting(&self, scope: Option<&RequestScope>) -> bool {
         let Published(tiers) = &*self.published();
         tiers.iter().flat_map(|choices| choices.set.iter()).any(|endpoint| {
             endpoint.stats.readiness() == Readiness::Connecting
-                && !tried.is_some_and(|tried| tried.contains(endpoint.stats.key))
+                && !scope.is_some_and(|scope| scope.contains(endpoint.stats.key))
         })
     }
 }
 
-impl<S: Send + Sync> Subscriber<S> for Cell<S> {
+impl<S: Send + Sync> Subscriber<S> for Shards<S> {
     fn publish(&self, tiers: &Tiers<S>) {
         let Published(before) = &*self.published();
         let published = Arc::new(Published(array::from_fn(|index| {
@@ -115,23 +117,26 @@ impl<S: Send + Sync> Subscriber<S> for Cell<S> {
     }
 }
 
-impl<S: Clone> Cell<S> {
-    /// Picks an endpoint of the best tier: its service, and the lease that counts the request. It may have become
-    /// unready this instant.
+impl<S: Clone> Shards<S> {
+    /// Picks an endpoint of the best tier. It may have become unready this instant.
     #[inline]
-    pub(crate) fn pick(&self, tried: Option<&Record>) -> Option<(S, InFlight)> {
+    pub(crate) fn pick(&self, scope: Option<&RequestScope>) -> Option<(S, Arc<EndpointStats>)> {
         let mut shard = self.shard();
         let Contents { published, local } = &mut *shard;
         let Published([ready, ..]) = &**published;
-        ready.pick(Excluded { keys: &[], tried }, false, local)
+        ready.pick(&Request { scope, ..Request::ANY }, false, local)
     }
 
     /// Picks an endpoint of one tier, in the way of the balancer.
-    pub(crate) fn pick_in(&self, tier: Tier, excluded: Excluded<'_>) -> Option<(S, InFlight)> {
+    pub(crate) fn pick_in(
+        &self,
+        tier: Tier,
+        request: &Request<'_>,
+    ) -> Option<(S, Arc<EndpointStats>)> {
         let mut shard = self.shard();
         let Contents { published, local } = &mut *shard;
         let choices = published.0.get(tier as usize)?;
-        choices.pick(excluded, choices.needs_ready, local)
+        choices.pick(request, choices.needs_ready, local)
     }
 
     /// The bare choice: an index of the published set.
@@ -140,7 +145,7 @@ impl<S: Clone> Cell<S> {
         let mut shard = self.shard();
         let Contents { published, local } = &mut *shard;
         let Published([ready, ..]) = &**published;
-        ready.choose(Excluded::NOTHING, false, local)
+        ready.choose(&Request::ANY, false, local)
     }
 }
 
@@ -152,17 +157,17 @@ impl<S> Choices<S> {
             tracing::error!(?balancer, "balancer panicked: endpoints are used in turn");
             Members::of(set, |members| RoundRobin::new().picker(members))
         });
-        Self { set: set.clone(), picker, needs_ready: tier != Tier::Down }
+        Self { set: set.clone(), picker, tier, needs_ready: tier != Tier::Down }
     }
 
     #[inline]
     fn choose(
         &self,
-        excluded: Excluded<'_>,
+        request: &Request<'_>,
         checks_ready: bool,
         local: &mut Local,
     ) -> Option<usize> {
-        let usable = Usable { choices: self, excluded, checks_ready };
+        let usable = Usable { choices: self, request, checks_ready };
         let (len, Local { rng, turn }) = (self.set.len(), local);
         self.picker.pick(&mut Choice::new(&usable, len, rng, turn))
     }
@@ -172,25 +177,26 @@ impl<S: Clone> Choices<S> {
     #[inline]
     fn pick(
         &self,
-        excluded: Excluded<'_>,
+        request: &Request<'_>,
         checks_ready: bool,
         local: &mut Local,
-    ) -> Option<(S, InFlight)> {
-        let endpoint = self.set.get(self.choose(excluded, checks_ready, local)?)?;
-        Some((endpoint.service.clone(), InFlight::new(&endpoint.stats)))
+    ) -> Option<(S, Arc<EndpointStats>)> {
+        let endpoint = self.set.get(self.choose(request, checks_ready, local)?)?;
+        Some((endpoint.service.clone(), Arc::clone(&endpoint.stats)))
     }
 }
 
-impl Excluded<'_> {
-    pub(crate) const NOTHING: Self = Self { keys: &[], tried: None };
+impl Request<'_> {
+    pub(crate) const ANY: Self = Self { scope: None, allows_tried: false, excluded: &[] };
 
     #[inline]
-    fn is_empty(self) -> bool {
-        self.keys.is_empty() && self.tried.is_none()
+    fn excludes_nothing(&self) -> bool {
+        self.excluded.is_empty() && (self.allows_tried || self.scope.is_none())
     }
 
-    fn contains(self, key: u64) -> bool {
-        self.keys.contains(&key) || self.tried.is_some_and(|tried| tried.contains(key))
+    fn excludes(&self, key: u64) -> bool {
+        self.excluded.contains(&key)
+            || (!self.allows_tried && self.scope.is_some_and(|scope| scope.contains(key)))
     }
 }
 
@@ -198,16 +204,24 @@ impl<S> Candidates for Usable<'_, S> {
     #[inline]
     fn is_usable(&self, index: usize) -> bool {
         // Nothing of the endpoint is read unless an endpoint is left out.
-        (self.excluded.is_empty() && !self.checks_ready)
+        (self.request.excludes_nothing() && !self.checks_ready)
             || self.choices.set.get(index).is_some_and(|endpoint| {
                 (!self.checks_ready || endpoint.stats.is_ready())
-                    && !self.excluded.contains(endpoint.stats.key)
+                    && !self.request.excludes(endpoint.stats.key)
             })
     }
 
     #[inline]
-    fn in_flight(&self, index: usize) -> usize {
-        self.choices.set.get(index).map_or(0, |endpoint| endpoint.in_flight())
+    fn stats(&self, index: usize) -> Option<&Arc<EndpointStats>> {
+        self.choices.set.get(index).map(|endpoint| &endpoint.stats)
+    }
+
+    fn scope(&self) -> Option<&RequestScope> {
+        self.request.scope
+    }
+
+    fn tier(&self) -> Tier {
+        self.choices.tier
     }
 }
 
@@ -220,7 +234,7 @@ impl<S> Shard<S> {
 }
 
 #[inline]
-fn thread_number(number: &StdCell<usize>) -> usize {
+fn thread_number(number: &Cell<usize>) -> usize {
     match number.get() {
         0 => {
             number.set(NEXT_THREAD.fetch_add(1, Relaxed));
@@ -231,7 +245,7 @@ fn thread_number(number: &StdCell<usize>) -> usize {
 }
 
 thread_local! {
-    static THREAD: StdCell<usize> = const { StdCell::new(0) };
+    static THREAD: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Numbers the threads of the process, so that neighbours get different shards; 0 is for those that have none yet.

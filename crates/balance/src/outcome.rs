@@ -22,7 +22,7 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum FailureClass {
-    /// The exchange broke, or its answer was malformed.
+    /// The exchange broke, or its response was malformed.
     Exchange,
     /// The response reports a failure of the instance: HTTP 5xx, gRPC UNAVAILABLE.
     Response,
@@ -41,33 +41,16 @@ impl Outcome {
     }
 
     /// Its place among the counters; successes have none, they are the rest.
-    pub(super) fn index(self) -> Option<usize> {
-        usize::from(self.code()).checked_sub(1)
-    }
-
-    #[inline]
-    pub(super) fn code(self) -> u8 {
+    pub(crate) fn index(self) -> Option<usize> {
         match self {
-            Self::Success => 0,
-            Self::Failed(FailureClass::Exchange) => 1,
-            Self::Failed(FailureClass::Response) => 2,
-            Self::NotSent => 3,
-            Self::TimedOut => 4,
-            Self::Cancelled => 5,
-        }
-    }
-
-    #[inline]
-    pub(super) fn of_code(code: u8) -> Self {
-        match code {
-            0 => Self::Success,
-            1 => Self::Failed(FailureClass::Exchange),
-            2 => Self::Failed(FailureClass::Response),
-            3 => Self::NotSent,
-            4 => Self::TimedOut,
-            _ => Self::Cancelled,
+            Self::Success => None,
+            Self::Failed(FailureClass::Exchange) => Some(0),
+            Self::Failed(FailureClass::Response) => Some(1),
+            Self::NotSent => Some(2),
+            Self::TimedOut => Some(3),
+            Self::Cancelled => Some(4),
         }
     }
 }
 
-pub(super) const N_COUNTED: usize = 5;
+pub(crate) const N_COUNTED: usize = 5;

@@ -1,0 +1,109 @@
+use std::{fmt, sync::Arc};
+
+use fastrand::Rng;
+use tower_sd_core::Instance;
+
+use super::{Balancer, Choice, Members, Picker, balancer::Candidates};
+use crate::{
+    RequestScope,
+    endpointer::{EndpointStats, Tier},
+};
+
+/// Members for the unit test of a [`Balancer`]: no endpointer, no service, no runtime.
+///
+/// ```
+/// use tower_sd_balance::{Instance, RoundRobin, TestSet};
+///
+/// let instances = [1, 2, 3].map(|port| Instance::new("h", port));
+/// let mut set = TestSet::new(&RoundRobin::new().with_start(0), instances);
+/// set.exclude(1);
+/// assert_eq!([set.pick(), set.pick(), set.pick()], [Some(0), Some(2), Some(0)]);
+/// ```
+pub struct TestSet {
+    members: Vec<Arc<EndpointStats>>,
+    excluded: Vec<usize>,
+    scope: Option<RequestScope>,
+    picker: Arc<dyn Picker>,
+    rng: Rng,
+    cursor: usize,
+}
+
+impl TestSet {
+    /// The set of `instances`, with a picker of `balancer`. Chance follows from a fixed seed.
+    #[must_use]
+    pub fn new(balancer: &dyn Balancer, instances: impl IntoIterator<Item = Instance>) -> Self {
+        let instances: Vec<_> = instances.into_iter().collect();
+        let instance = |index: usize| instances.get(index).cloned();
+        let len = instances.len();
+        let picker = Members::from_fn(len, &instance, |members| balancer.picker(members));
+        let stats = instances.iter().map(|i| Arc::new(EndpointStats::new(i.id().clone(), false)));
+        Self {
+            members: stats.collect(),
+            excluded: Vec::new(),
+            scope: None,
+            picker,
+            rng: Rng::with_seed(7),
+            cursor: balancer.initial_cursor(0),
+        }
+    }
+
+    /// Makes a member unusable, as one that was tried for the request or has become unavailable.
+    pub fn exclude(&mut self, index: usize) {
+        self.excluded.push(index);
+    }
+
+    /// Picks for a request in `scope` from now on.
+    pub fn set_scope(&mut self, scope: RequestScope) {
+        self.scope = Some(scope);
+    }
+
+    /// The record of a member.
+    #[must_use]
+    pub fn stats(&self, index: usize) -> Option<&EndpointStats> {
+        self.members.get(index).map(|stats| &**stats)
+    }
+
+    /// The index that the balancer picks next.
+    pub fn pick(&mut self) -> Option<usize> {
+        let candidates = Fixed {
+            members: &self.members,
+            excluded: &self.excluded,
+            scope: self.scope.as_ref(),
+        };
+        let len = self.members.len();
+        self.picker.pick(&mut Choice::new(&candidates, len, &mut self.rng, &mut self.cursor))
+    }
+}
+
+struct Fixed<'a> {
+    members: &'a [Arc<EndpointStats>],
+    excluded: &'a [usize],
+    scope: Option<&'a RequestScope>,
+}
+
+impl Candidates for Fixed<'_> {
+    fn is_usable(&self, index: usize) -> bool {
+        index < self.members.len() && !self.excluded.contains(&index)
+    }
+
+    fn stats(&self, index: usize) -> Option<&Arc<EndpointStats>> {
+        self.members.get(index)
+    }
+
+    fn scope(&self) -> Option<&RequestScope> {
+        self.scope
+    }
+
+    fn tier(&self) -> Tier {
+        Tier::Ready
+    }
+}
+
+impl fmt::Debug for TestSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestSet")
+            .field("members", &self.members)
+            .field("excluded", &self.excluded)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,111 @@
+use std::{error::Error, fmt, sync::Arc, time::Duration};
+
+use crate::{EndpointState, EndpointStats, NoInstances, Outcome, Tier};
+
+/// Receives what happens on the request path: for metrics, pages and balancers that learn.
+///
+/// # Contract
+///
+/// It is called where the event happens, in the request's task or in the worker of an endpointer:
+/// it must not block, and must not call the endpointer. A panic is the caller's.
+pub trait Observer: fmt::Debug + Send + Sync + 'static {
+    /// Observes `event`.
+    fn on(&self, event: &Event<'_>);
+
+    /// Whether it observes [`Event::Picked`] and [`Event::Ended`]. Defaults to true.
+    ///
+    /// They cost every request two readings of the clock. Read once, when it is attached.
+    fn watches_requests(&self) -> bool {
+        true
+    }
+}
+
+/// What an [`Observer`] observes.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// An endpoint has changed its state.
+    #[non_exhaustive]
+    State {
+        /// The endpoint.
+        endpoint: &'a EndpointStats,
+        /// The state before.
+        from: EndpointState,
+        /// The state from now on.
+        to: EndpointState,
+        /// The failure that led there.
+        why: Option<&'a (dyn Error + 'static)>,
+    },
+    /// An endpoint gets a request.
+    #[non_exhaustive]
+    Picked {
+        /// The endpoint.
+        endpoint: &'a EndpointStats,
+        /// The tier that it was picked from.
+        tier: Tier,
+    },
+    /// A request has ended at an endpoint.
+    #[non_exhaustive]
+    Ended {
+        /// The endpoint.
+        endpoint: &'a EndpointStats,
+        /// How it has ended.
+        outcome: Outcome,
+        /// The time since the endpoint got it.
+        latency: Duration,
+    },
+    /// A request has waited for an endpoint.
+    #[non_exhaustive]
+    Waited {
+        /// How long.
+        time: Duration,
+        /// The reason, when it has found none.
+        none: Option<&'a NoInstances>,
+    },
+    /// An attempt has failed, and another follows.
+    #[non_exhaustive]
+    Retried {
+        /// The number of the attempt that has failed, from 1.
+        attempt: u32,
+        /// The instance that had the request, when one had it.
+        instance: Option<&'a tower_sd_core::InstanceId>,
+        /// The failure.
+        error: &'a (dyn Error + 'static),
+        /// The pause before the next attempt.
+        pause: Duration,
+    },
+    /// A pool of connections has opened one, or failed to.
+    #[non_exhaustive]
+    Connected {
+        /// The peer's `host:port`.
+        address: &'a str,
+        /// How long it took.
+        time: Duration,
+        /// The failure, when there is no connection.
+        error: Option<&'a (dyn Error + 'static)>,
+    },
+}
+
+/// The observers of one balancer, or of one endpointer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Observers(Option<Arc<[Arc<dyn Observer>]>>);
+
+impl Observers {
+    pub(crate) fn of(observers: impl IntoIterator<Item = Arc<dyn Observer>>) -> Self {
+        let observers: Arc<[_]> = observers.into_iter().collect();
+        Self(Some(observers).filter(|observers| !observers.is_empty()))
+    }
+
+    pub(crate) fn with(&self, more: Option<Arc<dyn Observer>>) -> Self {
+        let before = self.0.iter().flat_map(|observers| observers.iter().cloned());
+        Self::of(before.chain(more))
+    }
+
+    pub(crate) fn watch_requests(&self) -> bool {
+        self.0.iter().flat_map(|all| all.iter()).any(|one| one.watches_requests())
+    }
+
+    pub(crate) fn on(&self, event: &Event<'_>) {
+        self.0.iter().flat_map(|all| all.iter()).for_each(|one| one.on(event));
+    }
+}

@@ -1,0 +1,215 @@
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread_local,
+};
+
+use tokio::time::Instant;
+use tower_sd_core::InstanceId;
+
+use crate::NoInstances;
+
+/// One logical request, across all its attempts: what a balancer reads and writes about it.
+///
+/// A [`Retry`](crate::Retry) enters one around its attempts. [`ScopeLayer`](crate::ScopeLayer), a hedge or a retry of
+/// another crate does the same: the [`Balance`](crate::Balance) below leaves out the endpoints that were tried, and
+/// its picker reads the key and the deadline. Clones are the same request.
+///
+/// The scope is a value of the thread, entered around every poll, so that no request type is constrained. It does not
+/// cross a `Buffer` or a spawned task: below one, nothing is excluded. It is left around the endpoint's own work,
+/// which may send requests of its own.
+///
+/// ```
+/// use tower_sd_balance::RequestScope;
+///
+/// let scope = RequestScope::new().with_key(7);
+/// let key = scope.enter(|| RequestScope::current().and_then(|scope| scope.key()));
+/// assert_eq!(key, Some(7));
+/// assert!(RequestScope::current().is_none());
+/// ```
+#[derive(Clone, Debug)]
+pub struct RequestScope {
+    key: Option<u64>,
+    deadline: Option<Instant>,
+    progress: Arc<Progress>,
+}
+
+struct Progress {
+    /// Distinguishes the requests of one process.
+    id: u64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    tried: Vec<(u64, InstanceId)>,
+    was_sent: bool,
+    /// Why there is no endpoint yet, while one is searched.
+    search: Option<Box<WhyNone>>,
+}
+
+pub(crate) type WhyNone = dyn Fn() -> NoInstances + Send + Sync;
+
+impl RequestScope {
+    /// A request that was not tried yet, without key and deadline.
+    #[must_use]
+    pub fn new() -> Self {
+        let progress = Progress { id: NEXT.fetch_add(1, Relaxed), inner: Mutex::default() };
+        Self { key: None, deadline: None, progress: Arc::new(progress) }
+    }
+
+    /// Sets the key by which a hashing balancer chooses.
+    #[must_use]
+    pub fn with_key(mut self, key: u64) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Sets the moment at which the request is over; an earlier one of an outer layer stays.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(self.deadline.map_or(deadline, |outer| outer.min(deadline)));
+        self
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> Option<u64> {
+        self.key
+    }
+
+    /// The moment at which the request is over.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// The instances that the request was sent to, in order.
+    #[must_use]
+    pub fn tried(&self) -> Vec<InstanceId> {
+        self.inner().tried.iter().map(|(_, id)| id.clone()).collect()
+    }
+
+    /// The scope that the caller is in.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        match is_entered() {
+            true => CURRENT.with_borrow(Option::clone),
+            false => None,
+        }
+    }
+
+    /// Runs `f`, the poll of a future or a call, inside this scope.
+    pub fn enter<T>(&self, f: impl FnOnce() -> T) -> T {
+        with(Some(self.clone()), f)
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.progress.id
+    }
+
+    /// An endpoint is searched from now on.
+    pub(crate) fn search(&self, why_none: Box<WhyNone>) {
+        self.inner().search = Some(why_none);
+    }
+
+    /// The search is over: the endpoint gets the request; how often it was sent, this time included.
+    pub(crate) fn sent(&self, key: u64, id: &InstanceId) -> u32 {
+        let mut inner = self.inner();
+        inner.search = None;
+        inner.was_sent = true;
+        inner.tried.push((key, id.clone()));
+        u32::try_from(inner.tried.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The endpoint has found that nothing of the request was sent after all.
+    pub(crate) fn not_sent(&self) {
+        self.inner().was_sent = false;
+    }
+
+    /// Whether the endpoint that was tried last has received anything of the request.
+    pub(crate) fn was_sent(&self) -> bool {
+        self.inner().was_sent
+    }
+
+    pub(crate) fn contains(&self, key: u64) -> bool {
+        self.inner().tried.iter().any(|(tried, _)| *tried == key)
+    }
+
+    pub(crate) fn n_tried(&self) -> usize {
+        self.inner().tried.len()
+    }
+
+    /// The last one that was added since there were `len`.
+    pub(crate) fn last_since(&self, len: usize) -> Option<(u64, InstanceId)> {
+        self.inner().tried.get(len..)?.last().cloned()
+    }
+
+    pub(crate) fn is_searching(&self) -> bool {
+        self.inner().search.is_some()
+    }
+
+    /// Ends the search. `None`: there is none.
+    pub(crate) fn give_up(&self) -> Option<NoInstances> {
+        let search = self.inner().search.take();
+        search.map(|why_none| why_none().of_request(Some(self.id())))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.progress.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the caller is in a scope.
+#[inline]
+pub(crate) fn is_entered() -> bool {
+    ENTERED.get()
+}
+
+/// Runs `f`, the work of an endpoint, outside of any scope.
+pub(crate) fn leave<T>(f: impl FnOnce() -> T) -> T {
+    if is_entered() { with(None, f) } else { f() }
+}
+
+fn with<T>(scope: Option<RequestScope>, f: impl FnOnce() -> T) -> T {
+    let _before = Before(replace(scope));
+    f()
+}
+
+fn replace(scope: Option<RequestScope>) -> Option<RequestScope> {
+    ENTERED.set(scope.is_some());
+    CURRENT.replace(scope)
+}
+
+/// Restores the outer scope, after a panic too.
+struct Before(Option<RequestScope>);
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        drop(replace(self.0.take()));
+    }
+}
+
+impl Default for RequestScope {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Progress").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    /// Read with every request: without a destructor it costs a load.
+    static ENTERED: Cell<bool> = const { Cell::new(false) };
+    static CURRENT: RefCell<Option<RequestScope>> = const { RefCell::new(None) };
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
