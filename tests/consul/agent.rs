@@ -13,7 +13,7 @@ use crate::{on_every_version, traffic::start};
 async fn traffic_survives(disturb: impl AsyncFn(&real::Consul)) {
     on_every_version(async |binary| {
         let agent = real::Consul::dev(binary).await.expect("the agent starts");
-        let query = Query::service("arithmetic");
+        let query = Query::new("arithmetic");
         let (_servers, traffic) = start(agent.address(), 3, TTL, query).await;
         let report = traffic.survives(disturb(&agent)).await;
         assert_eq!(report.least_known(), 3, "{report:?}");
@@ -59,7 +59,7 @@ mod slow {
     async fn agent_of_100_servers_suspended_for_20_s_costs_no_request() {
         on_every_version(async |binary| {
             let agent = real::Consul::dev(binary).await.expect("the agent starts");
-            let query = Query::service("arithmetic").passing();
+            let query = Query::new("arithmetic").passing();
             let ttl = Duration::from_secs(10);
             let (_servers, traffic) = start(agent.address(), 100, ttl, query).await;
             let mut resumed = Instant::now();

@@ -13,7 +13,7 @@ use crate::{
 };
 
 async fn start(cluster: &ConsulCluster) -> (Servers, Traffic) {
-    traffic::start(cluster.address(), 3, TTL, Query::service("arithmetic")).await
+    traffic::start(cluster.address(), 3, TTL, Query::new("arithmetic")).await
 }
 
 fn listed(n: usize) -> impl Fn(&Snapshot) -> bool {
@@ -94,7 +94,7 @@ mod slow {
     async fn servers_that_lost_their_data_cost_no_request() {
         on_every_version(async |binary| {
             let cluster = ConsulCluster::start(&binary, 3).await.expect("they start");
-            let query = Query::service("arithmetic");
+            let query = Query::new("arithmetic");
             let _servers = Servers::register(cluster.address(), 3, TTL).await;
             let traffic = Traffic::follow(cluster.server_addresses()[0], 3, query).await;
             let wiped = async {

@@ -9,10 +9,10 @@ use tokio::{
 };
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_sd_balance::{
-    Balance, BalanceLayer, BoxError, Endpointer, Instance, Instancer, Registrar, Registration,
+    Balance, BalanceLayer, BoxError, Endpointer, Instance, Instancer, Registration,
     RegistrationHandle, Retry, RetryLayer, RetryPolicy, RoundRobin, Snapshot, Subscription,
 };
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
+use tower_sd_consul::{Consul, ConsulConfig, Query};
 use tower_sd_http::{HttpEndpoint, HttpFactory, HttpProtocol};
 use tower_sd_testkit::script::{Reply, Script};
 
@@ -21,7 +21,8 @@ type Client = Retry<Balance<HttpEndpoint<Full<Bytes>>>, HttpProtocol>;
 /// Servers that are registered with an agent.
 pub(crate) struct Servers {
     pub(crate) handles: Vec<RegistrationHandle>,
-    registrar: ConsulRegistrar,
+    registrar: Consul,
+    ttl: Duration,
     listening: Vec<Script>,
 }
 
@@ -54,14 +55,14 @@ pub(crate) async fn start(
     (servers, traffic)
 }
 
-fn consul(address: SocketAddr) -> ConsulClient {
-    ConsulClient::new(ConsulConfig::new(address.to_string())).expect("an address")
+fn consul(address: SocketAddr) -> Consul {
+    Consul::new(ConsulConfig::new(address.to_string())).expect("an address")
 }
 
 impl Servers {
     pub(crate) async fn register(address: SocketAddr, n: usize, ttl: Duration) -> Self {
-        let registrar = ConsulRegistrar::new(&consul(address)).ttl(ttl);
-        let mut servers = Self { handles: Vec::new(), registrar, listening: Vec::new() };
+        let registrar = consul(address);
+        let mut servers = Self { handles: Vec::new(), registrar, listening: Vec::new(), ttl };
         for _ in 0..n {
             servers.add().await;
         }
@@ -72,7 +73,7 @@ impl Servers {
         let server = Script::answering(|_| Reply::new(200).body("5")).await.expect("loopback");
         let address = server.address();
         let instance = Instance::new(address.ip().to_string(), address.port());
-        let registration = Registration::new("arithmetic", instance).fail_fast(BOUND);
+        let registration = Registration::new("arithmetic", instance).fail_fast(BOUND).ttl(self.ttl);
         self.handles.push(self.registrar.register(registration).await.expect("registered"));
         self.listening.push(server);
     }
@@ -80,7 +81,7 @@ impl Servers {
 
 impl Traffic {
     pub(crate) async fn follow(address: SocketAddr, n: usize, query: Query) -> Self {
-        let instancer = ConsulInstancer::new(&consul(address), query);
+        let instancer = consul(address).instancer(query);
         let policy = RetryPolicy::new().protocol(HttpProtocol::new());
         let client = ServiceBuilder::new()
             .layer(RetryLayer::new(policy))

@@ -15,9 +15,9 @@ pub use tower_sd_core::{
     AddressPolicy, AddressRejected, AdvertiseAddress, AnnounceConfig, Announcement, Announcer,
     Attached, Backoff, BoxError, CheckResult, Entries, Error, ErrorKind, FilteredInstancer,
     FixedInstancer, FollowConfig, Follower, Freshness, HealthCheck, Hub, Instance, InstanceId,
-    InstanceStatus, Instancer, LeaseTtl, LossGuard, LossPolicy, LossReason, MemoryConfig,
-    MemoryRegistry, Publisher, PublisherConfig, PublisherStats, ReadMode, ReadReason, ReadRequest,
-    ReadResult, Registrar, Registration, RegistrationHandle, RegistrationState, RegistrationStats,
+    InstanceStatus, Instancer, LeaseTtl, LossGuard, LossPolicy, LossReason, MemoryRegistry,
+    Publisher, PublisherConfig, PublisherStats, ReadMode, ReadReason, ReadRequest, ReadResult,
+    Registrar, Registration, RegistrationHandle, RegistrationState, RegistrationStats,
     RegistrationWatch, Renewal, Result, Secret, Shutdown, Sink, Snapshot, Source, StalePolicy,
     Subscription, TaskGroup, announce, async_trait, follow,
 };

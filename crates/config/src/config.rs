@@ -29,7 +29,7 @@ pub struct WatchedConfig<T> {
 }
 
 impl<T: DeserializeOwned + Send + Sync + 'static> WatchedConfig<T> {
-    /// Starts to follow what `source` reads: a `ConsulKvSource`, an `EtcdKvSource`.
+    /// Starts to follow what `source` reads: that of `Consul::key_value`, say.
     ///
     /// # Panics
     ///

@@ -3,8 +3,11 @@
 use tower_sd_core::{Error, ErrorKind, Result};
 
 use crate::{
-    BACKEND, ConsulClient,
-    client::kv::{Key, KeysAnswer},
+    BACKEND,
+    client::{
+        ConsulClient,
+        kv::{Key, KeysAnswer},
+    },
 };
 
 /// Reads and writes keys, with the client's token, TLS and bounds.
@@ -14,10 +17,9 @@ use crate::{
 /// alone.
 ///
 /// ```no_run
-/// # use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulKv};
+/// # use tower_sd_consul::{Consul, ConsulConfig};
 /// # async fn example() -> Result<(), tower_sd_core::Error> {
-/// let consul = ConsulClient::new(ConsulConfig::new("127.0.0.1:8500"))?;
-/// let kv = ConsulKv::new(&consul);
+/// let kv = Consul::new(ConsulConfig::new("127.0.0.1:8500"))?.kv();
 /// kv.create("arithmetic/server", r#"{"level": "info"}"#).await?;
 /// if let Some(entry) = kv.get("arithmetic/server").await? {
 ///     // Not if somebody has written in between.
@@ -46,9 +48,7 @@ pub struct KvEntry {
 }
 
 impl ConsulKv {
-    /// The store of the agent that `client` talks to, of its datacenter unless the client's settings name another.
-    #[must_use]
-    pub fn new(client: &ConsulClient) -> Self {
+    pub(crate) fn new(client: &ConsulClient) -> Self {
         Self(client.clone())
     }
 

@@ -3,21 +3,21 @@
 mod check;
 mod client;
 mod config;
-mod instancer;
+mod consul;
+mod error;
 mod kv;
-mod kv_source;
 mod mapping;
 mod query;
-mod registrar;
+mod registration;
+mod source;
+mod url;
 
 pub use check::Check;
-pub use client::ConsulClient;
 pub use config::ConsulConfig;
-pub use instancer::ConsulInstancer;
+pub use consul::Consul;
 pub use kv::{ConsulKv, KvEntry};
-pub use kv_source::ConsulKvSource;
 pub use query::Query;
-pub use registrar::ConsulRegistrar;
+pub use registration::RegistrationOptions;
 
 /// The name under which logs and errors show this backend.
 const BACKEND: &str = "consul";

@@ -10,10 +10,10 @@ use tower_sd_core::{Error, ErrorKind, Instance, InstanceStatus, Result};
 use crate::{
     BACKEND,
     client::{
-        error,
         reply::{Check, Service, ServiceEntry},
         request::{ServiceRegistration, Weights},
     },
+    error,
 };
 
 /// The registration of an instance, without checks.

@@ -15,8 +15,8 @@ pub struct Query {
     pub(crate) consistency: Consistency,
     pub(crate) tagged_address: Option<String>,
     pub(crate) consistency_check_interval: Duration,
-    near: Option<String>,
-    filter: Option<String>,
+    pub(crate) near: Option<String>,
+    pub(crate) filter: Option<String>,
 }
 
 /// Whose word is believed.
@@ -37,7 +37,7 @@ pub(crate) enum Wanted {
 
 impl Query {
     /// The instances of `service` that are passing or warning; a warning one with the weight that it registered for that.
-    pub fn service(service: impl Into<String>) -> Self {
+    pub fn new(service: impl Into<String>) -> Self {
         Self {
             service: service.into(),
             tags: Vec::new(),
@@ -49,12 +49,6 @@ impl Query {
             near: None,
             filter: None,
         }
-    }
-
-    /// The service that is followed.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.service
     }
 
     /// Only instances with this tag; called again, with all of them.
@@ -148,6 +142,18 @@ impl Query {
             Wanted::NotCritical => status != InstanceStatus::Critical,
             Wanted::Any => true,
         }
+    }
+}
+
+impl From<&str> for Query {
+    fn from(service: &str) -> Self {
+        Self::new(service)
+    }
+}
+
+impl From<String> for Query {
+    fn from(service: String) -> Self {
+        Self::new(service)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
+use tower_sd_consul::{Consul, ConsulConfig, Query};
 use tower_sd_core::{BoxError, InstanceId, async_trait};
 use tower_sd_testkit::{
     Fixture, TestInstancer, TestRegistrar,
@@ -25,13 +25,13 @@ impl Agent {
         Ok(Self { server, proxy })
     }
 
-    fn client(&self) -> ConsulClient {
+    fn client(&self, ttl: Duration) -> Consul {
         let address = self.proxy.address().to_string();
-        ConsulClient::new(ConsulConfig::new(address)).expect("an address")
+        Consul::new(ConsulConfig::new(address).ttl(ttl)).expect("an address")
     }
 
     fn registrar_with(&self, ttl: Duration) -> TestRegistrar {
-        let registrar = ConsulRegistrar::new(&self.client()).ttl(ttl);
+        let registrar = self.client(ttl);
         let closed = registrar.clone();
         TestRegistrar::new(registrar, async move { closed.close().await })
     }
@@ -49,8 +49,8 @@ impl Fixture for Agent {
 
     async fn instancer(&self, service: &str) -> TestInstancer {
         // 1.8.7 keeps a closed blocking query until its wait is over, and with it the proxy's socket, which the suite counts.
-        let query = Query::service(service).wait(Duration::from_millis(800));
-        let instancer = ConsulInstancer::new(&self.client(), query);
+        let query = Query::new(service).wait(Duration::from_millis(800));
+        let instancer = self.client(self.ttl()).instancer(query);
         let closed = instancer.clone();
         TestInstancer::new(instancer, async move { closed.close().await })
     }

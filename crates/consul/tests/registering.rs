@@ -8,16 +8,16 @@ use tokio::{
     net::TcpListener,
     time::{sleep, timeout},
 };
-use tower_sd_consul::{Check, ConsulClient, ConsulConfig, ConsulRegistrar};
+use tower_sd_consul::{Check, Consul, ConsulConfig, RegistrationOptions};
 use tower_sd_core::{
-    CheckResult, ErrorKind, Instance, InstanceStatus, Registrar, Registration, RegistrationHandle,
+    CheckResult, ErrorKind, Instance, InstanceStatus, Registration, RegistrationHandle,
     RegistrationState,
 };
 use tower_sd_testkit::script::{Received, Reply, Script};
 
-fn registrar(script: &Script) -> ConsulRegistrar {
-    let client = ConsulClient::new(ConsulConfig::new(script.url())).expect("an address");
-    ConsulRegistrar::new(&client).ttl(Duration::from_secs(1))
+fn registrar(script: &Script) -> Consul {
+    let config = ConsulConfig::new(script.url()).ttl(Duration::from_secs(1));
+    Consul::new(config).expect("an address")
 }
 
 fn web() -> Registration {
@@ -110,7 +110,7 @@ async fn next_to(script: &Script, path: &str) -> Received {
     timeout(BOUND, wanted).await.unwrap_or_else(|_elapsed| panic!("{path} is not asked"))
 }
 
-async fn register(registrar: &ConsulRegistrar, registration: Registration) -> RegistrationHandle {
+async fn register(registrar: &Consul, registration: Registration) -> RegistrationHandle {
     registrar.register(registration).await.expect("the agent says yes")
 }
 
@@ -242,7 +242,7 @@ async fn draining_is_maintenance() {
 #[tokio::test]
 async fn all_kinds_of_checks_are_written_as_consul_documents_them() {
     let script = willing().await;
-    let registrar = registrar(&script)
+    let options = RegistrationOptions::new()
         .check(Check::http("http://10.0.0.7/health").method("HEAD").failures_before_critical(3))
         .check(
             Check::tcp("10.0.0.7:80").interval(Duration::from_secs(2)).successes_before_passing(2),
@@ -252,6 +252,7 @@ async fn all_kinds_of_checks_are_written_as_consul_documents_them() {
         .deregister_critical_after(Some(Duration::from_secs(60)))
         .warning_weight(3)
         .tagged_address("wan", "198.51.100.7", 8080);
+    let registrar = registrar(&script).with_options(options);
     let _handle = register(&registrar, web()).await;
     let sent = body(&next_to(&script, "/v1/agent/service/register").await);
     let after = "60000ms";
@@ -283,7 +284,10 @@ async fn all_kinds_of_checks_are_written_as_consul_documents_them() {
 #[tokio::test]
 async fn deregistration_time_that_consul_would_raise_is_refused() {
     let script = willing().await;
-    let registrar = registrar(&script).deregister_critical_after(Some(Duration::from_secs(30)));
+    let registrar = registrar(&script);
+    let after = Some(Duration::from_secs(30));
+    let options = RegistrationOptions::new().deregister_critical_after(after);
+    let registrar = registrar.with_options(options);
     let error = registrar.register(web()).await.expect_err("below 60 s");
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("60 s"), "{error}");
@@ -293,13 +297,12 @@ async fn deregistration_time_that_consul_would_raise_is_refused() {
 #[tokio::test]
 async fn ttl_that_cannot_be_kept_is_refused_and_one_of_the_url_is_used() {
     let script = willing().await;
-    let error = registrar(&script).ttl(Duration::ZERO).register(web()).await.expect_err("0 s");
+    let error = registrar(&script).register(web().ttl(Duration::ZERO)).await.expect_err("0 s");
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("between 1 s and 24 h"), "{error}");
     assert!(script.received().is_empty(), "nothing was sent");
-    let url = format!("consul://{}/web?ttl=42s", script.address());
-    let (config, _) = ConsulConfig::from_url(&url).expect("a URL");
-    let registrar = ConsulRegistrar::new(&ConsulClient::new(config).expect("an address"));
+    let url = format!("consul://{}?ttl=42s", script.address());
+    let registrar = Consul::from_url(&url).expect("a URL");
     let _handle = register(&registrar, web()).await;
     let sent = body(&next_to(&script, "/v1/agent/service/register").await);
     assert_eq!(sent["Checks"][0]["TTL"], "42000ms");
@@ -339,7 +342,7 @@ async fn connection_that_ends_before_an_answer_is_told_as_that() {
 /// Why a registration fails.
 async fn refusal(address: std::net::SocketAddr) -> tower_sd_core::Error {
     let config = ConsulConfig::new(format!("http://{address}?token=s3cr3t"));
-    let registrar = ConsulRegistrar::new(&ConsulClient::new(config).expect("an address"));
+    let registrar = Consul::new(config).expect("an address");
     let registration = web().fail_fast(Duration::from_secs(1));
     let error = registrar.register(registration).await.expect_err("nobody answers");
     assert!(!error.chain().to_string().contains("s3cr3t"), "{}", error.chain());

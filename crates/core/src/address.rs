@@ -1,6 +1,7 @@
 use std::{error, fmt, net::IpAddr, ops::RangeInclusive};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Deserializer};
 
 use crate::Instance;
 
@@ -25,9 +26,12 @@ use crate::Instance;
 /// assert_eq!(refused.to_string(), "192.0.2.1:8080: not in an allowed network");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(default, deny_unknown_fields)]
 pub struct AddressPolicy {
     allow: Vec<IpNet>,
+    /// Of a file: besides the link-local ones.
+    #[serde(deserialize_with = "denied")]
     deny: Vec<IpNet>,
     ports: RangeInclusive<u16>,
     ip_only: bool,
@@ -137,6 +141,11 @@ impl AddressPolicy {
             Ok(())
         }
     }
+}
+
+fn denied<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let networks = Vec::deserialize(deserializer)?;
+    Ok(AddressPolicy::default().deny(networks).deny)
 }
 
 impl Default for AddressPolicy {

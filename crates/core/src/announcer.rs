@@ -84,6 +84,29 @@ pub trait Announcer: Send + 'static {
     async fn withdraw(&mut self) -> Result<()>;
 }
 
+#[async_trait]
+impl<A: Announcer + ?Sized> Announcer for Box<A> {
+    fn shows_health(&self) -> bool {
+        (**self).shows_health()
+    }
+
+    async fn announce(&mut self, announcement: &Announcement) -> Result<Renewal> {
+        (**self).announce(announcement).await
+    }
+
+    async fn renew(&mut self, announcement: &Announcement) -> Result<Renewal> {
+        (**self).renew(announcement).await
+    }
+
+    async fn lost(&mut self) -> LossReason {
+        (**self).lost().await
+    }
+
+    async fn withdraw(&mut self) -> Result<()> {
+        (**self).withdraw().await
+    }
+}
+
 /// The content of one registration: what its entry must contain.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

@@ -1,6 +1,10 @@
-use std::{cmp::Ordering, collections::BTreeMap, fmt, hash::Hash, sync::Arc};
+use std::{
+    cmp::Ordering, collections::BTreeMap, fmt, hash::Hash, net::SocketAddr, str::FromStr, sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
+
+use crate::{Error, ErrorKind, Result};
 
 /// One reachable copy of a service.
 ///
@@ -258,6 +262,28 @@ impl PartialEq for Instance {
 }
 
 impl Eq for Instance {}
+
+impl From<SocketAddr> for Instance {
+    fn from(address: SocketAddr) -> Self {
+        Self::new(address.ip().to_string(), address.port())
+    }
+}
+
+/// Parses `host:port`, an IPv6 address in brackets.
+impl FromStr for Instance {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_host = bare.is_some() || !(host.is_empty() || host.contains(':'));
+        match port.parse() {
+            Ok(port @ 1..) if is_host => Ok(Self::new(bare.unwrap_or(host), port)),
+            _ => Err(Error::new(ErrorKind::Config, "core", "parse")
+                .with_message(format!("{text:?} is not host:port"))),
+        }
+    }
+}
 
 impl fmt::Debug for Instance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

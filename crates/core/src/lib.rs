@@ -5,6 +5,7 @@ mod advertise;
 mod announce;
 mod announcer;
 mod backoff;
+pub mod duration;
 mod error;
 mod filtered;
 mod fixed;
@@ -18,12 +19,15 @@ mod memory;
 mod publisher;
 mod registrar;
 mod registration;
+mod registry;
+mod schemes;
 mod secret;
 mod snapshot;
 mod source;
 mod subscription;
 mod tasks;
 mod tls;
+pub mod url;
 
 pub use address::{AddressPolicy, AddressRejected};
 pub use advertise::AdvertiseAddress;
@@ -40,18 +44,21 @@ pub use health::{CheckResult, HealthCheck};
 pub use hub::{Attached, Hub};
 pub use instance::{Instance, InstanceId, InstanceStatus};
 pub use key_value::KeyValue;
-pub use memory::{MemoryConfig, MemoryRegistry};
+pub use memory::MemoryRegistry;
 pub use publisher::{
     LossGuard, LossPolicy, Publisher, PublisherConfig, PublisherStats, StalePolicy,
 };
 pub use registrar::Registrar;
 pub use registration::Registration;
+pub use registry::{Backend, Registry, RegistryConfig};
+pub use schemes::Schemes;
 pub use secret::Secret;
 pub use snapshot::{Freshness, Snapshot};
 pub use source::{ReadMode, ReadReason, ReadRequest, ReadResult, Source};
 pub use subscription::{Instancer, Subscription};
 pub use tasks::{Shutdown, StopOnDrop, TaskGroup};
 pub use tls::{Pem, TlsConfig, TlsFiles, TlsMaterial};
+pub use url::RegistryUrl;
 
 #[cfg(test)]
 mod tests {
@@ -64,6 +71,7 @@ mod tests {
         send_sync::<(Instance, Snapshot, Subscription, Error, Backoff)>();
         send_sync::<(Registration, RegistrationHandle, RegistrationWatch, FixedInstancer)>();
         send_sync::<(MemoryRegistry, Publisher, Follower, TaskGroup)>();
+        send_sync::<(Registry, Schemes)>();
         send_sync::<dyn Instancer>();
         send_sync::<dyn Registrar>();
         send_sync::<Box<dyn HealthCheck>>();

@@ -10,6 +10,7 @@ pub struct Registration {
     pub(crate) instance: Instance,
     pub(crate) health: Option<Arc<dyn HealthCheck>>,
     pub(crate) health_interval: Option<Duration>,
+    ttl: Option<Duration>,
     /// `None`: in the background.
     pub(crate) fail_fast: Option<Duration>,
     pub(crate) deregister_timeout: Duration,
@@ -18,12 +19,13 @@ pub struct Registration {
 
 impl Registration {
     /// Creates a registration of `instance` as a member of `service`, without a health check.
-    pub fn new(service: impl Into<String>, instance: Instance) -> Self {
+    pub fn new(service: impl Into<String>, instance: impl Into<Instance>) -> Self {
         Self {
             service: service.into(),
-            instance,
+            instance: instance.into(),
             health: None,
             health_interval: None,
+            ttl: None,
             fail_fast: Some(FIRST_TIMEOUT),
             deregister_timeout: DEREGISTER_TIMEOUT,
             reclaim: false,
@@ -46,6 +48,17 @@ impl Registration {
     /// Defaults to the interval of renewals, a third of the TTL.
     pub fn health_interval(mut self, interval: Duration) -> Self {
         self.health_interval = Some(interval.max(MIN_HEALTH_INTERVAL));
+        self
+    }
+
+    /// Sets the time after which the registry drops the entry unless it is renewed.
+    ///
+    /// It is renewed three times in that time. Defaults to [`RegistryConfig::ttl`], 15 s unless set.
+    /// Registries have limits: those of Consul and etcd accept 1 s to 24 h.
+    ///
+    /// [`RegistryConfig::ttl`]: crate::RegistryConfig::ttl
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
         self
     }
 
@@ -89,6 +102,18 @@ impl Registration {
         self.fail_fast
     }
 
+    /// Returns the TTL: the one set here, else the registry's.
+    #[must_use]
+    pub fn lease_ttl(&self) -> Duration {
+        self.ttl.unwrap_or(TTL)
+    }
+
+    /// Sets the TTL unless one is set.
+    pub(crate) fn or_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl.get_or_insert(ttl);
+        self
+    }
+
     /// Returns the service.
     #[must_use]
     pub fn service(&self) -> &str {
@@ -110,6 +135,7 @@ impl fmt::Debug for Registration {
             .field("instance", instance)
             .field("health", &health.is_some())
             .field("health_interval", health_interval)
+            .field("ttl", &self.ttl)
             .field("fail_fast", &self.fail_fast)
             .field("deregister_timeout", &self.deregister_timeout)
             .field("reclaim", &self.reclaim)
@@ -117,6 +143,9 @@ impl fmt::Debug for Registration {
     }
 }
 
+/// The default of all registries: three renewals 5 s apart, so that a registry that restarts is back
+/// before the entry expires, and a crashed server is gone soon enough.
+pub(crate) const TTL: Duration = Duration::from_secs(15);
 /// Long enough for a leader election, short enough for a deployment to notice.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(5);
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -41,6 +41,15 @@ pub trait Source: Send + 'static {
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResult<Self::Item>>;
 }
 
+#[async_trait]
+impl<S: Source + ?Sized> Source for Box<S> {
+    type Item = S::Item;
+
+    async fn read(&mut self, request: ReadRequest) -> Result<ReadResult<Self::Item>> {
+        (**self).read(request).await
+    }
+}
+
 /// A request of the following loop to its [`Source`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]

@@ -7,7 +7,7 @@ use std::{process::ExitCode, sync::Arc};
 use tokio::select;
 use tower_sd_core::{
     Entries, Freshness, Instancer, LossPolicy, MemoryRegistry, Publisher, PublisherConfig,
-    ReadMode, Registrar, Sink, Snapshot, Subscription, TaskGroup,
+    ReadMode, Registrar, RegistryConfig, Sink, Snapshot, Subscription, TaskGroup,
 };
 use tower_sd_testkit::{TestInstancer, TestRegistrar};
 
@@ -73,12 +73,15 @@ fn registrar(registry: &MemoryRegistry) -> TestRegistrar {
 
 /// The guard is the outermost one's.
 fn instancer(registry: &MemoryRegistry, service: &str) -> TestInstancer {
-    let config = PublisherConfig::new("memory", service).loss(LossPolicy::Accept);
-    let inner: Arc<dyn Instancer> = Arc::new(registry.instancer_with(config));
+    let inner: Arc<dyn Instancer> = Arc::new(registry.instancer(service));
     let relay = Relay::new(&inner, PublisherConfig::new("relay", service));
     TestInstancer::new(relay.clone(), async move { relay.tasks.close().await })
 }
 
 fn main() -> ExitCode {
-    tower_sd_testkit::run(|| Memory { registry: MemoryRegistry::new(), registrar, instancer })
+    tower_sd_testkit::run(|| {
+        let accepting = RegistryConfig::default().loss(LossPolicy::Accept);
+        let registry = MemoryRegistry::with_config(accepting);
+        Memory { registry, registrar, instancer }
+    })
 }

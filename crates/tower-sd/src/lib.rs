@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod schemes;
+
 #[cfg(feature = "config")]
 pub use tower_sd_config as config;
 #[cfg(feature = "consul")]
@@ -17,4 +19,6 @@ pub use tower_sd_lifecycle as lifecycle;
 #[cfg(feature = "grpc")]
 pub use tower_sd_tonic as grpc;
 
+pub use schemes::{open, schemes};
 pub use tower_sd_balance::*;
+pub use tower_sd_core::{Registry, RegistryConfig, Schemes};

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::select;
 use tower_sd::{BoxError, TaskGroup};
 use tower_sd_config::{OnDelete, WatchOptions, WatchedConfig};
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulKvSource};
+use tower_sd_consul::Consul;
 #[cfg(feature = "etcd")]
 use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdKvSource};
 use tracing_subscriber::EnvFilter;
@@ -60,8 +60,7 @@ impl Configured {
         let options = options.default_value(Settings::default()).on_delete(OnDelete::Default);
         let config = match url.split_once(':') {
             Some(("consul", _)) => {
-                let (config, _) = ConsulConfig::from_url(&registry)?;
-                WatchedConfig::new(ConsulKvSource::key(&ConsulClient::new(config)?, key), options)
+                WatchedConfig::new(Consul::from_url(&registry)?.key_value(key), options)
             }
             #[cfg(feature = "etcd")]
             Some(("etcd", _)) => {

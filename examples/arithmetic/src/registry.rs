@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tower_sd::{BoxError, FixedInstancer, Instance, Instancer, Registrar};
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
+use tower_sd_consul::{Consul, ConsulConfig};
 #[cfg(feature = "dns")]
 use tower_sd_dns::DnsInstancer;
 #[cfg(feature = "etcd")]
@@ -17,7 +17,7 @@ enum Backend {
     /// `static:127.0.0.1:8081,[::1]:8082`: no registry, the addresses are known.
     Static(Vec<Instance>),
     /// `consul://127.0.0.1:8500`; with a path and options, another service or some of its instances.
-    Consul(ConsulClient, Option<Query>),
+    Consul(Box<ConsulConfig>),
     /// `dns+srv://_http._tcp.example.org`, `dns://example.org:8080`. Whose records these are is said by the URL, not by the
     /// service; and they are somebody else's to write.
     #[cfg(feature = "dns")]
@@ -31,10 +31,7 @@ enum Backend {
 pub(crate) fn instancer(url: &str, service: &str) -> Result<Box<dyn Instancer>, BoxError> {
     match Backend::parse(url)? {
         Backend::Static(instances) => Ok(Box::new(FixedInstancer::new(instances))),
-        Backend::Consul(client, query) => {
-            let query = query.unwrap_or_else(|| Query::service(service));
-            Ok(Box::new(ConsulInstancer::new(&client, query)))
-        }
+        Backend::Consul(config) => Ok(Box::new(Consul::new(*config)?.instancer(service))),
         #[cfg(feature = "dns")]
         Backend::Dns(url) => Ok(Box::new(DnsInstancer::from_url(&url)?)),
         #[cfg(feature = "etcd")]
@@ -56,7 +53,7 @@ pub(crate) fn registrar_with_ttl(
     ttl: Duration,
 ) -> Result<Option<Arc<dyn Registrar>>, BoxError> {
     match Backend::parse(url)? {
-        Backend::Consul(client, _) => Ok(Some(Arc::new(ConsulRegistrar::new(&client).ttl(ttl)))),
+        Backend::Consul(config) => Ok(Some(Arc::new(Consul::new(config.ttl(ttl))?))),
         #[cfg(feature = "etcd")]
         Backend::Etcd(config, other) => registrar_of(Backend::Etcd(config.ttl(ttl), other)),
         other => registrar_of(other),
@@ -66,7 +63,7 @@ pub(crate) fn registrar_with_ttl(
 fn registrar_of(backend: Backend) -> Result<Option<Arc<dyn Registrar>>, BoxError> {
     match backend {
         Backend::Static(_) => Ok(None),
-        Backend::Consul(client, _) => Ok(Some(Arc::new(ConsulRegistrar::new(&client)))),
+        Backend::Consul(config) => Ok(Some(Arc::new(Consul::new(*config)?))),
         #[cfg(feature = "dns")]
         Backend::Dns(_) => {
             Err("DNS is only read: give the server another registry, and its address to the zone"
@@ -87,10 +84,7 @@ impl Backend {
                 let instances: Result<Vec<_>, _> = listed.map(instance).collect();
                 Ok(Self::Static(instances?))
             }
-            Some(("consul", _)) => {
-                let (config, query) = ConsulConfig::from_url(url)?;
-                Ok(Self::Consul(ConsulClient::new(config)?, query))
-            }
+            Some(("consul", _)) => Ok(Self::Consul(Box::new(ConsulConfig::from_url(url)?))),
             #[cfg(feature = "dns")]
             Some(("dns" | "dns+srv", _)) => Ok(Self::Dns(url.to_owned())),
             #[cfg(not(feature = "dns"))]
@@ -145,7 +139,7 @@ mod tests {
         let complaint = |url| instancer(url, "x").map(drop).expect_err("refused").to_string();
         assert_eq!(complaint("static:8081"), "\"8081\" is not HOST:PORT");
         assert_eq!(complaint("static:a:0"), "\"a:0\" is not HOST:PORT");
-        assert!(complaint("consul://h/s?tga=x").contains("unknown option"));
+        assert!(complaint("consul://h?tga=x").contains("unknown option"));
         #[cfg(feature = "etcd")]
         assert!(complaint("etcd://h1,h2/p/s?tll=5s").contains("unknown option"));
         assert!(complaint("carrier-pigeon://loft").contains("is no registry"));

@@ -9,10 +9,10 @@ use tokio::{
 };
 use tower_layer::Layer;
 use tower_sd::{
-    Balance, BalanceLayer, BoxError, Endpointer, FailureClass, FollowConfig, Instance, LossPolicy,
-    Outcome, PublisherConfig, RoundRobin,
+    Balance, BalanceLayer, BoxError, Endpointer, FailureClass, Instance, LossPolicy, Outcome,
+    RegistryConfig, RoundRobin,
 };
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, Query};
+use tower_sd_consul::{Consul, ConsulConfig, Query};
 
 use crate::{CONSUL, NAME, say};
 
@@ -30,7 +30,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), BoxError> {
-    let consul = ConsulClient::new(ConsulConfig::new(args.consul))?;
+    // One server or two: that all of them go is nothing to be suspicious of.
+    let registry = RegistryConfig::default().loss(LossPolicy::Accept);
+    let consul = Consul::new(ConsulConfig::new(args.consul).registry(registry))?;
     let servers = servers(&consul);
     for n in 1..=args.times.unwrap_or(u64::MAX) {
         say(&talk(&servers, &format!("hello {n}")).await);
@@ -40,12 +42,8 @@ pub(crate) async fn run(args: Args) -> Result<(), BoxError> {
 }
 
 /// Whoever passes Consul's check, taken in turns. What is balanced is the instance itself: its address is all we want.
-fn servers(consul: &ConsulClient) -> Balance<Instance> {
-    // One server or two: that all of them go is nothing to be suspicious of.
-    let publisher = PublisherConfig::new("consul", NAME).loss(LossPolicy::Accept);
-    let follow = FollowConfig::new("consul");
-    let query = Query::service(NAME).passing();
-    let instancer = ConsulInstancer::with_config(consul, query, publisher, follow);
+fn servers(consul: &Consul) -> Balance<Instance> {
+    let instancer = consul.instancer(Query::new(NAME).passing());
     let endpointer = Endpointer::with(&instancer, async |instance| Ok(instance));
     BalanceLayer::new(RoundRobin::new()).layer(endpointer)
 }

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, time::Duration};
 use axum::{Router, routing::get};
 use tokio::{net::TcpListener, select};
 use tower_sd::{BoxError, TaskGroup};
-use tower_sd_consul::{Check, ConsulClient, ConsulConfig, ConsulRegistrar};
+use tower_sd_consul::{Check, Consul, ConsulConfig, RegistrationOptions};
 use tower_sd_lifecycle::{Connection, Lifecycle, Listener, ShutdownSignal, Step};
 
 use crate::{CONSUL, NAME, say};
@@ -40,14 +40,14 @@ pub(crate) async fn run(args: Args) -> Result<(), BoxError> {
     let check = Check::http(url)
         .interval(Duration::from_secs(args.interval))
         .timeout(Duration::from_secs(args.timeout));
-    let consul = ConsulClient::new(ConsulConfig::new(args.consul))?;
-    // The agent asks us: there is nothing to send it.
-    let registrar = ConsulRegistrar::new(&consul)
+    // The agent runs the check: no heartbeat is sent.
+    let options = RegistrationOptions::new()
         .without_ttl()
         .check(check)
         .deregister_critical_after(Some(Duration::from_secs(args.deregister_after)));
+    let consul = Consul::new(ConsulConfig::new(args.consul))?.with_options(options);
     let life = Lifecycle::new()
-        .register(registrar, NAME)
+        .register(consul, NAME)
         .before(Step::Live, move || async move {
             say(&format!("listening on {address}"));
             Ok::<_, BoxError>(())

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser;
 use tower_sd::BoxError;
-use tower_sd_consul::{ConsulClient, ConsulConfig};
+use tower_sd_consul::{Consul, ConsulConfig};
 use tower_sd_lifecycle::{Lifecycle, Listener, Step, serve_axum};
 
 use crate::services::Services;
@@ -46,7 +46,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), BoxError> {
-    let consul = ConsulClient::new(ConsulConfig::new(args.consul))?;
+    let consul = Consul::new(ConsulConfig::new(args.consul))?;
     let idle = Duration::from_secs(args.idle);
     let services = Arc::new(Services::new(consul, idle, args.max.into()));
     let listener = Listener::bind(args.listen).await?;

@@ -15,7 +15,7 @@ use tower::ServiceBuilder;
 use tower_sd::{
     Balance, BalanceLayer, Endpointer, Error, Retry, RetryLayer, RetryPolicy, RoundRobin, TaskGroup,
 };
-use tower_sd_consul::{ConsulClient, ConsulInstancer, Query};
+use tower_sd_consul::Consul;
 use tower_sd_http::{HttpEndpoint, HttpFactory, HttpProtocol, ReplayBody};
 
 /// One service's instances, balanced and retried.
@@ -24,7 +24,7 @@ pub(crate) type Client = Retry<Balance<HttpEndpoint<ReplayBody<Body>>>, HttpProt
 /// Clients of the services that are followed.
 #[derive(Debug)]
 pub(crate) struct Services {
-    consul: ConsulClient,
+    consul: Consul,
     followed: Arc<Mutex<Followed>>,
     max: usize,
     tasks: TaskGroup,
@@ -49,7 +49,7 @@ pub(crate) enum Missing {
 
 impl Services {
     /// Follows nothing yet; later, at most `max` services, each until nobody has asked for it for `idle`.
-    pub(crate) fn new(consul: ConsulClient, idle: Duration, max: usize) -> Self {
+    pub(crate) fn new(consul: Consul, idle: Duration, max: usize) -> Self {
         let (followed, tasks) = (Arc::default(), TaskGroup::new());
         let weak = Arc::downgrade(&followed);
         tasks.spawn(|stop| async move {
@@ -111,7 +111,7 @@ impl Services {
             followed.remove(&oldest);
         }
         tracing::info!(service, "followed");
-        let instancer = ConsulInstancer::new(&self.consul, Query::service(service));
+        let instancer = self.consul.instancer(service);
         let client = ServiceBuilder::new()
             .layer(RetryLayer::new(RetryPolicy::new().protocol(HttpProtocol::new())))
             .layer(BalanceLayer::new(RoundRobin::new()))

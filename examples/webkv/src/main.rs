@@ -11,7 +11,7 @@ use std::{
 };
 
 use clap::Parser;
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulRegistrar};
+use tower_sd_consul::{Consul, ConsulConfig};
 use tower_sd_core::{BoxError, Registration};
 use tower_sd_lifecycle::{Lifecycle, Listener, Step, serve_axum};
 
@@ -64,13 +64,12 @@ async fn run(args: Args) -> Result<(), BoxError> {
     let ttl = Duration::from_secs(args.ttl);
     // Several attempts within a TTL, each with two servers that hang: Consul hears of it in time.
     let store = Arc::new(Store::new(&args.redis, ttl / 8)?);
-    let consul = ConsulClient::new(ConsulConfig::new(args.consul))?;
-    let registrar = ConsulRegistrar::new(&consul).ttl(ttl);
+    let consul = Consul::new(ConsulConfig::new(args.consul).ttl(ttl))?;
     let listener = Listener::bind(SocketAddr::new(args.host, args.port)).await?;
     let address = listener.local_addr()?;
     let checked = Arc::clone(&store);
     let report = Lifecycle::new()
-        .register_with(registrar, move |instance| {
+        .register_with(consul, move |instance| {
             let check = move || Arc::clone(&checked).health();
             Registration::new("webkv", instance).health(check).health_interval(ttl / 2)
         })

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tower_sd_balance::Instancer;
 use tower_sd_benches::measure::median;
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, Query};
+use tower_sd_consul::{Consul, ConsulConfig};
 use tower_sd_testkit::{real, servers::ServerBinary};
 
 use crate::{BOUND, Error, Result, put};
@@ -23,8 +23,8 @@ use crate::{BOUND, Error, Result, put};
 /// The median delays in seconds: ours, the bare loop's.
 pub async fn additions(binary: ServerBinary, n: usize) -> Result<(f64, f64)> {
     let agent = real::Consul::dev(binary).await?;
-    let client = ConsulClient::new(ConsulConfig::new(agent.url()))?;
-    let instancer = ConsulInstancer::new(&client, Query::service("bench"));
+    let client = Consul::new(ConsulConfig::new(agent.url()))?;
+    let instancer = client.instancer("bench");
     let mut ours = instancer.subscribe();
     ours.ready(BOUND).await?;
     let (sender, mut bare) = watch::channel(0);

@@ -10,7 +10,7 @@ use std::{
 use futures_util::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use tokio::time::{sleep, timeout};
 use tower_sd_balance::{Instancer, Snapshot, Subscription};
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, Query};
+use tower_sd_consul::{Consul, ConsulConfig};
 use tower_sd_testkit::{real, servers::ServerBinary, usage::connections_to};
 
 use crate::{BOUND, Result, put};
@@ -32,8 +32,8 @@ pub async fn changes(binary: ServerBinary, n: usize) -> Result<Seen> {
     let address = agent.address();
     let register = |service| register(address, service, 80);
     stream::iter(0..SERVICES).map(register).buffer_unordered(16).try_collect::<()>().await?;
-    let client = ConsulClient::new(ConsulConfig::new(agent.url()))?;
-    let follow = |service| ConsulInstancer::new(&client, Query::service(name(service)));
+    let client = Consul::new(ConsulConfig::new(agent.url()))?;
+    let follow = |service| client.instancer(name(service));
     let instancers: Vec<_> = (0..SERVICES).map(follow).collect();
     let mut followed: Vec<Subscription> = instancers.iter().map(Instancer::subscribe).collect();
     for subscription in &mut followed {

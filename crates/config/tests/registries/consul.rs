@@ -1,7 +1,7 @@
 //! Check-and-set, limits and tokens, as Consul has them.
 
 use tower_sd_config::{WatchOptions, WatchedConfig};
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulKv, ConsulKvSource};
+use tower_sd_consul::{Consul, ConsulConfig, ConsulKv};
 use tower_sd_core::{BoxError, Error, ErrorKind};
 use tower_sd_testkit::{real, servers::configured, wire::request};
 
@@ -9,7 +9,7 @@ use crate::support::{BOUND, Registry, has, json, on_every_consul, sees};
 
 fn kv(registry: &Registry) -> ConsulKv {
     match registry {
-        Registry::Consul(_, client) => ConsulKv::new(client),
+        Registry::Consul(_, client) => client.kv(),
         Registry::Etcd(..) => unreachable!("only Consul was asked for"),
     }
 }
@@ -98,11 +98,11 @@ async fn token_may_do_what_its_rules_say_and_is_told_what_is_missing() {
         let agent = real::Consul::start(config).await.expect("the agent starts");
         let client = |token: &str| {
             let config = ConsulConfig::new(agent.url()).token(token);
-            ConsulClient::new(config).expect("an address")
+            Consul::new(config).expect("an address")
         };
-        ConsulKv::new(&client(ROOT)).put("app/limit", "1").await.expect("root may");
+        client(ROOT).kv().put("app/limit", "1").await.expect("root may");
         let token = reader(&agent).await;
-        let reads = ConsulKv::new(&client(&token));
+        let reads = client(&token).kv();
         assert!(reads.get("app/limit").await.expect("it may").is_some());
         let refused = [reads.put("app/limit", "2").await, reads.get("other").await.map(drop)];
         for error in refused.map(|refused| refused.expect_err("it may not")) {
@@ -111,7 +111,7 @@ async fn token_may_do_what_its_rules_say_and_is_told_what_is_missing() {
             assert!(!format!("{error:?}").contains(&token), "{error:?}");
         }
         let follow = |key: &str| -> WatchedConfig<u32> {
-            WatchedConfig::new(ConsulKvSource::key(&client(&token), key), WatchOptions::json())
+            WatchedConfig::new(client(&token).key_value(key), WatchOptions::json())
         };
         let mut allowed = follow("app/limit");
         allowed.ready(BOUND).await.expect("it may");

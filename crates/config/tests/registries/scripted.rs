@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tower_sd_config::WatchedConfig;
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulKvSource};
+use tower_sd_consul::{Consul, ConsulConfig};
 use tower_sd_testkit::script::{Received, Reply, Script};
 
 use crate::support::{BOUND, Settings, has, json, sees};
@@ -20,8 +20,8 @@ fn value(index: &str, limit: u32) -> Reply {
 
 async fn follow() -> (Script, WatchedConfig<Settings>) {
     let script = Script::start().await.expect("loopback");
-    let client = ConsulClient::new(ConsulConfig::new(script.url())).expect("an address");
-    let config = WatchedConfig::new(ConsulKvSource::key(&client, "app"), json());
+    let client = Consul::new(ConsulConfig::new(script.url())).expect("an address");
+    let config = WatchedConfig::new(client.key_value("app"), json());
     (script, config)
 }
 

@@ -4,7 +4,7 @@ use etcd_client::Client;
 use serde::Deserialize;
 use tokio::time::timeout;
 use tower_sd_config::{ConfigSnapshot, WatchOptions, WatchedConfig};
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulKv, ConsulKvSource};
+use tower_sd_consul::{Consul, ConsulConfig};
 use tower_sd_core::FollowConfig;
 use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdKvSource};
 use tower_sd_testkit::{
@@ -25,7 +25,7 @@ pub(crate) fn limited(limit: u32) -> Settings {
 
 /// A real registry, and a client of it.
 pub(crate) enum Registry {
-    Consul(real::Consul, ConsulClient),
+    Consul(real::Consul, Consul),
     Etcd(real::Etcd, EtcdClient),
 }
 
@@ -44,9 +44,7 @@ impl Registry {
         options: WatchOptions<Settings>,
     ) -> WatchedConfig<Settings> {
         match self {
-            Self::Consul(_, client) => {
-                WatchedConfig::new(ConsulKvSource::key(client, key), options)
-            }
+            Self::Consul(_, client) => WatchedConfig::new(client.key_value(key), options),
             Self::Etcd(_, client) => WatchedConfig::new(EtcdKvSource::key(client, key), options),
         }
     }
@@ -58,7 +56,7 @@ impl Registry {
     ) -> WatchedConfig<Settings> {
         match self {
             Self::Consul(_, client) => {
-                WatchedConfig::new(ConsulKvSource::prefix(client, prefix), options)
+                WatchedConfig::new(client.key_value(&format!("{prefix}/")), options)
             }
             Self::Etcd(_, client) => {
                 WatchedConfig::new(EtcdKvSource::prefix(client, prefix), options)
@@ -70,7 +68,7 @@ impl Registry {
     pub(crate) async fn try_put(&self, key: &str, value: &str) -> Result<(), String> {
         match self {
             Self::Consul(_, client) => {
-                let put = ConsulKv::new(client).put(key, value).await;
+                let put = client.kv().put(key, value).await;
                 put.map_err(|error| error.to_string())
             }
             Self::Etcd(server, _) => {
@@ -86,7 +84,7 @@ impl Registry {
 
     pub(crate) async fn delete(&self, key: &str) {
         match self {
-            Self::Consul(_, client) => ConsulKv::new(client).delete(key).await.expect("deleted"),
+            Self::Consul(_, client) => client.kv().delete(key).await.expect("deleted"),
             Self::Etcd(server, _) => {
                 operator(server).await.delete(key, None).await.expect("deleted");
             }
@@ -120,7 +118,7 @@ async fn on_consuls(
 ) {
     for binary in binaries("consul") {
         let server = real::Consul::start(config(binary)).await.expect("consul starts");
-        let client = ConsulClient::new(ConsulConfig::new(server.url())).expect("an address");
+        let client = Consul::new(ConsulConfig::new(server.url())).expect("an address");
         Box::pin(test(&Registry::Consul(server, client))).await;
     }
 }

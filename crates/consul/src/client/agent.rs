@@ -6,13 +6,14 @@ use serde::Deserialize;
 use tower_sd_core::{CheckResult, Result};
 
 use super::{
-    ConsulClient, Known, error,
+    ConsulClient, Known,
     http::{Call, Kind},
     known,
     reply::{DefaultPolicy, Meta, Service, null_is_default},
     request::{CheckUpdate, ServiceRegistration},
     succeed,
 };
+use crate::error;
 
 /// The agent's entry of a service.
 #[derive(Debug, Deserialize)]

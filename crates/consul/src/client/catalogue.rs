@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 use tower_sd_core::Result;
 
 use super::{
-    AgentCheck, ConsulClient, Known, error,
+    AgentCheck, ConsulClient, Known,
     http::{Answer, Call},
     known,
     reply::ServiceEntry,
     succeed,
 };
+use crate::error;
 
 /// Body of `PUT /v1/catalog/deregister`. One of the two ids: with both, Consul takes the service.
 #[derive(Debug, Serialize)]

@@ -15,11 +15,10 @@ use tower_sd_net::{HttpClient, HttpVersions, TlsClient};
 use url::{Position, Url};
 
 use super::{
-    error,
     streams::Streams,
     token::{Token, Tokens},
 };
-use crate::{ConsulConfig, config::Endpoint};
+use crate::{ConsulConfig, config::Endpoint, error};
 
 /// One agent, and how to talk to it.
 #[derive(Debug)]

@@ -8,10 +8,11 @@ use serde::Deserialize;
 use tower_sd_core::{Error, ErrorKind, Result};
 
 use super::{
-    ConsulClient, HOLD, error,
+    ConsulClient, HOLD,
     http::{Answer, Call, Kind},
     reply::Meta,
 };
+use crate::error;
 
 /// One reading of `GET /v1/kv/:key`.
 #[derive(Debug)]

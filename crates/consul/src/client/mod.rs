@@ -2,7 +2,6 @@
 
 mod agent;
 mod catalogue;
-pub(crate) mod error;
 mod http;
 mod hub;
 pub(crate) mod kv;
@@ -28,11 +27,11 @@ use self::{
     hub::Sharing,
     reply::{Meta, ServiceEntry},
 };
-use crate::{BACKEND, ConsulConfig};
+use crate::{BACKEND, ConsulConfig, error};
 
 /// A client of one Consul agent, shared by registrars and instancers. `Clone` is one `Arc`.
 #[derive(Clone, Debug)]
-pub struct ConsulClient(Arc<Inner>);
+pub(crate) struct ConsulClient(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -63,7 +62,7 @@ impl ConsulClient {
     /// # Errors
     ///
     /// `Config` for settings that cannot work.
-    pub fn new(config: ConsulConfig) -> Result<Self> {
+    pub(crate) fn new(config: ConsulConfig) -> Result<Self> {
         config.validate()?;
         let wire = Arc::new(Wire::new(config)?);
         let sharing = Sharing::new(Arc::clone(&wire), TaskGroup::new());
@@ -98,7 +97,7 @@ impl ConsulClient {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn services(&self) -> Result<BTreeMap<String, Vec<String>>> {
+    pub(crate) async fn services(&self) -> Result<BTreeMap<String, Vec<String>>> {
         let answer = self.0.wire.send(Call::get("services", &["catalog", "services"])).await?;
         succeed(&answer)?;
         let mut services: BTreeMap<String, Vec<String>> = serde_json::from_slice(&answer.body)
@@ -121,7 +120,7 @@ impl ConsulClient {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn wait_until_visible(
+    pub(crate) async fn wait_until_visible(
         &self,
         service: &str,
         instance: &InstanceId,

@@ -10,8 +10,7 @@ use std::{
 use tokio::time::Instant;
 use tower_sd_core::{Result, Secret};
 
-use super::error;
-use crate::{BACKEND, ConsulConfig};
+use crate::{BACKEND, ConsulConfig, error};
 
 /// A token, and how many others there were before it.
 #[derive(Clone, Debug, Default)]

@@ -1,8 +1,8 @@
-use std::env;
+use std::{env, path::PathBuf};
 
-use tower_sd_core::{Result, Secret};
+use tower_sd_core::{Result, Secret, TlsConfig, url};
 
-use super::{ConsulConfig, refuse, tls::TlsFiles};
+use super::{ConsulConfig, refuse};
 
 impl ConsulConfig {
     /// What the `CONSUL_*` variables say, read as Consul's own client reads them (`api/api.go`).
@@ -35,7 +35,9 @@ impl ConsulConfig {
     ) -> Result<Self> {
         let text = |name| Ok(variable(name)?.filter(|value| !value.is_empty()));
         let flag = |name| match text(name)? {
-            Some(value) => boolean(name, &value).map(Some),
+            Some(value) => url::boolean(&value)
+                .map(Some)
+                .ok_or_else(|| refuse(format!("{name}: {value:?} is neither true nor false"))),
             None => Ok(None),
         };
         let mut config = text("CONSUL_HTTP_ADDR")?.map_or_else(Self::default, Self::new);
@@ -47,26 +49,27 @@ impl ConsulConfig {
         });
         config.namespace = text("CONSUL_NAMESPACE")?;
         config.partition = text("CONSUL_PARTITION")?;
-        let files = TlsFiles {
-            roots: [text("CONSUL_CACERT")?, text("CONSUL_CAPATH")?].into_iter().flatten().collect(),
-            certificate: text("CONSUL_CLIENT_CERT")?,
-            key: text("CONSUL_CLIENT_KEY")?,
-            server_name: text("CONSUL_TLS_SERVER_NAME")?,
-            skip_verify: !flag("CONSUL_HTTP_SSL_VERIFY")?.unwrap_or(true),
+        let roots = [text("CONSUL_CACERT")?, text("CONSUL_CAPATH")?].into_iter().flatten();
+        let mut tls = roots.map(PathBuf::from).fold(TlsConfig::new(), TlsConfig::with_root);
+        tls = match (text("CONSUL_CLIENT_CERT")?, text("CONSUL_CLIENT_KEY")?) {
+            (None, None) => tls,
+            (Some(chain), Some(key)) => tls.with_identity(PathBuf::from(chain), PathBuf::from(key)),
+            (Some(_), None) => {
+                return Err(refuse("CONSUL_CLIENT_CERT is given without CONSUL_CLIENT_KEY".into()));
+            }
+            (None, Some(_)) => {
+                return Err(refuse("CONSUL_CLIENT_KEY is given without CONSUL_CLIENT_CERT".into()));
+            }
         };
-        let tls = files.config("CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY")?;
+        if let Some(name) = text("CONSUL_TLS_SERVER_NAME")? {
+            tls = tls.with_server_name(name);
+        }
+        if flag("CONSUL_HTTP_SSL_VERIFY")? == Some(false) {
+            tls = tls.danger_accept_invalid_certificates();
+        }
         if flag("CONSUL_HTTP_SSL")?.unwrap_or(false) || config.address.starts_with("https://") {
             config.tls = Some(tls);
         }
         Ok(config)
-    }
-}
-
-/// What Go's `strconv.ParseBool` takes.
-pub(super) fn boolean(name: &str, value: &str) -> Result<bool> {
-    match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(refuse(format!("{name}: {value:?} is neither true nor false"))),
     }
 }

@@ -11,10 +11,8 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use tokio::time::{Instant, sleep, timeout};
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
-use tower_sd_core::{
-    CheckResult, ErrorKind, FollowConfig, Instancer, PublisherConfig, Registrar, Snapshot,
-};
+use tower_sd_consul::{Consul, ConsulConfig, Query};
+use tower_sd_core::{CheckResult, ErrorKind, FollowConfig, Instancer, RegistryConfig, Snapshot};
 use tower_sd_testkit::real;
 
 use crate::support::{BOUND, call, get, is_stale, listed, on_every_version, put, sees, web};
@@ -60,8 +58,9 @@ async fn allow(agent: &real::Consul, token: &Token, name: &str, rules: &str) {
     made(agent, &format!("/v1/acl/policy/{id}"), body).await;
 }
 
-fn client(agent: &real::Consul, token: &str) -> ConsulClient {
-    ConsulClient::new(ConsulConfig::new(agent.url()).token(token)).expect("an address")
+fn client(agent: &real::Consul, token: &str) -> Consul {
+    Consul::new(ConsulConfig::new(agent.url()).token(token).ttl(crate::support::TTL))
+        .expect("an address")
 }
 
 async fn on_every_guarded_agent(test: impl AsyncFn(&real::Consul)) {
@@ -86,10 +85,9 @@ async fn on_every_guarded_agent(test: impl AsyncFn(&real::Consul)) {
 async fn service_write_is_enough_to_register_and_to_come_back() {
     on_every_guarded_agent(async |agent| {
         let token = token(agent, "writes", r#"service "web" { policy = "write" }"#).await;
-        let registrar =
-            ConsulRegistrar::new(&client(agent, &token.secret)).ttl(crate::support::TTL);
+        let registrar = client(agent, &token.secret);
         let handle = registrar.register(web("a", 80)).await.expect("registered");
-        let instancer = ConsulInstancer::new(&client(agent, ROOT), Query::service("web"));
+        let instancer = client(agent, ROOT).instancer(Query::new("web"));
         let mut subscription = instancer.subscribe();
         sees(&mut subscription, "it", listed(1)).await;
         put(agent.address(), "/v1/agent/service/deregister/web:a", Value::Null).await;
@@ -112,7 +110,7 @@ async fn token_that_may_not_is_denied_with_a_hint() {
     on_every_guarded_agent(async |agent| {
         let token = token(agent, "reads", r#"service "web" { policy = "read" }"#).await;
         for token in [token.secret.as_str(), "00000000-0000-0000-0000-000000000009"] {
-            let registrar = ConsulRegistrar::new(&client(agent, token));
+            let registrar = client(agent, token);
             let error = registrar.register(web("a", 80)).await.expect_err("may not");
             assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
             assert!(error.to_string().contains("service:write"), "{error}");
@@ -131,7 +129,7 @@ async fn token_that_sees_nothing_does_not_empty_the_set() {
             .await;
         let rules = r#"service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }"#;
         let token = token(agent, "sees", rules).await;
-        let instancer = ConsulInstancer::new(&client(agent, &token.secret), Query::service("web"));
+        let instancer = client(agent, &token.secret).instancer(Query::new("web"));
         let mut subscription = instancer.subscribe();
         sees(&mut subscription, "it", listed(1)).await;
         allow(agent, &token, "sees", r#"service_prefix "" { policy = "read" }"#).await;
@@ -160,9 +158,9 @@ async fn what_a_changed_policy_shows_is_published_though_the_index_stands() {
         );
         let token = token(agent, "sees", both).await;
         // No probe: the blocking queries alone have to show it.
-        let query = Query::service("web").wait(Duration::from_secs(1));
+        let query = Query::new("web").wait(Duration::from_secs(1));
         let query = query.consistency_check_interval(Duration::from_secs(600));
-        let instancer = ConsulInstancer::new(&client(agent, &token.secret), query);
+        let instancer = client(agent, &token.secret).instancer(query);
         let mut subscription = instancer.subscribe();
         sees(&mut subscription, "both", listed(2)).await;
         sleep(Duration::from_millis(500)).await;
@@ -185,14 +183,13 @@ async fn token_that_was_rotated_is_found_in_its_file() {
         let (old, new) = (token(agent, "old", rules).await, token(agent, "new", rules).await);
         let file = NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), &old.secret).expect("our file");
-        let config = ConsulConfig::new(agent.url()).token_file(file.path());
-        let client = ConsulClient::new(config).expect("an address");
         // A streaming agent goes on answering a deleted token from its view.
-        let query = Query::service("web").consistency_check_interval(Duration::from_secs(1));
+        let query = Query::new("web").consistency_check_interval(Duration::from_secs(1));
         let mut follow = FollowConfig::new("consul");
         follow.denied_interval = Duration::from_millis(500);
-        let publisher = PublisherConfig::new("consul", "web");
-        let instancer = ConsulInstancer::with_config(&client, query, publisher, follow);
+        let registry = RegistryConfig::default().follow(follow);
+        let config = ConsulConfig::new(agent.url()).token_file(file.path()).registry(registry);
+        let instancer = Consul::new(config).expect("an address").instancer(query);
         let mut subscription = instancer.subscribe();
         sees(&mut subscription, "it", listed(1)).await;
         let deleted = format!("/v1/acl/token/{}", old.accessor);
@@ -238,8 +235,9 @@ async fn entry_of_a_rotated_token_is_in_the_catalogue_as_at_the_agent() {
         std::fs::write(file.path(), &old.secret).expect("our file");
         let body = json!({"Token": node.secret});
         call(agent.address(), "PUT", "/v1/agent/token/agent", &body).await;
-        let config = ConsulConfig::new(agent.url()).token_file(file.path());
-        let client = ConsulClient::new(config).expect("an address");
+        let config =
+            ConsulConfig::new(agent.url()).token_file(file.path()).ttl(crate::support::TTL);
+        let client = Consul::new(config).expect("an address");
         let critical = Arc::new(AtomicBool::new(false));
         let shows = Arc::clone(&critical);
         let health = move || {
@@ -252,7 +250,7 @@ async fn entry_of_a_rotated_token_is_in_the_catalogue_as_at_the_agent() {
             }
         };
         let registration = web("a", 80).health(health).health_interval(Duration::from_millis(200));
-        let registrar = ConsulRegistrar::new(&client).ttl(crate::support::TTL);
+        let registrar = client.clone();
         let handle = registrar.register(registration).await.expect("registered");
         both_are(agent, "passing").await;
         for (n, status) in [(1, "critical"), (2, "passing")] {

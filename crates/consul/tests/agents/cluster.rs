@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::{sleep, timeout};
-use tower_sd_consul::{ConsulInstancer, Query};
-use tower_sd_core::{Instancer, Registrar};
+use tower_sd_consul::Query;
+use tower_sd_core::Instancer;
 use tower_sd_testkit::real::ConsulCluster;
 
 use crate::support::{
@@ -19,8 +19,8 @@ async fn servers_that_are_away_are_noticed_within_a_probe_and_nobody_is_lost() {
     on_every_version(async |binary| {
         let cluster = ConsulCluster::start(&binary, 1).await.expect("they start");
         let handle = registrar(cluster.address()).register(web("a", 80)).await.expect("registered");
-        let query = Query::service("web").consistency_check_interval(Duration::from_secs(3));
-        let instancer = ConsulInstancer::new(&client(cluster.address()), query);
+        let query = Query::new("web").consistency_check_interval(Duration::from_secs(3));
+        let instancer = client(cluster.address()).instancer(query);
         let mut subscription = instancer.subscribe();
         sees(&mut subscription, "it", listed(1)).await;
         // Long enough that the view of a streaming agent is what it follows.
@@ -45,8 +45,8 @@ async fn agent_that_knows_nobody_is_not_believed() {
         let cluster = ConsulCluster::start(&binary, 1).await.expect("they start");
         let body = json!({"Name": "web", "Port": 80, "Address": "10.0.0.1"});
         put(cluster.address(), "/v1/agent/service/register", body).await;
-        let query = Query::service("web").wait(Duration::from_secs(3));
-        let instancer = ConsulInstancer::new(&client(cluster.address()), query);
+        let query = Query::new("web").wait(Duration::from_secs(3));
+        let instancer = client(cluster.address()).instancer(query);
         let mut subscription = instancer.subscribe();
         sees(&mut subscription, "it", listed(1)).await;
         cluster.servers()[0].kill();

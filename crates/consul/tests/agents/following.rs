@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
-use tower_sd_consul::{ConsulInstancer, Query};
-use tower_sd_core::{ErrorKind, Instancer, Registrar};
+use tower_sd_consul::Query;
+use tower_sd_core::{ErrorKind, Instancer};
 use tower_sd_testkit::real;
 
 use crate::support::{
@@ -23,7 +23,7 @@ async fn agent_whose_index_started_anew_is_followed_at_once() {
         }
         let registrar = registrar(address);
         let _a = registrar.register(web("a", 80)).await.expect("registered");
-        let instancer = ConsulInstancer::new(&client(address), Query::service("web"));
+        let instancer = client(address).instancer(Query::new("web"));
         let mut subscription = instancer.subscribe();
         sees(&mut subscription, "one", listed(1)).await;
         agent.restart().await.expect("it starts again");
@@ -40,8 +40,8 @@ async fn agent_that_streams_is_not_taken_for_one_without_a_leader() {
     on_every_agent(async |agent| {
         let body = json!({"Name": "web", "Port": 80, "Address": "10.0.0.1"});
         put(agent.address(), "/v1/agent/service/register", body).await;
-        let query = Query::service("web").wait(Duration::from_millis(300));
-        let instancer = ConsulInstancer::new(&client(agent.address()), query);
+        let query = Query::new("web").wait(Duration::from_millis(300));
+        let instancer = client(agent.address()).instancer(query);
         let mut subscription = instancer.subscribe();
         sees(&mut subscription, "it", listed(1)).await;
         let change = timeout(Duration::from_secs(2), subscription.changed()).await;
@@ -61,19 +61,19 @@ async fn tags_filters_and_names_with_slashes_select() {
             put(address, "/v1/agent/service/register", body).await;
         }
         for (query, n) in [
-            (Query::service("a/b c"), 3),
-            (Query::service("a/b c").tag("api"), 2),
-            (Query::service("a/b c").tag("api").tag("v2"), 1),
-            (Query::service("a/b c").filter(r#"Service.ID == "3""#), 1),
-            (Query::service("a/b c").near("_agent").stale(), 3),
-            (Query::service("a/b c").consistent(), 3),
-            (Query::service("a/b"), 0),
+            (Query::new("a/b c"), 3),
+            (Query::new("a/b c").tag("api"), 2),
+            (Query::new("a/b c").tag("api").tag("v2"), 1),
+            (Query::new("a/b c").filter(r#"Service.ID == "3""#), 1),
+            (Query::new("a/b c").near("_agent").stale(), 3),
+            (Query::new("a/b c").consistent(), 3),
+            (Query::new("a/b"), 0),
         ] {
             let what = format!("{n} of {query:?}");
-            let instancer = ConsulInstancer::new(&client(address), query);
+            let instancer = client(address).instancer(query);
             sees(&mut instancer.subscribe(), &what, listed(n)).await;
         }
-        let wrong = ConsulInstancer::new(&client(address), Query::service("web").filter("Nonsense =="));
+        let wrong = client(address).instancer(Query::new("web").filter("Nonsense =="));
         let failed = |snapshot: &tower_sd_core::Snapshot| snapshot.freshness().error().is_some();
         let snapshot = sees(&mut wrong.subscribe(), "an error", failed).await;
         let error = snapshot.freshness().error().expect("an error");
@@ -90,7 +90,7 @@ async fn one_connection_too_many_is_transient_and_says_what_to_do() {
         let config = real::ConsulConfig::dev(binary);
         let config = config.config(r#"{"limits": {"http_max_conns_per_client": 4}}"#);
         let agent = real::Consul::start(config).await.expect("the agent starts");
-        let follow = || ConsulInstancer::new(&client(agent.address()), Query::service("web"));
+        let follow = || client(agent.address()).instancer(Query::new("web"));
         let instancers: Vec<_> = (0..6).map(|_| follow()).collect();
         sleep(Duration::from_secs(2)).await;
         let errors = instancers
@@ -110,7 +110,7 @@ async fn one_connection_too_many_is_transient_and_says_what_to_do() {
 #[ignore = "needs a real consul"]
 async fn closing_during_the_long_wait_takes_less_than_100_ms() {
     on_every_agent(async |agent| {
-        let instancer = ConsulInstancer::new(&client(agent.address()), Query::service("web"));
+        let instancer = client(agent.address()).instancer(Query::new("web"));
         sees(&mut instancer.subscribe(), "nobody", listed(0)).await;
         sleep(Duration::from_millis(300)).await;
         let started = Instant::now();
@@ -130,7 +130,7 @@ async fn agent_that_is_away_leaves_the_set_stale_and_complete() {
         let address = agent.address();
         let body = json!({"Name": "web", "Port": 80, "Address": "10.0.0.1"});
         put(address, "/v1/agent/service/register", body).await;
-        let instancer = ConsulInstancer::new(&client(address), Query::service("web"));
+        let instancer = client(address).instancer(Query::new("web"));
         let mut subscription = instancer.subscribe();
         sees(&mut subscription, "it", listed(1)).await;
         agent.kill();

@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
-use tower_sd_core::{
-    ErrorKind, InstanceStatus, Instancer, Registrar, RegistrationHandle, Snapshot,
-};
+use tower_sd_consul::{Consul, ConsulConfig, Query};
+use tower_sd_core::{ErrorKind, InstanceStatus, Instancer, RegistrationHandle, Snapshot};
 use tower_sd_testkit::real;
 
 use crate::support::{BOUND, TTL, call, listed, on_every_version, sees, web};
@@ -64,14 +62,13 @@ impl Scene<'_> {
         self.root("PUT", &target, Value::Null).await;
     }
 
-    fn client(&self) -> ConsulClient {
-        let config = ConsulConfig::new(self.agent.url()).token(self.token.as_str());
-        ConsulClient::new(config).expect("an address")
+    fn client(&self) -> Consul {
+        let config = ConsulConfig::new(self.agent.url()).token(self.token.as_str()).ttl(TTL);
+        Consul::new(config).expect("an address")
     }
 
     async fn register(&self) -> RegistrationHandle {
-        let registrar = ConsulRegistrar::new(&self.client()).ttl(TTL);
-        registrar.register(web("a", 80)).await.expect("registered")
+        self.client().register(web("a", 80)).await.expect("registered")
     }
 
     /// How many the catalogue lists, in every state of health and passing.
@@ -150,16 +147,15 @@ async fn draining_server_that_goes_on_is_seen_again() {
 async fn follower_without_a_token_is_denied_and_not_told_that_nobody_is_there() {
     on_every_agent_for_a_token(READS_TOO, async |scene| {
         let _handle = scene.register().await;
-        let nobody = ConsulClient::new(ConsulConfig::new(scene.agent.url())).expect("an address");
-        let mut subscription = ConsulInstancer::new(&nobody, Query::service("web")).subscribe();
+        let nobody = Consul::new(ConsulConfig::new(scene.agent.url())).expect("an address");
+        let mut subscription = nobody.instancer(Query::new("web")).subscribe();
         let failed = |snapshot: &Snapshot| snapshot.freshness().error().is_some();
         let snapshot = sees(&mut subscription, "an error", failed).await;
         let error = snapshot.freshness().error().expect("seen").clone();
         assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
         assert!(error.to_string().contains("no token was given"), "{error}");
         // Who may look is told that nobody is there.
-        let mut subscription =
-            ConsulInstancer::new(&scene.client(), Query::service("web")).subscribe();
+        let mut subscription = scene.client().instancer(Query::new("web")).subscribe();
         sees(&mut subscription, "it", listed(1)).await;
     })
     .await;
@@ -172,8 +168,8 @@ async fn follower_who_needs_no_token_is_told_that_nobody_is_there() {
     on_every_agent_for_a_token(READS_TOO, async |scene| {
         let anonymous = "/v1/acl/token/00000000-0000-0000-0000-000000000002";
         scene.root("PUT", anonymous, json!({"Policies": [{"Name": "web"}]})).await;
-        let nobody = ConsulClient::new(ConsulConfig::new(scene.agent.url())).expect("an address");
-        let mut subscription = ConsulInstancer::new(&nobody, Query::service("web")).subscribe();
+        let nobody = Consul::new(ConsulConfig::new(scene.agent.url())).expect("an address");
+        let mut subscription = nobody.instancer(Query::new("web")).subscribe();
         let known = |snapshot: &Snapshot| snapshot.freshness().is_fresh();
         assert_eq!(sees(&mut subscription, "nobody", known).await.instances().len(), 0);
         let _handle = scene.register().await;

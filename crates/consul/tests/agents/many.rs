@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use futures_util::{StreamExt, stream};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, Query};
+use tower_sd_consul::{Consul, ConsulConfig, Query};
 use tower_sd_core::{InstanceStatus, Instancer, Snapshot, Subscription};
 use tower_sd_testkit::{real, usage::connections_to};
 
@@ -29,13 +29,13 @@ fn at_port(port: u16) -> impl Fn(&Snapshot) -> bool + Send + Sync {
 /// some, and returns how long that took to be seen, and over how many connections.
 async fn follow(
     agent: &real::Consul,
-    client: &ConsulClient,
+    client: &Consul,
     address: SocketAddr,
     n: usize,
 ) -> (Vec<Duration>, usize) {
     stream::iter(0..n).for_each_concurrent(16, |n| register(agent, n, 80)).await;
     let instancers: Vec<_> =
-        (0..n).map(|n| ConsulInstancer::new(client, Query::service(format!("s{n:04}")))).collect();
+        (0..n).map(|n| client.instancer(Query::new(format!("s{n:04}")))).collect();
     let mut followed: Vec<Subscription> = instancers.iter().map(Instancer::subscribe).collect();
     for subscription in &mut followed {
         sees_within(Duration::from_secs(60), subscription, "all", at_port(80)).await;
@@ -91,10 +91,8 @@ async fn followers_that_share_see_changes_beside_a_large_datacentre() {
         };
         stream::iter(0..300).for_each_concurrent(8, failing).await;
         let config = ConsulConfig::new(agent.url()).max_blocking_queries(1).max_body(60_000);
-        let client = ConsulClient::new(config).expect("an address");
-        let follow = |name: &str| {
-            ConsulInstancer::new(&client, Query::service(name).any_health()).subscribe()
-        };
+        let client = Consul::new(config).expect("an address");
+        let follow = |name: &str| client.instancer(Query::new(name).any_health()).subscribe();
         let mut followed = [follow("s0000"), follow("S0001")];
         for (n, subscription) in followed.iter_mut().enumerate() {
             sees(subscription, "none", |it| it.freshness().is_fresh()).await;

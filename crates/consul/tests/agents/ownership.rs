@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 use tower_sd_core::{
-    Instance, InstanceStatus, Registrar, Registration, RegistrationHandle, RegistrationState,
+    Instance, InstanceStatus, Registration, RegistrationHandle, RegistrationState,
 };
 use tower_sd_testkit::real;
 

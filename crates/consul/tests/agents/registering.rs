@@ -5,10 +5,10 @@ use std::{net::SocketAddr, time::Duration};
 use serde_json::{Value, json};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep, timeout};
-use tower_sd_consul::{Check, ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
+use tower_sd_consul::{Check, Consul, ConsulConfig, Query, RegistrationOptions};
 use tower_sd_core::{
-    CheckResult, FollowConfig, Instance, InstanceStatus, Instancer, LossPolicy, PublisherConfig,
-    Registrar, Registration, RegistrationState,
+    CheckResult, Instance, InstanceStatus, Instancer, LossPolicy, Registration, RegistrationState,
+    RegistryConfig,
 };
 use tower_sd_testkit::{real, usage::connections_to};
 
@@ -55,15 +55,14 @@ async fn agent_behind_a_unix_socket_is_registered_with_and_followed() {
         let socket = folder.path().join("consul.sock");
         let config = real::ConsulConfig::dev(binary).unix_socket(&socket);
         let agent = real::Consul::start(config).await.expect("the agent starts");
-        let config = ConsulConfig::new(format!("unix://{}", socket.display()));
-        let client = ConsulClient::new(config).expect("an address");
-        let registrar = ConsulRegistrar::new(&client).ttl(TTL);
-        let _a = registrar.register(web("a", 80)).await.expect("registered");
-        let instancer = ConsulInstancer::new(&client, Query::service("web"));
+        let config = ConsulConfig::new(format!("unix://{}", socket.display())).ttl(TTL);
+        let client = Consul::new(config).expect("an address");
+        let _a = client.register(web("a", 80)).await.expect("registered");
+        let instancer = client.instancer(Query::new("web"));
         let mut subscription = instancer.subscribe();
         sees(&mut subscription, "one", listed(1)).await;
         // Seen by the blocking query.
-        let _b = registrar.register(web("b", 81)).await.expect("registered");
+        let _b = client.register(web("b", 81)).await.expect("registered");
         sees(&mut subscription, "both", listed(2)).await;
         let n = connections_to(agent.address()).expect("Linux");
         assert_eq!(n, 0, "it spoke TCP");
@@ -80,14 +79,14 @@ async fn what_others_registered_by_plain_json_is_found() {
         let body = json!({"Name": "web", "Port": 8080, "TaggedAddresses": {"wan": {"Address": "198.51.100.7", "Port": 80}}});
         put(address, "/v1/agent/service/register", body).await;
         let found = async |query| {
-            let instancer = ConsulInstancer::new(&client(address), query);
+            let instancer = client(address).instancer(query);
             let mut subscription = instancer.subscribe();
             sees(&mut subscription, "it", listed(1)).await.instances()[0].clone()
         };
-        let plain = found(Query::service("web")).await;
+        let plain = found(Query::new("web")).await;
         assert_eq!(plain.to_string(), format!("{}:8080", address.ip()));
         assert_eq!(plain.weight(), 1);
-        let wan = found(Query::service("web").tagged_address("wan")).await;
+        let wan = found(Query::new("web").tagged_address("wan")).await;
         assert_eq!(wan.to_string(), "198.51.100.7:80");
     })
     .await;
@@ -98,7 +97,8 @@ async fn what_others_registered_by_plain_json_is_found() {
 async fn check_that_is_no_longer_asked_for_is_gone() {
     on_every_agent(async |agent| {
         let address = agent.address();
-        let with = registrar(address).check(Check::tcp(address.to_string()));
+        let check = RegistrationOptions::new().check(Check::tcp(address.to_string()));
+        let with = registrar(address).with_options(check);
         let first = with.register(web("a", 80)).await.expect("registered");
         becomes(address, "/v1/health/checks/web", "two checks", n_entries(2)).await;
         let second = registrar(address).register(web("a", 80)).await.expect("registered");
@@ -134,9 +134,10 @@ async fn two_services_of_one_process_keep_their_checks() {
 async fn health_is_shown_and_followed() {
     on_every_agent(async |agent| {
         let address = agent.address();
-        let instancer = ConsulInstancer::new(&client(address), Query::service("web"));
+        let instancer = client(address).instancer(Query::new("web"));
         let mut subscription = instancer.subscribe();
-        let registrar = registrar(address).warning_weight(7);
+        let registrar =
+            registrar(address).with_options(RegistrationOptions::new().warning_weight(7));
         let warns = async || CheckResult::Warning("slow disk".into());
         let _warning = registrar.register(web("w", 1).health(warns)).await.expect("registered");
         let fails = async || CheckResult::Critical("no disk".into());
@@ -148,7 +149,7 @@ async fn health_is_shown_and_followed() {
         let snapshot = snapshot.await;
         assert_eq!(snapshot.instances().len(), 1, "{snapshot:?}");
         assert_eq!(snapshot.instances()[0].weight(), 7);
-        let all = ConsulInstancer::new(&client(address), Query::service("web").any_health());
+        let all = client(address).instancer(Query::new("web").any_health());
         sees(&mut all.subscribe(), "both", listed(2)).await;
         put(address, "/v1/agent/service/maintenance/web:w?enable=true", Value::Null).await;
         sees(&mut subscription, "nobody", |snapshot| snapshot.instances().is_empty()).await;
@@ -163,9 +164,9 @@ async fn draining_leaves_passing_and_stays_registered() {
     on_every_agent(async |agent| {
         let address = agent.address();
         // The loss guard would keep the only instance as it was.
-        let publisher = PublisherConfig::new("consul", "web").loss(LossPolicy::Accept);
-        let (query, follow) = (Query::service("web"), FollowConfig::new("consul"));
-        let instancer = ConsulInstancer::with_config(&client(address), query, publisher, follow);
+        let accepting = RegistryConfig::default().loss(LossPolicy::Accept);
+        let config = ConsulConfig::new(address.to_string()).registry(accepting);
+        let instancer = Consul::new(config).expect("an address").instancer("web");
         let mut subscription = instancer.subscribe();
         let handle = registrar(address).register(web("a", 80)).await.expect("registered");
         sees(&mut subscription, "it", listed(1)).await;
@@ -188,7 +189,7 @@ async fn draining_leaves_passing_and_stays_registered() {
 async fn agent_that_forgot_everything_is_told_within_a_heartbeat() {
     on_every_agent(async |agent| {
         let address = agent.address();
-        let instancer = ConsulInstancer::new(&client(address), Query::service("web"));
+        let instancer = client(address).instancer(Query::new("web"));
         let mut subscription = instancer.subscribe();
         let handle = registrar(address).register(web("a", 80)).await.expect("registered");
         sees(&mut subscription, "it", listed(1)).await;
@@ -227,7 +228,9 @@ async fn deregistering_what_is_gone_is_success() {
 async fn entry_without_ttl_that_was_deleted_is_back_after_the_next_look() {
     on_every_agent(async |agent| {
         let address = agent.address();
-        let registrar = registrar(address).without_ttl().check(Check::tcp(address.to_string()));
+        let check = Check::tcp(address.to_string());
+        let options = RegistrationOptions::new().without_ttl().check(check);
+        let registrar = registrar(address).with_options(options);
         let _handle = registrar.register(web("a", 80)).await.expect("registered");
         put(address, "/v1/agent/service/deregister/web:a", Value::Null).await;
         let looks = async {

@@ -7,8 +7,8 @@ use tokio::{
     join,
     time::{Instant, sleep, timeout},
 };
-use tower_sd_consul::{ConsulInstancer, ConsulRegistrar, Query};
-use tower_sd_core::{Instancer, Registrar};
+use tower_sd_consul::Query;
+use tower_sd_core::Instancer;
 
 use tower_sd_testkit::proxy::{Fault, Proxy};
 
@@ -26,13 +26,14 @@ use crate::{
 async fn agent_suspended_for_20_s_under_100_registrations_costs_nobody() {
     on_every_agent(async |agent| {
         let address = agent.address();
-        let registrar = ConsulRegistrar::new(&client(address)).ttl(Duration::from_secs(10));
+        let registrar = client(address);
+        let ttl = Duration::from_secs(10);
         let mut handles = Vec::new();
         for n in 0..100 {
-            let registration = web(&format!("i{n:03}"), 1000 + n);
+            let registration = web(&format!("i{n:03}"), 1000 + n).ttl(ttl);
             handles.push(registrar.register(registration).await.expect("registered"));
         }
-        let instancer = ConsulInstancer::new(&client(address), Query::service("web").passing());
+        let instancer = client(address).instancer(Query::new("web").passing());
         let mut subscription = instancer.subscribe();
         sees(&mut subscription, "all", listed(100)).await;
         agent.suspend().expect("it runs");
@@ -86,7 +87,7 @@ async fn connection_over_tls_that_fell_silent_is_given_up_within_15_s() {
         let body = serde_json::json!({"Name": "web", "Port": 80, "Address": "10.0.0.1"});
         put(agent.address(), "/v1/agent/service/register", body).await;
         let client = trusted(proxy.address(), &files);
-        let instancer = ConsulInstancer::new(&client, Query::service("web"));
+        let instancer = client.instancer(Query::new("web"));
         let mut subscription = instancer.subscribe();
         sees(&mut subscription, "it", listed(1)).await;
         sleep(Duration::from_secs(1)).await;
@@ -103,7 +104,7 @@ async fn connection_over_tls_that_fell_silent_is_given_up_within_15_s() {
 async fn who_stops_beating_leaves_at_the_ttl_and_is_removed_after_a_minute() {
     on_every_agent(async |agent| {
         let address = agent.address();
-        let instancer = ConsulInstancer::new(&client(address), Query::service("web"));
+        let instancer = client(address).instancer(Query::new("web"));
         let mut subscription = instancer.subscribe();
         // As a process that died: nobody withdraws.
         let body = serde_json::json!({

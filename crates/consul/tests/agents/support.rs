@@ -2,7 +2,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulRegistrar};
+use tower_sd_consul::{Consul, ConsulConfig};
 use tower_sd_core::{Freshness, Instance, Registration, Snapshot, Subscription};
 use tower_sd_testkit::{
     real,
@@ -33,12 +33,13 @@ pub(crate) fn say(text: &str) {
     println!("{text}");
 }
 
-pub(crate) fn client(address: SocketAddr) -> ConsulClient {
-    ConsulClient::new(ConsulConfig::new(address.to_string())).expect("an address")
+pub(crate) fn client(address: SocketAddr) -> Consul {
+    Consul::new(ConsulConfig::new(address.to_string())).expect("an address")
 }
 
-pub(crate) fn registrar(address: SocketAddr) -> ConsulRegistrar {
-    ConsulRegistrar::new(&client(address)).ttl(TTL)
+pub(crate) fn registrar(address: SocketAddr) -> Consul {
+    let config = ConsulConfig::new(address.to_string()).ttl(TTL);
+    Consul::new(config).expect("an address")
 }
 
 pub(crate) fn web(id: &str, port: u16) -> Registration {

@@ -6,8 +6,8 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, ConsulRegistrar, Query};
-use tower_sd_core::{ErrorKind, Instancer, Registrar, Result, TlsConfig};
+use tower_sd_consul::{Consul, ConsulConfig, Query};
+use tower_sd_core::{ErrorKind, Instancer, Result, TlsConfig};
 use tower_sd_testkit::{
     loopback::{free_ports, own_address},
     real,
@@ -77,15 +77,15 @@ pub(crate) async fn start(binary: ServerBinary, files: &Files) -> (real::Consul,
 }
 
 /// A client that presents its certificate, and trusts the agent's.
-pub(crate) fn trusted(address: SocketAddr, files: &Files) -> ConsulClient {
+pub(crate) fn trusted(address: SocketAddr, files: &Files) -> Consul {
     let tls = files.with_certificate(files.trusting()).with_server_name(NAME);
-    let config = ConsulConfig::new(format!("https://{address}")).tls(tls);
-    ConsulClient::new(config).expect("all is given")
+    let config = ConsulConfig::new(format!("https://{address}")).tls(tls).ttl(TTL);
+    Consul::new(config).expect("all is given")
 }
 
 async fn request(address: SocketAddr, tls: TlsConfig) -> Result<()> {
     let config = ConsulConfig::new(format!("http://{address}")).tls(tls);
-    ConsulClient::new(config)?.services().await.map(|_| ())
+    Consul::new(config)?.services().await.map(|_| ())
 }
 
 #[tokio::test]
@@ -95,9 +95,8 @@ async fn agent_that_asks_for_certificates_is_registered_with_and_followed() {
         let files = Files::new();
         let (agent, address) = start(binary, &files).await;
         let client = trusted(address, &files);
-        let handle =
-            ConsulRegistrar::new(&client).register(web("a", 80)).await.expect("registered");
-        let instancer = ConsulInstancer::new(&client, Query::service("web"));
+        let handle = client.clone().register(web("a", 80)).await.expect("registered");
+        let instancer = client.instancer(Query::new("web"));
         sees(&mut instancer.subscribe(), "it", listed(1)).await;
         assert_ne!(get(agent.address(), "/v1/health/service/web").await, Value::Null);
         handle.deregister().await.expect("gone");
@@ -142,7 +141,7 @@ async fn rotated_certificates_and_authority_keep_the_registration() {
     on_every_version(async |binary| {
         let files = Files::new();
         let (agent, address) = start(binary, &files).await;
-        let registrar = ConsulRegistrar::new(&trusted(address, &files)).ttl(TTL);
+        let registrar = trusted(address, &files);
         let handle = registrar.register(web("a", 80)).await.expect("registered");
         files.rotate();
         agent.restart().await.expect("the agent starts");

@@ -17,7 +17,7 @@ async fn suspicion_is_one_plain_read_beside_the_query_that_waits() {
         false => listing("42", [1]),
     });
     let script = script.await.expect("loopback");
-    let instancer = follow(agent(&script), Query::service("web"));
+    let instancer = follow(agent(&script), Query::new("web"));
     let mut subscription = instancer.subscribe();
     shows(&mut subscription, "it", n_fresh(1)).await;
     next(&script).await;
@@ -32,7 +32,7 @@ async fn suspicion_is_one_plain_read_beside_the_query_that_waits() {
 #[tokio::test]
 async fn malformed_entry_beside_critical_ones_is_no_error() {
     let script = Script::start().await.expect("loopback");
-    let instancer = follow(agent(&script), Query::service("web"));
+    let instancer = follow(agent(&script), Query::new("web"));
     let mut subscription = instancer.subscribe();
     let malformed = entry(9).replace(r#""Port":80"#, r#""Port":0"#);
     let both = |health: &str| {
@@ -49,7 +49,7 @@ async fn malformed_entry_beside_critical_ones_is_no_error() {
 #[tokio::test]
 async fn pause_that_a_proxy_asks_for_is_kept() {
     let script = Script::start().await.expect("loopback");
-    let instancer = follow(agent(&script), Query::service("web"));
+    let instancer = follow(agent(&script), Query::new("web"));
     script.reply(Reply::new(503).header("retry-after", "2").body("later"));
     shows(&mut instancer.subscribe(), "an error", |it| it.freshness().error().is_some()).await;
     next(&script).await;

@@ -11,9 +11,9 @@ use std::{
 };
 
 use tokio::time::{Instant, sleep, timeout};
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, Query};
+use tower_sd_consul::{Consul, ConsulConfig, Query};
 use tower_sd_core::{
-    ErrorKind, FollowConfig, Freshness, Instancer, LossGuard, LossPolicy, PublisherConfig,
+    ErrorKind, FollowConfig, Follower, Freshness, Instancer, LossGuard, LossPolicy, RegistryConfig,
     Snapshot, Subscription,
 };
 use tower_sd_testkit::script::{Received, Reply, Script};
@@ -31,14 +31,14 @@ fn listing(index: &str, instances: impl IntoIterator<Item = u8>) -> Reply {
     reply.header("x-consul-index", index)
 }
 
-fn follow(config: ConsulConfig, query: Query) -> ConsulInstancer {
-    let client = ConsulClient::new(config).expect("an address");
-    let publisher = PublisherConfig::new("consul", "web").loss(LossPolicy::Accept);
+fn follow(config: ConsulConfig, query: Query) -> Follower {
+    let loss = LossPolicy::Accept;
     let mut follow = FollowConfig::new("consul");
     follow.initial_backoff = Duration::from_millis(20);
     follow.max_backoff = Duration::from_millis(50);
     follow.denied_interval = Duration::from_millis(50);
-    ConsulInstancer::with_config(&client, query, publisher, follow)
+    let config = config.registry(RegistryConfig::default().loss(loss).follow(follow));
+    Consul::new(config).expect("an address").instancer(query)
 }
 
 fn agent(script: &Script) -> ConsulConfig {
@@ -83,7 +83,7 @@ fn has_index(request: &Received) -> bool {
 #[tokio::test]
 async fn first_it_asks_without_index_and_then_it_waits_for_the_one_it_got() {
     let script = Script::start().await.expect("loopback");
-    let query = Query::service("a/b c").tag("x").tag("y").passing();
+    let query = Query::new("a/b c").tag("x").tag("y").passing();
     let instancer = follow(agent(&script).datacenter("eu"), query);
     let first = next(&script).await;
     let expected = "/v1/health/service/a%2Fb%20c?dc=eu&tag=x&tag=y";
@@ -102,7 +102,7 @@ async fn first_it_asks_without_index_and_then_it_waits_for_the_one_it_got() {
 #[tokio::test]
 async fn after_an_error_the_set_is_kept_and_the_next_query_has_no_index() {
     let script = Script::start().await.expect("loopback");
-    let instancer = follow(agent(&script), Query::service("web"));
+    let instancer = follow(agent(&script), Query::new("web"));
     let mut subscription = instancer.subscribe();
     script.reply(listing("42", [1, 2]));
     let no_leader = Reply::new(500).header("x-consul-index", "1").body("No cluster leader");
@@ -121,7 +121,7 @@ async fn after_an_error_the_set_is_kept_and_the_next_query_has_no_index() {
 #[tokio::test]
 async fn answer_whose_index_went_back_is_used() {
     let script = Script::start().await.expect("loopback");
-    let instancer = follow(agent(&script), Query::service("web"));
+    let instancer = follow(agent(&script), Query::new("web"));
     let mut subscription = instancer.subscribe();
     script.reply(listing("100", [1]));
     script.reply(listing("9", [1, 2]));
@@ -138,7 +138,7 @@ async fn answer_whose_index_went_back_is_used() {
 async fn without_an_index_it_asks_every_few_seconds() {
     for index in ["0", "", "garbage", "99999999999999999999"] {
         let script = Script::start().await.expect("loopback");
-        let instancer = follow(agent(&script), Query::service("web"));
+        let instancer = follow(agent(&script), Query::new("web"));
         script.reply(listing(index, [1]));
         script.reply(listing(index, [1, 2]));
         shows(&mut instancer.subscribe(), "the first", n_fresh(1)).await;
@@ -156,7 +156,7 @@ async fn queries_that_return_at_once_are_rate_limited() {
         listing(&index.to_string(), [1])
     });
     let script = script.await.expect("loopback");
-    let instancer = follow(agent(&script), Query::service("web"));
+    let instancer = follow(agent(&script), Query::new("web"));
     sleep(Duration::from_secs(1)).await;
     instancer.close().await;
     let n = script.received().len();
@@ -166,7 +166,7 @@ async fn queries_that_return_at_once_are_rate_limited() {
 #[tokio::test]
 async fn answer_that_is_too_long_is_an_error_and_the_set_is_kept() {
     let script = Script::start().await.expect("loopback");
-    let instancer = follow(agent(&script).max_body(10_000), Query::service("web"));
+    let instancer = follow(agent(&script).max_body(10_000), Query::new("web"));
     let mut subscription = instancer.subscribe();
     script.reply(listing("42", [1]));
     script.reply(listing("43", 1..=200));
@@ -179,7 +179,7 @@ async fn answer_that_is_too_long_is_an_error_and_the_set_is_kept() {
 #[tokio::test]
 async fn answers_that_are_cut_garbled_or_missing_are_errors_and_it_goes_on() {
     let script = Script::start().await.expect("loopback");
-    let instancer = follow(agent(&script), Query::service("web"));
+    let instancer = follow(agent(&script), Query::new("web"));
     let mut subscription = instancer.subscribe();
     script.reply(listing("42", [1]));
     // go-kit's `TestInstancerWithEOF` (#788).
@@ -203,7 +203,7 @@ async fn answers_that_are_cut_garbled_or_missing_are_errors_and_it_goes_on() {
 async fn agent_that_limits_is_asked_again_after_a_pause() {
     for status in [429, 503] {
         let script = Script::start().await.expect("loopback");
-        let instancer = follow(agent(&script), Query::service("web"));
+        let instancer = follow(agent(&script), Query::new("web"));
         let mut subscription = instancer.subscribe();
         script.reply(listing("42", [1]));
         script.reply(Reply::new(status).body("rate limit exceeded"));
@@ -221,7 +221,7 @@ async fn agent_that_limits_is_asked_again_after_a_pause() {
 async fn token_is_sent_in_a_header_and_is_in_no_error() {
     let script = Script::start().await.expect("loopback");
     let config = agent(&script).token("s3cr3t").basic_auth("user", "passw0rd");
-    let instancer = follow(config, Query::service("web"));
+    let instancer = follow(config, Query::new("web"));
     let mut subscription = instancer.subscribe();
     let request = next(&script).await;
     assert_eq!(request.headers["x-consul-token"], "s3cr3t");
@@ -245,7 +245,7 @@ async fn token_file_is_read_again_when_the_agent_denies() {
         _ => Reply::new(403).body("ACL not found"),
     });
     let script = script.await.expect("loopback");
-    let instancer = follow(agent(&script).token_file(&file), Query::service("web"));
+    let instancer = follow(agent(&script).token_file(&file), Query::new("web"));
     let mut subscription = instancer.subscribe();
     let denied = |snapshot: &Snapshot| snapshot.freshness().error().is_some();
     let snapshot = shows(&mut subscription, "denied", denied).await;
@@ -261,7 +261,7 @@ async fn token_file_is_read_again_when_the_agent_denies() {
 #[tokio::test]
 async fn filtered_answer_keeps_the_set_and_is_a_denial() {
     let script = Script::start().await.expect("loopback");
-    let instancer = follow(agent(&script), Query::service("web"));
+    let instancer = follow(agent(&script), Query::new("web"));
     let mut subscription = instancer.subscribe();
     script.reply(listing("42", [1, 2]));
     script.reply(listing("43", []).header("x-consul-results-filtered-by-acls", "true"));
@@ -275,13 +275,11 @@ async fn filtered_answer_keeps_the_set_and_is_a_denial() {
 #[tokio::test]
 async fn loss_is_confirmed_by_the_strongest_read_there_is() {
     let script = Script::start().await.expect("loopback");
-    let client = ConsulClient::new(agent(&script)).expect("an address");
     let mut guard = LossGuard::default();
     (guard.hold, guard.hold_empty) = (Duration::from_millis(400), Duration::from_millis(400));
-    let publisher = PublisherConfig::new("consul", "web").loss(LossPolicy::Guard(guard));
-    let follow = FollowConfig::new("consul");
-    let query = Query::service("web");
-    let instancer = ConsulInstancer::with_config(&client, query, publisher, follow);
+    let guarded = RegistryConfig::default().loss(LossPolicy::Guard(guard));
+    let consul = Consul::new(agent(&script).registry(guarded)).expect("an address");
+    let instancer = consul.instancer(Query::new("web"));
     let mut subscription = instancer.subscribe();
     script.reply(listing("42", [1, 2]));
     shows(&mut subscription, "both", n_fresh(2)).await;
@@ -316,7 +314,7 @@ async fn streaming_agents_word_is_checked_by_plain_reads() {
         },
     });
     let script = script.await.expect("loopback");
-    let query = Query::service("web")
+    let query = Query::new("web")
         .wait(Duration::from_millis(300))
         .consistency_check_interval(Duration::from_millis(700));
     let instancer = follow(agent(&script), query);
@@ -336,7 +334,7 @@ async fn streaming_agents_word_is_checked_by_plain_reads() {
 #[tokio::test]
 async fn streaming_agents_constant_headers_are_no_outage() {
     let script = Script::start().await.expect("loopback");
-    let instancer = follow(agent(&script), Query::service("web"));
+    let instancer = follow(agent(&script), Query::new("web"));
     let mut subscription = instancer.subscribe();
     let streaming = |reply: Reply| {
         let reply = reply.header("x-consul-query-backend", "streaming");
@@ -354,7 +352,7 @@ async fn streaming_agents_constant_headers_are_no_outage() {
 #[tokio::test]
 async fn streaming_answer_with_a_lower_index_is_replaced_by_a_plain_read() {
     let script = Script::start().await.expect("loopback");
-    let instancer = follow(agent(&script), Query::service("web"));
+    let instancer = follow(agent(&script), Query::new("web"));
     let mut subscription = instancer.subscribe();
     script.reply(listing("42", [1, 2]));
     script.reply(listing("40", [1]).header("x-consul-query-backend", "streaming"));
@@ -368,7 +366,7 @@ async fn streaming_answer_with_a_lower_index_is_replaced_by_a_plain_read() {
 #[tokio::test]
 async fn closing_during_a_long_wait_ends_the_query_at_once() {
     let script = Script::start().await.expect("loopback");
-    let instancer = follow(agent(&script), Query::service("web"));
+    let instancer = follow(agent(&script), Query::new("web"));
     script.reply(listing("42", [1]));
     shows(&mut instancer.subscribe(), "it", n_fresh(1)).await;
     next(&script).await;

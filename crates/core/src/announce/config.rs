@@ -1,27 +1,38 @@
 use std::time::Duration;
 
+use serde::Deserialize;
+
+use crate::duration;
+
 /// Settings of the announcing loop.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
 #[non_exhaustive]
+#[serde(default, deny_unknown_fields)]
 pub struct AnnounceConfig {
     /// The backend's name for logs and errors, such as `"consul"`.
+    #[serde(skip)]
     pub backend: &'static str,
     /// The longest time of one call of the announcer. Defaults to 5 s.
     ///
     /// A renewal gets at most half of the TTL, so that another one fits in.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub call_timeout: Duration,
     /// The longest time of a health check, after which it counts as critical. Defaults to 5 s, and is
     /// never more than a third of the TTL.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub health_timeout: Duration,
     /// The ceiling of the first pause after a failed call. Defaults to 250 ms.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub initial_backoff: Duration,
     /// The ceiling of later pauses before the first success. Defaults to 15 s.
     ///
     /// After it, the ceiling is the renewal interval, within 1 s and 60 s: a registry that comes back
     /// gets an announcement within one interval.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub max_backoff: Duration,
     /// The least pause, within 25 %, after an announcement failed with an error that no repetition
     /// can mend, such as a denied access. Defaults to 15 s.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub denied_interval: Duration,
     /// Draws jitter from this seed instead of a random one: for tests.
     pub seed: Option<u64>,
@@ -40,5 +51,12 @@ impl AnnounceConfig {
             denied_interval: Duration::from_secs(15),
             seed: None,
         }
+    }
+}
+
+impl Default for AnnounceConfig {
+    /// Returns the defaults of a backend without a name.
+    fn default() -> Self {
+        Self::new("registry")
     }
 }

@@ -22,7 +22,8 @@ pub(super) struct MemoryAnnouncer {
 }
 
 impl MemoryAnnouncer {
-    pub(super) fn new(store: Arc<Store>, ttl: Duration, registration: &Registration) -> Self {
+    pub(super) fn new(store: Arc<Store>, registration: &Registration) -> Self {
+        let ttl = registration.lease_ttl();
         let (service, id) =
             (registration.service().to_owned(), registration.instance().id().clone());
         Self { store, ttl, service, id, incarnation: String::new(), reported: None }

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 
 use self::{announcer::MemoryAnnouncer, source::MemorySource, store::Store};
 use crate::{
-    AnnounceConfig, FollowConfig, Follower, Instance, InstanceId, PublisherConfig, Registrar,
-    Registration, RegistrationHandle, Result, TaskGroup, announce,
+    Announcer, Backend, Follower, Instance, InstanceId, Registrar, Registration,
+    RegistrationHandle, Registry, RegistryConfig, Result, Source,
 };
 
 /// A registry inside the process, with a TTL, both sides, and faults on demand.
@@ -40,33 +40,35 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct MemoryRegistry {
     store: Arc<Store>,
-    config: MemoryConfig,
-    tasks: TaskGroup,
+    registry: Registry,
 }
 
-/// Settings of a [`MemoryRegistry`].
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct MemoryConfig {
-    /// How long an entry lives without a renewal. Default 15 s.
-    pub ttl: Duration,
-    /// Settings of the announcing loop.
-    pub announce: AnnounceConfig,
-    /// Settings of the following loop.
-    pub follow: FollowConfig,
+impl Backend for Arc<Store> {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn source(&self, service: &str) -> Result<Box<dyn Source<Item = Instance>>> {
+        Ok(Box::new(MemorySource::new(Self::clone(self), service.to_owned())))
+    }
+
+    fn announcer(&self, registration: &Registration) -> Result<Box<dyn Announcer>> {
+        Ok(Box::new(MemoryAnnouncer::new(Self::clone(self), registration)))
+    }
 }
 
 impl MemoryRegistry {
     /// An empty registry with a TTL of 15 s.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_config(MemoryConfig::default())
+        Self::with_config(RegistryConfig::default())
     }
 
     /// An empty registry.
     #[must_use]
-    pub fn with_config(config: MemoryConfig) -> Self {
-        Self { store: Arc::default(), config, tasks: TaskGroup::new() }
+    pub fn with_config(config: RegistryConfig) -> Self {
+        let store = Arc::<Store>::default();
+        Self { registry: Registry::with_config(Arc::clone(&store), config), store }
     }
 
     /// Follows `service`.
@@ -76,18 +78,9 @@ impl MemoryRegistry {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn instancer(&self, service: impl Into<String>) -> Follower {
-        self.instancer_with(PublisherConfig::new("memory", service))
-    }
-
-    /// Follows the service that `publisher` names, with these settings.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    #[must_use]
-    pub fn instancer_with(&self, publisher: PublisherConfig) -> Follower {
-        let source = MemorySource::new(Arc::clone(&self.store), publisher.service.clone());
-        Follower::new(source, publisher, self.config.follow.clone())
+        let service = service.into();
+        let source = MemorySource::new(Arc::clone(&self.store), service.clone());
+        self.registry.follow(service, source, |publisher| publisher)
     }
 
     /// Ends every registration made here and waits for that.
@@ -96,7 +89,7 @@ impl MemoryRegistry {
     ///
     /// Dropped early, they still end.
     pub async fn close(&self) {
-        self.tasks.close().await;
+        self.registry.close().await;
     }
 
     /// What is registered under `service` now, whatever readers are made to see.
@@ -157,31 +150,16 @@ impl Default for MemoryRegistry {
     }
 }
 
-impl MemoryConfig {
-    /// Sets [`ttl`](Self::ttl).
-    #[must_use]
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl;
-        self
-    }
-}
-
-impl Default for MemoryConfig {
-    fn default() -> Self {
-        Self {
-            ttl: Duration::from_secs(15),
-            announce: AnnounceConfig::new("memory"),
-            follow: FollowConfig::new("memory"),
-        }
+impl From<MemoryRegistry> for Registry {
+    fn from(memory: MemoryRegistry) -> Self {
+        memory.registry
     }
 }
 
 #[async_trait]
 impl Registrar for MemoryRegistry {
     async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
-        let announcer =
-            MemoryAnnouncer::new(Arc::clone(&self.store), self.config.ttl, &registration);
-        announce(announcer, registration, self.config.announce.clone(), &self.tasks).await
+        self.registry.register(registration).await
     }
 
     async fn close(&self) {

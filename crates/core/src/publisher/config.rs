@@ -1,6 +1,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{AddressPolicy, Instance};
+use serde::Deserialize;
+
+use crate::{AddressPolicy, Instance, duration};
 
 /// Settings of a [`Publisher`](crate::Publisher).
 #[derive(Clone, Debug)]
@@ -27,8 +29,9 @@ pub struct PublisherConfig {
 }
 
 /// The treatment of instances that are no longer offered: absent, unhealthy, or with weight 0.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 #[non_exhaustive]
+#[serde(rename_all = "snake_case")]
 pub enum LossPolicy {
     /// Every loss is published. For registries that are always right.
     Accept,
@@ -46,23 +49,28 @@ pub enum LossPolicy {
 /// Orderly departures count too, because a registry does not report the reason: of three instances that leave within
 /// 2 s, the first is removed, and when the second leaves both are held. An instance that was drained before it left, or
 /// left alone (with a calm gap of a quarter of the window after it), is not held again unless nothing is left.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 #[non_exhaustive]
+#[serde(default, deny_unknown_fields)]
 pub struct LossGuard {
     /// Holds a loss that leaves less than this share of the largest set within the window. Defaults to 0.5, the panic
     /// threshold of Envoy.
     pub fraction: f64,
     /// The time in which losses are added up. Defaults to 10 s: registries lose leases one event at a time.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub window: Duration,
     /// The time for which lost instances are held. Defaults to 10 s.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub hold: Duration,
     /// The same when nothing is left. Defaults to 2 min: Consul agents refill a wiped registry within 61 to 115 s.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub hold_empty: Duration,
     /// The time for which a single instance that a filter hides ([`PublisherConfig::wants`]) is held while it is still
     /// registered. Defaults to 30 s.
     ///
     /// An instance that is critical for some seconds (a restarted agent, three intervals of a health check) keeps its
     /// connections and statistics, and gets no requests unless no other instance is usable.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub hold_unhealthy: Duration,
     /// Whether an instance with a status that accepts no requests is lost. Defaults to `true`.
     pub by_status: bool,
@@ -79,15 +87,16 @@ pub(super) struct Wants(Option<Arc<Filter>>);
 type Filter = dyn Fn(&Instance) -> bool + Send + Sync;
 
 /// The treatment of the set while the registry cannot be read.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[non_exhaustive]
+#[serde(rename_all = "snake_case")]
 pub enum StalePolicy {
     /// It is kept: instances outlive their registry.
     #[default]
     Keep,
     /// It is emptied when the registry has not been read for this long since the first failure, by a timer, and keeps
     /// that failure as its error; go-kit's `InvalidateOnError`.
-    InvalidateAfter(Duration),
+    InvalidateAfter(#[serde(deserialize_with = "duration::deserialize")] Duration),
 }
 
 impl PublisherConfig {

@@ -2,7 +2,7 @@
 
 use std::{process, sync::Arc, time::Duration};
 
-use tower_sd::{BoxError, Instancer, MemoryConfig, MemoryRegistry, Registrar};
+use tower_sd::{BoxError, Instancer, MemoryRegistry, Registrar, RegistryConfig};
 
 use crate::{registry, service};
 
@@ -24,7 +24,7 @@ impl Registry {
     pub(crate) fn new(url: Option<&str>) -> Result<Self, BoxError> {
         let place = match url {
             None => {
-                let config = MemoryConfig::default().ttl(TTL);
+                let config = RegistryConfig::default().ttl(TTL);
                 Place::Memory(Arc::new(MemoryRegistry::with_config(config)))
             }
             Some(url) if registry::registrar(url)?.is_some() => Place::Url(url.to_owned()),

@@ -1,7 +1,7 @@
 use std::ops::Deref;
 
 use tower_sd::Instancer;
-use tower_sd_consul::{ConsulClient, ConsulConfig, ConsulInstancer, Query};
+use tower_sd_consul::Consul;
 use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer};
 use tower_sd_testkit::{
     real::{self, Server},
@@ -36,9 +36,7 @@ impl Registry {
     pub(crate) fn instancer(&self, service: &str) -> Box<dyn Instancer> {
         match self {
             Self::Consul(_) => {
-                let (config, _) = ConsulConfig::from_url(&self.url()).expect("a URL");
-                let client = ConsulClient::new(config).expect("good settings");
-                Box::new(ConsulInstancer::new(&client, Query::service(service)))
+                Box::new(Consul::from_url(&self.url()).expect("a URL").instancer(service))
             }
             Self::Etcd(etcd) => {
                 let config = EtcdConfig::new([etcd.address().to_string()]);

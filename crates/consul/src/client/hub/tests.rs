@@ -64,7 +64,7 @@ async fn change_during_a_read_is_not_lost() {
     board.failures.send_replace(BTreeMap::new());
     let nothing = timeout(Duration::from_millis(5), ticket.changes.changed()).await;
     assert!(nothing.is_err(), "nothing has changed");
-    let error = crate::client::error::garbled("follow", "no leader");
+    let error = crate::error::garbled("follow", "no leader");
     board.failures.send_modify(|failures| drop(failures.insert(1, error)));
     assert!(ticket.change().await.is_err());
 }

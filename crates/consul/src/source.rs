@@ -1,5 +1,6 @@
 //! Follows a service by blocking queries.
 
+mod keys;
 #[cfg(test)]
 mod tests;
 
@@ -10,28 +11,24 @@ use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 use tower_sd_core::{
-    Error, ErrorKind, FollowConfig, Follower, Instance, Instancer, PublisherConfig, ReadMode,
-    ReadReason, ReadRequest, ReadResult, Result, Source, Subscription, async_trait,
+    Error, ErrorKind, Instance, ReadMode, ReadReason, ReadRequest, ReadResult, Result, Source,
+    async_trait,
 };
+
+pub(crate) use self::keys::KeySource;
 
 use crate::{
-    BACKEND, ConsulClient, Query,
+    BACKEND, Query,
     client::{
-        HealthAnswer, Ticket, error,
+        ConsulClient, HealthAnswer, Ticket,
         reply::{DefaultPolicy, ServiceEntry},
     },
-    mapping,
+    error, mapping,
 };
-
-/// Follows the instances of a service.
-///
-/// One blocking query is open at any time: a change is known a few milliseconds after the servers agreed on it.
-#[derive(Clone, Debug)]
-pub struct ConsulInstancer(Follower);
 
 /// The wire of one followed service.
 #[derive(Debug)]
-struct ConsulSource {
+pub(crate) struct ConsulSource {
     client: ConsulClient,
     query: Query,
     ticket: Ticket,
@@ -59,53 +56,6 @@ struct Waiting {
 impl fmt::Debug for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Waiting").field("index", &self.index).finish_non_exhaustive()
-    }
-}
-
-impl ConsulInstancer {
-    /// Starts to follow what `query` names, with the default settings.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    #[must_use]
-    pub fn new(client: &ConsulClient, query: Query) -> Self {
-        let publisher = PublisherConfig::new(BACKEND, query.service.clone());
-        Self::with_config(client, query, publisher, FollowConfig::new(BACKEND))
-    }
-
-    /// Starts to follow what `query` names, with these settings.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    #[must_use]
-    pub fn with_config(
-        client: &ConsulClient,
-        query: Query,
-        publisher: PublisherConfig,
-        follow: FollowConfig,
-    ) -> Self {
-        let rng = follow.seed.map_or_else(Rng::new, Rng::with_seed);
-        let wanted = query.clone();
-        let publisher = publisher.wants(move |instance| wanted.wants(instance.status()));
-        let source = ConsulSource::new(client.clone(), query, rng);
-        Self(Follower::new(source, publisher, follow))
-    }
-
-    /// Ends the loop and its query, and waits for that.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped early, the loop still ends; only the waiting is lost.
-    pub async fn close(&self) {
-        self.0.close().await;
-    }
-}
-
-impl Instancer for ConsulInstancer {
-    fn subscribe(&self) -> Subscription {
-        self.0.subscribe()
     }
 }
 
@@ -142,7 +92,7 @@ impl Source for ConsulSource {
 }
 
 impl ConsulSource {
-    fn new(client: ConsulClient, query: Query, mut rng: Rng) -> Self {
+    pub(crate) fn new(client: ConsulClient, query: Query, mut rng: Rng) -> Self {
         let probe_every = query.consistency_check_interval.mul_f64(0.9 + 0.2 * rng.f64());
         let ticket = client.follow(&query.service);
         Self {

@@ -7,21 +7,16 @@ use tower_sd_core::{
 };
 
 use crate::{
-    BACKEND, ConsulClient,
+    BACKEND,
     client::{
-        Ticket,
+        ConsulClient, Ticket,
         kv::{Key, KeysAnswer},
     },
 };
 
-/// Watches a key, or all keys below a prefix: what `tower_sd_config::Config` follows in Consul.
-///
-/// One blocking query is open at any time, which occupies one of the 200 connections that an agent
-/// grants an address. Beyond [`max_blocking_queries`](crate::ConsulConfig::max_blocking_queries) followers of one
-/// client, those of services included, keys are read every 5 s instead. A prefix is read whole with every change: it has to fit into the client's
-/// [`max_body`](crate::ConsulConfig::max_body), in base 64.
+/// The wire of a followed key, or of all keys below a path.
 #[derive(Debug)]
-pub struct ConsulKvSource {
+pub(crate) struct KeySource {
     client: ConsulClient,
     ticket: Ticket,
     what: What,
@@ -35,34 +30,18 @@ enum What {
     Prefix(String),
 }
 
-impl ConsulKvSource {
-    /// Watches one key. The token needs `key:read` of it.
-    #[must_use]
-    pub fn key(client: &ConsulClient, key: impl Into<String>) -> Self {
-        Self::new(client, What::Key(key.into()))
-    }
-
-    /// Watches all keys below `prefix`, a folder: `app` has `app/port`, and not `apple`. The token needs `key:read` of all of
-    /// them: Consul leaves out what it may not see, without a word.
-    #[must_use]
-    pub fn prefix(client: &ConsulClient, prefix: impl Into<String>) -> Self {
-        let mut prefix = prefix.into();
-        if !prefix.ends_with('/') && !prefix.is_empty() {
-            prefix.push('/');
-        }
-        Self::new(client, What::Prefix(prefix))
-    }
-
-    fn new(client: &ConsulClient, what: What) -> Self {
+impl KeySource {
+    /// Follows a key, or all keys below a `path` that is empty or ends in a slash.
+    pub(crate) fn new(client: &ConsulClient, path: &str) -> Self {
+        let what = match path.is_empty() || path.ends_with('/') {
+            true => What::Prefix(path.to_owned()),
+            false => What::Key(path.to_owned()),
+        };
         Self { client: client.clone(), ticket: client.follow_keys(), what, index: None }
     }
 
     async fn ask(&self, mode: ReadMode, index: Option<u64>) -> Result<KeysAnswer> {
         let (key, mut query) = match &self.what {
-            What::Key(key) if key.is_empty() => {
-                let error = Error::new(ErrorKind::Config, BACKEND, "follow");
-                return Err(error.with_message("a key is not empty; a prefix may be"));
-            }
             What::Key(key) => (key, Vec::new()),
             What::Prefix(prefix) => (prefix, vec![("recurse", String::new())]),
         };
@@ -91,7 +70,7 @@ impl ConsulKvSource {
 }
 
 #[async_trait]
-impl Source for ConsulKvSource {
+impl Source for KeySource {
     type Item = KeyValue;
 
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResult<KeyValue>> {

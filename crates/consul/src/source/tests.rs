@@ -3,7 +3,7 @@ use crate::{ConsulConfig, client::reply::Meta};
 
 fn source() -> ConsulSource {
     let client = ConsulClient::new(ConsulConfig::default()).expect("the default address is one");
-    ConsulSource::new(client, Query::service("web"), Rng::with_seed(1))
+    ConsulSource::new(client, Query::new("web"), Rng::with_seed(1))
 }
 
 fn answer(index: Option<u64>, entries: &[&str]) -> HealthAnswer {
@@ -90,7 +90,7 @@ async fn health_decides_which_instances_are_wanted() {
             source.query.wants(instance.status())
         })
     };
-    assert_eq!(published(Query::service("web")), [true, true, false]);
-    assert_eq!(published(Query::service("web").passing()), [true, false, false]);
-    assert_eq!(published(Query::service("web").any_health()), [true, true, true]);
+    assert_eq!(published(Query::new("web")), [true, true, false]);
+    assert_eq!(published(Query::new("web").passing()), [true, false, false]);
+    assert_eq!(published(Query::new("web").any_health()), [true, true, true]);
 }

@@ -3,8 +3,8 @@ use std::collections::BTreeSet;
 use tower_sd_core::{ErrorKind, Result};
 
 use crate::{
-    BACKEND, ConsulClient,
-    client::{AgentEntry, Known, reply::DefaultPolicy, request::ServiceRegistration},
+    BACKEND,
+    client::{AgentEntry, ConsulClient, Known, reply::DefaultPolicy, request::ServiceRegistration},
     mapping,
 };
 

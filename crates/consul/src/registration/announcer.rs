@@ -5,16 +5,16 @@ use tower_sd_core::{
     Announcement, Announcer, InstanceStatus, LossReason, Renewal, Result, async_trait,
 };
 
-use super::{Settings, VERIFY_EVERY, leftovers::Leftovers};
+use super::{RegistrationOptions, Settings, VERIFY_EVERY, leftovers::Leftovers};
 use crate::{
-    BACKEND, ConsulClient,
+    BACKEND,
     check::go_duration,
     client::{
-        AgentEntry, Known, error,
+        AgentEntry, ConsulClient, Known,
         request::{CheckRegistration, ServiceRegistration},
         status_of,
     },
-    mapping,
+    error, mapping,
 };
 
 /// One registration on the wire.
@@ -23,7 +23,7 @@ use crate::{
 /// one round trip another registration of the id can be overwritten or removed; it notices by its
 /// own verification, within a TTL.
 #[derive(Debug)]
-pub(super) struct ConsulAnnouncer {
+pub(crate) struct ConsulAnnouncer {
     client: ConsulClient,
     settings: Settings,
     service_id: String,
@@ -150,10 +150,11 @@ impl ConsulAnnouncer {
     ) -> Result<ServiceRegistration> {
         let Announcement { service, instance, health, .. } = announcement;
         let mut service = mapping::registration(service, instance, &self.incarnation)?;
-        let Settings { ttl, checks, warning_weight, tagged_addresses, .. } = &self.settings;
+        let Settings { ttl, options } = &self.settings;
+        let RegistrationOptions { checks, warning_weight, tagged_addresses, .. } = options;
         service.weights.warning = warning_weight.unwrap_or(service.weights.warning);
         service.tagged_addresses.clone_from(tagged_addresses);
-        service.enable_tag_override = self.settings.enable_tag_override;
+        service.enable_tag_override = options.enable_tag_override;
         let heartbeat = ttl.map(|ttl| CheckRegistration {
             id: mapping::check_id(&self.service_id),
             name: "tower-sd heartbeat".to_owned(),
@@ -173,7 +174,7 @@ impl ConsulAnnouncer {
             check.notes = format!("incarnation {}, token {token_generation}", self.incarnation);
             // Each must carry it: Consul has no such setting of a service.
             check.deregister_critical_service_after =
-                self.settings.deregister_critical_after.map(go_duration);
+                options.deregister_critical_after.map(go_duration);
         }
         Ok(service)
     }

@@ -3,16 +3,14 @@
 mod env;
 #[cfg(test)]
 mod tests;
-mod tls;
-mod url;
 
 use std::{path::PathBuf, time::Duration};
 
 use ::url::Url;
-use tower_sd_core::{Result, Secret, TlsConfig};
+use tower_sd_core::{RegistryConfig, Result, Secret, TlsConfig};
 use tower_sd_net::Target;
 
-use crate::client::error;
+use crate::{Query, error};
 
 /// Where the agent is, and how to talk to it.
 ///
@@ -52,9 +50,12 @@ pub struct ConsulConfig {
     /// Followed alone, a change is seen some milliseconds after the servers agreed on it; sharing, within 50 ms when a check
     /// changes, and within 700 ms otherwise.
     pub max_blocking_queries: usize,
-    /// How long the agent believes a heartbeat of a registration, from 1 s to 24 h; see
-    /// [`ConsulRegistrar::ttl`](crate::ConsulRegistrar::ttl), which wins over it. Default 15 s.
-    pub ttl: Duration,
+    /// The query of the services that a [`Registry`](tower_sd_core::Registry) follows, without their
+    /// names. Defaults to the instances that are passing or warning.
+    pub query: Query,
+    /// The settings that all registries have, the TTL of registrations among them: from 1 s to 24 h,
+    /// 15 s unless set.
+    pub registry: RegistryConfig,
     /// An answer longer than this is an error. Default 16 MiB, some 20 000 instances.
     pub max_body: usize,
 }
@@ -80,7 +81,8 @@ impl ConsulConfig {
             partition: None,
             tls: None,
             max_blocking_queries: 48,
-            ttl: TTL,
+            query: Query::new(""),
+            registry: RegistryConfig::default(),
             max_body: 16 << 20,
         }
     }
@@ -141,10 +143,24 @@ impl ConsulConfig {
         self
     }
 
-    /// Sets [`ttl`](Self::ttl).
+    /// Sets the TTL of registrations.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl;
+        self.registry.ttl = ttl;
+        self
+    }
+
+    /// Sets [`query`](Self::query).
+    #[must_use]
+    pub fn query(mut self, query: Query) -> Self {
+        self.query = query;
+        self
+    }
+
+    /// Sets [`registry`](Self::registry).
+    #[must_use]
+    pub fn registry(mut self, registry: RegistryConfig) -> Self {
+        self.registry = registry;
         self
     }
 
@@ -157,7 +173,7 @@ impl ConsulConfig {
 
     /// Refuses what cannot work.
     pub(crate) fn validate(&self) -> Result<()> {
-        check_ttl(self.ttl, "configure")?;
+        check_ttl(self.registry.ttl, "configure")?;
         self.endpoint().map(|_| ())
     }
 
@@ -224,8 +240,6 @@ pub(crate) fn check_ttl(ttl: Duration, operation: &'static str) -> Result<()> {
     }
 }
 
-/// Three heartbeats 5 s apart: an agent that is restarted is back before the TTL ends.
-const TTL: Duration = Duration::from_secs(15);
 /// A shorter one would turn critical by a busy machine's scheduling.
-pub(crate) const MIN_TTL: Duration = Duration::from_secs(1);
+const MIN_TTL: Duration = Duration::from_secs(1);
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);

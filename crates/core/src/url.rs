@@ -1,0 +1,312 @@
+//! The one grammar of all registries' URLs: `scheme://host:port,host:port/path?option=value`.
+
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use crate::{Error, ErrorKind, Result, TlsConfig, duration};
+
+/// A registry's URL, taken apart for its backend.
+///
+/// ```text
+/// scheme://host:port,host:port/path?option=value&option=value
+/// ```
+///
+/// - A URL locates a registry and sets it up. It never names a service.
+/// - Host, path and values may be percent-encoded; a plus sign is a plus sign.
+/// - A duration is `500ms`, `15s`, `2m` or `1h`; a boolean is `true` or `false`.
+/// - A list is separated by commas, or repeats its option. No other option may repeat.
+/// - A secret is in a file that an option names: URLs get logged.
+///
+/// A backend requests each option that it has by its name, and calls [`finish`](Self::finish) at the
+/// end: an option that no call requested is an error, which lists the others.
+///
+/// ```
+/// use tower_sd_core::RegistryUrl;
+///
+/// let mut url = RegistryUrl::parse("shelf", "shelf://a:1,b/books?ttl=15s&tag=x,y")?;
+/// assert_eq!(url.addresses(80), ["a:1", "b:80"]);
+/// assert_eq!(url.path(), "books");
+/// assert_eq!(url.list("tag")?, ["x", "y"]);
+/// let error = url.finish().unwrap_err();
+/// assert_eq!(error.to_string(), "shelf configure: unknown option \"ttl\"; there are tag");
+/// # Ok::<(), tower_sd_core::Error>(())
+/// ```
+#[must_use]
+pub struct RegistryUrl {
+    backend: &'static str,
+    hosts: Vec<String>,
+    path: String,
+    /// Names, and values that are still percent-encoded.
+    options: Vec<(String, String)>,
+    known: Vec<&'static str>,
+}
+
+impl RegistryUrl {
+    /// Takes a URL apart whose scheme must be the name of the backend.
+    ///
+    /// # Errors
+    ///
+    /// `Config` for a text that is no such URL, and for a user or password in it. The error never
+    /// contains the URL.
+    pub fn parse(backend: &'static str, url: &str) -> Result<Self> {
+        let refuse = |message: String| Err(refusal(backend, message));
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return refuse(format!("not a URL such as {backend}://host:port"));
+        };
+        if scheme != backend {
+            return refuse(format!("the scheme is {scheme:?}, not {backend}"));
+        }
+        let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if authority.contains('@') {
+            let instead = "name a file by an option, or set it in code";
+            return refuse(format!("a user or password in a URL gets logged; {instead}"));
+        }
+        let decoded = |text: &str, what: &str| match decode(text) {
+            Some(text) => Ok(text),
+            None => Err(refusal(backend, format!("{what} is not UTF-8"))),
+        };
+        let hosts = match authority {
+            "" => Vec::new(),
+            hosts => hosts.split(',').map(|host| decoded(host, "a host")).collect::<Result<_>>()?,
+        };
+        if hosts.iter().any(String::is_empty) {
+            return refuse("one of the hosts is empty".into());
+        }
+        let options = options.split('&').filter(|option| !option.is_empty()).map(|option| {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            (name.to_owned(), value.to_owned())
+        });
+        let (options, path) = (options.collect(), decoded(path, "the path")?);
+        Ok(Self { backend, hosts, path, options, known: Vec::new() })
+    }
+
+    /// Returns the hosts, each with a port; an IPv6 address is in brackets.
+    #[must_use]
+    pub fn addresses(&self, default_port: u16) -> Vec<String> {
+        let with_port = |host: &String| {
+            let has_port = match host.rsplit_once(']') {
+                Some((_, behind)) => behind.starts_with(':'),
+                None => host.contains(':'),
+            };
+            if has_port { host.clone() } else { format!("{host}:{default_port}") }
+        };
+        self.hosts.iter().map(with_port).collect()
+    }
+
+    /// Returns the path without the slash between it and the hosts.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Refuses a path.
+    ///
+    /// # Errors
+    ///
+    /// `Config`: there is one. It is probably meant as a service.
+    pub fn no_path(&self) -> Result<()> {
+        match self.path.as_str() {
+            "" => Ok(()),
+            path => Err(self.refusal(format!(
+                "a registry's URL has no path, and {path:?} is one; a service is named by instancer({path:?})"
+            ))),
+        }
+    }
+
+    /// Takes an option.
+    ///
+    /// # Errors
+    ///
+    /// `Config`: it is empty, or given twice.
+    pub fn text(&mut self, option: &'static str) -> Result<Option<String>> {
+        let mut values = self.take(option).into_iter();
+        let (value, more) = (values.next(), values.next());
+        if more.is_some() {
+            return Err(self.wrong(option, "given twice"));
+        }
+        value.map(|value| self.decoded(option, &value)).transpose()
+    }
+
+    /// Takes an option that may have several values, separated by commas or given by repetition.
+    ///
+    /// # Errors
+    ///
+    /// `Config`: a value is empty.
+    pub fn list(&mut self, option: &'static str) -> Result<Vec<String>> {
+        let values = self.take(option);
+        let values = values.iter().flat_map(|values| values.split(','));
+        values.map(|value| self.decoded(option, value)).collect()
+    }
+
+    /// Takes a boolean.
+    ///
+    /// # Errors
+    ///
+    /// `Config`: it is neither true nor false.
+    pub fn flag(&mut self, option: &'static str) -> Result<Option<bool>> {
+        self.converted(option, boolean, |value| format!("{value:?} is neither true nor false"))
+    }
+
+    /// Takes a duration: `500ms`, `15s`, `2m` or `1h`.
+    ///
+    /// # Errors
+    ///
+    /// `Config`: it is none.
+    pub fn duration(&mut self, option: &'static str) -> Result<Option<Duration>> {
+        self.converted(option, duration::parse, duration::expected)
+    }
+
+    /// Takes the path of a file.
+    ///
+    /// # Errors
+    ///
+    /// As [`text`](Self::text).
+    pub fn file(&mut self, option: &'static str) -> Result<Option<PathBuf>> {
+        Ok(self.text(option)?.map(PathBuf::from))
+    }
+
+    /// Takes the path of a file with a secret, and refuses the option `secret` with the secret itself.
+    ///
+    /// # Errors
+    ///
+    /// `Config`: the secret itself is given.
+    pub fn secret_file(&mut self, option: &'static str, secret: &str) -> Result<Option<PathBuf>> {
+        if self.options.iter().any(|(name, _)| name == secret) {
+            let what = format!("a secret in a URL gets logged; use {option}, or set it in code");
+            return Err(self.refusal(format!("option {secret}: {what}")));
+        }
+        self.file(option)
+    }
+
+    /// Takes the options of TLS; each of them switches it on.
+    ///
+    /// `tls`, `ca-file` and `ca-path` (several), `cert-file` with `key-file`, `server-name`, `verify`.
+    ///
+    /// # Errors
+    ///
+    /// `Config` for half of a client certificate, and for options beside `tls=false`.
+    pub fn tls(&mut self) -> Result<Option<TlsConfig>> {
+        let enabled = self.flag("tls")?;
+        let roots = [self.list("ca-file")?, self.list("ca-path")?].concat();
+        let roots = roots.into_iter().map(PathBuf::from);
+        let mut tls = roots.fold(TlsConfig::new(), TlsConfig::with_root);
+        tls = match (self.file("cert-file")?, self.file("key-file")?) {
+            (Some(certificate), Some(key)) => tls.with_identity(certificate, key),
+            (None, None) => tls,
+            (Some(_), None) => return Err(self.wrong("cert-file", "given without key-file")),
+            (None, Some(_)) => return Err(self.wrong("key-file", "given without cert-file")),
+        };
+        if let Some(name) = self.text("server-name")? {
+            tls = tls.with_server_name(name);
+        }
+        if self.flag("verify")? == Some(false) {
+            tls = tls.danger_accept_invalid_certificates();
+        }
+        match (enabled, tls == TlsConfig::new()) {
+            (Some(false), false) => Err(self.wrong("tls", "false, and other options set up TLS")),
+            (Some(false) | None, true) => Ok(None),
+            (Some(true), _) | (None, false) => Ok(Some(tls)),
+        }
+    }
+
+    /// Refuses the options that were not taken.
+    ///
+    /// # Errors
+    ///
+    /// `Config`: there are such; the message lists the known ones.
+    pub fn finish(mut self) -> Result<()> {
+        self.known.sort_unstable();
+        match self.options.first() {
+            None => Ok(()),
+            Some((name, _)) if self.known.is_empty() => {
+                Err(self.refusal(format!("unknown option {name:?}; there are none")))
+            }
+            Some((name, _)) => {
+                let known = self.known.join(", ");
+                Err(self.refusal(format!("unknown option {name:?}; there are {known}")))
+            }
+        }
+    }
+
+    /// Creates the error for a setting of this registry that cannot work.
+    #[must_use]
+    pub fn refusal(&self, message: impl Into<String>) -> Error {
+        refusal(self.backend, message)
+    }
+
+    fn wrong(&self, option: &str, why: impl fmt::Display) -> Error {
+        self.refusal(format!("option {option}: {why}"))
+    }
+
+    fn take(&mut self, option: &'static str) -> Vec<String> {
+        self.known.push(option);
+        let taken = self.options.extract_if(.., |(name, _)| name == option);
+        taken.map(|(_, value)| value).collect()
+    }
+
+    fn decoded(&self, option: &str, value: &str) -> Result<String> {
+        match decode(value) {
+            None => Err(self.wrong(option, "not UTF-8")),
+            Some(value) if value.is_empty() => Err(self.wrong(option, "empty")),
+            Some(value) => Ok(value),
+        }
+    }
+
+    fn converted<T>(
+        &mut self,
+        option: &'static str,
+        convert: impl Fn(&str) -> Option<T>,
+        why: impl Fn(&str) -> String,
+    ) -> Result<Option<T>> {
+        let Some(value) = self.text(option)? else { return Ok(None) };
+        convert(&value).map(Some).ok_or_else(|| self.wrong(option, why(&value)))
+    }
+}
+
+/// Parses a boolean in the eleven forms that Go's `strconv.ParseBool` accepts.
+#[must_use]
+pub fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+fn refusal(backend: &'static str, message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Config, backend, "configure").with_message(message)
+}
+
+/// Replaces percent-encoded bytes; `None` for a text that is not UTF-8 then.
+fn decode(text: &str) -> Option<String> {
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    while let [byte, behind @ ..] = rest {
+        let digits = behind.get(..2).filter(|_| *byte == b'%');
+        let digits = digits.and_then(|digits| str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(decoded) => {
+                bytes.push(decoded);
+                rest = &behind[2..];
+            }
+            None => {
+                bytes.push(*byte);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Without values, which may be secrets in the wrong place.
+impl fmt::Debug for RegistryUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryUrl")
+            .field("backend", &self.backend)
+            .field("hosts", &self.hosts)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}

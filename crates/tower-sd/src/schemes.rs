@@ -1,0 +1,44 @@
+use tower_sd_core::{Registry, Result, Schemes};
+
+/// Opens the registry that a URL names: `consul://127.0.0.1:8500`.
+///
+/// It connects when it is first used. [`schemes`] lists the schemes; the crate of each registry
+/// documents the options that may follow a `?`. A URL never names the service.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> tower_sd::Result<()> {
+/// let registry = tower_sd::open("static://127.0.0.1:8081,127.0.0.1:8082")?;
+/// let orders = registry.instancer("orders")?;
+/// # drop(orders);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// `Config` for a scheme that is unknown or not compiled in, for an unknown option, and for settings
+/// that cannot work.
+pub fn open(url: &str) -> Result<Registry> {
+    schemes().open(url)
+}
+
+/// Returns the schemes of the registries that are compiled in: for programs that add their own.
+///
+/// ```
+/// use tower_sd::{MemoryRegistry, schemes};
+///
+/// let memory = MemoryRegistry::new();
+/// let schemes = schemes().with("memory", move |_url| Ok(memory.clone().into()));
+/// assert_eq!(schemes.open("memory:")?.name(), "memory");
+/// # Ok::<(), tower_sd::Error>(())
+/// ```
+pub fn schemes() -> Schemes {
+    let schemes = Schemes::new();
+    #[cfg(feature = "consul")]
+    let schemes =
+        schemes.with("consul", |url| tower_sd_consul::Consul::from_url(url).map(Registry::from));
+    #[cfg(not(feature = "consul"))]
+    let schemes = schemes.without("consul", "enable the feature `consul` of tower-sd");
+    schemes
+}
