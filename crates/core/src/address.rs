@@ -13,9 +13,10 @@ use crate::Instance;
 /// [`unix_sockets`](Self::unix_sockets) is set: a registry must not lead to the sockets of a client's own machine. Link-local networks are denied by default, because
 /// `169.254.169.254` hands out credentials; loopback is not, because development lives there.
 ///
-/// A host *name* passes unless [`ip_only`](Self::ip_only) is set, since it is resolved when it is connected to; a connector
-/// must check each resolved address by [`allows`](Self::allows). A name that ends in a number is refused: resolvers read
-/// `2852039166` and `0251.0376.0251.0376` as IPv4 addresses.
+/// A host *name* passes unless [`ip_only`](Self::ip_only) is set, since it is resolved when it is
+/// connected to; a connector must check each resolved address by [`allows`](Self::allows). A name
+/// that ends in a number is refused: resolvers read `2852039166` and `0251.0376.0251.0376` as IPv4
+/// addresses.
 ///
 /// ```
 /// use tower_sd_core::{AddressPolicy, Instance};
@@ -42,7 +43,7 @@ pub struct AddressPolicy {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AddressRejected {
     instance: String,
-    reason: &'static str,
+    pub(crate) reason: &'static str,
 }
 
 impl AddressPolicy {
@@ -65,7 +66,8 @@ impl AddressPolicy {
         self
     }
 
-    /// Denies these networks, besides the link-local ones; a denied network wins over an allowed one.
+    /// Denies these networks, besides the link-local ones; a denied network wins over an allowed
+    /// one.
     #[must_use]
     pub fn deny(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         self.deny.extend(networks);
@@ -86,7 +88,8 @@ impl AddressPolicy {
         self
     }
 
-    /// Allows the hosts `unix:/path`, which are sockets of the client's machine; their port has no meaning.
+    /// Allows the hosts `unix:/path`, which are sockets of the client's machine; their port has no
+    /// meaning.
     #[must_use]
     pub fn unix_sockets(mut self) -> Self {
         self.unix_sockets = true;
@@ -170,8 +173,9 @@ fn is_broadcast(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V4(ip) if ip.is_broadcast())
 }
 
-/// Whether resolvers read a host as an IPv4 address, in one of the forms that [`IpAddr`] does not accept: decimal, octal,
-/// hexadecimal, with fewer than four parts. WHATWG URL, "ends in a number checker".
+/// Whether resolvers read a host as an IPv4 address, in one of the forms that [`IpAddr`] does not
+/// accept: decimal, octal, hexadecimal, with fewer than four parts. WHATWG URL, "ends in a number
+/// checker".
 fn ends_in_number(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let last = host.rsplit('.').next().unwrap_or(host);
@@ -182,7 +186,8 @@ fn ends_in_number(host: &str) -> bool {
     }
 }
 
-/// Letters of any script (resolvers convert them), digits, `-`, `_` and dots: RFC 1123, and what Docker calls hosts.
+/// Letters of any script (resolvers convert them), digits, `-`, `_` and dots: RFC 1123, and what
+/// Docker calls hosts.
 fn is_host_name(host: &str) -> bool {
     let allowed = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
     let labels = host.strip_suffix('.').unwrap_or(host);

@@ -1,8 +1,11 @@
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    path::Path,
+};
 
-use crate::{AddressPolicy, Error, ErrorKind, Instance, Result};
+use crate::{AddressPolicy, Error, ErrorKind, Instance, Registration, Result};
 
-/// Which address a server that listens on a wildcard tells the registry.
+/// The address that a server registers.
 ///
 /// ```
 /// use tower_sd_core::AdvertiseAddress;
@@ -16,26 +19,30 @@ use crate::{AddressPolicy, Error, ErrorKind, Instance, Result};
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum AdvertiseAddress {
-    /// The address it listens on; an error when that is a wildcard.
+    /// The address of the listener; an error for a wildcard. Of a unix socket its path.
     BindAddress,
-    /// This host, and this port where the one listened on is not the one to connect to (a container's published port).
+    /// A given host, and a given port where that of the listener is not reachable.
+    ///
+    /// The published port of a container is one.
     Explicit {
         /// A host name or an IP address without brackets.
         host: String,
-        /// `None`: the port listened on.
+        /// `None`: the port of the listener.
         port: Option<u16>,
     },
-    /// The local address from which packets to the registry leave: right wherever clients reach the server through the
-    /// network through which it reaches the registry. Nothing is sent to find it out.
+    /// The local address from which packets to the registry leave.
+    ///
+    /// Right wherever clients reach the server through the network through which it reaches the
+    /// registry. Nothing is sent to find it out.
     RouteTo(SocketAddr),
 }
 
 impl AdvertiseAddress {
-    /// The instance to register for a server that listens on `listen`.
+    /// Returns the instance to register for a server that listens on `listen`.
     ///
     /// # Errors
     ///
-    /// `Config` when the address could not be connected to by anybody; `Unavailable` when there is no route to the
+    /// `Config` for an address that no client can connect to; `Unavailable` without a route to the
     /// registry.
     pub fn instance(&self, listen: SocketAddr) -> Result<Instance> {
         let instance = match self {
@@ -48,20 +55,64 @@ impl AdvertiseAddress {
         reachable(&instance)?;
         Ok(instance)
     }
+
+    /// Returns the instance to register for a server that listens on a unix socket.
+    ///
+    /// Its host is `unix:/path`, which clients accept with
+    /// [`AddressPolicy::unix_sockets`](crate::AddressPolicy::unix_sockets) only. The
+    /// [`Explicit`](Self::Explicit) address is that of a proxy in front of the socket.
+    ///
+    /// # Errors
+    ///
+    /// `Config` for a path that is relative or not in UTF-8, and where a port is missing.
+    pub fn unix_socket(&self, path: &Path) -> Result<Instance> {
+        let invalid = |message: String| {
+            Error::new(ErrorKind::Config, "core", "advertise").with_message(message)
+        };
+        match self {
+            Self::BindAddress => match path.to_str().filter(|_| path.is_absolute()) {
+                Some(path) => Ok(Instance::new(format!("unix:{path}"), 0)),
+                None => Err(invalid(format!("{path:?} is no absolute path in UTF-8"))),
+            },
+            Self::Explicit { host, port: Some(port) } => {
+                let instance = Instance::new(host, *port);
+                reachable(&instance)?;
+                Ok(instance)
+            }
+            Self::Explicit { port: None, .. } | Self::RouteTo(_) => {
+                Err(invalid(format!("the unix socket {path:?} has no port; advertise one")))
+            }
+        }
+    }
 }
 
-/// Refuses to announce what nobody could connect to: etcd, ZooKeeper and Eureka would take it.
+/// Refuses an address that no client can connect to: etcd, ZooKeeper and Eureka would accept it.
 pub(crate) fn reachable(instance: &Instance) -> Result<()> {
-    AddressPolicy::any().check(instance).map_err(|refused| {
+    AddressPolicy::any().unix_sockets().check(instance).map_err(|refused| {
         Error::new(ErrorKind::Config, "core", "register")
             .with_instance(instance.id().clone())
             .with_message(format!(
-                "{refused}; advertise an address that clients can reach (Advertise::Given or Advertise::RouteTo)"
+                "{refused}; advertise an address that clients can reach \
+                 (AdvertiseAddress::Explicit or AdvertiseAddress::RouteTo)"
             ))
     })
 }
 
-/// Connecting a UDP socket sends nothing: the kernel looks up the route and binds the source address.
+/// Logs an address that clients refuse unless their policy allows it: link-local, a unix socket.
+pub(crate) fn warn_of_refusal(registration: &Registration) {
+    let instance = registration.instance();
+    if let Err(refused) = AddressPolicy::default().check(instance) {
+        tracing::warn!(
+            service = registration.service(),
+            %instance,
+            reason = refused.reason,
+            "address refused by clients with the default address policy"
+        );
+    }
+}
+
+/// Connecting a UDP socket sends nothing: the kernel looks up the route and binds the source
+/// address.
 fn local_address_towards(registry: SocketAddr) -> Result<IpAddr> {
     let any = match registry {
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
@@ -87,15 +138,30 @@ mod tests {
     }
 
     #[test]
-    fn wildcard_is_refused_with_the_remedy() {
+    fn wildcard_is_refused_with_its_remedy() {
         let error =
             AdvertiseAddress::BindAddress.instance(listen("0.0.0.0:80")).expect_err("wildcard");
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(error.to_string().contains("Advertise::Given"), "{error}");
+        assert!(error.to_string().contains("AdvertiseAddress::Explicit"), "{error}");
     }
 
     #[test]
-    fn given_host_and_port_win() {
+    fn unix_socket_is_advertised_by_its_path_or_a_proxy() {
+        let path = Path::new("/run/orders.sock");
+        let instance = AdvertiseAddress::BindAddress.unix_socket(path).expect("absolute");
+        assert_eq!((instance.host(), instance.port()), ("unix:/run/orders.sock", 0));
+        reachable(&instance).expect("may be registered");
+        AdvertiseAddress::BindAddress.unix_socket(Path::new("orders.sock")).expect_err("relative");
+        let proxy = |port| AdvertiseAddress::Explicit { host: "a.example".into(), port };
+        let instance = proxy(Some(80)).unix_socket(path).expect("reachable");
+        assert_eq!(instance.to_string(), "a.example:80");
+        proxy(None).unix_socket(path).expect_err("no port");
+        let registry = AdvertiseAddress::RouteTo(listen("127.0.0.1:8500"));
+        registry.unix_socket(path).expect_err("no port");
+    }
+
+    #[test]
+    fn explicit_host_and_port_win() {
         let given = AdvertiseAddress::Explicit { host: "a.example".into(), port: Some(443) };
         let instance = given.instance(listen("0.0.0.0:8443")).expect("reachable");
         assert_eq!(instance.to_string(), "a.example:443");

@@ -1,4 +1,5 @@
-//! What an operator reads in the log: changes of state, once each, with constant messages and the data in fields.
+//! What an operator reads in the log: changes of state, once each, with constant messages and the
+//! data in fields.
 
 use std::{
     io,
@@ -189,6 +190,25 @@ async fn critical_check_is_logged_once_with_its_reason_and_its_recovery() {
     assert_eq!(log.found("INFO", "health recovered").len(), 1);
     assert_eq!(log.found("WARN", "health critical").len(), 1);
     assert_eq!(log.found("INFO", "registered").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn address_that_clients_refuse_by_default_is_logged() {
+    const REFUSED: &str = "address refused by clients with the default address policy";
+    let (log, _guard) = Log::capture();
+    let registry = MemoryRegistry::new();
+    let mut handles = Vec::new();
+    for (host, n_logged) in [("10.0.0.1", 0), ("169.254.7.7", 1), ("fe80::1", 2), ("unix:/a", 3)] {
+        let registration = Registration::new("s", Instance::new(host, 80));
+        handles.push(registry.register(registration).await.expect("accepted"));
+        let logged = log.found("WARN", REFUSED);
+        assert_eq!(logged.len(), n_logged, "{host}: {logged:?}");
+    }
+    let logged = log.found("WARN", REFUSED);
+    assert_eq!(
+        (&logged[0]["instance"], &logged[0]["reason"]),
+        (&"169.254.7.7:80".into(), &"in a denied network".into())
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,17 +1,18 @@
-//! Steps, their hooks, and the orders that cut them short.
+//! Steps, and the orders that cut them short.
 
 use std::{future::Future, time::Duration};
 
 use tokio::time::{Instant, timeout};
 use tower_sd_core::BoxError;
 
-use crate::{Outcome, Reason, Step, StepReport, hooks::Hooks, orders::Orders, report::HURRIED};
+use crate::{
+    orders::Orders,
+    report::{HURRIED, Outcome, Reason, Step, StepReport},
+};
 
 /// Runs the steps of a life, and records them.
 pub(crate) struct Control {
-    pub(crate) orders: Orders,
-    pub(crate) hooks: Hooks,
-    pub(crate) hook_timeout: Duration,
+    orders: Orders,
     pub(crate) steps: Vec<StepReport>,
     hurry: Hurry,
 }
@@ -28,57 +29,50 @@ enum Hurry {
 
 /// The cause of the end.
 pub(crate) enum Ending {
-    Told(Reason),
+    Ordered(Reason),
     Ended,
     Failed(Step, BoxError),
 }
 
 impl Control {
-    pub(crate) fn new(orders: Orders, hooks: Hooks, hook_timeout: Duration) -> Self {
-        Self { orders, hooks, hook_timeout, steps: Vec::new(), hurry: Hurry::None }
+    pub(crate) fn new(orders: Orders) -> Self {
+        Self { orders, steps: Vec::new(), hurry: Hurry::None }
     }
 
-    /// Runs a step of the start, its hooks first, until an order or the end of a server.
+    /// Runs a step of the start, until an order or the end of a server.
     pub(crate) async fn up(
         &mut self,
         step: Step,
         server_ended: impl Future<Output = ()>,
-        act: impl Future<Output = Result<(), BoxError>>,
+        work: impl Future<Output = Result<(), BoxError>>,
     ) -> Result<(), Ending> {
         let begun = Instant::now();
-        let hooks = self.hooks.take(step);
-        let work = async {
-            hooks.run().await?;
-            act.await
-        };
         let done = tokio::select! {
             biased;
-            reason = self.orders.stop() => Err(Ending::Told(reason)),
+            reason = self.orders.stop() => Err(Ending::Ordered(reason)),
             () = server_ended => Err(Ending::Ended),
             done = work => done.map_err(|cause| Ending::Failed(step, cause)),
         };
         let outcome = match &done {
             Ok(()) => Outcome::Done,
-            Err(Ending::Told(_)) if step == Step::Live => Outcome::Done,
-            Err(Ending::Ended) if step == Step::Live => Outcome::Done,
-            Err(Ending::Told(_)) => Outcome::Skipped("told to stop"),
+            Err(Ending::Ordered(_) | Ending::Ended) if step == Step::Live => Outcome::Done,
+            Err(Ending::Ordered(_)) => Outcome::Skipped("order to stop"),
             Err(Ending::Ended) => Outcome::Skipped("the server ended"),
             // The cause itself is the error's source.
             Err(Ending::Failed(_, cause)) => Outcome::Failed(cause.to_string().into()),
         };
-        self.steps.push(StepReport { step, outcome, hook: None, took: begun.elapsed() });
+        self.steps.push(StepReport { step, outcome, took: begun.elapsed() });
         done
     }
 
-    /// Runs a step of the stop, its hooks first; in a hurry it is given up.
-    pub(crate) async fn down(&mut self, step: Step, act: impl Future<Output = Outcome>) {
+    /// Runs a step of the stop; in a hurry it is given up.
+    pub(crate) async fn down(&mut self, step: Step, work: impl Future<Output = Outcome>) {
         let begun = Instant::now();
-        let hook = self.hooks_before(step).await;
         let outcome = match self.hurry {
-            Hurry::None => self.unless_hurried(act).await,
+            Hurry::None => self.unless_hurried(work).await,
             Hurry::Second | Hurry::Third => None,
         };
-        self.record(step, outcome, hook, begun);
+        self.record(step, outcome, begun);
     }
 
     /// Runs a step of the stop that has `bound` left after a second order.
@@ -86,29 +80,19 @@ impl Control {
         &mut self,
         step: Step,
         bound: Duration,
-        act: impl Future<Output = Outcome> + Send,
+        work: impl Future<Output = Outcome> + Send,
     ) {
         let begun = Instant::now();
-        let hook = self.hooks_before(step).await;
-        let (mut act, mut outcome) = (Box::pin(act), None);
+        let (mut work, mut outcome) = (Box::pin(work), None);
         if self.hurry == Hurry::None {
-            outcome = self.unless_hurried(&mut act).await;
+            outcome = self.unless_hurried(&mut work).await;
         }
         if outcome.is_none() && self.hurry == Hurry::Second {
-            let bounded = timeout(bound, act);
+            let bounded = timeout(bound, work);
             outcome =
                 self.unless_hurried(bounded).await.map(|done| done.unwrap_or(Outcome::TimedOut));
         }
-        self.record(step, outcome, hook, begun);
-    }
-
-    /// The first trouble of the step's hooks; none of them runs in a hurry.
-    async fn hooks_before(&mut self, step: Step) -> Option<Outcome> {
-        let hooks = self.hooks.take(step).run_all(self.hook_timeout);
-        match self.hurry {
-            Hurry::None => self.unless_hurried(hooks).await.flatten(),
-            Hurry::Second | Hurry::Third => None,
-        }
+        self.record(step, outcome, begun);
     }
 
     /// The result of `work`, or `None` if another order comes first.
@@ -126,25 +110,19 @@ impl Control {
         }
     }
 
-    fn record(
-        &mut self,
-        step: Step,
-        outcome: Option<Outcome>,
-        hook: Option<Outcome>,
-        begun: Instant,
-    ) {
+    fn record(&mut self, step: Step, outcome: Option<Outcome>, begun: Instant) {
         let outcome = outcome.unwrap_or(Outcome::Skipped(HURRIED));
         if !matches!(outcome, Outcome::Done | Outcome::Skipped(_)) {
             tracing::warn!(%step, %outcome, "step of the stop incomplete");
         }
-        self.steps.push(StepReport { step, outcome, hook, took: begun.elapsed() });
+        self.steps.push(StepReport { step, outcome, took: begun.elapsed() });
     }
 }
 
 impl Ending {
     pub(crate) fn reason(&self) -> Reason {
         match self {
-            Self::Told(reason) => *reason,
+            Self::Ordered(reason) => *reason,
             Self::Ended => Reason::Ended,
             Self::Failed(..) => Reason::Failed,
         }

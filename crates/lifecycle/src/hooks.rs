@@ -4,65 +4,66 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::timeout;
 use tower_sd_core::BoxError;
 
-use crate::{Outcome, Step};
+use crate::report::Outcome;
 
-/// The hooks before each step.
+/// The program's own work at three points of a life, in the order of its addition.
 #[derive(Default)]
-pub(crate) struct Hooks(Vec<(Step, Hook)>);
+pub(crate) struct Hooks {
+    pub(crate) before_ready: Vec<Hook>,
+    pub(crate) after_start: Vec<Hook>,
+    pub(crate) before_exit: Vec<Hook>,
+}
 
-type Hook = Box<dyn FnOnce() -> BoxFuture<'static, Result<(), BoxError>> + Send>;
+pub(crate) struct Hook(Box<dyn FnOnce() -> BoxFuture<'static, Result<(), BoxError>> + Send>);
 
-impl Hooks {
-    pub(crate) fn add<F, Fut, E>(&mut self, step: Step, hook: F)
+impl Hook {
+    pub(crate) fn new<F, Fut, E>(hook: F) -> Self
     where
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        let hook: Hook = Box::new(move || hook().map(|done| done.map_err(Into::into)).boxed());
-        self.0.push((step, hook));
+        Self(Box::new(move || hook().map(|done| done.map_err(Into::into)).boxed()))
     }
 
-    /// Removes those before `step`, in the order of their addition.
-    pub(crate) fn take(&mut self, step: Step) -> Self {
-        let (taken, left) =
-            std::mem::take(&mut self.0).into_iter().partition(|(before, _)| *before == step);
-        self.0 = left;
-        Self(taken)
-    }
-
-    /// Runs all of them, until one fails.
-    pub(crate) async fn run(self) -> Result<(), BoxError> {
-        for (_step, hook) in self.0 {
-            one(hook).await?;
-        }
-        Ok(())
-    }
-
-    /// Runs all of them, each within `bound`, and returns the first failure.
-    pub(crate) async fn run_all(self, bound: Duration) -> Option<Outcome> {
-        let mut trouble = None;
-        for (step, hook) in self.0 {
-            let outcome = match timeout(bound, one(hook)).await {
-                Ok(Ok(())) => continue,
-                Ok(Err(error)) => Outcome::Failed(error),
-                Err(_elapsed) => Outcome::TimedOut,
-            };
-            tracing::warn!(%step, %outcome, "hook failed");
-            trouble.get_or_insert(outcome);
-        }
-        trouble
+    /// A hook that panics has failed; its server still stops in the right order.
+    async fn run(self) -> Result<(), BoxError> {
+        let run = AssertUnwindSafe(async move { (self.0)().await });
+        run.catch_unwind().await.unwrap_or_else(|_panic| Err("the hook panicked".into()))
     }
 }
 
-/// A hook that panics has failed; its server still stops in the right order.
-async fn one(hook: Hook) -> Result<(), BoxError> {
-    let run = AssertUnwindSafe(async move { hook().await });
-    run.catch_unwind().await.unwrap_or_else(|_panic| Err("the hook panicked".into()))
+/// Runs the hooks of the start until one fails.
+pub(crate) async fn run(hooks: Vec<Hook>) -> Result<(), BoxError> {
+    for hook in hooks {
+        hook.run().await?;
+    }
+    Ok(())
+}
+
+/// Runs all hooks of the stop, each within `bound`, and returns the first failure.
+pub(crate) async fn run_all(hooks: Vec<Hook>, bound: Duration) -> Outcome {
+    let mut first = Outcome::Done;
+    for hook in hooks {
+        let outcome = match timeout(bound, hook.run()).await {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => Outcome::Failed(error),
+            Err(_elapsed) => Outcome::TimedOut,
+        };
+        tracing::warn!(%outcome, "hook failed");
+        if matches!(first, Outcome::Done) {
+            first = outcome;
+        }
+    }
+    first
 }
 
 impl fmt::Debug for Hooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(step, _)| step)).finish()
+        f.debug_struct("Hooks")
+            .field("before_ready", &self.before_ready.len())
+            .field("after_start", &self.after_start.len())
+            .field("before_exit", &self.before_exit.len())
+            .finish()
     }
 }

@@ -1,11 +1,12 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod connections;
+mod connection;
 mod control;
 mod glue;
 mod hooks;
 mod lifecycle;
+mod listener;
 mod orders;
 mod readiness;
 mod registrations;
@@ -13,26 +14,17 @@ mod report;
 mod run;
 mod server;
 mod signals;
-mod socket;
-mod steps;
 #[cfg(feature = "tls")]
 mod tls;
 
-pub use connections::{Connection, Connections, Listener};
+pub use connection::Connection;
 #[cfg(feature = "axum")]
-pub use glue::{
-    axum::{ready_route, serve_axum},
-    close::{ConnectionClose, ConnectionCloseFuture, ConnectionCloseLayer},
-};
+pub use glue::axum::{ready_route, serve_axum};
 #[cfg(feature = "tonic")]
 pub use glue::{health::ready_health, tonic::serve_tonic};
 pub use lifecycle::Lifecycle;
-pub use readiness::{Readiness, ReadinessState};
+pub use listener::Listener;
+pub use readiness::Readiness;
 pub use registrations::Registrations;
-pub use report::{LifecycleError, Outcome, Reason, Report, Step, StepReport};
+pub use report::{LifecycleError, Report};
 pub use server::ShutdownSignal;
-pub use signals::{Signal, Signals};
-#[cfg(feature = "tls")]
-pub use tower_sd_net::TlsServer;
-
-pub use steps::{deregister, enter_maintenance, register_when_ready};

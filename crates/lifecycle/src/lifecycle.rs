@@ -5,8 +5,12 @@ use tokio_util::sync::CancellationToken;
 use tower_sd_core::{AdvertiseAddress, BoxError, Instance, Registrar, Registration};
 
 use crate::{
-    LifecycleError, Listener, Readiness, Registrations, Report, ShutdownSignal, Step, hooks::Hooks,
-    orders::OrdersConfig, registrations::Registering, run, server::Serving,
+    LifecycleError, Listener, Readiness, Registrations, Report, ShutdownSignal,
+    hooks::{Hook, Hooks},
+    orders::OrdersConfig,
+    registrations::Registering,
+    run,
+    server::Serving,
 };
 
 /// A server's life in the right order, see the [crate's documentation](crate).
@@ -14,9 +18,9 @@ use crate::{
 /// serve → ready → register → live → not ready → deregister → propagate → drain → stop
 ///
 /// Every step of the stop has a bound. With the defaults the whole stop takes at most 29 s and its
-/// hooks' time, below the 30 s of Kubernetes; in health it takes a second and the time of the requests
-/// in flight. Where a supervisor leaves less (`docker stop`: 10 s), the drain should have less:
-/// [`drain_timeout`](Self::drain_timeout).
+/// hooks' time, below the 30 s of Kubernetes; in health it takes a second and the time of the
+/// requests in flight. Where a supervisor leaves less (`docker stop`: 10 s), the drain should have
+/// less: [`drain_timeout`](Self::drain_timeout).
 #[derive(Debug)]
 #[must_use = "nothing happens until it is run"]
 pub struct Lifecycle {
@@ -131,18 +135,44 @@ impl Lifecycle {
         self
     }
 
-    /// Runs `hook` before `step`; several in the order of their addition.
+    /// Runs `hook` before the server is ready: a warm-up, the wait for a dependency.
     ///
-    /// Warm-up belongs before [`Step::Ready`], a flush before [`Step::Stop`]. On the way up a hook that
-    /// fails ends the start. On the way down it is bounded by [`hook_timeout`](Self::hook_timeout), and
-    /// its failure is only reported.
-    pub fn before<F, Fut, E>(mut self, step: Step, hook: F) -> Self
+    /// The server accepts connections meanwhile, and `/ready` returns 503. A hook that fails ends
+    /// the start. Several hooks run in the order of their addition.
+    pub fn before_ready<F, Fut, E>(mut self, hook: F) -> Self
     where
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        self.hooks.add(step, hook);
+        self.hooks.before_ready.push(Hook::new(hook));
+        self
+    }
+
+    /// Runs `hook` when the server is ready and registered.
+    ///
+    /// A hook that fails ends the life.
+    pub fn after_start<F, Fut, E>(mut self, hook: F) -> Self
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.hooks.after_start.push(Hook::new(hook));
+        self
+    }
+
+    /// Runs `hook` after the drain: a flush of logs, the close of a database.
+    ///
+    /// Each hook is bounded by [`hook_timeout`](Self::hook_timeout); a failure is only reported. A
+    /// second signal skips it.
+    pub fn before_exit<F, Fut, E>(mut self, hook: F) -> Self
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.hooks.before_exit.push(Hook::new(hook));
         self
     }
 
@@ -154,8 +184,8 @@ impl Lifecycle {
 
     /// Stops in a hurry when `token` is cancelled, as at a second signal.
     ///
-    /// Every wait is skipped and open connections are cut. Deregistering still has a second; another
-    /// signal skips that too.
+    /// Every wait is skipped and open connections are cut. Deregistering still has a second;
+    /// another signal skips that too.
     pub fn abort_on(mut self, token: CancellationToken) -> Self {
         self.orders.now = token;
         self
@@ -167,9 +197,10 @@ impl Lifecycle {
         self
     }
 
-    /// Sets the time for the registry to show the instance as draining. Defaults to 1 s.
+    /// Sets the time for the registry to show the instance as draining.
     ///
-    /// It helps the few clients that read it in the moment before the deregistration.
+    /// Defaults to 1 s. It helps the few clients that read it in the moment before the
+    /// deregistration.
     pub fn maintenance_timeout(mut self, timeout: Duration) -> Self {
         self.timing.maintenance = Some(timeout);
         self
@@ -183,8 +214,8 @@ impl Lifecycle {
 
     /// Sets the time for deregistering. Defaults to 5 s.
     ///
-    /// An election of etcd's or Consul's servers ends within that. An entry that cannot be withdrawn
-    /// ends with its TTL.
+    /// An election of etcd's or Consul's servers ends within that. An entry that cannot be
+    /// withdrawn ends with its TTL.
     pub fn deregister_timeout(mut self, timeout: Duration) -> Self {
         self.timing.deregister = timeout;
         self
@@ -192,18 +223,18 @@ impl Lifecycle {
 
     /// Sets the time of serving after the deregistration.
     ///
-    /// Defaults to 1 s with a registration: clients with a watch or a blocking query have dropped the
-    /// instance by then. Behind DNS it should be the TTL of the records. Without a registration it
-    /// defaults to zero; behind a load balancer that requests `/ready` it should be set. Connections
-    /// are closed with their responses in its last second.
+    /// Defaults to 1 s with a registration: clients with a watch or a blocking query have dropped
+    /// the instance by then. Behind DNS it should be the TTL of the records. Without a registration
+    /// it defaults to zero; behind a load balancer that requests `/ready` it should be set.
+    /// Connections are closed with their responses in its last second.
     pub fn propagation(mut self, wait: Duration) -> Self {
         self.timing.propagation = Some(wait);
         self
     }
 
-    /// Sets the time for requests in flight after the last accepted connection. Defaults to 20 s.
+    /// Sets the time for requests in flight after the last accepted connection.
     ///
-    /// With the steps before it, it fits into the 30 s of Kubernetes.
+    /// Defaults to 20 s. With the steps before it, it fits into the 30 s of Kubernetes.
     pub fn drain_timeout(mut self, deadline: Duration) -> Self {
         self.timing.drain = deadline;
         self
@@ -217,15 +248,15 @@ impl Lifecycle {
 
     /// Lives, and returns when all servers have stopped. The report is logged too.
     ///
-    /// `serve` takes the listener and the request to drain; it ends when its last request has. It runs
-    /// in a task of its own. With the features `axum` and `tonic`, `serve_axum` and `serve_tonic` are
-    /// two of them.
+    /// `serve` takes the listener and the request to drain; it ends when its last request has. It
+    /// runs in a task of its own. With the features `axum` and `tonic`, `serve_axum` and
+    /// `serve_tonic` are two of them.
     ///
     /// # Errors
     ///
     /// A step of the start fails, or a server ends with an error or panics. It is then deregistered
-    /// immediately, and everything else is stopped in the right order. A failure during the stop is in
-    /// the [`Report`] only.
+    /// immediately, and everything else is stopped in the right order. A failure during the stop is
+    /// in the [`Report`] only.
     ///
     /// # Cancel safety
     ///

@@ -3,7 +3,7 @@ use std::{future::pending, io, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Reason, Signals};
+use crate::{report::Reason, signals::Signals};
 
 /// The orders to stop: the first one, and those in a hurry after it.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Orders {
             let signal = signals.recv().await;
             match self.last {
                 Some(last) if last.elapsed() < SAME_SIGNAL => {
-                    tracing::debug!(%signal, "signal repeated: taken for the same one");
+                    tracing::debug!(signal, "signal repeated: taken for the same one");
                 }
                 _ => return Reason::Signal(signal),
             }
@@ -75,5 +75,5 @@ async fn cancelled(token: Option<&CancellationToken>) {
     }
 }
 
-/// Forwarding takes milliseconds; a person who presses ctrl-c again in anger takes longer.
+/// Forwarding takes milliseconds; a second signal by hand takes longer.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);

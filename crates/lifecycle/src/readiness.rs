@@ -1,39 +1,33 @@
+use std::fmt;
+
 use tokio::sync::watch;
 use tower_sd_core::{CheckResult, HealthCheck, async_trait};
 
 /// The readiness of a server for requests, as `/ready` reports it.
 ///
-/// `Clone` shares it. Its phase goes forward only: a server that drains is never ready again. Within
-/// the phase [`Ready`](ReadinessState::Ready) it follows the server's health.
+/// `Clone` shares it. A [`Lifecycle`](crate::Lifecycle) moves it forward: a server that drains is
+/// never ready again. Between its start and its drain it follows the server's health. `Display`
+/// prints `starting`, `ready`, `unhealthy`, `draining` or `closing`.
 ///
 /// ```
-/// use tower_sd_lifecycle::{ReadinessState, Readiness};
+/// use tower_sd_lifecycle::Readiness;
 ///
 /// let readiness = Readiness::new();
 /// assert!(!readiness.is_ready());
-/// readiness.advance(ReadinessState::Ready);
-/// assert!(readiness.is_ready());
-/// readiness.set_healthy(false);
-/// assert!(!readiness.is_ready());
-/// readiness.set_healthy(true);
-/// assert!(readiness.is_ready());
-/// readiness.advance(ReadinessState::Draining);
-/// readiness.advance(ReadinessState::Ready);
-/// assert_eq!(readiness.phase(), ReadinessState::Draining);
+/// assert_eq!(readiness.to_string(), "starting");
 /// ```
 #[derive(Clone, Debug)]
 pub struct Readiness(watch::Sender<State>);
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct State {
-    phase: ReadinessState,
+    phase: Phase,
     is_healthy: bool,
 }
 
 /// The phase of a server's life.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-#[non_exhaustive]
-pub enum ReadinessState {
+pub(crate) enum Phase {
     /// It listens, and is not ready.
     Starting,
     /// It accepts requests.
@@ -48,11 +42,11 @@ impl Readiness {
     /// Creates the readiness of a server that is starting, and healthy.
     #[must_use]
     pub fn new() -> Self {
-        Self(watch::Sender::new(State { phase: ReadinessState::Starting, is_healthy: true }))
+        Self(watch::Sender::new(State { phase: Phase::Starting, is_healthy: true }))
     }
 
-    /// Goes on to `phase`; stays if that phase is over.
-    pub fn advance(&self, phase: ReadinessState) {
+    /// Moves to `phase`, unless that phase is over.
+    pub(crate) fn advance(&self, phase: Phase) {
         self.0.send_if_modified(|state| {
             let is_forward = state.phase < phase;
             state.phase = phase.max(state.phase);
@@ -67,18 +61,17 @@ impl Readiness {
         });
     }
 
-    /// Returns `check`, which also sets the health: false while it is critical.
+    /// Returns `check`, which also sets the health to false while it is critical.
     ///
-    /// For [`Registration::health`](tower_sd_core::Registration::health): one check is then shown by
-    /// the registry, `/ready` and `grpc.health.v1` alike. A check that panics, or is dropped because it
-    /// hangs, is critical.
+    /// For [`Registration::health`](tower_sd_core::Registration::health): one check is then shown
+    /// by the registry, `/ready` and `grpc.health.v1` alike. A check that panics, or is dropped
+    /// because it hangs, is critical.
     pub fn follow<C: HealthCheck>(&self, check: C) -> impl HealthCheck + use<C> {
         Followed { readiness: self.clone(), check }
     }
 
-    /// Returns the current phase.
-    #[must_use]
-    pub fn phase(&self) -> ReadinessState {
+    #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "for the close of connections"))]
+    pub(crate) fn phase(&self) -> Phase {
         self.0.borrow().phase
     }
 
@@ -88,22 +81,22 @@ impl Readiness {
         self.0.borrow().is_ready()
     }
 
-    /// Whether the server is on its way out.
+    /// Whether the server is stopping.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.phase() >= ReadinessState::Draining
+        self.0.borrow().is_draining()
     }
 
-    /// Waits for `phase` or a later one, and returns the current phase.
+    /// Waits until the server is ready, or will never be; whether it is.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn reached(&self, phase: ReadinessState) -> ReadinessState {
+    pub async fn ready(&self) -> bool {
         let mut changes = self.0.subscribe();
         // Only fails without a sender, and this is one.
-        let reached = changes.wait_for(|state| state.phase >= phase).await;
-        reached.map_or(ReadinessState::Closing, |state| state.phase)
+        let state = changes.wait_for(|state| state.is_ready() || state.is_draining()).await;
+        state.is_ok_and(|state| state.is_ready())
     }
 
     #[cfg_attr(not(feature = "tonic"), expect(dead_code, reason = "for the health service"))]
@@ -120,12 +113,24 @@ impl Default for Readiness {
 
 impl State {
     pub(crate) fn is_ready(self) -> bool {
-        self.phase == ReadinessState::Ready && self.is_healthy
+        self.phase == Phase::Ready && self.is_healthy
     }
 
-    #[cfg_attr(not(feature = "tonic"), expect(dead_code, reason = "for the health service"))]
     pub(crate) fn is_draining(self) -> bool {
-        self.phase >= ReadinessState::Draining
+        self.phase >= Phase::Draining
+    }
+}
+
+impl fmt::Display for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let State { phase, is_healthy } = *self.0.borrow();
+        f.write_str(match phase {
+            Phase::Starting => "starting",
+            Phase::Ready if is_healthy => "ready",
+            Phase::Ready => "unhealthy",
+            Phase::Draining => "draining",
+            Phase::Closing => "closing",
+        })
     }
 }
 
@@ -153,19 +158,6 @@ impl Drop for Unhealthy<'_> {
     fn drop(&mut self) {
         if let Some(readiness) = self.0 {
             readiness.set_healthy(false);
-        }
-    }
-}
-
-impl ReadinessState {
-    /// Returns `"starting"`, `"ready"`, `"draining"` or `"closing"`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Ready => "ready",
-            Self::Draining => "draining",
-            Self::Closing => "closing",
         }
     }
 }

@@ -1,13 +1,19 @@
 use std::{fmt, mem, net::SocketAddr, time::Duration};
 
 use futures_util::future::{join_all, try_join_all};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{error::Elapsed, timeout},
+};
 use tower_sd_core::{
-    AdvertiseAddress, BoxError, Instance, Registrar, Registration, RegistrationHandle,
-    RegistrationWatch,
+    AdvertiseAddress, BoxError, Instance, InstanceStatus, Registrar, Registration,
+    RegistrationHandle, RegistrationState, RegistrationWatch,
 };
 
-use crate::{Listener, Outcome, deregister, enter_maintenance, report::NOT_NEEDED};
+use crate::{
+    Listener,
+    report::{NOT_NEEDED, Outcome},
+};
 
 /// Views of a life's registrations: their states, errors, counters, and updates.
 ///
@@ -25,11 +31,12 @@ use crate::{Listener, Outcome, deregister, enter_maintenance, report::NOT_NEEDED
 #[derive(Clone, Debug, Default)]
 pub struct Registrations(watch::Sender<Vec<(String, RegistrationWatch)>>);
 
-/// A registration that is wanted.
+/// A registration of a life that has not begun.
 pub(crate) struct Registering {
     registrar: Box<dyn Registrar>,
     registration: Box<dyn FnOnce(Instance) -> Registration + Send>,
-    /// The listener whose address is advertised. `None`: that of [`Lifecycle::run`](crate::Lifecycle::run).
+    /// The listener whose address is advertised. `None`: that of
+    /// [`Lifecycle::run`](crate::Lifecycle::run).
     address: Option<SocketAddr>,
 }
 
@@ -75,8 +82,10 @@ impl Members {
         deregister_timeout: Duration,
     ) -> Result<Self, BoxError> {
         let wanted = wanted.into_iter().map(|Registering { registrar, registration, address }| {
-            let address = address.map_or_else(|| listener.local_addr(), Ok)?;
-            let instance = advertise.instance(address)?;
+            let instance = match address {
+                Some(address) => advertise.instance(address)?,
+                None => advertised(listener, advertise)?,
+            };
             Ok((registrar, registration(instance).deregister_timeout(deregister_timeout)))
         });
         Ok(Self { wanted: wanted.collect::<Result<_, BoxError>>()?, handles: Vec::new(), views })
@@ -108,7 +117,7 @@ impl Members {
 
     /// Shows all as draining, within `bound`.
     pub(crate) async fn drain(&self, bound: Duration) -> Outcome {
-        let draining = self.handles.iter().flatten().map(|handle| enter_maintenance(handle, bound));
+        let draining = self.handles.iter().flatten().map(|handle| show_draining(handle, bound));
         worst(join_all(draining).await)
     }
 
@@ -116,8 +125,19 @@ impl Members {
     pub(crate) async fn deregister(&mut self, bound: Duration) -> Outcome {
         let handles = mem::take(&mut self.handles);
         // The handle has the same bound, and a better error when it is over.
-        let leaving = handles.into_iter().flatten().map(|handle| deregister(handle, bound + END));
+        let leaving = handles
+            .into_iter()
+            .flatten()
+            .map(|handle| async move { outcome(timeout(bound + END, handle.deregister()).await) });
         worst(join_all(leaving).await)
+    }
+}
+
+/// The instance of a listener: its address, or the path of its unix socket.
+fn advertised(listener: &Listener, advertise: &AdvertiseAddress) -> Result<Instance, BoxError> {
+    match listener.path() {
+        Some(path) => Ok(advertise.unix_socket(&path)?),
+        None => Ok(advertise.instance(listener.local_addr()?)?),
     }
 }
 
@@ -135,6 +155,23 @@ async fn register(
     match fail_fast {
         Some(timeout) => Ok(handle.first_answer(timeout).await?),
         None => Ok(()),
+    }
+}
+
+/// Maintenance in Consul, a status elsewhere; skipped for an instance that is not registered now.
+async fn show_draining(registration: &RegistrationWatch, bound: Duration) -> Outcome {
+    if !matches!(registration.state(), RegistrationState::Registered) {
+        return Outcome::Skipped(NOT_NEEDED);
+    }
+    let draining = registration.update(|instance| instance.with_status(InstanceStatus::Draining));
+    outcome(timeout(bound, draining).await)
+}
+
+fn outcome(done: Result<tower_sd_core::Result<()>, Elapsed>) -> Outcome {
+    match done {
+        Ok(Ok(())) => Outcome::Done,
+        Ok(Err(error)) => Outcome::Failed(error.into()),
+        Err(_elapsed) => Outcome::TimedOut,
     }
 }
 

@@ -2,89 +2,20 @@ use std::{error, fmt, time::Duration};
 
 use tower_sd_core::BoxError;
 
-use crate::Signal;
-
-/// A step of a server's life, in this order.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[non_exhaustive]
-pub enum Step {
-    /// Connections are accepted.
-    Serve,
-    /// `/ready` returns 200.
-    Ready,
-    /// It registers.
-    Register,
-    /// It lives until an order or the end of a server.
-    Live,
-    /// `/ready` returns 503, and the registry shows it as draining.
-    Unready,
-    /// Its entries are removed from the registries.
-    Deregister,
-    /// It goes on serving while clients take notice.
-    Propagate,
-    /// It accepts nothing more, and finishes its requests.
-    Drain,
-    /// Open connections are cut.
-    Stop,
-}
-
-/// The outcome of a step.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// The step is complete.
-    Done,
-    /// Not begun or given up, with the reason.
-    Skipped(&'static str),
-    /// It did not end within its bound.
-    TimedOut,
-    /// It failed with this error.
-    Failed(BoxError),
-}
-
-/// One step of a [`Report`].
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct StepReport {
-    /// The step.
-    pub step: Step,
-    /// Its outcome.
-    pub outcome: Outcome,
-    /// The first failure of the hooks before it.
-    pub hook: Option<Outcome>,
-    /// Its duration, hooks included.
-    pub took: Duration,
-}
-
-/// The reason of a stop.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Reason {
-    /// A signal.
-    Signal(Signal),
-    /// A token of the program.
-    Token,
-    /// A server ended by itself.
-    Ended,
-    /// A step of the start failed.
-    Failed,
-}
-
-/// The steps of a life and their outcomes.
+/// The steps of a server's life with their outcomes and durations.
 ///
-/// [`Lifecycle::run`](crate::Lifecycle::run) logs it at level info; a program need not.
+/// `Display` prints one line. [`Lifecycle::run`](crate::Lifecycle::run) logs it at level info.
 #[derive(Debug)]
-#[non_exhaustive]
 pub struct Report {
-    /// The reason of the stop.
-    pub reason: Reason,
-    /// Every step, in order.
-    pub steps: Vec<StepReport>,
-    /// The number of connections that were open after the drain, and were cut.
-    pub cut: usize,
+    pub(crate) reason: Reason,
+    pub(crate) steps: Vec<StepReport>,
+    /// The connections that were open after the drain.
+    pub(crate) n_aborted: usize,
 }
 
 /// An error of a life, which was stopped in the right order all the same.
+///
+/// `Display` names the failed step; the cause is behind [`source`](error::Error::source).
 #[derive(Debug)]
 pub struct LifecycleError(Box<Inner>);
 
@@ -95,21 +26,67 @@ struct Inner {
     report: Report,
 }
 
-impl Report {
-    /// Returns the outcome of `step`.
-    #[must_use]
-    pub fn outcome(&self, step: Step) -> Option<&Outcome> {
-        self.steps.iter().find(|report| report.step == step).map(|report| &report.outcome)
-    }
+/// A step of a server's life, in this order.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Step {
+    /// Connections are accepted.
+    Serve,
+    /// `/ready` returns 200.
+    Ready,
+    /// The registrations are announced.
+    Register,
+    /// The server runs until an order or the end of a server.
+    Live,
+    /// `/ready` returns 503, and the registry shows the instance as draining.
+    Unready,
+    /// The entries are removed from the registries.
+    Deregister,
+    /// The server runs on while clients take notice.
+    Propagate,
+    /// The listeners are closed, and requests in flight end.
+    Drain,
+    /// Open connections are aborted.
+    Stop,
+}
 
-    /// Whether every step is complete or was not needed, and no connection was cut.
+/// One step of a [`Report`].
+#[derive(Debug)]
+pub(crate) struct StepReport {
+    pub(crate) step: Step,
+    pub(crate) outcome: Outcome,
+    pub(crate) took: Duration,
+}
+
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Done,
+    /// Not begun or given up, with the reason.
+    Skipped(&'static str),
+    /// The step did not end within its bound.
+    TimedOut,
+    Failed(BoxError),
+}
+
+/// The reason of a stop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reason {
+    /// A signal of this name.
+    Signal(&'static str),
+    /// A token of the program.
+    Token,
+    /// A server ended by itself.
+    Ended,
+    /// A step of the start failed.
+    Failed,
+}
+
+impl Report {
+    /// Whether every step is complete or was not needed, and no connection was aborted.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        let well = |report: &StepReport| {
-            let outcome = matches!(report.outcome, Outcome::Done | Outcome::Skipped(NOT_NEEDED));
-            outcome && report.hook.is_none()
-        };
-        self.cut == 0 && self.steps.iter().all(well)
+        let mut outcomes = self.steps.iter().map(|report| &report.outcome);
+        self.n_aborted == 0
+            && outcomes.all(|it| matches!(it, Outcome::Done | Outcome::Skipped(NOT_NEEDED)))
     }
 }
 
@@ -118,16 +95,44 @@ impl LifecycleError {
         Self(Box::new(Inner { step, cause, report }))
     }
 
-    /// Returns the step that failed; [`Step::Serve`] for a server that fails later.
-    #[must_use]
-    pub fn step(&self) -> Step {
-        self.0.step
-    }
-
     /// Returns the report of all steps.
     #[must_use]
     pub fn report(&self) -> &Report {
         &self.0.report
+    }
+}
+
+impl fmt::Display for Report {
+    /// `stopped by SIGTERM: serve done, ready done, register done in 3ms, …, 2 connections
+    /// aborted`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.reason)?;
+        for (n, StepReport { step, outcome, took }) in self.steps.iter().enumerate() {
+            let comma = if n == 0 { "" } else { ", " };
+            write!(f, "{comma}{step} {outcome}")?;
+            let took = Duration::from_millis(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+            match (step, took) {
+                (_, Duration::ZERO) => {}
+                (Step::Live, took) => write!(f, " after {took:?}")?,
+                (_, took) => write!(f, " in {took:?}")?,
+            }
+        }
+        match self.n_aborted {
+            0 => Ok(()),
+            n => write!(f, ", {n} connections aborted"),
+        }
+    }
+}
+
+impl fmt::Display for LifecycleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the server failed in step {}", self.0.step)
+    }
+}
+
+impl error::Error for LifecycleError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        Some(&*self.0.cause)
     }
 }
 
@@ -151,7 +156,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Done => f.write_str("done"),
-            Self::Skipped(why) => write!(f, "skipped ({why})"),
+            Self::Skipped(reason) => write!(f, "skipped ({reason})"),
             Self::TimedOut => f.write_str("timed out"),
             Self::Failed(error) => write!(f, "failed ({error})"),
         }
@@ -161,7 +166,7 @@ impl fmt::Display for Outcome {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Signal(signal) => write!(f, "stopped by {signal}"),
+            Self::Signal(name) => write!(f, "stopped by {name}"),
             Self::Token => f.write_str("stopped by the program"),
             Self::Ended => f.write_str("ended by itself"),
             Self::Failed => f.write_str("not started"),
@@ -169,41 +174,5 @@ impl fmt::Display for Reason {
     }
 }
 
-impl fmt::Display for Report {
-    /// `stopped by SIGTERM: serve done, ready done, register done in 3ms, …, 2 connections cut`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.reason)?;
-        for (n, StepReport { step, outcome, hook, took }) in self.steps.iter().enumerate() {
-            let comma = if n == 0 { "" } else { ", " };
-            write!(f, "{comma}{step} {outcome}")?;
-            let took = Duration::from_millis(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-            match (step, took) {
-                (_, Duration::ZERO) => {}
-                (Step::Live, took) => write!(f, " after {took:?}")?,
-                (_, took) => write!(f, " in {took:?}")?,
-            }
-            if let Some(hook) = hook {
-                write!(f, ", its hook {hook}")?;
-            }
-        }
-        match self.cut {
-            0 => Ok(()),
-            n => write!(f, ", {n} connections cut"),
-        }
-    }
-}
-
-impl fmt::Display for LifecycleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the server failed in step {}", self.0.step)
-    }
-}
-
-impl error::Error for LifecycleError {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        Some(&*self.0.cause)
-    }
-}
-
 pub(crate) const NOT_NEEDED: &str = "not needed";
-pub(crate) const HURRIED: &str = "told to stop now";
+pub(crate) const HURRIED: &str = "second order to stop";

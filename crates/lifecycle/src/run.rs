@@ -1,15 +1,17 @@
-use std::{future::pending, time::Duration};
+use std::{future::pending, mem, time::Duration};
 
 use tokio::time::{sleep, timeout};
 use tower_sd_core::BoxError;
 
 use crate::{
-    Lifecycle, LifecycleError, Listener, Outcome, Readiness, ReadinessState, Reason, Report, Step,
+    Lifecycle, LifecycleError, Listener, Readiness, Report,
     control::{Control, Ending},
+    hooks::{self, Hooks},
     lifecycle::Timing,
     orders::Orders,
+    readiness::Phase,
     registrations::Members,
-    report::NOT_NEEDED,
+    report::{NOT_NEEDED, Outcome, Reason, Step},
     server::{Servers, Serving},
 };
 
@@ -22,7 +24,7 @@ pub(crate) async fn run(
     let Lifecycle { orders, hooks, readiness, advertise, others, registering, views, timing } =
         lifecycle;
     let early = |step, cause| {
-        let report = Report { reason: Reason::Failed, steps: Vec::new(), cut: 0 };
+        let report = Report { reason: Reason::Failed, steps: Vec::new(), n_aborted: 0 };
         LifecycleError::new(step, cause, report)
     };
     let orders = Orders::new(orders).map_err(|error| early(Step::Serve, error.into()))?;
@@ -32,9 +34,10 @@ pub(crate) async fn run(
     serving.extend(others.0);
     let connections = serving.iter().map(|(listener, _)| listener.connections()).collect();
     let mut run = Run {
-        control: Control::new(orders, hooks, timing.hook),
+        control: Control::new(orders),
         servers: Servers::new(connections),
         members,
+        hooks,
         readiness,
         timing,
     };
@@ -50,6 +53,7 @@ struct Run {
     control: Control,
     servers: Servers,
     members: Members,
+    hooks: Hooks,
     readiness: Readiness,
     timing: Timing,
 }
@@ -57,21 +61,27 @@ struct Run {
 impl Run {
     /// Starts, and lives until the cause of its end.
     async fn live(&mut self, serving: Vec<(Listener, Serving)>) -> Result<(), Ending> {
-        let Self { control, servers, members, readiness, .. } = self;
+        let Self { control, servers, members, hooks, readiness, .. } = self;
+        let (warm_up, started) =
+            (mem::take(&mut hooks.before_ready), mem::take(&mut hooks.after_start));
         control.up(Step::Serve, pending(), async { Ok(()) }).await?;
         servers.start(serving, readiness);
-        control.up(Step::Ready, servers.one_ended(), async { Ok(()) }).await?;
-        readiness.advance(ReadinessState::Ready);
+        control.up(Step::Ready, servers.one_ended(), hooks::run(warm_up)).await?;
+        readiness.advance(Phase::Ready);
         if members.are_wanted() {
             control.up(Step::Register, servers.one_ended(), members.register()).await?;
         }
-        control.up(Step::Live, servers.one_ended(), pending::<Result<(), BoxError>>()).await
+        let live = async {
+            hooks::run(started).await?;
+            pending::<Result<(), BoxError>>().await
+        };
+        control.up(Step::Live, servers.one_ended(), live).await
     }
 
     async fn stop(mut self, ending: Ending) -> Result<Report, LifecycleError> {
         let reason = ending.reason();
         tracing::info!(%reason, "stopping");
-        self.readiness.advance(ReadinessState::Draining);
+        self.readiness.advance(Phase::Draining);
         let is_registered = !self.members.is_empty();
         let Self { control, members, timing, .. } = &mut self;
         control.down(Step::Unready, unready(members, timing)).await;
@@ -80,20 +90,21 @@ impl Run {
         control.down_in_hurry(Step::Deregister, HURRIED_DEREGISTER, leave).await;
         let propagate = propagate(&self.servers, &self.readiness, &self.timing, is_registered);
         self.control.down(Step::Propagate, propagate).await;
-        self.readiness.advance(ReadinessState::Closing);
+        self.readiness.advance(Phase::Closing);
         let drain = drain(&mut self.servers, self.timing.drain);
         self.control.down(Step::Drain, drain).await;
         // Also without the time for it: the accepting has to end.
         self.servers.stop();
-        let cut = self.servers.cut();
-        self.control.down(Step::Stop, async { Outcome::Done }).await;
+        let n_aborted = self.servers.abort();
+        let before_exit = hooks::run_all(self.hooks.before_exit, self.timing.hook);
+        self.control.down(Step::Stop, before_exit).await;
         let served = self.servers.end(END).await;
-        let report = Report { reason, steps: self.control.steps, cut };
+        let report = Report { reason, steps: self.control.steps, n_aborted };
         tracing::info!(%report, "stopped");
         match (ending, served) {
             (Ending::Failed(step, cause), _) => Err(LifecycleError::new(step, cause, report)),
             (_, Err(cause)) => Err(LifecycleError::new(Step::Serve, cause, report)),
-            (Ending::Told(_) | Ending::Ended, Ok(())) => Ok(report),
+            (Ending::Ordered(_) | Ending::Ended, Ok(())) => Ok(report),
         }
     }
 }
@@ -121,7 +132,7 @@ async fn propagate(
         return Outcome::Skipped(NOT_NEEDED);
     }
     sleep(wait.saturating_sub(CLOSING)).await;
-    readiness.advance(ReadinessState::Closing);
+    readiness.advance(Phase::Closing);
     sleep(wait.min(CLOSING)).await;
     Outcome::Done
 }
@@ -136,8 +147,8 @@ async fn drain(servers: &mut Servers, deadline: Duration) -> Outcome {
     }
 }
 
-/// A watch or a blocking query answers within milliseconds, and clients publish a removal after 50 to
-/// 150 ms.
+/// A watch or a blocking query answers within milliseconds, and clients publish a removal after 50
+/// to 150 ms.
 const PROPAGATION: Duration = Duration::from_secs(1);
 /// The last part of the propagation, in which connections are closed with their next response.
 ///

@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tower_sd_core::BoxError;
 
-use crate::{Connections, Listener, Readiness};
+use crate::{Listener, Readiness, connection::Connections};
 
 /// Resolves when the server must accept nothing more and finish its requests.
 ///
@@ -31,7 +31,7 @@ pub(crate) type Serving =
 
 /// The servers of a life, each in a task of its own, and their connections.
 ///
-/// Dropped early, the tasks are aborted and the connections are cut.
+/// Dropped early, the tasks and connections are aborted.
 #[derive(Debug)]
 pub(crate) struct Servers {
     connections: Vec<Connections>,
@@ -60,7 +60,7 @@ impl Servers {
         }
     }
 
-    /// Waits for the first end of a server; forever if none has begun. Cancel safe.
+    /// Waits for the first end of a server; without bound if none has begun. Cancel safe.
     pub(crate) async fn one_ended(&mut self) {
         while !self.has_ended {
             match self.tasks.join_next().await {
@@ -95,7 +95,7 @@ impl Servers {
     ///
     /// # Cancel safety
     ///
-    /// Dropped early, the servers may not have been told: [`stop`](Self::stop) does that.
+    /// Dropped early, the servers may have no request to end: [`stop`](Self::stop) makes one.
     pub(crate) async fn drain(&mut self) {
         // Not the servers first: they would reset connections that wait to be accepted.
         self.connections.iter().for_each(Connections::stop_accepting);
@@ -114,8 +114,8 @@ impl Servers {
         self.drain.cancel();
     }
 
-    /// Cuts the open connections, and returns their number.
-    pub(crate) fn cut(&self) -> usize {
+    /// Aborts the open connections, and returns their number.
+    pub(crate) fn abort(&self) -> usize {
         let n_open = self.connections.iter().map(Connections::n_open).sum();
         self.connections.iter().for_each(Connections::abort);
         n_open

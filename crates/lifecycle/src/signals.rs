@@ -1,87 +1,55 @@
-use std::{fmt, io};
+use std::io;
 
 #[cfg(unix)]
-use tokio::signal::unix;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 #[cfg(windows)]
-use tokio::signal::windows;
+use tokio::signal::windows::{
+    CtrlBreak, CtrlC, CtrlClose, CtrlShutdown, ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown,
+};
 
-/// A signal that stops a process.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Signal {
-    /// Ctrl-c, SIGINT: from a terminal.
-    Interrupt,
-    /// SIGTERM: from a supervisor.
-    Terminate,
-}
-
-/// Receives the signals that stop a process: SIGTERM and ctrl-c, on Windows ctrl-c.
+/// Receives the signals that stop a process.
 ///
-/// From the first one on, for the rest of the process's life, these signals no longer end it by
-/// themselves: the program must stop when one comes.
-///
-/// ```no_run
-/// # async fn example() -> std::io::Result<()> {
-/// let mut signals = tower_sd_lifecycle::Signals::listen()?;
-/// println!("stopping because of {}", signals.recv().await);
-/// # Ok(())
-/// # }
-/// ```
+/// From the first one on, for the rest of the process's life, they no longer end it by themselves.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     #[cfg(unix)]
-    interrupt: unix::Signal,
+    interrupt: Signal,
     #[cfg(unix)]
-    terminate: unix::Signal,
+    terminate: Signal,
     #[cfg(windows)]
-    interrupt: windows::CtrlC,
+    interrupt: (CtrlC, CtrlBreak),
+    #[cfg(windows)]
+    terminate: (CtrlClose, CtrlShutdown),
 }
 
 impl Signals {
     /// Begins to receive: a signal before [`recv`](Self::recv) is not lost.
-    ///
-    /// # Errors
-    ///
-    /// The system's.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime with I/O enabled.
-    pub fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {
             #[cfg(unix)]
-            interrupt: unix::signal(unix::SignalKind::interrupt())?,
+            interrupt: signal(SignalKind::interrupt())?,
             #[cfg(unix)]
-            terminate: unix::signal(unix::SignalKind::terminate())?,
+            terminate: signal(SignalKind::terminate())?,
             #[cfg(windows)]
-            interrupt: windows::ctrl_c()?,
+            interrupt: (ctrl_c()?, ctrl_break()?),
+            #[cfg(windows)]
+            terminate: (ctrl_close()?, ctrl_shutdown()?),
         })
     }
 
-    /// Waits for the next signal.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn recv(&mut self) -> Signal {
+    /// Waits for the next signal, and returns its name. Cancel safe.
+    pub(crate) async fn recv(&mut self) -> &'static str {
         #[cfg(unix)]
         tokio::select! {
-            _ = self.terminate.recv() => Signal::Terminate,
-            _ = self.interrupt.recv() => Signal::Interrupt,
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "ctrl-c",
         }
         #[cfg(windows)]
-        {
-            self.interrupt.recv().await;
-            Signal::Interrupt
+        tokio::select! {
+            _ = self.interrupt.0.recv() => "ctrl-c",
+            _ = self.interrupt.1.recv() => "ctrl-break",
+            _ = self.terminate.0.recv() => "ctrl-close",
+            _ = self.terminate.1.recv() => "shutdown",
         }
-    }
-}
-
-impl fmt::Display for Signal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Interrupt => "ctrl-c",
-            Self::Terminate => "SIGTERM",
-        })
     }
 }

@@ -1,7 +1,7 @@
 //! TLS on accepted connections: the handshake runs with the first read or write.
 
 use std::{
-    fmt, io,
+    io,
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -9,59 +9,51 @@ use std::{
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tower_sd_net::{Io, TlsServer};
+use tower_sd_net::TlsServer;
 
-use crate::socket::{Socket, no_address};
+use crate::connection::{Duplex, Stream};
 
 /// A connection with TLS, or in its handshake.
-pub(crate) struct TlsSocket {
+pub(crate) struct TlsStream {
     state: State,
     peer: Option<SocketAddr>,
-    local: Option<SocketAddr>,
 }
 
 enum State {
-    Handshake(BoxFuture<'static, io::Result<Io>>),
-    Open(Io),
+    Handshake(BoxFuture<'static, io::Result<Stream>>),
+    Open(Stream),
     Failed,
 }
 
-impl TlsSocket {
-    pub(crate) fn new(socket: Socket, tls: &TlsServer) -> Self {
-        let (peer, local) = (socket.peer_addr().ok(), socket.local_addr().ok());
+impl TlsStream {
+    pub(crate) fn new(stream: Stream, tls: &TlsServer, peer: Option<SocketAddr>) -> Self {
         let tls = tls.clone();
-        let handshake =
-            async move { tls.accept(socket, &[b"h2", b"http/1.1"]).await.map(Io::boxed) };
-        Self { state: State::Handshake(handshake.boxed()), peer, local }
+        let handshake = async move {
+            let accepted = tls.accept(stream, &[b"h2", b"http/1.1"]).await?;
+            Ok(Box::pin(accepted) as Stream)
+        };
+        Self { state: State::Handshake(handshake.boxed()), peer }
     }
 
-    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.peer.ok_or_else(no_address)
-    }
-
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.local.ok_or_else(no_address)
-    }
-
-    fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Pin<&mut Io>>> {
+    fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Pin<&mut dyn Duplex>>> {
         if let State::Handshake(handshake) = &mut self.state {
             self.state = match ready!(handshake.as_mut().poll(context)) {
-                Ok(io) => State::Open(io),
+                Ok(stream) => State::Open(stream),
                 Err(error) => {
-                    tracing::debug!(%error, peer = ?self.peer, "TLS handshake failed");
+                    tracing::debug!(peer = ?self.peer, %error, "TLS handshake failed");
                     self.state = State::Failed;
                     return Poll::Ready(Err(error));
                 }
             };
         }
         Poll::Ready(match &mut self.state {
-            State::Open(io) => Ok(Pin::new(io)),
+            State::Open(stream) => Ok(stream.as_mut()),
             State::Handshake(_) | State::Failed => Err(io::ErrorKind::ConnectionAborted.into()),
         })
     }
 }
 
-impl AsyncRead for TlsSocket {
+impl AsyncRead for TlsStream {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -71,7 +63,7 @@ impl AsyncRead for TlsSocket {
     }
 }
 
-impl AsyncWrite for TlsSocket {
+impl AsyncWrite for TlsStream {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -87,14 +79,8 @@ impl AsyncWrite for TlsSocket {
     /// A handshake is given up.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().state {
-            State::Open(io) => Pin::new(io).poll_shutdown(context),
+            State::Open(stream) => stream.as_mut().poll_shutdown(context),
             State::Handshake(_) | State::Failed => Poll::Ready(Ok(())),
         }
-    }
-}
-
-impl fmt::Debug for TlsSocket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsSocket").field("peer", &self.peer).finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! A tonic server on real sockets: what clients that ask for its health see of its life.
+//! A tonic server on real sockets, as clients of its health service observe it.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -17,7 +17,7 @@ use tonic_health::pb::{
 };
 use tower_sd_core::BoxError;
 use tower_sd_lifecycle::{
-    Lifecycle, LifecycleError, Listener, Readiness, Report, Step, ready_health, serve_tonic,
+    Lifecycle, LifecycleError, Listener, Readiness, Report, ready_health, serve_tonic,
 };
 
 struct Life {
@@ -29,7 +29,7 @@ struct Life {
 }
 
 impl Life {
-    /// Serves, and is ready once `warm` says so.
+    /// Serves, and is ready when `warm` is cancelled.
     async fn begin() -> Self {
         let readiness = Readiness::new();
         let router = Server::builder().add_service(ready_health(&readiness, ["shop.Orders"]));
@@ -37,13 +37,13 @@ impl Life {
         let address = listener.local_addr().expect("bound");
         let (stop, warm) = (CancellationToken::new(), CancellationToken::new());
         let warmed = warm.clone();
-        let lifecycle = Lifecycle::new().readiness(&readiness).shutdown_on(stop.clone()).before(
-            Step::Ready,
-            || async move {
+        let lifecycle = Lifecycle::new()
+            .readiness(&readiness)
+            .shutdown_on(stop.clone())
+            .before_ready(|| async move {
                 warmed.cancelled_owned().await;
                 Ok::<_, BoxError>(())
-            },
-        );
+            });
         let mut life = JoinSet::new();
         life.spawn(lifecycle.run(listener, serve_tonic(router)));
         Self { address, stop, warm, readiness, life }
@@ -95,7 +95,7 @@ async fn health_watch_follows_readiness_and_does_not_delay_the_end() {
     }
     let ended = timeout(BOUND, server.life.join_next()).await.expect("it ends");
     let report = ended.expect("it runs").expect("no panic").expect("no failure");
-    // A stream that stays open is cut when the drain's deadline of 20 s has passed.
+    // A stream that stays open is aborted when the drain's deadline of 20 s has passed.
     assert!(begun.elapsed() < BOUND, "{report}");
     assert!(report.to_string().contains("drain done"), "{report}");
 }

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tower_sd_core::{AddressPolicy, TlsConfig};
-use tower_sd_lifecycle::{Lifecycle, Listener, TlsServer, serve_axum};
+use tower_sd_lifecycle::{Lifecycle, Listener, serve_axum};
 use tower_sd_net::{Dialer, Target, TlsClient};
 
 /// An authority and its PEM text.
@@ -52,8 +52,9 @@ async fn new_connections_get_the_rotated_certificate() {
     rotate(folder.path(), &old);
     let identity = ["cert.pem", "key.pem"].map(|file| folder.path().join(file));
     let [certificate, key] = identity;
-    let tls = TlsServer::new(TlsConfig::new().with_identity(certificate, key)).expect("they fit");
-    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port").tls(tls);
+    let tls = TlsConfig::new().with_identity(certificate, key);
+    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    let listener = listener.tls(tls).expect("they fit");
     let port = listener.local_addr().expect("bound").port();
     let router = Router::new().route(
         "/",
@@ -84,7 +85,8 @@ async fn new_connections_get_the_rotated_certificate() {
 
 #[tokio::test]
 async fn server_without_a_certificate_is_refused() {
-    let error = TlsServer::new(TlsConfig::new()).expect_err("no identity");
+    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    let error = listener.tls(TlsConfig::new()).expect_err("no identity");
     assert!(error.to_string().contains("a server needs a certificate"), "{error}");
 }
 

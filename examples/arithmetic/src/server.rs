@@ -6,7 +6,7 @@ use axum::{Json, Router, extract::Path, http::StatusCode, routing::post};
 use tower_sd::{AdvertiseAddress, BoxError};
 #[cfg(feature = "grpc")]
 use tower_sd_lifecycle::serve_tonic;
-use tower_sd_lifecycle::{Lifecycle, Listener, Readiness, Step, serve_axum};
+use tower_sd_lifecycle::{Lifecycle, Listener, Readiness, serve_axum};
 
 #[cfg(feature = "grpc")]
 use crate::grpc;
@@ -61,7 +61,7 @@ fn name(args: &ServerArgs) -> &'static str {
 
 /// A life that says where it listens when it does and is registered.
 pub(crate) fn announced(address: SocketAddr) -> Lifecycle {
-    Lifecycle::new().before(Step::Live, move || async move {
+    Lifecycle::new().after_start(move || async move {
         say(&format!("listening on {address}"));
         Ok::<_, BoxError>(())
     })

@@ -6,7 +6,7 @@ use axum::{Router, routing::get};
 use tokio::{net::TcpListener, select};
 use tower_sd::{BoxError, TaskGroup};
 use tower_sd_consul::{Check, Consul, ConsulConfig, RegistrationOptions};
-use tower_sd_lifecycle::{Connection, Lifecycle, Listener, ShutdownSignal, Step};
+use tower_sd_lifecycle::{Connection, Lifecycle, Listener, ShutdownSignal};
 
 use crate::{CONSUL, NAME, say};
 
@@ -48,7 +48,7 @@ pub(crate) async fn run(args: Args) -> Result<(), BoxError> {
     let consul = Consul::new(ConsulConfig::new(args.consul))?.with_options(options);
     let life = Lifecycle::new()
         .register(consul, NAME)
-        .before(Step::Live, move || async move {
+        .after_start(move || async move {
             say(&format!("listening on {address}"));
             Ok::<_, BoxError>(())
         })

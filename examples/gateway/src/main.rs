@@ -8,7 +8,7 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 use clap::Parser;
 use tower_sd::BoxError;
 use tower_sd_consul::{Consul, ConsulConfig};
-use tower_sd_lifecycle::{Lifecycle, Listener, Step, serve_axum};
+use tower_sd_lifecycle::{Lifecycle, Listener, serve_axum};
 
 use crate::services::Services;
 
@@ -53,7 +53,7 @@ async fn run(args: Args) -> Result<(), BoxError> {
     let address = listener.local_addr()?;
     // It registers nowhere: it is the one address that callers know.
     Lifecycle::new()
-        .before(Step::Live, move || async move {
+        .after_start(move || async move {
             say(&format!("listening on {address}"));
             Ok::<_, BoxError>(())
         })

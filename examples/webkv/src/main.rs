@@ -13,7 +13,7 @@ use std::{
 use clap::Parser;
 use tower_sd_consul::{Consul, ConsulConfig};
 use tower_sd_core::{BoxError, Registration};
-use tower_sd_lifecycle::{Lifecycle, Listener, Step, serve_axum};
+use tower_sd_lifecycle::{Lifecycle, Listener, serve_axum};
 
 use crate::store::Store;
 
@@ -68,18 +68,17 @@ async fn run(args: Args) -> Result<(), BoxError> {
     let listener = Listener::bind(SocketAddr::new(args.host, args.port)).await?;
     let address = listener.local_addr()?;
     let checked = Arc::clone(&store);
-    let report = Lifecycle::new()
+    Lifecycle::new()
         .register_with(consul, move |instance| {
             let check = move || Arc::clone(&checked).health();
             Registration::new("webkv", instance).health(check).health_interval(ttl / 2)
         })
-        .before(Step::Live, move || async move {
+        .after_start(move || async move {
             say(&format!("listening on {address}"));
             Ok::<_, BoxError>(())
         })
         .run(listener, serve_axum(web::router(store)))
         .await?;
-    tracing::info!(%report, "stopped");
     Ok(())
 }
 

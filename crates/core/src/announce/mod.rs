@@ -23,11 +23,12 @@ pub use self::config::AnnounceConfig;
 use self::worker::Worker;
 use crate::{
     Announcer, Error, ErrorKind, Registration, RegistrationHandle, Result, Shutdown, TaskGroup,
-    advertise::reachable,
+    advertise::{reachable, warn_of_refusal},
     handle::{End, Status},
 };
 
-/// Announces, and keeps announcing until the handle is deregistered or dropped or `tasks` is closed.
+/// Announces, and keeps announcing until the handle is deregistered or dropped or `tasks` is
+/// closed.
 ///
 /// The body of a backend's [`Registrar::register`](crate::Registrar::register).
 ///
@@ -51,6 +52,7 @@ pub async fn announce(
     let backend = config.backend;
     reachable(&registration.instance)?;
     named(&registration, backend)?;
+    warn_of_refusal(&registration);
     let (id, fail_fast) = (registration.instance.id().clone(), registration.fail_fast);
     let (stop, status) = (CancellationToken::new(), watch::Sender::new(Status::new()));
     let (updates, update_queue) = mpsc::channel(UPDATES);

@@ -10,10 +10,11 @@ use tonic_health::pb::{
 
 use crate::{Readiness, readiness::State};
 
-/// The service `grpc.health.v1` of a server and its `services`: SERVING while it is ready.
+/// Returns the service `grpc.health.v1` of a server and its `services`.
 ///
-/// The server as a whole is the service `""`, which need not be named. A stream of `Watch` ends after
-/// the NOT_SERVING of a server that drains: otherwise it would delay the server's end.
+/// They are SERVING while the server is ready. The server as a whole is the service `""`, which
+/// need not be named. A stream of `Watch` ends after the NOT_SERVING of a server that drains:
+/// otherwise it would delay the server's end.
 ///
 /// The protocol: <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>.
 ///

@@ -1,10 +1,10 @@
-//! The glue to axum and tonic; any other server takes a [`Listener`](crate::Listener) and a
+//! The glue to axum and tonic.
+//!
+//! Any other server takes a [`Listener`](crate::Listener) and a
 //! [`ShutdownSignal`](crate::ShutdownSignal).
 
 #[cfg(feature = "axum")]
 pub(crate) mod axum;
-#[cfg(feature = "axum")]
-pub(crate) mod close;
 #[cfg(feature = "tonic")]
 pub(crate) mod health;
 #[cfg(feature = "tonic")]

@@ -18,7 +18,7 @@ use crate::{Connection, Listener, ShutdownSignal};
 /// Serves a tonic router, for [`Lifecycle::run`](crate::Lifecycle::run).
 ///
 /// That is `Server::builder().add_service(…)`, with layers or without. In the drain, GOAWAY sends
-/// clients to another connection, and streams go on until they end or are cut.
+/// clients to another connection, and streams go on until they end or are aborted.
 pub fn serve_tonic<L, S, B>(
     router: Router<L>,
 ) -> impl FnOnce(Listener, ShutdownSignal) -> BoxFuture<'static, Result<(), Error>> + Send
@@ -39,6 +39,6 @@ impl Connected for Connection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        TcpConnectInfo { local_addr: self.local_addr().ok(), remote_addr: self.peer_addr().ok() }
+        TcpConnectInfo { local_addr: self.local_addr(), remote_addr: self.peer_addr() }
     }
 }

@@ -1,4 +1,4 @@
-//! A server's life on a paused clock, with a registry in memory. No connection is ever made.
+//! A server's life on a paused clock, without connections.
 
 mod moments;
 mod orders;
@@ -6,3 +6,4 @@ mod scene;
 mod several;
 mod start;
 mod stop;
+mod table;

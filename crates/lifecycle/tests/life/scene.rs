@@ -10,12 +10,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tower_sd_core::{BoxError, Instance, MemoryRegistry};
-use tower_sd_lifecycle::{
-    Lifecycle, LifecycleError, Listener, Outcome, Readiness, Report, ShutdownSignal, Step,
-    StepReport,
-};
+use tower_sd_lifecycle::{Lifecycle, LifecycleError, Listener, Readiness, Report, ShutdownSignal};
 
-/// A lifecycle that is told to stop by a token, and what one can see of it.
+/// A lifecycle that stops by a token, and what a test can observe of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scene {
     pub(crate) registry: MemoryRegistry,
@@ -25,21 +22,9 @@ pub(crate) struct Scene {
     seen: Arc<Mutex<Vec<String>>>,
 }
 
-/// A life that goes on in the background.
+/// A life in the background.
 #[derive(Debug)]
 pub(crate) struct Running(JoinSet<Result<Report, LifecycleError>>);
-
-pub(crate) const STEPS: [Step; 9] = [
-    Step::Serve,
-    Step::Ready,
-    Step::Register,
-    Step::Live,
-    Step::Unready,
-    Step::Deregister,
-    Step::Propagate,
-    Step::Drain,
-    Step::Stop,
-];
 
 impl Scene {
     pub(crate) fn unregistered(&self) -> Lifecycle {
@@ -66,7 +51,7 @@ impl Scene {
         self.seen.lock().expect("no panic").clone()
     }
 
-    /// Starts, and waits until it has registered or whatever it does instead.
+    /// Starts, and waits for the first millisecond.
     pub(crate) async fn start(&self, lifecycle: Lifecycle) -> Running {
         let scene = self.clone();
         self.start_with(lifecycle, move |_listener, drain| async move {
@@ -99,7 +84,7 @@ impl Running {
         self.0.join_next().await.expect("it runs").expect("no panic")
     }
 
-    /// Its end, and how long that took.
+    /// Its end, and the time until then.
     pub(crate) async fn end_within(
         self,
         bound: Duration,
@@ -116,17 +101,14 @@ impl Running {
     }
 }
 
-/// The name of what became of a step.
-pub(crate) fn outcome(report: &Report, step: Step) -> String {
-    report.outcome(step).map(ToString::to_string).unwrap_or_default()
-}
-
-pub(crate) fn hook(report: &Report, step: Step) -> Option<&Outcome> {
-    report
-        .steps
-        .iter()
-        .find(|report| report.step == step)
-        .and_then(|StepReport { hook, .. }| hook.as_ref())
+/// The outcome of a step as the report prints it, without its duration.
+pub(crate) fn outcome(report: &Report, step: &str) -> String {
+    let printed = report.to_string();
+    let steps = printed.split_once(": ").map_or("", |(_reason, steps)| steps);
+    let outcome = steps.split(", ").find_map(|it| it.strip_prefix(step)?.strip_prefix(' '));
+    let outcome = outcome.unwrap_or("absent");
+    let cut = outcome.rfind(" in ").or_else(|| outcome.rfind(" after "));
+    outcome[..cut.unwrap_or(outcome.len())].to_owned()
 }
 
 pub(crate) async fn never(_listener: Listener, _drain: ShutdownSignal) -> Result<(), BoxError> {

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tower_sd::{BoxError, Instance, Registration};
-use tower_sd_lifecycle::{Lifecycle, Listener, Step, serve_axum};
+use tower_sd_lifecycle::{Lifecycle, Listener, serve_axum};
 
 use super::registry::Registry;
 use crate::server;
@@ -52,7 +52,7 @@ impl Server {
                 .ignore_signals()
                 .shutdown_on(stopped)
                 .register_with(registry.registrar()?, registration)
-                .before(Step::Live, || async { live.send(()).map_err(|()| "nobody waits") });
+                .after_start(|| async { live.send(()).map_err(|()| "nobody waits") });
             lifecycle.run(Listener::bind("127.0.0.1:0").await?, serve_axum(router)).await?;
             Ok(())
         });
