@@ -10,6 +10,7 @@ use tower_sd_core::{Error, ErrorKind, Instance, InstanceStatus, Result};
 use crate::{
     BACKEND,
     client::{
+        check_path,
         reply::{Check, Service, ServiceEntry},
         request::{ServiceRegistration, Weights},
     },
@@ -249,6 +250,7 @@ fn check_limits(service: &str, instance: &Instance, meta: &BTreeMap<String, Stri
     if service.trim().is_empty() {
         return refuse("the service has no name".into());
     }
+    check_path("register", &[service]).map_err(|error| error.with_instance(instance.id().clone()))?;
     if service.chars().any(char::is_control) {
         return refuse(format!("the service name {service:?} has control characters"));
     }

@@ -1,11 +1,11 @@
 //! The shared suite on real agents.
 
-use std::{process::ExitCode, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use tower_sd_consul::{Consul, ConsulConfig, Query};
 use tower_sd_core::{BoxError, InstanceId, async_trait};
 use tower_sd_testkit::{
-    Fixture, TestInstancer, TestRegistrar,
+    Fixture, TestClient, TestInstancer,
     proxy::{Fault, Proxy},
     real, run_on,
     servers::ServerBinary,
@@ -25,34 +25,29 @@ impl Agent {
         Ok(Self { server, proxy })
     }
 
-    fn client(&self, ttl: Duration) -> Consul {
+    fn client_with(&self, ttl: Duration) -> TestClient {
         let address = self.proxy.address().to_string();
-        Consul::new(ConsulConfig::new(address).ttl(ttl)).expect("an address")
-    }
-
-    fn registrar_with(&self, ttl: Duration) -> TestRegistrar {
-        let registrar = self.client(ttl);
-        let closed = registrar.clone();
-        TestRegistrar::new(registrar, async move { closed.close().await })
+        let consul = Consul::new(ConsulConfig::new(address).ttl(ttl)).expect("an address");
+        let registrar = consul.clone();
+        TestClient::new(
+            move || Arc::new(registrar.clone()),
+            move |service| instancer(&consul, service),
+        )
     }
 }
 
 #[async_trait]
 impl Fixture for Agent {
-    async fn registrar(&self) -> TestRegistrar {
-        self.registrar_with(self.ttl())
+    fn client(&self) -> TestClient {
+        self.client_with(self.ttl())
     }
 
-    async fn registrar_of_many(&self) -> TestRegistrar {
-        self.registrar_with(Duration::from_secs(60))
+    fn client_of_many(&self) -> TestClient {
+        self.client_with(Duration::from_secs(60))
     }
 
-    async fn instancer(&self, service: &str) -> TestInstancer {
-        // 1.8.7 keeps a closed blocking query until its wait is over, and with it the proxy's socket, which the suite counts.
-        let query = Query::new(service).wait(Duration::from_millis(800));
-        let instancer = self.client(self.ttl()).instancer(query);
-        let closed = instancer.clone();
-        TestInstancer::new(instancer, async move { closed.close().await })
+    async fn n_reads(&self) -> Option<u64> {
+        Some(self.proxy.n_gets())
     }
 
     async fn interrupt(&self) {
@@ -86,6 +81,15 @@ impl Fixture for Agent {
         // A renewal finds it, up to a third of the TTL later.
         Duration::from_secs(3)
     }
+}
+
+fn instancer(consul: &Consul, service: &str) -> TestInstancer {
+    // 1.8.7 keeps a closed blocking query until its wait is over, and with it the proxy's socket,
+    // which the suite counts.
+    let query = Query::new(service).wait(Duration::from_millis(800));
+    let instancer = consul.instancer(query);
+    let closed = instancer.clone();
+    TestInstancer::new(instancer, async move { closed.close().await })
 }
 
 fn main() -> ExitCode {

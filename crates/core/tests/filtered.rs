@@ -2,16 +2,15 @@
 
 mod support;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
-use tower_sd_core::{FilteredInstancer, MemoryRegistry};
-use tower_sd_testkit::{TestInstancer, TestRegistrar};
+use tower_sd_core::{FilteredInstancer, MemoryRegistry, Registrar};
+use tower_sd_testkit::TestInstancer;
 
 use self::support::Memory;
 
-fn registrar(registry: &MemoryRegistry) -> TestRegistrar {
-    let closed = registry.clone();
-    TestRegistrar::new(registry.clone(), async move { closed.close().await })
+fn registrar(registry: &MemoryRegistry) -> Arc<dyn Registrar> {
+    Arc::new(registry.clone())
 }
 
 fn instancer(registry: &MemoryRegistry, service: &str) -> TestInstancer {

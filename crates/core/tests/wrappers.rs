@@ -9,7 +9,7 @@ use tower_sd_core::{
     Entries, Freshness, Instancer, LossPolicy, MemoryRegistry, Publisher, PublisherConfig,
     ReadMode, Registrar, RegistryConfig, Sink, Snapshot, Subscription, TaskGroup,
 };
-use tower_sd_testkit::{TestInstancer, TestRegistrar};
+use tower_sd_testkit::TestInstancer;
 
 use self::support::Memory;
 
@@ -66,9 +66,9 @@ impl Instancer for Relay {
     }
 }
 
-fn registrar(registry: &MemoryRegistry) -> TestRegistrar {
-    let (closed, inner): (_, Arc<dyn Registrar>) = (registry.clone(), Arc::new(registry.clone()));
-    TestRegistrar::new(Arc::new(inner), async move { closed.close().await })
+fn registrar(registry: &MemoryRegistry) -> Arc<dyn Registrar> {
+    let inner: Arc<dyn Registrar> = Arc::new(registry.clone());
+    Arc::new(inner)
 }
 
 /// The guard is the outermost one's.

@@ -3,40 +3,42 @@
 #[path = "support/zone.rs"]
 mod zone;
 
-use std::{process::ExitCode, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use tower_sd_core::{InstanceId, TaskGroup, async_trait};
-use tower_sd_testkit::{Fixture, TestInstancer, TestRegistrar, real, run_on};
+use tower_sd_dns::{DnsClient, DnsConfig};
+use tower_sd_testkit::{Fixture, TestClient, TestInstancer, real, run_on};
 
 use self::zone::ZoneRegistrar;
 
 struct Named(real::Bind);
 
 impl Named {
-    fn registrar_with(&self, ttl: Duration) -> TestRegistrar {
-        let (server, tasks) = (self.0.address(), TaskGroup::new());
-        let registrar = ZoneRegistrar { server, ttl, tasks: tasks.clone() };
-        TestRegistrar::new(registrar, async move { tasks.close().await })
+    fn client_with(&self, ttl: Duration) -> TestClient {
+        let server = self.0.address();
+        let dns = DnsClient::new(DnsConfig::new([server]));
+        TestClient::new(
+            move || Arc::new(ZoneRegistrar { server, ttl, tasks: TaskGroup::new() }),
+            move |service| {
+                let (outer, inner) = zone::instancer(&dns, service);
+                let closed = outer.clone();
+                TestInstancer::new(outer, async move {
+                    closed.close().await;
+                    inner.close().await;
+                })
+            },
+        )
     }
 }
 
 #[async_trait]
 impl Fixture for Named {
-    async fn registrar(&self) -> TestRegistrar {
-        self.registrar_with(self.ttl())
+    fn client(&self) -> TestClient {
+        self.client_with(self.ttl())
     }
 
-    async fn registrar_of_many(&self) -> TestRegistrar {
-        self.registrar_with(Duration::from_secs(60))
-    }
-
-    async fn instancer(&self, service: &str) -> TestInstancer {
-        let (outer, inner) = zone::instancer(self.0.address(), service);
-        let closed = outer.clone();
-        TestInstancer::new(outer, async move {
-            closed.close().await;
-            inner.close().await;
-        })
+    fn client_of_many(&self) -> TestClient {
+        self.client_with(Duration::from_secs(60))
     }
 
     async fn interrupt(&self) {
@@ -75,6 +77,7 @@ impl Fixture for Named {
         &[
             ("service_name_may_be_of_120_characters", LABEL),
             ("service_name_may_have_spaces_and_slashes", HOST_NAME),
+            ("service_name_like_a_path_works_or_is_refused", HOST_NAME),
             ("instance_id_may_be_of_120_characters", LABEL),
             ("instance_id_may_have_spaces_and_slashes", HOST_NAME),
             ("host_name_survives", "a target is resolved: the host is its address"),

@@ -7,34 +7,35 @@ use std::{
 
 use async_trait::async_trait;
 use futures_util::{FutureExt, future::BoxFuture};
-use tower_sd_core::{
-    InstanceId, Instancer, Registrar, Registration, RegistrationHandle, Result, Subscription,
-};
+use tower_sd_core::{InstanceId, Instancer, Registrar, Subscription};
 
 /// A registry under test, and the hands that disturb it.
 ///
 /// # Contract
 ///
-/// - Everything that [`registrar`](Self::registrar) and [`instancer`](Self::instancer) return is
-///   new: its own client, its own connections, made inside the call. Each case runs on a runtime of
-///   its own, and a connection whose task ran on the last one is dead.
-/// - They do not need the registry: they are called while it is away, too.
+/// - Each [`client`](Self::client) must be new, with connections of its own. Each case runs on a
+///   runtime of its own.
+/// - Clients, registrars and instancers must not need the registry: they are made while it is away,
+///   too.
 /// - [`interrupt`](Self::interrupt), [`freeze`](Self::freeze) and [`resume`](Self::resume) may be
 ///   called in any order and any number of times; they return when they have taken effect.
 /// - A bound is a promise of the fixture, on the clock that it names.
 #[async_trait]
 pub trait Fixture: Send + Sync + 'static {
-    /// A new registrar, configured with [`ttl`](Self::ttl).
-    async fn registrar(&self) -> TestRegistrar;
+    /// A new client of the registry, whose registrars have the [`ttl`](Self::ttl) and whose
+    /// instancers have the default loss guard.
+    fn client(&self) -> TestClient;
 
-    /// A new registrar for a thousand registrations: one with a TTL of a minute where each renewal
-    /// costs the registry something. Default: [`registrar`](Self::registrar).
-    async fn registrar_of_many(&self) -> TestRegistrar {
-        self.registrar().await
+    /// A new client for a thousand registrations: one with a TTL of a minute where each renewal
+    /// costs the registry something. Defaults to [`client`](Self::client).
+    fn client_of_many(&self) -> TestClient {
+        self.client()
     }
 
-    /// A new instancer of `service`, with the default loss guard.
-    async fn instancer(&self, service: &str) -> TestInstancer;
+    /// The reads that the registry has got so far, where they are counted. Defaults to `None`.
+    async fn n_reads(&self) -> Option<u64> {
+        None
+    }
 
     /// Takes the registry away from all clients: requests fail soon. Entries live on or end with
     /// their TTL, as they would in an outage.
@@ -108,35 +109,39 @@ pub enum Clock {
     Paused,
 }
 
-/// A registrar, and how it is closed.
-///
-/// The mutex is for `Sync` alone: a future is `Send` only.
-pub struct TestRegistrar {
-    registrar: Arc<dyn Registrar>,
-    close: Mutex<BoxFuture<'static, ()>>,
+/// A client of a registry: a value of which registrars and instancers are made, that share its connections.
+pub struct TestClient {
+    registrar: Box<dyn Fn() -> Arc<dyn Registrar> + Send + Sync>,
+    instancer: Box<dyn Fn(&str) -> TestInstancer + Send + Sync>,
 }
 
 /// An instancer, and how it is closed.
+///
+/// The mutex is for `Sync` alone: a future is `Send` only.
 pub struct TestInstancer {
     instancer: Arc<dyn Instancer>,
     close: Mutex<BoxFuture<'static, ()>>,
 }
 
-impl TestRegistrar {
-    /// Sets the future that [`close`](Self::close) awaits.
-    ///
-    /// It is not polled before, and is dropped with the registrar otherwise.
+impl TestClient {
+    /// Creates a client of the functions that make a registrar and an instancer of a service.
     pub fn new(
-        registrar: impl Registrar,
-        close: impl Future<Output = ()> + Send + 'static,
+        registrar: impl Fn() -> Arc<dyn Registrar> + Send + Sync + 'static,
+        instancer: impl Fn(&str) -> TestInstancer + Send + Sync + 'static,
     ) -> Self {
-        Self { registrar: Arc::new(registrar), close: Mutex::new(close.boxed()) }
+        Self { registrar: Box::new(registrar), instancer: Box::new(instancer) }
     }
 
-    /// Closes it and drops it.
-    pub async fn close(self) {
-        let close = self.close.into_inner();
-        close.unwrap_or_else(PoisonError::into_inner).await;
+    /// Returns a new registrar of this client.
+    #[must_use]
+    pub fn registrar(&self) -> Arc<dyn Registrar> {
+        (self.registrar)()
+    }
+
+    /// Returns a new instancer of `service`.
+    #[must_use]
+    pub fn instancer(&self, service: &str) -> TestInstancer {
+        (self.instancer)(service)
     }
 }
 
@@ -158,26 +163,15 @@ impl TestInstancer {
     }
 }
 
-#[async_trait]
-impl Registrar for TestRegistrar {
-    async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
-        self.registrar.register(registration).await
-    }
-
-    async fn close(&self) {
-        self.registrar.close().await;
-    }
-}
-
 impl Instancer for TestInstancer {
     fn subscribe(&self) -> Subscription {
         self.instancer.subscribe()
     }
 }
 
-impl fmt::Debug for TestRegistrar {
+impl fmt::Debug for TestClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TestRegistrar").finish_non_exhaustive()
+        f.debug_struct("TestClient").finish_non_exhaustive()
     }
 }
 

@@ -16,5 +16,5 @@ pub mod wait;
 pub mod wire;
 
 pub use cases::{CASES, Case};
-pub use fixture::{Clock, Fixture, TestInstancer, TestRegistrar};
+pub use fixture::{Clock, Fixture, TestClient, TestInstancer};
 pub use runner::{run, run_on};

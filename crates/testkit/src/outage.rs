@@ -64,7 +64,7 @@ pub(crate) fn changes_after_an_outage_are_seen(fixture: &dyn Fixture) -> BoxFutu
     async move {
         let (mut scene, handles) = interrupted_pair(fixture).await;
         fixture.resume().await;
-        let newcomer = fixture.registrar().await;
+        let newcomer = fixture.client().registrar();
         let registration = scene.registration(instance("c", 8003)).fail_fast(RECOVERY_BOUND);
         let _c = newcomer.register(registration).await.expect("the registry is back");
         let all = |snapshot: &Snapshot| ids_of(snapshot) == ["a", "b", "c"];
@@ -147,7 +147,7 @@ pub(crate) fn instancer_is_ready_when_the_registry_that_was_down_is_up(
 ) -> BoxFuture<'_, ()> {
     async move {
         fixture.interrupt().await;
-        let instancer = fixture.instancer(&unique("service")).await;
+        let instancer = fixture.client().instancer(&unique("service"));
         let mut subscription = instancer.subscribe();
         let error = subscription.ready(SHORT * 4).await;
         let error = error.expect_err("the registry is down");

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -40,6 +40,7 @@ pub struct Proxy {
     applied: watch::Receiver<Fault>,
     n_open: watch::Sender<usize>,
     n_accepted: Arc<AtomicUsize>,
+    n_gets: Arc<AtomicU64>,
     tasks: TaskGroup,
 }
 
@@ -78,13 +79,14 @@ impl Proxy {
         let fault = watch::Sender::new(Fault::None);
         let (applied_sender, applied) = watch::channel(Fault::None);
         let (n_open, n_accepted) = (watch::Sender::new(0), Arc::new(AtomicUsize::new(0)));
-        let tasks = TaskGroup::new();
+        let (n_gets, tasks) = (Arc::new(AtomicU64::new(0)), TaskGroup::new());
         let accepting = Accepting {
             server,
             fault: fault.subscribe(),
             applied: applied_sender,
             n_open: n_open.clone(),
             n_accepted: Arc::clone(&n_accepted),
+            n_gets: Arc::clone(&n_gets),
         };
         tasks.spawn(|stop| async move {
             let connections = TaskGroup::new();
@@ -94,7 +96,7 @@ impl Proxy {
             }
             connections.close().await;
         });
-        Ok(Self { address, fault, applied, n_open, n_accepted, tasks })
+        Ok(Self { address, fault, applied, n_open, n_accepted, n_gets, tasks })
     }
 
     /// Sets what the proxy does from now on.
@@ -129,6 +131,12 @@ impl Proxy {
         self.n_accepted.load(Relaxed)
     }
 
+    /// The `GET` requests of HTTP/1 that it has passed on, each sent in a piece of its own.
+    #[must_use]
+    pub fn n_gets(&self) -> u64 {
+        self.n_gets.load(Relaxed)
+    }
+
     /// Ends its connections, and waits for that.
     pub async fn close(&self) {
         self.tasks.close().await;
@@ -147,6 +155,7 @@ struct Accepting {
     applied: watch::Sender<Fault>,
     n_open: watch::Sender<usize>,
     n_accepted: Arc<AtomicUsize>,
+    n_gets: Arc<AtomicU64>,
 }
 
 impl Accepting {
@@ -170,7 +179,11 @@ impl Accepting {
                 Some(Ok((client, _))) = accept(listener.as_ref()) => {
                     self.n_accepted.fetch_add(1, Relaxed);
                     self.n_open.send_modify(|n| *n += 1);
-                    let connection = Connection { fault: self.fault.clone(), n_open: self.n_open.clone() };
+                    let connection = Connection {
+                        fault: self.fault.clone(),
+                        n_open: self.n_open.clone(),
+                        n_gets: Arc::clone(&self.n_gets),
+                    };
                     let server = self.server;
                     connections.spawn(|stop| async move {
                         connection.run(client, server, stop).await;
@@ -191,6 +204,7 @@ async fn accept(listener: Option<&TcpListener>) -> Option<io::Result<(TcpStream,
 struct Connection {
     fault: watch::Receiver<Fault>,
     n_open: watch::Sender<usize>,
+    n_gets: Arc<AtomicU64>,
 }
 
 impl Connection {
@@ -259,6 +273,9 @@ impl Connection {
                 return to.shutdown().await;
             }
             let bytes = &mut buffer[..n];
+            if direction == Direction::Ask && bytes.starts_with(b"GET ") {
+                self.n_gets.fetch_add(1, Relaxed);
+            }
             match (fault, direction) {
                 (Fault::Delay(delay), _) => sleep(delay).await,
                 (Fault::Garble, Direction::Answer) => {

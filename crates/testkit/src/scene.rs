@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tower_sd_core::{
@@ -7,7 +7,7 @@ use tower_sd_core::{
 };
 
 use crate::{
-    Fixture, TestInstancer, TestRegistrar,
+    Fixture, TestInstancer,
     wait::{ids_of, shows, shows_that},
 };
 
@@ -16,7 +16,7 @@ use crate::{
 pub(crate) struct Scene<'a> {
     pub(crate) fixture: &'a dyn Fixture,
     pub(crate) service: String,
-    pub(crate) registrar: TestRegistrar,
+    pub(crate) registrar: Arc<dyn Registrar>,
     pub(crate) instancer: TestInstancer,
     pub(crate) subscription: Subscription,
 }
@@ -28,8 +28,8 @@ impl<'a> Scene<'a> {
 
     /// Of a service with this name.
     pub(crate) async fn of(fixture: &'a dyn Fixture, service: String) -> Self {
-        let registrar = fixture.registrar().await;
-        let instancer = fixture.instancer(&service).await;
+        let registrar = fixture.client().registrar();
+        let instancer = fixture.client().instancer(&service);
         let mut subscription = instancer.subscribe();
         let ready = subscription.ready(fixture.visible_bound()).await;
         ready.expect("a well registry answers");
@@ -68,7 +68,7 @@ impl<'a> Scene<'a> {
 
     /// With what had to be left out of it.
     pub(crate) async fn look_closely(&self) -> (Snapshot, PublisherStats) {
-        let instancer = self.fixture.instancer(&self.service).await;
+        let instancer = self.fixture.client().instancer(&self.service);
         let mut subscription = instancer.subscribe();
         let ready = subscription.ready(self.fixture.visible_bound()).await;
         let snapshot = ready.expect("a well registry answers");

@@ -191,6 +191,7 @@ impl Wire {
     }
 
     fn url(&self, call: &Call<'_>) -> Result<Url> {
+        check_path(call.operation, &call.path)?;
         let mut url = self.base.clone();
         match url.path_segments_mut() {
             Ok(mut segments) => segments.pop_if_empty().push("v1").extend(&call.path),
@@ -220,6 +221,22 @@ impl Wire {
 
     pub(super) fn token(&self) -> Token {
         self.tokens.current()
+    }
+}
+
+/// Refuses names that make another path than themselves.
+///
+/// Servers in Go clean the decoded path: an agent 1.8 redirects `/v1/health/service/a%2F..%2Fb` to
+/// the service `b`, and agents of all versions redirect `/v1/health/service/..`.
+pub(crate) fn check_path(operation: &'static str, path: &[&str]) -> Result<()> {
+    let path = path.join("/");
+    let parts = path.strip_suffix('/').unwrap_or(&path).split('/');
+    match parts.into_iter().any(|part| matches!(part, "" | "." | "..")) {
+        true => Err(error::config(
+            operation,
+            format!("{path:?} has an empty part, or one of . or .., which HTTP resolves as a path"),
+        )),
+        false => Ok(()),
     }
 }
 

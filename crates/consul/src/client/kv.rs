@@ -46,7 +46,7 @@ impl ConsulClient {
         query: Vec<(&'static str, String)>,
         wait: Option<Duration>,
     ) -> Result<KeysAnswer> {
-        let path = path(operation, key)?;
+        let path = path(key);
         let mut call = Call { query, ..Call::get(operation, &path) };
         if let Some(wait) = wait {
             call.timeout = wait + wait / 16 + HOLD;
@@ -72,7 +72,7 @@ impl ConsulClient {
         mut query: Vec<(&'static str, String)>,
         value: Option<Vec<u8>>,
     ) -> Result<bool> {
-        let path = path(operation, key)?;
+        let path = path(key);
         // Only reads get it by themselves: an agent registers nowhere else.
         query.extend(self.0.wire.datacenter().map(|name| ("dc", name.to_owned())));
         let method = if value.is_some() { Method::PUT } else { Method::DELETE };
@@ -98,15 +98,8 @@ impl Key {
 }
 
 /// `kv`, and the key's parts.
-fn path<'a>(operation: &'static str, key: &'a str) -> Result<Vec<&'a str>> {
-    let refused = |why| Err(error::config(operation, format!("key {key:?} {why}")));
-    if key.starts_with('/') {
-        return refused("begins with a slash; Consul's keys do not");
-    }
-    if key.split('/').any(|part| part == "." || part == "..") {
-        return refused("has a part . or .., which HTTP takes for a folder of its own");
-    }
-    Ok(std::iter::once("kv").chain(key.split('/')).collect())
+fn path(key: &str) -> Vec<&str> {
+    std::iter::once("kv").chain(key.split('/')).collect()
 }
 
 fn succeed(answer: &Answer) -> Result<()> {

@@ -20,6 +20,7 @@ use tower_sd_core::{Error, ErrorKind, InstanceId, Result, TaskGroup};
 
 pub(crate) use self::{
     agent::{AgentCheck, AgentEntry, status_of},
+    http::check_path,
     hub::Ticket,
 };
 use self::{

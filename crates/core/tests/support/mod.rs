@@ -1,25 +1,27 @@
 //! The memory registry under test, with the faults that it has.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tower_sd_core::{InstanceId, MemoryRegistry, async_trait};
-use tower_sd_testkit::{Clock, Fixture, TestInstancer, TestRegistrar};
+use tower_sd_core::{InstanceId, MemoryRegistry, Registrar, async_trait};
+use tower_sd_testkit::{Clock, Fixture, TestClient, TestInstancer};
 
 /// A memory registry, seen through the registrars and instancers that these make.
 pub(crate) struct Memory {
     pub(crate) registry: MemoryRegistry,
-    pub(crate) registrar: fn(&MemoryRegistry) -> TestRegistrar,
+    pub(crate) registrar: fn(&MemoryRegistry) -> Arc<dyn Registrar>,
     pub(crate) instancer: fn(&MemoryRegistry, &str) -> TestInstancer,
 }
 
 #[async_trait]
 impl Fixture for Memory {
-    async fn registrar(&self) -> TestRegistrar {
-        (self.registrar)(&self.registry)
+    fn client(&self) -> TestClient {
+        let Self { registrar, instancer, .. } = *self;
+        let (writing, reading) = (self.registry.clone(), self.registry.clone());
+        TestClient::new(move || registrar(&writing), move |service| instancer(&reading, service))
     }
 
-    async fn instancer(&self, service: &str) -> TestInstancer {
-        (self.instancer)(&self.registry, service)
+    async fn n_reads(&self) -> Option<u64> {
+        Some(self.registry.n_calls())
     }
 
     async fn interrupt(&self) {

@@ -16,7 +16,7 @@ use tower_sd_core::{
     ReadResult, Registrar, Registration, RegistrationHandle, Renewal, Result, Source, Subscription,
     TaskGroup, announce, async_trait,
 };
-use tower_sd_dns::{DnsClient, DnsConfig, DnsInstancer, Query};
+use tower_sd_dns::{DnsClient, DnsInstancer, Query};
 use tower_sd_testkit::real::Bind;
 
 /// The SRV records of a service of the suite are at `<service>.lab.test.`, their targets `<id>.<service>.lab.test.`.
@@ -119,8 +119,7 @@ impl Entry {
 
 /// The instancer of `service`, which calls the instances as they were called when they were registered, and gives them
 /// the weights that they had.
-pub(crate) fn instancer(server: SocketAddr, service: &str) -> (Follower, DnsInstancer) {
-    let dns = DnsClient::new(DnsConfig::new([server]));
+pub(crate) fn instancer(dns: &DnsClient, service: &str) -> (Follower, DnsInstancer) {
     let name = service_name(service).expect("the suite's names fit").to_ascii();
     let mut follow = FollowConfig::new("dns");
     follow.min_refresh = Duration::from_millis(300);
@@ -128,7 +127,7 @@ pub(crate) fn instancer(server: SocketAddr, service: &str) -> (Follower, DnsInst
     // The guard is that of the outer one.
     let publisher = PublisherConfig::new("dns", service).loss(LossPolicy::Accept);
     let query = Query::srv(&name).expect("a name");
-    let inner = DnsInstancer::with_config(&dns, query, publisher, follow.clone());
+    let inner = DnsInstancer::with_config(dns, query, publisher, follow.clone());
     let suffix = format!(".{}", service_name(service).expect("as above").to_utf8());
     let source = Renamed { subscription: inner.subscribe(), suffix };
     let publisher = PublisherConfig::new("dns", service);

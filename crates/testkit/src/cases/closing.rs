@@ -19,7 +19,7 @@ pub(super) fn closing_an_instancer_takes_less_than_100_ms_and_leaks_nothing(
 ) -> BoxFuture<'_, ()> {
     async move {
         let before = Usage::now();
-        let instancer = fixture.instancer(&unique("service")).await;
+        let instancer = fixture.client().instancer(&unique("service"));
         let mut subscription = instancer.subscribe();
         let ready = subscription.ready(fixture.visible_bound()).await;
         ready.expect("a well registry answers");
@@ -41,7 +41,7 @@ pub(super) fn dropping_the_instancer_and_its_subscriptions_leaks_nothing(
 ) -> BoxFuture<'_, ()> {
     async move {
         let before = Usage::now();
-        let instancer = fixture.instancer(&unique("service")).await;
+        let instancer = fixture.client().instancer(&unique("service"));
         let mut subscription = instancer.subscribe();
         let ready = subscription.ready(fixture.visible_bound()).await;
         ready.expect("a well registry answers");
@@ -61,13 +61,11 @@ pub(super) fn closing_a_registrar_withdraws_and_leaks_nothing(
         let handle = scene.register(instance("a", 8001)).await;
         scene.finds(&["a"], fixture.visible_bound()).await;
         let Scene { service, registrar, instancer, mut subscription, .. } = scene;
-        // As by code that has a registrar of any kind.
-        Registrar::close(&registrar).await;
+        registrar.close().await;
         assert!(matches!(handle.state(), RegistrationState::Deregistered), "{handle:?}");
         shows(&mut subscription, &[], gone_bound(fixture)).await;
-        registrar.close().await;
         instancer.close().await;
-        drop((handle, subscription, service));
+        drop((registrar, handle, subscription, service));
         before.is_restored().await;
     }
     .boxed()
@@ -76,7 +74,7 @@ pub(super) fn closing_a_registrar_withdraws_and_leaks_nothing(
 pub(super) fn deregistering_leaks_nothing(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     async move {
         // A renewal at the same time would open a connection more, which a pool keeps.
-        let registrar = fixture.registrar_of_many().await;
+        let registrar = fixture.client_of_many().registrar();
         let service = unique("service");
         let register = async |id, port| {
             let registration = Registration::new(&service, instance(id, port));

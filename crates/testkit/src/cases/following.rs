@@ -17,7 +17,7 @@ use crate::{
 /// Unknown before the registry has answered, then empty.
 pub(super) fn subscriber_has_a_snapshot_immediately(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     async move {
-        let instancer = fixture.instancer(&unique("empty")).await;
+        let instancer = fixture.client().instancer(&unique("empty"));
         let mut subscription = instancer.subscribe();
         let snapshot = subscription.snapshot();
         assert_eq!(snapshot.revision(), 0, "nothing has been read: {snapshot:?}");
@@ -46,7 +46,7 @@ pub(super) fn two_subscribers_see_the_same(fixture: &dyn Fixture) -> BoxFuture<'
     async move {
         let mut scene = Scene::new(fixture).await;
         let mut second = scene.instancer.subscribe();
-        let elsewhere = fixture.instancer(&scene.service).await;
+        let elsewhere = fixture.client().instancer(&scene.service);
         let mut third = elsewhere.subscribe();
         let _a = scene.register(instance("a", 8001)).await;
         let b = scene.register(instance("b", 8002)).await;
@@ -170,11 +170,33 @@ pub(super) fn nudges_of_a_dead_instance_break_no_watch(fixture: &dyn Fixture) ->
     .boxed()
 }
 
+/// With jitter, and rarer the longer they go on.
+pub(super) fn nudges_of_a_dead_instance_cost_one_read_a_second(
+    fixture: &dyn Fixture,
+) -> BoxFuture<'_, ()> {
+    async move {
+        let mut scene = Scene::new(fixture).await;
+        let _a = scene.register(instance("a", 8001)).await;
+        scene.sees(&["a"]).await;
+        let Some(before) = fixture.n_reads().await else {
+            return;
+        };
+        for _ in 0..SECONDS * 20 {
+            scene.subscription.refresh();
+            sleep(Duration::from_millis(50)).await;
+        }
+        let n_reads = fixture.n_reads().await.expect("counted") - before;
+        // What was under way, and a blocking query or renewal that ended meanwhile.
+        assert!((1..=SECONDS + 5).contains(&n_reads), "{n_reads} reads");
+    }
+    .boxed()
+}
+
 /// The whole set, however large; and each as it was sent.
 pub(super) fn thousand_instances_are_seen(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     async move {
         let mut scene = Scene::new(fixture).await;
-        let registrar = fixture.registrar_of_many().await;
+        let registrar = fixture.client_of_many().registrar();
         let register = |n: u16| {
             let host = format!("10.0.{}.{}", n / 200, n % 200 + 1);
             let instance = Instance::new(host, 8001).with_id(format!("i{n:04}"));
@@ -218,6 +240,8 @@ pub(super) fn rolling_replacement_loses_no_instance(fixture: &dyn Fixture) -> Bo
     .boxed()
 }
 
+/// For which instances request reads.
+const SECONDS: u64 = 6;
 const THOUSAND: u16 = 1000;
 /// For a registry on a busy machine.
 const MANY_BOUND: Duration = Duration::from_secs(60);

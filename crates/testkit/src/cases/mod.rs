@@ -4,6 +4,7 @@
 //! notices in `tests/suite/main.rs`.
 
 mod carrying;
+mod client;
 mod closing;
 mod following;
 mod health;
@@ -43,6 +44,11 @@ pub const CASES: &[(&str, Case)] = &[
         "nudges_of_a_dead_instance_break_no_watch",
         following::nudges_of_a_dead_instance_break_no_watch,
     ),
+    (
+        "nudges_of_a_dead_instance_cost_one_read_a_second",
+        following::nudges_of_a_dead_instance_cost_one_read_a_second,
+    ),
+    ("client_survives_its_first_runtime", client::client_survives_its_first_runtime),
     ("rolling_replacement_loses_no_instance", following::rolling_replacement_loses_no_instance),
     ("thousand_instances_are_seen", following::thousand_instances_are_seen),
     // Registering.
@@ -98,6 +104,10 @@ pub const CASES: &[(&str, Case)] = &[
     ("service_name_may_be_unicode", naming::service_name_may_be_unicode),
     ("service_name_may_be_of_120_characters", naming::service_name_may_be_of_120_characters),
     ("service_name_may_have_spaces_and_slashes", naming::service_name_may_have_spaces_and_slashes),
+    (
+        "service_name_like_a_path_works_or_is_refused",
+        naming::service_name_like_a_path_works_or_is_refused,
+    ),
     ("instance_id_may_be_unicode", naming::instance_id_may_be_unicode),
     ("instance_id_may_be_of_120_characters", naming::instance_id_may_be_of_120_characters),
     ("instance_id_may_have_spaces_and_slashes", naming::instance_id_may_have_spaces_and_slashes),

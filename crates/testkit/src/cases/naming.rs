@@ -1,10 +1,12 @@
 //! Names: of services and of instances.
 
 use futures_util::{FutureExt, future::BoxFuture};
+use tower_sd_core::{ErrorKind, Instancer, Registrar, Registration, Snapshot};
 
 use crate::{
     Fixture,
     scene::{Scene, gone_bound, instance, unique},
+    wait::{shows, shows_that},
 };
 
 /// A prefix `svc` that is not bounded shows what belongs to `svc-2`.
@@ -41,6 +43,39 @@ pub(super) fn service_name_may_be_of_120_characters(fixture: &dyn Fixture) -> Bo
 
 pub(super) fn service_name_may_have_spaces_and_slashes(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     service_name(fixture, "a b/c?d=e&f#g%41")
+}
+
+/// A path of HTTP would lead elsewhere. A registry that cannot hold such a name refuses it.
+pub(super) fn service_name_like_a_path_works_or_is_refused(
+    fixture: &dyn Fixture,
+) -> BoxFuture<'_, ()> {
+    async move {
+        for name in ["..", ".", "a/../b", "a/./b", "a//b", "/a", "a/", "%2e%2e", "a%2fb"] {
+            let bound = fixture.visible_bound();
+            let instancer = fixture.client().instancer(name);
+            let mut subscription = instancer.subscribe();
+            let answered = |snapshot: &Snapshot| {
+                snapshot.freshness().is_synced() || snapshot.freshness().error().is_some()
+            };
+            let snapshot = shows_that(&mut subscription, "an answer", bound, answered).await;
+            let registration = Registration::new(name, instance("a", 8001));
+            let registered = fixture.client().registrar().register(registration).await;
+            match (snapshot.freshness().error(), registered) {
+                (None, Ok(handle)) => {
+                    shows(&mut subscription, &["a"], bound).await;
+                    handle.deregister().await.expect("a well registry deregisters");
+                    shows(&mut subscription, &[], gone_bound(fixture)).await;
+                }
+                (Some(error), Err(refused)) => {
+                    assert_eq!(error.kind(), ErrorKind::Config, "{name:?}: {error:?}");
+                    assert_eq!(refused.kind(), ErrorKind::Config, "{name:?}: {refused:?}");
+                }
+                differ => panic!("followed and registered in different ways: {name:?}: {differ:?}"),
+            }
+            instancer.close().await;
+        }
+    }
+    .boxed()
 }
 
 pub(super) fn instance_id_may_be_unicode(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {

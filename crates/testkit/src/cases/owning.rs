@@ -85,7 +85,7 @@ impl<'a> Pair<'a> {
         let first = scene.register(instance("a", 8001).with_weight(FIRST_WEIGHT)).await;
         scene.sees(&["a"]).await;
         let successor = scene.registration(instance("a", 8001).with_weight(SECOND_WEIGHT));
-        let second = fixture.registrar().await.register(successor).await;
+        let second = fixture.client().registrar().register(successor).await;
         let second = second.expect("a successor takes over");
         scene.sees_that("the successor", is_the_second).await;
         Self { scene, first, second }

@@ -32,12 +32,11 @@ use crate::{
 /// ```no_run
 /// # use std::{process::ExitCode, time::Duration};
 /// # use tower_sd_core::InstanceId;
-/// # use tower_sd_testkit::{Fixture, TestInstancer, TestRegistrar};
+/// # use tower_sd_testkit::{Fixture, TestClient};
 /// # struct Memory;
 /// # #[async_trait::async_trait]
 /// # impl Fixture for Memory {
-/// #     async fn registrar(&self) -> TestRegistrar { todo!() }
-/// #     async fn instancer(&self, service: &str) -> TestInstancer { todo!() }
+/// #     fn client(&self) -> TestClient { todo!() }
 /// #     async fn interrupt(&self) {}
 /// #     async fn resume(&self) {}
 /// #     async fn expire(&self, service: &str, id: &InstanceId) {}

@@ -6,7 +6,7 @@ use tempfile::NamedTempFile;
 use tower_sd_core::{FixedInstancer, InstanceId, MemoryRegistry};
 
 use super::*;
-use crate::{TestInstancer, TestRegistrar};
+use crate::{TestClient, TestInstancer};
 
 #[test]
 fn exceptions_stay_ignored_when_ignored_cases_are_included() {
@@ -92,12 +92,11 @@ struct Quiet {
 
 #[async_trait]
 impl Fixture for Quiet {
-    async fn registrar(&self) -> TestRegistrar {
-        TestRegistrar::new(MemoryRegistry::new(), async {})
-    }
-
-    async fn instancer(&self, _service: &str) -> TestInstancer {
-        TestInstancer::new(FixedInstancer::new([]), async {})
+    fn client(&self) -> TestClient {
+        TestClient::new(
+            || Arc::new(MemoryRegistry::new()),
+            |_| TestInstancer::new(FixedInstancer::new([]), async {}),
+        )
     }
 
     async fn interrupt(&self) {}

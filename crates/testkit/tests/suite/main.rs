@@ -5,11 +5,15 @@
 mod registry;
 mod writer;
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use tokio::{
-    runtime::Builder,
+    runtime::{Builder, Handle},
     sync::Notify,
     time::{pause, sleep, timeout},
 };
@@ -18,7 +22,7 @@ use tower_sd_core::{
     Registrar, Registration, RegistrationHandle, Result, Subscription, TaskGroup, announce,
     async_trait, follow,
 };
-use tower_sd_testkit::{CASES, Case, Clock, Fixture, TestInstancer, TestRegistrar};
+use tower_sd_testkit::{CASES, Case, Clock, Fixture, TestClient, TestInstancer};
 
 use crate::{
     registry::{Bug, Reader, Store, TTL},
@@ -76,31 +80,24 @@ struct Broken(Arc<Store>);
 
 #[async_trait]
 impl Fixture for Broken {
-    async fn registrar(&self) -> TestRegistrar {
-        let (tasks, store) = (TaskGroup::new(), Arc::clone(&self.0));
-        let close = closing(self.0.bug, tasks.clone());
-        TestRegistrar::new(BrokenRegistrar { store, tasks }, close)
+    fn client(&self) -> TestClient {
+        let (writing, reading) = (Arc::clone(&self.0), Arc::clone(&self.0));
+        let first_runtime = OnceLock::new();
+        TestClient::new(
+            move || {
+                let (tasks, store) = (TaskGroup::new(), Arc::clone(&writing));
+                Arc::new(BrokenRegistrar { store, tasks })
+            },
+            move |service| {
+                let _entered = (reading.bug == Bug::DiesWithItsRuntime)
+                    .then(|| first_runtime.get_or_init(Handle::current).enter());
+                instancer(&reading, service)
+            },
+        )
     }
 
-    async fn instancer(&self, service: &str) -> TestInstancer {
-        let source = Reader::new(Arc::clone(&self.0), service);
-        let config = FollowConfig::new("test");
-        let publisher = PublisherConfig::new("test", service);
-        if self.0.bug == Bug::EndsWithInstancer {
-            let (publisher, tasks) = (Publisher::new(publisher), TaskGroup::new());
-            let subscription = publisher.subscribe();
-            let nudge = Arc::new(Notify::new());
-            tasks.spawn(|stop| follow(source, publisher, config, nudge, stop));
-            return TestInstancer::new(Ending(subscription, tasks), async {});
-        }
-        let follower = Follower::new(source, publisher, config);
-        let slow = self.0.bug == Bug::SlowClose;
-        TestInstancer::new(follower.clone(), async move {
-            if slow {
-                sleep(SLOW).await;
-            }
-            follower.close().await;
-        })
+    async fn n_reads(&self) -> Option<u64> {
+        Some(self.0.n_reads())
     }
 
     async fn interrupt(&self) {
@@ -126,6 +123,27 @@ impl Fixture for Broken {
     fn clock(&self) -> Clock {
         Clock::Paused
     }
+}
+
+fn instancer(store: &Arc<Store>, service: &str) -> TestInstancer {
+    let source = Reader::new(Arc::clone(store), service);
+    let config = FollowConfig::new("test");
+    let publisher = PublisherConfig::new("test", service);
+    if store.bug == Bug::EndsWithInstancer {
+        let (publisher, tasks) = (Publisher::new(publisher), TaskGroup::new());
+        let subscription = publisher.subscribe();
+        let nudge = Arc::new(Notify::new());
+        tasks.spawn(|stop| follow(source, publisher, config, nudge, stop));
+        return TestInstancer::new(Ending(subscription, tasks), async {});
+    }
+    let follower = Follower::new(source, publisher, config);
+    let slow = store.bug == Bug::SlowClose;
+    TestInstancer::new(follower.clone(), async move {
+        if slow {
+            sleep(SLOW).await;
+        }
+        follower.close().await;
+    })
 }
 
 async fn closing(bug: Bug, tasks: TaskGroup) {
@@ -213,6 +231,10 @@ const NOTICED: &[(Bug, &[&str])] = &[
         Bug::SplitsAtSlash,
         &["service_name_may_have_spaces_and_slashes", "instance_id_may_have_spaces_and_slashes"],
     ),
+    (
+        Bug::CleansPaths,
+        &["service_name_like_a_path_works_or_is_refused"],
+    ),
     (Bug::Forgets("host"), &["host_name_survives", "ipv6_address_survives"]),
     (Bug::Forgets("port"), &["highest_port_survives"]),
     (Bug::Forgets("scheme"), &["scheme_survives"]),
@@ -224,6 +246,8 @@ const NOTICED: &[(Bug, &[&str])] = &[
     (Bug::Forgets("start time"), &["start_time_survives"]),
     (Bug::Forgets("status"), &["remains_that_drain_hide_no_live_instance"]),
     (Bug::AssertsWhileHung, &["hung_registry_is_stale_within_its_bound"]),
+    (Bug::ReadsTenTimes, &["nudges_of_a_dead_instance_cost_one_read_a_second"]),
+    (Bug::DiesWithItsRuntime, &["client_survives_its_first_runtime"]),
     (Bug::NudgeLosesPosition, &["nudges_of_a_dead_instance_break_no_watch"]),
     (
         Bug::SlowClose,

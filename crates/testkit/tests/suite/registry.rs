@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     future::pending,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -60,6 +63,12 @@ pub(crate) enum Bug {
     AssertsWhileHung,
     /// A nudge loses the position.
     NudgeLosesPosition,
+    /// A nudge is answered by ten reads.
+    ReadsTenTimes,
+    /// Followers run where the first one ran.
+    DiesWithItsRuntime,
+    /// Reads the service that a path leads to.
+    CleansPaths,
     /// A read that hung is never given up, nor answered.
     HangsForEver,
     GivesUp,
@@ -81,6 +90,7 @@ pub(crate) struct Store {
     state: Mutex<State>,
     pub(crate) changes: watch::Sender<()>,
     pub(crate) tasks: TaskGroup,
+    n_reads: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -106,7 +116,12 @@ impl Store {
             state: Mutex::default(),
             changes: watch::Sender::new(()),
             tasks: TaskGroup::new(),
+            n_reads: AtomicU64::new(0),
         }
+    }
+
+    pub(crate) fn n_reads(&self) -> u64 {
+        self.n_reads.load(Relaxed)
     }
 
     pub(crate) fn set(&self, away: bool, hangs: bool) {
@@ -173,9 +188,11 @@ impl Reader {
 
     fn list(&self) -> Vec<Instance> {
         let (bug, state) = (self.store.bug, self.store.lock());
+        let cleaned = self.service.rsplit("../").next().unwrap_or_default();
         let entries = state.entries.iter();
         let mut list: Vec<Instance> = entries
             .filter(|((service, _), _)| match bug {
+                Bug::CleansPaths => service == cleaned,
                 Bug::MatchesPrefixes => service.starts_with(&self.service),
                 _ => *service == self.service,
             })
@@ -202,6 +219,7 @@ impl Source for Reader {
             match self.store.bug {
                 Bug::AssertsWhileHung => return Ok(ReadResult::unchanged()),
                 Bug::NudgeLosesPosition => return Ok(ReadResult::resync("nudged")),
+                Bug::ReadsTenTimes => drop(self.store.n_reads.fetch_add(9, Relaxed)),
                 _ => {}
             }
         }
@@ -218,6 +236,7 @@ impl Source for Reader {
         if self.store.bug == Bug::WatchDies && self.failed {
             pending::<()>().await;
         }
+        self.store.n_reads.fetch_add(1, Relaxed);
         let called = self.store.call().await;
         self.failed |= called.is_err();
         called?;

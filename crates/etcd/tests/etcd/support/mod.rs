@@ -6,6 +6,7 @@ pub(crate) mod custom;
 
 use std::{
     panic::{AssertUnwindSafe, resume_unwind},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,9 +16,10 @@ use tokio::time::{Instant, sleep};
 use tower_sd_core::{BoxError, Freshness, Instance, InstanceId, Snapshot, async_trait};
 use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer, EtcdRegistrar};
 use tower_sd_testkit::{
-    Fixture, TestInstancer, TestRegistrar,
+    Fixture, TestClient, TestInstancer,
     real::{self, Etcd},
     servers::{ServerBinary, configured},
+    wire::request,
 };
 
 /// Runs a test on every etcd there is, on all of them at once: most of its time a test waits.
@@ -119,16 +121,25 @@ impl EtcdFixture {
 
 #[async_trait]
 impl Fixture for EtcdFixture {
-    async fn registrar(&self) -> TestRegistrar {
-        let registrar = EtcdRegistrar::new(&self.client());
-        let closing = registrar.clone();
-        TestRegistrar::new(registrar, async move { closing.close().await })
+    fn client(&self) -> TestClient {
+        let client = Self::client(self);
+        let registering = client.clone();
+        TestClient::new(
+            move || Arc::new(EtcdRegistrar::new(&registering)),
+            move |service| {
+                let instancer = EtcdInstancer::new(&client, service);
+                let closing = instancer.clone();
+                TestInstancer::new(instancer, async move { closing.close().await })
+            },
+        )
     }
 
-    async fn instancer(&self, service: &str) -> TestInstancer {
-        let instancer = EtcdInstancer::new(&self.client(), service);
-        let closing = instancer.clone();
-        TestInstancer::new(instancer, async move { closing.close().await })
+    async fn n_reads(&self) -> Option<u64> {
+        let metrics = request(self.server.address(), "GET", "/metrics", "").await.ok()?;
+        let started = metrics.body.lines().find(|line| {
+            line.starts_with("grpc_server_started_total") && line.contains("\"Range\"")
+        });
+        started?.rsplit_once(' ')?.1.parse().ok()
     }
 
     async fn interrupt(&self) {
