@@ -31,7 +31,7 @@ Usage: cargo xtask COMMAND
   generate              generate Rust from our .proto files again
   lint [STEP]           check everything but the tests, or one step of it
   servers [NAME]        fetch the real servers that tests use, and print name, version, path
-  test [NAME] [--slow]  run all tests, or those of one folder of crates/ or examples/, with real servers;
+  test [NAME…] [--slow] run all tests, or those of some folders of crates/ or examples/, with real servers;
                         --slow adds those of more than 30 s, and what follows -- goes to the test runner";
 
 fn main() -> ExitCode {

@@ -17,6 +17,11 @@ pub(crate) struct Package {
 }
 
 impl Package {
+    /// Whether it is published: those in `crates/` are.
+    pub(crate) fn is_crate(&self) -> bool {
+        self.path.parent().is_some_and(|folder| folder.ends_with("crates"))
+    }
+
     pub(crate) fn has_library(&self) -> bool {
         self.path.join("src/lib.rs").is_file()
     }

@@ -14,9 +14,8 @@ pub(super) fn check() -> Result<()> {
 }
 
 fn fault(package: &Package) -> Option<String> {
-    let is_crate = package.path.parent().is_some_and(|folder| folder.ends_with("crates"));
     let name = &package.manifest.name;
-    if !is_crate {
+    if !package.is_crate() {
         return package
             .manifest
             .publish

@@ -1,4 +1,4 @@
-//! `cargo xtask test [NAME] [--slow] [-- FILTER…]`: all tests, with real servers.
+//! `cargo xtask test [NAME…] [--slow] [-- FILTER…]`: all tests, with real servers.
 
 mod binaries;
 mod release;
@@ -18,9 +18,9 @@ use crate::servers;
 
 pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
     let options = Options::parse(args)?;
-    let packages = match options.name {
-        Some(name) => vec![packages::find(name)?],
-        None => packages::all()?,
+    let packages = match &*options.names {
+        [] => packages::all()?,
+        names => names.iter().map(|name| packages::find(name)).collect::<Result<_>>()?,
     };
     protoc::set_up()?;
     let run = Run { options, packages };
@@ -49,7 +49,7 @@ pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Options<'a> {
-    name: Option<&'a str>,
+    names: Vec<&'a str>,
     slow: bool,
     /// For the test runner: a filter, `--nocapture` and the like.
     rest: Vec<&'a str>,
@@ -63,9 +63,7 @@ impl<'a> Options<'a> {
             match arg {
                 "--" => options.rest = args.by_ref().collect(),
                 "--slow" => options.slow = true,
-                name if options.name.is_none() && !name.starts_with('-') => {
-                    options.name = Some(name);
-                }
+                name if !name.starts_with('-') => options.names.push(name),
                 _ => return Err(USAGE.into()),
             }
         }
@@ -120,13 +118,12 @@ impl Run<'_> {
         args.extend(&self.options.rest);
         let runner = Runner { args, environment };
         // Of one package the output is of interest as it comes.
-        match self.options.name {
-            Some(_) => runner.in_turn(&binaries),
-            None if self.options.rest.is_empty() => {
-                runner.side_by_side(split(binaries, environment)?)
-            }
-            None => runner.side_by_side(binaries),
+        if self.options.names.len() == 1 {
+            return runner.in_turn(&binaries);
         }
+        // A filter of the user's goes to whole binaries.
+        let whole = !self.options.rest.is_empty();
+        runner.side_by_side(if whole { binaries } else { split(binaries, environment)? })
     }
 
     /// Apart from the others, because there `ignore` means that an example cannot be compiled.
@@ -153,10 +150,11 @@ impl Run<'_> {
 
     fn cargo_test(&self, args: &[&str]) -> Command {
         let mut command = cargo(["test", "--all-features"]);
-        match (self.options.name, self.packages.as_slice()) {
-            (Some(_), [package]) => command.args(["--package", &package.manifest.name]),
-            _ => command.arg("--workspace"),
-        };
+        if self.options.names.is_empty() {
+            command.arg("--workspace");
+        } else {
+            command.args(self.packages.iter().flat_map(|it| ["--package", &it.manifest.name]));
+        }
         command.args(args);
         if !stdout().is_terminal() {
             command.env("CARGO_TERM_COLOR", "never");
@@ -181,7 +179,7 @@ fn color() -> &'static [&'static str] {
 /// Tests of more than 30 s live in a module `slow`, so this is in their names, and in no other's.
 const SLOW: &str = "slow::";
 
-const USAGE: &str = "usage: cargo xtask test [NAME] [--slow] [-- FILTER]";
+const USAGE: &str = "usage: cargo xtask test [NAME…] [--slow] [-- FILTER]";
 
 #[cfg(test)]
 mod tests {
@@ -191,14 +189,14 @@ mod tests {
     fn options_come_in_any_order() {
         let options = Options::parse(&["--slow", "consul", "--", "seen", "--nocapture"]).unwrap();
         let expected =
-            Options { name: Some("consul"), slow: true, rest: vec!["seen", "--nocapture"] };
+            Options { names: vec!["consul"], slow: true, rest: vec!["seen", "--nocapture"] };
         assert_eq!(options, expected);
         assert_eq!(Options::parse(&[]).unwrap(), Options::default());
     }
 
     #[test]
-    fn unknown_option_and_second_name_are_refused() {
+    fn unknown_option_is_refused_and_names_add_up() {
         assert!(Options::parse(&["--fast"]).is_err());
-        assert!(Options::parse(&["consul", "etcd"]).is_err());
+        assert_eq!(Options::parse(&["consul", "etcd"]).unwrap().names, ["consul", "etcd"]);
     }
 }

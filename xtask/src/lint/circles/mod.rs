@@ -10,16 +10,14 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use super::files::under;
-use crate::command::{Result, root};
-use crate::packages;
+use crate::command::Result;
+use crate::packages::{self, Package};
 use graph::Graph;
 use paths::{File, Module};
 
 pub(super) fn check() -> Result<()> {
     let mut found = Vec::new();
-    for package in
-        packages::all()?.into_iter().filter(|it| it.path.starts_with(root().join("crates")))
-    {
+    for package in packages::all()?.into_iter().filter(Package::is_crate) {
         let source = package.path.join("src");
         let mut files = BTreeMap::new();
         for path in under(&source, &["rs"])? {
