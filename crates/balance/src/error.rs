@@ -4,8 +4,8 @@ use tower_sd_core::BoxError;
 
 /// There is no instance to send a request to.
 ///
-/// Nothing was sent: repeating is safe. `source()` is the cause: the registry's error, the factory's, or the last
-/// connection's.
+/// Nothing was sent: repeating is safe. `source()` is the cause: the registry's error, the
+/// factory's, or the last connection's.
 #[derive(Debug)]
 pub struct NoInstances {
     reason: NoInstancesReason,
@@ -50,7 +50,8 @@ impl NoInstances {
         self.reason
     }
 
-    /// Whether the request has waited for an instance for as long as it may: waiting again is of no use.
+    /// Whether the request has waited for an instance for as long as it may: waiting again is of no
+    /// use.
     #[must_use]
     pub fn has_waited(&self) -> bool {
         self.waited
@@ -84,7 +85,8 @@ impl NoInstances {
         self
     }
 
-    /// Whether it is this request that found none, and not one that an endpoint has sent on its behalf.
+    /// Whether it is this request that found none, and not one that an endpoint has sent on its
+    /// behalf.
     pub(crate) fn is_of(&self, request: u64) -> bool {
         self.request == Some(request)
     }

@@ -4,8 +4,9 @@ use tower_sd_core::BoxError;
 
 /// A failure before anything of the request was sent: repeating it is safe, whatever it is.
 ///
-/// An endpoint whose connection was dead when it was called returns it. (One that has [taken](crate::InFlight::take) its
-/// lease reports [`Outcome::NotSent`](crate::Outcome) instead, and may return any error.)
+/// An endpoint whose connection was dead when it was called returns it. (One that has
+/// [taken](crate::InFlight::take) its lease reports [`Outcome::NotSent`](crate::Outcome) instead,
+/// and may return any error.)
 #[derive(Debug)]
 pub struct NotSent(BoxError);
 

@@ -14,7 +14,8 @@ pub enum Outcome {
     NotSent,
     /// The time for the attempt was over before the instance had answered.
     TimedOut,
-    /// The caller, or the sender of the request's body, broke it off: no statement about the instance.
+    /// The caller, or the sender of the request's body, broke it off: no statement about the
+    /// instance.
     Cancelled,
 }
 

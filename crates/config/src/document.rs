@@ -1,7 +1,8 @@
 //! From what keys hold to a value; and from a parser's complaint back to the key and the line.
 //!
-//! Below a prefix, every value is first parsed by itself, so that it cannot be anything but one value; then one document is
-//! put together, a field per key, so that the parser's own position says which key does not fit.
+//! Below a prefix, every value is first parsed by itself, so that it cannot be anything but one
+//! value; then one document is put together, a field per key, so that the parser's own position
+//! shows which key does not fit.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -53,7 +54,7 @@ enum Node<'a> {
     Folder(Folder<'a>),
 }
 
-/// What a parser says, and the bytes that it means.
+/// A parser's message, and the bytes that it means.
 struct Complaint {
     what: String,
     place: Option<Range<usize>>,
@@ -131,7 +132,7 @@ impl Complaint {
         let (line, column) = (error.line(), error.column());
         let what = error.to_string();
         let what = what.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&what);
-        // Errors without a position say line 0.
+        // Errors without a position have line 0.
         let line_start = match line {
             0 => None,
             1 => Some(0),

@@ -2,10 +2,12 @@ use std::{fmt, sync::Arc};
 
 use tower_sd_core::{Error, Freshness};
 
-/// The value that is in force, and how far to believe it. `Clone` is a few `Arc`s.
+/// The value that is in force, and whether it is current.
 ///
-/// Value, trouble with reading it and trouble with understanding it are independent of each other: a bad value or a
-/// registry that is away never takes a good value away.
+/// `Clone` is a few `Arc`s.
+///
+/// Value, trouble with reading it and trouble with understanding it are independent of each other:
+/// a bad value or a registry that is away never takes a good value away.
 pub struct ConfigSnapshot<T> {
     pub(crate) value: Option<Arc<T>>,
     pub(crate) revision: Option<u64>,
@@ -22,26 +24,29 @@ impl<T> ConfigSnapshot<T> {
         self.value.as_ref()
     }
 
-    /// The registry's revision of the value (of a prefix, the highest), for a check-and-set; `None` while it is the default
-    /// or none.
+    /// The registry's revision of the value (of a prefix, the highest), for a check-and-set; `None`
+    /// while it is the default or none.
     #[must_use]
     pub fn revision(&self) -> Option<u64> {
         self.revision
     }
 
-    /// Why what the registry has now is not the value: it could not be understood. Names the key, and the line.
+    /// Why what the registry has now is not the value: it could not be understood. Names the key,
+    /// and the line.
     #[must_use]
     pub fn rejected(&self) -> Option<&Error> {
         self.rejected.as_ref()
     }
 
-    /// Whether the registry says that there is nothing (any more); the value is then what the policy says.
+    /// Whether the registry has no value (any more).
+    ///
+    /// The value is then that of the policy.
     #[must_use]
     pub fn is_absent(&self) -> bool {
         self.absent
     }
 
-    /// Whether the registry was heard, and is.
+    /// Whether the registry has answered, and does.
     #[must_use]
     pub fn freshness(&self) -> &Freshness {
         &self.freshness

@@ -19,7 +19,8 @@ pub(crate) struct ConfigSink<T> {
     outdated: bool,
 }
 
-/// Whether the keys are deleted: accepted from a confirming read only. A token that has lost a right can look like that.
+/// Whether the keys are deleted: accepted from a confirming read only. A token that has lost a
+/// right can look like that.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Absence {
     No,
@@ -42,7 +43,7 @@ impl<T> ConfigSink<T> {
         (Self { options, latest, judged, absence, outdated: false }, receiver)
     }
 
-    /// There is nothing, and it is believed.
+    /// There is nothing, and that is confirmed.
     fn absent(&mut self) {
         let WatchOptions { default, when_deleted, .. } = &self.options;
         let key = self.judged.first().map(|entry| entry.key().to_owned());

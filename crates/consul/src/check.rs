@@ -4,7 +4,7 @@ use crate::client::request::CheckRegistration;
 
 /// A check that the agent runs itself, beside our heartbeat or in its place.
 ///
-/// There is none that runs a script: whoever reaches the agent could then run programs on it.
+/// There is none that runs a script: every client of the agent could then run programs on it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -60,7 +60,7 @@ impl Check {
         self
     }
 
-    /// Has a gRPC check speak TLS.
+    /// Has a gRPC check use TLS.
     pub fn grpc_tls(mut self) -> Self {
         if let Kind::Grpc { tls, .. } = &mut self.kind {
             *tls = true;
@@ -68,7 +68,7 @@ impl Check {
         self
     }
 
-    /// Has an HTTP check believe any certificate.
+    /// Has an HTTP check accept any certificate.
     pub fn skip_verify(mut self) -> Self {
         if let Kind::Http { tls_skip_verify, .. } = &mut self.kind {
             *tls_skip_verify = true;
@@ -137,7 +137,7 @@ impl Check {
         }
         check.interval = Some(go_duration(self.interval));
         check.timeout = Some(go_duration(self.timeout));
-        // 0 and 1 are the same to Consul, and 0 is what it has been told when it is told nothing.
+        // 0 and 1 are the same to Consul, and 0 is its default.
         check.success_before_passing = self.successes_before_passing;
         check.failures_before_critical = self.failures_before_critical;
         check

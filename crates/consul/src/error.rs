@@ -70,7 +70,7 @@ fn closed(address: &str, elapsed: Duration) -> String {
     }
 }
 
-/// The error for an answer that says 200 and cannot be understood.
+/// The error for an answer with status 200 that cannot be parsed.
 pub(crate) fn garbled(operation: &'static str, message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Protocol, BACKEND, operation).with_message(message)
 }
@@ -80,13 +80,14 @@ pub(crate) fn config(operation: &'static str, message: impl Into<String>) -> Err
     Error::new(ErrorKind::Config, BACKEND, operation).with_message(message)
 }
 
-/// Whether the agent says that it has no such TTL check: 500 from 1.8.7, 404 from 1.15.4.
+/// Whether the agent has no such TTL check: 500 from 1.8.7, 404 from 1.15.4.
 pub(crate) fn is_unknown_check(status: u16, detail: &str) -> bool {
     matches!(status, 404 | 500)
         && (detail.contains("does not have associated TTL") || detail.contains("Unknown check"))
 }
 
-/// Whether the agent says that it has no such service: 1.8.7 answers 500 under ACLs (and 200 without), 1.15.4 404.
+/// Whether the agent has no such service: 1.8.7 answers 500 under ACLs (and 200 without),
+/// 1.15.4 404.
 pub(crate) fn is_unknown_service(status: u16, detail: &str) -> bool {
     matches!(status, 404 | 500)
         && (detail.contains("Unknown service") || detail.contains("unknown service"))
@@ -148,9 +149,10 @@ fn clipped(text: &str) -> &str {
     &text[..end.unwrap_or(0)]
 }
 
-/// An agent that has too many connections accepts one more and closes it at once.
+/// An agent that has too many connections accepts one more and closes it immediately.
 const TURNED_AWAY_WITHIN: Duration = Duration::from_secs(1);
-/// The longest known sentence, a permission's, has some 150 characters; an answer of a proxy may be a whole page.
+/// The longest known sentence, a permission's, has some 150 characters; an answer of a proxy may be
+/// a whole page.
 const MAX_DETAIL: usize = 300;
 
 #[cfg(test)]
@@ -161,7 +163,7 @@ mod tests {
     const ROWS: &[(u16, &str, ErrorKind, bool)] = &[
         (301, "", ErrorKind::Config, false),
         (400, "Missing service name", ErrorKind::Config, false),
-        (401, "proxy says no", ErrorKind::Denied, false),
+        (401, "proxy refuses", ErrorKind::Denied, false),
         (403, "ACL not found", ErrorKind::Denied, false),
         (403, "Permission denied", ErrorKind::Denied, false),
         (404, "Invalid URL path", ErrorKind::NotFound, false),
@@ -186,7 +188,7 @@ mod tests {
         }
     }
 
-    /// The three forms in which two versions say it, with and without ACLs.
+    /// The three forms in which two versions report it, with and without ACLs.
     #[test]
     fn unknown_check_is_recognised_in_every_form() {
         assert!(is_unknown_check(500, r#"CheckID "x" does not have associated TTL"#));
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn server_that_is_no_agent_is_doubted_and_says_its_status_once() {
+    fn server_that_is_no_agent_is_reported_with_its_status_once() {
         let error = refused("register", 404, "404 page not found\n").to_string();
         assert_eq!(error, "consul register: 404 page not found: is this a Consul agent?");
     }

@@ -1,8 +1,9 @@
 //! A whole backend in under 100 lines: a folder is the registry, a JSON file in it is an instance.
 //!
-//! The wire is all there is to write. Backoff, staleness, the loss guard, resync, re-registration, health gating and
-//! bounds come from the two loops: see the contracts of [`Source`] and [`Announcer`].
-//! (`std::fs` blocks for microseconds here; over a network the calls would be async.)
+//! The wire is all there is to write. Backoff, staleness, the loss guard, resync, re-registration,
+//! health gating and bounds come from the two loops: see the contracts of [`Source`] and
+//! [`Announcer`]. (`std::fs` blocks for microseconds here; over a network the calls would be
+//! async.)
 
 use std::{fs, io, path::PathBuf, time::Duration};
 
@@ -36,7 +37,8 @@ impl Source for FolderSource {
     }
 }
 
-/// The writing half: one file. Files do not expire, so the term has no TTL; renewing looks whether it is still there.
+/// The writing half: one file. Files do not expire, so the term has no TTL; renewing looks whether
+/// it is still there.
 struct FolderAnnouncer(PathBuf);
 
 const RENEWED: Renewal = Renewal::Renewed(LeaseTtl::unlimited(Duration::from_secs(5)));

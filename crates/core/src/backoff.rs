@@ -7,12 +7,13 @@ use crate::Error;
 
 /// Pauses between attempts: exponential with full jitter, and slow to forget.
 ///
-/// The n-th pause is drawn evenly from zero to `min(cap, initial · 2ⁿ)`: "full jitter" of Marc Brooker, *Exponential
-/// Backoff And Jitter* (AWS Architecture Blog, 2015), so that clients that failed together do not come back together.
-/// One success does not reset it: a registry that fails every other call would be called without pause. It starts anew
-/// when the last failure is longer ago than the healthy period. A shorter success that was reported by
-/// [`succeeded`](Self::succeeded) and lasted for 5 s at least lowers the ceiling to a sixteenth of its length: a connection
-/// that is cut every 50 s is down for 3 % of the time.
+/// The n-th pause is drawn evenly from zero to `min(cap, initial · 2ⁿ)`: "full jitter" of Marc
+/// Brooker, *Exponential Backoff And Jitter* (AWS Architecture Blog, 2015), so that clients that
+/// failed together do not come back together. One success does not reset it: a registry that fails
+/// every other call would be called without pause. It starts anew when the last failure is longer
+/// ago than the healthy period. A shorter success that was reported by
+/// [`succeeded`](Self::succeeded) and lasted for 5 s at least lowers the ceiling to a sixteenth of
+/// its length: a connection that is cut every 50 s is down for 3 % of the time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -38,8 +39,9 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// From `initial` (the ceiling of the first pause) to `cap` (the ceiling of every later one). The healthy period is
-    /// 30 s or `cap`, whichever is longer, so that a pause itself never counts as health.
+    /// From `initial` (the ceiling of the first pause) to `cap` (the ceiling of every later one).
+    /// The healthy period is 30 s or `cap`, whichever is longer, so that a pause itself never
+    /// counts as health.
     #[must_use]
     pub fn new(initial: Duration, cap: Duration) -> Self {
         Self {
@@ -80,7 +82,8 @@ impl Backoff {
         pause
     }
 
-    /// The pause after one more failure, and not less than its [`Error::retry_after`], which is clamped to 5 min.
+    /// The pause after one more failure, and not less than its [`Error::retry_after`], which is
+    /// clamped to 5 min.
     pub fn next_pause_after(&mut self, error: &Error) -> Duration {
         let pause = self.next_pause();
         error.retry_after().map_or(pause, |wanted| {
@@ -107,13 +110,15 @@ impl Backoff {
 }
 
 impl Default for Backoff {
-    /// 250 ms to 60 s: quick enough for a blip, and at most two attempts a minute on average in a long outage.
+    /// 250 ms to 60 s: quick enough for a blip, and at most two attempts a minute on average in a
+    /// long outage.
     fn default() -> Self {
         Self::new(Duration::from_millis(250), Duration::from_secs(60))
     }
 }
 
-/// Kubernetes resets its reflectors' backoff after 2 min; a registry's leader election is over in a few seconds.
+/// Kubernetes resets its reflectors' backoff after 2 min; a registry's leader election is over in a
+/// few seconds.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 /// 2^20 initial pauses are above every cap in use.
 const MAX_SHIFT: u32 = 20;

@@ -10,10 +10,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error of a registry, or of a request to it.
 ///
-/// Opaque: match on [`kind`](Error::kind), repeat when [`is_transient`](Error::is_transient). `Display` prints this
-/// level only, as in `etcd register: access denied`; the chain behind [`source`](error::Error::source) is the caller's
-/// to print. `Clone` is one `Arc`: one error is seen by every subscriber. It must never contain a secret: its maker
-/// passes only redacted texts.
+/// Opaque: match on [`kind`](Error::kind), repeat when [`is_transient`](Error::is_transient).
+/// `Display` prints this level only, as in `etcd register: access denied`; the chain behind
+/// [`source`](error::Error::source) is the caller's to print. `Clone` is one `Arc`: one error is
+/// seen by every subscriber. It must never contain a secret: its maker passes only redacted texts.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -106,7 +106,8 @@ impl Error {
         self.edit(|inner| inner.instance = Some(instance))
     }
 
-    /// Sets the time that the registry requires before the next attempt (`Retry-After` of HTTP 429 and 503).
+    /// Sets the time that the registry requires before the next attempt (`Retry-After` of HTTP 429
+    /// and 503).
     #[must_use]
     pub fn with_retry_after(self, after: Duration) -> Self {
         self.edit(|inner| inner.retry_after = Some(after))

@@ -10,18 +10,21 @@ use crate::{Error, ErrorKind, Instancer, Snapshot, Subscription, TaskGroup};
 
 /// Shows a part of another instancer's instances: those of one zone, of one version.
 ///
-/// It has no guard and no delay of its own: an instance that the other one holds stays held, and a stale set stays stale.
-/// A [`refresh`](Subscription::refresh) is passed on to the other one, whose [`stats`](Subscription::stats) these are. When
-/// the filter panics, or after [`close`](Self::close), the last set is stale. For a merge of several instancers use a
+/// It has no guard and no delay of its own: an instance that the other one holds stays held, and a
+/// stale set stays stale. A [`refresh`](Subscription::refresh) is passed on to the other one, whose
+/// [`stats`](Subscription::stats) these are. When the filter panics, or after
+/// [`close`](Self::close), the last set is stale. For a merge of several instancers use a
 /// [`Publisher`](crate::Publisher).
 ///
-/// A filter reads the registry's view only: it cannot detect that a listed instance does not answer. "Zone `a`, and all
-/// instances when it has none" is an outage when all of zone `a` crash, until the registry removes them. For a preference
-/// use a balancer which falls back when no endpoint is usable; use a filter for what must never be mixed.
+/// A filter reads the registry's view only: it cannot detect that a listed instance does not
+/// answer. "Zone `a`, and all instances when it has none" is an outage when all of zone `a` crash,
+/// until the registry removes them. For a preference use a balancer which falls back when no
+/// endpoint is usable; use a filter for what must never be mixed.
 ///
 /// # Drop
 ///
-/// Its task, and its subscription to the other one, end when it and all of its subscriptions are gone.
+/// Its task, and its subscription to the other one, end when it and all of its subscriptions are
+/// gone.
 ///
 /// # Examples
 ///
@@ -57,7 +60,8 @@ struct Shown<F> {
 }
 
 impl FilteredInstancer {
-    /// Shows the results of `filter`, which derives each from one of `instancer`'s by [`Snapshot::retain`].
+    /// Shows the results of `filter`, which derives each from one of `instancer`'s by
+    /// [`Snapshot::retain`].
     ///
     /// # Panics
     ///
@@ -90,7 +94,8 @@ impl FilteredInstancer {
         Self { subscription, tasks }
     }
 
-    /// Ends its task, and waits for that. Subscriptions keep the last set, stale with a `Closed` error.
+    /// Ends its task, and waits for that. Subscriptions keep the last set, stale with a `Closed`
+    /// error.
     ///
     /// # Cancel safety
     ///

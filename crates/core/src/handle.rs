@@ -221,9 +221,10 @@ impl RegistrationWatch {
     ///
     /// # Errors
     ///
-    /// `Config` for a change of id, host or port, which make another instance, and for a change that
-    /// panics; `Conflict` while the registration is taken over; `Closed` after its end; otherwise
-    /// the registry's error. Of joined registrations, the first error; the others are changed.
+    /// `Config` for a change of id, host or port, which make another instance, and for a change
+    /// that panics; `Conflict` while the registration is taken over; `Closed` after its end;
+    /// otherwise the registry's error. Of joined registrations, the first error; the others are
+    /// changed.
     ///
     /// # Cancel safety
     ///

@@ -19,7 +19,8 @@ pub enum CheckResult {
 
 /// A server's own check, run before every renewal of its registration.
 ///
-/// Implemented for closures that return a future. One that captures gives each future a clone of what it needs:
+/// Implemented for closures that return a future. One that captures gives each future a clone of
+/// what it needs:
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicBool, Ordering::Relaxed}};

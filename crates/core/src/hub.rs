@@ -11,11 +11,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{Error, ErrorKind, Shutdown, TaskGroup};
 
-/// One shared task for many users: followers of one client which share a connection, a watch stream, a poll.
+/// One shared task for many users: followers of one client which share a connection, a watch
+/// stream, a poll.
 ///
-/// The task starts with its first user and ends with its last one. When it ends earlier (it returned, it panicked, its
-/// runtime was shut down), all users observe that by [`Attached::ended`], and the next [`attach`](Self::attach) starts
-/// another one, on the runtime of the caller.
+/// The task starts with its first user and ends with its last one. When it ends earlier (it
+/// returned, it panicked, its runtime was shut down), all users observe that by
+/// [`Attached::ended`], and the next [`attach`](Self::attach) starts another one, on the runtime of
+/// the caller.
 ///
 /// ```
 /// use tokio::sync::watch;
@@ -58,8 +60,9 @@ struct Run<H> {
 impl<H: Send + Sync + 'static> Hub<H> {
     /// Creates a hub. Nothing runs before the first [`attach`](Self::attach).
     ///
-    /// `start` makes the handle that all users share (a channel's sender, a `watch` receiver) and the task behind it; it
-    /// must not block. The task ends with `tasks`, at the latest; closing those waits for it.
+    /// `start` makes the handle that all users share (a channel's sender, a `watch` receiver) and
+    /// the task behind it; it must not block. The task ends with `tasks`, at the latest; closing
+    /// those waits for it.
     #[must_use]
     pub fn new<F>(
         backend: &'static str,
@@ -124,7 +127,8 @@ impl<H: Send + Sync> Attached<H> {
 
     /// Waits until the task has ended, and returns an error for all who wait for its results.
     ///
-    /// `Closed` when its [`TaskGroup`] were closed, otherwise `Unavailable`: attach again, with backoff.
+    /// `Closed` when its [`TaskGroup`] were closed, otherwise `Unavailable`: attach again, with
+    /// backoff.
     ///
     /// # Cancel safety
     ///

@@ -1,6 +1,7 @@
 use std::{fmt, sync::Arc};
 
-/// A key of a registry's key-value store and its value: what a [`Source`](crate::Source) of watched configuration reads.
+/// A key of a registry's key-value store and its value: what a [`Source`](crate::Source) of watched
+/// configuration reads.
 ///
 /// `Clone` is two `Arc`s. `Debug` leaves the value out: it may hold a password.
 #[derive(Clone, Eq, PartialEq)]

@@ -10,8 +10,8 @@ use crate::{Registration, RegistrationHandle, Result};
 ///
 /// - A registration must last until its handle is deregistered or dropped, or the registrar is
 ///   closed. It must be renewed, and made again after a loss, without a bound on attempts.
-/// - A registration must not replace or remove the entry of another one, except a predecessor's when
-///   it is made; see [`Registration::reclaim`].
+/// - A registration must not replace or remove the entry of another one, except a predecessor's
+///   when it is made; see [`Registration::reclaim`].
 /// - Registrations of one registrar must not disturb each other.
 ///
 /// # Implementing

@@ -32,7 +32,8 @@ pub(crate) struct Proof {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Freshness {
-    /// The registry has not answered yet; nothing is known, which is not the same as nothing being there.
+    /// The registry has not answered yet; nothing is known, which is not the same as nothing being
+    /// there.
     NeverSynced {
         /// Why, when a first attempt has failed.
         error: Option<Error>,
@@ -66,7 +67,8 @@ impl Snapshot {
     }
 
     /// Instances that the registry no longer lists and the loss guard keeps for a while; no id of
-    /// [`instances`](Self::instances) is among them. A balancer uses them only when nothing else is usable.
+    /// [`instances`](Self::instances) is among them. A balancer uses them only when nothing else is
+    /// usable.
     #[must_use]
     pub fn held(&self) -> &[Instance] {
         &self.held
@@ -90,7 +92,8 @@ impl Snapshot {
         Self { instances, held, ..self.clone() }
     }
 
-    /// Grows by one with every change of [`instances`](Self::instances) or [`held`](Self::held); 0 before the first.
+    /// Grows by one with every change of [`instances`](Self::instances) or [`held`](Self::held); 0
+    /// before the first.
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision
@@ -102,9 +105,11 @@ impl Snapshot {
         &self.freshness
     }
 
-    /// The time at which the registry last proved that the latest set is current; `None` before the first set.
+    /// The time at which the registry last proved that the latest set is current; `None` before the
+    /// first set.
     ///
-    /// It is read live: it advances, in every clone, without a new snapshot, and wakes no subscriber.
+    /// It is read live: it advances, in every clone, without a new snapshot, and wakes no
+    /// subscriber.
     #[must_use]
     pub fn as_of(&self) -> Option<Instant> {
         self.proof.last()

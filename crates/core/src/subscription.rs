@@ -15,14 +15,17 @@ use crate::{
 ///
 /// # Contract
 ///
-/// - [`subscribe`](Self::subscribe) returns immediately; the subscription has the latest snapshot from the start.
-/// - The loop behind it lives while the instancer or any subscription lives; then it and its I/O end immediately.
+/// - [`subscribe`](Self::subscribe) returns immediately; the subscription has the latest snapshot
+///   from the start.
+/// - The loop behind it lives while the instancer or any subscription lives; then it and its I/O
+///   end immediately.
 /// - A slow subscriber skips intermediate snapshots and blocks no other.
 ///
 /// # Implementing
 ///
-/// A backend implements [`Source`](crate::Source) and hands it to a [`Follower`](crate::Follower), which is an instancer.
-/// A filter is a [`FilteredInstancer`](crate::FilteredInstancer); a merge owns a [`Publisher`](crate::Publisher).
+/// A backend implements [`Source`](crate::Source) and hands it to a [`Follower`](crate::Follower),
+/// which is an instancer. A filter is a [`FilteredInstancer`](crate::FilteredInstancer); a merge
+/// owns a [`Publisher`](crate::Publisher).
 pub trait Instancer: Send + Sync + 'static {
     /// A subscription of its own for the caller.
     fn subscribe(&self) -> Subscription;
@@ -44,7 +47,8 @@ impl<T: Instancer + ?Sized> Instancer for Box<T> {
 ///
 /// # Drop
 ///
-/// Keeps the loop behind it alive; with the last subscription and the instancer gone the loop ends immediately.
+/// Keeps the loop behind it alive; with the last subscription and the instancer gone the loop ends
+/// immediately.
 #[derive(Clone)]
 pub struct Subscription {
     pub(crate) snapshots: watch::Receiver<Snapshot>,
@@ -82,10 +86,11 @@ impl Subscription {
         self.snapshots.borrow().clone()
     }
 
-    /// Waits for a snapshot that this subscription has not returned from here before, and returns the latest.
+    /// Waits for a snapshot that this subscription has not returned from here before, and returns
+    /// the latest.
     ///
-    /// Freshness is part of a snapshot: becoming stale is a change, and so is becoming fresh again. A later error of the
-    /// same trouble is not.
+    /// Freshness is part of a snapshot: becoming stale is a change, and so is becoming fresh again.
+    /// A later error of the same trouble is not.
     ///
     /// # Errors
     ///
@@ -101,7 +106,8 @@ impl Subscription {
         }
     }
 
-    /// Waits until the registry has answered for the first time, at most `bound`, and returns the snapshot.
+    /// Waits until the registry has answered for the first time, at most `bound`, and returns the
+    /// snapshot.
     ///
     /// # Errors
     ///

@@ -7,7 +7,8 @@ use tokio_util::{
 
 /// Owns background tasks: stops them when its last clone is dropped, and can wait for them.
 ///
-/// Every task of the project has one as its owner. A task gets a [`Shutdown`] and ends when it fires.
+/// Every task of the project has one as its owner. A task gets a [`Shutdown`] and ends when it
+/// fires.
 #[derive(Clone, Debug, Default)]
 pub struct TaskGroup(Arc<Inner>);
 
@@ -67,7 +68,8 @@ pub struct StopOnDrop(#[expect(dead_code, reason = "its drop is its use")] DropG
 impl Shutdown {
     /// Creates a stop that fires with this one, or earlier by its guard.
     ///
-    /// A task that polls its stop at each wake-up should poll a child: the state of a child is shared with no other task.
+    /// A task that polls its stop at each wake-up should poll a child: the state of a child is
+    /// shared with no other task.
     #[must_use]
     pub fn child(&self) -> (Self, StopOnDrop) {
         let child = self.0.child_token();

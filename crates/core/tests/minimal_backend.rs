@@ -1,4 +1,5 @@
-//! The example is a backend as good as any other: its registrations come back, its bad entries are skipped.
+//! The example is a backend as good as any other: its registrations come back, its bad entries are
+//! skipped.
 
 use std::{fs, path::Path, time::Duration};
 

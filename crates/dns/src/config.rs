@@ -28,8 +28,8 @@ pub struct DnsConfig {
     pub timeout: Option<Duration>,
     /// The number of times that all servers are queried in one read.
     ///
-    /// Defaults to the system's (`options attempts:n`), or else to 1: a failed read is repeated with
-    /// backoff anyway.
+    /// Defaults to the system's (`options attempts:n`), or else to 1: a failed read is repeated
+    /// with backoff anyway.
     pub attempts: Option<u32>,
 }
 

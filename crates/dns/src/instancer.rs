@@ -209,8 +209,8 @@ impl DnsSource {
 
     /// The addresses of `name`.
     ///
-    /// A family whose lookup fails has its last addresses, while the other one is looked up. It is an
-    /// error if neither is, or if there are none.
+    /// A family whose lookup fails has its last addresses, while the other one is looked up. It is
+    /// an error if neither is, or if there are none.
     async fn host(&self, name: &Name) -> Result<Host> {
         let mut host = Host { ips: Vec::new(), until: after(Duration::MAX) };
         let (mut answers, mut failed) = (false, None);

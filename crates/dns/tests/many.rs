@@ -1,4 +1,6 @@
-//! One process that follows a thousand names: no thread for each, and no more questions than their TTL asks for.
+//! One process that follows a thousand names.
+//!
+//! It has no thread for each, and no more questions than their TTL requires.
 #![cfg(target_os = "linux")]
 
 #[path = "support/mod.rs"]
@@ -13,8 +15,8 @@ use tower_sd_dns::{DnsClient, DnsConfig, DnsInstancer, Query, Transport};
 
 use self::support::{NameServer, Reply, a, srv};
 
-/// Says what it measures with `--nocapture`; README.md has the numbers. One test, because it counts the threads of the
-/// process.
+/// Prints what it measures with `--nocapture`; README.md has the numbers. One test, because it
+/// counts the threads of the process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousand_names_cost_no_thread_and_no_needless_question() {
     let server = NameServer::start(|asked| {
@@ -29,7 +31,7 @@ async fn thousand_names_cost_no_thread_and_no_needless_question() {
     thousand(&server, dns.transport(Transport::TcpFirst)).await;
 }
 
-#[expect(clippy::print_stdout, reason = "says what it measures")]
+#[expect(clippy::print_stdout, reason = "prints what it measures")]
 async fn thousand(server: &NameServer, dns: DnsConfig) {
     let dns = DnsClient::new(dns);
     let mut follow = FollowConfig::new("dns");
@@ -59,13 +61,13 @@ async fn thousand(server: &NameServer, dns: DnsConfig) {
     assert!((NAMES..=NAMES * 3).contains(&asked), "{asked} questions in two intervals");
     assert!(memory < NAMES * 64, "{memory} KiB for {NAMES} names");
     let errors: u64 = subscriptions.iter().map(|it| it.stats().errors).sum();
-    assert_eq!(errors, 0, "nobody is turned away");
+    assert_eq!(errors, 0, "no query is turned away");
     let closed = async {
         for instancer in &instancers {
             instancer.close().await;
         }
     };
-    timeout(Duration::from_secs(5), closed).await.expect("all end at once");
+    timeout(Duration::from_secs(5), closed).await.expect("all end immediately");
 }
 
 /// A number of `/proc/self/status`.

@@ -1,4 +1,4 @@
-//! One table from what the wire says to what it means.
+//! One table from errors of the wire to their kinds.
 
 use std::{error::Error as _, fmt};
 
@@ -16,20 +16,21 @@ pub(crate) struct Failure {
     pub(crate) remedy: Remedy,
     source: Option<etcd_client::Error>,
     message: Option<String>,
-    /// The member that was asked.
+    /// The member that got the request.
     endpoint: Option<String>,
 }
 
-/// What tonic made of a broken connection: its own `Display` dumps the causes, which follow as sources anyway.
+/// What tonic made of a broken connection: its own `Display` dumps the causes, which follow as
+/// sources anyway.
 #[derive(Debug)]
 struct Broken(Status);
 
 /// What the client does about a failure before it passes it on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Remedy {
-    /// The member or the way to it is at fault: ask the next one.
+    /// The member or the way to it is at fault: use the next one.
     NextMember,
-    /// The token is no longer accepted: authenticate and ask again.
+    /// The token is no longer accepted: authenticate and try again.
     Authenticate,
     /// Nothing: the answer stands.
     None,
@@ -104,12 +105,12 @@ impl Failure {
         etcd_client::Error::GRpcStatus(Status::new(code, reason)).into()
     }
 
-    /// The server knows no such lease: it has expired or was revoked.
+    /// The server has no such lease: it has expired or was revoked.
     pub(crate) fn is_lease_not_found(&self) -> bool {
         self.kind == ErrorKind::NotFound
     }
 
-    /// The revision asked for is gone, or (after the cluster was wiped) has not been yet.
+    /// The requested revision is gone, or (after the cluster was wiped) has not been yet.
     pub(crate) fn is_revision_gone(&self) -> bool {
         match &self.source {
             Some(etcd_client::Error::GRpcStatus(status)) => {
@@ -119,7 +120,7 @@ impl Failure {
         }
     }
 
-    /// What was to be told at once is more than we read; tonic says so by itself.
+    /// One message is larger than the limit; tonic itself reports it.
     pub(crate) fn is_message_too_large(&self) -> bool {
         match &self.source {
             Some(etcd_client::Error::GRpcStatus(status)) => {
@@ -279,14 +280,14 @@ fn of_status(status: &Status) -> Verdict {
         Code::OutOfRange if says("TTL") => WRONG,
         Code::OutOfRange => (ErrorKind::Protocol, true, Remedy::None),
         Code::DeadlineExceeded => (ErrorKind::Timeout, true, Remedy::NextMember),
-        // The database is full, or too many requests: another member says the same.
+        // The database is full, or too many requests: another member returns the same.
         Code::ResourceExhausted => (ErrorKind::Unavailable, true, Remedy::None),
         Code::Unimplemented => (ErrorKind::Protocol, true, Remedy::NextMember),
         _ => UNREACHABLE,
     }
 }
 
-pub(crate) const NO_ETCD: &str = "the server does not speak etcd's gRPC; give the address at which etcd serves its clients (port 2379)";
+pub(crate) const NO_ETCD: &str = "the server does not serve etcd's gRPC; give the address at which etcd serves its clients (port 2379)";
 /// An answer of something that is not etcd may be a whole page.
 const MAX_TEXT: usize = 300;
 

@@ -47,8 +47,8 @@ impl EtcdInstancer {
         Self(Follower::new(source, publisher, follow))
     }
 
-    /// Ends the loop and its watch, and waits for that; subscriptions keep the last set. The client's connection stays
-    /// open for others.
+    /// Ends the loop and its watch, and waits for that; subscriptions keep the last set. The
+    /// client's connection stays open for others.
     ///
     /// # Cancel safety
     ///
@@ -64,7 +64,7 @@ impl Instancer for EtcdInstancer {
     }
 }
 
-/// What the values of a service's keys say.
+/// The format of the values of a service's keys.
 pub(crate) struct Instances {
     range: Range,
     codecs: Vec<Arc<dyn Codec>>,
@@ -79,7 +79,8 @@ impl Instances {
 impl Decode for Instances {
     type Item = Instance;
 
-    /// The first codec that understands it; the error is the first codec's, which is the one that writes.
+    /// The first codec that understands it; the error is the first codec's, which is the one that
+    /// writes.
     fn decode(&self, key: &[u8], value: &[u8], _revision: i64) -> Result<Instance> {
         let id = self.range.id_of(key);
         let mut first = None;

@@ -50,7 +50,7 @@ impl Range {
         while end.pop_if(|last| *last == u8::MAX).is_some() {}
         match end.last_mut() {
             Some(last) => *last += 1,
-            // How etcd says "to the end".
+            // etcd's form of "to the end".
             None => end.push(0),
         }
         let mut start = prefix.to_vec();
@@ -65,7 +65,8 @@ impl Range {
     }
 }
 
-/// Percent-encodes what is not a letter, a digit or one of `-._~:@[]`: no name can hold a separator.
+/// Percent-encodes what is not a letter, a digit or one of `-._~:@[]`: no name can hold a
+/// separator.
 fn escape(name: &str, key: &mut Vec<u8>) {
     for byte in name.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~:@[]".contains(&byte) {
@@ -76,7 +77,7 @@ fn escape(name: &str, key: &mut Vec<u8>) {
     }
 }
 
-/// Undoes [`escape`]; what nobody escaped (a foreign producer's key) stays as it is.
+/// Undoes [`escape`]; a key without escapes (of a foreign producer) stays as it is.
 pub(crate) fn unescape(text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;

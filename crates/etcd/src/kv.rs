@@ -12,9 +12,9 @@ use crate::{
 
 /// Watches a key, or all keys below a prefix: what `tower_sd_config::Config` follows in etcd.
 ///
-/// The keys are etcd's own, as `etcdctl` shows them; the client's prefix for services does not apply. A request has at most
-/// 1.5 MiB (the servers' `--max-request-bytes`), and with it a value. Everything that one client follows shares a
-/// connection and a watch stream.
+/// The keys are etcd's own, as `etcdctl` shows them; the client's prefix for services does not
+/// apply. A request has at most 1.5 MiB (the servers' `--max-request-bytes`), and with it a value.
+/// Everything that one client follows shares a connection and a watch stream.
 pub struct EtcdKvSource {
     source: EtcdSource<Keys>,
     what: String,

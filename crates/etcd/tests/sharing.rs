@@ -17,7 +17,8 @@ use tower_sd_testkit::{
 
 /// 100 registrations and 1 000 followed services: at most 4 TCP connections to an endpoint.
 ///
-/// The memory is the first server's figure; the others' are small, because they are given what the first has left.
+/// The memory is the first server's figure; the others' are small, because they are given what the
+/// first has left.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn hundred_registrations_and_thousand_services_share_few_connections() {

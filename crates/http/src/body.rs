@@ -19,9 +19,9 @@ use crate::{
 
 /// A response body that holds its connection.
 ///
-/// Read to its end, the connection is used again; dropped before, or after an error, the connection is closed. A request
-/// body that is still sent at the end is sent to its own end first. In HTTP/2 it holds a place on its connection instead,
-/// and an early end concerns this response alone.
+/// Read to its end, the connection is used again; dropped before, or after an error, the connection
+/// is closed. A request body that is still sent at the end is sent to its own end first. In HTTP/2
+/// it holds a place on its connection instead, and an early end concerns this response alone.
 ///
 /// The default is empty, for layers that answer in place of the instance.
 pub struct ResponseBody<B: Send + 'static> {
@@ -53,7 +53,7 @@ impl<B: Send + 'static> ResponseBody<B> {
         body
     }
 
-    /// A reader that has the length does not come back for the end, so this looks ahead.
+    /// A reader that has the length does not come back for the end, so this reads ahead.
     fn give_back_at_end(&mut self) {
         if self.is_end_stream() {
             self.give_back();

@@ -23,17 +23,20 @@ use crate::{
 
 /// One instance over HTTP, with connections of its own.
 ///
-/// `poll_ready` obtains a connection, so a dead instance is noticed before it is given a request; `call` sends on it.
-/// Clones share the connections; each clone obtains its own. When the last clone is dropped, idle connections close
-/// immediately, and those that carry a response close when it has ended.
+/// `poll_ready` obtains a connection, so a dead instance is noticed before it is given a request;
+/// `call` sends on it. Clones share the connections; each clone obtains its own. When the last
+/// clone is dropped, idle connections close immediately, and those that carry a response close when
+/// it has ended.
 ///
-/// Connecting belongs to the endpoint and not to a request: a caller that gives up waiting leaves it running, few run at a
-/// time, and a failure ends the waiting of every request that has no connection.
+/// Connecting belongs to the endpoint and not to a request: a caller that gives up waiting leaves
+/// it running, few run at a time, and a failure ends the waiting of every request that has no
+/// connection.
 pub struct HttpEndpoint<B: Send + 'static> {
     checkout: Checkout<B>,
 }
 
-/// The future response of an [`HttpEndpoint`]. Dropped after its first poll, it closes the connection.
+/// The future response of an [`HttpEndpoint`]. Dropped after its first poll, it closes the
+/// connection.
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture<B: Send + 'static>(Pin<Box<dyn Future<Output = LeasedAnswer<B>> + Send>>);
 
@@ -74,8 +77,9 @@ where
     }
 }
 
-/// Sends, and sends again on another connection as long as the one it had was closed before the request was written:
-/// a server that closes idle connections does so at any time. It ends at the first new connection.
+/// Sends, and sends again on another connection as long as the one it had was closed before the
+/// request was written: a server that closes idle connections does so at any time. It ends at the
+/// first new connection.
 async fn exchange<B>(
     mut unused: Unused<B>,
     mut request: Request<B>,
@@ -117,7 +121,7 @@ where
 /// Refuses what cannot be sent.
 fn check<B>(request: &Request<B>, target: &Target) -> Result<(), HttpError> {
     if request.uri().scheme() == Some(&Scheme::HTTPS) && target.tls.is_none() {
-        let error = "the endpoint speaks no TLS, see HttpFactory::tls";
+        let error = "the endpoint has no TLS, see HttpFactory::tls";
         return Err(HttpError::new(HttpErrorKind::TlsRequired, &target.address, error));
     }
     if request.method() == Method::CONNECT {
@@ -168,8 +172,9 @@ fn failure<B: Send + 'static>(
     connection.error(kind, error)
 }
 
-/// Whether the server refused the client's certificate, which in TLS 1.3 it reports in the place of the first response. On
-/// a connection that has carried requests, the alert may concern one that was read.
+/// Whether the server refused the client's certificate, which in TLS 1.3 it reports in the place of
+/// the first response. On a connection that has carried requests, the alert may concern one that
+/// was read.
 fn is_client_refused<B: Send + 'static>(error: &hyper::Error, connection: &Connection<B>) -> bool {
     let Some(tls) = connection.target().tls.as_ref().filter(|_| !connection.is_reused()) else {
         return false;
@@ -181,9 +186,9 @@ fn is_client_refused<B: Send + 'static>(error: &hyper::Error, connection: &Conne
     is_refused
 }
 
-/// Whether the server reports that it has not read the request: it reset it as refused, or its GOAWAY names an earlier one
-/// as the last (RFC 9113 §8.7). A request that it may have read ends otherwise: h2 gives the GOAWAY as the reason to the
-/// later ones alone.
+/// Whether the server reports that it has not read the request: it reset it as refused, or its
+/// GOAWAY names an earlier one as the last (RFC 9113 §8.7). A request that it may have read ends
+/// otherwise: h2 gives the GOAWAY as the reason to the later ones alone.
 fn is_refused(error: &hyper::Error) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
     cause.is_some_and(|cause| {

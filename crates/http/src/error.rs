@@ -6,8 +6,9 @@ use crate::HeadersTooLarge;
 
 /// Why an exchange with one instance failed.
 ///
-/// [`is_not_sent`](Self::is_not_sent) decides a retry: such a request reached no server, and may be sent again whatever its
-/// method. `Display` prints this level only; the cause is behind [`source`](error::Error::source).
+/// [`is_not_sent`](Self::is_not_sent) decides a retry: such a request reached no server, and may be
+/// sent again whatever its method. `Display` prints this level only; the cause is behind
+/// [`source`](error::Error::source).
 #[derive(Debug)]
 pub struct HttpError {
     kind: HttpErrorKind,
@@ -30,17 +31,19 @@ pub enum HttpErrorKind {
     BodyTimeout,
     /// No connection: refused, unreachable, or not within the bound.
     Connect,
-    /// The connection broke, or the answer was no HTTP, after the request may have reached the server.
+    /// The connection broke, or the answer was no HTTP, after the request may have reached the
+    /// server.
     Io,
-    /// The headers or trailers of the response exceed the limit of the factory; see [`HeadersTooLarge`].
+    /// The headers or trailers of the response exceed the limit of the factory; see
+    /// [`HeadersTooLarge`].
     Headers,
-    /// The request's URI is `https`, and the endpoint speaks no TLS: nothing was sent.
+    /// The request's URI is `https`, and the endpoint has no TLS: nothing was sent.
     TlsRequired,
-    /// The request cannot be sent as it is, or its body failed on the way: a failure of the caller, and none of the
-    /// instance.
+    /// The request cannot be sent as it is, or its body failed on the way: a failure of the caller,
+    /// and none of the instance.
     Request,
-    /// The connection closed before the request was written to it, or the server reported, as HTTP/2 allows, that it has
-    /// not read the request.
+    /// The connection closed before the request was written to it, or the server reported, as
+    /// HTTP/2 allows, that it has not read the request.
     NotSent,
 }
 
@@ -50,7 +53,7 @@ impl HttpError {
         address: &Arc<str>,
         source: impl Into<BoxError>,
     ) -> Self {
-        // `Retry` looks for the mark in the chain of sources.
+        // `Retry` searches the mark in the chain of sources.
         let source = match kind {
             HttpErrorKind::Connect | HttpErrorKind::NotSent => NotSent::new(source).into(),
             _ => source.into(),
@@ -58,7 +61,7 @@ impl HttpError {
         Self { kind, address: Arc::clone(address), source }
     }
 
-    /// Looks for one in `error` and in what caused it: a layer may have wrapped it.
+    /// Searches one in `error` and in its sources: a layer may have wrapped it.
     #[must_use]
     pub fn find<'e>(error: &'e (dyn error::Error + 'static)) -> Option<&'e Self> {
         std::iter::successors(Some(error), |error| error.source())
@@ -77,8 +80,8 @@ impl HttpError {
         matches!(self.kind, HttpErrorKind::Connect | HttpErrorKind::NotSent)
     }
 
-    /// Whether the caller has failed, and not the instance: repeating the request fails again, and the instance's
-    /// statistics should not count it.
+    /// Whether the caller has failed, and not the instance: repeating the request fails again, and
+    /// the instance's statistics should not count it.
     #[must_use]
     pub fn is_callers(&self) -> bool {
         matches!(self.kind, HttpErrorKind::TlsRequired | HttpErrorKind::Request)

@@ -4,7 +4,8 @@ use std::{error, fmt};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-/// The headers or trailers of a response exceeded [`max_header_size`](crate::HttpFactory::max_header_size).
+/// The headers or trailers of a response exceeded
+/// [`max_header_size`](crate::HttpFactory::max_header_size).
 ///
 /// Carries what remains known: the status, and the fields that are short.
 #[derive(Clone, Debug)]

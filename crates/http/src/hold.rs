@@ -11,8 +11,8 @@ use tower_sd_balance::{FailureClass, InFlight, Outcome};
 
 use crate::{HttpError, pool::Upload, replay::outcome_of};
 
-/// A response body that keeps its endpoint busy until it has ended: read to its end, failed, or dropped; and not before
-/// the request's own body has been sent.
+/// A response body that keeps its endpoint busy until it has ended: read to its end, failed, or
+/// dropped; and not before the request's own body has been sent.
 #[pin_project]
 #[derive(Debug)]
 pub struct InFlightBody<B> {
@@ -24,7 +24,8 @@ pub struct InFlightBody<B> {
     outcome: Outcome,
 }
 
-/// Ties the lease to the response, whose extensions get a [`Served`](tower_sd_balance::Served), or releases it.
+/// Ties the lease to the response, whose extensions get a [`Served`](tower_sd_balance::Served), or
+/// releases it.
 pub(crate) fn leased<B: Body>(
     result: Result<Response<B>, HttpError>,
     lease: Option<InFlight>,
@@ -110,7 +111,7 @@ impl<B: Body<Error: Error + 'static>> Body for InFlightBody<B> {
 }
 
 impl<B: Default> Default for InFlightBody<B> {
-    /// A body that holds nothing; generated gRPC clients ask for it.
+    /// A body that holds nothing; generated gRPC clients need it.
     fn default() -> Self {
         Self { body: B::default(), lease: None, upload: None, outcome: Outcome::Success }
     }

@@ -4,19 +4,22 @@ use http::{
     uri::{Authority, Parts, PathAndQuery, Scheme},
 };
 
-/// What the `Host` header says, or in HTTP/2 the `:authority`. A request that brings its own `Host` keeps it.
+/// The value of the `Host` header, or in HTTP/2 of `:authority`.
+///
+/// A request that brings its own `Host` keeps it.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum HostPolicy {
     /// The instance's `host:port`: for servers that know only their own address.
     Instance,
-    /// The authority of the request's URI, which is the service's logical name (`http://arithmetic/…`): a virtual host
-    /// sees the same name whichever instance answers. Without an authority, the instance's `host:port`.
+    /// The authority of the request's URI, which is the service's logical name
+    /// (`http://arithmetic/…`): a virtual host sees the same name whichever instance answers.
+    /// Without an authority, the instance's `host:port`.
     #[default]
     Service,
 }
 
-/// Makes the URI's authority what the server is to be called, unless a `Host` header says it.
+/// Sets the URI's authority to the name of the server, unless there is a `Host` header.
 pub(crate) fn name_host<B>(request: &mut Request<B>, policy: HostPolicy, instance: &Authority) {
     if request.headers().contains_key(HOST) {
         return;
@@ -47,8 +50,8 @@ pub(crate) fn to_http1<B>(request: &mut Request<B>) {
     *request.version_mut() = Version::HTTP_11;
 }
 
-/// Turns a `Host` header into the `:authority` that HTTP/2 has in its place (RFC 9113 §8.3.1), and makes the `:scheme` that
-/// of the connection.
+/// Turns a `Host` header into the `:authority` that HTTP/2 has in its place (RFC 9113 §8.3.1), and
+/// makes the `:scheme` that of the connection.
 pub(crate) fn to_http2<B>(request: &mut Request<B>, scheme: Scheme) {
     *request.version_mut() = Version::HTTP_2;
     let host = request.headers().get(HOST);
@@ -72,7 +75,7 @@ fn set_authority<B>(request: &mut Request<B>, authority: Authority) {
 fn edit<B>(request: &mut Request<B>, edit: impl FnOnce(&mut Parts)) {
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     edit(&mut parts);
-    // All three parts are there, which is all that is asked.
+    // All three parts are there, which is all that is required.
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
 }
 

@@ -20,7 +20,7 @@ use crate::{code, deadline::Deadline};
 /// The default is empty: what an interceptor's refusal is made of.
 #[derive(Default)]
 pub struct GrpcBody {
-    /// Read before the caller asked.
+    /// Read before the caller polled.
     ahead: VecDeque<Frame<Bytes>>,
     rest: Option<InFlightBody<ResponseBody<tonic::body::Body>>>,
     deadline: Option<(Deadline, Pin<Box<Sleep>>)>,
@@ -35,7 +35,8 @@ impl GrpcBody {
         Self { ahead: VecDeque::new(), rest: Some(rest), deadline }
     }
 
-    /// Reads the answer to its end, and returns the trailers; of an answer that is longer than [`AHEAD`], only so much.
+    /// Reads the answer to its end, and returns the trailers; of an answer that is longer than
+    /// [`AHEAD`], only so much.
     pub(crate) async fn read_ahead(&mut self) -> Result<Option<HeaderMap>, Status> {
         let mut n_read = 0;
         while n_read <= AHEAD {

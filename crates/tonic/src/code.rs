@@ -7,12 +7,13 @@ use tonic::{Code, Status};
 use tower_sd_balance::{BoxError, FailureClass, NoInstances, NotSent, Outcome, RetryError};
 use tower_sd_http::HttpError;
 
-/// The trailers of an answer that was read to its end before anybody else saw it.
+/// The trailers of an answer that was read to its end before the caller saw it.
 #[derive(Clone, Debug)]
 pub(crate) struct Trailers(pub(crate) HeaderMap);
 
-/// The status, if it is known before the body is read: in the headers of an answer without a body ("trailers-only"), in
-/// trailers that were read ahead, or in place of one when whoever answered does not speak gRPC.
+/// The status, if it is known before the body is read: in the headers of an answer without a body
+/// ("trailers-only"), in trailers that were read ahead, or in place of one when the peer does not
+/// use gRPC.
 pub(crate) fn known_code<B>(response: &Response<B>) -> Option<Code> {
     let early = metadata(response).and_then(code);
     early.or_else(|| (response.status() != StatusCode::OK).then(|| of_http(response.status())))
@@ -32,8 +33,8 @@ pub(crate) fn code(trailers: &HeaderMap) -> Option<Code> {
 
 /// Whose failure a code is.
 ///
-/// The instance's are those that Envoy counts as 5xx for its outlier detection, less UNIMPLEMENTED: that is the wrong
-/// program, not a sick one.
+/// The instance's are those that Envoy counts as 5xx for its outlier detection, less UNIMPLEMENTED:
+/// that is the wrong program, not a sick one.
 pub(crate) fn outcome_of(code: Code) -> Outcome {
     match code {
         Code::DeadlineExceeded => Outcome::TimedOut,
@@ -53,7 +54,8 @@ pub(crate) fn outcome_of_status(status: &Status) -> Outcome {
     }
 }
 
-/// What an HTTP status stands for when there is no `grpc-status` (gRPC's `http-grpc-status-mapping.md`).
+/// What an HTTP status stands for when there is no `grpc-status` (gRPC's
+/// `http-grpc-status-mapping.md`).
 fn of_http(status: StatusCode) -> Code {
     match status {
         StatusCode::BAD_REQUEST => Code::Internal,
@@ -118,11 +120,11 @@ fn chain(error: &(dyn Error + 'static)) -> String {
             told.push(status.message().to_owned());
             break;
         }
-        // `NotSent` says how to go on, and not what went wrong.
+        // `NotSent` reports how to go on, and not the cause.
         if !error.is::<NotSent>() {
             told.push(error.to_string());
         }
-        // Tells of its attempts.
+        // Lists its attempts.
         if error.is::<RetryError>() {
             break;
         }

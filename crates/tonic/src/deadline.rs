@@ -6,8 +6,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use tokio::time::Instant;
 use tonic::Status;
 
-/// When a call's time is over. As an extension of a request it was set by who saw the call begin; the header counts anew
-/// with each attempt.
+/// When a call's time is over. As an extension of a request it was set by who saw the call begin;
+/// the header counts anew with each attempt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
     at: Instant,
@@ -33,7 +33,7 @@ impl Deadline {
         self.at <= Instant::now()
     }
 
-    /// Tells the server what is left.
+    /// Sends the server the rest of it.
     pub(crate) fn write(&self, headers: &mut HeaderMap) {
         headers.insert(TIMEOUT, format(self.at.saturating_duration_since(Instant::now())));
     }

@@ -25,8 +25,8 @@ use crate::{
 
 /// One instance over gRPC, with a connection of its own.
 ///
-/// `poll_ready` connects, so a dead instance is noticed before it is given a call. Takes any request body, and so stands
-/// below a `Retry` as it stands alone.
+/// `poll_ready` connects, so a dead instance is noticed before it is given a call. Takes any
+/// request body, and so stands below a `Retry` as it stands alone.
 #[derive(Clone)]
 pub struct GrpcEndpoint {
     http: HttpEndpoint<Body>,

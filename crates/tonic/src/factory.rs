@@ -6,10 +6,11 @@ use tower_sd_http::{HttpFactory, HttpVersion};
 
 use crate::{GrpcEndpoint, health::Health};
 
-/// Makes a [`GrpcEndpoint`] of each instance: HTTP/2 without a negotiation, as gRPC servers expect it.
+/// Makes a [`GrpcEndpoint`] of each instance: HTTP/2 without a negotiation, as gRPC servers expect
+/// it.
 ///
-/// Takes instances without a scheme and those of the schemes `grpc`, in any case; `http` without TLS, `https` and `grpcs`
-/// with it.
+/// Takes instances without a scheme and those of the schemes `grpc`, in any case; `http` without
+/// TLS, `https` and `grpcs` with it.
 ///
 /// Hand it to an `Endpointer`. Clones share everything, so keep one to [`close`](Self::close) it.
 ///
@@ -34,39 +35,46 @@ impl GrpcFactory {
         Self::over(HttpFactory::new())
     }
 
-    /// Makes endpoints over those of `http`, in HTTP/2: for TLS, a connector, and settings that are not repeated here.
+    /// Makes endpoints over those of `http`, in HTTP/2: for TLS, a connector, and settings that are
+    /// not repeated here.
     ///
     /// A silent connection that carries calls is pinged after 5 minutes unless `http` has a
-    /// [`keep_alive_interval`](HttpFactory::keep_alive_interval) of its own: most gRPC servers close a silent connection
-    /// with more frequent pings.
+    /// [`keep_alive_interval`](HttpFactory::keep_alive_interval) of its own: most gRPC servers
+    /// close a silent connection with more frequent pings.
     #[must_use]
     pub fn over(http: HttpFactory<Body>) -> Self {
         let http = http.version(HttpVersion::Http2).default_keep_alive_interval(KEEP_ALIVE);
         Self { http, health: None, tasks: TaskGroup::new() }
     }
 
-    /// Bounds how long an instance may take to accept a connection, name resolution included. Default 1 s: the first
-    /// lost packet costs that long (RFC 6298), and another instance answers sooner.
+    /// Bounds how long an instance may take to accept a connection, name resolution included.
+    /// Default 1 s: the first lost packet costs that long (RFC 6298), and another instance answers
+    /// sooner.
     #[must_use]
     pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
         self.http = self.http.connect_timeout(connect_timeout);
         self
     }
 
-    /// Asks each instance by `grpc.health.v1` whether `service` is served, the whole server when it is empty; what does not
-    /// say SERVING gets no calls. Default: nobody is asked.
+    /// Watches `service` on each instance by `grpc.health.v1`.
     ///
-    /// One stream per instance (`Watch`) is open all the time. An instance is not used before it has answered; within 1 s
-    /// it has to, or it is asked again with the pauses of the endpointer. One that stops serving refuses calls like one that
-    /// is down, and is used again within [`max_backoff`](tower_sd_balance::EndpointerConfig::max_backoff) of saying SERVING. A server
-    /// without health service counts as serving; while a stream is broken the last answer counts.
+    /// An empty name is the whole server. An instance that does not
+    /// report SERVING gets no calls. Defaults to no health check.
+    ///
+    /// One stream per instance (`Watch`) is open all the time. An instance is not used before it
+    /// has answered; within 1 s it has to, or it is probed again with the pauses of the endpointer.
+    /// One that stops serving refuses calls like one that is down, and is used again within
+    /// [`max_backoff`](tower_sd_balance::EndpointerConfig::max_backoff) of reporting SERVING. A
+    /// server without health service counts as serving; while a stream is broken the last answer
+    /// counts.
     #[must_use]
     pub fn health(mut self, service: impl Into<String>) -> Self {
         self.health = Some(service.into());
         self
     }
 
-    /// With the scheme of the transport: `grpc` names a protocol and leaves TLS to the factory, `grpcs` demands it.
+    /// With the scheme of the transport: `grpc` names a protocol and leaves TLS to the factory,
+    /// `grpcs` demands it.
     fn as_http(&self, instance: Instance) -> Instance {
         match instance.scheme() {
             Some(scheme) if scheme.eq_ignore_ascii_case("grpc") => {
@@ -77,9 +85,11 @@ impl GrpcFactory {
         }
     }
 
-    /// Closes the connections of every endpoint it made, whatever they carry, and waits until they are.
+    /// Closes the connections of every endpoint it made, whatever they carry, and waits until they
+    /// are.
     ///
-    /// Not needed for cleaning up: connections close with their endpoints. Needed to know that they have.
+    /// Not needed for cleaning up: connections close with their endpoints. Needed to know that they
+    /// have.
     ///
     /// # Cancel safety
     ///
@@ -113,5 +123,6 @@ impl Factory for GrpcFactory {
     }
 }
 
-/// The minimum of gRPC servers by default (gRFC A8: `GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS`).
+/// The minimum of gRPC servers by default (gRFC A8:
+/// `GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS`).
 const KEEP_ALIVE: Duration = Duration::from_secs(5 * 60);

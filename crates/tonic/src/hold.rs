@@ -11,11 +11,12 @@ use tower_sd_balance::{InFlight, Outcome};
 
 use crate::code;
 
-/// The body of an answer, which keeps its endpoint busy until its status is known: in the headers, in the trailers, or
-/// because the answer failed or was dropped.
+/// The body of an answer, which keeps its endpoint busy until its status is known: in the headers,
+/// in the trailers, or because the answer failed or was dropped.
 ///
-/// A stream is load for as long as it is open. A status by which the instance is in trouble (UNAVAILABLE, INTERNAL,
-/// UNKNOWN, DATA_LOSS) counts as its failure, and DEADLINE_EXCEEDED as a time-out; any other is the caller's.
+/// A stream is load for as long as it is open. A status by which the instance is in trouble
+/// (UNAVAILABLE, INTERNAL, UNKNOWN, DATA_LOSS) counts as its failure, and DEADLINE_EXCEEDED as a
+/// time-out; any other is the caller's.
 #[pin_project]
 #[derive(Debug)]
 pub struct InFlightBody<B> {
@@ -24,7 +25,8 @@ pub struct InFlightBody<B> {
     lease: Option<InFlight>,
 }
 
-/// Ties the lease to the answer, whose extensions get a [`Served`](tower_sd_balance::Served), or releases it.
+/// Ties the lease to the answer, whose extensions get a [`Served`](tower_sd_balance::Served), or
+/// releases it.
 pub(crate) fn leased<B: Body>(
     result: Result<Response<B>, Status>,
     lease: Option<InFlight>,

@@ -20,9 +20,11 @@ use crate::{code, deadline::Deadline};
 /// Makes a stack of layers one for generated clients: it stands on top, above a `RetryLayer`.
 ///
 /// - Requests get a body that can be sent again (up to 64 KiB of it).
-/// - `grpc-timeout` bounds the whole call: attempts, pauses and the answer. Each attempt tells its server what is left.
-/// - Errors become a [`Status`]: UNAVAILABLE when there is no instance, DEADLINE_EXCEEDED when the time is over, otherwise
-///   the last attempt's; its message says what was tried, and its source is the whole error.
+/// - `grpc-timeout` bounds the whole call: attempts, pauses and the answer. Each attempt sends its
+///   server the rest of it.
+/// - Errors become a [`Status`]: UNAVAILABLE when there is no instance, DEADLINE_EXCEEDED when the
+///   time is over, otherwise the last attempt's; its message lists the attempts, and its source is
+///   the whole error.
 ///
 /// ```
 /// use tower::ServiceBuilder;
@@ -61,7 +63,7 @@ pub struct GrpcFuture<F> {
     deadline: Option<(Deadline, Pin<Box<Sleep>>)>,
 }
 
-/// Marks a request whose answer may be read to its end before anybody decides about it.
+/// Marks a request whose answer may be read to its end before it is judged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unary;
 
@@ -72,11 +74,13 @@ impl GrpcLayer {
         Self::default()
     }
 
-    /// Gives your word for unary methods that sending them twice does what sending them once does: `package.Service/Method`,
+    /// Treats these unary methods as idempotent.
+    ///
+    /// The form is `package.Service/Method`,
     /// or `package.Service` for all of a service whose methods are all unary.
     ///
-    /// Their answers are read to the end, up to 64 KiB, before a retry decides, so that a status in trailers counts too.
-    /// For a single request, whatever its kind, there is [`Idempotent`].
+    /// Their answers are read to the end, up to 64 KiB, before a retry decides, so that a status in
+    /// trailers counts too. For a single request, whatever its kind, there is [`Idempotent`].
     #[must_use]
     pub fn idempotent<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
         self.methods.extend(methods.into_iter().map(Into::into));

@@ -9,19 +9,22 @@ use crate::{code, deadline::Deadline};
 
 /// What a retry may do with a call, and which statuses are failures.
 ///
-/// - A call that no server has acted on (refused connect, refused stream, a stream that came after the server's GOAWAY) is
-///   repeated whatever it does.
-/// - After any other failure it is repeated when sending it twice does what sending it once does: when its method is among
-///   [`GrpcLayer::idempotent`](crate::GrpcLayer::idempotent), when it carries [`Idempotent`], or when
-///   [`RetryPolicy::idempotent`](tower_sd_balance::RetryPolicy::idempotent) vouches for all.
-/// - Failures are broken exchanges, and UNAVAILABLE; every other status is the caller's unless [`codes`](Self::codes).
-/// - `grpc-retry-pushback-ms` is obeyed (gRFC A6): a pause in place of ours, or the end. More than 1 s counts as the end:
-///   who waits so long wants to know why.
+/// - A call that no server has acted on (refused connect, refused stream, a stream that came after
+///   the server's GOAWAY) is repeated whatever it does.
+/// - After any other failure it is repeated when sending it twice does what sending it once does:
+///   when its method is among [`GrpcLayer::idempotent`](crate::GrpcLayer::idempotent), when it
+///   carries [`Idempotent`], or when
+///   [`RetryPolicy::idempotent`](tower_sd_balance::RetryPolicy::idempotent) declares it for all.
+/// - Failures are broken exchanges, and UNAVAILABLE; every other status is the caller's unless
+///   [`codes`](Self::codes).
+/// - `grpc-retry-pushback-ms` is obeyed (gRFC A6): a pause in place of ours, or the end. More than
+///   1 s counts as the end: a caller that waits so long needs the reason.
 /// - After the deadline (`grpc-timeout`) nothing is repeated.
 ///
 /// A status that comes in trailers, after the headers, counts for methods named in
-/// [`GrpcLayer::idempotent`](crate::GrpcLayer::idempotent): nothing else says that a call is unary, and an answer that
-/// streams is not held back. Servers send failures of unary calls without headers before, so this is seldom missed.
+/// [`GrpcLayer::idempotent`](crate::GrpcLayer::idempotent): nothing else marks a call as unary, and
+/// an answer that streams is not held back. Servers send failures of unary calls without headers
+/// before, so this is seldom missed.
 ///
 /// ```
 /// use tonic::{Code, Status};
@@ -108,7 +111,7 @@ impl<B: RepeatableBody, R> Protocol<Request<B>, Response<R>> for GrpcProtocol {
     }
 }
 
-/// What the server says to a second try.
+/// The server's answer to a second try.
 enum Pushback {
     Pause(Duration),
     Stop,

@@ -16,7 +16,8 @@ pub(crate) enum Command {
     Client(ClientArgs),
     /// Takes calculations over HTTP, and hands each to one of the servers.
     Gateway(GatewayArgs),
-    /// Servers come, go and die under steady traffic, all of them in this process; takes ten seconds.
+    /// Servers come, go and die under steady traffic, all of them in this process; takes ten
+    /// seconds.
     Demo(DemoArgs),
     /// Serves, and announces itself, until it is told to stop (SIGTERM, ctrl-c).
     Server(ServerArgs),

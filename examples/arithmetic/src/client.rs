@@ -51,7 +51,8 @@ pub(crate) async fn main(args: &ClientArgs) -> Result<(), BoxError> {
 }
 
 impl Client {
-    /// Follows the servers, and sends each request by `policy`, at best each time to another server.
+    /// Follows the servers, and sends each request by `policy`, at best each time to another
+    /// server.
     pub(crate) fn new(instancer: &(impl Instancer + ?Sized), policy: RetryPolicy) -> Self {
         let endpointer = Endpointer::new(instancer, HttpFactory::new());
         let stack = ServiceBuilder::new()

@@ -1,4 +1,5 @@
-//! The client as a server: `/calculate/…` comes in over HTTP, and goes out balanced over whoever is registered.
+//! The client as a server: `/calculate/…` comes in over HTTP, and goes out balanced over whoever is
+//! registered.
 
 use std::error::Error;
 
@@ -57,7 +58,8 @@ async fn calculate(State(client): State<Client>, uri: Uri) -> Response {
     }
 }
 
-/// 503 when there was nobody to ask, 504 when nobody answered in time, 502 when what came was no answer.
+/// 503 when there was nobody to ask, 504 when nobody answered in time, 502 when what came was no
+/// answer.
 fn status(error: &(dyn Error + 'static)) -> StatusCode {
     if chain(error).any(|cause| cause.is::<NoInstances>()) {
         StatusCode::SERVICE_UNAVAILABLE

@@ -1,4 +1,5 @@
-//! The main example: an arithmetic service, its client, and a demo of both while servers come and go.
+//! The main example: an arithmetic service, its client, and a demo of both while servers come and
+//! go.
 
 mod chain;
 mod cli;

@@ -23,7 +23,8 @@ struct Health {
     version: &'static str,
 }
 
-/// `service` with its requests logged and measured, and beside it `/ready`, `/health` and `/metrics`, which are not.
+/// `service` with its requests logged and measured, and beside it `/ready`, `/health` and
+/// `/metrics`, which are not.
 pub(crate) fn operated(service: Router, readiness: &Readiness) -> Router {
     let metrics = Metrics::new();
     let operations = Router::new()

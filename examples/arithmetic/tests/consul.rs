@@ -65,7 +65,8 @@ async fn servers_are_found_and_leave_when_they_are_told_to_stop() {
     scene.answers(None, Duration::from_secs(2)).await;
 }
 
-/// A `-dev` agent forgets all of them when it is restarted; each says it again by its next heartbeat, every 5 s.
+/// A `-dev` agent forgets all of them when it is restarted; each says it again by its next
+/// heartbeat, every 5 s.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn agent_that_forgot_a_server_is_told_again() {
@@ -76,7 +77,8 @@ async fn agent_that_forgot_a_server_is_told_again() {
     scene.answers(Some("5\n"), Duration::from_secs(10)).await;
 }
 
-/// A process that is suspended for longer than its TTL of 15 s is back within a second of its resumption.
+/// A process that is suspended for longer than its TTL of 15 s is back within a second of its
+/// resumption.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn suspended_server_is_back_within_a_second() {
@@ -93,8 +95,9 @@ async fn suspended_server_is_back_within_a_second() {
     scene.answers(Some("5\n"), Duration::from_secs(2)).await;
 }
 
-/// Ten seconds of the demo in eight: a server is killed at 3.2 s. Its port is closed, so it gets no more requests; the
-/// registry shows it as critical after its TTL of 3 s, and it stays known for a while, because a check may recover.
+/// Ten seconds of the demo in eight: a server is killed at 3.2 s. Its port is closed, so it gets no
+/// more requests; the registry shows it as critical after its TTL of 3 s, and it stays known for a
+/// while, because a check may recover.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn demo_fails_no_request_and_gives_none_to_a_killed_server() {
@@ -117,7 +120,8 @@ async fn demo_fails_no_request_and_gives_none_to_a_killed_server() {
     }
 }
 
-/// `log` and `off` are what the README says; each step is seen by a request and by the server's own log.
+/// `log` and `off` are what the README says; each step is seen by a request and by the server's own
+/// log.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn running_server_is_told_what_to_log_and_what_to_offer() {

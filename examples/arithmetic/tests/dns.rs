@@ -1,4 +1,5 @@
-//! Server and client as processes, with a real `named` between them whose zone somebody else writes.
+//! Server and client as processes, with a real `named` between them whose zone somebody else
+//! writes.
 
 use std::{
     net::Ipv4Addr,

@@ -68,7 +68,8 @@ async fn servers_are_found_and_leave_when_they_are_told_to_stop() {
     scene.answers(None, Duration::from_secs(1)).await;
 }
 
-/// A process that is suspended for longer than its TTL is back in the registry within a second of its resumption.
+/// A process that is suspended for longer than its TTL is back in the registry within a second of
+/// its resumption.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn suspended_server_is_back_within_a_second() {
@@ -94,7 +95,8 @@ async fn keys(scene: &Scene) -> usize {
     count.map_or(0, |count| count.parse().expect("a number"))
 }
 
-/// Ten seconds of the demo in eight: killed at 3.2 s, a server with a TTL of 3 s leaves while requests go on.
+/// Ten seconds of the demo in eight: killed at 3.2 s, a server with a TTL of 3 s leaves while
+/// requests go on.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn no_request_of_the_demo_fails_and_a_killed_server_leaves_with_its_ttl() {

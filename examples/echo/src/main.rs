@@ -1,4 +1,5 @@
-//! An example: a TCP service that Consul checks over HTTP, and a client that is neither HTTP nor tower.
+//! An example: a TCP service that Consul checks over HTTP, and a client that is neither HTTP nor
+//! tower.
 
 mod client;
 mod server;

@@ -51,7 +51,8 @@ impl Program {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Waits for a line that begins so, behind the `n` lines that are known already, and returns the rest of it.
+    /// Waits for a line that begins so, behind the `n` lines that are known already, and returns
+    /// the rest of it.
     async fn prints(&self, n: usize, start: &str) -> String {
         let deadline = Instant::now() + BOUND;
         loop {

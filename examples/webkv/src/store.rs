@@ -25,8 +25,8 @@ struct Server {
 }
 
 impl Store {
-    /// The servers at these addresses; none is connected to before it is asked. One that is silent for `patience` has
-    /// failed.
+    /// The servers at these addresses; none is connected to before it is asked. One that is silent
+    /// for `patience` has failed.
     pub(crate) fn new(addresses: &[String], patience: Duration) -> Result<Self, RedisError> {
         let server = |address: &String| {
             let client = Client::open(format!("redis://{address}"))?;
@@ -66,7 +66,8 @@ impl Store {
 }
 
 impl Server {
-    /// Asks, twice if the connection turns out to be one to a server that has gone since: we only read.
+    /// Asks, twice if the connection turns out to be one to a server that has gone since: we only
+    /// read.
     async fn ask<T: FromRedisValue>(
         &self,
         command: &Cmd,

@@ -7,9 +7,9 @@ use super::{Balancer, Choice, Members, Picker, WeightedRandom};
 
 /// Members of the best priority only, as long as one of them is usable; then those of the next.
 ///
-/// The lowest number is the best, as in DNS SRV records. Among members of one priority another balancer chooses; by default
-/// [`WeightedRandom`], which together is what RFC 2782 asks for. A priority whose members all have weight 0 is left out
-/// by a balancer that obeys weights.
+/// The lowest number is the best, as in DNS SRV records. Among members of one priority another
+/// balancer chooses; by default [`WeightedRandom`], which together implement RFC 2782. A priority
+/// whose members all have weight 0 is left out by a balancer that obeys weights.
 ///
 /// ```
 /// use tower_sd_balance::{BalanceLayer, Prioritized, RoundRobin};

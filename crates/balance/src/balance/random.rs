@@ -43,6 +43,7 @@ impl Picker for Any {
     }
 }
 
-/// Members that are not usable leave the set at once; what is drawn in vain was tried for this request, or became down
-/// this instant. Drawing again keeps the others equally likely, where walking on would favour their neighbours.
+/// Members that are not usable leave the set immediately; what is drawn in vain was tried for this
+/// request, or became down this instant. Drawing again keeps the others equally likely, where
+/// walking on would favour their neighbours.
 const DRAWS: usize = 8;

@@ -4,9 +4,10 @@ use super::{Balancer, Choice, Members, Picker};
 
 /// One after the other.
 ///
-/// Starts at a random member: the clients of a fleet that starts at once would all begin with the same one otherwise.
-/// Each thread has a cursor of its own, so that threads do not contend for one: the numbers of requests of two members
-/// differ by at most one per thread, and no order is guaranteed across threads.
+/// Starts at a random member: the clients of a fleet that starts together would all begin with the
+/// same one otherwise. Each thread has a cursor of its own, so that threads do not contend for one:
+/// the numbers of requests of two members differ by at most one per thread, and no order is
+/// guaranteed across threads.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoundRobin {
     start: Option<usize>,
@@ -46,7 +47,8 @@ impl Picker for Next {
         if len == 0 {
             return None;
         }
-        // A division costs as much as the rest; the turn is out of range only at first and when the set has shrunk.
+        // A division costs as much as the rest; the turn is out of range only at first and when the
+        // set has shrunk.
         let start = if turn < len { turn } else { turn % len };
         let picked = choice.first_usable(start)?;
         *choice.cursor() = picked + 1;

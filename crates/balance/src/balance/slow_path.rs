@@ -1,4 +1,5 @@
-//! The slow path: nothing to pick, or the picked endpoint is not ready. It owns handles, and may wait.
+//! The slow path: nothing to pick, or the picked endpoint is not ready. It owns handles, and may
+//! wait.
 
 use std::{
     future::poll_fn,
@@ -194,7 +195,8 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         self.error = Some(failure);
     }
 
-    /// Has endpoints probed that are down: they may be back. One for a retry, which has others to go to.
+    /// Has endpoints probed that are down: they may be back. One for a retry, which has others to
+    /// go to.
     fn want_down(&mut self) {
         let limit = if self.is_retry() { 1 } else { MAX_WANTED };
         if self.is_retry() && !self.wanted.is_empty() {
@@ -223,7 +225,8 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
             && (self.wanted.iter().any(is_probed) || self.inner.shards.is_any_connecting(self.scope))
     }
 
-    /// How many endpoints are waited for by now: each may cost a connection attempt, and any may be a black hole.
+    /// How many endpoints are waited for by now: each may cost a connection attempt, and any may be
+    /// a black hole.
     fn limit(&self) -> usize {
         let n_steps = self.begun.elapsed().as_millis() / STEP.as_millis();
         2 + 2 * usize::try_from(n_steps).unwrap_or(0)
@@ -303,7 +306,8 @@ pub(super) async fn obtain_any<S: Clone + Send + Sync + 'static>(
 const STEP: Duration = Duration::from_millis(100);
 /// Each costs a connection attempt: of 1 000 that are down, three show as much as all.
 const MAX_WANTED: usize = 3;
-/// As long a retry waits for an endpoint that it has not tried, while it has tried ones to go to: a few round trips.
+/// As long a retry waits for an endpoint that it has not tried, while it has tried ones to go to: a
+/// few round trips.
 const GRACE: Duration = Duration::from_millis(250);
 /// In this order, those that were not tried for the request.
 const FRESH: [Tier; 2] = [Tier::Ready, Tier::Held];

@@ -4,7 +4,8 @@ use super::{Balancer, Choice, Members, Picker};
 
 /// Any member, with a likelihood in proportion to its weight; one of weight 0 never.
 ///
-/// This is RFC 2782's choice among SRV records of one priority: w of W, drawn anew for each request.
+/// This is RFC 2782's choice among SRV records of one priority: w of W, drawn anew for each
+/// request.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct WeightedRandom;
@@ -54,7 +55,7 @@ impl Weighted {
         self.sums[index] - before
     }
 
-    /// Looks at all of them, so that what is left is still drawn by weight.
+    /// Visits all of them, so that what is left is still drawn by weight.
     #[cold]
     fn pick_of_the_usable(&self, choice: &mut Choice<'_>) -> Option<usize> {
         let weight_now = |choice: &Choice<'_>, index| match choice.is_usable(index) {

@@ -2,14 +2,16 @@ use std::{fmt, future::Future};
 
 use tower_sd_core::{BoxError, Instance};
 
-/// Makes the service that speaks to one instance.
+/// Creates the service of one instance.
 ///
 /// # Contract
 ///
-/// - Called off the request path, for several instances at once, again after a failure, and never twice at once for one
-///   instance. A changed payload (weight, metadata, status) does not call it again, a changed address does.
-/// - It may connect, but better it does not: a service that connects in `poll_ready` tells the balancer that its peer is
-///   dead before a request is spent on it, and the balancer picks another.
+/// - Called off the request path, for several instances concurrently, again after a failure, and
+///   never twice concurrently for one instance. A changed payload (weight, metadata, status) does
+///   not call it again, a changed address does.
+/// - It may connect, but better it does not: a service that connects in `poll_ready` shows the
+///   balancer that its peer is dead before a request is spent on it, and the balancer picks
+///   another.
 /// - Clones of the service share their connections: the balancer clones one for each request.
 ///
 /// A closure is one through [`Endpointer::with`](crate::Endpointer::with) or [`factory_fn`].
@@ -18,14 +20,16 @@ use tower_sd_core::{BoxError, Instance};
     note = "a closure from an `Instance` to a service is a factory through `Endpointer::with` or `factory_fn`"
 )]
 pub trait Factory: Send + Sync + 'static {
-    /// The service. `tower::Service` is asked for only where it is called, so that other clients can be balanced too.
+    /// The service. `tower::Service` is required only where it is called, so that other clients can
+    /// be balanced too.
     type Service: Clone + Send + Sync + 'static;
 
     /// Makes the service for `instance`.
     ///
     /// # Errors
     ///
-    /// Whatever went wrong; it is tried again with growing pauses for as long as the instance is listed.
+    /// Whatever went wrong; it is tried again with growing pauses for as long as the instance is
+    /// listed.
     fn make(
         &self,
         instance: Instance,

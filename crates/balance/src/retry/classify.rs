@@ -27,10 +27,11 @@ impl Verdict {
         }
     }
 
-    /// [`NotSent`](Self::NotSent) when the error or one of its sources is a [`NotSent`](crate::NotSent), else
-    /// [`Failed`](Self::Failed).
+    /// [`NotSent`](Self::NotSent) when the error or one of its sources is a
+    /// [`NotSent`](crate::NotSent), else [`Failed`](Self::Failed).
     ///
-    /// Below a `Retry`, a [`Balance`](crate::Balance) reports it better: an endpoint may have sent requests of its own.
+    /// Below a `Retry`, a [`Balance`](crate::Balance) reports it better: an endpoint may have sent
+    /// requests of its own.
     #[must_use]
     pub fn of_error(error: &BoxError) -> Self {
         let mut next: Option<&(dyn Error + 'static)> = Some(&**error);

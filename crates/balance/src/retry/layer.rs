@@ -11,7 +11,7 @@ pub struct RetryLayer<R = CloneRequest> {
 }
 
 impl<R> RetryLayer<R> {
-    /// Repeats as `policy` says.
+    /// Retries by `policy`.
     #[must_use]
     pub fn new(policy: RetryPolicy<R>) -> Self {
         Self { policy: Arc::new(policy) }

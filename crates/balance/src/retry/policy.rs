@@ -7,9 +7,9 @@ use super::CloneRequest;
 
 /// Settings of [`Retry`](crate::Retry).
 ///
-/// Repeated is what was never sent (a refused connection, [`NoInstances`](crate::NoInstances)), always; and what has
-/// failed otherwise only when doing it twice does no harm: the request's method says so (HTTP), or you do
-/// ([`idempotent`](Self::idempotent)).
+/// Repeated is what was never sent (a refused connection, [`NoInstances`](crate::NoInstances)),
+/// always; and what has failed otherwise only when the request is idempotent: by its method (HTTP),
+/// or by your declaration ([`idempotent`](Self::idempotent)).
 ///
 /// ```
 /// use std::time::Duration;
@@ -41,7 +41,7 @@ pub struct RetryPolicy<R = CloneRequest> {
 
 pub(super) type OnFailure = dyn Fn(u32, &BoxError) -> RetryDecision + Send + Sync;
 
-/// What the callback of a [`RetryPolicy`] wants to happen after a failure.
+/// The decision of a [`RetryPolicy`]'s callback after a failure.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RetryDecision {
@@ -72,16 +72,17 @@ impl RetryPolicy {
 }
 
 impl<R> RetryPolicy<R> {
-    /// How many attempts there are in all, the first one included, as in go-kit; 0 counts as 1. Default 3: each is at
-    /// another instance while there is one, so that two that fail are survived.
+    /// How many attempts there are in all, the first one included, as in go-kit; 0 counts as 1.
+    /// Default 3: each is at another instance while there is one, so that two that fail are
+    /// survived.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.max(1);
         self
     }
 
-    /// How long one attempt may take; then it is dropped and counts as failed. Default: no bound. Without one, an
-    /// instance that hangs uses up the whole deadline.
+    /// How long one attempt may take; then it is dropped and counts as failed. Default: no bound.
+    /// Without one, an instance that hangs uses up the whole deadline.
     #[must_use]
     pub fn per_try_timeout(mut self, per_try: Duration) -> Self {
         self.per_try = Some(per_try);
@@ -95,8 +96,9 @@ impl<R> RetryPolicy<R> {
         self
     }
 
-    /// The ceiling of the pause after the first failure, which doubles with each, and the ceiling of every pause; a pause
-    /// is drawn evenly from zero to its ceiling. Default 25 and 250 ms, Envoy's.
+    /// The ceiling of the pause after the first failure, which doubles with each, and the ceiling
+    /// of every pause; a pause is drawn evenly from zero to its ceiling. Default 25 and 250 ms,
+    /// Envoy's.
     #[must_use]
     pub fn backoff(mut self, first: Duration, max: Duration) -> Self {
         self.first_pause = first;
@@ -104,14 +106,16 @@ impl<R> RetryPolicy<R> {
         self
     }
 
-    /// Gives your word that doing any of these requests twice does what doing it once does.
+    /// Treats all requests as idempotent.
     #[must_use]
     pub fn idempotent(mut self) -> Self {
         self.idempotent = true;
         self
     }
 
-    /// Asks after each failure what is next; go-kit's callback. It is given the number of the attempt, from 1, and its
+    /// Sets a callback that decides after each failure, as in go-kit.
+    ///
+    /// It is given the number of the attempt, from 1, and its
     /// error, unchanged.
     #[must_use]
     pub fn on_failure(

@@ -5,11 +5,11 @@ use tower_sd_core::BoxError;
 use super::Verdict;
 use crate::Outcome;
 
-/// What the requests, responses and errors of a protocol mean: to the statistics of endpoints, and to a
-/// [`Retry`](crate::Retry).
+/// What the requests, responses and errors of a protocol mean: to the statistics of endpoints, and
+/// to a [`Retry`](crate::Retry).
 ///
-/// The HTTP crate has one that knows methods, bodies and statuses; for every other request that is `Clone` there is
-/// [`CloneRequest`].
+/// The HTTP crate has one for methods, bodies and statuses; for every other request that is `Clone`
+/// there is [`CloneRequest`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no protocol for requests of type `{Req}`",
     note = "`Cloned` repeats every request that is `Clone`; HTTP requests want `HttpReplay` of tower-sd-http"
@@ -20,19 +20,22 @@ pub trait Protocol<Req, Res> {
 
     /// Whether `copy` can still be sent; called immediately before that. Defaults to yes.
     ///
-    /// A body that is streamed is kept up to a bound: it may have passed it since the copy was made.
+    /// A body that is streamed is kept up to a bound: it may have passed it since the copy was
+    /// made.
     fn is_repeatable(&self, _copy: &Req) -> bool {
         true
     }
 
-    /// Whether sending `request` twice has the effect of sending it once. Defaults to no, because it is not known.
+    /// Whether sending `request` twice has the effect of sending it once. Defaults to no, because
+    /// it is not known.
     ///
     /// A request that was never sent is repeated all the same.
     fn is_idempotent(&self, _request: &Req) -> bool {
         false
     }
 
-    /// Whose failure the result is, if it is one. Defaults to [`Outcome::of_error`] for errors; responses are successes.
+    /// Whose failure the result is, if it is one. Defaults to [`Outcome::of_error`] for errors;
+    /// responses are successes.
     fn outcome(&self, result: Result<&Res, &BoxError>) -> Outcome {
         result.map_or_else(Outcome::of_error, |_| Outcome::Success)
     }
@@ -46,7 +49,8 @@ pub trait Protocol<Req, Res> {
         }
     }
 
-    /// How long the peer asks to wait before another attempt. Defaults to `None`: the policy's backoff applies.
+    /// The wait that the peer requires before another attempt. Defaults to `None`: the policy's
+    /// backoff applies.
     fn pause(&self, _response: &Res) -> Option<Duration> {
         None
     }

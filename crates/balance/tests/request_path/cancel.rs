@@ -8,7 +8,8 @@ use tower_sd_balance::{Retry, RetryLayer, RetryPolicy};
 
 use crate::support::{Client, Mode, Registry, World, balance, endpointer, n_in_flight, settle};
 
-/// Polls `future` at most `k` times, letting time pass in between; `true` when it has ended by then.
+/// Polls `future` at most `k` times, letting time pass in between; `true` when it has ended by
+/// then.
 async fn poll_times<F: Future>(future: F, k: usize) -> bool {
     let mut future = std::pin::pin!(future);
     for _ in 0..k {
@@ -20,7 +21,8 @@ async fn poll_times<F: Future>(future: F, k: usize) -> bool {
     false
 }
 
-/// Drops a call after every number of polls until one gets to its end, and looks for what is left behind.
+/// Drops a call after every number of polls until one gets to its end, and checks what is left
+/// behind.
 async fn dropped_after_every_poll(prepare: impl Fn(&World)) {
     for k in 0.. {
         let (registry, world) = (Registry::new(&["a", "b"]), World::default());
@@ -32,7 +34,7 @@ async fn dropped_after_every_poll(prepare: impl Fn(&World)) {
         let ended = poll_times(client.call(0), k).await;
         assert_eq!(n_in_flight(&endpointer), 0, "after {k} polls");
         drop((client, balance));
-        // What reconnects lets go of its clone when it is told to.
+        // The reconnecting task drops its clone when it is stopped.
         endpointer.close().await;
         drop(endpointer);
         settle().await;

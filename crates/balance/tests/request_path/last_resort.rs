@@ -84,7 +84,8 @@ async fn priorities_hold_among_held_endpoints() {
     assert_eq!(n_backup, 0);
 }
 
-/// As HTTP without idle connections: each request connects for itself, and nothing is left of a probe.
+/// As HTTP without idle connections: each request connects for itself, and nothing is left of a
+/// probe.
 #[tokio::test(start_paused = true)]
 async fn endpoints_that_connect_for_each_request_are_served() {
     struct Fresh(Option<std::pin::Pin<Box<tokio::time::Sleep>>>);
@@ -121,7 +122,7 @@ async fn endpoints_that_connect_for_each_request_are_served() {
     }
 }
 
-/// A health check that fails everywhere at once: the guard holds who vanishes, but not who is said to be critical.
+/// A health check that fails everywhere: the guard holds vanished instances, but not critical ones.
 #[tokio::test(start_paused = true)]
 async fn instances_that_are_all_critical_still_get_requests() {
     let (mut registry, world) = (Registry::guarded(&["a", "b", "c"]), World::default());

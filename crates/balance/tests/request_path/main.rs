@@ -1,4 +1,5 @@
-//! The request path from outside: endpointer, balance and retry over services whose every answer the test decides.
+//! The request path from outside: endpointer, balance and retry over services whose every answer
+//! the test decides.
 
 #![expect(clippy::disallowed_methods, reason = "a test ends with the tasks that it starts")]
 #![expect(

@@ -43,9 +43,10 @@ async fn every_instance_is_tried_before_one_is_tried_twice() {
     assert_eq!(n_in_flight(&endpointer), 0);
 }
 
-/// A server that was killed and started again is down until it has connected; meanwhile another one dies.
+/// A server that was killed and started again is down until it has connected; meanwhile another one
+/// dies.
 #[tokio::test(start_paused = true)]
-async fn retry_asks_who_was_down_before_it_goes_back_to_whom_it_saw_fail() {
+async fn retry_prefers_down_endpoints_to_those_that_failed() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
     world.ready("b", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;
@@ -68,7 +69,8 @@ async fn record_of_one_request_does_not_bind_the_next() {
     assert_eq!(answers.iter().filter(|host| *host == "a").count(), 5);
 }
 
-/// What never left is repeated without anybody's word; the balancer's own refusals are not even attempts.
+/// What never left is repeated without anybody's word; the balancer's own refusals are not even
+/// attempts.
 #[tokio::test(start_paused = true)]
 async fn what_was_not_sent_is_always_repeated() {
     let n_calls = Arc::new(AtomicU32::new(0));
@@ -126,7 +128,8 @@ async fn deadline_ends_a_pause_too() {
     assert_eq!(tried(&error), ["a:1"]);
 }
 
-/// A request whose copy is its own business, and responses that are failures: what the HTTP crate needs.
+/// A request whose copy is its own business, and responses that are failures: what the HTTP crate
+/// needs.
 #[derive(Clone, Debug)]
 struct Numbers;
 

@@ -19,7 +19,8 @@ use tower_sd_balance::{
 
 use crate::support::{Mode, Registry, World, balance, call, endpointer, report, start};
 
-/// one of two hosts black-holes connects; the caller's timeout per try is shorter than the balancer's wait.
+/// one of two hosts black-holes connects; the caller's timeout per try is shorter than the
+/// balancer's wait.
 #[tokio::test(start_paused = true)]
 async fn black_hole_is_found_with_short_per_try_timeout() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
@@ -60,7 +61,7 @@ async fn black_hole_delays_few_idempotent_requests() {
     assert!(slow <= 2, "{slow} of 200 were slow");
 }
 
-/// the registry is wiped, everybody is held and alive, and for two seconds all are saturated.
+/// the registry is wiped, all instances are held and alive, and for two seconds all are saturated.
 #[tokio::test(start_paused = true)]
 async fn held_endpoints_that_are_pending_are_not_dropped() {
     let (mut registry, world) = (Registry::guarded(&["a", "b", "c"]), World::default());
@@ -167,7 +168,8 @@ async fn wait_without_bound_does_not_panic() {
     assert!(outcome.is_ok(), "{outcome:?}");
 }
 
-/// an endpoint that itself calls another service through another balancer: whose instance does the error name?
+/// an endpoint that itself calls another service through another balancer: whose instance does the
+/// error name?
 #[tokio::test(start_paused = true)]
 async fn nested_balancer_does_not_write_into_outer_record() {
     let inner_instancer = FixedInstancer::new([Instance::new("token", 1)]);
@@ -255,7 +257,8 @@ async fn request_does_not_wait_for_busy_endpoint_beside_idle_ones() {
                         Ok::<_, BoxError>(host)
                     }
                 });
-                // One at a time, as a database connection, or HttpFactory::layered(ConcurrencyLimitLayer::new(1)).
+                // One at a time, as a database connection, or
+                // HttpFactory::layered(ConcurrencyLimitLayer::new(1)).
                 Ok::<_, BoxError>(ServiceBuilder::new().concurrency_limit(1).service(inner))
             });
             endpointer.ready(Duration::from_secs(1)).await.unwrap();
@@ -277,7 +280,8 @@ async fn request_does_not_wait_for_busy_endpoint_beside_idle_ones() {
         .await;
 }
 
-/// one slow request of 1.2 s on a one-at-a-time endpoint, and another request for it: is it "down" then?
+/// one slow request of 1.2 s on a one-at-a-time endpoint, and another request for it: is it "down"
+/// then?
 #[tokio::test(start_paused = true)]
 async fn busy_endpoint_is_not_down() {
     tokio::task::LocalSet::new()

@@ -15,7 +15,7 @@ struct Settings {
     limit: u32,
 }
 
-/// A key whose value the test sets; forgets nothing and skips nothing.
+/// A key whose value the test sets; drops nothing and skips nothing.
 #[derive(Clone, Default)]
 struct Store(Arc<Mutex<Kept>>);
 
@@ -34,7 +34,7 @@ struct Reader(Store, mpsc::UnboundedReceiver<()>);
 
 impl Store {
     fn with<R>(&self, act: impl FnOnce(&mut Kept) -> R) -> R {
-        act(&mut self.0.lock().expect("nobody panicked"))
+        act(&mut self.0.lock().expect("no panic"))
     }
 
     fn edit(&self, act: impl FnOnce(&mut Kept)) {
@@ -241,7 +241,7 @@ async fn trouble_with_the_registry_shows_and_goes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn same_text_again_wakes_nobody() {
+async fn same_text_again_wakes_no_reader() {
     let store = Store::default();
     store.put("{\"limit\": 1}");
     let mut config = store.follow(WatchOptions::json());

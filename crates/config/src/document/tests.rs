@@ -100,7 +100,7 @@ fn below_a_prefix_a_complaint_names_the_key_and_its_own_line() {
     assert!(found.contains("key app/db, line 2, column 9"), "{found}");
 }
 
-/// Nobody who may write one key decides on another.
+/// A writer of one key has no influence on another.
 #[test]
 fn value_below_a_prefix_cannot_be_more_than_one() {
     let found = complaint(Format::Json, &below(&[("level", "\"a\", \"port\": 1")]));

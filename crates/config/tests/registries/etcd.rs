@@ -34,7 +34,7 @@ async fn compaction_while_cut_off_loses_nothing() {
     .await;
 }
 
-/// `--max-request-bytes` is 1.5 MiB unless the servers are told otherwise; gRPC adds up to 512 KiB for itself.
+/// `--max-request-bytes` is 1.5 MiB by default; gRPC adds up to 512 KiB for itself.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn mebibyte_and_a_half_is_taken_and_more_refused() {

@@ -30,7 +30,7 @@ async fn burst_of_a_thousand_writes_ends_at_the_last_without_a_backlog() {
         };
         tokio::join!(write, watch);
         assert!((1..=200).contains(&n_seen), "{n_seen} values");
-        // Who has not looked meanwhile has one to see, the last.
+        // A reader that has not read meanwhile sees one change, the last.
         let latest = slow.changed().await.expect("the loop lives");
         assert_eq!(latest.value().expect("a value").limit, 1000);
     })

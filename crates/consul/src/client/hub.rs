@@ -1,14 +1,14 @@
 //! More services than connections: shared queries report which of them to read again.
 //!
 //! An agent accepts 200 connections of one address, and a blocking query occupies one for its whole
-//! wait. Above [`max_blocking_queries`](crate::ConsulConfig::max_blocking_queries) followed services of one client
-//! their own queries end, and long polls take their place: the checks that do not pass, of the
-//! followed services and of the nodes (the answer shows which service changed), and the catalogue's
-//! services and nodes (theirs does not: all are read again, a few at a time). None of them alone
-//! notices every change. Unlike a service's own query they are never answered from an agent's
-//! view, so they fail when the servers are away.
+//! wait. Above [`max_blocking_queries`](crate::ConsulConfig::max_blocking_queries) followed
+//! services of one client their own queries end, and long polls take their place: the checks that
+//! do not pass, of the followed services and of the nodes (the answer shows which service changed),
+//! and the catalogue's services and nodes (theirs does not: all are read again, a few at a time).
+//! None of them alone notices every change. Unlike a service's own query they are never answered
+//! from an agent's view, so they fail when the servers are away.
 //!
-//! Where the agent speaks HTTP/2, which it does over TLS, queries need no connections, and 2 000
+//! Where the agent uses HTTP/2, which it does over TLS, queries need no connections, and 2 000
 //! services are followed alone.
 
 mod checks;
@@ -163,7 +163,7 @@ impl Ticket {
             _ = shared.wait_for(|shared| *shared) => None,
             answer = query => Some(answer),
         };
-        // The answer shows which protocol the agent speaks.
+        // The answer shows which protocol the agent uses.
         self.sharing.followers.decide();
         answer
     }

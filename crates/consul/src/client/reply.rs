@@ -1,4 +1,5 @@
-//! What is understood of the answers. Fields may be missing: a proxy or a version of tomorrow leaves some out.
+//! What is understood of the answers. Fields may be missing: a proxy or a version of tomorrow
+//! leaves some out.
 
 use std::collections::BTreeMap;
 
@@ -68,7 +69,7 @@ pub(crate) struct Weights {
     pub(crate) warning: u32,
 }
 
-/// Where a newer agent says that the service runs.
+/// Where the service runs, as newer agents report it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Locality {
@@ -92,21 +93,21 @@ impl Default for Weights {
     }
 }
 
-/// What the headers of an answer say. Of those of an error nothing is believed: 1.8.7 sends index 1 with them.
+/// The headers of an answer. Those of an error are ignored: 1.8.7 sends index 1 with them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Meta {
     /// `None`: missing, or no number.
     pub(crate) index: Option<u64>,
-    /// The agent answered from a view of its own, which goes on saying 200 when the servers are gone; what it says of
-    /// leader and last contact is constant.
+    /// The agent answered from a view of its own, which keeps returning 200 when the servers are
+    /// gone; what it reports of leader and last contact is constant.
     pub(crate) streaming: bool,
-    /// How long ago the server that answered heard of the leader, in milliseconds.
+    /// Milliseconds since the last contact of the answering server with the leader.
     pub(crate) last_contact: Option<u64>,
     pub(crate) filtered_by_acls: bool,
     pub(crate) default_policy: DefaultPolicy,
 }
 
-/// What ACLs do where no rule says anything. Newer agents say it, with every answer.
+/// The default policy of ACLs. Newer agents send it with every answer.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum DefaultPolicy {
     #[default]

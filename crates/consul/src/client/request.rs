@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// Body of `PUT /v1/agent/service/register`. Has no script check and never will: whoever reaches the agent could then run
-/// programs on it.
+/// Body of `PUT /v1/agent/service/register`. Has no script check and never will: every client of
+/// the agent could then run programs on it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ServiceRegistration {
@@ -40,8 +40,8 @@ pub(crate) struct Weights {
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct CheckRegistration {
-    /// Given, because Consul's own ids depend on the position, and are the agent's, not the service's: a check with the
-    /// id of another service's is taken away from it.
+    /// Given, because Consul's own ids depend on the position, and are the agent's, not the
+    /// service's: a check with the id of another service's is taken away from it.
     #[serde(rename = "CheckID")]
     pub(crate) id: String,
     #[serde(rename = "Name")]

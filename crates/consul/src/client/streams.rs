@@ -1,9 +1,10 @@
 //! The HTTP clients over which services are followed.
 //!
-//! Over TLS an agent speaks HTTP/2: then a query that waits costs a stream, and no connection. Every client has one
-//! connection of its own, for a connection has a limit of streams, beyond which requests wait silently. Registrations and
-//! heartbeats take other connections: one call that gets no answer is no reason to close that of a hundred queries, and a
-//! heartbeat has no time to find out whether it would be.
+//! Over TLS an agent uses HTTP/2: then a query that waits costs a stream, and no connection. Every
+//! client has one connection of its own, for a connection has a limit of streams, beyond which
+//! requests wait silently. Registrations and heartbeats take other connections: one call that gets
+//! no answer is no reason to close that of a hundred queries, and a heartbeat has no time to find
+//! out whether it would be.
 
 use std::sync::{
     Arc,
@@ -36,7 +37,7 @@ pub(super) struct Place {
 }
 
 impl Streams {
-    /// Several clients where the agent may speak HTTP/2, which it does over TLS only.
+    /// Several clients where the agent may use HTTP/2, which it does over TLS only.
     pub(super) fn new(tls: bool, client: impl Fn() -> Result<HttpClient>) -> Result<Self> {
         let n_lanes = if tls { MAX_STREAMS / STREAMS_OF_A_CONNECTION } else { 1 };
         let lane = |_| Ok(Lane { http: client()?, n_queries: Arc::default() });
@@ -53,14 +54,14 @@ impl Streams {
         Place { http: lane.http.clone(), n_queries: Arc::clone(&lane.n_queries) }
     }
 
-    /// Learns from an answer which protocol the agent speaks.
+    /// Learns from an answer which protocol the agent uses.
     pub(super) fn heard(&self, version: Version) {
         let multiplexed = version == Version::HTTP_2;
         self.multiplexed
             .send_if_modified(|known| std::mem::replace(known, multiplexed) != multiplexed);
     }
 
-    /// How many queries may wait at once, if `connections` may be occupied.
+    /// How many queries may wait concurrently, if `connections` may be occupied.
     pub(super) fn max_queries(&self, connections: usize) -> usize {
         match *self.multiplexed.borrow() {
             true => connections.max(MAX_STREAMS),
@@ -75,7 +76,8 @@ impl Drop for Place {
     }
 }
 
-/// What HTTP/2 asks every server to allow (RFC 9113, section 6.5.2); Consul allows 250, proxies 100 or 128.
+/// What HTTP/2 recommends to every server (RFC 9113, section 6.5.2); Consul allows 250, proxies 100
+/// or 128.
 const STREAMS_OF_A_CONNECTION: usize = 100;
 /// Twice the thousand services for which this is made; an agent needs 80 KB for each.
 const MAX_STREAMS: usize = 2_000;

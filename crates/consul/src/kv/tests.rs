@@ -10,7 +10,7 @@ async fn store(edit: impl FnOnce(ConsulConfig) -> ConsulConfig) -> (Script, Cons
 }
 
 #[tokio::test]
-async fn writes_say_key_condition_datacenter_and_token() {
+async fn writes_have_key_condition_datacenter_and_token() {
     let (script, kv) = store(|config| config.datacenter("eu").token("secret")).await;
     for _ in 0..4 {
         script.reply(Reply::new(200).body("true\n"));

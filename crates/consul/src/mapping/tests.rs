@@ -76,7 +76,7 @@ fn ids_in_consul_never_collide() {
 }
 
 #[test]
-fn owner_is_told_apart_by_its_incarnation() {
+fn owner_is_distinguished_by_its_incarnation() {
     let service = |meta: serde_json::Value| {
         let json = serde_json::json!({"Service": {"ID": "web:a", "Address": "10.0.0.1", "Port": 80, "Meta": meta}});
         entry(json).service
@@ -161,7 +161,7 @@ fn scheme_inside_the_address_is_taken_out() {
 
 /// One service id may exist on several agents.
 #[test]
-fn entry_of_somebody_else_is_named_by_node_and_id() {
+fn entry_of_another_program_is_named_by_node_and_id() {
     let json = serde_json::json!({
         "Node": {"Node": "n1", "Address": "10.0.0.1"},
         "Service": {"ID": "web-1", "Address": "", "Port": 80, "Tags": null, "Meta": null, "Weights": null},
@@ -173,7 +173,7 @@ fn entry_of_somebody_else_is_named_by_node_and_id() {
 }
 
 #[test]
-fn port_that_nobody_can_connect_to_is_malformed_and_explained() {
+fn port_without_meaning_is_malformed_and_explained() {
     for port in [0, -1, 70_000] {
         let json =
             serde_json::json!({"Service": {"ID": "web", "Address": "10.0.0.10", "Port": port}});

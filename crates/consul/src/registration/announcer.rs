@@ -88,7 +88,7 @@ impl Announcer for ConsulAnnouncer {
         // A check that exists keeps its status, and one that was never renewed is critical after a
         // restart of the agent: so a heartbeat follows.
         if self.beat(announcement).await? == Known::No {
-            let message = "the agent forgot the service between two calls";
+            let message = "the agent lost the service between two calls";
             return Err(error::garbled("register", message));
         }
         self.verified_at = Instant::now();
@@ -224,7 +224,7 @@ impl ConsulAnnouncer {
         };
         match known {
             Known::Yes => Ok(()),
-            Known::No => Err(error::garbled("register", "the agent forgot the service")),
+            Known::No => Err(error::garbled("register", "the agent lost the service")),
         }
     }
 

@@ -22,7 +22,8 @@ pub(super) struct Schedule {
     announced_at: Option<Instant>,
 }
 
-/// A call, or the health check. Of several that are due at one time, the first one here comes first.
+/// A call, or the health check. Of several that are due at one time, the first one here comes
+/// first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Step {
     Check,
@@ -188,8 +189,8 @@ impl Schedule {
         self.announce_at = Some(now + pause);
     }
 
-    /// The entry is another registration's: reclaims it soon, or tries again at the renewal interval.
-    /// Returns whether the announcement may replace the entry.
+    /// The entry is another registration's: reclaims it soon, or tries again at the renewal
+    /// interval. Returns whether the announcement may replace the entry.
     pub(super) fn taken_over(&mut self) -> bool {
         let pause = match self.reclaim {
             true => self.backoff.next_pause(),

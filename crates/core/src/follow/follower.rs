@@ -32,7 +32,8 @@ impl Follower {
         Self { subscription, tasks }
     }
 
-    /// Ends the loop and its I/O, and waits for that. Subscriptions keep the last set, stale with a `Closed` error.
+    /// Ends the loop and its I/O, and waits for that. Subscriptions keep the last set, stale with a
+    /// `Closed` error.
     ///
     /// # Cancel safety
     ///

@@ -6,7 +6,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// Paces the reads which failing endpoints request: jittered, and ever rarer while the requests go on.
+/// Paces the reads which failing endpoints request: jittered, and ever rarer while the requests go
+/// on.
 ///
 /// Endpoints of all clients fail together, and a service that is down but listed keeps failing.
 #[derive(Debug)]

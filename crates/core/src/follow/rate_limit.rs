@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A token bucket of two: a change and the one right behind it pass immediately, a flood passes at the mean interval.
+/// A token bucket of two: a change and the one right behind it pass immediately, a flood passes at
+/// the mean interval.
 #[derive(Debug)]
 pub(super) struct RateLimit {
     interval: Duration,

@@ -21,9 +21,9 @@ use crate::{
 
 /// Follows `source` until `stop`, and feeds `sink`.
 ///
-/// Backoff, rate limits, resync, time-outs, freshness and the separation of malformed entries are here. `nudge` requests a
-/// verification of the view; such reads are jittered, and rarer the longer the requests go on. Most callers need a
-/// [`Follower`](super::Follower).
+/// Backoff, rate limits, resync, time-outs, freshness and the separation of malformed entries are
+/// here. `nudge` requests a verification of the view; such reads are jittered, and rarer the longer
+/// the requests go on. Most callers need a [`Follower`](super::Follower).
 pub async fn follow<S: Source>(
     source: S,
     sink: impl Sink<S::Item>,
@@ -140,7 +140,8 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
         }
     }
 
-    /// One read, unless the sink or a nudge requires another one first. Dropping the read's future ends its I/O.
+    /// One read, unless the sink or a nudge requires another one first. Dropping the read's future
+    /// ends its I/O.
     async fn event(&mut self) -> Event<S::Item> {
         let (mode, not_before, now) = (self.mode(), self.not_before, Instant::now());
         let reason = if mode == ReadMode::Confirm { ReadReason::Loss } else { self.reason };
@@ -274,7 +275,8 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             pause = pause.max(jittered(self.config.denied_interval, &mut self.rng));
         }
         tracing::debug!(backend = self.config.backend, error = %error.chain(), ?pause, "read failed");
-        // A caller that waits for the first set may cut the pause; a token that was refused stays refused.
+        // A caller that waits for the first set may cut the pause; a token that was refused stays
+        // refused.
         self.may_nudge = !self.synced && error.is_transient();
         self.next(ReadMode::Full, ReadReason::AfterError, pause);
         self.sink.failed(error);
@@ -300,7 +302,8 @@ fn jittered(duration: Duration, rng: &mut Rng) -> Duration {
     duration.mul_f64(0.9 + 0.2 * rng.f64())
 }
 
-/// A result within this time of its request came without waiting; resyncs of many clients are spread over as much.
+/// A result within this time of its request came without waiting; resyncs of many clients are
+/// spread over as much.
 const HASTY: Duration = Duration::from_secs(1);
 const MAX_CALM: Duration = Duration::from_secs(5);
 /// A position that is lost again before anything was read is lost for a reason.

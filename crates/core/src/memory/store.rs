@@ -28,7 +28,8 @@ pub(super) struct State {
     pub(super) interrupted: bool,
     pub(super) empty: bool,
     pub(super) delay: Duration,
-    /// No entry expires before: a lower bound, since renewals do not lower it, which spares looking at all of them.
+    /// No entry expires before: a lower bound, since renewals do not lower it, which spares looking
+    /// at all of them.
     expiry: Option<Instant>,
 }
 
@@ -51,7 +52,8 @@ impl Store {
         self.n_calls.fetch_add(1, Relaxed);
         let (start, mut changes) = (Instant::now(), self.changes());
         loop {
-            // Read again at every change: the end of the fault is the end of the calls that it holds.
+            // Read again at every change: the end of the fault is the end of the calls that it
+            // holds.
             let until = start + self.lock().delay;
             if Instant::now() >= until {
                 break;

@@ -8,16 +8,19 @@ use std::{
 use super::config::Wants;
 use crate::{Instance, InstanceId};
 
-/// The entries of the registry: sorted by id, each id and each address once, unchanged entries with the `Arc` they had.
+/// The entries of the registry: sorted by id, each id and each address once, unchanged entries with
+/// the `Arc` they had.
 ///
-/// Of several with one id or one address the first in this order is kept: those that accept requests and pass the filter,
-/// the youngest, and then by content. No order of an answer, and no entry of a dead process, hides a live instance.
+/// Of several with one id or one address the first in this order is kept: those that accept
+/// requests and pass the filter, the youngest, and then by content. No order of an answer, and no
+/// entry of a dead process, hides a live instance.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     wants: Wants,
     /// Sorted by id, each id once; addresses may still repeat.
     entries: Vec<Instance>,
-    /// How many entries have an address of that hash. Kept up by difference: the common read changes one entry of many.
+    /// How many entries have an address of that hash. Kept up by difference: the common read
+    /// changes one entry of many.
     addresses: HashMap<u64, u32>,
     n_shared: usize,
     hasher: RandomState,
@@ -63,8 +66,8 @@ impl Listing {
         }
     }
 
-    /// Whether the very entry stood at that place before: it has been read then. Of 10 000 entries a common read
-    /// changes one, and comparing two pointers touches neither.
+    /// Whether the very entry stood at that place before: it has been read then. Of 10 000 entries
+    /// a common read changes one, and comparing two pointers touches neither.
     pub(super) fn is_known(&self, place: usize, entry: &Instance) -> bool {
         self.entries.get(place).is_some_and(|known| known.ptr_eq(entry))
     }
@@ -85,7 +88,8 @@ impl Listing {
         self.refused.swap(n, Relaxed) != n
     }
 
-    /// Walks old and new side by side: equal ones keep the old `Arc`, the others change the count of addresses.
+    /// Walks old and new side by side: equal ones keep the old `Arc`, the others change the count
+    /// of addresses.
     fn keep_known(&mut self, entries: &mut [Instance]) {
         let known = std::mem::take(&mut self.entries);
         let mut old = known.iter().peekable();

@@ -35,19 +35,23 @@ use crate::{
 
 /// The single writer of one service's [`Snapshot`]s.
 ///
-/// The following loop feeds it; a combinator (a merge of two instancers) owns one itself: it gives every new set to
-/// [`set`](Sink::set), every trouble to [`failed`](Sink::failed), and drives time by awaiting [`due`](Sink::due) in its
-/// `select!`. When that resolves it must give its set to [`set`](Sink::set) again, with [`ReadMode::Confirm`], if that is
-/// fresh: without a confirmation no held instance ever leaves. A [`FilteredInstancer`](crate::FilteredInstancer) needs none
-/// of this.
+/// The following loop feeds it; a combinator (a merge of two instancers) owns one itself: it gives
+/// every new set to [`set`](Sink::set), every trouble to [`failed`](Sink::failed), and drives time
+/// by awaiting [`due`](Sink::due) in its `select!`. When that resolves it must give its set to
+/// [`set`](Sink::set) again, with [`ReadMode::Confirm`], if that is fresh: without a confirmation
+/// no held instance ever leaves. A [`FilteredInstancer`](crate::FilteredInstancer) needs none of
+/// this.
 ///
-/// - **Order and identity**: sorted by id; of several entries with one id, or with one address, one is kept: those that
-///   accept requests come first, then the youngest, then a total order of the content.
-/// - **Additions and changed payloads** are published immediately; an unchanged entry keeps its `Arc`.
+/// - **Order and identity**: sorted by id; of several entries with one id, or with one address, one
+///   is kept: those that accept requests come first, then the youngest, then a total order of the
+///   content.
+/// - **Additions and changed payloads** are published immediately; an unchanged entry keeps its
+///   `Arc`.
 /// - **A removal**, and a change to a status or weight that accepts no requests, waits
-///   [`removal_wait`](PublisherConfig::removal_wait) for the reads that follow it; then the [`LossPolicy`] decides whether it
-///   is published or held.
-/// - **An error** changes the [`Freshness`] and never the set, unless the [`StalePolicy`] requires it.
+///   [`removal_wait`](PublisherConfig::removal_wait) for the reads that follow it; then the
+///   [`LossPolicy`] decides whether it is published or held.
+/// - **An error** changes the [`Freshness`] and never the set, unless the [`StalePolicy`] requires
+///   it.
 ///
 /// # Drop
 ///
@@ -118,7 +122,8 @@ impl Publisher {
         self.counters.read()
     }
 
-    /// Drops what the address policy refuses. `Err`: it refuses everything, or there is too much of it.
+    /// Drops what the address policy refuses. `Err`: it refuses everything, or there is too much of
+    /// it.
     fn admit(&self, mut entries: Vec<Instance>) -> Result<Vec<Instance>, Error> {
         let (total, max) = (entries.len(), self.config.max_instances);
         if total > max {
@@ -192,8 +197,9 @@ impl Publisher {
         self.publish(changed, Some(Freshness::Fresh));
     }
 
-    /// Wakes subscribers when the set has changed, or trouble has come or gone. A later error of the same trouble is seen
-    /// on demand, and wakes no subscriber: an alarm would ring with every attempt.
+    /// Wakes subscribers when the set has changed, or trouble has come or gone. A later error of
+    /// the same trouble is seen on demand, and wakes no subscriber: an alarm would ring with every
+    /// attempt.
     fn publish(&self, set_changed: bool, freshness: Option<Freshness>) {
         self.snapshots.send_if_modified(|snapshot| {
             let before = (snapshot.freshness.is_synced(), snapshot.freshness.error().is_some());

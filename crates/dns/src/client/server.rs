@@ -73,7 +73,8 @@ impl Server {
 
     /// The server's response to `query`, within its time.
     pub(super) async fn query(&self, query: Query) -> Response {
-        // A silent server's turns are taken for that long; the next server is not kept waiting longer.
+        // A silent server's turns are taken for that long; the next server is not kept waiting
+        // longer.
         let turn = timeout(self.timeout, self.room.acquire()).await;
         let _turn = turn.map_err(|_elapsed| NetError::Timeout)?;
         let started = Instant::now();

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn server_that_knows_is_asked_first_from_then_on() {
+    fn server_that_has_answered_is_queried_first_from_then_on() {
         let servers = named(3);
         let third = servers.current().expect("three").servers[2].clone();
         servers.answered(&third, false);

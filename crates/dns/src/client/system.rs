@@ -61,8 +61,8 @@ fn name_servers() -> io::Result<(Vec<SocketAddr>, SystemOptions)> {
 
 /// Reads resolv.conf as glibc does: every line or word that is not understood is skipped.
 ///
-/// The resolv-conf crate loses a line with any byte that is not UTF-8, and the difference between an
-/// option that is absent and one that has glibc's default.
+/// The resolv-conf crate loses a line with any byte that is not UTF-8, and the difference between
+/// an option that is absent and one that has glibc's default.
 fn parse(text: &str) -> (Vec<SocketAddr>, SystemOptions) {
     let (mut servers, mut options) = (Vec::new(), SystemOptions::default());
     for line in text.lines() {

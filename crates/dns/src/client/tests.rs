@@ -65,7 +65,7 @@ async fn change_of_the_systems_servers_is_followed() {
 }
 
 #[tokio::test]
-async fn hosts_file_is_obeyed_and_looked_at_again() {
+async fn hosts_file_is_obeyed_and_read_again() {
     static LINE: Mutex<String> = Mutex::new(String::new());
     let set = |line: &str| *LINE.lock().expect("not poisoned") = line.to_owned();
     let system = || {

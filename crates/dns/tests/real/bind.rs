@@ -1,4 +1,4 @@
-//! What a zone says, and what becomes of it.
+//! A zone's records, and their instances.
 
 use std::{fmt::Write, time::Duration};
 
@@ -8,8 +8,8 @@ use tower_sd_dns::{DnsClient, DnsConfig, DnsInstancer, Family, Query};
 
 use crate::scene::{SOON, following, hasty, named, sees, sees_that, services, update};
 
-/// A record is seen within clamp(TTL, min, max) + 10 % + 1 s, and gone within that and the hold, which a loss of less than
-/// half does not have.
+/// A record is seen within clamp(TTL, min, max) + 10 % + 1 s, and gone within that and the hold,
+/// which a loss of less than half does not have.
 #[tokio::test]
 #[ignore = "needs named: cargo xtask test"]
 async fn change_is_seen_within_the_ttl() {
@@ -127,7 +127,8 @@ async fn large_answer_comes_over_tcp() {
     assert_eq!(snapshot.expect("it answers").instances().len(), 300);
 }
 
-/// Of a thousand targets some hundred addresses do not fit in the answer: they are looked up, 16 at a time.
+/// Of a thousand targets some hundred addresses do not fit in the answer: they are looked up, 16 at
+/// a time.
 #[tokio::test]
 #[ignore = "needs named: cargo xtask test"]
 async fn addresses_that_do_not_come_along_are_looked_up() {

@@ -120,7 +120,7 @@ async fn sixty_instances_are_all_seen_and_stay() {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        timeout(SOON * 6, twenty_more).await.expect("it is asked all the time");
+        timeout(SOON * 6, twenty_more).await.expect("it is queried all the time");
         assert_eq!(subscription.stats(), before.1, "no update, no error");
         assert!(all(&subscription.snapshot()));
         assert!(subscription.snapshot().freshness().is_fresh());
@@ -141,7 +141,8 @@ fn report(error: &Error) -> String {
     format!("{error}: {:?}", std::error::Error::source(error))
 }
 
-/// Consul closes a connection after 128 questions, and hickory turns away more than 32 at once.
+/// Consul closes a connection after 128 questions, and hickory turns away more than 32 concurrent
+/// ones.
 #[tokio::test]
 #[ignore = "needs consul: cargo xtask test"]
 async fn five_hundred_names_share_a_connection() {

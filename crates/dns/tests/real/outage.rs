@@ -42,7 +42,7 @@ async fn server_is_away_for(away: Duration, longest_pause: Duration) {
 
 #[tokio::test]
 #[ignore = "needs named: cargo xtask test"]
-async fn server_that_is_away_for_a_moment_costs_nobody() {
+async fn server_that_is_away_for_a_moment_costs_no_instance() {
     server_is_away_for(Duration::from_secs(4), Duration::from_millis(500)).await;
 }
 
@@ -52,7 +52,7 @@ mod slow {
     /// With the pauses of every day, up to a minute long.
     #[tokio::test]
     #[ignore = "needs named: cargo xtask test --slow"]
-    async fn server_that_is_away_for_a_minute_costs_nobody() {
+    async fn server_that_is_away_for_a_minute_costs_no_instance() {
         server_is_away_for(Duration::from_secs(60), Duration::from_secs(60)).await;
     }
 }

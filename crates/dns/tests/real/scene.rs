@@ -5,9 +5,9 @@ use tower_sd_core::{FollowConfig, PublisherConfig, Snapshot, Subscription};
 use tower_sd_dns::{DnsClient, DnsConfig, DnsInstancer, Query};
 use tower_sd_testkit::{real::Bind, servers::required};
 
-/// Long enough for everything that should be at once.
+/// Long enough for everything that should be immediate.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
-/// The shortest time between lookups, where a test does not say another: TTLs of 0 are the rule.
+/// The shortest time between lookups, where a test does not set another: TTLs of 0 are the rule.
 pub(crate) const OFTEN: Duration = Duration::from_millis(100);
 
 pub(crate) async fn named() -> Bind {

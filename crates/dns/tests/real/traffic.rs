@@ -18,7 +18,7 @@ use tower_sd_testkit::{
 
 use crate::scene::{SOON, following, named, sees_that, services, update};
 
-/// A server that says its name, and its address, which can be taken away from it.
+/// A server that answers with its name, and its address, which can be taken away from it.
 struct Server {
     name: &'static str,
     door: Proxy,
@@ -63,7 +63,7 @@ where
 {
     let mut counts = BTreeMap::new();
     for _ in 0..100 {
-        let name = ask(client).await.expect("somebody is there");
+        let name = ask(client).await.expect("there is one");
         *counts.entry(name).or_default() += 1;
     }
     counts
@@ -76,7 +76,7 @@ where
     B: http_body::Body<Error: Into<BoxError>>,
 {
     let start = Instant::now();
-    while ask(client).await.expect("somebody is there") != name {
+    while ask(client).await.expect("there is one") != name {
         assert!(start.elapsed() < SOON * 4, "{name} does not answer");
         sleep(Duration::from_millis(5)).await;
     }

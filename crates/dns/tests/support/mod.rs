@@ -36,7 +36,7 @@ pub(crate) struct NameServer {
 struct Shared {
     script: Mutex<Script>,
     log: Mutex<Vec<Asked>>,
-    /// Counts up whenever the connections of before are forgotten.
+    /// Counts up whenever the connections of before are dropped.
     epoch: AtomicUsize,
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct Asked {
     pub(crate) at: Instant,
 }
 
-/// What is said in return. Made by functions, changed by methods.
+/// The answer. Made by functions, changed by methods.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reply {
     code: Option<ResponseCode>,
@@ -68,7 +68,7 @@ pub(crate) struct Reply {
 }
 
 impl NameServer {
-    /// Starts one that says `script`.
+    /// Starts one that answers by `script`.
     pub(crate) async fn start(script: impl FnMut(&Asked) -> Reply + Send + 'static) -> Self {
         let [port] = free_ports([127, 0, 0, 1].into()).expect("a free port");
         let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -90,13 +90,13 @@ impl NameServer {
         Self { address, shared, _tasks: tasks }
     }
 
-    /// Says something else from now on.
+    /// Answers by another script from now on.
     pub(crate) fn says(&self, script: impl FnMut(&Asked) -> Reply + Send + 'static) {
         *self.shared.script.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(script);
     }
 
-    /// From now on the connections of before lead nowhere, as behind a firewall that has forgotten them: they stay open,
-    /// and nothing comes back. New ones are as good as ever.
+    /// From now on the connections of before lead nowhere, as behind a firewall that has dropped
+    /// them: they stay open, and nothing comes back. New ones are as good as ever.
     pub(crate) fn forgets_its_connections(&self) {
         self.shared.epoch.fetch_add(1, SeqCst);
     }
@@ -106,7 +106,7 @@ impl NameServer {
         self.shared.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until it has been asked `n` times more.
+    /// Waits until it has got `n` more questions.
     pub(crate) async fn is_asked_again(&self, n: usize) {
         let before = self.asked().len();
         let wait = async {
@@ -114,7 +114,7 @@ impl NameServer {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        timeout(Duration::from_secs(10), wait).await.expect("it is asked again");
+        timeout(Duration::from_secs(10), wait).await.expect("another question");
     }
 }
 
@@ -196,7 +196,7 @@ impl Reply {
         Self { code: Some(code), ..Self::default() }
     }
 
-    /// There is nothing of this type, with a SOA that says for how long.
+    /// There is nothing of this type, with a SOA that bounds how long.
     pub(crate) fn nothing(ttl: u32) -> Self {
         Self::default().authority(soa(3600, ttl))
     }
@@ -223,7 +223,7 @@ impl Reply {
         Self { truncated: true, ..self }
     }
 
-    /// To another question than was asked.
+    /// To another question.
     pub(crate) fn with_question(self, question: &str, kind: RecordType) -> Self {
         Self { question: Some((name(question), kind)), ..self }
     }

@@ -45,7 +45,7 @@ async fn alias_is_followed_within_the_answer() {
 
 /// Of the query's name and of a target, which RFC 2782 forbids and zones have.
 #[tokio::test]
-async fn alias_is_followed_by_asking_again() {
+async fn alias_is_followed_by_another_query() {
     let server = NameServer::start(|asked| match (asked.name.as_str(), asked.kind) {
         (SERVICE, _) => Reply::records([cname(SERVICE, 60, "web.lab.test.")]),
         ("web.lab.test.", _) => {
@@ -106,7 +106,7 @@ async fn letters_may_be_large_or_small() {
 
 /// A complete name as it is written, over UDP with EDNS.
 #[tokio::test]
-async fn question_is_complete_and_says_how_much_it_takes() {
+async fn question_is_complete_and_has_its_buffer_size() {
     let server = NameServer::start(|_| one()).await;
     let query = Query::srv("_web._tcp.lab.test").expect("a name");
     let mut following = Settings::of([server.address]).query(query).start();
@@ -117,7 +117,7 @@ async fn question_is_complete_and_says_how_much_it_takes() {
 }
 
 #[tokio::test]
-async fn tcp_first_asks_over_tcp_only() {
+async fn tcp_first_queries_over_tcp_only() {
     let server = NameServer::start(|_| one()).await;
     let mut following = Settings::of([server.address]).over_tcp().start();
     following.sees(&["10.0.0.1:80"]).await;

@@ -48,7 +48,7 @@ async fn set_is_kept_on_silence() {
 
 /// A server that does not recurse, queried for a foreign zone.
 #[tokio::test]
-async fn set_is_kept_when_the_server_only_says_who_else_may_know() {
+async fn set_is_kept_when_the_server_only_refers_to_others() {
     let ns = Record::from_rdata(name("lab.test."), 60, RData::NS(NS(name("ns.lab.test."))));
     let reply = Reply::default().authority(ns);
     set_is_kept_while_the_server_says(reply, ErrorKind::Unavailable).await;
@@ -89,13 +89,13 @@ async fn name_without_services_empties_the_set_after_a_grace() {
 
 /// Without a SOA, as from old versions of Consul.
 #[tokio::test]
-async fn negative_answer_without_a_soa_is_believed() {
+async fn negative_answer_without_a_soa_is_accepted() {
     let server = NameServer::start(|_| Reply::code(ResponseCode::NXDomain)).await;
     let mut following = Settings::of([server.address]).start();
     assert!(following.sees(&[]).await.freshness().is_fresh());
 }
 #[tokio::test]
-async fn truncated_answer_is_asked_for_again_over_tcp() {
+async fn truncated_answer_is_queried_again_over_tcp() {
     let server = NameServer::start(|asked| match asked.tcp {
         false => one().truncated(),
         true => Reply::records((1..=40).map(|n| srv(SERVICE, 60, (0, 0, n, "a.lab.test."))))
@@ -154,7 +154,7 @@ async fn set_is_kept_when_the_answer_is_about_something_else() {
     set_is_kept_while_the_server_says(reply, ErrorKind::Protocol).await;
 }
 #[tokio::test]
-async fn there_are_none_only_when_all_servers_say_so() {
+async fn set_is_empty_only_when_all_servers_agree() {
     let none = || Reply::nothing(0).with_code(ResponseCode::NXDomain);
     let first = NameServer::start(move |_| none()).await;
     let second = NameServer::start(|_| Reply::code(ResponseCode::ServFail)).await;
@@ -169,9 +169,9 @@ async fn there_are_none_only_when_all_servers_say_so() {
     following.sees(&[]).await;
 }
 
-/// Each of many names loses the time of one answer to it, not that of all who ask before.
+/// Each of many names loses the time of one answer to it, not that of all queries before.
 #[tokio::test]
-async fn silent_server_keeps_nobody_waiting_for_others() {
+async fn silent_server_delays_no_query_to_others() {
     let silent = NameServer::start(|_| Reply::silence()).await;
     let knows =
         NameServer::start(|asked| Reply::records([a(&asked.name, 60, [10, 0, 0, 1])])).await;
@@ -190,7 +190,7 @@ async fn silent_server_keeps_nobody_waiting_for_others() {
     assert!(names.len() <= 64, "{} names have waited for their turn there", names.len());
 }
 
-/// hickory#3837: a connection that leads nowhere, without anybody having closed it, is left for a new one.
+/// hickory#3837: a connection that leads nowhere, without a close, is left for a new one.
 #[tokio::test]
 async fn connection_that_leads_nowhere_is_left() {
     let server = NameServer::start(|_| one()).await;

@@ -21,7 +21,8 @@ async fn server_with_ttls(of_record: u32, of_address: u32) -> NameServer {
     .await
 }
 
-/// Over TCP, and with time: on a busy machine nothing is repeated that would look like one question too many.
+/// Over TCP, and with time: on a busy machine nothing is repeated that would look like one question
+/// too many.
 fn patient(servers: impl IntoIterator<Item = SocketAddr>) -> Settings {
     let mut settings = Settings::of(servers).over_tcp();
     settings.dns = settings.dns.timeout(Duration::from_secs(10));
@@ -35,7 +36,7 @@ async fn pauses(server: &NameServer, n: usize) -> Vec<Duration> {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(Duration::from_secs(10), wait).await.expect("it is asked so often");
+    timeout(Duration::from_secs(10), wait).await.expect("so many questions");
     let asked = server.asked();
     let pause = |pair: &[Asked]| pair[1].at - pair[0].at;
     asked[..=n].windows(2).map(pause).collect()
@@ -102,7 +103,7 @@ async fn ttl_of_an_unrelated_address_does_not_count() {
     assert_eq!(server.asked().len(), 1);
 }
 
-/// The one that forgets first may know first.
+/// The cache that expires first may have the news first.
 #[tokio::test]
 async fn least_negative_ttl_of_the_servers_counts() {
     let first = NameServer::start(|_| Reply::nothing(3600)).await;
@@ -113,7 +114,7 @@ async fn least_negative_ttl_of_the_servers_counts() {
 
 /// Also of one that takes a query of its own.
 #[tokio::test]
-async fn ttl_of_an_alias_counts_when_its_target_is_asked_for() {
+async fn ttl_of_an_alias_counts_when_its_target_is_queried() {
     for (of_alias, of_record) in [(1, 3600), (3600, 1)] {
         let server = NameServer::start(move |asked| match asked.name.as_str() {
             SERVICE => Reply::records([cname(SERVICE, of_alias, "web.lab.test.")]),
@@ -157,7 +158,8 @@ async fn negative_ttl_is_that_of_the_soa() {
     join_all(rows.map(pause)).await;
 }
 
-/// Neither for the name nor for a target whose address does not come along, whatever fails in between.
+/// Neither for the name nor for a target whose address does not come along, whatever fails in
+/// between.
 #[tokio::test]
 async fn ttl_zero_is_one_question_per_least_interval_at_most() {
     let mut n = 0;
@@ -187,7 +189,7 @@ async fn ttl_zero_is_one_question_per_least_interval_at_most() {
 }
 
 #[tokio::test]
-async fn refresh_looks_up_at_once_but_not_all_the_time() {
+async fn refresh_is_immediate_but_limited() {
     let server = server_with_ttls(3600, 3600).await;
     let mut following = patient([server.address]).start();
     following.sees(&["10.0.0.1:80"]).await;

@@ -26,11 +26,13 @@ fn lists(port: u16) -> Reply {
     Reply::records([srv(SERVICE, 3600, (0, 0, port, "a.lab.test."))]).additional(address)
 }
 
-/// The server has moved, and its record is valid for an hour: refused connections have it looked up.
+/// The server has moved, and its record is valid for an hour: refused connections have it looked
+/// up.
 ///
-/// Hundreds of requests that fail are a lookup a second at most, and ever fewer, down to one in 15 s.
+/// Hundreds of requests that fail are a lookup a second at most, and ever fewer, down to one in 15
+/// s.
 #[tokio::test]
-async fn refused_connections_have_the_name_looked_up_at_a_limited_rate() {
+async fn refused_connections_refresh_the_name_at_a_limited_rate() {
     let [gone] = free_ports([127, 0, 0, 1].into()).expect("a free port");
     let server = NameServer::start(move |_| lists(gone)).await;
     let following = Settings::of([server.address]).start();
@@ -46,7 +48,7 @@ async fn refused_connections_have_the_name_looked_up_at_a_limited_rate() {
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(2500) {
         let answers = join_all((0..100).map(|_| ask())).await;
-        assert!(answers.iter().all(Result::is_err), "nobody is there");
+        assert!(answers.iter().all(Result::is_err), "no instance is there");
     }
     let (n_asked, seconds) = (server.asked().len(), start.elapsed().as_secs());
     let most = usize::try_from(seconds).expect("a few") + 2;

@@ -109,7 +109,7 @@ pub(crate) fn one() -> Reply {
     ))
 }
 
-/// A server that says [`one`], and somebody who has seen it.
+/// A server that answers with [`one`], and a subscriber that has seen it.
 pub(crate) async fn one_is_seen() -> (NameServer, Following) {
     let server = NameServer::start(|_| one()).await;
     let mut following = Settings::of([server.address]).start();

@@ -89,7 +89,7 @@ async fn set_is_stale_when_no_target_can_be_looked_up_any_more() {
         _ => Reply::nothing(0),
     });
     let snapshot = following.sees(&["10.0.0.1:80", "10.0.0.3:81"]).await;
-    assert!(snapshot.freshness().is_fresh(), "one is enough, and the other is not forgotten");
+    assert!(snapshot.freshness().is_fresh(), "one is enough, and the other is kept");
 }
 
 /// The form without SRV.
@@ -113,9 +113,9 @@ async fn host_that_cannot_be_looked_up_keeps_its_addresses_stale() {
     }
 }
 
-/// That there is no AAAA record does not mean that there is nobody.
+/// A missing AAAA record does not mean an empty set.
 #[tokio::test]
-async fn host_is_not_gone_when_one_family_fails_and_the_other_has_none() {
+async fn host_stays_when_one_family_fails_and_the_other_has_none() {
     let server = NameServer::start(|asked| match asked.kind {
         RecordType::A => Reply::code(ResponseCode::ServFail),
         _ => Reply::nothing(0),
@@ -129,7 +129,7 @@ async fn host_is_not_gone_when_one_family_fails_and_the_other_has_none() {
 
 /// The other family's addresses are those of the same machine.
 #[tokio::test]
-async fn family_that_fails_keeps_its_addresses_while_the_other_answers() {
+async fn failing_family_keeps_its_addresses_while_the_other_answers() {
     let rows: [(Family, &[&str]); 2] =
         [(Family::Ipv4First, &["10.0.0.1:80"]), (Family::Both, &["10.0.0.1:80", "[fd00::2]:80"])];
     for (family, expected) in rows {
@@ -153,7 +153,7 @@ async fn family_that_fails_keeps_its_addresses_while_the_other_answers() {
 
 /// The hour of the others is no reason to be without it for an hour.
 #[tokio::test]
-async fn target_that_cannot_be_looked_up_is_asked_for_again_soon() {
+async fn target_that_cannot_be_looked_up_is_queried_again_soon() {
     let records = || {
         Reply::records([srv(SERVICE, 3600, (0, 0, 80, A)), srv(SERVICE, 3600, (0, 0, 81, B))])
             .additional(a(A, 3600, [10, 0, 0, 1]))
@@ -173,9 +173,9 @@ async fn target_that_cannot_be_looked_up_is_asked_for_again_soon() {
     following.sees(&["10.0.0.1:80", "10.0.0.2:81"]).await;
 }
 
-/// What the loss guard asks before it believes a loss is answered by the servers, not from memory.
+/// The loss guard's confirming read is answered by the servers, not from memory.
 #[tokio::test]
-async fn confirming_read_looks_every_target_up() {
+async fn confirming_read_queries_every_target() {
     let zone = |n_records: usize| {
         move |asked: &Asked| match (asked.name.as_str(), asked.kind) {
             (SERVICE, _) => {
@@ -214,7 +214,8 @@ async fn target_that_came_along_is_not_looked_up() {
     assert!(asked.iter().all(|asked| asked.name != A), "{asked:?}");
 }
 
-/// A service of a thousand whose targets do not come along is not a thousand lookups every five seconds.
+/// A service of a thousand whose targets do not come along is not a thousand lookups every five
+/// seconds.
 #[tokio::test]
 async fn target_is_looked_up_again_when_its_ttl_has_passed() {
     let server = NameServer::start(|asked| match (asked.name.as_str(), asked.kind) {
@@ -234,8 +235,8 @@ async fn target_is_looked_up_again_when_its_ttl_has_passed() {
     assert_eq!(n_asked(B), 1, "{:?}", server.asked());
 }
 
-/// A server of a name is trusted with its neighbours, two labels up; with a zone of one label (`consul.`) only if it has it
-/// himself.
+/// A server of a name is trusted with its neighbours, two labels up; with a zone of one label
+/// (`consul.`) only if it has it himself.
 #[tokio::test]
 async fn address_out_of_bailiwick_is_looked_up_instead() {
     let rows = [
@@ -301,7 +302,7 @@ async fn family_that_did_not_come_along_is_looked_up() {
 }
 
 #[tokio::test]
-async fn host_with_both_families_is_one_instance_unless_both_are_wanted() {
+async fn host_with_both_families_is_one_instance_by_default() {
     let rows: [(Family, &[&str]); 3] = [
         (Family::Ipv4First, &["10.0.0.1:80"]),
         (Family::Ipv6First, &["[fd00::1]:80"]),

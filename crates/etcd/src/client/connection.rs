@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{EtcdConfig, error::Failure};
 
-/// A connection to one member. A user of it keeps it open; the next one is made after a failed call.
+/// A connection to one member. A user of it keeps it open; the next one is made after a failed
+/// call.
 pub(super) struct Connection {
     client: Client,
     endpoint: String,
@@ -69,7 +70,7 @@ impl Connector {
     async fn client(&self, endpoint: &str, end_reason: &EndReason) -> Result<Client, Failure> {
         let uri = endpoint.parse::<Uri>().map_err(etcd_client::Error::from)?;
         let target = Target::host(uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(80));
-        // Its own TLS is left alone: the connector below speaks it.
+        // Its own TLS is left alone: the connector below has it.
         let transport = Endpoint::from_shared(format!("http://{}", target.authority()))?
             .origin(uri)
             .http2_keep_alive_interval(self.ping_interval)
@@ -101,7 +102,8 @@ impl Connection {
         self.client.clone()
     }
 
-    /// Names the member in a failure, and the reason for the end of the connection where it is known.
+    /// Names the member in a failure, and the reason for the end of the connection where it is
+    /// known.
     pub(super) fn explain(&self, failure: Failure) -> Failure {
         let failure = match self.end_reason.get() {
             Some(reason) => {

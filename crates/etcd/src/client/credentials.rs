@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 
 use crate::{config::User, error::Failure};
 
-/// The token of a client: one for all its connections, since every member of a cluster knows it.
+/// The token of a client: one for all its connections, since every member of a cluster accepts it.
 pub(super) struct Credentials {
     user: Option<User>,
     token: RwLock<Token>,

@@ -17,8 +17,8 @@ use crate::{EtcdConfig, error::Failure, key::Range};
 
 /// A connection to an etcd cluster, shared by all registrars and instancers that are made from it.
 ///
-/// `Clone` is one `Arc`. Hundreds of registrations and thousands of followed services use the same few TCP connections
-/// and one watch stream.
+/// `Clone` is one `Arc`. Hundreds of registrations and thousands of followed services use the same
+/// few TCP connections and one watch stream.
 ///
 /// # Drop
 ///
@@ -99,6 +99,6 @@ impl fmt::Debug for EtcdClient {
     }
 }
 
-/// The largest answer that is read. tonic's own limit of 4 MB is below what a page of large values takes, and below what a
-/// watch is told at once that has a thousand revisions to catch up with.
+/// The largest answer that is read. tonic's own limit of 4 MB is below what a page of large values
+/// takes, and below the first message of a watch that has a thousand revisions to catch up with.
 pub(crate) const MAX_MESSAGE: usize = 64 << 20;

@@ -48,7 +48,7 @@ impl Recorded {
         result
     }
 
-    /// Looks at the first bytes of the other side.
+    /// Reads the first bytes of the other side.
     fn look(&mut self, bytes: &[u8]) {
         if !self.has_read && bytes.starts_with(b"HTTP/1.") {
             self.reason.set(NO_ETCD);

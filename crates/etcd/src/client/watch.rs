@@ -167,7 +167,8 @@ impl Position {
 
 const OTHER_CLUSTER: &str = "another cluster";
 const WENT_BACK: &str = "the revision went back";
-/// How many updates may wait for a busy reader; beyond that it lists again, which costs less than a queue.
+/// How many updates may wait for a busy reader; beyond that it lists again, which costs less than a
+/// queue.
 const QUEUE: usize = 1024;
 /// How many watches may wait for the task; more wait for a place.
 const STARTS: usize = 256;

@@ -5,10 +5,11 @@ use tower_sd_core::{Announcement, BoxError, Instance};
 
 use super::{Codec, host_and_port};
 
-/// Kitex's value, below the prefix `kitex/registry-etcd`: `{"network":"tcp","address":"host:port","weight":10,"tags":{}}`.
+/// Kitex's value, below the prefix `kitex/registry-etcd`:
+/// `{"network":"tcp","address":"host:port","weight":10,"tags":{}}`.
 ///
-/// Its tags are what we call metadata. Scheme, zone and all the rest of an instance are lost; its id is the last part of its
-/// key.
+/// Its tags are what we call metadata. Scheme, zone and all the rest of an instance are lost; its
+/// id is the last part of its key.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct KitexJson;

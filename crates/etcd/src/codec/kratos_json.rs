@@ -8,8 +8,8 @@ use super::{Codec, host_and_port};
 /// Kratos' value, below the prefix `/microservices`, for reading only:
 /// `{"id":"1","name":"cart","version":"v1","metadata":{},"endpoints":["grpc://host:port?isSecure=false"]}`.
 ///
-/// A server has an endpoint for each protocol that it speaks; the one of ours is read. Its writers list all of these, and a
-/// registration has one: [`encode`](Codec::encode) always fails.
+/// A server has an endpoint for each of its protocols; the one of ours is read. Its writers list
+/// all of these, and a registration has one: [`encode`](Codec::encode) always fails.
 #[derive(Clone, Debug)]
 pub struct KratosJson {
     protocol: String,
@@ -44,7 +44,7 @@ impl Codec for KratosJson {
             (protocol == self.protocol).then(|| rest.to_owned())
         };
         let endpoint = entry.endpoints.iter().find_map(ours);
-        let endpoint = endpoint.ok_or_else(|| format!("no endpoint speaks {}", self.protocol))?;
+        let endpoint = endpoint.ok_or_else(|| format!("no endpoint for {}", self.protocol))?;
         let (address, query) = endpoint.split_once('?').unwrap_or((&endpoint, ""));
         let (host, port) = host_and_port(address.trim_end_matches('/'))?;
         let is_secure = query.split('&').any(|option| option == "isSecure=true");

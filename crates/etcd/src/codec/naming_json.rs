@@ -6,9 +6,10 @@ use super::{Codec, host_and_port};
 
 /// The JSON of etcd's `naming/endpoints`, which grpc-go's `etcd:///` resolver reads.
 ///
-/// Written as `{"Op":0,"Addr":"host:port","Metadata":{…}}`, where `Metadata` has the rest of the [`Instance`], so that
-/// nothing of it is lost, and the incarnation of its registration. Read leniently: a bare `{"Addr":"host:port"}` is an instance whose id is the last part of its
-/// key, and metadata that is not ours becomes the instance's metadata.
+/// Written as `{"Op":0,"Addr":"host:port","Metadata":{…}}`, where `Metadata` has the rest of the
+/// [`Instance`], so that nothing of it is lost, and the incarnation of its registration. Read
+/// leniently: a bare `{"Addr":"host:port"}` is an instance whose id is the last part of its key,
+/// and metadata that is not ours becomes the instance's metadata.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct NamingJson;

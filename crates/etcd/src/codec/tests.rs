@@ -22,7 +22,7 @@ fn written(codec: &impl Codec, instance: &Instance) -> String {
     text.replace(announcement.incarnation(), "INCARNATION")
 }
 
-/// What grpc-go's resolver unmarshals is `Op` and `Addr`; what it never looks at is `Metadata`.
+/// What grpc-go's resolver unmarshals is `Op` and `Addr`; it never reads `Metadata`.
 #[test]
 fn what_we_write_is_the_naming_packages_json() {
     let plain = Instance::new("1.2.3.4", 8080).with_id("a");

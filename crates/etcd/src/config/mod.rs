@@ -14,34 +14,38 @@ use crate::{BACKEND, Codec, NamingJson};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EtcdConfig {
-    /// The members, as `host:port`. `http://` or `https://` may come first if it agrees with [`tls`](Self::tls). One member
-    /// is used at a time, on trouble the next; their order is shuffled, so that clients spread over them. Names are looked
-    /// up for every connection. Default: none, because nobody's are likely to be yours.
+    /// The members, as `host:port`. `http://` or `https://` may come first if it agrees with
+    /// [`tls`](Self::tls). One member is used at a time, on trouble the next; their order is
+    /// shuffled, so that clients spread over them. Names are looked up for every connection.
+    /// Defaults to none, because no other default would fit.
     pub endpoints: Vec<String>,
-    /// Whom to authenticate as. Default: nobody, as etcd's own.
+    /// Credentials. Defaults to `None`, no authentication, as etcd's own client.
     pub user: Option<User>,
-    /// TLS of the connections; its files are read again when they change. With `--client-cert-auth` etcd takes the common
-    /// name of the client certificate for the user, and no password is needed. Default: none, as etcd's own.
+    /// TLS of the connections; its files are read again when they change. With `--client-cert-auth`
+    /// etcd takes the common name of the client certificate for the user, and no password is
+    /// needed. Default: none, as etcd's own.
     pub tls: Option<TlsConfig>,
-    /// What comes before the service in every key, without the slash that follows. Default `tower-sd`, so that nobody
-    /// else's keys are taken for instances; may be empty.
+    /// What comes before the service in every key, without the slash that follows. Default
+    /// `tower-sd`, so that nobody else's keys are taken for instances; may be empty.
     pub prefix: String,
-    /// The time to live of a lease that is asked for; the server may grant more (it never grants less than 2 s with its
-    /// defaults), and what it grants is used. Whole seconds, rounded up; at most a day. Default 15 s: longer than an
-    /// election, and a crashed server is gone soon enough. Leases are renewed at a third of it.
+    /// The time to live of a lease that is asked for; the server may grant more (it never grants
+    /// less than 2 s with its defaults), and what it grants is used. Whole seconds, rounded up; at
+    /// most a day. Default 15 s: longer than an election, and a crashed server is gone soon enough.
+    /// Leases are renewed at a third of it.
     pub ttl: Duration,
-    /// How values are written (by the first) and read (by the first that understands). Default: [`NamingJson`] alone,
-    /// because grpc-go reads it.
+    /// How values are written (by the first) and read (by the first that understands). Default:
+    /// [`NamingJson`] alone, because grpc-go reads it.
     pub codecs: Vec<Arc<dyn Codec>>,
-    /// The bound on making a connection, authentication included. Default 2 s: a handshake takes milliseconds, and the
-    /// next member waits.
+    /// The bound on making a connection, authentication included. Default 2 s: a handshake takes
+    /// milliseconds, and the next member waits.
     pub connect_timeout: Duration,
-    /// The bound on every call to one member. Default 2 s: a write into an election hangs for 5 s and two elections
-    /// unless it is given up and repeated.
+    /// The bound on every call to one member. Default 2 s: a write into an election hangs for 5 s
+    /// and two elections unless it is given up and repeated.
     pub request_timeout: Duration,
-    /// The time between HTTP/2 pings, which notice a connection that swallows everything; one that is unanswered for 5 s
-    /// ends it. It has nothing to do with the renewal of leases, which follows from [`ttl`](Self::ttl). Default 10 s: less
-    /// is refused, because servers end connections that ping faster than every 5 s.
+    /// The time between HTTP/2 pings, which notice a connection that swallows everything; one that
+    /// is unanswered for 5 s ends it. It has nothing to do with the renewal of leases, which
+    /// follows from [`ttl`](Self::ttl). Default 10 s: less is refused, because servers end
+    /// connections that ping faster than every 5 s.
     pub ping_interval: Duration,
 }
 
@@ -68,7 +72,8 @@ impl EtcdConfig {
         self
     }
 
-    /// Sets [`user`](Self::user) with a password from a file, which is read for every authentication.
+    /// Sets [`user`](Self::user) with a password from a file, which is read for every
+    /// authentication.
     #[must_use]
     pub fn user_from_file(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         self.user = Some(User::from_file(name, path));
@@ -159,7 +164,7 @@ impl EtcdConfig {
             return Err(refused("a timeout of zero lets nothing succeed"));
         }
         self.prefix.truncate(self.prefix.trim_end_matches('/').len());
-        // The connections that calls share are not tried in the same order by everybody.
+        // The connections that calls share are not tried in the same order by all clients.
         fastrand::shuffle(&mut self.endpoints);
         Ok(self)
     }
@@ -171,7 +176,7 @@ impl EtcdConfig {
     }
 }
 
-/// `host:port` with the scheme that etcd-client wants.
+/// `host:port` with the scheme that etcd-client requires.
 fn normal_endpoint(endpoint: &str, is_secure: bool) -> Result<String> {
     if endpoint.contains('@') {
         let message = "an endpoint has user information; use EtcdConfig::user, which is not logged";
@@ -196,7 +201,8 @@ fn refused(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Config, BACKEND, "configure").with_message(message)
 }
 
-/// The server's least ping interval is 5 s (`--grpc-keepalive-min-time`); measured, 5 s lives and 4 s does not.
+/// The server's least ping interval is 5 s (`--grpc-keepalive-min-time`); measured, 5 s lives and 4
+/// s does not.
 const MIN_PING_INTERVAL: Duration = Duration::from_secs(10);
 /// A lease of days is a mistake in the unit.
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);

@@ -7,13 +7,14 @@ use super::{EtcdConfig, User, refused};
 impl EtcdConfig {
     /// A cluster, and a service where the URL names one: `etcd://h1:2379,h2,[::1]:2379/prefix/service?ttl=15s`.
     ///
-    /// The port is 2379 unless given. What follows the last slash of the path is the service, what precedes it the
-    /// prefix: `/prefix/` names a prefix only, `/service` a service below the default prefix. Both may be
-    /// percent-encoded.
+    /// The port is 2379 unless given. What follows the last slash of the path is the service, what
+    /// precedes it the prefix: `/prefix/` names a prefix only, `/service` a service below the
+    /// default prefix. Both may be percent-encoded.
     ///
-    /// Options: `ttl`, `connect-timeout`, `request-timeout`, `ping-interval` (`30s`, `500ms`, `2m`); `tls` (true: the
-    /// system's roots), `ca-file`, `cert-file`, `key-file`; `user`, `password-file`, which is read for every
-    /// authentication. The files of TLS are read again when they change.
+    /// Options: `ttl`, `connect-timeout`, `request-timeout`, `ping-interval` (`30s`, `500ms`,
+    /// `2m`); `tls` (true: the system's roots), `ca-file`, `cert-file`, `key-file`; `user`,
+    /// `password-file`, which is read for every authentication. The files of TLS are read again
+    /// when they change.
     ///
     /// ```
     /// use tower_sd_etcd::EtcdConfig;
@@ -27,8 +28,8 @@ impl EtcdConfig {
     ///
     /// # Errors
     ///
-    /// `Config` for settings that cannot work; for an unknown option, naming it and those there are; for a user or
-    /// password in the URL, naming what to use instead.
+    /// `Config` for settings that cannot work; for an unknown option, naming it and those there
+    /// are; for a user or password in the URL, naming what to use instead.
     pub fn from_url(url: &str) -> Result<(Self, Option<String>)> {
         // By hand, because several hosts with ports are no authority to a URL library.
         let Some(rest) = url.strip_prefix("etcd://") else {
@@ -49,7 +50,7 @@ impl EtcdConfig {
         }
         let service = if service.is_empty() { None } else { Some(decoded(service)?) };
         config.apply(query)?;
-        // Says what is wrong now, not when a client is made; that shuffles the endpoints.
+        // Reports errors now, not when a client is made; that shuffles the endpoints.
         config.clone().validated()?;
         Ok((config, service))
     }

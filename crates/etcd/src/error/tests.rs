@@ -99,7 +99,7 @@ fn text_of_a_cancellation_is_understood() {
 }
 
 #[test]
-fn revisions_that_are_gone_are_told_from_other_ranges() {
+fn revisions_that_are_gone_differ_from_other_ranges() {
     let gone = |text| failure(Code::OutOfRange, text).is_revision_gone();
     assert!(gone("mvcc: required revision has been compacted"));
     assert!(gone("mvcc: required revision is a future revision"));
@@ -119,7 +119,7 @@ async fn member_that_is_away_is_named_with_the_systems_reason() {
 }
 
 #[tokio::test]
-async fn server_that_speaks_http_1_is_no_etcd() {
+async fn server_with_http_1_is_no_etcd() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
     let answers = async {
@@ -132,9 +132,9 @@ async fn server_that_speaks_http_1_is_no_etcd() {
     };
     let (text, chain) = tokio::select! {
         complaint = complaint(address) => complaint,
-        () = answers => unreachable!("it answers for ever"),
+        () = answers => unreachable!("it answers without end"),
     };
-    assert!(text.contains("does not speak etcd's gRPC"), "{text}; {chain}");
+    assert!(text.contains("does not serve etcd's gRPC"), "{text}; {chain}");
 }
 
 async fn complaint(address: SocketAddr) -> (String, String) {

@@ -16,7 +16,7 @@ use crate::{
 
 /// One instance's key, under a lease of its own.
 ///
-/// The lease is what tells registrations apart. `renew` prolongs it; `announce` does not.
+/// The lease distinguishes registrations. `renew` prolongs it; `announce` does not.
 pub(super) struct EtcdAnnouncer {
     entry: Entry,
     lease: Option<Lease>,
@@ -41,7 +41,7 @@ enum Found {
     Other {
         by: String,
     },
-    /// Absent, or put by hand without a lease, so that it would stay for ever.
+    /// Absent, or put by hand without a lease, so that it would stay indefinitely.
     Gone,
 }
 
@@ -220,7 +220,7 @@ impl Announcer for EtcdAnnouncer {
                 (position, self.loss(Found::Other { by }))
             }
         };
-        // A watch which lives sees this put, too, and knows it by its revision.
+        // A live watch sees this put, too, and recognizes its revision.
         if self.watch.is_none() {
             self.watch_from(position).await;
         }
@@ -276,9 +276,11 @@ impl Announcer for EtcdAnnouncer {
     }
 }
 
-/// One read of the key per time to live: old servers have acknowledged the renewal of a lease that was revoked.
+/// One read of the key per time to live: old servers have acknowledged the renewal of a lease that
+/// was revoked.
 const VERIFY_EVERY: u32 = 3;
-/// The one that there was, and two that were granted just now. After that the loop waits before it tries again.
+/// The one that there was, and two that were granted just now. After that the loop waits before it
+/// tries again.
 const MAX_LEASES: u32 = 3;
 
 #[cfg(test)]

@@ -64,7 +64,8 @@ impl Entry {
         self.client.call(alive).await
     }
 
-    /// Puts whatever the key has, and returns what it had: a registration takes over from its predecessor.
+    /// Puts whatever the key has, and returns what it had: a registration takes over from its
+    /// predecessor.
     pub(super) async fn put_over(
         &self,
         lease: Lease,

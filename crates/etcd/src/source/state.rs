@@ -32,8 +32,8 @@ impl<D: Decode> State<D> {
         state
     }
 
-    /// Applies the changes that a watch reports, each once: several releases of etcd have repeated old
-    /// ones. Returns whether the set is another one now.
+    /// Applies the changes that a watch reports, each once: several releases of etcd have repeated
+    /// old ones. Returns whether the set is another one now.
     pub(super) fn apply(&mut self, changes: Vec<Change>) -> bool {
         let mut changed = false;
         for change in changes {

@@ -33,7 +33,8 @@ fn registration(id: &str, port: u16) -> Registration {
     Registration::new("cluster", instance(id, port))
 }
 
-/// Leader killed and started again, then each member in turn: nobody is lost, and what is known equals a fresh list.
+/// Leader killed and started again, then each member in turn: no instance is lost, and the set
+/// equals a fresh list.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn every_member_may_be_killed_and_come_back() {
@@ -130,7 +131,7 @@ async fn wiped_cluster_is_filled_again() {
         let restarts = cluster.nodes.iter().map(|node| node.server.restart_empty());
         assert!(join_all(restarts).await.iter().all(Result::is_ok));
         shows_that(&mut subscription, "all back", SOON, |it| {
-            assert_eq!(it.instances().len() + it.held().len(), 10, "nobody is lost");
+            assert_eq!(it.instances().len() + it.held().len(), 10, "no instance is lost");
             fresh_with(10)(it) && it.held().is_empty()
         })
         .await;
@@ -164,11 +165,11 @@ async fn learner_is_left_for_the_next_endpoint() {
 
         let alone = client([learner.client.to_string()]);
         let says_so = || async {
-            let error = alone.check().await.expect_err("a learner serves nobody");
+            let error = alone.check().await.expect_err("a learner serves no client");
             assert_eq!(error.kind(), ErrorKind::Unavailable);
             error.to_string().contains("learner")
         };
-        holds("the learner speaks", SOON, says_so).await;
+        holds("the learner answers", SOON, says_so).await;
         // The order is drawn: one in 256 runs would not try the learner at all.
         for _ in 0..8 {
             let client = client([learner.client.to_string(), voter.clone()]);

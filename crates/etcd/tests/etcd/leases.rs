@@ -21,7 +21,7 @@ fn registration(service: &str) -> Registration {
 
 #[tokio::test]
 #[ignore = "needs a real etcd"]
-async fn more_time_to_live_than_asked_for_is_what_counts() {
+async fn granted_time_to_live_counts_even_if_longer() {
     let slow = ["--heartbeat-interval", "100", "--election-timeout", "1000"];
     on_every_etcd_with(&slow, async |etcd| {
         let config = etcd.config().ttl(Duration::from_secs(1));
@@ -104,7 +104,7 @@ async fn predecessor_neither_fights_its_successor_nor_takes_it_away() {
         let entry = etcd.entry("same").await.expect("is there");
         sleep(TTL).await;
         let later = etcd.entry("same").await.expect("is there");
-        assert_eq!(later.mod_revision(), entry.mod_revision(), "somebody fights");
+        assert_eq!(later.mod_revision(), entry.mod_revision(), "a registration fights");
         old.deregister().await.expect("deregisters");
         let left = etcd.entry("same").await.expect("the successor's is there");
         assert_eq!(left.mod_revision(), entry.mod_revision());

@@ -1,4 +1,6 @@
-//! On real servers, of every version there is; and on a scripted one, for what those do not do when they are asked to.
+//! The backend on real servers of every version, and on a scripted one.
+//!
+//! The scripted one has the faults that real ones do not show on demand.
 
 mod auth;
 mod cluster;

@@ -43,7 +43,7 @@ async fn predecessor_takes_nothing_from_its_successor() {
             // Whether it is an error that the entry is another's is the core's affair.
             drop(timeout(SOON, change).await.expect("it is answered"));
         }
-        holds("the predecessor knows", SOON, async || is_taken_over(&old)).await;
+        holds("the predecessor reports it", SOON, async || is_taken_over(&old)).await;
         sleep(TTL).await;
         old.deregister().await.expect("deregisters");
         sleep(TTL).await;
@@ -63,7 +63,7 @@ async fn taken_over_registration_reports_the_other_ones_address_and_lease() {
         let old = register(etcd, "by").await;
         let new = register(etcd, "by").await;
         let lease = etcd.entry("by").await.expect("is there").lease();
-        holds("the predecessor knows", SOON, async || is_taken_over(&old)).await;
+        holds("the predecessor reports it", SOON, async || is_taken_over(&old)).await;
         let RegistrationState::TakenOver { by } = old.state() else {
             panic!("{:?}", old.state());
         };

@@ -71,7 +71,7 @@ async fn stall_of_the_only_member_is_waited_for() {
         etcd.server.resume().expect("it runs");
         let recovered = followers.iter_mut().map(|(_, subscription)| {
             shows_that(subscription, "one, fresh", SOON, |it| {
-                assert_eq!(it.instances().len(), 1, "an empty set was believed");
+                assert_eq!(it.instances().len(), 1, "an empty set was accepted");
                 fresh_with(1)(it)
             })
         });

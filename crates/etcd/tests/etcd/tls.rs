@@ -51,7 +51,7 @@ fn since_1970() -> Duration {
     epoch.elapsed().expect("the clock is behind 1970")
 }
 
-/// A server with a certificate, which asks for one.
+/// A server with a certificate, which requires one.
 async fn server(authority: &Authority, binary: &Path, folder: &TempDir) -> (Server, SocketAddr) {
     let (client, peer) = place();
     let (certificate, key) = authority.sign(&client.ip().to_string());

@@ -26,13 +26,15 @@ use tower_sd_testkit::{
 use crate::support::{TTL, binaries, custom::Cluster, holds, note, on_every_etcd};
 
 const SOON: Duration = Duration::from_secs(10);
-/// After an outage of five seconds, which a busy machine makes ten, the pause before the next attempt is below sixteen.
+/// After an outage of five seconds, which a busy machine makes ten, the pause before the next
+/// attempt is below sixteen.
 const SETTLED: Duration = Duration::from_secs(30);
 
-/// Servers that live all the time, whether they are registered or not, and who follows those that are.
+/// Servers that live all the time, whether they are registered or not, and who follows those that
+/// are.
 struct Scene {
     registrar: EtcdRegistrar,
-    /// What the servers register with, and what looks afterwards.
+    /// The client of the servers' registrations, and one that checks afterwards.
     registering: EtcdClient,
     servers: Vec<Script>,
     handles: Vec<RegistrationHandle>,
@@ -69,13 +71,13 @@ impl Scene {
         self.servers.push(server);
     }
 
-    /// Waits until `n` are known, nobody is doubted, and a new list says the same: what was lost meanwhile (a renewal that
-    /// came too late) has been put again.
+    /// Waits until `n` are known, none is held, and a new list agrees: what was lost meanwhile (a
+    /// renewal that came too late) has been put again.
     async fn settles(&mut self, n: usize) {
         let all = |it: &Snapshot| {
             it.freshness().is_fresh() && it.instances().len() == n && it.held().is_empty()
         };
-        holds("a new list says the same", SETTLED, async || {
+        holds("a new list agrees", SETTLED, async || {
             let known = shows_that(&mut self.subscription, "all, fresh", SETTLED, all).await;
             let other = EtcdInstancer::new(&self.registering, "traffic");
             let listed = other.subscribe().ready(SOON).await.expect("the cluster is well");
@@ -108,7 +110,8 @@ impl Scene {
         join(traffic, trouble).await;
         let (n_requests, took) = (n_requests.load(Relaxed), start.elapsed());
         note(&format!("{n_requests} requests in {took:?}, none failed"));
-        // Two milliseconds and a request: some 300 a second, a tenth of that on a machine that is busy.
+        // Two milliseconds and a request: some 300 a second, a tenth of that on a machine that is
+        // busy.
         assert!(n_requests > 100, "{n_requests}");
     }
 }
@@ -126,8 +129,8 @@ async fn request(
     Ok(())
 }
 
-/// The leader is killed and comes back, its members are restarted in turn, and then all of them have forgotten everything,
-/// which the follower reads before any instance has registered again.
+/// The leader is killed and comes back, its members are restarted in turn, and then all of them
+/// have lost everything, which the follower reads before any instance has registered again.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn no_request_fails_while_the_cluster_loses_its_leader_its_members_and_its_memory() {

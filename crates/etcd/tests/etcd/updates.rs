@@ -1,4 +1,4 @@
-//! Registrations that are updated all the time: a weight as the measured load, say.
+//! Registrations that are updated all the time, as with a weight of measured load.
 
 use std::time::Duration;
 

@@ -68,9 +68,9 @@ async fn compaction_while_cut_off_is_answered_by_a_new_list() {
 async fn idle_watch_is_left_alone() {
     on_every_etcd(async |etcd| {
         let client = etcd.client();
-        let (_never, idle) = ready(&client, "nobody").await;
-        put(etcd, "somebody", "a", 1).await;
-        let (_once, quiet) = ready(&client, "somebody").await;
+        let (_never, idle) = ready(&client, "nothing").await;
+        put(etcd, "something", "a", 1).await;
+        let (_once, quiet) = ready(&client, "something").await;
         sleep(Duration::from_secs(8)).await;
         for subscription in [idle, quiet] {
             let stats = subscription.stats();
@@ -183,7 +183,7 @@ async fn large_values_are_seen_after_a_stall() {
 /// The same flags make the same cluster and member id, so the falling revision is the only sign.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
-async fn wiped_server_is_filled_again_and_nobody_is_lost_meanwhile() {
+async fn wiped_server_is_filled_again_and_no_instance_is_lost() {
     on_every_etcd(async |etcd| {
         for n in 0..50 {
             put(etcd, "noise", "n", n + 1).await;
@@ -200,7 +200,7 @@ async fn wiped_server_is_filled_again_and_nobody_is_lost_meanwhile() {
         etcd.server.restart_empty().await.expect("it starts again");
         let back = shows_that(&mut subscription, "all back", SOON, |it| {
             let n_known = it.instances().len() + it.held().len();
-            assert_eq!(n_known, 5, "nobody is lost meanwhile");
+            assert_eq!(n_known, 5, "no instance is lost meanwhile");
             matches!(it.freshness(), Freshness::Fresh) && it.held().is_empty()
         });
         back.await;
@@ -240,7 +240,7 @@ async fn mass_loss_by_one_lease_is_held() {
 mod slow {
     use super::*;
 
-    /// A page of a thousand would be more than is read at once.
+    /// A page of a thousand would be more than is read in one message.
     #[tokio::test]
     #[ignore = "slow: writes 100 MB"]
     async fn hundred_megabytes_are_listed_in_smaller_pages() {

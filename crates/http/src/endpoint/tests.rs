@@ -9,7 +9,8 @@ use tower::ServiceExt;
 use super::*;
 use crate::{HttpFactory, tests::server::Server};
 
-/// An open connection whose other half, the task that writes, is gone: what is handed to it is never written.
+/// An open connection whose other half, the task that writes, is gone: what is handed to it is
+/// never written.
 async fn unwritable(endpoint: &HttpEndpoint<Full<Bytes>>) -> Connection<Full<Bytes>> {
     let mut endpoint = endpoint.clone();
     endpoint.ready().await.expect("connects");
@@ -51,7 +52,7 @@ async fn request_that_was_not_written_is_sent_on_another_connection_before_those
     assert_eq!(server.n_accepted(), 2);
 }
 
-/// Else a server that accepts and closes would be tried for ever.
+/// Else a server that accepts and closes would be tried without end.
 #[tokio::test]
 async fn request_that_a_new_connection_did_not_take_is_returned_as_unsent() {
     let server = Server::polite().await;

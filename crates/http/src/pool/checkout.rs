@@ -16,7 +16,8 @@ use tower_sd_balance::BoxError;
 use super::{Connection, Pool, Unused, connection::Obtained, http1::Exclusive};
 use crate::{HttpError, HttpErrorKind};
 
-/// Obtains one connection for one request: an idle one that is still open, else a new one. In HTTP/2, a place on one.
+/// Obtains one connection for one request: an idle one that is still open, else a new one. In
+/// HTTP/2, a place on one.
 ///
 /// Dropped, it gives back what it has.
 pub(crate) struct Checkout<B: Send + 'static> {
@@ -94,7 +95,8 @@ where
                 State::Ready(unused) if unused.is_closed() => State::Empty,
                 State::Ready(_) => return Poll::Ready(Ok(())),
             };
-            // A new connection is not looked at again: a server that accepts and closes would keep it here for ever.
+            // A new connection is not checked again: a server that accepts and closes would keep it
+            // here.
             if let State::Ready(_) = self.state {
                 return Poll::Ready(Ok(()));
             }
@@ -153,6 +155,7 @@ fn poll_settled<B: Send + 'static>(
     }
 }
 
-/// The body of a response may end a moment before its connection's task has noticed, which takes microseconds; when
-/// it takes longer, the end of a request that was answered early is still on its way, and a new connection is quicker.
+/// The body of a response may end a moment before its connection's task has noticed, which takes
+/// microseconds; when it takes longer, the end of a request that was answered early is still on its
+/// way, and a new connection is quicker.
 const SETTLE: Duration = Duration::from_millis(10);

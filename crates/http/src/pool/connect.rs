@@ -4,7 +4,7 @@ use tower_sd_net::{Connection, Io};
 use super::Target;
 use crate::HttpVersion;
 
-/// Connects; with the protocol that is then spoken: the offered one, or the server's choice of it.
+/// Connects; with the protocol in use: the offered one, or the server's choice of it.
 pub(super) async fn connect(
     target: &Target,
     offer: HttpVersion,
@@ -21,7 +21,7 @@ pub(super) async fn connect(
         (Some(_), HttpVersion::Http2, _) => {
             Err("the server does not agree to HTTP/2 (ALPN)".into())
         }
-        // A server without ALPN speaks the version before it.
+        // A server without ALPN uses the version before it.
         _ => Ok((io, HttpVersion::Http1)),
     }
 }

@@ -14,8 +14,8 @@ use crate::{
     host::{to_http1, to_http2},
 };
 
-/// The right to send one request. Dropped, it is given up; [`give_back`](Self::give_back) keeps what it holds for the
-/// next request.
+/// The right to send one request. Dropped, it is given up; [`give_back`](Self::give_back) keeps
+/// what it holds for the next request.
 pub(crate) enum Connection<B: Send + 'static> {
     /// A connection that no other request uses.
     Http1(Exclusive<B>),
@@ -74,8 +74,9 @@ impl<B: Send + 'static> Connection<B> {
         }
     }
 
-    /// Whether a body can end without its end having been announced: HTTP/2 has a reset that means "no more of the
-    /// request is needed" (RFC 9113 §8.1), and hyper takes it for the end of the response.
+    /// Whether a body can end without its end having been announced: HTTP/2 has a reset that means
+    /// "no more of the request is needed" (RFC 9113 §8.1), and hyper takes it for the end of the
+    /// response.
     pub(crate) fn is_end_announced(&self) -> bool {
         matches!(self, Self::Http2(_))
     }

@@ -1,4 +1,6 @@
-//! Connecting: by tasks of the pool, a bounded number of them, whoever waits for the outcome.
+//! Connecting, by a bounded number of tasks of the pool.
+//!
+//! They run whether or not a request waits for the outcome.
 
 use std::{
     future::Future,
@@ -112,7 +114,8 @@ where
         Ending { home: Weak::clone(&self.home), ended }
     }
 
-    /// Whether this dial is to be repeated after a pause, of which [`paused`](Self::paused) is the end.
+    /// Whether this dial is to be repeated after a pause, of which [`paused`](Self::paused) is the
+    /// end.
     fn failed(&mut self, error: BoxError) -> bool {
         let again = self.home.upgrade().is_some_and(|pool| pool.dial_failed(error));
         self.is_reported = !again;

@@ -12,9 +12,10 @@ use crate::{HttpError, HttpErrorKind, HttpVersion, error::SharedCause};
 /// How many connects may run.
 pub(super) struct Dials {
     n_running: usize,
-    /// Grows with each success, as TCP's congestion window does: an instance that accepts nothing is dialled by few.
+    /// Grows with each success, as TCP's congestion window does: an instance that accepts nothing
+    /// is dialled by few.
     window: usize,
-    /// The choice of a server that was last asked for one.
+    /// The last choice of a server that was offered one.
     chosen: Option<HttpVersion>,
     /// Whether a connection was opened, or a place became free, since a dial failed.
     pub(super) is_alive: bool,
@@ -68,7 +69,7 @@ impl<B: Send + 'static> Pool<B> {
         }
     }
 
-    /// The protocol that the next connection is expected to speak; `Auto` when the server has not chosen yet.
+    /// The expected protocol of the next connection; `Auto` when the server has not chosen yet.
     fn expected(&self, queue: &Queue<B>) -> HttpVersion {
         match (self.settings.protocol, &self.target.tls) {
             (HttpVersion::Auto, None) => HttpVersion::Http1,
@@ -131,7 +132,8 @@ where
         self.dial_more();
     }
 
-    /// Ends the waiting of all requests, unless other connections to the instance live: then it is to be dialled again.
+    /// Ends the waiting of all requests, unless other connections to the instance live: then it is
+    /// to be dialled again.
     pub(super) fn dial_failed(self: &Arc<Self>, error: BoxError) -> bool {
         let mut queue = self.queue();
         queue.dials.window = 1;
@@ -169,7 +171,8 @@ where
     }
 }
 
-/// At the beginning of a burst, as many as two senders of TCP would begin with (RFC 5681: two to four segments).
+/// At the beginning of a burst, as many as two senders of TCP would begin with (RFC 5681: two to
+/// four segments).
 const WINDOW: usize = 4;
 
 /// More would only fill the backlog of the instance.

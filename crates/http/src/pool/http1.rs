@@ -75,8 +75,8 @@ impl<B: Send + 'static> Exclusive<B> {
         }
     }
 
-    /// Waits until its last exchange is over, and then for `next`: one that did not settle in time is still sending the
-    /// end of a request that was answered early.
+    /// Waits until its last exchange is over, and then for `next`: one that did not settle in time
+    /// is still sending the end of a request that was answered early.
     ///
     /// Without a runtime it is closed.
     pub(super) fn linger(mut self, next: fn(Self)) {
@@ -97,7 +97,7 @@ impl<B: Send + 'static> Exclusive<B> {
     }
 }
 
-/// Speaks HTTP/1.1 from now on.
+/// Uses HTTP/1.1 from now on.
 pub(super) async fn begin<B>(
     io: Io,
     settings: &Settings,

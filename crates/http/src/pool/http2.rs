@@ -40,7 +40,7 @@ pub(super) struct Carrier {
     _tasks: TaskGroup,
 }
 
-/// An open connection as its pool knows it.
+/// An open connection as its pool has it.
 pub(super) struct Open<B> {
     sender: http2::SendRequest<Outgoing<B>>,
     carrier: Arc<Carrier>,
@@ -78,7 +78,8 @@ impl<B> Open<B> {
         }
     }
 
-    /// Whether it takes no new requests: it is closed, or has reached its age. One that has streams ends after them.
+    /// Whether it takes no new requests: it is closed, or has reached its age. One that has streams
+    /// ends after them.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.sender.is_closed() || self.retire_at.is_some_and(|at| at <= now)
     }
@@ -141,7 +142,7 @@ where
     }
 }
 
-/// Waits for the server's settings: its grant is then known, and that it speaks HTTP/2 at all.
+/// Waits for the server's settings: its grant is then known, and that it serves HTTP/2 at all.
 pub(super) async fn begin<B>(
     io: Io,
     settings: &Settings,
@@ -180,7 +181,8 @@ where
     }
 }
 
-/// hyper's own tasks, with an owner: the first reads and writes the socket, and the others end with it.
+/// hyper's own tasks, with an owner: the first reads and writes the socket, and the others end with
+/// it.
 #[derive(Clone)]
 pub(super) struct Spawner {
     tasks: TaskGroup,
@@ -221,9 +223,10 @@ where
     }
 }
 
-/// The grant of a server before its settings. One that grants nothing is waited for like one that is silent.
+/// The grant of a server before its settings. One that grants nothing is waited for like one that
+/// is silent.
 const NOT_SAID: usize = 0;
 
-/// Above its own limit h2 resets a response, and cuts trailers without an error; up to this multiple of the setting, the
-/// error can name the size and keep the status.
+/// Above its own limit h2 resets a response, and cuts trailers without an error; up to this
+/// multiple of the setting, the error can name the size and keep the status.
 const HEADER_SLACK: u32 = 4;

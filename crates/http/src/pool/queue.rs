@@ -15,7 +15,8 @@ use super::{
 };
 
 pub(super) struct Queue<B: Send + 'static> {
-    /// Of HTTP/1.1. The youngest is last and is used first, so that a burst's surplus grows old and is closed.
+    /// Of HTTP/1.1. The youngest is last and is used first, so that a burst's surplus grows old and
+    /// is closed.
     pub(super) idle: Vec<Idle<B>>,
     /// Of HTTP/2. The first with room is used first, for the same reason.
     pub(super) open: Vec<Open<B>>,

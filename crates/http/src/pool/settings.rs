@@ -27,8 +27,8 @@ pub(crate) struct Settings {
 impl Settings {
     /// How long an HTTP/1.1 connection is kept whose server has announced `announced`.
     ///
-    /// A server closes a moment after its announcement, and a request may cross that close: one second earlier is safe,
-    /// or half the time of a shorter announcement.
+    /// A server closes a moment after its announcement, and a request may cross that close: one
+    /// second earlier is safe, or half the time of a shorter announcement.
     pub(super) fn http1_idle(&self, announced: Option<Duration>) -> Duration {
         let Some(announced) = announced else {
             return self.idle_timeout.unwrap_or(UNANNOUNCED_IDLE);
@@ -37,7 +37,8 @@ impl Settings {
         safe.min(self.idle_timeout.unwrap_or(IDLE))
     }
 
-    /// The end of a new connection's age; up to a tenth earlier, so that connections of one start do not end together.
+    /// The end of a new connection's age; up to a tenth earlier, so that connections of one start
+    /// do not end together.
     pub(super) fn retire_at(&self) -> Option<Instant> {
         let age = self.max_age?.mul_f64(1.0 - fastrand::f64() / 10.0);
         Some(Instant::now() + bounded(age))
@@ -72,35 +73,40 @@ impl Default for Settings {
     }
 }
 
-/// Bounds a duration so that no sum with a point in time overflows: nothing of ours runs for longer.
+/// Bounds a duration so that no sum with a point in time overflows: nothing of ours runs for
+/// longer.
 pub(crate) fn bounded(duration: Duration) -> Duration {
     duration.min(Duration::from_secs(10 * 365 * 24 * 3600))
 }
 
-/// Three attempts within the few seconds of a caller; the first retransmission of a lost SYN comes after 1 s (RFC 6298),
-/// and another instance answers sooner than that.
+/// Three attempts within the few seconds of a caller; the first retransmission of a lost SYN comes
+/// after 1 s (RFC 6298), and another instance answers sooner than that.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Below the 60 s and more that most servers and balancers grant an idle connection, so that the client closes first.
+/// Below the 60 s and more that most servers and balancers grant an idle connection, so that the
+/// client closes first.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Below the shortest common limit of HTTP/1.1 servers, 5 s (Node.js, uvicorn, Apache httpd), as in Node's undici.
+/// Below the shortest common limit of HTTP/1.1 servers, 5 s (Node.js, uvicorn, Apache httpd), as in
+/// Node's undici.
 const UNANNOUNCED_IDLE: Duration = Duration::from_secs(4);
 
 /// As in Node's agent (`agentKeepAliveTimeoutBuffer`).
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// A virtual IP's new backends and rotated certificates are in use after this time; a connect every ten minutes costs
-/// nothing.
+/// A virtual IP's new backends and rotated certificates are in use after this time; a connect every
+/// ten minutes costs nothing.
 const MAX_AGE: Duration = Duration::from_secs(10 * 60);
 
-/// An instance with so many requests of one client in flight is overloaded; a process may open 1024 files by default.
+/// An instance with so many requests of one client in flight is overloaded; a process may open 1024
+/// files by default.
 const MAX_HTTP1_CONNECTIONS: usize = 1000;
 
 /// With the 100 streams that most servers grant a connection, more than one instance usually bears.
 const MAX_HTTP2_CONNECTIONS: usize = 8;
 
-/// Many servers grant any number of streams; a lost packet then delays them all, and one task serves them.
+/// Many servers grant any number of streams; a lost packet then delays them all, and one task
+/// serves them.
 const MAX_STREAMS: usize = 1000;
 
 /// A gRPC status with details takes some kilobytes; cookies and tokens rarely more.

@@ -9,7 +9,8 @@ use std::{
 
 use http_body::{Body, Frame, SizeHint};
 
-/// A request body on its way; dropped by hyper when all of it has been read, or when sending it has ended otherwise.
+/// A request body on its way; dropped by hyper when all of it has been read, or when sending it has
+/// ended otherwise.
 pub(crate) struct Outgoing<B> {
     body: B,
     end: Option<End>,

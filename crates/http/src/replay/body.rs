@@ -28,10 +28,10 @@ pub trait RepeatableBody: Sized {
 
 /// A request body of any kind that can be sent again as long as little of it has been sent.
 ///
-/// It keeps the bytes that pass through, up to a bound (64 KiB unless given: more than most calls, little enough to hold
-/// for each request in flight), and streams the rest. Beyond the bound it keeps nothing, and
-/// [`repeat`](RepeatableBody::repeat) returns `None`; nor does it when no copy is left that could be sent again, as in the
-/// last attempt. Nothing is read ahead.
+/// It keeps the bytes that pass through, up to a bound (64 KiB unless given: more than most calls,
+/// little enough to hold for each request in flight), and streams the rest. Beyond the bound it
+/// keeps nothing, and [`repeat`](RepeatableBody::repeat) returns `None`; nor does it when no copy
+/// is left that could be sent again, as in the last attempt. Nothing is read ahead.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -52,7 +52,9 @@ pub struct ReplayBody<B: ?Sized> {
     n_read: usize,
 }
 
-/// The body was asked for its beginning, which is not there any more: it had passed its bound, or had failed.
+/// The beginning of the body is not there any more.
+///
+/// It had passed its bound, or had failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct NotRepeatable;
@@ -62,7 +64,8 @@ struct Shared<B: ?Sized> {
     kept: Vec<Kept>,
     room: usize,
     state: State,
-    /// Only the latest copy may read on: the connection of an attempt that was given up may still be at it.
+    /// Only the latest copy may read on: the connection of an attempt that was given up may still
+    /// be at it.
     latest: u64,
     n_copies: u64,
 }
@@ -118,7 +121,7 @@ impl<B: Body + ?Sized> ReplayBody<B> {
 
 impl<B: ?Sized> ReplayBody<B> {
     fn lock(&self) -> MutexGuard<'_, Shared<B>> {
-        // A body that panicked is not polled again by anybody who cares.
+        // A body that panicked is not polled again.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,15 +7,17 @@ use crate::{HttpError, RepeatableBody};
 
 /// What a retry may do with an HTTP request, and which outcomes are failures.
 ///
-/// - A request that reached no server (refused connect, connection closed before it was written) is repeated whatever
-///   its method.
-/// - After any other failure it is repeated when sending it twice does what sending it once does: when its method is
-///   idempotent (RFC 9110 §9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE) or one of [`methods`](Self::methods), when it
-///   carries [`Idempotent`], or when
-///   [`RetryPolicy::idempotent`](tower_sd_balance::RetryPolicy::idempotent) vouches for all.
-/// - Its body has to be a [`RepeatableBody`]: complete in memory, or a [`ReplayBody`](crate::ReplayBody).
-/// - Every response is the caller's, unless [`repeat_unavailable`](Self::repeat_unavailable). Its `Retry-After` is then
-///   obeyed: a pause in place of ours, or, when it is longer than 1 s or a date, the end.
+/// - A request that reached no server (refused connect, connection closed before it was written) is
+///   repeated whatever its method.
+/// - After any other failure it is repeated when sending it twice does what sending it once does:
+///   when its method is idempotent (RFC 9110 §9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE) or one
+///   of [`methods`](Self::methods), when it carries [`Idempotent`], or when
+///   [`RetryPolicy::idempotent`](tower_sd_balance::RetryPolicy::idempotent) declares it for all.
+/// - Its body has to be a [`RepeatableBody`]: complete in memory, or a
+///   [`ReplayBody`](crate::ReplayBody).
+/// - Every response is the caller's, unless [`repeat_unavailable`](Self::repeat_unavailable). Its
+///   `Retry-After` is then obeyed: a pause in place of ours, or, when it is longer than 1 s or a
+///   date, the end.
 /// - In the statistics of an instance, 5xx are failures, except 501 and 505.
 ///
 /// ```
@@ -42,7 +44,7 @@ pub struct HttpProtocol {
     methods: Option<Arc<[Method]>>,
 }
 
-/// An extension of a request by which its sender vouches that sending it twice does no harm, whatever its method.
+/// An extension of a request that marks it as idempotent, whatever its method.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[expect(clippy::exhaustive_structs, reason = "a mark, which users make")]
 pub struct Idempotent;
@@ -56,15 +58,16 @@ impl HttpProtocol {
 
     /// Repeats requests of these methods only, where a server may have received the first attempt.
     ///
-    /// Defaults to the idempotent methods of RFC 9110 §9.2.2. Requests that were never sent, and those that carry
-    /// [`Idempotent`], are repeated all the same.
+    /// Defaults to the idempotent methods of RFC 9110 §9.2.2. Requests that were never sent, and
+    /// those that carry [`Idempotent`], are repeated all the same.
     #[must_use]
     pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
         self.methods = Some(methods.into_iter().collect());
         self
     }
 
-    /// Takes 502, 503 and 504 for failures too: a proxy's words for an instance that cannot serve now (RFC 9110 §15.6).
+    /// Takes 502, 503 and 504 for failures too: a proxy's words for an instance that cannot serve
+    /// now (RFC 9110 §15.6).
     #[must_use]
     pub fn repeat_unavailable(mut self) -> Self {
         self.unavailable = true;
@@ -148,7 +151,7 @@ pub(crate) fn outcome_of(result: Result<StatusCode, &BoxError>) -> Outcome {
     }
 }
 
-/// The pause that the server asks for (RFC 9110 §10.2.3), when it is short enough to wait for.
+/// The pause that the server requires (RFC 9110 §10.2.3), when it is short enough to wait for.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds)).filter(|pause| *pause <= PATIENCE)
@@ -268,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_of_an_instance_are_told_from_those_of_its_caller() {
+    fn failures_of_an_instance_differ_from_those_of_its_caller() {
         let broken = Outcome::Failed(FailureClass::Response);
         for (status, outcome) in [
             (200, Outcome::Success),

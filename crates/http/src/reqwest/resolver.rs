@@ -12,15 +12,17 @@ use tower_sd_balance::{BoxError, Instance, Instancer, Subscription};
 
 /// Resolves the names of services by their registry, and all other names by the operating system.
 ///
-/// This is name resolution and no balancing: reqwest asks when it opens a connection, tries the addresses one after the
-/// other until one accepts, and then keeps that connection for as long as it is used. One client that is never idle may
-/// send everything to one instance; an instance that has left gets requests until its connections close; load and failures
-/// are seen by nobody. `pool_idle_timeout` and `pool_max_idle_per_host` bound how long. For balancing there is
+/// This is name resolution and no balancing: reqwest resolves when it opens a connection, tries the
+/// addresses one after the other until one accepts, and then keeps that connection for as long as
+/// it is used. One client that is never idle may send everything to one instance; an instance that
+/// has left gets requests until its connections close; load and failures are not seen.
+/// `pool_idle_timeout` and `pool_max_idle_per_host` bound how long. For balancing there is
 /// [`ReqwestFactory`](super::ReqwestFactory).
 ///
-/// It does fail over when it connects, and with https a certificate is checked for the service's name. The addresses come
-/// in random order. A port in the URL wins; without one it is the instance's, which is what you want. A name whose
-/// registry has said nothing yet is waited for, at most 1 s.
+/// It does fail over when it connects, and with https a certificate is checked for the service's
+/// name. The addresses come in random order. A port in the URL wins; without one it is the
+/// instance's, which is what you want. A name whose registry has not answered yet is waited for, at
+/// most 1 s.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -44,7 +46,7 @@ pub struct InstanceResolver {
 }
 
 impl InstanceResolver {
-    /// Knows no service yet.
+    /// Has no service yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

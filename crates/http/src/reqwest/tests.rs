@@ -35,7 +35,7 @@ async fn dead() -> Instance {
     Instance::new("127.0.0.1", listener.local_addr().expect("bound").port())
 }
 
-/// reqwest asks for a TLS provider even where no TLS is spoken.
+/// reqwest needs a TLS provider even where no TLS is used.
 fn client() -> ::reqwest::ClientBuilder {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
@@ -172,7 +172,7 @@ async fn another_name_is_left_to_the_operating_system_and_a_service_without_inst
     let port = server.instance().port();
     client.get(format!("http://localhost:{port}/")).send().await.expect("answers");
     let outcome = timeout(Duration::from_secs(5), client.get("http://arithmetic/").send()).await;
-    let error = outcome.expect("in time").expect_err("nobody");
+    let error = outcome.expect("in time").expect_err("no instance");
     let first: &(dyn std::error::Error + 'static) = &error;
     let chain = std::iter::successors(Some(first), |error| (*error).source());
     let last = chain.last().expect("at least itself").to_string();

@@ -28,7 +28,7 @@ async fn refused_connect_is_seen_before_the_request_is_given() {
     drop(listener);
     let dead =
         HttpFactory::<Sent>::new().endpoint(&Instance::new("127.0.0.1", port)).expect("an address");
-    let error = dead.clone().ready().await.map(drop).expect_err("nobody listens");
+    let error = dead.clone().ready().await.map(drop).expect_err("the port is closed");
     assert_eq!(error.kind(), HttpErrorKind::Connect);
     assert!(error.is_not_sent());
     assert_eq!(error.to_string(), format!("no connection to 127.0.0.1:{port}"));
@@ -114,7 +114,7 @@ async fn idle_connection_that_the_server_closed_costs_no_request() {
     for n in 1..=20 {
         assert_eq!(fetch(&endpoint, get("/")).await.expect("answers"), "ok");
         assert_eq!(server.n_accepted(), n);
-        // A close that is on its way is seen by nobody; this one has arrived.
+        // A close that is on its way cannot be seen; this one has arrived.
         sleep(Duration::from_millis(10)).await;
     }
 }

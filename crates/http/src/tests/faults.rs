@@ -55,7 +55,8 @@ fn kind(error: &BoxError) -> HttpErrorKind {
     HttpError::find(&**error).expect("an error of ours").kind()
 }
 
-/// Does to the first request what `misbehave` says, and answers the others: how many it has seen, and the outcome.
+/// Applies `misbehave` to the first request, and answers the others: how many it has seen, and the
+/// outcome.
 async fn first_and_then<F, Fut>(method: Method, misbehave: F) -> (usize, Result<Bytes, BoxError>)
 where
     F: Fn(super::server::Peer) -> Fut + Send + Sync + 'static,
@@ -146,7 +147,7 @@ async fn idle_connection_closed_as_we_send_fails_no_idempotent_request_and_repea
 }
 
 #[tokio::test]
-async fn slow_answer_is_waited_for_unless_a_layer_says_how_long() {
+async fn slow_answer_is_waited_for_unless_a_layer_bounds_it() {
     let slow = Server::start(async |mut peer| {
         while peer.request().await.is_some() {
             sleep(Duration::from_millis(300)).await;

@@ -81,7 +81,7 @@ async fn request_given_up_while_its_body_is_stuck_closes_its_connection() {
     let post = Request::post("http://arithmetic/").body(large).expect("a valid request");
     let stuck = timeout(Duration::from_millis(100), send(&endpoint, post)).await;
     assert!(stuck.is_err());
-    // One at the server, which waits for ever.
+    // One at the server, which waits without end.
     alive_tasks_become(before + 1).await;
 }
 

@@ -35,7 +35,7 @@ async fn reader_that_stops_at_the_known_length_has_read_to_the_end() {
 }
 
 #[tokio::test]
-async fn answer_without_body_gives_the_connection_back_at_once() {
+async fn answer_without_body_gives_the_connection_back() {
     let server = Server::start(async |mut peer| {
         while peer.request().await.is_some() {
             peer.write("HTTP/1.1 204 No Content\r\n\r\n").await;

@@ -1,4 +1,4 @@
-//! A server that does what a test tells it, byte by byte.
+//! A server that a test scripts byte by byte.
 
 use std::{
     future::Future,

@@ -106,8 +106,8 @@ impl Stream {
         polled
     }
 
-    /// Reads the reason of a failed write: a server that refuses a client sends an alert before it closes. A socket
-    /// whose write has failed is at its end, so that the read ends too.
+    /// Reads the reason of a failed write: a server that refuses a client sends an alert before it
+    /// closes. A socket whose write has failed is at its end, so that the read ends too.
     fn explained<T>(
         &mut self,
         cx: &mut Context<'_>,

@@ -55,7 +55,8 @@ impl HttpClientError {
         Self { detail, ..Self::new(HttpClientErrorKind::TooLong, server) }
     }
 
-    /// The error of a request; `kind` unless its causes, or the end of its connection, are more precise.
+    /// The error of a request; `kind` unless its causes, or the end of its connection, are more
+    /// precise.
     pub(super) fn of(
         kind: HttpClientErrorKind,
         server: &Arc<str>,

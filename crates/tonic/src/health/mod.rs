@@ -1,4 +1,4 @@
-//! Whether an instance says that it serves: `grpc.health.v1`, one stream per instance.
+//! The health of an instance: `grpc.health.v1`, one stream per instance.
 
 mod message;
 
@@ -19,7 +19,7 @@ use tower_sd_http::HttpEndpoint;
 use self::message::{HealthCheckRequest, HealthCheckResponse, SERVING, WATCH};
 use crate::GrpcEndpoint;
 
-/// What one instance says of itself. The stream ends with it.
+/// The health that one instance reports. The stream ends with it.
 #[derive(Debug)]
 pub(crate) struct Health {
     answers: watch::Receiver<Answer>,
@@ -131,6 +131,7 @@ impl Watching {
 /// How long an instance may take for its first answer: as long as for a connection.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Between streams: an instance that restarts is asked again soon, one that stays away is the endpointer's to watch.
+/// Between streams: an instance that restarts is probed again soon, one that stays away is the
+/// endpointer's to watch.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);

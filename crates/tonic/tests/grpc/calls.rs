@@ -110,7 +110,7 @@ async fn metadata_and_deadline_survive_a_retry() {
         assert_eq!(metadata.get("number").expect("there"), "7");
         let left = metadata.get("grpc-timeout").expect("there").to_str().expect("ASCII");
         let left: u64 = left.strip_suffix('u').expect("microseconds").parse().expect("a number");
-        // Each attempt is told what is left of it, not what there was at first.
+        // Each attempt carries the rest of it, not the whole.
         assert!((1..5_000_000).contains(&left), "{left}");
     }
 }
@@ -152,7 +152,7 @@ async fn layer_alone_makes_statuses_of_errors() {
         .layer(GrpcLayer::new())
         .layer(BalanceLayer::new(RoundRobin::new()))
         .service(endpointer([]));
-    let status = EchoClient::new(stack).one(message("hello")).await.expect_err("nobody is there");
+    let status = EchoClient::new(stack).one(message("hello")).await.expect_err("no instance");
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(status.message(), "no instances: the registry lists none");
 }

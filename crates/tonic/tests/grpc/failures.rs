@@ -1,4 +1,4 @@
-//! Servers that are dead, die, and say goodbye.
+//! Servers that are dead, die, and close with GOAWAY.
 
 use std::{
     net::TcpListener,
@@ -25,13 +25,13 @@ use crate::{
     balanced, echo::echo_client::EchoClient, endpointer, message, retried, server::Server,
 };
 
-/// Nobody listens there.
+/// The port is closed.
 pub(crate) fn dead() -> Instance {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
     Instance::new("127.0.0.1", listener.local_addr().expect("bound").port())
 }
 
-/// Several at a time, until `stop`; how many there were, and what those that failed said.
+/// Several at a time, until `stop`; how many there were, and the errors of those that failed.
 async fn traffic<S>(
     client: EchoClient<S>,
     stop: impl Fn(usize) -> bool + Clone,
@@ -108,7 +108,7 @@ async fn server_is_killed_under_traffic_and_one_retry_hides_it() {
     assert!(failures.is_empty(), "{} of {n_calls}: {:?}", failures.len(), failures.first());
 }
 
-/// Nothing vouches for the calls: what a server that says goodbye has not read is known not to have been acted on.
+/// No call is declared idempotent: what a server has not read before its GOAWAY was not acted on.
 #[tokio::test]
 async fn servers_shut_down_one_after_the_other_under_traffic_and_no_call_fails() {
     let mut servers = [Server::start(), Server::start(), Server::start()];
@@ -130,17 +130,17 @@ async fn servers_shut_down_one_after_the_other_under_traffic_and_no_call_fails()
 }
 
 #[tokio::test]
-async fn nobody_who_answers_is_unavailable_with_the_reason() {
+async fn missing_answer_is_unavailable_with_the_reason() {
     let instance = dead();
     let endpointer = endpointer([instance.clone()]);
     let status =
         retried(&endpointer, RetryPolicy::new().max_attempts(2)).one(message("hello")).await;
-    let status = status.expect_err("nobody is there");
+    let status = status.expect_err("no instance");
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("after attempt 1"), "{}", status.message());
 
     // Without our layer on top the code is right too: it is in the chain of sources.
-    let status = balanced(&endpointer).one(message("hello")).await.expect_err("nobody");
+    let status = balanced(&endpointer).one(message("hello")).await.expect_err("no instance");
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains(&instance.to_string()), "{}", status.message());
 }

@@ -1,4 +1,4 @@
-//! What an instance says of itself by `grpc.health.v1`.
+//! The health that an instance reports by `grpc.health.v1`.
 
 use std::{future::Future, time::Duration};
 
@@ -49,14 +49,14 @@ async fn call_often(endpointer: &Endpoints) {
 }
 
 #[tokio::test]
-async fn instance_gets_calls_once_it_says_that_it_serves() {
+async fn instance_gets_calls_once_it_reports_that_it_serves() {
     let (good, _reporter) = server_that_says(ServingStatus::Serving).await;
     let (late, reporter) = server_that_says(ServingStatus::NotServing).await;
     let endpointer = checked(SERVICE, [good.instance(), late.instance()]);
     endpointer.ready(Duration::from_secs(10)).await.expect("one serves");
     call_often(&endpointer).await;
     assert!(late.echo.seen().is_empty(), "it does not serve");
-    until("the reason is told", || async {
+    until("the reason is reported", || async {
         let report = endpointer.report();
         report.endpoints.iter().any(|it| {
             let reason = it.error.as_deref().unwrap_or_default();
@@ -103,8 +103,7 @@ async fn instance_that_stops_serving_gets_no_calls_until_it_serves_again() {
 }
 
 #[tokio::test]
-async fn instance_without_the_service_counts_as_serving_and_one_that_knows_no_such_service_does_not()
- {
+async fn instance_without_health_checks_serves_and_unknown_service_not() {
     let without = Server::start();
     let (other, _reporter) = server_that_says(ServingStatus::Serving).await;
     let endpointer = checked("shop.Orders", [without.instance(), other.instance()]);
@@ -115,13 +114,13 @@ async fn instance_without_the_service_counts_as_serving_and_one_that_knows_no_su
 }
 
 #[tokio::test]
-async fn broken_stream_changes_nothing_until_the_instance_is_asked_again() {
+async fn broken_stream_changes_nothing_until_the_next_probe() {
     let (mut server, _reporter) = server_that_says(ServingStatus::Serving).await;
     let endpointer = checked(SERVICE, [server.instance()]);
     endpointer.ready(Duration::from_secs(10)).await.expect("it serves");
     call_often(&endpointer).await;
     server.kill();
-    // It is the connection that says so, not the health check.
+    // The connection reports so, not the health check.
     let status = balanced(&endpointer).one(message("hello")).await.expect_err("it is dead");
     assert!(!status.message().contains("serving"), "{}", status.message());
     endpointer.close().await;

@@ -58,7 +58,7 @@ async fn open_stream_is_load_until_it_fails() {
     let mut stream = client.repeat(message("fail")).await.expect("a stream").into_inner();
     assert!(stream.message().await.expect("the first").is_some());
     assert_eq!(in_flight(&endpointer), 1);
-    stream.message().await.expect_err("as told");
+    stream.message().await.expect_err("as scripted");
     assert_eq!(in_flight(&endpointer), 0);
 
     let mut stream = client.repeat(message("open")).await.expect("a stream").into_inner();

@@ -109,7 +109,7 @@ impl Server {
         }
     }
 
-    /// Says goodbye on every connection (GOAWAY), answers what it has, and waits until all are gone.
+    /// Sends GOAWAY on every connection, answers what it has, and waits until all are gone.
     pub(crate) async fn shut_down(&mut self) {
         self.stop.cancel();
         if let Some(serving) = self.serving.take() {
@@ -163,12 +163,12 @@ impl Echo for Behaviour {
         Ok(Response::new(message(collected)))
     }
 
-    /// As many messages as the text says; `fail` sends one and fails, `fail as set`
-    /// with the status of unary calls, `fail at once` sends none; `open` sends one and stays open.
+    /// As many messages as in the text; `fail` sends one and fails, `fail as set` with the status
+    /// of unary calls, `fail immediately` sends none; `open` sends one and stays open.
     async fn repeat(&self, request: Request<Message>) -> Result<Response<Messages>, Status> {
         self.seen.lock().expect("no panic").push(request.metadata().clone());
         let one = || stream::iter([Ok(message("1"))]);
-        let failure = || stream::iter([Err(Status::unavailable("as told"))]);
+        let failure = || stream::iter([Err(Status::unavailable("as scripted"))]);
         Ok(Response::new(match request.get_ref().text.as_str() {
             "open" => one().chain(stream::pending()).boxed(),
             "fail" => one().chain(failure()).boxed(),
@@ -176,7 +176,7 @@ impl Echo for Behaviour {
                 let status = self.failure.lock().expect("no panic").clone();
                 one().chain(stream::iter(status.map(Err))).boxed()
             }
-            "fail at once" => match self.failure.lock().expect("no panic").clone() {
+            "fail immediately" => match self.failure.lock().expect("no panic").clone() {
                 Some(status) => stream::iter([Err(status)]).boxed(),
                 None => one().boxed(),
             },

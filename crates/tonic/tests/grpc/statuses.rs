@@ -22,7 +22,7 @@ fn only(endpointer: &Endpoints) -> EndpointReport {
 }
 
 #[tokio::test]
-async fn unavailable_is_repeated_when_the_user_vouches_for_it() {
+async fn unavailable_is_repeated_when_declared_idempotent() {
     let server = Server::start_failing(Status::unavailable("busy"));
     let endpointer = endpointer([server.instance()]);
     let failed = call(&endpointer, RetryPolicy::new()).await.expect_err("busy");
@@ -68,7 +68,7 @@ async fn server_may_forbid_a_second_try_and_may_delay_it() {
 async fn status_in_trailers(mut client: Grpc<Retried>) -> Result<Message, Status> {
     client.ready().await?;
     let path = PathAndQuery::from_static("/echo.Echo/Repeat");
-    let request = Request::new(message("fail at once"));
+    let request = Request::new(message("fail immediately"));
     let codec = ProstCodec::<Message, Message>::default();
     Ok(client.unary(request, path, codec).await?.into_inner())
 }
@@ -111,8 +111,8 @@ async fn statuses_of_trouble_count_against_the_instance_and_the_callers_do_not()
         (Code::ResourceExhausted, 0),
         (Code::Unimplemented, 0),
     ] {
-        server.echo.fail_with(Some(Status::new(code, "as told")));
-        client.one(message("hello")).await.expect_err("as told");
+        server.echo.fail_with(Some(Status::new(code, "as scripted")));
+        client.one(message("hello")).await.expect_err("as scripted");
         expected += counts;
         assert_eq!(only(&endpointer).failures, expected, "{code:?}");
     }
@@ -121,6 +121,6 @@ async fn statuses_of_trouble_count_against_the_instance_and_the_callers_do_not()
     let mut stream = client.repeat(message("fail")).await.expect("a stream").into_inner();
     assert!(stream.message().await.expect("the first").is_some());
     assert_eq!(only(&endpointer).failures, expected);
-    stream.message().await.expect_err("as told");
+    stream.message().await.expect_err("as scripted");
     assert_eq!(only(&endpointer).failures, expected + 1);
 }

@@ -35,7 +35,7 @@ async fn schemes_of_grpc_and_http_are_taken_in_any_case() {
     for scheme in ["grpcs", "https", "ftp"] {
         let instance = server.instance().with_scheme(scheme);
         let refused = GrpcFactory::new().make(instance).await.map(drop).expect_err(scheme);
-        assert!(refused.to_string().contains("speaks http"), "{refused}");
+        assert!(refused.to_string().contains("uses http"), "{refused}");
     }
 }
 
@@ -108,7 +108,7 @@ async fn count(mut stream: DuplexStream) -> Vec<Duration> {
 
 /// What servers of gRPC's C core allow; two more frequent ones end the connection.
 #[tokio::test(start_paused = true)]
-async fn silent_calls_are_pinged_every_5_minutes_unless_told_otherwise() {
+async fn silent_calls_are_pinged_every_5_minutes_by_default() {
     let [first, second] = pings(HttpFactory::new()).await[..] else {
         panic!("two pings");
     };

@@ -159,7 +159,8 @@ impl From<&EndpointReport> for Line {
     }
 }
 
-/// Shorter than a request takes: an endpoint that leaves is seen once more while it drains, with all its picks.
+/// Shorter than a request takes: an endpoint that leaves is seen once more while it drains, with
+/// all its picks.
 const SAMPLE: Duration = Duration::from_millis(5);
 const REDRAW: Duration = Duration::from_millis(100);
 /// Without a terminal.

@@ -8,7 +8,8 @@ use tower_sd_tonic::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcProtocol};
 use super::proto::{CalculateRequest, Operation, arithmetic_client::ArithmeticClient};
 use crate::service;
 
-/// A client of the service: the generated one, on a stack of ours. `Clone` is cheap, and all clones share the connections.
+/// A client of the service: the generated one, on a stack of ours. `Clone` is cheap, and all clones
+/// share the connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     generated: ArithmeticClient<Stack>,

@@ -12,7 +12,8 @@ pub(crate) use self::{client::Client, server::router};
 use self::proto::Operation as Named;
 use crate::service::{Mistake, Operation};
 
-/// The name under which servers announce themselves: not that of the HTTP service, whose clients would find them otherwise.
+/// The name under which servers announce themselves: not that of the HTTP service, whose clients
+/// would find them otherwise.
 pub(crate) const NAME: &str = "arithmetic-grpc";
 
 impl From<Operation> for Named {

@@ -26,7 +26,8 @@ struct Inner {
     seconds: Histogram,
 }
 
-/// Of a request that was answered. The path is none: callers choose it, and every new one would cost memory for ever.
+/// Of a request that was answered. The path is none: callers choose it, and every new one would
+/// cost memory for ever.
 type Labels = [(&'static str, String); 2];
 
 /// Counts requests, and measures how long they take until the answer begins.

@@ -81,7 +81,8 @@ async fn start(registry: &str, protocol: Protocol, port: u16, logs: &Path) -> Pr
     process
 }
 
-/// The release build that `cargo xtask test --slow` makes, or else the one that cargo has made for this test.
+/// The release build that `cargo xtask test --slow` makes, or else the one that cargo has made for
+/// this test.
 fn program() -> PathBuf {
     release().unwrap_or_else(|| env!("CARGO_BIN_EXE_arithmetic").into())
 }

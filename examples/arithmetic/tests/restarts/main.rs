@@ -1,7 +1,9 @@
-//! Servers are restarted, killed and left without their registry under steady load, and no request fails.
+//! Servers are restarted, killed and left without their registry under steady load, and no request
+//! fails.
 //!
-//! Each story is told twice: for a few seconds at 200 requests a second, and (`--slow`) until 50 000 requests have been
-//! offered at 1000 a second, to a release build. What was reached is printed.
+//! Each story is told twice: for a few seconds at 200 requests a second, and (`--slow`) until 50
+//! 000 requests have been offered at 1000 a second, to a release build. What was reached is
+//! printed.
 
 mod client;
 mod fleet;

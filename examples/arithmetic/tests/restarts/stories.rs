@@ -26,11 +26,13 @@ pub(crate) enum Registries {
 /// What happens under load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Story {
-    /// SIGTERM one after the other; the default policy, which repeats no POST that may have been received.
+    /// SIGTERM one after the other; the default policy, which repeats no POST that may have been
+    /// received.
     RollingRestart,
     /// SIGKILL; one retry, and leave to use it for what was in flight.
     Kill,
-    /// A rolling restart; between two servers the registry is killed and restarted. The default policy.
+    /// A rolling restart; between two servers the registry is killed and restarted. The default
+    /// policy.
     RegistryKilled,
 }
 
@@ -61,7 +63,8 @@ pub(crate) async fn tell(story: Story, registries: Registries, protocol: Protoco
                 fleet.kill(n);
                 sleep(Duration::from_secs(1)).await;
                 fleet.start_again(n).await;
-                // The story is of one that is killed: let the clients find it again before the next.
+                // The story is of one that is killed: let the clients find it again before the
+                // next.
                 sleep(Duration::from_secs(2)).await;
             }
             Story::RegistryKilled => {

@@ -30,7 +30,7 @@ async fn round_robin_goes_round() {
 
 /// `TestRoundRobinNoEndpoints` and `TestRandomNoEndpoints`.
 #[tokio::test(start_paused = true)]
-async fn empty_set_is_an_error_at_once() {
+async fn empty_set_is_an_immediate_error() {
     for balancer in [BalanceLayer::new(RoundRobin::new()), BalanceLayer::new(Random::new())] {
         let (registry, world) = (Registry::new(&[]), World::default());
         let balance = balancer.layer(endpointer(&registry, &world).await);
@@ -67,7 +67,7 @@ impl<S> Numbered for S where
 
 /// `TestRoundRobinNoRace`; go-kit has none for Random, which races.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_threads_pick_at_once_and_every_member_gets_its_share() {
+async fn many_threads_pick_and_every_member_gets_its_share() {
     many_at_once(ports(5, RoundRobin::new()).await, 0.05).await;
     many_at_once(ports(5, Random::new()).await, 0.10).await;
 }

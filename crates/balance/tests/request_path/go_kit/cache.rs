@@ -30,7 +30,7 @@ async fn cache_keeps_who_stays_and_closes_who_leaves() {
     assert_eq!((world.n_made("a"), world.n_made("b")), (1, 1));
 }
 
-/// `TestEndpointCacheErrorAndTimeout`, and a bug of go-kit: it invalidates only when somebody asks.
+/// `TestEndpointCacheErrorAndTimeout`, and a bug of go-kit: it invalidates only on access.
 #[tokio::test(start_paused = true)]
 async fn error_that_lasts_invalidates_the_set_by_a_timer_and_stays_the_reason() {
     let timeout = Duration::from_secs(5);
@@ -47,16 +47,16 @@ async fn error_that_lasts_invalidates_the_set_by_a_timer_and_stays_the_reason() 
     registry.fail("second").await;
     tokio::time::advance(timeout).await;
     registry.tick().await;
-    assert_eq!(world.n_live("a"), 0, "nobody has asked, and it is closed");
+    assert_eq!(world.n_live("a"), 0, "it is closed without an access");
     let error = call(&balance).await.unwrap_err();
     assert!(error.source().unwrap().to_string().contains("first"), "{error:?}");
     registry.set(&["a"]).await;
     assert_eq!(answers(&balance, 1).await, ["a"]);
 }
 
-/// `TestBadFactory`, and a bug of go-kit: a factory that fails once is not asked again.
+/// `TestBadFactory`, and a bug of go-kit: a factory that fails once is not called again.
 #[tokio::test(start_paused = true)]
-async fn factory_that_fails_is_asked_again_although_the_set_stays_the_same() {
+async fn factory_that_fails_is_called_again_for_the_same_set() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     world.make("a", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;
@@ -71,8 +71,8 @@ async fn factory_that_fails_is_asked_again_although_the_set_stays_the_same() {
     assert_eq!(answers(&balance(&endpointer), 1).await, ["a"]);
 }
 
-/// `TestDefaultEndpointer`, with what its TODO says is missing, and two bugs: `Close` leaks every endpoint, and a
-/// second `Close` panics.
+/// `TestDefaultEndpointer`, with what its TODO lists as missing, and two bugs: `Close` leaks every
+/// endpoint, and a second `Close` panics.
 #[tokio::test(start_paused = true)]
 async fn close_drops_every_service_and_the_subscription_and_may_be_called_twice() {
     let (mut registry, world) = (Registry::new(&["a", "b"]), World::default());
@@ -133,9 +133,10 @@ async fn request_in_flight_finishes_after_its_instance_was_removed() {
     assert_eq!(world.n_live("a"), 0);
 }
 
-/// A bug of go-kit: an outage at the start is reported as an empty set, without the registry's error.
+/// A bug of go-kit: an outage at the start is reported as an empty set, without the registry's
+/// error.
 #[tokio::test(start_paused = true)]
-async fn outage_at_the_start_is_told_from_an_empty_set() {
+async fn outage_at_the_start_is_no_empty_set() {
     let mut registry = Registry::with_config(PublisherConfig::new("test", "test"));
     let world = World::default();
     let endpointer = endpointer(&registry, &world).await;

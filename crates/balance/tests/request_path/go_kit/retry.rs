@@ -29,7 +29,7 @@ fn retry_error(error: &BoxError) -> &RetryError {
 
 /// `TestRetryMaxTotalFail`, and a bug: with an empty set go-kit spins until the timeout.
 #[tokio::test(start_paused = true)]
-async fn many_attempts_at_nobody_end_in_an_error_and_do_not_spin() {
+async fn attempts_without_an_instance_end_in_an_error() {
     let (registry, world) = (Registry::new(&[]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let client = retry(RetryPolicy::new().max_attempts(999), balance(&endpointer));
@@ -60,7 +60,7 @@ async fn two_of_three_fail_two_attempts_fail_and_three_succeed() {
 
 /// `TestRetryTimeout`, and a bug: go-kit's timeout reports nothing of what was tried.
 #[tokio::test(start_paused = true)]
-async fn deadline_ends_it_and_the_error_tells_the_story() {
+async fn deadline_ends_it_and_the_error_lists_the_attempts() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let policy = RetryPolicy::new().timeout(Duration::from_millis(500));
@@ -159,7 +159,8 @@ async fn second_attempt_is_never_at_the_instance_that_failed() {
     }
 }
 
-/// A bug of go-kit: a panic of the endpoint kills the process, because it is in a goroutine of its own.
+/// A bug of go-kit: a panic of the endpoint kills the process, because it is in a goroutine of its
+/// own.
 #[tokio::test(start_paused = true)]
 async fn panic_is_the_callers() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
@@ -173,7 +174,8 @@ async fn panic_is_the_callers() {
     assert_eq!(call(&client).await.unwrap(), "a");
 }
 
-/// A bug of go-kit: a response that is there is dropped when the deadline fires at the same instant.
+/// A bug of go-kit: a response that is there is dropped when the deadline fires at the same
+/// instant.
 #[tokio::test(start_paused = true)]
 async fn response_that_arrives_with_the_deadline_counts() {
     let bound = Duration::from_millis(100);

@@ -54,8 +54,8 @@ struct Polls {
 }
 
 impl Polls {
-    /// Polls the checks of the followed services, in groups: more of them when a filter or an answer
-    /// is too long.
+    /// Polls the checks of the followed services, in groups: more of them when a filter or an
+    /// answer is too long.
     async fn checks_of_services(&self) {
         let mut n_groups = 1;
         while n_groups <= MAX_GROUPS {

@@ -1,4 +1,5 @@
-//! A set is fresh only while something proves it, and a loss is accepted only when it was confirmed.
+//! A set is fresh only while something proves it, and a loss is accepted only when it was
+//! confirmed.
 
 use super::*;
 use crate::Freshness;

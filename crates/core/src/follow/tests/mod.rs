@@ -17,8 +17,8 @@ use crate::{
     ReadResult, Result, Snapshot, Source, Subscription,
 };
 
-/// Answers what the test has scripted; then repeats the last set where it must not wait, and waits without bound where it may.
-/// Records its requests and their times.
+/// Answers what the test has scripted; then repeats the last set where it must not wait, and waits
+/// without bound where it may. Records its requests and their times.
 #[derive(Clone, Default)]
 struct Scripted(Arc<Mutex<Script>>);
 

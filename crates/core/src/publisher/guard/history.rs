@@ -47,8 +47,9 @@ impl History {
         self.sizes.front().map_or(0, |(_, size)| *size)
     }
 
-    /// Takes the instances whose removal belongs to a loss that happens now: within the window when nothing is left,
-    /// otherwise without a calm gap before it. An instance that left alone before was no part of the loss.
+    /// Takes the instances whose removal belongs to a loss that happens now: within the window when
+    /// nothing is left, otherwise without a calm gap before it. An instance that left alone before
+    /// was no part of the loss.
     pub(super) fn take_removed(&mut self, now: Instant, nothing_left: bool) -> Vec<Instance> {
         self.forget(now);
         let (mut taken, mut last) = (Vec::new(), now);

@@ -29,7 +29,8 @@ impl Guard {
         }
     }
 
-    /// Whether too little is left, and if so for how long what was lost is held, and whether it was replaced.
+    /// Whether too little is left, and if so for how long what was lost is held, and whether it was
+    /// replaced.
     fn tripped(
         &mut self,
         now: Instant,
@@ -116,7 +117,8 @@ impl Guard {
         self.members.sort_by(|a, b| a.instance.id().cmp(b.instance.id()));
     }
 
-    /// Publishes the losses that are due. An instance that the filter refuses is held while it is registered.
+    /// Publishes the losses that are due. An instance that the filter refuses is held while it is
+    /// registered.
     fn accept(&mut self, now: Instant, due: &impl Fn(&Member) -> bool, tick: &mut Tick) {
         let keep = self.policy.map_or(Duration::ZERO, |policy| policy.hold_unhealthy);
         let history = &mut self.history;

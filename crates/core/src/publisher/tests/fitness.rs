@@ -125,7 +125,8 @@ async fn one_that_drains_is_shown_so_and_its_departure_is_no_loss() {
     assert_eq!(driven.held(), [1, 3], "not the one that had drained");
 }
 
-/// A restarted agent reports its instances as critical until their first check: 6 to 8 s with an interval of 10 s.
+/// A restarted agent reports its instances as critical until their first check: 6 to 8 s with an
+/// interval of 10 s.
 #[tokio::test(start_paused = true)]
 async fn minority_that_is_critical_for_seconds_is_held_and_returns() {
     let mut driven = passing();

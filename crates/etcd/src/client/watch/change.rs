@@ -16,7 +16,8 @@ impl From<&KeyValue> for Change {
         Self {
             key: pair.key().to_vec(),
             mod_revision: pair.mod_revision(),
-            // A key that exists has a version; asking an event for its type panics when that is unknown.
+            // A key that exists has a version; reading the type of an event panics when that is
+            // unknown.
             value: (pair.version() > 0).then(|| pair.value().to_vec()),
             lease: pair.lease(),
         }

@@ -33,8 +33,8 @@ pub(super) async fn multiplex(
 
 /// The watches of one client, on one stream at a time.
 ///
-/// A stream that ends is replaced, at the next member if there is another one, and its watches go on
-/// from their positions.
+/// A stream that ends is replaced, at the next member if there is another one, and its watches go
+/// on from their positions.
 struct Multiplexer {
     members: Arc<Members>,
     table: Table,
@@ -236,8 +236,9 @@ impl Multiplexer {
         }
     }
 
-    /// Everything up to `now` was reported, or nearly so: servers before 3.5.8 have reported progress
-    /// ahead of events (etcd-io/etcd#15220). So positions move to that of the proof before.
+    /// Everything up to `now` was reported, or nearly so: servers before 3.5.8 have reported
+    /// progress ahead of events (etcd-io/etcd#15220). So positions move to that of the proof
+    /// before.
     fn proved_at(&mut self, now: Position) {
         if let Some(reason) = self.proof.lost_at(now) {
             return self.table.end_all(&Ended::Resync(reason));
@@ -265,14 +266,14 @@ impl Multiplexer {
         } else if failure.remedy == Remedy::None {
             self.table.end(id, Ended::Failed(failure.into_error("watch")));
         } else if self.table.get(id).is_some() {
-            // The stream has its old token for ever, or its member has lost the leader.
+            // The stream keeps its old token, or its member has lost the leader.
             return Err(failure);
         }
         self.send().await
     }
 
-    /// Probes a silent stream. With other members it is left soon. A stall of the only one is waited
-    /// for: a new connection and new lists would only add to its load.
+    /// Probes a silent stream. With other members it is left soon. A stall of the only one is
+    /// waited for: a new connection and new lists would only add to its load.
     async fn probe(&mut self) -> Result<(), Failure> {
         let Some(stream) = &mut self.stream else {
             return Ok(());

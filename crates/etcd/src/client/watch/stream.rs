@@ -27,7 +27,7 @@ pub(super) struct Stream {
     responses: WatchResponseStream,
     heard: Instant,
     probed: Instant,
-    /// How often it was probed since it was heard.
+    /// How often it was probed since its last message.
     n_probed: u32,
     /// When everything on it was last known to be well.
     proved: Instant,
@@ -45,8 +45,8 @@ enum Numbering {
     Unknown,
     /// The server uses our numbers, as etcd does.
     Ours,
-    /// The server has numbers of its own, as etcd's gRPC proxy has. It creates watches in any order,
-    /// and answers no request for progress.
+    /// The server has numbers of its own, as etcd's gRPC proxy has. It creates watches in any
+    /// order, and answers no request for progress.
     Theirs,
 }
 
@@ -169,8 +169,8 @@ impl Stream {
         }
     }
 
-    /// When it is probed: after some silence, and some time after the last proof, since a busy watch
-    /// proves nothing for others.
+    /// When it is probed: after some silence, and some time after the last proof, since a busy
+    /// watch proves nothing for others.
     pub(super) fn probe_at(&self) -> Instant {
         if self.hastened {
             return self.heard;
@@ -224,11 +224,13 @@ pub(super) enum Probe {
     Silent,
 }
 
-/// The watch begins at the revision of the list, not behind it: a server from 3.5.22 on answers no progress request while
-/// a watch of the stream waits for a revision that is still to come. What is reported twice is ignored.
+/// The watch begins at the revision of the list, not behind it: a server from 3.5.22 on answers no
+/// progress request while a watch of the stream waits for a revision that is still to come. What is
+/// reported twice is ignored.
 ///
-/// Fragments are not requested, because the library does not show which one is the last: a set read in the middle of a
-/// transaction would be seen. What a watch has to catch up with comes in one message, which [`MAX_MESSAGE`] bounds.
+/// Fragments are not requested, because the library does not show which one is the last: a set read
+/// in the middle of a transaction would be seen. What a watch has to catch up with comes in one
+/// message, which [`MAX_MESSAGE`] bounds.
 fn options(id: i64, range: &Range, position: Position) -> WatchOptions {
     WatchOptions::new()
         .with_watch_id(id)
@@ -246,7 +248,8 @@ async fn sent_within(
     }
 }
 
-/// A stopped server is noticed within three of these. Thousands of idle processes ask a cluster this often.
+/// A stopped server is noticed within three of these. Thousands of idle processes probe a cluster
+/// this often.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// A watch that catches up lets progress wait, so one request without answer is not the end.
 const MAX_PROBES: u32 = 2;

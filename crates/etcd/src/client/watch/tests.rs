@@ -46,7 +46,7 @@ impl Scene {
     }
 }
 
-/// Why a watch is over; skips what is told before.
+/// Why a watch is over; skips the events before.
 async fn reason(mut watch: Watch) -> &'static str {
     let end = async {
         loop {
@@ -121,7 +121,8 @@ async fn dropped_watches_are_ended_at_the_server() {
     }
 }
 
-/// A watch that catches up receives more than the library reads by default, and no transaction in parts.
+/// A watch that catches up receives more than the library reads by default, and no transaction in
+/// parts.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn ten_megabytes_to_catch_up_with_split_no_transaction() {
@@ -165,7 +166,7 @@ async fn watch_whose_reader_falls_behind_is_over() {
         let mut scene = Scene::new(binary).await;
         let now = scene.put().await;
         let mut watch = scene.watch(now).await;
-        // From here on it is told of every put apart; before, of many in one message.
+        // From here on every put comes in its own message; before, many came in one.
         watch.next().await.expect("what happened at its revision");
         for _ in 0..QUEUE + 300 {
             scene.put().await;
@@ -177,7 +178,8 @@ async fn watch_whose_reader_falls_behind_is_over() {
 mod slow {
     use super::*;
 
-    /// What a watch has to catch up with is more than is read at once: the list that follows comes in pages.
+    /// What a watch has to catch up with is more than is read in one message: the list that follows
+    /// comes in pages.
     #[tokio::test]
     #[ignore = "slow: writes 70 MB"]
     async fn seventy_megabytes_to_catch_up_with_are_listed_instead() {

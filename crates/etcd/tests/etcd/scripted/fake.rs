@@ -1,4 +1,4 @@
-//! A server that speaks etcd's gRPC, and says what a test wants.
+//! A server with etcd's gRPC that answers by a test's script.
 
 use std::{
     collections::VecDeque,
@@ -40,7 +40,7 @@ pub(crate) struct Call {
     message: Bytes,
 }
 
-/// What to say to a message; nothing at all is silence.
+/// The answers to a message; none at all is silence.
 pub(crate) type Replies = Vec<Reply>;
 
 pub(crate) enum Reply {
@@ -51,7 +51,7 @@ pub(crate) enum Reply {
 type Answer = dyn Fn(&Call) -> Replies + Send + Sync;
 
 impl Fake {
-    /// A server that says `answer` to every message.
+    /// A server that sends `answer` to every message.
     pub(crate) async fn start(answer: impl Fn(&Call) -> Replies + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("has one");
@@ -144,7 +144,7 @@ struct Talk {
 }
 
 impl Talk {
-    /// What is said next; `None` at the end.
+    /// The next answer; `None` at the end.
     async fn frame(&mut self) -> Option<Frame<Bytes>> {
         let is_stream = ["Watch", "LeaseKeepAlive"].contains(&&*self.call.method);
         while !self.over {
@@ -191,7 +191,7 @@ impl Talk {
         }
     }
 
-    /// What the client has said, once it is complete: a flag, a length, and as many bytes.
+    /// A message of the client, once it is complete: a flag, a length, and as many bytes.
     fn message(&mut self) -> Option<Bytes> {
         let length = self.read.get(1..5)?.get_u32();
         let end = 5 + usize::try_from(length).expect("fits");

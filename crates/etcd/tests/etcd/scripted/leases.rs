@@ -7,7 +7,8 @@ use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdRegistrar};
 use super::{Count, Fake, Lease, PutRequest, Reply, TxnRequest, header, say, well};
 use crate::support::holds;
 
-/// The granted time to live is 1 s: a renewal takes place within a third of that, a look at the key within all of it.
+/// The granted time to live is 1 s: a renewal takes place within a third of that, a look at the key
+/// within all of it.
 const SOON: Duration = Duration::from_secs(3);
 
 async fn register(fake: &Fake) -> RegistrationHandle {
@@ -48,9 +49,10 @@ async fn lease_that_dies_before_the_put_is_replaced() {
     assert_eq!(puts(&fake).last(), Some(&2), "{:?}", puts(&fake));
 }
 
-/// When no lease lives long enough, that is no reason to stop trying, and none to try without pause.
+/// When no lease lives long enough, that is no reason to stop trying, and none to try without
+/// pause.
 #[tokio::test]
-async fn leases_that_all_die_are_not_asked_for_without_pause() {
+async fn leases_that_all_die_are_not_requested_without_pause() {
     let fake = Fake::start(|call| match &*call.method {
         "Put" => vec![Reply::End(Code::NotFound, "etcdserver: requested lease not found")],
         _ => well(call),
@@ -61,11 +63,11 @@ async fn leases_that_all_die_are_not_asked_for_without_pause() {
     let one = one.fail_fast(Duration::from_secs(1));
     EtcdRegistrar::new(&client).register(one).await.expect_err("no lease lives");
     let n_grants = fake.calls("LeaseGrant").len();
-    // At once three of them, again after at most 250 ms, and then less and less often.
+    // Three of them immediately, again after at most 250 ms, and then less and less often.
     assert!((6..=60).contains(&n_grants), "{n_grants} grants in a second");
 }
 
-/// The answer to a renewal has no time to live, which is how etcd says that a lease is dead.
+/// The answer to a renewal has no time to live, which is how etcd reports a dead lease.
 #[tokio::test]
 async fn renewal_without_a_time_to_live_is_a_dead_lease() {
     let grants = Count::default();
@@ -95,7 +97,8 @@ async fn key_that_is_gone_although_its_lease_is_renewed_is_put_again() {
     assert!(n_renewed >= 3, "{n_renewed} renewals, each of which was answered");
 }
 
-/// In go-kit no call has a bound, so that a silent server holds a registration, and its end, for ever.
+/// In go-kit no call has a bound, so that a silent server holds a registration, and its end,
+/// indefinitely.
 #[tokio::test]
 async fn registration_at_a_server_that_answers_nothing_fails() {
     let fake = Fake::start(|_| Vec::new()).await;
@@ -104,7 +107,7 @@ async fn registration_at_a_server_that_answers_nothing_fails() {
     let registrar = EtcdRegistrar::new(&EtcdClient::new(config).expect("good settings"));
     let one = Registration::new("s", Instance::new("127.0.0.1", 80)).fail_fast(2 * bound);
     let registered = tokio::time::timeout(SOON, registrar.register(one)).await;
-    registered.expect("it is bounded").expect_err("nobody answers");
+    registered.expect("it is bounded").expect_err("no answer");
     tokio::time::timeout(SOON, registrar.close()).await.expect("so is its end");
 }
 

@@ -1,4 +1,5 @@
-//! The messages of `etcdserverpb` and `mvccpb`, as far as these tests need them. The client library hides its own.
+//! The messages of `etcdserverpb` and `mvccpb`, as far as these tests need them. The client library
+//! hides its own.
 
 use prost::Message;
 
@@ -38,7 +39,7 @@ pub(crate) struct RangeResponse {
     pub(crate) count: i64,
 }
 
-/// Of a put, a deletion, a transaction, a revocation: nobody looks further.
+/// Of a put, a deletion, a transaction, a revocation: no test reads further.
 #[derive(Clone, Message)]
 pub(crate) struct Done {
     #[prost(message, optional, tag = "1")]

@@ -1,4 +1,4 @@
-//! What a real server does not do when a test wants it to, from a server that says what it is told.
+//! Faults that a real server does not show on demand, from a scripted server.
 
 mod fake;
 mod leases;
@@ -46,7 +46,7 @@ fn created(watch_id: i64) -> WatchResponse {
     WatchResponse { header: header(), watch_id, created: true, ..WatchResponse::default() }
 }
 
-/// A watch that is refused at once.
+/// A watch that is refused immediately.
 fn refused(reason: &str) -> WatchResponse {
     WatchResponse { canceled: true, cancel_reason: reason.to_owned(), ..created(-1) }
 }
@@ -61,12 +61,14 @@ fn event(watch_id: i64, id: &str, revision: i64) -> WatchResponse {
     }
 }
 
-/// The watch that a call asks for.
+/// The watch that a call creates.
 fn wanted(call: &Call) -> Option<Create> {
     call.decode::<WatchRequest>().create
 }
 
-/// What a well server says to what the test is not about: watches begin, and are silent but for the progress that is asked
+/// The answers of a healthy server to calls beside the test's subject.
+///
+/// Watches begin, and are silent but for the progress that is requested
 /// for; everything else succeeds.
 fn well(call: &Call) -> Replies {
     match &*call.method {
@@ -83,7 +85,7 @@ fn well(call: &Call) -> Replies {
     }
 }
 
-/// How often it was asked before.
+/// The number of requests before.
 #[derive(Default)]
 struct Count(AtomicUsize);
 

@@ -62,7 +62,8 @@ fn progress(cluster_id: u64, revision: i64) -> Reply {
     say(&WatchResponse { header, watch_id: -1, ..WatchResponse::default() })
 }
 
-/// A server whose first list is followed by these messages on its stream, and whose later ones show `b`.
+/// A server whose first list is followed by these messages on its stream, and whose later ones show
+/// `b`.
 async fn after_created(messages: fn(i64) -> Replies) -> Fake {
     let (lists, watches) = (Count::default(), Count::default());
     Fake::start(move |call| match &*call.method {

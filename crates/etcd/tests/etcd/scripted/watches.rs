@@ -67,14 +67,15 @@ async fn watch_refused_for_want_of_permission_is_denied_and_the_set_is_kept() {
     .await;
     let (_instancer, mut subscription) = follow(EtcdConfig::new([fake.endpoint()]));
     let stale = shows_that(&mut subscription, "stale", SOON, is_stale).await;
-    let error = stale.freshness().error().expect("says why");
+    let error = stale.freshness().error().expect("has a reason");
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert_eq!(stale.instances().len(), 1);
     sleep(Duration::from_secs(1)).await;
     assert_eq!(fake.calls("Watch").len(), 1, "somebody has to change something first");
 }
 
-/// The member in use has lost its leader, reports it as it was requested to, and is left for the other.
+/// The member in use has lost its leader, reports it as it was requested to, and is left for the
+/// other.
 #[tokio::test]
 async fn watch_that_ends_for_want_of_a_leader_goes_on_at_the_next_member() {
     let watches = Arc::new(Count::default());
@@ -83,7 +84,7 @@ async fn watch_that_ends_for_want_of_a_leader_goes_on_at_the_next_member() {
         let watches = Arc::clone(&watches);
         let member = Fake::start(move |call| match &*call.method {
             "Range" => listed(&[id]),
-            // Whichever is asked first.
+            // Whichever gets the first request.
             "Watch" if wanted(call).is_some() && watches.next() == 0 => {
                 vec![Reply::End(Code::Unavailable, "etcdserver: no leader")]
             }
@@ -96,7 +97,7 @@ async fn watch_that_ends_for_want_of_a_leader_goes_on_at_the_next_member() {
         let watches = member.calls("Watch").into_iter();
         watches.filter(|call| wanted(call).is_some()).collect::<Vec<_>>()
     };
-    holds("asked at both", SOON, async || members.iter().all(|it| asked(it).len() == 1)).await;
+    holds("requests at both", SOON, async || members.iter().all(|it| asked(it).len() == 1)).await;
     for call in members.iter().flat_map(asked) {
         assert_eq!(call.header("hasleader"), Some("true"));
     }
@@ -135,7 +136,7 @@ async fn watch_begins_where_the_list_ended_and_events_need_no_other_list() {
         "Watch" => match wanted(call) {
             Some(create) => vec![
                 say(&created(create.watch_id)),
-                // Told again, because it happened at the list's own revision.
+                // Reported again, because it happened at the list's own revision.
                 say(&event(create.watch_id, "a", REVISION)),
                 say(&event(create.watch_id, "b", REVISION + 1)),
                 say(&event(create.watch_id, "c", REVISION + 2)),

@@ -89,7 +89,7 @@ async fn attempt_that_was_given_up_takes_nothing_from_the_next() {
 }
 
 #[tokio::test]
-async fn every_copy_knows_its_length() {
+async fn every_copy_has_its_length() {
     let first = ReplayBody::new(Full::<Bytes>::from("abc"));
     let copy = first.repeat().expect("nothing has passed");
     assert_eq!(first.size_hint().exact(), Some(3));

@@ -17,21 +17,21 @@ use crate::{HttpError, HttpErrorKind};
 const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
 
 #[tokio::test]
-async fn refused_connect_is_told_to_everybody_who_waits() {
+async fn refused_connect_fails_all_waiting_requests() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let port = listener.local_addr().expect("bound").port();
     drop(listener);
     let dead = http2().endpoint(&Instance::new("127.0.0.1", port)).expect("an address");
     let outcomes = join_all((0..10).map(|_| fetch(&dead, get("/"))));
     for outcome in timeout(Duration::from_secs(5), outcomes).await.expect("in time") {
-        let error = outcome.expect_err("nobody listens");
+        let error = outcome.expect_err("the port is closed");
         assert_eq!(error.kind(), HttpErrorKind::Connect);
         assert!(error.is_not_sent());
     }
 }
 
 #[tokio::test]
-async fn server_that_does_not_speak_http_2_refuses_the_connection() {
+async fn server_without_http_2_refuses_the_connection() {
     let answers: [&[u8]; 3] =
         [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n", b""];
     for answer in answers {
@@ -43,7 +43,7 @@ async fn server_that_does_not_speak_http_2_refuses_the_connection() {
 }
 
 #[tokio::test]
-async fn server_that_accepts_and_says_nothing_is_given_up_in_time() {
+async fn server_that_accepts_and_is_silent_is_given_up_in_time() {
     let server = RawServer::start(async |mut peer| peer.closed().await).await;
     let factory = http2().connect_timeout(Duration::from_millis(100));
     let endpoint = factory.endpoint(&server.instance()).expect("an address");
@@ -73,7 +73,7 @@ async fn server_that_goes_away_finishes_what_it_has_and_gets_nothing_more() {
 }
 
 #[tokio::test]
-async fn request_beyond_the_last_one_that_was_looked_at_is_unsent() {
+async fn request_beyond_the_last_processed_one_is_unsent() {
     // GOAWAY with last stream 0, without an error.
     let go_away = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let error = refused_with(go_away).await;
@@ -82,7 +82,7 @@ async fn request_beyond_the_last_one_that_was_looked_at_is_unsent() {
 }
 
 #[tokio::test]
-async fn request_that_the_server_may_have_looked_at_is_not_unsent() {
+async fn request_that_the_server_may_have_processed_is_not_unsent() {
     // GOAWAY with last stream 1, and then the connection is closed.
     let go_away = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0";
     let error = refused_with(go_away).await;

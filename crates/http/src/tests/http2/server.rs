@@ -67,7 +67,7 @@ impl Server {
         Self::start(max_streams, async |_, reply| answer(reply, "ok")).await
     }
 
-    /// Goes away as the RFC asks: first a warning, then what is in flight is finished.
+    /// Goes away by the RFC: first a warning, then what is in flight is finished.
     pub(crate) fn leave(&self) {
         self.leave.send(()).expect("a connection");
     }
@@ -94,11 +94,11 @@ async fn serve<F, Fut>(
     F: Fn(Request<RecvStream>, SendResponse<Bytes>) -> Fut,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    // A frame that says goodbye would else wait for the client's kernel to confirm the one before it.
+    // A GOAWAY frame would else wait for the client's kernel to confirm the one before it.
     stream.set_nodelay(true).expect("a socket");
     let mut builder = Builder::new();
     builder.max_concurrent_streams(max_streams);
-    let mut peer = builder.handshake(stream).await.expect("the client speaks HTTP/2");
+    let mut peer = builder.handshake(stream).await.expect("the client uses HTTP/2");
     let mut answers = JoinSet::new();
     loop {
         tokio::select! {

@@ -50,7 +50,7 @@ async fn certificate_for_the_service_is_accepted_whatever_the_instances_address(
 }
 
 #[tokio::test]
-async fn certificate_for_another_name_fails_the_connect_and_says_so() {
+async fn certificate_for_another_name_fails_the_connect_with_a_reason() {
     let authority = Authority::new();
     let server = Server::start(&authority.issue("geometry"), BOTH, None).await;
     let endpoint = factory(authority.trusted()).endpoint(&server.instance()).expect("an address");
@@ -83,7 +83,7 @@ async fn server_chooses_the_protocol_where_ours_is_auto() {
 }
 
 #[tokio::test]
-async fn many_at_once_get_a_connection_each_from_a_server_that_chooses_http_1() {
+async fn concurrent_requests_get_a_connection_each_over_http_1() {
     let authority = Authority::new();
     let server = Server::start(&authority.issue("arithmetic"), HTTP_1, None).await;
     let factory = factory(authority.trusted());
@@ -110,7 +110,7 @@ async fn no_more_connections_than_allowed_are_made_to_a_server_that_chooses_http
 }
 
 #[tokio::test]
-async fn protocol_of_ours_is_asked_for_alone() {
+async fn protocol_of_ours_is_offered_alone() {
     let authority = Authority::new();
     let identity = authority.issue("arithmetic");
     let server = Server::start(&identity, BOTH, None).await;
@@ -125,7 +125,7 @@ async fn protocol_of_ours_is_asked_for_alone() {
 }
 
 #[tokio::test]
-async fn server_that_wants_to_know_us_sees_our_certificate() {
+async fn server_that_requires_it_sees_our_certificate() {
     let (authority, clients) = (Authority::new(), Authority::new());
     for protocols in [BOTH, HTTP_1] {
         let identity = authority.issue("arithmetic");
@@ -149,7 +149,7 @@ async fn configuration_of_the_users_own_is_taken() {
         .with_no_client_auth();
     let tls = TlsClient::from_rustls(Arc::new(trusts_nobody));
     let factory = HttpFactory::new().tls(tls.with_server_name("arithmetic").expect("a name"));
-    outcome(&factory, &server).await.expect_err("trusts nobody");
+    outcome(&factory, &server).await.expect_err("trusts no authority");
 }
 
 #[tokio::test]
@@ -179,7 +179,7 @@ fn instance_of_another_scheme_is_refused() {
     for (factory, wants, refuses) in [(&secured, "https", "http"), (&plain, "http", "https")] {
         factory.endpoint(&instance(wants)).expect("ours");
         let error = factory.endpoint(&instance(refuses)).expect_err("not ours");
-        let wanted = format!("speaks {wants}, and the instance wants {refuses}");
+        let wanted = format!("uses {wants}, and the instance requires {refuses}");
         assert!(error.to_string().contains(&wanted), "{error}");
     }
 }
@@ -211,7 +211,8 @@ async fn rotated_certificates_reach_busy_connections_and_no_request_fails() {
         };
         traffic(Duration::from_millis(200)).await;
         rotate();
-        // A file is read again a second after it was read, and in use after the age of the last connection before.
+        // A file is read again a second after it was read, and in use after the age of the last
+        // connection before.
         traffic(Duration::from_millis(2000)).await;
         server.certificates();
         traffic(Duration::from_millis(300)).await;

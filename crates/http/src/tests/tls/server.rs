@@ -1,4 +1,4 @@
-//! A server with certificates of its own, answering with the protocol that it was spoken to in.
+//! A server with its own certificates that answers with the protocol in use.
 
 use std::{
     collections::BTreeSet,
@@ -81,7 +81,7 @@ impl Identity {
 }
 
 impl Server {
-    /// Speaks `protocols`; where `clients` is given, to those only who show a certificate of it.
+    /// Serves `protocols`; where `clients` is given, only to clients with a certificate of it.
     pub(super) async fn start(
         identity: &Identity,
         protocols: &[&str],
