@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn limit_of_connections_is_named_only_where_it_can_be_the_reason() {
+    fn limit_of_connections_is_named_only_where_it_is_plausible() {
         let says = |elapsed| closed("h:1", elapsed);
         let (early, late) = (says(Duration::from_millis(9)), says(Duration::from_secs(9)));
         assert!(early.contains("http_max_conns_per_client"), "{early}");

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_stay_within_the_full_jitter_envelope_and_reach_the_cap() {
+    async fn pauses_stay_within_the_jitter_envelope_and_reach_the_cap() {
         let mut backoff = Backoff::default().with_seed(7);
         let mut longest = Duration::ZERO;
         for n in 0..200_u32 {

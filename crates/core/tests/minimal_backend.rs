@@ -21,7 +21,7 @@ fn registration(port: u16) -> Registration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn registered_is_seen_deleted_comes_back_and_deregistered_is_gone() {
+async fn entry_is_seen_comes_back_when_deleted_and_is_deregistered() {
     let root = tempfile::tempdir().expect("a folder");
     let folder = folder(root.path());
     let handle = folder.register(registration(1)).await.expect("registered");

@@ -21,7 +21,7 @@ use tower_sd_testkit::{
 /// first has left.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
-async fn hundred_registrations_and_thousand_services_share_few_connections() {
+async fn registrations_and_services_share_few_connections() {
     on_every_etcd_in_turn(async |etcd| {
         let proxy = Proxy::start(etcd.server.address()).await.expect("a proxy");
         let mut config = etcd.config().ttl(Duration::from_secs(10));

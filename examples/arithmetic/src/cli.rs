@@ -12,20 +12,20 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Asks one of the servers, and prints the result.
+    /// Calls one of the servers, and prints the result.
     Client(ClientArgs),
     /// Takes calculations over HTTP, and hands each to one of the servers.
     Gateway(GatewayArgs),
     /// Servers come, go and die under steady traffic, all of them in this process; takes ten
     /// seconds.
     Demo(DemoArgs),
-    /// Serves, and announces itself, until it is told to stop (SIGTERM, ctrl-c).
+    /// Serves, and registers itself, until a signal to stop (SIGTERM, ctrl-c).
     Server(ServerArgs),
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct ClientArgs {
-    /// Asks over gRPC; build with --features grpc
+    /// Calls over gRPC; build with --features grpc
     #[arg(long)]
     pub(crate) grpc: bool,
     /// Where the servers are: static:HOST:PORT,HOST:PORT, consul://HOST:PORT or etcd://HOST:PORT,HOST:PORT/PREFIX/
@@ -71,7 +71,7 @@ pub(crate) struct ServerArgs {
     /// The address to accept connections on
     #[arg(long, default_value = "127.0.0.1:8081")]
     pub(crate) listen: SocketAddr,
-    /// The address that clients are told, where it is another one
+    /// The address for clients, where it is another one
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) advertise: Option<String>,
     /// A key that it follows, for what it logs and which operations it offers (over HTTP): consul://HOST:PORT/KEY or

@@ -23,7 +23,7 @@ use crate::{
 
 /// The live servers, each with its connections.
 pub(crate) type Endpoints = Endpointer<Endpoint>;
-/// What speaks to one of them. No request has a body.
+/// The service of one of them. No request has a body.
 type Endpoint = HttpEndpoint<Empty<Bytes>>;
 
 /// A client of the service. `Clone` is cheap, and all clones share the connections.

@@ -1,4 +1,4 @@
-//! The client as a server: `/calculate/…` comes in over HTTP, and goes out balanced over whoever is
+//! The client as a server: `/calculate/…` comes in over HTTP, and goes out balanced over the servers that are
 //! registered.
 
 use std::error::Error;
@@ -58,7 +58,7 @@ async fn calculate(State(client): State<Client>, uri: Uri) -> Response {
     }
 }
 
-/// 503 when there was nobody to ask, 504 when nobody answered in time, 502 when what came was no
+/// 503 when there was no server, 504 when none answered in time, 502 when what came was no
 /// answer.
 fn status(error: &(dyn Error + 'static)) -> StatusCode {
     if chain(error).any(|cause| cause.is::<NoInstances>()) {

@@ -57,7 +57,7 @@ async fn main() -> ExitCode {
 }
 
 /// One line with the whole chain of causes.
-#[expect(clippy::print_stderr, reason = "a command says why it failed")]
+#[expect(clippy::print_stderr, reason = "a command reports why it failed")]
 fn complain(error: &BoxError) {
     eprintln!("arithmetic: {}", causes(&**error));
 }

@@ -1,4 +1,4 @@
-//! What whoever runs a server asks it: is it ready, is it well, what has it done.
+//! An operator's endpoints: is the server ready, is it well, what has it done.
 
 use std::convert::Infallible;
 

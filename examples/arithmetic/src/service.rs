@@ -31,7 +31,7 @@ pub(crate) enum Mistake {
     Overflow,
 }
 
-/// Parses and calculates. Pure: asked twice, it answers the same and has changed nothing.
+/// Parses and calculates. Pure: called twice, it answers the same and has changed nothing.
 pub(crate) fn calculate(operation: &str, a: &str, b: &str) -> Result<i64, Mistake> {
     let (operation, a, b) = parse(operation, a, b)?;
     operation.apply(a, b)

@@ -57,7 +57,7 @@ fn arithmetic() -> Command {
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn servers_are_found_and_leave_when_they_are_told_to_stop() {
+async fn servers_are_found_and_leave_on_a_signal() {
     let scene = Scene::new().await;
     let server = scene.server("one");
     scene.answers(Some("5\n"), Duration::from_secs(10)).await;
@@ -65,11 +65,11 @@ async fn servers_are_found_and_leave_when_they_are_told_to_stop() {
     scene.answers(None, Duration::from_secs(2)).await;
 }
 
-/// A `-dev` agent forgets all of them when it is restarted; each says it again by its next
+/// A `-dev` agent loses all of them when it is restarted; each registers again by its next
 /// heartbeat, every 5 s.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn agent_that_forgot_a_server_is_told_again() {
+async fn agent_that_lost_a_server_gets_it_again() {
     let scene = Scene::new().await;
     let _server = scene.server("one");
     scene.answers(Some("5\n"), Duration::from_secs(10)).await;
@@ -120,13 +120,13 @@ async fn demo_fails_no_request_and_gives_none_to_a_killed_server() {
     }
 }
 
-/// `log` and `off` are what the README says; each step is seen by a request and by the server's own
+/// `log` and `off` are as in the README; each step is seen by a request and by the server's own
 /// log.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn running_server_is_told_what_to_log_and_what_to_offer() {
+async fn running_server_follows_what_to_log_and_what_to_offer() {
     let scene = Scene::new().await;
-    let log = scene.logs.path().join("told");
+    let log = scene.logs.path().join("lines");
     let config = format!("consul://{}/arithmetic/server", scene.agent.address());
     let args = ["server", "--registry", "static:", "--listen", "127.0.0.1:0", "--config", &config];
     let mut command = arithmetic();
@@ -163,7 +163,7 @@ async fn running_server_is_told_what_to_log_and_what_to_offer() {
     assert_eq!(becomes(503).await, r#"{"result":null,"error":"Divide is switched off"}"#);
     becomes(503).await;
     assert!(printed().contains("path=\"/calculate/Divide/6/3\""), "{}", printed());
-    // What is wrong is said, and changes nothing.
+    // An error is reported, and changes nothing.
     put("PUT", "{\n  \"off\": [\"Divid\"]\n}").await;
     let start = Instant::now();
     while !printed().contains("key arithmetic/server, line 2, column") {

@@ -1,4 +1,4 @@
-//! Server and client as processes, with a real `named` between them whose zone somebody else
+//! Server and client as processes, with a real `named` between them whose zone another program
 //! writes.
 
 use std::{
@@ -17,7 +17,7 @@ fn arithmetic(args: &[&str]) -> Command {
     command
 }
 
-/// Asks until the client has this answer.
+/// Calls until the client has this answer.
 async fn answers(registry: &str, wanted: &[u8]) -> Output {
     let start = Instant::now();
     loop {
@@ -52,7 +52,7 @@ async fn server_is_found_by_srv_and_by_address() {
 }
 
 #[test]
-fn server_is_told_that_dns_is_only_read() {
+fn server_fails_because_dns_is_only_read() {
     let server = ["server", "--registry", "dns://a.example:80", "--listen", "127.0.0.1:0"];
     let output = arithmetic(&server).output().expect("runs");
     assert!(!output.status.success());

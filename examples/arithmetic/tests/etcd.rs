@@ -39,7 +39,7 @@ impl Scene {
         arithmetic().args(args).output().expect("runs")
     }
 
-    /// Waits until the client has this result (`None`: a complaint); says how long it took.
+    /// Waits until the client has this result (`None`: an error); returns how long it took.
     async fn answers(&self, wanted: Option<&str>, bound: Duration) -> Duration {
         let start = Instant::now();
         loop {
@@ -60,7 +60,7 @@ fn arithmetic() -> Command {
 
 #[tokio::test]
 #[ignore = "needs a real etcd"]
-async fn servers_are_found_and_leave_when_they_are_told_to_stop() {
+async fn servers_are_found_and_leave_on_a_signal() {
     let scene = Scene::new().await;
     let server = scene.server("one");
     scene.answers(Some("5\n"), Duration::from_secs(10)).await;
@@ -99,7 +99,7 @@ async fn keys(scene: &Scene) -> usize {
 /// requests go on.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
-async fn no_request_of_the_demo_fails_and_a_killed_server_leaves_with_its_ttl() {
+async fn demo_fails_no_request_and_a_killed_server_leaves_by_ttl() {
     let scene = Scene::new().await;
     let demo = ["demo", "--registry", &scene.registry(), "--seconds", "8"];
     let output = arithmetic().args(demo).output().expect("runs");
@@ -107,7 +107,7 @@ async fn no_request_of_the_demo_fails_and_a_killed_server_leaves_with_its_ttl() 
     assert_eq!(output.status.code(), Some(0), "{text}{output:?}");
     assert!(text.contains(" retries, 0 failed\n"), "{text}");
     assert!(!text.contains(" 0 retries"), "{text}");
-    // It is down at once, for its port is closed; it leaves by the registry.
+    // It is down immediately, for its port is closed; it leaves by the registry.
     let before_the_end = text.lines().filter(|line| line.contains("server-3 left")).count();
     assert!(before_the_end >= 2, "{text}");
     for server in ["server-1", "server-2", "server-3", "server-4", "server-5"] {

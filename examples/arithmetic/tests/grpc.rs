@@ -33,7 +33,7 @@ impl Server {
             if let Some(address) = line {
                 break address.parse().expect("an address");
             }
-            assert!(Instant::now() < deadline, "the server says: {text:?}");
+            assert!(Instant::now() < deadline, "the server prints: {text:?}");
             sleep(Duration::from_millis(5)).await;
         };
         Self { process, address, log }
@@ -87,7 +87,7 @@ async fn call_is_logged_as_a_request_is() {
 }
 
 #[tokio::test]
-async fn server_says_of_its_service_that_it_serves() {
+async fn server_reports_that_its_service_is_served() {
     let server = Server::start().await;
     let instance = Instance::new(server.address.ip().to_string(), server.address.port());
     let instancer = FixedInstancer::new([instance]);
@@ -99,7 +99,7 @@ async fn server_says_of_its_service_that_it_serves() {
 }
 
 #[tokio::test]
-async fn client_says_in_a_sentence_why_it_has_no_result() {
+async fn client_without_a_result_prints_the_reason() {
     let server = Server::start().await;
     let complaint = |calculation| sentence(&client(&[server.address], calculation));
     assert_eq!(complaint(["Divide", "1", "0"]), "arithmetic: division by zero has no result\n");

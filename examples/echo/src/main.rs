@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Says back what it is told, over TCP; found through Consul.
+/// Echoes lines over TCP; found through Consul.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -20,7 +20,7 @@ struct Cli {
 enum Command {
     /// Talks to one of the servers, again and again
     Client(client::Args),
-    /// Serves, and registers, until it is told to stop (SIGTERM, ctrl-c)
+    /// Serves, and registers, until a signal to stop (SIGTERM, ctrl-c)
     Server(server::Args),
 }
 
@@ -43,12 +43,12 @@ async fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "what it says is what it is for")]
+#[expect(clippy::print_stdout, reason = "its output is its purpose")]
 fn say(line: &str) {
     println!("{line}");
 }
 
-/// As every Consul agent listens unless told otherwise.
+/// As every Consul agent listens by default.
 const CONSUL: &str = "127.0.0.1:8500";
 /// The name under which the servers are found.
 const NAME: &str = "echo";

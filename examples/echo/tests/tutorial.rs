@@ -75,7 +75,7 @@ impl Program {
 #[ignore = "needs a real consul"]
 async fn tutorial_is_true() {
     let scene = Scene::new().await;
-    // "Start the client first: it finds nobody."
+    // "Start the client first: it finds no instance."
     let client = scene.start("client", &["client", "--pause", "50"]);
     client.prints(0, "not found: no instances: the registry lists none").await;
     // "Start a server, and the client talks to it as soon as Consul has checked it."
@@ -99,17 +99,17 @@ async fn tutorial_is_true() {
     }
     let text = client.printed();
     assert!(!text.lines().skip(n).any(|line| line.starts_with(&other)), "{text}");
-    // "Stop the other, and nobody is found."
+    // "Stop the other, and no instance is found."
     server.process.stop(BOUND).await.expect("it stops");
     client.prints(n, "not found: no instances: the registry lists none").await;
     let failed = client.printed().lines().filter(|line| line.contains(" fails: ")).count();
-    assert_eq!(failed, 0, "nobody was sent to a closed port:\n{}", client.printed());
-    assert_eq!(scene.statuses().await, [""; 0], "deregistered at once");
+    assert_eq!(failed, 0, "no line was sent to a closed port:\n{}", client.printed());
+    assert_eq!(scene.statuses().await, [""; 0], "deregistered immediately");
 }
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn server_that_dies_is_critical_after_an_interval_and_still_registered() {
+async fn dead_server_is_critical_after_an_interval_and_registered() {
     let scene = Scene::new().await;
     let client = scene.start("client", &["client", "--pause", "50"]);
     let server = scene.server("server");
@@ -128,7 +128,7 @@ mod slow {
     /// Interval and timeout, then 60 s, then up to 30 s.
     #[tokio::test]
     #[ignore = "slow: Consul takes 60 to 95 s; needs a real consul"]
-    async fn consul_removes_a_dead_server_after_sixty_seconds_and_not_before() {
+    async fn consul_removes_a_dead_server_after_sixty_seconds() {
         let scene = Scene::new().await;
         let server = scene.server("server");
         server.prints(0, "listening on ").await;

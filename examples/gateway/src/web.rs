@@ -26,7 +26,7 @@ pub(crate) fn router(services: Arc<Services>) -> Router {
         .with_state(services)
 }
 
-/// What there is to ask for, and what is followed now.
+/// The services of the catalogue, and those that are followed now.
 async fn catalogue(State(followed): State<Arc<Services>>) -> Response {
     match followed.list().await {
         Ok(listed) => {

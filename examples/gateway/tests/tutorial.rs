@@ -36,7 +36,7 @@ impl Scene {
             if let Some(address) = line.and_then(|line| line.parse().ok()) {
                 break address;
             }
-            assert!(Instant::now() < deadline, "the gateway says: {text}");
+            assert!(Instant::now() < deadline, "the gateway prints: {text}");
             sleep(Duration::from_millis(5)).await;
         };
         Self { agent, gateway, process, _logs: logs }
@@ -51,7 +51,7 @@ impl Scene {
         (answer.status, answer.body)
     }
 
-    /// What `/` says under `key`.
+    /// The value of `/` under `key`.
     async fn root(&self, key: &str) -> Vec<String> {
         let (status, body) = self.get("/").await;
         assert_eq!(status, 200, "{body}");
@@ -83,7 +83,7 @@ impl Scene {
     }
 }
 
-/// A server that says what it was asked.
+/// A server that answers with its request.
 async fn server(name: &'static str) -> Script {
     let say = move |asked: &Received| {
         let host = asked.headers.get("host").and_then(|it| it.to_str().ok()).unwrap_or("-");
@@ -106,7 +106,7 @@ async fn tutorial_is_true() {
     // "A service that the catalogue does not list is not found."
     let (status, body) = scene.get("/greet/hello").await;
     assert_eq!((status, body.as_str()), (404, "there is no service greet\n"));
-    // "Register one, and it can be asked for at once, whatever the method, the query and the body."
+    // "Register one, and it can be called immediately, whatever the method, the query and the body."
     let (one, two) = (server("one").await, server("two").await);
     scene.register("greet", "one", one.address().port()).await;
     let body = scene.becomes("/greet/hello?x=1", 200).await;
@@ -123,26 +123,26 @@ async fn tutorial_is_true() {
     while !scene.get("/greet/").await.1.starts_with("two") {
         assert!(Instant::now() < deadline);
     }
-    // "An instance that dies costs nobody a request."
+    // "An instance that dies costs no request."
     one.close().await;
     drop(one);
     for _ in 0..20 {
         let (status, body) = scene.get("/greet/").await;
         assert_eq!((status, body.as_str()), (200, "two: GET greet / "));
     }
-    // "When none is usable, the answer says why."
+    // "When none is usable, the answer has the reason."
     two.close().await;
     drop(two);
     let body = scene.becomes("/greet/", 503).await;
     assert!(body.contains("no instances: none accepts a connection"), "{body}");
-    assert_eq!(scene.get("/nobody/").await.0, 404);
+    assert_eq!(scene.get("/unknown/").await.0, 404);
     // "Consul is away: what is followed is answered as before, what is not cannot be looked up."
     let three = server("three").await;
     scene.register("greet", "three", three.address().port()).await;
     scene.becomes("/greet/", 200).await;
     scene.agent.kill();
     assert_eq!(scene.get("/greet/").await, (200, "three: GET greet / ".to_owned()));
-    let (status, body) = scene.get("/nobody/").await;
+    let (status, body) = scene.get("/unknown/").await;
     assert_eq!(status, 503);
     let away = format!("consul services: the agent at {} cannot be reached", scene.agent.address());
     assert!(body.contains(&away), "{body}");
@@ -151,7 +151,7 @@ async fn tutorial_is_true() {
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn what_nobody_asks_for_is_let_go_and_followed_again_when_somebody_does() {
+async fn service_without_requests_is_dropped_and_followed_again() {
     let scene = Scene::new(&["--idle", "1"]).await;
     let one = server("one").await;
     scene.register("greet", "one", one.address().port()).await;
@@ -167,7 +167,7 @@ async fn what_nobody_asks_for_is_let_go_and_followed_again_when_somebody_does() 
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn beyond_the_bound_the_one_asked_for_longest_ago_is_let_go() {
+async fn service_with_the_oldest_request_is_dropped_at_the_bound() {
     let scene = Scene::new(&["--max", "2"]).await;
     let one = server("one").await;
     for service in ["a", "b", "c"] {

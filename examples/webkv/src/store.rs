@@ -1,4 +1,4 @@
-//! Redis: which server is asked, and when a connection is made anew.
+//! Redis: which server is used, and when a connection is made anew.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -8,13 +8,13 @@ use redis::{
 use tokio::sync::Mutex;
 use tower_sd_core::CheckResult;
 
-/// Some Redis servers that hold the same: the first that answers is asked.
+/// Some Redis servers that hold the same: the first that answers is used.
 pub(crate) struct Store {
     servers: Vec<Server>,
     patience: Duration,
 }
 
-/// Nobody has answered, and what each had to say.
+/// None has answered, with the error of each.
 #[derive(Debug)]
 pub(crate) struct Unanswered(Vec<(String, RedisError)>);
 
@@ -25,7 +25,7 @@ struct Server {
 }
 
 impl Store {
-    /// The servers at these addresses; none is connected to before it is asked. One that is silent
+    /// The servers at these addresses; none is connected to before it is used. One that is silent
     /// for `patience` has failed.
     pub(crate) fn new(addresses: &[String], patience: Duration) -> Result<Self, RedisError> {
         let server = |address: &String| {
@@ -41,7 +41,7 @@ impl Store {
         self.ask(cmd("GET").arg(key)).await
     }
 
-    /// What Consul is told: whether any of the servers answers, and if not, why.
+    /// The health for Consul: whether any of the servers answers, and if not, why.
     pub(crate) async fn health(self: Arc<Self>) -> CheckResult {
         let answer: Result<String, _> = self.ask(&cmd("PING")).await;
         match answer {
@@ -66,14 +66,14 @@ impl Store {
 }
 
 impl Server {
-    /// Asks, twice if the connection turns out to be one to a server that has gone since: we only
+    /// Sends a command, twice if the connection turns out to be one to a server that has gone since: we only
     /// read.
     async fn ask<T: FromRedisValue>(
         &self,
         command: &Cmd,
         patience: Duration,
     ) -> Result<T, RedisError> {
-        // Nobody else waits for more than the time that it takes to connect.
+        // No other request waits for more than the time that it takes to connect.
         let mut connection = self.connection.lock().await;
         if let Some(mut kept) = connection.clone() {
             drop(connection);

@@ -100,7 +100,7 @@ impl Scene {
         }
     }
 
-    /// The state of the service's check, and what it says.
+    /// The state of the service's check, and its output.
     async fn check(&self) -> (String, String) {
         let checks = self.consul("/v1/health/checks/webkv").await;
         let text = |key: &str| checks[0][key].as_str().unwrap_or_default().to_owned();
@@ -121,10 +121,10 @@ impl Scene {
 #[ignore = "needs a real consul and redis"]
 async fn tutorial_is_true() {
     let scene = Scene::new().await;
-    // "A key that nobody has set is not found."
+    // "A key that has not been set is not found."
     let answer = scene.curl("/greeting").await;
     assert_eq!((answer.status, answer.body.as_str()), (404, "no key greeting\n"));
-    // "Set it, and ask again."
+    // "Set it, and read it again."
     scene.set("greeting", "hello").await;
     let answer = scene.curl("/greeting").await;
     assert_eq!((answer.status, answer.body.as_str()), (200, "hello"));
@@ -144,7 +144,7 @@ async fn tutorial_is_true() {
         scene.in_discovery_within(TTL, true).await;
         scene.set("greeting", "hello-again").await;
     }
-    // "Stop webkv, and Consul forgets it."
+    // "Stop webkv, and Consul drops it."
     assert_eq!(scene.consul("/v1/catalog/service/webkv").await.as_array().map(Vec::len), Some(1));
     scene.webkv.stop(BOUND).await.expect("it stops");
     assert_eq!(scene.consul("/v1/catalog/service/webkv").await, Value::Array(Vec::new()));
@@ -173,7 +173,7 @@ async fn redis_that_hangs_is_out_within_the_ttl_too() {
 
 #[tokio::test]
 #[ignore = "needs a real redis"]
-async fn without_a_registry_it_says_so_and_ends() {
+async fn webkv_without_a_registry_reports_it_and_ends() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_webkv"));
     let output = command.args(["--port", "0", "--consul", "127.0.0.1:1"]).output().expect("runs");
     assert!(!output.status.success());
@@ -214,12 +214,12 @@ async fn listening_on(log: &Path) -> SocketAddr {
         if let Some(address) = line.and_then(|line| line.parse().ok()) {
             return address;
         }
-        assert!(Instant::now() < deadline, "webkv says: {text}");
+        assert!(Instant::now() < deadline, "webkv prints: {text}");
         sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Redis is asked three times in it: a busy machine has the rest.
+/// Redis is pinged three times in it: a busy machine has the rest.
 const TTL: Duration = Duration::from_secs(6);
 /// Generous, for a busy machine.
 const BOUND: Duration = Duration::from_secs(15);

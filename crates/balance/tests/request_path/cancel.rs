@@ -57,7 +57,7 @@ async fn call_that_hangs_can_be_dropped_at_any_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn search_among_endpoints_that_are_not_ready_can_be_dropped_at_any_time() {
+async fn search_among_pending_endpoints_can_be_dropped_at_any_time() {
     let hang = |world: &World| {
         world.ready("a", Mode::Hangs);
         world.ready("b", Mode::Hangs);
@@ -66,7 +66,7 @@ async fn search_among_endpoints_that_are_not_ready_can_be_dropped_at_any_time() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn search_among_endpoints_that_refuse_can_be_dropped_at_any_time() {
+async fn search_among_refusing_endpoints_can_be_dropped_at_any_time() {
     let refuse = |world: &World| {
         world.ready("a", Mode::Fails);
         world.ready("b", Mode::Fails);

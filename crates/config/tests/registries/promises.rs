@@ -9,7 +9,7 @@ use crate::support::{
 
 #[tokio::test]
 #[ignore = "needs a real consul and etcd"]
-async fn burst_of_a_thousand_writes_ends_at_the_last_without_a_backlog() {
+async fn burst_of_a_thousand_writes_ends_at_the_last_one() {
     on_every_registry(async |registry| {
         registry.put("app", r#"{"limit": 0}"#).await;
         let mut config = registry.follow("app", json());

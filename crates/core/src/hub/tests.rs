@@ -57,7 +57,7 @@ async fn task_starts_with_the_first_user_and_ends_with_the_last() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn panic_of_the_task_is_an_error_for_all_users_and_the_next_restarts_it() {
+async fn panic_of_the_task_fails_all_users_and_the_next_restarts_it() {
     let starts = Arc::default();
     let (hub, _tasks) = echo(&starts);
     let (one, two) = (hub.attach(), hub.attach());

@@ -76,7 +76,7 @@ async fn wiped_registry_is_filled_again_and_no_instance_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn readers_keep_the_set_while_the_registry_is_interrupted_or_lies() {
+async fn readers_keep_the_set_of_an_interrupted_or_lying_registry() {
     let registry = MemoryRegistry::new();
     let _handles = (register(&registry, 1).await, register(&registry, 2).await);
     let mut subscription = registry.instancer("s").subscribe();
@@ -116,7 +116,7 @@ async fn slow_registry_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_registrations_are_independent_and_one_id_twice_ends_cleanly() {
+async fn registrations_are_independent_and_one_id_twice_ends_well() {
     let registry = MemoryRegistry::new();
     let (first, second) = (register(&registry, 1).await, register(&registry, 2).await);
     let again = register(&registry, 1).await;

@@ -1,7 +1,7 @@
 use serde::Deserialize;
 
 use super::{
-    files::TlsMaterial,
+    material::TlsMaterial,
     pem::{CERTIFICATE, KEY, Pem, invalid},
 };
 use crate::Result;

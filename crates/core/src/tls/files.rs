@@ -6,20 +6,8 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::config::TlsConfig;
-use crate::{Result, Secret};
-
-/// The PEM texts that a [`TlsConfig`] names.
-#[derive(Clone, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct TlsMaterial {
-    /// Increases by one with each change of a text.
-    pub generation: u64,
-    /// The trusted authorities; `None` stands for the operating system's.
-    pub roots: Option<String>,
-    /// The client certificate with its chain, and its key.
-    pub identity: Option<(String, Secret)>,
-}
+use super::{config::TlsConfig, material::TlsMaterial};
+use crate::Result;
 
 /// The files of a [`TlsConfig`], read again when they may have changed.
 ///
@@ -106,12 +94,6 @@ impl State {
                 }
             }
         }
-    }
-}
-
-impl fmt::Debug for TlsMaterial {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsMaterial").field("generation", &self.generation).finish_non_exhaustive()
     }
 }
 

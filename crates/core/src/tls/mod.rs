@@ -2,12 +2,9 @@
 
 mod config;
 mod files;
+mod material;
 mod pem;
 #[cfg(test)]
 mod tests;
 
-pub use self::{
-    config::TlsConfig,
-    files::{TlsFiles, TlsMaterial},
-    pem::Pem,
-};
+pub use self::{config::TlsConfig, files::TlsFiles, material::TlsMaterial, pem::Pem};

@@ -60,7 +60,7 @@ fn secrets_are_not_shown() {
 }
 
 #[test]
-fn parts_of_a_second_are_rounded_up_and_a_trailing_slash_is_ours() {
+fn parts_of_a_second_are_rounded_up_and_the_slash_is_ours() {
     let config = EtcdConfig::new(["a:1"]).ttl(Duration::from_millis(1500));
     assert_eq!(config.ttl_seconds(), 2);
     let config = config.prefix("/services/").validated().expect("good");

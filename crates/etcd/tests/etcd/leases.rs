@@ -151,7 +151,7 @@ async fn deregistering_leaves_neither_key_nor_lease() {
 /// whatever is followed.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
-async fn registering_twice_and_deregistering_in_any_order_never_blocks() {
+async fn registering_twice_and_deregistering_never_blocks() {
     on_every_etcd(async |etcd| {
         let client = etcd.client();
         let instancer = EtcdInstancer::new(&client, "twice");
@@ -183,7 +183,7 @@ async fn registering_twice_and_deregistering_in_any_order_never_blocks() {
 /// The proxy counts the attempts.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
-async fn outage_of_three_ttls_is_survived_with_attempts_at_a_bounded_rate() {
+async fn outage_of_three_ttls_is_survived_at_a_bounded_rate() {
     on_every_etcd(async |etcd| {
         let proxy = Proxy::start(etcd.server.address()).await.expect("a proxy");
         let mut config = etcd.config();
@@ -230,7 +230,7 @@ async fn black_hole_is_noticed_and_left() {
 /// The watch may miss a change; a read of the key shows it.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
-async fn put_of_the_same_value_under_another_living_lease_is_left_alone() {
+async fn put_of_the_same_value_under_a_living_lease_is_left_alone() {
     on_every_etcd(async |etcd| {
         let registrar = EtcdRegistrar::new(&etcd.client());
         let _handle = registrar.register(registration("other")).await.expect("registers");

@@ -58,7 +58,7 @@ async fn predecessor_takes_nothing_from_its_successor() {
 
 #[tokio::test]
 #[ignore = "needs a real etcd"]
-async fn taken_over_registration_reports_the_other_ones_address_and_lease() {
+async fn taken_over_registration_reports_the_new_address_and_lease() {
     on_every_etcd(async |etcd| {
         let old = register(etcd, "by").await;
         let new = register(etcd, "by").await;
@@ -81,7 +81,7 @@ async fn taken_over_registration_reports_the_other_ones_address_and_lease() {
 /// A successor that was suspended for longer than its TTL finds another registration in its place.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
-async fn registration_whose_lease_has_ended_takes_nothing_from_a_successor() {
+async fn registration_without_a_lease_takes_nothing_from_a_successor() {
     on_every_etcd(async |etcd| {
         let old = register(etcd, "late").await;
         let lease = etcd.entry("late").await.expect("is there").lease();

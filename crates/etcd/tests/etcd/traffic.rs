@@ -133,7 +133,7 @@ async fn request(
 /// have lost everything, which the follower reads before any instance has registered again.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
-async fn no_request_fails_while_the_cluster_loses_its_leader_its_members_and_its_memory() {
+async fn cluster_without_leader_members_or_data_fails_no_request() {
     for binary in binaries() {
         note(&format!("using etcd v{} three times", binary.version));
         let cluster = Cluster::start(&binary, 3).await;
@@ -172,7 +172,7 @@ async fn no_request_fails_while_the_cluster_loses_its_leader_its_members_and_its
 /// The follower is cut off while servers come and go and their history is compacted.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
-async fn no_request_fails_while_cut_off_from_changes_that_are_compacted() {
+async fn compaction_while_cut_off_fails_no_request() {
     on_every_etcd(async |etcd| {
         let proxy = Proxy::start(etcd.server.address()).await.expect("a proxy");
         let mut config = etcd.config();

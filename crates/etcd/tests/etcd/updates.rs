@@ -53,7 +53,7 @@ async fn updates_at_a_tenth_of_the_ttl_leave_no_gap() {
 
 #[tokio::test]
 #[ignore = "needs a real etcd"]
-async fn value_above_the_servers_limit_is_refused_and_the_old_one_stays() {
+async fn value_above_the_limit_is_refused_and_the_old_one_stays() {
     on_every_etcd(async |etcd| {
         let registrar = EtcdRegistrar::new(&etcd.client());
         let one = Registration::new("large", instance("a", 8080));

@@ -33,7 +33,7 @@ fn request() -> Request<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn request_that_was_not_written_is_sent_on_another_connection_before_those_that_wait() {
+async fn unwritten_request_goes_to_another_connection_first() {
     let server = Server::polite().await;
     let factory = HttpFactory::new().max_http1_connections(1);
     let endpoint = factory.endpoint(&server.instance()).expect("an address");
@@ -54,7 +54,7 @@ async fn request_that_was_not_written_is_sent_on_another_connection_before_those
 
 /// Else a server that accepts and closes would be tried without end.
 #[tokio::test]
-async fn request_that_a_new_connection_did_not_take_is_returned_as_unsent() {
+async fn request_that_a_new_connection_refused_is_unsent() {
     let server = Server::polite().await;
     let endpoint = HttpFactory::new().endpoint(&server.instance()).expect("an address");
     let connection = unwritable(&endpoint).await;

@@ -183,7 +183,7 @@ mod tests {
 
     /// RFC 9110 §9.2.2.
     #[test]
-    fn idempotent_methods_are_repeated_and_the_others_on_the_users_word() {
+    fn idempotent_methods_are_repeated_and_others_when_marked() {
         let is_idempotent = |request: &Request<_>| {
             Protocol::<_, Response<()>>::is_idempotent(&HttpProtocol::new(), request)
         };
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_connect_was_not_sent_and_a_broken_exchange_may_have_been() {
+    fn failed_connect_is_unsent_and_a_broken_exchange_may_be_sent() {
         let judge = |kind| {
             let error: BoxError = HttpError::new(kind, &"a:1".into(), "cause").into();
             HttpProtocol::new().verdict_of(Err(&error))

@@ -86,7 +86,7 @@ async fn requests_go_round_and_the_host_stays_the_services() {
 }
 
 #[tokio::test]
-async fn request_that_a_dead_instance_refused_is_sent_to_another_whatever_its_method() {
+async fn request_refused_by_a_dead_instance_is_sent_to_another() {
     let server = echo().await;
     let client = client().build().expect("a client");
     let (_endpointer, mut service) = balanced(&client, [dead().await, server.instance()]);
@@ -97,7 +97,7 @@ async fn request_that_a_dead_instance_refused_is_sent_to_another_whatever_its_me
 }
 
 #[tokio::test]
-async fn request_that_may_have_been_sent_is_repeated_when_it_is_idempotent() {
+async fn request_that_may_have_been_sent_is_repeated_if_idempotent() {
     let client = client().build().expect("a client");
     let dies = || Server::start(async |mut peer| drop(peer.request().await));
     for (method, n_sent) in [("GET", 2), ("POST", 1)] {
@@ -146,7 +146,7 @@ async fn https_is_not_sent_in_the_clear() {
 }
 
 #[tokio::test]
-async fn name_is_resolved_to_instances_with_their_ports_and_fails_over() {
+async fn name_resolves_to_instances_with_ports_and_fails_over() {
     let server = echo().await;
     let instancer = FixedInstancer::new([dead().await, server.instance(), dead().await]);
     let resolver = InstanceResolver::new().service("Arithmetic", &instancer);
@@ -163,8 +163,7 @@ async fn name_is_resolved_to_instances_with_their_ports_and_fails_over() {
 }
 
 #[tokio::test]
-async fn another_name_is_left_to_the_operating_system_and_a_service_without_instances_is_an_error()
-{
+async fn other_names_are_the_systems_and_an_empty_service_is_an_error() {
     let server = echo().await;
     let nobody = FixedInstancer::new([]);
     let resolver = InstanceResolver::new().service("arithmetic", &nobody);

@@ -22,7 +22,7 @@ async fn two_at_most() -> (Server, HttpEndpoint<Sent>) {
 }
 
 #[tokio::test]
-async fn beyond_the_bound_requests_wait_for_a_connection_and_all_are_served() {
+async fn requests_beyond_the_bound_wait_and_all_are_served() {
     let (server, endpoint) = two_at_most().await;
     for _ in 0..10 {
         let requests = join_all((0..50).map(|_| fetch(&endpoint, get("/"))));

@@ -125,7 +125,7 @@ async fn readiness_is_pending_while_connecting_and_an_error_after() {
 }
 
 #[tokio::test]
-async fn burst_opens_connections_in_growing_numbers_and_all_are_served() {
+async fn burst_opens_growing_numbers_of_connections() {
     let server = Server::polite().await;
     let factory = HttpFactory::<Sent>::new();
     let endpoint = factory.endpoint(&server.instance()).expect("an address");
@@ -162,7 +162,7 @@ impl Connector for Switch {
 }
 
 #[tokio::test]
-async fn failed_dial_is_followed_by_another_while_a_connection_lives_and_requests_wait() {
+async fn failed_dial_is_followed_by_another_while_requests_wait() {
     for protocol in PROTOCOLS {
         let (one, two);
         let instance = match protocol {

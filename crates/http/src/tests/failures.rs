@@ -70,7 +70,7 @@ async fn body_cut_short_is_an_error_that_the_user_sees() {
 }
 
 #[tokio::test]
-async fn server_that_accepts_and_closes_is_an_error_and_no_endless_loop() {
+async fn server_that_accepts_and_closes_is_an_error_and_no_loop() {
     let server = Server::start(async |peer| drop(peer)).await;
     let endpoint = endpoint(&server);
     for n in 1..=20 {
@@ -81,7 +81,7 @@ async fn server_that_accepts_and_closes_is_an_error_and_no_endless_loop() {
 }
 
 #[tokio::test]
-async fn server_that_dies_between_request_and_answer_is_an_error_of_the_exchange() {
+async fn server_that_dies_before_its_answer_is_an_io_error() {
     let server = Server::start(async |mut peer| {
         peer.request().await;
     })

@@ -82,7 +82,7 @@ where
 }
 
 #[tokio::test]
-async fn request_whose_server_dies_resets_or_talks_nonsense_is_repeated_if_it_is_idempotent() {
+async fn idempotent_request_is_repeated_after_any_broken_answer() {
     for fault in 0..3 {
         let misbehave = move |mut peer: super::server::Peer| async move {
             match fault {
@@ -100,7 +100,7 @@ async fn request_whose_server_dies_resets_or_talks_nonsense_is_repeated_if_it_is
 }
 
 #[tokio::test]
-async fn body_cut_short_is_an_error_although_the_request_could_be_repeated() {
+async fn body_cut_short_is_an_error_even_of_a_repeatable_request() {
     for head in ["content-length: 4", "transfer-encoding: chunked"] {
         let half = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n2\r\n");
         let misbehave = move |mut peer: super::server::Peer| {
@@ -115,7 +115,7 @@ async fn body_cut_short_is_an_error_although_the_request_could_be_repeated() {
 
 /// The race: a server closes an idle connection at the moment when we send on it.
 #[tokio::test]
-async fn idle_connection_closed_as_we_send_fails_no_idempotent_request_and_repeats_no_other() {
+async fn close_that_crosses_a_request_fails_no_idempotent_one() {
     let n_seen = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&n_seen);
     let server = Server::start(move |mut peer| {
@@ -169,7 +169,7 @@ async fn slow_answer_is_waited_for_unless_a_layer_bounds_it() {
 }
 
 #[tokio::test]
-async fn over_http_2_too_a_refused_request_is_repeated_always_and_a_broken_one_if_idempotent() {
+async fn http_2_repeats_refused_requests_and_broken_idempotent_ones() {
     use h2::Reason;
     for (reason, method, n_wanted) in [
         (Reason::REFUSED_STREAM, Method::POST, 2),

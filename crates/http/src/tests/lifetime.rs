@@ -68,7 +68,7 @@ async fn body_dropped_early_closes_its_connection() {
 }
 
 #[tokio::test]
-async fn request_given_up_while_its_body_is_stuck_closes_its_connection() {
+async fn request_given_up_with_a_stuck_body_closes_its_connection() {
     let server = Server::start(async |mut peer| {
         peer.head().await;
         pending::<()>().await;

@@ -52,7 +52,7 @@ async fn headers_and_trailers_of_20_000_bytes_arrive_whole() {
 }
 
 #[tokio::test]
-async fn headers_above_the_limit_are_an_error_with_size_status_and_short_fields() {
+async fn headers_above_the_limit_are_an_error_with_details() {
     let server = large(20_000).await;
     let factory = HttpFactory::<Sent>::new().version(HttpVersion::Http2).max_header_size(10_000);
     let endpoint = factory.endpoint(&server.instance()).expect("an address");

@@ -101,7 +101,7 @@ async fn upload_answered_early_is_not_cut_by_the_next_request() {
 }
 
 #[tokio::test]
-async fn upload_answered_early_frees_its_connection_when_it_has_been_sent() {
+async fn upload_answered_early_frees_its_connection_when_sent() {
     let n_got = Arc::<AtomicUsize>::default();
     let server = early(&n_got).await;
     let factory = HttpFactory::<Upload>::new().max_http1_connections(1);

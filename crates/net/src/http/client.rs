@@ -19,6 +19,7 @@ use tower_sd_core::{Error, ErrorKind, Result, TaskGroup};
 use super::{
     connect::{Connect, Owned, Settings},
     error::{HttpClientError, HttpClientErrorKind},
+    versions::HttpVersions,
 };
 use crate::{Dialer, Target, TlsClient};
 
@@ -40,17 +41,6 @@ struct Inner {
     permits: Option<Semaphore>,
     connect: Arc<Settings>,
     tasks: TaskGroup,
-}
-
-/// The HTTP versions that are offered over TLS; in the clear HTTP/1.1 is spoken.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum HttpVersions {
-    /// HTTP/1.1.
-    Http1,
-    /// HTTP/2, and HTTP/1.1 for servers without it.
-    #[default]
-    Http2OrHttp1,
 }
 
 /// Settings of an [`HttpClient`].

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tower_sd_core::TaskGroup;
 use tower_service::Service;
 
-use super::client::HttpVersions;
+use super::versions::{HTTP_2, HttpVersions};
 use crate::{DialError, Dialer, Io, Target, TlsClient, TlsFailure};
 
 /// Connects to one target, whatever the URI.
@@ -35,7 +35,7 @@ pub(super) struct Settings {
     pub(super) failure: Mutex<Option<TlsFailure>>,
 }
 
-/// A connection, and whether it speaks HTTP/2.
+/// A connection, and whether it uses HTTP/2.
 pub(super) struct Stream {
     settings: Arc<Settings>,
     io: TokioIo<Io>,
@@ -76,15 +76,6 @@ impl Settings {
 
     fn set_failure(&self, failure: TlsFailure) {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
-    }
-}
-
-impl HttpVersions {
-    fn alpn(self) -> &'static [&'static [u8]] {
-        match self {
-            Self::Http1 => &[HTTP_1],
-            Self::Http2OrHttp1 => &[HTTP_2, HTTP_1],
-        }
     }
 }
 
@@ -184,7 +175,3 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Owned {
         });
     }
 }
-
-/// Their names in ALPN (RFC 7301).
-const HTTP_1: &[u8] = b"http/1.1";
-const HTTP_2: &[u8] = b"h2";

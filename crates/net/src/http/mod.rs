@@ -3,8 +3,10 @@
 mod client;
 mod connect;
 mod error;
+mod versions;
 
 pub use self::{
-    client::{HttpClient, HttpClientBuilder, HttpVersions},
+    client::{HttpClient, HttpClientBuilder},
     error::{HttpClientError, HttpClientErrorKind},
+    versions::HttpVersions,
 };

@@ -46,7 +46,7 @@ async fn interceptor_adds_metadata_and_refuses() {
 }
 
 #[tokio::test]
-async fn idempotent_method_is_repeated_at_another_instance_and_no_other() {
+async fn only_idempotent_methods_are_repeated_at_another_instance() {
     let unavailable = || Status::unavailable("overloaded");
     let servers = [Server::start_failing(unavailable()), Server::start()];
     let instancer = FixedInstancer::new(servers.iter().map(Server::instance));

@@ -110,7 +110,7 @@ async fn server_is_killed_under_traffic_and_one_retry_hides_it() {
 
 /// No call is declared idempotent: what a server has not read before its GOAWAY was not acted on.
 #[tokio::test]
-async fn servers_shut_down_one_after_the_other_under_traffic_and_no_call_fails() {
+async fn servers_shut_down_in_turn_under_traffic_fail_no_call() {
     let mut servers = [Server::start(), Server::start(), Server::start()];
     let endpointer = endpointer(servers.iter().map(Server::instance));
     let client = retried(&endpointer, RetryPolicy::new());

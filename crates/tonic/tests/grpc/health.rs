@@ -74,7 +74,7 @@ async fn instance_gets_calls_once_it_reports_that_it_serves() {
 }
 
 #[tokio::test]
-async fn instance_that_stops_serving_gets_no_calls_until_it_serves_again() {
+async fn instance_that_stops_serving_gets_no_calls_meanwhile() {
     let (good, _reporter) = server_that_says(ServingStatus::Serving).await;
     let (moody, reporter) = server_that_says(ServingStatus::Serving).await;
     let endpointer = checked(SERVICE, [good.instance(), moody.instance()]);
@@ -103,7 +103,7 @@ async fn instance_that_stops_serving_gets_no_calls_until_it_serves_again() {
 }
 
 #[tokio::test]
-async fn instance_without_health_checks_serves_and_unknown_service_not() {
+async fn instance_without_health_checks_serves_but_no_unknown_one() {
     let without = Server::start();
     let (other, _reporter) = server_that_says(ServingStatus::Serving).await;
     let endpointer = checked("shop.Orders", [without.instance(), other.instance()]);

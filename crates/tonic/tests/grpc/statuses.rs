@@ -97,7 +97,7 @@ async fn status_in_trailers_counts_for_unary_methods() {
 }
 
 #[tokio::test]
-async fn statuses_of_trouble_count_against_the_instance_and_the_callers_do_not() {
+async fn statuses_of_the_server_count_and_those_of_the_caller_do_not() {
     let server = Server::start();
     let endpointer = endpointer([server.instance()]);
     let mut client = balanced(&endpointer);

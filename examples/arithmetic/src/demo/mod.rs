@@ -43,7 +43,7 @@ pub(crate) async fn main(args: &DemoArgs) -> Result<(), BoxError> {
     table.say("server-2 is stopped: it withdraws, answers what it has, and ends");
     table.watch(second.stop()).await?;
     table.watch_until(moment(4)).await;
-    table.say("server-3 is killed in the middle of its requests, and the registry is not told");
+    table.say("server-3 is killed in the middle of its requests, and the registry gets no notice");
     table.watch(third.kill()).await;
     table.watch_until(moment(6)).await;
     table.say("two servers are added");

@@ -50,7 +50,7 @@ impl Table {
         }
     }
 
-    /// Says what happens now, above the table.
+    /// Prints what happens now, above the table.
     pub(crate) fn say(&mut self, event: &str) {
         self.erase();
         println!("{event}");

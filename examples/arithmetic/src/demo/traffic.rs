@@ -14,7 +14,7 @@ use tower_sd::BoxError;
 
 use crate::{client::Client, service::Operation};
 
-/// Callers that ask, wait a little, and ask again until they are told to stop.
+/// Callers that send a request, wait a little, and repeat until they are stopped.
 #[derive(Debug)]
 pub(crate) struct Traffic {
     counts: Arc<Counts>,

@@ -17,7 +17,7 @@ use crate::{
     service::{Mistake, Operation},
 };
 
-/// The service and its health, for whoever listens.
+/// The service and its health, for a listener.
 pub(crate) fn router(readiness: &Readiness) -> Router<Stack<LogLayer, Identity>> {
     Server::builder()
         .layer(LogLayer)

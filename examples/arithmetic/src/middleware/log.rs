@@ -5,7 +5,7 @@ use http::{Request, Response};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-/// A line per request: what was asked, what came of it, how long it took. Seen with
+/// A line per request: its path, its result, how long it took. Seen with
 /// `RUST_LOG=arithmetic=info`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LogLayer;

@@ -27,7 +27,7 @@ struct Inner {
 }
 
 /// Of a request that was answered. The path is none: callers choose it, and every new one would
-/// cost memory for ever.
+/// cost memory without bound.
 type Labels = [(&'static str, String); 2];
 
 /// Counts requests, and measures how long they take until the answer begins.
@@ -122,7 +122,7 @@ impl Drop for InFlight {
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// From what a calculation takes to what nobody waits for.
+/// From the time of a calculation to more than any caller's timeout.
 const SECONDS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
 #[cfg(test)]
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn request_that_is_abandoned_is_in_flight_no_more_and_not_counted() {
+    async fn abandoned_request_is_in_flight_no_more_and_not_counted() {
         let metrics = Metrics::new();
         let never = service_fn(|_request: Request<()>| {
             std::future::pending::<Result<Response<()>, Infallible>>()

@@ -50,7 +50,7 @@ async fn one_dead_server_of_two_is_no_matter() {
 }
 
 #[tokio::test]
-async fn client_says_in_a_sentence_why_it_has_no_result() {
+async fn client_without_a_result_prints_the_reason() {
     let server = Server::start().await;
     let complaint = |calculation| sentence(&client(&[server.address], calculation));
     assert_eq!(complaint(["Divide", "1", "0"]), "arithmetic: division by zero has no result\n");
@@ -98,7 +98,7 @@ async fn health_has_details() {
 }
 
 #[tokio::test]
-async fn server_is_ready_and_tells_prometheus_what_it_has_done() {
+async fn server_is_ready_and_has_metrics_of_what_it_has_done() {
     let server = Server::start().await;
     let answer = server.ask("GET", "/ready").await;
     assert_eq!((answer.status, answer.body.as_str()), (200, "ready"));
@@ -115,7 +115,7 @@ async fn server_is_ready_and_tells_prometheus_what_it_has_done() {
 }
 
 #[tokio::test]
-async fn server_logs_requests_and_its_end_when_asked_to() {
+async fn server_logs_requests_and_its_end_on_demand() {
     let mut server = arithmetic();
     let server = server.args(["server", "--registry", "static:", "--listen", "127.0.0.1:0"]);
     let log = tempfile::TempDir::new().expect("a folder");
@@ -139,7 +139,7 @@ async fn server_logs_requests_and_its_end_when_asked_to() {
 }
 
 #[tokio::test]
-async fn server_ends_well_when_it_is_told_to() {
+async fn server_ends_well_on_a_signal() {
     let server = Server::start().await;
     let status = server.process.stop(Duration::from_secs(10)).await.expect("ends");
     assert_eq!(status.code(), Some(0));
@@ -171,7 +171,7 @@ async fn no_request_of_the_demo_fails() {
 }
 
 #[tokio::test]
-async fn without_retry_the_demo_fails_the_requests_that_die_with_a_server() {
+async fn demo_without_retry_fails_requests_that_die_with_a_server() {
     let demo = ["demo", "--seconds", "4", "--no-retry"];
     let output = arithmetic().args(demo).output().expect("runs");
     assert_eq!(output.status.code(), Some(1));

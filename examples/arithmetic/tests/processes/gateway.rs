@@ -63,7 +63,7 @@ async fn server_that_dies_is_no_matter_while_another_lives() {
 }
 
 #[tokio::test]
-async fn nobody_to_ask_is_503_with_the_reason_and_the_gateway_lives_on() {
+async fn empty_set_is_503_with_the_reason_and_the_gateway_lives_on() {
     let server = Server::start().await;
     let with_one = gateway(&[&server]).await;
     server.process.kill().expect("killed");

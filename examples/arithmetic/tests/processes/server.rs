@@ -7,7 +7,7 @@ use tower_sd_testkit::{
     wire::{Answer, request},
 };
 
-/// A `server` process that nobody registers, or a `gateway` process.
+/// A `server` process without a registry, or a `gateway` process.
 pub(crate) struct Server {
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
@@ -47,7 +47,7 @@ async fn listening_on(log: &Path) -> SocketAddr {
         {
             return address.parse().expect("an address");
         }
-        assert!(Instant::now() < deadline, "the server says: {text:?}");
+        assert!(Instant::now() < deadline, "the server prints: {text:?}");
         sleep(Duration::from_millis(5)).await;
     }
 }

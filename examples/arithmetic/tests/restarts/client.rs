@@ -1,4 +1,4 @@
-//! Who asks, over HTTP or over gRPC.
+//! The client, over HTTP or over gRPC.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ impl Protocol {
         }
     }
 
-    /// What a server has to be told.
+    /// The server's flags.
     pub(crate) fn flag(self) -> Option<&'static str> {
         match self {
             Self::Grpc => Some("--grpc"),

@@ -50,7 +50,7 @@ impl Fleet {
         self.start_again(n).await;
     }
 
-    /// SIGKILL: the registry is told nothing.
+    /// SIGKILL: the registry gets no notice.
     pub(crate) fn kill(&self, n: usize) {
         self.servers[n].process.kill().expect("it runs");
     }
@@ -66,7 +66,7 @@ impl Fleet {
     }
 }
 
-/// Waits until it says that it is registered.
+/// Waits until it reports that it is registered.
 async fn start(registry: &str, protocol: Protocol, port: u16, logs: &Path) -> Process {
     let log = logs.join(format!("{port}-{}", fs::read_dir(logs).expect("our folder").count()));
     let listen = format!("127.0.0.1:{port}");

@@ -1,7 +1,7 @@
 //! Servers are restarted, killed and left without their registry under steady load, and no request
 //! fails.
 //!
-//! Each story is told twice: for a few seconds at 200 requests a second, and (`--slow`) until 50
+//! Each scenario runs twice: for a few seconds at 200 requests a second, and (`--slow`) until 50
 //! 000 requests have been offered at 1000 a second, to a release build. What was reached is
 //! printed.
 
@@ -34,13 +34,13 @@ async fn server_that_is_killed_fails_no_request_with_one_retry() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real consul: cargo xtask test"]
-async fn rolling_restart_while_consul_is_killed_and_restarted_fails_no_request() {
+async fn rolling_restart_beside_a_killed_consul_fails_no_request() {
     stories::tell(Story::RegistryKilled, Registries::Consul, Protocol::Http, Size::Short).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real etcd: cargo xtask test"]
-async fn rolling_restart_while_etcd_is_killed_and_restarted_fails_no_request() {
+async fn rolling_restart_beside_a_killed_etcd_fails_no_request() {
     stories::tell(Story::RegistryKilled, Registries::Etcd, Protocol::Http, Size::Short).await;
 }
 
@@ -76,13 +76,13 @@ mod slow {
 
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "slow: 50 000 requests, at 1000 a second"]
-    async fn servers_that_are_killed_on_consul_fail_none_of_50_000_with_one_retry() {
+    async fn killed_servers_on_consul_fail_none_of_50_000_with_one_retry() {
         stories::tell(Story::Kill, Registries::Consul, Protocol::Http, Size::Full).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "slow: 50 000 requests, at 1000 a second"]
-    async fn servers_that_are_killed_on_etcd_fail_none_of_50_000_with_one_retry() {
+    async fn killed_servers_on_etcd_fail_none_of_50_000_with_one_retry() {
         stories::tell(Story::Kill, Registries::Etcd, Protocol::Http, Size::Full).await;
     }
 
@@ -112,13 +112,13 @@ mod slow {
 
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "slow: 50 000 calls, at 1000 a second"]
-    async fn grpc_servers_that_are_killed_fail_none_of_50_000_with_one_retry() {
+    async fn killed_grpc_servers_fail_none_of_50_000_with_one_retry() {
         stories::tell(Story::Kill, Registries::Consul, Protocol::Grpc, Size::Full).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "slow: 50 000 calls, at 1000 a second"]
-    async fn consul_killed_and_restarted_meanwhile_fails_none_of_50_000_grpc_calls() {
+    async fn killed_consul_fails_none_of_50_000_grpc_calls() {
         stories::tell(Story::RegistryKilled, Registries::Consul, Protocol::Grpc, Size::Full).await;
     }
 }

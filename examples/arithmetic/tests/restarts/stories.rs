@@ -42,7 +42,7 @@ pub(crate) enum Size {
     Full,
 }
 
-/// Tells a story until enough requests were offered, and fails when one of them has.
+/// Runs a scenario until enough requests were offered, and fails when one of them has.
 pub(crate) async fn tell(story: Story, registries: Registries, protocol: Protocol, size: Size) {
     let registry = match registries {
         Registries::Consul => Registry::consul().await,

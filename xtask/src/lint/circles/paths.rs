@@ -98,10 +98,7 @@ fn follow(
 
 /// The text without comments, without tests, and without imports for tests.
 fn code(text: &str) -> String {
-    let text = text.find("#[cfg(test)]\nmod ").map_or(text, |end| match text[end..].find('{') {
-        Some(brace) if !text[end..end + brace].contains(';') => &text[..end],
-        _ => text,
-    });
+    let text = text.split("\nmod tests {").next().unwrap_or(text);
     let mut code = String::new();
     let mut skip = false;
     for line in text.lines() {

@@ -112,7 +112,7 @@ async fn random_gives_each_of_seven_the_same_share_within_one_percent() {
 
 /// A bug of go-kit: every process starts with the same instance.
 #[tokio::test]
-async fn sixty_four_fresh_clients_of_eight_instances_start_on_all_eight() {
+async fn fresh_clients_of_eight_instances_start_on_all_eight() {
     let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(42);
     let instancer = FixedInstancer::new((1..=8).map(|port| Instance::new("h", port)));
     let n_made = Arc::new(AtomicUsize::new(0));

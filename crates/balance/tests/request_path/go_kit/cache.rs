@@ -32,7 +32,7 @@ async fn cache_keeps_who_stays_and_closes_who_leaves() {
 
 /// `TestEndpointCacheErrorAndTimeout`, and a bug of go-kit: it invalidates only on access.
 #[tokio::test(start_paused = true)]
-async fn error_that_lasts_invalidates_the_set_by_a_timer_and_stays_the_reason() {
+async fn lasting_error_invalidates_the_set_by_a_timer() {
     let timeout = Duration::from_secs(5);
     let config = PublisherConfig::new("test", "test");
     let mut registry = Registry::with_config(config.stale(StalePolicy::InvalidateAfter(timeout)));
@@ -74,7 +74,7 @@ async fn factory_that_fails_is_called_again_for_the_same_set() {
 /// `TestDefaultEndpointer`, with what its TODO lists as missing, and two bugs: `Close` leaks every
 /// endpoint, and a second `Close` panics.
 #[tokio::test(start_paused = true)]
-async fn close_drops_every_service_and_the_subscription_and_may_be_called_twice() {
+async fn close_drops_services_and_subscription_and_may_be_repeated() {
     let (mut registry, world) = (Registry::new(&["a", "b"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let balance = balance(&endpointer);
@@ -91,7 +91,7 @@ async fn close_drops_every_service_and_the_subscription_and_may_be_called_twice(
 
 /// A bug of go-kit: a factory that dials slowly freezes every request.
 #[tokio::test(start_paused = true)]
-async fn factory_that_hangs_delays_neither_requests_nor_other_factories() {
+async fn hanging_factory_delays_no_requests_and_no_other_factories() {
     let (mut registry, world) = (Registry::new(&["a"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let balance = balance(&endpointer);

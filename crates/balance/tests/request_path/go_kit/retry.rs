@@ -95,7 +95,7 @@ async fn callback_stops_it_and_replaces_the_error() {
 
 /// `TestErrorPassedUnchangedToCallback`, and the number of the attempt counts from 1.
 #[tokio::test(start_paused = true)]
-async fn callback_is_given_the_number_of_the_attempt_and_its_error_unchanged() {
+async fn callback_gets_the_number_of_the_attempt_and_its_error() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     world.answer("a", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;
@@ -121,7 +121,7 @@ async fn no_callback_is_needed() {
 
 /// A bug of go-kit: everything is repeated, whatever it does.
 #[tokio::test(start_paused = true)]
-async fn what_may_have_been_done_is_not_repeated_without_a_word_of_the_user() {
+async fn request_that_may_have_been_done_is_repeated_on_demand_only() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
     world.answer("a", Mode::Fails);
     world.answer("b", Mode::Fails);

@@ -162,7 +162,7 @@ async fn one_malformed_entry_of_ten_is_skipped_and_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_but_malformed_entries_is_an_error_and_the_set_is_kept() {
+async fn malformed_entries_alone_are_an_error_and_keep_the_set() {
     let source = Scripted::new([Answer::Mixed(3, 0), Answer::Mixed(0, 3), Answer::Hang]);
     let mut subscription = source.follow().subscribe();
     ready(&mut subscription).await;
@@ -195,7 +195,7 @@ async fn denied_reader_reads_at_most_every_13_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn source_that_returns_without_pause_is_limited_and_ends_at_the_latest() {
+async fn source_that_returns_without_pause_is_limited() {
     let source = Scripted::new((1..=100).map(|n| Answer::Ports((1..=n).collect())));
     let mut subscription = source.follow().subscribe();
     ready(&mut subscription).await;
@@ -273,7 +273,7 @@ async fn polled_source_is_read_at_its_own_pace_within_the_bounds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refresh_cuts_the_wait_of_a_polled_source_short_but_not_a_backoff() {
+async fn refresh_cuts_the_wait_of_a_polled_source_but_no_backoff() {
     let long = Duration::from_secs(250);
     let source = Scripted::new([
         Answer::Polled(vec![1], long),

@@ -115,7 +115,7 @@ async fn retry_after_of_the_registry_is_obeyed_within_limits() {
 
 /// A proxy in front of the registry, with the 50 s of HAProxy's sample configuration.
 #[tokio::test(start_paused = true)]
-async fn proxy_that_cuts_every_wait_leaves_it_blind_for_less_than_5_percent() {
+async fn proxy_that_cuts_every_wait_blinds_for_less_than_5_percent() {
     struct Cut(Arc<Mutex<(Duration, Option<Instant>)>>);
     #[async_trait]
     impl Source for Cut {

@@ -142,7 +142,7 @@ async fn minority_that_is_critical_for_seconds_is_held_and_returns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_stays_critical_leaves_after_30_s_and_one_that_is_gone_now() {
+async fn critical_instance_leaves_after_30_s_and_a_gone_one_now() {
     let mut driven = passing();
     driven.read(1..=8);
     driven.set([all(1..=2, Critical), all(3..=8, Passing)].concat());
@@ -158,7 +158,7 @@ async fn one_that_stays_critical_leaves_after_30_s_and_one_that_is_gone_now() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hidden_instances_of_a_mass_loss_are_held_until_it_is_confirmed() {
+async fn hidden_instances_of_a_mass_loss_are_held_until_confirmed() {
     let mut driven = passing();
     driven.read(1..=4);
     for bad in 1..=4 {

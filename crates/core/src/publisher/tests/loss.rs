@@ -209,7 +209,7 @@ async fn one_by_one_to_a_third_is_held_like_a_single_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn instance_that_left_alone_is_not_brought_back_unless_nothing_is_left() {
+async fn instance_that_left_alone_returns_only_to_an_empty_set() {
     let mut driven = Driven::guarded();
     driven.read([1, 2, 3]);
     driven.read([1, 2]);

@@ -115,7 +115,7 @@ async fn becoming_stale_wakes_subscribers_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_joins_during_an_outage_gets_the_last_set_and_that_it_is_stale() {
+async fn subscriber_during_an_outage_gets_the_last_set_as_stale() {
     let mut driven = Driven::guarded();
     driven.read([1]);
     driven.publisher.failed(unavailable("gone"));

@@ -146,7 +146,7 @@ fn options_listed_are_understood_and_documented() {
 }
 
 #[test]
-fn secrets_in_a_url_are_refused_with_the_remedy_and_not_repeated() {
+fn secrets_in_a_url_are_refused_with_the_remedy_only() {
     for url in [
         "etcd://root:hunter2@a:1/x",
         "etcd://b,root:hunter2@a:1/x",

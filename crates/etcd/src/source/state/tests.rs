@@ -66,7 +66,7 @@ fn malformed_value_is_one_entry_and_every_codec_is_tried() {
 }
 
 #[test]
-fn state_is_current_only_with_the_same_keys_and_the_same_newest_one() {
+fn state_is_current_only_with_the_same_keys_and_newest_one() {
     let mut state = state([put("a", 50, "h:1"), put("b", 60, "h:1")]);
     let at = |revision| Position { cluster: 1, revision };
     let newest = |id, revision| Some(put(id, revision, ""));

@@ -58,7 +58,7 @@ async fn watch_refused_for_its_token_is_made_again_with_a_new_one() {
 
 /// A denied watch is an error, and the set is kept.
 #[tokio::test]
-async fn watch_refused_for_want_of_permission_is_denied_and_the_set_is_kept() {
+async fn watch_without_permission_is_denied_and_the_set_is_kept() {
     let fake = Fake::start(|call| match &*call.method {
         "Range" => listed(&["a"]),
         "Watch" => vec![say(&refused("etcdserver: permission denied"))],
@@ -77,7 +77,7 @@ async fn watch_refused_for_want_of_permission_is_denied_and_the_set_is_kept() {
 /// The member in use has lost its leader, reports it as it was requested to, and is left for the
 /// other.
 #[tokio::test]
-async fn watch_that_ends_for_want_of_a_leader_goes_on_at_the_next_member() {
+async fn watch_without_a_leader_goes_on_at_the_next_member() {
     let watches = Arc::new(Count::default());
     let mut members = Vec::new();
     for id in ["a", "b"] {
@@ -130,7 +130,7 @@ async fn compacted_watch_is_a_new_list_and_no_error() {
 
 /// Nothing between the list and the watch is missed, and no event has the prefix read again.
 #[tokio::test]
-async fn watch_begins_where_the_list_ended_and_events_need_no_other_list() {
+async fn watch_begins_where_the_list_ended_and_needs_no_other() {
     let fake = Fake::start(|call| match &*call.method {
         "Range" => listed(&["a"]),
         "Watch" => match wanted(call) {

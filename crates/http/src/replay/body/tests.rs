@@ -23,7 +23,7 @@ async fn next(body: &mut ReplayBody<Chunks>) -> Bytes {
 }
 
 #[tokio::test]
-async fn copy_begins_at_the_beginning_and_reads_on_where_the_first_stopped() {
+async fn copy_begins_anew_and_reads_on_where_the_first_stopped() {
     let mut first = ReplayBody::new(chunks(&["a", "b", "c"]));
     let copy = first.repeat().expect("nothing has passed");
     assert_eq!(next(&mut first).await, "a");

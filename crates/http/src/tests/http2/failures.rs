@@ -54,7 +54,7 @@ async fn server_that_accepts_and_is_silent_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn server_that_goes_away_finishes_what_it_has_and_gets_nothing_more() {
+async fn server_that_goes_away_finishes_and_gets_nothing_more() {
     let (server, gate) = gated(100).await;
     let endpoint = endpoint(&server);
     let in_flight = async { fetch(&endpoint, get("/")).await };

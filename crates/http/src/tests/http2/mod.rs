@@ -59,7 +59,7 @@ async fn requests_share_one_connection() {
 }
 
 #[tokio::test]
-async fn another_connection_is_opened_when_the_granted_streams_are_in_use() {
+async fn another_connection_is_opened_when_all_streams_are_in_use() {
     let (server, gate) = gated(2).await;
     let endpoint = endpoint(&server);
     let requests = join_all((0..5).map(|_| fetch(&endpoint, get("/"))));
@@ -217,7 +217,7 @@ async fn close_waits_for_every_connection_whatever_it_carries() {
 }
 
 #[tokio::test]
-async fn server_sees_the_name_of_the_service_or_the_host_header_as_its_authority() {
+async fn server_sees_the_service_or_the_host_header_as_authority() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&seen);
     let server = Server::start(100, move |request, reply| {

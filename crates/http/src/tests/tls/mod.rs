@@ -42,7 +42,7 @@ fn sentence(error: &(dyn Error + 'static)) -> String {
 }
 
 #[tokio::test]
-async fn certificate_for_the_service_is_accepted_whatever_the_instances_address() {
+async fn certificate_for_the_service_is_accepted_at_any_address() {
     let authority = Authority::new();
     let server = Server::start(&authority.issue("arithmetic"), BOTH, None).await;
     let seen = outcome(&factory(authority.trusted()), &server).await;
@@ -97,7 +97,7 @@ async fn concurrent_requests_get_a_connection_each_over_http_1() {
 }
 
 #[tokio::test]
-async fn no_more_connections_than_allowed_are_made_to_a_server_that_chooses_http_1() {
+async fn connections_to_a_server_that_chooses_http_1_are_bounded() {
     let authority = Authority::new();
     let server = Server::start(&authority.issue("arithmetic"), HTTP_1, None).await;
     let factory = factory(authority.trusted()).max_http1_connections(3);
@@ -186,7 +186,7 @@ fn instance_of_another_scheme_is_refused() {
 
 /// Files that are replaced reach connections that are always busy, by their age.
 #[tokio::test]
-async fn rotated_certificates_reach_busy_connections_and_no_request_fails() {
+async fn rotated_certificates_reach_busy_connections_without_errors() {
     for protocols in [BOTH, HTTP_1] {
         let (authority, clients) = (Authority::new(), Authority::new());
         let server = Server::start(&authority.issue("arithmetic"), protocols, Some(&clients)).await;
