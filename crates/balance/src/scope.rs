@@ -15,13 +15,14 @@ use crate::NoInstances;
 
 /// One logical request, across all its attempts: what a balancer reads and writes about it.
 ///
-/// A [`Retry`](crate::Retry) enters one around its attempts. [`ScopeLayer`](crate::ScopeLayer), a hedge or a retry of
-/// another crate does the same: the [`Balance`](crate::Balance) below leaves out the endpoints that were tried, and
-/// its picker reads the key and the deadline. Clones are the same request.
+/// A [`Retry`](crate::Retry) enters one around its attempts. [`ScopeLayer`](crate::ScopeLayer), a
+/// hedge or a retry of another crate does the same: the [`Balance`](crate::Balance) below leaves
+/// out the endpoints that were tried, and its picker reads the key and the deadline. Clones are the
+/// same request.
 ///
-/// The scope is a value of the thread, entered around every poll, so that no request type is constrained. It does not
-/// cross a `Buffer` or a spawned task: below one, nothing is excluded. It is left around the endpoint's own work,
-/// which may send requests of its own.
+/// The scope is a value of the thread, entered around every poll, so that no request type is
+/// constrained. It does not cross a `Buffer` or a spawned task: below one, nothing is excluded. It
+/// is left around the endpoint's own work, which may send requests of its own.
 ///
 /// ```
 /// use tower_sd_balance::RequestScope;
@@ -117,7 +118,8 @@ impl RequestScope {
         self.inner().search = Some(why_none);
     }
 
-    /// The search is over: the endpoint gets the request; how often it was sent, this time included.
+    /// The search is over: the endpoint gets the request; how often it was sent, this time
+    /// included.
     pub(crate) fn sent(&self, key: u64, id: &InstanceId) -> u32 {
         let mut inner = self.inner();
         inner.search = None;

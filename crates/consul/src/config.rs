@@ -28,8 +28,9 @@ pub struct ConsulConfig {
     pub address: String,
     /// The ACL token, sent in a header only: addresses get logged. Default: none.
     pub token: Option<Secret>,
-    /// A file with the ACL token, which wins over [`token`](Self::token) unless it is empty. Read when the client is
-    /// made, and again when the agent has denied something: tokens are rotated. Default: none.
+    /// A file with the ACL token, which wins over [`token`](Self::token) unless it is empty. Read
+    /// when the client is made, and again when the agent has denied something: tokens are rotated.
+    /// Default: none.
     pub token_file: Option<PathBuf>,
     /// User and password, for a proxy in front of the agent. Default: none.
     pub basic_auth: Option<(String, Secret)>,
@@ -39,22 +40,23 @@ pub struct ConsulConfig {
     pub namespace: Option<String>,
     /// The admin partition, of Consul Enterprise. Default: the agent's.
     pub partition: Option<String>,
-    /// TLS. `Some` speaks TLS even where the address has `http`, as Consul's own client.
+    /// TLS. `Some` uses TLS even where the address has `http`, as Consul's client.
     /// Needs the feature `tls-ring` or `tls`. Defaults to `None`: TLS where the address has
     /// `https`, with the operating system's authorities.
     pub tls: Option<TlsConfig>,
-    /// How many services are followed by a blocking query each; more share long polls, filtered to them. Default 48: an agent accepts 200
-    /// connections of one address, and others run on this machine too. Over TLS, where agents speak HTTP/2, a query is a
-    /// stream of a connection that it shares with 99 others, and 2 000 services have one each.
+    /// How many services are followed by a blocking query each; more share long polls, filtered to
+    /// them. Default 48: an agent accepts 200 connections of one address, and others run on this
+    /// machine too. Over TLS, where agents use HTTP/2, a query is a stream of a connection that
+    /// it shares with 99 others, and 2 000 services have one each.
     ///
-    /// Followed alone, a change is seen some milliseconds after the servers agreed on it; sharing, within 50 ms when a check
-    /// changes, and within 700 ms otherwise.
+    /// Followed alone, a change is seen some milliseconds after the servers agreed on it; sharing,
+    /// within 50 ms when a check changes, and within 700 ms otherwise.
     pub max_blocking_queries: usize,
-    /// The query of the services that a [`Registry`](tower_sd_core::Registry) follows, without their
-    /// names. Defaults to the instances that are passing or warning.
+    /// The query of the services that a [`Registry`](tower_sd_core::Registry) follows, without
+    /// their names. Defaults to the instances that are passing or warning.
     pub query: Query,
-    /// The settings that all registries have, the TTL of registrations among them: from 1 s to 24 h,
-    /// 15 s unless set.
+    /// The settings that all registries have, the TTL of registrations among them: from 1 s to 24
+    /// h, 15 s unless set.
     pub registry: RegistryConfig,
     /// An answer longer than this is an error. Default 16 MiB, some 20 000 instances.
     pub max_body: usize,

@@ -82,8 +82,8 @@ impl Consul {
 
     /// Follows a service.
     ///
-    /// One blocking query is open at any time: a change is seen a few milliseconds after the servers
-    /// agreed on it.
+    /// One blocking query is open at any time: a change is seen a few milliseconds after the
+    /// servers agreed on it.
     ///
     /// # Panics
     ///
@@ -114,8 +114,8 @@ impl Consul {
     /// Follows a key, or all keys below a path that ends in a slash; the empty path is the root.
     ///
     /// One blocking query is open at any time. Beyond
-    /// [`max_blocking_queries`](ConsulConfig::max_blocking_queries), keys are read every 5 s instead.
-    /// A path is read whole with each change: it must fit into
+    /// [`max_blocking_queries`](ConsulConfig::max_blocking_queries), keys are read every 5 s
+    /// instead. A path is read whole with each change: it must fit into
     /// [`max_body`](ConsulConfig::max_body), in base 64. The token needs `key:read` of all of it:
     /// Consul leaves out other keys without an error.
     #[must_use]

@@ -12,9 +12,9 @@ use crate::{
 
 /// Reads and writes keys, with the client's token, TLS and bounds.
 ///
-/// A value has at most 512 KiB (the servers' `limits.kv_max_value_size`); a larger one is refused with `Config`. A key does
-/// not begin with a slash, and has no part `.` or `..`, which HTTP takes for something else. Sessions and locks are left
-/// alone.
+/// A value has at most 512 KiB (the servers' `limits.kv_max_value_size`); a larger one is refused
+/// with `Config`. A key does not begin with a slash, and has no part `.` or `..`, which HTTP takes
+/// for something else. Sessions and locks are left alone.
 ///
 /// ```no_run
 /// # use tower_sd_consul::{Consul, ConsulConfig};
@@ -39,7 +39,7 @@ pub struct KvEntry {
     pub key: String,
     /// The value.
     pub value: Vec<u8>,
-    /// 64 bits that whoever writes may use.
+    /// 64 bits for the writer's use.
     pub flags: u64,
     /// When it was created.
     pub create_index: u64,
@@ -52,7 +52,7 @@ impl ConsulKv {
         Self(client.clone())
     }
 
-    /// Reads a key, as the leader knows it; `None` when there is none.
+    /// Reads a key from the leader; `None` when there is none.
     ///
     /// # Errors
     ///
@@ -84,7 +84,8 @@ impl ConsulKv {
     ///
     /// # Errors
     ///
-    /// It was not written (`Denied`, `Config` for a value that is too large), or nobody knows (`Timeout`, `Unavailable`).
+    /// It was not written (`Denied`, `Config` for a value that is too large), or that is unknown
+    /// (`Timeout`, `Unavailable`).
     ///
     /// # Cancel safety
     ///
@@ -106,11 +107,11 @@ impl ConsulKv {
         self.write("create", key, Some(0), Some(value.into())).await
     }
 
-    /// Writes a key that nobody has written since `modify_index`.
+    /// Writes a key that has not been written since `modify_index`.
     ///
     /// # Errors
     ///
-    /// `Conflict`: somebody has, or it is gone; read it again. And as [`put`](Self::put).
+    /// `Conflict`: it has been written, or it is gone; read it again. And as [`put`](Self::put).
     ///
     /// # Cancel safety
     ///
@@ -137,7 +138,7 @@ impl ConsulKv {
         self.write("delete", key, None, None).await
     }
 
-    /// Deletes a key that nobody has written since `modify_index`.
+    /// Deletes a key that has not been written since `modify_index`.
     ///
     /// # Errors
     ///

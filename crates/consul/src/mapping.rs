@@ -144,9 +144,10 @@ pub(crate) fn instance(entry: ServiceEntry, tagged_address: Option<&str>) -> Res
     Ok(with_meta(instance, meta))
 }
 
-/// The worst state of all checks, those of the node too: an agent that died leaves its services' own checks passing.
+/// The worst state of all checks, those of the node too: an agent that died leaves its services'
+/// own checks passing.
 ///
-/// Maintenance counts as critical, unless it is how the instance says itself that it is about to leave.
+/// Maintenance counts as critical, unless the instance itself reports so that it is about to leave.
 fn worst_of(checks: &[Check], draining: bool) -> InstanceStatus {
     let mut worst = InstanceStatus::Passing;
     for check in checks {
@@ -190,7 +191,8 @@ fn meta(instance: &Instance) -> BTreeMap<String, String> {
     meta
 }
 
-/// Takes our keys out of `meta`. What one of them says wins over what Consul says, but no status makes one better.
+/// Takes our keys out of `meta`. They win over Consul's own values, but no status makes an instance
+/// better.
 fn with_meta(mut instance: Instance, meta: BTreeMap<String, String>) -> Instance {
     for (key, value) in meta {
         instance = match key.as_str() {
@@ -243,14 +245,16 @@ fn split_scheme(address: &str) -> (Option<&str>, &str) {
     (scheme, bare.unwrap_or(host))
 }
 
-/// Consul checks these too, with sentences that do not say which instance it was, and lets names pass that break DNS.
+/// Consul checks these too, with sentences that do not name the instance, and lets names pass that
+/// break DNS.
 fn check_limits(service: &str, instance: &Instance, meta: &BTreeMap<String, String>) -> Result<()> {
     let refuse =
         |what: String| Err(error::config("register", what).with_instance(instance.id().clone()));
     if service.trim().is_empty() {
         return refuse("the service has no name".into());
     }
-    check_path("register", &[service]).map_err(|error| error.with_instance(instance.id().clone()))?;
+    check_path("register", &[service])
+        .map_err(|error| error.with_instance(instance.id().clone()))?;
     if service.chars().any(char::is_control) {
         return refuse(format!("the service name {service:?} has control characters"));
     }

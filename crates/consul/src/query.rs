@@ -4,7 +4,7 @@ use tower_sd_core::InstanceStatus;
 
 /// Which instances of a service to follow.
 ///
-/// By default those that are passing or warning, of the agent's datacenter, as the leader knows them.
+/// By default those that are passing or warning, of the agent's datacenter, as the leader has them.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Query {
@@ -19,7 +19,7 @@ pub struct Query {
     pub(crate) filter: Option<String>,
 }
 
-/// Whose word is believed.
+/// The server whose answer is accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Consistency {
     Leader,
@@ -36,7 +36,8 @@ pub(crate) enum Wanted {
 }
 
 impl Query {
-    /// The instances of `service` that are passing or warning; a warning one with the weight that it registered for that.
+    /// The instances of `service` that are passing or warning; a warning one with the weight that
+    /// it registered for that.
     pub fn new(service: impl Into<String>) -> Self {
         Self {
             service: service.into(),
@@ -69,27 +70,30 @@ impl Query {
         self
     }
 
-    /// Lists instances near this node first, `_agent` for the agent's own. Snapshots are sorted by id all the same; but such
-    /// queries do not read the streaming view of newer agents, which hides an outage of the servers.
+    /// Lists instances near this node first, `_agent` for the agent's own. Snapshots are sorted by
+    /// id all the same; but such queries do not read the streaming view of newer agents, which
+    /// hides an outage of the servers.
     pub fn near(mut self, node: impl Into<String>) -> Self {
         self.near = Some(node.into());
         self
     }
 
-    /// Only entries that this expression of Consul's filter language selects: `Service.Meta.shard == "3"`.
+    /// Only entries that this expression of Consul's filter language selects:
+    /// `Service.Meta.shard == "3"`.
     pub fn filter(mut self, expression: impl Into<String>) -> Self {
         self.filter = Some(expression.into());
         self
     }
 
-    /// Any server may answer: works without a leader, and may be behind. An answer of a server that has not heard of the
-    /// leader for 10 s is an error. Where services share their queries, a read after a change is the leader's if there is one.
+    /// Any server may answer: works without a leader, and may be behind. An answer of a server
+    /// without contact to the leader for 10 s is an error. Where services share their queries, a
+    /// read after a change is the leader's if there is one.
     pub fn stale(mut self) -> Self {
         self.consistency = Consistency::Stale;
         self
     }
 
-    /// The leader asks the others whether it still is the leader before it answers.
+    /// The leader confirms with the others that it still is the leader before it answers.
     pub fn consistent(mut self) -> Self {
         self.consistency = Consistency::Consistent;
         self
@@ -103,22 +107,22 @@ impl Query {
 
     /// How often a streaming agent's word is checked by a plain read, within 10 %. Default 45 s.
     ///
-    /// From 1.10 on, agents answer blocking queries from a view that goes on saying 200 when the servers are gone. An
-    /// outage shows as stale within this time.
+    /// From 1.10 on, agents answer blocking queries from a view that keeps returning 200 when the
+    /// servers are gone. An outage shows as stale within this time.
     pub fn consistency_check_interval(mut self, interval: Duration) -> Self {
         self.consistency_check_interval = interval.max(MIN_PROBE);
         self
     }
 
-    /// How long a blocking query waits. Default 55 s: below the 60 s after which many proxies close an idle connection.
-    /// Consul allows 10 min.
+    /// How long a blocking query waits. Default 55 s: below the 60 s after which many proxies close
+    /// an idle connection. Consul allows 10 min.
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait.clamp(MIN_WAIT, MAX_WAIT);
         self
     }
 
-    /// The parameters of a query, without an index. Health is filtered by the publisher: an instance
-    /// that fails its check is no loss of one.
+    /// The parameters of a query, without an index. Health is filtered by the publisher: an
+    /// instance that fails its check is no loss of one.
     pub(crate) fn parameters(&self) -> Vec<(&'static str, String)> {
         let mut parameters: Vec<_> = self.tags.iter().map(|tag| ("tag", tag.clone())).collect();
         let given = [("near", &self.near), ("filter", &self.filter)];
@@ -126,7 +130,7 @@ impl Query {
         parameters
     }
 
-    /// How strongly an ordinary read is asked for; empty values are flags.
+    /// The consistency of an ordinary read; empty values are flags.
     pub(crate) fn consistency(&self) -> Option<(&'static str, String)> {
         match self.consistency {
             Consistency::Leader => None,

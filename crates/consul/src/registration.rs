@@ -15,7 +15,8 @@ use crate::{
     error, mapping,
 };
 
-/// Consul's own options of registrations; see [`Consul::with_options`](crate::Consul::with_options).
+/// Consul's own options of registrations; see
+/// [`Consul::with_options`](crate::Consul::with_options).
 ///
 /// ```
 /// use tower_sd_consul::{Check, Consul, ConsulConfig, RegistrationOptions};
@@ -71,7 +72,8 @@ impl RegistrationOptions {
         }
     }
 
-    /// Sends no heartbeat: the checks that the agent runs alone decide on the health of the instance.
+    /// Sends no heartbeat: the checks that the agent runs alone decide on the health of the
+    /// instance.
     ///
     /// The entry is verified every 15 s.
     pub fn without_ttl(mut self) -> Self {
@@ -85,10 +87,11 @@ impl RegistrationOptions {
         self
     }
 
-    /// Has Consul remove an entry that has been critical for this long, at least 60 s; `None`: never.
+    /// Has Consul remove an entry that has been critical for this long, at least 60 s; `None`:
+    /// never.
     ///
-    /// Defaults to 10 min: long enough to inspect it, and an instance that is alive registers again.
-    /// Consul raises less than 60 s silently and looks every 30 s, so less is an error.
+    /// Defaults to 10 min: long enough to inspect it, and an instance that is alive registers
+    /// again. Consul raises less than 60 s silently and checks every 30 s, so less is an error.
     pub fn deregister_critical_after(mut self, after: Option<Duration>) -> Self {
         self.deregister_critical_after = after;
         self
@@ -114,8 +117,8 @@ impl RegistrationOptions {
         self
     }
 
-    /// Lets other programs change the tags in the catalogue (`EnableTagOverride`). Defaults to false:
-    /// the agent restores those of the registration.
+    /// Lets other programs change the tags in the catalogue (`EnableTagOverride`). Defaults to
+    /// false: the agent restores those of the registration.
     pub fn enable_tag_override(mut self, enabled: bool) -> Self {
         self.enable_tag_override = enabled;
         self

@@ -5,8 +5,8 @@ use crate::{BACKEND, ConsulConfig};
 impl ConsulConfig {
     /// Reads the settings from a URL: `consul://host:8500?dc=eu&token-file=/run/token`.
     ///
-    /// The port is 8500 unless given. The service is not part of the URL. Options, in the grammar of
-    /// [`RegistryUrl`]:
+    /// The port is 8500 unless given. The service is not part of the URL. Options, in the grammar
+    /// of [`RegistryUrl`]:
     ///
     /// | option | sets |
     /// |---|---|
@@ -26,8 +26,8 @@ impl ConsulConfig {
     ///
     /// # Errors
     ///
-    /// `Config` for settings that cannot work; for an unknown option, with those that there are; for
-    /// a user, password or token in the URL.
+    /// `Config` for settings that cannot work; for an unknown option, with those that there are;
+    /// for a user, password or token in the URL.
     pub fn from_url(url: &str) -> Result<Self> {
         let mut url = RegistryUrl::parse(BACKEND, url)?;
         url.no_path()?;

@@ -12,7 +12,8 @@ use tower_sd_testkit::{
     wire::request,
 };
 
-/// An agent, and what stands between it and its clients: it takes seconds to start again, the proxy does not.
+/// An agent, and what stands between it and its clients: it takes seconds to start again, the proxy
+/// does not.
 struct Agent {
     server: real::Consul,
     proxy: Proxy,

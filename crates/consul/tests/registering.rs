@@ -94,7 +94,7 @@ fn body(request: &Received) -> Value {
 }
 
 async fn next(script: &Script) -> Received {
-    timeout(BOUND, script.next()).await.expect("it asks")
+    timeout(BOUND, script.next()).await.expect("a request")
 }
 
 async fn next_to(script: &Script, path: &str) -> Received {
@@ -111,10 +111,10 @@ async fn next_to(script: &Script, path: &str) -> Received {
 }
 
 async fn register(registrar: &Consul, registration: Registration) -> RegistrationHandle {
-    registrar.register(registration).await.expect("the agent says yes")
+    registrar.register(registration).await.expect("the agent accepts it")
 }
 
-/// The first heartbeat follows at once.
+/// The first heartbeat follows immediately.
 #[tokio::test]
 async fn registration_is_one_put_and_a_heartbeat() {
     let script = willing().await;
@@ -142,12 +142,12 @@ async fn registration_is_one_put_and_a_heartbeat() {
     let second = next(&script).await;
     assert_eq!(second.target, "/v1/agent/check/update/service:web:a");
     assert_eq!(body(&second), json!({"Status": "passing", "Output": ""}));
-    handle.deregister().await.expect("the agent says yes");
+    handle.deregister().await.expect("the agent accepts it");
 }
 
 /// Three forms of the same answer.
 #[tokio::test]
-async fn agent_that_does_not_know_the_check_is_told_again_at_once() {
+async fn agent_without_the_check_gets_it_again_immediately() {
     for (status, text) in [
         (500, r#"CheckID "service:web:a" does not have associated TTL"#),
         (500, r#"Unknown check "service:web:a""#),
@@ -194,13 +194,14 @@ async fn no_heartbeat_follows_the_deregistration() {
     let handle = register(&registrar, web()).await;
     next_to(&script, "/v1/agent/check/update/").await;
     next_to(&script, "/v1/agent/check/update/").await;
-    handle.deregister().await.expect("the agent says yes");
+    handle.deregister().await.expect("the agent accepts it");
     sleep(Duration::from_secs(1)).await;
     let last = script.received().pop().expect("requests");
     assert_eq!(last.target, "/v1/agent/service/deregister/web:a");
 }
 
-/// An operator, or another process, has registered something else under our id: the check may live on.
+/// An operator, or another process, has registered something else under our id: the check may live
+/// on.
 #[tokio::test]
 async fn entry_that_was_overwritten_is_registered_again() {
     let foreign = r#"{"Service":{"ID":"web:a","Service":"web","Address":"10.6.6.6","Port":80}}"#;
@@ -209,9 +210,9 @@ async fn entry_that_was_overwritten_is_registered_again() {
     let registrar = registrar(&script);
     let _handle = register(&registrar, web()).await;
     next_to(&script, "/v1/agent/service/register").await;
-    // Looked at every 15 s.
+    // Read every 15 s.
     let looked = async { while next(&script).await.method != "GET" {} };
-    timeout(Duration::from_secs(20), looked).await.expect("it looks");
+    timeout(Duration::from_secs(20), looked).await.expect("it reads");
     next_to(&script, "/v1/agent/service/register").await;
 }
 
@@ -233,7 +234,7 @@ async fn draining_is_maintenance() {
     handle
         .update(|instance| instance.with_status(InstanceStatus::Draining))
         .await
-        .expect("it is told");
+        .expect("it is registered");
     let request = next_to(&script, "/v1/agent/service/maintenance/").await;
     let expected = "/v1/agent/service/maintenance/web:a?enable=true&reason=draining+%28tower-sd%29";
     assert_eq!(request.target, expected);
@@ -295,7 +296,7 @@ async fn deregistration_time_that_consul_would_raise_is_refused() {
 }
 
 #[tokio::test]
-async fn ttl_that_cannot_be_kept_is_refused_and_one_of_the_url_is_used() {
+async fn ttl_out_of_bounds_is_refused_and_that_of_the_url_used() {
     let script = willing().await;
     let error = registrar(&script).register(web().ttl(Duration::ZERO)).await.expect_err("0 s");
     assert_eq!(error.kind(), ErrorKind::Config);
@@ -308,7 +309,7 @@ async fn ttl_that_cannot_be_kept_is_refused_and_one_of_the_url_is_used() {
     assert_eq!(sent["Checks"][0]["TTL"], "42000ms");
 }
 
-/// The agent was killed, or the port is nobody's.
+/// The agent was killed, or the port is closed.
 #[tokio::test]
 async fn agent_that_is_not_there_is_named_with_the_systems_reason() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
@@ -321,7 +322,7 @@ async fn agent_that_is_not_there_is_named_with_the_systems_reason() {
 }
 
 #[tokio::test]
-async fn connection_that_ends_before_an_answer_is_told_as_that() {
+async fn connection_that_ends_before_an_answer_is_reported_as_that() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     let address = listener.local_addr().expect("bound");
     let accepts = async {
@@ -344,13 +345,13 @@ async fn refusal(address: std::net::SocketAddr) -> tower_sd_core::Error {
     let config = ConsulConfig::new(format!("http://{address}?token=s3cr3t"));
     let registrar = Consul::new(config).expect("an address");
     let registration = web().fail_fast(Duration::from_secs(1));
-    let error = registrar.register(registration).await.expect_err("nobody answers");
+    let error = registrar.register(registration).await.expect_err("no answer");
     assert!(!error.chain().to_string().contains("s3cr3t"), "{}", error.chain());
     error
 }
 
 #[tokio::test]
-async fn denied_registration_says_so_at_once() {
+async fn denied_registration_is_reported_immediately() {
     let script = Script::answering(|_| Reply::new(403).body("Permission denied"));
     let script = script.await.expect("loopback");
     let error = registrar(&script).register(web()).await.expect_err("denied");

@@ -23,7 +23,7 @@ impl Source for FolderSource {
     async fn read(&mut self, _request: ReadRequest) -> Result<ReadResult> {
         let files = match fs::read_dir(&self.0) {
             Ok(files) => files.collect::<io::Result<Vec<_>>>().map_err(|e| wire("follow", e))?,
-            // Nobody has registered yet: an authoritative "there are none", not an error.
+            // No instance has registered yet: an authoritative "there are none", not an error.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(wire("follow", error)),
         };
@@ -37,7 +37,7 @@ impl Source for FolderSource {
     }
 }
 
-/// The writing half: one file. Files do not expire, so the term has no TTL; renewing looks whether
+/// The writing half: one file. Files do not expire, so the term has no TTL; renewing checks whether
 /// it is still there.
 struct FolderAnnouncer(PathBuf);
 

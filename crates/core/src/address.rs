@@ -7,10 +7,11 @@ use crate::Instance;
 
 /// Which addresses from a registry are accepted.
 ///
-/// A writer to the registry could otherwise point clients at a cloud's metadata service or at any internal host.
-/// Wildcard and multicast addresses, port 0 and hosts that are neither an IP address nor a DNS name are always refused:
-/// no instance can be reached there. Unix sockets (`unix:/path`) are refused unless
-/// [`unix_sockets`](Self::unix_sockets) is set: a registry must not lead to the sockets of a client's own machine. Link-local networks are denied by default, because
+/// A writer to the registry could otherwise point clients at a cloud's metadata service or at any
+/// internal host. Wildcard and multicast addresses, port 0 and hosts that are neither an IP address
+/// nor a DNS name are always refused: no instance can be reached there. Unix sockets (`unix:/path`)
+/// are refused unless [`unix_sockets`](Self::unix_sockets) is set: a registry must not lead to the
+/// sockets of a client's own machine. Link-local networks are denied by default, because
 /// `169.254.169.254` hands out credentials; loopback is not, because development lives there.
 ///
 /// A host *name* passes unless [`ip_only`](Self::ip_only) is set, since it is resolved when it is

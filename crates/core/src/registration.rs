@@ -36,8 +36,8 @@ impl Registration {
     ///
     /// The registry shows the result where it has states of its own. From others the instance is
     /// withdrawn while the check is critical. A check that takes longer than
-    /// [`AnnounceConfig::health_timeout`](crate::AnnounceConfig::health_timeout), or than a third of
-    /// the registry's TTL, counts as critical.
+    /// [`AnnounceConfig::health_timeout`](crate::AnnounceConfig::health_timeout), or than a third
+    /// of the registry's TTL, counts as critical.
     pub fn health(mut self, check: impl HealthCheck) -> Self {
         self.health = Some(Arc::new(check));
         self
@@ -53,8 +53,8 @@ impl Registration {
 
     /// Sets the time after which the registry drops the entry unless it is renewed.
     ///
-    /// It is renewed three times in that time. Defaults to [`RegistryConfig::ttl`], 15 s unless set.
-    /// Registries have limits: those of Consul and etcd accept 1 s to 24 h.
+    /// It is renewed three times in that time. Defaults to [`RegistryConfig::ttl`], 15 s unless
+    /// set. Registries have limits: those of Consul and etcd accept 1 s to 24 h.
     ///
     /// [`RegistryConfig::ttl`]: crate::RegistryConfig::ttl
     pub fn ttl(mut self, ttl: Duration) -> Self {
@@ -78,8 +78,8 @@ impl Registration {
         self
     }
 
-    /// Bounds [`RegistrationHandle::deregister`](crate::RegistrationHandle::deregister), at most one
-    /// day. Defaults to 5 s.
+    /// Bounds [`RegistrationHandle::deregister`](crate::RegistrationHandle::deregister), at most
+    /// one day. Defaults to 5 s.
     ///
     /// That is half of the 10 s that most supervisors leave between SIGTERM and SIGKILL.
     pub fn deregister_timeout(mut self, timeout: Duration) -> Self {
@@ -143,8 +143,8 @@ impl fmt::Debug for Registration {
     }
 }
 
-/// The default of all registries: three renewals 5 s apart, so that a registry that restarts is back
-/// before the entry expires, and a crashed server is gone soon enough.
+/// The default of all registries: three renewals 5 s apart, so that a registry that restarts is
+/// back before the entry expires, and a crashed server is gone soon enough.
 pub(crate) const TTL: Duration = Duration::from_secs(15);
 /// Long enough for a leader election, short enough for a deployment to notice.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(5);

@@ -147,8 +147,8 @@ impl Registry {
     /// # Errors
     ///
     /// `Config` for an instance that no client could reach (a wildcard address, port 0), and for a
-    /// registry that is read only. Unless [`Registration::retry_in_background`] is set, the error of
-    /// the first attempts.
+    /// registry that is read only. Unless [`Registration::retry_in_background`] is set, the error
+    /// of the first attempts.
     ///
     /// # Cancel safety
     ///

@@ -56,7 +56,8 @@ impl Schemes {
     ///
     /// # Errors
     ///
-    /// `Config` for an unknown scheme, with those that there are, and for settings that cannot work.
+    /// `Config` for an unknown scheme, with those that there are, and for settings that cannot
+    /// work.
     pub fn open(&self, url: &str) -> Result<Registry> {
         let refusal =
             |message| Err(Error::new(ErrorKind::Config, "registry", "open").with_message(message));

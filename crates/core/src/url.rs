@@ -19,8 +19,8 @@ use crate::{Error, ErrorKind, Result, TlsConfig, duration};
 /// - A list is separated by commas, or repeats its option. No other option may repeat.
 /// - A secret is in a file that an option names: URLs get logged.
 ///
-/// A backend requests each option that it has by its name, and calls [`finish`](Self::finish) at the
-/// end: an option that no call requested is an error, which lists the others.
+/// A backend requests each option that it has by its name, and calls [`finish`](Self::finish) at
+/// the end: an option that no call requested is an error, which lists the others.
 ///
 /// ```
 /// use tower_sd_core::RegistryUrl;
@@ -168,7 +168,8 @@ impl RegistryUrl {
         Ok(self.text(option)?.map(PathBuf::from))
     }
 
-    /// Takes the path of a file with a secret, and refuses the option `secret` with the secret itself.
+    /// Takes the path of a file with a secret, and refuses the option `secret` with the secret
+    /// itself.
     ///
     /// # Errors
     ///
@@ -183,7 +184,8 @@ impl RegistryUrl {
 
     /// Takes the options of TLS; each of them switches it on.
     ///
-    /// `tls`, `ca-file` and `ca-path` (several), `cert-file` with `key-file`, `server-name`, `verify`.
+    /// `tls`, `ca-file` and `ca-path` (several), `cert-file` with `key-file`, `server-name`,
+    /// `verify`.
     ///
     /// # Errors
     ///

@@ -57,7 +57,7 @@ impl io::Write for Log {
 
 /// go-kit's `TestRegister` and `TestDeregister`: who, where, and what happened.
 #[tokio::test(start_paused = true)]
-async fn registration_is_logged_when_it_is_made_lost_made_again_and_ended() {
+async fn registration_is_logged_when_made_lost_and_ended() {
     let (log, _guard) = Log::capture();
     let registry = MemoryRegistry::new();
     let instance = Instance::new("127.0.0.1", 80);
@@ -76,7 +76,7 @@ async fn registration_is_logged_when_it_is_made_lost_made_again_and_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn follower_is_logged_when_it_changes_goes_stale_and_is_fresh_again() {
+async fn follower_is_logged_when_it_changes_or_goes_stale() {
     let (log, _guard) = Log::capture();
     let registry = MemoryRegistry::new();
     let instance = Instance::new("127.0.0.1", 80);
@@ -120,7 +120,8 @@ async fn held_loss_is_logged_with_its_size() {
     assert_eq!((held.len(), &held[0]["held"], &held[0]["left"]), (1, &3.into(), &1.into()));
 }
 
-/// What a backend does with its token must not show up anywhere; backends have tests of their own wires.
+/// What a backend does with its token must not show up anywhere; backends have tests of their own
+/// wires.
 #[test]
 fn secret_shows_nowhere() {
     let (log, _guard) = Log::capture();
@@ -132,7 +133,7 @@ fn secret_shows_nowhere() {
     assert!(logged.contains("***") && !logged.contains("s3cr3t"), "{logged}");
 }
 
-/// A wrong address or token would otherwise be seen by nobody who does not look at the snapshot.
+/// A wrong address or token would otherwise be seen in the snapshot only.
 #[tokio::test(start_paused = true)]
 async fn registry_that_was_never_reached_is_logged_once() {
     let (log, _guard) = Log::capture();
@@ -152,7 +153,7 @@ async fn registry_that_was_never_reached_is_logged_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_registration_says_why_it_could_not_be_renewed() {
+async fn lost_registration_reports_why_it_could_not_be_renewed() {
     let (log, _guard) = Log::capture();
     let registry = MemoryRegistry::new();
     let registration = Registration::new("s", Instance::new("127.0.0.1", 80));
@@ -167,7 +168,7 @@ async fn lost_registration_says_why_it_could_not_be_renewed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn critical_check_is_logged_once_with_its_reason_and_its_recovery() {
+async fn critical_check_and_its_recovery_are_logged_once() {
     let (log, _guard) = Log::capture();
     let registry = MemoryRegistry::new();
     let health = Arc::new(Mutex::new(CheckResult::Critical("warming up".into())));

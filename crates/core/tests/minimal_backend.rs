@@ -49,7 +49,7 @@ async fn bad_file_is_skipped_and_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_yet_is_an_empty_set_and_no_error() {
+async fn missing_registrations_are_an_empty_set_and_no_error() {
     let root = tempfile::tempdir().expect("a folder");
     let mut subscription = folder(root.path()).instancer("never").subscribe();
     let snapshot = subscription.ready(Duration::from_secs(1)).await.expect("read");

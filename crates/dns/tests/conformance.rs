@@ -1,4 +1,5 @@
-//! The shared suite on BIND: registering is a dynamic update, so it is the reading half that is under test.
+//! The shared suite on BIND: registering is a dynamic update, so it is the reading half that is
+//! under test.
 
 #[path = "support/zone.rs"]
 mod zone;
@@ -95,7 +96,7 @@ impl Fixture for Named {
             ("refused_update_keeps_the_registration", "metadata is not in the records"),
             (
                 "instance_that_left_during_the_outage_is_gone_after_it",
-                "a record has no lease: it stays when nobody is there to remove it",
+                "a record has no lease: it stays when no process removes it",
             ),
         ]
     }

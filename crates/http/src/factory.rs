@@ -60,7 +60,7 @@ impl<B> HttpFactory<B> {
         self
     }
 
-    /// Speaks TLS to every instance.
+    /// Uses TLS with every instance.
     ///
     /// Certificates have to be for the name of [`TlsConfig::with_server_name`](crate::TlsConfig::with_server_name),
     /// which is usually the service's and the same for all instances; without one, for the host of the instance. An
@@ -84,7 +84,7 @@ impl<B> HttpFactory<B> {
         self
     }
 
-    /// Whether its endpoints speak TLS.
+    /// Whether its endpoints use TLS.
     #[must_use]
     pub fn is_secured(&self) -> bool {
         self.tls.is_some()
@@ -109,7 +109,7 @@ impl<B: Send + 'static> HttpFactory<B> {
         if let Some(theirs) = instance.scheme()
             && !theirs.eq_ignore_ascii_case(ours)
         {
-            let message = format!("speaks {ours}, and the instance wants {theirs}");
+            let message = format!("uses {ours}, and the instance requires {theirs}");
             return Err(refused(instance, message).into());
         }
         let peer = match instance.host().strip_prefix("unix:") {

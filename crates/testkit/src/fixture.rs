@@ -109,7 +109,9 @@ pub enum Clock {
     Paused,
 }
 
-/// A client of a registry: a value of which registrars and instancers are made, that share its connections.
+/// A client of a registry, of which registrars and instancers are made.
+///
+/// They share its connections.
 pub struct TestClient {
     registrar: Box<dyn Fn() -> Arc<dyn Registrar> + Send + Sync>,
     instancer: Box<dyn Fn(&str) -> TestInstancer + Send + Sync>,
@@ -124,7 +126,9 @@ pub struct TestInstancer {
 }
 
 impl TestClient {
-    /// Creates a client of the functions that make a registrar and an instancer of a service.
+    /// Creates a client of two functions.
+    ///
+    /// They make a registrar, and an instancer of a service.
     pub fn new(
         registrar: impl Fn() -> Arc<dyn Registrar> + Send + Sync + 'static,
         instancer: impl Fn(&str) -> TestInstancer + Send + Sync + 'static,

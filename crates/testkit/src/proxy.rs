@@ -131,7 +131,9 @@ impl Proxy {
         self.n_accepted.load(Relaxed)
     }
 
-    /// The `GET` requests of HTTP/1 that it has passed on, each sent in a piece of its own.
+    /// The number of `GET` requests of HTTP/1 that it has passed on.
+    ///
+    /// Each must be sent in its own piece.
     #[must_use]
     pub fn n_gets(&self) -> u64 {
         self.n_gets.load(Relaxed)

@@ -106,7 +106,8 @@ async fn tutorial_is_true() {
     // "A service that the catalogue does not list is not found."
     let (status, body) = scene.get("/greet/hello").await;
     assert_eq!((status, body.as_str()), (404, "there is no service greet\n"));
-    // "Register one, and it can be called immediately, whatever the method, the query and the body."
+    // "Register one, and it can be called immediately, whatever the method, the query and the
+    // body."
     let (one, two) = (server("one").await, server("two").await);
     scene.register("greet", "one", one.address().port()).await;
     let body = scene.becomes("/greet/hello?x=1", 200).await;

@@ -13,14 +13,15 @@ use crate::{
 ///
 /// # Contract
 ///
-/// [`picker`](Self::picker) is called off the request path whenever the set has changed, and what it builds (a table of
-/// weights, a ring) is published together with that set: a picker never sees another. It must not call the endpointer.
+/// [`picker`](Self::picker) is called off the request path whenever the set has changed, and what
+/// it builds (a table of weights, a ring) is published together with that set: a picker never sees
+/// another. It must not call the endpointer.
 pub trait Balancer: fmt::Debug + Send + Sync + 'static {
     /// A picker for these members.
     fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker>;
 
-    /// Where [`Choice::cursor`] starts. Default: at random, so that the clients of a fleet that starts at once do not all
-    /// begin with the same instance.
+    /// Where [`Choice::cursor`] starts. Default: at random, so that the clients of a fleet that
+    /// starts together do not all begin with the same instance.
     fn initial_cursor(&self, random: usize) -> usize {
         random
     }
@@ -37,7 +38,8 @@ pub trait Balancer: fmt::Debug + Send + Sync + 'static {
 ///
 /// # Contract
 ///
-/// Called for every request, under an uncontended lock: it blocks on nothing, and allocates nothing.
+/// Called for every request, under an uncontended lock: it blocks on nothing, and allocates
+/// nothing.
 pub trait Picker: Send + Sync + 'static {
     /// The index of a usable member; `None` when there is none.
     fn pick(&self, choice: &mut Choice<'_>) -> Option<usize>;
@@ -188,7 +190,8 @@ impl<'a> Choice<'a> {
         }
     }
 
-    /// A number that is the picker's to change. Each thread has its own for each balancer; it outlives the set.
+    /// A number that is the picker's to change. Each thread has its own for each balancer; it
+    /// outlives the set.
     #[inline]
     pub fn cursor(&mut self) -> &mut usize {
         self.turn

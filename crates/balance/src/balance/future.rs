@@ -66,11 +66,7 @@ impl<S: Service<Req>, Req> ResponseFuture<S, Req> {
         Self { future: Some(future), counted: Counted::NOTHING, more }
     }
 
-    pub(super) fn obtaining(
-        obtain: Obtain<S>,
-        request: Req,
-        scope: Option<RequestScope>,
-    ) -> Self {
+    pub(super) fn obtaining(obtain: Obtain<S>, request: Req, scope: Option<RequestScope>) -> Self {
         let more = Some(Box::new(More::Obtaining { obtain, request: Some(request), scope }));
         Self { future: None, counted: Counted::NOTHING, more }
     }

@@ -8,7 +8,8 @@ use crate::Endpointer;
 
 /// Turns an [`Endpointer`] into a [`Balance`].
 ///
-/// It stands directly above the endpointer. A layer for each endpoint (a timeout, say) goes on the factory.
+/// It stands directly above the endpointer. A layer for each endpoint, such as a timeout, goes on
+/// the factory.
 #[derive(Clone)]
 pub struct BalanceLayer {
     balancer: Arc<dyn Balancer>,
@@ -25,8 +26,8 @@ impl BalanceLayer {
 
     /// Bounds how long a request waits for an endpoint that takes it. Defaults to 1 s.
     ///
-    /// That is longer than a restart of the last instance takes to be noticed. When it is certain that there is no
-    /// instance, a request does not wait.
+    /// That is longer than a restart of the last instance takes to be noticed. When it is certain
+    /// that there is no instance, a request does not wait.
     #[must_use]
     pub fn ready_timeout(mut self, wait: Duration) -> Self {
         self.wait = wait;

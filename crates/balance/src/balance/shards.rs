@@ -18,10 +18,12 @@ use crate::{
     sync::{Mutex, MutexGuard, thread_local},
 };
 
-/// Where the request path reads the set: a few locks, each of them one thread's, so that they are never contended.
+/// Where the request path reads the set: a few locks, each of them one thread's, so that they are
+/// never contended.
 ///
-/// Nothing is pinned: with the last handle every service is dropped, whatever threads have once picked. (A copy in a
-/// thread-local is faster to read, and keeps services open until that thread picks again.)
+/// Nothing is pinned: with the last handle every service is dropped, whatever threads have once
+/// picked. (A copy in a thread-local is faster to read, and keeps services open until that thread
+/// picks again.)
 pub(crate) struct Shards<S> {
     shards: [Shard<S>; N_SHARDS],
     balancer: Arc<dyn Balancer>,
@@ -150,7 +152,8 @@ impl<S: Clone> Shards<S> {
 }
 
 impl<S> Choices<S> {
-    /// A balancer that panics is a user's bug, and does not end updates: the endpoints are then used in turn.
+    /// A balancer that panics is a user's bug, and does not end updates: the endpoints are then
+    /// used in turn.
     fn new(tier: Tier, set: &Set<S>, balancer: &dyn Balancer) -> Self {
         let build = || Members::of(set, |members| balancer.picker(members));
         let picker = catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_panic| {
@@ -248,7 +251,8 @@ thread_local! {
     static THREAD: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Numbers the threads of the process, so that neighbours get different shards; 0 is for those that have none yet.
+/// Numbers the threads of the process, so that neighbours get different shards; 0 is for those that
+/// have none yet.
 static NEXT_THREAD: AtomicUsize = AtomicUsize::new(1);
 /// As many threads pick without meeting; more of them share locks that are held for some 20 ns.
 const N_SHARDS: usize = 16;

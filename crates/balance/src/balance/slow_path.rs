@@ -219,10 +219,12 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
 
     /// Whether an endpoint that was not tried may become ready within the grace.
     fn has_hope(&self) -> bool {
-        let is_probed = |stats: &Weak<EndpointStats>| stats.upgrade().is_some_and(|s| s.is_wanted());
+        let is_probed =
+            |stats: &Weak<EndpointStats>| stats.upgrade().is_some_and(|s| s.is_wanted());
         let is_in_time = self.begun.elapsed() < GRACE;
         is_in_time
-            && (self.wanted.iter().any(is_probed) || self.inner.shards.is_any_connecting(self.scope))
+            && (self.wanted.iter().any(is_probed)
+                || self.inner.shards.is_any_connecting(self.scope))
     }
 
     /// How many endpoints are waited for by now: each may cost a connection attempt, and any may be

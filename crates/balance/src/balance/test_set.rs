@@ -65,11 +65,8 @@ impl TestSet {
 
     /// The index that the balancer picks next.
     pub fn pick(&mut self) -> Option<usize> {
-        let candidates = Fixed {
-            members: &self.members,
-            excluded: &self.excluded,
-            scope: self.scope.as_ref(),
-        };
+        let candidates =
+            Fixed { members: &self.members, excluded: &self.excluded, scope: self.scope.as_ref() };
         let len = self.members.len();
         self.picker.pick(&mut Choice::new(&candidates, len, &mut self.rng, &mut self.cursor))
     }

@@ -8,21 +8,25 @@ use crate::Observer;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EndpointerConfig {
-    /// How many factories may run at once. Default 32: enough that one that hangs delays nobody, few enough that the
+    /// How many factories may run concurrently.
+    ///
+    /// Defaults to 32: enough that one that hangs delays no other, few enough that the
     /// first snapshot of a large service does not open 10 000 connections in one instant.
     pub max_concurrent_creations: usize,
-    /// How long one run of the factory may take. Default 10 s; then it has failed, and is tried again.
+    /// How long one run of the factory may take. Default 10 s; then it has failed, and is tried
+    /// again.
     pub create_timeout: Duration,
-    /// The ceiling of the first pause after a failed factory or a refused connection; it doubles up to
-    /// [`max_backoff`](Self::max_backoff). Default 100 ms.
+    /// The ceiling of the first pause after a failed factory or a refused connection; it doubles up
+    /// to [`max_backoff`](Self::max_backoff). Default 100 ms.
     pub initial_backoff: Duration,
-    /// The ceiling of every later pause. Default 10 s: a server that is back is found within 5 s on average.
+    /// The ceiling of every later pause. Default 10 s: a server that is back is found within 5 s on
+    /// average.
     pub max_backoff: Duration,
-    /// How long an endpoint may take to become ready. Defaults to 1 s. A service that is pending for longer, with
-    /// nothing in flight, counts as down.
+    /// How long an endpoint may take to become ready. Defaults to 1 s. A service that is pending
+    /// for longer, with nothing in flight, counts as down.
     pub connect_timeout: Duration,
-    /// How long an instance that left may finish its requests in flight. Default 30 s, what Kubernetes gives a pod to
-    /// stop; then its service is dropped.
+    /// How long an instance that left may finish its requests in flight. Default 30 s, what
+    /// Kubernetes gives a pod to stop; then its service is dropped.
     pub drain_timeout: Duration,
     /// When worse endpoints get requests beside the good ones.
     pub tiers: TierPolicy,
@@ -49,8 +53,8 @@ pub struct TierPolicy {
 ///
 /// # Contract
 ///
-/// Called with all instances that the registry lists or holds, sorted by id. The same instances must
-/// have the same result: it is compared to the one before.
+/// Called with all instances that the registry lists or holds, sorted by id. The same instances
+/// must have the same result: it is compared to the one before.
 pub trait Subset: fmt::Debug + Send + Sync + 'static {
     /// The instances that get an endpoint.
     fn select(&self, instances: &[Instance]) -> Vec<Instance>;

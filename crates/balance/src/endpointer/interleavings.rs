@@ -19,8 +19,8 @@ use tower_sd_core::{
 };
 
 use super::{
-    EndpointStats, EndpointerConfig, InFlight, Readiness, Shared, Signal, Tier,
-    factories::Created, signal::Unready, state::Event,
+    EndpointStats, EndpointerConfig, InFlight, Readiness, Shared, Signal, Tier, factories::Created,
+    signal::Unready, state::Event,
 };
 use crate::{
     RoundRobin,
@@ -57,7 +57,11 @@ impl Cache {
             let effects = self.shared.apply(mem::take(&mut events).into_iter());
             for make in effects.make {
                 let (id, service) = (make.instance.id().clone(), Arc::clone(&self.service));
-                events.push(Event::Created { id, run: make.run, result: Ok(Created { service, takes_guards: false }) });
+                events.push(Event::Created {
+                    id,
+                    run: make.run,
+                    result: Ok(Created { service, takes_guards: false }),
+                });
             }
         }
     }

@@ -47,22 +47,25 @@ use crate::NoInstances;
 
 /// Keeps one live service for each instance of the service that it follows.
 ///
-/// - Services are created in the background by a [`Factory`], up to [`max_concurrent_creations`](EndpointerConfig::max_concurrent_creations)
-///   concurrently; failed runs are repeated with backoff. A service whose readiness fails repeatedly is created anew.
-/// - Connecting belongs to the endpoint, not to a request: one probe at a time, bounded, and its result counts
-///   whichever requests still wait.
-/// - An instance that stays keeps its service and its statistics, whatever changes around it; a changed payload reaches
-///   its endpoint, a changed address makes a new one.
-/// - An instance that leaves gets no more requests, finishes those in flight, and is dropped with the last of them or
-///   after [`drain_timeout`](EndpointerConfig::drain_timeout). If it returns meanwhile it gets its endpoint back.
+/// - Services are created in the background by a [`Factory`], up to
+///   [`max_concurrent_creations`](EndpointerConfig::max_concurrent_creations) concurrently; failed
+///   runs are repeated with backoff. A service whose readiness fails repeatedly is created anew.
+/// - Connecting belongs to the endpoint, not to a request: one probe at a time, bounded, and its
+///   result counts whichever requests still wait.
+/// - An instance that stays keeps its service and its statistics, whatever changes around it; a
+///   changed payload reaches its endpoint, a changed address makes a new one.
+/// - An instance that leaves gets no more requests, finishes those in flight, and is dropped with
+///   the last of them or after [`drain_timeout`](EndpointerConfig::drain_timeout). If it returns
+///   meanwhile it gets its endpoint back.
 /// - Updates are applied while no request flows.
 ///
-/// A [`BalanceLayer`](crate::BalanceLayer) turns it into a service. `Clone` is one `Arc`: all clones are the same cache.
+/// A [`BalanceLayer`](crate::BalanceLayer) turns it into a service. `Clone` is one `Arc`: all
+/// clones are the same cache.
 ///
 /// # Drop
 ///
-/// With the last handle (clones, and the [`Balance`](crate::Balance)s above it) following ends and every service is
-/// dropped at once; requests in flight go on with what they have taken along.
+/// With the last handle (clones, and the [`Balance`](crate::Balance)s above it) following ends and
+/// every service is dropped immediately; requests in flight go on with what they have taken along.
 ///
 /// # Examples
 ///
@@ -89,7 +92,8 @@ pub struct Endpointer<S: 'static> {
 }
 
 impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
-    /// Follows `instancer`, and makes services with `factory`, with the default [`EndpointerConfig`].
+    /// Follows `instancer`, and makes services with `factory`, with the default
+    /// [`EndpointerConfig`].
     ///
     /// # Panics
     ///
@@ -144,23 +148,27 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     }
 
     /// Stops following, sends no more requests, lets those in flight finish for at most
-    /// [`drain_timeout`](EndpointerConfig::drain_timeout), and drops every service. Again, it does nothing.
+    /// [`drain_timeout`](EndpointerConfig::drain_timeout), and drops every service. Again, it does
+    /// nothing.
     ///
     /// # Cancel safety
     ///
-    /// Dropped early, only the waiting is lost; what drains is dropped with its last request or with the last handle.
+    /// Dropped early, only the waiting is lost; what drains is dropped with its last request or
+    /// with the last handle.
     pub async fn close(&self) {
         self.shared.close().await;
     }
 
-    /// Grows with every change of what can be picked: for benchmarks, which wait for an update to arrive.
+    /// Grows with every change of what can be picked: for benchmarks, which wait for an update to
+    /// arrive.
     #[doc(hidden)]
     #[must_use]
     pub fn version(&self) -> u64 {
         *self.shared.versions().borrow()
     }
 
-    /// Takes one endpoint out of the set, puts it back and publishes: what publishing alone costs, for benchmarks.
+    /// Takes one endpoint out of the set, puts it back and publishes: what publishing alone costs,
+    /// for benchmarks.
     #[doc(hidden)]
     pub fn republish(&self, id: &InstanceId) {
         self.shared.republish(id);

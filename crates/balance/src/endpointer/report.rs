@@ -3,7 +3,6 @@ use std::time::Duration;
 use serde::Serialize;
 use tower_sd_core::{Freshness, Instance, Snapshot};
 
-
 use super::{EndpointStats, shared::Shared};
 
 /// What an [`Endpointer`](crate::Endpointer) knows now: for people, dashboards and tests.

@@ -4,8 +4,9 @@ use super::Endpoint;
 
 /// A vector of endpoints that shares what has not changed with its clones.
 ///
-/// Two levels, copied on write: changing one of 10 000 copies a chunk of pointers and the list of chunks. The order is
-/// nobody's: the last one takes the place of one that is removed. Slices, because each hop counts for every request.
+/// Two levels, copied on write: changing one of 10 000 copies a chunk of pointers and the list of
+/// chunks. The order is unspecified: the last one takes the place of one that is removed. Slices,
+/// because each hop counts for every request.
 #[derive(Debug)]
 pub(crate) struct Set<S> {
     /// All are full but the last, and none is empty.
@@ -88,7 +89,8 @@ impl<S> Default for Set<S> {
     }
 }
 
-/// Near the square root of 10 000, where copying a chunk and copying the list of chunks cost the same.
+/// Near the square root of 10 000, where copying a chunk and copying the list of chunks cost the
+/// same.
 const CHUNK: usize = 128;
 
 #[cfg(test)]

@@ -56,7 +56,8 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         }
     }
 
-    /// Applies `events` and the signals of requests, publishes once, and returns what is left to be done.
+    /// Applies `events` and the signals of requests, publishes once, and returns what is left to be
+    /// done.
     pub(super) fn apply(&self, events: impl Iterator<Item = Event<S>>) -> Effects<S> {
         let now = Instant::now();
         let mut effects = Effects::default();
@@ -69,7 +70,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         let until = now.checked_add(self.config.drain_timeout);
         for endpoint in &effects.gone {
             state.draining.push(Draining::new(endpoint, until));
-            // Before another change can ask for it back.
+            // Before another change can need it again.
             endpoint.park(self.draining.token());
         }
         drop(state);
@@ -175,7 +176,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         drop(self.apply([Event::Replace(id.clone())].into_iter()));
     }
 
-    /// Asks the registry for a new read; its loop limits the rate.
+    /// Requests a new read of the registry; its loop limits the rate.
     pub(crate) fn refresh(&self) {
         self.subscription.refresh();
     }
@@ -223,7 +224,8 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         }
     }
 
-    /// Always with the newest set, whichever thread publishes: the lock of the subscribers comes first.
+    /// Always with the newest set, whichever thread publishes: the lock of the subscribers comes
+    /// first.
     fn publish(&self) {
         let mut subscribers = self.subscribers();
         let tiers = self.state().tiers.clone();
@@ -242,7 +244,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
 }
 
 impl<S: 'static> Drop for Shared<S> {
-    /// No handle is left that could ask for more: requests in flight do not keep services open.
+    /// No handle is left that could send more: requests in flight do not keep services open.
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         for left in &state.draining {

@@ -10,14 +10,17 @@ use tower_sd_core::{BoxError, Instance, InstanceId};
 
 use crate::error::Failure;
 
-/// Polls a service's readiness. A function pointer does not name the request's type, which may borrow.
+/// Polls a service's readiness. A function pointer does not name the request's type, which may
+/// borrow.
 pub(crate) type PollReady<S> = fn(&mut S, &mut Context<'_>) -> Poll<Result<(), BoxError>>;
 
-/// What a request has found out about an endpoint. Each endpoint has one at most on its way to the worker, and one wish.
+/// What a request has found out about an endpoint. Each endpoint has one at most on its way to the
+/// worker, and one wish.
 pub(crate) enum Signal<S> {
     /// Its readiness was pending with nothing in flight, and is ready now.
     Connected,
-    /// Its readiness is pending with nothing in flight; the service has begun to connect, and its request is gone.
+    /// Its readiness is pending with nothing in flight; the service has begun to connect, and its
+    /// request is gone.
     Pending(S, PollReady<S>),
     /// Its readiness has failed.
     Refused(Failure, PollReady<S>),

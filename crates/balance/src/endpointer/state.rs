@@ -1,4 +1,5 @@
-//! The membership of an endpointer: which instance has which endpoint, and in which [`Tier`] it stands.
+//! The membership of an endpointer: which instance has which endpoint, and in which [`Tier`] it
+//! stands.
 //!
 //! Pure: events go in, effects come out; no I/O, no task, no lock.
 
@@ -282,7 +283,8 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         let is_refusal = matches!(unready, Unready::Refused(_));
         member.error = Some(unready.into_failure());
         if member.held && is_refusal {
-            // It is no member again before the registry has listed it: held instances do not change.
+            // It is no member again before the registry has listed it: held instances do not
+            // change.
             self.leave(id, true, now, effects);
             effects.refresh = true;
             return;
@@ -299,7 +301,8 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             }
         }
         effects.publish |= self.settle(id, now, effects);
-        // Each time, not the first alone: the instance may move later. The following loop bounds the rate.
+        // Each time, not the first alone: the instance may move later. The following loop bounds
+        // the rate.
         effects.refresh = true;
         self.schedule_next(id, now);
     }
@@ -355,7 +358,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
     }
 }
 
-/// Whether the instance wants requests.
+/// Whether the instance accepts requests.
 pub(super) fn is_fit(instance: &Instance) -> bool {
     matches!(instance.status(), InstanceStatus::Passing | InstanceStatus::Warning)
         && instance.weight() > 0

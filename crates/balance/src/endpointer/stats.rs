@@ -56,7 +56,8 @@ pub(crate) struct Life {
     pub(crate) why: Option<Failure>,
 }
 
-/// Whether an endpoint takes requests; requests and the worker change it, the worker alone acts on it.
+/// Whether an endpoint takes requests; requests and the worker change it, the worker alone acts on
+/// it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub(crate) enum Readiness {
@@ -202,7 +203,8 @@ impl EndpointStats {
         self.readiness.store(code(readiness), Relaxed);
     }
 
-    /// Leaves [`Readiness::Ready`]. Only the first caller gets `true`, and reports it to the worker.
+    /// Leaves [`Readiness::Ready`]. Only the first caller gets `true`, and reports it to the
+    /// worker.
     pub(crate) fn leave_ready(&self, to: Readiness) -> bool {
         self.readiness.compare_exchange(READY, code(to), Relaxed, Relaxed).is_ok()
     }

@@ -16,11 +16,7 @@ use tower_sd_core::BoxError;
 use tower_service::Service;
 
 use super::{Attempt, Elapsed, Protocol, RetryDecision, RetryError, RetryPolicy, Verdict};
-use crate::{
-    NoInstances,
-    RequestScope,
-    endpointer::InFlight,
-};
+use crate::{NoInstances, RequestScope, endpointer::InFlight};
 
 /// The response of a [`Retry`](super::Retry).
 #[pin_project]

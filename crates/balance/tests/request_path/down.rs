@@ -178,12 +178,13 @@ async fn critical_endpoints_share_load_below_the_panic_threshold() {
     let endpointer = endpointer_with(&registry, &world, |tiers| tiers.panic_below(50)).await;
     let balance = balance(&endpointer);
     let with_critical = |critical: &[&str]| {
-        instances(&["a", "b", "c"]).into_iter().map(|instance| {
-            match critical.contains(&instance.host()) {
+        instances(&["a", "b", "c"])
+            .into_iter()
+            .map(|instance| match critical.contains(&instance.host()) {
                 true => instance.with_status(InstanceStatus::Critical),
                 false => instance,
-            }
-        }).collect::<Vec<_>>()
+            })
+            .collect::<Vec<_>>()
     };
     registry.set_instances(with_critical(&["c"])).await;
     assert!(!answers(&balance, 6).await.contains(&"c".to_owned()));

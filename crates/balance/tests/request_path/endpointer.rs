@@ -38,7 +38,7 @@ async fn changed_payload_reaches_its_endpoint_and_makes_no_new_one() {
     assert_eq!(world.n_made("a"), 1);
 }
 
-/// Picks as its tables say: the instance with the largest weight.
+/// Picks by its tables: the instance with the largest weight.
 #[derive(Debug)]
 struct Heaviest;
 
@@ -82,7 +82,7 @@ async fn changed_address_makes_a_new_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_wants_no_requests_gets_none() {
+async fn instance_that_accepts_no_requests_gets_none() {
     let (mut registry, world) = (Registry::new(&["a", "b"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let balance = balance(&endpointer);
@@ -128,7 +128,8 @@ async fn idle_endpointer_applies_updates_within_ten_milliseconds() {
     assert!(report(&endpointer, "a").is_none());
 }
 
-/// Field bug 10 (tower#856): what `poll_ready` has chosen is gone, or another's place, when `call` comes.
+/// Field bug 10 (tower#856): what `poll_ready` has chosen is gone, or another's place, when `call`
+/// comes.
 #[tokio::test(start_paused = true)]
 async fn removal_between_ready_and_call_costs_no_request() {
     let (mut registry, world) = (Registry::new(&["a", "b", "c"]), World::default());
@@ -186,7 +187,7 @@ async fn draining_is_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_waits_for_requests_in_flight_and_no_longer_than_the_drain() {
+async fn close_waits_for_requests_within_the_drain_timeout() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let balance = balance(&endpointer);
@@ -221,14 +222,14 @@ async fn close_gives_up_after_the_drain() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn last_handle_drops_every_service_at_once() {
+async fn last_handle_drops_every_service_immediately() {
     let (mut registry, world) = (Registry::new(&["a", "b", "c"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let balance = balance(&endpointer);
     answers(&balance, 6).await;
     let (service, lease) = balance.lease().await.unwrap();
     drop(service);
-    // One of them drains, with a lease that nobody gives back.
+    // One of them drains, with a lease that is never given back.
     let left: Vec<_> =
         ["a", "b", "c"].into_iter().filter(|h| !lease.instance().as_str().starts_with(h)).collect();
     registry.set(&left).await;
@@ -260,7 +261,7 @@ async fn no_thread_that_once_picked_keeps_a_service_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn factories_run_at_once_up_to_the_bound() {
+async fn factories_run_concurrently_up_to_the_bound() {
     let hosts: Vec<_> = (0..10).map(|i| format!("h{i}")).collect();
     let hosts: Vec<_> = hosts.iter().map(String::as_str).collect();
     let (registry, world) = (Registry::new(&hosts), World::default());
@@ -290,7 +291,7 @@ async fn what_a_factory_brings_for_one_that_has_left_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn factory_that_panics_is_asked_again() {
+async fn factory_that_panics_is_called_again() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
     world.make("a", Mode::Panics);
     let endpointer = endpointer(&registry, &world).await;
@@ -302,7 +303,7 @@ async fn factory_that_panics_is_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ready_waits_for_the_first_endpoint_and_says_why_there_is_none() {
+async fn ready_waits_for_the_first_endpoint_or_reports_a_reason() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     world.make("a", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;

@@ -44,7 +44,7 @@ async fn per_try_timeouts_are_counted_exactly() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deadline_counts_as_timeout_and_a_caller_that_leaves_as_cancelled() {
+async fn deadline_is_a_timeout_and_a_caller_that_leaves_cancels() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     world.answer("a", Mode::Hangs);
     let endpointer = endpointer(&registry, &world).await;
@@ -95,7 +95,7 @@ async fn leasing(
 }
 
 #[tokio::test(start_paused = true)]
-async fn endpoint_that_takes_its_lease_decides_how_long_and_what_it_was() {
+async fn endpoint_that_takes_its_lease_decides_its_end_and_outcome() {
     let kept = Arc::new(Mutex::new(None));
     let keep = Arc::clone(&kept);
     let (endpointer,) = leasing(move |lease| {
@@ -115,7 +115,7 @@ async fn endpoint_that_takes_its_lease_decides_how_long_and_what_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lease_that_is_dropped_by_its_endpoint_gets_the_outcome_of_the_error() {
+async fn lease_dropped_by_its_endpoint_gets_the_outcome_of_the_error() {
     let (endpointer,) = leasing(|lease| {
         Box::pin(async move {
             drop(lease);
@@ -152,7 +152,8 @@ async fn endpoint_that_times_out_by_a_layer_of_its_own_has_failed() {
     assert_eq!((seen.failed_exchange, seen.cancelled, seen.success), (1, 0, 0));
 }
 
-/// What an endpoint reports by its lease is known exactly: also beside an endpoint's own requests that were not sent.
+/// What an endpoint reports by its lease is known exactly: also beside an endpoint's own requests
+/// that were not sent.
 #[tokio::test(start_paused = true)]
 async fn not_sent_is_reported_by_the_lease_and_repeated() {
     let n_calls = Arc::new(AtomicU32::new(0));
@@ -211,7 +212,8 @@ async fn served_names_instance_and_attempts() {
     assert_eq!(served[1].instance().as_str(), "a:1");
 }
 
-/// A request that waits longer than the timeout of an attempt was never sent: the reason stays, and it is not repeated.
+/// A request that waits longer than the timeout of an attempt was never sent: the reason stays, and
+/// it is not repeated.
 #[tokio::test(start_paused = true)]
 async fn search_is_not_bounded_by_the_per_try_timeout() {
     let (registry, world) = (Registry::new(&["a", "b", "c"]), World::default());

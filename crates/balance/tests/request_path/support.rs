@@ -12,9 +12,9 @@ use futures_util::future::BoxFuture;
 use tokio::time::{sleep, timeout};
 use tower::{Layer, Service, ServiceExt};
 use tower_sd_balance::{
-    AddressPolicy, Balance, BalanceLayer, BoxError, EndpointReport, EndpointState, Endpointer, EndpointerConfig,
-    Error, ErrorKind, Instance, Instancer, LossPolicy, Publisher, PublisherConfig, RoundRobin,
-    Sink, Subscription, TierPolicy, factory_fn,
+    AddressPolicy, Balance, BalanceLayer, BoxError, EndpointReport, EndpointState, Endpointer,
+    EndpointerConfig, Error, ErrorKind, Instance, Instancer, LossPolicy, Publisher,
+    PublisherConfig, RoundRobin, Sink, Subscription, TierPolicy, factory_fn,
 };
 
 /// A registry that says what the test says.

@@ -10,13 +10,13 @@ use crate::support::{BOUND, Registry, has, json, on_every_consul, sees};
 fn kv(registry: &Registry) -> ConsulKv {
     match registry {
         Registry::Consul(_, client) => client.kv(),
-        Registry::Etcd(..) => unreachable!("only Consul was asked for"),
+        Registry::Etcd(..) => unreachable!("only Consul is used here"),
     }
 }
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn check_and_set_loses_to_whoever_wrote_meanwhile() {
+async fn check_and_set_loses_to_another_writer() {
     on_every_consul(async |registry| {
         let kv = kv(registry);
         assert_eq!(kv.get("a/b c/ü").await.expect("answered"), None);
@@ -26,15 +26,15 @@ async fn check_and_set_loses_to_whoever_wrote_meanwhile() {
         let first = kv.get("a/b c/ü").await.expect("answered").expect("there");
         assert_eq!((first.key.as_str(), first.value.as_slice()), ("a/b c/ü", &b"one"[..]));
         assert_eq!(first.create_index, first.modify_index);
-        kv.replace("a/b c/ü", "two", first.modify_index).await.expect("nobody wrote");
+        kv.replace("a/b c/ü", "two", first.modify_index).await.expect("no other writer");
         let late = kv.replace("a/b c/ü", "three", first.modify_index).await;
-        let error = late.expect_err("somebody wrote");
+        let error = late.expect_err("another writer");
         assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Conflict, false));
         let late = kv.delete_unchanged("a/b c/ü", first.modify_index).await;
         assert_eq!(late.map_err(|error| error.kind()), Err(ErrorKind::Conflict));
         let second = kv.get("a/b c/ü").await.expect("answered").expect("there");
         assert_eq!(second.value, b"two");
-        kv.delete_unchanged("a/b c/ü", second.modify_index).await.expect("nobody wrote");
+        kv.delete_unchanged("a/b c/ü", second.modify_index).await.expect("no other writer");
         kv.delete("a/b c/ü").await.expect("that it is gone is success");
         assert_eq!(kv.get("a/b c/ü").await.expect("answered"), None);
     })
@@ -61,7 +61,7 @@ async fn empty_and_binary_values_and_lists_come_back_as_written() {
     .await;
 }
 
-/// `limits.kv_max_value_size` is 512 KiB unless the servers are told otherwise.
+/// `limits.kv_max_value_size` is 512 KiB by default.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn half_a_mebibyte_is_taken_and_a_byte_more_refused() {
@@ -89,7 +89,7 @@ const ROOT: &str = "6f0c2a0e-2f5a-4d6f-9a52-3d6a5f1f7d02";
 /// Under ACLs that deny by default; the test's own requests are root's.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn token_may_do_what_its_rules_say_and_is_told_what_is_missing() {
+async fn token_is_bound_by_its_rules_and_missing_ones_are_named() {
     let tokens = format!(r#"{{"master": "{ROOT}", "default": "{ROOT}"}}"#);
     let acl = format!(r#"{{"enabled": true, "default_policy": "deny", "tokens": {tokens}}}"#);
     let acl = format!(r#"{{"primary_datacenter": "dc1", "acl": {acl}}}"#);

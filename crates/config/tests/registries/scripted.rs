@@ -26,7 +26,7 @@ async fn follow() -> (Script, WatchedConfig<Settings>) {
 }
 
 async fn next(script: &Script) -> Received {
-    timeout(BOUND, script.next()).await.expect("it asks")
+    timeout(BOUND, script.next()).await.expect("a query")
 }
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn answer_whose_index_went_back_is_used_and_not_waited_for() {
 }
 
 #[tokio::test]
-async fn after_an_error_the_value_is_kept_and_the_next_query_has_no_index() {
+async fn value_is_kept_after_an_error_and_the_index_dropped() {
     let (script, mut config) = follow().await;
     script.reply(value("100", 4));
     sees(&mut config, "the first", has(4)).await;
@@ -86,7 +86,7 @@ async fn missing_key_is_confirmed_and_a_proxys_404_is_none() {
 }
 
 #[tokio::test]
-async fn without_an_index_it_asks_every_few_seconds() {
+async fn queries_without_an_index_come_every_few_seconds() {
     let (script, mut config) = follow().await;
     script.reply(value("0", 4));
     script.reply(value("0", 5));

@@ -30,7 +30,8 @@ struct Removal<'a> {
 }
 
 impl ConsulClient {
-    /// The checks that the catalogue has for a service of a node; none where the token may not see them.
+    /// The checks that the catalogue has for a service of a node; none where the token may not see
+    /// them.
     pub(crate) async fn listed_checks(
         &self,
         node: &str,
@@ -57,13 +58,15 @@ impl ConsulClient {
         Ok(nodes.next().filter(|_| nodes.next().is_none()))
     }
 
-    /// Takes a check out of the catalogue. Only for one that the agent does not have: it would put it back.
+    /// Takes a check out of the catalogue. Only for one that the agent does not have: it would put
+    /// it back.
     pub(crate) async fn unlist_check(&self, node: &str, check_id: &str) -> Result<Known> {
         let removal = Removal { node, service_id: None, check_id: Some(check_id) };
         self.unlist(removal, error::is_unknown_check).await
     }
 
-    /// Takes a service and its checks out of the catalogue. Only for one that the agent does not have.
+    /// Takes a service and its checks out of the catalogue. Only for one that the agent does not
+    /// have.
     pub(crate) async fn unlist_service(&self, node: &str, service_id: &str) -> Result<Known> {
         let removal = Removal { node, service_id: Some(service_id), check_id: None };
         self.unlist(removal, error::is_unknown_service).await
@@ -78,9 +81,10 @@ impl ConsulClient {
         known(&self.bounded(call).await?, is_unknown)
     }
 
-    /// Whether the agent denies us to read a service; lists of a catalogue are filtered without a word.
+    /// Whether the agent denies us to read a service; lists of a catalogue are filtered without a
+    /// word.
     pub(crate) async fn is_hidden(&self, service: &str) -> Result<bool> {
-        // Asks for the permission before it looks for the service.
+        // The agent checks the permission before the service.
         let call = Call::get("follow", &["agent", "health", "service", "name", service]);
         Ok(matches!(self.bounded(call).await?.status, 401 | 403))
     }

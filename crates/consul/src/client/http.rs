@@ -23,7 +23,8 @@ use crate::{ConsulConfig, config::Endpoint, error};
 /// One agent, and how to talk to it.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    /// For registrations and heartbeats, each on a connection that is given up with a call that gets no answer.
+    /// For registrations and heartbeats, each on a connection that is given up with a call that
+    /// gets no answer.
     http: HttpClient,
     pub(super) streams: Streams,
     base: Url,
@@ -125,7 +126,8 @@ impl Wire {
         })
     }
 
-    /// Sends, and reads the whole answer. Dropped early, the connection is closed: a blocking query ends with it.
+    /// Sends, and reads the whole answer. Dropped early, the connection is closed: a blocking query
+    /// ends with it.
     ///
     /// After a denial it tries once more, with the file's new token if there is one.
     pub(super) async fn send(&self, call: Call<'_>) -> Result<Answer> {
@@ -200,7 +202,7 @@ impl Wire {
         let ConsulConfig { datacenter, namespace, partition, .. } = &self.config;
         // An agent is where it is: it registers in no other datacenter.
         let datacenter = datacenter.as_ref().filter(|_| call.method == Method::GET);
-        // Community agents refuse the last two, whatever they say.
+        // Community agents refuse the last two, whatever their value.
         let everywhere =
             [("dc", datacenter), ("ns", namespace.as_ref()), ("partition", partition.as_ref())];
         let everywhere = everywhere.into_iter().filter_map(|(key, value)| Some((key, value?)));
@@ -214,7 +216,7 @@ impl Wire {
         &self.config
     }
 
-    /// The datacenter that is asked instead of the agent's own.
+    /// The datacenter that is queried instead of the agent's own.
     pub(super) fn datacenter(&self) -> Option<&str> {
         self.config.datacenter.as_deref()
     }
@@ -261,7 +263,7 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
-    /// The body as text, for errors: without the token, should somebody echo it.
+    /// The body as text, for errors: without the token, should a server echo it.
     pub(super) fn detail(&self) -> String {
         let text = String::from_utf8_lossy(&self.body);
         match &self.token.secret {
@@ -287,10 +289,11 @@ impl Answer {
     }
 }
 
-/// An agent accepts 200 connections of one address by default, and up to twice as many are opened as
-/// there are concurrent requests.
+/// An agent accepts 200 connections of one address by default, and up to twice as many are opened
+/// as there are concurrent requests.
 const MAX_READS: usize = 24;
 const MAX_WRITES: usize = 16;
 const MAX_HEARTBEATS: usize = 32;
-/// Without a quorum an agent takes 7 to 14 s to accept a registration. The loops have bounds of their own.
+/// Without a quorum an agent takes 7 to 14 s to accept a registration. The loops have bounds of
+/// their own.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);

@@ -18,7 +18,7 @@ use crate::error;
 #[derive(Debug)]
 pub(crate) struct KeysAnswer {
     pub(crate) meta: Meta,
-    /// Empty: there is no such key, which Consul says with 404.
+    /// Empty: there is no such key, which Consul reports with 404.
     pub(crate) keys: Vec<Key>,
 }
 
@@ -38,7 +38,8 @@ pub(crate) struct Key {
 }
 
 impl ConsulClient {
-    /// Reads a key, or with `recurse` in the query those that begin with it; blocks when `query` has an index.
+    /// Reads a key, or with `recurse` in the query those that begin with it; blocks when `query`
+    /// has an index.
     pub(crate) async fn keys(
         &self,
         operation: &'static str,
@@ -54,7 +55,8 @@ impl ConsulClient {
         }
         let answer = self.0.wire.send(call).await?;
         let meta = Meta::of(&answer.headers);
-        // Without an index it is not the store that says so: a proxy, or a path that the agent does not have.
+        // Without an index it is not the store that answered: a proxy, or a path that the agent
+        // does not have.
         if answer.status == 404 && meta.index.is_some() {
             return Ok(KeysAnswer { meta, keys: Vec::new() });
         }
@@ -64,7 +66,8 @@ impl ConsulClient {
         Ok(KeysAnswer { meta, keys })
     }
 
-    /// Writes a key, or deletes it when there is no `value`. False: the condition in `query` does not hold.
+    /// Writes a key, or deletes it when there is no `value`. False: the condition in `query` does
+    /// not hold.
     pub(crate) async fn write_key(
         &self,
         operation: &'static str,

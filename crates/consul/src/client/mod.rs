@@ -50,7 +50,7 @@ pub(crate) struct HealthAnswer {
     pub(crate) size: usize,
 }
 
-/// Whether the agent knew what it was told about.
+/// Whether the agent had the entry that a call was about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Known {
     Yes,
@@ -111,8 +111,8 @@ impl ConsulClient {
 
     /// Waits until the catalogue lists the instance and all its checks pass, at most `bound`.
     ///
-    /// An agent accepts a registration before the servers have it, and when they are away: a deployment that stops the
-    /// old instances afterwards waits for this.
+    /// An agent accepts a registration before the servers have it, and when they are away: a
+    /// deployment that stops the old instances afterwards waits for this.
     ///
     /// # Errors
     ///
@@ -161,7 +161,8 @@ impl ConsulClient {
         }))
     }
 
-    /// Reads the entries of a service; blocks until they may have changed, or `wait` is over, when `query` has an index.
+    /// Reads the entries of a service; blocks until they may have changed, or `wait` is over, when
+    /// `query` has an index.
     pub(crate) async fn health(
         &self,
         service: &str,
@@ -205,6 +206,7 @@ fn known(answer: &Answer, is_unknown: impl Fn(u16, &str) -> bool) -> Result<Know
 
 /// A catalogue of one agent has it after a few milliseconds.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// How long beyond `wait` and the agent's jitter of a sixteenth an answer may take: the 7 s for which the agent holds
-/// a request while there is no leader (`rpc_hold_timeout`), and 5 s for the way.
+/// How long beyond `wait` and the agent's jitter of a sixteenth an answer may take: the 7 s for
+/// which the agent holds a request while there is no leader (`rpc_hold_timeout`), and 5 s for the
+/// way.
 const HOLD: Duration = Duration::from_secs(12);

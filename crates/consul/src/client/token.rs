@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn missing_file_keeps_the_last_token_and_an_empty_one_has_the_given() {
+    async fn missing_file_keeps_the_token_and_an_empty_one_the_given() {
         let file = file("old");
         let config = ConsulConfig::default().token("given").token_file(file.path());
         let tokens = Tokens::new(&config).expect("read");

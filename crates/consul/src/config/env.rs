@@ -5,7 +5,7 @@ use tower_sd_core::{Result, Secret, TlsConfig, url};
 use super::{ConsulConfig, refuse};
 
 impl ConsulConfig {
-    /// What the `CONSUL_*` variables say, read as Consul's own client reads them (`api/api.go`).
+    /// The `CONSUL_*` variables, read as by Consul's own client (`api/api.go`).
     ///
     /// | variable | sets |
     /// |---|---|
@@ -13,7 +13,7 @@ impl ConsulConfig {
     /// | `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE` | [`token`](Self::token), [`token_file`](Self::token_file) |
     /// | `CONSUL_HTTP_AUTH` | [`basic_auth`](Self::basic_auth), as `user` or `user:password` |
     /// | `CONSUL_HTTP_SSL` | TLS, whatever the address begins with |
-    /// | `CONSUL_CACERT`, `CONSUL_CAPATH`, `CONSUL_CLIENT_CERT`, `CONSUL_CLIENT_KEY`, `CONSUL_TLS_SERVER_NAME`, `CONSUL_HTTP_SSL_VERIFY` | [`tls`](Self::tls), where TLS is spoken |
+    /// | `CONSUL_CACERT`, `CONSUL_CAPATH`, `CONSUL_CLIENT_CERT`, `CONSUL_CLIENT_KEY`, `CONSUL_TLS_SERVER_NAME`, `CONSUL_HTTP_SSL_VERIFY` | [`tls`](Self::tls), where TLS is used |
     /// | `CONSUL_NAMESPACE`, `CONSUL_PARTITION` | [`namespace`](Self::namespace), [`partition`](Self::partition) |
     ///
     /// A variable that is empty counts as missing.

@@ -80,7 +80,7 @@ fn variables_that_are_missing_or_empty_leave_the_defaults() {
 }
 
 #[test]
-fn a_boolean_that_is_none_is_an_error_and_no_plain_text() {
+fn boolean_that_is_none_is_an_error_and_no_plain_text() {
     let error = from(&[("CONSUL_HTTP_SSL", "yes")]).expect_err("not a boolean");
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("CONSUL_HTTP_SSL"), "{error}");

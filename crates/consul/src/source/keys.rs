@@ -20,7 +20,7 @@ pub(crate) struct KeySource {
     client: ConsulClient,
     ticket: Ticket,
     what: What,
-    /// What the last answer said, while it can be trusted; `None` makes the next query answer at once.
+    /// The last answer, while it can be trusted; `None` makes the next query answer immediately.
     index: Option<u64>,
 }
 
@@ -74,8 +74,8 @@ impl Source for KeySource {
     type Item = KeyValue;
 
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResult<KeyValue>> {
-        // Taken out: an answer that is an error, or dropped, leaves none (an index ahead of a server that was reset
-        // would block for the whole wait).
+        // Taken out: an answer that is an error, or dropped, leaves none (an index ahead of a
+        // server that was reset would block for the whole wait).
         let asked = self.index.take().filter(|_| request.waits());
         let asked = asked.filter(|_| !self.ticket.is_shared());
         let answer = match self.ticket.alone(self.ask(request.mode, asked)).await {
@@ -88,7 +88,8 @@ impl Source for KeySource {
             return Err(error.with_message(message));
         }
         let index = answer.meta.index.filter(|index| *index > 0);
-        // One that went back, of a cluster that was restored or wiped, is not waited for; the keys are what there is.
+        // One that went back, of a cluster that was restored or wiped, is not waited for; the keys
+        // are what there is.
         self.index = index.filter(|index| asked.is_none_or(|asked| *index >= asked));
         let keys = answer.keys.iter().filter(|key| self.wants(key));
         let set = ReadResult::set(keys.map(|key| self.entry(key)).collect());
@@ -99,5 +100,5 @@ impl Source for KeySource {
 
 /// Below the 60 s after which many proxies close an idle connection. Consul adds up to a sixteenth.
 const WAIT: Duration = Duration::from_secs(55);
-/// How often to ask when waiting is not possible.
+/// The interval of queries where waiting is not possible.
 const POLL: Duration = Duration::from_secs(5);

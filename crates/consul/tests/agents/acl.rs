@@ -19,14 +19,15 @@ use crate::support::{BOUND, call, get, is_stale, listed, on_every_version, put, 
 
 const ROOT: &str = "6f0c2a0e-2f5a-4d6f-9a52-3d6a5f1f7d01";
 
-/// Its own requests, the test's among them, are allowed everything; a client with a token only what that may do.
+/// Its own requests, the test's among them, are allowed everything; a client with a token only what
+/// that may do.
 fn config() -> String {
     let tokens = json!({"master": ROOT, "default": ROOT});
     json!({"primary_datacenter": "dc1", "acl": {"enabled": true, "default_policy": "deny", "tokens": tokens}})
         .to_string()
 }
 
-/// A token that may do what its policy says.
+/// A token with a policy.
 struct Token {
     secret: String,
     accessor: String,
@@ -51,7 +52,7 @@ async fn made(agent: &real::Consul, target: &str, body: Value) -> Value {
     serde_json::from_str(&answer.body).expect("JSON")
 }
 
-/// Changes what the policy of a token says.
+/// Changes the policy of a token.
 async fn allow(agent: &real::Consul, token: &Token, name: &str, rules: &str) {
     let id = &token.policy;
     let body = json!({"ID": id, "Name": name, "Rules": rules});
@@ -74,7 +75,7 @@ async fn on_every_guarded_agent(test: impl AsyncFn(&real::Consul)) {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(BOUND, ready).await.expect("it knows policies");
+        timeout(BOUND, ready).await.expect("it has policies");
         Box::pin(test(&agent)).await;
     })
     .await;
@@ -120,7 +121,7 @@ async fn token_that_may_not_is_denied_with_a_hint() {
     .await;
 }
 
-/// Without `node:read` Consul answers `200 []`, which newer versions say.
+/// Without `node:read` Consul answers `200 []`, which newer versions mark.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn token_that_sees_nothing_does_not_empty_the_set() {
@@ -145,7 +146,7 @@ async fn token_that_sees_nothing_does_not_empty_the_set() {
 /// A streaming agent goes on under the same index when it may show more or less than before.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn what_a_changed_policy_shows_is_published_though_the_index_stands() {
+async fn changed_policy_is_published_though_the_index_stands() {
     on_every_guarded_agent(async |agent| {
         for node in ["n1", "n2"] {
             let service = json!({"Service": "web", "Port": 80});

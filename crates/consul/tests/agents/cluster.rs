@@ -12,10 +12,11 @@ use crate::support::{
     client, is_stale, listed, on_every_version, put, registrar, sees, sees_within, web,
 };
 
-/// A 500 of 1.8.7 carries an index; newer ones go on with 200 and their last view; a plain read fails.
+/// A 500 of 1.8.7 carries an index; newer ones go on with 200 and their last view; a plain read
+/// fails.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn servers_that_are_away_are_noticed_within_a_probe_and_nobody_is_lost() {
+async fn servers_that_are_away_are_noticed_and_no_instance_is_lost() {
     on_every_version(async |binary| {
         let cluster = ConsulCluster::start(&binary, 1).await.expect("they start");
         let handle = registrar(cluster.address()).register(web("a", 80)).await.expect("registered");
@@ -26,7 +27,7 @@ async fn servers_that_are_away_are_noticed_within_a_probe_and_nobody_is_lost() {
         // Long enough that the view of a streaming agent is what it follows.
         sleep(Duration::from_millis(300)).await;
         cluster.servers()[0].kill();
-        // The probe, and the 7 to 21 s for which an agent looks for a leader.
+        // The probe, and the 7 to 21 s for which an agent searches a leader.
         let bound = Duration::from_secs(30);
         let snapshot = sees_within(bound, &mut subscription, "stale", is_stale).await;
         assert_eq!(snapshot.instances().len(), 1, "{snapshot:?}");
@@ -37,10 +38,10 @@ async fn servers_that_are_away_are_noticed_within_a_probe_and_nobody_is_lost() {
     .await;
 }
 
-/// An agent that was restarted while its servers are away says `200 []` with index 1.
+/// An agent that was restarted while its servers are away returns `200 []` with index 1.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn agent_that_knows_nobody_is_not_believed() {
+async fn agent_without_servers_is_not_trusted() {
     on_every_version(async |binary| {
         let cluster = ConsulCluster::start(&binary, 1).await.expect("they start");
         let body = json!({"Name": "web", "Port": 80, "Address": "10.0.0.1"});

@@ -15,7 +15,7 @@ use crate::support::{
 /// The index of the new agent is lower than the one that is waited for.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn agent_whose_index_started_anew_is_followed_at_once() {
+async fn agent_whose_index_started_anew_is_followed_immediately() {
     on_every_agent(async |agent| {
         let address = agent.address();
         for n in 0..30 {
@@ -85,7 +85,7 @@ async fn tags_filters_and_names_with_slashes_select() {
 /// A reset on 1.8.7, a 429 on newer ones.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn one_connection_too_many_is_transient_and_says_what_to_do() {
+async fn one_connection_too_many_is_transient_and_names_the_remedy() {
     on_every_version(async |binary| {
         let config = real::ConsulConfig::dev(binary);
         let config = config.config(r#"{"limits": {"http_max_conns_per_client": 4}}"#);
@@ -111,7 +111,7 @@ async fn one_connection_too_many_is_transient_and_says_what_to_do() {
 async fn closing_during_the_long_wait_takes_less_than_100_ms() {
     on_every_agent(async |agent| {
         let instancer = client(agent.address()).instancer(Query::new("web"));
-        sees(&mut instancer.subscribe(), "nobody", listed(0)).await;
+        sees(&mut instancer.subscribe(), "no instance", listed(0)).await;
         sleep(Duration::from_millis(300)).await;
         let started = Instant::now();
         instancer.close().await;

@@ -1,5 +1,5 @@
-//! Under ACLs that deny by default, with an agent that has no token of its own: it writes with the service's token, and
-//! newer ones cannot remove with that.
+//! Under ACLs that deny by default, with an agent that has no token of its own: it writes with the
+//! service's token, and newer ones cannot remove with that.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ async fn on_every_agent_for_a_token(rules: &str, test: impl AsyncFn(Scene<'_>)) 
 }
 
 impl Scene<'_> {
-    /// What an operator asks.
+    /// An operator's query.
     async fn root(&self, method: &str, target: &str, body: Value) -> Value {
         let sign = if target.contains('?') { '&' } else { '?' };
         let target = format!("{target}{sign}token={ROOT}");
@@ -97,7 +97,7 @@ impl Scene<'_> {
 /// What a server does that stops in order, and is started again.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn server_that_drained_and_deregistered_is_seen_when_it_starts_again() {
+async fn drained_and_deregistered_server_is_seen_when_it_restarts() {
     on_every_agent_without_a_token(async |scene| {
         for _start in 0..2 {
             let handle = scene.register().await;
@@ -105,7 +105,7 @@ async fn server_that_drained_and_deregistered_is_seen_when_it_starts_again() {
             handle.update(|it| it.with_status(InstanceStatus::Draining)).await.expect("accepted");
             scene.lists((1, 0)).await;
             handle.deregister().await.expect("withdrawn");
-            assert_eq!(scene.listed().await, (0, 0), "gone when it says so");
+            assert_eq!(scene.listed().await, (0, 0), "gone when it reports so");
         }
     })
     .await;
@@ -113,12 +113,13 @@ async fn server_that_drained_and_deregistered_is_seen_when_it_starts_again() {
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn maintenance_that_outlived_its_server_ends_with_the_next_registration() {
+async fn maintenance_of_a_dead_server_ends_with_the_next_registration() {
     on_every_agent_without_a_token(async |scene| {
         let handle = scene.register().await;
         scene.maintain(true).await;
         scene.lists((1, 0)).await;
-        // As by an agent's own hand, or a registrar of another kind: newer ones leave it in the catalogue.
+        // As by an agent's own hand, or a registrar of another kind: newer ones leave it in the
+        // catalogue.
         let target = "/v1/agent/service/deregister/web:a";
         scene.root("PUT", target, Value::Null).await;
         // The heartbeat notices, and registers again.
@@ -144,7 +145,7 @@ async fn draining_server_that_goes_on_is_seen_again() {
 /// `200 []` is also the answer to who may see nothing.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn follower_without_a_token_is_denied_and_not_told_that_nobody_is_there() {
+async fn follower_without_a_token_is_denied_and_sees_no_empty_set() {
     on_every_agent_for_a_token(READS_TOO, async |scene| {
         let _handle = scene.register().await;
         let nobody = Consul::new(ConsulConfig::new(scene.agent.url())).expect("an address");
@@ -154,7 +155,7 @@ async fn follower_without_a_token_is_denied_and_not_told_that_nobody_is_there() 
         let error = snapshot.freshness().error().expect("seen").clone();
         assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
         assert!(error.to_string().contains("no token was given"), "{error}");
-        // Who may look is told that nobody is there.
+        // A reader with access sees an empty set.
         let mut subscription = scene.client().instancer(Query::new("web")).subscribe();
         sees(&mut subscription, "it", listed(1)).await;
     })
@@ -164,14 +165,14 @@ async fn follower_without_a_token_is_denied_and_not_told_that_nobody_is_there() 
 /// The usual policy of the anonymous token: an empty set is one.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn follower_who_needs_no_token_is_told_that_nobody_is_there() {
+async fn follower_without_need_of_a_token_sees_an_empty_set() {
     on_every_agent_for_a_token(READS_TOO, async |scene| {
         let anonymous = "/v1/acl/token/00000000-0000-0000-0000-000000000002";
         scene.root("PUT", anonymous, json!({"Policies": [{"Name": "web"}]})).await;
         let nobody = Consul::new(ConsulConfig::new(scene.agent.url())).expect("an address");
         let mut subscription = nobody.instancer(Query::new("web")).subscribe();
         let known = |snapshot: &Snapshot| snapshot.freshness().is_fresh();
-        assert_eq!(sees(&mut subscription, "nobody", known).await.instances().len(), 0);
+        assert_eq!(sees(&mut subscription, "no instance", known).await.instances().len(), 0);
         let _handle = scene.register().await;
         sees(&mut subscription, "it", listed(1)).await;
     })

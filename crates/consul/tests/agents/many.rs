@@ -46,9 +46,9 @@ async fn follow(
         let changed = k * 997 % n;
         let started = Instant::now();
         match k % 2 {
-            // What only the catalogue's services tell.
+            // Only in the catalogue's services.
             0 => register(agent, changed, 81).await,
-            // What only the checks tell.
+            // Only in the checks.
             _ => {
                 put(agent.address(), &format!("/v1/agent/check/fail/c{changed:04}"), json!(null))
                     .await;
@@ -121,7 +121,7 @@ async fn two_hundred_services_share_three_queries() {
     .await;
 }
 
-/// Over TLS agents speak HTTP/2: each service has a query of its own, none a connection.
+/// Over TLS agents use HTTP/2: each service has a query of its own, none a connection.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn over_tls_two_hundred_services_are_streams() {
@@ -129,7 +129,8 @@ async fn over_tls_two_hundred_services_are_streams() {
         let files = Files::new();
         let (agent, address) = start(binary, &files).await;
         let (_, connections) = follow(&agent, &trusted(address, &files), address, 200).await;
-        // One for short calls, two for a hundred queries each, and some that came too late to be needed.
+        // One for short calls, two for a hundred queries each, and some that came too late to be
+        // needed.
         assert!(connections <= 8, "{connections}");
     })
     .await;
@@ -150,7 +151,7 @@ pub(crate) mod slow {
 
     #[tokio::test]
     #[ignore = "needs a real consul"]
-    async fn over_tls_a_thousand_services_are_followed_within_64_connections() {
+    async fn thousand_services_over_tls_need_64_connections_at_most() {
         on_every_version(async |binary| {
             let files = Files::new();
             let (agent, address) = start(binary, &files).await;
@@ -164,7 +165,8 @@ pub(crate) mod slow {
         say(&format!(
             "change to snapshot: median {median:?}, slowest {slowest:?}; {connections} connections"
         ));
-        // Five times the bar, for a debug build on a busy machine; `cargo xtask bench consul` holds it.
+        // Five times the bar, for a debug build on a busy machine; `cargo xtask bench consul` holds
+        // it.
         assert!(slowest <= Duration::from_secs(5), "{delays:?}");
     }
 }

@@ -130,7 +130,7 @@ async fn operators_maintenance_survives_a_restart_of_the_agent() {
 /// The remains of a process that was killed while it drained.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn maintenance_of_a_draining_predecessor_ends_with_its_successor() {
+async fn maintenance_of_a_predecessor_ends_with_its_successor() {
     on_every_agent(async |agent| {
         let address = agent.address();
         let draining =
@@ -148,7 +148,7 @@ async fn maintenance_of_a_draining_predecessor_ends_with_its_successor() {
 /// Load, published as weight.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn instance_that_updates_its_weight_all_the_time_is_never_absent() {
+async fn instance_that_updates_its_weight_is_never_absent() {
     on_every_agent(async |agent| updates_for(agent, Duration::from_secs(15)).await).await;
 }
 
@@ -157,7 +157,7 @@ pub(crate) mod slow {
 
     #[tokio::test]
     #[ignore = "needs a real consul"]
-    async fn instance_that_updates_its_weight_for_ten_minutes_is_never_absent() {
+    async fn instance_with_updates_for_ten_minutes_is_never_absent() {
         on_every_agent(async |agent| updates_for(agent, Duration::from_secs(600)).await).await;
     }
 }

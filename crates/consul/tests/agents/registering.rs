@@ -1,4 +1,4 @@
-//! What a registration looks like in Consul, and how it comes back.
+//! A registration's form in Consul, and how it comes back.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -65,7 +65,7 @@ async fn agent_behind_a_unix_socket_is_registered_with_and_followed() {
         let _b = client.register(web("b", 81)).await.expect("registered");
         sees(&mut subscription, "both", listed(2)).await;
         let n = connections_to(agent.address()).expect("Linux");
-        assert_eq!(n, 0, "it spoke TCP");
+        assert_eq!(n, 0, "it used TCP");
     })
     .await;
 }
@@ -94,7 +94,7 @@ async fn what_others_registered_by_plain_json_is_found() {
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn check_that_is_no_longer_asked_for_is_gone() {
+async fn check_that_is_no_longer_registered_is_gone() {
     on_every_agent(async |agent| {
         let address = agent.address();
         let check = RegistrationOptions::new().check(Check::tcp(address.to_string()));
@@ -152,12 +152,12 @@ async fn health_is_shown_and_followed() {
         let all = client(address).instancer(Query::new("web").any_health());
         sees(&mut all.subscribe(), "both", listed(2)).await;
         put(address, "/v1/agent/service/maintenance/web:w?enable=true", Value::Null).await;
-        sees(&mut subscription, "nobody", |snapshot| snapshot.instances().is_empty()).await;
+        sees(&mut subscription, "no instance", |snapshot| snapshot.instances().is_empty()).await;
     })
     .await;
 }
 
-/// Out of `?passing` and DNS at once, still registered, and back when it says so.
+/// Out of `?passing` and DNS immediately, still registered, and back on request.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn draining_leaves_passing_and_stays_registered() {
@@ -183,10 +183,10 @@ async fn draining_leaves_passing_and_stays_registered() {
     .await;
 }
 
-/// A `-dev` agent forgets everything; nobody else notices.
+/// A `-dev` agent loses everything; no other process notices.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn agent_that_forgot_everything_is_told_within_a_heartbeat() {
+async fn agent_that_lost_its_data_is_filled_within_a_heartbeat() {
     on_every_agent(async |agent| {
         let address = agent.address();
         let instancer = client(address).instancer(Query::new("web"));
@@ -222,10 +222,10 @@ async fn deregistering_what_is_gone_is_success() {
     .await;
 }
 
-/// A service without a heartbeat is looked after too.
+/// A service without a heartbeat is checked too.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn entry_without_ttl_that_was_deleted_is_back_after_the_next_look() {
+async fn deleted_entry_without_ttl_is_back_after_the_next_check() {
     on_every_agent(async |agent| {
         let address = agent.address();
         let check = Check::tcp(address.to_string());
@@ -238,7 +238,7 @@ async fn entry_without_ttl_that_was_deleted_is_back_after_the_next_look() {
                 sleep(Duration::from_millis(100)).await;
             }
         };
-        timeout(Duration::from_secs(20), looks).await.expect("looked at every 15 s");
+        timeout(Duration::from_secs(20), looks).await.expect("read every 15 s");
     })
     .await;
 }
@@ -273,7 +273,8 @@ async fn srv(dns: SocketAddr, name: &str) -> (u16, u16) {
     let mut answer = [0; 1500];
     let n = timeout(BOUND, socket.recv(&mut answer)).await.expect("in time").expect("an answer");
     assert!(n > query.len() && answer[7] > 0, "no records: {:?}", &answer[..n]);
-    // The name is a pointer or a copy of the question's; type SRV, class, TTL and length follow, then the data.
+    // The name is a pointer or a copy of the question's; type SRV, class, TTL and length follow,
+    // then the data.
     let records = &answer[query.len()..n];
     let at = records.windows(4).position(|w| w == [0, 33, 0, 1]).expect("an SRV record") + 10;
     let number = |at: usize| u16::from_be_bytes([records[at], records[at + 1]]);

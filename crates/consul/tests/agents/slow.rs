@@ -20,10 +20,12 @@ use crate::{
     tls::{Files, start, trusted},
 };
 
-/// An agent that was suspended fires all TTLs at once when it wakes up: for some tens of milliseconds nobody passes.
+/// An agent that was suspended fires all TTLs together when it wakes up.
+///
+/// No check passes for some tens of milliseconds.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn agent_suspended_for_20_s_under_100_registrations_costs_nobody() {
+async fn agent_of_100_suspended_for_20_s_costs_no_instance() {
     on_every_agent(async |agent| {
         let address = agent.address();
         let registrar = client(address);
@@ -68,9 +70,10 @@ async fn agent_suspended_for_20_s_under_100_registrations_costs_nobody() {
         println!(
             "at least {least} of 100 were known; all listed {later:?} after the agent had them"
         );
-        assert!(the_agents > resumed, "the agent lost nobody");
+        assert!(the_agents > resumed, "the agent lost no instance");
         assert!(least >= 50, "{least} of 100 were known");
-        // An idle machine shows 36 ms in the median, and with the rate limit of our queries at most 123 ms.
+        // An idle machine shows 36 ms in the median, and with the rate limit of our queries at most
+        // 123 ms.
         assert!(later < Duration::from_secs(1), "whole {later:?} after the agent");
     })
     .await;
@@ -101,12 +104,12 @@ async fn connection_over_tls_that_fell_silent_is_given_up_within_15_s() {
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn who_stops_beating_leaves_at_the_ttl_and_is_removed_after_a_minute() {
+async fn instance_without_heartbeats_leaves_and_is_removed_later() {
     on_every_agent(async |agent| {
         let address = agent.address();
         let instancer = client(address).instancer(Query::new("web"));
         let mut subscription = instancer.subscribe();
-        // As a process that died: nobody withdraws.
+        // As a process that died: nothing is withdrawn.
         let body = serde_json::json!({
             "Name": "web", "ID": "web:a", "Port": 80, "Address": "10.0.0.1",
             "Check": {"TTL": "5s", "Status": "passing", "DeregisterCriticalServiceAfter": "60s"},
@@ -136,7 +139,7 @@ async fn who_stops_beating_leaves_at_the_ttl_and_is_removed_after_a_minute() {
 /// The agent is away for three TTLs.
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn registration_outlives_an_agent_that_was_wiped_after_three_ttls() {
+async fn registration_outlives_an_agent_wiped_after_three_ttls() {
     on_every_agent(async |agent| {
         let address = agent.address();
         let mut handle = registrar(address).register(web("a", 80)).await.expect("registered");
@@ -151,6 +154,6 @@ async fn registration_outlives_an_agent_that_was_wiped_after_three_ttls() {
     .await;
 }
 
-/// How long an agent that wakes up is watched, and how often it is looked at.
+/// How long an agent that wakes up is watched, and how often it is read.
 const WATCHED: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(10);

@@ -99,7 +99,7 @@ pub(crate) fn is_stale(snapshot: &Snapshot) -> bool {
     matches!(snapshot.freshness(), Freshness::Stale { .. })
 }
 
-/// Waits until the catalogue says what is wanted of `target`.
+/// Waits until the catalogue has what a test expects of `target`.
 pub(crate) async fn becomes(
     address: SocketAddr,
     target: &str,

@@ -1,4 +1,4 @@
-//! Suspicion, unhealthy neighbours, and pauses that are asked for.
+//! Suspicion, unhealthy neighbours, and pauses that are required.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ async fn malformed_entry_beside_critical_ones_is_no_error() {
 }
 
 #[tokio::test]
-async fn pause_that_a_proxy_asks_for_is_kept() {
+async fn pause_that_a_proxy_requires_is_kept() {
     let script = Script::start().await.expect("loopback");
     let instancer = follow(agent(&script), Query::new("web"));
     script.reply(Reply::new(503).header("retry-after", "2").body("later"));

@@ -1,4 +1,6 @@
-//! The instancer against a scripted agent: what is asked, and what is made of every kind of answer.
+//! The instancer against a scripted agent.
+//!
+//! Its queries, and the result of every kind of answer.
 
 mod beside;
 
@@ -72,7 +74,7 @@ fn is_stale(snapshot: &Snapshot) -> bool {
 }
 
 async fn next(script: &Script) -> Received {
-    timeout(BOUND, script.next()).await.expect("it asks")
+    timeout(BOUND, script.next()).await.expect("a query")
 }
 
 fn has_index(request: &Received) -> bool {
@@ -81,7 +83,7 @@ fn has_index(request: &Received) -> bool {
 
 /// With every tag.
 #[tokio::test]
-async fn first_it_asks_without_index_and_then_it_waits_for_the_one_it_got() {
+async fn first_query_has_no_index_and_the_next_waits_for_its_result() {
     let script = Script::start().await.expect("loopback");
     let query = Query::new("a/b c").tag("x").tag("y").passing();
     let instancer = follow(agent(&script).datacenter("eu"), query);
@@ -97,10 +99,10 @@ async fn first_it_asks_without_index_and_then_it_waits_for_the_one_it_got() {
     instancer.close().await;
 }
 
-/// A 500 carries `X-Consul-Index: 1`, which is not believed. After an error nothing is waited for, so a server
-/// that was reset is noticed at the first retry.
+/// A 500 carries `X-Consul-Index: 1`, which is ignored. After an error nothing is waited for, so a
+/// server that was reset is noticed at the first retry.
 #[tokio::test]
-async fn after_an_error_the_set_is_kept_and_the_next_query_has_no_index() {
+async fn set_is_kept_after_an_error_and_the_index_dropped() {
     let script = Script::start().await.expect("loopback");
     let instancer = follow(agent(&script), Query::new("web"));
     let mut subscription = instancer.subscribe();
@@ -133,9 +135,9 @@ async fn answer_whose_index_went_back_is_used() {
     assert_eq!(asked.each_ref().map(has_index), [false, true, false, true]);
 }
 
-/// No index to wait for is no reason to ask without pause.
+/// No index to wait for is no reason to query without pause.
 #[tokio::test]
-async fn without_an_index_it_asks_every_few_seconds() {
+async fn queries_without_an_index_come_every_few_seconds() {
     for index in ["0", "", "garbage", "99999999999999999999"] {
         let script = Script::start().await.expect("loopback");
         let instancer = follow(agent(&script), Query::new("web"));
@@ -149,7 +151,7 @@ async fn without_an_index_it_asks_every_few_seconds() {
 
 /// Go-kit polls such an agent without pause.
 #[tokio::test]
-async fn queries_that_return_at_once_are_rate_limited() {
+async fn queries_that_return_immediately_are_rate_limited() {
     let mut index = 10;
     let script = Script::answering(move |_| {
         index += 1;
@@ -177,7 +179,7 @@ async fn answer_that_is_too_long_is_an_error_and_the_set_is_kept() {
 }
 
 #[tokio::test]
-async fn answers_that_are_cut_garbled_or_missing_are_errors_and_it_goes_on() {
+async fn cut_garbled_or_missing_answers_are_errors_without_an_end() {
     let script = Script::start().await.expect("loopback");
     let instancer = follow(agent(&script), Query::new("web"));
     let mut subscription = instancer.subscribe();
@@ -200,7 +202,7 @@ async fn answers_that_are_cut_garbled_or_missing_are_errors_and_it_goes_on() {
 }
 
 #[tokio::test]
-async fn agent_that_limits_is_asked_again_after_a_pause() {
+async fn agent_that_limits_is_queried_again_after_a_pause() {
     for status in [429, 503] {
         let script = Script::start().await.expect("loopback");
         let instancer = follow(agent(&script), Query::new("web"));
@@ -271,7 +273,8 @@ async fn filtered_answer_keeps_the_set_and_is_a_denial() {
     assert_eq!(error.kind(), ErrorKind::Denied);
 }
 
-/// What empties a set is confirmed by a consistent read, without index and without the agent's cache.
+/// What empties a set is confirmed by a consistent read, without index and without the agent's
+/// cache.
 #[tokio::test]
 async fn loss_is_confirmed_by_the_strongest_read_there_is() {
     let script = Script::start().await.expect("loopback");
@@ -301,7 +304,7 @@ async fn streaming_agents_word_is_checked_by_plain_reads() {
     let failing = Arc::new(AtomicBool::new(false));
     let fails = Arc::clone(&failing);
     let script = Script::answering(move |request| match has_index(request) {
-        // The view says 200 for ever, after the wait.
+        // The view returns 200 indefinitely, after the wait.
         true => {
             let wait = request.target.rsplit_once("wait=").expect("a wait").1;
             let wait = wait.trim_end_matches("ms").parse().expect("milliseconds");
@@ -348,9 +351,9 @@ async fn streaming_agents_constant_headers_are_no_outage() {
     shows(&mut subscription, "all three", n_fresh(3)).await;
 }
 
-/// A view that is behind what was read already is not believed.
+/// A view that is behind what was read already is not accepted.
 #[tokio::test]
-async fn streaming_answer_with_a_lower_index_is_replaced_by_a_plain_read() {
+async fn streamed_answer_with_a_lower_index_is_replaced_by_a_read() {
     let script = Script::start().await.expect("loopback");
     let instancer = follow(agent(&script), Query::new("web"));
     let mut subscription = instancer.subscribe();
@@ -364,7 +367,7 @@ async fn streaming_answer_with_a_lower_index_is_replaced_by_a_plain_read() {
 
 /// Go-kit left the query running for 5 min.
 #[tokio::test]
-async fn closing_during_a_long_wait_ends_the_query_at_once() {
+async fn closing_during_a_long_wait_ends_the_query_immediately() {
     let script = Script::start().await.expect("loopback");
     let instancer = follow(agent(&script), Query::new("web"));
     script.reply(listing("42", [1]));

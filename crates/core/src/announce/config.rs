@@ -17,8 +17,8 @@ pub struct AnnounceConfig {
     /// A renewal gets at most half of the TTL, so that another one fits in.
     #[serde(deserialize_with = "duration::deserialize")]
     pub call_timeout: Duration,
-    /// The longest time of a health check, after which it counts as critical. Defaults to 5 s, and is
-    /// never more than a third of the TTL.
+    /// The longest time of a health check, after which it counts as critical. Defaults to 5 s, and
+    /// is never more than a third of the TTL.
     #[serde(deserialize_with = "duration::deserialize")]
     pub health_timeout: Duration,
     /// The ceiling of the first pause after a failed call. Defaults to 250 ms.
@@ -26,8 +26,8 @@ pub struct AnnounceConfig {
     pub initial_backoff: Duration,
     /// The ceiling of later pauses before the first success. Defaults to 15 s.
     ///
-    /// After it, the ceiling is the renewal interval, within 1 s and 60 s: a registry that comes back
-    /// gets an announcement within one interval.
+    /// After it, the ceiling is the renewal interval, within 1 s and 60 s: a registry that comes
+    /// back gets an announcement within one interval.
     #[serde(deserialize_with = "duration::deserialize")]
     pub max_backoff: Duration,
     /// The least pause, within 25 %, after an announcement failed with an error that no repetition

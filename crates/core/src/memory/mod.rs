@@ -1,4 +1,5 @@
-//! A registry inside the process: for tests and demos, and the reference that every backend is measured against.
+//! A registry inside the process: for tests and demos, and the reference that every backend is
+//! measured against.
 
 mod announcer;
 mod source;
@@ -98,7 +99,8 @@ impl MemoryRegistry {
         self.store.entries(service)
     }
 
-    /// How many calls (reads that answered, announcements, renewals, withdrawals) it has got, refused ones included.
+    /// How many calls (reads that answered, announcements, renewals, withdrawals) it has got,
+    /// refused ones included.
     #[must_use]
     pub fn n_calls(&self) -> u64 {
         self.store.n_calls()
@@ -109,7 +111,8 @@ impl MemoryRegistry {
         self.store.edit(|state| state.interrupted = true);
     }
 
-    /// Ends [`interrupt`](Self::interrupt), [`drop_to_empty`](Self::drop_to_empty) and [`delay`](Self::delay).
+    /// Ends [`interrupt`](Self::interrupt), [`drop_to_empty`](Self::drop_to_empty) and
+    /// [`delay`](Self::delay).
     pub fn resume(&self) {
         self.store.edit(|state| {
             (state.interrupted, state.empty, state.delay) = (false, false, Duration::ZERO);

@@ -4,9 +4,10 @@ use crate::{Announcer, Error, ErrorKind, Instance, KeyValue, Registration, Resul
 ///
 /// # Contract
 ///
-/// - Each call must return immediately, and must perform no I/O: that is the affair of the source and
-///   the announcer, which the two loops call with backoff and bounds.
-/// - A source or an announcer keeps what it needs of the backend, and ends its I/O when it is dropped.
+/// - Each call must return immediately, and must perform no I/O: that is the affair of the source
+///   and the announcer, which the two loops call with backoff and bounds.
+/// - A source or an announcer keeps what it needs of the backend, and ends its I/O when it is
+///   dropped.
 pub trait Backend: Send + Sync + 'static {
     /// Returns the name for logs and errors: `"consul"`.
     fn name(&self) -> &'static str;

@@ -65,11 +65,11 @@ pub struct ReqwestFactory {
     follows_redirects: bool,
 }
 
-/// One instance, spoken to by a [`Client`].
+/// One instance, called by a [`Client`].
 ///
 /// The URL's host and port become the instance's; `http://service/path` keeps `service` in its `Host` header, unless the
 /// request brings its own. The scheme becomes `https` where the instance's is; a request for `https` to an instance that
-/// says `http` is an error.
+/// of `http` is an error.
 #[derive(Clone)]
 pub struct ReqwestEndpoint {
     client: Client,

@@ -231,10 +231,7 @@ const NOTICED: &[(Bug, &[&str])] = &[
         Bug::SplitsAtSlash,
         &["service_name_may_have_spaces_and_slashes", "instance_id_may_have_spaces_and_slashes"],
     ),
-    (
-        Bug::CleansPaths,
-        &["service_name_like_a_path_works_or_is_refused"],
-    ),
+    (Bug::CleansPaths, &["service_name_like_a_path_works_or_is_refused"]),
     (Bug::Forgets("host"), &["host_name_survives", "ipv6_address_survives"]),
     (Bug::Forgets("port"), &["highest_port_survives"]),
     (Bug::Forgets("scheme"), &["scheme_survives"]),

@@ -101,7 +101,6 @@ const CLEAN: &[&str] = &[
     "benches",
     "clippy.toml",
     "crates/testkit",
-    "crates/tower-sd",
     "rustfmt.toml",
     "tests",
     "xtask",

@@ -52,7 +52,8 @@ fn number(count: usize) -> f64 {
     f64::from(u32::try_from(count).expect("a small number"))
 }
 
-/// Weights as DNS has them are 0 (1 for us), equal, and 1:10:100 (times 100). The bounds are those of p = 0.001.
+/// Weights as DNS has them are 0 (1 for us), equal, and 1:10:100 (times 100). The bounds are those
+/// of p = 0.001.
 #[test]
 fn weights_are_obeyed_within_a_chi_squared_bound() {
     let rows: [(&[u32], f64); 3] =

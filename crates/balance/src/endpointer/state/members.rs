@@ -6,18 +6,11 @@ use tokio::time::Instant;
 use tower_sd_core::{Backoff, Instance, InstanceId, InstanceStatus, Snapshot};
 
 use super::{Change, Effects, Member, State, is_fit};
-use crate::endpointer::{
-    EndpointState, Readiness, Tier, diff::diff, drain::Draining, stats::Life,
-};
+use crate::endpointer::{EndpointState, Readiness, Tier, diff::diff, drain::Draining, stats::Life};
 
 impl<S: Clone + Send + Sync + 'static> State<S> {
     /// Makes the members those of `snapshot`.
-    pub(super) fn apply(
-        &mut self,
-        snapshot: &Snapshot,
-        now: Instant,
-        effects: &mut Effects<S>,
-    ) {
+    pub(super) fn apply(&mut self, snapshot: &Snapshot, now: Instant, effects: &mut Effects<S>) {
         if self.closed {
             return;
         }
@@ -47,7 +40,11 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
     }
 
     /// The instances that get an endpoint.
-    fn selected<'a>(&self, listed: &'a [Instance], held: &'a [Instance]) -> [Cow<'a, [Instance]>; 2] {
+    fn selected<'a>(
+        &self,
+        listed: &'a [Instance],
+        held: &'a [Instance],
+    ) -> [Cow<'a, [Instance]>; 2] {
         let Some(subset) = &self.config.subset else {
             return [listed.into(), held.into()];
         };
