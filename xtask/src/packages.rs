@@ -119,12 +119,6 @@ pub(crate) fn threads(package: &Path) -> Threads {
     needs(&package.file_name().unwrap_or_default().to_string_lossy()).tests
 }
 
-/// The package's place in [`NEEDS`], which begins with those that take longest.
-pub(crate) fn order(package: &Path) -> usize {
-    let folder = package.file_name().unwrap_or_default();
-    NEEDS.iter().position(|(name, _)| folder == *name).unwrap_or(NEEDS.len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

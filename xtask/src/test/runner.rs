@@ -99,13 +99,7 @@ impl Runner<'_> {
                 }
             }
         });
-        let mut run = Finished {
-            binary,
-            passed: false,
-            took: Duration::ZERO,
-            text: String::new(),
-            tests: Vec::new(),
-        };
+        let mut run = Finished::new(binary);
         run.passed = run.read(&mut child, &lines, start)?;
         run.took = start.elapsed();
         Ok(run)
@@ -128,6 +122,11 @@ struct Test {
 }
 
 impl Finished {
+    fn new(binary: TestBinary) -> Self {
+        let (text, tests) = (String::new(), Vec::new());
+        Self { binary, passed: false, took: Duration::ZERO, text, tests }
+    }
+
     /// Reads the output until the binary has ended, whether or not a process that it left holds the
     /// pipe open.
     fn read(
@@ -140,15 +139,7 @@ impl Finished {
         loop {
             match lines.recv_timeout(SILENCE) {
                 Ok((now, line)) => {
-                    let line = String::from_utf8_lossy(&line);
-                    if let Some(test) = line.strip_prefix("test ") {
-                        let (name, verdict) = test.split_once(" ... ").unwrap_or((test, ""));
-                        let failed = verdict.contains("FAILED");
-                        let name = name.trim().to_owned();
-                        self.tests.push(Test { name, took: now - before, failed });
-                    }
-                    self.text.push_str(&line);
-                    self.text.push('\n');
+                    self.note(&String::from_utf8_lossy(&line), now - before);
                     before = now;
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(child.wait()?.success()),
@@ -165,10 +156,28 @@ impl Finished {
         }
     }
 
+    /// A line of output. What a test prints may stand between its name and its verdict.
+    fn note(&mut self, line: &str, took: Duration) {
+        if let Some((name, _)) = line.strip_prefix("test ").and_then(|it| it.split_once(" ...")) {
+            self.tests.push(Test { name: name.trim().to_owned(), took, failed: false });
+        } else if let Some(test) = self.tests.last_mut().filter(|_| is_verdict(line)) {
+            test.took += took;
+        }
+        if let Some(test) = self.tests.last_mut() {
+            test.failed |= line.ends_with("FAILED");
+        }
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
     fn print(&self) {
         let seconds = self.took.as_secs();
         println!("\n     Running {} ({seconds} s)\n{}", self.binary.source, self.text.trim_end());
     }
+}
+
+fn is_verdict(line: &str) -> bool {
+    ["ok", "FAILED"].contains(&line)
 }
 
 fn print_slowest(mut finished: Vec<Finished>) {
@@ -199,3 +208,32 @@ const SILENCE: Duration = Duration::from_millis(200);
 /// Several times the slowest binary.
 const LIMIT: Duration = Duration::from_secs(1200);
 const N_SLOWEST: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_tests_are_found_whatever_they_print() {
+        let messages = "{\"manifest_path\":\"/r/Cargo.toml\",\"src_path\":\"/r/a.rs\",\
+                        \"profile\":{\"test\":true},\"executable\":\"/t/a\"}";
+        let binary = TestBinary::all(messages).pop().unwrap();
+        let mut run = Finished::new(binary);
+        for line in [
+            "test 3.5/one    ... ok",
+            "test 3.5/two    ... ",
+            "thread 'main' panicked",
+            "FAILED",
+            "test three ... FAILED",
+            "test four ... ok",
+            "test result: FAILED. 2 passed; 2 failed",
+        ] {
+            run.note(line, Duration::from_secs(1));
+        }
+        let failed: Vec<&str> =
+            run.tests.iter().filter(|test| test.failed).map(|test| &*test.name).collect();
+        assert_eq!(failed, ["3.5/two", "three"]);
+        assert_eq!(run.tests[1].took, Duration::from_secs(2));
+        assert_eq!(run.text.lines().count(), 7);
+    }
+}
