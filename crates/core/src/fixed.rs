@@ -16,7 +16,9 @@ use crate::{
 pub struct FixedInstancer(Subscription);
 
 impl FixedInstancer {
-    /// These instances; of two with one id or one address, one. Unreachable addresses are left out;
+    /// Creates an instancer of these instances.
+    ///
+    /// Of two with one id or one address it has one. Unreachable addresses are left out;
     /// the host `unix:/path` is a socket of this machine.
     #[must_use]
     pub fn new(instances: impl IntoIterator<Item = Instance>) -> Self {

@@ -1,4 +1,4 @@
-//! The memory registry, the reference that every backend is measured against, runs the suite.
+//! The memory registry runs the suite: it is the reference for every backend.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! The announcing loop: compares the entry that the registry must have with the one it has.
+//! The announcing loop: compares the desired entry with the registry's.
 
 mod call;
 mod check;
@@ -27,8 +27,7 @@ use crate::{
     handle::{End, Status},
 };
 
-/// Announces, and keeps announcing until the handle is deregistered or dropped or `tasks` is
-/// closed.
+/// Announces until the handle is deregistered or dropped or `tasks` is closed.
 ///
 /// The body of a backend's [`Registrar::register`](crate::Registrar::register).
 ///

@@ -2,7 +2,9 @@ use std::future::Future;
 
 use crate::{Error, ReadMode};
 
-/// The receiver of the following loop's results: a [`Publisher`](crate::Publisher) for instances.
+/// The receiver of the following loop's results.
+///
+/// For instances it is a [`Publisher`](crate::Publisher).
 ///
 /// A call may panic: the loop logs the panic and continues with backoff.
 pub trait Sink<T>: Send + 'static {

@@ -1,4 +1,6 @@
-//! Decides what becomes of instances that are no longer offered. Pure: the time is a parameter.
+//! Decides about instances that are no longer offered.
+//!
+//! Pure: the time is a parameter.
 
 mod history;
 mod loss;

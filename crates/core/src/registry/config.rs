@@ -20,15 +20,18 @@ use crate::{
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistryConfig {
-    /// The lifetime of an entry without renewals, unless [`Registration::ttl`] sets it. Defaults to
-    /// 15 s.
+    /// The lifetime of an entry without renewals. Defaults to 15 s.
+    ///
+    /// [`Registration::ttl`] overrides it.
     ///
     /// [`Registration::ttl`]: crate::Registration::ttl
     #[serde(deserialize_with = "duration::deserialize")]
     pub ttl: Duration,
     /// The treatment of losses.
     pub loss: LossPolicy,
-    /// The treatment of a set while the registry cannot be read. Defaults to [`StalePolicy::Keep`].
+    /// The treatment of a set while the registry cannot be read.
+    ///
+    /// Defaults to [`StalePolicy::Keep`].
     pub stale: StalePolicy,
     /// The addresses that are accepted.
     pub addresses: AddressPolicy,

@@ -1,4 +1,6 @@
-//! The instancer on real servers: BIND's `named`, whose zone `nsupdate` changes, and Consul.
+//! The instancer on real servers: BIND's `named`, and Consul.
+//!
+//! `nsupdate` changes the zone.
 
 mod bind;
 mod consul;

@@ -1,4 +1,6 @@
-//! The instancer on a scripted name server: the answers that no real server gives on demand.
+//! The instancer on a scripted name server.
+//!
+//! It gives the answers that no real server gives on demand.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -14,7 +14,7 @@ pub use self::{
     raw_address::RawAddress,
 };
 
-/// The format of the values: one per way in which a service is found under `<prefix>/<service>/`.
+/// The format of the values under `<prefix>/<service>/`.
 ///
 /// # Contract
 ///

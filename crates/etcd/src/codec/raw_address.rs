@@ -2,7 +2,9 @@ use tower_sd_core::{Announcement, BoxError, Instance};
 
 use super::{Codec, host_and_port};
 
-/// go-kit's value, and go-zero's: the address and nothing else, as `http://1.2.3.4:8080` or `1.2.3.4:8080`.
+/// go-kit's value, and go-zero's: the address and nothing else.
+///
+/// It has the form `http://1.2.3.4:8080` or `1.2.3.4:8080`.
 ///
 /// Weight, metadata and all the rest of an instance are lost; its id is the last part of its key.
 #[derive(Clone, Copy, Debug, Default)]

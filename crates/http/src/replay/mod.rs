@@ -1,4 +1,4 @@
-//! Sending an HTTP request a second time: which ones, and how their bodies are kept.
+//! Sending an HTTP request a second time, and keeping its body for that.
 
 mod body;
 mod policy;

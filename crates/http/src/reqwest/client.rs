@@ -22,7 +22,7 @@ use crate::{
     client::{PER_TRY_TIMEOUT, TIMEOUT},
 };
 
-/// A client of one service over a `reqwest::Client`: balanced, retried, and stored under this name.
+/// A balanced client of one service over a `reqwest::Client`, with retries.
 ///
 /// It is a `tower::Service<reqwest::Request>`. Its defaults are those of [`Client`](crate::Client).
 /// Two things differ: reqwest connects when it has the request, so that a dead instance costs an
@@ -50,7 +50,9 @@ pub struct ReqwestClient {
     endpointer: Endpointer<ReqwestEndpoint>,
 }
 
-/// The settings of a [`ReqwestClient`]; each setter changes the defaults and keeps the others.
+/// The settings of a [`ReqwestClient`].
+///
+/// Each setter changes one, and keeps the others.
 #[must_use = "a builder does nothing until it is built"]
 pub struct ReqwestClientBuilder {
     instancer: Box<dyn Instancer>,

@@ -9,7 +9,9 @@ use tower_sd_balance::{
 use super::Channel;
 use crate::{GrpcFactory, GrpcLayer, GrpcProtocol};
 
-/// The settings of a [`Channel`]; each setter changes the defaults and keeps the others.
+/// The settings of a [`Channel`].
+///
+/// Each setter changes one, and keeps the others.
 ///
 /// ```
 /// use tower_sd_balance::{FixedInstancer, Instance, WeightedRandom};

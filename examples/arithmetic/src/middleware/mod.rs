@@ -1,4 +1,4 @@
-//! What servers and the gateway do with every request: tower layers, for any service over HTTP.
+//! The tower layers of servers and of the gateway, for any service over HTTP.
 
 mod log;
 mod metrics;

@@ -1,4 +1,4 @@
-//! Views of a registration: state, errors, counters; and registrations that are joined.
+//! Views of a registration: state, errors, counters; and joined registrations.
 
 use super::*;
 
