@@ -26,6 +26,8 @@ use crate::{
 /// A backend implements [`Source`](crate::Source) and hands it to a [`Follower`](crate::Follower),
 /// which is an instancer. A filter is a [`FilteredInstancer`](crate::FilteredInstancer); a merge
 /// owns a [`Publisher`](crate::Publisher).
+#[doc(alias = "Discover")]
+#[doc(alias = "Resolver")]
 pub trait Instancer: Send + Sync + 'static {
     /// A subscription of its own for the caller.
     fn subscribe(&self) -> Subscription;

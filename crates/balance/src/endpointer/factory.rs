@@ -19,6 +19,7 @@ use tower_sd_core::{BoxError, Instance};
     message = "`{Self}` makes no endpoints",
     note = "a closure from an `Instance` to a service is a factory through `Endpointer::with` or `factory_fn`"
 )]
+#[doc(alias = "MakeService")]
 pub trait Factory: Send + Sync + 'static {
     /// The service. `tower::Service` is required only where it is called, so that other clients can
     /// be balanced too.

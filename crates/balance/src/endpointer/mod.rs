@@ -87,6 +87,7 @@ use crate::NoInstances;
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias = "Pool")]
 pub struct Endpointer<S: 'static> {
     shared: Arc<Shared<S>>,
 }
