@@ -13,11 +13,13 @@ use crate::{ConfigSnapshot, WatchOptions, sink::ConfigSink};
 
 /// A typed value that follows a key, or all keys below a prefix, of a registry.
 ///
-/// A key holds one document. Below a prefix every key is a field: `app/db/port` is the field `port` of the field `db`.
-/// What cannot be read as a `T` is reported by [`ConfigSnapshot::rejected`] and in the log, and does not become the value; checks
-/// beyond the type belong to `T` (`#[serde(try_from = "…")]`).
+/// A key holds one document. Below a prefix every key is a field: `app/db/port` is the field `port`
+/// of the field `db`. What cannot be read as a `T` is reported by [`ConfigSnapshot::rejected`] and
+/// in the log, and does not become the value; checks beyond the type belong to `T`
+/// (`#[serde(try_from = "…")]`).
 ///
-/// `Clone` is cheap, and every clone waits for changes by itself; a slow one skips intermediate values.
+/// `Clone` is cheap, and every clone waits for changes by itself; a slow one skips intermediate
+/// values.
 ///
 /// # Drop
 ///
@@ -52,7 +54,7 @@ impl<T: Send + Sync> WatchedConfig<T> {
         self.latest.borrow().value.clone()
     }
 
-    /// The value now, and how far to believe it.
+    /// Returns the value now, and whether it is current.
     #[must_use]
     pub fn latest(&self) -> ConfigSnapshot<T> {
         self.latest.borrow().clone()
@@ -60,7 +62,8 @@ impl<T: Send + Sync> WatchedConfig<T> {
 
     /// Waits for what this clone has not returned from here before, and returns the latest.
     ///
-    /// A new value is a change, and so is a value that was rejected, and the registry's coming and going.
+    /// A new value is a change, and so is a value that was rejected, and the registry's coming and
+    /// going.
     ///
     /// # Errors
     ///
@@ -76,8 +79,8 @@ impl<T: Send + Sync> WatchedConfig<T> {
         }
     }
 
-    /// Waits until the registry has answered for the first time, at most `bound`: with a value, with one that was rejected,
-    /// or that there is none.
+    /// Waits until the registry has answered for the first time, at most `bound`: with a value,
+    /// with one that was rejected, or that there is none.
     ///
     /// # Errors
     ///
@@ -103,12 +106,13 @@ impl<T: Send + Sync> WatchedConfig<T> {
             .with_source(cause))
     }
 
-    /// Asks for a new read. Never blocks; the loop limits the rate.
+    /// Requests a new read. Never blocks; the loop limits the rate.
     pub fn refresh(&self) {
         self.nudge.notify_one();
     }
 
-    /// Ends the loop and its I/O, and waits for that. All clones keep the last value, stale with a `Closed` error.
+    /// Ends the loop and its I/O, and waits for that. All clones keep the last value, stale with a
+    /// `Closed` error.
     ///
     /// # Cancel safety
     ///
