@@ -31,7 +31,7 @@ pub struct WatchedConfig<T> {
 }
 
 impl<T: DeserializeOwned + Send + Sync + 'static> WatchedConfig<T> {
-    /// Starts to follow what `source` reads: that of `Consul::key_value`, say.
+    /// Starts to follow the keys that `source` reads, such as that of `Consul::key_value`.
     ///
     /// # Panics
     ///
