@@ -110,7 +110,7 @@ const CLEAN: &[&str] = &[
 const EXCEPTIONS: &[(&str, &str)] = &[
     ("crates/core/src/registry/backend.rs", "PublisherConfig::wants"),
     // The Rust of it is generated, with a fingerprint of the file.
-    ("crates/tonic/tests/proto/echo.proto", "README of this crate speak"),
+    ("crates/tonic/tests/proto/echo.proto", "tests and the README of this crate"),
     ("xtask/src/lint/prose/rules.rs", ""),
     ("xtask/src/lint/prose/tests.rs", ""),
 ];
