@@ -16,10 +16,10 @@ pub use tower_sd_core::{
     Attached, Backoff, BoxError, CheckResult, Entries, Error, ErrorKind, FilteredInstancer,
     FixedInstancer, FollowConfig, Follower, Freshness, HealthCheck, Hub, Instance, InstanceId,
     InstanceStatus, Instancer, LeaseTtl, LossGuard, LossPolicy, LossReason, MemoryRegistry,
-    Publisher, PublisherConfig, PublisherStats, ReadMode, ReadReason, ReadRequest, ReadResult,
-    Registrar, Registration, RegistrationHandle, RegistrationState, RegistrationStats,
-    RegistrationWatch, Renewal, Result, Secret, Shutdown, Sink, Snapshot, Source, StalePolicy,
-    Subscription, TaskGroup, announce, async_trait, follow,
+    Publisher, PublisherConfig, PublisherStats, ReadMode, ReadRequest, ReadResult, Registrar,
+    Registration, RegistrationHandle, RegistrationState, RegistrationStats, RegistrationWatch,
+    Renewal, Result, Secret, Shutdown, Sink, Snapshot, Source, StalePolicy, Subscription,
+    TaskGroup, announce, async_trait, follow,
 };
 
 pub use self::{

@@ -11,8 +11,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 use tower_sd_core::{
-    Error, ErrorKind, Instance, ReadMode, ReadReason, ReadRequest, ReadResult, Result, Source,
-    async_trait,
+    Error, ErrorKind, Instance, ReadMode, ReadRequest, ReadResult, Result, Source, async_trait,
 };
 
 pub(crate) use self::keys::KeySource;
@@ -64,10 +63,7 @@ impl Source for ConsulSource {
     type Item = Instance;
 
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
-        let keeps_position = request.waits()
-            || request.mode == ReadMode::Confirm
-            || request.reason == ReadReason::Suspected;
-        if !keeps_position {
+        if request.mode == ReadMode::Full {
             (self.waiting, self.index) = (None, None);
         }
         let mut news = false;

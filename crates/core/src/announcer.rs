@@ -202,12 +202,6 @@ impl LeaseTtl {
         Self { ttl: None, renew_interval }
     }
 
-    /// Sets [`renew_interval`](Self::renew_interval).
-    pub const fn with_renew_interval(mut self, renew_interval: Duration) -> Self {
-        self.renew_interval = renew_interval;
-        self
-    }
-
     /// Returns the time after which the registry drops the entry unless it is renewed, at most one
     /// year; `None` where nothing expires.
     #[must_use]

@@ -1,5 +1,7 @@
 use std::{error, fmt, sync::Arc, time::Duration};
 
+use serde::{Serialize, Serializer};
+
 use crate::InstanceId;
 
 /// A boxed error of any kind, as tower has it.
@@ -17,7 +19,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Inner {
     kind: ErrorKind,
     transient: bool,
@@ -56,7 +58,7 @@ impl ErrorKind {
         matches!(self, Self::Protocol | Self::Timeout | Self::Unavailable)
     }
 
-    const fn sentence(self) -> &'static str {
+    const fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
             Self::Config => "invalid configuration",
@@ -67,6 +69,12 @@ impl ErrorKind {
             Self::Timeout => "no answer in time",
             Self::Unavailable => "registry unavailable",
         }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -197,27 +205,21 @@ impl Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let inner = &*self.0;
-        let mut debug = f.debug_struct("Error");
-        debug.field("kind", &inner.kind).field("backend", &inner.backend);
-        debug.field("operation", &inner.operation).field("transient", &inner.transient);
-        if let Some(instance) = &inner.instance {
-            debug.field("instance", instance);
-        }
-        if let Some(message) = &inner.message {
-            debug.field("message", message);
-        }
-        if let Some(source) = &inner.source {
-            debug.field("source", source);
-        }
-        debug.finish()
+        self.0.fmt(f)
+    }
+}
+
+/// As its [`chain`](Error::chain).
+impl Serialize for Error {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.chain())
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.0;
-        let text = inner.message.as_deref().unwrap_or_else(|| inner.kind.sentence());
+        let text = inner.message.as_deref().unwrap_or_else(|| inner.kind.as_str());
         write!(f, "{} {}: {text}", inner.backend, inner.operation)?;
         match &inner.instance {
             Some(instance) => write!(f, " (instance {instance})"),

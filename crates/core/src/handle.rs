@@ -6,16 +6,23 @@ use std::{
 };
 
 use futures_util::future::{join_all, select_all};
+use serde::Serialize;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, timeout},
 };
 use tokio_util::sync::DropGuard;
 
-use crate::{Error, ErrorKind, Instance, InstanceId, Result, TaskGroup};
+use crate::{
+    Error, ErrorKind, Instance, InstanceId, Result, TaskGroup, snapshot::milliseconds_since,
+};
 
 /// The state of a registration.
-#[derive(Clone, Debug)]
+///
+/// As JSON: `state` is one of these names in snake case, errors are chains, and `since` is the
+/// milliseconds since then.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RegistrationState {
     /// Not in the registry yet.
@@ -28,6 +35,7 @@ pub enum RegistrationState {
     /// Registered before, and possibly not any more; it is being announced again.
     Lost {
         /// When the loss was noticed.
+        #[serde(serialize_with = "milliseconds_since")]
         since: Instant,
         /// The reason of the loss, or the error of the latest attempt since.
         error: Error,
@@ -359,6 +367,22 @@ impl Status {
             state: RegistrationState::Registering { error: None },
             stats: RegistrationStats::default(),
             last_error: None,
+        }
+    }
+}
+
+impl fmt::Display for RegistrationState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registering { error: None } => f.write_str("registering"),
+            Self::Registering { error: Some(error) } => write!(f, "registering: {error}"),
+            Self::Registered => f.write_str("registered"),
+            Self::Lost { since, error } => {
+                write!(f, "lost for {} s: {error}", since.elapsed().as_secs())
+            }
+            Self::TakenOver { by } => write!(f, "taken over by {by}"),
+            Self::Critical { reason } => write!(f, "critical: {reason}"),
+            Self::Deregistered => f.write_str("deregistered"),
         }
     }
 }

@@ -94,23 +94,19 @@ impl<H: Send + Sync + 'static> Hub<H> {
             (self.backend, CancellationToken::new(), CancellationToken::new());
         let end = ended.clone().drop_guard();
         let unused = idle.clone();
-        let mut stops = None;
-        self.tasks.spawn(|stop| {
-            stops = Some(stop.clone());
-            async move {
-                // Dropped with the task: at its end, its panic, the shutdown of its runtime.
-                let _end = end;
-                select! {
-                    biased;
-                    () = stop.requested() => {}
-                    () = unused.cancelled() => {}
-                    done = AssertUnwindSafe(task).catch_unwind() => if done.is_err() {
-                        tracing::error!(backend, "shared task panicked; the next user restarts it");
-                    },
-                }
+        self.tasks.spawn(|stop| async move {
+            // Dropped with the task: at its end, its panic, the shutdown of its runtime.
+            let _end = end;
+            select! {
+                biased;
+                () = stop.requested() => {}
+                () = unused.cancelled() => {}
+                done = AssertUnwindSafe(task).catch_unwind() => if done.is_err() {
+                    tracing::error!(backend, "shared task panicked; the next user restarts it");
+                },
             }
         });
-        let stop = stops.unwrap_or_else(|| unreachable!("`spawn` calls its argument"));
+        let stop = self.tasks.shutdown();
         let _end_with_last_user = idle.drop_guard();
         let run = Arc::new(Run { backend, handle, stop, ended, _end_with_last_user });
         *running = Arc::downgrade(&run);

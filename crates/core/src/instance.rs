@@ -78,6 +78,17 @@ impl InstanceStatus {
     }
 }
 
+impl fmt::Display for InstanceStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Passing => "passing",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+            Self::Draining => "draining",
+        })
+    }
+}
+
 impl Instance {
     /// An instance at `host` (a name, or an IP address without brackets) and `port`, called `host:port`.
     ///

@@ -54,7 +54,7 @@ pub use registry::{Backend, Registry, RegistryConfig};
 pub use schemes::Schemes;
 pub use secret::Secret;
 pub use snapshot::{Freshness, Snapshot};
-pub use source::{ReadMode, ReadReason, ReadRequest, ReadResult, Source};
+pub use source::{ReadMode, ReadRequest, ReadResult, Source};
 pub use subscription::{Instancer, Subscription};
 pub use tasks::{Shutdown, StopOnDrop, TaskGroup};
 pub use tls::{Pem, TlsConfig, TlsFiles, TlsMaterial};

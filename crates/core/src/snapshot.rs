@@ -1,9 +1,9 @@
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
 };
-use std::time::Duration;
 
+use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
 use crate::{Error, Instance};
@@ -11,25 +11,23 @@ use crate::{Error, Instance};
 /// The set of instances that is known now, and whether it is current.
 ///
 /// Data and trouble are independent: an error never erases instances. `Clone` is a few `Arc`s.
-#[derive(Clone, Debug)]
+///
+/// As JSON: `instances`, `held`, `revision` and `freshness`, of which `state` is `"never_synced"`,
+/// `"fresh"` or `"stale"`, `error` the chain of errors, and `since` the milliseconds since then.
+#[derive(Clone, Debug, Serialize)]
 pub struct Snapshot {
     pub(crate) instances: Arc<[Instance]>,
     pub(crate) held: Arc<[Instance]>,
     pub(crate) revision: u64,
     pub(crate) freshness: Freshness,
-    pub(crate) proof: Arc<Proof>,
-}
-
-/// The time of the last proof of life, shared by all snapshots of one publisher.
-#[derive(Debug, Default)]
-pub(crate) struct Proof {
-    first: OnceLock<Instant>,
-    /// After the first.
-    last_ms: AtomicU64,
+    /// The time of the last proof of life, shared by all snapshots of one publisher.
+    #[serde(skip)]
+    pub(crate) proof: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Whether a [`Snapshot`] agrees with the registry.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Freshness {
     /// The registry has not answered yet; nothing is known, which is not the same as nothing being
@@ -43,6 +41,7 @@ pub enum Freshness {
     /// The set is the last one known; what came after it is unknown.
     Stale {
         /// When the first failure after the last success was seen.
+        #[serde(serialize_with = "milliseconds_since")]
         since: Instant,
         /// What failed.
         error: Error,
@@ -112,21 +111,12 @@ impl Snapshot {
     /// subscriber.
     #[must_use]
     pub fn as_of(&self) -> Option<Instant> {
-        self.proof.last()
-    }
-}
-
-impl Proof {
-    pub(crate) fn now(&self) {
-        let now = Instant::now();
-        let first = *self.first.get_or_init(|| now);
-        let ms = u64::try_from(now.duration_since(first).as_millis()).unwrap_or(u64::MAX);
-        self.last_ms.store(ms, Relaxed);
+        *self.proof.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn last(&self) -> Option<Instant> {
-        let first = *self.first.get()?;
-        Some(first + Duration::from_millis(self.last_ms.load(Relaxed)))
+    /// The registry has proved now that the latest set is current.
+    pub(crate) fn prove(&self) {
+        *self.proof.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 }
 
@@ -162,4 +152,26 @@ impl Freshness {
             Self::Stale { error, .. } => Some(error),
         }
     }
+}
+
+impl fmt::Display for Freshness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverSynced { error: None } => f.write_str("not read yet"),
+            Self::NeverSynced { error: Some(error) } => write!(f, "not read yet: {error}"),
+            Self::Fresh => f.write_str("fresh"),
+            Self::Stale { since, error } => {
+                write!(f, "stale for {} s: {error}", since.elapsed().as_secs())
+            }
+        }
+    }
+}
+
+/// Serialises a time as the milliseconds since then.
+pub(crate) fn milliseconds_since<S: Serializer>(
+    since: &Instant,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let milliseconds = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+    serializer.serialize_u64(milliseconds)
 }

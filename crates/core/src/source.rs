@@ -56,8 +56,6 @@ impl<S: Source + ?Sized> Source for Box<S> {
 pub struct ReadRequest {
     /// How to read.
     pub mode: ReadMode,
-    /// Why the loop reads now.
-    pub reason: ReadReason,
     /// A larger set will be refused. Defaults to [`usize::MAX`].
     pub max_entries: usize,
 }
@@ -68,9 +66,8 @@ pub struct ReadRequest {
 pub enum ReadMode {
     /// The complete set, now.
     ///
-    /// First, and after every `Err`: the source must drop indexes, streams and watches and start anew. For the reason
-    /// [`Suspected`](ReadReason::Suspected) a source with a live watch should verify that watch by a cheap call and return
-    /// [`ReadResult::unchanged`] (or the set that the call returned), and must not drop a healthy watch.
+    /// First, after every `Err` and every [`resync`](ReadResult::resync), and periodically: the source
+    /// must drop indexes, streams and watches and start anew.
     Full,
     /// The complete set, as soon as it may differ from the last result.
     ///
@@ -82,26 +79,13 @@ pub enum ReadMode {
     /// Consistent, linearizable, no cache, no index. Sent before a loss is accepted, and repeated until one such read
     /// has succeeded. A healthy watch may be kept.
     Confirm,
-}
-
-/// Why the following loop reads.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum ReadReason {
-    /// Nothing has been read yet.
-    First,
-    /// The last read failed, or the last result was [`ReadResult::trouble`].
-    AfterError,
-    /// The last result was [`ReadResult::resync`].
-    Resync,
-    /// The last read succeeded.
-    Next,
-    /// The periodic resync is due.
-    Periodic,
-    /// The view may be outdated: an endpoint refuses connections, or the source was silent for long.
-    Suspected,
-    /// The loss guard waits for a confirmation.
-    Loss,
+    /// Whether the last result is current, now: an endpoint refuses connections, or the source was
+    /// silent for long.
+    ///
+    /// A source with a live watch must keep it, and should verify it by a cheap call and return
+    /// [`ReadResult::unchanged`], or the set that the call returned. Another source reads as for
+    /// `Full`.
+    Verify,
 }
 
 /// The result of a successful [`Source::read`].
@@ -122,8 +106,8 @@ pub(crate) enum Outcome<T> {
 impl ReadRequest {
     /// Creates a request without a bound on entries: for tests of a source.
     #[must_use]
-    pub fn new(mode: ReadMode, reason: ReadReason) -> Self {
-        Self { mode, reason, max_entries: usize::MAX }
+    pub fn new(mode: ReadMode) -> Self {
+        Self { mode, max_entries: usize::MAX }
     }
 
     /// Sets [`max_entries`](Self::max_entries).

@@ -1,7 +1,9 @@
 use std::{any::Any, fmt, sync::Arc, time::Duration};
 
-use futures_core::Stream;
-use futures_util::stream;
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use tokio::{
     sync::{Notify, watch},
     time::timeout,
@@ -55,7 +57,7 @@ impl<T: Instancer + ?Sized> Instancer for Box<T> {
 pub struct Subscription {
     pub(crate) snapshots: watch::Receiver<Snapshot>,
     nudge: Arc<Notify>,
-    counters: Arc<Counters>,
+    counters: Counters,
     _keep_alive: Option<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -63,7 +65,7 @@ impl Subscription {
     pub(crate) fn new(
         snapshots: watch::Receiver<Snapshot>,
         nudge: Arc<Notify>,
-        counters: Arc<Counters>,
+        counters: Counters,
     ) -> Self {
         Self { snapshots, nudge, counters, _keep_alive: None }
     }
@@ -79,7 +81,7 @@ impl Subscription {
 
     /// One that shows these snapshots in place of its own, and passes on everything else.
     pub(crate) fn showing(&self, snapshots: watch::Receiver<Snapshot>) -> Self {
-        Self::new(snapshots, Arc::clone(&self.nudge), Arc::clone(&self.counters))
+        Self::new(snapshots, Arc::clone(&self.nudge), self.counters.clone())
     }
 
     /// The latest snapshot.
@@ -149,12 +151,14 @@ impl Subscription {
     }
 
     /// The snapshots as a stream: the latest first, then every change; ends when the loop ends.
-    pub fn into_stream(mut self) -> impl Stream<Item = Snapshot> + Send {
+    #[must_use]
+    pub fn into_stream(mut self) -> BoxStream<'static, Snapshot> {
         self.snapshots.mark_changed();
         stream::unfold(self, |mut subscription| async move {
             let snapshot = subscription.changed().await.ok()?;
             Some((snapshot, subscription))
         })
+        .boxed()
     }
 }
 

@@ -39,7 +39,13 @@ impl TaskGroup {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.0.tracker.spawn(task(Shutdown(self.0.stop.clone())));
+        self.0.tracker.spawn(task(self.shutdown()));
+    }
+
+    /// Returns the request that all tasks of this group get.
+    #[must_use]
+    pub fn shutdown(&self) -> Shutdown {
+        Shutdown(self.0.stop.clone())
     }
 
     /// Requests the tasks to stop, and waits until they have.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use etcd_client::{GetOptions, SortOrder, SortTarget};
 use tower_sd_core::{
-    Error, ErrorKind, ReadMode, ReadReason, ReadRequest, ReadResult, Result, Source, async_trait,
+    Error, ErrorKind, ReadMode, ReadRequest, ReadResult, Result, Source, async_trait,
 };
 
 use self::{pages::pages, state::State};
@@ -39,9 +39,9 @@ impl<D: Decode> Source for EtcdSource<D> {
 
     /// Every list is linearizable, so that there is nothing stronger for `Confirm`.
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResult<D::Item>> {
-        match (request.mode, request.reason) {
-            (ReadMode::Changed, _) => self.changed(request.max_entries).await,
-            (ReadMode::Full, ReadReason::Suspected) => match self.is_current().await {
+        match request.mode {
+            ReadMode::Changed => self.changed(request.max_entries).await,
+            ReadMode::Verify => match self.is_current().await {
                 Ok(true) => Ok(ReadResult::unchanged()),
                 Ok(false) => self.list(request).await,
                 // The watch waits for the cluster: no reason to list everything then.
@@ -60,11 +60,7 @@ impl<D: Decode> EtcdSource<D> {
 
     async fn list(&mut self, request: ReadRequest) -> Result<ReadResult<D::Item>> {
         // A watch that is not in doubt goes on: only a loss has to be confirmed.
-        let kept = match request.reason {
-            ReadReason::Loss | ReadReason::Suspected => self.following.take(),
-            _ => None,
-        };
-        self.following = None;
+        let kept = self.following.take().filter(|_| request.mode != ReadMode::Full);
         let (range, decode) = self.what.clone()?;
         let Some(list) = pages(&self.client, &range, request.max_entries).await? else {
             return Ok(ReadResult::resync("compacted while listing"));

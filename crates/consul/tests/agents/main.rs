@@ -5,6 +5,7 @@ mod acl;
 mod cluster;
 mod following;
 mod guarded;
+mod keys;
 mod many;
 mod ownership;
 mod registering;

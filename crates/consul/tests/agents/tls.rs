@@ -2,12 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use tower_sd_consul::{Consul, ConsulConfig, Query};
-use tower_sd_core::{ErrorKind, Instancer, Result, TlsConfig};
+use tower_sd_core::{ErrorKind, Instancer, RegistrationHandle, Result, TlsConfig};
 use tower_sd_testkit::{
     loopback::{free_ports, own_address},
     real,
@@ -18,6 +18,8 @@ use crate::support::{BOUND, TTL, get, listed, on_every_version, say, sees, web};
 
 /// The name that Consul gives to the certificates of servers.
 const NAME: &str = "server.dc1.consul";
+const CLIENT: &str = "client.dc1.consul";
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Files of PEM.
 pub(crate) struct Files(TempDir);
@@ -30,19 +32,25 @@ impl Files {
     }
 
     /// Replaces all of them, the authority included.
-    fn rotate(&self) {
+    fn rotate(&self) -> Issuer<'static, KeyPair> {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         self.write("ca", &params.self_signed(&key).expect("signs").pem());
         let issuer = Issuer::new(params, key);
-        for (file, name) in [("agent", NAME), ("client", "client.dc1.consul")] {
-            let key = KeyPair::generate().expect("a key");
-            let params = CertificateParams::new([name.to_owned()]).expect("a name");
-            let certificate = params.signed_by(&key, &issuer).expect("signs");
-            self.write(file, &certificate.pem());
-            self.write(&format!("{file}-key"), &key.serialize_pem());
-        }
+        self.sign(&issuer, "agent", NAME, DAY);
+        self.sign(&issuer, "client", CLIENT, DAY);
+        issuer
+    }
+
+    /// Replaces a certificate and its key.
+    fn sign(&self, issuer: &Issuer<'_, KeyPair>, file: &str, name: &str, validity: Duration) {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+        params.not_after = date_time_ymd(1970, 1, 1) + since_1970() + validity;
+        let certificate = params.signed_by(&key, issuer).expect("signs");
+        self.write(file, &certificate.pem());
+        self.write(&format!("{file}-key"), &key.serialize_pem());
     }
 
     fn write(&self, file: &str, text: &str) {
@@ -78,9 +86,19 @@ pub(crate) async fn start(binary: ServerBinary, files: &Files) -> (real::Consul,
 
 /// A client that presents its certificate, and trusts the agent's.
 pub(crate) fn trusted(address: SocketAddr, files: &Files) -> Consul {
+    trusted_for(address, files, TTL)
+}
+
+fn trusted_for(address: SocketAddr, files: &Files, ttl: Duration) -> Consul {
     let tls = files.with_certificate(files.trusting()).with_server_name(NAME);
-    let config = ConsulConfig::new(format!("https://{address}")).tls(tls).ttl(TTL);
+    let config = ConsulConfig::new(format!("https://{address}")).tls(tls).ttl(ttl);
     Consul::new(config).expect("all is given")
+}
+
+#[expect(clippy::disallowed_types, reason = "certificates are about the time of day")]
+fn since_1970() -> Duration {
+    let epoch = std::time::SystemTime::UNIX_EPOCH;
+    epoch.elapsed().expect("the clock is behind 1970")
 }
 
 async fn request(address: SocketAddr, tls: TlsConfig) -> Result<()> {
@@ -145,17 +163,50 @@ async fn rotated_certificates_and_authority_keep_the_registration() {
         let handle = registrar.register(web("a", 80)).await.expect("registered");
         files.rotate();
         agent.restart().await.expect("the agent starts");
-        let start = Instant::now();
-        loop {
-            let passing = get(agent.address(), "/v1/health/service/web?passing").await;
-            if passing.as_array().is_some_and(|entries| entries.len() == 1) {
-                break;
-            }
-            assert!(start.elapsed() < BOUND, "registered again: {:?}", handle.state());
-            sleep(Duration::from_millis(100)).await;
-        }
-        say(&format!("registered {:?} after the restart", start.elapsed()));
+        passes_within(BOUND, &agent, &handle).await;
         handle.deregister().await.expect("gone");
     })
     .await;
+}
+
+async fn passes_within(bound: Duration, agent: &real::Consul, handle: &RegistrationHandle) {
+    let start = Instant::now();
+    loop {
+        let passing = get(agent.address(), "/v1/health/service/web?passing").await;
+        if passing.as_array().is_some_and(|entries| entries.len() == 1) {
+            return say(&format!("passes {:?} after the restart", start.elapsed()));
+        }
+        assert!(start.elapsed() < bound, "registered again: {:?}", handle.state());
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+pub(crate) mod slow {
+    use tokio::time::sleep_until;
+
+    use super::*;
+
+    /// The connection outlives its certificate; the restart of the agent ends it.
+    #[tokio::test]
+    #[ignore = "needs a real consul"]
+    async fn registration_passes_one_ttl_after_its_expired_certificate_was_replaced() {
+        const TTL: Duration = Duration::from_secs(15);
+        const VALIDITY: Duration = Duration::from_secs(25);
+        on_every_version(async |binary| {
+            let files = Files::new();
+            let issuer = files.rotate();
+            let (agent, address) = start(binary, &files).await;
+            let expired_at = Instant::now() + VALIDITY;
+            files.sign(&issuer, "client", CLIENT, VALIDITY);
+            let registrar = trusted_for(address, &files, TTL);
+            let handle = registrar.register(web("a", 80)).await.expect("registered");
+            sleep_until(expired_at + Duration::from_secs(2)).await;
+            let tls = files.with_certificate(files.trusting()).with_server_name(NAME);
+            request(address, tls).await.expect_err("the certificate has expired");
+            files.sign(&issuer, "client", CLIENT, DAY);
+            agent.restart().await.expect("the agent starts");
+            passes_within(TTL, &agent, &handle).await;
+        })
+        .await;
+    }
 }

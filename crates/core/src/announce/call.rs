@@ -4,33 +4,18 @@ use futures_util::FutureExt;
 use tokio::time::timeout;
 
 use super::reporter::Reporter;
-use crate::{Error, ErrorKind, Result};
+use crate::{ErrorKind, Result};
 
-/// Why a call of the announcer has no result.
-pub(super) enum Failure {
-    Error(Error),
-    Elapsed,
-    Panicked,
-}
-
-/// Runs a call of the announcer for at most `bound`; a panic is a failure like others.
+/// Runs a call of the announcer for at most `bound`; a panic is an error like others.
 pub(super) async fn bounded<T>(
+    report: &Reporter,
+    operation: &'static str,
     bound: Duration,
     call: impl Future<Output = Result<T>>,
-) -> Result<T, Failure> {
+) -> Result<T> {
     match timeout(bound, AssertUnwindSafe(call).catch_unwind()).await {
-        Ok(Ok(answer)) => answer.map_err(Failure::Error),
-        Ok(Err(_panic)) => Err(Failure::Panicked),
-        Err(_elapsed) => Err(Failure::Elapsed),
-    }
-}
-
-impl Failure {
-    pub(super) fn into_error(self, report: &Reporter, operation: &'static str) -> Error {
-        match self {
-            Self::Error(error) => error,
-            Self::Elapsed => report.error(ErrorKind::Timeout, operation),
-            Self::Panicked => report.panicked(operation),
-        }
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_panic)) => Err(report.panicked(operation)),
+        Err(_elapsed) => Err(report.error(ErrorKind::Timeout, operation)),
     }
 }

@@ -113,8 +113,8 @@ impl<A: Announcer> Worker<A> {
             let left = deadline.saturating_duration_since(Instant::now());
             // So that an attempt that hangs leaves time for another one.
             let bound = (left / 2).max(MIN_ATTEMPT).min(left);
-            let answer = bounded(bound, self.announcer.withdraw()).await;
-            result = answer.map_err(|failure| failure.into_error(&self.report, "deregister"));
+            let call = self.announcer.withdraw();
+            result = bounded(&self.report, "deregister", bound, call).await;
             self.is_touched = match &result {
                 Ok(()) => false,
                 Err(error) => error.is_transient() && Instant::now() < deadline,
@@ -155,10 +155,10 @@ impl<A: Announcer> Worker<A> {
         self.updates.answer(&Ok(()));
         if self.is_touched {
             let bound = self.schedule.withdraw_timeout();
-            match bounded(bound, self.announcer.withdraw()).await {
+            let call = self.announcer.withdraw();
+            match bounded(&self.report, "deregister", bound, call).await {
                 Ok(()) => self.is_touched = false,
-                Err(failure) => {
-                    let error = failure.into_error(&self.report, "deregister");
+                Err(error) => {
                     let pause = self.schedule.pause();
                     self.report.failed(&error, pause);
                     self.check.again_by(Instant::now() + pause);
@@ -171,7 +171,8 @@ impl<A: Announcer> Worker<A> {
         self.is_touched = true;
         let start = Instant::now();
         let bound = self.schedule.announcing(start);
-        match bounded(bound, self.announcer.announce(&self.wanted)).await {
+        let call = self.announcer.announce(&self.wanted);
+        match bounded(&self.report, "register", bound, call).await {
             Ok(Renewal::Renewed(ttl)) => {
                 if !self.schedule.is_registered() {
                     self.report.registered();
@@ -186,7 +187,7 @@ impl<A: Announcer> Worker<A> {
             }
             Ok(Renewal::Lost(LossReason::TakenOver { by })) => self.taken_over(by),
             Ok(Renewal::Lost(reason)) => self.not_announced(self.report.loss(&reason).transient()),
-            Err(failure) => self.not_announced(failure.into_error(&self.report, "register")),
+            Err(error) => self.not_announced(error),
         }
     }
 
@@ -210,14 +211,14 @@ impl<A: Announcer> Worker<A> {
     async fn renew(&mut self) {
         let start = Instant::now();
         let bound = self.schedule.renew_timeout();
-        match bounded(bound, self.announcer.renew(&self.wanted)).await {
+        let call = self.announcer.renew(&self.wanted);
+        match bounded(&self.report, "renew", bound, call).await {
             Ok(Renewal::Renewed(ttl)) => {
                 self.schedule.renewed(ttl, start);
                 self.report.succeeded(|stats| stats.renewed += 1);
             }
             Ok(Renewal::Lost(reason)) => self.lost_because(reason),
-            Err(failure) => {
-                let error = failure.into_error(&self.report, "renew");
+            Err(error) => {
                 let pause = self.schedule.renewal_failed(&error);
                 self.report.failed(&error, pause);
                 if self.schedule.is_expired() {

@@ -15,8 +15,8 @@ use tokio::{
 
 use super::{Entries, FollowConfig, Sink, nudges::Nudges, rate_limit::RateLimit};
 use crate::{
-    Backoff, Error, ErrorKind, ReadMode, ReadReason, ReadRequest, ReadResult, Result, Shutdown,
-    Source, source::Outcome,
+    Backoff, Error, ErrorKind, ReadMode, ReadRequest, ReadResult, Result, Shutdown, Source,
+    source::Outcome,
 };
 
 /// Follows `source` until `stop`, and feeds `sink`.
@@ -50,7 +50,6 @@ struct Worker<S, K> {
     nudges: Nudges,
     rng: Rng,
     mode: ReadMode,
-    reason: ReadReason,
     /// Every read is a confirming one until one has succeeded.
     confirm: bool,
     /// The earliest time of the next read.
@@ -61,7 +60,7 @@ struct Worker<S, K> {
     verify_at: Option<Instant>,
     /// The time at which a silent source is stale.
     stale_at: Option<Instant>,
-    /// Whether a nudge may cut the present pause.
+    /// Whether a nudge or a confirming read may cut the present pause: not after an error.
     may_nudge: bool,
     synced: bool,
     /// Resyncs in a row without a set or a proof of life.
@@ -87,7 +86,6 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             rate_limit: RateLimit::new(config.min_interval),
             nudges: Nudges::new(nudge),
             mode: ReadMode::Full,
-            reason: ReadReason::First,
             confirm: false,
             not_before: Instant::now(),
             resync_at: None,
@@ -126,14 +124,15 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             }
             Event::TimedOut if self.resync_at.is_some_and(|at| at <= Instant::now()) => {
                 self.sink.resync("periodic");
-                self.next(ReadMode::Full, ReadReason::Periodic, Duration::ZERO);
+                self.next(ReadMode::Full, Duration::ZERO);
             }
             Event::TimedOut | Event::Nudged => {
-                self.next(ReadMode::Full, ReadReason::Suspected, Duration::ZERO);
+                let mode = if self.synced { ReadMode::Verify } else { ReadMode::Full };
+                self.next(mode, Duration::ZERO);
             }
             Event::Confirm => {
                 self.confirm = true;
-                if self.reason != ReadReason::AfterError {
+                if self.may_nudge {
                     self.not_before = Instant::now();
                 }
             }
@@ -144,7 +143,6 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
     /// ends its I/O.
     async fn event(&mut self) -> Event<S::Item> {
         let (mode, not_before, now) = (self.mode(), self.not_before, Instant::now());
-        let reason = if mode == ReadMode::Confirm { ReadReason::Loss } else { self.reason };
         let bound = match mode {
             ReadMode::Changed => {
                 let at = self.resync_at.into_iter().chain(self.verify_at).min();
@@ -152,12 +150,12 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             }
             _ => {
                 let bound = not_before.max(now) + self.config.read_timeout;
-                let stale_at = self.stale_at.filter(|_| reason == ReadReason::Suspected);
+                let stale_at = self.stale_at.filter(|_| mode == ReadMode::Verify);
                 Some(stale_at.map_or(bound, |at| at.min(bound)))
             }
         };
         let max_entries = self.sink.max_entries();
-        let request = ReadRequest::new(mode, reason).with_max_entries(max_entries);
+        let request = ReadRequest::new(mode).with_max_entries(max_entries);
         let waits = mode == ReadMode::Changed || not_before > now;
         let may_nudge = self.may_nudge && waits && mode != ReadMode::Confirm;
         let Self { source, sink, nudges, rng, .. } = self;
@@ -204,7 +202,7 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
                 self.n_resyncs += 1;
                 self.sink.resync(reason);
                 let pause = HASTY.mul_f64(self.rng.f64());
-                self.next(ReadMode::Full, ReadReason::Resync, pause);
+                self.next(ReadMode::Full, pause);
             }
             Outcome::Resync(reason) => {
                 let message = format!("no set after {MAX_RESYNCS} resyncs: {reason}");
@@ -249,7 +247,7 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
         self.may_nudge = true;
         self.n_resyncs = 0;
         self.confirm &= mode != ReadMode::Confirm;
-        if mode != ReadMode::Changed && self.reason != ReadReason::Suspected {
+        if matches!(mode, ReadMode::Full | ReadMode::Confirm) {
             let Self { config, rng, .. } = self;
             self.resync_at = config.resync.map(|every| now + jittered(every, rng));
         }
@@ -259,7 +257,6 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             now + patience.mul_f64(0.8 + 0.2 * self.rng.f64())
         });
         self.mode = ReadMode::Changed;
-        self.reason = ReadReason::Next;
         self.not_before = self.rate_limit.next(now);
         if let Some(wanted) = refresh_in {
             self.mode = ReadMode::Full;
@@ -278,13 +275,12 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
         // A caller that waits for the first set may cut the pause; a token that was refused stays
         // refused.
         self.may_nudge = !self.synced && error.is_transient();
-        self.next(ReadMode::Full, ReadReason::AfterError, pause);
+        self.next(ReadMode::Full, pause);
         self.sink.failed(error);
     }
 
-    fn next(&mut self, mode: ReadMode, reason: ReadReason, pause: Duration) {
+    fn next(&mut self, mode: ReadMode, pause: Duration) {
         self.mode = mode;
-        self.reason = reason;
         self.not_before = Instant::now() + pause;
     }
 

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a [`Publisher`](crate::Publisher) has counted since it was made.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -24,71 +24,17 @@ pub struct PublisherStats {
     pub resyncs: u64,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    updates: AtomicU64,
-    suppressed: AtomicU64,
-    unhealthy: AtomicU64,
-    kept: AtomicU64,
-    malformed: AtomicU64,
-    refused: AtomicU64,
-    duplicates: AtomicU64,
-    errors: AtomicU64,
-    resyncs: AtomicU64,
-}
+/// The counters of one publisher, which its subscriptions share.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counters(Arc<Mutex<PublisherStats>>);
 
 impl Counters {
-    pub(super) fn update(&self) {
-        self.updates.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn suppressed(&self) {
-        self.suppressed.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn unhealthy(&self, n: usize) {
-        add(&self.unhealthy, n);
-    }
-
-    pub(super) fn kept(&self, n: usize) {
-        add(&self.kept, n);
-    }
-
-    pub(super) fn malformed(&self, n: usize) {
-        add(&self.malformed, n);
-    }
-
-    pub(super) fn refused(&self, n: usize) {
-        add(&self.refused, n);
-    }
-
-    pub(super) fn duplicates(&self, n: usize) {
-        add(&self.duplicates, n);
-    }
-
-    pub(super) fn error(&self) {
-        self.errors.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn resync(&self) {
-        self.resyncs.fetch_add(1, Relaxed);
+    pub(super) fn add(&self, count: impl FnOnce(&mut PublisherStats) -> &mut u64, n: usize) {
+        let mut stats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *count(&mut stats) += u64::try_from(n).unwrap_or(u64::MAX);
     }
 
     pub(crate) fn read(&self) -> PublisherStats {
-        PublisherStats {
-            updates: self.updates.load(Relaxed),
-            suppressed: self.suppressed.load(Relaxed),
-            unhealthy: self.unhealthy.load(Relaxed),
-            kept: self.kept.load(Relaxed),
-            malformed: self.malformed.load(Relaxed),
-            refused: self.refused.load(Relaxed),
-            duplicates: self.duplicates.load(Relaxed),
-            errors: self.errors.load(Relaxed),
-            resyncs: self.resyncs.load(Relaxed),
-        }
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn add(counter: &AtomicU64, n: usize) {
-    counter.fetch_add(u64::try_from(n).unwrap_or(u64::MAX), Relaxed);
 }

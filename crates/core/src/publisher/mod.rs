@@ -62,7 +62,7 @@ pub struct Publisher {
     guard: Guard,
     snapshots: watch::Sender<Snapshot>,
     nudge: Arc<Notify>,
-    counters: Arc<Counters>,
+    counters: Counters,
     /// The error that armed [`StalePolicy::InvalidateAfter`], and when it strikes.
     invalidation: Option<(Instant, Error)>,
     invalidated: bool,
@@ -79,7 +79,7 @@ impl Publisher {
             guard: Guard::new(config.loss, config.removal_wait, config.filter()),
             snapshots: watch::Sender::new(Snapshot::never_synced()),
             nudge: Arc::new(Notify::new()),
-            counters: Arc::default(),
+            counters: Counters::default(),
             invalidation: None,
             invalidated: false,
             rejected: false,
@@ -90,7 +90,7 @@ impl Publisher {
     /// A subscription to what it publishes. It does not keep the publisher alive.
     #[must_use]
     pub fn subscribe(&self) -> Subscription {
-        let (nudge, counters) = (Arc::clone(&self.nudge), Arc::clone(&self.counters));
+        let (nudge, counters) = (Arc::clone(&self.nudge), self.counters.clone());
         Subscription::new(self.snapshots.subscribe(), nudge, counters)
     }
 
@@ -142,15 +142,14 @@ impl Publisher {
             admitted
         });
         let refused = total - entries.len();
-        self.counters.refused(refused);
+        self.counters.add(|stats| &mut stats.refused, refused);
         match last {
             Some(refused) if entries.is_empty() => {
                 Err(self.error(format!("all {total} instances refused: {refused}")))
             }
             Some(last) => {
                 if self.listing.refused_changed(refused) {
-                    let (backend, service) = (self.config.backend, &self.config.service);
-                    tracing::warn!(backend, service, refused, %last, "addresses refused");
+                    tracing::warn!(backend = self.config.backend, service = self.config.service, refused, %last, "addresses refused");
                 }
                 Ok(entries)
             }
@@ -167,7 +166,7 @@ impl Publisher {
             let read: HashSet<_> = items.iter().map(Instance::id).collect();
             let last = unread.difference(&read).filter_map(|id| self.listing.get(id));
             let last: Vec<_> = last.cloned().collect();
-            self.counters.kept(last.len());
+            self.counters.add(|stats| &mut stats.kept, last.len());
             items.extend(last);
         }
         items
@@ -175,12 +174,11 @@ impl Publisher {
 
     fn malformed(&self, errors: &[Error]) {
         let n_malformed = errors.len();
-        self.counters.malformed(n_malformed);
+        self.counters.add(|stats| &mut stats.malformed, n_malformed);
         if let Some(error) = errors.first()
             && self.listing.malformed_changed(n_malformed)
         {
-            let (backend, service) = (self.config.backend, &self.config.service);
-            tracing::warn!(backend, service, n_malformed, error = %error.chain(), "malformed entries skipped");
+            tracing::warn!(backend = self.config.backend, service = self.config.service, n_malformed, error = %error.chain(), "malformed entries skipped");
         }
     }
 
@@ -190,10 +188,9 @@ impl Publisher {
         self.invalidated = false;
         let changed = self.guard.read(Instant::now(), listed, mode == ReadMode::Confirm);
         if let Freshness::Stale { since, .. } = self.snapshots.borrow().freshness {
-            let (backend, service) = (self.config.backend, &self.config.service);
-            tracing::info!(backend, service, stale_for = ?since.elapsed(), "fresh again");
+            tracing::info!(backend = self.config.backend, service = self.config.service, stale_for = ?since.elapsed(), "fresh again");
         }
-        self.snapshots.borrow().proof.now();
+        self.snapshots.borrow().prove();
         self.publish(changed, Some(Freshness::Fresh));
     }
 
@@ -215,11 +212,16 @@ impl Publisher {
             set_changed || before != after
         });
         if set_changed {
-            self.counters.update();
-            let (backend, service) = (self.config.backend, &self.config.service);
+            self.counters.add(|stats| &mut stats.updates, 1);
             let snapshot = self.snapshots.borrow();
             let (instances, held) = (snapshot.instances.len(), snapshot.held.len());
-            tracing::info!(backend, service, instances, held, "instances changed");
+            tracing::info!(
+                backend = self.config.backend,
+                service = self.config.service,
+                instances,
+                held,
+                "instances changed"
+            );
         }
     }
 
@@ -231,14 +233,25 @@ impl Publisher {
             return false;
         }
         let tick = self.guard.tick(now);
-        let (backend, service) = (self.config.backend, &self.config.service);
         if let Some(Tripped { n_held: held, cause, left }) = tick.tripped {
-            self.counters.suppressed();
-            tracing::warn!(backend, service, held, left, cause, "loss held");
+            self.counters.add(|stats| &mut stats.suppressed, 1);
+            tracing::warn!(
+                backend = self.config.backend,
+                service = self.config.service,
+                held,
+                left,
+                cause,
+                "loss held"
+            );
         }
         if tick.n_unhealthy > 0 {
-            self.counters.unhealthy(tick.n_unhealthy);
-            tracing::info!(backend, service, held = tick.n_unhealthy, "unhealthy instances held");
+            self.counters.add(|stats| &mut stats.unhealthy, tick.n_unhealthy);
+            tracing::info!(
+                backend = self.config.backend,
+                service = self.config.service,
+                held = tick.n_unhealthy,
+                "unhealthy instances held"
+            );
         }
         if tick.changed {
             self.publish(true, None);
@@ -247,8 +260,7 @@ impl Publisher {
     }
 
     fn invalidate(&mut self, error: Error) {
-        let (backend, service) = (self.config.backend, &self.config.service);
-        tracing::warn!(backend, service, error = %error.chain(), "instances invalidated");
+        tracing::warn!(backend = self.config.backend, service = self.config.service, error = %error.chain(), "instances invalidated");
         self.guard.clear();
         self.invalidated = true;
         let freshness = self.snapshots.borrow().freshness.after(error);
@@ -277,7 +289,7 @@ impl Sink<Instance> for Publisher {
         };
         self.rejected = false;
         let read = self.listing.read(items);
-        self.counters.duplicates(read.n_duplicates);
+        self.counters.add(|stats| &mut stats.duplicates, read.n_duplicates);
         self.apply(read.instances, entries.mode);
     }
 
@@ -289,7 +301,7 @@ impl Sink<Instance> for Publisher {
     }
 
     fn failed(&mut self, error: Error) {
-        self.counters.error();
+        self.counters.add(|stats| &mut stats.errors, 1);
         // After an invalidation the error that caused it stays, as in go-kit.
         let (before, after) = {
             let before = &self.snapshots.borrow().freshness;
@@ -319,9 +331,13 @@ impl Sink<Instance> for Publisher {
     }
 
     fn resync(&mut self, reason: &'static str) {
-        self.counters.resync();
-        let (backend, service) = (self.config.backend, &self.config.service);
-        tracing::debug!(backend, service, reason, "resync");
+        self.counters.add(|stats| &mut stats.resyncs, 1);
+        tracing::debug!(
+            backend = self.config.backend,
+            service = self.config.service,
+            reason,
+            "resync"
+        );
     }
 
     async fn due(&mut self) {

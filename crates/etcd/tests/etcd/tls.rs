@@ -123,7 +123,7 @@ async fn rotated_client_certificate_is_used_for_the_next_connection() {
         let operator = client(address, operator.with_identity(certificate, key));
         let instancer = EtcdInstancer::new(&operator, "rotated");
         let mut subscription = instancer.subscribe();
-        shows(&mut subscription, &["a"], 2 * TTL).await;
+        shows(&mut subscription, &["a"], TTL).await;
         holds("it stays registered", 3 * TTL, async || {
             sleep(TTL).await;
             subscription.snapshot().instances().len() == 1

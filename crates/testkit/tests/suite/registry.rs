@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tower_sd_core::{
-    Error, ErrorKind, Instance, InstanceId, ReadReason, ReadRequest, ReadResult, Result, Source,
+    Error, ErrorKind, Instance, InstanceId, ReadMode, ReadRequest, ReadResult, Result, Source,
     TaskGroup, async_trait,
 };
 
@@ -215,7 +215,7 @@ impl Source for Reader {
 
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
         self.n_reads += 1;
-        if request.reason == ReadReason::Suspected {
+        if request.mode == ReadMode::Verify {
             match self.store.bug {
                 Bug::AssertsWhileHung => return Ok(ReadResult::unchanged()),
                 Bug::NudgeLosesPosition => return Ok(ReadResult::resync("nudged")),

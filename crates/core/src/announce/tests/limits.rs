@@ -71,7 +71,7 @@ async fn lease_without_sense_is_clamped() {
         (LeaseTtl::new(Duration::MAX), 0..=1),
         (LeaseTtl::new(Duration::from_secs(i64::MAX.unsigned_abs())), 0..=1),
         (LeaseTtl::unlimited(Duration::ZERO), 500..=1200),
-        (LeaseTtl::new(Duration::ZERO).with_renew_interval(Duration::ZERO), 0..=1200),
+        (LeaseTtl::new(Duration::ZERO), 0..=1200),
     ] {
         let fake = Fake::default();
         fake.grants(ttl);

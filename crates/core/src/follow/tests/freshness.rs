@@ -32,7 +32,6 @@ async fn confirm_that_fails_is_repeated_until_one_succeeds() {
     let asked = source.asked();
     assert!(asked[1..].iter().all(|mode| *mode != ReadMode::Full), "{asked:?}");
     assert_eq!(n_confirms(&source), 4, "half-way, two that failed, and one more");
-    assert!(source.reasons().contains(&ReadReason::Loss));
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,7 +94,6 @@ async fn trouble_is_stale_and_keeps_the_position() {
     subscription.snapshots_until(|s| s.freshness().is_fresh()).await;
     let changed = ReadMode::Changed;
     assert_eq!(source.asked()[..4], [ReadMode::Full, changed, changed, changed]);
-    assert_eq!(source.reasons()[2..4], [ReadReason::AfterError; 2]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -113,7 +111,7 @@ async fn silent_source_is_verified_and_stays_fresh() {
     let mut subscription = source.follow().subscribe();
     ready(&mut subscription).await;
     timeout(s(600), subscription.changed()).await.expect_err("fresh for ten minutes");
-    let verified = source.reasons().iter().filter(|r| **r == ReadReason::Suspected).count();
+    let verified = source.asked().iter().filter(|mode| **mode == ReadMode::Verify).count();
     assert!((5..=8).contains(&verified), "{verified} reads");
 }
 

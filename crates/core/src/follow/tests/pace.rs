@@ -25,9 +25,9 @@ async fn nudges_of_a_dead_instance_cost_at_most_a_read_in_5_s() {
         sleep(Duration::from_millis(100)).await;
     }
     let suspected = |source: &Scripted| {
-        let reads = source.reasons().into_iter().zip(source.times());
+        let reads = source.asked().into_iter().zip(source.times());
         reads
-            .filter(|(reason, _)| *reason == ReadReason::Suspected)
+            .filter(|(mode, _)| *mode == ReadMode::Verify)
             .map(|(_, at)| at - start)
             .collect::<Vec<_>>()
     };
@@ -51,8 +51,8 @@ async fn lone_nudge_is_obeyed_within_a_second_and_so_is_a_later_one() {
     for n in 1..=3 {
         subscription.refresh();
         sleep(Duration::from_millis(1010)).await;
-        let reads = source.reasons();
-        assert_eq!(reads.iter().filter(|r| **r == ReadReason::Suspected).count(), n);
+        let reads = source.asked();
+        assert_eq!(reads.iter().filter(|mode| **mode == ReadMode::Verify).count(), n);
         sleep(s(20)).await;
     }
 }
@@ -200,7 +200,7 @@ async fn periodic_resync_is_no_trouble_and_no_change_puts_it_off() {
     ready(&mut subscription).await;
     sleep(s(1050)).await;
     let periodic =
-        |source: &Scripted| source.reasons().iter().filter(|r| **r == ReadReason::Periodic).count();
+        |source: &Scripted| source.asked().iter().filter(|m| **m == ReadMode::Full).count() - 1;
     let n_periodic = periodic(&source);
     assert!((9..=11).contains(&n_periodic), "{n_periodic}");
     let stats = subscription.stats();
