@@ -7,6 +7,7 @@ use tower_sd_core::{Freshness, Instance, Registration, Snapshot, Subscription};
 use tower_sd_testkit::{
     real,
     servers::{ServerBinary, configured},
+    wait::shows_that,
     wire::{self, Answer},
 };
 
@@ -78,17 +79,7 @@ pub(crate) async fn sees_within(
     what: &str,
     wanted: impl Fn(&Snapshot) -> bool + Send + Sync,
 ) -> Snapshot {
-    let wait = async {
-        let mut snapshot = subscription.snapshot();
-        while !wanted(&snapshot) {
-            snapshot = subscription.changed().await.expect("the loop lives");
-        }
-        snapshot
-    };
-    let Ok(snapshot) = timeout(bound, wait).await else {
-        panic!("not seen within {bound:?}: {what}; last: {:#?}", subscription.snapshot());
-    };
-    snapshot
+    shows_that(subscription, what, bound, wanted).await
 }
 
 pub(crate) fn listed(n: usize) -> impl Fn(&Snapshot) -> bool + Send + Sync {
