@@ -36,7 +36,7 @@ pub(crate) struct ConsulSource {
     waiting: Option<Waiting>,
     /// The agent answers blocking queries from a view of its own.
     streaming: bool,
-    /// When the servers themselves were heard of last.
+    /// When the servers themselves answered last.
     probed_at: Option<Instant>,
     probe_every: Duration,
     /// A large service that changes all the time is not read all the time.
@@ -106,8 +106,8 @@ impl ConsulSource {
         }
     }
 
-    /// Waits by a query of its own; no answer when there is nothing to wait for, or when too many wait
-    /// so. The query outlives this call: another read may come first.
+    /// Waits by a query of its own; no answer when there is nothing to wait for, or when too many
+    /// wait so. The query outlives this call: another read may come first.
     async fn wait_alone(&mut self) -> Result<Option<(u64, HealthAnswer)>> {
         if self.ticket.is_shared() || self.must_probe() {
             (self.waiting, self.index) = (None, None);
@@ -146,7 +146,8 @@ impl ConsulSource {
         Waiting { index, query: query.boxed() }
     }
 
-    /// Reads without waiting; from the leader for `news`, which a server behind it may not have yet.
+    /// Reads without waiting; from the leader for `news`, which a server behind it may not have
+    /// yet.
     async fn ask(&mut self, mode: ReadMode, news: bool) -> Result<HealthAnswer> {
         let mut parameters = self.query.parameters();
         parameters.extend(match mode {
@@ -158,7 +159,8 @@ impl ConsulSource {
         Ok(answer)
     }
 
-    /// Notes who has answered: a view says nothing about the servers; any other answer is theirs.
+    /// Notes the origin of an answer: a view proves nothing about the servers; any other answer is
+    /// theirs.
     fn heard(&mut self, answer: &HealthAnswer, has_waited: bool) {
         self.probed_at = match (answer.meta.streaming, self.probed_at) {
             (true, Some(at)) => Some(at),
@@ -190,9 +192,11 @@ impl ConsulSource {
         })
     }
 
-    /// How long the next query waits: for less than was asked where the agent's word has to be checked in between.
+    /// How long the next query waits: for less than requested where the agent's view has to be
+    /// checked in between.
     fn wait(&mut self) -> Duration {
-        // Servers with streaming add no jitter of their own, and clients that were started together come back together.
+        // Servers with streaming add no jitter of their own, and clients that were started together
+        // come back together.
         let wait = self.query.wait.mul_f64(1.0 - 0.1 * self.rng.f64());
         match self.probed_at {
             Some(at) if self.streaming => wait.min(self.probe_every.saturating_sub(at.elapsed())),
@@ -206,7 +210,8 @@ impl ConsulSource {
             && self.probed_at.is_none_or(|at| at.elapsed() + PROBE_SLACK >= self.probe_every)
     }
 
-    /// Judges the answer's headers, and keeps its index if that can be waited for. Some: it cannot; ask again after this.
+    /// Judges the answer's headers, and keeps its index if that can be waited for. Some: it cannot;
+    /// query again after this.
     fn adopt(&mut self, asked: Option<u64>, answer: &HealthAnswer) -> Result<Option<Duration>> {
         let meta = &answer.meta;
         if meta.filtered_by_acls {
@@ -220,12 +225,13 @@ impl ConsulSource {
             // A proxy eats the header, or writes something else.
             (_, None) | (None, Some(0)) => Ok(Some(POLL)),
             (Some(_), Some(0 | 1)) => {
-                Err(unavailable("index 1: the agent says 200 while it cannot reach its servers"))
+                Err(unavailable("index 1: the agent returns 200 while it cannot reach its servers"))
             }
             (None, Some(1)) if answer.entries.is_empty() => {
-                Err(unavailable("index 1: the agent has not heard of its servers yet"))
+                Err(unavailable("index 1: the agent has not reached its servers yet"))
             }
-            // It went back: a cluster was restored or wiped. The data is what there is; the index is not waited for.
+            // It went back: a cluster was restored or wiped. The data is what there is; the index
+            // is not waited for.
             (Some(asked), Some(index)) if index < asked => Ok(None),
             (_, Some(index)) => {
                 self.index = Some(index);
@@ -234,8 +240,8 @@ impl ConsulSource {
         }
     }
 
-    /// With ACLs, that nobody is there cannot be told from that nobody may be seen: another endpoint of the agent says
-    /// which, as far as `service:read` is concerned.
+    /// With ACLs, an empty result may only mean that the token lacks access: another endpoint of
+    /// the agent reports which, as far as `service:read` is concerned.
     async fn doubt(&mut self, answer: &HealthAnswer) -> Result<()> {
         let empty = answer.entries.is_empty();
         let policy = answer.meta.default_policy;
@@ -246,9 +252,9 @@ impl ConsulSource {
         let service = &self.query.service;
         let has_token = self.client.has_token();
         let anonymous = policy == DefaultPolicy::Deny && !has_token;
-        // An agent that cannot be asked has been asked, and the answer stands.
+        // Without an answer to this query the first answer stands.
         if let Ok(true) = self.client.is_hidden(service).await {
-            let message = if has_token { HIDDEN } else { HIDDEN_FROM_ANYBODY };
+            let message = if has_token { HIDDEN } else { HIDDEN_FROM_ALL };
             return Err(Error::new(ErrorKind::Denied, BACKEND, "follow").with_message(message));
         }
         self.doubted = true;
@@ -256,12 +262,12 @@ impl ConsulSource {
             true => tracing::warn!(
                 backend = BACKEND,
                 service,
-                "nobody is listed; {HIDDEN_FROM_ANYBODY}"
+                "no instance is listed; {HIDDEN_FROM_ALL}"
             ),
             false => tracing::debug!(
                 backend = BACKEND,
                 service,
-                "nobody is listed; with ACLs that is also what a token without service:read and node:read sees"
+                "no instance is listed; with ACLs that is also the answer to a token without service:read and node:read"
             ),
         }
         Ok(())
@@ -287,13 +293,14 @@ fn unavailable(message: &str) -> Error {
 }
 
 const HIDDEN: &str = "the token may not read this service; it needs service:read and node:read";
-const HIDDEN_FROM_ANYBODY: &str = "the agent denies by default and no token was given: what is hidden cannot be told from \
+const HIDDEN_FROM_ALL: &str = "the agent denies by default and no token was given: hidden services cannot be distinguished from \
     what is not there; give a token with service:read and node:read";
-/// 300 ms after a megabyte, which is some 700 instances: about as much as the agent and we are busy with it.
+/// 300 ms after a megabyte, which is some 700 instances: about as much as the agent and we are busy
+/// with it.
 const PAUSE_PER_KB: Duration = Duration::from_micros(300);
 /// A wait that ended this much too early is not worth another query.
 const PROBE_SLACK: Duration = Duration::from_millis(50);
 /// Above what an election takes; consul-template reads again after 2 s.
 const MAX_LAST_CONTACT_MS: u64 = 10_000;
-/// How often to ask when waiting is not possible.
+/// The interval of queries where waiting is not possible.
 const POLL: Duration = Duration::from_secs(5);

@@ -54,8 +54,8 @@ pub trait Announcer: Send + 'static {
 
     /// Renews the lease, and verifies the entry from time to time.
     ///
-    /// Returns [`Renewal::Lost`] for an entry that is gone or of another incarnation; that is not an
-    /// error.
+    /// Returns [`Renewal::Lost`] for an entry that is gone or of another incarnation; that is not
+    /// an error.
     ///
     /// # Errors
     ///

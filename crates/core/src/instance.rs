@@ -8,8 +8,9 @@ use crate::{Error, ErrorKind, Result};
 
 /// One reachable copy of a service.
 ///
-/// A snapshot of 10 000 of them is 10 000 pointers: `Clone` is one `Arc`, and equality compares the pointer first, then
-/// the content. `Display` prints `host:port`, with an IPv6 host in brackets, so that it can stand in a URL.
+/// A snapshot of 10 000 of them is 10 000 pointers: `Clone` is one `Arc`, and equality compares the
+/// pointer first, then the content. `Display` prints `host:port`, with an IPv6 host in brackets, so
+/// that it can stand in a URL.
 ///
 /// ```
 /// use tower_sd_core::Instance;
@@ -45,7 +46,8 @@ struct Inner {
     started_at_ms: Option<u64>,
 }
 
-/// The stable name of an [`Instance`] inside its service: what makes it the same one after a change.
+/// The stable name of an [`Instance`] inside its service: what makes it the same one after a
+/// change.
 #[derive(Clone, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct InstanceId(Arc<str>);
@@ -90,7 +92,8 @@ impl fmt::Display for InstanceStatus {
 }
 
 impl Instance {
-    /// An instance at `host` (a name, or an IP address without brackets) and `port`, called `host:port`.
+    /// An instance at `host` (a name, or an IP address without brackets) and `port`, called
+    /// `host:port`.
     ///
     /// The host `unix:/path` is a unix socket, whose port has no meaning.
     #[must_use]
@@ -111,7 +114,8 @@ impl Instance {
         }))
     }
 
-    /// Gives it a name of its own; unique in its service, and the same after a restart where that is wished.
+    /// Gives it a name of its own; unique in its service, and the same after a restart where that
+    /// is wished.
     #[must_use]
     pub fn with_id(self, id: impl Into<InstanceId>) -> Self {
         self.edit(|inner| inner.id = id.into())

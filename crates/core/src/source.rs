@@ -8,15 +8,19 @@ use crate::{Error, Instance, Result};
 ///
 /// # Contract
 ///
-/// - Every set is complete, never a difference. An authoritative "no entries" is an empty set, not an error.
-/// - A set has one element per entry of the registry. An entry that cannot be decoded must be an `Err` in its place, and
-///   should name its instance ([`Error::with_instance`]): after a transient error the last value of that entry is kept, a
-///   permanent one drops it. A set of nothing but errors is an error.
-/// - An unhealthy, draining or idle entry should be part of the set, with its status and weight: the loss guard counts
-///   the entries which accept requests, and a filter belongs above the source.
-/// - An error means that nothing was learned. The loop keeps the set, marks it stale and retries with backoff, not
-///   earlier than [`Error::retry_after`].
-/// - A source that reads in pages must stop, with an error, at more than [`ReadRequest::max_entries`] entries.
+/// - Every set is complete, never a difference. An authoritative "no entries" is an empty set, not
+///   an error.
+/// - A set has one element per entry of the registry. An entry that cannot be decoded must be an
+///   `Err` in its place, and should name its instance ([`Error::with_instance`]): after a transient
+///   error the last value of that entry is kept, a permanent one drops it. A set of nothing but
+///   errors is an error.
+/// - An unhealthy, draining or idle entry should be part of the set, with its status and weight:
+///   the loss guard counts the entries which accept requests, and a filter belongs above the
+///   source.
+/// - An error means that nothing was learned. The loop keeps the set, marks it stale and retries
+///   with backoff, not earlier than [`Error::retry_after`].
+/// - A source that reads in pages must stop, with an error, at more than
+///   [`ReadRequest::max_entries`] entries.
 /// - Errors must not contain secrets.
 /// - A read may hang: the loop bounds a `Full` or `Confirm` read by
 ///   [`FollowConfig::read_timeout`](crate::FollowConfig::read_timeout), and a `Changed` read by
@@ -25,12 +29,13 @@ use crate::{Error, Instance, Result};
 ///
 /// # Cancel safety
 ///
-/// The loop may drop the future at any await (shutdown, resync, confirm, nudge) and send another request later. A
-/// blocking call to the registry must end with the future. A position (index, stream, watch) may survive the drop, but no
-/// change may be lost with it.
+/// The loop may drop the future at any await (shutdown, resync, confirm, nudge) and send another
+/// request later. A blocking call to the registry must end with the future. A position (index,
+/// stream, watch) may survive the drop, but no change may be lost with it.
 #[async_trait]
 pub trait Source: Send + 'static {
-    /// One entry: [`Instance`] for services, [`KeyValue`](crate::KeyValue) for watched configuration.
+    /// One entry: [`Instance`] for services, [`KeyValue`](crate::KeyValue) for watched
+    /// configuration.
     type Item: Send + 'static;
 
     /// Reads the set as requested.
@@ -66,18 +71,18 @@ pub struct ReadRequest {
 pub enum ReadMode {
     /// The complete set, now.
     ///
-    /// First, after every `Err` and every [`resync`](ReadResult::resync), and periodically: the source
-    /// must drop indexes, streams and watches and start anew.
+    /// First, after every `Err` and every [`resync`](ReadResult::resync), and periodically: the
+    /// source must drop indexes, streams and watches and start anew.
     Full,
     /// The complete set, as soon as it may differ from the last result.
     ///
-    /// A spurious return is allowed: the loop limits the rate and compares the content. Not sent to a source whose last
-    /// result has [`refresh_in`](ReadResult::refresh_in).
+    /// A spurious return is allowed: the loop limits the rate and compares the content. Not sent to
+    /// a source whose last result has [`refresh_in`](ReadResult::refresh_in).
     Changed,
     /// The complete set, now, by the strongest read of the registry.
     ///
-    /// Consistent, linearizable, no cache, no index. Sent before a loss is accepted, and repeated until one such read
-    /// has succeeded. A healthy watch may be kept.
+    /// Consistent, linearizable, no cache, no index. Sent before a loss is accepted, and repeated
+    /// until one such read has succeeded. A healthy watch may be kept.
     Confirm,
     /// Whether the last result is current, now: an endpoint refuses connections, or the source was
     /// silent for long.
@@ -138,7 +143,8 @@ impl<T> ReadResult<T> {
         Outcome::Unchanged.into()
     }
 
-    /// The set may be outdated, but the position is kept: `Changed` is requested next, with backoff.
+    /// The set may be outdated, but the position is kept: `Changed` is requested next, with
+    /// backoff.
     #[must_use]
     pub fn trouble(error: Error) -> Self {
         Outcome::Trouble(error).into()
@@ -146,15 +152,18 @@ impl<T> ReadResult<T> {
 
     /// The position was lost (compaction, an index that went back): `Full` is requested next.
     ///
-    /// Not an error, the set stays fresh; several of these without a set in between are an error. `reason` is for the log.
+    /// Not an error, the set stays fresh; several of these without a set in between are an error.
+    /// `reason` is for the log.
     #[must_use]
     pub fn resync(reason: &'static str) -> Self {
         Outcome::Resync(reason).into()
     }
 
-    /// Makes a set, or `unchanged`, one of a polled source: `Full` is requested next, after this long.
+    /// Makes a set, or `unchanged`, one of a polled source: `Full` is requested next, after this
+    /// long.
     ///
-    /// For example a DNS TTL. The loop clamps it to [`FollowConfig::min_refresh`](crate::FollowConfig::min_refresh) and
+    /// For example a DNS TTL. The loop clamps it to
+    /// [`FollowConfig::min_refresh`](crate::FollowConfig::min_refresh) and
     /// [`max_refresh`](crate::FollowConfig::max_refresh), and adds jitter.
     #[must_use]
     pub fn refresh_in(self, after: Duration) -> Self {

@@ -1,4 +1,4 @@
-//! An agent that speaks TLS, with a certificate of our own authority, and asks for ours.
+//! An agent with TLS, a certificate of our own authority, and a request for ours.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -71,7 +71,7 @@ impl Files {
     }
 }
 
-/// An agent, and where it speaks TLS.
+/// An agent, and its address for TLS.
 pub(crate) async fn start(binary: ServerBinary, files: &Files) -> (real::Consul, SocketAddr) {
     let [port] = free_ports(own_address()).expect("a free port");
     let config = json!({
@@ -108,7 +108,7 @@ async fn request(address: SocketAddr, tls: TlsConfig) -> Result<()> {
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn agent_that_asks_for_certificates_is_registered_with_and_followed() {
+async fn agent_that_requires_certificates_is_used_for_everything() {
     on_every_version(async |binary| {
         let files = Files::new();
         let (agent, address) = start(binary, &files).await;
