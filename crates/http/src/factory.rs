@@ -13,10 +13,11 @@ use crate::{
 
 mod settings;
 
-/// Makes an [`HttpEndpoint`] of each instance: HTTP/1.1 or HTTP/2, over TCP or TLS.
+/// Makes an [`HttpEndpoint`] of each instance.
 ///
-/// Hand it to an `Endpointer`. Generic in the request body, which the first request decides; clones share everything,
-/// so keep one to [`close`](Self::close) it.
+/// Over HTTP/1.1 or HTTP/2, with or without TLS. An `Endpointer` takes it. The host `unix:/path` of
+/// an instance is a socket of this machine. Generic in the request body, which the first request
+/// decides. Clones share everything: one that is kept can [`close`](Self::close) all.
 ///
 /// ```
 /// use std::time::Duration;
@@ -36,16 +37,17 @@ pub struct HttpFactory<B> {
 }
 
 impl<B> HttpFactory<B> {
-    /// A factory with the defaults that its setters name.
+    /// Creates a factory with the defaults that its setters name.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets how connections are made: TCP keep-alive and user timeout, the policy for addresses of host names, a
-    /// [`connector`](Self::connector).
+    /// Sets the dialer of all connections.
     ///
-    /// Defaults to [`Dialer::new`]: all addresses of a name are raced (RFC 8305). Its connect timeout is replaced by
+    /// It has the TCP keep-alive and user timeout, the policy for addresses of host names, and a
+    /// [`connector`](Self::connector). Defaults to [`Dialer::new`]: all addresses of a name are
+    /// raced (RFC 8305). Its connect timeout is replaced by
     /// [`connect_timeout`](Self::connect_timeout).
     #[must_use]
     pub fn dialer(mut self, dialer: Dialer) -> Self {
@@ -53,20 +55,23 @@ impl<B> HttpFactory<B> {
         self
     }
 
-    /// Opens connections by `connector` in place of the operating system: through a proxy, over a simulated network.
+    /// Opens connections by `connector` in place of the operating system.
+    ///
+    /// Through a proxy, for example, or over a simulated network.
     #[must_use]
     pub fn connector(mut self, connector: impl Connector) -> Self {
         self.dialer = self.dialer.connector(connector);
         self
     }
 
-    /// Uses TLS with every instance.
+    /// Sets TLS for every instance. Defaults to none.
     ///
-    /// Certificates have to be for the name of [`TlsConfig::with_server_name`](crate::TlsConfig::with_server_name),
-    /// which is usually the service's and the same for all instances; without one, for the host of the instance. An
-    /// instance of the scheme `http` is then refused; without TLS, one of the scheme `https` is. A failed handshake is a
-    /// failed connect: no request was spent on it. Files are read again when they change, and reach busy connections by
-    /// their [`max_age`](Self::max_age).
+    /// Certificates must be for the name of
+    /// [`TlsConfig::with_server_name`](crate::TlsConfig::with_server_name), usually the service's.
+    /// Without one they must be for the host of the instance. An instance of the scheme `http` is
+    /// then refused; without TLS, one of the scheme `https` is. A failed handshake is a failed
+    /// connect, which costs no request. Files are read again when they change, and reach busy
+    /// connections by their [`max_age`](Self::max_age).
     ///
     /// ```
     /// # #[cfg(feature = "tls-ring")] {
@@ -90,9 +95,10 @@ impl<B> HttpFactory<B> {
         self.tls.is_some()
     }
 
-    /// Closes the connections of every endpoint it made, whatever they carry, and waits until they are.
+    /// Closes the connections of all its endpoints, and waits until they are closed.
     ///
-    /// Not needed for cleaning up: connections close with their endpoints. Needed to know that they have.
+    /// Requests in flight are aborted. Connections close with their endpoints as well; this method
+    /// waits for it.
     ///
     /// # Cancel safety
     ///

@@ -1,6 +1,6 @@
 //! The service as its callers see it: discovered, balanced, retried.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -98,6 +98,11 @@ impl Client {
 }
 
 /// A calculation changes nothing at the server: repeating one does no harm, although it is a POST.
+///
+/// A server that hangs costs 2 s, and no request takes more than 7 s.
 pub(crate) fn policy() -> RetryPolicy {
-    RetryPolicy::new().idempotent()
+    RetryPolicy::new()
+        .idempotent()
+        .per_try_timeout(Duration::from_secs(2))
+        .timeout(Duration::from_secs(7))
 }

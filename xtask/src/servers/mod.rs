@@ -3,6 +3,7 @@
 mod apt;
 mod go;
 mod installed;
+mod python;
 mod table;
 
 use std::fs;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use crate::command::{Result, target};
+pub(crate) use python::grpcio;
 use table::{Origin, Release, SERVERS, Server};
 
 /// One server program that runs on this machine.

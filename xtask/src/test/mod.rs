@@ -97,6 +97,9 @@ impl Run<'_> {
         if self.options.slow && self.packages.iter().any(|it| it.folder == "arithmetic") {
             variables.push(release::arithmetic()?);
         }
+        if self.options.slow && self.packages.iter().any(|it| it.folder == "tonic") {
+            variables.push(servers::grpcio()?);
+        }
         Ok(variables)
     }
 

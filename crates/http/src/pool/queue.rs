@@ -1,4 +1,4 @@
-//! The connections of a pool, and the requests that wait for one: first come, first served.
+//! The connections of a pool, and the requests that wait for one in order.
 
 use std::{collections::VecDeque, sync::Arc};
 

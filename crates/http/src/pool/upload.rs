@@ -1,4 +1,6 @@
-//! The way of a request's body: its end frees the connection, and its failure is the caller's.
+//! The way of a request's body.
+//!
+//! Its end frees the connection, and its failure is the caller's.
 
 use std::{
     fmt,

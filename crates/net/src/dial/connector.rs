@@ -9,8 +9,8 @@ use crate::{Io, Target};
 /// The network below a [`Dialer`](crate::Dialer): resolution and sockets.
 ///
 /// Defaults to the operating system's. Another one stands for a simulated network, a proxy, a
-/// resolver. A proxy returns its own address from `resolve`, and asks for `target` in `connect`.
-/// TLS is spoken over the stream that `connect` returns.
+/// resolver. A proxy returns its own address from `resolve`, and requests `target` in `connect`.
+/// TLS is used over the stream that `connect` returns.
 ///
 /// # Cancel safety
 ///

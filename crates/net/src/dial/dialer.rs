@@ -103,7 +103,9 @@ impl Dialer {
         self
     }
 
-    /// Connects, and offers these protocols where TLS is spoken, the preferred ones first.
+    /// Connects to `target`, over TLS if settings are given.
+    ///
+    /// The protocols of `alpn` are offered over TLS, the preferred ones first.
     ///
     /// # Errors
     ///

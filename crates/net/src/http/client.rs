@@ -1,27 +1,22 @@
-use std::{
-    fmt,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{
-    Request, Response, Uri,
+    Extensions, Request, Response, Uri,
     uri::{Authority, Scheme},
 };
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::{client::legacy::Client, rt::TokioTimer};
-use tokio::sync::Semaphore;
 use tower_sd_core::{Error, ErrorKind, Result, TaskGroup};
 
 use super::{
-    connect::{Connect, Owned, Settings},
+    connect::{Connect, EndedBy, Owned, Settings},
     error::{HttpClientError, HttpClientErrorKind},
     versions::HttpVersions,
 };
-use crate::{Dialer, Target, TlsClient};
+use crate::{Dialer, Target, TlsClient, TlsFailure};
 
 /// A client of one HTTP server, with a pool of connections.
 ///
@@ -29,7 +24,7 @@ use crate::{Dialer, Target, TlsClient};
 /// read. Connections close when the last clone is dropped.
 ///
 /// Several clients of one server have connections of their own: a call without a response then
-/// costs no other kind of call its connection, and each kind has a bound of its own.
+/// costs no other kind of call its connection.
 #[derive(Clone)]
 pub struct HttpClient(Arc<Inner>);
 
@@ -38,7 +33,6 @@ struct Inner {
     scheme: Scheme,
     authority: Authority,
     server: Arc<str>,
-    permits: Option<Semaphore>,
     connect: Arc<Settings>,
     tasks: TaskGroup,
 }
@@ -51,7 +45,6 @@ pub struct HttpClientBuilder {
     dialer: Dialer,
     tls: Option<TlsClient>,
     versions: HttpVersions,
-    max_concurrent: Option<usize>,
 }
 
 impl HttpClient {
@@ -62,14 +55,13 @@ impl HttpClient {
             dialer: Dialer::new(),
             tls: None,
             versions: HttpVersions::default(),
-            max_concurrent: None,
         }
     }
 
     /// Sends a request, and reads the whole response of any status.
     ///
-    /// The request's URI has a path and query only. `timeout` bounds everything: the wait for a
-    /// permit, the connection, the response with its body, of at most `max_body` bytes.
+    /// The request's URI has a path and query only. `timeout` bounds everything: the
+    /// connection, the response with its body, of at most `max_body` bytes.
     ///
     /// # Errors
     ///
@@ -108,19 +100,13 @@ impl Inner {
         request: Request<Bytes>,
         max_body: usize,
     ) -> Result<Response<Bytes>, HttpClientError> {
-        // The semaphore is never closed.
-        let _permit = match &self.permits {
-            Some(permits) => permits.acquire().await.ok(),
-            None => None,
-        };
         let request = self.addressed(request)?;
-        let response = self
-            .pool
-            .request(request)
-            .await
-            .map_err(|cause| self.failed(HttpClientErrorKind::Closed, cause))?;
+        let response = self.pool.request(request).await.map_err(|cause| {
+            let ended_by = EndedBy::of(cause.connect_info());
+            self.failed(HttpClientErrorKind::Closed, ended_by, cause)
+        })?;
         let (head, body) = response.into_parts();
-        let body = self.collect(body, max_body).await?;
+        let body = self.collect(&head.extensions, body, max_body).await?;
         Ok(Response::from_parts(head, body))
     }
 
@@ -135,7 +121,12 @@ impl Inner {
         Ok(Request::from_parts(head, Full::new(body)))
     }
 
-    async fn collect(&self, body: Incoming, max_body: usize) -> Result<Bytes, HttpClientError> {
+    async fn collect(
+        &self,
+        of_connection: &Extensions,
+        body: Incoming,
+        max_body: usize,
+    ) -> Result<Bytes, HttpClientError> {
         let too_long = || HttpClientError::too_long(&self.server, max_body);
         let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         if announced > max_body {
@@ -143,7 +134,10 @@ impl Inner {
         }
         let (mut body, mut bytes) = (body, BytesMut::with_capacity(announced));
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|cause| self.failed(HttpClientErrorKind::Body, cause))?;
+            let frame = frame.map_err(|cause| {
+                let ended_by = EndedBy::found_in(of_connection);
+                self.failed(HttpClientErrorKind::Body, ended_by, cause)
+            })?;
             if let Ok(data) = frame.into_data() {
                 if bytes.len() + data.len() > max_body {
                     return Err(too_long());
@@ -157,9 +151,9 @@ impl Inner {
     fn failed(
         &self,
         kind: HttpClientErrorKind,
+        ended_by: Option<TlsFailure>,
         cause: impl std::error::Error + Send + Sync + 'static,
     ) -> HttpClientError {
-        let ended_by = self.connect.take_failure();
         let error = HttpClientError::of(kind, &self.server, ended_by, cause);
         if let (HttpClientErrorKind::Tls, Some(tls)) = (error.kind(), &self.connect.tls) {
             tls.suspect();
@@ -175,7 +169,7 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Speaks TLS. Defaults to none.
+    /// Sets the TLS of all connections. Defaults to none.
     pub fn tls(mut self, tls: impl Into<Option<TlsClient>>) -> Self {
         self.tls = tls.into();
         self
@@ -187,19 +181,13 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Bounds concurrent requests; more wait, first come, first served. Defaults to no bound.
-    pub fn max_concurrent(mut self, max_concurrent: usize) -> Self {
-        self.max_concurrent = Some(max_concurrent.clamp(1, Semaphore::MAX_PERMITS));
-        self
-    }
-
     /// Builds the client, which connects to nothing yet.
     ///
     /// # Errors
     ///
     /// `Config` for a host that cannot be in a URL.
     pub fn build(self) -> Result<HttpClient> {
-        let Self { target, dialer, tls, versions, max_concurrent } = self;
+        let Self { target, dialer, tls, versions } = self;
         let server: Arc<str> = target.to_string().into();
         let authority = Authority::try_from(target.authority()).map_err(|cause| {
             let message = format!("{server:?} is no host and port");
@@ -209,16 +197,14 @@ impl HttpClientBuilder {
         })?;
         let scheme = if tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
         let tasks = TaskGroup::new();
-        let failure = Mutex::default();
-        let connect = Arc::new(Settings { dialer, target, tls, versions, failure });
+        let connect = Arc::new(Settings { dialer, target, tls, versions });
         let pool = Client::builder(Owned(tasks.clone()))
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
             .build(Connect(Arc::clone(&connect)));
-        let permits = max_concurrent.map(Semaphore::new);
-        let inner = Inner { pool, scheme, authority, server, permits, connect, tasks };
+        let inner = Inner { pool, scheme, authority, server, connect, tasks };
         Ok(HttpClient(Arc::new(inner)))
     }
 }

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::Uri;
+use http::{Extensions, Uri};
 use hyper::rt::{Executor, Read, ReadBufCursor, Write};
 use hyper_util::{
     client::legacy::connect::{Connected, Connection},
@@ -31,13 +31,17 @@ pub(super) struct Settings {
     pub(super) target: Target,
     pub(super) tls: Option<TlsClient>,
     pub(super) versions: HttpVersions,
-    /// The failure that ended the newest connection: hyper does not give it to the request.
-    pub(super) failure: Mutex<Option<TlsFailure>>,
 }
 
-/// A connection, and whether it uses HTTP/2.
+/// The TLS failure that ended a connection: hyper reports it to no request.
+///
+/// Part of the connection's metadata, which errors and responses carry.
+#[derive(Clone, Debug, Default)]
+pub(super) struct EndedBy(Arc<Mutex<Option<TlsFailure>>>);
+
+/// A connection of HTTP/1.1 or HTTP/2.
 pub(super) struct Stream {
-    settings: Arc<Settings>,
+    ended_by: EndedBy,
     io: TokioIo<Io>,
     is_http2: bool,
     /// The error of a write whose reason is being read.
@@ -63,25 +67,35 @@ impl Service<Uri> for Connect {
             let Settings { dialer, target, tls, versions, .. } = &*settings;
             let connection = dialer.dial(target, tls.as_ref(), versions.alpn()).await?;
             let is_http2 = connection.alpn.as_deref() == Some(HTTP_2);
-            settings.take_failure();
-            Ok(Stream { settings, io: TokioIo::new(connection.io), is_http2, failed_write: None })
+            let (ended_by, io) = (EndedBy::default(), TokioIo::new(connection.io));
+            Ok(Stream { ended_by, io, is_http2, failed_write: None })
         })
     }
 }
 
-impl Settings {
-    pub(super) fn take_failure(&self) -> Option<TlsFailure> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+impl EndedBy {
+    /// The failure of the connection that a request has used.
+    pub(super) fn of(connection: Option<&Connected>) -> Option<TlsFailure> {
+        let mut extensions = Extensions::new();
+        connection?.get_extras(&mut extensions);
+        Self::found_in(&extensions)
     }
 
-    fn set_failure(&self, failure: TlsFailure) {
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+    /// The failure of the connection of a response.
+    pub(super) fn found_in(extensions: &Extensions) -> Option<TlsFailure> {
+        let Self(failure) = extensions.get()?;
+        let failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.as_ref().and_then(|failure| TlsFailure::find(failure))
+    }
+
+    fn set(&self, failure: TlsFailure) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
     }
 }
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
-        let connected = Connected::new();
+        let connected = Connected::new().extra(self.ended_by.clone());
         if self.is_http2 { connected.negotiated_h2() } else { connected }
     }
 }
@@ -92,13 +106,15 @@ impl Stream {
         if let Poll::Ready(Err(error)) = &polled
             && let Some(failure) = TlsFailure::find(error)
         {
-            self.settings.set_failure(failure);
+            self.ended_by.set(failure);
         }
         polled
     }
 
-    /// Reads the reason of a failed write: a server that refuses a client sends an alert before it
-    /// closes. A socket whose write has failed is at its end, so that the read ends too.
+    /// Reads the reason of a failed write.
+    ///
+    /// A server that refuses a client sends an alert before it closes. A socket whose write has
+    /// failed is at its end, so that the read ends too.
     fn explained<T>(
         &mut self,
         cx: &mut Context<'_>,

@@ -55,8 +55,9 @@ impl HttpClientError {
         Self { detail, ..Self::new(HttpClientErrorKind::TooLong, server) }
     }
 
-    /// The error of a request; `kind` unless its causes, or the end of its connection, are more
-    /// precise.
+    /// The error of a request.
+    ///
+    /// Its kind is `kind` unless a cause, or the end of the connection, is more precise.
     pub(super) fn of(
         kind: HttpClientErrorKind,
         server: &Arc<str>,

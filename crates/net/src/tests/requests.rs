@@ -1,14 +1,6 @@
-use std::{
-    convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -142,30 +134,6 @@ async fn connect_timeout_is_a_failed_connection() {
 }
 
 #[tokio::test]
-async fn concurrent_requests_are_bounded() {
-    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let counters = (Arc::clone(&running), Arc::clone(&most));
-    let server = Server::start(move |stream| {
-        let (running, most) = counters.clone();
-        let slow = service_fn(move |request| {
-            let (running, most) = (Arc::clone(&running), Arc::clone(&most));
-            async move {
-                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                sleep(Duration::from_millis(20)).await;
-                running.fetch_sub(1, Ordering::SeqCst);
-                echo(request).await
-            }
-        });
-        async move { drop(http1::Builder::new().serve_connection(TokioIo::new(stream), slow).await) }
-    })
-    .await;
-    let client = HttpClient::builder(server.target()).max_concurrent(2).build().expect("a host");
-    let answers = join_all((0..6).map(|_| client.send(get("/"), LONG, 100))).await;
-    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-    assert_eq!(most.load(Ordering::SeqCst), 2);
-}
-
-#[tokio::test]
 async fn dropped_request_closes_its_connection() {
     let (closed, mut is_closed) = tokio::sync::mpsc::channel(1);
     let server = Server::start(move |mut stream| {
@@ -185,7 +153,7 @@ async fn dropped_request_closes_its_connection() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn unix_sockets_are_spoken_to() {
+async fn requests_reach_a_unix_socket() {
     let folder = tempfile::TempDir::new().expect("a folder");
     let path = folder.path().join("socket");
     let listener = tokio::net::UnixListener::bind(&path).expect("binds");

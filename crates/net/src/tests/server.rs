@@ -34,7 +34,7 @@ impl Connector for Hosts {
     }
 }
 
-/// A listener whose accept queue is full: to connect to it takes for ever.
+/// A listener whose accept queue is full: a connect never ends.
 #[derive(Debug)]
 pub(super) struct BlackHole {
     pub(super) address: SocketAddr,

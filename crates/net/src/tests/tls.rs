@@ -133,7 +133,7 @@ async fn server_without_tls_is_named() {
         stream.write_all(answer).await.expect("open");
     });
     let error = shake(&server.await, trusting(&authority)).await.expect_err("no TLS");
-    assert!(chain(&error).contains("does not speak TLS on this port"), "{}", chain(&error));
+    assert!(chain(&error).contains("has no TLS on this port"), "{}", chain(&error));
 }
 
 #[tokio::test]

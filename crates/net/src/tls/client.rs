@@ -31,9 +31,9 @@ impl TlsClient {
     ///
     /// # Errors
     ///
-    /// `Config` for a file that cannot be read, a text that is no PEM of its kind, a key that is
-    /// not its certificate's, a server name that is no DNS name or IP address; and, with the
-    /// feature `tls` alone, where the process has installed no crypto provider.
+    /// `Config` for an unreadable file, a text that is no PEM of its kind, and a key of another
+    /// certificate. Likewise for a server name that is no DNS name or IP address. With the feature
+    /// `tls` alone also for a process without an installed crypto provider.
     pub fn new(config: TlsConfig) -> Result<Self> {
         let name = config.server_name().map(server_name).transpose()?;
         let files = Rotating::new(config, rustls_config::build)?;
@@ -48,7 +48,9 @@ impl TlsClient {
         Self::from_source(Source::Given(config), None)
     }
 
-    /// Requires a server certificate for this name; see [`TlsConfig::with_server_name`].
+    /// Requires a server certificate for this name.
+    ///
+    /// See [`TlsConfig::with_server_name`].
     ///
     /// # Errors
     ///

@@ -13,7 +13,7 @@ pub struct TlsFailure {
 }
 
 impl TlsFailure {
-    /// Looks for the failure of a handshake in an error and its causes.
+    /// Finds the failure of a handshake in an error and its causes.
     ///
     /// In TLS 1.3 a server checks the client's certificate after the client's half of the
     /// handshake, so a refusal is read in the place of the first response. It is found in the
@@ -110,9 +110,7 @@ mod rustls_errors {
             Error::InvalidCertificate(reason) => {
                 (format!("the server's certificate is not accepted: {}", judgement(reason)), false)
             }
-            Error::InvalidMessage(_) => {
-                ("the server does not speak TLS on this port".to_owned(), false)
-            }
+            Error::InvalidMessage(_) => ("the server has no TLS on this port".to_owned(), false),
             Error::PeerIncompatible(_) => {
                 ("client and server have no common TLS version or cipher".to_owned(), false)
             }

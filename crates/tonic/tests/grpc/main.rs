@@ -1,5 +1,6 @@
 //! Generated clients on our stack, against tonic's servers on loopback.
 
+mod c_core;
 mod calls;
 mod channel;
 mod failures;

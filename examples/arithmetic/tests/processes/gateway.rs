@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::server::Server;
 
 async fn gateway(servers: &[&Server]) -> Server {
@@ -60,6 +62,21 @@ async fn server_that_dies_is_no_matter_while_another_lives() {
         let answer = gateway.ask("POST", "/calculate/Add/2/3").await;
         assert_eq!(answer.status, 200, "{n}: {}", answer.body);
     }
+}
+
+#[tokio::test]
+async fn server_that_hangs_costs_no_request_more_than_an_attempt() {
+    let (one, two) = (Server::start().await, Server::start().await);
+    let gateway = gateway(&[&one, &two]).await;
+    one.process.suspend().expect("suspended");
+    for _ in 0..4 {
+        let begun = Instant::now();
+        let answer = gateway.ask("POST", "/calculate/Add/2/3").await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        // Two seconds at the one that hangs; a busy machine adds some.
+        assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
+    }
+    one.process.resume().expect("resumed");
 }
 
 #[tokio::test]
