@@ -15,7 +15,7 @@ use tokio::{
 };
 use tower_sd_balance::Instancer;
 use tower_sd_benches::{measure::median, results::Results};
-use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer};
+use tower_sd_etcd::{Etcd, EtcdConfig};
 use tower_sd_testkit::{real, servers::required};
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
@@ -54,8 +54,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// When each snapshot with one more instance came.
 async fn ours(url: &str) -> Result<UnboundedReceiver<Instant>, Box<dyn Error>> {
-    let client = EtcdClient::new(EtcdConfig::new([url]))?;
-    let instancer = EtcdInstancer::new(&client, "ours");
+    let client = Etcd::new(EtcdConfig::new([url]))?;
+    let instancer = client.instancer("ours");
     let mut subscription = instancer.subscribe();
     let snapshot = subscription.ready(READY).await?;
     let mut n_seen = snapshot.instances().len();

@@ -1,5 +1,8 @@
 use std::{net::SocketAddr, time::Duration};
 
+use serde::Deserialize;
+use tower_sd_core::{RegistryConfig, duration};
+
 /// The name servers that are queried, and the way of querying them.
 ///
 /// ```
@@ -8,8 +11,9 @@ use std::{net::SocketAddr, time::Duration};
 /// let consul = DnsConfig::new(["127.0.0.1:8600".parse()?]).transport(Transport::TcpFirst);
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[non_exhaustive]
+#[serde(default, deny_unknown_fields)]
 pub struct DnsConfig {
     /// The name servers. Defaults to none: those of the system.
     ///
@@ -25,17 +29,21 @@ pub struct DnsConfig {
     /// Defaults to the system's (`options timeout:n`), or else to 2 s. That is four times the usual
     /// time of a recursive server, and leaves room for three servers within the bound of a read.
     /// A query behind 32 others to the same server waits for its turn, as long again at most.
+    #[serde(deserialize_with = "duration::deserialize_option")]
     pub timeout: Option<Duration>,
     /// The number of times that all servers are queried in one read.
     ///
     /// Defaults to the system's (`options attempts:n`), or else to 1: a failed read is repeated
     /// with backoff anyway.
     pub attempts: Option<u32>,
+    /// The settings that all registries have. The TTL among them is not used: DNS is read only.
+    pub registry: RegistryConfig,
 }
 
 /// The first transport of a query.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[non_exhaustive]
+#[serde(rename_all = "snake_case")]
 pub enum Transport {
     /// UDP with EDNS (1232 bytes). TCP follows a truncated response.
     ///
@@ -54,6 +62,13 @@ impl DnsConfig {
     #[must_use]
     pub fn new(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self { servers: servers.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Sets [`registry`](Self::registry).
+    #[must_use]
+    pub fn registry(mut self, registry: RegistryConfig) -> Self {
+        self.registry = registry;
+        self
     }
 
     /// Sets [`transport`](Self::transport).

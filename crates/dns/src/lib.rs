@@ -2,14 +2,15 @@
 
 mod client;
 mod config;
-mod instancer;
+mod dns;
+mod error;
 mod mapping;
 mod query;
+mod source;
 mod url;
 
-pub use client::DnsClient;
 pub use config::{DnsConfig, Transport};
-pub use instancer::DnsInstancer;
+pub use dns::Dns;
 pub use query::{Family, Query};
 
 /// The name of this backend in logs and errors.

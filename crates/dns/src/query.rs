@@ -1,4 +1,4 @@
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, str::FromStr, time::Duration};
 
 use hickory_resolver::proto::rr::{Name, RecordType};
 use tower_sd_core::{Error, ErrorKind, Result};
@@ -93,6 +93,20 @@ impl Query {
     }
 }
 
+/// Parses a name of SRV records, or `host:port` for addresses.
+impl FromStr for Query {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let Some((host, port)) = text.rsplit_once(':') else { return Self::srv(text) };
+        let port = port.parse::<u16>().map_err(|cause| {
+            let message = format!("{port:?} of {text:?} is not a port; give a number up to 65535");
+            config(message).with_source(cause)
+        })?;
+        Self::host(host.trim_matches(['[', ']']), port)
+    }
+}
+
 impl Family {
     /// The record types in the order of their queries.
     pub(crate) fn order(self) -> [RecordType; 2] {
@@ -158,6 +172,23 @@ mod tests {
             let query = Query::srv(text).expect("a name");
             assert!(query.name.is_fqdn());
             assert_eq!(shown(&query.name), "_http._tcp.example.org");
+        }
+    }
+
+    #[test]
+    fn text_with_a_port_is_a_host() {
+        let query = |text: &str| text.parse::<Query>().expect(text);
+        assert_eq!(query("_http._tcp.example.org").kind, Kind::Srv);
+        let host = query("a.example:8080");
+        assert_eq!((shown(&host.name).as_str(), host.kind), ("a.example", Kind::Host(8080)));
+        for (text, why) in [
+            ("", "\"\" is not a name of DNS"),
+            ("a.example:99999", "\"99999\" of \"a.example:99999\" is not a port"),
+            ("[::1]:80", "\"::1\" is an address already"),
+            ("users..consul", "label 2 of 3 is empty"),
+        ] {
+            let error = text.parse::<Query>().expect_err(text).to_string();
+            assert!(error.starts_with("dns configure: ") && error.contains(why), "{error}");
         }
     }
 

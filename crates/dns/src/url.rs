@@ -1,179 +1,106 @@
-//! Instancers by URL.
+use std::net::{IpAddr, SocketAddr};
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use tower_sd_core::{RegistryUrl, Result};
 
-use tower_sd_core::{Error, FollowConfig, Result};
-use url::form_urlencoded;
+use crate::{BACKEND, DnsConfig, Transport};
 
-use crate::{BACKEND, DnsConfig, Query, Transport, query::config};
-
-/// The parts of a URL.
-#[derive(Debug)]
-pub(crate) struct DnsUrl {
-    pub(crate) config: DnsConfig,
-    pub(crate) query: Query,
-    pub(crate) follow: FollowConfig,
-}
-
-pub(crate) fn parse(text: &str) -> Result<DnsUrl> {
-    let (rest, settings) = text.split_once('?').unwrap_or((text, ""));
-    let query = match rest.split_once("://") {
-        Some(("dns+srv", name)) => services(name.trim_end_matches('/'))?,
-        Some(("dns", host)) => host_and_port(host.trim_end_matches('/'))?,
-        _ => {
-            return Err(config(format!("{text:?} is not of DNS: start with dns+srv:// or dns://")));
+impl DnsConfig {
+    /// Reads the settings from a URL: `dns:///`, or `dns://10.0.0.2,10.0.0.3:5353?tcp=true`.
+    ///
+    /// The hosts are the name servers, with port 53 unless given; without any, those of the system.
+    /// The service is not part of the URL. Options, in the grammar of [`RegistryUrl`]:
+    ///
+    /// - `tcp=true`: [`Transport::TcpFirst`].
+    /// - `timeout`: the field of that name.
+    /// - `min=5s` and `max=5m`: the bounds of the time between lookups.
+    /// - `retention=5m`: the least [`removal_wait`](tower_sd_core::RegistryConfig::removal_wait), as
+    ///   [`Query::retention`](crate::Query::retention) of each service.
+    ///
+    /// ```
+    /// use tower_sd_dns::{DnsConfig, Transport};
+    ///
+    /// let config = DnsConfig::from_url("dns://127.0.0.1:8600?tcp=true")?;
+    /// assert_eq!(config.servers, ["127.0.0.1:8600".parse().expect("an address")]);
+    /// assert_eq!(config.transport, Some(Transport::TcpFirst));
+    /// # Ok::<(), tower_sd_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `Config`, with the part of the URL that is malformed.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let mut url = RegistryUrl::parse(BACKEND, url)?;
+        url.no_path()?;
+        let servers =
+            url.addresses(DNS_PORT).into_iter().map(|server| server_address(&url, &server));
+        let mut config = Self::new(servers.collect::<Result<Vec<_>>>()?);
+        config.transport = url.flag("tcp")?.map(|tcp| match tcp {
+            true => Transport::TcpFirst,
+            false => Transport::UdpFirst,
+        });
+        config.timeout = url.duration("timeout")?;
+        let registry = &mut config.registry;
+        let follow = &mut registry.follow;
+        follow.min_refresh = url.duration("min")?.unwrap_or(follow.min_refresh);
+        follow.max_refresh = url.duration("max")?.unwrap_or(follow.max_refresh);
+        let (min, max) = (follow.min_refresh, follow.max_refresh);
+        if min > max {
+            return Err(url.refusal(format!("option min: {min:?} is longer than max, {max:?}")));
         }
-    };
-    let mut url =
-        DnsUrl { config: DnsConfig::default(), query, follow: FollowConfig::new(BACKEND) };
-    for (key, value) in form_urlencoded::parse(settings.as_bytes()) {
-        set(&mut url, &key, &value)?;
-    }
-    let (min, max) = (url.follow.min_refresh, url.follow.max_refresh);
-    if min > max {
-        let message = format!(
-            "min={min:?} is longer than max={max:?}: min is the shortest time between two questions, max the longest"
-        );
-        return Err(config(message));
-    }
-    Ok(url)
-}
-
-fn services(name: &str) -> Result<Query> {
-    if let Some((server, name)) = name.split_once('/') {
-        return Err(config(format!(
-            "{server:?} stands where the name does; a name server is a setting: write dns+srv://{name}?server={server}"
-        )));
-    }
-    if let Some((name, port)) = name.rsplit_once(':') {
-        return Err(config(format!(
-            "{name:?} has the port {port:?}, but SRV records bring their own: leave it away, or use dns://"
-        )));
-    }
-    Query::srv(name)
-}
-
-fn host_and_port(text: &str) -> Result<Query> {
-    let Some((host, port)) = text.rsplit_once(':') else {
-        let message = format!("{text:?} has no port, and addresses bring none: write {text}:8080");
-        return Err(config(message));
-    };
-    let port = port.parse::<u16>().map_err(|cause| {
-        let message = format!("{port:?} of {text:?} is not a port; give a number up to 65535");
-        config(message).with_source(cause)
-    })?;
-    Query::host(host.trim_matches(['[', ']']), port)
-}
-
-fn set(url: &mut DnsUrl, key: &str, value: &str) -> Result<()> {
-    match (key, value) {
-        ("server", _) => url.config.servers.push(server(value)?),
-        ("tcp", "first") => url.config.transport = Some(Transport::TcpFirst),
-        ("min", _) => url.follow.min_refresh = duration(key, value)?,
-        ("max", _) => url.follow.max_refresh = duration(key, value)?,
-        ("retention", _) => url.query.retention = duration(key, value)?,
-        ("tcp", _) => return Err(refused(key, value, "write tcp=first, or leave it away")),
-        _ => {
-            return Err(refused(
-                key,
-                value,
-                "the settings are server, tcp, min, max and retention",
-            ));
+        if let Some(retention) = url.duration("retention")? {
+            registry.removal_wait = registry.removal_wait.max(retention);
         }
-    }
-    Ok(())
-}
-
-fn server(value: &str) -> Result<SocketAddr> {
-    let with_port = value.parse::<SocketAddr>();
-    let without = value.trim_matches(['[', ']']).parse::<IpAddr>();
-    match (with_port, without) {
-        (Ok(server), _) if server.port() != 0 => Ok(server),
-        (_, Ok(ip)) => Ok(SocketAddr::new(ip, DNS_PORT)),
-        _ => Err(refused("server", value, "give an IP address, with or without a port")),
+        url.finish()?;
+        Ok(config)
     }
 }
 
-/// `250ms`, `5s`, `5m`, `1h`.
-fn duration(key: &str, value: &str) -> Result<Duration> {
-    let digits = value.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = value.split_at(digits);
-    let unit = match unit {
-        "ms" => Duration::from_millis(1),
-        "s" => Duration::from_secs(1),
-        "m" => Duration::from_secs(60),
-        "h" => Duration::from_secs(3600),
-        _ => Duration::ZERO,
-    };
-    let duration = number.parse().ok().and_then(|number| unit.checked_mul(number));
-    duration
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| refused(key, value, "give a time above zero, as 250ms, 5s, 5m or 1h"))
-}
-
-fn refused(key: &str, value: &str, remedy: &str) -> Error {
-    config(format!("the setting {key}={value} is not understood: {remedy}"))
+fn server_address(url: &RegistryUrl, server: &str) -> Result<SocketAddr> {
+    let address = server.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
+    // An IPv6 address without brackets looks like a host with a port.
+    let bare = server.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, DNS_PORT));
+    address.or(bare).ok_or_else(|| {
+        let instead = "the service is named by instancer(…)";
+        url.refusal(format!("{server:?} is not the IP address of a name server; {instead}"))
+    })
 }
 
 const DNS_PORT: u16 = 53;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::query::{Kind, shown};
 
     #[test]
     fn url_has_room_for_every_setting() {
-        let text = "dns+srv://_http._tcp.example.org?server=127.0.0.1:5353&server=[::1]&tcp=first&min=250ms&max=5m&retention=1h";
-        let url = parse(text).expect("well formed");
-        assert_eq!(shown(&url.query.name), "_http._tcp.example.org");
-        assert_eq!(url.query.kind, Kind::Srv);
-        let servers: Vec<String> = url.config.servers.iter().map(ToString::to_string).collect();
+        let url = "dns://127.0.0.1:5353,[::1]?tcp=true&timeout=1s&min=250ms&max=6m&retention=1h";
+        let config = DnsConfig::from_url(url).expect("well formed");
+        let servers: Vec<String> = config.servers.iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["127.0.0.1:5353", "[::1]:53"]);
-        assert_eq!(url.config.transport, Some(Transport::TcpFirst));
-        assert_eq!(url.query.retention, Duration::from_secs(3600));
-        assert_eq!(url.follow.min_refresh, Duration::from_millis(250));
-        assert_eq!(url.follow.max_refresh, Duration::from_secs(300));
-    }
-
-    #[test]
-    fn host_has_the_port_of_the_url() {
-        let url = parse("dns://a.example:8080").expect("well formed");
-        assert_eq!(
-            (shown(&url.query.name).as_str(), url.query.kind),
-            ("a.example", Kind::Host(8080))
-        );
-        assert_eq!(url.config.servers, []);
-        assert_eq!(url.config.transport, None);
+        assert_eq!(config.transport, Some(Transport::TcpFirst));
+        assert_eq!(config.timeout, Some(Duration::from_secs(1)));
+        assert_eq!(config.registry.removal_wait, Duration::from_secs(3600));
+        assert_eq!(config.registry.follow.min_refresh, Duration::from_millis(250));
+        assert_eq!(config.registry.follow.max_refresh, Duration::from_secs(360));
+        let system = DnsConfig::from_url("dns:///").expect("well formed");
+        assert_eq!((system.servers, system.transport), (Vec::new(), None));
     }
 
     #[test]
     fn malformed_part_is_named_with_its_remedy() {
-        let rows = [
-            ("http://a", "\"http://a\" is not of DNS: start with dns+srv:// or dns://"),
-            ("dns+srv://_a._tcp.b:80", "has the port \"80\", but SRV records bring their own"),
-            ("dns+srv://", "\"\" is not a name of DNS"),
-            ("dns://a.example", "has no port, and addresses bring none: write a.example:8080"),
-            ("dns://a.example:99999", "\"99999\" of \"a.example:99999\" is not a port"),
-            ("dns://[::1]:80", "\"::1\" is an address already"),
-            ("dns://a:80?server=b", "server=b is not understood: give an IP address"),
-            ("dns://a:80?server=127.0.0.1:0", "give an IP address"),
-            ("dns://a:80?tcp=no", "tcp=no is not understood: write tcp=first"),
-            ("dns://a:80?min=5", "min=5 is not understood: give a time above zero"),
-            ("dns://a:80?max=0s", "max=0s is not understood"),
-            ("dns://a:80?min=5m&max=5s", "min=300s is longer than max=5s: min is the shortest"),
-            (
-                "dns+srv://127.0.0.1:8600/users.service.consul",
-                "write dns+srv://users.service.consul?server=127.0.0.1:8600",
-            ),
-            ("dns+srv://users..consul", "label 2 of 3 is empty"),
-            ("dns://a:80?ttl=5", "the settings are server, tcp, min, max and retention"),
-        ];
-        for (text, expected) in rows {
-            let error = parse(text).expect_err(text).to_string();
+        for (url, expected) in [
+            ("http://a", "the scheme is \"http\", not dns"),
+            ("dns://a.example:80", "\"a.example:80\" is not the IP address of a name server"),
+            ("dns://127.0.0.1:0", "is not the IP address of a name server"),
+            ("dns:///orders", "instancer(\"orders\")"),
+            ("dns:///?tcp=first", "option tcp: \"first\" is neither true nor false"),
+            ("dns:///?min=5", "option min: \"5\" is not a time"),
+            ("dns:///?min=5m&max=5s", "option min: 300s is longer than max, 5s"),
+            ("dns:///?ttl=5s", "there are max, min, retention, tcp, timeout"),
+        ] {
+            let error = DnsConfig::from_url(url).expect_err(url).to_string();
             assert!(error.contains(expected), "{error}");
             assert!(error.starts_with("dns configure: "), "{error}");
         }

@@ -7,7 +7,6 @@ mod zone;
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use tower_sd_core::{InstanceId, TaskGroup, async_trait};
-use tower_sd_dns::{DnsClient, DnsConfig};
 use tower_sd_testkit::{Fixture, TestClient, TestInstancer, real, run_on};
 
 use self::zone::ZoneRegistrar;
@@ -17,7 +16,7 @@ struct Named(real::Bind);
 impl Named {
     fn client_with(&self, ttl: Duration) -> TestClient {
         let server = self.0.address();
-        let dns = DnsClient::new(DnsConfig::new([server]));
+        let dns = zone::client(server);
         TestClient::new(
             move || Arc::new(ZoneRegistrar { server, ttl, tasks: TaskGroup::new() }),
             move |service| {

@@ -10,8 +10,8 @@ mod support;
 use std::{fs, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
-use tower_sd_core::{FollowConfig, Instancer, PublisherConfig};
-use tower_sd_dns::{DnsClient, DnsConfig, DnsInstancer, Query, Transport};
+use tower_sd_core::{FollowConfig, Instancer, RegistryConfig};
+use tower_sd_dns::{Dns, DnsConfig, Query, Transport};
 
 use self::support::{NameServer, Reply, a, srv};
 
@@ -33,16 +33,15 @@ async fn thousand_names_cost_no_thread_and_no_needless_question() {
 
 #[expect(clippy::print_stdout, reason = "prints what it measures")]
 async fn thousand(server: &NameServer, dns: DnsConfig) {
-    let dns = DnsClient::new(dns);
     let mut follow = FollowConfig::new("dns");
     follow.min_refresh = INTERVAL;
+    let dns = Dns::new(dns.registry(RegistryConfig::default().follow(follow)));
     let (threads, memory) = (status("Threads:"), status("VmRSS:"));
     let started = Instant::now();
     let instancers: Vec<_> = (0..NAMES)
         .map(|n| {
             let query = Query::srv(&format!("_web._tcp.n{n}.lab.test")).expect("a name");
-            let publisher = PublisherConfig::new("dns", format!("n{n}"));
-            DnsInstancer::with_config(&dns, query, publisher, follow.clone())
+            dns.instancer(query)
         })
         .collect();
     let subscriptions: Vec<_> = instancers.iter().map(Instancer::subscribe).collect();

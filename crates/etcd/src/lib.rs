@@ -4,18 +4,15 @@ mod client;
 mod codec;
 mod config;
 mod error;
-mod instancer;
+mod etcd;
 mod key;
-mod kv;
-mod registrar;
+mod registration;
 mod source;
+mod url;
 
-pub use client::EtcdClient;
 pub use codec::{Codec, KitexJson, KratosJson, NamingJson, RawAddress};
 pub use config::{EtcdConfig, User};
-pub use instancer::EtcdInstancer;
-pub use kv::EtcdKvSource;
-pub use registrar::EtcdRegistrar;
+pub use etcd::Etcd;
 
 /// The name of this backend in errors and logs.
 pub(crate) const BACKEND: &str = "etcd";

@@ -1,5 +1,7 @@
 //! The wire of everything that is followed.
 
+mod instances;
+mod keys;
 mod pages;
 mod state;
 
@@ -7,14 +9,15 @@ use std::sync::Arc;
 
 use etcd_client::{GetOptions, SortOrder, SortTarget};
 use tower_sd_core::{
-    Error, ErrorKind, ReadMode, ReadRequest, ReadResult, Result, Source, async_trait,
+    Error, ErrorKind, KeyValue, ReadMode, ReadRequest, ReadResult, Result, Source,
+    async_trait,
 };
 
-use self::{pages::pages, state::State};
+use self::{instances::Instances, keys::Keys, pages::pages, state::State};
 use crate::{
-    BACKEND, EtcdClient,
-    client::{Change, Ended, Position, Update, Watch},
-    key::Range,
+    BACKEND,
+    client::{Change, Ended, EtcdClient, Position, Update, Watch},
+    key::{Range, service_range},
 };
 
 /// Follows a range of keys: a list at a revision, and a watch from the next one.
@@ -31,6 +34,23 @@ pub(crate) trait Decode: Send + Sync + 'static {
     type Item: Clone + Send + Sync + 'static;
 
     fn decode(&self, key: &[u8], value: &[u8], revision: i64) -> Result<Self::Item>;
+}
+
+/// Creates the source of a service's instances.
+pub(crate) fn instances(client: &EtcdClient, service: &str) -> EtcdSource<Instances> {
+    let config = client.config();
+    let range = service_range(&config.prefix, service);
+    let instances = range.clone().map(|range| Instances::new(range, config.codecs.clone()));
+    EtcdSource::new(client, range, instances)
+}
+
+/// Creates the source of a key, or of all keys below a `path` that is empty or ends in a slash.
+pub(crate) fn keys(client: &EtcdClient, path: &str) -> Box<dyn Source<Item = KeyValue>> {
+    let (range, prefix) = match path.is_empty() || path.ends_with('/') {
+        true => (Range::below(path.as_bytes()), Some(path.to_owned())),
+        false => (Range::one(path.as_bytes().to_vec()), None),
+    };
+    Box::new(EtcdSource::new(client, Ok(range), Ok(Keys { prefix })))
 }
 
 #[async_trait]

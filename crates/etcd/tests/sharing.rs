@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use support::{instance, note, on_every_etcd_in_turn};
 use tokio::runtime::Handle;
-use tower_sd_core::{Instancer, Registrar, Registration};
-use tower_sd_etcd::{EtcdClient, EtcdInstancer, EtcdRegistrar};
+use tower_sd_core::{Instancer, Registration};
+use tower_sd_etcd::Etcd;
 use tower_sd_testkit::{
     proxy::Proxy,
     wait::{shows, shows_that},
@@ -26,8 +26,8 @@ async fn registrations_and_services_share_few_connections() {
         let proxy = Proxy::start(etcd.server.address()).await.expect("a proxy");
         let mut config = etcd.config().ttl(Duration::from_secs(10));
         config.endpoints = vec![proxy.address().to_string()];
-        let client = EtcdClient::new(config).expect("good settings");
-        let registrar = EtcdRegistrar::new(&client);
+        let client = Etcd::new(config).expect("good settings");
+        let registrar = client.clone();
         let register = |n: u16| {
             let one = Registration::new(format!("many-{n}"), instance("a", 1000 + n));
             registrar.register(one)
@@ -35,7 +35,7 @@ async fn registrations_and_services_share_few_connections() {
         let handles = join_all((0..100).map(register)).await;
         assert!(handles.iter().all(Result::is_ok));
         let before = resident_kib();
-        let follow = |n: u16| EtcdInstancer::new(&client, format!("many-{n}"));
+        let follow = |n: u16| client.instancer(format!("many-{n}"));
         let instancers: Vec<_> = (0..1000).map(follow).collect();
         for (n, instancer) in instancers.iter().enumerate() {
             let mut subscription = instancer.subscribe();
@@ -67,8 +67,8 @@ async fn last_user_closes_the_connection() {
         let n_tasks = Handle::current().metrics().num_alive_tasks();
         let mut config = etcd.config();
         config.endpoints = vec![proxy.address().to_string()];
-        let client = EtcdClient::new(config).expect("good settings");
-        let instancer = EtcdInstancer::new(&client, "users");
+        let client = Etcd::new(config).expect("good settings");
+        let instancer = client.instancer("users");
         drop(client);
         let mut subscription = instancer.subscribe();
         subscription.ready(Duration::from_secs(5)).await.expect("the server answers");

@@ -3,22 +3,76 @@
 
 mod schemes;
 
+/// Layers that send each request to one of the endpoints, and the policies that choose it.
+pub mod balance {
+    pub use tower_sd_balance::{
+        Balance, BalanceLayer, Balancer, Choice, Members, Picker, Prioritized, Random,
+        ResponseFuture, RoundRobin, TestSet, Tier, TierPolicy, WeightedRandom,
+    };
+}
+
+/// For authors of backends, combinators and wrappers: the two halves of the wire, and the two loops.
+pub mod backend {
+    pub use tower_sd_core::{
+        Announcement, Announcer, Attached, Backend, Backoff, Entries, Error, ErrorKind, Hub,
+        Instance, KeyValue, LeaseTtl, LossReason, Publisher, PublisherConfig, PublisherStats,
+        ReadMode, ReadReason, ReadRequest, ReadResult, RegistryUrl, Renewal, Result, Shutdown,
+        Sink, Source, TaskGroup, announce, async_trait, duration, follow,
+    };
+}
+
+/// What is registered and followed, and how: instances, snapshots, settings of a registry.
+pub mod discovery {
+    pub use tower_sd_core::{
+        AddressPolicy, AddressRejected, AdvertiseAddress, AnnounceConfig, CheckResult,
+        FilteredInstancer, FollowConfig, Follower, Freshness, HealthCheck, InstanceId,
+        InstanceStatus, LossGuard, LossPolicy, RegistrationState, RegistrationStats,
+        RegistrationWatch, RegistryConfig, Secret, Snapshot, StalePolicy, Subscription,
+    };
+}
+
+/// One live service per instance, with its statistics.
+pub mod endpoint {
+    pub use tower_sd_balance::{
+        Classified, ClassifiedFuture, Discovered, EndpointReport, EndpointState, EndpointStats,
+        Endpointer, EndpointerConfig, EndpointerReport, Event, Factory, FactoryExt, FactoryFn,
+        FailureClass, InFlight, NoInstances, NoInstancesReason, Observer, Outcome, Outcomes,
+        RequestScope, Served, Subset, factory_fn,
+    };
+}
+
+/// Layers that repeat requests, at best each time at another instance.
+pub mod retry {
+    pub use tower_sd_balance::{
+        Attempt, CloneRequest, Elapsed, NotSent, Protocol, Retry, RetryDecision, RetryError,
+        RetryFuture, RetryLayer, RetryPolicy, Verdict,
+    };
+}
+
+/// Settings of TLS.
+pub mod tls {
+    pub use tower_sd_core::{Pem, TlsConfig};
+}
+
 #[cfg(feature = "config")]
 pub use tower_sd_config as config;
 #[cfg(feature = "consul")]
 pub use tower_sd_consul as consul;
-pub use tower_sd_core as core;
 #[cfg(feature = "dns")]
 pub use tower_sd_dns as dns;
 #[cfg(feature = "etcd")]
 pub use tower_sd_etcd as etcd;
 #[cfg(feature = "http")]
 pub use tower_sd_http as http;
+#[cfg(feature = "reqwest")]
+pub use tower_sd_http::reqwest;
 #[cfg(feature = "lifecycle")]
 pub use tower_sd_lifecycle as lifecycle;
 #[cfg(feature = "grpc")]
 pub use tower_sd_tonic as grpc;
 
 pub use schemes::{open, schemes};
-pub use tower_sd_balance::*;
-pub use tower_sd_core::{Registry, RegistryConfig, Schemes};
+pub use tower_sd_core::{
+    BoxError, Error, ErrorKind, FixedInstancer, Instance, Instancer, MemoryRegistry, Registrar,
+    Registration, RegistrationHandle, Registry, Result, Schemes,
+};

@@ -40,5 +40,14 @@ pub fn schemes() -> Schemes {
         schemes.with("consul", |url| tower_sd_consul::Consul::from_url(url).map(Registry::from));
     #[cfg(not(feature = "consul"))]
     let schemes = schemes.without("consul", "enable the feature `consul` of tower-sd");
+    #[cfg(feature = "dns")]
+    let schemes = schemes.with("dns", |url| tower_sd_dns::Dns::from_url(url).map(Registry::from));
+    #[cfg(not(feature = "dns"))]
+    let schemes = schemes.without("dns", "enable the feature `dns` of tower-sd");
+    #[cfg(feature = "etcd")]
+    let schemes =
+        schemes.with("etcd", |url| tower_sd_etcd::Etcd::from_url(url).map(Registry::from));
+    #[cfg(not(feature = "etcd"))]
+    let schemes = schemes.without("etcd", "enable the feature `etcd` of tower-sd");
     schemes
 }

@@ -28,9 +28,12 @@ pub(crate) struct ClientArgs {
     /// Calls over gRPC; build with --features grpc
     #[arg(long)]
     pub(crate) grpc: bool,
-    /// Where the servers are: static:HOST:PORT,HOST:PORT, consul://HOST:PORT or etcd://HOST:PORT,HOST:PORT/PREFIX/
+    /// Where the servers are: static://HOST:PORT,HOST:PORT, consul://HOST:PORT, etcd://HOST:PORT,HOST:PORT/PREFIX or dns:///
     #[arg(long, value_name = "URL")]
     pub(crate) registry: String,
+    /// The servers' name there, where it is another one: _arithmetic._tcp.example.org in DNS
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<String>,
     /// Add, Subtract, Multiply or Divide
     pub(crate) operation: String,
     #[arg(allow_hyphen_values = true)]
@@ -78,7 +81,7 @@ pub(crate) struct ServerArgs {
     /// etcd://HOST:PORT/KEY
     #[arg(long, value_name = "URL")]
     pub(crate) config: Option<String>,
-    /// Where to announce it; static: announces nothing
+    /// Where to register it; static:// registers nothing
     #[arg(long, value_name = "URL")]
     pub(crate) registry: String,
 }

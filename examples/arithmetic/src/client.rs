@@ -7,17 +7,18 @@ use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, Empty};
 use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_sd::http::{HttpEndpoint, HttpFactory, HttpProtocol};
 use tower_sd::{
-    Balance, BalanceLayer, BoxError, Endpointer, Instancer, Retry, RetryLayer, RetryPolicy,
-    RoundRobin,
+    BoxError, Instancer,
+    balance::{Balance, BalanceLayer, RoundRobin},
+    endpoint::Endpointer,
+    retry::{Retry, RetryLayer, RetryPolicy},
 };
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpProtocol};
 
 #[cfg(feature = "grpc")]
 use crate::grpc;
 use crate::{
     cli::ClientArgs,
-    registry,
     service::{self, Answer},
 };
 
@@ -36,14 +37,16 @@ pub(crate) struct Client {
 /// Runs the `client` command.
 #[expect(clippy::print_stdout, reason = "the result is what the command is for")]
 pub(crate) async fn main(args: &ClientArgs) -> Result<(), BoxError> {
+    let registry = tower_sd::open(&args.registry)?;
+    let service = |name: &'static str| args.service.as_deref().unwrap_or(name);
     #[cfg(feature = "grpc")]
     if args.grpc {
-        let instancer = registry::instancer(&args.registry, grpc::NAME)?;
+        let instancer = registry.instancer(service(grpc::NAME))?;
         let client = grpc::Client::new(&instancer, policy());
         println!("{}", client.calculate(&args.operation, &args.a, &args.b).await?);
         return Ok(());
     }
-    let instancer = registry::instancer(&args.registry, service::NAME)?;
+    let instancer = registry.instancer(service(service::NAME))?;
     let client = Client::new(&instancer, policy());
     let result = client.calculate(&args.operation, &args.a, &args.b).await?;
     println!("{result}");

@@ -11,11 +11,8 @@ use axum::{
 };
 use serde::Deserialize;
 use tokio::select;
-use tower_sd::{BoxError, TaskGroup};
-use tower_sd_config::{OnDelete, WatchOptions, WatchedConfig};
-use tower_sd_consul::Consul;
-#[cfg(feature = "etcd")]
-use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdKvSource};
+use tower_sd::config::{OnDelete, WatchOptions, WatchedConfig};
+use tower_sd::{BoxError, backend::TaskGroup};
 use tracing_subscriber::EnvFilter;
 
 use crate::service::{Answer, Operation};
@@ -58,17 +55,8 @@ impl Configured {
             false => WatchOptions::json(),
         };
         let options = options.default_value(Settings::default()).on_delete(OnDelete::Default);
-        let config = match url.split_once(':') {
-            Some(("consul", _)) => {
-                WatchedConfig::new(Consul::from_url(&registry)?.key_value(key), options)
-            }
-            #[cfg(feature = "etcd")]
-            Some(("etcd", _)) => {
-                let (config, _) = EtcdConfig::from_url(&registry)?;
-                WatchedConfig::new(EtcdKvSource::key(&EtcdClient::new(config)?, key), options)
-            }
-            _ => return Err(format!("{url:?} is no key; known are {KNOWN}").into()),
-        };
+        let source = tower_sd::open(&registry)?.key_value(key)?;
+        let config = WatchedConfig::new(source, options);
         let (tasks, followed) = (TaskGroup::new(), config.clone());
         tasks.spawn(|stop| async move {
             select! {

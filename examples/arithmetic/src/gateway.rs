@@ -11,21 +11,21 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use tower_sd::{BoxError, Elapsed, NoInstances};
-use tower_sd_lifecycle::{Listener, Readiness, serve_axum};
+use tower_sd::lifecycle::{Listener, Readiness, serve_axum};
+use tower_sd::{BoxError, endpoint::NoInstances, retry::Elapsed};
 
 use crate::{
     chain::{causes, chain},
     cli::GatewayArgs,
     client::{self, Client},
     operations::operated,
-    registry, server,
+    server,
     service::{self, Answer},
 };
 
 /// Runs the `gateway` command. It registers nowhere; it starts whether there are servers or not.
 pub(crate) async fn main(args: &GatewayArgs) -> Result<(), BoxError> {
-    let instancer = registry::instancer(&args.registry, service::NAME)?;
+    let instancer = tower_sd::open(&args.registry)?.instancer(service::NAME)?;
     let client = Client::new(&instancer, client::policy());
     let listener = Listener::bind(args.listen).await?;
     let readiness = Readiness::new();

@@ -11,7 +11,6 @@ mod gateway;
 mod grpc;
 mod middleware;
 mod operations;
-mod registry;
 mod server;
 mod service;
 

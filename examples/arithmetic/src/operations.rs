@@ -11,7 +11,7 @@ use axum::{
 };
 use serde::Serialize;
 use tokio::time::Instant;
-use tower_sd_lifecycle::{Readiness, ready_route};
+use tower_sd::lifecycle::{Readiness, ready_route};
 
 use crate::middleware::{LogLayer, Metrics};
 

@@ -3,10 +3,13 @@
 use std::net::SocketAddr;
 
 use axum::{Json, Router, extract::Path, http::StatusCode, routing::post};
-use tower_sd::{AdvertiseAddress, BoxError};
 #[cfg(feature = "grpc")]
-use tower_sd_lifecycle::serve_tonic;
-use tower_sd_lifecycle::{Lifecycle, Listener, Readiness, serve_axum};
+use tower_sd::lifecycle::serve_tonic;
+use tower_sd::{
+    BoxError, Instance,
+    discovery::AdvertiseAddress,
+    lifecycle::{Lifecycle, Listener, Readiness, serve_axum},
+};
 
 #[cfg(feature = "grpc")]
 use crate::grpc;
@@ -14,7 +17,6 @@ use crate::{
     cli::ServerArgs,
     config::{Configured, SetLog},
     operations::operated,
-    registry,
     service::{self, Answer},
 };
 
@@ -22,17 +24,18 @@ use crate::{
 pub(crate) async fn main(args: &ServerArgs, set_log: SetLog) -> Result<(), BoxError> {
     let configured =
         args.config.as_deref().map(|url| Configured::follow(url, set_log)).transpose()?;
-    let registrar = registry::registrar(&args.registry)?;
+    let registry = tower_sd::open(&args.registry)?;
     let listener = Listener::bind(args.listen).await?;
     let readiness = Readiness::new();
     let mut lifecycle = announced(listener.local_addr()?).readiness(&readiness);
-    if let Some(registrar) = registrar {
-        let advertised = args.advertise.as_deref().map(registry::instance).transpose()?;
-        lifecycle = lifecycle.register(registrar, name(args));
-        if let Some(instance) = advertised {
-            let (host, port) = (instance.host().to_owned(), Some(instance.port()));
-            lifecycle = lifecycle.advertise(AdvertiseAddress::Explicit { host, port });
-        }
+    // Addresses that are known need no registration.
+    if registry.name() != "static" {
+        lifecycle = lifecycle.register(registry, name(args));
+    }
+    if let Some(address) = &args.advertise {
+        let instance: Instance = address.parse()?;
+        let (host, port) = (instance.host().to_owned(), Some(instance.port()));
+        lifecycle = lifecycle.advertise(AdvertiseAddress::Explicit { host, port });
     }
     #[cfg(feature = "grpc")]
     if args.grpc {

@@ -128,7 +128,8 @@ async fn running_server_follows_what_to_log_and_what_to_offer() {
     let scene = Scene::new().await;
     let log = scene.logs.path().join("lines");
     let config = format!("consul://{}/arithmetic/server", scene.agent.address());
-    let args = ["server", "--registry", "static:", "--listen", "127.0.0.1:0", "--config", &config];
+    let args =
+        ["server", "--registry", "static://", "--listen", "127.0.0.1:0", "--config", &config];
     let mut command = arithmetic();
     let server = Process::start(command.args(args).env_remove("RUST_LOG"), &log).expect("starts");
     let printed = || std::fs::read_to_string(&log).unwrap_or_default();

@@ -8,9 +8,9 @@ use std::{
 
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
-use tower_sd::{Endpointer, FixedInstancer, Instance};
+use tower_sd::grpc::GrpcFactory;
+use tower_sd::{FixedInstancer, Instance, endpoint::Endpointer};
 use tower_sd_testkit::{loopback::free_ports, process::Process};
-use tower_sd_tonic::GrpcFactory;
 
 struct Server {
     process: Process,
@@ -22,7 +22,7 @@ impl Server {
     async fn start() -> Self {
         let log = TempDir::new().expect("a folder");
         let path = log.path().join(LOG);
-        let listen = ["server", "--grpc", "--registry", "static:", "--listen", "127.0.0.1:0"];
+        let listen = ["server", "--grpc", "--registry", "static://", "--listen", "127.0.0.1:0"];
         let mut command = arithmetic();
         command.args(listen).env("RUST_LOG", "arithmetic=info");
         let process = Process::start(&mut command, &path).expect("starts");
@@ -50,7 +50,7 @@ fn arithmetic() -> Command {
 
 fn client(addresses: &[SocketAddr], calculation: [&str; 3]) -> Output {
     let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-    let registry = format!("static:{}", list.join(","));
+    let registry = format!("static://{}", list.join(","));
     let mut command = arithmetic();
     command.args(["client", "--grpc", "--registry", &registry]).args(calculation);
     command.output().expect("runs")

@@ -8,11 +8,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tower_layer::Layer;
+use tower_sd::consul::{Consul, ConsulConfig, Query};
 use tower_sd::{
-    Balance, BalanceLayer, BoxError, Endpointer, FailureClass, Instance, LossPolicy, Outcome,
-    RegistryConfig, RoundRobin,
+    BoxError, Instance,
+    balance::{Balance, BalanceLayer, RoundRobin},
+    discovery::{LossPolicy, RegistryConfig},
+    endpoint::{Endpointer, FailureClass, Outcome},
 };
-use tower_sd_consul::{Consul, ConsulConfig, Query};
 
 use crate::{CONSUL, NAME, say};
 

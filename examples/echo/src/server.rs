@@ -4,9 +4,9 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use axum::{Router, routing::get};
 use tokio::{net::TcpListener, select};
-use tower_sd::{BoxError, TaskGroup};
-use tower_sd_consul::{Check, Consul, ConsulConfig, RegistrationOptions};
-use tower_sd_lifecycle::{Connection, Lifecycle, Listener, ShutdownSignal};
+use tower_sd::consul::{Check, Consul, ConsulConfig, RegistrationOptions};
+use tower_sd::lifecycle::{Connection, Lifecycle, Listener, ShutdownSignal};
+use tower_sd::{BoxError, backend::TaskGroup};
 
 use crate::{CONSUL, NAME, say};
 

@@ -7,8 +7,8 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser;
 use tower_sd::BoxError;
-use tower_sd_consul::{Consul, ConsulConfig};
-use tower_sd_lifecycle::{Lifecycle, Listener, serve_axum};
+use tower_sd::consul::{Consul, ConsulConfig};
+use tower_sd::lifecycle::{Lifecycle, Listener, serve_axum};
 
 use crate::services::Services;
 

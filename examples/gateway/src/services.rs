@@ -12,11 +12,15 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tower::ServiceBuilder;
+use tower_sd::consul::Consul;
+use tower_sd::http::{HttpEndpoint, HttpFactory, HttpProtocol, ReplayBody};
 use tower_sd::{
-    Balance, BalanceLayer, Endpointer, Error, Retry, RetryLayer, RetryPolicy, RoundRobin, TaskGroup,
+    Error,
+    backend::TaskGroup,
+    balance::{Balance, BalanceLayer, RoundRobin},
+    endpoint::Endpointer,
+    retry::{Retry, RetryLayer, RetryPolicy},
 };
-use tower_sd_consul::Consul;
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpProtocol, ReplayBody};
 
 /// One service's instances, balanced and retried.
 pub(crate) type Client = Retry<Balance<HttpEndpoint<ReplayBody<Body>>>, HttpProtocol>;

@@ -12,8 +12,8 @@ use axum::{
 };
 use http::{HeaderName, header::CONNECTION, uri::PathAndQuery};
 use tower::{Service, ServiceExt};
-use tower_sd::{BoxError, NoInstances};
-use tower_sd_http::ReplayBody;
+use tower_sd::http::ReplayBody;
+use tower_sd::{BoxError, endpoint::NoInstances};
 
 use crate::services::{Missing, Services};
 

@@ -11,9 +11,9 @@ use std::{
 };
 
 use clap::Parser;
-use tower_sd_consul::{Consul, ConsulConfig};
-use tower_sd_core::{BoxError, Registration};
-use tower_sd_lifecycle::{Lifecycle, Listener, serve_axum};
+use tower_sd::consul::{Consul, ConsulConfig};
+use tower_sd::lifecycle::{Lifecycle, Listener, serve_axum};
+use tower_sd::{BoxError, Registration};
 
 use crate::store::Store;
 

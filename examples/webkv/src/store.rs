@@ -6,7 +6,7 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, aio::MultiplexedConnection, cmd,
 };
 use tokio::sync::Mutex;
-use tower_sd_core::CheckResult;
+use tower_sd::discovery::CheckResult;
 
 /// Some Redis servers that hold the same: the first that answers is used.
 pub(crate) struct Store {

@@ -1,7 +1,7 @@
 //! Compaction and limits, as etcd has them.
 
 use tower_sd_config::WatchedConfig;
-use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdKvSource};
+use tower_sd_etcd::{Etcd, EtcdConfig};
 use tower_sd_testkit::proxy::{Fault, Proxy};
 
 use crate::support::{Registry, has, json, on_every_etcd, operator, sees};
@@ -14,8 +14,8 @@ async fn compaction_while_cut_off_loses_nothing() {
         registry.put("app", r#"{"limit": 1}"#).await;
         let proxy = Proxy::start(server.address()).await.expect("a proxy");
         let settings = EtcdConfig::new([proxy.address().to_string()]);
-        let client = EtcdClient::new(settings).expect("an address");
-        let mut config = WatchedConfig::new(EtcdKvSource::key(&client, "app"), json());
+        let client = Etcd::new(settings).expect("an address");
+        let mut config = WatchedConfig::new(client.key_value("app"), json());
         sees(&mut config, "the value", has(1)).await;
         proxy.set(Fault::Cut).await;
         for n in 2..=9 {

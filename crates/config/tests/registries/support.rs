@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use tower_sd_config::{ConfigSnapshot, WatchOptions, WatchedConfig};
 use tower_sd_consul::{Consul, ConsulConfig};
 use tower_sd_core::FollowConfig;
-use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdKvSource};
+use tower_sd_etcd::{Etcd, EtcdConfig};
 use tower_sd_testkit::{
     real::{self, Server},
     servers::{ServerBinary, configured},
@@ -26,7 +26,7 @@ pub(crate) fn limited(limit: u32) -> Settings {
 /// A real registry, and a client of it.
 pub(crate) enum Registry {
     Consul(real::Consul, Consul),
-    Etcd(real::Etcd, EtcdClient),
+    Etcd(real::Etcd, Etcd),
 }
 
 impl Registry {
@@ -45,7 +45,7 @@ impl Registry {
     ) -> WatchedConfig<Settings> {
         match self {
             Self::Consul(_, client) => WatchedConfig::new(client.key_value(key), options),
-            Self::Etcd(_, client) => WatchedConfig::new(EtcdKvSource::key(client, key), options),
+            Self::Etcd(_, client) => WatchedConfig::new(client.key_value(key), options),
         }
     }
 
@@ -59,7 +59,7 @@ impl Registry {
                 WatchedConfig::new(client.key_value(&format!("{prefix}/")), options)
             }
             Self::Etcd(_, client) => {
-                WatchedConfig::new(EtcdKvSource::prefix(client, prefix), options)
+                WatchedConfig::new(client.key_value(&format!("{prefix}/")), options)
             }
         }
     }
@@ -126,7 +126,7 @@ async fn on_consuls(
 pub(crate) async fn on_every_etcd(test: impl AsyncFn(&Registry) + Send + Sync) {
     for binary in binaries("etcd") {
         let server = real::Etcd::start(real::EtcdConfig::new(binary)).await.expect("etcd starts");
-        let client = EtcdClient::new(EtcdConfig::new([server.url()])).expect("an address");
+        let client = Etcd::new(EtcdConfig::new([server.url()])).expect("an address");
         Box::pin(test(&Registry::Etcd(server, client))).await;
     }
 }

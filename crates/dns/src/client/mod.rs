@@ -1,7 +1,6 @@
 //! Queries name servers, one after the other, and judges their responses.
 
 pub(crate) mod answer;
-mod error;
 mod scope;
 mod server;
 mod servers;
@@ -25,16 +24,16 @@ use self::{
     server::Server,
     servers::{Known, Servers},
 };
-use crate::DnsConfig;
+use crate::{DnsConfig, error};
 
 /// The name servers and the connections to them, shared by all clones.
 #[derive(Clone, Debug)]
-pub struct DnsClient(Arc<Servers>);
+pub(crate) struct DnsClient(Arc<Servers>);
 
 impl DnsClient {
     /// Creates a client of these name servers, without any query.
     #[must_use]
-    pub fn new(config: DnsConfig) -> Self {
+    pub(crate) fn new(config: DnsConfig) -> Self {
         Self(Arc::new(Servers::new(config)))
     }
 

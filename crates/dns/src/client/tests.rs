@@ -13,7 +13,7 @@ use std::{
 
 use hickory_resolver::{Hosts, proto::op::ResponseCode};
 use tokio::time::timeout;
-use tower_sd_core::{FollowConfig, Instancer, LossPolicy, PublisherConfig, Subscription};
+use tower_sd_core::{FollowConfig, Follower, Instancer, LossPolicy, PublisherConfig, Subscription};
 
 use self::support::{NameServer, Reply, a};
 use super::{
@@ -21,7 +21,7 @@ use super::{
     servers::Servers,
     system::{System, SystemOptions},
 };
-use crate::{DnsConfig, DnsInstancer, Query, Transport};
+use crate::{DnsConfig, Query, Transport, source::DnsSource};
 
 /// A name server with the address 10.0.0.`last` for every name.
 async fn server(last: u8) -> NameServer {
@@ -35,7 +35,7 @@ fn follow(config: DnsConfig, read_system: fn() -> io::Result<System>) -> Subscri
     let publisher = PublisherConfig::new("dns", "a").loss(LossPolicy::Accept);
     let mut follow = FollowConfig::new("dns");
     follow.min_refresh = Duration::from_millis(50);
-    DnsInstancer::with_config(&client, query, publisher, follow).subscribe()
+    Follower::new(DnsSource::new(client, query), publisher, follow).subscribe()
 }
 
 async fn sees(subscription: &mut Subscription, host: &str) {

@@ -3,8 +3,8 @@
 use std::{fmt::Write, time::Duration};
 
 use tokio::time::Instant;
-use tower_sd_core::{Instancer, LossGuard, LossPolicy, PublisherConfig, Snapshot};
-use tower_sd_dns::{DnsClient, DnsConfig, DnsInstancer, Family, Query};
+use tower_sd_core::{Instancer, LossGuard, LossPolicy, RegistryConfig, Snapshot};
+use tower_sd_dns::{Dns, DnsConfig, Family, Query};
 
 use crate::scene::{SOON, following, hasty, named, sees, sees_that, services, update};
 
@@ -72,11 +72,11 @@ async fn last_record_that_leaves_is_gone_after_the_hold() {
          update add _web._tcp.lab.test. 1 SRV 0 0 8001 a.lab.test.",
     )
     .await;
-    let dns = DnsClient::new(DnsConfig::new([bind.address()]));
     let mut guard = LossGuard::default();
     (guard.hold, guard.hold_empty) = (HOLD, HOLD);
-    let publisher = PublisherConfig::new("dns", "web").loss(LossPolicy::Guard(guard));
-    let instancer = DnsInstancer::with_config(&dns, services(), publisher, hasty());
+    let registry = RegistryConfig::default().loss(LossPolicy::Guard(guard)).follow(hasty());
+    let dns = Dns::new(DnsConfig::new([bind.address()]).registry(registry));
+    let instancer = dns.instancer(services());
     let mut subscription = instancer.subscribe();
     sees(&mut subscription, SOON, &["10.0.0.1:8001"]).await;
     update(&bind, "update delete _web._tcp.lab.test. SRV").await;

@@ -17,10 +17,8 @@ use tokio::{
     time::{sleep, timeout},
     try_join,
 };
-use tower_sd_core::{
-    Error, FollowConfig, Instancer, LossPolicy, PublisherConfig, Snapshot, TaskGroup,
-};
-use tower_sd_dns::{DnsClient, DnsConfig, DnsInstancer, Query, Transport};
+use tower_sd_core::{Error, Instancer, LossPolicy, RegistryConfig, Snapshot, TaskGroup};
+use tower_sd_dns::{Dns, DnsConfig, Query, Transport};
 use tower_sd_testkit::{
     real::Consul,
     servers::{configured, required},
@@ -100,12 +98,12 @@ async fn sixty_instances_are_all_seen_and_stay() {
         let consul = Consul::dev(binary).await.expect("it starts");
         register_sixty(&consul).await;
         let door = Counting::start(consul.dns_address()).await;
-        let dns = over_tcp(door.address);
         // A single answer with fewer would be seen.
-        let publisher = PublisherConfig::new("dns", "web").loss(LossPolicy::Accept);
+        let registry = RegistryConfig::default().loss(LossPolicy::Accept).follow(hasty());
+        let dns = over_tcp(door.address, registry);
         // RFC 2782's form; the second label would be a tag if it were not "tcp".
         let query = Query::srv("_web._tcp.service.consul").expect("a name");
-        let instancer = DnsInstancer::with_config(&dns, query, publisher, hasty());
+        let instancer = dns.instancer(query);
         let mut subscription = instancer.subscribe();
         let all = |snapshot: &Snapshot| snapshot.instances().len() == 60;
         let snapshot = sees_that(&mut subscription, SOON * 6, all).await;
@@ -126,15 +124,15 @@ async fn sixty_instances_are_all_seen_and_stay() {
         assert!(subscription.snapshot().freshness().is_fresh());
 
         let plain = Query::srv("web.service.consul").expect("a name");
-        let mut plain = DnsInstancer::new(&dns, plain).subscribe();
+        let mut plain = dns.instancer(plain).subscribe();
         sees_that(&mut plain, SOON * 6, all).await;
     }
 }
 
 /// With so much time that a busy machine is no reason for an error.
-fn over_tcp(server: SocketAddr) -> DnsClient {
+fn over_tcp(server: SocketAddr, registry: RegistryConfig) -> Dns {
     let config = DnsConfig::new([server]).transport(Transport::TcpFirst);
-    DnsClient::new(config.timeout(Duration::from_secs(20)))
+    Dns::new(config.timeout(Duration::from_secs(20)).registry(registry))
 }
 
 fn report(error: &Error) -> String {
@@ -147,11 +145,10 @@ fn report(error: &Error) -> String {
 #[ignore = "needs consul: cargo xtask test"]
 async fn five_hundred_names_share_a_connection() {
     let consul = Consul::dev(required("consul")).await.expect("it starts");
-    let dns = over_tcp(consul.dns_address());
+    let dns = over_tcp(consul.dns_address(), RegistryConfig::default());
     let follow_one = |n| {
         let query = Query::srv(&format!("n{n}.service.consul")).expect("a name");
-        let publisher = PublisherConfig::new("dns", format!("n{n}"));
-        DnsInstancer::with_config(&dns, query, publisher, FollowConfig::new("dns"))
+        dns.instancer(query)
     };
     let subscriptions: Vec<_> = (0..500).map(|n| follow_one(n).subscribe()).collect();
     for mut subscription in subscriptions {

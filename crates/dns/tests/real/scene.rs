@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tower_sd_core::{FollowConfig, PublisherConfig, Snapshot, Subscription};
-use tower_sd_dns::{DnsClient, DnsConfig, DnsInstancer, Query};
+use tower_sd_core::{FollowConfig, Follower, RegistryConfig, Snapshot, Subscription};
+use tower_sd_dns::{Dns, DnsConfig, Query};
 use tower_sd_testkit::{real::Bind, servers::required};
 
 /// Long enough for everything that should be immediate.
@@ -21,13 +21,12 @@ pub(crate) fn hasty() -> FollowConfig {
     follow
 }
 
-pub(crate) fn follow(dns: DnsConfig, query: Query, follow: FollowConfig) -> DnsInstancer {
-    let publisher = PublisherConfig::new("dns", "web");
-    DnsInstancer::with_config(&DnsClient::new(dns), query, publisher, follow)
+pub(crate) fn follow(dns: DnsConfig, query: Query, follow: FollowConfig) -> Follower {
+    Dns::new(dns.registry(RegistryConfig::default().follow(follow))).instancer(query)
 }
 
 /// [`hasty`], over UDP first.
-pub(crate) fn following(bind: &Bind, query: Query) -> DnsInstancer {
+pub(crate) fn following(bind: &Bind, query: Query) -> Follower {
     follow(DnsConfig::new([bind.address()]), query, hasty())
 }
 

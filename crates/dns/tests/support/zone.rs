@@ -13,10 +13,10 @@ use tokio::{net::UdpSocket, time::timeout};
 use tower_sd_core::{
     AnnounceConfig, Announcement, Announcer, Error, ErrorKind, FollowConfig, Follower, Freshness,
     Instance, Instancer, LeaseTtl, LossPolicy, LossReason, PublisherConfig, ReadRequest,
-    ReadResult, Registrar, Registration, RegistrationHandle, Renewal, Result, Source, Subscription,
-    TaskGroup, announce, async_trait,
+    ReadResult, Registrar, Registration, RegistrationHandle, RegistryConfig, Renewal, Result,
+    Source, Subscription, TaskGroup, announce, async_trait,
 };
-use tower_sd_dns::{DnsClient, DnsInstancer, Query};
+use tower_sd_dns::{Dns, DnsConfig, Query};
 use tower_sd_testkit::real::Bind;
 
 /// The SRV records of a service of the suite are at `<service>.lab.test.`, their targets `<id>.<service>.lab.test.`.
@@ -117,21 +117,27 @@ impl Entry {
     }
 }
 
-/// The instancer of `service`, which calls the instances as they were called when they were registered, and gives them
-/// the weights that they had.
-pub(crate) fn instancer(dns: &DnsClient, service: &str) -> (Follower, DnsInstancer) {
-    let name = service_name(service).expect("the suite's names fit").to_ascii();
+/// A client whose guard is that of the outer instancer.
+pub(crate) fn client(server: SocketAddr) -> Dns {
+    let registry = RegistryConfig::default().loss(LossPolicy::Accept).follow(hasty());
+    Dns::new(DnsConfig::new([server]).registry(registry))
+}
+
+fn hasty() -> FollowConfig {
     let mut follow = FollowConfig::new("dns");
     follow.min_refresh = Duration::from_millis(300);
     follow.max_backoff = Duration::from_millis(500);
-    // The guard is that of the outer one.
-    let publisher = PublisherConfig::new("dns", service).loss(LossPolicy::Accept);
-    let query = Query::srv(&name).expect("a name");
-    let inner = DnsInstancer::with_config(dns, query, publisher, follow.clone());
+    follow
+}
+
+/// The instancer of `service`, with the ids and the weights of the registrations.
+pub(crate) fn instancer(dns: &Dns, service: &str) -> (Follower, Follower) {
+    let name = service_name(service).expect("the suite's names fit").to_ascii();
+    let inner = dns.instancer(Query::srv(&name).expect("a name"));
     let suffix = format!(".{}", service_name(service).expect("as above").to_utf8());
     let source = Renamed { subscription: inner.subscribe(), suffix };
     let publisher = PublisherConfig::new("dns", service);
-    (Follower::new(source, publisher, follow), inner)
+    (Follower::new(source, publisher, hasty()), inner)
 }
 
 /// A source that reads another instancer.

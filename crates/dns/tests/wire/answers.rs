@@ -1,6 +1,6 @@
 use hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
-use tower_sd_core::Instancer;
-use tower_sd_dns::{DnsInstancer, Query};
+use tower_sd_core::{Instancer, Registry};
+use tower_sd_dns::{Dns, Query};
 
 use crate::{
     scene::{Following, SERVICE, Settings, one},
@@ -128,8 +128,9 @@ async fn tcp_first_queries_over_tcp_only() {
 #[tokio::test]
 async fn url_is_followed() {
     let server = NameServer::start(|_| one()).await;
-    let url = format!("dns+srv://_web._tcp.lab.test?server={}&tcp=first&min=50ms", server.address);
-    let instancer = DnsInstancer::from_url(&url).expect("well formed");
+    let url = format!("dns://{}?tcp=true&min=50ms", server.address);
+    let registry = Registry::from(Dns::from_url(&url).expect("well formed"));
+    let instancer = registry.instancer("_web._tcp.lab.test").expect("a name");
     let subscription = instancer.subscribe();
     let mut following = Following { instancer, subscription };
     following.sees(&["10.0.0.1:80"]).await;

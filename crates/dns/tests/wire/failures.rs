@@ -4,8 +4,8 @@ use hickory_resolver::proto::{
     op::ResponseCode,
     rr::{RData, Record, RecordType, rdata::NS},
 };
-use tower_sd_core::{ErrorKind, Freshness, Instancer};
-use tower_sd_dns::{DnsClient, DnsInstancer, Query};
+use tower_sd_core::{ErrorKind, Freshness, Instancer, RegistryConfig};
+use tower_sd_dns::{Dns, Query};
 
 use crate::{
     scene::{SERVICE, Settings, one, one_is_seen, short_guard, shown},
@@ -56,7 +56,7 @@ async fn set_is_kept_when_the_server_only_refers_to_others() {
 async fn set_is_held_then_empty_when_the_server_says(reply: Reply) {
     let server = NameServer::start(|_| one()).await;
     let mut settings = Settings::of([server.address]);
-    settings.publisher = settings.publisher.loss(short_guard());
+    settings.loss = short_guard();
     let mut following = settings.start();
     following.sees(&["10.0.0.1:80"]).await;
     let said = reply.clone();
@@ -176,11 +176,12 @@ async fn silent_server_delays_no_query_to_others() {
     let knows =
         NameServer::start(|asked| Reply::records([a(&asked.name, 60, [10, 0, 0, 1])])).await;
     let settings = Settings::of([silent.address, knows.address]);
-    let client = DnsClient::new(settings.dns.timeout(Duration::from_secs(2)));
+    let registry = RegistryConfig::default().loss(settings.loss).follow(settings.follow);
+    let dns = settings.dns.timeout(Duration::from_secs(2)).registry(registry);
+    let client = Dns::new(dns);
     let follow = |n| {
         let query = Query::host(&format!("n{n}.lab.test"), 80).expect("a name");
-        let (publisher, follow) = (settings.publisher.clone(), settings.follow.clone());
-        DnsInstancer::with_config(&client, query, publisher, follow).subscribe()
+        client.instancer(query).subscribe()
     };
     let subscriptions: Vec<_> = (0..100).map(follow).collect();
     for mut subscription in subscriptions {

@@ -2,9 +2,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use tokio::time::{sleep, timeout};
 use tower_sd_core::{
-    FollowConfig, Instancer, LossGuard, LossPolicy, PublisherConfig, Snapshot, Subscription,
+    FollowConfig, Follower, Instancer, LossGuard, LossPolicy, RegistryConfig, Snapshot,
+    Subscription,
 };
-use tower_sd_dns::{DnsClient, DnsConfig, DnsInstancer, Query, Transport};
+use tower_sd_dns::{Dns, DnsConfig, Query, Transport};
 
 use crate::support::{NameServer, Reply, a, srv};
 
@@ -14,12 +15,12 @@ pub(crate) const SERVICE: &str = "_web._tcp.lab.test.";
 pub(crate) struct Settings {
     pub(crate) dns: DnsConfig,
     pub(crate) query: Query,
-    pub(crate) publisher: PublisherConfig,
+    pub(crate) loss: LossPolicy,
     pub(crate) follow: FollowConfig,
 }
 
 pub(crate) struct Following {
-    pub(crate) instancer: DnsInstancer,
+    pub(crate) instancer: Follower,
     pub(crate) subscription: Subscription,
 }
 
@@ -32,7 +33,7 @@ impl Settings {
         Self {
             dns: DnsConfig::new(servers).timeout(Duration::from_millis(300)),
             query: Query::srv(SERVICE).expect("a name"),
-            publisher: PublisherConfig::new("dns", "web").loss(LossPolicy::Accept),
+            loss: LossPolicy::Accept,
             follow,
         }
     }
@@ -48,8 +49,8 @@ impl Settings {
     }
 
     pub(crate) fn start(self) -> Following {
-        let client = DnsClient::new(self.dns);
-        let instancer = DnsInstancer::with_config(&client, self.query, self.publisher, self.follow);
+        let registry = RegistryConfig::default().loss(self.loss).follow(self.follow);
+        let instancer = Dns::new(self.dns.registry(registry)).instancer(self.query);
         let subscription = instancer.subscribe();
         Following { instancer, subscription }
     }

@@ -188,7 +188,7 @@ async fn confirming_read_queries_every_target() {
     };
     let server = NameServer::start(zone(3)).await;
     let mut settings = Settings::of([server.address]);
-    settings.publisher = settings.publisher.loss(short_guard());
+    settings.loss = short_guard();
     let mut following = settings.start();
     following.sees_that("three", |it| it.instances().len() == 3).await;
     server.is_asked_again(4).await;

@@ -24,7 +24,7 @@ use crate::{EtcdConfig, error::Failure, key::Range};
 ///
 /// With the last clone, registrar, instancer and registration gone, its connections close.
 #[derive(Clone)]
-pub struct EtcdClient(Arc<Inner>);
+pub(crate) struct EtcdClient(Arc<Inner>);
 
 struct Inner {
     members: Arc<Members>,
@@ -37,7 +37,7 @@ impl EtcdClient {
     /// # Errors
     ///
     /// `Config`: the settings cannot work.
-    pub fn new(config: EtcdConfig) -> Result<Self> {
+    pub(crate) fn new(config: EtcdConfig) -> Result<Self> {
         let members = Arc::new(Members::new(config.validated()?)?);
         let watches = Watches::new(&members, &TaskGroup::new());
         Ok(Self(Arc::new(Inner { members, watches })))
@@ -52,7 +52,7 @@ impl EtcdClient {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn check(&self) -> Result<()> {
+    pub(crate) async fn check(&self) -> Result<()> {
         let key = format!("{}/", self.config().prefix);
         let read = self.call(|mut client| {
             let key = key.clone();

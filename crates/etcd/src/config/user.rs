@@ -1,11 +1,13 @@
 use std::{fs::File, io::Read, path::PathBuf};
 
-use tower_sd_core::{Result, Secret};
+use serde::Deserialize;
+use tower_sd_core::{Error, Result, Secret};
 
 use super::refused;
 
 /// Name and password of an etcd user.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "Fields")]
 pub struct User {
     pub(crate) name: String,
     password: Password,
@@ -15,6 +17,27 @@ pub struct User {
 enum Password {
     Text(Secret),
     File(PathBuf),
+}
+
+/// A user in a configuration file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    name: String,
+    password: Option<String>,
+    password_file: Option<PathBuf>,
+}
+
+impl TryFrom<Fields> for User {
+    type Error = Error;
+
+    fn try_from(fields: Fields) -> Result<Self> {
+        match (fields.password, fields.password_file) {
+            (Some(password), None) => Ok(Self::new(fields.name, password)),
+            (None, Some(path)) => Ok(Self::from_file(fields.name, path)),
+            _ => Err(refused("user: one of password and password_file is given")),
+        }
+    }
 }
 
 impl User {

@@ -6,7 +6,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{EtcdClient, EtcdConfig};
+use crate::{Etcd, EtcdConfig};
 
 /// Code, text, and what is made of it.
 type Row = (Code, &'static str, Verdict);
@@ -139,6 +139,6 @@ async fn server_with_http_1_is_no_etcd() {
 
 async fn complaint(address: SocketAddr) -> (String, String) {
     let config = EtcdConfig::new([address.to_string()]).request_timeout(Duration::from_secs(5));
-    let error = EtcdClient::new(config).expect("an address").check().await.expect_err("no etcd");
+    let error = Etcd::new(config).expect("an address").check().await.expect_err("no etcd");
     (error.to_string(), error.chain().to_string())
 }

@@ -3,8 +3,7 @@ use tower_sd_core::Result;
 
 use super::too_many;
 use crate::{
-    EtcdClient,
-    client::{Change, MAX_MESSAGE, Position},
+    client::{Change, EtcdClient, MAX_MESSAGE, Position},
     error::Failure,
     key::Range,
 };

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, Permission};
 use tokio::time::{Instant, sleep};
-use tower_sd_core::{ErrorKind, Freshness, Instancer, Registrar, Registration};
-use tower_sd_etcd::{EtcdClient, EtcdInstancer, EtcdRegistrar};
+use tower_sd_core::{ErrorKind, Freshness, Instancer, Registration};
+use tower_sd_etcd::Etcd;
 use tower_sd_testkit::wait::{shows, shows_that};
 
 use crate::support::{EtcdFixture, holds, instance, on_every_etcd, on_every_etcd_with};
@@ -32,9 +32,9 @@ async fn add_users(etcd: &EtcdFixture) {
 }
 
 /// A password takes the server a tenth of a second of computing, more where much else is computed.
-fn client(etcd: &EtcdFixture, user: &str, password: &str) -> EtcdClient {
+fn client(etcd: &EtcdFixture, user: &str, password: &str) -> Etcd {
     let config = etcd.config().user(user, password).connect_timeout(SOON);
-    EtcdClient::new(config).expect("good settings")
+    Etcd::new(config).expect("good settings")
 }
 
 async fn root(etcd: &EtcdFixture) -> Client {
@@ -55,13 +55,13 @@ async fn expired_token_is_renewed_on_demand() {
     on_every_etcd_with(SHORT_LIVED, async |etcd| {
         add_users(etcd).await;
         let client = client(etcd, "svc", "hunter2");
-        let registrar = EtcdRegistrar::new(&client);
+        let registrar = client.clone();
         let first = registrar.register(registration("a", "1", 1)).await.expect("registers");
-        let instancer = EtcdInstancer::new(&client, "a");
+        let instancer = client.instancer("a");
         let mut a = instancer.subscribe();
         shows(&mut a, &["1"], SOON).await;
         sleep(EXPIRED).await;
-        let other = EtcdInstancer::new(&client, "b");
+        let other = client.instancer("b");
         let mut b = other.subscribe();
         b.ready(SOON).await.expect("reads with a new token");
         let _second = registrar.register(registration("a", "2", 2)).await.expect("registers");
@@ -85,9 +85,9 @@ async fn restarted_server_is_authenticated_to_again() {
     on_every_etcd_with(SHORT_LIVED, async |etcd| {
         add_users(etcd).await;
         let client = client(etcd, "svc", "hunter2");
-        let registrar = EtcdRegistrar::new(&client);
+        let registrar = client.clone();
         let handle = registrar.register(registration("a", "1", 1)).await.expect("registers");
-        let instancer = EtcdInstancer::new(&client, "a");
+        let instancer = client.instancer("a");
         let mut subscription = instancer.subscribe();
         shows(&mut subscription, &["1"], SOON).await;
         etcd.server.restart().await.expect("it starts again");
@@ -113,7 +113,7 @@ async fn wrong_password_and_missing_permission_are_denied_once() {
         for (user, password) in [("svc", "wr0ng-s3cret"), ("guest", "nothing")] {
             let client = client(etcd, user, password);
             let start = Instant::now();
-            let registered = EtcdRegistrar::new(&client).register(registration("a", "1", 1)).await;
+            let registered = client.clone().register(registration("a", "1", 1)).await;
             let error = registered.expect_err("denied");
             assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Denied, false));
             // Repeated, it would fail after 5 s.
@@ -122,7 +122,7 @@ async fn wrong_password_and_missing_permission_are_denied_once() {
 
             let error = client.check().await.expect_err("denied");
             assert_eq!(error.kind(), ErrorKind::Denied);
-            let instancer = EtcdInstancer::new(&client, "a");
+            let instancer = client.instancer("a");
             let mut subscription = instancer.subscribe();
             let denied = shows_that(&mut subscription, "why it is not ready", SOON, |it| {
                 matches!(it.freshness(), Freshness::NeverSynced { error: Some(_) })
@@ -146,9 +146,9 @@ async fn revoked_permission_keeps_the_set() {
     on_every_etcd_with(SHORT_LIVED, async |etcd| {
         add_users(etcd).await;
         let client = client(etcd, "svc", "hunter2");
-        let registrar = EtcdRegistrar::new(&client);
+        let registrar = client.clone();
         let _handle = registrar.register(registration("a", "1", 1)).await.expect("registers");
-        let instancer = EtcdInstancer::new(&client, "a");
+        let instancer = client.instancer("a");
         let mut subscription = instancer.subscribe();
         shows(&mut subscription, &["1"], SOON).await;
         root(etcd).await.user_revoke_role("svc", "svc").await.expect("revoked");
@@ -171,8 +171,8 @@ async fn rotated_password_file_is_read_again() {
         let file = folder.path().join("password");
         std::fs::write(&file, "hunter2\n").expect("our folder");
         let config = etcd.config().user_from_file("svc", &file).connect_timeout(SOON);
-        let client = EtcdClient::new(config).expect("good settings");
-        let registrar = EtcdRegistrar::new(&client);
+        let client = Etcd::new(config).expect("good settings");
+        let registrar = client.clone();
         let _handle = registrar.register(registration("a", "1", 1)).await.expect("registers");
         root(etcd).await.user_change_password("svc", "hunter3").await.expect("changed");
         std::fs::write(&file, "hunter3\n").expect("our folder");

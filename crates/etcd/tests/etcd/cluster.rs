@@ -5,8 +5,8 @@ use std::time::Duration;
 use etcd_client::{Client, MemberAddOptions};
 use futures_util::future::join_all;
 use tokio::time::sleep;
-use tower_sd_core::{ErrorKind, Instancer, Registrar, Registration, Snapshot};
-use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer, EtcdRegistrar};
+use tower_sd_core::{ErrorKind, Instancer, Registration, Snapshot};
+use tower_sd_etcd::{Etcd, EtcdConfig};
 use tower_sd_testkit::wait::shows_that;
 
 use crate::support::{
@@ -25,8 +25,8 @@ async fn on_every_cluster(test: impl AsyncFn(&Cluster)) {
     }
 }
 
-fn client(endpoints: impl IntoIterator<Item = String>) -> EtcdClient {
-    EtcdClient::new(EtcdConfig::new(endpoints).ttl(TTL)).expect("good settings")
+fn client(endpoints: impl IntoIterator<Item = String>) -> Etcd {
+    Etcd::new(EtcdConfig::new(endpoints).ttl(TTL)).expect("good settings")
 }
 
 fn registration(id: &str, port: u16) -> Registration {
@@ -40,9 +40,9 @@ fn registration(id: &str, port: u16) -> Registration {
 async fn every_member_may_be_killed_and_come_back() {
     on_every_cluster(async |cluster| {
         let client = client(cluster.endpoints());
-        let registrar = EtcdRegistrar::new(&client);
+        let registrar = client.clone();
         let _one = registrar.register(registration("1", 1)).await.expect("registers");
-        let instancer = EtcdInstancer::new(&client, "cluster");
+        let instancer = client.instancer("cluster");
         let mut subscription = instancer.subscribe();
         shows_that(&mut subscription, "one, fresh", SOON, fresh_with(1)).await;
         let leader = cluster.leader().await;
@@ -58,7 +58,7 @@ async fn every_member_may_be_killed_and_come_back() {
             cluster.nodes[n].server.restart().await.expect("it starts again");
         }
         let known = shows_that(&mut subscription, "five, fresh", SOON, fresh_with(5)).await;
-        let other = EtcdInstancer::new(&client, "cluster");
+        let other = client.instancer("cluster");
         let listed = other.subscribe().ready(SOON).await.expect("well again");
         assert_eq!(known.instances(), listed.instances());
     })
@@ -71,9 +71,9 @@ async fn every_member_may_be_killed_and_come_back() {
 async fn member_without_a_leader_is_stale_and_well_again_later() {
     on_every_cluster(async |cluster| {
         let client = client([cluster.nodes[0].client.to_string()]);
-        let registrar = EtcdRegistrar::new(&client);
+        let registrar = client.clone();
         let _handle = registrar.register(registration("1", 1)).await.expect("registers");
-        let instancer = EtcdInstancer::new(&client, "cluster");
+        let instancer = client.instancer("cluster");
         let mut subscription = instancer.subscribe();
         shows_that(&mut subscription, "one, fresh", SOON, fresh_with(1)).await;
         cluster.nodes[1].server.suspend().expect("it runs");
@@ -93,9 +93,9 @@ async fn member_without_a_leader_is_stale_and_well_again_later() {
 async fn partitioned_member_is_left_for_another() {
     on_every_cluster(async |cluster| {
         let client = client(cluster.endpoints());
-        let registrar = EtcdRegistrar::new(&client);
+        let registrar = client.clone();
         let _handle = registrar.register(registration("1", 1)).await.expect("registers");
-        let instancer = EtcdInstancer::new(&client, "cluster");
+        let instancer = client.instancer("cluster");
         let mut subscription = instancer.subscribe();
         shows_that(&mut subscription, "one, fresh", SOON, fresh_with(1)).await;
         for (n, node) in cluster.nodes.iter().enumerate() {
@@ -120,11 +120,11 @@ async fn partitioned_member_is_left_for_another() {
 async fn wiped_cluster_is_filled_again() {
     on_every_cluster(async |cluster| {
         let client = client(cluster.endpoints());
-        let registrar = EtcdRegistrar::new(&client);
+        let registrar = client.clone();
         let register = |n: u16| registrar.register(registration(&n.to_string(), n));
         let handles = join_all((1..=10).map(register)).await;
         assert!(handles.iter().all(Result::is_ok));
-        let instancer = EtcdInstancer::new(&client, "cluster");
+        let instancer = client.instancer("cluster");
         let mut subscription = instancer.subscribe();
         shows_that(&mut subscription, "ten, fresh", SOON, fresh_with(10)).await;
         cluster.nodes.iter().for_each(|node| node.server.kill());
@@ -136,7 +136,7 @@ async fn wiped_cluster_is_filled_again() {
         })
         .await;
         holds("a fresh list has all", SOON, async || {
-            let fresh = EtcdInstancer::new(&client, "cluster");
+            let fresh = client.instancer("cluster");
             let listed = fresh.subscribe().ready(SOON).await.expect("well");
             listed.instances().len() == 10
         })

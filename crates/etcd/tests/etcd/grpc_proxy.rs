@@ -4,10 +4,10 @@ use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{net::TcpStream, time::sleep};
-use tower_sd_core::{Instancer, Registrar, Registration};
-use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer, EtcdRegistrar};
+use tower_sd_core::{Instancer, Registration};
+use tower_sd_etcd::{Etcd, EtcdConfig};
 use tower_sd_testkit::{
-    real::{Etcd, EtcdConfig as ServerConfig, Server},
+    real::{self, EtcdConfig as ServerConfig, Server},
     servers::ServerBinary,
     wait::{shows, shows_that},
 };
@@ -40,15 +40,15 @@ async fn proxy(binary: &ServerBinary, etcd: SocketAddr) -> (Server, SocketAddr) 
 async fn services_behind_the_grpc_proxy_are_watched() {
     for binary in binaries() {
         note(&format!("using etcd v{} and its grpc-proxy", binary.version));
-        let etcd = Etcd::start(ServerConfig::new(binary.clone())).await.expect("etcd starts");
+        let etcd = real::Etcd::start(ServerConfig::new(binary.clone())).await.expect("etcd starts");
         let (proxy, address) = proxy(&binary, etcd.address()).await;
         let config = EtcdConfig::new([address.to_string()]).ttl(TTL);
-        let client = EtcdClient::new(config).expect("good settings");
-        let direct = EtcdClient::new(EtcdConfig::new([etcd.url()]).ttl(TTL));
-        let direct = EtcdRegistrar::new(&direct.expect("good settings"));
-        let behind = EtcdRegistrar::new(&client);
+        let client = Etcd::new(config).expect("good settings");
+        let direct = Etcd::new(EtcdConfig::new([etcd.url()]).ttl(TTL));
+        let direct = direct.expect("good settings");
+        let behind = client.clone();
         let services = ["a", "b", "c"];
-        let instancers = services.map(|service| EtcdInstancer::new(&client, service));
+        let instancers = services.map(|service| client.instancer(service));
         let mut subscriptions = instancers.each_ref().map(Instancer::subscribe);
         for subscription in &mut subscriptions {
             shows_that(subscription, "none, fresh", SOON, fresh_with(0)).await;

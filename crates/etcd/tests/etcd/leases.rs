@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use etcd_client::PutOptions;
 use tokio::time::{Instant, sleep};
-use tower_sd_core::{AnnounceConfig, Instancer, Registrar, Registration, Snapshot};
-use tower_sd_etcd::{EtcdClient, EtcdInstancer, EtcdRegistrar};
+use tower_sd_core::{Instancer, Registration, Snapshot};
+use tower_sd_etcd::Etcd;
 use tower_sd_testkit::{
     proxy::{Fault, Proxy},
     wait::{shows, shows_that},
@@ -25,7 +25,7 @@ async fn granted_time_to_live_counts_even_if_longer() {
     let slow = ["--heartbeat-interval", "100", "--election-timeout", "1000"];
     on_every_etcd_with(&slow, async |etcd| {
         let config = etcd.config().ttl(Duration::from_secs(1));
-        let registrar = EtcdRegistrar::new(&EtcdClient::new(config).expect("good settings"));
+        let registrar = Etcd::new(config).expect("good settings");
         let _handle = registrar.register(registration("ttl")).await.expect("registers");
         let lease = etcd.entry("ttl").await.expect("is there").lease();
         sleep(Duration::from_secs(3)).await;
@@ -43,7 +43,7 @@ async fn granted_time_to_live_counts_even_if_longer() {
 #[ignore = "needs a real etcd"]
 async fn revoked_lease_is_replaced() {
     on_every_etcd(async |etcd| {
-        let registrar = EtcdRegistrar::new(&etcd.client());
+        let registrar = etcd.client();
         let _handle = registrar.register(registration("revoked")).await.expect("registers");
         let lease = etcd.entry("revoked").await.expect("is there").lease();
         let revoked = etcd.operator().await.lease_revoke(lease).await;
@@ -61,7 +61,7 @@ async fn revoked_lease_is_replaced() {
 #[ignore = "needs a real etcd"]
 async fn deleted_key_is_put_again_under_the_lease_that_lives() {
     on_every_etcd(async |etcd| {
-        let registrar = EtcdRegistrar::new(&etcd.client());
+        let registrar = etcd.client();
         let _handle = registrar.register(registration("deleted")).await.expect("registers");
         let before = etcd.entry("deleted").await.expect("is there");
         let deleted = etcd.operator().await.delete(before.key(), None).await;
@@ -78,7 +78,7 @@ async fn deleted_key_is_put_again_under_the_lease_that_lives() {
 #[ignore = "needs a real etcd"]
 async fn key_that_an_operator_put_without_a_lease_is_put_again() {
     on_every_etcd(async |etcd| {
-        let registrar = EtcdRegistrar::new(&etcd.client());
+        let registrar = etcd.client();
         let _handle = registrar.register(registration("by-hand")).await.expect("registers");
         let before = etcd.entry("by-hand").await.expect("is there");
         let put = etcd.operator().await.put(before.key(), "by hand", None).await;
@@ -97,8 +97,8 @@ async fn key_that_an_operator_put_without_a_lease_is_put_again() {
 #[ignore = "needs a real etcd"]
 async fn predecessor_neither_fights_its_successor_nor_takes_it_away() {
     on_every_etcd(async |etcd| {
-        let old = EtcdRegistrar::new(&etcd.client());
-        let new = EtcdRegistrar::new(&etcd.client());
+        let old = etcd.client();
+        let new = etcd.client();
         let old = old.register(registration("same")).await.expect("registers");
         let new = new.register(registration("same")).await.expect("registers");
         let entry = etcd.entry("same").await.expect("is there");
@@ -118,8 +118,8 @@ async fn predecessor_neither_fights_its_successor_nor_takes_it_away() {
 #[ignore = "needs a real etcd"]
 async fn registration_is_back_when_its_successor_has_gone() {
     on_every_etcd(async |etcd| {
-        let first = EtcdRegistrar::new(&etcd.client());
-        let second = EtcdRegistrar::new(&etcd.client());
+        let first = etcd.client();
+        let second = etcd.client();
         let _first = first.register(registration("two")).await.expect("registers");
         let second = second.register(registration("two")).await.expect("registers");
         let lease = etcd.entry("two").await.expect("is there").lease();
@@ -137,7 +137,7 @@ async fn registration_is_back_when_its_successor_has_gone() {
 #[ignore = "needs a real etcd"]
 async fn deregistering_leaves_neither_key_nor_lease() {
     on_every_etcd(async |etcd| {
-        let registrar = EtcdRegistrar::new(&etcd.client());
+        let registrar = etcd.client();
         let handle = registrar.register(registration("gone")).await.expect("registers");
         handle.deregister().await.expect("deregisters");
         assert!(etcd.entry("gone").await.is_none());
@@ -154,9 +154,9 @@ async fn deregistering_leaves_neither_key_nor_lease() {
 async fn registering_twice_and_deregistering_never_blocks() {
     on_every_etcd(async |etcd| {
         let client = etcd.client();
-        let instancer = EtcdInstancer::new(&client, "twice");
+        let instancer = client.instancer("twice");
         let mut subscription = instancer.subscribe();
-        let registrar = EtcdRegistrar::new(&client);
+        let registrar = client.clone();
         let one = registrar.register(registration("twice")).await.expect("registers");
         let other = Registration::new("twice", instance("b", 8081));
         let two = registrar.register(other).await.expect("registers");
@@ -188,9 +188,8 @@ async fn outage_of_three_ttls_is_survived_at_a_bounded_rate() {
         let proxy = Proxy::start(etcd.server.address()).await.expect("a proxy");
         let mut config = etcd.config();
         config.endpoints = vec![proxy.address().to_string()];
-        let announce = AnnounceConfig::new("etcd");
-        let client = EtcdClient::new(config).expect("good settings");
-        let registrar = EtcdRegistrar::with_config(&client, announce);
+        let client = Etcd::new(config).expect("good settings");
+        let registrar = client.clone();
         let handle = registrar.register(registration("away")).await.expect("registers");
         proxy.set(Fault::Cut).await;
         let before = proxy.n_accepted();
@@ -214,8 +213,8 @@ async fn black_hole_is_noticed_and_left() {
         let proxy = Proxy::start(etcd.server.address()).await.expect("a proxy");
         let mut config = etcd.config();
         config.endpoints = vec![proxy.address().to_string()];
-        let client = EtcdClient::new(config).expect("good settings");
-        let registrar = EtcdRegistrar::new(&client);
+        let client = Etcd::new(config).expect("good settings");
+        let registrar = client.clone();
         let handle = registrar.register(registration("hole")).await.expect("registers");
         proxy.set(Fault::BlackHole).await;
         sleep(2 * TTL).await;
@@ -232,7 +231,7 @@ async fn black_hole_is_noticed_and_left() {
 #[ignore = "needs a real etcd"]
 async fn put_of_the_same_value_under_a_living_lease_is_left_alone() {
     on_every_etcd(async |etcd| {
-        let registrar = EtcdRegistrar::new(&etcd.client());
+        let registrar = etcd.client();
         let _handle = registrar.register(registration("other")).await.expect("registers");
         let entry = etcd.entry("other").await.expect("is there");
         let mut operator = etcd.operator().await;

@@ -4,17 +4,15 @@ use std::time::Duration;
 
 use etcd_client::{WatchOptions, WatchResponse};
 use tokio::time::{sleep, timeout};
-use tower_sd_core::{
-    InstanceStatus, Registrar, Registration, RegistrationHandle, RegistrationState,
-};
-use tower_sd_etcd::EtcdRegistrar;
+use tower_sd_core::{InstanceStatus, Registration, RegistrationHandle, RegistrationState};
+use tower_sd_etcd::Etcd;
 
 use crate::support::{EtcdFixture, TTL, holds, instance, on_every_etcd};
 
 const SOON: Duration = Duration::from_secs(10);
 
 async fn register(etcd: &EtcdFixture, service: &str) -> RegistrationHandle {
-    let registrar = EtcdRegistrar::new(&etcd.client());
+    let registrar = etcd.client();
     let one = Registration::new(service, instance("same", 8080));
     registrar.register(one).await.expect("registers")
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::sleep;
-use tower_sd_core::{Instancer, Registrar, Registration, Subscription};
-use tower_sd_etcd::{EtcdInstancer, EtcdRegistrar};
+use tower_sd_core::{Follower, Instancer, Registration, Subscription};
+use tower_sd_etcd::Etcd;
 use tower_sd_testkit::wire::request;
 
 use crate::support::{EtcdFixture, fresh_with, instance, is_stale, note, on_every_etcd_in_turn};
@@ -43,15 +43,15 @@ fn difference(before: &[(String, f64)], after: &[(String, f64)], method: &str) -
 #[ignore = "needs a real etcd"]
 async fn stall_of_the_only_member_is_waited_for() {
     on_every_etcd_in_turn(async |etcd| {
-        let registrar = EtcdRegistrar::new(&etcd.client());
+        let registrar = etcd.client();
         // Its lease has to outlive the stall.
         let config = etcd.config().ttl(Duration::from_secs(60));
-        let long = tower_sd_etcd::EtcdClient::new(config).expect("good settings");
+        let long = tower_sd_etcd::Etcd::new(config).expect("good settings");
         let one = Registration::new("stalled", instance("a", 8080));
-        let _handle = EtcdRegistrar::new(&long).register(one).await.expect("registers");
-        let followers: Vec<(EtcdInstancer, Subscription)> = (0..N_FOLLOWERS)
+        let _handle = long.clone().register(one).await.expect("registers");
+        let followers: Vec<(Follower, Subscription)> = (0..N_FOLLOWERS)
             .map(|_| {
-                let instancer = EtcdInstancer::new(&etcd.client(), "stalled");
+                let instancer = etcd.client().instancer("stalled");
                 let subscription = instancer.subscribe();
                 (instancer, subscription)
             })

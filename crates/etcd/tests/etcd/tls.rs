@@ -9,8 +9,8 @@ use tokio::{
     net::TcpStream,
     time::{Instant, sleep},
 };
-use tower_sd_core::{Instancer, Registrar, Registration, TlsConfig};
-use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer, EtcdRegistrar};
+use tower_sd_core::{Instancer, Registration, TlsConfig};
+use tower_sd_etcd::{Etcd, EtcdConfig};
 use tower_sd_testkit::{real::Server, wait::shows};
 
 use crate::support::{binaries, custom::place, holds, instance, note};
@@ -78,10 +78,10 @@ async fn server(authority: &Authority, binary: &Path, folder: &TempDir) -> (Serv
     (Server::start(command, ready).await.expect("etcd starts"), client)
 }
 
-fn client(address: SocketAddr, tls: impl Into<Option<TlsConfig>>) -> EtcdClient {
+fn client(address: SocketAddr, tls: impl Into<Option<TlsConfig>>) -> Etcd {
     let mut config = EtcdConfig::new([address.to_string()]).ttl(TTL);
     config.tls = tls.into();
-    EtcdClient::new(config).expect("good settings")
+    Etcd::new(config).expect("good settings")
 }
 
 const TTL: Duration = Duration::from_secs(5);
@@ -110,7 +110,7 @@ async fn rotated_client_certificate_is_used_for_the_next_connection() {
         let tls = TlsConfig::new().with_root(path("ca")).with_identity(path("cert"), path("key"));
         let rotating = client(address, tls.clone());
         let one = Registration::new("rotated", instance("a", 8080));
-        let _handle = EtcdRegistrar::new(&rotating).register(one).await.expect("registers");
+        let _handle = rotating.clone().register(one).await.expect("registers");
         let late = Instant::now() + Duration::from_secs(2);
         tokio::time::sleep_until(expired_at.max(late) + Duration::from_secs(1)).await;
         // The alert of an old Go is "bad certificate", that of a newer one "expired certificate".
@@ -121,7 +121,7 @@ async fn rotated_client_certificate_is_used_for_the_next_connection() {
         let (certificate, key) = authority.sign("operator");
         let operator = TlsConfig::new().with_root(authority.pem.clone());
         let operator = client(address, operator.with_identity(certificate, key));
-        let instancer = EtcdInstancer::new(&operator, "rotated");
+        let instancer = operator.instancer("rotated");
         let mut subscription = instancer.subscribe();
         shows(&mut subscription, &["a"], TTL).await;
         holds("it stays registered", 3 * TTL, async || {
@@ -148,8 +148,8 @@ async fn client_certificates_let_in_and_nothing_else_does() {
         let good = mutual(&authority, &authority);
         good.check().await.expect("both sides trust each other");
         let one = Registration::new("secure", instance("a", 8080));
-        let handle = EtcdRegistrar::new(&good).register(one).await.expect("registers");
-        let instancer = EtcdInstancer::new(&good, "secure");
+        let handle = good.clone().register(one).await.expect("registers");
+        let instancer = good.instancer("secure");
         let mut subscription = instancer.subscribe();
         shows(&mut subscription, &["a"], Duration::from_secs(5)).await;
         handle.deregister().await.expect("deregisters");

@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_sd_balance::{BalanceLayer, BoxError, Endpointer, RoundRobin};
 use tower_sd_core::{
-    Instance, Instancer, Registrar, Registration, RegistrationHandle, Snapshot, Subscription,
+    Follower, Instance, Instancer, Registration, RegistrationHandle, Snapshot, Subscription,
 };
-use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer, EtcdRegistrar};
+use tower_sd_etcd::{Etcd, EtcdConfig};
 use tower_sd_http::HttpFactory;
 use tower_sd_testkit::{
     proxy::{Fault, Proxy},
@@ -33,21 +33,21 @@ const SETTLED: Duration = Duration::from_secs(30);
 /// Servers that live all the time, whether they are registered or not, and who follows those that
 /// are.
 struct Scene {
-    registrar: EtcdRegistrar,
-    /// The client of the servers' registrations, and one that checks afterwards.
-    registering: EtcdClient,
+    registrar: Etcd,
+    /// What the servers register with, and what looks afterwards.
+    registering: Etcd,
     servers: Vec<Script>,
     handles: Vec<RegistrationHandle>,
-    instancer: EtcdInstancer,
+    instancer: Follower,
     subscription: Subscription,
 }
 
 impl Scene {
     /// Three servers.
-    async fn new(registering: &EtcdClient, following: &EtcdClient) -> Self {
-        let instancer = EtcdInstancer::new(following, "traffic");
+    async fn new(registering: &Etcd, following: &Etcd) -> Self {
+        let instancer = following.instancer("traffic");
         let mut scene = Self {
-            registrar: EtcdRegistrar::new(registering),
+            registrar: registering.clone(),
             registering: registering.clone(),
             servers: Vec::new(),
             handles: Vec::new(),
@@ -79,7 +79,7 @@ impl Scene {
         };
         holds("a new list agrees", SETTLED, async || {
             let known = shows_that(&mut self.subscription, "all, fresh", SETTLED, all).await;
-            let other = EtcdInstancer::new(&self.registering, "traffic");
+            let other = self.registering.instancer("traffic");
             let listed = other.subscribe().ready(SOON).await.expect("the cluster is well");
             known.instances() == listed.instances()
         })
@@ -140,7 +140,7 @@ async fn cluster_without_leader_members_or_data_fails_no_request() {
         let proxies = cluster.nodes.iter().map(|node| Proxy::start(node.client));
         let proxies = try_join_all(proxies).await.expect("proxies");
         let client = |endpoints: Vec<String>| {
-            EtcdClient::new(EtcdConfig::new(endpoints).ttl(TTL)).expect("good settings")
+            Etcd::new(EtcdConfig::new(endpoints).ttl(TTL)).expect("good settings")
         };
         let registering = client(proxies.iter().map(|it| it.address().to_string()).collect());
         let mut scene = Scene::new(&registering, &client(cluster.endpoints())).await;
@@ -177,7 +177,7 @@ async fn compaction_while_cut_off_fails_no_request() {
         let proxy = Proxy::start(etcd.server.address()).await.expect("a proxy");
         let mut config = etcd.config();
         config.endpoints = vec![proxy.address().to_string()];
-        let followed = EtcdClient::new(config).expect("good settings");
+        let followed = Etcd::new(config).expect("good settings");
         let mut scene = Scene::new(&etcd.client(), &followed).await;
         let trouble = async |scene: &mut Scene| {
             proxy.set(Fault::Cut).await;

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use etcd_client::{EventType, WatchOptions};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tower_sd_core::{ErrorKind, Registrar, Registration};
-use tower_sd_etcd::{EtcdRegistrar, KratosJson};
+use tower_sd_core::{ErrorKind, Registration};
+use tower_sd_etcd::{Etcd, KratosJson};
 
 use crate::support::{EtcdFixture, TTL, instance, note, on_every_etcd};
 
 /// A put does not prolong a lease: renewals must go on, however often the entry changes.
 async fn is_never_absent(etcd: &EtcdFixture, every: Duration, for_time: Duration) {
-    let registrar = EtcdRegistrar::new(&etcd.client());
+    let registrar = etcd.client();
     let one = Registration::new("busy", instance("a", 8080));
     let handle = registrar.register(one).await.expect("registers");
     let entry = etcd.entry("busy").await.expect("is there");
@@ -55,7 +55,7 @@ async fn updates_at_a_tenth_of_the_ttl_leave_no_gap() {
 #[ignore = "needs a real etcd"]
 async fn value_above_the_limit_is_refused_and_the_old_one_stays() {
     on_every_etcd(async |etcd| {
-        let registrar = EtcdRegistrar::new(&etcd.client());
+        let registrar = etcd.client();
         let one = Registration::new("large", instance("a", 8080));
         let handle = registrar.register(one).await.expect("registers");
         let before = etcd.entry("large").await.expect("is there");
@@ -80,9 +80,9 @@ async fn value_above_the_limit_is_refused_and_the_old_one_stays() {
 async fn codec_that_only_reads_is_a_refusal_with_its_name() {
     on_every_etcd(async |etcd| {
         let config = etcd.config().codec(KratosJson::new("http"));
-        let client = tower_sd_etcd::EtcdClient::new(config).expect("good settings");
+        let client = tower_sd_etcd::Etcd::new(config).expect("good settings");
         let one = Registration::new("kratos", instance("a", 8080));
-        let registered = EtcdRegistrar::new(&client).register(one).await;
+        let registered = client.clone().register(one).await;
         let error = registered.expect_err("cannot be written");
         assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Config, false));
         assert!(error.to_string().contains("KratosJson"), "{error}");

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use etcd_client::{PutOptions, Txn, TxnOp};
 use tokio::time::sleep;
-use tower_sd_core::{Freshness, Instancer, Registrar, Registration, Subscription};
-use tower_sd_etcd::{EtcdClient, EtcdInstancer, EtcdRegistrar, RawAddress};
+use tower_sd_core::{Follower, Freshness, Instancer, Registration, Subscription};
+use tower_sd_etcd::{Etcd, RawAddress};
 use tower_sd_testkit::proxy::{Fault, Proxy};
 use tower_sd_testkit::wait::{shows, shows_that};
 
@@ -14,11 +14,11 @@ use crate::support::{EtcdFixture, TTL, fresh_with, instance, is_stale, on_every_
 const SOON: Duration = Duration::from_secs(5);
 
 /// A client whose bytes go through a proxy.
-async fn behind_a_proxy(etcd: &EtcdFixture) -> (Proxy, EtcdClient) {
+async fn behind_a_proxy(etcd: &EtcdFixture) -> (Proxy, Etcd) {
     let proxy = Proxy::start(etcd.server.address()).await.expect("a proxy");
     let mut config = etcd.config();
     config.endpoints = vec![proxy.address().to_string()];
-    (proxy, EtcdClient::new(config).expect("good settings"))
+    (proxy, Etcd::new(config).expect("good settings"))
 }
 
 async fn put(etcd: &EtcdFixture, service: &str, id: &str, port: u16) -> i64 {
@@ -32,8 +32,8 @@ async fn put_value(etcd: &EtcdFixture, service: &str, id: &str, value: &str) -> 
     put.expect("the server answers").header().expect("has a header").revision()
 }
 
-async fn ready(client: &EtcdClient, service: &str) -> (EtcdInstancer, Subscription) {
-    let instancer = EtcdInstancer::new(client, service);
+async fn ready(client: &Etcd, service: &str) -> (Follower, Subscription) {
+    let instancer = client.instancer(service);
     let mut subscription = instancer.subscribe();
     subscription.ready(SOON).await.expect("the server answers");
     (instancer, subscription)
@@ -123,9 +123,9 @@ async fn prefix_does_not_leak_and_malformed_values_cost_one_entry() {
 async fn values_of_go_kit_are_read_beside_ours() {
     on_every_etcd(async |etcd| {
         let config = etcd.config().fallback_codec(RawAddress::default());
-        let client = EtcdClient::new(config).expect("good settings");
+        let client = Etcd::new(config).expect("good settings");
         put_value(etcd, "mixed", "go", "http://1.2.3.4:8080").await;
-        let registrar = EtcdRegistrar::new(&client);
+        let registrar = client.clone();
         let ours = Registration::new("mixed", instance("rust", 1).with_zone("a"));
         let _handle = registrar.register(ours).await.expect("registers");
         let (_instancer, mut subscription) = ready(&client, "mixed").await;
@@ -189,7 +189,7 @@ async fn wiped_server_is_filled_again_and_no_instance_is_lost() {
             put(etcd, "noise", "n", n + 1).await;
         }
         let client = etcd.client();
-        let registrar = EtcdRegistrar::new(&client);
+        let registrar = client.clone();
         let mut handles = Vec::new();
         for n in 0..5 {
             let one = Registration::new("wiped", instance(&format!("{n}"), 8080 + n));
@@ -251,7 +251,7 @@ mod slow {
                     format!(r#"{{"Addr":"10.0.0.{}:80","Metadata":{{"x":"{filler}"}}}}"#, n + 1);
                 put_value(etcd, "huge", &format!("{n:03}"), &value).await;
             }
-            let instancer = EtcdInstancer::new(&etcd.client(), "huge");
+            let instancer = etcd.client().instancer("huge");
             let mut subscription = instancer.subscribe();
             subscription.ready(6 * SOON).await.expect("the server answers");
             assert_eq!(subscription.snapshot().instances().len(), 100);

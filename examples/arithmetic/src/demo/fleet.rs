@@ -21,10 +21,10 @@ use tokio::{
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
+use tower_sd::lifecycle::{Lifecycle, Listener, serve_axum};
 use tower_sd::{BoxError, Instance, Registration};
-use tower_sd_lifecycle::{Lifecycle, Listener, serve_axum};
 
-use super::registry::Registry;
+use super::registry::{Registry, TTL};
 use crate::server;
 
 /// One server with a runtime of its own: when that is shut down, everything of the server is gone in the middle of what
@@ -44,14 +44,15 @@ impl Server {
         let (stop, in_flight) = (CancellationToken::new(), Arc::default());
         let router = observed(server::router(), Arc::clone(&in_flight));
         let (id, service) = (name.to_owned(), registry.service().to_owned());
-        let registration = |instance: Instance| Registration::new(service, instance.with_id(id));
+        let registration =
+            |instance: Instance| Registration::new(service, instance.with_id(id)).ttl(TTL);
         let (registry, stopped) = (registry.clone(), stop.clone());
         let (live, is_live) = oneshot::channel();
         let running = runtime.spawn(async move {
             let lifecycle = Lifecycle::new()
                 .ignore_signals()
                 .shutdown_on(stopped)
-                .register_with(registry.registrar()?, registration)
+                .register_with(registry.open()?, registration)
                 .after_start(|| async { live.send(()).map_err(|()| "nobody waits") });
             lifecycle.run(Listener::bind("127.0.0.1:0").await?, serve_axum(router)).await?;
             Ok(())

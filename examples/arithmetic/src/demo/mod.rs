@@ -14,7 +14,10 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tower_sd::{BoxError, RetryDecision, RetryPolicy};
+use tower_sd::{
+    BoxError,
+    retry::{RetryDecision, RetryPolicy},
+};
 
 use self::{fleet::Server, registry::Registry, table::Table, traffic::Traffic};
 use crate::{
@@ -27,7 +30,7 @@ pub(crate) async fn main(args: &DemoArgs) -> Result<(), BoxError> {
     let registry = Registry::new(args.registry.as_deref())?;
     let failed_attempts = Arc::<AtomicU64>::default();
     let policy = policy(args.no_retry, Arc::clone(&failed_attempts));
-    let client = Client::new(&*registry.instancer()?, policy);
+    let client = Client::new(&registry.instancer()?, policy);
 
     let first = Server::start("server-1", &registry).await?;
     let second = Server::start("server-2", &registry).await?;

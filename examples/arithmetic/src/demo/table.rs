@@ -13,7 +13,7 @@ use std::{
 };
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tower_sd::{EndpointReport, EndpointState};
+use tower_sd::endpoint::{EndpointReport, EndpointState};
 
 use super::traffic::Counts;
 use crate::client::Endpoints;

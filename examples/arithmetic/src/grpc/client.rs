@@ -1,9 +1,11 @@
 use tower::ServiceBuilder;
+use tower_sd::grpc::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcProtocol};
 use tower_sd::{
-    Balance, BalanceLayer, BoxError, Endpointer, Instancer, Retry, RetryLayer, RetryPolicy,
-    RoundRobin,
+    BoxError, Instancer,
+    balance::{Balance, BalanceLayer, RoundRobin},
+    endpoint::Endpointer,
+    retry::{Retry, RetryLayer, RetryPolicy},
 };
-use tower_sd_tonic::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcProtocol};
 
 use super::proto::{CalculateRequest, Operation, arithmetic_client::ArithmeticClient};
 use crate::service;

@@ -6,7 +6,7 @@ use tonic::{
     transport::{Server, server::Router},
 };
 use tower::layer::util::{Identity, Stack};
-use tower_sd_lifecycle::{Readiness, ready_health};
+use tower_sd::lifecycle::{Readiness, ready_health};
 
 use super::proto::{
     CalculateRequest, CalculateResponse,

@@ -11,7 +11,7 @@ use super::server::{Server, arithmetic};
 
 fn client(addresses: &[SocketAddr], calculation: [&str; 3]) -> Output {
     let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-    let registry = format!("static:{}", list.join(","));
+    let registry = format!("static://{}", list.join(","));
     let command = &mut arithmetic();
     command.args(["client", "--registry", &registry]).args(calculation);
     command.output().expect("runs")
@@ -117,7 +117,7 @@ async fn server_is_ready_and_has_metrics_of_what_it_has_done() {
 #[tokio::test]
 async fn server_logs_requests_and_its_end_on_demand() {
     let mut server = arithmetic();
-    let server = server.args(["server", "--registry", "static:", "--listen", "127.0.0.1:0"]);
+    let server = server.args(["server", "--registry", "static://", "--listen", "127.0.0.1:0"]);
     let log = tempfile::TempDir::new().expect("a folder");
     let path = log.path().join("log");
     let server = Process::start(server.env("RUST_LOG", "info"), &path).expect("starts");

@@ -6,7 +6,7 @@ use super::server::Server;
 
 async fn gateway(servers: &[&Server]) -> Server {
     let addresses: Vec<_> = servers.iter().map(|server| server.address.to_string()).collect();
-    let registry = format!("static:{}", addresses.join(","));
+    let registry = format!("static://{}", addresses.join(","));
     Server::run(&["gateway", "--registry", &registry]).await
 }
 

@@ -16,7 +16,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        Self::run(&["server", "--registry", "static:127.0.0.1:1"]).await
+        Self::run(&["server", "--registry", "static://127.0.0.1:1"]).await
     }
 
     /// Started with these arguments.

@@ -5,11 +5,13 @@ use futures_util::{StreamExt, stream};
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_sd::http::{HttpEndpoint, HttpFactory, HttpProtocol};
 use tower_sd::{
-    Balance, BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer, Instance, Retry,
-    RetryLayer, RetryPolicy, RoundRobin,
+    BoxError, FixedInstancer, Instance,
+    balance::{Balance, BalanceLayer, RoundRobin},
+    endpoint::{EndpointState, Endpointer},
+    retry::{Retry, RetryLayer, RetryPolicy},
 };
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpProtocol};
 
 use super::server::Server;
 

@@ -6,12 +6,14 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_sd::grpc::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcProtocol};
+use tower_sd::http::{HttpEndpoint, HttpFactory, HttpProtocol};
 use tower_sd::{
-    Balance, BalanceLayer, BoxError, Endpointer, Instancer, Retry, RetryLayer, RetryPolicy,
-    RoundRobin,
+    BoxError, Instancer,
+    balance::{Balance, BalanceLayer, RoundRobin},
+    endpoint::Endpointer,
+    retry::{Retry, RetryLayer, RetryPolicy},
 };
-use tower_sd_http::{HttpEndpoint, HttpFactory, HttpProtocol};
-use tower_sd_tonic::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcProtocol};
 
 use proto::{CalculateRequest, Operation, arithmetic_client::ArithmeticClient};
 

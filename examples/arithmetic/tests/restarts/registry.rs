@@ -1,8 +1,6 @@
 use std::ops::Deref;
 
 use tower_sd::Instancer;
-use tower_sd_consul::Consul;
-use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer};
 use tower_sd_testkit::{
     real::{self, Server},
     servers::required,
@@ -33,17 +31,9 @@ impl Registry {
         }
     }
 
-    pub(crate) fn instancer(&self, service: &str) -> Box<dyn Instancer> {
-        match self {
-            Self::Consul(_) => {
-                Box::new(Consul::from_url(&self.url()).expect("a URL").instancer(service))
-            }
-            Self::Etcd(etcd) => {
-                let config = EtcdConfig::new([etcd.address().to_string()]);
-                let client = EtcdClient::new(config).expect("good settings");
-                Box::new(EtcdInstancer::new(&client, service))
-            }
-        }
+    pub(crate) fn instancer(&self, service: &str) -> impl Instancer + use<> {
+        let registry = tower_sd::open(&self.url()).expect("a URL");
+        registry.instancer(service).expect("a name")
     }
 }
 

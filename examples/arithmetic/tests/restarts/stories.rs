@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::time::sleep;
-use tower_sd::{RetryDecision, RetryPolicy};
+use tower_sd::retry::{RetryDecision, RetryPolicy};
 
 use crate::{
     client::{Client, Protocol},
@@ -51,7 +51,7 @@ pub(crate) async fn tell(story: Story, registries: Registries, protocol: Protoco
     let mut fleet = Fleet::start(&registry.url(), protocol).await;
     let retries = Arc::<AtomicU64>::default();
     let instancer = registry.instancer(protocol.service());
-    let client = Client::new(protocol, &*instancer, policy(story, Arc::clone(&retries))).await;
+    let client = Client::new(protocol, &instancer, policy(story, Arc::clone(&retries))).await;
     let (rate, enough) = size.load();
     let load = Load::start(rate, move |n| client.clone().add(n));
     load.until(enough / 10).await;

@@ -10,7 +10,7 @@ use tower_sd_testkit::{
 };
 
 use super::*;
-use crate::{EtcdClient, EtcdConfig, key::service_range};
+use crate::{EtcdConfig, client::EtcdClient, key::service_range};
 
 struct Scene {
     server: real::Etcd,

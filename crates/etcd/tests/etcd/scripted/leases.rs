@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use tonic::Code;
-use tower_sd_core::{Instance, Registrar, Registration, RegistrationHandle};
-use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdRegistrar};
+use tower_sd_core::{Instance, Registration, RegistrationHandle};
+use tower_sd_etcd::{Etcd, EtcdConfig};
 
 use super::{Count, Fake, Lease, PutRequest, Reply, TxnRequest, header, say, well};
 use crate::support::holds;
@@ -12,9 +12,9 @@ use crate::support::holds;
 const SOON: Duration = Duration::from_secs(3);
 
 async fn register(fake: &Fake) -> RegistrationHandle {
-    let client = EtcdClient::new(EtcdConfig::new([fake.endpoint()])).expect("good settings");
+    let client = Etcd::new(EtcdConfig::new([fake.endpoint()])).expect("good settings");
     let instance = Instance::new("127.0.0.1", 80).with_id("a");
-    let registered = EtcdRegistrar::new(&client).register(Registration::new("s", instance)).await;
+    let registered = client.clone().register(Registration::new("s", instance)).await;
     registered.expect("registers")
 }
 
@@ -58,10 +58,10 @@ async fn leases_that_all_die_are_not_requested_without_pause() {
         _ => well(call),
     })
     .await;
-    let client = EtcdClient::new(EtcdConfig::new([fake.endpoint()])).expect("good settings");
+    let client = Etcd::new(EtcdConfig::new([fake.endpoint()])).expect("good settings");
     let one = Registration::new("s", Instance::new("127.0.0.1", 80));
     let one = one.fail_fast(Duration::from_secs(1));
-    EtcdRegistrar::new(&client).register(one).await.expect_err("no lease lives");
+    client.clone().register(one).await.expect_err("no lease lives");
     let n_grants = fake.calls("LeaseGrant").len();
     // Three of them immediately, again after at most 250 ms, and then less and less often.
     assert!((6..=60).contains(&n_grants), "{n_grants} grants in a second");
@@ -104,7 +104,7 @@ async fn registration_at_a_server_that_answers_nothing_fails() {
     let fake = Fake::start(|_| Vec::new()).await;
     let bound = Duration::from_millis(200);
     let config = EtcdConfig::new([fake.endpoint()]).request_timeout(bound);
-    let registrar = EtcdRegistrar::new(&EtcdClient::new(config).expect("good settings"));
+    let registrar = Etcd::new(config).expect("good settings");
     let one = Registration::new("s", Instance::new("127.0.0.1", 80)).fail_fast(2 * bound);
     let registered = tokio::time::timeout(SOON, registrar.register(one)).await;
     registered.expect("it is bounded").expect_err("no answer");

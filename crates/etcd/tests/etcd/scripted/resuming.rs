@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::{runtime::Runtime, time::sleep};
 use tonic::Code;
-use tower_sd_core::{Instancer, Registrar, Registration};
-use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer, EtcdRegistrar};
+use tower_sd_core::{Instancer, Registration};
+use tower_sd_etcd::{Etcd, EtcdConfig};
 use tower_sd_testkit::wait::shows;
 
 use super::{
@@ -16,8 +16,8 @@ use crate::support::{holds, instance};
 
 const SOON: Duration = Duration::from_secs(10);
 
-fn client(fake: &Fake) -> EtcdClient {
-    EtcdClient::new(EtcdConfig::new([fake.endpoint()])).expect("good settings")
+fn client(fake: &Fake) -> Etcd {
+    Etcd::new(EtcdConfig::new([fake.endpoint()])).expect("good settings")
 }
 
 /// A stream may end for no reason at all.
@@ -46,7 +46,7 @@ async fn watch_whose_stream_ends_goes_on_without_another_list() {
         _ => well(call),
     })
     .await;
-    let instancer = EtcdInstancer::new(&client(&fake), "s");
+    let instancer = client(&fake).instancer("s");
     let mut subscription = instancer.subscribe();
     shows(&mut subscription, &["a", "b", "c"], SOON).await;
     assert_eq!(fake.calls("Range").len(), 1);
@@ -86,7 +86,7 @@ async fn after_created(messages: fn(i64) -> Replies) -> Fake {
 #[tokio::test]
 async fn revision_that_goes_back_on_a_living_stream_is_read_anew() {
     let fake = after_created(|_| vec![progress(1, REVISION + 50), progress(1, REVISION)]).await;
-    let instancer = EtcdInstancer::new(&client(&fake), "s");
+    let instancer = client(&fake).instancer("s");
     shows(&mut instancer.subscribe(), &["b"], SOON).await;
 }
 
@@ -98,7 +98,7 @@ async fn event_of_another_cluster_is_not_applied_and_all_is_read_anew() {
         vec![say(&foreign)]
     })
     .await;
-    let instancer = EtcdInstancer::new(&client(&fake), "s");
+    let instancer = client(&fake).instancer("s");
     let mut subscription = instancer.subscribe();
     let known = subscription.ready(SOON).await.expect("the server answers");
     assert!(known.instances().iter().all(|it| it.id().as_str() != "foreign"));
@@ -117,12 +117,12 @@ fn client_outlives_the_runtime_of_its_first_use() {
     for _ in 0..2 {
         let runtime = Runtime::new().expect("a runtime");
         runtime.block_on(async {
-            let registrar = EtcdRegistrar::new(&client);
+            let registrar = client.clone();
             let one = Registration::new("r", instance("a", 1));
             let _handle = registrar.register(one).await.expect("registers");
             let n_lists = fake.calls("Range").len();
             let n_watches = fake.calls("Watch").len();
-            let instancer = EtcdInstancer::new(&client, "s");
+            let instancer = client.instancer("s");
             let mut subscription = instancer.subscribe();
             shows(&mut subscription, &["a"], SOON).await;
             holds("it is watched", SOON, async || fake.calls("Watch").len() > n_watches).await;

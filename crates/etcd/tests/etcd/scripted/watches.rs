@@ -3,9 +3,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 use tower_sd_core::{
-    Error, ErrorKind, FollowConfig, Instancer, PublisherConfig, Snapshot, Subscription,
+    Error, ErrorKind, FollowConfig, Follower, Instancer, RegistryConfig, Snapshot, Subscription,
 };
-use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer};
+use tower_sd_etcd::{Etcd, EtcdConfig};
 use tower_sd_testkit::wait::{shows, shows_that};
 
 use super::{
@@ -16,9 +16,9 @@ use crate::support::{holds, is_stale};
 
 const SOON: Duration = Duration::from_secs(5);
 
-fn follow(config: EtcdConfig) -> (EtcdInstancer, Subscription) {
-    let client = EtcdClient::new(config).expect("good settings");
-    let instancer = EtcdInstancer::new(&client, "s");
+fn follow(config: EtcdConfig) -> (Follower, Subscription) {
+    let client = Etcd::new(config).expect("good settings");
+    let instancer = client.instancer("s");
     let subscription = instancer.subscribe();
     (instancer, subscription)
 }
@@ -160,7 +160,7 @@ async fn server_that_answers_nothing_is_given_up() {
     let fake = Fake::start(|_| Vec::new()).await;
     let bound = Duration::from_millis(200);
     let config = EtcdConfig::new([fake.endpoint()]).request_timeout(bound);
-    let client = EtcdClient::new(config.clone()).expect("good settings");
+    let client = Etcd::new(config.clone()).expect("good settings");
     let start = Instant::now();
     let error = client.check().await.expect_err("no answer");
     assert_eq!(error.kind(), ErrorKind::Timeout);
@@ -184,13 +184,12 @@ async fn prefix_with_too_many_keys_is_an_error_after_one_page() {
         _ => well(call),
     })
     .await;
-    let config = EtcdConfig::new([fake.endpoint()]);
-    let client = EtcdClient::new(config).expect("good settings");
     let mut follow = FollowConfig::new("etcd");
     follow.first_max_backoff = Duration::from_secs(60);
     follow.initial_backoff = Duration::from_secs(60);
-    let publisher = PublisherConfig::new("etcd", "s");
-    let instancer = EtcdInstancer::with_config(&client, "s", publisher, follow);
+    let registry = RegistryConfig::default().follow(follow);
+    let config = EtcdConfig::new([fake.endpoint()]).registry(registry);
+    let instancer = Etcd::new(config).expect("good settings").instancer("s");
     let mut subscription = instancer.subscribe();
     let failed = |it: &Snapshot| it.freshness().error().is_some();
     let failed = shows_that(&mut subscription, "why it is not ready", SOON, failed).await;

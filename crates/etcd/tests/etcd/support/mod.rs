@@ -14,10 +14,9 @@ use etcd_client::{Client, GetOptions, KeyValue};
 use futures_util::{FutureExt, future::join_all};
 use tokio::time::{Instant, sleep};
 use tower_sd_core::{BoxError, Freshness, Instance, InstanceId, Snapshot, async_trait};
-use tower_sd_etcd::{EtcdClient, EtcdConfig, EtcdInstancer, EtcdRegistrar};
+use tower_sd_etcd::{Etcd, EtcdConfig};
 use tower_sd_testkit::{
-    Fixture, TestClient, TestInstancer,
-    real::{self, Etcd},
+    Fixture, TestClient, TestInstancer, real,
     servers::{ServerBinary, configured},
     wire::request,
 };
@@ -43,7 +42,7 @@ async fn on_one(binary: ServerBinary, args: &[&str], test: &impl AsyncFn(&EtcdFi
     let version = binary.version.clone();
     note(&format!("using etcd v{version}"));
     let config = real::EtcdConfig::new(binary).args(args.iter().copied());
-    let fixture = EtcdFixture { server: Etcd::start(config).await.expect("etcd starts") };
+    let fixture = EtcdFixture { server: real::Etcd::start(config).await.expect("etcd starts") };
     let run = AssertUnwindSafe(Box::pin(test(&fixture)));
     if let Err(panic) = run.catch_unwind().await {
         note(&format!("failed on etcd v{version}"));
@@ -82,12 +81,12 @@ pub(crate) async fn holds(what: &str, bound: Duration, mut ask: impl AsyncFnMut(
 }
 
 pub(crate) struct EtcdFixture {
-    pub(crate) server: Etcd,
+    pub(crate) server: real::Etcd,
 }
 
 impl EtcdFixture {
     pub(crate) async fn start(binary: ServerBinary) -> Result<Self, BoxError> {
-        let server = Etcd::start(real::EtcdConfig::new(binary)).await?;
+        let server = real::Etcd::start(real::EtcdConfig::new(binary)).await?;
         Ok(Self { server })
     }
 
@@ -96,8 +95,8 @@ impl EtcdFixture {
         EtcdConfig::new([self.server.url()]).ttl(TTL)
     }
 
-    pub(crate) fn client(&self) -> EtcdClient {
-        EtcdClient::new(self.config()).expect("the settings can work")
+    pub(crate) fn client(&self) -> Etcd {
+        Etcd::new(self.config()).expect("the settings can work")
     }
 
     pub(crate) async fn operator(&self) -> Client {
@@ -125,9 +124,9 @@ impl Fixture for EtcdFixture {
         let client = Self::client(self);
         let registering = client.clone();
         TestClient::new(
-            move || Arc::new(EtcdRegistrar::new(&registering)),
+            move || Arc::new(registering.clone()),
             move |service| {
-                let instancer = EtcdInstancer::new(&client, service);
+                let instancer = client.instancer(service);
                 let closing = instancer.clone();
                 TestInstancer::new(instancer, async move { closing.close().await })
             },

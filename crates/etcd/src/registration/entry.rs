@@ -8,8 +8,7 @@ use etcd_client::{
 };
 
 use crate::{
-    EtcdClient,
-    client::{Change, Position},
+    client::{Change, EtcdClient, Position},
     error::Failure,
 };
 
@@ -17,6 +16,8 @@ use crate::{
 pub(super) struct Entry {
     client: EtcdClient,
     key: Vec<u8>,
+    /// That is requested; the server may grant more.
+    ttl: Duration,
 }
 
 /// A lease that was granted, with the time to live that counts.
@@ -34,8 +35,8 @@ pub(super) enum Put {
 }
 
 impl Entry {
-    pub(super) fn new(client: &EtcdClient, key: Vec<u8>) -> Self {
-        Self { client: client.clone(), key }
+    pub(super) fn new(client: &EtcdClient, key: Vec<u8>, ttl: Duration) -> Self {
+        Self { client: client.clone(), key, ttl }
     }
 
     pub(super) fn client(&self) -> &EtcdClient {
@@ -47,7 +48,7 @@ impl Entry {
     }
 
     pub(super) async fn grant(&self) -> Result<Lease, Failure> {
-        let seconds = self.client.config().ttl_seconds();
+        let seconds = seconds(self.ttl);
         let grant = |mut client: Client| async move {
             let answer = client.lease_grant(seconds, None).await?;
             Ok(Lease { id: answer.id(), ttl: granted(answer.ttl()) })
@@ -155,6 +156,12 @@ fn granted(seconds: i64) -> Duration {
 
 /// A year: far above all leases in use, and far below the end of the clock.
 const MAX_GRANTED: u64 = 365 * 24 * 60 * 60;
+
+/// A time to live in etcd's whole seconds.
+fn seconds(ttl: Duration) -> i64 {
+    let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+    i64::try_from(seconds).unwrap_or(i64::MAX)
+}
 
 #[cfg(test)]
 mod tests {

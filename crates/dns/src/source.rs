@@ -9,31 +9,18 @@ use std::{
 use futures_util::{FutureExt, StreamExt, stream};
 use hickory_resolver::proto::rr::{Name, RData, RecordType, rdata::SRV};
 use tokio::time::Instant;
-use tower_sd_core::{
-    FollowConfig, Follower, Instance, Instancer, PublisherConfig, ReadMode, ReadRequest,
-    ReadResult, Result, Source, Subscription, async_trait,
-};
+use tower_sd_core::{Instance, ReadMode, ReadRequest, ReadResult, Result, Source, async_trait};
 
 use crate::{
-    BACKEND, DnsClient, Family, Query,
-    client::answer::Answer,
+    Family, Query,
+    client::{DnsClient, answer::Answer},
     mapping::{self, Targets},
-    query::{Kind, shown},
-    url,
+    query::Kind,
 };
-
-/// Follows the instances of a name in DNS.
-///
-/// The next lookup is due after the least TTL of the answer, within 10 %. It is not before
-/// [`FollowConfig::min_refresh`] (5 s, the TTL of CoreDNS in Kubernetes; Consul's is 0), and not
-/// after [`FollowConfig::max_refresh`] (5 min). After a negative answer, the negative TTL of the
-/// zone's SOA counts, at most 60 s.
-#[derive(Clone, Debug)]
-pub struct DnsInstancer(Follower);
 
 /// The wire of one followed name.
 #[derive(Debug)]
-struct DnsSource {
+pub(crate) struct DnsSource {
     client: DnsClient,
     query: Query,
     /// The hosts of the last read: valid for their TTL, and after it while a lookup of them fails.
@@ -45,75 +32,6 @@ struct DnsSource {
 struct Host {
     ips: Vec<IpAddr>,
     until: Instant,
-}
-
-impl DnsInstancer {
-    /// Starts to follow the instances of `query`, with the default settings.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    #[must_use]
-    pub fn new(client: &DnsClient, query: Query) -> Self {
-        let publisher = PublisherConfig::new(BACKEND, shown(&query.name));
-        Self::with_config(client, query, publisher, FollowConfig::new(BACKEND))
-    }
-
-    /// Starts to follow the instances of `query`, with these settings.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    #[must_use]
-    pub fn with_config(
-        client: &DnsClient,
-        query: Query,
-        mut publisher: PublisherConfig,
-        follow: FollowConfig,
-    ) -> Self {
-        publisher.removal_wait = publisher.removal_wait.max(query.retention);
-        let source = DnsSource { client: client.clone(), query, last: HashMap::new() };
-        Self(Follower::new(source, publisher, follow))
-    }
-
-    /// Starts to follow the instances of a URL.
-    ///
-    /// `dns+srv://_http._tcp.example.org` stands for SRV records, `dns://example.org:8080` for
-    /// addresses with a port. Settings follow a `?`, joined by `&`:
-    ///
-    /// - `server=127.0.0.1:53`, also several times; the port defaults to 53.
-    /// - `tcp=first`: see [`Transport::TcpFirst`](crate::Transport::TcpFirst).
-    /// - `min=5s` and `max=5m`: the bounds of the time between lookups.
-    /// - `retention=5m`: see [`Query::retention`].
-    ///
-    /// # Errors
-    ///
-    /// `Config`, with the part of the URL that is malformed.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    pub fn from_url(text: &str) -> Result<Self> {
-        let url = url::parse(text)?;
-        let publisher = PublisherConfig::new(BACKEND, shown(&url.query.name));
-        let client = DnsClient::new(url.config);
-        Ok(Self::with_config(&client, url.query, publisher, url.follow))
-    }
-
-    /// Ends the loop and its lookups, and waits for that.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped early, the loop still ends; only the waiting is lost.
-    pub async fn close(&self) {
-        self.0.close().await;
-    }
-}
-
-impl Instancer for DnsInstancer {
-    fn subscribe(&self) -> Subscription {
-        self.0.subscribe()
-    }
 }
 
 #[async_trait]
@@ -130,6 +48,10 @@ impl Source for DnsSource {
 }
 
 impl DnsSource {
+    pub(crate) fn new(client: DnsClient, query: Query) -> Self {
+        Self { client, query, last: HashMap::new() }
+    }
+
     async fn read_host(&mut self, port: u16) -> Result<(Vec<Result<Instance>>, Instant)> {
         let name = self.query.name.clone();
         let host = self.host(&name).await?;

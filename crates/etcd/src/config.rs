@@ -1,18 +1,19 @@
 //! Settings, checked once.
 
-mod url;
 mod user;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tower_sd_core::{Error, ErrorKind, Result, Secret, TlsConfig};
+use serde::Deserialize;
+use tower_sd_core::{Error, ErrorKind, RegistryConfig, Result, Secret, TlsConfig, duration};
 
 pub use self::user::User;
 use crate::{BACKEND, Codec, NamingJson};
 
-/// Settings of an [`EtcdClient`](crate::EtcdClient), and of everything that shares it.
-#[derive(Clone, Debug)]
+/// Settings of an [`Etcd`](crate::Etcd).
+#[derive(Clone, Debug, Deserialize)]
 #[non_exhaustive]
+#[serde(default, deny_unknown_fields)]
 pub struct EtcdConfig {
     /// The members, as `host:port`. `http://` or `https://` may come first if it agrees with
     /// [`tls`](Self::tls). One member is used at a time, on trouble the next; their order is
@@ -28,25 +29,29 @@ pub struct EtcdConfig {
     /// What comes before the service in every key, without the slash that follows. Default
     /// `tower-sd`, so that nobody else's keys are taken for instances; may be empty.
     pub prefix: String,
-    /// The time to live of a lease that is asked for; the server may grant more (it never grants
-    /// less than 2 s with its defaults), and what it grants is used. Whole seconds, rounded up; at
-    /// most a day. Default 15 s: longer than an election, and a crashed server is gone soon enough.
-    /// Leases are renewed at a third of it.
-    pub ttl: Duration,
-    /// How values are written (by the first) and read (by the first that understands). Default:
-    /// [`NamingJson`] alone, because grpc-go reads it.
+    /// How values are written (by the first) and read (by the first that understands). Default: [`NamingJson`] alone,
+    /// because grpc-go reads it.
+    #[serde(skip, default = "codecs")]
     pub codecs: Vec<Arc<dyn Codec>>,
-    /// The bound on making a connection, authentication included. Default 2 s: a handshake takes
-    /// milliseconds, and the next member waits.
+    /// The bound on making a connection, authentication included. Default 2 s: a handshake takes milliseconds, and the
+    /// next member waits.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub connect_timeout: Duration,
-    /// The bound on every call to one member. Default 2 s: a write into an election hangs for 5 s
-    /// and two elections unless it is given up and repeated.
+    /// The bound on every call to one member. Default 2 s: a write into an election hangs for 5 s and two elections
+    /// unless it is given up and repeated.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub request_timeout: Duration,
-    /// The time between HTTP/2 pings, which notice a connection that swallows everything; one that
-    /// is unanswered for 5 s ends it. It has nothing to do with the renewal of leases, which
-    /// follows from [`ttl`](Self::ttl). Default 10 s: less is refused, because servers end
-    /// connections that ping faster than every 5 s.
+    /// The time between HTTP/2 pings, which notice a connection that swallows everything; one that is unanswered for 5 s
+    /// ends it. It has nothing to do with the renewal of leases, which follows from their TTL. Default 10 s: less
+    /// is refused, because servers end connections that ping faster than every 5 s.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub ping_interval: Duration,
+    /// The settings that all registries have, the TTL of registrations among them. Default: theirs, because etcd needs no
+    /// others.
+    ///
+    /// The TTL is from 1 s to 24 h in whole seconds, rounded up. The server may grant more (it never grants less than 2 s
+    /// with its defaults), and what it grants is used.
+    pub registry: RegistryConfig,
 }
 
 impl EtcdConfig {
@@ -57,11 +62,11 @@ impl EtcdConfig {
             user: None,
             tls: None,
             prefix: "tower-sd".to_owned(),
-            ttl: Duration::from_secs(15),
-            codecs: vec![Arc::new(NamingJson)],
+            codecs: codecs(),
             connect_timeout: Duration::from_secs(2),
             request_timeout: Duration::from_secs(2),
             ping_interval: MIN_PING_INTERVAL,
+            registry: RegistryConfig::default(),
         }
     }
 
@@ -108,10 +113,17 @@ impl EtcdConfig {
         self
     }
 
-    /// Sets [`ttl`](Self::ttl).
+    /// Sets the TTL of registrations.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl;
+        self.registry.ttl = ttl;
+        self
+    }
+
+    /// Sets [`registry`](Self::registry).
+    #[must_use]
+    pub fn registry(mut self, registry: RegistryConfig) -> Self {
+        self.registry = registry;
         self
     }
 
@@ -157,9 +169,7 @@ impl EtcdConfig {
             let message = "ping_interval below 10 s; etcd ends connections that ping too often";
             return Err(refused(message));
         }
-        if self.ttl.is_zero() || self.ttl > MAX_TTL {
-            return Err(refused("ttl has to be between 1 s and 24 h"));
-        }
+        check_ttl(self.registry.ttl, "configure")?;
         if self.connect_timeout.is_zero() || self.request_timeout.is_zero() {
             return Err(refused("a timeout of zero lets nothing succeed"));
         }
@@ -168,11 +178,25 @@ impl EtcdConfig {
         fastrand::shuffle(&mut self.endpoints);
         Ok(self)
     }
+}
 
-    /// The time to live in etcd's whole seconds.
-    pub(crate) fn ttl_seconds(&self) -> i64 {
-        let seconds = self.ttl.as_secs() + u64::from(self.ttl.subsec_nanos() > 0);
-        i64::try_from(seconds).unwrap_or(i64::MAX)
+/// For a file, which cannot name any.
+impl Default for EtcdConfig {
+    fn default() -> Self {
+        Self::new(Vec::<String>::new())
+    }
+}
+
+fn codecs() -> Vec<Arc<dyn Codec>> {
+    vec![Arc::new(NamingJson)]
+}
+
+/// Refuses a TTL that a server would raise, and one with a mistake in its unit.
+pub(crate) fn check_ttl(ttl: Duration, operation: &'static str) -> Result<()> {
+    match ttl.is_zero() || ttl > MAX_TTL {
+        false => Ok(()),
+        true => Err(Error::new(ErrorKind::Config, BACKEND, operation)
+            .with_message("ttl has to be between 1 s and 24 h")),
     }
 }
 
@@ -197,7 +221,7 @@ fn normal_endpoint(endpoint: &str, is_secure: bool) -> Result<String> {
     Ok(format!("{scheme}://{authority}"))
 }
 
-fn refused(message: impl Into<String>) -> Error {
+pub(crate) fn refused(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Config, BACKEND, "configure").with_message(message)
 }
 

@@ -2,22 +2,23 @@ use std::future::pending;
 
 use tokio::time::{Instant, sleep_until};
 use tower_sd_core::{
-    Announcement, Announcer, Backoff, Error, ErrorKind, LeaseTtl, LossReason, Renewal, Result,
-    async_trait,
+    Announcement, Announcer, Backoff, Error, ErrorKind, LeaseTtl, LossReason, Registration,
+    Renewal, Result, async_trait,
 };
 
 use super::entry::{Entry, Lease, Put};
 use crate::{
-    BACKEND, Codec, EtcdClient,
-    client::{Change, Position, Update, Watch},
+    BACKEND, Codec,
+    client::{Change, EtcdClient, Position, Update, Watch},
+    config::check_ttl,
     error::Failure,
     key::{Range, instance_key},
 };
 
 /// One instance's key, under a lease of its own.
 ///
-/// The lease distinguishes registrations. `renew` prolongs it; `announce` does not.
-pub(super) struct EtcdAnnouncer {
+/// The lease is what tells registrations apart. `renew` prolongs it; `announce` does not.
+pub(crate) struct EtcdAnnouncer {
     entry: Entry,
     lease: Option<Lease>,
     /// The value that etcd has accepted last.
@@ -46,10 +47,12 @@ enum Found {
 }
 
 impl EtcdAnnouncer {
-    pub(super) fn new(client: &EtcdClient, service: &str, id: &str) -> Result<Self> {
+    pub(crate) fn new(client: &EtcdClient, registration: &Registration) -> Result<Self> {
+        let (service, id) = (registration.service(), registration.instance().id().as_str());
         let key = instance_key(&client.config().prefix, service, id)?;
+        check_ttl(registration.lease_ttl(), "register")?;
         Ok(Self {
-            entry: Entry::new(client, key),
+            entry: Entry::new(client, key, registration.lease_ttl()),
             lease: None,
             accepted: None,
             since: 0,

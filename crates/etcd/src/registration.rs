@@ -1,0 +1,6 @@
+//! Registers under a lease of its own.
+
+mod announcer;
+mod entry;
+
+pub(crate) use self::announcer::EtcdAnnouncer;
