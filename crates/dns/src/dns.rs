@@ -8,8 +8,8 @@ use crate::{BACKEND, DnsConfig, Query, client::DnsClient, query::shown, source::
 /// for any kind of registry; there, a service is a [`Query`] as text.
 ///
 /// The next lookup is due after the least TTL of the answer, within 10 %: not before
-/// [`FollowConfig::min_refresh`](tower_sd_core::FollowConfig::min_refresh) (5 s, the TTL of CoreDNS in
-/// Kubernetes; Consul's is 0), and not after
+/// [`FollowConfig::min_refresh`](tower_sd_core::FollowConfig::min_refresh) (5 s, the TTL of CoreDNS
+/// in Kubernetes; Consul's is 0), and not after
 /// [`max_refresh`](tower_sd_core::FollowConfig::max_refresh) (5 min). After a negative answer, the
 /// negative TTL of the zone's SOA counts, at most 60 s.
 ///

@@ -13,8 +13,8 @@ impl DnsConfig {
     /// - `tcp=true`: [`Transport::TcpFirst`].
     /// - `timeout`: the field of that name.
     /// - `min=5s` and `max=5m`: the bounds of the time between lookups.
-    /// - `retention=5m`: the least [`removal_wait`](tower_sd_core::RegistryConfig::removal_wait), as
-    ///   [`Query::retention`](crate::Query::retention) of each service.
+    /// - `retention=5m`: the least [`removal_wait`](tower_sd_core::RegistryConfig::removal_wait),
+    ///   as [`Query::retention`](crate::Query::retention) of each service.
     ///
     /// ```
     /// use tower_sd_dns::{DnsConfig, Transport};

@@ -29,28 +29,29 @@ pub struct EtcdConfig {
     /// What comes before the service in every key, without the slash that follows. Default
     /// `tower-sd`, so that nobody else's keys are taken for instances; may be empty.
     pub prefix: String,
-    /// How values are written (by the first) and read (by the first that understands). Default: [`NamingJson`] alone,
-    /// because grpc-go reads it.
+    /// How values are written (by the first) and read (by the first that understands). Default:
+    /// [`NamingJson`] alone, because grpc-go reads it.
     #[serde(skip, default = "codecs")]
     pub codecs: Vec<Arc<dyn Codec>>,
-    /// The bound on making a connection, authentication included. Default 2 s: a handshake takes milliseconds, and the
-    /// next member waits.
+    /// The bound on making a connection, authentication included. Default 2 s: a handshake takes
+    /// milliseconds, and the next member waits.
     #[serde(deserialize_with = "duration::deserialize")]
     pub connect_timeout: Duration,
-    /// The bound on every call to one member. Default 2 s: a write into an election hangs for 5 s and two elections
-    /// unless it is given up and repeated.
+    /// The bound on every call to one member. Default 2 s: a write into an election hangs for 5 s
+    /// and two elections unless it is given up and repeated.
     #[serde(deserialize_with = "duration::deserialize")]
     pub request_timeout: Duration,
-    /// The time between HTTP/2 pings, which notice a connection that swallows everything; one that is unanswered for 5 s
-    /// ends it. It has nothing to do with the renewal of leases, which follows from their TTL. Default 10 s: less
-    /// is refused, because servers end connections that ping faster than every 5 s.
+    /// The time between HTTP/2 pings, which notice a connection that swallows everything; one that
+    /// is unanswered for 5 s ends it. It has nothing to do with the renewal of leases, which
+    /// follows from their TTL. Default 10 s: less is refused, because servers end connections that
+    /// ping faster than every 5 s.
     #[serde(deserialize_with = "duration::deserialize")]
     pub ping_interval: Duration,
-    /// The settings that all registries have, the TTL of registrations among them. Default: theirs, because etcd needs no
-    /// others.
+    /// The settings that all registries have, the TTL of registrations among them. Default: theirs,
+    /// because etcd needs no others.
     ///
-    /// The TTL is from 1 s to 24 h in whole seconds, rounded up. The server may grant more (it never grants less than 2 s
-    /// with its defaults), and what it grants is used.
+    /// The TTL is from 1 s to 24 h in whole seconds, rounded up. The server may grant more (it
+    /// never grants less than 2 s with its defaults), and what it grants is used.
     pub registry: RegistryConfig,
 }
 

@@ -19,7 +19,8 @@ use tower_sd_core::{
 use tower_sd_dns::{Dns, DnsConfig, Query};
 use tower_sd_testkit::real::Bind;
 
-/// The SRV records of a service of the suite are at `<service>.lab.test.`, their targets `<id>.<service>.lab.test.`.
+/// The SRV records of a service of the suite are at `<service>.lab.test.`, their targets
+/// `<id>.<service>.lab.test.`.
 pub(crate) struct ZoneRegistrar {
     pub(crate) server: SocketAddr,
     pub(crate) ttl: Duration,

@@ -5,7 +5,6 @@ use std::time::Duration;
 use etcd_client::{WatchOptions, WatchResponse};
 use tokio::time::{sleep, timeout};
 use tower_sd_core::{InstanceStatus, Registration, RegistrationHandle, RegistrationState};
-use tower_sd_etcd::Etcd;
 
 use crate::support::{EtcdFixture, TTL, holds, instance, on_every_etcd};
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::sleep;
 use tower_sd_core::{Follower, Instancer, Registration, Subscription};
-use tower_sd_etcd::Etcd;
 use tower_sd_testkit::wire::request;
 
 use crate::support::{EtcdFixture, fresh_with, instance, is_stale, note, on_every_etcd_in_turn};

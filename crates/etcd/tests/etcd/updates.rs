@@ -5,7 +5,7 @@ use std::time::Duration;
 use etcd_client::{EventType, WatchOptions};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tower_sd_core::{ErrorKind, Registration};
-use tower_sd_etcd::{Etcd, KratosJson};
+use tower_sd_etcd::KratosJson;
 
 use crate::support::{EtcdFixture, TTL, instance, note, on_every_etcd};
 

@@ -1,7 +1,7 @@
 use tower_sd_core::Instance;
 
 use super::*;
-use crate::{Codec, NamingJson, RawAddress, instancer::Instances, key::service_range};
+use crate::{Codec, NamingJson, RawAddress, key::service_range, source::instances::Instances};
 
 const AT_100: Position = Position { cluster: 1, revision: 100 };
 
