@@ -29,8 +29,8 @@ impl EtcdConfig {
     ///
     /// # Errors
     ///
-    /// `Config` for settings that cannot work; for an unknown option, with those that there are; for
-    /// a user or password in the URL.
+    /// `Config` for settings that cannot work; for an unknown option, with those that there are;
+    /// for a user or password in the URL.
     pub fn from_url(url: &str) -> Result<Self> {
         let mut url = RegistryUrl::parse(BACKEND, url)?;
         let mut config = Self::new(url.addresses(DEFAULT_PORT));

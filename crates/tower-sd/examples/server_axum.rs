@@ -1,6 +1,7 @@
 //! An axum service that is registered while it is healthy, and stops gracefully.
 //!
-//! On SIGTERM or ctrl-c it deregisters, gives clients time to notice, ends its requests, and returns.
+//! On SIGTERM or ctrl-c it deregisters, gives clients time to notice, ends its requests, and
+//! returns.
 
 use std::env;
 

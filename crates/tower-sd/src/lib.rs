@@ -11,7 +11,8 @@ pub mod balance {
     };
 }
 
-/// For authors of backends, combinators and wrappers: the two halves of the wire, and the two loops.
+/// For authors of backends, combinators and wrappers: the two halves of the wire, and the two
+/// loops.
 pub mod backend {
     pub use tower_sd_core::{
         Announcement, Announcer, Attached, Backend, Backoff, Entries, Error, ErrorKind, Hub,

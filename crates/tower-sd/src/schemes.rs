@@ -17,8 +17,8 @@ use tower_sd_core::{Registry, Result, Schemes};
 ///
 /// # Errors
 ///
-/// `Config` for a scheme that is unknown or not compiled in, for an unknown option, and for settings
-/// that cannot work.
+/// `Config` for a scheme that is unknown or not compiled in, for an unknown option, and for
+/// settings that cannot work.
 pub fn open(url: &str) -> Result<Registry> {
     schemes().open(url)
 }

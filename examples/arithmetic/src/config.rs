@@ -17,7 +17,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::service::{Answer, Operation};
 
-/// The document under the key: `{"log": "arithmetic=info", "off": ["Divide"]}`, or the same in TOML.
+/// The document under the key: `{"log": "arithmetic=info", "off": ["Divide"]}`, or the same in
+/// TOML.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Settings {

@@ -43,7 +43,8 @@ pub(crate) async fn run(args: Args) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Whoever passes Consul's check, taken in turns. What is balanced is the instance itself: its address is all we want.
+/// Whoever passes Consul's check, taken in turns. What is balanced is the instance itself: its
+/// address is all we want.
 fn servers(consul: &Consul) -> Balance<Instance> {
     let instancer = consul.instancer(Query::new(NAME).passing());
     let endpointer = Endpointer::with(&instancer, async |instance| Ok(instance));

@@ -22,7 +22,8 @@ struct Args {
     /// A service that nobody asks for is let go after this long
     #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     idle: u64,
-    /// At most so many services are followed at once: beyond that, the one that was asked for longest ago is let go
+    /// At most so many services are followed at once: beyond that, the one that was asked for
+    /// longest ago is let go
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     max: u16,
     /// The Consul agent

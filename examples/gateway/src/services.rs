@@ -52,7 +52,8 @@ pub(crate) enum Missing {
 }
 
 impl Services {
-    /// Follows nothing yet; later, at most `max` services, each until nobody has asked for it for `idle`.
+    /// Follows nothing yet; later, at most `max` services, each until nobody has asked for it for
+    /// `idle`.
     pub(crate) fn new(consul: Consul, idle: Duration, max: usize) -> Self {
         let (followed, tasks) = (Arc::default(), TaskGroup::new());
         let weak = Arc::downgrade(&followed);
@@ -70,7 +71,8 @@ impl Services {
         if let Some(client) = self.followed_already(service) {
             return Ok(client);
         }
-        // Only what the catalogue lists is followed: whoever makes up names costs one read each, and nothing stays.
+        // Only what the catalogue lists is followed: whoever makes up names costs one read each,
+        // and nothing stays.
         match self.list().await {
             Ok(listed) if listed.contains_key(service) => Ok(self.follow(service)),
             Ok(_) => Err(Missing::Unknown),

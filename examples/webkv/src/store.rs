@@ -66,8 +66,8 @@ impl Store {
 }
 
 impl Server {
-    /// Sends a command, twice if the connection turns out to be one to a server that has gone since: we only
-    /// read.
+    /// Sends a command, twice if the connection turns out to be one to a server that has gone
+    /// since: we only read.
     async fn ask<T: FromRedisValue>(
         &self,
         command: &Cmd,

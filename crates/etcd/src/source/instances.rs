@@ -20,7 +20,8 @@ impl Instances {
 impl Decode for Instances {
     type Item = Instance;
 
-    /// The first codec that understands it; the error is the first codec's, which is the one that writes.
+    /// The first codec that understands it; the error is the first codec's, which is the one that
+    /// writes.
     fn decode(&self, key: &[u8], value: &[u8], _revision: i64) -> Result<Instance> {
         let id = self.range.id_of(key);
         let mut first = None;

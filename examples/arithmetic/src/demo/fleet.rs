@@ -27,8 +27,9 @@ use tower_sd::{BoxError, Instance, Registration};
 use super::registry::{Registry, TTL};
 use crate::server;
 
-/// One server with a runtime of its own: when that is shut down, everything of the server is gone in the middle of what
-/// it does, its connections and its registration's renewals too, as if its process had been killed.
+/// One server with a runtime of its own: when that is shut down, everything of the server is gone
+/// in the middle of what it does, its connections and its registration's renewals too, as if its
+/// process had been killed.
 pub(crate) struct Server {
     name: String,
     runtime: Runtime,
@@ -75,7 +76,8 @@ impl Server {
         ended?
     }
 
-    /// What SIGKILL does, at a moment when a request has just begun: it dies, and the registry learns nothing.
+    /// What SIGKILL does, at a moment when a request has just begun: it dies, and the registry
+    /// learns nothing.
     pub(crate) async fn kill(self) {
         let mut before = self.in_flight.load(SeqCst);
         loop {

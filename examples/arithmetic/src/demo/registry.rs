@@ -24,7 +24,8 @@ impl Registry {
         Ok(Self { url: url.map(ToOwned::to_owned), memory, service })
     }
 
-    /// As one process sees it: with connections of its own, which end with the runtime that this is called in.
+    /// As one process sees it: with connections of its own, which end with the runtime that this is
+    /// called in.
     pub(crate) fn open(&self) -> Result<tower_sd::Registry, BoxError> {
         Ok(match &self.url {
             None => self.memory.clone(),

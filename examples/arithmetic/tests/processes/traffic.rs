@@ -35,8 +35,8 @@ async fn add(client: &Client, n: usize) -> Result<(), BoxError> {
     if body == expected { Ok(()) } else { Err(format!("{body:?}").into()) }
 }
 
-/// Sends 4000 requests, 32 concurrently, and ends one of two servers after the 1000th; returns how many
-/// have failed.
+/// Sends 4000 requests, 32 concurrently, and ends one of two servers after the 1000th; returns how
+/// many have failed.
 async fn failures_when_one_ends(how: How) -> usize {
     let servers = [Server::start().await, Server::start().await];
     let instances = servers
