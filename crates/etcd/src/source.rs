@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use etcd_client::{GetOptions, SortOrder, SortTarget};
 use tower_sd_core::{
-    Error, ErrorKind, KeyValue, ReadMode, ReadRequest, ReadResult, Result, Source,
-    async_trait,
+    Error, ErrorKind, KeyValue, ReadMode, ReadRequest, ReadResult, Result, Source, async_trait,
 };
 
 use self::{instances::Instances, keys::Keys, pages::pages, state::State};

@@ -17,8 +17,8 @@ pub mod backend {
     pub use tower_sd_core::{
         Announcement, Announcer, Attached, Backend, Backoff, Entries, Error, ErrorKind, Hub,
         Instance, KeyValue, LeaseTtl, LossReason, Publisher, PublisherConfig, PublisherStats,
-        ReadMode, ReadReason, ReadRequest, ReadResult, RegistryUrl, Renewal, Result, Shutdown,
-        Sink, Source, TaskGroup, announce, async_trait, duration, follow,
+        ReadMode, ReadRequest, ReadResult, RegistryUrl, Renewal, Result, Shutdown, Sink, Source,
+        TaskGroup, announce, async_trait, duration, follow,
     };
 }
 
