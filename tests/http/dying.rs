@@ -4,8 +4,8 @@ use futures_util::{StreamExt, stream};
 use http::{Request, StatusCode};
 use tower::{Service, ServiceBuilder, ServiceExt, timeout::TimeoutLayer};
 use tower_sd_balance::{
-    BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer, RetryError, RetryLayer,
-    RetryPolicy, RoundRobin,
+    BalanceLayer, BoxError, EndpointState, Endpointer, FactoryExt, FixedInstancer, RetryError,
+    RetryLayer, RetryPolicy, RoundRobin,
 };
 use tower_sd_http::{HttpFactory, HttpProtocol, Idempotent};
 use tower_sd_testkit::script::{Reply, Script};

@@ -9,6 +9,7 @@ mod observer;
 mod outcome;
 mod retry;
 mod scope;
+mod scope_layer;
 mod sync;
 
 pub use tower_sd_core::{
@@ -25,7 +26,7 @@ pub use tower_sd_core::{
 pub use self::{
     balance::{
         Balance, BalanceLayer, Balancer, Choice, Members, Picker, Prioritized, Random,
-        ResponseFuture, RoundRobin, TestSet, WeightedRandom,
+        ResponseFuture, RoundRobin, Split, TestSet, WeightedRandom,
     },
     endpointer::{
         Discovered, EndpointReport, EndpointState, EndpointStats, Endpointer, EndpointerConfig,
@@ -42,4 +43,5 @@ pub use self::{
         RetryLayer, RetryPolicy, Verdict,
     },
     scope::RequestScope,
+    scope_layer::{ScopeLayer, Scoped, ScopedFuture},
 };

@@ -75,7 +75,6 @@ pub enum Event<'a> {
         pause: Duration,
     },
     /// A pool of connections has opened one, or failed to.
-    #[non_exhaustive]
     Connected {
         /// The peer's `host:port`.
         address: &'a str,

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tower_sd_balance::BoxError;
 
 use crate::{
@@ -29,9 +29,15 @@ pub struct ResponseBody<B: Send + 'static> {
     connection: Option<Connection<B>>,
     upload: Option<Upload>,
     max_header_size: u32,
+    timers: Option<Box<Timers>>,
+}
+
+struct Timers {
     read_timeout: Option<Duration>,
     /// Runs while a frame is waited for.
     patience: Option<Pin<Box<Sleep>>>,
+    /// Of the whole request.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B: Send + 'static> ResponseBody<B> {
@@ -40,14 +46,14 @@ impl<B: Send + 'static> ResponseBody<B> {
         connection: Connection<B>,
         upload: Option<Upload>,
         settings: &Settings,
+        deadline: Option<Instant>,
     ) -> Self {
         let mut body = Self {
             incoming: Some(incoming),
             connection: Some(connection),
             upload,
             max_header_size: settings.max_header_size,
-            read_timeout: settings.read_timeout,
-            patience: None,
+            timers: Timers::new(settings.read_timeout, deadline).map(Box::new),
         };
         body.give_back_at_end();
         body
@@ -82,12 +88,32 @@ impl<B: Send + 'static> ResponseBody<B> {
         Some(self.connection.take()?.error(kind, error))
     }
 
-    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn time_out(&mut self, error: impl Into<BoxError>) -> Option<HttpError> {
+        self.incoming = None;
+        self.fail(HttpErrorKind::BodyTimeout, error)
+    }
+}
+
+impl Timers {
+    fn new(read_timeout: Option<Duration>, deadline: Option<Instant>) -> Option<Self> {
+        let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
+        let is_bounded = read_timeout.is_some() || deadline.is_some();
+        is_bounded.then_some(Self { read_timeout, patience: None, deadline })
+    }
+
+    /// Whether the deadline of the request has passed.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        let deadline = self.deadline.as_mut();
+        deadline.is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready())
+    }
+
+    /// The reason why a frame is not waited for any longer.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         let Some(bound) = self.read_timeout else {
             return Poll::Pending;
         };
         let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(bound)));
-        patience.as_mut().poll(cx)
+        patience.as_mut().poll(cx).map(|()| format!("nothing within {bound:?}"))
     }
 }
 
@@ -103,13 +129,19 @@ impl<B: Send + 'static> Body for ResponseBody<B> {
         let Some(incoming) = &mut this.incoming else {
             return Poll::Ready(None);
         };
+        if this.timers.as_mut().is_some_and(|timers| timers.is_over(cx)) {
+            return Poll::Ready(this.time_out("no end by the deadline of the request").map(Err));
+        }
         let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
-            ready!(this.poll_stalled(cx));
-            this.incoming = None;
-            let error = format!("nothing within {:?}", this.read_timeout.unwrap_or_default());
-            return Poll::Ready(this.fail(HttpErrorKind::BodyTimeout, error).map(Err));
+            let Some(timers) = &mut this.timers else {
+                return Poll::Pending;
+            };
+            let error = ready!(timers.poll_stalled(cx));
+            return Poll::Ready(this.time_out(error).map(Err));
         };
-        this.patience = None;
+        if let Some(timers) = &mut this.timers {
+            timers.patience = None;
+        }
         let frame = match frame {
             Some(Ok(frame)) => {
                 let limit = this.max_header_size;
@@ -148,8 +180,7 @@ impl<B: Send + 'static> Default for ResponseBody<B> {
             connection: None,
             upload: None,
             max_header_size: u32::MAX,
-            read_timeout: None,
-            patience: None,
+            timers: None,
         }
     }
 }

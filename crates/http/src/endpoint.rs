@@ -10,6 +10,7 @@ use std::{
 use http::{Method, Request, Response, uri::Scheme};
 use http_body::Body;
 use hyper::body::Incoming;
+use tokio::time::Instant;
 use tower_sd_balance::{BoxError, InFlight};
 use tower_sd_net::TlsFailure;
 use tower_service::Service;
@@ -72,7 +73,8 @@ where
         let pool = self.checkout.pool();
         let target = pool.target();
         name_host(&mut request, target.host_policy, &target.authority);
-        let exchange = exchange(connection, request, Arc::clone(pool));
+        let deadline = lease.as_ref().and_then(InFlight::deadline);
+        let exchange = exchange(connection, request, Arc::clone(pool), deadline);
         ResponseFuture(Box::pin(async move { leased(exchange.await, lease) }))
     }
 }
@@ -84,6 +86,7 @@ async fn exchange<B>(
     mut unused: Unused<B>,
     mut request: Request<B>,
     pool: Arc<Pool<B>>,
+    deadline: Option<Instant>,
 ) -> Answer<B>
 where
     B: Body + Send + Unpin + 'static,
@@ -95,7 +98,7 @@ where
         let mut connection = unused.take().expect("present until it is dropped");
         let (sent, upload) = connection.send(request).await;
         let mut error = match sent {
-            Ok(response) => return answer(response, connection, upload, &pool),
+            Ok(response) => return answer(response, connection, upload, &pool, deadline),
             Err(error) => error,
         };
         let unsent = error.take_message();
@@ -136,6 +139,7 @@ fn answer<B: Send + 'static>(
     mut connection: Connection<B>,
     upload: Option<Upload>,
     pool: &Pool<B>,
+    deadline: Option<Instant>,
 ) -> Answer<B> {
     let settings = pool.settings();
     let limit = settings.max_header_size;
@@ -148,7 +152,7 @@ fn answer<B: Send + 'static>(
     if let Some(upload) = &upload {
         head.extensions.insert(upload.clone());
     }
-    let body = ResponseBody::new(incoming, connection, upload, settings);
+    let body = ResponseBody::new(incoming, connection, upload, settings, deadline);
     Ok(Response::from_parts(head, body))
 }
 

@@ -1,7 +1,7 @@
-use std::{fmt, marker::PhantomData};
+use std::{fmt, marker::PhantomData, sync::Arc};
 
 use http::uri::Authority;
-use tower_sd_balance::{BoxError, Error, ErrorKind, Factory, InFlight, Instance};
+use tower_sd_balance::{BoxError, Error, ErrorKind, Factory, InFlight, Instance, Observer};
 use tower_sd_core::TaskGroup;
 use tower_sd_net::{Connector, Dialer, Target as Peer, TlsClient};
 
@@ -32,6 +32,7 @@ pub struct HttpFactory<B> {
     host: HostPolicy,
     tls: Option<TlsClient>,
     dialer: Dialer,
+    observer: Option<Arc<dyn Observer>>,
     tasks: TaskGroup,
     body: PhantomData<fn(B)>,
 }
@@ -89,6 +90,13 @@ impl<B> HttpFactory<B> {
         self
     }
 
+    /// Observes the connections that its pools open.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
     /// Whether its endpoints use TLS.
     #[must_use]
     pub fn is_secured(&self) -> bool {
@@ -131,6 +139,7 @@ impl<B: Send + 'static> HttpFactory<B> {
             host_policy: self.host,
             tls: self.tls.clone(),
             dialer: self.dialer.clone().connect_timeout(self.settings.connect_timeout),
+            observer: self.observer.clone(),
         };
         InFlight::enable();
         Ok(HttpEndpoint::new(Pool::new(target, self.settings, self.tasks.clone())))
@@ -158,6 +167,7 @@ impl<B> Clone for HttpFactory<B> {
             host: self.host,
             tls: self.tls.clone(),
             dialer: self.dialer.clone(),
+            observer: self.observer.clone(),
             tasks: self.tasks.clone(),
             body: PhantomData,
         }
@@ -171,6 +181,7 @@ impl<B> Default for HttpFactory<B> {
             host: HostPolicy::default(),
             tls: None,
             dialer: Dialer::new(),
+            observer: None,
             tasks: TaskGroup::new(),
             body: PhantomData,
         }

@@ -25,6 +25,17 @@ impl Deadline {
         Some(Self { at: Instant::now().checked_add(granted)?, granted })
     }
 
+    /// The earlier of a call's deadline and that of the retry above it.
+    pub(crate) fn before(deadline: Option<Self>, at: Option<Instant>) -> Option<Self> {
+        match (deadline, at) {
+            (Some(deadline), Some(at)) if deadline.at <= at => Some(deadline),
+            (deadline, None) => deadline,
+            (_, Some(at)) => {
+                Some(Self { at, granted: at.saturating_duration_since(Instant::now()) })
+            }
+        }
+    }
+
     pub(crate) fn at(&self) -> Instant {
         self.at
     }

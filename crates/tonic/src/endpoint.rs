@@ -64,6 +64,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> GrpcResponse {
         let lease = InFlight::take();
         let deadline = Deadline::of(&request);
+        let deadline = Deadline::before(deadline, lease.as_ref().and_then(InFlight::deadline));
         if let Some(deadline) = deadline {
             deadline.write(request.headers_mut());
         }

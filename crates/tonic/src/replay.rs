@@ -3,7 +3,7 @@ use std::time::Duration;
 use http::{HeaderMap, Request, Response};
 use tonic::{Code, Status};
 use tower_sd_balance::{BoxError, Outcome, Protocol, Verdict};
-use tower_sd_http::{Idempotent, RepeatableBody};
+use tower_sd_http::{HttpError, Idempotent, RepeatableBody};
 
 use crate::{code, deadline::Deadline};
 
@@ -92,7 +92,12 @@ impl<B: RepeatableBody, R> Protocol<Request<B>, Response<R>> for GrpcProtocol {
 
     fn verdict(&self, result: Result<&Response<R>, &BoxError>) -> Verdict {
         let response = match result {
-            Err(error) => return Verdict::of_error(error),
+            Err(error) => {
+                return match code::find::<HttpError>(&**error) {
+                    Some(http) if http.is_callers() => Verdict::Final,
+                    _ => Verdict::of_error(error),
+                };
+            }
             Ok(response) => response,
         };
         let failed = code::known_code(response).is_some_and(|code| self.codes.contains(&code));

@@ -9,6 +9,7 @@ mod round_robin;
 mod service;
 mod shards;
 mod slow_path;
+mod split;
 mod test_set;
 mod weighted_random;
 
@@ -23,6 +24,7 @@ pub use self::{
     random::Random,
     round_robin::RoundRobin,
     service::Balance,
+    split::Split,
     test_set::TestSet,
     weighted_random::WeightedRandom,
 };

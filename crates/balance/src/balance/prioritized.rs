@@ -1,7 +1,9 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use tower_sd_core::Instance;
 
 use super::{Balancer, Choice, Members, Picker, WeightedRandom};
 
@@ -17,16 +19,39 @@ use super::{Balancer, Choice, Members, Picker, WeightedRandom};
 /// let as_dns_says = BalanceLayer::new(Prioritized::default());
 /// let in_turn = BalanceLayer::new(Prioritized::new(RoundRobin::new()));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Prioritized {
     inner: Arc<dyn Balancer>,
+    priority: Arc<Priority>,
 }
+
+type Priority = dyn Fn(&Instance) -> u32 + Send + Sync;
 
 impl Prioritized {
     /// With `inner` among members of one priority.
     #[must_use]
     pub fn new(inner: impl Balancer) -> Self {
-        Self { inner: Arc::new(inner) }
+        Self::by(Instance::priority, inner)
+    }
+
+    /// With priorities of the client's choice in place of those in the registry.
+    ///
+    /// An own zone first survives the loss of that zone: the instances of the others are the next
+    /// priority, and get the requests that none of the first accepts.
+    ///
+    /// ```
+    /// use tower_sd_balance::{BalanceLayer, Instance, Prioritized, RoundRobin};
+    ///
+    /// let distance = |instance: &Instance| u32::from(instance.zone() != Some("a"));
+    /// let own_zone_first = BalanceLayer::new(Prioritized::by(distance, RoundRobin::new()));
+    /// # let _ = own_zone_first;
+    /// ```
+    #[must_use]
+    pub fn by(
+        priority: impl Fn(&Instance) -> u32 + Send + Sync + 'static,
+        inner: impl Balancer,
+    ) -> Self {
+        Self { inner: Arc::new(inner), priority: Arc::new(priority) }
     }
 }
 
@@ -41,7 +66,7 @@ impl Balancer for Prioritized {
     fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker> {
         let mut groups = BTreeMap::<u32, Vec<usize>>::new();
         for (index, instance) in members.iter().enumerate() {
-            groups.entry(instance.priority()).or_default().push(index);
+            groups.entry((self.priority)(&instance)).or_default().push(index);
         }
         let groups = groups.into_values().map(|indexes| {
             let picker = members.only(&indexes, |group| self.inner.picker(group));
@@ -52,6 +77,12 @@ impl Balancer for Prioritized {
 
     fn initial_cursor(&self, random: usize) -> usize {
         self.inner.initial_cursor(random)
+    }
+}
+
+impl fmt::Debug for Prioritized {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prioritized").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 

@@ -166,8 +166,7 @@ impl<S> Inner<S> {
         tier: Tier,
     ) -> InFlight {
         self.observers.on(&Event::Picked { endpoint: &stats, tier });
-        let attempt = scope.map_or(1, |scope| scope.sent(stats.key, &stats.id));
-        InFlight::begin(stats, attempt, &self.observers)
+        InFlight::begin(stats, scope, &self.observers)
     }
 }
 

@@ -5,6 +5,7 @@ use tower_sd_core::InstanceId;
 
 use super::EndpointStats;
 use crate::{
+    RequestScope,
     observer::{Event, Observers},
     outcome::Outcome,
 };
@@ -21,7 +22,14 @@ pub struct InFlight {
     /// `None`: its end was counted.
     stats: Option<Arc<EndpointStats>>,
     attempt: u32,
-    watch: Option<(Observers, Instant)>,
+    more: Option<Box<More>>,
+}
+
+/// What most requests have not: a deadline, and observers.
+struct More {
+    deadline: Option<Instant>,
+    observers: Observers,
+    started: Instant,
 }
 
 /// The guard of a request that nothing but its response ends, and that nothing observes: a pointer.
@@ -53,10 +61,19 @@ struct Slot {
 
 impl InFlight {
     /// The endpoint gets the request: from now on its end is counted.
-    pub(crate) fn begin(stats: Arc<EndpointStats>, attempt: u32, observers: &Observers) -> Self {
+    pub(crate) fn begin(
+        stats: Arc<EndpointStats>,
+        scope: Option<&RequestScope>,
+        observers: &Observers,
+    ) -> Self {
         stats.picked();
-        let watch = observers.watch_requests().then(|| (observers.clone(), Instant::now()));
-        Self { stats: Some(stats), attempt, watch }
+        let attempt = scope.map_or(1, |scope| scope.sent(stats.key, &stats.id));
+        let deadline = scope.and_then(RequestScope::deadline);
+        let more = (deadline.is_some() || observers.watch_requests()).then(|| {
+            let (observers, started) = (observers.clone(), Instant::now());
+            Box::new(More { deadline, observers, started })
+        });
+        Self { stats: Some(stats), attempt, more }
     }
 
     /// Declares that the endpoint which is being created takes the guards of its requests.
@@ -97,6 +114,12 @@ impl InFlight {
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// The moment at which the request is over, its response's body included.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.more.as_ref()?.deadline
     }
 
     /// The record of the endpoint.
@@ -166,7 +189,7 @@ impl InFlight {
             return;
         };
         stats.count(outcome);
-        if let Some((observers, started)) = self.watch.take() {
+        if let Some(More { observers, started, .. }) = self.more.take().map(|more| *more) {
             let latency = started.elapsed();
             observers.on(&Event::Ended { endpoint: &stats, outcome, latency });
         }
@@ -231,9 +254,10 @@ impl Drop for InFlight {
             if slot.polled.get() != Some(key) {
                 return Some(Outcome::Cancelled);
             }
-            let (stats, watch) = (self.stats.take(), self.watch.take());
+            let (stats, more) = (self.stats.take(), self.more.take());
+            let returned = Self { stats, attempt: self.attempt, more };
             slot.polled.set(None);
-            drop(slot.returned.replace(Some(Self { stats, attempt: self.attempt, watch })));
+            drop(slot.returned.replace(Some(returned)));
             None
         });
         if let Some(outcome) = outcome.unwrap_or(Some(Outcome::Cancelled)) {

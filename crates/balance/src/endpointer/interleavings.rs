@@ -87,7 +87,7 @@ impl Cache {
         let mut tiers = Tier::ALL.iter();
         tiers
             .find_map(|tier| self.shards.pick_in(*tier, &Request::ANY))
-            .map(|(_service, stats)| InFlight::begin(stats, 1, &Observers::default()))
+            .map(|(_service, stats)| InFlight::begin(stats, None, &Observers::default()))
     }
 
     fn refused(&self, stats: &EndpointStats) {

@@ -12,11 +12,11 @@ use std::{
 use fastrand::Rng;
 use pin_project::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
-use tower_sd_core::BoxError;
+use tower_sd_core::{BoxError, InstanceId};
 use tower_service::Service;
 
 use super::{Attempt, Elapsed, Protocol, RetryDecision, RetryError, RetryPolicy, Verdict};
-use crate::{NoInstances, RequestScope, endpointer::InFlight};
+use crate::{NoInstances, RequestScope, endpointer::InFlight, observer::Event};
 
 /// The response of a [`Retry`](super::Retry).
 #[pin_project]
@@ -146,7 +146,7 @@ where
                             let request =
                                 this.spare.take().expect("a pause is followed by a spare request");
                             if story.attempts_left() > 1 {
-                                *this.spare = story.policy.replay.copy(&request);
+                                *this.spare = story.policy.protocol.copy(&request);
                             }
                             story.begin();
                             let future = story.scope.enter(|| this.inner.call(request));
@@ -157,7 +157,7 @@ where
                     }
                 }
             };
-            let repeatable = |copy: &Req| story.policy.replay.is_repeatable(copy);
+            let repeatable = |copy: &Req| story.policy.protocol.is_repeatable(copy);
             let repeatable = this.spare.as_ref().is_some_and(repeatable);
             match story.step::<_, Req>(end, repeatable) {
                 // Drops the attempt: one that hangs is cancelled before the next one starts.
@@ -181,7 +181,7 @@ impl<R> Story<R> {
     {
         match result {
             Ok(response) => {
-                let verdict = self.policy.replay.verdict(Ok(&response));
+                let verdict = self.policy.protocol.verdict(Ok(&response));
                 End::Response(response, verdict)
             }
             Err(error) => {
@@ -189,7 +189,7 @@ impl<R> Story<R> {
                     // Waiting as long again is of no use.
                     Some(none) if none.has_waited() => Verdict::Final,
                     Some(_) => Verdict::NotSent,
-                    None => match self.policy.replay.verdict(Err(&error)) {
+                    None => match self.policy.protocol.verdict(Err(&error)) {
                         // The endpoint below has reported it itself.
                         Verdict::Failed | Verdict::NotSent if self.has_endpoint() => {
                             match self.scope.was_sent() {
@@ -254,22 +254,24 @@ impl<R> Story<R> {
                 return Step::Done(Err(self.tell(None, Some(bound))));
             }
         };
-        let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let next = match &self.policy.on_failure {
-            Some(on_failure) => on_failure(number, &error),
-            None => RetryDecision::Retry,
-        };
+        self.ended(error);
         let safe = match verdict {
             Verdict::Final => false,
             Verdict::NotSent => true,
             Verdict::Failed => self.idempotent,
         };
-        let left = repeatable && safe && self.attempts_left() > 1;
-        self.ended(error);
+        let left = repeatable && safe && self.attempts_left() > 0;
+        let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX);
+        let next = match (&self.policy.on_failure, self.attempts.last()) {
+            (Some(on_failure), Some(attempt)) => on_failure(number, attempt),
+            _ => RetryDecision::Retry,
+        };
         match (next, response) {
             (RetryDecision::Retry, response) if left => {
-                let asked = response.and_then(|response| self.policy.replay.pause(&response));
-                Step::Pause(asked.unwrap_or_else(|| self.pause(number)))
+                let asked = response.and_then(|response| self.policy.protocol.pause(&response));
+                let pause = asked.unwrap_or_else(|| self.pause(number));
+                self.observe(number, pause);
+                Step::Pause(pause)
             }
             (RetryDecision::Fail(error), _) => Step::Done(Err(self.tell(Some(error), None))),
             // The last response is the caller's, however it is judged.
@@ -280,6 +282,17 @@ impl<R> Story<R> {
                 Step::Done(Err(self.tell(None, None)))
             }
         }
+    }
+
+    /// Another attempt follows the last one.
+    fn observe(&self, attempt: u32, pause: Duration) {
+        let Some(last) = self.attempts.last() else {
+            return;
+        };
+        let (instance, error) = (last.instance(), &**last.error());
+        let shown = instance.map(InstanceId::as_str);
+        tracing::debug!(attempt, instance = shown, %error, ?pause, "request is repeated");
+        self.policy.observers.on(&Event::Retried { attempt, instance, error, pause });
     }
 
     /// The attempt in flight is over.

@@ -3,7 +3,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use fastrand::Rng;
 use tower_sd_core::BoxError;
 
-use super::CloneRequest;
+use super::{Attempt, CloneRequest};
+use crate::{Observer, observer::Observers};
 
 /// Settings of [`Retry`](crate::Retry).
 ///
@@ -20,7 +21,7 @@ use super::CloneRequest;
 ///     .per_try_timeout(Duration::from_millis(300))
 ///     .timeout(Duration::from_secs(2))
 ///     .idempotent()
-///     .on_failure(|n, error| match error.to_string().contains("no such account") {
+///     .on_failure(|_, attempt| match attempt.error().to_string().contains("no such account") {
 ///         true => RetryDecision::Stop,
 ///         false => RetryDecision::Retry,
 ///     });
@@ -36,10 +37,11 @@ pub struct RetryPolicy<R = CloneRequest> {
     pub(super) idempotent: bool,
     pub(super) on_failure: Option<Arc<OnFailure>>,
     pub(super) seed: Option<u64>,
-    pub(super) replay: R,
+    pub(super) observers: Observers,
+    pub(super) protocol: R,
 }
 
-pub(super) type OnFailure = dyn Fn(u32, &BoxError) -> RetryDecision + Send + Sync;
+pub(super) type OnFailure = dyn Fn(u32, &Attempt) -> RetryDecision + Send + Sync;
 
 /// The decision of a [`RetryPolicy`]'s callback after a failure.
 #[derive(Debug)]
@@ -66,7 +68,8 @@ impl RetryPolicy {
             idempotent: false,
             on_failure: None,
             seed: None,
-            replay: CloneRequest,
+            observers: Observers::default(),
+            protocol: CloneRequest,
         }
     }
 }
@@ -115,14 +118,21 @@ impl<R> RetryPolicy<R> {
 
     /// Sets a callback that decides after each failure, as in go-kit.
     ///
-    /// It is given the number of the attempt, from 1, and its
-    /// error, unchanged.
+    /// It has the number of the attempt, from 1, and the attempt: its instance, and its error
+    /// unchanged.
     #[must_use]
     pub fn on_failure(
         mut self,
-        on_failure: impl Fn(u32, &BoxError) -> RetryDecision + Send + Sync + 'static,
+        on_failure: impl Fn(u32, &Attempt) -> RetryDecision + Send + Sync + 'static,
     ) -> Self {
         self.on_failure = Some(Arc::new(on_failure));
+        self
+    }
+
+    /// Adds an observer of repeated requests.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observers = self.observers.with(Some(observer));
         self
     }
 
@@ -133,9 +143,9 @@ impl<R> RetryPolicy<R> {
         self
     }
 
-    /// Repeats and classifies with `replay` instead of [`CloneRequest`].
+    /// Repeats and classifies with `protocol` instead of [`CloneRequest`].
     #[must_use]
-    pub fn protocol<Q>(self, replay: Q) -> RetryPolicy<Q> {
+    pub fn protocol<Q>(self, protocol: Q) -> RetryPolicy<Q> {
         RetryPolicy {
             attempts: self.attempts,
             per_try: self.per_try,
@@ -145,7 +155,8 @@ impl<R> RetryPolicy<R> {
             idempotent: self.idempotent,
             on_failure: self.on_failure,
             seed: self.seed,
-            replay,
+            observers: self.observers,
+            protocol,
         }
     }
 
@@ -170,7 +181,7 @@ impl<R: fmt::Debug> fmt::Debug for RetryPolicy<R> {
             .field("deadline", &self.deadline)
             .field("pauses", &(self.first_pause, self.max_pause))
             .field("idempotent", &self.idempotent)
-            .field("replay", &self.replay)
+            .field("protocol", &self.protocol)
             .finish_non_exhaustive()
     }
 }

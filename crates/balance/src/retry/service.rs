@@ -4,6 +4,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use tokio::time::Instant;
 use tower_sd_core::BoxError;
 use tower_service::Service;
 
@@ -88,10 +89,13 @@ where
         let mut inner = mem::replace(&mut self.inner, fresh);
         let spare = match self.policy.attempts {
             1 => None,
-            _ => self.policy.replay.copy(&request),
+            _ => self.policy.protocol.copy(&request),
         };
-        let idempotent = self.policy.idempotent || self.policy.replay.is_idempotent(&request);
-        let scope = RequestScope::new();
+        let idempotent = self.policy.idempotent || self.policy.protocol.is_idempotent(&request);
+        let mut scope = RequestScope::current().unwrap_or_default();
+        if let Some(deadline) = self.policy.deadline.and_then(|t| Instant::now().checked_add(t)) {
+            scope = scope.with_deadline(deadline);
+        }
         let future = scope.enter(|| inner.call(request));
         RetryFuture::new(inner, Arc::clone(&self.policy), spare, idempotent, scope, future)
     }

@@ -17,5 +17,6 @@ mod go_kit;
 mod last_resort;
 mod outcomes;
 mod retry;
+mod seams;
 mod support;
 mod truth;

@@ -58,6 +58,11 @@ impl Registry {
         self.tick().await;
     }
 
+    /// Resolves when a subscriber has requested a new read.
+    pub(crate) fn refresh_requested(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.0.refresh_requested()
+    }
+
     /// Lets what is due happen.
     pub(crate) async fn tick(&mut self) {
         let _due = timeout(Duration::from_millis(1), self.0.due()).await;

@@ -14,7 +14,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
 use tokio::task::JoinSet;
 use tower::{ServiceExt, limit::ConcurrencyLimitLayer, timeout::TimeoutLayer};
-use tower_sd_balance::{FixedInstancer, Instance, NoInstancesReason, Served};
+use tower_sd_balance::{FactoryExt, FixedInstancer, Instance, NoInstancesReason, Served};
 
 use super::{Body, Client, ClientError, ClientErrorKind, ClientFuture, RequestBody};
 use crate::{

@@ -45,7 +45,8 @@ async fn unwritten_request_goes_to_another_connection_first() {
     assert!(next.ready().now_or_never().is_none(), "it waits for the place");
     let pool = Arc::clone(endpoint.checkout.pool());
     let exchanged =
-        timeout(Duration::from_secs(5), exchange(connection.into_unused(), request(), pool)).await;
+        timeout(Duration::from_secs(5), exchange(connection.into_unused(), request(), pool, None))
+            .await;
     let response = exchanged.expect("has a place").expect("answers");
     let body = response.into_body().collect().await.expect("whole");
     assert_eq!(body.to_bytes(), "ok");
@@ -59,7 +60,8 @@ async fn request_that_a_new_connection_refused_is_unsent() {
     let endpoint = HttpFactory::new().endpoint(&server.instance()).expect("an address");
     let connection = unwritable(&endpoint).await;
     let pool = Arc::clone(endpoint.checkout.pool());
-    let error = exchange(connection.into_unused(), request(), pool).await.expect_err("closed");
+    let error =
+        exchange(connection.into_unused(), request(), pool, None).await.expect_err("closed");
     assert_eq!(error.kind(), HttpErrorKind::NotSent);
     assert!(error.is_not_sent());
     assert_eq!(server.n_accepted(), 1);

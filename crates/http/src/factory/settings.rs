@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::HttpFactory;
-use crate::{HostPolicy, HttpVersion, Layered, pool::bounded};
+use crate::{HostPolicy, HttpVersion, pool::bounded};
 
 impl<B> HttpFactory<B> {
     /// Bounds the time of a connect, name resolution and TLS included.
@@ -162,21 +162,5 @@ impl<B> HttpFactory<B> {
     pub fn host_policy(mut self, host: HostPolicy) -> Self {
         self.host = host;
         self
-    }
-
-    /// Puts a layer around each endpoint.
-    ///
-    /// A timeout, for example, a limit of concurrent requests, a header.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use tower::timeout::TimeoutLayer;
-    /// use tower_sd_http::HttpFactory;
-    ///
-    /// let factory = HttpFactory::<String>::new().layer(TimeoutLayer::new(Duration::from_secs(2)));
-    /// ```
-    #[must_use]
-    pub fn layer<L>(self, layer: L) -> Layered<B, L> {
-        Layered::new(self, layer)
     }
 }

@@ -1,4 +1,7 @@
-use tower_sd_balance::BoxError;
+use std::error::Error;
+
+use tokio::time::Instant;
+use tower_sd_balance::{BoxError, Event};
 use tower_sd_net::{Connection, Io};
 
 use super::Target;
@@ -14,8 +17,14 @@ pub(super) async fn connect(
         HttpVersion::Http1 => &[HTTP_1],
         HttpVersion::Http2 => &[HTTP_2],
     };
-    let Connection { io, alpn, .. } =
-        target.dialer.dial(&target.peer, target.tls.as_ref(), offered).await?;
+    let begun = Instant::now();
+    let dialled = target.dialer.dial(&target.peer, target.tls.as_ref(), offered).await;
+    if let Some(observer) = &target.observer {
+        let error = dialled.as_ref().err().map(|error| -> &(dyn Error + 'static) { error });
+        let (address, time) = (&*target.address, begun.elapsed());
+        observer.on(&Event::Connected { address, time, error });
+    }
+    let Connection { io, alpn, .. } = dialled?;
     match (&target.tls, offer, alpn.as_deref()) {
         (None, HttpVersion::Http2, _) | (Some(_), _, Some(HTTP_2)) => Ok((io, HttpVersion::Http2)),
         (Some(_), HttpVersion::Http2, _) => {

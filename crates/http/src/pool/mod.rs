@@ -20,7 +20,7 @@ use std::{
 use http::uri::{Authority, Scheme};
 use http_body::Body;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tower_sd_balance::BoxError;
+use tower_sd_balance::{BoxError, Observer};
 use tower_sd_core::TaskGroup;
 use tower_sd_net::{Dialer, Target as Peer, TlsClient};
 
@@ -43,6 +43,7 @@ pub(crate) struct Target {
     pub(crate) host_policy: HostPolicy,
     pub(crate) tls: Option<TlsClient>,
     pub(crate) dialer: Dialer,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
 pub(crate) struct Pool<B: Send + 'static> {

@@ -154,7 +154,8 @@ impl Service<Request> for ReqwestEndpoint {
     fn call(&mut self, mut request: Request) -> ResponseFuture {
         let lease = InFlight::take();
         if let Err(error) = self.target.address(&mut request) {
-            return ResponseFuture(Box::pin(async { hold(Err(error), lease) }));
+            let address = Arc::clone(&self.target.address);
+            return ResponseFuture(Box::pin(async move { hold(Err(error), lease, &address) }));
         }
         let exchange = self.client.execute(request);
         let target = Arc::clone(&self.target);
@@ -168,7 +169,7 @@ impl Service<Request> for ReqwestEndpoint {
                 };
                 HttpError::new(kind, &target.address, error)
             });
-            hold(result, lease)
+            hold(result, lease, &target.address)
         }))
     }
 }

@@ -14,8 +14,8 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Service, ServiceBuilder, ServiceExt, timeout::TimeoutLayer};
 use tower_sd_balance::{
-    Balance, BalanceLayer, BoxError, Endpointer, FixedInstancer, Instance, Retry, RetryLayer,
-    RetryPolicy, RoundRobin,
+    Balance, BalanceLayer, BoxError, Endpointer, FactoryExt, FixedInstancer, Instance, Retry,
+    RetryLayer, RetryPolicy, RoundRobin,
 };
 
 use super::{

@@ -11,6 +11,7 @@ mod lifetime;
 mod limits;
 mod reuse;
 pub(crate) mod server;
+mod time_limits;
 #[cfg(feature = "tls")]
 mod tls;
 mod uploads;

@@ -8,6 +8,7 @@ mod health;
 mod load;
 mod server;
 mod statuses;
+mod time_limits;
 mod transport;
 
 use tower::{Layer, ServiceBuilder};

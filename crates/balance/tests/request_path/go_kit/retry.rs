@@ -101,8 +101,9 @@ async fn callback_gets_the_number_of_the_attempt_and_its_error() {
     let endpointer = endpointer(&registry, &world).await;
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
-    let policy = RetryPolicy::new().max_attempts(9).idempotent().on_failure(move |n, error| {
-        log.lock().unwrap().push((n, error.to_string()));
+    let policy = RetryPolicy::new().max_attempts(9).idempotent().on_failure(move |n, attempt| {
+        assert_eq!(attempt.instance().unwrap().as_str(), "a:1");
+        log.lock().unwrap().push((n, attempt.error().to_string()));
         if n < 3 { RetryDecision::Retry } else { RetryDecision::Stop }
     });
     let error = call(&retry(policy, balance(&endpointer))).await.unwrap_err();

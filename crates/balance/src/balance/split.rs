@@ -1,0 +1,101 @@
+use std::{fmt, sync::Arc};
+
+use tower_sd_core::Instance;
+
+use super::{Balancer, Choice, Members, Picker};
+
+/// A share of the requests for some of the members, the rest for the others: a canary.
+///
+/// Among the members of each part another balancer chooses. Requests go to the other part while
+/// their own has no usable member.
+///
+/// ```
+/// use tower_sd_balance::{BalanceLayer, Instance, RoundRobin, Split};
+///
+/// let is_canary = |instance: &Instance| instance.tags().iter().any(|tag| tag == "canary");
+/// let canary = BalanceLayer::new(Split::new(5, is_canary, RoundRobin::new()));
+/// # let _ = canary;
+/// ```
+#[derive(Clone)]
+pub struct Split {
+    percent: u8,
+    is_chosen: Arc<dyn Fn(&Instance) -> bool + Send + Sync>,
+    inner: Arc<dyn Balancer>,
+}
+
+impl Split {
+    /// Sends `percent` of the requests to the members for which `is_chosen` returns true.
+    #[must_use]
+    pub fn new(
+        percent: u8,
+        is_chosen: impl Fn(&Instance) -> bool + Send + Sync + 'static,
+        inner: impl Balancer,
+    ) -> Self {
+        Self { percent, is_chosen: Arc::new(is_chosen), inner: Arc::new(inner) }
+    }
+}
+
+impl Balancer for Split {
+    fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker> {
+        let (mut chosen, mut others) = (Vec::new(), Vec::new());
+        for (index, instance) in members.iter().enumerate() {
+            if (self.is_chosen)(&instance) { &mut chosen } else { &mut others }.push(index);
+        }
+        let part = |indexes: Vec<usize>| {
+            let picker = members.only(&indexes, |part| self.inner.picker(part));
+            (indexes, picker)
+        };
+        let percent = usize::from(self.percent);
+        Arc::new(Parts { percent, chosen: part(chosen), others: part(others) })
+    }
+
+    fn initial_cursor(&self, random: usize) -> usize {
+        self.inner.initial_cursor(random)
+    }
+}
+
+struct Parts {
+    percent: usize,
+    chosen: Part,
+    others: Part,
+}
+
+type Part = (Vec<usize>, Arc<dyn Picker>);
+
+impl Picker for Parts {
+    fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
+        let (first, second) = match choice.random(100) < self.percent {
+            true => (&self.chosen, &self.others),
+            false => (&self.others, &self.chosen),
+        };
+        choice.only(&first.0, &*first.1).or_else(|| choice.only(&second.0, &*second.1))
+    }
+}
+
+impl fmt::Debug for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Split")
+            .field("percent", &self.percent)
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{RoundRobin, TestSet};
+
+    #[test]
+    fn canary_gets_its_share_and_gives_way_when_it_is_unusable() {
+        let instances = (1..=5).map(|port| Instance::new("h", port));
+        let split = Split::new(5, |instance| instance.port() == 3, RoundRobin::new());
+        let mut set = TestSet::new(&split, instances);
+        let n = (0..10_000).filter(|_| set.pick() == Some(2)).count();
+        assert!((400..600).contains(&n), "{n}");
+        set.exclude(2);
+        assert!((0..1_000).all(|_| set.pick().is_some_and(|index| index != 2)));
+        [0, 1, 3, 4].into_iter().for_each(|index| set.exclude(index));
+        assert_eq!(set.pick(), None);
+    }
+}

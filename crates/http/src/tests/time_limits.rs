@@ -1,0 +1,131 @@
+//! Time limits and outcomes of the whole stack, over HTTP/1.1 and HTTP/2.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Response};
+use http_body_util::BodyExt;
+use tokio::{
+    net::TcpListener,
+    time::{Instant, timeout},
+};
+use tower::{ServiceBuilder, ServiceExt};
+use tower_sd_balance::{
+    Balance, BalanceLayer, Endpointer, FixedInstancer, Instance, NoInstances, NoInstancesReason,
+    Retry, RetryLayer, RetryPolicy, RoundRobin,
+};
+
+use super::{Sent, get, http2::server::Server as Http2Server, server::Server};
+use crate::{HttpEndpoint, HttpErrorKind, HttpFactory, HttpProtocol, HttpVersion};
+
+const BOUND: Duration = Duration::from_secs(20);
+const VERSIONS: [HttpVersion; 2] = [HttpVersion::Http1, HttpVersion::Http2];
+
+type Endpoints = Endpointer<HttpEndpoint<Sent>>;
+
+async fn endpointer(
+    version: HttpVersion,
+    instances: impl IntoIterator<Item = Instance>,
+) -> Endpoints {
+    let factory = HttpFactory::<Sent>::new().version(version);
+    let endpointer = Endpointer::new(&FixedInstancer::new(instances), factory);
+    endpointer.ready(BOUND).await.expect("endpoints");
+    endpointer
+}
+
+fn stack(
+    endpointer: &Endpoints,
+    policy: RetryPolicy,
+) -> Retry<Balance<HttpEndpoint<Sent>>, HttpProtocol> {
+    ServiceBuilder::new()
+        .layer(RetryLayer::new(policy.protocol(HttpProtocol::new())))
+        .layer(BalanceLayer::new(RoundRobin::new()))
+        .service(endpointer.clone())
+}
+
+#[tokio::test]
+async fn deadline_of_the_request_bounds_a_stalled_body() {
+    let one = Server::start(async |mut peer| {
+        while peer.request().await.is_some() {
+            peer.write("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\na").await;
+            peer.closed().await;
+        }
+    })
+    .await;
+    let two = Http2Server::start(100, async |_, mut reply| {
+        let mut stream = reply.send_response(Response::new(()), false).expect("a stream");
+        stream.send_data(Bytes::from("a"), false).expect("a stream");
+        std::future::pending::<()>().await;
+    })
+    .await;
+    for (instance, version) in [one.instance(), two.instance()].into_iter().zip(VERSIONS) {
+        let endpointer = endpointer(version, [instance]).await;
+        let bound = Duration::from_millis(400);
+        let client = stack(&endpointer, RetryPolicy::new().timeout(bound));
+        let begun = Instant::now();
+        let mut body = client.oneshot(get("/")).await.expect("a head").into_body();
+        let first = body.frame().await.expect("a frame").expect("in time");
+        assert_eq!(first.into_data().expect("data"), "a");
+        let frame = timeout(BOUND, body.frame()).await.expect("in time").expect("an error");
+        assert_eq!(frame.map(drop).expect_err("late").kind(), HttpErrorKind::BodyTimeout);
+        let late = begun.elapsed().saturating_sub(bound);
+        assert!(begun.elapsed() >= bound && late < Duration::from_millis(100), "{late:?}");
+        let outcomes = endpointer.report().endpoints[0].outcomes;
+        assert_eq!((outcomes.timed_out, outcomes.success), (1, 0));
+    }
+}
+
+/// Nothing was sent, so a request of any method is tried everywhere, and fails in one wait.
+#[tokio::test]
+async fn service_that_refuses_everywhere_fails_in_one_wait() {
+    for version in VERSIONS {
+        let mut instances = Vec::new();
+        for _ in 0..3 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+            instances
+                .push(Instance::new("127.0.0.1", listener.local_addr().expect("bound").port()));
+        }
+        let endpointer = endpointer(version, instances).await;
+        let policy = RetryPolicy::new().per_try_timeout(Duration::from_millis(300));
+        let client = stack(&endpointer, policy);
+        let mut order = get("/");
+        *order.method_mut() = Method::POST;
+        let begun = Instant::now();
+        let error = client.oneshot(order).await.map(drop).expect_err("no instance");
+        let chain = std::iter::successors(error.source(), |error| error.source());
+        let none = chain.filter_map(|error| error.downcast_ref::<NoInstances>()).next();
+        assert_eq!(none.expect("its reason").reason(), NoInstancesReason::Refused);
+        assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
+        let refusals = endpointer.report().endpoints.iter().filter(|e| e.refusals > 0).count();
+        assert_eq!(refusals, 3, "each was tried");
+    }
+}
+
+/// A server that accepts and does not answer: each of its attempts is a counted time-out.
+#[tokio::test]
+async fn hanging_instance_of_three_costs_one_timeout_a_request() {
+    let hanging = Server::start(async |mut peer| {
+        peer.request().await;
+        peer.closed().await;
+    })
+    .await;
+    let (one, two) = (Server::polite().await, Server::polite().await);
+    let instances = [hanging.instance(), one.instance(), two.instance()];
+    let endpointer = endpointer(HttpVersion::Http1, instances).await;
+    let policy = RetryPolicy::new()
+        .per_try_timeout(Duration::from_millis(300))
+        .backoff(Duration::ZERO, Duration::ZERO);
+    let client = stack(&endpointer, policy);
+    for _ in 0..9 {
+        let begun = Instant::now();
+        let response = client.clone().oneshot(get("/")).await.expect("answers");
+        response.into_body().collect().await.expect("whole");
+        assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    }
+    let report = endpointer.report().endpoints;
+    let id = hanging.instance().id().clone();
+    let hung = report.iter().find(|endpoint| *endpoint.instance.id() == id).expect("a member");
+    assert!(hung.picks >= 1);
+    assert_eq!((hung.outcomes.timed_out, hung.failures), (hung.picks, hung.picks));
+    assert_eq!(report.iter().map(|endpoint| endpoint.outcomes.success).sum::<u64>(), 9);
+}
