@@ -80,19 +80,19 @@ fn files_are_options() {
     assert_eq!(user.password().expect("reads").expose(), "hunter3", "it was rotated");
 
     // In go-kit half of it is no TLS at all.
-    for half in [
-        format!("cert-file={cert}"),
-        format!("key-file={key}"),
-        format!("ca-file={ca}&cert-file={cert}"),
-        format!("ca-file={ca}&key-file={key}"),
-        format!("ca-file={key}"),
-        format!("tls=false&ca-file={ca}"),
-        "ca-file=/nowhere".to_owned(),
-        "user=svc".to_owned(),
-        format!("password-file={password}"),
+    for (half, why) in [
+        (format!("cert-file={cert}"), "given without key-file"),
+        (format!("key-file={key}"), "given without cert-file"),
+        (format!("ca-file={ca}&cert-file={cert}"), "given without key-file"),
+        (format!("ca-file={ca}&key-file={key}"), "given without cert-file"),
+        (format!("ca-file={key}"), "has no PEM block"),
+        (format!("tls=false&ca-file={ca}"), "other options set up TLS"),
+        ("ca-file=/nowhere".to_owned(), "cannot read"),
+        ("user=svc".to_owned(), "user and password-file"),
+        (format!("password-file={password}"), "user and password-file"),
     ] {
         let complaint = complaint(&format!("etcd://a?{half}"));
-        assert!(complaint.contains("-file"), "{half}: {complaint}");
+        assert!(complaint.contains(why), "{half}: {complaint}");
         assert!(!complaint.contains("hunter2"), "{complaint}");
     }
 }
