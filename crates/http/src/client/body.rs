@@ -38,6 +38,10 @@ enum Sent {
 type DynBody = dyn HttpBody<Data = Bytes, Error = BoxError> + Send;
 
 #[pin_project(project = ReceivedProjection)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "large by some features; the usual one, without a box"
+)]
 enum Received {
     Direct(#[pin] InFlightBody<ResponseBody<RequestBody>>),
     Layered(#[pin] UnsyncBoxBody<Bytes, BoxError>),
