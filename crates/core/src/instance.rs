@@ -4,7 +4,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, InstanceStatus, Result};
 
 /// One reachable copy of a service.
 ///
@@ -51,45 +51,6 @@ struct Inner {
 #[derive(Clone, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct InstanceId(Arc<str>);
-
-/// The fitness that the registry, or the instance itself, reports.
-///
-/// Balancers use `Passing` and `Warning`; the other two get no new requests.
-#[derive(
-    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
-)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum InstanceStatus {
-    /// Fit.
-    #[default]
-    Passing,
-    /// Fit, with a complaint.
-    Warning,
-    /// Unfit.
-    Critical,
-    /// Fit, and about to leave (maintenance): finishes what it has.
-    Draining,
-}
-
-impl InstanceStatus {
-    /// Whether an instance of this status accepts requests: `Passing` and `Warning`.
-    #[must_use]
-    pub fn accepts_requests(self) -> bool {
-        matches!(self, Self::Passing | Self::Warning)
-    }
-}
-
-impl fmt::Display for InstanceStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Passing => "passing",
-            Self::Warning => "warning",
-            Self::Critical => "critical",
-            Self::Draining => "draining",
-        })
-    }
-}
 
 impl Instance {
     /// An instance at `host` (a name, or an IP address without brackets) and `port`, called

@@ -1,0 +1,42 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The fitness that the registry, or the instance itself, reports.
+///
+/// Balancers use `Passing` and `Warning`; the other two get no new requests.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum InstanceStatus {
+    /// Fit.
+    #[default]
+    Passing,
+    /// Fit, with a complaint.
+    Warning,
+    /// Unfit.
+    Critical,
+    /// Fit, and about to leave (maintenance): finishes what it has.
+    Draining,
+}
+
+impl InstanceStatus {
+    /// Whether an instance of this status accepts requests: `Passing` and `Warning`.
+    #[must_use]
+    pub fn accepts_requests(self) -> bool {
+        matches!(self, Self::Passing | Self::Warning)
+    }
+}
+
+impl fmt::Display for InstanceStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Passing => "passing",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+            Self::Draining => "draining",
+        })
+    }
+}
