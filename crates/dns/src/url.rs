@@ -57,7 +57,7 @@ impl DnsConfig {
 
 fn server_address(url: &RegistryUrl, server: &str) -> Result<SocketAddr> {
     let address = server.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
-    // An IPv6 address without brackets looks like a host with a port.
+    // An IPv6 address without brackets has the form of a host with a port.
     let bare = server.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, DNS_PORT));
     address.or(bare).ok_or_else(|| {
         let instead = "the service is named by instancer(…)";

@@ -27,7 +27,7 @@ pub struct EtcdConfig {
     /// needed. Default: none, as etcd's own.
     pub tls: Option<TlsConfig>,
     /// What comes before the service in every key, without the slash that follows. Default
-    /// `tower-sd`, so that nobody else's keys are taken for instances; may be empty.
+    /// `tower-sd`, so that no other program's keys are taken for instances; may be empty.
     pub prefix: String,
     /// How values are written (by the first) and read (by the first that understands). Default:
     /// [`NamingJson`] alone, because grpc-go reads it.

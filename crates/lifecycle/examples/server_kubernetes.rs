@@ -4,8 +4,8 @@
 //!
 //! Kubernetes sends SIGTERM and removes the endpoint concurrently, so that requests arrive for some
 //! seconds after SIGTERM. The propagation takes the place of a preStop hook (`sleep 5`): `/ready`
-//! returns 503 and requests are served meanwhile. `terminationGracePeriodSeconds` must exceed the sum
-//! of propagation and drain.
+//! returns 503 and requests are served meanwhile. `terminationGracePeriodSeconds` must exceed the
+//! sum of propagation and drain.
 
 use std::time::Duration;
 

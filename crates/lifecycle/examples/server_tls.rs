@@ -1,6 +1,7 @@
 //! A server with TLS, whose certificate is replaced while it runs.
 //!
-//! `cargo run -p tower-sd-lifecycle --features axum,tls-ring --example server_tls -- cert.pem key.pem`
+//! `cargo run -p tower-sd-lifecycle --features axum,tls-ring --example server_tls -- cert.pem
+//! key.pem`
 
 use std::{env, path::PathBuf};
 

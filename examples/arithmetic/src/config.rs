@@ -1,4 +1,4 @@
-//! What a running server can be told without a restart: `--config URL` names a key that it follows.
+//! Settings of a running server: `--config URL` names a key that it follows.
 
 use std::error::Error;
 
@@ -22,7 +22,7 @@ use crate::service::{Answer, Operation};
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Settings {
-    /// What is logged, as `RUST_LOG` says it; without it, what `RUST_LOG` says.
+    /// What is logged, in the form of `RUST_LOG`; defaults to `RUST_LOG`.
     log: Option<Directives>,
     /// The operations that are not offered.
     off: Vec<Switch>,

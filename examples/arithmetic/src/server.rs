@@ -62,7 +62,7 @@ fn name(args: &ServerArgs) -> &'static str {
     service::NAME
 }
 
-/// A life that says where it listens when it does and is registered.
+/// A life that prints its address when it listens and is registered.
 pub(crate) fn announced(address: SocketAddr) -> Lifecycle {
     Lifecycle::new().after_start(move || async move {
         say(&format!("listening on {address}"));
@@ -87,7 +87,7 @@ async fn calculate(
     }
 }
 
-#[expect(clippy::print_stdout, reason = "whoever started it waits for this line")]
+#[expect(clippy::print_stdout, reason = "a script that starts it waits for this line")]
 fn say(line: &str) {
     println!("{line}");
 }

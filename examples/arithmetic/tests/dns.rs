@@ -17,7 +17,7 @@ fn arithmetic(args: &[&str]) -> Command {
     command
 }
 
-/// Asks until the client has this answer.
+/// Calls until the client has this answer.
 async fn answers(registry: &str, service: &str, wanted: &[u8]) -> Output {
     let start = Instant::now();
     loop {
@@ -53,7 +53,7 @@ async fn server_is_found_by_srv_and_by_address() {
 }
 
 #[test]
-fn server_is_told_that_dns_is_only_read() {
+fn server_fails_because_dns_is_only_read() {
     let server = ["server", "--registry", "dns:///", "--listen", "127.0.0.1:0"];
     let output = arithmetic(&server).output().expect("runs");
     assert!(!output.status.success());

@@ -1,4 +1,4 @@
-//! A client of its own kind: it wants an address and a connection, and no tower service.
+//! A client that needs an address and a connection, and no tower service.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// The pause between two tries
     #[arg(long, default_value_t = 1000, value_name = "MILLISECONDS")]
     pause: u64,
-    /// How often it tries; without it, for ever
+    /// How often it tries; without it, indefinitely
     #[arg(long)]
     times: Option<u64>,
     /// The Consul agent
@@ -43,15 +43,16 @@ pub(crate) async fn run(args: Args) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Whoever passes Consul's check, taken in turns. What is balanced is the instance itself: its
-/// address is all we want.
+/// The instances that pass Consul's check, in turn.
+///
+/// The instance itself is balanced: its address is all we need.
 fn servers(consul: &Consul) -> Balance<Instance> {
     let instancer = consul.instancer(Query::new(NAME).passing());
     let endpointer = Endpointer::with(&instancer, async |instance| Ok(instance));
     BalanceLayer::new(RoundRobin::new()).layer(endpointer)
 }
 
-/// What became of saying something to one of them.
+/// The result of a line sent to one of them.
 async fn talk(servers: &Balance<Instance>, line: &str) -> String {
     // The lease counts the connection at its server for as long as it is held.
     let (instance, lease) = match servers.lease().await {
@@ -81,5 +82,5 @@ async fn dial(instance: &Instance, line: &str) -> Result<String, BoxError> {
     answer.ok_or_else(|| "it hung up".into())
 }
 
-/// How long a server may take to say a line back.
+/// How long a server may take to echo a line.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! The echo over TCP, and the HTTP port that Consul's agent asks.
+//! The echo over TCP, and the HTTP port that Consul's agent probes.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{CONSUL, NAME, say};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// The address of the echo, which is the one that Consul is told
+    /// The address of the echo, which is registered in Consul
     #[arg(long, default_value = "127.0.0.1:7000")]
     listen: SocketAddr,
     /// The address that answers Consul's check
@@ -61,7 +61,7 @@ pub(crate) async fn run(args: Args) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Accepts until it is to drain; then ends the connections: what has been said has been said back.
+/// Accepts until it is to drain; then ends the connections: what has come has been echoed.
 async fn echo(mut listener: Listener, mut drain: ShutdownSignal) -> io::Result<()> {
     let connections = TaskGroup::new();
     loop {

@@ -19,11 +19,11 @@ struct Args {
     /// The address to listen on
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// A service that nobody asks for is let go after this long
+    /// A service without requests is dropped after this long
     #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     idle: u64,
-    /// At most so many services are followed at once: beyond that, the one that was asked for
-    /// longest ago is let go
+    /// At most so many services are followed: beyond that, the one with the oldest request is
+    /// dropped
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     max: u16,
     /// The Consul agent
@@ -64,7 +64,7 @@ async fn run(args: Args) -> Result<(), BoxError> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "whoever started it waits for this line")]
+#[expect(clippy::print_stdout, reason = "a script that starts it waits for this line")]
 fn say(line: &str) {
     println!("{line}");
 }

@@ -1,4 +1,4 @@
-//! Which services are followed: those that were asked for lately.
+//! Which services are followed: those with recent requests.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -52,7 +52,7 @@ pub(crate) enum Missing {
 }
 
 impl Services {
-    /// Follows nothing yet; later, at most `max` services, each until nobody has asked for it for
+    /// Follows nothing yet; later, at most `max` services, each until it has had no request for
     /// `idle`.
     pub(crate) fn new(consul: Consul, idle: Duration, max: usize) -> Self {
         let (followed, tasks) = (Arc::default(), TaskGroup::new());
@@ -71,8 +71,8 @@ impl Services {
         if let Some(client) = self.followed_already(service) {
             return Ok(client);
         }
-        // Only what the catalogue lists is followed: whoever makes up names costs one read each,
-        // and nothing stays.
+        // Only what the catalogue lists is followed: a made-up name costs one read, and nothing
+        // stays.
         match self.list().await {
             Ok(listed) if listed.contains_key(service) => Ok(self.follow(service)),
             Ok(_) => Err(Missing::Unknown),
@@ -128,7 +128,7 @@ impl Services {
     }
 }
 
-/// Lets go of services that nobody has asked for; requests in flight keep what they need.
+/// Drops services without requests; requests in flight keep what they need.
 async fn let_go(followed: Weak<Mutex<Followed>>, idle: Duration) {
     loop {
         sleep(idle / 4).await;
@@ -136,7 +136,7 @@ async fn let_go(followed: Weak<Mutex<Followed>>, idle: Duration) {
         lock(&followed).retain(|service, entry| {
             let used = entry.used.elapsed() < idle;
             if !used {
-                tracing::info!(service, "let go: nobody asks for it");
+                tracing::info!(service, "service dropped: no requests");
             }
             used
         });

@@ -21,13 +21,13 @@ use crate::store::Store;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    /// The address to listen on, which is the one that Consul is told
+    /// The address to listen on, which is registered in Consul
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
     /// The port to listen on; 0: any
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Where Redis is; of several, the first that answers is asked
+    /// Where Redis is; of several, the first that answers is used
     #[arg(
         long,
         default_value = "127.0.0.1:6379",
@@ -35,7 +35,7 @@ struct Args {
         value_name = "HOST:PORT,…"
     )]
     redis: Vec<String>,
-    /// How long Consul believes the last sign of life; Redis is asked at least twice in that time
+    /// How long Consul accepts the last heartbeat; Redis is pinged at least twice in that time
     #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     ttl: u64,
     /// The Consul agent
@@ -62,7 +62,7 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<(), BoxError> {
     let ttl = Duration::from_secs(args.ttl);
-    // Several attempts within a TTL, each with two servers that hang: Consul hears of it in time.
+    // Several attempts within a TTL, each with two servers that hang: Consul gets it in time.
     let store = Arc::new(Store::new(&args.redis, ttl / 8)?);
     let consul = Consul::new(ConsulConfig::new(args.consul).ttl(ttl))?;
     let listener = Listener::bind(SocketAddr::new(args.host, args.port)).await?;
@@ -82,7 +82,7 @@ async fn run(args: Args) -> Result<(), BoxError> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "whoever started it waits for this line")]
+#[expect(clippy::print_stdout, reason = "a script that starts it waits for this line")]
 fn say(line: &str) {
     println!("{line}");
 }

@@ -171,7 +171,8 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         None
     }
 
-    /// Its readiness is pending: it is busy when it has other requests in flight, and connects else.
+    /// Its readiness is pending: it is busy when it has other requests in flight, and connects
+    /// else.
     fn wait_for(&mut self, (service, stats, tier): Found<S>) {
         // One is the endpoint's own, and one is this.
         let is_busy = Arc::strong_count(&stats) > 2;

@@ -5,11 +5,11 @@ use tower_sd_core::{Freshness, Instance, Snapshot};
 
 use super::{EndpointStats, shared::Shared};
 
-/// What an [`Endpointer`](crate::Endpointer) knows now: for people, dashboards and tests.
+/// The state of an [`Endpointer`](crate::Endpointer), for dashboards and tests.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct EndpointerReport {
-    /// Why the set cannot be believed: the registry was never heard of, or not lately.
+    /// Why the set may be outdated: the registry has never answered, or not lately.
     pub trouble: Option<String>,
     /// Members sorted by id, then those that drain.
     pub endpoints: Vec<EndpointReport>,
@@ -79,13 +79,15 @@ pub enum EndpointState {
     Ready,
     /// Its factory has not succeeded yet.
     Creating,
-    /// Unhealthy or draining by its status, or of weight 0; picked only when no other is left, and never with weight 0.
+    /// Unhealthy or draining by its status, or of weight 0; picked only when no other is left, and
+    /// never with weight 0.
     Ineligible,
     /// The registry does not list it any more; picked only when nothing is ready.
     Held,
     /// It connects; requests go to others.
     Connecting,
-    /// Its last connection was refused, or it was not ready in time; tried only when nothing else is left.
+    /// Its last connection was refused, or it was not ready in time; tried only when nothing else
+    /// is left.
     Down,
     /// It has left, and finishes its requests in flight.
     Draining,

@@ -1,4 +1,4 @@
-//! Endpoints that refuse: down, held, tried last; and bounded waiting when nobody is left.
+//! Endpoints that refuse: down, held, tried last; and waiting when none is left.
 
 use std::{error::Error, time::Duration};
 
@@ -32,9 +32,10 @@ async fn endpoint_that_refuses_costs_no_request() {
     assert_eq!(n_in_flight(&endpointer), 0);
 }
 
-/// As in influxdb_iox issue 6508: an endpoint that fails once is gone for good from a list that does not change.
+/// As in influxdb_iox issue 6508: an endpoint that fails once is gone for good from a list that
+/// does not change.
 #[tokio::test(start_paused = true)]
-async fn endpoint_that_is_down_comes_back_when_it_connects_without_a_request() {
+async fn down_endpoint_comes_back_without_a_request() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
     world.ready("a", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;
@@ -50,7 +51,7 @@ async fn endpoint_that_is_down_comes_back_when_it_connects_without_a_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_hangs_while_it_reconnects_is_asked_again() {
+async fn endpoint_that_hangs_while_it_reconnects_is_tried_again() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
     world.ready("a", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;
@@ -79,7 +80,7 @@ async fn request_waits_for_an_endpoint_that_connects() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn endpoint_that_is_never_ready_delays_no_request_beside_another() {
+async fn endpoint_that_is_never_ready_delays_no_request() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
     world.ready("a", Mode::Hangs);
     let endpointer = endpointer(&registry, &world).await;
@@ -99,7 +100,7 @@ async fn endpoint_that_is_never_ready_delays_no_request_beside_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_refuse_the_error_says_so_after_the_bounded_wait() {
+async fn error_after_the_bounded_wait_reports_that_all_refused() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
     world.ready("a", Mode::Fails);
     world.ready("b", Mode::Fails);
@@ -126,7 +127,7 @@ async fn who_waits_is_served_when_an_instance_appears() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_is_down_is_tried_when_nobody_else_is_left() {
+async fn down_endpoint_is_tried_when_no_other_is_left() {
     let (registry, world) = (Registry::new(&["a"]), World::default());
     world.ready("a", Mode::Fails);
     let endpointer = endpointer(&registry, &world).await;

@@ -95,7 +95,7 @@ fn settings() -> Vec<(&'static str, &'static str, String)> {
 }
 
 #[test]
-fn every_setting_says_its_default_and_why_and_can_be_set() {
+fn every_setting_has_a_default_with_a_reason_and_can_be_set() {
     let source = include_str!("../config.rs");
     let settings = settings();
     assert_eq!(settings.len(), 9, "{settings:?}");

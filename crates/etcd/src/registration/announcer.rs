@@ -17,7 +17,7 @@ use crate::{
 
 /// One instance's key, under a lease of its own.
 ///
-/// The lease is what tells registrations apart. `renew` prolongs it; `announce` does not.
+/// The lease distinguishes registrations. `renew` prolongs it; `announce` does not.
 pub(crate) struct EtcdAnnouncer {
     entry: Entry,
     lease: Option<Lease>,

@@ -124,7 +124,7 @@ fn what_is_no_url_of_etcd_is_refused() {
 }
 
 #[test]
-fn secrets_in_a_url_are_refused_with_the_remedy_and_not_repeated() {
+fn secrets_in_a_url_are_refused_with_the_remedy_only() {
     for url in
         ["etcd://root:hunter2@a:1/x", "etcd://b,root:hunter2@a:1/x", "etcd://a?password=hunter2"]
     {

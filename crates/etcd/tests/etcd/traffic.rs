@@ -34,7 +34,7 @@ const SETTLED: Duration = Duration::from_secs(30);
 /// are.
 struct Scene {
     registrar: Etcd,
-    /// What the servers register with, and what looks afterwards.
+    /// The client of the servers' registrations, and one that checks afterwards.
     registering: Etcd,
     servers: Vec<Script>,
     handles: Vec<RegistrationHandle>,

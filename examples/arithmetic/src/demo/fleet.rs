@@ -54,7 +54,7 @@ impl Server {
                 .ignore_signals()
                 .shutdown_on(stopped)
                 .register_with(registry.open()?, registration)
-                .after_start(|| async { live.send(()).map_err(|()| "nobody waits") });
+                .after_start(|| async { live.send(()).map_err(|()| "the receiver is gone") });
             lifecycle.run(Listener::bind("127.0.0.1:0").await?, serve_axum(router)).await?;
             Ok(())
         });

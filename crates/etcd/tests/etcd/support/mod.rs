@@ -21,7 +21,7 @@ use tower_sd_testkit::{
     wire::request,
 };
 
-/// Runs a test on every etcd there is, on all of them at once: most of its time a test waits.
+/// Runs a test on every etcd there is, on all of them concurrently: most of its time a test waits.
 pub(crate) async fn on_every_etcd(test: impl AsyncFn(&EtcdFixture)) {
     on_every_etcd_with(&[], test).await;
 }
@@ -71,7 +71,7 @@ pub(crate) fn is_stale(snapshot: &Snapshot) -> bool {
     matches!(snapshot.freshness(), Freshness::Stale { .. })
 }
 
-/// Asks again and again until the answer is yes.
+/// Repeats a query until it returns true.
 pub(crate) async fn holds(what: &str, bound: Duration, mut ask: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + bound;
     while !ask().await {
