@@ -31,7 +31,7 @@ pub struct WatchedConfig<T> {
 }
 
 impl<T: DeserializeOwned + Send + Sync + 'static> WatchedConfig<T> {
-    /// Starts to follow the keys that `source` reads, such as that of `Consul::key_value`.
+    /// Starts to follow the keys of `source`, such as that of `Consul::key_value`.
     ///
     /// # Panics
     ///
@@ -60,7 +60,7 @@ impl<T: Send + Sync> WatchedConfig<T> {
         self.latest.borrow().clone()
     }
 
-    /// Waits for what this clone has not returned from here before, and returns the latest.
+    /// Waits for a change that this clone has not returned, and returns the latest.
     ///
     /// A new value is a change, and so is a value that was rejected, and the registry's coming and
     /// going.
@@ -79,8 +79,9 @@ impl<T: Send + Sync> WatchedConfig<T> {
         }
     }
 
-    /// Waits until the registry has answered for the first time, at most `bound`: with a value,
-    /// with one that was rejected, or that there is none.
+    /// Waits for the first answer of the registry, at most `bound`.
+    ///
+    /// It is a value, one that was rejected, or that there is none.
     ///
     /// # Errors
     ///
@@ -111,8 +112,9 @@ impl<T: Send + Sync> WatchedConfig<T> {
         self.nudge.notify_one();
     }
 
-    /// Ends the loop and its I/O, and waits for that. All clones keep the last value, stale with a
-    /// `Closed` error.
+    /// Ends the loop and its I/O, and waits for that.
+    ///
+    /// All clones keep the last value, stale with a `Closed` error.
     ///
     /// # Cancel safety
     ///

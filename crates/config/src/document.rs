@@ -1,4 +1,4 @@
-//! From what keys hold to a value; and from a parser's complaint back to the key and the line.
+//! From keys to a value; and from a parser's error back to the key and the line.
 //!
 //! Below a prefix, every value is first parsed by itself, so that it cannot be anything but one
 //! value; then one document is put together, a field per key, so that the parser's own position

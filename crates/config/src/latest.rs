@@ -17,22 +17,26 @@ pub struct ConfigSnapshot<T> {
 }
 
 impl<T> ConfigSnapshot<T> {
-    /// The value. None: the registry has none and no default was given, or it was deleted under
+    /// Returns the value.
+    ///
+    /// `None` where the registry has none and no default was given, or where it was deleted under
     /// [`OnDelete::Clear`](crate::OnDelete::Clear).
     #[must_use]
     pub fn value(&self) -> Option<&Arc<T>> {
         self.value.as_ref()
     }
 
-    /// The registry's revision of the value (of a prefix, the highest), for a check-and-set; `None`
-    /// while it is the default or none.
+    /// Returns the registry's revision of the value, for a check-and-set.
+    ///
+    /// Of a prefix it is the highest; `None` while the value is the default or none.
     #[must_use]
     pub fn revision(&self) -> Option<u64> {
         self.revision
     }
 
-    /// Why what the registry has now is not the value: it could not be understood. Names the key,
-    /// and the line.
+    /// Returns why the registry's text is not the value: it could not be decoded.
+    ///
+    /// The error names the key, and the line.
     #[must_use]
     pub fn rejected(&self) -> Option<&Error> {
         self.rejected.as_ref()

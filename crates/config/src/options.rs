@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use tower_sd_core::FollowConfig;
 
-/// How a [`WatchedConfig`](crate::WatchedConfig) reads values, and what it does without one.
+/// The settings of a [`WatchedConfig`](crate::WatchedConfig).
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct WatchOptions<T> {
@@ -56,7 +56,9 @@ impl<T> WatchOptions<T> {
         }
     }
 
-    /// The value until the registry has one. With it, a program starts while the registry is down.
+    /// Sets the value until the registry has one.
+    ///
+    /// With it, a program starts while the registry is down.
     pub fn default_value(self, value: T) -> Self {
         Self { default: Some(Arc::new(value)), ..self }
     }

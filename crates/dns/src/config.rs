@@ -24,7 +24,7 @@ pub struct DnsConfig {
     ///
     /// Defaults to the system's (`options use-vc`), or else to [`Transport::UdpFirst`].
     pub transport: Option<Transport>,
-    /// The time that one server has for one response, every transport and repetition included.
+    /// The time of one server for one response, over all transports and repetitions.
     ///
     /// Defaults to the system's (`options timeout:n`), or else to 2 s. That is four times the usual
     /// time of a recursive server, and leaves room for three servers within the bound of a read.
@@ -36,7 +36,9 @@ pub struct DnsConfig {
     /// Defaults to the system's (`options attempts:n`), or else to 1: a failed read is repeated
     /// with backoff anyway.
     pub attempts: Option<u32>,
-    /// The settings that all registries have. The TTL among them is not used: DNS is read only.
+    /// The settings of all registries.
+    ///
+    /// The TTL among them is not used: DNS is read only.
     pub registry: RegistryConfig,
 }
 

@@ -36,7 +36,7 @@ impl Dns {
         Self { client, registry }
     }
 
-    /// Creates a client of the name servers that a URL names; see [`DnsConfig::from_url`].
+    /// Creates a client of the name servers in a URL; see [`DnsConfig::from_url`].
     ///
     /// # Errors
     ///

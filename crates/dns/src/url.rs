@@ -5,7 +5,9 @@ use tower_sd_core::{RegistryUrl, Result};
 use crate::{BACKEND, DnsConfig, Transport};
 
 impl DnsConfig {
-    /// Reads the settings from a URL: `dns:///`, or `dns://10.0.0.2,10.0.0.3:5353?tcp=true`.
+    /// Reads the settings from a URL.
+    ///
+    /// For example `dns:///`, or `dns://10.0.0.2,10.0.0.3:5353?tcp=true`.
     ///
     /// The hosts are the name servers, with port 53 unless given; without any, those of the system.
     /// The service is not part of the URL. Options, in the grammar of [`RegistryUrl`]:

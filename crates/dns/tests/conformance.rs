@@ -1,5 +1,6 @@
-//! The shared suite on BIND: registering is a dynamic update, so it is the reading half that is
-//! under test.
+//! The shared suite on BIND, for the reading half.
+//!
+//! Registering is a dynamic update of the fixture.
 
 #[path = "support/zone.rs"]
 mod zone;

@@ -1,4 +1,6 @@
-//! A server that is not ready, and not registered, before its dependency has an instance.
+//! A server that waits for an instance of its dependency.
+//!
+//! Before, it is neither ready nor registered.
 //!
 //! `cargo run -p tower-sd-lifecycle --features axum --example server_dependency`
 

@@ -6,8 +6,9 @@ use tower_sd_http::{HttpFactory, HttpVersion};
 
 use crate::{GrpcEndpoint, health::Health};
 
-/// Makes a [`GrpcEndpoint`] of each instance: HTTP/2 without a negotiation, as gRPC servers expect
-/// it.
+/// Creates a [`GrpcEndpoint`] of each instance.
+///
+/// It uses HTTP/2 without a negotiation, as gRPC servers expect it.
 ///
 /// Takes instances without a scheme and those of the schemes `grpc`, in any case; `http` without
 /// TLS, `https` and `grpcs` with it.
@@ -35,8 +36,9 @@ impl GrpcFactory {
         Self::over(HttpFactory::new())
     }
 
-    /// Makes endpoints over those of `http`, in HTTP/2: for TLS, a connector, and settings that are
-    /// not repeated here.
+    /// Creates endpoints over those of `http`, in HTTP/2.
+    ///
+    /// It serves for TLS, a connector, and settings that are not repeated here.
     ///
     /// A silent connection that carries calls is pinged after 5 minutes unless `http` has a
     /// [`keep_alive_interval`](HttpFactory::keep_alive_interval) of its own: most gRPC servers
@@ -47,8 +49,9 @@ impl GrpcFactory {
         Self { http, health: None, tasks: TaskGroup::new() }
     }
 
-    /// Bounds how long an instance may take to accept a connection, name resolution included.
-    /// Default 1 s: the first lost packet costs that long (RFC 6298), and another instance answers
+    /// Bounds the time to connect to an instance, name resolution included.
+    ///
+    /// Defaults to 1 s: the first lost packet costs that long (RFC 6298), and another instance answers
     /// sooner.
     #[must_use]
     pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
@@ -85,8 +88,7 @@ impl GrpcFactory {
         }
     }
 
-    /// Closes the connections of every endpoint it made, whatever they carry, and waits until they
-    /// are.
+    /// Closes the connections of all its endpoints, and waits until they are.
     ///
     /// Not needed for cleaning up: connections close with their endpoints. Needed to know that they
     /// have.

@@ -11,8 +11,9 @@ use tower_sd_balance::{InFlight, Outcome};
 
 use crate::code;
 
-/// The body of an answer, which keeps its endpoint busy until its status is known: in the headers,
-/// in the trailers, or because the answer failed or was dropped.
+/// The body of an answer, which keeps its endpoint busy until its status.
+///
+/// The status is in the headers, in the trailers, or the answer failed or was dropped.
 ///
 /// A stream is load for as long as it is open. A status by which the instance is in trouble
 /// (UNAVAILABLE, INTERNAL, UNKNOWN, DATA_LOSS) counts as its failure, and DEADLINE_EXCEEDED as a

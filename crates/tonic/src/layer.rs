@@ -17,7 +17,9 @@ use tower_service::Service;
 
 use crate::{code, deadline::Deadline};
 
-/// Makes a stack of layers one for generated clients: it stands on top, above a `RetryLayer`.
+/// Adapts a stack of layers to generated clients.
+///
+/// It stands on top, above a `RetryLayer`.
 ///
 /// - Requests get a body that can be sent again (up to 64 KiB of it).
 /// - `grpc-timeout` bounds the whole call: attempts, pauses and the answer. Each attempt sends its

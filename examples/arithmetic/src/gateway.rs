@@ -1,5 +1,6 @@
-//! The client as a server: `/calculate/…` comes in over HTTP, and goes out balanced over the
-//! servers that are registered.
+//! The client as a server.
+//!
+//! `/calculate/…` comes in over HTTP, and goes out balanced over the registered servers.
 
 use std::error::Error;
 

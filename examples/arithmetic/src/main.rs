@@ -1,5 +1,4 @@
-//! The main example: an arithmetic service, its client, and a demo of both while servers come and
-//! go.
+//! The main example: an arithmetic service, its client, and a demo of both.
 
 mod chain;
 mod cli;

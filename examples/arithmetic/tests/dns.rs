@@ -1,5 +1,6 @@
-//! Server and client as processes, with a real `named` between them whose zone another program
-//! writes.
+//! Server and client as processes, with a real `named` between them.
+//!
+//! Another program writes its zone.
 
 use std::{
     net::Ipv4Addr,

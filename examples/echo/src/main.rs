@@ -1,5 +1,4 @@
-//! An example: a TCP service that Consul checks over HTTP, and a client that is neither HTTP nor
-//! tower.
+//! An example: a TCP service that Consul checks over HTTP, and its client.
 
 mod client;
 mod server;

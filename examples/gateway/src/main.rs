@@ -1,4 +1,4 @@
-//! An example: `/{service}/…` goes to one of the instances of whatever service the catalogue lists.
+//! An example: `/{service}/…` goes to an instance of any service in the catalogue.
 
 mod services;
 mod web;

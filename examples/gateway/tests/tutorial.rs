@@ -1,4 +1,6 @@
-//! The tutorial, step by step, with a real Consul. Every step's words are the README's.
+//! The tutorial, step by step, with a real Consul.
+//!
+//! Every step's words are the README's.
 
 use std::{fs, net::SocketAddr, process::Command, time::Duration};
 

@@ -1,5 +1,6 @@
-//! The tutorial, step by step, with a real Consul and a real Redis. Every step's words are the
-//! README's.
+//! The tutorial, step by step, with a real Consul and a real Redis.
+//!
+//! Every step's words are the README's.
 
 use std::{
     ffi::OsString,

@@ -1,4 +1,4 @@
-//! Configuration from real registries: the same promises of each, and what is special about one.
+//! Configuration from real registries: the promises of all, and those of one.
 //!
 //! Beside `tower_sd_config` this needs both backends, which it does not depend on itself.
 

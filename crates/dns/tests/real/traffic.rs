@@ -1,4 +1,4 @@
-//! Requests to HTTP servers that `named` lists, by the priority and weight of their records.
+//! Requests to HTTP servers that `named` lists, by priority and weight.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Registering by dynamic update (RFC 2136), and reading what was registered as the suite wrote it.
+//! Registering by dynamic update (RFC 2136), and reading the entries again.
 
 use std::{net::SocketAddr, time::Duration};
 

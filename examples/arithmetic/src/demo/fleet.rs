@@ -27,9 +27,9 @@ use tower_sd::{BoxError, Instance, Registration};
 use super::registry::{Registry, TTL};
 use crate::server;
 
-/// One server with a runtime of its own: when that is shut down, everything of the server is gone
-/// in the middle of what it does, its connections and its registration's renewals too, as if its
-/// process had been killed.
+/// One server with its own runtime, whose shutdown is like a killed process.
+///
+/// Everything of the server ends in the middle of its work, its connections and its renewals too.
 pub(crate) struct Server {
     name: String,
     runtime: Runtime,

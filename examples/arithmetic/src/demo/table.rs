@@ -1,4 +1,4 @@
-//! What the audience sees: a table that is drawn again and again on a terminal, lines elsewhere.
+//! The output: a table that is drawn repeatedly on a terminal, lines elsewhere.
 
 #![expect(clippy::print_stdout, reason = "this is what the demo is for")]
 

@@ -1,5 +1,6 @@
-//! Servers are restarted, killed and left without their registry under steady load, and no request
-//! fails.
+//! No request fails while servers are restarted or killed under steady load.
+//!
+//! Nor does one while they are left without their registry.
 //!
 //! Each scenario runs twice: for a few seconds at 200 requests a second, and (`--slow`) until 50
 //! 000 requests have been offered at 1000 a second, to a release build. What was reached is
