@@ -147,7 +147,8 @@ async fn server_ends_well_on_a_signal() {
 
 #[tokio::test]
 async fn registry_that_is_none_is_refused_in_a_sentence() {
-    for (url, says) in [("pigeon://loft", "is no registry"), ("memory:", "arithmetic demo")] {
+    let says = "no registry has the scheme";
+    for url in ["pigeon://loft", "memory:"] {
         for command in [&["server"][..], &["client", "Add", "1", "2"]] {
             let output = arithmetic().args(command).args(["--registry", url]).output();
             let sentence = sentence(&output.expect("runs"));
