@@ -7,6 +7,7 @@ mod tests;
 use std::{path::PathBuf, time::Duration};
 
 use ::url::Url;
+use serde::Deserialize;
 use tower_sd_core::{RegistryConfig, Result, Secret, TlsConfig};
 use tower_sd_net::Target;
 
@@ -20,8 +21,9 @@ use crate::{Query, error};
 /// let config = ConsulConfig::new("127.0.0.1:8500").token("s3cr3t");
 /// assert!(!format!("{config:?}").contains("s3cr3t"));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
 #[non_exhaustive]
+#[serde(default, deny_unknown_fields)]
 pub struct ConsulConfig {
     /// The agent: `host:port`, `http://host:port`, `https://host:port` (each with a path where a proxy serves it under a
     /// prefix), or `unix:///path/of/socket`. Default `127.0.0.1:8500`.
@@ -32,7 +34,8 @@ pub struct ConsulConfig {
     /// when the client is made, and again when the agent has denied something: tokens are rotated.
     /// Default: none.
     pub token_file: Option<PathBuf>,
-    /// User and password, for a proxy in front of the agent. Default: none.
+    /// User and password, for a proxy in front of the agent. Default: none. In a configuration file
+    /// a list of both.
     pub basic_auth: Option<(String, Secret)>,
     /// The datacenter that is read from. Default: the agent's own.
     pub datacenter: Option<String>,

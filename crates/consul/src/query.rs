@@ -1,26 +1,32 @@
 use std::time::Duration;
 
-use tower_sd_core::InstanceStatus;
+use serde::{Deserialize, Deserializer};
+use tower_sd_core::{InstanceStatus, duration};
 
 /// Which instances of a service to follow.
 ///
 /// By default those that are passing or warning, of the agent's datacenter, as the leader has them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
 #[must_use]
+#[serde(default, deny_unknown_fields)]
 pub struct Query {
+    #[serde(skip)]
     pub(crate) service: String,
     pub(crate) tags: Vec<String>,
     pub(crate) health: Wanted,
+    #[serde(deserialize_with = "wait")]
     pub(crate) wait: Duration,
     pub(crate) consistency: Consistency,
     pub(crate) tagged_address: Option<String>,
+    #[serde(deserialize_with = "consistency_check_interval")]
     pub(crate) consistency_check_interval: Duration,
     pub(crate) near: Option<String>,
     pub(crate) filter: Option<String>,
 }
 
 /// The server whose answer is accepted.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Consistency {
     Leader,
     Stale,
@@ -28,11 +34,18 @@ pub(crate) enum Consistency {
 }
 
 /// Which states of health are wanted.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Wanted {
     Passing,
     NotCritical,
     Any,
+}
+
+impl Default for Query {
+    fn default() -> Self {
+        Self::new("")
+    }
 }
 
 impl Query {
@@ -167,3 +180,14 @@ const WAIT: Duration = Duration::from_secs(55);
 /// Zero would mean Consul's own default of 5 min.
 const MIN_WAIT: Duration = Duration::from_millis(10);
 const MAX_WAIT: Duration = Duration::from_secs(600);
+
+fn wait<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    duration::deserialize(deserializer).map(|wait| wait.clamp(MIN_WAIT, MAX_WAIT))
+}
+
+fn consistency_check_interval<'de, D>(deserializer: D) -> Result<Duration, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    duration::deserialize(deserializer).map(|interval| interval.max(MIN_PROBE))
+}

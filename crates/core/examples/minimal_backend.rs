@@ -8,9 +8,8 @@
 use std::{fs, io, path::PathBuf, time::Duration};
 
 use tower_sd_core::{
-    AnnounceConfig, Announcement, Announcer, Error, ErrorKind, FollowConfig, Follower, Instance,
-    Instancer, LeaseTtl, LossReason, PublisherConfig, ReadRequest, ReadResult, Registrar,
-    Registration, RegistrationHandle, Renewal, Result, Source, TaskGroup, announce, async_trait,
+    Announcement, Announcer, Backend, Error, ErrorKind, Instance, Instancer, LeaseTtl, LossReason,
+    ReadRequest, ReadResult, Registration, Registry, Renewal, Result, Source, async_trait,
 };
 
 /// The reading half. A folder cannot be waited for, so this is a polled source.
@@ -64,22 +63,21 @@ impl Announcer for FolderAnnouncer {
     }
 }
 
-/// What a user sees: a registrar, and instancers.
-pub(crate) struct Folder(pub(crate) PathBuf, pub(crate) TaskGroup);
+/// The registry: a folder for each service.
+pub(crate) struct Folder(pub(crate) PathBuf);
 
-impl Folder {
-    pub(crate) fn instancer(&self, service: &str) -> Follower {
-        let source = FolderSource(self.0.join(service));
-        Follower::new(source, PublisherConfig::new("folder", service), FollowConfig::new("folder"))
+impl Backend for Folder {
+    fn name(&self) -> &'static str {
+        "folder"
     }
-}
 
-#[async_trait]
-impl Registrar for Folder {
-    async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
+    fn source(&self, service: &str) -> Result<Box<dyn Source<Item = Instance>>> {
+        Ok(Box::new(FolderSource(self.0.join(service))))
+    }
+
+    fn announcer(&self, registration: &Registration) -> Result<Box<dyn Announcer>> {
         let file = format!("{}.json", registration.instance().id());
-        let announcer = FolderAnnouncer(self.0.join(registration.service()).join(file));
-        announce(announcer, registration, AnnounceConfig::new("folder"), &self.1).await
+        Ok(Box::new(FolderAnnouncer(self.0.join(registration.service()).join(file))))
     }
 }
 
@@ -89,9 +87,9 @@ fn wire(operation: &'static str, error: io::Error) -> Error {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let folder = Folder(std::env::temp_dir().join("tower-sd-folder"), TaskGroup::new());
-    let handle = folder.register(Registration::new("s", Instance::new("127.0.0.1", 80))).await?;
-    let snapshot = folder.instancer("s").subscribe().ready(Duration::from_secs(1)).await?;
+    let registry = Registry::new(Folder(std::env::temp_dir().join("tower-sd-folder")));
+    let handle = registry.register(Registration::new("s", Instance::new("127.0.0.1", 80))).await?;
+    let snapshot = registry.instancer("s")?.subscribe().ready(Duration::from_secs(1)).await?;
     assert!(snapshot.instances().iter().any(|instance| instance.id() == handle.id()));
     handle.deregister().await
 }

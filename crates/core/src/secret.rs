@@ -1,8 +1,11 @@
 use std::fmt;
 
+use serde::Deserialize;
+
 /// A text that never reaches logs, errors, `Debug`, URLs or spans by accident.
 ///
-/// `Debug` prints three stars, there is no `Display`, and it does not serialise.
+/// `Debug` prints three stars, there is no `Display`, and it is read from a configuration but never
+/// serialised.
 ///
 /// ```
 /// use tower_sd_core::Secret;
@@ -11,7 +14,8 @@ use std::fmt;
 /// assert_eq!(format!("{token:?}"), "***");
 /// assert_eq!(token.expose(), "s3cr3t");
 /// ```
-#[derive(Clone, Default, Eq, PartialEq)]
+#[derive(Clone, Default, Deserialize, Eq, PartialEq)]
+#[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {

@@ -4,7 +4,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use tokio::time::sleep;
-use tower_sd_core::{Instance, Instancer, Registrar, Registration, TaskGroup};
+use tower_sd_core::{Instance, Instancer, Registration, Registry};
 
 use self::minimal_backend::Folder;
 
@@ -12,8 +12,8 @@ use self::minimal_backend::Folder;
 #[path = "../examples/minimal_backend.rs"]
 mod minimal_backend;
 
-fn folder(root: &Path) -> Folder {
-    Folder(root.to_owned(), TaskGroup::new())
+fn folder(root: &Path) -> Registry {
+    Registry::new(Folder(root.to_owned()))
 }
 
 fn registration(port: u16) -> Registration {
@@ -26,7 +26,7 @@ async fn entry_is_seen_comes_back_when_deleted_and_is_deregistered() {
     let folder = folder(root.path());
     let handle = folder.register(registration(1)).await.expect("registered");
     let file = root.path().join("s/s-1.json");
-    let mut subscription = folder.instancer("s").subscribe();
+    let mut subscription = folder.instancer("s").expect("any name").subscribe();
     let snapshot = subscription.ready(Duration::from_secs(1)).await.expect("read");
     assert_eq!(snapshot.instances().len(), 1);
     fs::remove_file(&file).expect("deleted by an operator");
@@ -42,7 +42,7 @@ async fn bad_file_is_skipped_and_counted() {
     let folder = folder(root.path());
     let _handle = folder.register(registration(1)).await.expect("registered");
     fs::write(root.path().join("s/bad.json"), "{").expect("written");
-    let mut subscription = folder.instancer("s").subscribe();
+    let mut subscription = folder.instancer("s").expect("any name").subscribe();
     let snapshot = subscription.ready(Duration::from_secs(1)).await.expect("read");
     assert_eq!(snapshot.instances().len(), 1);
     assert_eq!(subscription.stats().malformed, 1);
@@ -51,7 +51,7 @@ async fn bad_file_is_skipped_and_counted() {
 #[tokio::test(start_paused = true)]
 async fn missing_registrations_are_an_empty_set_and_no_error() {
     let root = tempfile::tempdir().expect("a folder");
-    let mut subscription = folder(root.path()).instancer("never").subscribe();
+    let mut subscription = folder(root.path()).instancer("never").expect("any name").subscribe();
     let snapshot = subscription.ready(Duration::from_secs(1)).await.expect("read");
     assert!(snapshot.instances().is_empty() && snapshot.freshness().is_fresh());
 }

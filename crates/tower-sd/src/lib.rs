@@ -7,7 +7,7 @@ mod schemes;
 pub mod balance {
     pub use tower_sd_balance::{
         Balance, BalanceLayer, Balancer, Choice, Members, Picker, Prioritized, Random,
-        ResponseFuture, RoundRobin, TestSet, Tier, TierPolicy, WeightedRandom,
+        ResponseFuture, RoundRobin, Split, TestSet, Tier, TierPolicy, WeightedRandom,
     };
 }
 
@@ -38,7 +38,7 @@ pub mod endpoint {
         Classified, ClassifiedFuture, Discovered, EndpointReport, EndpointState, EndpointStats,
         Endpointer, EndpointerConfig, EndpointerReport, Event, Factory, FactoryExt, FactoryFn,
         FailureClass, InFlight, NoInstances, NoInstancesReason, Observer, Outcome, Outcomes,
-        RequestScope, Served, Subset, factory_fn,
+        RequestScope, ScopeLayer, Scoped, ScopedFuture, Served, Subset, factory_fn,
     };
 }
 

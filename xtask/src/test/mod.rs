@@ -179,7 +179,8 @@ fn color() -> &'static [&'static str] {
     if stdout().is_terminal() { &[] } else { &["--color", "never"] }
 }
 
-/// Tests of more than 30 s live in a module `slow`, so this is in their names, and in no other's.
+/// Tests of more than 30 s, and those that need a namespace of the network, are in a module `slow`,
+/// which is in their names, and in no other's.
 const SLOW: &str = "slow::";
 
 const USAGE: &str = "usage: cargo xtask test [NAME…] [--slow] [-- FILTER]";

@@ -164,3 +164,17 @@ fn malformed_url_names_the_remedy() {
         assert!(error.to_string().starts_with("consul configure: "), "{error}");
     }
 }
+
+#[test]
+fn configuration_file_has_the_options_of_the_code() {
+    let json = r#"{"address": "10.0.0.1:8500", "token": "s3cr3t", "registry": {"ttl": "30s"},
+        "query": {"tags": ["x"], "health": "passing", "consistency": "stale", "wait": "0ms"}}"#;
+    let config: ConsulConfig = serde_json::from_str(json).expect("a configuration");
+    assert_eq!(config.token, Some("s3cr3t".into()));
+    assert_eq!(config.registry.ttl, Duration::from_secs(30));
+    assert_eq!(config.max_blocking_queries, 48, "the default");
+    assert!(!config.query.wants(tower_sd_core::InstanceStatus::Warning), "passing");
+    assert!(!config.query.wait.is_zero(), "no loop without a pause");
+    let error = serde_json::from_str::<ConsulConfig>(r#"{"adress": "x"}"#).expect_err("a typo");
+    assert!(error.to_string().contains("adress") && error.to_string().contains("address"));
+}

@@ -123,9 +123,7 @@ impl Factory for ReqwestFactory {
     async fn make(&self, instance: Instance) -> Result<ReqwestEndpoint, BoxError> {
         let scheme = instance.scheme().unwrap_or("http").to_ascii_lowercase();
         let address = Arc::from(instance.to_string());
-        if !matches!(scheme.as_str(), "http" | "https")
-            || Url::parse(&format!("http://{address}")).is_err()
-        {
+        if !matches!(scheme.as_str(), "http" | "https") || !is_authority(&address) {
             let refused = Error::new(ErrorKind::Config, "reqwest", "endpoint")
                 .with_instance(instance.id().clone())
                 .with_message(format!("{scheme}://{address} is no address for HTTP"));
@@ -139,6 +137,18 @@ impl Factory for ReqwestFactory {
             target,
         })
     }
+}
+
+/// Returns whether reqwest connects to exactly this address: a Unix socket's reads as a host "unix"
+/// and a path, to which the request would go.
+fn is_authority(address: &str) -> bool {
+    Url::parse(&format!("http://{address}")).is_ok_and(|url| {
+        url.path() == "/"
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    })
 }
 
 impl Service<Request> for ReqwestEndpoint {

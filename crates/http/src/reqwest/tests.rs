@@ -146,6 +146,15 @@ async fn https_is_not_sent_in_the_clear() {
 }
 
 #[tokio::test]
+async fn host_with_a_path_or_a_user_is_refused() {
+    let factory = ReqwestFactory::new(client().build().expect("a client"));
+    for host in ["unix:/run/orders.sock", "127.0.0.1/else", "user@127.0.0.1", "a?b", "a#b"] {
+        factory.make(Instance::new(host, 80)).await.expect_err(host);
+    }
+    factory.make(Instance::new("::1", 80)).await.expect("an address");
+}
+
+#[tokio::test]
 async fn name_resolves_to_instances_with_ports_and_fails_over() {
     let server = echo().await;
     let instancer = FixedInstancer::new([dead().await, server.instance(), dead().await]);

@@ -130,14 +130,14 @@ async fn both_of(client: &Balance<HttpEndpoint<Sent>>) -> Result<(), BoxError> {
 
 #[tokio::test]
 async fn requests_to_a_vanished_host_end_within_the_user_timeout() {
-    if namespace::is_inside("vanishing::requests_to_a_vanished_host_end_within_the_user_timeout") {
+    if namespace::is_inside("slow::requests_to_a_vanished_host_end_within_the_user_timeout") {
         vanish(HttpVersion::Http1).await;
     }
 }
 
 #[tokio::test]
 async fn streams_to_a_vanished_host_end_within_the_user_timeout() {
-    if namespace::is_inside("vanishing::streams_to_a_vanished_host_end_within_the_user_timeout") {
+    if namespace::is_inside("slow::streams_to_a_vanished_host_end_within_the_user_timeout") {
         vanish(HttpVersion::Http2).await;
     }
 }
