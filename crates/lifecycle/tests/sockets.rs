@@ -221,6 +221,12 @@ async fn unix_socket_is_registered_served_and_drained() {
         let read = timeout(BOUND, client.read_buf(&mut answer)).await.expect("something comes");
         assert_ne!(read.expect("it is open"), 0, "{answer:?}");
     }
+    let registered = async {
+        while registry.entries("a").is_empty() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(BOUND, registered).await.expect("registered after it serves");
     let hosts: Vec<_> = registry.entries("a").iter().map(|it| it.host().to_owned()).collect();
     assert_eq!(hosts, [format!("unix:{}", path.display())]);
     stop.cancel();

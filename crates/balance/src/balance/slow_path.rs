@@ -153,7 +153,9 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         if self.has_hope() {
             return None;
         }
-        LAST_RESORT.iter().find_map(|tier| self.look_in(*tier, true))
+        let is_busy = self.waiting.iter().any(|one| !one.connects);
+        let mut tiers = LAST_RESORT.iter().filter(|tier| !is_busy || **tier != Tier::Ineligible);
+        tiers.copied().find_map(|tier| self.look_in(tier, true))
     }
 
     fn look_in(&mut self, tier: Tier, allows_tried: bool) -> Option<Found<S>> {
@@ -224,7 +226,8 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
             |stats: &Weak<EndpointStats>| stats.upgrade().is_some_and(|s| s.is_wanted());
         let is_in_time = self.begun.elapsed() < GRACE;
         is_in_time
-            && (self.wanted.iter().any(is_probed)
+            && (!self.waiting.is_empty()
+                || self.wanted.iter().any(is_probed)
                 || self.inner.shards.is_any_connecting(self.scope))
     }
 

@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::time::{Instant, sleep};
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_sd_balance::{
     BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer, Instance, InstanceStatus,
     Retry, RetryLayer, RetryPolicy, RoundRobin,
@@ -134,4 +134,46 @@ async fn instances_that_are_all_critical_still_get_requests() {
     registry.set_instances(critical.to_vec()).await;
     let outcome = call(&balance).await;
     assert!(outcome.is_ok(), "{outcome:?}");
+}
+
+/// Serves one request at a time, 20 ms each; on the host "fails" every one fails immediately.
+async fn one_at_a_time(
+    instances: impl IntoIterator<Item = Instance>,
+) -> Vec<Result<String, BoxError>> {
+    let instancer = FixedInstancer::new(instances);
+    let endpointer = Endpointer::with(&instancer, |instance| async move {
+        let inner = service_fn(move |_: u32| {
+            let host = instance.host().to_owned();
+            async move {
+                if host == "fails" {
+                    return Err(BoxError::from("reset by peer"));
+                }
+                sleep(Duration::from_millis(20)).await;
+                Ok(host)
+            }
+        });
+        Ok::<_, BoxError>(ServiceBuilder::new().concurrency_limit(1).service(inner))
+    });
+    endpointer.ready(Duration::from_secs(1)).await.unwrap();
+    sleep(Duration::from_millis(10)).await;
+    let policy = RetryPolicy::new().max_attempts(2).idempotent().with_seed(1);
+    let client: Retry<_> = RetryLayer::new(policy)
+        .layer(BalanceLayer::new(RoundRobin::new()).with_seed(1).layer(endpointer.clone()));
+    join_all((0..6).map(|_| client.clone().oneshot(0))).await.into_iter().collect()
+}
+
+/// The only instance that works is busy: a retry waits for it.
+#[tokio::test(start_paused = true)]
+async fn retry_waits_for_busy_endpoint_before_it_repeats_a_failed_one() {
+    let answers = one_at_a_time(["fails", "works"].map(|host| Instance::new(host, 1))).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_waits_for_busy_endpoint_rather_than_unhealthy_one() {
+    let critical = Instance::new("critical", 1).with_status(InstanceStatus::Critical);
+    let answers = one_at_a_time([Instance::new("works", 1), critical]).await;
+    for answer in answers {
+        assert_eq!(answer.unwrap(), "works");
+    }
 }
