@@ -154,8 +154,10 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
             return None;
         }
         let is_busy = self.waiting.iter().any(|one| !one.connects);
-        let mut tiers = LAST_RESORT.iter().filter(|tier| !is_busy || **tier != Tier::Ineligible);
-        tiers.copied().find_map(|tier| self.look_in(tier, true))
+        LAST_RESORT
+            .into_iter()
+            .filter(|tier| !is_busy || *tier != Tier::Ineligible)
+            .find_map(|tier| self.look_in(tier, true))
     }
 
     fn look_in(&mut self, tier: Tier, allows_tried: bool) -> Option<Found<S>> {
