@@ -123,7 +123,7 @@ impl Query {
     /// From 1.10 on, agents answer blocking queries from a view that keeps returning 200 when the
     /// servers are gone. An outage shows as stale within this time.
     pub fn consistency_check_interval(mut self, interval: Duration) -> Self {
-        self.consistency_check_interval = interval.max(MIN_PROBE);
+        self.consistency_check_interval = interval.clamp(MIN_PROBE, MAX_PROBE);
         self
     }
 
@@ -176,6 +176,7 @@ impl From<String> for Query {
 
 const PROBE_EVERY: Duration = Duration::from_secs(45);
 const MIN_PROBE: Duration = Duration::from_millis(100);
+const MAX_PROBE: Duration = Duration::from_secs(86_400);
 const WAIT: Duration = Duration::from_secs(55);
 /// Zero would mean Consul's own default of 5 min.
 const MIN_WAIT: Duration = Duration::from_millis(10);
@@ -189,5 +190,5 @@ fn consistency_check_interval<'de, D>(deserializer: D) -> Result<Duration, D::Er
 where
     D: Deserializer<'de>,
 {
-    duration::deserialize(deserializer).map(|interval| interval.max(MIN_PROBE))
+    duration::deserialize(deserializer).map(|interval| interval.clamp(MIN_PROBE, MAX_PROBE))
 }

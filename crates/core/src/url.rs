@@ -286,7 +286,8 @@ fn refusal(backend: &'static str, message: impl Into<String>) -> Error {
 fn decode(text: &str) -> Option<String> {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let [byte, behind @ ..] = rest {
-        let digits = behind.get(..2).filter(|_| *byte == b'%');
+        let digits =
+            behind.get(..2).filter(|d| *byte == b'%' && d.iter().all(u8::is_ascii_hexdigit));
         let digits = digits.and_then(|digits| str::from_utf8(digits).ok());
         match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
             Some(decoded) => {

@@ -125,10 +125,9 @@ impl Members {
     pub(crate) async fn deregister(&mut self, bound: Duration) -> Outcome {
         let handles = mem::take(&mut self.handles);
         // The handle has the same bound, and a better error when it is over.
-        let leaving = handles
-            .into_iter()
-            .flatten()
-            .map(|handle| async move { outcome(timeout(bound + END, handle.deregister()).await) });
+        let leaving = handles.into_iter().flatten().map(|handle| async move {
+            outcome(timeout(bound.saturating_add(END), handle.deregister()).await)
+        });
         worst(join_all(leaving).await)
     }
 }

@@ -32,6 +32,7 @@ pub struct RetryPolicy<R = CloneRequest> {
     pub(super) attempts: u32,
     pub(super) per_try: Option<Duration>,
     pub(super) deadline: Option<Duration>,
+    pub(super) head_only: bool,
     pub(super) first_pause: Duration,
     pub(super) max_pause: Duration,
     pub(super) idempotent: bool,
@@ -63,6 +64,7 @@ impl RetryPolicy {
             attempts: 3,
             per_try: None,
             deadline: None,
+            head_only: false,
             first_pause: Duration::from_millis(25),
             max_pause: Duration::from_millis(250),
             idempotent: false,
@@ -92,10 +94,22 @@ impl<R> RetryPolicy<R> {
         self
     }
 
-    /// How long all attempts together may take, pauses included. Default: no bound.
+    /// How long all attempts together may take, pauses and the response's body included.
+    ///
+    /// Default: no bound.
     #[must_use]
     pub fn timeout(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
+        (self.deadline, self.head_only) = (Some(deadline), false);
+        self
+    }
+
+    /// How long all attempts together may take up to the head of the response.
+    ///
+    /// As [`timeout`](Self::timeout), which it replaces, without a bound on the body: downloads and
+    /// streams go on.
+    #[must_use]
+    pub fn timeout_to_head(mut self, deadline: Duration) -> Self {
+        (self.deadline, self.head_only) = (Some(deadline), true);
         self
     }
 
@@ -150,6 +164,7 @@ impl<R> RetryPolicy<R> {
             attempts: self.attempts,
             per_try: self.per_try,
             deadline: self.deadline,
+            head_only: self.head_only,
             first_pause: self.first_pause,
             max_pause: self.max_pause,
             idempotent: self.idempotent,

@@ -93,7 +93,8 @@ where
         };
         let idempotent = self.policy.idempotent || self.policy.protocol.is_idempotent(&request);
         let mut scope = RequestScope::current().unwrap_or_default();
-        if let Some(deadline) = self.policy.deadline.and_then(|t| Instant::now().checked_add(t)) {
+        let bound = self.policy.deadline.filter(|_| !self.policy.head_only);
+        if let Some(deadline) = bound.and_then(|bound| Instant::now().checked_add(bound)) {
             scope = scope.with_deadline(deadline);
         }
         let future = scope.enter(|| inner.call(request));

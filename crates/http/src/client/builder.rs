@@ -55,7 +55,7 @@ impl ClientBuilder {
             retry: RetryPolicy::new()
                 .protocol(HttpProtocol::new())
                 .per_try_timeout(PER_TRY_TIMEOUT)
-                .timeout(TIMEOUT),
+                .timeout_to_head(TIMEOUT),
         }
     }
 }
@@ -80,7 +80,7 @@ impl<F, P> ClientBuilder<F, P> {
     /// It covers all attempts and the pauses between them. Defaults to 15 s, as Envoy's routes. The
     /// body is bounded by [`HttpFactory::read_timeout`].
     pub fn timeout(self, timeout: Duration) -> Self {
-        self.retry(|policy| policy.timeout(timeout))
+        self.retry(|policy| policy.timeout_to_head(timeout))
     }
 
     /// Bounds one attempt, up to the head of its response.

@@ -17,7 +17,7 @@ use std::{
 };
 
 use bytes::Buf;
-use http::{Request, Response};
+use http::{Request, Response, uri::Authority};
 use http_body::Body as HttpBody;
 use tower_layer::Layer;
 use tower_sd_balance::{
@@ -186,7 +186,7 @@ impl Client {
     where
         B: HttpBody<Data: Buf, Error: Into<BoxError>> + Send + 'static,
     {
-        let service = request.uri().authority().cloned();
+        let service = request.uri().authority().and_then(without_user);
         let request = request.map(RequestBody::new);
         match &self.stack {
             Stack::Direct(direct) => ClientFuture::direct(service, direct.clone().call(request)),
@@ -267,6 +267,14 @@ impl<S: Clone + Send + Sync + 'static> Endpoints for Endpointer<S> {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.close())
+    }
+}
+
+/// Returns the host and port: a user's name and password are for no error.
+fn without_user(authority: &Authority) -> Option<Authority> {
+    match authority.as_str().rsplit_once('@') {
+        Some((_user, host)) => Authority::try_from(host).ok(),
+        None => Some(authority.clone()),
     }
 }
 

@@ -227,3 +227,27 @@ async fn only_methods_of_the_protocol_are_repeated() {
         assert_eq!(error.attempts().len(), n_attempts);
     }
 }
+
+#[tokio::test]
+async fn timeout_bounds_the_head_and_not_the_body() {
+    let server = Server::start(|mut peer| async move {
+        while peer.request().await.is_some() {
+            peer.write("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nsl").await;
+            tokio::time::sleep(Duration::from_millis(1_500)).await;
+            peer.write("ow").await;
+        }
+    })
+    .await;
+    let servers = [server];
+    let client = Client::builder(of(&servers)).timeout(Duration::from_secs(1)).build();
+    assert_eq!(text(client.request(get()).await.expect("a head")).await, "slow");
+}
+
+#[tokio::test]
+async fn error_names_the_service_without_its_user() {
+    let client = Client::new(FixedInstancer::new([refusing().await]));
+    let request = Request::get("http://user:s3cr3t@orders/a").body(String::new());
+    let error = client.request(request.expect("a request")).await.expect_err("refused");
+    assert!(!format!("{error} {error:?}").contains("s3cr3t"), "{error:?}");
+    assert!(error.to_string().contains("orders"), "{error}");
+}

@@ -99,7 +99,7 @@ impl ReqwestClient {
             retry: RetryPolicy::new()
                 .protocol(HttpProtocol::new())
                 .per_try_timeout(PER_TRY_TIMEOUT)
-                .timeout(TIMEOUT),
+                .timeout_to_head(TIMEOUT),
         }
     }
 

@@ -65,6 +65,7 @@ impl Polls {
             n_groups *= 2;
         }
         self.blind.store(true, Relaxed);
+        self.board.sweep.notify_one();
     }
 
     /// Polls the checks of one group, until it is too large.
@@ -165,7 +166,7 @@ impl Polls {
     async fn or_blind(&self, poll: impl Future<Output = ()>) {
         poll.await;
         self.blind.store(true, Relaxed);
-        self.sweep_soon();
+        self.board.sweep.notify_one();
     }
 
     fn sweep_soon(&self) -> bool {
