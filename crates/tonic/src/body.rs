@@ -58,14 +58,14 @@ impl GrpcBody {
         let Some(rest) = &mut self.rest else {
             return Poll::Ready(None);
         };
-        if let Poll::Ready(frame) = Pin::new(rest).poll_frame(cx) {
-            return Poll::Ready(frame.map(|frame| frame.map_err(code::of_exchange)));
+        // First: a server that is faster than the reader has a frame ready each time.
+        if let Some((deadline, timer)) = &mut self.deadline
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Some(Err(deadline.status())));
         }
-        let Some((deadline, timer)) = &mut self.deadline else {
-            return Poll::Pending;
-        };
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Some(Err(deadline.status())))
+        let frame = ready!(Pin::new(rest).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| frame.map_err(code::of_exchange)))
     }
 }
 

@@ -46,6 +46,8 @@ struct Watched {
     /// `None`: the endpoint has it.
     guard: Option<InFlight>,
     was_taken: bool,
+    /// The call has found that the request cannot be sent.
+    not_sent: bool,
 }
 
 impl<S: Service<Req>, Req> ResponseFuture<S, Req> {
@@ -139,16 +141,30 @@ impl Watched {
         scope: Option<RequestScope>,
     ) -> (S::Future, Self) {
         let (key, is_offered) = (guard.stats().key, guard.stats().takes_guards);
+        // A mark that another request has left is not this one's.
+        let _stale = InFlight::was_not_sent(key);
         let call = || scope::leave(|| service.call(request));
         let (future, guard) = match is_offered {
             true => guard.offer(call),
             false => (call(), Some(guard)),
         };
-        let was_taken = guard.is_none();
-        (future, Self { scope, key, guard, was_taken })
+        let (was_taken, not_sent) = (guard.is_none(), InFlight::was_not_sent(key));
+        (future, Self { scope, key, guard, was_taken, not_sent })
     }
 
+    /// Only a mark of the last poll, or of a call with one poll, belongs to the result.
     fn poll<F: Future>(&mut self, future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let _stale = InFlight::was_not_sent(self.key);
+        let polled = self.poll_endpoint(future, cx);
+        self.not_sent &= polled.is_ready();
+        polled
+    }
+
+    fn poll_endpoint<F: Future>(
+        &mut self,
+        future: Pin<&mut F>,
+        cx: &mut Context<'_>,
+    ) -> Poll<F::Output> {
         let poll = || scope::leave(|| future.poll(cx));
         if self.guard.is_some() {
             return poll();
@@ -173,8 +189,9 @@ impl Watched {
                 None => Outcome::Success,
             });
         }
+        let not_sent = InFlight::was_not_sent(self.key) || self.not_sent;
         if error.is_some()
-            && InFlight::was_not_sent(self.key)
+            && not_sent
             && let Some(scope) = &self.scope
         {
             scope.not_sent();

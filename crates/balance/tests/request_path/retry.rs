@@ -11,8 +11,9 @@ use std::{
 
 use tower::{Layer, ServiceExt, buffer::Buffer, service_fn};
 use tower_sd_balance::{
-    Balance, BoxError, FailureClass, NoInstancesReason, NotSent, Outcome, Protocol, Retry,
-    RetryError, RetryLayer, RetryPolicy,
+    Balance, BalanceLayer, BoxError, Endpointer, FailureClass, FixedInstancer, Instance,
+    NoInstancesReason, NotSent, Outcome, Protocol, Retry, RetryError, RetryLayer, RetryPolicy,
+    RoundRobin,
 };
 
 use crate::support::{
@@ -203,4 +204,29 @@ async fn wait_that_ends_in_nothing_names_its_reason_through_the_chain() {
     assert_eq!(none.reason(), NoInstancesReason::Empty);
     assert_eq!(tried(&error).len(), 3);
     settle().await;
+}
+
+/// The guard of another request, ended on this thread, is not this one's.
+#[tokio::test(start_paused = true)]
+async fn mark_of_another_request_does_not_repeat_one_that_was_sent() {
+    let n_sent = Arc::new(AtomicU32::new(0));
+    let instancer = FixedInstancer::new([Instance::new("a", 1)]);
+    let endpointer = Endpointer::with(&instancer, {
+        let n_sent = Arc::clone(&n_sent);
+        move |_instance| {
+            let n_sent = Arc::clone(&n_sent);
+            let service = service_fn(move |_: u32| {
+                n_sent.fetch_add(1, Relaxed);
+                async { Err::<(), _>(BoxError::from("reset by peer")) }
+            });
+            async move { Ok::<_, BoxError>(service) }
+        }
+    });
+    endpointer.ready(Duration::from_secs(1)).await.unwrap();
+    let balance = BalanceLayer::new(RoundRobin::new()).layer(endpointer.clone());
+    let (_service, guard) = balance.lease().await.unwrap();
+    guard.done(Outcome::NotSent);
+    let client: Retry<_> = RetryLayer::new(RetryPolicy::new()).layer(balance);
+    client.oneshot(0).await.unwrap_err();
+    assert_eq!(n_sent.load(Relaxed), 1, "it may have been executed");
 }
