@@ -32,7 +32,9 @@ enum Kind {
 }
 
 impl Check {
-    /// A request to `url` from the agent: 2xx passes, 429 warns, anything else is critical.
+    /// A request to `url` from the agent.
+    ///
+    /// 2xx passes, 429 warns, anything else is critical.
     pub fn http(url: impl Into<String>) -> Self {
         Self::of(Kind::Http { url: url.into(), method: None, tls_skip_verify: false })
     }
@@ -76,7 +78,9 @@ impl Check {
         self
     }
 
-    /// How often the agent checks, at least 1 s (it would raise less silently). Default 10 s.
+    /// How often the agent checks, at least 1 s. Defaults to 10 s.
+    ///
+    /// The agent would raise less silently.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval.max(MIN_INTERVAL);
         self

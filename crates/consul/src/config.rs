@@ -25,21 +25,27 @@ use crate::{Query, error};
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
 pub struct ConsulConfig {
-    /// The agent: `host:port`, `http://host:port`, `https://host:port` (each with a path where a proxy serves it under a
-    /// prefix), or `unix:///path/of/socket`. Default `127.0.0.1:8500`.
+    /// The agent's address. Defaults to `127.0.0.1:8500`.
+    ///
+    /// One of `host:port`, `http://host:port`, `https://host:port` (each with a path where a proxy
+    /// serves it under a prefix), or `unix:///path/of/socket`.
     pub address: String,
     /// The ACL token, sent in a header only: addresses get logged. Default: none.
     pub token: Option<Secret>,
-    /// A file with the ACL token, which wins over [`token`](Self::token) unless it is empty. Read
-    /// when the client is made, and again when the agent has denied something: tokens are rotated.
-    /// Default: none.
+    /// A file with the ACL token. Defaults to none.
+    ///
+    /// It wins over [`token`](Self::token) unless it is empty. It is read when the client is made,
+    /// and again when the agent has denied something: tokens are rotated.
     pub token_file: Option<PathBuf>,
-    /// User and password, for a proxy in front of the agent. Default: none. In a configuration file
-    /// a list of both.
+    /// User and password, for a proxy in front of the agent. Defaults to none.
+    ///
+    /// In a configuration file a list of both.
     pub basic_auth: Option<(String, Secret)>,
     /// The datacenter that is read from. Default: the agent's own.
     pub datacenter: Option<String>,
-    /// The namespace, of Consul Enterprise; a community agent refuses it. Default: the token's.
+    /// The namespace, of Consul Enterprise. Defaults to the token's.
+    ///
+    /// A community agent refuses it.
     pub namespace: Option<String>,
     /// The admin partition, of Consul Enterprise. Default: the agent's.
     pub partition: Option<String>,
@@ -47,19 +53,24 @@ pub struct ConsulConfig {
     /// Needs the feature `tls-ring` or `tls`. Defaults to `None`: TLS where the address has
     /// `https`, with the operating system's authorities.
     pub tls: Option<TlsConfig>,
-    /// How many services are followed by a blocking query each; more share long polls, filtered to
-    /// them. Default 48: an agent accepts 200 connections of one address, and others run on this
-    /// machine too. Over TLS, where agents use HTTP/2, a query is a stream of a connection that
-    /// it shares with 99 others, and 2 000 services have one each.
+    /// How many services are followed by a blocking query each. Defaults to 48.
+    ///
+    /// More services share long polls, filtered to them. The default is 48 because an agent accepts
+    /// 200 connections of one address, and others run on this machine too. Over TLS, where agents
+    /// use HTTP/2, a query is a stream of a connection that it shares with 99 others, and 2 000
+    /// services have one each.
     ///
     /// Followed alone, a change is seen some milliseconds after the servers agreed on it; sharing,
     /// within 50 ms when a check changes, and within 700 ms otherwise.
     pub max_blocking_queries: usize,
-    /// The query of the services that a [`Registry`](tower_sd_core::Registry) follows, without
-    /// their names. Defaults to the instances that are passing or warning.
+    /// The query of the followed services, without their names.
+    ///
+    /// It applies to the services that a [`Registry`](tower_sd_core::Registry) follows. Defaults to
+    /// the instances that are passing or warning.
     pub query: Query,
-    /// The settings that all registries have, the TTL of registrations among them: from 1 s to 24
-    /// h, 15 s unless set.
+    /// The settings that all registries have, the TTL of registrations among them.
+    ///
+    /// The TTL is from 1 s to 24 h, 15 s unless set.
     pub registry: RegistryConfig,
     /// An answer longer than this is an error. Default 16 MiB, some 20 000 instances.
     pub max_body: usize,

@@ -111,7 +111,9 @@ impl Consul {
         self.registry.register(registration).await
     }
 
-    /// Follows a key, or all keys below a path that ends in a slash; the empty path is the root.
+    /// Follows a key, or all keys below a path that ends in a slash.
+    ///
+    /// The empty path is the root.
     ///
     /// One blocking query is open at any time. Beyond
     /// [`max_blocking_queries`](ConsulConfig::max_blocking_queries), keys are read every 5 s
@@ -123,13 +125,17 @@ impl Consul {
         Box::new(KeySource::new(&self.client, path))
     }
 
-    /// Returns the key-value store of the agent's datacenter, unless the settings name another.
+    /// Returns the key-value store of the datacenter.
+    ///
+    /// The datacenter is the agent's, unless the settings name another.
     #[must_use]
     pub fn kv(&self) -> ConsulKv {
         ConsulKv::new(&self.client)
     }
 
-    /// Reads all services of the catalogue, each with the tags that its instances have, sorted.
+    /// Reads all services of the catalogue.
+    ///
+    /// Each has the tags that its instances have, sorted.
     ///
     /// # Errors
     ///
@@ -142,7 +148,9 @@ impl Consul {
         self.client.services().await
     }
 
-    /// Waits until the catalogue lists the instance and all its checks pass, at most `timeout`.
+    /// Waits until the catalogue lists the instance and all its checks pass.
+    ///
+    /// Waits at most `timeout`.
     ///
     /// An agent accepts a registration before the servers have it, and when they are away: a
     /// deployment that stops the old instances afterwards waits for this.

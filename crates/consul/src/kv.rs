@@ -66,7 +66,9 @@ impl ConsulKv {
         Ok(found.pop())
     }
 
-    /// Reads all keys that begin with `prefix`, sorted; what a token may not see is left out.
+    /// Reads all keys that begin with `prefix`, sorted.
+    ///
+    /// What a token may not see is left out.
     ///
     /// # Errors
     ///

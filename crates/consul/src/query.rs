@@ -49,8 +49,9 @@ impl Default for Query {
 }
 
 impl Query {
-    /// The instances of `service` that are passing or warning; a warning one with the weight that
-    /// it registered for that.
+    /// The instances of `service` that are passing or warning.
+    ///
+    /// A warning one has the weight that it registered for that.
     pub fn new(service: impl Into<String>) -> Self {
         Self {
             service: service.into(),
@@ -71,7 +72,9 @@ impl Query {
         self
     }
 
-    /// Only instances whose every check passes, as Consul's `?passing` and its DNS have it.
+    /// Only instances whose every check passes.
+    ///
+    /// Consul's `?passing` and its DNS have it so.
     pub fn passing(mut self) -> Self {
         self.health = Wanted::Passing;
         self
@@ -83,9 +86,10 @@ impl Query {
         self
     }
 
-    /// Lists instances near this node first, `_agent` for the agent's own. Snapshots are sorted by
-    /// id all the same; but such queries do not read the streaming view of newer agents, which
-    /// hides an outage of the servers.
+    /// Lists instances near this node first, `_agent` for the agent's own.
+    ///
+    /// Snapshots are sorted by id all the same; but such queries do not read the streaming view of
+    /// newer agents, which hides an outage of the servers.
     pub fn near(mut self, node: impl Into<String>) -> Self {
         self.near = Some(node.into());
         self
@@ -98,27 +102,34 @@ impl Query {
         self
     }
 
-    /// Any server may answer: works without a leader, and may be behind. An answer of a server
-    /// without contact to the leader for 10 s is an error. Where services share their queries, a
-    /// read after a change is the leader's if there is one.
+    /// Any server may answer: works without a leader, and may be behind.
+    ///
+    /// An answer of a server without contact to the leader for 10 s is an error. Where services
+    /// share their queries, a read after a change is the leader's if there is one.
     pub fn stale(mut self) -> Self {
         self.consistency = Consistency::Stale;
         self
     }
 
-    /// The leader confirms with the others that it still is the leader before it answers.
+    /// The leader confirms its leadership before it answers.
+    ///
+    /// It confirms with the others that it still is the leader.
     pub fn consistent(mut self) -> Self {
         self.consistency = Consistency::Consistent;
         self
     }
 
-    /// Uses this one of the addresses that an instance has registered (`wan`), where it has.
+    /// Uses this one of an instance's registered addresses (`wan`).
+    ///
+    /// It applies where an instance has registered that address.
     pub fn tagged_address(mut self, tag: impl Into<String>) -> Self {
         self.tagged_address = Some(tag.into());
         self
     }
 
-    /// How often a streaming agent's word is checked by a plain read, within 10 %. Default 45 s.
+    /// How often a plain read checks a streaming agent. Defaults to 45 s.
+    ///
+    /// The interval varies within 10 %.
     ///
     /// From 1.10 on, agents answer blocking queries from a view that keeps returning 200 when the
     /// servers are gone. An outage shows as stale within this time.
@@ -127,8 +138,10 @@ impl Query {
         self
     }
 
-    /// How long a blocking query waits. Default 55 s: below the 60 s after which many proxies close
-    /// an idle connection. Consul allows 10 min.
+    /// How long a blocking query waits. Defaults to 55 s.
+    ///
+    /// That is below the 60 s after which many proxies close an idle connection. Consul allows
+    /// 10 min.
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait.clamp(MIN_WAIT, MAX_WAIT);
         self

@@ -72,8 +72,9 @@ impl RegistrationOptions {
         }
     }
 
-    /// Sends no heartbeat: the checks that the agent runs alone decide on the health of the
-    /// instance.
+    /// Sends no heartbeat.
+    ///
+    /// The checks that the agent runs alone decide on the health of the instance.
     ///
     /// The entry is verified every 15 s.
     pub fn without_ttl(mut self) -> Self {
@@ -87,8 +88,9 @@ impl RegistrationOptions {
         self
     }
 
-    /// Has Consul remove an entry that has been critical for this long, at least 60 s; `None`:
-    /// never.
+    /// Has Consul remove an entry that has been critical for this long.
+    ///
+    /// At least 60 s; `None`: never.
     ///
     /// Defaults to 10 min: long enough to inspect it, and an instance that is alive registers
     /// again. Consul raises less than 60 s silently and checks every 30 s, so less is an error.
@@ -117,8 +119,9 @@ impl RegistrationOptions {
         self
     }
 
-    /// Lets other programs change the tags in the catalogue (`EnableTagOverride`). Defaults to
-    /// false: the agent restores those of the registration.
+    /// Lets other programs change the tags in the catalogue (`EnableTagOverride`).
+    ///
+    /// Defaults to false: the agent restores those of the registration.
     pub fn enable_tag_override(mut self, enabled: bool) -> Self {
         self.enable_tag_override = enabled;
         self

@@ -11,9 +11,11 @@ impl ConsulConfig {
     /// | option | sets |
     /// |---|---|
     /// | `dc`, `ns`, `partition`, `token-file` | the field of that meaning |
-    /// | `tls`, `ca-file`, `ca-path`, `cert-file`, `key-file`, `server-name`, `verify` | [`tls`](Self::tls) |
+    /// | `tls`, `ca-file`, `ca-path`, `cert-file`, `key-file` | [`tls`](Self::tls) |
+    /// | `server-name`, `verify` | [`tls`](Self::tls) |
     /// | `ttl` | the TTL of registrations |
-    /// | `tag` (a list), `passing`, `near`, `stale`, `consistent`, `filter`, `wait` | [`query`](Self::query) |
+    /// | `tag` (a list), `passing`, `near`, `stale` | [`query`](Self::query) |
+    /// | `consistent`, `filter`, `wait` | [`query`](Self::query) |
     ///
     /// ```
     /// use tower_sd_consul::ConsulConfig;

@@ -1,4 +1,6 @@
-//! The registrar against a scripted agent: what is sent, and what is made of every kind of answer.
+//! The registrar against a scripted agent.
+//!
+//! What is sent, and what is made of every kind of answer.
 
 use std::time::Duration;
 

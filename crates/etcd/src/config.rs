@@ -15,40 +15,50 @@ use crate::{BACKEND, Codec, NamingJson};
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
 pub struct EtcdConfig {
-    /// The members, as `host:port`. `http://` or `https://` may come first if it agrees with
-    /// [`tls`](Self::tls). One member is used at a time, on trouble the next; their order is
-    /// shuffled, so that clients spread over them. Names are looked up for every connection.
-    /// Defaults to none, because no other default would fit.
+    /// The members, as `host:port`. Defaults to none.
+    ///
+    /// `http://` or `https://` may come first if it agrees with [`tls`](Self::tls). One member is
+    /// used at a time, on trouble the next; their order is shuffled, so that clients spread over
+    /// them. Names are looked up for every connection. No other default would fit.
     pub endpoints: Vec<String>,
     /// Credentials. Defaults to `None`, no authentication, as etcd's own client.
     pub user: Option<User>,
-    /// TLS of the connections; its files are read again when they change. With `--client-cert-auth`
-    /// etcd takes the common name of the client certificate for the user, and no password is
-    /// needed. Default: none, as etcd's own.
+    /// TLS of the connections. Defaults to none, as etcd's own.
+    ///
+    /// Its files are read again when they change. With `--client-cert-auth` etcd takes the common
+    /// name of the client certificate for the user, and no password is needed.
     pub tls: Option<TlsConfig>,
-    /// What comes before the service in every key, without the slash that follows. Default
-    /// `tower-sd`, so that no other program's keys are taken for instances; may be empty.
+    /// What comes before the service in every key. Defaults to `tower-sd`.
+    ///
+    /// It is without the slash that follows, and may be empty. With the default, no other program's
+    /// keys are taken for instances.
     pub prefix: String,
-    /// How values are written (by the first) and read (by the first that understands). Default:
-    /// [`NamingJson`] alone, because grpc-go reads it.
+    /// How values are written and read. Defaults to [`NamingJson`] alone.
+    ///
+    /// The first codec writes, and the first that understands a value reads it. grpc-go reads
+    /// [`NamingJson`].
     #[serde(skip, default = "codecs")]
     pub codecs: Vec<Arc<dyn Codec>>,
-    /// The bound on making a connection, authentication included. Default 2 s: a handshake takes
-    /// milliseconds, and the next member waits.
+    /// The bound on making a connection, authentication included. Defaults to 2 s.
+    ///
+    /// A handshake takes milliseconds, and the next member waits.
     #[serde(deserialize_with = "duration::deserialize")]
     pub connect_timeout: Duration,
-    /// The bound on every call to one member. Default 2 s: a write into an election hangs for 5 s
-    /// and two elections unless it is given up and repeated.
+    /// The bound on every call to one member. Defaults to 2 s.
+    ///
+    /// A write into an election hangs for 5 s and two elections unless it is given up and repeated.
     #[serde(deserialize_with = "duration::deserialize")]
     pub request_timeout: Duration,
-    /// The time between HTTP/2 pings, which notice a connection that swallows everything; one that
-    /// is unanswered for 5 s ends it. It has nothing to do with the renewal of leases, which
-    /// follows from their TTL. Default 10 s: less is refused, because servers end connections that
-    /// ping faster than every 5 s.
+    /// The time between HTTP/2 pings. Defaults to 10 s.
+    ///
+    /// Pings notice a connection that swallows everything; one that is unanswered for 5 s ends it.
+    /// The time has nothing to do with the renewal of leases, which follows from their TTL. Less
+    /// than 10 s is refused, because servers end connections that ping faster than every 5 s.
     #[serde(deserialize_with = "duration::deserialize")]
     pub ping_interval: Duration,
-    /// The settings that all registries have, the TTL of registrations among them. Default: theirs,
-    /// because etcd needs no others.
+    /// The settings that all registries have, the TTL of registrations among them.
+    ///
+    /// Defaults to theirs, because etcd needs no others.
     ///
     /// The TTL is from 1 s to 24 h in whole seconds, rounded up. The server may grant more (it
     /// never grants less than 2 s with its defaults), and what it grants is used.

@@ -72,7 +72,9 @@ impl Etcd {
         self.registry.register(registration).await
     }
 
-    /// Follows a key, or all keys below a path that ends in a slash; the empty path is the root.
+    /// Follows a key, or all keys below a path that ends in a slash.
+    ///
+    /// The empty path is the root.
     ///
     /// The keys are etcd's own, as `etcdctl` shows them; the prefix of services does not apply. A
     /// request has at most 1.5 MiB (the servers' `--max-request-bytes`), and with it a value.
@@ -81,7 +83,9 @@ impl Etcd {
         source::keys(&self.client, path)
     }
 
-    /// Connects, authenticates, and reads one key with the agreement of the cluster's majority.
+    /// Connects, authenticates, and reads one key.
+    ///
+    /// The read has the agreement of the cluster's majority.
     ///
     /// # Errors
     ///

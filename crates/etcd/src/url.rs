@@ -15,7 +15,8 @@ impl EtcdConfig {
     /// |---|---|
     /// | `ttl` | the TTL of registrations |
     /// | `connect-timeout`, `request-timeout`, `ping-interval` | the field of that name |
-    /// | `tls`, `ca-file`, `ca-path`, `cert-file`, `key-file`, `server-name`, `verify` | [`tls`](Self::tls) |
+    /// | `tls`, `ca-file`, `ca-path`, `cert-file`, `key-file` | [`tls`](Self::tls) |
+    /// | `server-name`, `verify` | [`tls`](Self::tls) |
     /// | `user` with `password-file` | [`user`](Self::user_from_file) |
     ///
     /// ```

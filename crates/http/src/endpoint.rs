@@ -36,8 +36,9 @@ pub struct HttpEndpoint<B: Send + 'static> {
     checkout: Checkout<B>,
 }
 
-/// The future response of an [`HttpEndpoint`]. Dropped after its first poll, it closes the
-/// connection.
+/// The future response of an [`HttpEndpoint`].
+///
+/// Dropped after its first poll, it closes the connection.
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture<B: Send + 'static>(Pin<Box<dyn Future<Output = LeasedAnswer<B>> + Send>>);
 

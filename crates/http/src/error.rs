@@ -80,8 +80,9 @@ impl HttpError {
         matches!(self.kind, HttpErrorKind::Connect | HttpErrorKind::NotSent)
     }
 
-    /// Whether the caller has failed, and not the instance: repeating the request fails again, and
-    /// the instance's statistics should not count it.
+    /// Whether the caller has failed, and not the instance.
+    ///
+    /// Repeating the request fails again, and the instance's statistics should not count it.
     #[must_use]
     pub fn is_callers(&self) -> bool {
         matches!(self.kind, HttpErrorKind::TlsRequired | HttpErrorKind::Request)

@@ -11,8 +11,10 @@ use tower_sd_balance::{FailureClass, InFlight, Outcome};
 
 use crate::{HttpError, pool::Upload, replay::outcome_of};
 
-/// A response body that keeps its endpoint busy until it has ended: read to its end, failed, or
-/// dropped; and not before the request's own body has been sent.
+/// A response body that keeps its endpoint busy until it has ended.
+///
+/// It has ended when it was read to its end, has failed, or was dropped; and not before the
+/// request's own body has been sent.
 #[pin_project]
 #[derive(Debug)]
 pub struct InFlightBody<B> {

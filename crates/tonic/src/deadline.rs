@@ -1,4 +1,6 @@
-//! `grpc-timeout`: how long a call may take, all attempts and the whole answer included.
+//! `grpc-timeout`: how long a call may take.
+//!
+//! All attempts and the whole answer are included.
 
 use std::time::Duration;
 

@@ -51,8 +51,8 @@ impl GrpcFactory {
 
     /// Bounds the time to connect to an instance, name resolution included.
     ///
-    /// Defaults to 1 s: the first lost packet costs that long (RFC 6298), and another instance answers
-    /// sooner.
+    /// Defaults to 1 s: the first lost packet costs that long (RFC 6298), and another instance
+    /// answers sooner.
     #[must_use]
     pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
         self.http = self.http.connect_timeout(connect_timeout);

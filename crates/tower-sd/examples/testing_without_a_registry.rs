@@ -1,4 +1,6 @@
-//! Tests of code that discovers a service: the registry is a value in memory, the clock is paused.
+//! Tests of code that discovers a service.
+//!
+//! The registry is a value in memory, the clock is paused.
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 
 mod schemes;
 
-/// Layers that send each request to one of the endpoints, and the policies that choose it.
+/// Layers that send each request to one endpoint, and the policies that choose it.
 pub mod balance {
     pub use tower_sd_balance::{
         Balance, BalanceLayer, Balancer, Choice, Members, Picker, Prioritized, Random,
@@ -11,8 +11,9 @@ pub mod balance {
     };
 }
 
-/// For authors of backends, combinators and wrappers: the two halves of the wire, and the two
-/// loops.
+/// For authors of backends, combinators and wrappers.
+///
+/// The two halves of the wire, and the two loops.
 pub mod backend {
     pub use tower_sd_core::{
         Announcement, Announcer, Attached, Backend, Backoff, Entries, Error, ErrorKind, Hub,
@@ -22,7 +23,9 @@ pub mod backend {
     };
 }
 
-/// What is registered and followed, and how: instances, snapshots, settings of a registry.
+/// What is registered and followed, and how.
+///
+/// Instances, snapshots, settings of a registry.
 pub mod discovery {
     pub use tower_sd_core::{
         AddressPolicy, AddressRejected, AdvertiseAddress, AnnounceConfig, CheckResult,

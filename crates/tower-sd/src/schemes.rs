@@ -23,7 +23,9 @@ pub fn open(url: &str) -> Result<Registry> {
     schemes().open(url)
 }
 
-/// Returns the schemes of the registries that are compiled in: for programs that add their own.
+/// Returns the schemes of the registries that are compiled in.
+///
+/// For programs that add their own.
 ///
 /// ```
 /// use tower_sd::{MemoryRegistry, schemes};

@@ -1,4 +1,6 @@
-//! The catalogue behind the agent's back: what an agent without a token of its own leaves there.
+//! The catalogue behind the agent's back.
+//!
+//! An agent without a token of its own leaves entries there.
 //!
 //! Newer agents (1.15, not 1.8) remove from the catalogue with their own token, not with the
 //! service's. Where ACLs deny by default and the agent has none, services that were deregistered

@@ -1,4 +1,6 @@
-//! More services than connections: shared queries report which of them to read again.
+//! More services than connections.
+//!
+//! Shared queries report which of the services to read again.
 //!
 //! An agent accepts 200 connections of one address, and a blocking query occupies one for its whole
 //! wait. Above [`max_blocking_queries`](crate::ConsulConfig::max_blocking_queries) followed

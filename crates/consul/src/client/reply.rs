@@ -1,5 +1,6 @@
-//! What is understood of the answers. Fields may be missing: a proxy or a version of tomorrow
-//! leaves some out.
+//! What is understood of the answers.
+//!
+//! Fields may be missing: a proxy or a version of tomorrow leaves some out.
 
 use std::collections::BTreeMap;
 

@@ -10,11 +10,16 @@ impl ConsulConfig {
     /// | variable | sets |
     /// |---|---|
     /// | `CONSUL_HTTP_ADDR` | [`address`](Self::address) |
-    /// | `CONSUL_HTTP_TOKEN`, `CONSUL_HTTP_TOKEN_FILE` | [`token`](Self::token), [`token_file`](Self::token_file) |
+    /// | `CONSUL_HTTP_TOKEN` | [`token`](Self::token) |
+    /// | `CONSUL_HTTP_TOKEN_FILE` | [`token_file`](Self::token_file) |
     /// | `CONSUL_HTTP_AUTH` | [`basic_auth`](Self::basic_auth), as `user` or `user:password` |
     /// | `CONSUL_HTTP_SSL` | TLS, whatever the address begins with |
-    /// | `CONSUL_CACERT`, `CONSUL_CAPATH`, `CONSUL_CLIENT_CERT`, `CONSUL_CLIENT_KEY`, `CONSUL_TLS_SERVER_NAME`, `CONSUL_HTTP_SSL_VERIFY` | [`tls`](Self::tls), where TLS is used |
-    /// | `CONSUL_NAMESPACE`, `CONSUL_PARTITION` | [`namespace`](Self::namespace), [`partition`](Self::partition) |
+    /// | `CONSUL_CACERT`, `CONSUL_CAPATH` | [`tls`](Self::tls), where TLS is used |
+    /// | `CONSUL_CLIENT_CERT`, `CONSUL_CLIENT_KEY` | [`tls`](Self::tls), where TLS is used |
+    /// | `CONSUL_TLS_SERVER_NAME` | [`tls`](Self::tls), where TLS is used |
+    /// | `CONSUL_HTTP_SSL_VERIFY` | [`tls`](Self::tls), where TLS is used |
+    /// | `CONSUL_NAMESPACE` | [`namespace`](Self::namespace) |
+    /// | `CONSUL_PARTITION` | [`partition`](Self::partition) |
     ///
     /// A variable that is empty counts as missing.
     ///

@@ -1,5 +1,6 @@
-//! Under ACLs that deny by default, with an agent that has no token of its own: it writes with the
-//! service's token, and newer ones cannot remove with that.
+//! ACLs that deny by default, with an agent that has no token of its own.
+//!
+//! It writes with the service's token, and newer ones cannot remove with that.
 
 use std::time::Duration;
 

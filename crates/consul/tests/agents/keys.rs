@@ -40,7 +40,7 @@ impl Sink<KeyValue> for Latest {
 
 #[tokio::test]
 #[ignore = "needs a real consul"]
-async fn watched_keys_above_the_bound_share_few_connections_and_miss_no_change() {
+async fn keys_above_bound_share_few_connections_and_miss_no_change() {
     on_every_agent(async |agent| {
         let address = agent.address();
         let config = ConsulConfig::new(agent.url()).max_blocking_queries(MAX_QUERIES);

@@ -189,7 +189,7 @@ pub(crate) mod slow {
     /// The connection outlives its certificate; the restart of the agent ends it.
     #[tokio::test]
     #[ignore = "needs a real consul"]
-    async fn registration_passes_one_ttl_after_its_expired_certificate_was_replaced() {
+    async fn entry_passes_one_ttl_after_expired_certificate_was_replaced() {
         const TTL: Duration = Duration::from_secs(15);
         const VALIDITY: Duration = Duration::from_secs(25);
         on_every_version(async |binary| {

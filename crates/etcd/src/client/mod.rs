@@ -99,6 +99,8 @@ impl fmt::Debug for EtcdClient {
     }
 }
 
-/// The largest answer that is read. tonic's own limit of 4 MB is below what a page of large values
-/// takes, and below the first message of a watch that has a thousand revisions to catch up with.
+/// The largest answer that is read.
+///
+/// tonic's own limit of 4 MB is below what a page of large values takes. It is also below the first
+/// message of a watch that has a thousand revisions to catch up with.
 pub(crate) const MAX_MESSAGE: usize = 64 << 20;

@@ -4,7 +4,9 @@ use tower_sd_core::{Announcement, BoxError, Instance};
 
 use super::{Codec, host_and_port};
 
-/// The JSON of etcd's `naming/endpoints`, which grpc-go's `etcd:///` resolver reads.
+/// The JSON of etcd's `naming/endpoints`.
+///
+/// grpc-go's `etcd:///` resolver reads it.
 ///
 /// Written as `{"Op":0,"Addr":"host:port","Metadata":{…}}`, where `Metadata` has the rest of the
 /// [`Instance`], so that nothing of it is lost, and the incarnation of its registration. Read

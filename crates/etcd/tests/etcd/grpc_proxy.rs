@@ -1,4 +1,6 @@
-//! Behind etcd's own gRPC proxy, which numbers watches itself and answers no progress requests.
+//! Behind etcd's own gRPC proxy.
+//!
+//! The proxy numbers watches itself and answers no progress requests.
 
 use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 

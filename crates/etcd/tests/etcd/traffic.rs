@@ -130,7 +130,7 @@ async fn request(
 }
 
 /// The leader is killed and comes back, its members are restarted in turn, and then all of them
-/// have lost everything, which the follower reads before any instance has registered again.
+/// have lost everything. The follower reads that before any instance has registered again.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn cluster_without_leader_members_or_data_fails_no_request() {

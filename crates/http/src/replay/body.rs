@@ -26,7 +26,9 @@ pub trait RepeatableBody: Sized {
     }
 }
 
-/// A request body of any kind that can be sent again as long as little of it has been sent.
+/// A request body of any kind that can be sent again.
+///
+/// That holds as long as little of it has been sent.
 ///
 /// It keeps the bytes that pass through, up to a bound (64 KiB unless given: more than most calls,
 /// little enough to hold for each request in flight), and streams the rest. Beyond the bound it

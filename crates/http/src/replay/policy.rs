@@ -56,18 +56,20 @@ impl HttpProtocol {
         Self::default()
     }
 
-    /// Repeats requests of these methods only, where a server may have received the first attempt.
+    /// Repeats requests of these methods only.
     ///
-    /// Defaults to the idempotent methods of RFC 9110 §9.2.2. Requests that were never sent, and
-    /// those that carry [`Idempotent`], are repeated all the same.
+    /// It applies where a server may have received the first attempt. Defaults to the idempotent
+    /// methods of RFC 9110 §9.2.2. Requests that were never sent, and those that carry
+    /// [`Idempotent`], are repeated all the same.
     #[must_use]
     pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
         self.methods = Some(methods.into_iter().collect());
         self
     }
 
-    /// Takes 502, 503 and 504 for failures too: a proxy's words for an instance that cannot serve
-    /// now (RFC 9110 §15.6).
+    /// Takes 502, 503 and 504 for failures too.
+    ///
+    /// They are a proxy's words for an instance that cannot serve now (RFC 9110 §15.6).
     #[must_use]
     pub fn repeat_unavailable(mut self) -> Self {
         self.unavailable = true;

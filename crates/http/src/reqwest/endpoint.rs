@@ -23,18 +23,22 @@ use crate::{
 
 /// Makes a [`ReqwestEndpoint`] of each instance, over a [`Client`] of yours.
 ///
-/// The client's settings hold: its cookies, its redirects, its timeouts. Some fit badly and are worth a look:
+/// The client's settings hold: its cookies, its redirects, its timeouts. Some fit badly and are
+/// worth a look:
 ///
-/// - Give it a `connect_timeout`. reqwest connects when it has the request already, so a dead instance costs an attempt.
-/// - Switch off redirects, by [`build`](Self::build) or with a word to [`without_redirects`](Self::without_redirects). Then a
-///   refused connect counts as unsent, and `Retry` with [`HttpProtocol`] sends the request to another instance whatever its
-///   method. A client that follows redirects may have connected to another place after the instance served the request, and
-///   its error is the same: such a request counts as sent. Redirects can be followed above the balancer.
-/// - Switch off its own retries (`retry(reqwest::retry::never())`) and, unless instances are behind one, its proxy
-///   (`no_proxy()`).
-/// - With https a certificate is checked for the instance's host, not for the service's name; with `http2_prior_knowledge`
-///   servers see the instance's host too, and a `Host` header beside it. [`HttpFactory`](crate::HttpFactory) has
-///   neither limit.
+/// - Give it a `connect_timeout`. reqwest connects when it has the request already, so a dead
+///   instance costs an attempt.
+/// - Switch off redirects, by [`build`](Self::build) or with a word to
+///   [`without_redirects`](Self::without_redirects). Then a refused connect counts as unsent, and
+///   `Retry` with [`HttpProtocol`] sends the request to another instance whatever its method. A
+///   client that follows redirects may have connected to another place after the instance served
+///   the request, and its error is the same: such a request counts as sent. Redirects can be
+///   followed above the balancer.
+/// - Switch off its own retries (`retry(reqwest::retry::never())`) and, unless instances are behind
+///   one, its proxy (`no_proxy()`).
+/// - With https a certificate is checked for the instance's host, not for the service's name; with
+///   `http2_prior_knowledge` servers see the instance's host too, and a `Host` header beside it.
+///   [`HttpFactory`](crate::HttpFactory) has neither limit.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -67,9 +71,9 @@ pub struct ReqwestFactory {
 
 /// One instance, called by a [`Client`].
 ///
-/// The URL's host and port become the instance's; `http://service/path` keeps `service` in its `Host` header, unless the
-/// request brings its own. The scheme becomes `https` where the instance's is; a request for `https` to an instance that
-/// of `http` is an error.
+/// The URL's host and port become the instance's; `http://service/path` keeps `service` in its
+/// `Host` header, unless the request brings its own. The scheme becomes `https` where the
+/// instance's is; a request for `https` to an instance of `http` is an error.
 #[derive(Clone)]
 pub struct ReqwestEndpoint {
     client: Client,
@@ -87,7 +91,9 @@ struct Target {
 }
 
 impl ReqwestFactory {
-    /// Over `client`, whose connections all endpoints share, and which may follow redirects.
+    /// Over `client`, which may follow redirects.
+    ///
+    /// All endpoints share its connections.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client, follows_redirects: true }
@@ -103,7 +109,9 @@ impl ReqwestFactory {
         Ok(Self::new(builder.build()?).without_redirects())
     }
 
-    /// Declares that the client has `redirect(Policy::none())`: only then a failed connect proves that nothing was sent.
+    /// Declares that the client has `redirect(Policy::none())`.
+    ///
+    /// Only then a failed connect proves that nothing was sent.
     #[must_use]
     pub fn without_redirects(mut self) -> Self {
         self.follows_redirects = false;
@@ -196,7 +204,8 @@ impl Target {
                 let error = "the scheme of the instance is http";
                 return Err(HttpError::new(HttpErrorKind::TlsRequired, &self.address, error));
             }
-            // Between the two it always succeeds, as it does for hosts and ports that were parsed once.
+            // Between the two it always succeeds, as it does for hosts and ports that were parsed
+            // once.
             Some(scheme) if scheme.eq_ignore_ascii_case("https") => {
                 request.url_mut().set_scheme("https").unwrap_or_default();
             }
@@ -211,7 +220,8 @@ impl Target {
         url.set_port(Some(self.instance.port())).unwrap_or_default();
         let is_secured = url.scheme() == "https";
         let named = named.and_then(|host| HeaderValue::try_from(host).ok());
-        // Over HTTP/2, which TLS may lead to, a second name beside the `:authority` is at best ignored.
+        // Over HTTP/2, which TLS may lead to, a second name beside the `:authority` is at best
+        // ignored.
         if let Some(host) = named.filter(|_| !is_secured) {
             request.headers_mut().entry(HOST).or_insert(host);
         }

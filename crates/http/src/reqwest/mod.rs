@@ -1,11 +1,12 @@
-//! For those who have a [`reqwest::Client`]: balanced over the instances of a service, or with
-//! names resolved by a registry.
+//! For those who have a [`reqwest::Client`].
+//!
+//! It is balanced over the instances of a service, or has names resolved by a registry.
 //!
 //! | | [`ReqwestFactory`] | [`InstanceResolver`] | [`HttpFactory`](crate::HttpFactory) |
 //! |---|---|---|---|
-//! | each request goes to | the instance that the balancer picks | the instance of a pooled connection | the instance that the balancer picks |
-//! | a dead instance costs | an attempt, repeated by `Retry` | nothing, when a connection is made | nothing |
-//! | an instance that left gets | what it has | requests until its connections close | what it has |
+//! | each request's instance | the balancer's pick | a pooled connection's | the balancer's pick |
+//! | a dead instance costs | an attempt, repeated by `Retry` | nothing, on connecting | nothing |
+//! | an instance that left gets | what it has | requests until its connections end | what it has |
 //! | certificates are for | the instance's host | the service's name | the service's name |
 //! | you keep | cookies, redirects, decompression, proxies | all of reqwest | – |
 

@@ -10,7 +10,9 @@ use futures_util::future::join_all;
 use tokio::net::lookup_host;
 use tower_sd_balance::{BoxError, Instance, Instancer, Subscription};
 
-/// Resolves the names of services by their registry, and all other names by the operating system.
+/// Resolves the names of services by their registry.
+///
+/// The operating system resolves all other names.
 ///
 /// This is name resolution and no balancing: reqwest resolves when it opens a connection, tries the
 /// addresses one after the other until one accepts, and then keeps that connection for as long as

@@ -1,4 +1,6 @@
-//! Connecting belongs to the pool: bounded, shared, and reported to every request that waits.
+//! Connecting belongs to the pool.
+//!
+//! It is bounded, shared, and reported to every request that waits.
 
 use std::{
     io,

@@ -1,4 +1,6 @@
-//! What a caller of the whole stack (Retry, Balance, endpoints) sees of servers that misbehave.
+//! What a caller of the whole stack sees of servers that misbehave.
+//!
+//! The stack is Retry, Balance and endpoints.
 
 use std::{
     sync::{

@@ -31,10 +31,13 @@ use crate::{Grpc, GrpcBody, GrpcEndpoint, GrpcFuture, GrpcProtocol, InFlightBody
 /// |---|---|---|
 /// | balancer | round robin, per call | |
 /// | attempts | 3, each at another instance if there is one | two failing instances are survived |
-/// | repeated | what no server has acted on; else methods of [`ChannelBuilder::idempotent`] | a call arrives at most once |
-/// | time of a call | its `grpc-timeout` ([`Request::set_timeout`](tonic::Request::set_timeout)), else unbounded | streams, as in grpc-go |
+/// | repeated | what no server acted on; else [`idempotent`] methods | calls arrive at most once |
+/// | call time | its `grpc-timeout` ([`set_timeout`]), else unbounded | streams, as in grpc-go |
 /// | silent connection | pinged after 5 min | the minimum of most gRPC servers |
 /// | waiting for an instance | 1 s | longer than a restart takes to be noticed |
+///
+/// [`idempotent`]: ChannelBuilder::idempotent
+/// [`set_timeout`]: tonic::Request::set_timeout
 ///
 /// # Drop
 ///

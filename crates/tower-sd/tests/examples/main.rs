@@ -1,19 +1,19 @@
 //! The client examples, against servers on loopback.
 
-#[expect(dead_code, reason = "the example's main wants a registry")]
+#[expect(dead_code, reason = "the example's main needs a registry")]
 #[path = "../../examples/client_grpc.rs"]
 mod client_grpc;
-#[expect(dead_code, reason = "the example's main wants a registry")]
+#[expect(dead_code, reason = "the example's main needs a registry")]
 #[path = "../../examples/client_http.rs"]
 mod client_http;
-#[expect(dead_code, reason = "the example's main wants a registry")]
+#[expect(dead_code, reason = "the example's main needs a registry")]
 #[path = "../../examples/custom_balancer.rs"]
 mod custom_balancer;
-#[expect(dead_code, reason = "the example's main wants a registry")]
+#[expect(dead_code, reason = "the example's main needs a registry")]
 #[path = "../../examples/reqwest.rs"]
 mod reqwest_client;
 mod servers;
-#[expect(dead_code, reason = "the example's main wants a registry")]
+#[expect(dead_code, reason = "the example's main needs a registry")]
 #[path = "../../examples/tower_http.rs"]
 mod tower_http_layers;
 

@@ -1,5 +1,6 @@
-//! The messages of `etcdserverpb` and `mvccpb`, as far as these tests need them. The client library
-//! hides its own.
+//! The messages of `etcdserverpb` and `mvccpb`, as far as these tests need them.
+//!
+//! The client library hides its own.
 
 use prost::Message;
 

@@ -1,4 +1,6 @@
-//! Watches that outlive their streams, and positions that are lost while a stream lives on.
+//! Watches that outlive their streams, and lost positions.
+//!
+//! Positions are lost while a stream lives on.
 
 use std::time::Duration;
 

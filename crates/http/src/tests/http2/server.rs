@@ -1,4 +1,6 @@
-//! A server over the `h2` crate, so that a test can refuse, reset and go away as it likes.
+//! A server over the `h2` crate.
+//!
+//! With it, a test can refuse, reset and go away as it likes.
 
 use std::{
     future::Future,
