@@ -11,70 +11,67 @@ pub(super) struct Runs(Vec<Row>);
 #[derive(Debug)]
 struct Row {
     name: String,
-    /// A peer is the same in both revisions: its ratio shows the noise.
-    is_peer: bool,
     values: Vec<f64>,
+    /// Each value as a multiple of the geometric mean of the peers in the same run.
+    ///
+    /// The clock of a shared machine changes by a factor of two from one run to the next; the peers
+    /// run in turn with ours, within milliseconds, and are the same in both revisions.
+    to_peers: Vec<f64>,
 }
 
 impl Runs {
-    /// Adds one run: the lines of a results file.
+    /// Adds one run: the lines of a results file, one for each peer of a case.
     pub(super) fn add(&mut self, text: &str) -> Result<()> {
-        let mut seen = Vec::new();
+        let mut run: Vec<(String, f64, Vec<f64>)> = Vec::new();
         for line in text.lines().filter(|line| !line.is_empty()) {
-            let rows = rows(line).ok_or_else(|| format!("not a line of results: {line}"))?;
-            for (name, is_peer, value) in rows {
-                // A case has a line for each of its peers.
-                if !seen.contains(&name) {
-                    self.row(&name, is_peer).values.push(value);
-                    seen.push(name);
-                }
+            let (name, value, peer) =
+                row(line).ok_or_else(|| format!("not a line of results: {line}"))?;
+            match run.iter_mut().find(|(known, ..)| *known == name) {
+                Some((.., peers)) => peers.push(peer),
+                None => run.push((name, value, vec![peer])),
             }
+        }
+        for (name, value, peers) in run {
+            let row = self.row(&name);
+            row.values.push(value);
+            row.to_peers.push(value / geometric_mean(&peers));
         }
         Ok(())
     }
 
-    fn row(&mut self, name: &str, is_peer: bool) -> &mut Row {
+    fn row(&mut self, name: &str) -> &mut Row {
         let at = self.0.iter().position(|row| row.name == name).unwrap_or_else(|| {
-            self.0.push(Row { name: name.to_owned(), is_peer, values: Vec::new() });
+            self.0.push(Row { name: name.to_owned(), values: Vec::new(), to_peers: Vec::new() });
             self.0.len() - 1
         });
         &mut self.0[at]
     }
 
-    /// A table of the medians; the ratio is `now` in `self`.
+    /// A table of the medians; the ratios are `now` in `self`, the last of them beside the peers.
     pub(super) fn compared_to(&self, now: &Self) -> String {
-        let (mut table, mut of_peers) = (String::new(), Vec::new());
-        for Row { name, is_peer, values } in &self.0 {
-            let new = now.0.iter().find(|row| row.name == *name).map(|row| median(&row.values));
-            let (before, Some(new)) = (median(values), new) else {
-                writeln!(table, "{name:<44} only before").expect("a String takes everything");
-                continue;
+        let mut table = String::new();
+        for Row { name, values, to_peers } in &self.0 {
+            let line = match now.0.iter().find(|row| row.name == *name) {
+                None => format!("{name:<44} only before"),
+                Some(new) => {
+                    let (before, after) = (median(values), median(&new.values));
+                    let relative = median(&new.to_peers) / median(to_peers);
+                    let mark = if (relative - 1.0).abs() > BAR { "  more than 5 %" } else { "" };
+                    let ratio = after / before;
+                    format!(
+                        "{name:<44} {before:>12.1} {after:>12.1}  ×{ratio:.3}  beside peers \
+                         ×{relative:.3}{mark}"
+                    )
+                }
             };
-            let ratio = new / before;
-            if *is_peer {
-                of_peers.push(ratio);
-                continue;
-            }
-            let mark = if (ratio - 1.0).abs() > BAR { "  more than 5 %" } else { "" };
-            writeln!(table, "{name:<44} {before:>12.1} {new:>12.1}  ×{ratio:.3}{mark}")
-                .expect("a String takes everything");
-        }
-        if !of_peers.is_empty() {
-            of_peers.sort_by(f64::total_cmp);
-            let (least, most) = (of_peers[0], of_peers[of_peers.len() - 1]);
-            let middle = median(&of_peers);
-            writeln!(
-                table,
-                "peers, the same on both sides: ×{middle:.3} (×{least:.3} to ×{most:.3})"
-            )
-            .expect("a String takes everything");
+            writeln!(table, "{line}").expect("a String takes everything");
         }
         table
     }
 }
 
-/// The rows of one line: ours, and the peer's.
-fn rows(line: &str) -> Option<[(String, bool, f64); 2]> {
+/// The name of a line, our value, and the peer's.
+fn row(line: &str) -> Option<(String, f64, f64)> {
     let fields = fields(line)?;
     let get = |wanted| fields.iter().find(|(key, _)| *key == wanted).map(|(_, value)| *value);
     let case = get("case")?;
@@ -86,8 +83,7 @@ fn rows(line: &str) -> Option<[(String, bool, f64); 2]> {
             (name, get("ours_ns")?, get("peer_ns")?)
         }
     };
-    let of_peer = format!("{name}: {}", get("peer")?);
-    Some([(name, false, ours.parse().ok()?), (of_peer, true, peer.parse().ok()?)])
+    Some((name, ours.parse().ok()?, peer.parse().ok()?))
 }
 
 /// The fields of a flat JSON object without escapes, which is all that the benchmarks write.
@@ -113,6 +109,11 @@ fn median(values: &[f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+fn geometric_mean(values: &[f64]) -> f64 {
+    let (sum, n) = values.iter().fold((0.0, 0.0), |(sum, n), value| (sum + value.ln(), n + 1.0));
+    (sum / n).exp()
+}
+
 /// The bar for one thread and up to 1 000 instances; others are marked for information.
 const BAR: f64 = 0.05;
 
@@ -128,33 +129,27 @@ mod tests {
 
     #[test]
     fn fields_are_read_from_both_kinds_of_lines() {
-        let rows_of = |line: &str| rows(line).expect("a line of results").map(|row| (row.0, row.2));
-        let [ours, peer] = rows_of(&time(15.25, "a,b", 20.0));
-        assert_eq!(ours, ("random n=10 threads=1, ns".to_owned(), 15.25));
-        assert_eq!(peer, ("random n=10 threads=1, ns: a,b".to_owned(), 20.0));
+        let name = "random n=10 threads=1, ns".to_owned();
+        assert_eq!(row(&time(15.25, "a,b", 20.0)), Some((name, 15.25, 20.0)));
         let line = r#"{"bench":"calls","case":"h1","metric":"p99","ours":1.5,"peer":"x","peer_value":2.0,"ratio":0.75}"#;
-        let [ours, peer] = rows_of(line);
-        assert_eq!((ours, peer), (("h1 p99".to_owned(), 1.5), ("h1 p99: x".to_owned(), 2.0)));
+        assert_eq!(row(line), Some(("h1 p99".to_owned(), 1.5, 2.0)));
         for line in ["", "{}", "[1]", r#"{"case":"a","metric":"b","ours":"c","peer":"d"}"#] {
-            assert_eq!(rows(line), None, "{line}");
+            assert_eq!(row(line), None, "{line}");
         }
     }
 
     #[test]
-    fn medians_are_compared_and_peers_show_the_noise() {
+    fn medians_are_compared_beside_their_peers() {
         let (mut before, mut now) = (Runs::default(), Runs::default());
-        for (was, is) in [(10.0, 12.0), (11.0, 11.0), (900.0, 13.0)] {
-            let lines = [time(was, "a", 20.0), time(was, "b", 30.0)].join("\n");
-            before.add(&lines).expect("well formed");
-            let lines = [time(is, "a", 20.0), time(is, "b", 33.0)].join("\n");
-            now.add(&lines).expect("well formed");
+        // The second revision always met the machine at half its speed.
+        for (was, is) in [(10.0, 24.0), (11.0, 22.0), (900.0, 26.0)] {
+            before.add(&[time(was, "a", 20.0), time(was, "b", 30.0)].join("\n")).expect("lines");
+            now.add(&[time(is, "a", 40.0), time(is, "b", 60.0)].join("\n")).expect("lines");
         }
         let table = before.compared_to(&now);
-        let lines: Vec<_> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-        let [ours, peers] = &lines[..] else { panic!("{table}") };
-        let ours: &Vec<_> = ours;
-        assert_eq!(ours[4..], ["11.0", "12.0", "×1.091", "more", "than", "5", "%"], "{table}");
-        assert!(peers.contains(&"×1.100"), "{table}");
+        for part in ["11.0", "24.0", "×2.182", "beside peers ×1.091  more than 5 %"] {
+            assert!(table.contains(part), "{part} in {table}");
+        }
         assert!(before.compared_to(&Runs::default()).contains("only before"));
         before.add("{}").expect_err("no results");
     }
