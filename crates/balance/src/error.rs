@@ -50,8 +50,9 @@ impl NoInstances {
         self.reason
     }
 
-    /// Whether the request has waited for an instance for as long as it may: waiting again is of no
-    /// use.
+    /// Whether the request has waited for an instance for as long as it may.
+    ///
+    /// Waiting again is of no use.
     #[must_use]
     pub fn has_waited(&self) -> bool {
         self.waited

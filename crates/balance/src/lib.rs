@@ -5,7 +5,6 @@ mod endpointer;
 mod error;
 mod factory_ext;
 mod not_sent;
-mod observer;
 mod outcome;
 mod retry;
 mod scope;
@@ -32,11 +31,11 @@ pub use self::{
         Discovered, EndpointReport, EndpointState, EndpointStats, Endpointer, EndpointerConfig,
         EndpointerReport, Factory, FactoryFn, InFlight, Outcomes, Served, Subset, Tier, TierPolicy,
         factory_fn,
+        observer::{Event, Observer},
     },
     error::{NoInstances, NoInstancesReason},
     factory_ext::{Classified, ClassifiedFuture, FactoryExt},
     not_sent::NotSent,
-    observer::{Event, Observer},
     outcome::{FailureClass, Outcome},
     retry::{
         Attempt, CloneRequest, Elapsed, Protocol, Retry, RetryDecision, RetryError, RetryFuture,

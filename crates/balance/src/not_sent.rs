@@ -2,7 +2,9 @@ use std::{error, fmt};
 
 use tower_sd_core::BoxError;
 
-/// A failure before anything of the request was sent: repeating it is safe, whatever it is.
+/// A failure before anything of the request was sent.
+///
+/// Repeating the request is safe, whatever it is.
 ///
 /// An endpoint whose connection was dead when it was called returns it. (One that has
 /// [taken](crate::InFlight::take) its lease reports [`Outcome::NotSent`](crate::Outcome) instead,

@@ -30,7 +30,7 @@ pub enum FailureClass {
 }
 
 impl Outcome {
-    /// [`NotSent`](Self::NotSent) when the error itself is a [`NotSent`], else a failed exchange.
+    /// The outcome of `error`: not sent if it is a [`NotSent`], else a failed exchange.
     ///
     /// Its sources are not searched: an endpoint may have sent requests of its own.
     #[must_use]

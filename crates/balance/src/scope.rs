@@ -13,7 +13,7 @@ use tower_sd_core::InstanceId;
 
 use crate::NoInstances;
 
-/// One logical request, across all its attempts: what a balancer reads and writes about it.
+/// One logical request, across all its attempts, as a balancer reads and writes it.
 ///
 /// A [`Retry`](crate::Retry) enters one around its attempts. [`ScopeLayer`](crate::ScopeLayer), a
 /// hedge or a retry of another crate does the same: the [`Balance`](crate::Balance) below leaves
@@ -70,7 +70,10 @@ impl RequestScope {
         self
     }
 
-    /// Sets the moment at which the request is over; an earlier one of an outer layer stays.
+    /// Sets the moment at which the request is over.
+    ///
+    /// An earlier one of an outer layer stays. A [`Retry`](crate::Retry) inside the scope ends the
+    /// request then, and endpoints the bodies of its responses.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(self.deadline.map_or(deadline, |outer| outer.min(deadline)));

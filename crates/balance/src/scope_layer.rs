@@ -11,8 +11,10 @@ use tower_service::Service;
 
 use crate::RequestScope;
 
-/// Enters a [`RequestScope`] around each request: a key for hashing balancers, exclusion for others'
-/// retries and hedges.
+/// Enters a [`RequestScope`] around each request.
+///
+/// It has the key of hashing balancers, and excludes tried instances for retries and hedges of
+/// other crates.
 ///
 /// ```
 /// use tower_sd_balance::{RequestScope, ScopeLayer};
@@ -43,7 +45,9 @@ pub struct ScopedFuture<F> {
 }
 
 impl<F> ScopeLayer<F> {
-    /// Enters the scope that `scope` returns for the request; the same one again for a clone.
+    /// Enters the scope that `scope` returns for the request.
+    ///
+    /// Clones of a scope are the same request.
     #[must_use]
     pub fn new<Req>(scope: F) -> Self
     where

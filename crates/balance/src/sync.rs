@@ -1,5 +1,6 @@
-//! The locks and atomics whose interleavings are checked: std's, and in this crate's unit tests
-//! those of shuttle.
+//! The locks and atomics whose interleavings are checked.
+//!
+//! They are std's, and in this crate's unit tests those of shuttle.
 //!
 //! Shuttle's work inside of its runs only, see `endpointer/interleavings.rs`. Whatever no other
 //! thread waits for or decides by keeps to std.

@@ -118,7 +118,9 @@ impl<'a> Choice<'a> {
         Self { candidates, len, rng, turn }
     }
 
-    /// Picks among those with these indexes, in this order, and returns the index in the whole set.
+    /// Picks among those with these indexes, in this order.
+    ///
+    /// Returns the index in the whole set.
     #[inline]
     pub fn only(&mut self, indexes: &[usize], picker: &dyn Picker) -> Option<usize> {
         let group = Group { whole: self.candidates, indexes };
@@ -140,8 +142,9 @@ impl<'a> Choice<'a> {
         self.len == 0
     }
 
-    /// Whether that member may be picked now: it was not tried for this request, and has not
-    /// refused it.
+    /// Whether that member may be picked now.
+    ///
+    /// It was not tried for this request, and has not refused it.
     #[must_use]
     #[inline]
     pub fn is_usable(&self, index: usize) -> bool {
@@ -190,8 +193,9 @@ impl<'a> Choice<'a> {
         }
     }
 
-    /// A number that is the picker's to change. Each thread has its own for each balancer; it
-    /// outlives the set.
+    /// A number that is the picker's to change.
+    ///
+    /// Each thread has its own for each balancer; it outlives the set.
     #[inline]
     pub fn cursor(&mut self) -> &mut usize {
         self.turn

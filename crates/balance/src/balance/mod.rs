@@ -2,7 +2,9 @@
 
 mod balancer;
 mod future;
+mod inner;
 mod layer;
+mod own;
 mod prioritized;
 mod random;
 mod round_robin;

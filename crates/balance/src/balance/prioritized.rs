@@ -7,7 +7,7 @@ use tower_sd_core::Instance;
 
 use super::{Balancer, Choice, Members, Picker, WeightedRandom};
 
-/// Members of the best priority only, as long as one of them is usable; then those of the next.
+/// Members of the best priority while one is usable; then those of the next.
 ///
 /// The lowest number is the best, as in DNS SRV records. Among members of one priority another
 /// balancer chooses; by default [`WeightedRandom`], which together implement RFC 2782. A priority
@@ -16,7 +16,7 @@ use super::{Balancer, Choice, Members, Picker, WeightedRandom};
 /// ```
 /// use tower_sd_balance::{BalanceLayer, Prioritized, RoundRobin};
 ///
-/// let as_dns_says = BalanceLayer::new(Prioritized::default());
+/// let by_srv_records = BalanceLayer::new(Prioritized::default());
 /// let in_turn = BalanceLayer::new(Prioritized::new(RoundRobin::new()));
 /// ```
 #[derive(Clone)]

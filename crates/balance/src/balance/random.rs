@@ -10,7 +10,9 @@ use super::{Balancer, Choice, Members, Picker};
 pub struct Random;
 
 impl Random {
-    /// The balancer; its seed is [`BalanceLayer::with_seed`](crate::BalanceLayer::with_seed)'s.
+    /// Creates the balancer.
+    ///
+    /// Its seed is that of [`BalanceLayer::with_seed`](crate::BalanceLayer::with_seed).
     #[must_use]
     pub fn new() -> Self {
         Self

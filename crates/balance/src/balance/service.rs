@@ -10,37 +10,36 @@ use tower_service::Service;
 
 use super::{
     ResponseFuture, Shards,
+    inner::Inner,
     slow_path::{First, obtain, obtain_any},
 };
 use crate::{
     NoInstances, RequestScope,
-    endpointer::{EndpointStats, InFlight, Shared, Tier},
-    observer::{Event, Observers},
+    endpointer::{InFlight, Shared, Tier, observer::Observers},
     scope,
 };
 
 /// Sends each request to one endpoint of an [`Endpointer`](crate::Endpointer).
 ///
-/// - **Any request type**: nothing is asked of it. The balancer is not part of the type, so that a struct can name it.
-/// - **Always ready**: `poll_ready` reserves nothing. When an endpoint is busy, connects or refuses, another is picked
-///   before the request is given away: no copy of it is needed, and no retry is spent.
-/// - **Down** endpoints get no requests until they have connected; the endpointer probes them with growing pauses.
-/// - **Busy** endpoints stay what they are. When all are busy, the first that becomes ready gets the request.
+/// - **Any request type**: it has no bounds. The balancer is not part of the type, so that a struct
+///   can name it.
+/// - **Always ready**: `poll_ready` reserves nothing. When an endpoint is busy, connects or
+///   refuses, another is picked before the request is given away: no copy of it is needed, and no
+///   retry is spent.
+/// - **Down** endpoints get no requests until they have connected; the endpointer probes them with
+///   growing pauses.
+/// - **Busy** endpoints stay what they are. When all are busy, the first that becomes ready gets
+///   the request.
+/// - **Connecting**: requests that wait for the first connections are spread over those that come
+///   about within 25 ms of the first.
 /// - **No instance**: [`NoInstances`], immediately when that is known, else after a
 ///   [bounded wait](crate::BalanceLayer::ready_timeout).
-/// - Below a [`Retry`](crate::Retry) the endpoints that were tried for a request are left out while others are left.
+/// - Below a [`Retry`](crate::Retry) the endpoints that were tried for a request are left out while
+///   others are left.
 ///
 /// `Clone` is one `Arc`. Dropping a request in flight leaves nothing behind but its end.
 pub struct Balance<S: 'static> {
     inner: Arc<Inner<S>>,
-}
-
-pub(super) struct Inner<S: 'static> {
-    pub(super) shards: Arc<Shards<S>>,
-    pub(super) shared: Arc<Shared<S>>,
-    pub(super) wait: Duration,
-    pub(super) observers: Observers,
-    is_observed: bool,
 }
 
 impl<S: Clone + Send + Sync + 'static> Balance<S> {
@@ -54,12 +53,13 @@ impl<S: Clone + Send + Sync + 'static> Balance<S> {
         Self { inner: Arc::new(Inner { shards, shared, wait, observers, is_observed }) }
     }
 
-    /// Picks an endpoint for a caller that does not speak tower: a clone of its service, and the lease to be kept for as
-    /// long as it is used.
+    /// Picks an endpoint for a caller that does not use tower.
+    ///
+    /// Returns a clone of its service, and the guard, which must be kept as long as it is used.
     ///
     /// # Errors
     ///
-    /// There is nobody, or nobody within the bounded wait.
+    /// No instance is available, or none within the bounded wait.
     ///
     /// # Cancel safety
     ///
@@ -68,8 +68,9 @@ impl<S: Clone + Send + Sync + 'static> Balance<S> {
         obtain_any(&self.inner).await
     }
 
-    /// The index that the balancer chooses in the set of this moment, which may be another a moment later: what the
-    /// choice alone costs, without service and lease.
+    /// The index that the balancer chooses in the set of this moment.
+    ///
+    /// For benchmarks: the cost of the choice, without service and guard.
     #[doc(hidden)]
     #[must_use]
     #[inline]
@@ -122,7 +123,12 @@ where
             return First::Nothing;
         }
         // Polled without a waker: one that is not ready now is polled again on the slow path.
-        match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let polled = match scope {
+            Some(_) => scope::leave(|| service.poll_ready(cx)),
+            None => service.poll_ready(cx),
+        };
+        match polled {
             Poll::Ready(Ok(())) => First::Ready(service, stats),
             Poll::Ready(Err(error)) => First::Refused(stats, error.into()),
             Poll::Pending => First::Pending(service, stats),
@@ -157,25 +163,13 @@ where
     }
 }
 
-impl<S> Inner<S> {
-    /// The endpoint gets the request.
-    pub(super) fn begin(
-        &self,
-        stats: Arc<EndpointStats>,
-        scope: Option<&RequestScope>,
-        tier: Tier,
-    ) -> InFlight {
-        self.observers.on(&Event::Picked { endpoint: &stats, tier });
-        InFlight::begin(stats, scope, &self.observers)
-    }
-}
-
-/// As a function pointer it does not name the request's type: what holds it may outlive borrowed requests.
+/// As a function pointer it does not name the request's type: its holder may outlive borrowed
+/// requests.
 fn poll_ready<S, Req>(service: &mut S, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>
 where
     S: Service<Req, Error: Into<BoxError>>,
 {
-    service.poll_ready(cx).map_err(Into::into)
+    scope::leave(|| service.poll_ready(cx)).map_err(Into::into)
 }
 
 impl<S> Clone for Balance<S> {

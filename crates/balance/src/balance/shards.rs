@@ -92,11 +92,11 @@ impl<S> Shards<S> {
         Arc::clone(&self.shard().published)
     }
 
-    /// Whether one that was not tried connects.
-    pub(super) fn is_any_connecting(&self, scope: Option<&RequestScope>) -> bool {
+    /// Whether one that was not tried is in that state.
+    pub(super) fn is_any(&self, readiness: Readiness, scope: Option<&RequestScope>) -> bool {
         let Published(tiers) = &*self.published();
         tiers.iter().flat_map(|choices| choices.set.iter()).any(|endpoint| {
-            endpoint.stats.readiness() == Readiness::Connecting
+            endpoint.stats.readiness() == readiness
                 && !scope.is_some_and(|scope| scope.contains(endpoint.stats.key))
         })
     }

@@ -1,5 +1,6 @@
-//! The slow path: nothing to pick, or the picked endpoint is not ready. It owns handles, and may
-//! wait.
+//! The slow path: nothing to pick, or the picked endpoint is not ready.
+//!
+//! It owns handles, and may wait.
 
 use std::{
     future::poll_fn,
@@ -14,12 +15,15 @@ use tokio::{
 };
 use tower_sd_core::BoxError;
 
-use super::{service::Inner, shards::Request};
+use super::{
+    inner::Inner,
+    own::{Own, Turn},
+    shards::Request,
+};
 use crate::{
     NoInstances, NoInstancesReason, RequestScope,
-    endpointer::{EndpointStats, InFlight, PollReady, Readiness, Signal, Tier},
+    endpointer::{EndpointStats, InFlight, PollReady, Readiness, Signal, Tier, observer::Event},
     error::Failure,
-    observer::Event,
 };
 
 /// The endpoint that was picked first, and its readiness.
@@ -50,6 +54,7 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
         begun: Instant::now(),
         waiting: Vec::new(),
         wanted: Vec::new(),
+        own: Own::NotYet,
         error: None,
     };
     if let Some(scope) = &scope {
@@ -83,6 +88,7 @@ struct Search<'a, S: Clone + Send + Sync + 'static> {
     waiting: Vec<Waiting<S>>,
     /// Down, and probed on behalf of this request.
     wanted: Vec<Weak<EndpointStats>>,
+    own: Own<S>,
     /// The last refusal.
     error: Option<Failure>,
 }
@@ -130,7 +136,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
                 }
                 _changed = versions.changed() => {}
                 // Time for more endpoints, or for those that were tried.
-                () = sleep(STEP) => {}
+                () = sleep(self.own.left().unwrap_or(STEP)) => {}
             }
         }
     }
@@ -146,6 +152,15 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
 
     /// Tries what is ready, best first; endpoints that were tried for this request come last.
     fn look(&mut self) -> Option<Found<S>> {
+        match self.own.turn(&self.inner.shards, self.scope, self.begun) {
+            Turn::Wait => return None,
+            Turn::Take(service, stats) if self.waiting.iter().all(|one| one.key != stats.key) => {
+                if let Some(found) = self.attempt((service, stats, Tier::Ready)) {
+                    return Some(found);
+                }
+            }
+            Turn::Take(..) | Turn::Any => {}
+        }
         if let Some(found) = FRESH.iter().find_map(|tier| self.look_in(*tier, false)) {
             return Some(found);
         }
@@ -164,13 +179,21 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         while self.waiting.len() < self.limit() {
             let waiting: Vec<_> = self.waiting.iter().map(|one| one.key).collect();
             let request = Request { scope: self.scope, allows_tried, excluded: &waiting };
-            let (mut service, stats) = self.inner.shards.pick_in(tier, &request)?;
-            let cx = &mut Context::from_waker(Waker::noop());
-            match (self.poll_ready)(&mut service, cx) {
-                Poll::Ready(Ok(())) => return Some((service, stats, tier)),
-                Poll::Ready(Err(error)) => self.refused(&stats, false, error),
-                Poll::Pending => self.wait_for((service, stats, tier)),
+            let (service, stats) = self.inner.shards.pick_in(tier, &request)?;
+            if let Some(found) = self.attempt((service, stats, tier)) {
+                return Some(found);
             }
+        }
+        None
+    }
+
+    /// Polls the readiness of one; waits for it if it is pending.
+    fn attempt(&mut self, (mut service, stats, tier): Found<S>) -> Option<Found<S>> {
+        let cx = &mut Context::from_waker(Waker::noop());
+        match (self.poll_ready)(&mut service, cx) {
+            Poll::Ready(Ok(())) => return Some((service, stats, tier)),
+            Poll::Ready(Err(error)) => self.refused(&stats, false, error),
+            Poll::Pending => self.wait_for((service, stats, tier)),
         }
         None
     }
@@ -230,7 +253,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         is_in_time
             && (!self.waiting.is_empty()
                 || self.wanted.iter().any(is_probed)
-                || self.inner.shards.is_any_connecting(self.scope))
+                || self.inner.shards.is_any(Readiness::Connecting, self.scope))
     }
 
     /// How many endpoints are waited for by now: each may cost a connection attempt, and any may be

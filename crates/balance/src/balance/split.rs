@@ -4,7 +4,7 @@ use tower_sd_core::Instance;
 
 use super::{Balancer, Choice, Members, Picker};
 
-/// A share of the requests for some of the members, the rest for the others: a canary.
+/// A canary: a share of the requests for some members, the rest for the others.
 ///
 /// Among the members of each part another balancer chooses. Requests go to the other part while
 /// their own has no usable member.
@@ -24,7 +24,7 @@ pub struct Split {
 }
 
 impl Split {
-    /// Sends `percent` of the requests to the members for which `is_chosen` returns true.
+    /// Sends `percent` of the requests to the members that `is_chosen` selects.
     #[must_use]
     pub fn new(
         percent: u8,

@@ -9,7 +9,9 @@ use crate::{
     endpointer::{EndpointStats, Tier},
 };
 
-/// Members for the unit test of a [`Balancer`]: no endpointer, no service, no runtime.
+/// Members for the unit test of a [`Balancer`].
+///
+/// It needs no endpointer, no service and no runtime.
 ///
 /// ```
 /// use tower_sd_balance::{Instance, RoundRobin, TestSet};
@@ -29,7 +31,9 @@ pub struct TestSet {
 }
 
 impl TestSet {
-    /// The set of `instances`, with a picker of `balancer`. Chance follows from a fixed seed.
+    /// The set of `instances`, with a picker of `balancer`.
+    ///
+    /// Chance follows from a fixed seed.
     #[must_use]
     pub fn new(balancer: &dyn Balancer, instances: impl IntoIterator<Item = Instance>) -> Self {
         let instances: Vec<_> = instances.into_iter().collect();
@@ -47,7 +51,9 @@ impl TestSet {
         }
     }
 
-    /// Makes a member unusable, as one that was tried for the request or has become unavailable.
+    /// Makes a member unusable.
+    ///
+    /// As one that was tried for the request, or has become unavailable.
     pub fn exclude(&mut self, index: usize) {
         self.excluded.push(index);
     }

@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use super::{Balancer, Choice, Members, Picker};
 
-/// Any member, with a likelihood in proportion to its weight; one of weight 0 never.
+/// Any member, with a likelihood in proportion to its weight.
+///
+/// One of weight 0 is never picked.
 ///
 /// This is RFC 2782's choice among SRV records of one priority: w of W, drawn anew for each
 /// request.
@@ -11,7 +13,9 @@ use super::{Balancer, Choice, Members, Picker};
 pub struct WeightedRandom;
 
 impl WeightedRandom {
-    /// The balancer; its seed is [`BalanceLayer::with_seed`](crate::BalanceLayer::with_seed)'s.
+    /// Creates the balancer.
+    ///
+    /// Its seed is that of [`BalanceLayer::with_seed`](crate::BalanceLayer::with_seed).
     #[must_use]
     pub fn new() -> Self {
         Self

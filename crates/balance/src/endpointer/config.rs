@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tower_sd_core::Instance;
 
-use crate::Observer;
+use super::observer::Observer;
 
 /// Settings of an [`Endpointer`](crate::Endpointer).
 #[derive(Clone, Debug)]
@@ -13,20 +13,26 @@ pub struct EndpointerConfig {
     /// Defaults to 32: enough that one that hangs delays no other, few enough that the
     /// first snapshot of a large service does not open 10 000 connections in one instant.
     pub max_concurrent_creations: usize,
-    /// How long one run of the factory may take. Default 10 s; then it has failed, and is tried
-    /// again.
+    /// How long one run of the factory may take.
+    ///
+    /// Defaults to 10 s; then it has failed, and is tried again.
     pub create_timeout: Duration,
-    /// The ceiling of the first pause after a failed factory or a refused connection; it doubles up
-    /// to [`max_backoff`](Self::max_backoff). Default 100 ms.
+    /// The ceiling of the first pause after a failed factory or a refused connection.
+    ///
+    /// It doubles up to [`max_backoff`](Self::max_backoff). Defaults to 100 ms.
     pub initial_backoff: Duration,
-    /// The ceiling of every later pause. Default 10 s: a server that is back is found within 5 s on
-    /// average.
+    /// The ceiling of every later pause.
+    ///
+    /// Defaults to 10 s: a server that is back is found within 5 s on average.
     pub max_backoff: Duration,
-    /// How long an endpoint may take to become ready. Defaults to 1 s. A service that is pending
-    /// for longer, with nothing in flight, counts as down.
+    /// How long an endpoint may take to become ready.
+    ///
+    /// Defaults to 1 s. A service that is pending for longer, with nothing in flight, counts as
+    /// down.
     pub connect_timeout: Duration,
-    /// How long an instance that left may finish its requests in flight. Default 30 s, what
-    /// Kubernetes gives a pod to stop; then its service is dropped.
+    /// How long an instance that left may finish its requests in flight.
+    ///
+    /// Defaults to 30 s, as Kubernetes gives a pod to stop; then its service is dropped.
     pub drain_timeout: Duration,
     /// When worse endpoints get requests beside the good ones.
     pub tiers: TierPolicy,
@@ -34,18 +40,20 @@ pub struct EndpointerConfig {
     pub(super) observers: Vec<Arc<dyn Observer>>,
 }
 
-/// The shares below which worse endpoints get requests beside the good ones, in percent.
+/// The shares, in percent, below which worse endpoints get requests too.
 ///
 /// Without one of them, a worse endpoint gets a request only when there is no better one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct TierPolicy {
-    /// Endpoints that the registry does not list any more, and that the loss guard keeps, are as
-    /// good as listed ones while those are less than this share of both. Defaults to 50, the
-    /// fraction of the guard: what is left must not carry the load of all that was lost.
+    /// The share of listed endpoints below which held ones are as good.
+    ///
+    /// Defaults to 50, the fraction of the guard: what is left must not carry the load of all that
+    /// was lost.
     pub held_below: u8,
-    /// Critical endpoints are as good as healthy ones while those are less than this share of both:
-    /// Envoy's panic threshold. Defaults to 0: only when there is no healthy one.
+    /// The share of healthy endpoints below which critical ones are as good.
+    ///
+    /// That is Envoy's panic threshold. Defaults to 0: only when there is no healthy one.
     pub panic_below: u8,
 }
 
@@ -77,7 +85,7 @@ impl EndpointerConfig {
         }
     }
 
-    /// Sets [`max_concurrent_creations`](Self::max_concurrent_creations); 0 counts as 1.
+    /// Sets the field of this name; 0 counts as 1.
     #[must_use]
     pub fn max_concurrent_creations(mut self, max_making: usize) -> Self {
         self.max_concurrent_creations = max_making;
@@ -91,7 +99,7 @@ impl EndpointerConfig {
         self
     }
 
-    /// Sets [`initial_backoff`](Self::initial_backoff) and [`max_backoff`](Self::max_backoff).
+    /// Sets `initial_backoff` and `max_backoff`.
     #[must_use]
     pub fn backoff(mut self, first: Duration, max: Duration) -> Self {
         self.initial_backoff = first;
@@ -127,7 +135,7 @@ impl EndpointerConfig {
         self
     }
 
-    /// Adds an observer of its endpoints, and of the requests of the balancers above it.
+    /// Adds an observer of its endpoints, and of the requests to them.
     #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observers.push(observer);

@@ -43,7 +43,9 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     }
 }
 
-/// The service of an endpoint, for a balancer of tower's: it reports failed readiness.
+/// The service of an endpoint, for a balancer of tower's.
+///
+/// It reports failed readiness to the endpointer.
 #[derive(Clone)]
 pub struct Discovered<S: 'static> {
     service: S,

@@ -16,7 +16,7 @@ use tower_sd_core::{BoxError, Instance, InstanceId};
 
 use super::{
     EndpointerConfig, Factory, InFlight,
-    signal::{Make, Probe, Unready},
+    signal::{Created, Make, Probe, Unready},
     state::Event,
 };
 use crate::error::Failure;
@@ -54,16 +54,16 @@ impl<F: Factory> Factories<F> {
         let id = make.instance.id().clone();
         let key = (id.clone(), Kind::Make);
         let handle = self.running.spawn(async move {
-            let once = async {
+            let once = async move {
                 let _permit = permits.acquire().await?;
-                let made = create(&*factory, make.instance);
-                match timeout(bound, AssertUnwindSafe(made).catch_unwind()).await {
-                    Ok(Ok(made)) => made,
-                    Ok(Err(_panic)) => Err("the factory panicked".into()),
-                    Err(elapsed) => Err(elapsed.into()),
-                }
+                timeout(bound, create(&*factory, make.instance)).await?
             };
-            let result: Result<Created<F::Service>, BoxError> = once.await;
+            // Its drop may panic too.
+            let result: Result<Created<F::Service>, BoxError> =
+                match AssertUnwindSafe(once).catch_unwind().await {
+                    Ok(made) => made,
+                    Err(_panic) => Err("the factory panicked".into()),
+                };
             if let Err(error) = &result {
                 tracing::debug!(instance = %id, %error, "factory failed");
             }
@@ -77,13 +77,15 @@ impl<F: Factory> Factories<F> {
         let Probe { id, key, mut service, poll_ready } = probe;
         let run = (id.clone(), Kind::Probe);
         let handle = self.running.spawn(async move {
-            let ready = poll_fn(|cx| poll_ready(&mut service, cx));
-            let result = match timeout(bound, AssertUnwindSafe(ready).catch_unwind()).await {
-                Ok(Ok(ready)) => ready.map_err(|error| Unready::Refused(Failure::new(error))),
-                Ok(Err(_panic)) => {
-                    Err(Unready::Refused(Failure::new("the service panicked".into())))
+            let ready = async move {
+                match timeout(bound, poll_fn(|cx| poll_ready(&mut service, cx))).await {
+                    Ok(ready) => ready.map_err(|error| Unready::Refused(Failure::new(error))),
+                    Err(_elapsed) => Err(Unready::Late(bound)),
                 }
-                Err(_elapsed) => Err(Unready::Late(bound)),
+            };
+            let result = match AssertUnwindSafe(ready).catch_unwind().await {
+                Ok(result) => result,
+                Err(_panic) => Err(Unready::Refused(Failure::new("the service panicked".into()))),
             };
             Event::Probed { id, key, result }
         });
@@ -127,12 +129,6 @@ impl<F: Factory> Factories<F> {
             before.abort();
         }
     }
-}
-
-/// A new service, and whether it takes the guards of its requests.
-pub(super) struct Created<S> {
-    pub(super) service: S,
-    pub(super) takes_guards: bool,
 }
 
 async fn create<F: Factory>(

@@ -3,14 +3,13 @@ use std::{cell::Cell, fmt, mem, sync::Arc};
 use tokio::time::Instant;
 use tower_sd_core::InstanceId;
 
-use super::EndpointStats;
-use crate::{
-    RequestScope,
+use super::{
+    EndpointStats,
     observer::{Event, Observers},
-    outcome::Outcome,
 };
+use crate::{RequestScope, outcome::Outcome};
 
-/// The guard of one request in flight at one endpoint: counts it as long as it lives, and its end.
+/// The guard of one request in flight at one endpoint: counts it, and its end.
 ///
 /// A balancer releases it with the response. An endpoint whose responses stream
 /// [takes](Self::take) it in `Service::call`, and releases it when the body has ended.
@@ -35,7 +34,9 @@ struct More {
 /// The guard of a request that nothing but its response ends, and that nothing observes: a pointer.
 pub(crate) struct Counted(Option<Arc<EndpointStats>>);
 
-/// The instance that served a request: HTTP and gRPC responses carry it in their extensions.
+/// The instance that served a request.
+///
+/// HTTP and gRPC responses carry it in their extensions.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Served {
     instance: InstanceId,
@@ -76,7 +77,7 @@ impl InFlight {
         Self { stats: Some(stats), attempt, more }
     }
 
-    /// Declares that the endpoint which is being created takes the guards of its requests.
+    /// Declares that the endpoint in creation takes the guards of its requests.
     ///
     /// Called while the factory runs, by the constructor of the endpoint. Without it no guard is
     /// offered: that costs a call as much as the balancer's choice.
@@ -86,11 +87,7 @@ impl InFlight {
 
     /// Runs `create`, and whether it has called [`enable`](Self::enable).
     pub(crate) fn enables<T>(create: impl FnOnce() -> T) -> (T, bool) {
-        SLOT.with(|slot| {
-            let before = slot.enabled.replace(false);
-            let created = create();
-            (created, slot.enabled.replace(before))
-        })
+        SLOT.with(|slot| with(&slot.enabled, false, create))
     }
 
     /// Takes the guard of the request that this thread is giving to an endpoint.
@@ -150,33 +147,20 @@ impl InFlight {
 
     /// Calls an endpoint, which may take the guard; the guard when it has not.
     pub(crate) fn offer<T>(self, call: impl FnOnce() -> T) -> (T, Option<Self>) {
-        SLOT.with(|slot| {
-            let mut before = Restore(slot, slot.offered.replace(Some(self)));
-            let called = call();
-            let left = slot.offered.replace(before.1.take());
-            mem::forget(before);
-            (called, left)
-        })
+        SLOT.with(|slot| with(&slot.offered, Some(self), call))
     }
 
     /// Polls the endpoint that has taken its guard; the guard when it drops it without an outcome.
     pub(crate) fn watch<T>(key: u64, poll: impl FnOnce() -> T) -> (T, Option<Self>) {
         SLOT.with(|slot| {
-            let before = slot.polled.replace(Some(key));
-            let polled = poll();
-            slot.polled.set(before);
-            (polled, slot.returned.take())
+            let watched = || with(&slot.polled, Some(key), poll).0;
+            with(&slot.returned, None, watched)
         })
     }
 
     /// Drops the request at the endpoint with this key because its time is over.
     pub(crate) fn time_out<T>(key: Option<u64>, drop: impl FnOnce() -> T) -> T {
-        SLOT.with(|slot| {
-            let before = slot.timed_out.replace(key);
-            let dropped = drop();
-            slot.timed_out.set(before);
-            dropped
-        })
+        SLOT.with(|slot| with(&slot.timed_out, key, drop).0)
     }
 
     /// Whether the endpoint with this key has just found that nothing was sent.
@@ -272,12 +256,19 @@ impl fmt::Debug for InFlight {
     }
 }
 
-/// Puts back the offer of an outer call when the inner one panics.
-struct Restore<'a>(&'a Slot, Option<InFlight>);
+/// Runs `f` with `value` in `cell`, and with what `f` leaves there. The value of an outer call
+/// returns, after a panic too.
+fn with<T: Default, R>(cell: &Cell<T>, value: T, f: impl FnOnce() -> R) -> (R, T) {
+    let _outer = Restore(cell, cell.replace(value));
+    let result = f();
+    (result, cell.take())
+}
 
-impl Drop for Restore<'_> {
+struct Restore<'a, T: Default>(&'a Cell<T>, T);
+
+impl<T: Default> Drop for Restore<'_, T> {
     fn drop(&mut self) {
-        drop(self.0.offered.replace(self.1.take()));
+        drop(self.0.replace(mem::take(&mut self.1)));
     }
 }
 

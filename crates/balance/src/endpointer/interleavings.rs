@@ -1,7 +1,8 @@
-//! The request path under every order that shuttle draws of the threads' steps: picks, leases, updates, drains.
+//! Picks, leases, updates and drains in the orders that shuttle draws.
 //!
-//! Shuttle takes every atomic for sequentially consistent. Ours are relaxed: some are counters, and the transitions of
-//! an endpoint's readiness are single compare-and-swap operations, acted on under the lock of the state.
+//! Shuttle takes every atomic for sequentially consistent. Ours are relaxed: some are counters, and
+//! the transitions of an endpoint's readiness are single compare-and-swap operations, acted on
+//! under the lock of the state.
 
 use std::{
     collections::BTreeSet,
@@ -19,14 +20,15 @@ use tower_sd_core::{
 };
 
 use super::{
-    EndpointStats, EndpointerConfig, InFlight, Readiness, Shared, Signal, Tier, factories::Created,
-    signal::Unready, state::Event,
+    EndpointStats, EndpointerConfig, InFlight, Readiness, Shared, Signal, Tier,
+    observer::Observers,
+    signal::{Created, Unready},
+    state::Event,
 };
 use crate::{
     RoundRobin,
     balance::{Request, Shards},
     error::Failure,
-    observer::Observers,
 };
 
 /// Its strong count is the number of services that live.
@@ -105,7 +107,7 @@ impl Cache {
         }
     }
 
-    /// Who is picked, when all are asked for in turn, is who is ready.
+    /// Whether the endpoints that are picked in turn are those that are ready.
     fn is_published(&self) -> bool {
         let ready: BTreeSet<_> = self
             .shared
@@ -129,7 +131,8 @@ impl Cache {
 const STAYS: &str = "stays";
 const LEAVES: &str = "leaves";
 
-/// Snapshots as a publisher makes them: two listed, one of them gone, and nobody listed but both held.
+/// Snapshots as a publisher makes them: two listed, one of them gone, and none listed but both
+/// held.
 struct Snapshots {
     both: Snapshot,
     one: Snapshot,
@@ -147,7 +150,7 @@ fn snapshots() -> &'static Snapshots {
         let subscription = publisher.subscribe();
         publisher.set(vec![stays.clone(), leaves.clone()].into());
         publisher.set(Vec::new().into());
-        // The guard waits before it says which of the two it is: a removal, or a loss.
+        // The guard waits before it decides which of the two it is: a removal, or a loss.
         let paused = Builder::new_current_thread().enable_time().start_paused(true).build();
         let decided = async { timeout(Duration::from_secs(1), publisher.due()).await };
         let _confirming = paused.expect("a runtime").block_on(decided);
@@ -268,7 +271,8 @@ fn readiness_and_tier_agree_when_all_signals_are_applied() {
     });
 }
 
-/// A request that ends while a probe of its endpoint ends in vain: busy or down, but never stuck in between.
+/// A request that ends while a probe of its endpoint ends in vain: busy or down, but never stuck in
+/// between.
 #[test]
 fn probe_that_is_late_leaves_no_endpoint_connecting() {
     let Snapshots { one, .. } = snapshots();

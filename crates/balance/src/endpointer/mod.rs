@@ -8,6 +8,8 @@ mod endpoint;
 mod factories;
 mod factory;
 mod in_flight;
+mod life;
+pub(crate) mod observer;
 mod report;
 mod set;
 mod shared;
@@ -29,7 +31,8 @@ pub use self::{
     discover::Discovered,
     factory::{Factory, FactoryFn, factory_fn},
     in_flight::{InFlight, Served},
-    report::{EndpointReport, EndpointState, EndpointerReport, Outcomes},
+    life::EndpointState,
+    report::{EndpointReport, EndpointerReport, Outcomes},
     stats::EndpointStats,
     tiers::Tier,
 };
@@ -71,7 +74,9 @@ use crate::NoInstances;
 ///
 /// ```
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
-/// use tower_sd_balance::{BalanceLayer, BoxError, Endpointer, FixedInstancer, Instance, RoundRobin};
+/// use tower_sd_balance::{
+///     BalanceLayer, BoxError, Endpointer, FixedInstancer, Instance, RoundRobin,
+/// };
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), BoxError> {
@@ -82,7 +87,9 @@ use crate::NoInstances;
 ///         async move { Ok::<_, BoxError>(answer) }
 ///     }))
 /// });
-/// let client = ServiceBuilder::new().layer(BalanceLayer::new(RoundRobin::new())).service(endpointer);
+/// let client = ServiceBuilder::new()
+///     .layer(BalanceLayer::new(RoundRobin::new()))
+///     .service(endpointer);
 /// assert!(client.oneshot(7).await?.starts_with("7 from "));
 /// # Ok(())
 /// # }
@@ -129,7 +136,7 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
         Self { shared }
     }
 
-    /// Waits until a request would find an endpoint that is not known to be down, at most `bound`.
+    /// Waits, at most `bound`, for an endpoint that is not known to be down.
     ///
     /// # Errors
     ///
@@ -160,16 +167,18 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
         self.shared.close().await;
     }
 
-    /// Grows with every change of what can be picked: for benchmarks, which wait for an update to
-    /// arrive.
+    /// Grows with every change of the set.
+    ///
+    /// For benchmarks, which wait for an update to arrive.
     #[doc(hidden)]
     #[must_use]
     pub fn version(&self) -> u64 {
         *self.shared.versions().borrow()
     }
 
-    /// Takes one endpoint out of the set, puts it back and publishes: what publishing alone costs,
-    /// for benchmarks.
+    /// Takes one endpoint out of the set, puts it back and publishes.
+    ///
+    /// For benchmarks: the cost of publishing alone.
     #[doc(hidden)]
     pub fn republish(&self, id: &InstanceId) {
         self.shared.republish(id);

@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tower_sd_core::{Freshness, Instance, Snapshot};
 
-use super::{EndpointStats, shared::Shared};
+use super::{EndpointState, EndpointStats, shared::Shared};
 
 /// The state of an [`Endpointer`](crate::Endpointer), for dashboards and tests.
 #[derive(Clone, Debug, Serialize)]
@@ -68,29 +68,6 @@ impl Outcomes {
         let success = stats.picks().saturating_sub(others);
         Self { success, failed_exchange, failed_response, not_sent, timed_out, cancelled }
     }
-}
-
-/// Whether, and why not, an endpoint is picked.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum EndpointState {
-    /// It is picked.
-    Ready,
-    /// Its factory has not succeeded yet.
-    Creating,
-    /// Unhealthy or draining by its status, or of weight 0; picked only when no other is left, and
-    /// never with weight 0.
-    Ineligible,
-    /// The registry does not list it any more; picked only when nothing is ready.
-    Held,
-    /// It connects; requests go to others.
-    Connecting,
-    /// Its last connection was refused, or it was not ready in time; tried only when nothing else
-    /// is left.
-    Down,
-    /// It has left, and finishes its requests in flight.
-    Draining,
 }
 
 pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> EndpointerReport {

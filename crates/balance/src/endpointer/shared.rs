@@ -1,6 +1,7 @@
 use std::{
     error::Error,
     fmt, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, PoisonError, Weak},
     time::Duration,
 };
@@ -15,11 +16,11 @@ use tower_sd_core::{BoxError, InstanceId, Shutdown, Subscription, TaskGroup};
 use super::{
     EndpointStats, EndpointerConfig, Readiness, Signal, Subscriber, Tier,
     drain::Draining,
+    observer::{Event as Observed, Observers},
     state::{Change, Effects, Event, State},
 };
 use crate::{
     error::{NoInstances, NoInstancesReason},
-    observer::{Event as Observed, Observers},
     sync::{Mutex, MutexGuard},
 };
 
@@ -75,7 +76,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         }
         drop(state);
         for left in mem::take(&mut effects.expired) {
-            self.give_up(&left);
+            contain("drop of a service", || self.give_up(&left));
         }
         if effects.publish {
             self.publish();
@@ -86,7 +87,6 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         if effects.refresh {
             self.subscription.refresh();
         }
-        drop(mem::take(&mut effects.gone));
         mem::take(&mut effects.changes).into_iter().for_each(|change| self.observe(change));
         effects
     }
@@ -212,7 +212,8 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         let why = to.why.as_ref().map(|why| -> &(dyn Error + 'static) { why });
         let (to, instance) = (to.state, &stats.id);
         tracing::debug!(%instance, ?from, ?to, error = why, "endpoint changed its state");
-        self.observers.on(&Observed::State { endpoint: &stats, from, to, why });
+        let observe = || self.observers.on(&Observed::State { endpoint: &stats, from, to, why });
+        contain("observer", observe);
     }
 
     /// Takes the service of one that has not finished in time.
@@ -256,5 +257,12 @@ impl<S: 'static> Drop for Shared<S> {
 impl<S> fmt::Debug for Shared<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Runs code of the user's, whose panic must not end the updates.
+pub(super) fn contain(what: &str, f: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(f)).is_err() {
+        tracing::error!(what, "panic contained: updates go on");
     }
 }

@@ -35,6 +35,12 @@ pub(super) struct Make {
     pub(super) run: u64,
 }
 
+/// A new service, and whether it takes the guards of its requests.
+pub(super) struct Created<S> {
+    pub(super) service: S,
+    pub(super) takes_guards: bool,
+}
+
 /// One attempt to connect.
 pub(super) struct Probe<S> {
     pub(super) id: InstanceId,

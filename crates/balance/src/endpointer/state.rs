@@ -1,5 +1,4 @@
-//! The membership of an endpointer: which instance has which endpoint, and in which [`Tier`] it
-//! stands.
+//! The membership of an endpointer: endpoints, and their [`Tier`]s.
 //!
 //! Pure: events go in, effects come out; no I/O, no task, no lock.
 
@@ -17,9 +16,8 @@ use tower_sd_core::{Backoff, BoxError, Instance, InstanceId, InstanceStatus, Sna
 use super::{
     Endpoint, EndpointState, EndpointStats, EndpointerConfig, Readiness, Tier, Tiers,
     drain::Draining,
-    factories::Created,
-    signal::{Make, PollReady, Probe, Signal, Unready},
-    stats::Life,
+    life::Life,
+    signal::{Created, Make, PollReady, Probe, Signal, Unready},
 };
 use crate::error::Failure;
 
@@ -37,7 +35,7 @@ pub(super) struct State<S> {
     /// When which member is probed, or its factory run, again.
     due: BTreeSet<(Instant, InstanceId)>,
     poll_ready: Option<PollReady<S>>,
-    sharing: members::Sharing,
+    sharing: Sharing,
 }
 
 #[derive(Debug)]
@@ -102,6 +100,7 @@ pub(super) struct Effects<S> {
     /// Runs and probes of these are of no use any more.
     pub(super) stop: Vec<InstanceId>,
     pub(super) gone: Vec<Arc<Endpoint<S>>>,
+    pub(super) replaced: Vec<Arc<Endpoint<S>>>,
     pub(super) expired: Vec<Draining>,
     /// Services without a use.
     pub(super) spare: Vec<S>,
@@ -127,7 +126,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             n_runs: 0,
             due: BTreeSet::new(),
             poll_ready: None,
-            sharing: members::Sharing::default(),
+            sharing: Sharing::default(),
         }
     }
 
@@ -185,6 +184,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             // In place of one that failed for good: no request gets it before it has connected.
             Some(before) => {
                 let stats = Arc::clone(&before.stats);
+                effects.replaced.push(before);
                 member.endpoint = Some(Arc::new(Endpoint::with_stats(service, stats, instance)));
                 self.unplace(id);
                 self.settle(id, now, effects);
@@ -358,6 +358,13 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
     }
 }
 
+/// Which of the worse members are as good as the others.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Sharing {
+    held: bool,
+    critical: bool,
+}
+
 /// Whether the instance accepts requests.
 pub(super) fn is_fit(instance: &Instance) -> bool {
     matches!(instance.status(), InstanceStatus::Passing | InstanceStatus::Warning)
@@ -374,6 +381,7 @@ impl<S> Default for Effects<S> {
             probe: Vec::new(),
             stop: Vec::new(),
             gone: Vec::new(),
+            replaced: Vec::new(),
             expired: Vec::new(),
             spare: Vec::new(),
             changes: Vec::new(),

@@ -11,9 +11,8 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower_sd_core::InstanceId;
 
-use super::EndpointState;
+use super::life::{EndpointState, Life};
 use crate::{
-    error::Failure,
     outcome::{N_COUNTED, Outcome},
     sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, MutexGuard},
 };
@@ -46,14 +45,6 @@ pub struct EndpointStats {
     created: Instant,
     life: StdMutex<Life>,
     parked: Mutex<Option<Parked>>,
-}
-
-/// The state that was reported last.
-#[derive(Clone, Debug)]
-pub(crate) struct Life {
-    pub(crate) state: EndpointState,
-    pub(crate) since: Instant,
-    pub(crate) why: Option<Failure>,
 }
 
 /// Whether an endpoint takes requests; requests and the worker change it, the worker alone acts on
@@ -119,7 +110,9 @@ impl EndpointStats {
         std::array::from_fn(|index| self.outcomes[index].load(Relaxed))
     }
 
-    /// How often it has connected: readiness that was pending or refused and then came about.
+    /// How often it has connected.
+    ///
+    /// That is readiness that was pending or refused, and then came about.
     #[must_use]
     pub fn connects(&self) -> u64 {
         self.connects.load(Relaxed)

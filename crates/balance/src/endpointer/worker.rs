@@ -1,4 +1,4 @@
-use std::{future, sync::Weak};
+use std::{future, mem, sync::Weak};
 
 use tokio::{
     select,
@@ -6,7 +6,7 @@ use tokio::{
 };
 use tower_sd_core::{Shutdown, Subscription};
 
-use super::{Factory, Shared, factories::Factories, state::Event};
+use super::{Factory, Shared, factories::Factories, shared::contain, state::Event};
 
 /// Applies what the registry, the runs and the requests bring, while no request flows too.
 ///
@@ -50,10 +50,11 @@ fn step<F: Factory>(
 ) -> Option<Option<Instant>> {
     let shared = shared.upgrade()?;
     let ended = std::iter::from_fn(|| runs.another()).collect::<Vec<_>>();
-    let effects = shared.apply(event.into_iter().chain(ended));
+    let mut effects = shared.apply(event.into_iter().chain(ended));
     effects.stop.iter().for_each(|id| runs.stop(id));
-    effects.make.into_iter().for_each(|make| runs.make(make));
-    effects.probe.into_iter().for_each(|probe| runs.probe(probe));
+    mem::take(&mut effects.make).into_iter().for_each(|make| runs.make(make));
+    mem::take(&mut effects.probe).into_iter().for_each(|probe| runs.probe(probe));
+    contain("drop of a service", || drop(effects));
     Some(shared.next_deadline())
 }
 

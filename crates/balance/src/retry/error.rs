@@ -51,8 +51,10 @@ impl Attempt {
         Self { instance, error, elapsed }
     }
 
-    /// The instance that the request went to. `None`: it got to none, or there is a `Buffer` or a
-    /// spawned task between the `Retry` and the `Balance`.
+    /// The instance that the request went to.
+    ///
+    /// `None`: it got to none, or there is a `Buffer` or a spawned task between the `Retry` and the
+    /// `Balance`.
     #[must_use]
     pub fn instance(&self) -> Option<&InstanceId> {
         self.instance.as_ref()

@@ -16,7 +16,10 @@ use tower_sd_core::{BoxError, InstanceId};
 use tower_service::Service;
 
 use super::{Attempt, Elapsed, Protocol, RetryDecision, RetryError, RetryPolicy, Verdict};
-use crate::{NoInstances, RequestScope, endpointer::InFlight, observer::Event};
+use crate::{
+    NoInstances, RequestScope,
+    endpointer::{InFlight, observer::Event},
+};
 
 /// The response of a [`Retry`](super::Retry).
 #[pin_project]
@@ -44,11 +47,13 @@ enum State<F> {
 
 type Timer = Pin<Box<Sleep>>;
 
-/// What has happened, and what the policy says to it.
+/// What has happened, and the decisions of the policy.
 struct Story<R> {
     policy: Arc<RetryPolicy<R>>,
     idempotent: bool,
     scope: RequestScope,
+    /// The time for all attempts, by the policy or by the scope.
+    bound: Option<Duration>,
     attempts: Vec<Attempt>,
     started: Instant,
     /// How long the record was when the attempt in flight began.
@@ -84,17 +89,22 @@ impl<S: Service<Req>, R, Req> RetryFuture<S, R, Req> {
         scope: RequestScope,
         future: S::Future,
     ) -> Self {
+        let started = Instant::now();
+        // That of an outer layer, such as a `ScopeLayer`.
+        let of_scope = scope.deadline().map(|at| at.saturating_duration_since(started));
+        let bound = policy.deadline.into_iter().chain(of_scope).min();
         Self {
             inner,
             spare,
-            deadline: policy.deadline.map(|bound| Box::pin(sleep(bound))),
+            deadline: bound.map(|bound| Box::pin(sleep(bound))),
             state: State::Calling { future, timer: None },
             story: Story {
                 policy,
                 idempotent,
                 scope,
+                bound,
                 attempts: Vec::new(),
-                started: Instant::now(),
+                started,
                 n_tried: 0,
                 rng: None,
             },
@@ -134,15 +144,19 @@ where
                         continue;
                     }
                     ready!(poll_deadline(deadline, cx));
-                    return Poll::Ready(Err(story.tell(None, story.policy.deadline)));
+                    return Poll::Ready(Err(story.fail(None, story.bound)));
                 }
                 StateProjection::Readying => {
                     match story.scope.enter(|| this.inner.poll_ready(cx)) {
                         Poll::Pending => {
                             ready!(poll_deadline(deadline, cx));
-                            return Poll::Ready(Err(story.tell(None, story.policy.deadline)));
+                            return Poll::Ready(Err(story.fail(None, story.bound)));
                         }
                         Poll::Ready(Ok(())) => {
+                            // Again: its body may have been read further during the pause.
+                            if !story.is_repeatable::<S::Response, _>(this.spare.as_ref()) {
+                                return Poll::Ready(Err(story.fail(None, None)));
+                            }
                             let request =
                                 this.spare.take().expect("a pause is followed by a spare request");
                             if story.attempts_left() > 1 {
@@ -157,8 +171,7 @@ where
                     }
                 }
             };
-            let repeatable = |copy: &Req| story.policy.protocol.is_repeatable(copy);
-            let repeatable = this.spare.as_ref().is_some_and(repeatable);
+            let repeatable = story.is_repeatable::<S::Response, _>(this.spare.as_ref());
             match story.step::<_, Req>(end, repeatable) {
                 // Drops the attempt: one that hangs is cancelled before the next one starts.
                 Step::Pause(pause) => this.state.set(State::Pausing(Box::pin(sleep(pause)))),
@@ -169,6 +182,14 @@ where
 }
 
 impl<R> Story<R> {
+    /// Whether there is a copy that can still be sent.
+    fn is_repeatable<T, Req>(&self, spare: Option<&Req>) -> bool
+    where
+        R: Protocol<Req, T>,
+    {
+        spare.is_some_and(|copy| self.policy.protocol.is_repeatable(copy))
+    }
+
     /// An attempt begins.
     fn begin(&mut self) {
         self.started = Instant::now();
@@ -205,7 +226,8 @@ impl<R> Story<R> {
         }
     }
 
-    /// Whether the balancer below has found no instance for this request; not what an endpoint failed to reach.
+    /// The error of the balancer below that found no instance for this request; not that of a
+    /// balancer inside an endpoint.
     fn no_instances<'e>(&self, error: &'e BoxError) -> Option<&'e NoInstances> {
         let first: &(dyn Error + 'static) = &**error;
         let mut chain = successors(Some(first), |error| (*error).source());
@@ -232,7 +254,7 @@ impl<R> Story<R> {
         cx: &mut Context<'_>,
     ) -> Option<Late> {
         if poll_deadline(deadline, cx).is_ready() {
-            return self.policy.deadline.map(Late::All);
+            return self.bound.map(Late::All);
         }
         let per_try = self.policy.per_try.filter(|_| !self.scope.is_searching())?;
         let timer = timer.get_or_insert_with(|| Box::pin(sleep(per_try)));
@@ -251,7 +273,7 @@ impl<R> Story<R> {
             End::Late(Late::All(bound)) => {
                 let none = self.scope.give_up().map(BoxError::from);
                 self.ended(none.unwrap_or_else(|| Elapsed(bound).into()));
-                return Step::Done(Err(self.tell(None, Some(bound))));
+                return Step::Done(Err(self.fail(None, Some(bound))));
             }
         };
         self.ended(error);
@@ -273,13 +295,13 @@ impl<R> Story<R> {
                 self.observe(number, pause);
                 Step::Pause(pause)
             }
-            (RetryDecision::Fail(error), _) => Step::Done(Err(self.tell(Some(error), None))),
+            (RetryDecision::Fail(error), _) => Step::Done(Err(self.fail(Some(error), None))),
             // The last response is the caller's, however it is judged.
             (RetryDecision::Retry | RetryDecision::Stop, Some(response)) => {
                 Step::Done(Ok(response))
             }
             (RetryDecision::Retry | RetryDecision::Stop, None) => {
-                Step::Done(Err(self.tell(None, None)))
+                Step::Done(Err(self.fail(None, None)))
             }
         }
     }
@@ -314,7 +336,7 @@ impl<R> Story<R> {
         self.policy.pause(n, rng)
     }
 
-    fn tell(&mut self, replacement: Option<BoxError>, deadline: Option<Duration>) -> BoxError {
+    fn fail(&mut self, replacement: Option<BoxError>, deadline: Option<Duration>) -> BoxError {
         let attempts = std::mem::take(&mut self.attempts);
         RetryError::new(attempts, replacement, deadline).into()
     }

@@ -4,7 +4,7 @@ use fastrand::Rng;
 use tower_sd_core::BoxError;
 
 use super::{Attempt, CloneRequest};
-use crate::{Observer, observer::Observers};
+use crate::{Observer, endpointer::observer::Observers};
 
 /// Settings of [`Retry`](crate::Retry).
 ///
@@ -57,7 +57,7 @@ pub enum RetryDecision {
 }
 
 impl RetryPolicy {
-    /// 3 attempts, pauses of 25 to 250 ms, no timeouts; requests are repeated by `Clone`.
+    /// 3 attempts, pauses of up to 25 to 250 ms, no timeouts, and [`CloneRequest`].
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -77,26 +77,29 @@ impl RetryPolicy {
 }
 
 impl<R> RetryPolicy<R> {
-    /// How many attempts there are in all, the first one included, as in go-kit; 0 counts as 1.
-    /// Default 3: each is at another instance while there is one, so that two that fail are
-    /// survived.
+    /// Sets the number of attempts, the first one included, as in go-kit.
+    ///
+    /// 0 counts as 1. Defaults to 3: each is at another instance while there is one, so that two
+    /// that fail are survived.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.max(1);
         self
     }
 
-    /// How long one attempt may take; then it is dropped and counts as failed. Default: no bound.
-    /// Without one, an instance that hangs uses up the whole deadline.
+    /// Bounds one attempt, which is then dropped and counts as failed.
+    ///
+    /// Defaults to no bound. Without one, an instance that hangs uses up the whole deadline.
     #[must_use]
     pub fn per_try_timeout(mut self, per_try: Duration) -> Self {
         self.per_try = Some(per_try);
         self
     }
 
-    /// How long all attempts together may take, pauses and the response's body included.
+    /// Bounds all attempts together, pauses and the response's body included.
     ///
-    /// Default: no bound.
+    /// Defaults to no bound. An earlier deadline of the [`RequestScope`](crate::RequestScope) that
+    /// the request is in holds in any case.
     #[must_use]
     pub fn timeout(mut self, deadline: Duration) -> Self {
         (self.deadline, self.head_only) = (Some(deadline), false);
@@ -113,9 +116,10 @@ impl<R> RetryPolicy<R> {
         self
     }
 
-    /// The ceiling of the pause after the first failure, which doubles with each, and the ceiling
-    /// of every pause; a pause is drawn evenly from zero to its ceiling. Default 25 and 250 ms,
-    /// Envoy's.
+    /// Sets the ceilings of the pause after the first failure, and of every pause.
+    ///
+    /// The first doubles with each failure. A pause is drawn evenly from zero to its ceiling.
+    /// Defaults to 25 and 250 ms, as Envoy's.
     #[must_use]
     pub fn backoff(mut self, first: Duration, max: Duration) -> Self {
         self.first_pause = first;

@@ -11,12 +11,13 @@ use tower_service::Service;
 use super::{CloneRequest, Protocol, RetryFuture, RetryPolicy};
 use crate::RequestScope;
 
-/// Sends a request again when it has failed, to another instance while there is one.
+/// Sends a failed request again, to another instance while there is one.
 ///
-/// Which instances were tried is a record that is in scope while the inner future is polled, and that a
-/// [`Balance`](crate::Balance) below reads and writes: nothing is asked of the request's type. The record does not cross a
-/// `Buffer` or a spawned task: with one of them between the two nothing is excluded, and the attempts of a
-/// [`RetryError`](crate::RetryError) name no instance. Put the `Buffer` above, or below the balancer.
+/// A record of the instances that were tried is in scope while the inner future is polled. A
+/// [`Balance`](crate::Balance) below reads and writes it, so that the request's type has no bounds.
+/// The record does not cross a `Buffer` or a spawned task: with one of them between the two nothing
+/// is excluded, and the attempts of a [`RetryError`](crate::RetryError) name no instance. Put the
+/// `Buffer` above, or below the balancer.
 ///
 /// Dropping the future drops the attempt in flight. A panic of the inner service is the caller's.
 ///
@@ -27,10 +28,11 @@ use crate::RequestScope;
 /// ```
 /// use tower::{Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService, service_fn};
 /// use tower_sd_balance::{
-///     Balance, BalanceLayer, BoxError, Endpointer, FixedInstancer, Instance, Retry, RetryLayer, RetryPolicy, RoundRobin,
+///     Balance, BalanceLayer, BoxError, Endpointer, FixedInstancer, Instance, Retry, RetryLayer,
+///     RetryPolicy, RoundRobin,
 /// };
 ///
-/// /// What speaks to one instance.
+/// /// The service of one instance.
 /// type Calculator = BoxCloneSyncService<(i64, i64), i64, BoxError>;
 ///
 /// struct App {

@@ -1,4 +1,4 @@
-//! Membership: who stays, who leaves, who returns; factories; what remains when it is over.
+//! Membership: endpoints that stay, leave and return; factories; the end.
 
 use std::{sync::Arc, time::Duration};
 

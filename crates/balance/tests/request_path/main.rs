@@ -1,5 +1,6 @@
-//! The request path from outside: endpointer, balance and retry over services whose every answer
-//! the test decides.
+//! The request path from outside: endpointer, balance and retry.
+//!
+//! The test decides every response of their services.
 
 #![expect(clippy::disallowed_methods, reason = "a test ends with the tasks that it starts")]
 #![expect(
@@ -10,12 +11,14 @@
 
 mod cancel;
 mod churn;
+mod cold;
 mod discover;
 mod down;
 mod endpointer;
 mod go_kit;
 mod last_resort;
 mod outcomes;
+mod panics;
 mod retry;
 mod seams;
 mod support;

@@ -244,3 +244,28 @@ async fn deadline_during_a_search_keeps_the_reason() {
     let none: &NoInstances = error.attempts()[0].error().downcast_ref().unwrap();
     assert_eq!(none.reason(), NoInstancesReason::Refused);
 }
+
+/// The guard is dropped while the panic leaves the endpoint.
+#[tokio::test(start_paused = true)]
+async fn panic_of_an_endpoint_keeps_no_request_in_flight() {
+    let instancer = FixedInstancer::new([Instance::new("a", 1)]);
+    let endpointer = Endpointer::with(&instancer, |_| async {
+        InFlight::enable();
+        Ok(service_fn(|n: u32| {
+            let guard = InFlight::take();
+            async move {
+                assert_eq!(n, 0, "panics with its guard");
+                drop(guard);
+                Ok::<_, BoxError>(n)
+            }
+        }))
+    });
+    let client = BalanceLayer::new(RoundRobin::new()).layer(endpointer.clone());
+    client.clone().oneshot(0).await.unwrap();
+    let panics = start(client.clone().oneshot(1)).await;
+    assert!(panics.unwrap_err().is_panic());
+    let report = &endpointer.report().endpoints[0];
+    assert_eq!((report.in_flight, report.outcomes.cancelled), (0, 1));
+    client.oneshot(0).await.unwrap();
+    assert_eq!(outcomes(&endpointer).cancelled, 1);
+}

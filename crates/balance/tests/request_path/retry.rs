@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -229,4 +229,38 @@ async fn mark_of_another_request_does_not_repeat_one_that_was_sent() {
     let client: Retry<_> = RetryLayer::new(RetryPolicy::new()).layer(balance);
     client.oneshot(0).await.unwrap_err();
     assert_eq!(n_sent.load(Relaxed), 1, "it may have been executed");
+}
+
+/// A body that is streamed is kept up to a bound, which it may pass at any time.
+#[derive(Clone)]
+struct Streamed(Arc<AtomicBool>);
+
+impl Protocol<u32, u32> for Streamed {
+    fn copy(&self, request: &u32) -> Option<u32> {
+        Some(*request)
+    }
+
+    fn is_repeatable(&self, _copy: &u32) -> bool {
+        !self.0.load(Relaxed)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_that_is_spent_during_the_pause_is_not_sent_again() {
+    let (is_spent, n_calls) = (Arc::<AtomicBool>::default(), Arc::<AtomicU32>::default());
+    let counter = Arc::clone(&n_calls);
+    let service = service_fn(move |_: u32| {
+        counter.fetch_add(1, Relaxed);
+        async { Err::<u32, _>(BoxError::from("failed")) }
+    });
+    let pause = Duration::from_secs(10);
+    let policy = RetryPolicy::new().idempotent().backoff(pause, pause).with_seed(1);
+    let client = RetryLayer::new(policy.protocol(Streamed(Arc::clone(&is_spent)))).layer(service);
+    let request = start(client.oneshot(0));
+    settle().await;
+    is_spent.store(true, Relaxed);
+    let error = request.await.unwrap().unwrap_err();
+    let error: &RetryError = error.downcast_ref().unwrap();
+    assert_eq!((n_calls.load(Relaxed), error.attempts().len()), (1, 1));
+    assert!(!error.is_deadline());
 }

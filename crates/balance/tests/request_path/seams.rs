@@ -2,17 +2,22 @@
 
 use std::{
     collections::BTreeSet,
-    future::{pending, ready},
-    sync::{Arc, Mutex},
+    future::{Ready, pending, ready},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::time::{Instant, sleep, timeout};
-use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, timeout::TimeoutLayer};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, timeout::TimeoutLayer};
 use tower_sd_balance::{
     BalanceLayer, Balancer, BoxError, Choice, Endpointer, EndpointerConfig, Event, FactoryExt,
     FailureClass, FixedInstancer, InFlight, Instance, Members, Observer, Outcome, Picker, Protocol,
-    RequestScope, RetryLayer, RetryPolicy, RoundRobin, ScopeLayer, Subset, Tier, factory_fn,
+    RequestScope, RetryError, RetryLayer, RetryPolicy, RoundRobin, ScopeLayer, Subset, Tier,
+    factory_fn,
 };
 
 use crate::support::{Mode, Registry, World, answers, balance, call, endpointer, settle};
@@ -301,4 +306,71 @@ async fn deadline_of_the_retry_reaches_the_endpoint() {
     let outer = ScopeLayer::new(move |(): &()| RequestScope::new().with_deadline(earlier));
     outer.layer(client).oneshot(()).await.unwrap();
     assert_eq!(*seen.lock().unwrap(), Some(earlier));
+}
+
+/// Without a timeout in the policy, or with a longer one; a head-only timeout is no exception.
+#[tokio::test(start_paused = true)]
+async fn deadline_of_an_outer_scope_bounds_all_attempts() {
+    let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+    ["a", "b"].iter().for_each(|host| world.answer(host, Mode::Hangs));
+    let endpointer = endpointer(&registry, &world).await;
+    let long = Duration::from_secs(60);
+    for policy in [
+        RetryPolicy::new(),
+        RetryPolicy::new().timeout(long),
+        RetryPolicy::new().timeout_to_head(long),
+        RetryPolicy::new().idempotent().per_try_timeout(Duration::from_millis(400)),
+    ] {
+        let begun = Instant::now();
+        let deadline = begun + Duration::from_secs(1);
+        let scope = ScopeLayer::new(move |_: &u32| RequestScope::new().with_deadline(deadline));
+        let client = scope.layer(RetryLayer::new(policy.with_seed(1)).layer(balance(&endpointer)));
+        let outcome = timeout(Duration::from_secs(30), call(&client)).await;
+        let error = outcome.expect("within its deadline").unwrap_err();
+        assert_eq!(begun.elapsed().as_millis(), 1_000);
+        assert!(error.downcast_ref::<RetryError>().unwrap().is_deadline());
+    }
+}
+
+/// Its readiness and its calls may be requests of its own.
+#[tokio::test(start_paused = true)]
+async fn endpoint_works_outside_the_scope_of_its_request() {
+    #[derive(Clone)]
+    struct Watching(Arc<Mutex<Vec<bool>>>, Arc<AtomicUsize>);
+    impl Watching {
+        fn note(&self) {
+            self.0.lock().unwrap().push(RequestScope::current().is_some());
+        }
+    }
+    impl Service<u32> for Watching {
+        type Response = ();
+        type Error = BoxError;
+        type Future = Ready<Result<(), BoxError>>;
+        fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            self.note();
+            // The first polls of a request are pending: it searches.
+            if self.1.fetch_add(1, SeqCst) % 3 == 2 {
+                return Poll::Ready(Ok(()));
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+        fn call(&mut self, _: u32) -> Self::Future {
+            self.note();
+            ready(Ok(()))
+        }
+    }
+    let seen = Arc::<Mutex<Vec<bool>>>::default();
+    let service = Watching(Arc::clone(&seen), Arc::default());
+    let instancer = FixedInstancer::new([Instance::new("a", 1)]);
+    let endpointer = Endpointer::with(&instancer, move |_| ready(Ok(service.clone())));
+    let client = ServiceBuilder::new()
+        .layer(RetryLayer::new(RetryPolicy::new()))
+        .layer(BalanceLayer::new(RoundRobin::new()))
+        .service(endpointer);
+    for _ in 0..3 {
+        call(&client).await.unwrap();
+    }
+    let seen = seen.lock().unwrap();
+    assert!(seen.len() >= 12 && seen.iter().all(|is_inside| !is_inside), "{seen:?}");
 }

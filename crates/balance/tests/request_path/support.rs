@@ -1,4 +1,4 @@
-//! A registry in the test's hand, and a world of services that do what the test says.
+//! A registry and a world of services that the test controls.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use tower_sd_balance::{
     PublisherConfig, RoundRobin, Sink, Subscription, TierPolicy, factory_fn,
 };
 
-/// A registry that says what the test says.
+/// A registry whose instances the test sets.
 pub(crate) struct Registry(Publisher);
 
 impl Registry {
@@ -42,7 +42,7 @@ impl Registry {
         registry
     }
 
-    /// Publishes; an instant later everybody has seen it.
+    /// Publishes; an instant later all subscribers have it.
     pub(crate) async fn set(&mut self, hosts: &[&str]) {
         self.set_instances(instances(hosts)).await;
     }
@@ -100,7 +100,7 @@ struct Host {
     wakers: Vec<Waker>,
 }
 
-/// What happens when it is asked.
+/// The behaviour of one step.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum Mode {
     #[default]
@@ -110,7 +110,7 @@ pub(crate) enum Mode {
     Panics,
 }
 
-/// Speaks to one host of a [`World`].
+/// The service of one host of a [`World`].
 #[derive(Clone)]
 pub(crate) struct Client {
     world: World,
@@ -186,7 +186,7 @@ impl World {
         &self,
         host: &str,
         mode: fn(&Host) -> Mode,
-        says: &str,
+        failure: &str,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), BoxError>> {
         let mode = self.with(host, |host| {
@@ -198,7 +198,7 @@ impl World {
         });
         match mode {
             Mode::Works => Poll::Ready(Ok(())),
-            Mode::Fails => Poll::Ready(Err(format!("{host} {says}").into())),
+            Mode::Fails => Poll::Ready(Err(format!("{host} {failure}").into())),
             Mode::Hangs => Poll::Pending,
             Mode::Panics => panic!("{host} panics"),
         }
@@ -208,9 +208,9 @@ impl World {
         &self,
         host: &str,
         mode: fn(&Host) -> Mode,
-        says: &str,
+        failure: &str,
     ) -> Result<(), BoxError> {
-        poll_fn(|cx| self.poll(host, mode, says, cx)).await
+        poll_fn(|cx| self.poll(host, mode, failure, cx)).await
     }
 }
 

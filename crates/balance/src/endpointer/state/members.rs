@@ -1,12 +1,18 @@
 //! Who is a member, and its place in the tiers.
 
-use std::{borrow::Cow, collections::HashSet, mem, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::HashSet,
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use tokio::time::Instant;
 use tower_sd_core::{Backoff, Instance, InstanceId, InstanceStatus, Snapshot};
 
-use super::{Change, Effects, Member, State, is_fit};
-use crate::endpointer::{EndpointState, Readiness, Tier, diff::diff, drain::Draining, stats::Life};
+use super::{Change, Effects, Member, Sharing, State, is_fit};
+use crate::endpointer::{EndpointState, Readiness, Tier, diff::diff, drain::Draining, life::Life};
 
 impl<S: Clone + Send + Sync + 'static> State<S> {
     /// Makes the members those of `snapshot`.
@@ -50,7 +56,12 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         };
         let mut all = [listed, held].concat();
         all.sort_by(|a, b| a.id().cmp(b.id()));
-        let selected = subset.select(&all);
+        // One that panics is a user's bug, and does not end the updates.
+        let select = AssertUnwindSafe(|| subset.select(&all));
+        let selected = catch_unwind(select).unwrap_or_else(|_panic| {
+            tracing::error!(?subset, "subset panicked: all instances get an endpoint");
+            all.clone()
+        });
         let ids: HashSet<_> = selected.iter().map(Instance::id).collect();
         [listed, held].map(|all| all.iter().filter(|i| ids.contains(i.id())).cloned().collect())
     }
@@ -228,13 +239,6 @@ impl<S> Member<S> {
             false => Tier::Ready,
         })
     }
-}
-
-/// Which of the worse members are as good as the others.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Sharing {
-    held: bool,
-    critical: bool,
 }
 
 fn is_critical(instance: &Instance) -> bool {

@@ -1,5 +1,6 @@
-//! go-kit's own tests of its core, cache, endpointer, balancers and retry, with what they leave
-//! out; and its bugs, each as a test that its behaviour would fail.
+//! go-kit's own tests of its core, cache, endpointer, balancers and retry.
+//!
+//! With what they leave out; and its bugs, each as a test that its behaviour would fail.
 
 mod balancers;
 mod cache;

@@ -1,8 +1,9 @@
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-use crate::{EndpointState, EndpointStats, NoInstances, Outcome, Tier};
+use super::{EndpointState, EndpointStats, Tier};
+use crate::{NoInstances, Outcome};
 
-/// Receives what happens on the request path: for metrics, pages and balancers that learn.
+/// Observes the request path, for metrics, pages and balancers that learn.
 ///
 /// # Contract
 ///

@@ -1,0 +1,35 @@
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::error::Failure;
+
+/// Whether, and why not, an endpoint is picked.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EndpointState {
+    /// It is picked.
+    Ready,
+    /// Its factory has not succeeded yet.
+    Creating,
+    /// Unhealthy or draining by its status, or of weight 0; picked only when no other is left, and
+    /// never with weight 0.
+    Ineligible,
+    /// The registry does not list it any more; picked only when nothing is ready.
+    Held,
+    /// It connects; requests go to others.
+    Connecting,
+    /// Its last connection was refused, or it was not ready in time; tried only when nothing else
+    /// is left.
+    Down,
+    /// It has left, and finishes its requests in flight.
+    Draining,
+}
+
+/// The state that was reported last.
+#[derive(Clone, Debug)]
+pub(crate) struct Life {
+    pub(crate) state: EndpointState,
+    pub(crate) since: Instant,
+    pub(crate) why: Option<Failure>,
+}

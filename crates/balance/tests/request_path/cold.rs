@@ -1,0 +1,75 @@
+//! Many requests on a client that has no connection yet.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tower_sd_balance::Endpointer;
+
+use crate::support::{Mode, Registry, World, balance, call, settle};
+
+/// The answers of `n` requests that begin together, by host, and the longest time of one.
+async fn burst(world: &World, hosts: &[&str], n: usize) -> (BTreeMap<String, usize>, Duration) {
+    let registry = Registry::new(hosts);
+    let client = balance(&Endpointer::with(&registry, world.factory()));
+    let (mut requests, begun) = (JoinSet::new(), Instant::now());
+    for _ in 0..n {
+        let client = client.clone();
+        requests.spawn(async move { timeout(Duration::from_millis(900), call(&client)).await });
+    }
+    let (mut answers, mut longest) = (BTreeMap::new(), Duration::ZERO);
+    while let Some(ended) = requests.join_next().await {
+        if let Ok(answer) = ended.unwrap() {
+            *answers.entry(answer.unwrap()).or_default() += 1;
+            longest = begun.elapsed();
+        }
+    }
+    (answers, longest)
+}
+
+/// Each connects after its time, in milliseconds.
+fn connect(world: &World, hosts: &[(&'static str, u64)]) -> JoinSet<()> {
+    let mut connecting = JoinSet::new();
+    for &(host, after) in hosts {
+        world.ready(host, Mode::Hangs);
+        let world = world.clone();
+        connecting.spawn(async move {
+            sleep(Duration::from_millis(after)).await;
+            world.ready(host, Mode::Works);
+        });
+    }
+    connecting
+}
+
+#[tokio::test(start_paused = true)]
+async fn burst_is_spread_although_one_connects_first() {
+    let world = World::default();
+    let _connecting = connect(&world, &[("a", 5), ("b", 6), ("c", 8)]);
+    let (answers, longest) = burst(&world, &["a", "b", "c"], 40).await;
+    assert_eq!(answers.values().sum::<usize>(), 40);
+    assert!(answers.len() == 3 && answers.values().all(|n| *n >= 8), "{answers:?}");
+    assert!(longest <= Duration::from_millis(12), "{longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn burst_survives_that_the_first_one_never_answers() {
+    let world = World::default();
+    world.answer("a", Mode::Hangs);
+    let _connecting = connect(&world, &[("a", 5), ("b", 6), ("c", 8)]);
+    let (answers, _) = burst(&world, &["a", "b", "c"], 40).await;
+    assert!(answers.values().sum::<usize>() >= 24, "{answers:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoint_that_never_connects_delays_a_burst_little() {
+    let world = World::default();
+    let _connecting = connect(&world, &[("a", 5), ("b", 6), ("c", 60_000)]);
+    let (answers, longest) = burst(&world, &["a", "b", "c"], 40).await;
+    assert_eq!(answers.values().sum::<usize>(), 40);
+    assert!(answers.values().all(|n| *n >= 13), "{answers:?}");
+    // As long again as the first connection took.
+    assert!(longest <= Duration::from_millis(15), "{longest:?}");
+    settle().await;
+}
