@@ -169,7 +169,7 @@ fn failure<B: Send + 'static>(
     }
     // hyper offers its own query to servers only.
     if error.is_parse() && error.to_string() == "message head is too large" {
-        let too_large = HeadersTooLarge::unread(pool.settings().max_http1_headers);
+        let too_large = HeadersTooLarge::unread(pool.settings().http1_headers());
         return connection.error(HttpErrorKind::Headers, too_large);
     }
     let is_refused = is_refused(&error) || is_client_refused(&error, connection);

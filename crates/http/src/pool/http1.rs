@@ -111,7 +111,9 @@ where
     B::Error: Into<BoxError>,
 {
     let mut builder = http1::Builder::new();
-    builder.max_headers(settings.max_http1_headers);
+    if let Some(max_headers) = settings.max_http1_headers {
+        builder.max_headers(max_headers);
+    }
     let (sender, driver) = builder.handshake(TokioIo::new(io)).await?;
     let exclusive = Exclusive {
         sender,

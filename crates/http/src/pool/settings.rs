@@ -17,7 +17,8 @@ pub(crate) struct Settings {
     pub(crate) max_http2_connections: usize,
     pub(crate) max_streams: usize,
     pub(crate) max_header_size: u32,
-    pub(crate) max_http1_headers: usize,
+    /// `None`: hyper's own, [`MAX_HTTP1_HEADERS`].
+    pub(crate) max_http1_headers: Option<usize>,
     /// `None`: [`KEEP_ALIVE_INTERVAL`].
     pub(crate) keep_alive_interval: Option<Option<Duration>>,
     pub(crate) keep_alive_timeout: Duration,
@@ -44,6 +45,11 @@ impl Settings {
         Some(Instant::now() + bounded(age))
     }
 
+    /// How many headers an HTTP/1.1 response may have.
+    pub(crate) fn http1_headers(&self) -> usize {
+        self.max_http1_headers.unwrap_or(MAX_HTTP1_HEADERS)
+    }
+
     pub(super) fn http2_idle(&self) -> Duration {
         self.idle_timeout.unwrap_or(IDLE)
     }
@@ -65,7 +71,7 @@ impl Default for Settings {
             max_http2_connections: MAX_HTTP2_CONNECTIONS,
             max_streams: MAX_STREAMS,
             max_header_size: MAX_HEADER_SIZE,
-            max_http1_headers: MAX_HTTP1_HEADERS,
+            max_http1_headers: None,
             keep_alive_interval: None,
             keep_alive_timeout: KEEP_ALIVE_TIMEOUT,
             read_timeout: None,
@@ -112,8 +118,8 @@ const MAX_STREAMS: usize = 1000;
 /// A gRPC status with details takes some kilobytes; cookies and tokens rarely more.
 const MAX_HEADER_SIZE: u32 = 1 << 20;
 
-/// Above those of every proxy that was observed (150).
-const MAX_HTTP1_HEADERS: usize = 256;
+/// hyper's own bound: up to it, a response is parsed without an allocation.
+const MAX_HTTP1_HEADERS: usize = 100;
 
 /// As in Kubernetes' clients: below the patience of a user, and rare enough to cost nothing.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
