@@ -9,18 +9,23 @@ use crate::protoc;
 /// status is ours.
 pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
     let mut command = cargo(["run", "--package", "arithmetic"]);
-    if names_etcd(args) {
-        protoc::set_up()?;
-        command.args(["--features", "etcd"]);
+    if let Some(feature) = feature(args) {
+        if feature == "etcd" {
+            protoc::set_up()?;
+        }
+        command.args(["--features", feature]);
     }
     let status = command.args(["--", "demo"]).args(args).status()?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// Its client doubles the build, so it is built on demand only.
-fn names_etcd(args: &[&str]) -> bool {
-    args.iter().any(|arg| arg.trim_start_matches("--registry=").starts_with("etcd"))
+/// The feature of the registry that is named, unless it is always built.
+fn feature(args: &[&str]) -> Option<&'static str> {
+    let names = |feature: &&str| {
+        args.iter().any(|arg| arg.trim_start_matches("--registry=").starts_with(feature))
+    };
+    ["etcd", "eureka"].into_iter().find(names)
 }
 
 #[cfg(test)]
@@ -28,9 +33,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_registry_in_etcd_needs_etcd() {
-        assert!(names_etcd(&["--seconds", "4", "--registry", "etcd://127.0.0.1:2379"]));
-        assert!(names_etcd(&["--registry=etcds://127.0.0.1"]));
-        assert!(!names_etcd(&["--registry", "consul://etcd.example:8500"]));
+    fn feature_is_that_of_the_registry() {
+        assert_eq!(feature(&["--seconds", "4", "--registry", "etcd://127.0.0.1:1"]), Some("etcd"));
+        assert_eq!(feature(&["--registry=etcds://127.0.0.1"]), Some("etcd"));
+        assert_eq!(feature(&["--registry=eureka://127.0.0.1/eureka"]), Some("eureka"));
+        assert_eq!(feature(&["--registry", "consul://etcd.example:8500"]), None);
     }
 }

@@ -106,6 +106,7 @@ const NEEDS: &[(&str, Needs)] = &[
     ("dns", Needs { servers: Servers::These(&["consul", "named"]), tests: Threads::One }),
     ("echo", Needs { servers: Servers::These(&["consul"]), tests: Threads::One }),
     ("etcd", Needs { servers: Servers::These(&["etcd"]), tests: Threads::One }),
+    ("eureka", Needs { servers: Servers::These(&["eureka"]), tests: Threads::One }),
     ("gateway", Needs { servers: Servers::These(&["consul"]), tests: Threads::One }),
     ("testkit", Needs { servers: Servers::All, tests: Threads::One }),
     ("tests", Needs { servers: Servers::All, tests: Threads::One }),

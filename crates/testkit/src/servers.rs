@@ -75,24 +75,27 @@ fn parse(text: &str) -> Result<Vec<ServerBinary>, String> {
 impl fmt::Display for MissingServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { server, why } = self;
-        let package = PACKAGES
-            .iter()
-            .find(|(name, _)| name == server)
-            .map_or(*server, |(_, package)| package);
+        let origin = ORIGINS.iter().find(|(name, _)| name == server);
+        let origin = origin.map_or("fetches it", |(_, origin)| origin);
+        let variable = variable(server);
         write!(
             f,
-            "needs a real {server} ({why}): run `cargo xtask test`, which fetches Debian's package `{package}`, or name a \
-             program by {}=version=/path",
-            variable(server)
+            "needs a real {server} ({why}): run `cargo xtask test`, which {origin}, or name a program by \
+             {variable}=version=/path"
         )
     }
 }
 
 impl error::Error for MissingServer {}
 
-/// Debian's packages of the servers.
-const PACKAGES: &[(&str, &str)] =
-    &[("consul", "consul"), ("etcd", "etcd-server"), ("named", "bind9"), ("redis", "redis-server")];
+/// What makes the servers' programs.
+const ORIGINS: &[(&str, &str)] = &[
+    ("consul", "fetches Debian's package `consul`"),
+    ("etcd", "fetches Debian's package `etcd-server`"),
+    ("eureka", "builds it with Maven"),
+    ("named", "fetches Debian's package `bind9`"),
+    ("redis", "fetches Debian's package `redis-server`"),
+];
 
 #[cfg(test)]
 mod tests {

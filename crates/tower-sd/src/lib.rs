@@ -66,6 +66,8 @@ pub use tower_sd_consul as consul;
 pub use tower_sd_dns as dns;
 #[cfg(feature = "etcd")]
 pub use tower_sd_etcd as etcd;
+#[cfg(feature = "eureka")]
+pub use tower_sd_eureka as eureka;
 #[cfg(feature = "http")]
 pub use tower_sd_http as http;
 #[cfg(feature = "reqwest")]

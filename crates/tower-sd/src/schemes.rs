@@ -51,5 +51,10 @@ pub fn schemes() -> Schemes {
         schemes.with("etcd", |url| tower_sd_etcd::Etcd::from_url(url).map(Registry::from));
     #[cfg(not(feature = "etcd"))]
     let schemes = schemes.without("etcd", "enable the feature `etcd` of tower-sd");
+    #[cfg(feature = "eureka")]
+    let schemes =
+        schemes.with("eureka", |url| tower_sd_eureka::Eureka::from_url(url).map(Registry::from));
+    #[cfg(not(feature = "eureka"))]
+    let schemes = schemes.without("eureka", "enable the feature `eureka` of tower-sd");
     schemes
 }

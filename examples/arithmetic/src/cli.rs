@@ -28,7 +28,8 @@ pub(crate) struct ClientArgs {
     /// Calls over gRPC; build with --features grpc
     #[arg(long)]
     pub(crate) grpc: bool,
-    /// Where the servers are: static://HOST:PORT,HOST:PORT, consul://HOST:PORT, etcd://HOST:PORT,HOST:PORT/PREFIX or dns:///
+    /// Where the servers are: static://HOST:PORT,HOST:PORT, consul://HOST:PORT, etcd://HOST:PORT,HOST:PORT/PREFIX,
+    /// eureka://HOST:PORT/eureka or dns:///
     #[arg(long, value_name = "URL")]
     pub(crate) registry: String,
     /// The servers' name there, where it is another one: _arithmetic._tcp.example.org in DNS
@@ -47,8 +48,8 @@ pub(crate) struct DemoArgs {
     /// Sends every request once only: the ones that die with a server fail.
     #[arg(long)]
     pub(crate) no_retry: bool,
-    /// Where the servers register and the client follows them: consul://HOST:PORT or etcd://HOST:PORT; without it, a registry
-    /// in the memory of this process
+    /// Where the servers register and the client follows them: consul://HOST:PORT, etcd://HOST:PORT or
+    /// eureka://HOST:PORT/eureka; without it, a registry in the memory of this process
     #[arg(long, value_name = "URL")]
     pub(crate) registry: Option<String>,
     /// How long it takes

@@ -3,6 +3,7 @@
 mod apt;
 mod go;
 mod installed;
+mod maven;
 mod python;
 mod table;
 
@@ -76,17 +77,18 @@ fn find(name: &str) -> Result<&'static Server> {
     found.ok_or_else(|| format!("no server {name:?}: there are {}", names().join(", ")).into())
 }
 
-/// A release that only Go can make, where there is no Go and none was made earlier; printed.
+/// A release that only a compiler can make which is not installed, and that was not made earlier;
+/// printed.
 fn left_out(server: &Server, release: &Release) -> bool {
-    let without = matches!(release.origin, Origin::Go(_))
-        && !home(server, release).is_dir()
-        && installed::on_path("go").is_none();
+    let (builder, program) = match release.origin {
+        Origin::Debian(_) => return false,
+        Origin::Go(_) => ("Go", "go"),
+        Origin::Maven => ("Maven", "mvn"),
+    };
+    let without = !home(server, release).is_dir() && installed::on_path(program).is_none();
     if without {
-        let Server { name, .. } = server;
-        eprintln!(
-            "left out {name} {}: it is built with Go, which is not installed",
-            release.version
-        );
+        let (name, version) = (server.name, release.version);
+        eprintln!("left out {name} {version}: it is built with {builder}, which is not installed");
     }
     without
 }
@@ -104,7 +106,7 @@ fn fetched(server: &Server, release: &Release) -> Result<Binary> {
     }
     let program = match &release.origin {
         Origin::Debian(debian) => debian.program,
-        Origin::Go(_) => server.program,
+        Origin::Go(_) | Origin::Maven => server.program,
     };
     let binary = installed::probe(server, &home.join(program))?;
     if is_of(&binary.version, release.version) {
@@ -123,6 +125,7 @@ fn fetch(server: &Server, release: &Release, home: &Path) -> Result<()> {
     let fetched = match &release.origin {
         Origin::Debian(debian) => apt::fetch(debian, release.version, &work),
         Origin::Go(package) => go::build(server, release.version, package, &work),
+        Origin::Maven => maven::build(server, release.version, &work),
     };
     let moved = fetched.and_then(|fetched| match fs::rename(fetched, home) {
         Err(_) if home.is_dir() => Ok(()), // Another run was faster.
@@ -155,6 +158,7 @@ fn sentence(server: &Server, release: &Release, reason: &str) -> String {
             format!("is Debian's package `{}` of {}", debian.packages[0], debian.suite)
         }
         Origin::Go(package) => format!("is built by Go from {package}"),
+        Origin::Maven => "is built by Maven".to_owned(),
     };
     format!(
         "cannot have {name} {}: {reason}\n\
@@ -205,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn every_go_release_is_pinned() {
+    fn every_built_release_is_pinned() {
         for server in SERVERS {
             for release in server.releases {
                 if let Origin::Go(package) = release.origin {
@@ -214,6 +218,13 @@ mod tests {
                     let pinned = pinned.unwrap();
                     assert!(pinned.contains(&format!("\ntool {package}\n")), "{package}");
                     assert!(pinned.contains(&format!(" v{}", release.version)), "{package}");
+                }
+                if let Origin::Maven = release.origin {
+                    let project = maven::folder(server, release.version);
+                    let pinned = fs::read_to_string(project.join("pom.xml")).unwrap();
+                    let version = format!("<version>{}</version>", release.version);
+                    assert!(pinned.contains(&version), "{}", server.name);
+                    assert!(project.join(server.program).is_file());
                 }
             }
         }

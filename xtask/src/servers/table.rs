@@ -27,6 +27,8 @@ pub(super) enum Origin {
     /// This Go package, pinned by `xtask/servers/NAME-VERSION/go.mod`; left out where Go is not
     /// installed.
     Go(&'static str),
+    /// The project `xtask/servers/NAME-VERSION/pom.xml`; left out where Maven is not installed.
+    Maven,
 }
 
 /// Packages of a Debian suite.
@@ -72,6 +74,12 @@ pub(super) const SERVERS: &[Server] = &[
             Release { version: "3.5", origin: Origin::Debian(etcd_of("trixie")) },
             Release { version: "3.6.6", origin: Origin::Go("go.etcd.io/etcd/server/v3") },
         ],
+    },
+    Server {
+        name: "eureka",
+        program: "eureka",
+        version_arg: "--version",
+        releases: &[Release { version: "5.0.3", origin: Origin::Maven }],
     },
     Server {
         name: "named",

@@ -105,6 +105,7 @@ const CLEAN: &[&str] = &[
     "crates/consul",
     "crates/dns",
     "crates/etcd",
+    "crates/eureka",
     "crates/http",
     "crates/lifecycle",
     "crates/net",

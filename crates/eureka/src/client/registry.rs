@@ -1,0 +1,127 @@
+//! The whole registry as one server has it, kept up by its recent changes.
+
+use std::{collections::BTreeMap, fmt::Write, sync::Arc};
+
+use tokio::time::Instant;
+use tower_sd_core::Result;
+
+use super::{
+    http::Call,
+    reply::{Action, Application, Applications, ApplicationsReply, InstanceInfo, Status},
+    servers::Servers,
+};
+use crate::{BACKEND, error::FOLLOW};
+
+/// The entries of one application, by id.
+pub(crate) type Entries = Arc<BTreeMap<String, Arc<InstanceInfo>>>;
+
+/// All applications, by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Registry(BTreeMap<String, Entries>);
+
+/// Reads the registry, and later its changes alone.
+#[derive(Debug)]
+pub(super) struct Fetch {
+    registry: Arc<Registry>,
+    /// The server that the registry is of, until all of it is due again.
+    base: Option<(usize, Instant)>,
+    pub(super) n_full: u64,
+}
+
+impl Registry {
+    /// The entries of an application; none of one that the server does not have.
+    pub(crate) fn entries(&self, app: &str) -> Entries {
+        self.0.get(app).cloned().unwrap_or_default()
+    }
+
+    fn of(applications: Applications) -> Self {
+        let mut registry = Self::default();
+        for Application { name, instance } in applications.application {
+            let entries = instance.into_iter().map(|it| (it.id().to_owned(), it)).collect();
+            registry.0.insert(name, Arc::new(entries));
+        }
+        registry
+    }
+
+    fn apply(&mut self, changes: Applications) {
+        for Application { name, instance } in changes.application {
+            let app = Arc::make_mut(self.0.entry(name.clone()).or_default());
+            for entry in instance {
+                match entry.action_type {
+                    Action::Deleted => app.remove(entry.id()),
+                    Action::Present => app.insert(entry.id().to_owned(), entry),
+                };
+            }
+            if app.is_empty() {
+                self.0.remove(&name);
+            }
+        }
+    }
+
+    /// The number of entries of each status, as a server writes it: `DOWN_2_UP_31_`.
+    fn hash(&self) -> String {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for entry in self.0.values().flat_map(|app| app.values()) {
+            *counts.entry(Status::as_str(entry.status)).or_default() += 1;
+        }
+        counts.iter().fold(String::new(), |mut hash, (status, n)| {
+            let _infallible = write!(hash, "{status}_{n}_");
+            hash
+        })
+    }
+}
+
+impl Fetch {
+    pub(super) fn new() -> Self {
+        Self { registry: Arc::default(), base: None, n_full: 0 }
+    }
+
+    /// Reads the registry as it is now.
+    ///
+    /// Reads the changes of the last 3 min where that suffices: not of another server than before,
+    /// not when the result differs in number from that of the server, and not for more than
+    /// 15 min, because equal numbers prove little.
+    pub(super) async fn read(&mut self, servers: &Servers) -> Result<Arc<Registry>> {
+        if let Some((server, until)) = self.base.take()
+            && until > Instant::now()
+            && servers.order().first() == Some(&server)
+            && self.changes(servers, server).await
+        {
+            self.base = Some((server, until));
+            return Ok(Arc::clone(&self.registry));
+        }
+        let (server, answer) = servers.send(&Call::get(FOLLOW, &["apps"])).await?;
+        if !answer.is_success() {
+            return Err(answer.refused());
+        }
+        let reply: ApplicationsReply = answer.json()?;
+        self.registry = Arc::new(Registry::of(reply.applications));
+        self.base = Some((server, Instant::now() + FULL_EVERY));
+        self.n_full += 1;
+        Ok(Arc::clone(&self.registry))
+    }
+
+    /// Applies the recent changes; false where all must be read.
+    async fn changes(&mut self, servers: &Servers, server: usize) -> bool {
+        let changes = match servers.send_to(server, &Call::get(FOLLOW, &["apps", "delta"])).await {
+            Ok(answer) if answer.is_success() => answer.json::<ApplicationsReply>(),
+            Ok(answer) => Err(answer.refused()),
+            Err(error) => Err(error),
+        };
+        let changes = match changes {
+            Ok(reply) => reply.applications,
+            Err(error) => {
+                tracing::debug!(backend = BACKEND, error = %error.chain(), "changes not read");
+                return false;
+            }
+        };
+        let hash = changes.hash.clone();
+        Arc::make_mut(&mut self.registry).apply(changes);
+        self.registry.hash() == hash
+    }
+}
+
+const FULL_EVERY: std::time::Duration = std::time::Duration::from_secs(15 * 60);
+
+#[cfg(test)]
+mod tests;

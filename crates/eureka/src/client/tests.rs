@@ -1,0 +1,142 @@
+use tower_sd_core::ErrorKind;
+use tower_sd_testkit::script::{Reply, Script};
+
+use super::*;
+use crate::EurekaServer;
+
+const ONE: &str = r#"{"application":{"name":"X","instance":[{"instanceId":"a","hostName":"h"}]}}"#;
+
+fn client(script: &Script) -> EurekaClient {
+    let config = EurekaConfig::new(format!("{}/eureka", script.url()));
+    EurekaClient::new(config.basic_auth("app", "s3cr3t")).expect("it can work")
+}
+
+async fn read(client: &EurekaClient) -> Result<usize> {
+    client.instances(Lookup::App, "X").await.map(|entries| entries.len())
+}
+
+#[tokio::test]
+async fn request_accepts_json_and_gzip_and_has_its_credentials() {
+    let script = Script::start().await.expect("loopback");
+    script.reply(Reply::new(200).body(ONE));
+    assert_eq!(read(&client(&script)).await.expect("an answer"), 1);
+    let request = script.next().await;
+    assert_eq!((request.method.as_str(), request.target.as_str()), ("GET", "/eureka/apps/X"));
+    let header = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
+    assert_eq!(header("accept"), Some("application/json"));
+    assert_eq!(header("accept-encoding"), Some("gzip"));
+    assert_eq!(header("authorization"), Some("Basic YXBwOnMzY3IzdA=="));
+    assert!(!format!("{:?}", client(&script)).contains("s3cr3t"));
+}
+
+#[tokio::test]
+async fn compressed_answer_is_read_within_its_bound() {
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut encoder, bytes).expect("memory");
+        encoder.finish().expect("memory")
+    };
+    let script = Script::start().await.expect("loopback");
+    let config = EurekaConfig::new(format!("{}/eureka", script.url())).max_body(10_000);
+    let client = EurekaClient::new(config).expect("it can work");
+    let reply = |bytes: &[u8]| Reply::new(200).header("content-encoding", "gzip").body(gzip(bytes));
+    script.reply(reply(ONE.as_bytes()));
+    assert_eq!(read(&client).await.expect("an answer"), 1);
+    for (bomb, part) in [(reply(&[b' '; 1_000_000]), "max_body"), (reply(b"").body("x"), "gzip")] {
+        script.reply(bomb);
+        let error = read(&client).await.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::Protocol);
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn xml_is_an_error_that_names_the_header() {
+    let script = Script::start().await.expect("loopback");
+    script.reply(Reply::new(200).body("<application><name>X</name></application>"));
+    let error = read(&client(&script)).await.expect_err("no JSON");
+    assert!(error.to_string().contains("Accept: application/json"), "{error}");
+    for body in ["", "[]", "{", r#"{"application":7}"#, "null"] {
+        script.reply(Reply::new(200).body(body));
+        let error = read(&client(&script)).await.expect_err(body);
+        assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Protocol, true), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn unknown_application_is_empty_and_wrong_base_path_an_error() {
+    let script = Script::start().await.expect("loopback");
+    let client = client(&script);
+    script.reply(Reply::new(404));
+    script.reply(Reply::new(404));
+    let error = read(&client).await.expect_err("there is no server");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("base path"), "{error}");
+    script.reply(Reply::new(404));
+    script.reply(Reply::new(200).body("{}"));
+    assert_eq!(read(&client).await.expect("an answer"), 0);
+    script.reply(Reply::new(404));
+    assert_eq!(read(&client).await.expect("an answer"), 0);
+    script.reply(Reply::new(404).body("<html>no backend</html>"));
+    let error = read(&client).await.expect_err("a proxy's page");
+    assert!(error.is_transient(), "{error}");
+    assert_eq!(script.received().len(), 6);
+}
+
+/// Refused reads, errors, a hanging and an absent server: each is left for the next one.
+#[tokio::test]
+async fn server_that_fails_is_left_and_the_next_is_stuck_to() {
+    let reply = || Reply::new(200).body(ONE);
+    let good = Script::answering(move |_| reply()).await.expect("loopback");
+    for bad in [Reply::new(403), Reply::new(503), Reply::closed(), Reply::never()] {
+        let first = Script::start().await.expect("loopback");
+        first.reply(bad);
+        let mut config = EurekaConfig::new(format!("{}/eureka", first.url()));
+        config.servers[0].zone = Some("here".into());
+        let config = config
+            .zone("here")
+            .server(EurekaServer::new(format!("{}/eureka", good.url())))
+            .timeout(std::time::Duration::from_millis(500));
+        let client = EurekaClient::new(config).expect("it can work");
+        assert_eq!(read(&client).await.expect("the second answers"), 1);
+        assert_eq!(read(&client).await.expect("the second is stuck to"), 1);
+        assert_eq!(first.received().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn confirming_read_combines_the_answers_of_all_servers() {
+    let answer = |entries: &str| {
+        let body = format!(r#"{{"application":{{"name":"X","instance":{entries}}}}}"#);
+        Script::answering(move |_| Reply::new(200).body(body.clone()))
+    };
+    let old = answer(r#"{"instanceId":"a","lastDirtyTimestamp":"1","status":"DOWN"}"#).await;
+    let young =
+        answer(r#"[{"instanceId":"a","lastDirtyTimestamp":"2","status":"UP"},{"instanceId":"b"}]"#)
+            .await;
+    let (old, young) = (old.expect("loopback"), young.expect("loopback"));
+    let config = EurekaConfig::new(format!("{}/eureka", old.url()))
+        .server(EurekaServer::new(format!("{}/eureka", young.url())))
+        .server(EurekaServer::new("http://127.0.0.1:9/eureka"));
+    let client = EurekaClient::new(config).expect("it can work");
+    let all = client.instances_of_all(Lookup::App, "X").await.expect("two of three answer");
+    let ids: Vec<_> = all.iter().map(|entry| (entry.id(), entry.status)).collect();
+    assert_eq!(ids, [("a", Status::Up), ("b", Status::Unknown)]);
+    assert_eq!(read(&client).await.expect("the one that has more is used"), 2);
+}
+
+#[tokio::test]
+async fn password_of_a_file_is_read_again_after_a_refusal() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "old\n").expect("our file");
+    let script = Script::start().await.expect("loopback");
+    let config = EurekaConfig::new(format!("{}/eureka", script.url()));
+    let client = EurekaClient::new(config.password_file("app", file.path())).expect("readable");
+    script.reply(Reply::new(401));
+    let error = read(&client).await.expect_err("the same password is not tried again");
+    assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Denied, false));
+    std::fs::write(file.path(), "new\n").expect("our file");
+    script.reply(Reply::new(401));
+    script.reply(Reply::new(200).body(ONE));
+    assert_eq!(read(&client).await.expect("the new password"), 1);
+}

@@ -1,0 +1,265 @@
+//! Where the servers are and how to use them: by code, by environment, by URL.
+
+mod env;
+#[cfg(test)]
+mod tests;
+
+use std::{path::PathBuf, time::Duration};
+
+use ::url::Url;
+use serde::Deserialize;
+use tower_sd_core::{RegistryConfig, Result, Secret, TlsConfig, duration};
+use tower_sd_net::Target;
+
+use crate::{Query, error};
+
+/// Where the servers are, and how to use them.
+///
+/// ```
+/// use tower_sd_eureka::EurekaConfig;
+///
+/// let config = EurekaConfig::new("http://10.0.0.1:8761/eureka").basic_auth("app", "s3cr3t");
+/// assert!(!format!("{config:?}").contains("s3cr3t"));
+/// ```
+#[derive(Clone, Debug, Deserialize)]
+#[non_exhaustive]
+#[serde(default, deny_unknown_fields)]
+pub struct EurekaConfig {
+    /// The servers, which replicate to each other.
+    ///
+    /// Defaults to `http://127.0.0.1:8761/eureka`.
+    ///
+    /// One of them is used until it fails, and at most for 20 min: those of the own
+    /// [`zone`](Self::zone) first, in random order.
+    pub servers: Vec<EurekaServer>,
+    /// The zone of this process. Defaults to none.
+    ///
+    /// An instance that is registered without a zone of its own is in this zone.
+    pub zone: Option<String>,
+    /// The user of Basic authentication. Defaults to none.
+    pub user: Option<String>,
+    /// The password of Basic authentication. Defaults to none.
+    pub password: Option<Secret>,
+    /// A file with the password. Defaults to none.
+    ///
+    /// It wins over [`password`](Self::password). It is read when the client is made, and again
+    /// after a refusal.
+    pub password_file: Option<PathBuf>,
+    /// TLS of the servers whose URL has `https`.
+    ///
+    /// Defaults to the system's authorities.
+    ///
+    /// Needs the feature `tls-ring` or `tls`.
+    pub tls: Option<TlsConfig>,
+    /// The bound of one request to one server. Defaults to 5 s.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub timeout: Duration,
+    /// How many applications are read one by one. Defaults to 16.
+    ///
+    /// More share one read of the whole registry, and of its changes from then on.
+    pub max_single_reads: usize,
+    /// The query of the followed services, without their names.
+    ///
+    /// It applies to the services that a [`Registry`](tower_sd_core::Registry) follows.
+    pub query: Query,
+    /// The settings that all registries have, the TTL of registrations among them.
+    ///
+    /// The TTL is the duration of the lease in whole seconds, from 1 s to 24 h. It defaults to
+    /// 90 s, as in all clients of Eureka: servers compare the number of renewals with one per 30 s.
+    pub registry: RegistryConfig,
+    /// The longest accepted answer, once decompressed too.
+    ///
+    /// Defaults to 64 MiB, some 50 000 instances.
+    pub max_body: usize,
+}
+
+/// One Eureka server.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[non_exhaustive]
+#[serde(deny_unknown_fields)]
+pub struct EurekaServer {
+    /// Its URL with the base path: `http://10.0.0.1:8761/eureka` of Spring Cloud's,
+    /// `http://10.0.0.1:8080/eureka/v2` of Netflix's.
+    pub url: String,
+    /// Its zone. Defaults to none.
+    #[serde(default)]
+    pub zone: Option<String>,
+}
+
+/// The URL of a server, taken apart.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) base: Url,
+    pub(crate) target: Target,
+}
+
+impl EurekaServer {
+    /// Creates a server without a zone.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), zone: None }
+    }
+
+    /// Sets [`zone`](Self::zone).
+    #[must_use]
+    pub fn zone(self, zone: impl Into<String>) -> Self {
+        Self { zone: Some(zone.into()), ..self }
+    }
+
+    pub(crate) fn endpoint(&self) -> Result<Endpoint> {
+        let base = Url::parse(&self.url).map_err(|cause| {
+            refuse("server: not a URL such as http://host:8761/eureka".into()).with_source(cause)
+        })?;
+        if !matches!(base.scheme(), "http" | "https") {
+            return Err(refuse("server: there are http:// and https://".into()));
+        }
+        if !base.username().is_empty() || base.password().is_some() {
+            return Err(refuse("server: has a user or password in it; use basic_auth".into()));
+        }
+        let target = match (base.host_str(), base.port_or_known_default()) {
+            (Some(host), Some(port)) => Target::host(host, port),
+            _ => return Err(refuse("server: names no host".into())),
+        };
+        Ok(Endpoint { base, target })
+    }
+}
+
+impl EurekaConfig {
+    /// Creates the defaults, with this server.
+    #[must_use]
+    pub fn new(server: impl Into<String>) -> Self {
+        Self {
+            servers: vec![EurekaServer::new(server)],
+            zone: None,
+            user: None,
+            password: None,
+            password_file: None,
+            tls: None,
+            timeout: Duration::from_secs(5),
+            max_single_reads: 16,
+            query: Query::default(),
+            registry: RegistryConfig::default().ttl(LEASE),
+            max_body: 64 << 20,
+        }
+    }
+
+    /// Adds a server.
+    #[must_use]
+    pub fn server(mut self, server: EurekaServer) -> Self {
+        self.servers.push(server);
+        self
+    }
+
+    /// Sets [`zone`](Self::zone).
+    #[must_use]
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = Some(zone.into());
+        self
+    }
+
+    /// Sets [`user`](Self::user) and [`password`](Self::password).
+    #[must_use]
+    pub fn basic_auth(mut self, user: impl Into<String>, password: impl Into<Secret>) -> Self {
+        self.user = Some(user.into());
+        self.password = Some(password.into());
+        self
+    }
+
+    /// Sets [`user`](Self::user) and [`password_file`](Self::password_file).
+    #[must_use]
+    pub fn password_file(
+        mut self,
+        user: impl Into<String>,
+        password_file: impl Into<PathBuf>,
+    ) -> Self {
+        self.user = Some(user.into());
+        self.password_file = Some(password_file.into());
+        self
+    }
+
+    /// Sets [`tls`](Self::tls).
+    #[must_use]
+    pub fn tls(mut self, tls: TlsConfig) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Sets [`timeout`](Self::timeout).
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets [`max_single_reads`](Self::max_single_reads).
+    #[must_use]
+    pub fn max_single_reads(mut self, max_single_reads: usize) -> Self {
+        self.max_single_reads = max_single_reads;
+        self
+    }
+
+    /// Sets [`query`](Self::query).
+    #[must_use]
+    pub fn query(mut self, query: Query) -> Self {
+        self.query = query;
+        self
+    }
+
+    /// Sets the TTL of registrations.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.registry.ttl = ttl;
+        self
+    }
+
+    /// Sets [`registry`](Self::registry).
+    #[must_use]
+    pub fn registry(mut self, registry: RegistryConfig) -> Self {
+        self.registry = registry;
+        self
+    }
+
+    /// Sets [`max_body`](Self::max_body).
+    #[must_use]
+    pub fn max_body(mut self, max_body: usize) -> Self {
+        self.max_body = max_body;
+        self
+    }
+
+    /// Refuses what cannot work.
+    pub(crate) fn validate(&self) -> Result<()> {
+        check_ttl(self.registry.ttl, "configure")?;
+        if self.servers.is_empty() {
+            return Err(refuse("servers: there are none".into()));
+        }
+        if self.user.is_none() && (self.password.is_some() || self.password_file.is_some()) {
+            return Err(refuse("password: given without a user".into()));
+        }
+        self.servers.iter().try_for_each(|server| server.endpoint().map(drop))
+    }
+}
+
+impl Default for EurekaConfig {
+    fn default() -> Self {
+        Self::new("http://127.0.0.1:8761/eureka")
+    }
+}
+
+pub(crate) fn refuse(message: String) -> tower_sd_core::Error {
+    error::config("configure", message)
+}
+
+/// Leases have whole seconds.
+pub(crate) fn check_ttl(ttl: Duration, operation: &'static str) -> Result<()> {
+    match (MIN_TTL..=MAX_TTL).contains(&ttl) {
+        true => Ok(()),
+        false => {
+            Err(error::config(operation, format!("ttl = {ttl:?}: has to be between 1 s and 24 h")))
+        }
+    }
+}
+
+/// The default of Netflix's client (`leaseExpirationDurationInSeconds`).
+const LEASE: Duration = Duration::from_secs(90);
+const MIN_TTL: Duration = Duration::from_secs(1);
+const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);

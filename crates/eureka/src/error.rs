@@ -1,0 +1,98 @@
+//! The one table from the answers of a server to what a caller can do about them.
+
+use tower_sd_core::{Error, ErrorKind};
+use tower_sd_net::{HttpClientError, HttpClientErrorKind};
+
+use crate::BACKEND;
+
+/// The error for an answer of `server` whose status is no success.
+pub(crate) fn refused(operation: &'static str, server: &str, status: u16, detail: &str) -> Error {
+    let (kind, transient, hint) = class_of(operation, status);
+    let detail = clipped(detail.trim());
+    let mut message = format!("{server} answered {status}");
+    for part in [detail, hint].into_iter().filter(|part| !part.is_empty()) {
+        message.push_str(": ");
+        message.push_str(part);
+    }
+    let error = Error::new(kind, BACKEND, operation).with_message(message);
+    if transient { error.transient() } else { error.permanent() }
+}
+
+/// The error for a request without a complete answer.
+pub(crate) fn unanswered(operation: &'static str, cause: HttpClientError) -> Error {
+    let kind = match cause.kind() {
+        HttpClientErrorKind::Request => ErrorKind::Config,
+        HttpClientErrorKind::Timeout => ErrorKind::Timeout,
+        HttpClientErrorKind::TooLong => ErrorKind::Protocol,
+        _ => ErrorKind::Unavailable,
+    };
+    Error::new(kind, BACKEND, operation).with_message(cause.to_string()).with_source(cause)
+}
+
+/// The error for an answer with status 200 that cannot be parsed.
+pub(crate) fn garbled(operation: &'static str, message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Protocol, BACKEND, operation).with_message(message)
+}
+
+/// The error for a wrong setting.
+pub(crate) fn config(operation: &'static str, message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Config, BACKEND, operation).with_message(message)
+}
+
+fn class_of(operation: &'static str, status: u16) -> (ErrorKind, bool, &'static str) {
+    match status {
+        300..=399 => (ErrorKind::Config, false, "redirects are not followed"),
+        401 => (ErrorKind::Denied, false, "set the user and password"),
+        // A server that has started, and found no peer to copy from, refuses reads for 5 min.
+        403 if operation == FOLLOW => (
+            ErrorKind::Unavailable,
+            true,
+            "the server is not ready for reads, or it does not offer this one",
+        ),
+        403 => (ErrorKind::Denied, false, "set the user and password"),
+        404 => (ErrorKind::NotFound, false, "is the base path right?"),
+        408 => (ErrorKind::Timeout, true, ""),
+        429 => (ErrorKind::Unavailable, true, ""),
+        400..=499 => (ErrorKind::Config, false, ""),
+        _ => (ErrorKind::Unavailable, true, ""),
+    }
+}
+
+fn clipped(text: &str) -> &str {
+    let end = (0..=text.len().min(MAX_DETAIL)).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
+/// The operation of all reads of a set.
+pub(crate) const FOLLOW: &str = "follow";
+/// A server answers in a sentence; a proxy may answer with a page.
+const MAX_DETAIL: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusal_of_reads_is_transient_and_of_credentials_is_not() {
+        for (operation, status, kind, transient) in [
+            ("follow", 403, ErrorKind::Unavailable, true),
+            ("register", 403, ErrorKind::Denied, false),
+            ("follow", 401, ErrorKind::Denied, false),
+            ("follow", 302, ErrorKind::Config, false),
+            ("register", 400, ErrorKind::Config, false),
+            ("follow", 404, ErrorKind::NotFound, false),
+            ("renew", 429, ErrorKind::Unavailable, true),
+            ("renew", 500, ErrorKind::Unavailable, true),
+        ] {
+            let error = refused(operation, "h:1", status, "");
+            let found = (error.kind(), error.is_transient());
+            assert_eq!(found, (kind, transient), "{operation} {status}");
+        }
+    }
+
+    #[test]
+    fn page_of_a_proxy_is_clipped_between_characters() {
+        let error = refused("follow", "h:1", 502, &"é".repeat(10_000));
+        assert!(error.to_string().len() < 400, "{}", error.to_string().len());
+    }
+}

@@ -1,0 +1,156 @@
+use tower_sd_core::{
+    Announcer, Backend, Follower, Instance, Registrar, Registration, RegistrationHandle, Registry,
+    Result, Source, async_trait,
+};
+
+use crate::{
+    BACKEND, EurekaConfig, Query, RegistrationOptions, client::EurekaClient, registration,
+    source::EurekaSource,
+};
+
+/// The Eureka servers of one registry: registers instances, follows applications.
+///
+/// `Clone` shares its connections, and the registrations that [`close`](Self::close) withdraws.
+/// Nothing is sent before the first use. [`Registry`] is the same for any kind of registry.
+///
+/// An instance with the status [`Draining`](tower_sd_core::InstanceStatus::Draining), given at
+/// registration or by an update of its handle, is `OUT_OF_SERVICE` and stays registered.
+///
+/// # Drop
+///
+/// Instancers and registrations outlive it.
+#[derive(Clone, Debug)]
+pub struct Eureka {
+    client: EurekaClient,
+    registry: Registry,
+}
+
+/// Makes the two halves of the wire from a client.
+#[derive(Clone, Debug)]
+struct EurekaBackend {
+    client: EurekaClient,
+    options: RegistrationOptions,
+}
+
+impl Eureka {
+    /// Creates a client of the servers of one registry.
+    ///
+    /// # Errors
+    ///
+    /// `Config` for settings that cannot work.
+    pub fn new(mut config: EurekaConfig) -> Result<Self> {
+        let (announce, follow) = (&mut config.registry.announce, &mut config.registry.follow);
+        // So that a server that hangs leaves time for another one.
+        announce.call_timeout = announce.call_timeout.max(config.timeout * 2);
+        follow.min_refresh = follow.min_refresh.min(config.query.poll_interval);
+        let (registry, client) = (config.registry.clone(), EurekaClient::new(config)?);
+        let options = RegistrationOptions::new();
+        let backend = EurekaBackend { client: client.clone(), options };
+        Ok(Self { client, registry: Registry::with_config(backend, registry) })
+    }
+
+    /// Creates a client of the servers that a URL names.
+    ///
+    /// See [`EurekaConfig::from_url`].
+    ///
+    /// # Errors
+    ///
+    /// `Config` for a malformed URL, and for settings that cannot work.
+    pub fn from_url(url: &str) -> Result<Self> {
+        Self::new(EurekaConfig::from_url(url)?)
+    }
+
+    /// Creates a client of the servers that the environment names.
+    ///
+    /// See [`EurekaConfig::from_env`].
+    ///
+    /// # Errors
+    ///
+    /// `Config` for a malformed variable, and for settings that cannot work.
+    pub fn from_env() -> Result<Self> {
+        Self::new(EurekaConfig::from_env()?)
+    }
+
+    /// Returns a view of the registry whose registrations have these options.
+    #[must_use]
+    pub fn with_options(&self, options: RegistrationOptions) -> Self {
+        let client = self.client.clone();
+        let backend = EurekaBackend { client: client.clone(), options };
+        Self { client, registry: self.registry.with_backend(backend) }
+    }
+
+    /// Follows an application or a virtual address.
+    ///
+    /// It is read every 30 s, and soon after an endpoint has failed.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn instancer(&self, query: impl Into<Query>) -> Follower {
+        let query = query.into();
+        let (service, wanted) = (query.name.clone(), query.clone());
+        let source = EurekaSource::new(self.client.clone(), query);
+        let wants = move |instance: &Instance| wanted.wants(instance.status());
+        self.registry.follow(service, source, |publisher| publisher.wants(wants))
+    }
+
+    /// Registers an instance; see [`Registry::register`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::register`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the instance is withdrawn in the background, as for a dropped handle.
+    pub async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
+        self.registry.register(registration).await
+    }
+
+    /// Withdraws all registrations, and waits for that; see [`Registry::close`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, they are still withdrawn; only the waiting is lost.
+    pub async fn close(&self) {
+        self.registry.close().await;
+    }
+}
+
+impl Backend for EurekaBackend {
+    fn name(&self) -> &'static str {
+        BACKEND
+    }
+
+    fn source(&self, service: &str) -> Result<Box<dyn Source<Item = Instance>>> {
+        let query = Query { name: service.to_owned(), ..self.client.config().query.clone() };
+        Ok(Box::new(EurekaSource::new(self.client.clone(), query)))
+    }
+
+    fn wants(&self, instance: &Instance) -> bool {
+        self.client.config().query.wants(instance.status())
+    }
+
+    fn announcer(&self, registration: &Registration) -> Result<Box<dyn Announcer>> {
+        let announcer = registration::announcer(&self.client, &self.options, registration)?;
+        Ok(Box::new(announcer))
+    }
+}
+
+impl From<Eureka> for Registry {
+    fn from(eureka: Eureka) -> Self {
+        eureka.registry
+    }
+}
+
+#[async_trait]
+impl Registrar for Eureka {
+    async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
+        Self::register(self, registration).await
+    }
+
+    async fn close(&self) {
+        Self::close(self).await;
+    }
+}

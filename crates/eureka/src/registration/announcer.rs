@@ -1,0 +1,194 @@
+use std::time::Duration;
+
+use tower_sd_core::{
+    Announcement, Announcer, CheckResult, InstanceStatus, LeaseTtl, LossReason, Renewal, Result,
+    async_trait,
+};
+
+use super::{clock::Clock, options::RegistrationOptions};
+use crate::{
+    client::{
+        EurekaClient, Known,
+        reply::{InstanceInfo, Status},
+        request::{InstanceRequest, LeaseRequest, RegistrationRequest},
+    },
+    error, mapping,
+};
+
+/// One registration on the wire.
+///
+/// A server has no conditional write: each write is preceded by a read of the entry. Within that
+/// one round trip another registration of the id can be overwritten or removed; it notices with its
+/// next renewal.
+#[derive(Debug)]
+pub(crate) struct EurekaAnnouncer {
+    client: EurekaClient,
+    options: RegistrationOptions,
+    lease: LeaseRequest,
+    app: String,
+    id: String,
+    incarnation: String,
+    clock: Clock,
+    /// The last accepted entry; `None` where the entry is not ours.
+    announced: Option<InstanceRequest>,
+    /// The instance has passed its health check: a failure is an end, not a start.
+    has_passed: bool,
+    /// Out of service by this registration, not by an operator.
+    draining: bool,
+}
+
+impl EurekaAnnouncer {
+    pub(super) fn new(
+        client: EurekaClient,
+        options: RegistrationOptions,
+        lease: LeaseRequest,
+        app: String,
+        id: String,
+    ) -> Self {
+        Self {
+            client,
+            options,
+            lease,
+            app,
+            id,
+            incarnation: String::new(),
+            clock: Clock::new(),
+            announced: None,
+            has_passed: false,
+            draining: false,
+        }
+    }
+}
+
+#[async_trait]
+impl Announcer for EurekaAnnouncer {
+    fn shows_health(&self) -> bool {
+        true
+    }
+
+    async fn announce(&mut self, announcement: &Announcement) -> Result<Renewal> {
+        announcement.incarnation().clone_into(&mut self.incarnation);
+        let found = self.client.entry("register", &self.app, &self.id).await?;
+        if let Some(by) = self.owner_beside(found.as_ref())
+            && !announcement.takes_over()
+        {
+            return Ok(self.lost(LossReason::TakenOver { by }));
+        }
+        self.write(announcement, found.as_ref()).await
+    }
+
+    async fn renew(&mut self, announcement: &Announcement) -> Result<Renewal> {
+        let Some(found) = self.client.entry("renew", &self.app, &self.id).await? else {
+            return Ok(self.lost(LossReason::Gone));
+        };
+        if let Some(by) = self.owner_beside(Some(&found)) {
+            return Ok(self.lost(LossReason::TakenOver { by }));
+        }
+        let Some(announced) = &self.announced else {
+            return Ok(self.lost(LossReason::Gone));
+        };
+        let desired = self.entry(announcement)?;
+        if differ(announced, &desired) {
+            return self.write(announcement, Some(&found)).await;
+        }
+        // An operator's change of the metadata makes the entry younger.
+        let timestamp = announced.last_dirty_timestamp.max(found.last_dirty_timestamp);
+        match self.client.renew(&self.app, &self.id, announced.status, timestamp).await? {
+            Known::Yes => Ok(self.renewed()),
+            Known::No => Ok(self.lost(LossReason::Gone)),
+        }
+    }
+
+    async fn withdraw(&mut self) -> Result<()> {
+        self.announced = None;
+        let found = self.client.entry("deregister", &self.app, &self.id).await?;
+        if let Some(by) = self.owner_beside(found.as_ref()) {
+            let (app, id) = (&self.app, &self.id);
+            tracing::info!(
+                backend = crate::BACKEND,
+                app,
+                id,
+                by,
+                "left in place: not ours any more"
+            );
+            return Ok(());
+        }
+        if found.is_some() {
+            self.client.deregister(&self.app, &self.id).await?;
+        }
+        Ok(())
+    }
+}
+
+impl EurekaAnnouncer {
+    /// Writes the entry with a timestamp that is younger than that of the one found.
+    async fn write(
+        &mut self,
+        announcement: &Announcement,
+        found: Option<&InstanceInfo>,
+    ) -> Result<Renewal> {
+        let mut desired = self.entry(announcement)?;
+        desired.last_dirty_timestamp = self.clock.next(found.map(|it| it.last_dirty_timestamp));
+        let drains = announcement.instance.status() == InstanceStatus::Draining;
+        let (app, id) = (&self.app, &self.id);
+        self.client.register(&RegistrationRequest { instance: desired.clone() }).await?;
+        let known = if drains {
+            // The only way out of service: over an entry that is `UP` a server ignores this status.
+            self.client.set_status(app, id, Status::OutOfService).await?
+        } else if self.draining || found.is_some_and(mapping::is_draining) {
+            self.client.end_override(app, id, desired.status).await?
+        } else {
+            Known::Yes
+        };
+        if known == Known::No {
+            return Err(error::garbled("register", "the server lost the entry between two calls"));
+        }
+        self.draining = drains;
+        self.has_passed |= desired.status == Status::Up;
+        self.announced = Some(desired);
+        Ok(self.renewed())
+    }
+
+    /// The entry of an announcement, without a timestamp.
+    fn entry(&self, announcement: &Announcement) -> Result<InstanceRequest> {
+        let Announcement { service, health, .. } = announcement;
+        let mut instance = announcement.instance.clone();
+        if let (None, Some(zone)) = (instance.zone(), &self.client.config().zone) {
+            instance = instance.with_zone(zone.as_str());
+        }
+        let mut entry = mapping::registration(service, &instance, &self.incarnation, self.lease)?;
+        entry.status = match (instance.status(), health) {
+            // Until it is out of service: no request comes in between.
+            (InstanceStatus::Draining, _) => Status::Starting,
+            (InstanceStatus::Critical, _) => Status::Down,
+            (_, CheckResult::Critical(_)) if self.has_passed => Status::Down,
+            (_, CheckResult::Critical(_)) => Status::Starting,
+            _ => Status::Up,
+        };
+        if matches!(health, CheckResult::Warning(_)) {
+            mapping::warn(&mut entry);
+        }
+        let RegistrationOptions { home_page_url, status_page_url, health_check_url } =
+            self.options.clone();
+        Ok(InstanceRequest { home_page_url, status_page_url, health_check_url, ..entry })
+    }
+
+    fn owner_beside(&self, found: Option<&InstanceInfo>) -> Option<String> {
+        mapping::owner_beside(&self.incarnation, found?)
+    }
+
+    fn renewed(&self) -> Renewal {
+        Renewal::Renewed(LeaseTtl::new(Duration::from_secs(self.lease.duration_in_secs)))
+    }
+
+    fn lost(&mut self, reason: LossReason) -> Renewal {
+        self.announced = None;
+        Renewal::Lost(reason)
+    }
+}
+
+/// Whether two entries differ in more than their age.
+fn differ(announced: &InstanceRequest, desired: &InstanceRequest) -> bool {
+    let last_dirty_timestamp = announced.last_dirty_timestamp;
+    *announced != InstanceRequest { last_dirty_timestamp, ..desired.clone() }
+}

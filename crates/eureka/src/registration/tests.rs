@@ -1,0 +1,106 @@
+use serde_json::Value;
+use tower_sd_core::{Announcement, Announcer, Instance, LossReason, Renewal};
+use tower_sd_testkit::script::{Received, Reply, Script};
+
+use super::*;
+use crate::EurekaConfig;
+
+async fn start(config: impl Fn(EurekaConfig) -> EurekaConfig) -> (Script, EurekaAnnouncer) {
+    let script = Script::start().await.expect("loopback");
+    let config = config(EurekaConfig::new(format!("{}/eureka", script.url())));
+    let client = EurekaClient::new(config).expect("it can work");
+    let registration = Registration::new("x", Instance::new("10.0.0.7", 1).with_id("a"));
+    let announcer = announcer(&client, &RegistrationOptions::new(), &registration);
+    (script, announcer.expect("a registration"))
+}
+
+fn announcement() -> Announcement {
+    Announcement::new("x", Instance::new("10.0.0.7", 1).with_id("a"))
+}
+
+fn entry(timestamp: i64, incarnation: &str) -> Reply {
+    Reply::new(200).body(format!(
+        r#"{{"instance":{{"instanceId":"a","app":"X","lastDirtyTimestamp":"{timestamp}","status":"UP",
+        "metadata":{{"tower-sd-incarnation":"{incarnation}"}}}}}}"#
+    ))
+}
+
+fn posted(request: &Received) -> Value {
+    assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/eureka/apps/X"));
+    serde_json::from_slice(&request.body).expect("JSON")
+}
+
+fn timestamp(request: &Received) -> i64 {
+    let posted = posted(request);
+    let timestamp = posted["instance"]["lastDirtyTimestamp"].as_str().expect("a text");
+    timestamp.parse().expect("a number")
+}
+
+/// A server that has restarted, or has evicted the entry.
+#[tokio::test]
+async fn unknown_entry_is_registered_with_a_larger_timestamp() {
+    let (script, mut announcer) = start(|config| config).await;
+    let desired = announcement();
+    // The clock of the last process was ahead of ours.
+    let ahead = 9_000_000_000_000;
+    for reply in [entry(ahead, "earlier"), Reply::new(204)] {
+        script.reply(reply);
+    }
+    announcer.announce(&desired).await.expect("registered");
+    let _read = script.next().await;
+    let first = timestamp(&script.next().await);
+    assert_eq!(first, ahead + 1);
+    script.reply(entry(first, desired.incarnation()));
+    script.reply(Reply::new(404));
+    let lost = announcer.renew(&desired).await.expect("an answer");
+    assert_eq!(lost, Renewal::Lost(LossReason::Gone));
+    let (_read, renewed) = (script.next().await, script.next().await);
+    assert_eq!(renewed.method, "PUT");
+    let target = format!("/eureka/apps/X/a?status=UP&lastDirtyTimestamp={first}");
+    assert_eq!(renewed.target, target);
+    for reply in [Reply::new(404), Reply::new(204)] {
+        script.reply(reply);
+    }
+    announcer.announce(&desired).await.expect("registered");
+    let _read = script.next().await;
+    let second = timestamp(&script.next().await);
+    assert_eq!(second, first + 1);
+    for reply in [entry(second, desired.incarnation()), Reply::new(200)] {
+        script.reply(reply);
+    }
+    let renewed = announcer.renew(&desired).await.expect("an answer");
+    assert!(matches!(renewed, Renewal::Renewed(_)), "{renewed:?}");
+}
+
+#[tokio::test]
+async fn entry_of_a_successor_is_left_alone() {
+    let (script, mut announcer) = start(|config| config).await;
+    let desired = announcement();
+    for reply in [Reply::new(404), Reply::new(204)] {
+        script.reply(reply);
+    }
+    announcer.announce(&desired).await.expect("registered");
+    let accepted = desired.with_takes_over(false);
+    script.reply(entry(1, "successor"));
+    let lost = announcer.renew(&accepted).await.expect("an answer");
+    assert!(matches!(lost, Renewal::Lost(LossReason::TakenOver { .. })), "{lost:?}");
+    script.reply(entry(1, "successor"));
+    let lost = announcer.announce(&accepted).await.expect("an answer");
+    assert!(matches!(lost, Renewal::Lost(LossReason::TakenOver { .. })), "{lost:?}");
+    script.reply(entry(1, "successor"));
+    announcer.withdraw().await.expect("nothing to do");
+    let writes = script.received().into_iter().filter(|request| request.method != "GET");
+    assert_eq!(writes.count(), 1, "the first registration alone");
+}
+
+#[tokio::test]
+async fn zone_of_the_process_is_that_of_its_instances() {
+    let (script, mut announcer) = start(|config| config.zone("eu-1a")).await;
+    for reply in [Reply::new(404), Reply::new(204)] {
+        script.reply(reply);
+    }
+    announcer.announce(&announcement()).await.expect("registered");
+    let _read = script.next().await;
+    let posted = posted(&script.next().await);
+    assert_eq!(posted["instance"]["metadata"]["zone"], "eu-1a");
+}

@@ -1,0 +1,75 @@
+//! Follows an application by polling.
+
+use std::sync::Arc;
+
+use tower_sd_core::{Instance, ReadMode, ReadRequest, ReadResult, Result, Source, async_trait};
+
+use crate::{
+    Lookup, Query,
+    client::{Entries, EurekaClient, Ticket, reply::InstanceInfo},
+    mapping,
+};
+
+/// The wire of one followed service.
+#[derive(Debug)]
+pub(crate) struct EurekaSource {
+    client: EurekaClient,
+    query: Query,
+    /// As servers have it.
+    name: String,
+    /// `None` for a virtual address, which is always read by itself.
+    ticket: Option<Ticket>,
+    /// The last set that was read with others.
+    known: Option<Entries>,
+}
+
+impl EurekaSource {
+    pub(crate) fn new(client: EurekaClient, query: Query) -> Self {
+        let (name, ticket) = match query.lookup {
+            Lookup::App => (mapping::app_name(&query.name), Some(client.follow())),
+            Lookup::Vip | Lookup::SecureVip => (mapping::vip_address(&query.name), None),
+        };
+        Self { client, query, name, ticket, known: None }
+    }
+
+    async fn read_alone(&mut self, mode: ReadMode) -> Result<ReadResult> {
+        self.known = None;
+        if let Some(ticket) = &mut self.ticket {
+            ticket.leave();
+        }
+        let Self { client, query, name, .. } = self;
+        let entries = match mode {
+            ReadMode::Confirm => client.instances_of_all(query.lookup, name).await?,
+            _ => client.instances(query.lookup, name).await?,
+        };
+        Ok(set(&entries, query).refresh_in(query.poll_interval))
+    }
+}
+
+#[async_trait]
+impl Source for EurekaSource {
+    type Item = Instance;
+
+    async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
+        let Self { query, name, known, .. } = self;
+        let shared = self.ticket.as_mut().filter(|ticket| ticket.is_shared());
+        let (Some(ticket), false) = (shared, request.mode == ReadMode::Confirm) else {
+            return self.read_alone(request.mode).await;
+        };
+        let entries = match request.mode {
+            ReadMode::Changed => ticket.next(name).await?,
+            ReadMode::Verify => ticket.soon(name).await?,
+            _ => ticket.latest(name).await?,
+        };
+        if request.mode != ReadMode::Full && known.as_ref() == Some(&entries) {
+            return Ok(ReadResult::unchanged());
+        }
+        *known = Some(Arc::clone(&entries));
+        Ok(set(entries.values(), query))
+    }
+}
+
+fn set<'a>(entries: impl IntoIterator<Item = &'a Arc<InstanceInfo>>, query: &Query) -> ReadResult {
+    let instances = entries.into_iter().map(|entry| mapping::instance(entry, query));
+    ReadResult::set(instances.collect())
+}

@@ -1,0 +1,79 @@
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tower_sd_core::{ErrorKind, Freshness, Instancer, RegistrationState};
+use tower_sd_testkit::{real, servers::required, wait::shows_that};
+
+use crate::support::{BOUND, Pair, client, entry, query};
+
+/// Empty after its start, and refusing reads for a while: the set stays, and the entry comes back.
+#[tokio::test]
+#[ignore = "needs eureka"]
+async fn server_that_restarts_empty_loses_no_instance() {
+    let config = real::EurekaConfig::quick(required("eureka"))
+        .option("eureka.server.wait-time-in-ms-when-sync-empty", "5000")
+        .option("eureka.instance.registry.default-open-for-traffic-count", "0");
+    let server = real::Eureka::start(config).await.expect("a server");
+    let eureka = client(&[&server]);
+    // It has just started.
+    let mut early = eureka.instancer(query("restart")).subscribe();
+    let refused = |it: &tower_sd_core::Snapshot| it.freshness().error().is_some();
+    let seen = shows_that(&mut early, "refused", BOUND, refused).await;
+    let error = seen.freshness().error().expect("refused").clone();
+    assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Unavailable, true), "{error}");
+    assert!(error.to_string().contains("403"), "{error}");
+    let mut pair = Pair::start(&eureka, "restart").await;
+    let subscription = pair.subscription.clone();
+    let n = pair
+        .survives(async {
+            server.restart().await.expect("it starts again");
+            sleep(Duration::from_secs(10)).await;
+            assert_eq!(subscription.snapshot().known().count(), 1);
+        })
+        .await;
+    let fresh = |it: &tower_sd_core::Snapshot| {
+        it.freshness().is_fresh() && it.instances().len() == 1 && it.held().is_empty()
+    };
+    pair.sees("the server, fresh", fresh).await;
+    assert!(matches!(pair.handle.state(), RegistrationState::Registered), "{:?}", pair.handle);
+    let id = format!("127.0.0.1:restart:{}", pair.server.address().port());
+    assert!(entry(&server, "restart", &id).await.contains("UP"));
+    println!("{n} requests, none failed");
+}
+
+/// A server whose self-preservation lists what is dead: connections show the truth.
+#[tokio::test]
+#[ignore = "needs eureka"]
+async fn dead_instance_that_the_registry_keeps_fails_no_request() {
+    let config = real::EurekaConfig::new(required("eureka"))
+        .option("eureka.server.use-read-only-response-cache", "false")
+        .option("eureka.server.eviction-interval-timer-in-ms", "500");
+    let server = real::Eureka::start(config).await.expect("a server");
+    let eureka = client(&[&server]);
+    let mut pair = Pair::start(&eureka, "preserved").await;
+    // Registered by a process that is gone: its address refuses connections.
+    let body = r#"{"instance":{"instanceId":"dead","app":"PRESERVED","hostName":"127.0.0.1",
+        "ipAddr":"127.0.0.1","status":"UP","port":{"$":9,"@enabled":"true"},
+        "dataCenterInfo":{"@class":"com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo",
+        "name":"MyOwn"},"leaseInfo":{"renewalIntervalInSecs":1,"durationInSecs":1}}}"#;
+    post(&server, "PRESERVED", body).await;
+    pair.sees("both", |it| it.instances().len() == 2).await;
+    let n = pair.survives(sleep(Duration::from_secs(10))).await;
+    let snapshot = pair.subscription.snapshot();
+    assert_eq!(snapshot.instances().len(), 2, "the server keeps it: {snapshot:?}");
+    assert!(matches!(snapshot.freshness(), Freshness::Fresh));
+    println!("{n} requests, none failed");
+}
+
+async fn post(server: &real::Eureka, app: &str, body: &str) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(server.address()).await.expect("it listens");
+    let head = format!(
+        "POST /eureka/apps/{app} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(format!("{head}{body}").as_bytes()).await.expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+}

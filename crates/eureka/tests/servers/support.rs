@@ -1,0 +1,113 @@
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use tokio::{
+    select,
+    time::{sleep, timeout},
+};
+use tower_sd_core::{
+    Instance, Instancer, Registration, RegistrationHandle, Snapshot, Subscription,
+};
+use tower_sd_eureka::{Eureka, EurekaConfig, EurekaServer, Query};
+use tower_sd_http::Client;
+use tower_sd_testkit::{
+    real,
+    script::{Reply, Script},
+    wait::shows_that,
+    wire::request,
+};
+
+/// A client of these servers, with a lease of 3 s and reads every 500 ms.
+pub(crate) fn client(servers: &[&real::Eureka]) -> Eureka {
+    let mut config = EurekaConfig::new(servers[0].url());
+    for server in &servers[1..] {
+        config = config.server(EurekaServer::new(server.url()));
+    }
+    let query = Query::new("").poll_interval(POLL);
+    let config = config.ttl(LEASE).query(query).timeout(Duration::from_secs(2));
+    Eureka::new(config).expect("URLs")
+}
+
+pub(crate) fn query(app: &str) -> Query {
+    Query::new(app).poll_interval(POLL)
+}
+
+/// A registered server that answers, and a client that has found it.
+pub(crate) struct Pair {
+    pub(crate) server: Script,
+    pub(crate) handle: RegistrationHandle,
+    pub(crate) subscription: Subscription,
+    client: Client,
+}
+
+impl Pair {
+    pub(crate) async fn start(eureka: &Eureka, app: &str) -> Self {
+        let server = Script::answering(|_| Reply::new(200).body("5")).await.expect("loopback");
+        let (ip, port) = (server.address().ip().to_string(), server.address().port());
+        let registration = Registration::new(app, Instance::new(ip, port)).fail_fast(BOUND);
+        let handle = eureka.register(registration).await.expect("registered");
+        let instancer = eureka.instancer(query(app));
+        let mut subscription = instancer.subscribe();
+        shows_that(&mut subscription, "the server", BOUND, |it| it.instances().len() == 1).await;
+        Self { server, handle, subscription, client: Client::new(instancer) }
+    }
+
+    pub(crate) async fn sees(
+        &mut self,
+        what: &str,
+        wanted: impl Fn(&Snapshot) -> bool + Send + Sync,
+    ) -> Snapshot {
+        shows_that(&mut self.subscription, what, BOUND, wanted).await
+    }
+
+    /// Sends a request every 20 ms while `disturbance` lasts; none may fail.
+    pub(crate) async fn survives(&self, disturbance: impl Future<Output = ()>) -> usize {
+        let n = AtomicUsize::new(0);
+        let requests = async {
+            loop {
+                let request = Request::get("http://app/").body(Full::<Bytes>::default());
+                let sent = self.client.request(request.expect("a request"));
+                let answer = timeout(Duration::from_secs(10), sent).await.expect("no hang");
+                assert_eq!(answer.expect("no failure").status(), 200);
+                n.fetch_add(1, Relaxed);
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        select! {
+            () = requests => {}
+            () = disturbance => {}
+        }
+        let n = n.load(Relaxed);
+        assert!(n > 10, "only {n} requests");
+        n
+    }
+}
+
+/// The entry as the server has it, in XML, which it sends by default.
+pub(crate) async fn entry(server: &real::Eureka, app: &str, id: &str) -> String {
+    let target = format!("/eureka/apps/{}/{}", app.to_uppercase(), encoded(id));
+    let answer = request(server.address(), "GET", &target, "").await.expect("a well server");
+    if answer.status == 200 { answer.body } else { String::new() }
+}
+
+/// Sends a request to the entry of an instance, as an operator does.
+pub(crate) async fn operate(server: SocketAddr, method: &str, app: &str, id: &str, rest: &str) {
+    let target = format!("/eureka/apps/{}/{}{rest}", app.to_uppercase(), encoded(id));
+    let answer = request(server, method, &target, "").await.expect("a well server");
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+fn encoded(id: &str) -> String {
+    id.replace(' ', "%20")
+}
+
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
+/// For servers that start on a busy machine.
+pub(crate) const BOUND: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(500);
