@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tower_sd_balance::{FailureClass, InFlight, Outcome};
 
-use crate::{HttpError, pool::Upload, replay::outcome_of};
+use crate::{HttpError, pool::Upload, protocol::outcome_of};
 
 /// A response body that keeps its endpoint busy until it has ended.
 ///

@@ -14,6 +14,7 @@ mod protocol;
 mod replay;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
+mod version;
 
 pub use body::ResponseBody;
 pub use client::{
@@ -25,10 +26,11 @@ pub use factory::HttpFactory;
 pub use headers::HeadersTooLarge;
 pub use hold::InFlightBody;
 pub use host::HostPolicy;
-pub use protocol::HttpVersion;
-pub use replay::{HttpProtocol, Idempotent, NotRepeatable, RepeatableBody, ReplayBody};
+pub use protocol::{HttpProtocol, Idempotent};
+pub use replay::{NotRepeatable, RepeatableBody, ReplayBody};
 pub use tower_sd_core::{Pem, TlsConfig};
 pub use tower_sd_net::{Connector, Dialer, Io, TlsClient};
+pub use version::HttpVersion;
 
 #[cfg(test)]
 mod tests;

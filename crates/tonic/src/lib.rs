@@ -9,7 +9,7 @@ mod factory;
 mod health;
 mod hold;
 mod layer;
-mod replay;
+mod protocol;
 
 pub use tower_sd_http::Idempotent;
 
@@ -19,4 +19,4 @@ pub use endpoint::{GrpcEndpoint, GrpcResponse};
 pub use factory::GrpcFactory;
 pub use hold::InFlightBody;
 pub use layer::{Grpc, GrpcFuture, GrpcLayer};
-pub use replay::GrpcProtocol;
+pub use protocol::GrpcProtocol;

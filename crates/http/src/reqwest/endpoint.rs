@@ -18,7 +18,7 @@ use tower_service::Service;
 use super::hold::hold;
 use crate::{
     HttpError, HttpErrorKind, HttpProtocol,
-    replay::{outcome_of, retry_after},
+    protocol::{outcome_of, retry_after},
 };
 
 /// Makes a [`ReqwestEndpoint`] of each instance, over a [`Client`] of yours.
