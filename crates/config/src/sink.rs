@@ -128,7 +128,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Sink<KeyValue> for ConfigSink<
         let (mut keys, mode) = (entries.items, entries.mode);
         if let Some(error) = entries.errors.into_iter().next() {
             // The rest might be valid by itself, and is not the value that was written.
-            self.outdated = true;
+            (self.outdated, self.absence) = (true, Absence::No);
             return self.reject(error);
         }
         // A folder as Consul's web page makes it.

@@ -113,12 +113,14 @@ impl DnsSource {
         hosts: &mut HashMap<Name, Result<Host>>,
     ) {
         let now = Instant::now();
+        // An endpoint that refuses connections may have moved.
+        let is_doubted = matches!(want, ReadMode::Confirm | ReadMode::Verify);
         let mut lookups = Vec::new();
         let missing: HashSet<&Name> = services.iter().map(|srv| &srv.target).collect();
         for name in
             missing.into_iter().filter(|name| !hosts.contains_key(*name)).collect::<Vec<_>>()
         {
-            match self.last.get(name).filter(|host| host.until > now && want != ReadMode::Confirm) {
+            match self.last.get(name).filter(|host| host.until > now && !is_doubted) {
                 Some(host) => drop(hosts.insert(name.clone(), Ok(host.clone()))),
                 None => lookups.push(async move { (name, self.host(name).await) }.boxed()),
             }

@@ -270,3 +270,16 @@ async fn loop_ends_with_the_last_clone_or_when_closed() {
     sleep(Duration::from_millis(1)).await;
     assert_eq!(Arc::strong_count(&store.0), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn deletion_is_confirmed_although_an_earlier_confirmation_was_unreadable() {
+    let store = Store::default();
+    store.put(r#"{"limit": 1}"#);
+    let mut config = store.follow(WatchOptions::json().on_delete(OnDelete::Clear));
+    ready(&mut config).await;
+    store.edit(|kept| (kept.hide_once, kept.unreadable) = (true, true));
+    until(&mut config, |it| it.rejected().is_some()).await;
+    store.edit(|kept| (kept.value, kept.unreadable) = (None, false));
+    let latest = until(&mut config, ConfigSnapshot::is_absent).await;
+    assert_eq!(limit(&latest), None);
+}

@@ -95,6 +95,11 @@ impl Guard {
             n_offered += usize::from(member.is_offered());
             n_held += usize::from(member.is_held());
         }
+        for member in &mut members {
+            if let Standing::Leaving(gone) = &mut member.standing {
+                gone.least = gone.least.min(n_offered);
+            }
+        }
         self.members = members;
         if n_held > 0 {
             if n_offered >= self.lost_from {
@@ -124,6 +129,17 @@ impl Guard {
     /// When [`tick`](Self::tick) has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.members.iter().filter_map(Member::deadline).min()
+    }
+
+    /// The confirming read that was requested has shown nothing: it is due again.
+    pub(super) fn confirm_again(&mut self) {
+        for member in &mut self.members {
+            if let Standing::Held(gone) = &mut member.standing
+                && gone.confirms == Confirms::Both
+            {
+                gone.confirms = Confirms::HalfWay;
+            }
+        }
     }
 
     pub(super) fn clear(&mut self) {
@@ -220,6 +236,7 @@ impl Guard {
                     read: self.n_reads,
                     since: now,
                     term: self.removal_wait,
+                    least: usize::MAX,
                     confirms: Confirms::Neither,
                     now: registered,
                 }));

@@ -68,6 +68,8 @@ pub struct Publisher {
     invalidated: bool,
     /// The last set was refused as a whole, so that nothing proves the one before it.
     rejected: bool,
+    /// The last confirming read was.
+    unconfirmed: bool,
 }
 
 impl Publisher {
@@ -83,6 +85,7 @@ impl Publisher {
             invalidation: None,
             invalidated: false,
             rejected: false,
+            unconfirmed: false,
             config,
         }
     }
@@ -186,6 +189,9 @@ impl Publisher {
     fn apply(&mut self, listed: Vec<Instance>, mode: ReadMode) {
         self.invalidation = None;
         self.invalidated = false;
+        if std::mem::take(&mut self.unconfirmed) && mode != ReadMode::Confirm {
+            self.guard.confirm_again();
+        }
         let changed = self.guard.read(Instant::now(), listed, mode == ReadMode::Confirm);
         if let Freshness::Stale { since, .. } = self.snapshots.borrow().freshness {
             tracing::info!(backend = self.config.backend, service = self.config.service, stale_for = ?since.elapsed(), "fresh again");
@@ -284,6 +290,7 @@ impl Sink<Instance> for Publisher {
             Ok(items) => items,
             Err(error) => {
                 self.rejected = true;
+                self.unconfirmed |= entries.mode == ReadMode::Confirm;
                 return self.failed(error);
             }
         };

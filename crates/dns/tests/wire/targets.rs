@@ -200,6 +200,22 @@ async fn confirming_read_queries_every_target() {
     assert!(n_asked() > 1, "{:?}", server.asked());
 }
 #[tokio::test]
+async fn nudge_queries_every_target() {
+    let answers = |last| {
+        move |asked: &Asked| match (asked.name.as_str(), asked.kind) {
+            (SERVICE, _) => Reply::records([srv(SERVICE, 3600, (0, 0, 80, A))]),
+            (A, RecordType::A) => Reply::records([a(A, 3600, [10, 0, 0, last])]),
+            _ => Reply::nothing(0),
+        }
+    };
+    let server = NameServer::start(answers(1)).await;
+    let mut following = Settings::of([server.address]).start();
+    following.sees(&["10.0.0.1:80"]).await;
+    server.says(answers(2));
+    following.subscription.refresh();
+    following.sees(&["10.0.0.2:80"]).await;
+}
+#[tokio::test]
 async fn target_that_came_along_is_not_looked_up() {
     let server = NameServer::start(|asked| match (asked.name.as_str(), asked.kind) {
         // In other letters.

@@ -39,11 +39,14 @@ impl Guard {
     ) -> Option<(Duration, bool)> {
         let LossGuard { fraction, hold, hold_empty, by_replacement, .. } = self.policy?;
         let counted = self.members.iter().filter(|member| member.is_counted());
-        let (mut n_left, mut n_lost, mut n_survivors) = (0, 0, 0);
+        let (mut n_left, mut n_lost, mut n_survivors, mut least) = (0, 0, 0, usize::MAX);
         for member in counted {
-            match due(member) {
-                true => n_lost += 1,
-                false => {
+            match &member.standing {
+                Standing::Leaving(gone) if due(member) => {
+                    n_lost += 1;
+                    least = least.min(gone.least);
+                }
+                _ => {
                     n_left += 1;
                     n_survivors += usize::from(member.first_read < read);
                 }
@@ -53,7 +56,8 @@ impl Guard {
             return None;
         }
         let largest = self.history.largest(now).max(n_left + n_lost);
-        let too_few = as_f64(n_left) < fraction * as_f64(largest);
+        // The rest of a large loss is doubted although most of it has come back meanwhile.
+        let too_few = as_f64(n_left.min(least)) < fraction * as_f64(largest);
         let replaced =
             by_replacement && as_f64(n_survivors) < fraction * as_f64(n_survivors + n_lost);
         if !too_few && !replaced {
@@ -76,10 +80,7 @@ impl Guard {
                 }
                 Standing::Held(mut gone) => {
                     // A loss to nothing that came one by one is the same loss.
-                    gone.term = term.max(gone.term);
-                    if gone.confirms == Confirms::None {
-                        gone.confirms = Confirms::Neither;
-                    }
+                    gone.extend(term, now);
                     member.standing = Standing::Held(gone);
                 }
                 other => member.standing = other,
@@ -98,8 +99,9 @@ impl Guard {
         for instance in removed {
             let held = |registered| {
                 let confirms = Confirms::Neither;
-                let (read, since) = (self.n_reads, now);
-                Standing::Held(Box::new(Gone { read, since, term, confirms, now: registered }))
+                let (read, since, least) = (self.n_reads, now, usize::MAX);
+                let gone = Gone { read, since, term, least, confirms, now: registered };
+                Standing::Held(Box::new(gone))
             };
             match self.members.iter_mut().find(|member| member.instance.id() == instance.id()) {
                 Some(member) if matches!(member.standing, Standing::Unfit) => {

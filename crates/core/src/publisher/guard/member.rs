@@ -31,6 +31,8 @@ pub(super) struct Gone {
     pub(super) read: u64,
     pub(super) since: Instant,
     pub(super) term: Duration,
+    /// The least number of offered instances that a read has left since.
+    pub(super) least: usize,
     pub(super) confirms: Confirms,
     pub(super) now: Registered,
 }
@@ -85,6 +87,16 @@ impl Member {
 impl Gone {
     pub(super) fn end(&self) -> Instant {
         self.since + self.term
+    }
+
+    /// Lengthens the term of a held one. A confirming read before its end confirms nothing.
+    pub(super) fn extend(&mut self, term: Duration, now: Instant) {
+        self.term = term.max(self.term);
+        self.confirms = match self.confirms {
+            Confirms::None => Confirms::Neither,
+            Confirms::Both if self.end() > now => Confirms::HalfWay,
+            confirms => confirms,
+        };
     }
 
     fn next_event(&self) -> Option<Instant> {

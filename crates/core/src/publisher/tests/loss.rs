@@ -140,6 +140,59 @@ async fn held_instances_outlast_an_outage() {
     assert!(driven.held().is_empty());
 }
 
+/// A registry that was wiped, and fills within milliseconds.
+#[tokio::test(start_paused = true)]
+async fn rest_of_a_large_loss_is_held_when_most_of_it_has_come_back() {
+    let mut driven = Driven::guarded();
+    driven.read([1, 2, 3]);
+    driven.read([]);
+    driven.pass(ms(20)).await;
+    driven.read([1, 2]);
+    driven.pass(ms(100)).await;
+    assert_eq!((driven.listed(), driven.held()), (vec![1, 2], vec![3]));
+    driven.pass(s(11)).await;
+    driven.confirm([1, 2]);
+    assert!(driven.held().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_whose_term_was_lengthened_are_confirmed_again() {
+    let mut driven = Driven::guarded();
+    driven.read(1..=5);
+    driven.read([4, 5]);
+    driven.pass(ms(5_060)).await;
+    driven.confirm([4, 5]);
+    driven.pass(ms(4_960)).await;
+    driven.read([]);
+    driven.pass(ms(100)).await;
+    assert_eq!((driven.held(), driven.n_confirms), (vec![1, 2, 3, 4, 5], 2));
+    driven.confirm([]);
+    driven.pass(s(30)).await;
+    driven.read([4, 5]);
+    driven.pass(s(1)).await;
+    assert_eq!((driven.held(), driven.n_confirms), (vec![1, 2, 3], 3));
+    driven.confirm([4, 5]);
+    assert!(driven.held().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn confirmation_that_was_refused_is_requested_again() {
+    let mut config = PublisherConfig::new("test", "s");
+    config.max_instances = 5;
+    let mut driven = Driven::new(config);
+    driven.read(1..=4);
+    driven.read([1]);
+    driven.pass(s(11)).await;
+    driven.confirm(10..=20);
+    driven.pass(s(60)).await;
+    assert_eq!((driven.held(), driven.n_confirms), (vec![2, 3, 4], 2), "too many to be accepted");
+    driven.read([1]);
+    driven.pass(s(1)).await;
+    assert_eq!((driven.held(), driven.n_confirms), (vec![2, 3, 4], 3));
+    driven.confirm([1]);
+    assert!(driven.held().is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_loss_is_accepted_without_the_guard() {
     let mut driven = Driven::new(PublisherConfig::new("test", "s").loss(LossPolicy::Accept));

@@ -156,7 +156,9 @@ impl Multiplexer {
 
     /// Ends the watches that were dropped.
     async fn sweep(&mut self) -> Result<(), Failure> {
-        for id in self.table.dropped() {
+        // All of them first: the stream may fail, and those that are left go on with another one.
+        let dropped = self.table.take_dropped();
+        for id in dropped {
             self.cancel(id).await?;
         }
         Ok(())

@@ -66,10 +66,12 @@ impl Table {
         self.watches.values().next()
     }
 
-    /// Those whose reader has gone.
-    pub(super) fn dropped(&self) -> Vec<i64> {
-        let dropped = self.watches.iter().filter(|(_, watch)| watch.updates.is_closed());
-        dropped.map(|(id, _)| *id).collect()
+    /// Removes those whose reader has gone, and returns their numbers.
+    pub(super) fn take_dropped(&mut self) -> Vec<i64> {
+        let dropped = self.watches.extract_if(|_, watch| watch.updates.is_closed());
+        let dropped: Vec<_> = dropped.map(|(id, _)| id).collect();
+        self.unsent.retain(|id| !dropped.contains(id));
+        dropped
     }
 
     pub(super) fn remove(&mut self, id: i64) -> Option<Watching> {
