@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// The fitness that the registry, or the instance itself, reports.
 ///
-/// Balancers use `Passing` and `Warning`; the other two get no new requests.
+/// Balancers use `Passing` and `Warning`; the other two get requests only when no instance is fit,
+/// `Draining` before `Critical`.
 #[derive(
     Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
 )]
@@ -18,7 +19,9 @@ pub enum InstanceStatus {
     Warning,
     /// Unfit.
     Critical,
-    /// Fit, and about to leave (maintenance): finishes what it has.
+    /// Fit, and about to leave: maintenance, a drained server, Kubernetes' serving and terminating.
+    ///
+    /// It finishes what it has.
     Draining,
 }
 

@@ -171,7 +171,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         let is_busy = self.waiting.iter().any(|one| !one.connects);
         LAST_RESORT
             .into_iter()
-            .filter(|tier| !is_busy || *tier != Tier::Ineligible)
+            .filter(|tier| !is_busy || FRESH.contains(tier))
             .find_map(|tier| self.look_in(tier, true))
     }
 
@@ -343,4 +343,4 @@ const GRACE: Duration = Duration::from_millis(250);
 /// In this order, those that were not tried for the request.
 const FRESH: [Tier; 2] = [Tier::Ready, Tier::Held];
 /// Then those that were tried, too, and at last those that are better than nothing.
-const LAST_RESORT: [Tier; 3] = [Tier::Ready, Tier::Held, Tier::Ineligible];
+const LAST_RESORT: [Tier; 4] = [Tier::Ready, Tier::Held, Tier::Draining, Tier::Ineligible];

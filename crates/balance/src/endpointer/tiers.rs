@@ -16,7 +16,9 @@ pub enum Tier {
     Held,
     /// Listed or held, and the last connection was refused.
     Down,
-    /// Unhealthy or draining by its status: better than none.
+    /// About to leave by its status: better than none.
+    Draining,
+    /// Unhealthy by its status: better than none.
     Ineligible,
 }
 
@@ -38,7 +40,7 @@ impl<S> Tiers<S> {
 
     /// Listed ones; while there are none, those that are held.
     pub(super) fn pickable(&self) -> Vec<Arc<Endpoint<S>>> {
-        let [ready, held, down, _unfit] = &self.0;
+        let [ready, held, down, _draining, _unfit] = &self.0;
         let listed = ready.iter().chain(down.iter());
         let listed: Vec<_> = listed.cloned().collect();
         if listed.is_empty() { held.iter().cloned().collect() } else { listed }
@@ -58,7 +60,8 @@ impl<S> Default for Tiers<S> {
 }
 
 impl Tier {
-    pub(crate) const ALL: [Self; N_TIERS] = [Self::Ready, Self::Held, Self::Down, Self::Ineligible];
+    pub(crate) const ALL: [Self; N_TIERS] =
+        [Self::Ready, Self::Held, Self::Down, Self::Draining, Self::Ineligible];
 }
 
-pub(crate) const N_TIERS: usize = 4;
+pub(crate) const N_TIERS: usize = 5;

@@ -115,6 +115,19 @@ async fn instance_that_accepts_no_requests_gets_none() {
     assert_eq!(started.elapsed(), Duration::ZERO);
 }
 
+/// The order of kube-proxy: what serves and terminates is used when nothing is ready.
+#[tokio::test(start_paused = true)]
+async fn draining_instance_is_used_before_critical_ones_and_after_all_others() {
+    let (mut registry, world) = (Registry::new(&[]), World::default());
+    let balance = balance(&endpointer(&registry, &world).await);
+    let draining = Instance::new("draining", 1).with_status(InstanceStatus::Draining);
+    let critical = Instance::new("critical", 1).with_status(InstanceStatus::Critical);
+    registry.set_instances(vec![critical.clone(), draining.clone()]).await;
+    assert_eq!(answers(&balance, 4).await, ["draining"; 4]);
+    registry.set_instances(vec![critical, draining, Instance::new("fit", 1)]).await;
+    assert_eq!(answers(&balance, 4).await, ["fit"; 4]);
+}
+
 /// Field bug 6 (linkerd2#2550): a balancer that learns of changes only while requests flow.
 #[tokio::test(start_paused = true)]
 async fn idle_endpointer_applies_updates_within_ten_milliseconds() {

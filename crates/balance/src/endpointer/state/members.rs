@@ -233,6 +233,7 @@ impl<S> Member<S> {
         let is_eligible =
             is_fit(&self.instance) || (sharing.critical && is_critical(&self.instance));
         Some(match endpoint.is(Readiness::Down) {
+            _ if self.instance.status() == InstanceStatus::Draining => Tier::Draining,
             _ if !is_eligible => Tier::Ineligible,
             true => Tier::Down,
             false if self.held && !sharing.held => Tier::Held,
