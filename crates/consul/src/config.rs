@@ -4,11 +4,14 @@ mod env;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use ::url::Url;
 use serde::Deserialize;
-use tower_sd_core::{RegistryConfig, Result, Secret, TlsConfig};
+use tower_sd_core::{
+    RegistryConfig, Result, Secret, TlsConfig, secret,
+    url::{has_user, without_user},
+};
 use tower_sd_net::Target;
 
 use crate::{Query, error};
@@ -21,7 +24,7 @@ use crate::{Query, error};
 /// let config = ConsulConfig::new("127.0.0.1:8500").token("s3cr3t");
 /// assert!(!format!("{config:?}").contains("s3cr3t"));
 /// ```
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
 pub struct ConsulConfig {
@@ -40,6 +43,7 @@ pub struct ConsulConfig {
     /// User and password, for a proxy in front of the agent. Defaults to none.
     ///
     /// In a configuration file a list of both.
+    #[serde(deserialize_with = "secret::deserialize")]
     pub basic_auth: Option<(String, Secret)>,
     /// The datacenter that is read from. Default: the agent's own.
     pub datacenter: Option<String>,
@@ -162,7 +166,7 @@ impl ConsulConfig {
     /// Sets the TTL of registrations.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.registry.ttl = ttl;
+        self.registry.ttl = Some(ttl);
         self
     }
 
@@ -189,12 +193,17 @@ impl ConsulConfig {
 
     /// Refuses what cannot work.
     pub(crate) fn validate(&self) -> Result<()> {
-        check_ttl(self.registry.ttl, "configure")?;
+        if let Some(ttl) = self.registry.ttl {
+            check_ttl(ttl, "configure")?;
+        }
         self.endpoint().map(|_| ())
     }
 
     pub(crate) fn endpoint(&self) -> Result<Endpoint> {
         let (scheme, rest) = self.address.split_once("://").unwrap_or(("http", &self.address));
+        if scheme != "unix" && has_user(&self.address) {
+            return Err(refuse("address: has a user or password in it; use basic_auth".into()));
+        }
         let (scheme, socket) = match scheme {
             "unix" => ("http", Some(PathBuf::from(rest))),
             "https" => ("https", None),
@@ -214,9 +223,6 @@ impl ConsulConfig {
         let base = Url::parse(&text).map_err(|cause| {
             refuse("address: neither host:port nor a URL".into()).with_source(cause)
         })?;
-        if !base.username().is_empty() || base.password().is_some() {
-            return Err(refuse("address: has a user or password in it; use basic_auth".into()));
-        }
         let wildcard = match base.host() {
             Some(::url::Host::Ipv4(ip)) => ip.is_unspecified(),
             Some(::url::Host::Ipv6(ip)) => ip.is_unspecified(),
@@ -233,6 +239,21 @@ impl ConsulConfig {
             (None, ..) => return Err(refuse("address: names no host".into())),
         };
         Ok(Endpoint { base, target })
+    }
+}
+
+impl fmt::Debug for ConsulConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConsulConfig")
+            .field("address", &without_user(&self.address))
+            .field("token", &self.token)
+            .field("token_file", &self.token_file)
+            .field("basic_auth", &self.basic_auth)
+            .field("datacenter", &self.datacenter)
+            .field("tls", &self.tls)
+            .field("query", &self.query)
+            .field("registry", &self.registry)
+            .finish_non_exhaustive()
     }
 }
 

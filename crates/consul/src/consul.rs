@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, time::Duration};
 use fastrand::Rng;
 use tower_sd_core::{
     Announcer, Backend, Follower, Instance, InstanceId, KeyValue, Registrar, Registration,
-    RegistrationHandle, Registry, Result, Source, async_trait,
+    RegistrationHandle, Registry, RegistryConfig, Result, Source, async_trait,
 };
 
 use crate::{
@@ -44,9 +44,7 @@ impl Consul {
     /// # Errors
     ///
     /// `Config` for settings that cannot work.
-    pub fn new(mut config: ConsulConfig) -> Result<Self> {
-        let announce = &mut config.registry.announce;
-        announce.call_timeout = announce.call_timeout.max(registration::CALL_TIMEOUT * 2);
+    pub fn new(config: ConsulConfig) -> Result<Self> {
         let (registry, client) = (config.registry.clone(), ConsulClient::new(config)?);
         let options = RegistrationOptions::new();
         let backend = ConsulBackend { client: client.clone(), options };
@@ -189,6 +187,13 @@ fn source(client: &ConsulClient, query: Query, seed: Option<u64>) -> ConsulSourc
 impl Backend for ConsulBackend {
     fn name(&self) -> &'static str {
         BACKEND
+    }
+
+    /// A registration takes several requests.
+    fn adapt(&self, mut config: RegistryConfig) -> RegistryConfig {
+        let call_timeout = &mut config.announce.call_timeout;
+        *call_timeout = (*call_timeout).max(registration::CALL_TIMEOUT * 2);
+        config
     }
 
     fn source(&self, service: &str) -> Result<Box<dyn Source<Item = Instance>>> {

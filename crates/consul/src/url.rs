@@ -44,7 +44,7 @@ impl ConsulConfig {
         config.partition = url.text("partition")?;
         config.token_file = url.secret_file("token-file", "token")?;
         config.tls = url.tls()?;
-        config.registry.ttl = url.duration("ttl")?.unwrap_or(config.registry.ttl);
+        config.registry.ttl = url.duration("ttl")?;
         config.set_query(&mut url)?;
         url.finish()?;
         config.validate()?;

@@ -51,6 +51,14 @@ where
     }
 }
 
+/// As [`deserialize`], for a field that is `None` where the text is missing.
+pub(crate) fn deserialize_some<'de, D>(deserializer: D) -> Result<Option<Duration>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    deserialize(deserializer).map(Some)
+}
+
 pub(crate) fn expected(text: &str) -> String {
     format!("{text:?} is not a time such as 30s, 500ms or 2m")
 }

@@ -4,7 +4,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorKind, InstanceStatus, Result};
+use crate::{Error, ErrorKind, InstanceStatus, Result, url::without_user};
 
 /// One reachable copy of a service.
 ///
@@ -159,7 +159,7 @@ impl Instance {
         self.0.port
     }
 
-    /// Its share of the traffic relative to the others; 100 unless given, 0 means no traffic.
+    /// Returns its share of the traffic relative to the others; 0 means none.
     #[must_use]
     pub fn weight(&self) -> u32 {
         self.0.weight
@@ -256,7 +256,7 @@ impl FromStr for Instance {
         match port.parse() {
             Ok(port @ 1..) if is_host => Ok(Self::new(bare.unwrap_or(host), port)),
             _ => Err(Error::new(ErrorKind::Config, "core", "parse")
-                .with_message(format!("{text:?} is not host:port"))),
+                .with_message(format!("{:?} is not host:port", without_user(text)))),
         }
     }
 }

@@ -23,7 +23,7 @@ mod registration;
 mod registration_state;
 mod registry;
 mod schemes;
-mod secret;
+pub mod secret;
 mod snapshot;
 mod source;
 mod subscription;

@@ -53,8 +53,8 @@ impl Registration {
 
     /// Sets the time after which the registry drops the entry unless it is renewed.
     ///
-    /// It is renewed three times in that time. Defaults to [`RegistryConfig::ttl`], 15 s unless
-    /// set. Registries have limits: those of Consul and etcd accept 1 s to 24 h.
+    /// It is renewed three times in that time. Defaults to [`RegistryConfig::ttl`], or else to 15 s.
+    /// Registries have limits: those of Consul and etcd accept 1 s to 24 h.
     ///
     /// [`RegistryConfig::ttl`]: crate::RegistryConfig::ttl
     pub fn ttl(mut self, ttl: Duration) -> Self {
@@ -109,9 +109,8 @@ impl Registration {
     }
 
     /// Sets the TTL unless one is set.
-    pub(crate) fn or_ttl(mut self, ttl: Duration) -> Self {
-        self.ttl.get_or_insert(ttl);
-        self
+    pub(crate) fn or_ttl(self, ttl: Option<Duration>) -> Self {
+        Self { ttl: self.ttl.or(ttl), ..self }
     }
 
     /// Returns the service.
@@ -145,7 +144,7 @@ impl fmt::Debug for Registration {
 
 /// The default of all registries: three renewals 5 s apart, so that a registry that restarts is
 /// back before the entry expires, and a crashed server is gone soon enough.
-pub(crate) const TTL: Duration = Duration::from_secs(15);
+const TTL: Duration = Duration::from_secs(15);
 /// Long enough for a leader election, short enough for a deployment to notice.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(5);
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(5);

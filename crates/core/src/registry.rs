@@ -60,7 +60,8 @@ impl Registry {
     /// Creates a registry.
     #[must_use]
     pub fn with_config(backend: impl Backend, config: RegistryConfig) -> Self {
-        Self { backend: Arc::new(backend), config: Arc::new(config), tasks: TaskGroup::new() }
+        let config = Arc::new(backend.adapt(config));
+        Self { backend: Arc::new(backend), config, tasks: TaskGroup::new() }
     }
 
     /// Creates a registry in which every service has these instances, and none can be registered.
@@ -90,7 +91,7 @@ impl Registry {
         self.backend.name()
     }
 
-    /// Returns the settings.
+    /// Returns the settings, as adapted to the backend.
     #[must_use]
     pub fn config(&self) -> &RegistryConfig {
         &self.config

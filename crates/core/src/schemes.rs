@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc};
 
-use crate::{Error, ErrorKind, Registry, Result};
+use crate::{Error, ErrorKind, Registry, Result, url::is_scheme};
 
 /// The schemes of URLs that name a registry, each with its constructor.
 ///
@@ -59,23 +59,21 @@ impl Schemes {
     /// `Config` for an unknown scheme, with those that there are, and for settings that cannot
     /// work.
     pub fn open(&self, url: &str) -> Result<Registry> {
-        let refusal =
-            |message| Err(Error::new(ErrorKind::Config, "registry", "open").with_message(message));
-        let Some((scheme, _)) = url.split_once(':') else {
-            // Not shown: a text that is no URL may be a secret in the wrong place.
-            let known = self.names().collect::<Vec<_>>().join(", ");
-            return refusal(format!(
-                "not a URL such as scheme://host:port; the schemes are {known}"
-            ));
-        };
+        let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
         if let Some((_, open)) = self.known.iter().find(|(known, _)| *known == scheme) {
             return open(url);
         }
-        if let Some((_, remedy)) = self.missing.iter().find(|(missing, _)| *missing == scheme) {
-            return refusal(format!("the scheme {scheme} is not compiled in; {remedy}"));
-        }
         let known = self.names().collect::<Vec<_>>().join(", ");
-        refusal(format!("no registry has the scheme {scheme:?}; there are {known}"))
+        let missing = self.missing.iter().find(|(missing, _)| *missing == scheme);
+        let message = match missing {
+            Some((_, remedy)) => format!("the scheme {scheme} is not compiled in; {remedy}"),
+            None if is_scheme(scheme) && url[scheme.len()..].starts_with("://") => {
+                format!("no registry has the scheme {scheme:?}; there are {known}")
+            }
+            // Not shown: a text that is no URL may be a secret in the wrong place.
+            None => format!("not a URL such as scheme://host:port; the schemes are {known}"),
+        };
+        Err(Error::new(ErrorKind::Config, "registry", "open").with_message(message))
     }
 
     /// Returns the schemes that are compiled in.
@@ -93,5 +91,23 @@ impl Default for Schemes {
 impl fmt::Debug for Schemes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.names()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_that_is_no_url_is_not_shown() {
+        for text in ["hunter2", "u:hunter2@a", "hunter2@consul://a", "hunter2:a", ""] {
+            let error = Schemes::new().open(text).expect_err("no URL").to_string();
+            assert!(!error.contains("hunter2") && error.contains("not a URL such as"), "{error}");
+        }
+        for text in ["static://u:hunter2@a:1", "static://u:hunter2/@a", "static://u:hunter2%40a:1"]
+        {
+            let error = Schemes::new().open(text).expect_err("a user");
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
     }
 }

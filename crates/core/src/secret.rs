@@ -1,6 +1,6 @@
 use std::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error};
 
 /// A text that never reaches logs, errors, `Debug`, URLs or spans by accident.
 ///
@@ -14,8 +14,7 @@ use serde::Deserialize;
 /// assert_eq!(format!("{token:?}"), "***");
 /// assert_eq!(token.expose(), "s3cr3t");
 /// ```
-#[derive(Clone, Default, Deserialize, Eq, PartialEq)]
-#[serde(transparent)]
+#[derive(Clone, Default, Eq, PartialEq)]
 pub struct Secret(String);
 
 impl Secret {
@@ -30,6 +29,28 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize(deserializer).map(Self)
+    }
+}
+
+/// Deserializes what may have a secret in it: its errors do not quote the text.
+///
+/// For `#[serde(deserialize_with)]`.
+///
+/// # Errors
+///
+/// The value is not a `T`.
+pub fn deserialize<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer)
+        .map_err(|_quoting| D::Error::custom("of another type, and not shown: it may be a secret"))
 }
 
 impl From<String> for Secret {
@@ -47,5 +68,17 @@ impl From<&str> for Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secret_of_another_type_is_not_shown() {
+        let error = serde_json::from_str::<Secret>("12345").expect_err("a number").to_string();
+        assert!(!error.contains("12345"), "{error}");
+        assert_eq!(serde_json::from_str::<Secret>("\"x\"").expect("a text"), Secret::new("x"));
     }
 }

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use crate::{Error, ErrorKind, Result, TlsConfig, duration};
 
@@ -55,15 +55,21 @@ impl RegistryUrl {
         let Some((scheme, rest)) = url.split_once("://") else {
             return refuse(format!("not a URL such as {backend}://host:port"));
         };
+        if !is_scheme(scheme) {
+            return refuse(format!("not a URL such as {backend}://host:port"));
+        }
         if scheme != backend {
             return refuse(format!("the scheme is {scheme:?}, not {backend}"));
         }
         let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        if authority.contains('@') {
+        // A password may have a slash or a question mark in it.
+        let names = options.split('&').filter_map(|option| option.split('=').next());
+        if has_user(rest) || options.contains('@') || names.into_iter().any(has_user) {
             let instead = "name a file by an option, or set it in code";
-            return refuse(format!("a user or password in a URL gets logged; {instead}"));
+            let literal = "an @ in the value of an option is written %40";
+            return refuse(format!("a user or password in a URL gets logged; {instead} ({literal})"));
         }
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let decoded = |text: &str, what: &str| match decode(text) {
             Some(text) => Ok(text),
             None => Err(refusal(backend, format!("{what} is not UTF-8"))),
@@ -74,6 +80,9 @@ impl RegistryUrl {
         };
         if hosts.iter().any(String::is_empty) {
             return refuse("one of the hosts is empty".into());
+        }
+        if hosts.iter().any(|host| has_odd_port(host)) {
+            return refuse("one of the ports is not a number up to 65535".into());
         }
         let options = options.split('&').filter(|option| !option.is_empty()).map(|option| {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
@@ -276,6 +285,41 @@ pub fn boolean(text: &str) -> Option<bool> {
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
         _ => None,
     }
+}
+
+/// Returns whether a text may have a user or password in it, as `user:password@host` has.
+///
+/// Percent-encoded too. Such an address of a registry must be refused without being shown.
+///
+/// ```
+/// use tower_sd_core::url;
+///
+/// assert!(url::has_user("http://user:s3cr3t@host") && url::has_user("user:s3cr3t%40host"));
+/// assert!(!url::has_user("http://host:8500/path"));
+/// ```
+#[must_use]
+pub fn has_user(text: &str) -> bool {
+    text.contains('@') || text.contains("%40")
+}
+
+/// Returns the text for `Debug`, or three stars if it [has a user](has_user).
+#[must_use]
+pub fn without_user(text: &str) -> &str {
+    if has_user(text) { "***" } else { text }
+}
+
+/// RFC 3986 §3.1. Another text may be a secret in the wrong place.
+pub(crate) fn is_scheme(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+}
+
+/// Whether the part that stands for the port is none: a password, for example.
+fn has_odd_port(host: &str) -> bool {
+    let is_address = host.split('%').next().is_some_and(|ip| ip.parse::<IpAddr>().is_ok());
+    let behind = host.rsplit_once(']').map_or(host, |(_, behind)| behind);
+    let port = behind.split_once(':').map(|(_, port)| port.parse::<u16>());
+    !is_address && port.is_some_and(|port| port.is_err())
 }
 
 fn refusal(backend: &'static str, message: impl Into<String>) -> Error {

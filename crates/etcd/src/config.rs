@@ -2,16 +2,18 @@
 
 mod user;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Deserialize;
-use tower_sd_core::{Error, ErrorKind, RegistryConfig, Result, Secret, TlsConfig, duration};
+use tower_sd_core::{
+    Error, ErrorKind, RegistryConfig, Result, Secret, TlsConfig, duration, secret, url,
+};
 
 pub use self::user::User;
 use crate::{BACKEND, Codec, NamingJson};
 
 /// Settings of an [`Etcd`](crate::Etcd).
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
 pub struct EtcdConfig {
@@ -20,8 +22,10 @@ pub struct EtcdConfig {
     /// `http://` or `https://` may come first if it agrees with [`tls`](Self::tls). One member is
     /// used at a time, on trouble the next; their order is shuffled, so that clients spread over
     /// them. Names are looked up for every connection. No other default would fit.
+    #[serde(deserialize_with = "secret::deserialize")]
     pub endpoints: Vec<String>,
     /// Credentials. Defaults to `None`, no authentication, as etcd's own client.
+    #[serde(deserialize_with = "secret::deserialize")]
     pub user: Option<User>,
     /// TLS of the connections. Defaults to none, as etcd's own.
     ///
@@ -127,7 +131,7 @@ impl EtcdConfig {
     /// Sets the TTL of registrations.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.registry.ttl = ttl;
+        self.registry.ttl = Some(ttl);
         self
     }
 
@@ -180,7 +184,9 @@ impl EtcdConfig {
             let message = "ping_interval below 10 s; etcd ends connections that ping too often";
             return Err(refused(message));
         }
-        check_ttl(self.registry.ttl, "configure")?;
+        if let Some(ttl) = self.registry.ttl {
+            check_ttl(ttl, "configure")?;
+        }
         if self.connect_timeout.is_zero() || self.request_timeout.is_zero() {
             return Err(refused("a timeout of zero lets nothing succeed"));
         }
@@ -188,6 +194,20 @@ impl EtcdConfig {
         // The connections that calls share are not tried in the same order by all clients.
         fastrand::shuffle(&mut self.endpoints);
         Ok(self)
+    }
+}
+
+impl fmt::Debug for EtcdConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let endpoints = self.endpoints.iter().map(|endpoint| url::without_user(endpoint));
+        f.debug_struct("EtcdConfig")
+            .field("endpoints", &endpoints.collect::<Vec<_>>())
+            .field("user", &self.user)
+            .field("tls", &self.tls)
+            .field("prefix", &self.prefix)
+            .field("codecs", &self.codecs)
+            .field("registry", &self.registry)
+            .finish_non_exhaustive()
     }
 }
 
@@ -213,7 +233,7 @@ pub(crate) fn check_ttl(ttl: Duration, operation: &'static str) -> Result<()> {
 
 /// `host:port` with the scheme that etcd-client requires.
 fn normal_endpoint(endpoint: &str, is_secure: bool) -> Result<String> {
-    if endpoint.contains('@') {
+    if url::has_user(endpoint) {
         let message = "an endpoint has user information; use EtcdConfig::user, which is not logged";
         return Err(refused(message));
     }

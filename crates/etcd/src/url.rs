@@ -39,7 +39,7 @@ impl EtcdConfig {
             "" => {}
             prefix => prefix.clone_into(&mut config.prefix),
         }
-        config.registry.ttl = url.duration("ttl")?.unwrap_or(config.registry.ttl);
+        config.registry.ttl = url.duration("ttl")?;
         for (option, field) in [
             ("connect-timeout", &mut config.connect_timeout),
             ("request-timeout", &mut config.request_timeout),

@@ -58,3 +58,27 @@ pub fn schemes() -> Schemes {
     let schemes = schemes.without("eureka", "enable the feature `eureka` of tower-sd");
     schemes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_or_password_in_a_url_is_refused_by_every_registry_and_not_shown() {
+        let schemes = schemes();
+        for scheme in schemes.names() {
+            for rest in [
+                "u:hunter2@h:1",
+                "u:hunter2/x@h:1",
+                "u:hunter2?x@h:1",
+                "u:hunter2%40h:1",
+                "u:12/hunter2@h:1",
+                "u:12?hunter2@h:1",
+                "u:hunter2",
+            ] {
+                let error = schemes.open(&format!("{scheme}://{rest}")).expect_err(rest);
+                assert!(!format!("{error} {error:?}").contains("hunter2"), "{scheme}: {error:?}");
+            }
+        }
+    }
+}

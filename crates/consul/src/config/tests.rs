@@ -128,7 +128,7 @@ fn url_sets_agent_and_queries() {
     assert_eq!(config.address, "10.0.0.1:8501");
     assert_eq!(config.datacenter.as_deref(), Some("eu"));
     assert_eq!(config.token_file, Some("/t".into()));
-    assert_eq!(config.registry.ttl, Duration::from_secs(30));
+    assert_eq!(config.registry.ttl, Some(Duration::from_secs(30)));
     let query = config.query;
     assert_eq!(query.wait, Duration::from_secs(30));
     let expected = [("tag", "x"), ("tag", "y"), ("near", "_agent")];
@@ -166,12 +166,35 @@ fn malformed_url_names_the_remedy() {
 }
 
 #[test]
+fn user_or_password_in_an_address_is_refused_and_not_shown() {
+    for address in [
+        "u:hunter2@h:8500",
+        "http://u:hunter2@h:8500",
+        "https://u:12/hunter2@h",
+        "u:12?hunter2@h",
+        "http://u:hunter2%40h",
+        "hunter2@http://h",
+    ] {
+        for config in [Ok(ConsulConfig::new(address)), from(&[("CONSUL_HTTP_ADDR", address)])] {
+            let config = config.expect("is judged later");
+            assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
+            let error = Consul::new(config).expect_err("has a user or password");
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+            assert!(error.to_string().contains("use basic_auth"), "{error}");
+        }
+    }
+    let error = serde_json::from_str::<ConsulConfig>(r#"{"basic_auth": "u:hunter2"}"#);
+    let error = error.expect_err("of another type").to_string();
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
 fn configuration_file_has_the_options_of_the_code() {
     let json = r#"{"address": "10.0.0.1:8500", "token": "s3cr3t", "registry": {"ttl": "30s"},
         "query": {"tags": ["x"], "health": "passing", "consistency": "stale", "wait": "0ms"}}"#;
     let config: ConsulConfig = serde_json::from_str(json).expect("a configuration");
     assert_eq!(config.token, Some("s3cr3t".into()));
-    assert_eq!(config.registry.ttl, Duration::from_secs(30));
+    assert_eq!(config.registry.ttl, Some(Duration::from_secs(30)));
     assert_eq!(config.max_blocking_queries, 48, "the default");
     assert!(!config.query.wants(tower_sd_core::InstanceStatus::Warning), "passing");
     assert!(!config.query.wait.is_zero(), "no loop without a pause");

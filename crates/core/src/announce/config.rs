@@ -9,9 +9,9 @@ use crate::duration;
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
 pub struct AnnounceConfig {
-    /// The backend's name for logs and errors, such as `"consul"`.
+    /// The name of the backend, for logs and errors.
     #[serde(skip)]
-    pub backend: &'static str,
+    pub(crate) backend: &'static str,
     /// The longest time of one call of the announcer. Defaults to 5 s.
     ///
     /// A renewal gets at most half of the TTL, so that another one fits in.

@@ -11,9 +11,9 @@ use crate::duration;
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
 pub struct FollowConfig {
-    /// The name of the backend, for logs and errors: `"consul"`.
+    /// The name of the backend, for logs and errors.
     #[serde(skip)]
-    pub backend: &'static str,
+    pub(crate) backend: &'static str,
     /// The ceiling of the first pause after a failed read. Defaults to 250 ms.
     #[serde(deserialize_with = "duration::deserialize")]
     pub initial_backoff: Duration,

@@ -23,7 +23,7 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_sd_core::{Instance, Instancer, MemoryRegistry, Registrar, Registration};
+/// use tower_sd_core::{Instance, Instancer, MemoryRegistry, Registration};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), tower_sd_core::Error> {
@@ -84,11 +84,24 @@ impl MemoryRegistry {
         self.registry.follow(service, source, |publisher| publisher)
     }
 
-    /// Ends every registration made here and waits for that.
+    /// Registers an instance; see [`Registry::register`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::register`].
     ///
     /// # Cancel safety
     ///
-    /// Dropped early, they still end.
+    /// Dropped early, the instance is withdrawn in the background, as for a dropped handle.
+    pub async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
+        self.registry.register(registration).await
+    }
+
+    /// Withdraws all registrations, and waits for that; see [`Registry::close`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, they are still withdrawn; only the waiting is lost.
     pub async fn close(&self) {
         self.registry.close().await;
     }
@@ -162,7 +175,7 @@ impl From<MemoryRegistry> for Registry {
 #[async_trait]
 impl Registrar for MemoryRegistry {
     async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
-        self.registry.register(registration).await
+        Self::register(self, registration).await
     }
 
     async fn close(&self) {

@@ -1,4 +1,6 @@
-use crate::{Announcer, Error, ErrorKind, Instance, KeyValue, Registration, Result, Source};
+use crate::{
+    Announcer, Error, ErrorKind, Instance, KeyValue, Registration, RegistryConfig, Result, Source,
+};
 
 /// A kind of registry: what its author writes to make it a [`Registry`](crate::Registry).
 ///
@@ -11,6 +13,26 @@ use crate::{Announcer, Error, ErrorKind, Instance, KeyValue, Registration, Resul
 pub trait Backend: Send + Sync + 'static {
     /// Returns the name for logs and errors: `"consul"`.
     fn name(&self) -> &'static str;
+
+    /// Adapts the settings to the registry, once, when the [`Registry`](crate::Registry) is made.
+    ///
+    /// A backend fills in what the caller left open (the TTL), and raises or lowers what cannot
+    /// work. The pace of a polled source is its own; see
+    /// [`ReadResult::refresh_in`](crate::ReadResult::refresh_in). Changes nothing by default.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_sd_core::RegistryConfig;
+    /// /// A registry whose clients renew every 30 s.
+    /// fn adapt(mut config: RegistryConfig) -> RegistryConfig {
+    ///     config.ttl.get_or_insert(Duration::from_secs(90));
+    ///     config
+    /// }
+    /// # assert_eq!(adapt(RegistryConfig::default()).ttl, Some(Duration::from_secs(90)));
+    /// ```
+    fn adapt(&self, config: RegistryConfig) -> RegistryConfig {
+        config
+    }
 
     /// Creates the reading half for one service.
     ///

@@ -20,13 +20,13 @@ use crate::{
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistryConfig {
-    /// The lifetime of an entry without renewals. Defaults to 15 s.
+    /// The lifetime of an entry without renewals. Defaults to the backend's, mostly 15 s.
     ///
     /// [`Registration::ttl`] overrides it.
     ///
     /// [`Registration::ttl`]: crate::Registration::ttl
-    #[serde(deserialize_with = "duration::deserialize")]
-    pub ttl: Duration,
+    #[serde(deserialize_with = "duration::deserialize_some")]
+    pub ttl: Option<Duration>,
     /// The treatment of losses.
     pub loss: LossPolicy,
     /// The treatment of a set while the registry cannot be read.
@@ -41,9 +41,9 @@ pub struct RegistryConfig {
     pub removal_wait: Duration,
     /// The largest accepted set. Defaults to 100 000 instances.
     pub max_instances: usize,
-    /// Settings of the following loop. Its name is the backend's.
+    /// The settings of the following loop.
     pub follow: FollowConfig,
-    /// Settings of the announcing loop. Its name is the backend's.
+    /// The settings of the announcing loop.
     pub announce: AnnounceConfig,
 }
 
@@ -51,7 +51,7 @@ impl RegistryConfig {
     /// Sets [`ttl`](Self::ttl).
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl;
+        self.ttl = Some(ttl);
         self
     }
 
@@ -119,7 +119,7 @@ impl Default for RegistryConfig {
     fn default() -> Self {
         let publisher = PublisherConfig::new("", "");
         Self {
-            ttl: TTL,
+            ttl: None,
             loss: publisher.loss,
             stale: publisher.stale,
             removal_wait: publisher.removal_wait,

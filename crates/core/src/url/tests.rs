@@ -24,12 +24,15 @@ fn path_is_decoded_without_its_first_slash() {
     ] {
         assert_eq!(url(text).path(), path, "{text}");
     }
+    assert_eq!(url("test://::1,fe80::1%25lo,a:0").addresses(1)[2], "a:0", "its backend's affair");
     let error = url("test://a/orders").no_path().expect_err("a service").to_string();
     assert!(error.contains("instancer(\"orders\")"), "{error}");
 }
 
 #[test]
 fn options_have_types() {
+    let mut at = url("test://a?user=me%40home");
+    assert_eq!(at.text("user").expect("a text").as_deref(), Some("me@home"));
     let mut url = url("test://a?t=x+y%20z&l=1,2%2C3&l=4&y=true&n=0&d=500ms&f=/etc/x&s-file=/s");
     assert_eq!(url.text("t").expect("a text").as_deref(), Some("x+y z"));
     assert_eq!(url.list("l").expect("a list"), ["1", "2,3", "4"]);
@@ -73,6 +76,19 @@ fn malformed_urls_are_refused_without_their_secrets() {
         ("http://a", "the scheme is \"http\", not test"),
         ("test://u:hunter2@a", "a user or password in a URL gets logged"),
         ("test://a,u:hunter2@b/x", "a user or password in a URL gets logged"),
+        ("test://u:hunter2/x@a", "a user or password in a URL gets logged"),
+        ("test://u:hunter2?x@a", "a user or password in a URL gets logged"),
+        ("test://u:hunter2?x=y&z@a/b", "a user or password in a URL gets logged"),
+        ("test://u:12/hunter2@a", "a user or password in a URL gets logged"),
+        ("test://u:12?hunter2=x@a", "a user or password in a URL gets logged"),
+        ("test://u:hunter2%40a", "a user or password in a URL gets logged"),
+        ("test://u:12/hunter2%40a", "a user or password in a URL gets logged"),
+        ("test://u:12?hunter2%40a", "a user or password in a URL gets logged"),
+        ("u:hunter2@test://a", "not a URL such as test://host:port"),
+        ("hunter2@test://a", "not a URL such as test://host:port"),
+        ("test://u:hunter2", "one of the ports is not a number up to 65535"),
+        ("test://u:hunter2%2540a", "one of the ports is not a number up to 65535"),
+        ("test://[::1]:hunter2", "one of the ports is not a number up to 65535"),
         ("test://a,,b", "one of the hosts is empty"),
         ("test://a/%FF", "the path is not UTF-8"),
     ] {

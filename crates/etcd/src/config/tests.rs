@@ -53,10 +53,28 @@ fn secrets_are_not_shown() {
     let key = format!("{KEY}hunter2");
     let config = EtcdConfig::new(["a:1"]).tls(mutual(CERTIFICATE, CERTIFICATE, &key));
     assert!(!format!("{config:?}").contains("hunter2"));
-    let error = EtcdConfig::new(["http://root:hunter2@a:1"]).validated();
-    let error = error.expect_err("has user information");
-    assert!(!format!("{error:?} {error}").contains("hunter2"), "{error}");
-    assert!(error.to_string().contains("EtcdConfig::user"), "{error}");
+    for endpoint in [
+        "http://root:hunter2@a:1",
+        "root:hunter2@a:1",
+        "root:hunter2/x@a:1",
+        "root:hunter2?x@a:1",
+        "root:hunter2%40a:1",
+        "hunter2@http://a:1",
+    ] {
+        let config = EtcdConfig::new([endpoint]);
+        assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
+        let error = config.validated().expect_err("has user information");
+        assert!(!format!("{error:?} {error}").contains("hunter2"), "{error}");
+        assert!(error.to_string().contains("EtcdConfig::user"), "{error}");
+    }
+    for file in [
+        r#"{"endpoints": "http://root:hunter2@a:1"}"#,
+        r#"{"user": "root:hunter2"}"#,
+        r#"{"user": {"name": "root", "password": ["hunter2"]}}"#,
+    ] {
+        let error = serde_json::from_str::<EtcdConfig>(file).expect_err("of another type");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn path_is_the_prefix() {
 fn times_are_settings_with_a_unit() {
     let url = "etcd://a?ttl=1500ms&request-timeout=3s&connect-timeout=4s&ping-interval=2m";
     let config = parsed(url);
-    assert_eq!(config.registry.ttl, Duration::from_millis(1500));
+    assert_eq!(config.registry.ttl, Some(Duration::from_millis(1500)));
     assert_eq!(config.request_timeout, Duration::from_secs(3));
     assert_eq!(config.connect_timeout, Duration::from_secs(4));
     assert_eq!(config.ping_interval, Duration::from_secs(120));
