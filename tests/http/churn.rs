@@ -15,7 +15,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tower_sd_balance::{
-    AddressPolicy, Endpointer, Instance, Instancer, LossPolicy, Publisher, PublisherConfig, Sink,
+    AddressPolicy, Endpointer, Instance, Instancer, LossPolicy, Publisher, RegistryConfig, Sink,
     Subscription, TaskGroup,
 };
 use tower_sd_http::{HttpEndpoint, HttpFactory, HttpProtocol};
@@ -78,10 +78,11 @@ async fn hundred_thousand_requests_survive_random_churn() {
     for n_answered in &n_answered {
         servers.push(serve(&tasks, n_answered).await);
     }
-    let config = PublisherConfig::new("test", "test").loss(LossPolicy::Accept);
-    let mut config = config.addresses(AddressPolicy::any());
-    config.removal_wait = Duration::ZERO;
-    let mut publisher = Publisher::new(config);
+    let config = RegistryConfig::default()
+        .loss(LossPolicy::Accept)
+        .addresses(AddressPolicy::any())
+        .removal_wait(Duration::ZERO);
+    let mut publisher = Publisher::new("test", "test", config);
     publisher.set(servers.clone().into());
     let endpointer: Endpointer<HttpEndpoint<Sent>> =
         Endpointer::new(&Listed(publisher.subscribe()), HttpFactory::new());

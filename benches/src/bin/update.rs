@@ -19,7 +19,7 @@ use tokio::{
 use tower::Layer;
 use tower_sd_balance::{
     AddressPolicy, BalanceLayer, EndpointState, Endpointer, Instance, Instancer, LossPolicy,
-    Publisher, PublisherConfig, RoundRobin, Sink, Subscription,
+    Publisher, RegistryConfig, RoundRobin, Sink, Subscription,
 };
 use tower_sd_benches::{
     measure::{Contestant, medians, single},
@@ -72,10 +72,11 @@ impl Instancer for Subscribed {
 
 impl<'a> Ours<'a> {
     fn new(runtime: &'a Runtime, n: usize) -> Self {
-        let config = PublisherConfig::new("bench", "bench").loss(LossPolicy::Accept);
-        let mut config = config.addresses(AddressPolicy::any());
-        config.removal_wait = Duration::ZERO;
-        let mut publisher = Publisher::new(config);
+        let config = RegistryConfig::default()
+            .loss(LossPolicy::Accept)
+            .addresses(AddressPolicy::any())
+            .removal_wait(Duration::ZERO);
+        let mut publisher = Publisher::new("bench", "bench", config);
         let instances: Vec<_> = (0..n).map(|i| instance(i, 8080)).collect();
         debug_assert!(instances.is_sorted_by_key(Instance::id), "as registries list them");
         publisher.set(instances.clone().into());

@@ -16,8 +16,8 @@ pub use tower_sd_core::{
     Attached, Backoff, BoxError, CheckResult, Entries, Error, ErrorKind, FilteredInstancer,
     FixedInstancer, FollowConfig, Follower, Freshness, HealthCheck, Hub, Instance, InstanceId,
     InstanceStatus, Instancer, LeaseTtl, LossGuard, LossPolicy, LossReason, MemoryRegistry,
-    Publisher, PublisherConfig, PublisherStats, ReadMode, ReadRequest, ReadResult, Registrar,
-    Registration, RegistrationHandle, RegistrationState, RegistrationStats, RegistrationWatch,
+    Publisher, PublisherStats, ReadMode, ReadRequest, ReadResult, Registrar, Registration,
+    RegistrationHandle, RegistrationState, RegistrationStats, RegistrationWatch, RegistryConfig,
     Renewal, Result, Secret, Shutdown, Sink, Snapshot, Source, StalePolicy, Subscription,
     TaskGroup, announce, async_trait, follow,
 };

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use crate::{
-    AddressPolicy, Instance, Instancer, LossPolicy, Publisher, PublisherConfig, Sink, Subscription,
+    AddressPolicy, Instance, Instancer, LossPolicy, Publisher, RegistryConfig, Sink, Subscription,
 };
 
 /// Follows nothing: a set that never changes, known from the start.
@@ -22,10 +22,10 @@ impl FixedInstancer {
     /// the host `unix:/path` is a socket of this machine.
     #[must_use]
     pub fn new(instances: impl IntoIterator<Item = Instance>) -> Self {
-        let config = PublisherConfig::new("fixed", "fixed")
+        let config = RegistryConfig::default()
             .loss(LossPolicy::Accept)
             .addresses(AddressPolicy::any().unix_sockets());
-        let mut publisher = Publisher::new(config);
+        let mut publisher = Publisher::new("fixed", "fixed", config);
         publisher.set(instances.into_iter().collect());
         Self(publisher.subscribe().with_owner(Arc::new(publisher)))
     }

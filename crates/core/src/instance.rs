@@ -1,10 +1,8 @@
-use std::{
-    cmp::Ordering, collections::BTreeMap, fmt, hash::Hash, net::SocketAddr, str::FromStr, sync::Arc,
-};
+use std::{cmp::Ordering, collections::BTreeMap, fmt, net::SocketAddr, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorKind, InstanceStatus, Result, url::without_user};
+use crate::{Error, ErrorKind, InstanceId, InstanceStatus, Result, url::without_user};
 
 /// One reachable copy of a service.
 ///
@@ -45,12 +43,6 @@ struct Inner {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     started_at_ms: Option<u64>,
 }
-
-/// The stable name of an [`Instance`] inside its service: what makes it the same one after a
-/// change.
-#[derive(Clone, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-#[serde(transparent)]
-pub struct InstanceId(Arc<str>);
 
 impl Instance {
     /// An instance at `host` (a name, or an IP address without brackets) and `port`, called
@@ -270,38 +262,6 @@ impl fmt::Debug for Instance {
 impl fmt::Display for Instance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&host_port(&self.0.host, self.0.port))
-    }
-}
-
-impl InstanceId {
-    /// The id as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl<T: Into<Arc<str>>> From<T> for InstanceId {
-    fn from(id: T) -> Self {
-        Self(id.into())
-    }
-}
-
-impl AsRef<str> for InstanceId {
-    fn as_ref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for InstanceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Display for InstanceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -1,7 +1,6 @@
 //! A registry as one value.
 
 mod backend;
-mod config;
 mod fixed;
 #[cfg(test)]
 mod tests;
@@ -10,11 +9,11 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
+pub use self::backend::Backend;
 use self::fixed::FixedBackend;
-pub use self::{backend::Backend, config::RegistryConfig};
 use crate::{
-    AnnounceConfig, Announcer, FollowConfig, Follower, Instance, KeyValue, PublisherConfig,
-    Registrar, Registration, RegistrationHandle, RegistryUrl, Result, Source, TaskGroup, announce,
+    AnnounceConfig, Follower, Instance, KeyValue, Publisher, Registrar, Registration,
+    RegistrationHandle, RegistryConfig, RegistryUrl, Result, Source, TaskGroup, announce,
 };
 
 /// A registry of any kind: registers instances, and follows services.
@@ -125,12 +124,10 @@ impl Registry {
         &self,
         service: impl Into<String>,
         source: impl Source<Item = Instance>,
-        adapt: impl FnOnce(PublisherConfig) -> PublisherConfig,
+        adapt: impl FnOnce(Publisher) -> Publisher,
     ) -> Follower {
-        let backend = self.name();
-        let publisher = adapt(self.config.publisher(backend, service.into()));
-        let follow = FollowConfig { backend, ..self.config.follow.clone() };
-        Follower::new(source, publisher, follow)
+        let config = RegistryConfig::clone(&self.config);
+        Follower::new(source, adapt(Publisher::new(self.name(), service, config)))
     }
 
     /// Follows a key of the registry's key-value store, or all keys below a path that ends in a
@@ -157,14 +154,6 @@ impl Registry {
     pub async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
         let registration = registration.or_ttl(self.config.ttl);
         let announcer = self.backend.announcer(&registration)?;
-        self.announce(announcer, registration).await
-    }
-
-    async fn announce(
-        &self,
-        announcer: impl Announcer,
-        registration: Registration,
-    ) -> Result<RegistrationHandle> {
         let config = AnnounceConfig { backend: self.name(), ..self.config.announce.clone() };
         announce(announcer, registration, config, &self.tasks).await
     }

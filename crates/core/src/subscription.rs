@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    BoxError, Error, ErrorKind, Freshness, PublisherStats, Result, Snapshot, publisher::Counters,
+    BoxError, Error, ErrorKind, Freshness, PublisherStats, Result, Snapshot, counters::Counters,
 };
 
 /// Follows one service: hands out [`Subscription`]s.

@@ -67,7 +67,9 @@ impl RegistryUrl {
         if has_user(rest) || options.contains('@') || names.into_iter().any(has_user) {
             let instead = "name a file by an option, or set it in code";
             let literal = "an @ in the value of an option is written %40";
-            return refuse(format!("a user or password in a URL gets logged; {instead} ({literal})"));
+            return refuse(format!(
+                "a user or password in a URL gets logged; {instead} ({literal})"
+            ));
         }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let decoded = |text: &str, what: &str| match decode(text) {

@@ -10,7 +10,7 @@ use std::{
 use tokio::time::sleep;
 use tower_sd_core::{
     CheckResult, Entries, Error, ErrorKind, Instance, Instancer, MemoryRegistry, Publisher,
-    PublisherConfig, Registrar, Registration, Secret, Sink,
+    Registration, RegistryConfig, Secret, Sink,
 };
 use tracing::subscriber::DefaultGuard;
 
@@ -95,7 +95,7 @@ async fn follower_is_logged_when_it_changes_or_goes_stale() {
 #[tokio::test(start_paused = true)]
 async fn lasting_fault_of_an_entry_is_logged_once() {
     let (log, _guard) = Log::capture();
-    let mut publisher = Publisher::new(PublisherConfig::new("test", "s"));
+    let mut publisher = Publisher::new("test", "s", RegistryConfig::default());
     for _ in 0..10 {
         let items = vec![Instance::new("10.0.0.1", 80), Instance::new("0.0.0.0", 80)];
         let errors = vec![Error::new(ErrorKind::Protocol, "test", "decode")];
@@ -111,7 +111,7 @@ async fn lasting_fault_of_an_entry_is_logged_once() {
 #[tokio::test(start_paused = true)]
 async fn held_loss_is_logged_with_its_size() {
     let (log, _guard) = Log::capture();
-    let mut publisher = Publisher::new(PublisherConfig::new("test", "s"));
+    let mut publisher = Publisher::new("test", "s", RegistryConfig::default());
     let all: Vec<_> = (1..=4).map(|port| Instance::new("10.0.0.1", port)).collect();
     publisher.set(all.into());
     publisher.set(vec![Instance::new("10.0.0.1", 1)].into());

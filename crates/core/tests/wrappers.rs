@@ -7,8 +7,8 @@ use std::{process::ExitCode, sync::Arc};
 
 use tokio::select;
 use tower_sd_core::{
-    Entries, Freshness, Instancer, LossPolicy, MemoryRegistry, Publisher, PublisherConfig,
-    ReadMode, Registrar, RegistryConfig, Sink, Snapshot, Subscription, TaskGroup,
+    Entries, Freshness, Instancer, LossPolicy, MemoryRegistry, Publisher, ReadMode, Registrar,
+    RegistryConfig, Sink, Snapshot, Subscription, TaskGroup,
 };
 use tower_sd_testkit::TestInstancer;
 
@@ -22,8 +22,7 @@ struct Relay {
 }
 
 impl Relay {
-    fn new(inner: &dyn Instancer, config: PublisherConfig) -> Self {
-        let mut publisher = Publisher::new(config);
+    fn new(inner: &dyn Instancer, mut publisher: Publisher) -> Self {
         let tasks = TaskGroup::new();
         let subscription = publisher.subscribe().with_owner(Arc::new(tasks.clone()));
         let mut inner = inner.subscribe();
@@ -75,7 +74,7 @@ fn registrar(registry: &MemoryRegistry) -> Arc<dyn Registrar> {
 /// The guard is the outermost one's.
 fn instancer(registry: &MemoryRegistry, service: &str) -> TestInstancer {
     let inner: Arc<dyn Instancer> = Arc::new(registry.instancer(service));
-    let relay = Relay::new(&inner, PublisherConfig::new("relay", service));
+    let relay = Relay::new(&inner, Publisher::new("relay", service, RegistryConfig::default()));
     TestInstancer::new(relay.clone(), async move { relay.tasks.close().await })
 }
 

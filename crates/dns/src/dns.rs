@@ -54,10 +54,7 @@ impl Dns {
     pub fn instancer(&self, query: Query) -> Follower {
         let (service, retention) = (shown(&query.name), query.retention);
         let source = DnsSource::new(self.client.clone(), query);
-        self.registry.follow(service, source, |mut publisher| {
-            publisher.removal_wait = publisher.removal_wait.max(retention);
-            publisher
-        })
+        self.registry.follow(service, source, |publisher| publisher.min_removal_wait(retention))
     }
 }
 

@@ -81,7 +81,7 @@ impl Query {
     /// Defaults to zero: the set is the last answer. For names whose answers rotate (Route 53 and
     /// others return 8 of many, others every time), several times the TTL makes the set all of
     /// them. In return, an instance that was taken out of DNS stays for that long. It is the
-    /// [`removal_wait`](tower_sd_core::PublisherConfig::removal_wait) of the set, if that is
+    /// [`removal_wait`](tower_sd_core::RegistryConfig::removal_wait) of the set, if that is
     /// shorter.
     pub fn retention(mut self, retention: Duration) -> Self {
         self.retention = retention;

@@ -17,9 +17,9 @@ pub mod balance {
 pub mod backend {
     pub use tower_sd_core::{
         Announcement, Announcer, Attached, Backend, Backoff, Entries, Error, ErrorKind, Hub,
-        Instance, KeyValue, LeaseTtl, LossReason, Publisher, PublisherConfig, PublisherStats,
-        ReadMode, ReadRequest, ReadResult, RegistryUrl, Renewal, Result, Shutdown, Sink, Source,
-        TaskGroup, announce, async_trait, duration, follow,
+        Instance, KeyValue, LeaseTtl, LossReason, Publisher, PublisherStats, ReadMode, ReadRequest,
+        ReadResult, RegistryUrl, Renewal, Result, Shutdown, Sink, Source, TaskGroup, announce,
+        async_trait, duration, follow,
     };
 }
 

@@ -16,7 +16,7 @@ use fastrand::Rng;
 use shuttle::{check_pct, check_random, sync::atomic::AtomicBool, thread};
 use tokio::{runtime::Builder, time::timeout};
 use tower_sd_core::{
-    FixedInstancer, Instance, Instancer, Publisher, PublisherConfig, Sink, Snapshot,
+    FixedInstancer, Instance, Instancer, Publisher, RegistryConfig, Sink, Snapshot,
 };
 
 use super::{
@@ -146,7 +146,7 @@ fn snapshots() -> &'static Snapshots {
         let fixed = |instances: &[Instance]| {
             FixedInstancer::new(instances.iter().cloned()).subscribe().snapshot()
         };
-        let mut publisher = Publisher::new(PublisherConfig::new("test", "service"));
+        let mut publisher = Publisher::new("test", "service", RegistryConfig::default());
         let subscription = publisher.subscribe();
         publisher.set(vec![stays.clone(), leaves.clone()].into());
         publisher.set(Vec::new().into());

@@ -13,8 +13,8 @@ use tokio::time::{sleep, timeout};
 use tower::{Layer, Service, ServiceExt};
 use tower_sd_balance::{
     AddressPolicy, Balance, BalanceLayer, BoxError, EndpointReport, EndpointState, Endpointer,
-    EndpointerConfig, Error, ErrorKind, Instance, Instancer, LossPolicy, Publisher,
-    PublisherConfig, RoundRobin, Sink, Subscription, TierPolicy, factory_fn,
+    EndpointerConfig, Error, ErrorKind, Instance, Instancer, LossPolicy, Publisher, RegistryConfig,
+    RoundRobin, Sink, Subscription, TierPolicy, factory_fn,
 };
 
 /// A registry whose instances the test sets.
@@ -30,14 +30,13 @@ impl Registry {
         Self::with_loss(LossPolicy::default(), hosts)
     }
 
-    pub(crate) fn with_config(config: PublisherConfig) -> Self {
-        let mut config = config.addresses(AddressPolicy::any());
-        config.removal_wait = Duration::ZERO;
-        Self(Publisher::new(config))
+    pub(crate) fn with_config(config: RegistryConfig) -> Self {
+        let config = config.addresses(AddressPolicy::any()).removal_wait(Duration::ZERO);
+        Self(Publisher::new("test", "test", config))
     }
 
     fn with_loss(loss: LossPolicy, hosts: &[&str]) -> Self {
-        let mut registry = Self::with_config(PublisherConfig::new("test", "test").loss(loss));
+        let mut registry = Self::with_config(RegistryConfig::default().loss(loss));
         registry.0.set(instances(hosts).into());
         registry
     }

@@ -2,7 +2,6 @@
 
 mod call;
 mod check;
-mod config;
 mod reporter;
 mod schedule;
 #[cfg(test)]
@@ -19,10 +18,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::config::AnnounceConfig;
 use self::worker::Worker;
 use crate::{
-    Announcer, Error, ErrorKind, Registration, RegistrationHandle, Result, Shutdown, TaskGroup,
+    AnnounceConfig, Announcer, Error, ErrorKind, Registration, RegistrationHandle, Result,
+    Shutdown, TaskGroup,
     advertise::{reachable, warn_of_refusal},
     handle::{End, Status},
 };

@@ -3,13 +3,13 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::{Error, ErrorKind, Freshness, Instance, Publisher, PublisherConfig, Sink};
+use crate::{Error, ErrorKind, Freshness, Instance, Publisher, RegistryConfig, Sink};
 
 struct All(Publisher);
 
 impl All {
     fn new(ports: impl IntoIterator<Item = u16>) -> Self {
-        let mut all = Self(Publisher::new(PublisherConfig::new("test", "test")));
+        let mut all = Self(Publisher::new("test", "test", RegistryConfig::default()));
         all.set(ports);
         all
     }

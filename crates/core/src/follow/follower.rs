@@ -1,9 +1,6 @@
 use std::sync::Arc;
 
-use crate::{
-    FollowConfig, Instance, Instancer, Publisher, PublisherConfig, Source, Subscription, TaskGroup,
-    follow,
-};
+use crate::{Instance, Instancer, Publisher, Source, Subscription, TaskGroup, follow};
 
 /// An [`Instancer`] over any [`Source`] of instances: what a backend's instancer is made of.
 #[derive(Clone, Debug)]
@@ -13,21 +10,16 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Starts to follow `source`.
+    /// Starts to follow `source`, with the settings of the publisher.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime: it starts the loop's task.
     #[must_use]
-    pub fn new(
-        source: impl Source<Item = Instance>,
-        publisher: PublisherConfig,
-        config: FollowConfig,
-    ) -> Self {
-        let publisher = Publisher::new(publisher);
+    pub fn new(source: impl Source<Item = Instance>, publisher: Publisher) -> Self {
         let tasks = TaskGroup::new();
         let subscription = publisher.subscribe().with_owner(Arc::new(tasks.clone()));
-        let nudge = publisher.nudge();
+        let (nudge, config) = (publisher.nudge(), publisher.config().follow.clone());
         tasks.spawn(|stop| follow(source, publisher, config, nudge, stop));
         Self { subscription, tasks }
     }

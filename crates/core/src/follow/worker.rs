@@ -13,10 +13,10 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{Entries, FollowConfig, Sink, nudges::Nudges, rate_limit::RateLimit};
+use super::{nudges::Nudges, rate_limit::RateLimit};
 use crate::{
-    Backoff, Error, ErrorKind, ReadMode, ReadRequest, ReadResult, Result, Shutdown, Source,
-    source::Outcome,
+    Backoff, Entries, Error, ErrorKind, FollowConfig, ReadMode, ReadRequest, ReadResult, Result,
+    Shutdown, Sink, Source, source::Outcome,
 };
 
 /// Follows `source` until `stop`, and feeds `sink`.

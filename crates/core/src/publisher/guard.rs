@@ -14,7 +14,7 @@ use self::{
     history::History,
     member::{Confirms, Gone, Member, Registered, Standing},
 };
-use super::config::Wants;
+use super::wants::Wants;
 use crate::{Instance, LossGuard, LossPolicy};
 
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Guard {
     /// `None`: every loss is accepted.
     policy: Option<LossGuard>,
     removal_wait: Duration,
-    wants: Wants,
+    pub(super) wants: Wants,
     /// Sorted by id.
     members: Vec<Member>,
     history: History,
@@ -59,14 +59,22 @@ enum Class {
 }
 
 impl Guard {
-    pub(super) fn new(policy: LossPolicy, removal_wait: Duration, wants: Wants) -> Self {
+    pub(super) fn new(policy: LossPolicy, removal_wait: Duration) -> Self {
         let policy = match policy {
             LossPolicy::Accept => None,
             LossPolicy::Guard(guard) => Some(guard.clamped()),
         };
         let history = History::new(policy.map_or(Duration::ZERO, |policy| policy.window));
         let removal_wait = removal_wait.min(Duration::from_secs(30 * 24 * 3600));
-        Self { policy, removal_wait, wants, members: Vec::new(), history, lost_from: 0, n_reads: 0 }
+        Self {
+            policy,
+            removal_wait,
+            wants: Wants::default(),
+            members: Vec::new(),
+            history,
+            lost_from: 0,
+            n_reads: 0,
+        }
     }
 
     /// Takes the entries of the registry, sorted by id; `true` when the published set has changed.

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use super::config::Wants;
+use super::wants::Wants;
 use crate::{Instance, InstanceId};
 
 /// The entries of the registry: sorted by id, each id and each address once, unchanged entries with
@@ -16,7 +16,7 @@ use crate::{Instance, InstanceId};
 /// entry of a dead process, hides a live instance.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    wants: Wants,
+    pub(super) wants: Wants,
     /// Sorted by id, each id once; addresses may still repeat.
     entries: Vec<Instance>,
     /// How many entries have an address of that hash. Kept up by difference: the common read
@@ -35,10 +35,6 @@ pub(super) struct Listed {
 }
 
 impl Listing {
-    pub(super) fn new(wants: Wants) -> Self {
-        Self { wants, ..Self::default() }
-    }
-
     /// The last entry with this id.
     pub(super) fn get(&self, id: &InstanceId) -> Option<&Instance> {
         let place = self.entries.binary_search_by(|entry| entry.id().cmp(id)).ok()?;

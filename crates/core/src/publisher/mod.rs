@@ -1,11 +1,10 @@
 //! The single writer of a set of instances: sorts, deduplicates, guards against loss, publishes.
 
-mod config;
-mod counters;
 mod guard;
 mod listing;
 #[cfg(test)]
 mod tests;
+mod wants;
 
 use std::{
     collections::HashSet,
@@ -20,17 +19,13 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub(crate) use self::counters::Counters;
-pub use self::{
-    config::{LossGuard, LossPolicy, PublisherConfig, StalePolicy},
-    counters::PublisherStats,
-};
 use self::{
     guard::{Guard, Tripped},
     listing::Listing,
 };
 use crate::{
-    Entries, Error, ErrorKind, Freshness, Instance, ReadMode, Sink, Snapshot, Subscription,
+    Entries, Error, ErrorKind, Freshness, Instance, PublisherStats, ReadMode, RegistryConfig, Sink,
+    Snapshot, StalePolicy, Subscription, counters::Counters,
 };
 
 /// The single writer of one service's [`Snapshot`]s.
@@ -48,8 +43,8 @@ use crate::{
 /// - **Additions and changed payloads** are published immediately; an unchanged entry keeps its
 ///   `Arc`.
 /// - **A removal**, and a change to a status or weight that accepts no requests, waits
-///   [`removal_wait`](PublisherConfig::removal_wait) for the reads that follow it; then the
-///   [`LossPolicy`] decides whether it is published or held.
+///   [`removal_wait`](RegistryConfig::removal_wait) for the reads that follow it; then the
+///   [`LossPolicy`](crate::LossPolicy) decides whether it is published or held.
 /// - **An error** changes the [`Freshness`] and never the set, unless the [`StalePolicy`] requires
 ///   it.
 ///
@@ -57,7 +52,9 @@ use crate::{
 ///
 /// Leaves its subscribers the last set, stale with a `Closed` error.
 pub struct Publisher {
-    config: PublisherConfig,
+    backend: &'static str,
+    service: String,
+    config: RegistryConfig,
     listing: Listing,
     guard: Guard,
     snapshots: watch::Sender<Snapshot>,
@@ -73,12 +70,22 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher without a set yet.
+    /// Creates a publisher without a set, of a service of `backend` (`"consul"`).
+    ///
+    /// It uses the settings of what is published; a [`Follower`](crate::Follower) uses those of the
+    /// following loop.
     #[must_use]
-    pub fn new(config: PublisherConfig) -> Self {
+    pub fn new(
+        backend: &'static str,
+        service: impl Into<String>,
+        mut config: RegistryConfig,
+    ) -> Self {
+        config.follow.backend = backend;
         Self {
-            listing: Listing::new(config.filter()),
-            guard: Guard::new(config.loss, config.removal_wait, config.filter()),
+            backend,
+            service: service.into(),
+            listing: Listing::default(),
+            guard: Guard::new(config.loss, config.removal_wait),
             snapshots: watch::Sender::new(Snapshot::never_synced()),
             nudge: Arc::new(Notify::new()),
             counters: Counters::default(),
@@ -88,6 +95,30 @@ impl Publisher {
             unconfirmed: false,
             config,
         }
+    }
+
+    /// Shows the instances only for which `wants`, and every earlier filter, returns `true`.
+    ///
+    /// For the filter of a query, by health or tags. The source returns the other entries as well:
+    /// a hidden instance is still registered, and the loss guard treats it so
+    /// ([`LossGuard::hold_unhealthy`](crate::LossGuard::hold_unhealthy)).
+    #[must_use]
+    pub fn wants(mut self, wants: impl Fn(&Instance) -> bool + Send + Sync + 'static) -> Self {
+        self.guard.wants = std::mem::take(&mut self.guard.wants).and(wants);
+        self.listing.wants = self.guard.wants.clone();
+        self
+    }
+
+    /// Makes a removal wait for this long at least; see [`RegistryConfig::removal_wait`].
+    #[must_use]
+    pub fn min_removal_wait(mut self, wait: Duration) -> Self {
+        self.guard = Guard::new(self.config.loss, self.config.removal_wait.max(wait));
+        self.guard.wants = self.listing.wants.clone();
+        self
+    }
+
+    pub(crate) fn config(&self) -> &RegistryConfig {
+        &self.config
     }
 
     /// A subscription to what it publishes. It does not keep the publisher alive.
@@ -152,7 +183,7 @@ impl Publisher {
             }
             Some(last) => {
                 if self.listing.refused_changed(refused) {
-                    tracing::warn!(backend = self.config.backend, service = self.config.service, refused, %last, "addresses refused");
+                    tracing::warn!(backend = self.backend, service = self.service, refused, %last, "addresses refused");
                 }
                 Ok(entries)
             }
@@ -181,7 +212,7 @@ impl Publisher {
         if let Some(error) = errors.first()
             && self.listing.malformed_changed(n_malformed)
         {
-            tracing::warn!(backend = self.config.backend, service = self.config.service, n_malformed, error = %error.chain(), "malformed entries skipped");
+            tracing::warn!(backend = self.backend, service = self.service, n_malformed, error = %error.chain(), "malformed entries skipped");
         }
     }
 
@@ -194,7 +225,7 @@ impl Publisher {
         }
         let changed = self.guard.read(Instant::now(), listed, mode == ReadMode::Confirm);
         if let Freshness::Stale { since, .. } = self.snapshots.borrow().freshness {
-            tracing::info!(backend = self.config.backend, service = self.config.service, stale_for = ?since.elapsed(), "fresh again");
+            tracing::info!(backend = self.backend, service = self.service, stale_for = ?since.elapsed(), "fresh again");
         }
         self.snapshots.borrow().prove();
         self.publish(changed, Some(Freshness::Fresh));
@@ -222,8 +253,8 @@ impl Publisher {
             let snapshot = self.snapshots.borrow();
             let (instances, held) = (snapshot.instances.len(), snapshot.held.len());
             tracing::info!(
-                backend = self.config.backend,
-                service = self.config.service,
+                backend = self.backend,
+                service = self.service,
                 instances,
                 held,
                 "instances changed"
@@ -242,8 +273,8 @@ impl Publisher {
         if let Some(Tripped { n_held: held, cause, left }) = tick.tripped {
             self.counters.add(|stats| &mut stats.suppressed, 1);
             tracing::warn!(
-                backend = self.config.backend,
-                service = self.config.service,
+                backend = self.backend,
+                service = self.service,
                 held,
                 left,
                 cause,
@@ -253,8 +284,8 @@ impl Publisher {
         if tick.n_unhealthy > 0 {
             self.counters.add(|stats| &mut stats.unhealthy, tick.n_unhealthy);
             tracing::info!(
-                backend = self.config.backend,
-                service = self.config.service,
+                backend = self.backend,
+                service = self.service,
                 held = tick.n_unhealthy,
                 "unhealthy instances held"
             );
@@ -266,7 +297,7 @@ impl Publisher {
     }
 
     fn invalidate(&mut self, error: Error) {
-        tracing::warn!(backend = self.config.backend, service = self.config.service, error = %error.chain(), "instances invalidated");
+        tracing::warn!(backend = self.backend, service = self.service, error = %error.chain(), "instances invalidated");
         self.guard.clear();
         self.invalidated = true;
         let freshness = self.snapshots.borrow().freshness.after(error);
@@ -279,7 +310,7 @@ impl Publisher {
     }
 
     fn error(&self, message: String) -> Error {
-        Error::new(ErrorKind::Protocol, self.config.backend, "follow").with_message(message)
+        Error::new(ErrorKind::Protocol, self.backend, "follow").with_message(message)
     }
 }
 
@@ -318,7 +349,7 @@ impl Sink<Instance> for Publisher {
             return;
         }
         if !before {
-            let (backend, service) = (self.config.backend, &self.config.service);
+            let (backend, service) = (self.backend, &self.service);
             match after.is_synced() {
                 true => tracing::warn!(backend, service, error = %error.chain(), "stale"),
                 false => tracing::warn!(backend, service, error = %error.chain(), "not read yet"),
@@ -339,12 +370,7 @@ impl Sink<Instance> for Publisher {
 
     fn resync(&mut self, reason: &'static str) {
         self.counters.add(|stats| &mut stats.resyncs, 1);
-        tracing::debug!(
-            backend = self.config.backend,
-            service = self.config.service,
-            reason,
-            "resync"
-        );
+        tracing::debug!(backend = self.backend, service = self.service, reason, "resync");
     }
 
     async fn due(&mut self) {
@@ -365,7 +391,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        let error = Error::new(ErrorKind::Closed, self.config.backend, "follow");
+        let error = Error::new(ErrorKind::Closed, self.backend, "follow");
         self.snapshots.send_modify(|last| last.freshness = last.freshness.after(error));
     }
 }
@@ -373,7 +399,7 @@ impl Drop for Publisher {
 impl fmt::Debug for Publisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Publisher")
-            .field("config", &self.config)
+            .field("service", &self.service)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }

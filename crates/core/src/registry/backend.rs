@@ -41,11 +41,11 @@ pub trait Backend: Send + Sync + 'static {
     /// `Config`: no service can have this name.
     fn source(&self, service: &str) -> Result<Box<dyn Source<Item = Instance>>>;
 
-    /// Returns whether clients see an instance of the source; see [`PublisherConfig::wants`].
+    /// Returns whether clients see an instance of the source; see [`Publisher::wants`].
     ///
     /// All by default.
     ///
-    /// [`PublisherConfig::wants`]: crate::PublisherConfig::wants
+    /// [`Publisher::wants`]: crate::Publisher::wants
     fn wants(&self, instance: &Instance) -> bool {
         let _ = instance;
         true

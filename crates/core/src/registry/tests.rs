@@ -112,7 +112,7 @@ fn config_is_read_from_a_file() {
         "announce": {"call_timeout": "1s"}
     }"#;
     let config: RegistryConfig = serde_json::from_str(text).expect("settings");
-    assert_eq!(config.ttl, Duration::from_secs(5));
+    assert_eq!(config.ttl, Some(Duration::from_secs(5)));
     let crate::LossPolicy::Guard(guard) = config.loss else { panic!("{:?}", config.loss) };
     assert_eq!((guard.fraction, guard.hold), (0.3, Duration::from_secs(20)));
     assert_eq!(guard.window, Duration::from_secs(10), "the default");

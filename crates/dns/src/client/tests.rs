@@ -13,7 +13,9 @@ use std::{
 
 use hickory_resolver::{Hosts, proto::op::ResponseCode};
 use tokio::time::timeout;
-use tower_sd_core::{FollowConfig, Follower, Instancer, LossPolicy, PublisherConfig, Subscription};
+use tower_sd_core::{
+    FollowConfig, Follower, Instancer, LossPolicy, Publisher, RegistryConfig, Subscription,
+};
 
 use self::support::{NameServer, Reply, a};
 use super::{
@@ -32,10 +34,10 @@ async fn server(last: u8) -> NameServer {
 fn follow(config: DnsConfig, read_system: fn() -> io::Result<System>) -> Subscription {
     let client = DnsClient(Arc::new(Servers::reading_from(config, read_system)));
     let query = Query::host("a.lab.test", 80).expect("a name");
-    let publisher = PublisherConfig::new("dns", "a").loss(LossPolicy::Accept);
     let mut follow = FollowConfig::new("dns");
     follow.min_refresh = Duration::from_millis(50);
-    Follower::new(DnsSource::new(client, query), publisher, follow).subscribe()
+    let config = RegistryConfig::default().loss(LossPolicy::Accept).follow(follow);
+    Follower::new(DnsSource::new(client, query), Publisher::new("dns", "a", config)).subscribe()
 }
 
 async fn sees(subscription: &mut Subscription, host: &str) {

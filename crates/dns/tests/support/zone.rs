@@ -12,9 +12,9 @@ use hickory_resolver::proto::{
 use tokio::{net::UdpSocket, time::timeout};
 use tower_sd_core::{
     AnnounceConfig, Announcement, Announcer, Error, ErrorKind, FollowConfig, Follower, Freshness,
-    Instance, Instancer, LeaseTtl, LossPolicy, LossReason, PublisherConfig, ReadRequest,
-    ReadResult, Registrar, Registration, RegistrationHandle, RegistryConfig, Renewal, Result,
-    Source, Subscription, TaskGroup, announce, async_trait,
+    Instance, Instancer, LeaseTtl, LossPolicy, LossReason, Publisher, ReadRequest, ReadResult,
+    Registrar, Registration, RegistrationHandle, RegistryConfig, Renewal, Result, Source,
+    Subscription, TaskGroup, announce, async_trait,
 };
 use tower_sd_dns::{Dns, DnsConfig, Query};
 use tower_sd_testkit::real::Bind;
@@ -137,8 +137,8 @@ pub(crate) fn instancer(dns: &Dns, service: &str) -> (Follower, Follower) {
     let inner = dns.instancer(Query::srv(&name).expect("a name"));
     let suffix = format!(".{}", service_name(service).expect("as above").to_utf8());
     let source = Renamed { subscription: inner.subscribe(), suffix };
-    let publisher = PublisherConfig::new("dns", service);
-    (Follower::new(source, publisher, hasty()), inner)
+    let publisher = Publisher::new("dns", service, RegistryConfig::default().follow(hasty()));
+    (Follower::new(source, publisher), inner)
 }
 
 /// A source that reads another instancer.

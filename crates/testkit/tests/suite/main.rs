@@ -18,8 +18,8 @@ use tokio::{
     time::{pause, sleep, timeout},
 };
 use tower_sd_core::{
-    AnnounceConfig, FollowConfig, Follower, InstanceId, Instancer, Publisher, PublisherConfig,
-    Registrar, Registration, RegistrationHandle, Result, Subscription, TaskGroup, announce,
+    AnnounceConfig, FollowConfig, Follower, InstanceId, Instancer, Publisher, Registrar,
+    Registration, RegistrationHandle, RegistryConfig, Result, Subscription, TaskGroup, announce,
     async_trait, follow,
 };
 use tower_sd_testkit::{CASES, Case, Clock, Fixture, TestClient, TestInstancer};
@@ -127,16 +127,15 @@ impl Fixture for Broken {
 
 fn instancer(store: &Arc<Store>, service: &str) -> TestInstancer {
     let source = Reader::new(Arc::clone(store), service);
-    let config = FollowConfig::new("test");
-    let publisher = PublisherConfig::new("test", service);
+    let publisher = Publisher::new("test", service, RegistryConfig::default());
     if store.bug == Bug::EndsWithInstancer {
-        let (publisher, tasks) = (Publisher::new(publisher), TaskGroup::new());
+        let (config, tasks) = (FollowConfig::new("test"), TaskGroup::new());
         let subscription = publisher.subscribe();
         let nudge = Arc::new(Notify::new());
         tasks.spawn(|stop| follow(source, publisher, config, nudge, stop));
         return TestInstancer::new(Ending(subscription, tasks), async {});
     }
-    let follower = Follower::new(source, publisher, config);
+    let follower = Follower::new(source, publisher);
     let slow = store.bug == Bug::SlowClose;
     TestInstancer::new(follower.clone(), async move {
         if slow {

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use tokio::time::Instant;
 use tower_sd_balance::{
-    FixedInstancer, NoInstances, NoInstancesReason, PublisherConfig, StalePolicy,
+    FixedInstancer, NoInstances, NoInstancesReason, RegistryConfig, StalePolicy,
 };
 
 use crate::support::{
@@ -34,7 +34,7 @@ async fn cache_keeps_who_stays_and_closes_who_leaves() {
 #[tokio::test(start_paused = true)]
 async fn lasting_error_invalidates_the_set_by_a_timer() {
     let timeout = Duration::from_secs(5);
-    let config = PublisherConfig::new("test", "test");
+    let config = RegistryConfig::default();
     let mut registry = Registry::with_config(config.stale(StalePolicy::InvalidateAfter(timeout)));
     registry.set(&["a"]).await;
     let world = World::default();
@@ -137,7 +137,7 @@ async fn request_in_flight_finishes_after_its_instance_was_removed() {
 /// error.
 #[tokio::test(start_paused = true)]
 async fn outage_at_the_start_is_no_empty_set() {
-    let mut registry = Registry::with_config(PublisherConfig::new("test", "test"));
+    let mut registry = Registry::with_config(RegistryConfig::default());
     let world = World::default();
     let endpointer = endpointer(&registry, &world).await;
     registry.fail("connection refused by the registry").await;

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::Freshness;
+use crate::{Entries, Sink};
 
 fn s(s: u64) -> Duration {
     Duration::from_secs(s)
@@ -203,8 +204,7 @@ async fn set_of_entries_that_cannot_be_read_now_is_unavailable() {
             Ok(ReadResult::set(vec![unread(), unread()]))
         }
     }
-    let config = PublisherConfig::new("test", "s");
-    let follower = Follower::new(Unread, config, FollowConfig::new("test"));
+    let follower = Follower::new(Unread, publisher(FollowConfig::new("test")));
     sleep(s(1)).await;
     let snapshot = follower.subscribe().snapshot();
     let error = snapshot.freshness().error().expect("never synced").clone();

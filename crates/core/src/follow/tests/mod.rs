@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 use crate::{
-    Error, ErrorKind, Instance, Instancer, PublisherConfig, ReadMode, ReadRequest, ReadResult,
-    Result, Snapshot, Source, Subscription,
+    Error, ErrorKind, FollowConfig, Instance, Instancer, Publisher, ReadMode, ReadRequest,
+    ReadResult, RegistryConfig, Result, Snapshot, Source, Subscription,
 };
 
 /// Answers what the test has scripted; then repeats the last set where it must not wait, and waits
@@ -69,8 +69,12 @@ impl Scripted {
     }
 
     fn follow_with(&self, config: FollowConfig) -> Follower {
-        Follower::new(self.clone(), PublisherConfig::new("test", "s"), config)
+        Follower::new(self.clone(), publisher(config))
     }
+}
+
+fn publisher(config: FollowConfig) -> Publisher {
+    Publisher::new("test", "s", RegistryConfig::default().follow(config))
 }
 
 #[async_trait]

@@ -103,8 +103,7 @@ async fn retry_after_of_the_registry_is_obeyed_within_limits() {
     for (wanted, least, most) in [(20, 20, 24), (1_000_000, 300, 360)] {
         let reads = Arc::<Mutex<Vec<Instant>>>::default();
         let source = Busy(Arc::clone(&reads), s(wanted));
-        let config = PublisherConfig::new("test", "s");
-        let _follower = Follower::new(source, config, FollowConfig::new("test"));
+        let _follower = Follower::new(source, publisher(FollowConfig::new("test")));
         sleep(s(1000)).await;
         let reads = reads.lock().unwrap_or_else(PoisonError::into_inner);
         let gaps: Vec<_> = reads.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -133,9 +132,8 @@ async fn proxy_that_cuts_every_wait_blinds_for_less_than_5_percent() {
         }
     }
     let blind = Arc::<Mutex<(Duration, Option<Instant>)>>::default();
-    let config = PublisherConfig::new("test", "s");
     let follow = FollowConfig { seed: Some(3), ..FollowConfig::new("test") };
-    let _follower = Follower::new(Cut(Arc::clone(&blind)), config, follow);
+    let _follower = Follower::new(Cut(Arc::clone(&blind)), publisher(follow));
     sleep(s(3600 * 5)).await;
     let share = share(blind.lock().unwrap_or_else(PoisonError::into_inner).0, s(3600 * 5));
     assert!(share < 0.05, "{share}");
@@ -220,8 +218,7 @@ async fn periodic_resync_is_no_trouble_and_no_change_puts_it_off() {
         }
     }
     let source = Scripted::new([]);
-    let publisher = PublisherConfig::new("test", "s");
-    let _follower = Follower::new(Busy(source.clone()), publisher, config);
+    let _follower = Follower::new(Busy(source.clone()), publisher(config));
     sleep(s(1050)).await;
     let n_periodic = periodic(&source);
     assert!((9..=11).contains(&n_periodic), "{n_periodic}");
@@ -231,9 +228,8 @@ async fn periodic_resync_is_no_trouble_and_no_change_puts_it_off() {
 #[tokio::test(start_paused = true)]
 async fn request_has_the_bound_of_the_publisher() {
     let source = Scripted::new([Answer::Ports(vec![1])]);
-    let mut publisher = PublisherConfig::new("test", "s");
-    publisher.max_instances = 7;
-    let follower = Follower::new(source.clone(), publisher, FollowConfig::new("test"));
+    let publisher = Publisher::new("test", "s", RegistryConfig::default().max_instances(7));
+    let follower = Follower::new(source.clone(), publisher);
     ready(&mut follower.subscribe()).await;
     assert!(source.with(|script| script.asked.iter().all(|(_, read)| read.max_entries == 7)));
 }

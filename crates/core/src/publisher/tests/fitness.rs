@@ -13,14 +13,14 @@ fn all(ports: impl IntoIterator<Item = u16>, status: InstanceStatus) -> Vec<Inst
 
 /// What a query for passing instances shows.
 fn passing() -> Driven {
-    let config = PublisherConfig::new("test", "s");
-    Driven::new(config.wants(|instance| instance.status() == Passing))
+    let publisher = Publisher::new("test", "s", RegistryConfig::default());
+    Driven::of(publisher.wants(|instance| instance.status() == Passing))
 }
 
 fn without(change: impl FnOnce(&mut LossGuard)) -> Driven {
     let mut guard = LossGuard::default();
     change(&mut guard);
-    Driven::new(PublisherConfig::new("test", "s").loss(LossPolicy::Guard(guard)))
+    Driven::new(RegistryConfig::default().loss(LossPolicy::Guard(guard)))
 }
 
 #[tokio::test(start_paused = true)]
@@ -236,7 +236,7 @@ async fn entry_that_cannot_be_read_now_keeps_its_last_value() {
 
 #[tokio::test(start_paused = true)]
 async fn proof_of_life_is_fresh_confirms_and_restores() {
-    let config = PublisherConfig::new("test", "s").stale(StalePolicy::InvalidateAfter(s(10)));
+    let config = RegistryConfig::default().stale(StalePolicy::InvalidateAfter(s(10)));
     let mut driven = Driven::new(config);
     assert_eq!(driven.subscription.snapshot().as_of(), None);
     driven.read(1..=4);

@@ -177,7 +177,7 @@ async fn instances_whose_term_was_lengthened_are_confirmed_again() {
 
 #[tokio::test(start_paused = true)]
 async fn confirmation_that_was_refused_is_requested_again() {
-    let mut config = PublisherConfig::new("test", "s");
+    let mut config = RegistryConfig::default();
     config.max_instances = 5;
     let mut driven = Driven::new(config);
     driven.read(1..=4);
@@ -195,7 +195,7 @@ async fn confirmation_that_was_refused_is_requested_again() {
 
 #[tokio::test(start_paused = true)]
 async fn every_loss_is_accepted_without_the_guard() {
-    let mut driven = Driven::new(PublisherConfig::new("test", "s").loss(LossPolicy::Accept));
+    let mut driven = Driven::new(RegistryConfig::default().loss(LossPolicy::Accept));
     driven.read(1..=5);
     driven.read([]);
     driven.pass(ms(60)).await;
@@ -298,7 +298,7 @@ async fn no_setting_of_a_duration_panics() {
     let most = Duration::MAX;
     let mut guard = LossGuard::default();
     (guard.window, guard.hold, guard.hold_empty, guard.hold_unhealthy) = (most, most, most, most);
-    let config = PublisherConfig::new("test", "s").loss(LossPolicy::Guard(guard));
+    let config = RegistryConfig::default().loss(LossPolicy::Guard(guard));
     let mut driven = Driven::new(config.stale(StalePolicy::InvalidateAfter(most)));
     driven.read(1..=4);
     driven.read([]);
@@ -306,7 +306,7 @@ async fn no_setting_of_a_duration_panics() {
     driven.publisher.failed(unavailable("gone"));
     driven.pass(s(3600)).await;
     assert_eq!(driven.held().len(), 4);
-    let mut config = PublisherConfig::new("test", "s");
+    let mut config = RegistryConfig::default();
     config.removal_wait = most;
     let mut driven = Driven::new(config);
     driven.read([1]);

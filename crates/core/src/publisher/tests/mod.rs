@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::*;
-use crate::{ErrorKind, LossGuard};
+use crate::{ErrorKind, LossGuard, LossPolicy};
 
 /// A publisher whose time is driven by the test.
 struct Driven {
@@ -16,13 +16,16 @@ struct Driven {
 }
 
 impl Driven {
-    fn new(config: PublisherConfig) -> Self {
-        let publisher = Publisher::new(config);
+    fn new(config: RegistryConfig) -> Self {
+        Self::of(Publisher::new("test", "s", config))
+    }
+
+    fn of(publisher: Publisher) -> Self {
         Self { subscription: publisher.subscribe(), publisher, n_confirms: 0 }
     }
 
     fn guarded() -> Self {
-        Self::new(PublisherConfig::new("test", "s"))
+        Self::new(RegistryConfig::default())
     }
 
     fn read(&mut self, ids: impl IntoIterator<Item = u16>) {
@@ -184,7 +187,7 @@ async fn refused_addresses_are_counted_and_the_rest_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn set_above_the_cap_is_an_error_and_the_old_one_kept() {
-    let mut config = PublisherConfig::new("test", "s");
+    let mut config = RegistryConfig::default();
     config.max_instances = 3;
     let mut driven = Driven::new(config);
     driven.read([1, 2]);
@@ -198,7 +201,7 @@ async fn set_above_the_cap_is_an_error_and_the_old_one_kept() {
 /// go-kit's `TestEndpointCacheErrorAndTimeout`, without a call that triggers it.
 #[tokio::test(start_paused = true)]
 async fn invalidation_fires_by_timer_and_keeps_the_first_error() {
-    let config = PublisherConfig::new("test", "s").stale(StalePolicy::InvalidateAfter(s(10)));
+    let config = RegistryConfig::default().stale(StalePolicy::InvalidateAfter(s(10)));
     let mut driven = Driven::new(config);
     driven.read([1]);
     driven.publisher.failed(unavailable("first"));

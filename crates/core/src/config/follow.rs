@@ -78,7 +78,7 @@ impl FollowConfig {
     }
 
     /// Moves every duration into the range that the loop can work with.
-    pub(super) fn clamped(self) -> Self {
+    pub(crate) fn clamped(self) -> Self {
         let clamp = |duration: Duration| duration.clamp(Duration::from_millis(1), MAX);
         let (initial_backoff, min_refresh) = (clamp(self.initial_backoff), clamp(self.min_refresh));
         Self {

@@ -1,11 +1,19 @@
+//! The settings that all registries have.
+
+mod announce;
+mod follow;
+mod loss;
+
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::{
-    AddressPolicy, AnnounceConfig, FollowConfig, LossPolicy, PublisherConfig, StalePolicy,
-    duration, registration::TTL,
+pub use self::{
+    announce::AnnounceConfig,
+    follow::FollowConfig,
+    loss::{LossGuard, LossPolicy, StalePolicy},
 };
+use crate::{AddressPolicy, duration};
 
 /// Settings that all registries have: of what they publish, and of the two loops.
 ///
@@ -35,11 +43,16 @@ pub struct RegistryConfig {
     pub stale: StalePolicy,
     /// The addresses that are accepted.
     pub addresses: AddressPolicy,
-    /// The time for which a removal waits for the reads that follow it; see
-    /// [`PublisherConfig::removal_wait`]. Defaults to 50 ms.
+    /// The time for which a removal waits for the reads that follow it. Defaults to 50 ms.
+    ///
+    /// A rolling replacement often adds a few milliseconds after it has removed, and a suspended
+    /// Consul agent returns an empty set for 30 ms when it resumes. With a longer wait requests go
+    /// to an instance that has left.
     #[serde(deserialize_with = "duration::deserialize")]
     pub removal_wait: Duration,
-    /// The largest accepted set. Defaults to 100 000 instances.
+    /// The largest accepted set: a larger one is an error, and the old one is kept.
+    ///
+    /// Defaults to 100 000 instances, some 50 MB.
     pub max_instances: usize,
     /// The settings of the following loop.
     pub follow: FollowConfig,
@@ -103,28 +116,17 @@ impl RegistryConfig {
         self.announce = announce;
         self
     }
-
-    pub(super) fn publisher(&self, backend: &'static str, service: String) -> PublisherConfig {
-        let mut publisher = PublisherConfig::new(backend, service)
-            .loss(self.loss)
-            .stale(self.stale)
-            .addresses(self.addresses.clone());
-        publisher.removal_wait = self.removal_wait;
-        publisher.max_instances = self.max_instances;
-        publisher
-    }
 }
 
 impl Default for RegistryConfig {
     fn default() -> Self {
-        let publisher = PublisherConfig::new("", "");
         Self {
             ttl: None,
-            loss: publisher.loss,
-            stale: publisher.stale,
-            removal_wait: publisher.removal_wait,
-            max_instances: publisher.max_instances,
-            addresses: publisher.addresses,
+            loss: LossPolicy::default(),
+            stale: StalePolicy::default(),
+            addresses: AddressPolicy::default(),
+            removal_wait: Duration::from_millis(50),
+            max_instances: 100_000,
             follow: FollowConfig::default(),
             announce: AnnounceConfig::default(),
         }

@@ -1,35 +1,8 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::{AddressPolicy, Instance, duration};
-
-/// Settings of a [`Publisher`](crate::Publisher).
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct PublisherConfig {
-    /// The name of the backend, for logs and errors: `"consul"`.
-    pub backend: &'static str,
-    /// The service, for logs.
-    pub service: String,
-    /// The treatment of losses.
-    pub loss: LossPolicy,
-    /// The treatment of the set while the registry cannot be read. Defaults to
-    /// [`StalePolicy::Keep`].
-    pub stale: StalePolicy,
-    /// The addresses that are accepted.
-    pub addresses: AddressPolicy,
-    /// The time for which a removal waits for the reads that follow it. Defaults to 50 ms.
-    ///
-    /// A rolling replacement often adds a few milliseconds after it has removed, and a suspended
-    /// Consul agent returns an empty set for 30 ms when it resumes. With a longer wait requests go
-    /// to an instance that has left.
-    pub removal_wait: Duration,
-    /// The largest accepted set: a larger one is an error, and the old one is kept. Defaults to 100
-    /// 000, some 50 MB.
-    pub max_instances: usize,
-    wants: Wants,
-}
+use crate::duration;
 
 /// The treatment of instances that are no longer offered: absent, unhealthy, or with weight 0.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
@@ -72,7 +45,7 @@ pub struct LossGuard {
     /// within 61 to 115 s.
     #[serde(deserialize_with = "duration::deserialize")]
     pub hold_empty: Duration,
-    /// The time for which a single instance that a filter hides ([`PublisherConfig::wants`]) is
+    /// The time for which a single instance that a filter hides ([`Publisher::wants`](crate::Publisher::wants)) is
     /// held while it is still registered. Defaults to 30 s.
     ///
     /// An instance that is critical for some seconds (a restarted agent, three intervals of a
@@ -89,12 +62,6 @@ pub struct LossGuard {
     pub by_replacement: bool,
 }
 
-/// The filter of a publisher.
-#[derive(Clone, Default)]
-pub(super) struct Wants(Option<Arc<Filter>>);
-
-type Filter = dyn Fn(&Instance) -> bool + Send + Sync;
-
 /// The treatment of the set while the registry cannot be read.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[non_exhaustive]
@@ -108,63 +75,9 @@ pub enum StalePolicy {
     InvalidateAfter(#[serde(deserialize_with = "duration::deserialize")] Duration),
 }
 
-impl PublisherConfig {
-    /// Creates the default settings for `service` of `backend`.
-    #[must_use]
-    pub fn new(backend: &'static str, service: impl Into<String>) -> Self {
-        Self {
-            backend,
-            service: service.into(),
-            loss: LossPolicy::default(),
-            stale: StalePolicy::default(),
-            addresses: AddressPolicy::default(),
-            removal_wait: Duration::from_millis(50),
-            max_instances: 100_000,
-            wants: Wants::default(),
-        }
-    }
-
-    /// Sets [`loss`](Self::loss).
-    #[must_use]
-    pub fn loss(mut self, loss: LossPolicy) -> Self {
-        self.loss = loss;
-        self
-    }
-
-    /// Sets [`stale`](Self::stale).
-    #[must_use]
-    pub fn stale(mut self, stale: StalePolicy) -> Self {
-        self.stale = stale;
-        self
-    }
-
-    /// Sets [`addresses`](Self::addresses).
-    #[must_use]
-    pub fn addresses(mut self, addresses: AddressPolicy) -> Self {
-        self.addresses = addresses;
-        self
-    }
-
-    /// Shows the instances only for which `wants`, and every earlier filter, returns `true`.
-    ///
-    /// For the filter of a query, by health or tags. The source returns the other entries as well:
-    /// a hidden instance is still registered, and the loss guard treats it so
-    /// ([`LossGuard::hold_unhealthy`]).
-    #[must_use]
-    pub fn wants(mut self, wants: impl Fn(&Instance) -> bool + Send + Sync + 'static) -> Self {
-        let earlier = std::mem::take(&mut self.wants);
-        self.wants = Wants(Some(Arc::new(move |it: &Instance| earlier.of(it) && wants(it))));
-        self
-    }
-
-    pub(super) fn filter(&self) -> Wants {
-        self.wants.clone()
-    }
-}
-
 impl LossGuard {
     /// With times that can be added to an instant.
-    pub(super) fn clamped(self) -> Self {
+    pub(crate) fn clamped(self) -> Self {
         let clamp = |duration: Duration| duration.min(Duration::from_secs(30 * 24 * 3600));
         Self {
             window: clamp(self.window),
@@ -194,17 +107,5 @@ impl Default for LossGuard {
 impl Default for LossPolicy {
     fn default() -> Self {
         Self::Guard(LossGuard::default())
-    }
-}
-
-impl Wants {
-    pub(super) fn of(&self, instance: &Instance) -> bool {
-        self.0.as_ref().is_none_or(|wants| wants(instance))
-    }
-}
-
-impl fmt::Debug for Wants {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "a filter" } else { "all" })
     }
 }

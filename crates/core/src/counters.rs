@@ -29,7 +29,7 @@ pub struct PublisherStats {
 pub(crate) struct Counters(Arc<Mutex<PublisherStats>>);
 
 impl Counters {
-    pub(super) fn add(&self, count: impl FnOnce(&mut PublisherStats) -> &mut u64, n: usize) {
+    pub(crate) fn add(&self, count: impl FnOnce(&mut PublisherStats) -> &mut u64, n: usize) {
         let mut stats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *count(&mut stats) += u64::try_from(n).unwrap_or(u64::MAX);
     }
