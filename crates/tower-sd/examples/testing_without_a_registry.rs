@@ -22,7 +22,7 @@ async fn main() -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use tower_sd::{ErrorKind, MemoryRegistry, Registrar, Registration};
+    use tower_sd::{ErrorKind, MemoryRegistry, Registration};
 
     use super::*;
 

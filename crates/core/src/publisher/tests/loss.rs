@@ -177,9 +177,7 @@ async fn instances_whose_term_was_lengthened_are_confirmed_again() {
 
 #[tokio::test(start_paused = true)]
 async fn confirmation_that_was_refused_is_requested_again() {
-    let mut config = RegistryConfig::default();
-    config.max_instances = 5;
-    let mut driven = Driven::new(config);
+    let mut driven = Driven::new(RegistryConfig::default().max_instances(5));
     driven.read(1..=4);
     driven.read([1]);
     driven.pass(s(11)).await;
@@ -306,9 +304,7 @@ async fn no_setting_of_a_duration_panics() {
     driven.publisher.failed(unavailable("gone"));
     driven.pass(s(3600)).await;
     assert_eq!(driven.held().len(), 4);
-    let mut config = RegistryConfig::default();
-    config.removal_wait = most;
-    let mut driven = Driven::new(config);
+    let mut driven = Driven::new(RegistryConfig::default().removal_wait(most));
     driven.read([1]);
     driven.read([]);
     driven.pass(s(3600)).await;

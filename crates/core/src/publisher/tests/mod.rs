@@ -187,9 +187,7 @@ async fn refused_addresses_are_counted_and_the_rest_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn set_above_the_cap_is_an_error_and_the_old_one_kept() {
-    let mut config = RegistryConfig::default();
-    config.max_instances = 3;
-    let mut driven = Driven::new(config);
+    let mut driven = Driven::new(RegistryConfig::default().max_instances(3));
     driven.read([1, 2]);
     driven.read(1..=4);
     assert_eq!(driven.listed(), [1, 2]);
