@@ -1,9 +1,9 @@
-//! A whole backend in under 100 lines: a folder is the registry, a JSON file in it is an instance.
+//! A whole backend in under 100 lines.
 //!
-//! The wire is all there is to write. Backoff, staleness, the loss guard, resync, re-registration,
-//! health gating and bounds come from the two loops: see the contracts of [`Source`] and
-//! [`Announcer`]. (`std::fs` blocks for microseconds here; over a network the calls would be
-//! async.)
+//! A folder is the registry, and a JSON file in it an instance. The wire is all there is to write.
+//! Backoff, staleness, the loss guard, resync, re-registration, health gating and bounds come from
+//! the two loops: see the contracts of [`Source`] and [`Announcer`]. (`std::fs` blocks for
+//! microseconds here; over a network the calls would be async.)
 
 use std::{fs, io, path::PathBuf, time::Duration};
 

@@ -60,15 +60,18 @@ impl AddressPolicy {
         }
     }
 
-    /// Allows IP addresses of these networks only. Default: of every network that is not denied.
+    /// Allows IP addresses of these networks only.
+    ///
+    /// Defaults to every network that is not denied.
     #[must_use]
     pub fn allow(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         self.allow.extend(networks);
         self
     }
 
-    /// Denies these networks, besides the link-local ones; a denied network wins over an allowed
-    /// one.
+    /// Denies these networks, besides the link-local ones.
+    ///
+    /// A denied network wins over an allowed one.
     #[must_use]
     pub fn deny(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         self.deny.extend(networks);
@@ -89,8 +92,9 @@ impl AddressPolicy {
         self
     }
 
-    /// Allows the hosts `unix:/path`, which are sockets of the client's machine; their port has no
-    /// meaning.
+    /// Allows the hosts `unix:/path`, which are sockets of the client's machine.
+    ///
+    /// Their port has no meaning.
     #[must_use]
     pub fn unix_sockets(mut self) -> Self {
         self.unix_sockets = true;
@@ -124,7 +128,7 @@ impl AddressPolicy {
         }
     }
 
-    /// Checks an IP address to which a host name was resolved, before a connection is made to it.
+    /// Checks an IP address that a host name was resolved to, before a connection.
     ///
     /// # Errors
     ///

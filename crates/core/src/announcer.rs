@@ -155,7 +155,7 @@ pub enum LossReason {
 }
 
 impl Announcement {
-    /// Creates the first announcement of a registration, passing, with a new incarnation.
+    /// Creates the first announcement of a registration: passing, a new incarnation.
     #[must_use]
     pub fn new(service: impl Into<String>, instance: Instance) -> Self {
         Self {
@@ -167,8 +167,9 @@ impl Announcement {
         }
     }
 
-    /// Returns the random id of this registration: 32 hexadecimal digits, the same in all its
-    /// announcements.
+    /// Returns the random id of this registration: 32 hexadecimal digits.
+    ///
+    /// It is the same in all its announcements.
     #[must_use]
     pub fn incarnation(&self) -> &str {
         &self.incarnation
@@ -202,8 +203,9 @@ impl LeaseTtl {
         Self { ttl: None, renew_interval }
     }
 
-    /// Returns the time after which the registry drops the entry unless it is renewed, at most one
-    /// year; `None` where nothing expires.
+    /// Returns the time after which the registry drops an entry without renewals.
+    ///
+    /// At most one year; `None` where nothing expires.
     #[must_use]
     pub fn ttl(&self) -> Option<Duration> {
         self.ttl.map(|ttl| ttl.min(MAX_TTL))

@@ -39,7 +39,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// From `initial` (the ceiling of the first pause) to `cap` (the ceiling of every later one).
+    /// Creates pauses with the ceilings `initial`, of the first one, to `cap`.
+    ///
     /// The healthy period is 30 s or `cap`, whichever is longer, so that a pause itself never
     /// counts as health.
     #[must_use]
@@ -82,8 +83,9 @@ impl Backoff {
         pause
     }
 
-    /// The pause after one more failure, and not less than its [`Error::retry_after`], which is
-    /// clamped to 5 min.
+    /// Returns the pause after one more failure, at least [`Error::retry_after`].
+    ///
+    /// That is clamped to 5 min.
     pub fn next_pause_after(&mut self, error: &Error) -> Duration {
         let pause = self.next_pause();
         error.retry_after().map_or(pause, |wanted| {

@@ -28,9 +28,9 @@ use crate::{AddressPolicy, duration};
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistryConfig {
-    /// The lifetime of an entry without renewals. Defaults to the backend's, mostly 15 s.
+    /// The lifetime of an entry without renewals.
     ///
-    /// [`Registration::ttl`] overrides it.
+    /// Defaults to the backend's, mostly 15 s. [`Registration::ttl`] overrides it.
     ///
     /// [`Registration::ttl`]: crate::Registration::ttl
     #[serde(deserialize_with = "duration::deserialize_some")]
@@ -43,11 +43,11 @@ pub struct RegistryConfig {
     pub stale: StalePolicy,
     /// The addresses that are accepted.
     pub addresses: AddressPolicy,
-    /// The time for which a removal waits for the reads that follow it. Defaults to 50 ms.
+    /// The time for which a removal waits for the reads that follow it.
     ///
-    /// A rolling replacement often adds a few milliseconds after it has removed, and a suspended
-    /// Consul agent returns an empty set for 30 ms when it resumes. With a longer wait requests go
-    /// to an instance that has left.
+    /// Defaults to 50 ms. A rolling replacement often adds a few milliseconds after it has removed,
+    /// and a suspended Consul agent returns an empty set for 30 ms when it resumes. With a longer
+    /// wait requests go to an instance that has left.
     #[serde(deserialize_with = "duration::deserialize")]
     pub removal_wait: Duration,
     /// The largest accepted set: a larger one is an error, and the old one is kept.

@@ -10,13 +10,13 @@ pub struct PublisherStats {
     pub suppressed: u64,
     /// Instances that were held because they were unhealthy, and still registered.
     pub unhealthy: u64,
-    /// Entries of which the last value was kept because they could not be read, each time.
+    /// Entries that could not be read, and kept their last value, each time.
     pub kept: u64,
     /// Entries that could not be understood, each time one was read.
     pub malformed: u64,
     /// Entries that the address policy refused, each time one was read.
     pub refused: u64,
-    /// Entries dropped because their id or address was there already, each time one was read.
+    /// Entries dropped for an id or address that was there already, each time.
     pub duplicates: u64,
     /// Reads that failed.
     pub errors: u64,

@@ -79,7 +79,7 @@ impl fmt::Display for ErrorKind {
 }
 
 impl Error {
-    /// An error of `kind`, seen by `backend` (`"etcd"`) while it did `operation` (`"register"`).
+    /// Creates an error of `backend` (`"etcd"`) in `operation` (`"register"`).
     ///
     /// `Protocol`, `Timeout` and `Unavailable` start as transient, the other kinds as permanent.
     #[must_use]
@@ -114,8 +114,9 @@ impl Error {
         self.edit(|inner| inner.instance = Some(instance))
     }
 
-    /// Sets the time that the registry requires before the next attempt (`Retry-After` of HTTP 429
-    /// and 503).
+    /// Sets the time that the registry requires before the next attempt.
+    ///
+    /// For example `Retry-After` of HTTP 429 and 503.
     #[must_use]
     pub fn with_retry_after(self, after: Duration) -> Self {
         self.edit(|inner| inner.retry_after = Some(after))
@@ -173,7 +174,9 @@ impl Error {
         self.0.retry_after
     }
 
-    /// This error and what caused it, in one line: for logs. `Display` prints this level only.
+    /// Returns this error and what caused it in one line: for logs.
+    ///
+    /// `Display` prints this level only.
     #[must_use]
     pub fn chain(&self) -> impl fmt::Display {
         struct Chain<'a>(&'a Error);

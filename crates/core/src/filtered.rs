@@ -8,7 +8,7 @@ use tokio::{select, sync::watch};
 
 use crate::{Error, ErrorKind, Instancer, Snapshot, Subscription, TaskGroup};
 
-/// Shows a part of another instancer's instances: those of one zone, of one version.
+/// Shows a part of another instancer's instances: those of a zone, of a version.
 ///
 /// It has no guard and no delay of its own: an instance that the other one holds stays held, and a
 /// stale set stays stale. A [`refresh`](Subscription::refresh) is passed on to the other one, whose
@@ -94,8 +94,9 @@ impl FilteredInstancer {
         Self { subscription, tasks }
     }
 
-    /// Ends its task, and waits for that. Subscriptions keep the last set, stale with a `Closed`
-    /// error.
+    /// Ends its task, and waits for that.
+    ///
+    /// Subscriptions keep the last set, stale with a `Closed` error.
     ///
     /// # Cancel safety
     ///

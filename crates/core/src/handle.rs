@@ -17,10 +17,10 @@ use crate::{
     TaskGroup, registration_state::urgency,
 };
 
-/// A view of a registration: its state, errors and counters, and updates of its instance.
+/// A view of a registration: its state, errors and counters.
 ///
-/// `Clone` observes the same registration, each clone with its own position for
-/// [`changed`](Self::changed). A view does not keep the registration up.
+/// It also updates the instance. `Clone` observes the same registration, each clone with its own
+/// position for [`changed`](Self::changed). A view does not keep the registration up.
 #[derive(Clone)]
 pub struct RegistrationWatch {
     /// Never empty; more than one where handles were joined.
@@ -76,9 +76,10 @@ impl RegistrationWatch {
         &self.parts[0].id
     }
 
-    /// Returns the current state; of joined registrations, the one that needs attention most.
+    /// Returns the current state.
     ///
-    /// It stays unseen for [`changed`](Self::changed).
+    /// Of joined registrations, it is the one that needs attention most. It stays unseen for
+    /// [`changed`](Self::changed).
     #[must_use]
     pub fn state(&self) -> RegistrationState {
         let states = self.parts.iter().map(|part| part.status.borrow().state.clone());
@@ -122,7 +123,7 @@ impl RegistrationWatch {
         self.state()
     }
 
-    /// Waits until it is registered, at most `timeout`; that state counts as seen.
+    /// Waits until it is registered, at most `bound`; that state counts as seen.
     ///
     /// # Errors
     ///
@@ -135,7 +136,9 @@ impl RegistrationWatch {
         self.wait_for(bound, |state| matches!(state, RegistrationState::Registered)).await
     }
 
-    /// Waits for the first answer of the registry, at most `timeout`; its state counts as seen.
+    /// Waits for the first answer of the registry, at most `bound`.
+    ///
+    /// Its state counts as seen.
     ///
     /// # Errors
     ///
@@ -164,11 +167,11 @@ impl RegistrationWatch {
         join_all(waits).await.into_iter().collect()
     }
 
-    /// Changes weight, metadata, tags or status without a gap: the entry is overwritten.
+    /// Changes weight, metadata, tags or status, without a gap.
     ///
-    /// Waits for the registry's answer. A refused change is discarded, with all that the registry
-    /// has not accepted yet; the registration goes on as it was. After a transient error the change
-    /// remains wanted, and is announced with the next attempt.
+    /// The entry is overwritten. Waits for the registry's answer. A refused change is discarded,
+    /// with all that the registry has not accepted yet; the registration goes on as it was. After a
+    /// transient error the change remains wanted, and is announced with the next attempt.
     ///
     /// # Errors
     ///
@@ -243,9 +246,10 @@ impl RegistrationHandle {
         Self { watch, ends: vec![end] }
     }
 
-    /// Joins two registrations of one server, for example in two registries during a migration.
+    /// Joins two registrations of one server.
     ///
-    /// An update changes both, and both end together.
+    /// They are in two registries during a migration, for example. An update changes both, and both
+    /// end together.
     pub fn join(mut self, other: Self) -> Self {
         self.watch.parts.extend(other.watch.parts);
         self.ends.extend(other.ends);

@@ -11,13 +11,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{Error, ErrorKind, Shutdown, TaskGroup};
 
-/// One shared task for many users: followers of one client which share a connection, a watch
-/// stream, a poll.
+/// One shared task for many users.
 ///
-/// The task starts with its first user and ends with its last one. When it ends earlier (it
-/// returned, it panicked, its runtime was shut down), all users observe that by
-/// [`Attached::ended`], and the next [`attach`](Self::attach) starts another one, on the runtime of
-/// the caller.
+/// Followers of one client share a connection, a watch stream, a poll. The task starts with its
+/// first user and ends with its last one. When it ends earlier (it returned, it panicked, its
+/// runtime was shut down), all users observe that by [`Attached::ended`]. The next
+/// [`attach`](Self::attach) starts another one, on the runtime of the caller.
 ///
 /// ```
 /// use tokio::sync::watch;
@@ -121,9 +120,9 @@ impl<H: Send + Sync> Attached<H> {
         &self.0.handle
     }
 
-    /// Waits until the task has ended, and returns an error for all who wait for its results.
+    /// Waits until the task has ended, and returns an error for all its users.
     ///
-    /// `Closed` when its [`TaskGroup`] were closed, otherwise `Unavailable`: attach again, with
+    /// `Closed` when its [`TaskGroup`] was closed, otherwise `Unavailable`: attach again, with
     /// backoff.
     ///
     /// # Cancel safety

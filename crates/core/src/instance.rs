@@ -45,10 +45,10 @@ struct Inner {
 }
 
 impl Instance {
-    /// An instance at `host` (a name, or an IP address without brackets) and `port`, called
-    /// `host:port`.
+    /// Creates an instance at `host` and `port`, with the id `host:port`.
     ///
-    /// The host `unix:/path` is a unix socket, whose port has no meaning.
+    /// The host is a name, or an IP address without brackets. The host `unix:/path` is a unix
+    /// socket, whose port has no meaning.
     #[must_use]
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         let host = host.into();
@@ -67,8 +67,9 @@ impl Instance {
         }))
     }
 
-    /// Gives it a name of its own; unique in its service, and the same after a restart where that
-    /// is wished.
+    /// Sets the id, which must be its own in the service.
+    ///
+    /// After a restart it is the same where that is wished.
     #[must_use]
     pub fn with_id(self, id: impl Into<InstanceId>) -> Self {
         self.edit(|inner| inner.id = id.into())
@@ -80,7 +81,7 @@ impl Instance {
         self.edit(|inner| inner.scheme = Some(scheme.into()))
     }
 
-    /// Sets the share of traffic relative to the other instances. Defaults to 1; 0 means none.
+    /// Sets the share of traffic relative to the others. Defaults to 1; 0 is none.
     #[must_use]
     pub fn with_weight(self, weight: u32) -> Self {
         self.edit(|inner| inner.weight = weight)
@@ -206,7 +207,9 @@ impl Instance {
         (a.port, &a.host, &a.scheme) == (b.port, &b.host, &b.scheme)
     }
 
-    /// Whether it accepts requests: its status is `Passing` or `Warning`, and its weight above 0.
+    /// Returns whether it accepts requests.
+    ///
+    /// Its status is `Passing` or `Warning`, and its weight above 0.
     #[must_use]
     pub fn accepts_requests(&self) -> bool {
         self.0.status.accepts_requests() && self.0.weight > 0

@@ -2,8 +2,7 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-/// The stable name of an [`Instance`](crate::Instance) inside its service: what makes it the same one after a
-/// change.
+/// The stable name of an instance in its service: the same after a change.
 #[derive(Clone, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct InstanceId(Arc<str>);

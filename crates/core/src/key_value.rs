@@ -1,9 +1,9 @@
 use std::{fmt, sync::Arc};
 
-/// A key of a registry's key-value store and its value: what a [`Source`](crate::Source) of watched
-/// configuration reads.
+/// A key of a registry's key-value store, and its value.
 ///
-/// `Clone` is two `Arc`s. `Debug` leaves the value out: it may hold a password.
+/// A [`Source`](crate::Source) of watched configuration reads these. `Clone` is two `Arc`s. `Debug`
+/// leaves the value out: it may hold a password.
 #[derive(Clone, Eq, PartialEq)]
 pub struct KeyValue {
     key: Arc<str>,
@@ -34,7 +34,7 @@ impl KeyValue {
         &self.key
     }
 
-    /// What comes after the followed prefix; empty when it is the key itself that is followed.
+    /// Returns the rest after the followed prefix; empty for a followed key itself.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.key[self.name..]

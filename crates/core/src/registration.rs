@@ -18,7 +18,7 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// Creates a registration of `instance` as a member of `service`, without a health check.
+    /// Creates a registration of `instance` in `service`, without a health check.
     pub fn new(service: impl Into<String>, instance: impl Into<Instance>) -> Self {
         Self {
             service: service.into(),
@@ -53,7 +53,7 @@ impl Registration {
 
     /// Sets the time after which the registry drops the entry unless it is renewed.
     ///
-    /// It is renewed three times in that time. Defaults to [`RegistryConfig::ttl`], or else to 15 s.
+    /// It is renewed three times in that time. Defaults to [`RegistryConfig::ttl`], or else 15 s.
     /// Registries have limits: those of Consul and etcd accept 1 s to 24 h.
     ///
     /// [`RegistryConfig::ttl`]: crate::RegistryConfig::ttl
@@ -62,9 +62,10 @@ impl Registration {
         self
     }
 
-    /// Returns an error unless the first registration succeeds within `timeout`. Defaults to 5 s.
+    /// Returns an error unless the first registration succeeds within `timeout`.
     ///
-    /// An error that no repetition can mend, such as a wrong token, is returned immediately.
+    /// Defaults to 5 s. An error that no repetition can mend, such as a wrong token, is returned
+    /// immediately.
     pub fn fail_fast(mut self, timeout: Duration) -> Self {
         self.fail_fast = Some(timeout);
         self
@@ -78,10 +79,11 @@ impl Registration {
         self
     }
 
-    /// Bounds [`RegistrationHandle::deregister`](crate::RegistrationHandle::deregister), at most
-    /// one day. Defaults to 5 s.
+    /// Bounds the time of the withdrawal. Defaults to 5 s.
     ///
-    /// That is half of the 10 s that most supervisors leave between SIGTERM and SIGKILL.
+    /// At most one day; see
+    /// [`RegistrationHandle::deregister`](crate::RegistrationHandle::deregister). The default is
+    /// half of the 10 s that most supervisors leave between SIGTERM and SIGKILL.
     pub fn deregister_timeout(mut self, timeout: Duration) -> Self {
         self.deregister_timeout = timeout.min(MAX_DEREGISTER_TIMEOUT);
         self

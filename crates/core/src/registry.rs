@@ -63,7 +63,7 @@ impl Registry {
         Self { backend: Arc::new(backend), config, tasks: TaskGroup::new() }
     }
 
-    /// Creates a registry in which every service has these instances, and none can be registered.
+    /// Creates a registry, read only, in which every service has these instances.
     #[must_use]
     pub fn fixed(instances: impl IntoIterator<Item = impl Into<Instance>>) -> Self {
         Self::new(FixedBackend(instances.into_iter().map(Into::into).collect()))
@@ -78,7 +78,7 @@ impl Registry {
         Ok(Self::fixed(instances))
     }
 
-    /// Returns another view of this registry, which shares settings and tasks: for backends.
+    /// Returns another view, which shares settings and tasks: for backends.
     #[must_use]
     pub fn with_backend(&self, backend: impl Backend) -> Self {
         Self { backend: Arc::new(backend), ..self.clone() }
@@ -113,8 +113,9 @@ impl Registry {
         }))
     }
 
-    /// Follows a source with the settings of this registry, adapted by `adapt`: for backends with
-    /// queries of their own.
+    /// Follows a source with the settings of this registry.
+    ///
+    /// For backends with queries of their own; `adapt` adds filters.
     ///
     /// # Panics
     ///
@@ -130,8 +131,9 @@ impl Registry {
         Follower::new(source, adapt(Publisher::new(self.name(), service, config)))
     }
 
-    /// Follows a key of the registry's key-value store, or all keys below a path that ends in a
-    /// slash; the empty path is the root.
+    /// Follows a key, or all keys below a path that ends in a slash.
+    ///
+    /// The empty path is the root of the registry's key-value store.
     ///
     /// # Errors
     ///
@@ -140,7 +142,7 @@ impl Registry {
         self.backend.key_value(path)
     }
 
-    /// Registers an instance, and keeps it registered until the handle is deregistered or dropped.
+    /// Registers an instance until the handle is deregistered or dropped.
     ///
     /// # Errors
     ///

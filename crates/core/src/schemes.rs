@@ -46,7 +46,7 @@ impl Schemes {
         self
     }
 
-    /// Adds a scheme that is not compiled in, and how to change that, for the error of its URLs.
+    /// Adds a scheme that is not compiled in, and the remedy for its error.
     pub fn without(mut self, scheme: &'static str, remedy: &'static str) -> Self {
         self.missing.push((scheme, remedy));
         self

@@ -59,15 +59,16 @@ impl Snapshot {
         }
     }
 
-    /// The instances that the registry lists, sorted by id, each id and each address once.
+    /// Returns the listed instances, sorted by id, each id and address once.
     #[must_use]
     pub fn instances(&self) -> &[Instance] {
         &self.instances
     }
 
-    /// Instances that the registry no longer lists and the loss guard keeps for a while; no id of
-    /// [`instances`](Self::instances) is among them. A balancer uses them only when nothing else is
-    /// usable.
+    /// Returns instances that are no longer listed and kept by the loss guard.
+    ///
+    /// No id of [`instances`](Self::instances) is among them. A balancer uses them only when
+    /// nothing else is usable.
     #[must_use]
     pub fn held(&self) -> &[Instance] {
         &self.held
@@ -91,8 +92,9 @@ impl Snapshot {
         Self { instances, held, ..self.clone() }
     }
 
-    /// Grows by one with every change of [`instances`](Self::instances) or [`held`](Self::held); 0
-    /// before the first.
+    /// Returns the number of changes of the set, 0 before the first.
+    ///
+    /// Those of [`instances`](Self::instances) and [`held`](Self::held).
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision
@@ -104,11 +106,10 @@ impl Snapshot {
         &self.freshness
     }
 
-    /// The time at which the registry last proved that the latest set is current; `None` before the
-    /// first set.
+    /// Returns the time of the last proof that the latest set is current.
     ///
-    /// It is read live: it advances, in every clone, without a new snapshot, and wakes no
-    /// subscriber.
+    /// `None` before the first set. It is read live: it advances, in every clone, without a new
+    /// snapshot, and wakes no subscriber.
     #[must_use]
     pub fn as_of(&self) -> Option<Instant> {
         *self.proof.lock().unwrap_or_else(PoisonError::into_inner)

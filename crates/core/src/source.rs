@@ -143,26 +143,26 @@ impl<T> ReadResult<T> {
         Outcome::Unchanged.into()
     }
 
-    /// The set may be outdated, but the position is kept: `Changed` is requested next, with
-    /// backoff.
+    /// The set may be outdated, but the position is kept.
+    ///
+    /// `Changed` is requested next, with backoff.
     #[must_use]
     pub fn trouble(error: Error) -> Self {
         Outcome::Trouble(error).into()
     }
 
-    /// The position was lost (compaction, an index that went back): `Full` is requested next.
+    /// The position was lost: compaction, an index that went back.
     ///
-    /// Not an error, the set stays fresh; several of these without a set in between are an error.
-    /// `reason` is for the log.
+    /// `Full` is requested next. Not an error, the set stays fresh; several of these without a set
+    /// in between are an error. `reason` is for the log.
     #[must_use]
     pub fn resync(reason: &'static str) -> Self {
         Outcome::Resync(reason).into()
     }
 
-    /// Makes a set, or `unchanged`, one of a polled source: `Full` is requested next, after this
-    /// long.
+    /// Makes a set, or `unchanged`, one of a polled source.
     ///
-    /// For example a DNS TTL. The loop clamps it to
+    /// `Full` is requested next, after this long: for example a DNS TTL. The loop clamps it to
     /// [`FollowConfig::min_refresh`](crate::FollowConfig::min_refresh) and
     /// [`max_refresh`](crate::FollowConfig::max_refresh), and adds jitter.
     #[must_use]

@@ -90,8 +90,9 @@ impl Subscription {
         self.snapshots.borrow().clone()
     }
 
-    /// Waits for a snapshot that this subscription has not returned from here before, and returns
-    /// the latest.
+    /// Waits for a snapshot that this subscription has not returned from here.
+    ///
+    /// Returns the latest.
     ///
     /// Freshness is part of a snapshot: becoming stale is a change, and so is becoming fresh again.
     /// A later error of the same trouble is not.
@@ -110,8 +111,9 @@ impl Subscription {
         }
     }
 
-    /// Waits until the registry has answered for the first time, at most `bound`, and returns the
-    /// snapshot.
+    /// Waits for the registry's first answer, at most `bound`.
+    ///
+    /// Returns the snapshot.
     ///
     /// # Errors
     ///
@@ -150,7 +152,9 @@ impl Subscription {
         self.counters.read()
     }
 
-    /// The snapshots as a stream: the latest first, then every change; ends when the loop ends.
+    /// Returns the latest snapshot and every change as a stream.
+    ///
+    /// It ends when the loop ends.
     #[must_use]
     pub fn into_stream(mut self) -> BoxStream<'static, Snapshot> {
         self.snapshots.mark_changed();

@@ -5,10 +5,10 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-/// Owns background tasks: stops them when its last clone is dropped, and can wait for them.
+/// Owns background tasks, and stops them when its last clone is dropped.
 ///
-/// Every task of the project has one as its owner. A task gets a [`Shutdown`] and ends when it
-/// fires.
+/// It can wait for them. Every task of the project has one as its owner. A task gets a [`Shutdown`]
+/// and ends when it fires.
 #[derive(Clone, Debug, Default)]
 pub struct TaskGroup(Arc<Inner>);
 

@@ -1,4 +1,4 @@
-//! The one grammar of all registries' URLs: `scheme://host:port,host:port/path?option=value`.
+//! The one grammar of all registries' URLs.
 
 #[cfg(test)]
 mod tests;
@@ -141,7 +141,7 @@ impl RegistryUrl {
         value.map(|value| self.decoded(option, &value)).transpose()
     }
 
-    /// Takes an option that may have several values, separated by commas or given by repetition.
+    /// Takes an option with several values, separated by commas or repeated.
     ///
     /// # Errors
     ///
@@ -179,8 +179,9 @@ impl RegistryUrl {
         Ok(self.text(option)?.map(PathBuf::from))
     }
 
-    /// Takes the path of a file with a secret, and refuses the option `secret` with the secret
-    /// itself.
+    /// Takes the path of a file with a secret.
+    ///
+    /// Refuses the option `secret` with the secret itself.
     ///
     /// # Errors
     ///
@@ -289,7 +290,7 @@ pub fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// Returns whether a text may have a user or password in it, as `user:password@host` has.
+/// Returns whether a text may have a user or password, as in `user:password@host`.
 ///
 /// Percent-encoded too. Such an address of a registry must be refused without being shown.
 ///

@@ -1,5 +1,4 @@
-//! What an operator reads in the log: changes of state, once each, with constant messages and the
-//! data in fields.
+//! The log has changes of state, once each, with the data in fields.
 
 use std::{
     io,

@@ -1,5 +1,4 @@
-//! The example is a backend as good as any other: its registrations come back, its bad entries are
-//! skipped.
+//! The example's registrations come back, and its bad entries are skipped.
 
 use std::{fs, path::Path, time::Duration};
 

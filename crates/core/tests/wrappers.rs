@@ -1,5 +1,4 @@
-//! Wrappers run the suite too: a combinator over a [`Publisher`] of its own, and a registrar behind
-//! two pointers.
+//! Wrappers run the suite too: a combinator, a registrar behind two pointers.
 
 mod support;
 

@@ -17,8 +17,9 @@ pub struct AnnounceConfig {
     /// A renewal gets at most half of the TTL, so that another one fits in.
     #[serde(deserialize_with = "duration::deserialize")]
     pub call_timeout: Duration,
-    /// The longest time of a health check, after which it counts as critical. Defaults to 5 s, and
-    /// is never more than a third of the TTL.
+    /// The longest time of a health check, after which it counts as critical.
+    ///
+    /// Defaults to 5 s, and is never more than a third of the TTL.
     #[serde(deserialize_with = "duration::deserialize")]
     pub health_timeout: Duration,
     /// The ceiling of the first pause after a failed call. Defaults to 250 ms.
@@ -30,8 +31,9 @@ pub struct AnnounceConfig {
     /// back gets an announcement within one interval.
     #[serde(deserialize_with = "duration::deserialize")]
     pub max_backoff: Duration,
-    /// The least pause, within 25 %, after an announcement failed with an error that no repetition
-    /// can mend, such as a denied access. Defaults to 15 s.
+    /// The least pause, within 25 %, after an announcement was refused for good.
+    ///
+    /// Such an error, a denied access for example, is mended by no repetition. Defaults to 15 s.
     #[serde(deserialize_with = "duration::deserialize")]
     pub denied_interval: Duration,
     /// Draws jitter from this seed instead of a random one: for tests.

@@ -20,16 +20,20 @@ pub struct FollowConfig {
     /// The ceiling of every later pause. Defaults to 60 s.
     #[serde(deserialize_with = "duration::deserialize")]
     pub max_backoff: Duration,
-    /// The ceiling of every pause before the first set has been read. Defaults to 5 s: callers wait
-    /// for that set.
+    /// The ceiling of every pause before the first set has been read.
+    ///
+    /// Defaults to 5 s: callers wait for that set.
     #[serde(deserialize_with = "duration::deserialize")]
     pub first_max_backoff: Duration,
-    /// The least pause after an error that is not transient (access denied). Defaults to 15 s: a
-    /// token or a setting must change first, and a registry logs every denied request.
+    /// The least pause after an error that is not transient (access denied).
+    ///
+    /// Defaults to 15 s: a token or a setting must change first, and a registry logs every denied
+    /// request.
     #[serde(deserialize_with = "duration::deserialize")]
     pub denied_interval: Duration,
-    /// The mean time between successful reads when the source returns without pause; two may follow
-    /// immediately. Defaults to 100 ms, the limit of consul-template.
+    /// The mean time between successful reads when the source returns without pause.
+    ///
+    /// Two may follow immediately. Defaults to 100 ms, the limit of consul-template.
     #[serde(deserialize_with = "duration::deserialize")]
     pub min_interval: Duration,
     /// The least time between reads of a polled source. Defaults to 5 s.
@@ -41,16 +45,17 @@ pub struct FollowConfig {
     /// The bound of a read that does not wait for a change. Defaults to 30 s.
     #[serde(deserialize_with = "duration::deserialize")]
     pub read_timeout: Duration,
-    /// The time, within 10 %, after which everything is read anew although nothing has happened.
-    /// Defaults to 15 min: etcd has lost watch events in several releases, and Consul has missed
-    /// wake-ups.
+    /// The time, within 10 %, after which everything is read anew.
+    ///
+    /// Although nothing has happened: defaults to 15 min: etcd has lost watch events in several
+    /// releases, and Consul has missed wake-ups.
     #[serde(deserialize_with = "duration::deserialize_option")]
     pub resync: Option<Duration>,
-    /// The time without a set or a proof of life after which the set is stale, whatever the source
-    /// does. Defaults to 2 min.
+    /// The time without a set or a proof of life after which the set is stale.
     ///
-    /// A silent source is read in time before: a source that cannot prove life by itself costs one
-    /// read in this time, and its set does not become stale. A polled source chooses its own pace.
+    /// Whatever the source does. Defaults to 2 min. A silent source is read in time before: a
+    /// source that cannot prove life by itself costs one read in this time, and its set does not
+    /// become stale. A polled source chooses its own pace.
     #[serde(deserialize_with = "duration::deserialize_option")]
     pub max_silence: Option<Duration>,
     /// The seed of the jitter. Defaults to a random one.

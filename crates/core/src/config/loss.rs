@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::duration;
 
-/// The treatment of instances that are no longer offered: absent, unhealthy, or with weight 0.
+/// The treatment of instances that are absent, unhealthy, or have weight 0.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 #[non_exhaustive]
 #[serde(rename_all = "snake_case")]
@@ -25,40 +25,47 @@ pub enum LossPolicy {
 ///
 /// Orderly departures count too, because a registry does not report the reason: of three instances
 /// that leave within 2 s, the first is removed, and when the second leaves both are held. An
-/// instance that was drained before it left, or left alone (with a calm gap of a quarter of the
-/// window after it), is not held again unless nothing is left.
+/// instance that was drained before it left is not held again unless nothing is left. Nor is one
+/// that left alone: a calm gap of a quarter of the window follows it.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
 pub struct LossGuard {
-    /// Holds a loss that leaves less than this share of the largest set within the window. Defaults
-    /// to 0.5, the panic threshold of Envoy.
+    /// Holds a loss that leaves less than this share of the window's largest set.
+    ///
+    /// The rest of such a loss is held too when most of it has come back. Defaults to 0.5, the
+    /// panic threshold of Envoy.
     pub fraction: f64,
-    /// The time in which losses are added up. Defaults to 10 s: registries lose leases one event at
-    /// a time.
+    /// The time in which losses are added up.
+    ///
+    /// Defaults to 10 s: registries lose leases one event at a time.
     #[serde(deserialize_with = "duration::deserialize")]
     pub window: Duration,
     /// The time for which lost instances are held. Defaults to 10 s.
     #[serde(deserialize_with = "duration::deserialize")]
     pub hold: Duration,
-    /// The same when nothing is left. Defaults to 2 min: Consul agents refill a wiped registry
-    /// within 61 to 115 s.
+    /// The same when nothing is left.
+    ///
+    /// Defaults to 2 min: Consul agents refill a wiped registry within 61 to 115 s.
     #[serde(deserialize_with = "duration::deserialize")]
     pub hold_empty: Duration,
-    /// The time for which a single instance that a filter hides ([`Publisher::wants`](crate::Publisher::wants)) is
-    /// held while it is still registered. Defaults to 30 s.
+    /// The time for which a registered instance that a filter hides is held.
     ///
-    /// An instance that is critical for some seconds (a restarted agent, three intervals of a
-    /// health check) keeps its connections and statistics, and gets no requests unless no other
-    /// instance is usable.
+    /// Defaults to 30 s. The filter is [`Publisher::wants`](crate::Publisher::wants). An instance
+    /// is critical for some seconds when an agent restarts, or for three intervals of a health
+    /// check. It keeps its connections and statistics, and gets no requests unless no other is
+    /// usable.
     #[serde(deserialize_with = "duration::deserialize")]
     pub hold_unhealthy: Duration,
-    /// Whether an instance with a status that accepts no requests is lost. Defaults to `true`.
+    /// Whether an instance whose status accepts no requests is lost.
+    ///
+    /// Defaults to `true`.
     pub by_status: bool,
     /// Whether an instance with weight 0 is lost. Defaults to `true`.
     pub by_weight: bool,
-    /// Whether the replacement of too many instances by others, in one read, is a loss. Defaults to
-    /// `true`.
+    /// Whether the replacement of too many instances, in one read, is a loss.
+    ///
+    /// Defaults to `true`.
     pub by_replacement: bool,
 }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use crate::{Instance, Instancer, Publisher, Source, Subscription, TaskGroup, follow};
 
-/// An [`Instancer`] over any [`Source`] of instances: what a backend's instancer is made of.
+/// An [`Instancer`] over any [`Source`] of instances.
 #[derive(Clone, Debug)]
 pub struct Follower {
     subscription: Subscription,
@@ -24,8 +24,9 @@ impl Follower {
         Self { subscription, tasks }
     }
 
-    /// Ends the loop and its I/O, and waits for that. Subscriptions keep the last set, stale with a
-    /// `Closed` error.
+    /// Ends the loop and its I/O, and waits for that.
+    ///
+    /// Subscriptions keep the last set, stale with a `Closed` error.
     ///
     /// # Cancel safety
     ///

@@ -1,5 +1,4 @@
-//! A registry inside the process: for tests and demos, and the reference that every backend is
-//! measured against.
+//! A registry inside the process: for tests and demos, and the reference.
 
 mod announcer;
 mod source;
@@ -112,14 +111,15 @@ impl MemoryRegistry {
         self.store.entries(service)
     }
 
-    /// How many calls (reads that answered, announcements, renewals, withdrawals) it has got,
-    /// refused ones included.
+    /// Returns the number of calls so far, refused ones included.
+    ///
+    /// Those are reads that answered, announcements, renewals and withdrawals.
     #[must_use]
     pub fn n_calls(&self) -> u64 {
         self.store.n_calls()
     }
 
-    /// Fault: every call fails as unavailable until [`resume`](Self::resume). TTLs go on.
+    /// Fault: every call fails until [`resume`](Self::resume). TTLs go on.
     pub fn interrupt(&self) {
         self.store.edit(|state| state.interrupted = true);
     }

@@ -1,4 +1,4 @@
-//! The single writer of a set of instances: sorts, deduplicates, guards against loss, publishes.
+//! The single writer of a set of instances.
 
 mod guard;
 mod listing;
@@ -97,11 +97,11 @@ impl Publisher {
         }
     }
 
-    /// Shows the instances only for which `wants`, and every earlier filter, returns `true`.
+    /// Hides the instances for which `wants` returns false.
     ///
-    /// For the filter of a query, by health or tags. The source returns the other entries as well:
-    /// a hidden instance is still registered, and the loss guard treats it so
-    /// ([`LossGuard::hold_unhealthy`](crate::LossGuard::hold_unhealthy)).
+    /// Those of earlier filters too. For the filter of a query, by health or tags. The source
+    /// returns the other entries as well: a hidden instance is still registered, and the loss guard
+    /// treats it so ([`LossGuard::hold_unhealthy`](crate::LossGuard::hold_unhealthy)).
     #[must_use]
     pub fn wants(mut self, wants: impl Fn(&Instance) -> bool + Send + Sync + 'static) -> Self {
         self.guard.wants = std::mem::take(&mut self.guard.wants).and(wants);
@@ -109,7 +109,9 @@ impl Publisher {
         self
     }
 
-    /// Makes a removal wait for this long at least; see [`RegistryConfig::removal_wait`].
+    /// Makes a removal wait for this long at least.
+    ///
+    /// See [`RegistryConfig::removal_wait`].
     #[must_use]
     pub fn min_removal_wait(mut self, wait: Duration) -> Self {
         self.guard = Guard::new(self.config.loss, self.config.removal_wait.max(wait));

@@ -2,7 +2,7 @@ use crate::{
     Announcer, Error, ErrorKind, Instance, KeyValue, Registration, RegistryConfig, Result, Source,
 };
 
-/// A kind of registry: what its author writes to make it a [`Registry`](crate::Registry).
+/// A kind of registry, which a [`Registry`](crate::Registry) is made of.
 ///
 /// # Contract
 ///
@@ -41,11 +41,9 @@ pub trait Backend: Send + Sync + 'static {
     /// `Config`: no service can have this name.
     fn source(&self, service: &str) -> Result<Box<dyn Source<Item = Instance>>>;
 
-    /// Returns whether clients see an instance of the source; see [`Publisher::wants`].
+    /// Returns whether clients see an instance of the source.
     ///
-    /// All by default.
-    ///
-    /// [`Publisher::wants`]: crate::Publisher::wants
+    /// All by default; see [`Publisher::wants`](crate::Publisher::wants).
     fn wants(&self, instance: &Instance) -> bool {
         let _ = instance;
         true

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::Result;
 
-/// Settings of TLS connections: trusted authorities, client certificate, server name.
+/// Settings of TLS: trusted authorities, client certificate, server name.
 ///
 /// Defaults to the operating system's authorities, no client certificate, and a server
 /// certificate for the host that is connected to. Certificates and keys are PEM texts, in
@@ -67,10 +67,10 @@ impl TlsConfig {
         self
     }
 
-    /// Requires a server certificate for this DNS name or IP address, which is also sent as SNI.
+    /// Requires a server certificate for this DNS name or IP address.
     ///
-    /// Defaults to the host that is connected to. Instances that a registry lists by IP address
-    /// usually need the name of their service here.
+    /// It is also sent as SNI. Defaults to the host that is connected to. Instances that a registry
+    /// lists by IP address usually need the name of their service here.
     #[must_use]
     pub fn with_server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
@@ -87,7 +87,7 @@ impl TlsConfig {
         self
     }
 
-    /// The name that a server certificate must have, unless it is the host connected to.
+    /// Returns the name that a server certificate must have, if not the host's.
     #[must_use]
     pub fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()

@@ -1,5 +1,4 @@
-//! A set is fresh only while something proves it, and a loss is accepted only when it was
-//! confirmed.
+//! A set is fresh while something proves it; a loss is accepted when confirmed.
 
 use super::*;
 use crate::Freshness;
