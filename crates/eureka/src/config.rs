@@ -138,7 +138,7 @@ impl EurekaConfig {
             timeout: Duration::from_secs(5),
             max_single_reads: 16,
             query: Query::default(),
-            registry: RegistryConfig::default().ttl(LEASE),
+            registry: RegistryConfig::default(),
             max_body: 64 << 20,
         }
     }
@@ -208,7 +208,7 @@ impl EurekaConfig {
     /// Sets the TTL of registrations.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.registry.ttl = ttl;
+        self.registry.ttl = Some(ttl);
         self
     }
 
@@ -228,7 +228,9 @@ impl EurekaConfig {
 
     /// Refuses what cannot work.
     pub(crate) fn validate(&self) -> Result<()> {
-        check_ttl(self.registry.ttl, "configure")?;
+        if let Some(ttl) = self.registry.ttl {
+            check_ttl(ttl, "configure")?;
+        }
         if self.servers.is_empty() {
             return Err(refuse("servers: there are none".into()));
         }
@@ -260,6 +262,6 @@ pub(crate) fn check_ttl(ttl: Duration, operation: &'static str) -> Result<()> {
 }
 
 /// The default of Netflix's client (`leaseExpirationDurationInSeconds`).
-const LEASE: Duration = Duration::from_secs(90);
+pub(crate) const LEASE: Duration = Duration::from_secs(90);
 const MIN_TTL: Duration = Duration::from_secs(1);
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,11 +1,11 @@
 use tower_sd_core::{
     Announcer, Backend, Follower, Instance, Registrar, Registration, RegistrationHandle, Registry,
-    Result, Source, async_trait,
+    RegistryConfig, Result, Source, async_trait,
 };
 
 use crate::{
-    BACKEND, EurekaConfig, Query, RegistrationOptions, client::EurekaClient, registration,
-    source::EurekaSource,
+    BACKEND, EurekaConfig, Query, RegistrationOptions, client::EurekaClient, config::LEASE,
+    registration, source::EurekaSource,
 };
 
 /// The Eureka servers of one registry: registers instances, follows applications.
@@ -38,11 +38,7 @@ impl Eureka {
     /// # Errors
     ///
     /// `Config` for settings that cannot work.
-    pub fn new(mut config: EurekaConfig) -> Result<Self> {
-        let (announce, follow) = (&mut config.registry.announce, &mut config.registry.follow);
-        // So that a server that hangs leaves time for another one.
-        announce.call_timeout = announce.call_timeout.max(config.timeout * 2);
-        follow.min_refresh = follow.min_refresh.min(config.query.poll_interval);
+    pub fn new(config: EurekaConfig) -> Result<Self> {
         let (registry, client) = (config.registry.clone(), EurekaClient::new(config)?);
         let options = RegistrationOptions::new();
         let backend = EurekaBackend { client: client.clone(), options };
@@ -121,6 +117,15 @@ impl Eureka {
 impl Backend for EurekaBackend {
     fn name(&self) -> &'static str {
         BACKEND
+    }
+
+    fn adapt(&self, mut config: RegistryConfig) -> RegistryConfig {
+        let (eureka, announce) = (self.client.config(), &mut config.announce);
+        // So that a server that hangs leaves time for another one.
+        announce.call_timeout = announce.call_timeout.max(eureka.timeout * 2);
+        config.follow.min_refresh = config.follow.min_refresh.min(eureka.query.poll_interval);
+        config.ttl.get_or_insert(LEASE);
+        config
     }
 
     fn source(&self, service: &str) -> Result<Box<dyn Source<Item = Instance>>> {

@@ -55,7 +55,7 @@ impl EurekaConfig {
         config.zone = url.text("zone")?;
         config.user = url.text("user")?;
         config.password_file = url.secret_file("password-file", "password")?;
-        config.registry.ttl = url.duration("ttl")?.unwrap_or(config.registry.ttl);
+        config.registry.ttl = url.duration("ttl")?;
         config.set_query(&mut url)?;
         url.finish()?;
         config.validate()?;

@@ -16,7 +16,7 @@ fn url_sets_servers_zones_and_query() {
     assert_eq!((config.zone.as_deref(), config.user.as_deref()), (Some("z2"), Some("app")));
     let query = Query::vip("").secure().poll_interval(Duration::from_secs(10));
     assert_eq!(config.query, query);
-    assert_eq!(config.registry.ttl, Duration::from_secs(30));
+    assert_eq!(config.registry.ttl, Some(Duration::from_secs(30)));
 }
 
 #[test]
