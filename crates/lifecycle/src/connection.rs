@@ -187,6 +187,10 @@ impl AsyncWrite for Connection {
     /// bytes: the peer would never read the GOAWAY that names its unprocessed requests.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        // First: a peer that reads nothing keeps the end of TLS from being written.
+        if this.abort_write.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(aborted()));
+        }
         let lingers = match &mut this.lingers {
             Some(lingers) => lingers,
             None => {
@@ -194,9 +198,6 @@ impl AsyncWrite for Connection {
                 this.lingers.insert(Box::pin(sleep(LINGER)))
             }
         };
-        if this.abort_write.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(aborted()));
-        }
         // Before the reads: a fast sender must not keep the connection open.
         if lingers.as_mut().poll(context).is_ready() {
             return Poll::Ready(Ok(()));

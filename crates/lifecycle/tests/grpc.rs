@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     task::JoinSet,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -15,7 +15,7 @@ use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
     health_client::HealthClient,
 };
-use tower_sd_core::BoxError;
+use tower_sd_core::{BoxError, FixedInstancer, MemoryRegistry};
 use tower_sd_lifecycle::{
     Lifecycle, LifecycleError, Listener, Readiness, Report, ready_health, serve_tonic,
 };
@@ -98,6 +98,48 @@ async fn health_watch_follows_readiness_and_does_not_delay_the_end() {
     // A stream that stays open is aborted when the drain's deadline of 20 s has passed.
     assert!(begun.elapsed() < BOUND, "{report}");
     assert!(report.to_string().contains("drain done"), "{report}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn server_at_a_unix_socket_is_called_by_its_registration() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("orders.sock");
+    let listener = tokio::net::UnixListener::bind(&path).expect("a free path");
+    let (readiness, registry, stop) =
+        (Readiness::new(), MemoryRegistry::new(), CancellationToken::new());
+    let router = Server::builder().add_service(ready_health(&readiness, ["shop.Orders"]));
+    let lifecycle = Lifecycle::new()
+        .readiness(&readiness)
+        .ignore_signals()
+        .shutdown_on(stop.clone())
+        .register(registry.clone(), "orders");
+    let mut life = JoinSet::new();
+    life.spawn(lifecycle.run(listener, serve_tonic(router)));
+    let registered = async {
+        while registry.entries("orders").is_empty() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(BOUND, registered).await.expect("registered after it serves");
+
+    let instances = registry.entries("orders");
+    assert_eq!(instances[0].host(), format!("unix:{}", path.display()));
+    let channel = tower_sd_tonic::Channel::new(FixedInstancer::new(instances));
+    let mut client = HealthClient::new(channel);
+    let mut orders = client.watch(asked("shop.Orders")).await.expect("it serves").into_inner();
+    assert_eq!(next(&mut orders).await, Some(ServingStatus::Serving));
+    let ready = client.check(asked("")).await.expect("it serves").into_inner();
+    assert_eq!(ready.status(), ServingStatus::Serving);
+
+    stop.cancel();
+    assert_eq!(next(&mut orders).await, Some(ServingStatus::NotServing));
+    assert_eq!(next(&mut orders).await, None);
+    let ended = timeout(BOUND, life.join_next()).await.expect("it ends").expect("it runs");
+    let report = ended.expect("no panic").expect("no failure");
+    assert!(report.is_clean(), "{report}");
+    let refused = client.check(asked("")).await.expect_err("it is closed");
+    assert_eq!(refused.code(), Code::Unavailable);
 }
 
 fn asked(service: &str) -> HealthCheckRequest {

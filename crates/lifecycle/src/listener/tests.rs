@@ -1,5 +1,5 @@
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, BufWriter, duplex},
     net::TcpStream,
 };
 
@@ -57,4 +57,19 @@ async fn aborted_connection_is_neither_read_nor_written() {
     accepted.write_all(b"x").await.expect_err("aborted");
     drop((accepted, client));
     connections.none_open().await;
+}
+
+/// TLS writes its own end before it closes, which a peer that reads nothing prevents.
+#[tokio::test]
+async fn aborted_connection_does_not_wait_for_its_last_bytes() {
+    let (io, _reads_nothing) = duplex(1);
+    let connections = Connections::new();
+    let nameless = Addresses { peer: None, local: None };
+    let mut accepted = connections.add(Box::pin(BufWriter::new(io)), nameless);
+    accepted.write_all(&[0; 100]).await.expect("it has a buffer");
+    let bound = Duration::from_millis(10);
+    timeout(bound, accepted.shutdown()).await.expect_err("its peer reads nothing");
+    connections.abort();
+    let ended = timeout(Duration::from_secs(10), accepted.shutdown()).await.expect("it ends");
+    assert_eq!(ended.expect_err("aborted").kind(), io::ErrorKind::ConnectionAborted);
 }
