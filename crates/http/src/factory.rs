@@ -1,7 +1,9 @@
 use std::{fmt, marker::PhantomData, sync::Arc};
 
 use http::uri::Authority;
-use tower_sd_balance::{BoxError, Error, ErrorKind, Factory, InFlight, Instance, Observer};
+use tower_sd_balance::{
+    AddressPolicy, BoxError, Error, ErrorKind, Factory, InFlight, Instance, Observer,
+};
 use tower_sd_core::TaskGroup;
 use tower_sd_net::{Connector, Dialer, Target as Peer, TlsClient};
 
@@ -47,8 +49,9 @@ impl<B> HttpFactory<B> {
     /// Sets the dialer of all connections.
     ///
     /// It has the TCP keep-alive and user timeout, the policy for addresses of host names, and a
-    /// [`connector`](Self::connector). Defaults to [`Dialer::new`]: all addresses of a name are
-    /// raced (RFC 8305). Its connect timeout is replaced by
+    /// [`connector`](Self::connector). Defaults to [`Dialer::new`] with
+    /// [`AddressPolicy::default`]: all addresses of a name are raced (RFC 8305), and link-local
+    /// ones are denied. Its connect timeout is replaced by
     /// [`connect_timeout`](Self::connect_timeout).
     #[must_use]
     pub fn dialer(mut self, dialer: Dialer) -> Self {
@@ -180,7 +183,7 @@ impl<B> Default for HttpFactory<B> {
             settings: Settings::default(),
             host: HostPolicy::default(),
             tls: None,
-            dialer: Dialer::new(),
+            dialer: Dialer::new().addresses(AddressPolicy::default()),
             observer: None,
             tasks: TaskGroup::new(),
             body: PhantomData,

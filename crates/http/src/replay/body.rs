@@ -181,6 +181,13 @@ where
     }
 }
 
+impl<B: ?Sized> Shared<B> {
+    /// Whether that copy can read no more: a later one reads, or its beginning is gone.
+    fn is_lost(&self, attempt: u64) -> bool {
+        attempt < self.latest || (attempt > self.latest && self.state == State::Spent)
+    }
+}
+
 impl<B: Body + ?Sized> Body for ReplayBody<B>
 where
     B::Error: Into<BoxError>,
@@ -194,15 +201,10 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         let mut shared = this.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if this.attempt < shared.latest {
+        if shared.is_lost(this.attempt) {
             return Poll::Ready(Some(Err(NotRepeatable.into())));
         }
-        if this.attempt > shared.latest {
-            if shared.state == State::Spent {
-                return Poll::Ready(Some(Err(NotRepeatable.into())));
-            }
-            shared.latest = this.attempt;
-        }
+        shared.latest = this.attempt;
         // Besides this one there is a copy that may be sent again.
         let has_copy = Arc::strong_count(&this.shared) > 1;
         let frame = match shared.kept.get(this.n_read) {
@@ -216,12 +218,17 @@ where
 
     fn is_end_stream(&self) -> bool {
         let shared = self.lock();
-        self.n_read >= shared.kept.len()
+        // The rest of the body may be over: a request without a body would be sent.
+        !shared.is_lost(self.attempt)
+            && self.n_read >= shared.kept.len()
             && (shared.state == State::Complete || shared.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
         let shared = self.lock();
+        if shared.is_lost(self.attempt) {
+            return SizeHint::new();
+        }
         let unread = shared.kept.iter().skip(self.n_read);
         let unread: usize = unread.map(Kept::len).sum();
         let unread = u64::try_from(unread).unwrap_or(u64::MAX);

@@ -2,13 +2,18 @@ use std::{
     collections::HashMap,
     fmt,
     net::{IpAddr, SocketAddr},
+    pin::pin,
     time::Duration,
 };
 
 use ::reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use futures_util::future::join_all;
-use tokio::net::lookup_host;
-use tower_sd_balance::{BoxError, Instance, Instancer, Subscription};
+use futures_util::stream::{self, Stream, StreamExt};
+use tokio::{
+    net::lookup_host,
+    select,
+    time::{Instant, sleep},
+};
+use tower_sd_balance::{AddressPolicy, BoxError, Instance, Instancer, Subscription};
 
 /// Resolves the names of services by their registry.
 ///
@@ -24,7 +29,7 @@ use tower_sd_balance::{BoxError, Instance, Instancer, Subscription};
 /// It does fail over when it connects, and with https a certificate is checked for the service's
 /// name. The addresses come in random order. A port in the URL wins; without one it is the
 /// instance's, which is what you want. A name whose registry has not answered yet is waited for, at
-/// most 1 s.
+/// most 1 s. So are the host names of instances; once one is resolved, the others have 50 ms.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -45,6 +50,7 @@ use tower_sd_balance::{BoxError, Instance, Instancer, Subscription};
 #[derive(Clone, Default)]
 pub struct InstanceResolver {
     services: HashMap<String, Subscription>,
+    addresses: AddressPolicy,
 }
 
 impl InstanceResolver {
@@ -60,14 +66,25 @@ impl InstanceResolver {
         self.services.insert(name.to_ascii_lowercase(), instancer.subscribe());
         self
     }
+
+    /// Denies addresses that host names of instances resolve to.
+    ///
+    /// IP addresses that the registry lists are not checked here: a `Publisher` has checked them.
+    /// Defaults to [`AddressPolicy::default`].
+    #[must_use]
+    pub fn addresses(mut self, policy: AddressPolicy) -> Self {
+        self.addresses = policy;
+        self
+    }
 }
 
 impl Resolve for InstanceResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let subscription = self.services.get(&name.as_str().to_ascii_lowercase()).cloned();
+        let policy = self.addresses.clone();
         Box::pin(async move {
             match subscription {
-                Some(subscription) => by_registry(name.as_str(), subscription).await,
+                Some(subscription) => by_registry(name.as_str(), subscription, &policy).await,
                 None => {
                     let found: Vec<_> = lookup_host((name.as_str(), 0)).await?.collect();
                     Ok(boxed(found))
@@ -77,7 +94,11 @@ impl Resolve for InstanceResolver {
     }
 }
 
-async fn by_registry(name: &str, mut subscription: Subscription) -> Result<Addrs, BoxError> {
+async fn by_registry(
+    name: &str,
+    mut subscription: Subscription,
+    policy: &AddressPolicy,
+) -> Result<Addrs, BoxError> {
     let snapshot = subscription.ready(PATIENCE).await?;
     let usable =
         |listed: &[Instance]| listed.iter().filter(|i| i.accepts_requests()).cloned().collect();
@@ -90,19 +111,63 @@ async fn by_registry(name: &str, mut subscription: Subscription) -> Result<Addrs
         return Err(format!("no instances of {name}").into());
     }
     fastrand::shuffle(&mut instances);
-    let found = join_all(instances.iter().map(addresses)).await;
-    let (found, failed): (Vec<_>, Vec<_>) = found.into_iter().partition(Result::is_ok);
-    let found: Vec<SocketAddr> = found.into_iter().flatten().flatten().collect();
-    match failed.into_iter().find_map(Result::err) {
-        Some(error) if found.is_empty() => Err(error.into()),
-        _ => Ok(boxed(found)),
+    let lookup = |(n, instance)| async move { (n, addresses(&instance, policy).await) };
+    let lookups = stream::iter(instances).enumerate().map(lookup).buffer_unordered(MAX_LOOKUPS);
+    found_in_time(lookups).await.map(boxed)
+}
+
+/// The addresses in the order of their instances; those that come too late are left out.
+async fn found_in_time(
+    lookups: impl Stream<Item = (usize, Result<Vec<SocketAddr>, BoxError>)>,
+) -> Result<Vec<SocketAddr>, BoxError> {
+    let (mut lookups, mut late) = (pin!(lookups), pin!(sleep(PATIENCE)));
+    let (mut found, mut failure) = (Vec::new(), None);
+    loop {
+        select! {
+            biased;
+            lookup = lookups.next() => match lookup {
+                Some((n, Ok(addresses))) => {
+                    if found.is_empty() {
+                        late.as_mut().reset(Instant::now() + RESOLUTION_DELAY);
+                    }
+                    found.push((n, addresses));
+                }
+                Some((_, Err(error))) => failure = Some(error),
+                None => break,
+            },
+            () = &mut late => break,
+        }
+    }
+    match (found.is_empty(), failure) {
+        (true, Some(error)) => Err(error),
+        (true, None) => Err(format!("host names not resolved within {PATIENCE:?}").into()),
+        (false, _) => {
+            found.sort_by_key(|(n, _)| *n);
+            Ok(found.into_iter().flat_map(|(_, addresses)| addresses).collect())
+        }
     }
 }
 
-async fn addresses(instance: &Instance) -> std::io::Result<Vec<SocketAddr>> {
-    match instance.host().parse::<IpAddr>() {
-        Ok(ip) => Ok(vec![SocketAddr::new(ip, instance.port())]),
-        Err(_) => Ok(lookup_host((instance.host(), instance.port())).await?.collect()),
+async fn addresses(
+    instance: &Instance,
+    policy: &AddressPolicy,
+) -> Result<Vec<SocketAddr>, BoxError> {
+    let (host, port) = (instance.host(), instance.port());
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let mut denied = None;
+    let mut found: Vec<_> = lookup_host((host, port)).await?.collect();
+    found.retain(|address| {
+        let refused = policy.allows(address.ip()).err();
+        denied = refused
+            .map(|reason| format!("{host} is {}: {reason}", address.ip()))
+            .or_else(|| denied.take());
+        refused.is_none()
+    });
+    match denied {
+        Some(denied) if found.is_empty() => Err(denied.into()),
+        _ => Ok(found),
     }
 }
 
@@ -118,3 +183,49 @@ impl fmt::Debug for InstanceResolver {
 
 /// As long as a balancer waits for its first instances.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// As RFC 8305, section 3, waits for the answers that are missing.
+const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
+/// Each takes a thread of tokio's pool for blocking calls, which has 512.
+const MAX_LOOKUPS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    async fn after(delay: u64, n: usize) -> (usize, Result<Vec<SocketAddr>, BoxError>) {
+        sleep(Duration::from_millis(delay)).await;
+        let port = u16::try_from(n).expect("small");
+        (n, Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_host_name_delays_the_others_by_50_ms() {
+        let begun = Instant::now();
+        let lookups = [after(200, 0), after(130, 1), after(100, 2)];
+        let lookups = stream::iter(lookups).buffer_unordered(3);
+        let found = found_in_time(lookups).await.expect("two of three");
+        let ports: Vec<_> = found.iter().map(SocketAddr::port).collect();
+        assert_eq!((ports, begun.elapsed().as_millis()), (vec![1, 2], 150));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn host_names_that_do_not_resolve_are_waited_for_1_s() {
+        let begun = Instant::now();
+        let lookups = stream::iter([pending()]).buffer_unordered(1);
+        let error = found_in_time(lookups).await.expect_err("none");
+        assert_eq!(error.to_string(), "host names not resolved within 1s");
+        assert_eq!(begun.elapsed().as_millis(), 1_000);
+    }
+
+    #[tokio::test]
+    async fn denied_address_of_a_host_name_is_left_out() {
+        let instance = Instance::new("localhost", 7);
+        let policy = AddressPolicy::default();
+        assert!(!addresses(&instance, &policy).await.expect("loopback is allowed").is_empty());
+        let loopback = ["127.0.0.0/8", "::1/128"].map(|net| net.parse().expect("a network"));
+        let error = addresses(&instance, &policy.deny(loopback)).await.expect_err("denied");
+        assert!(error.to_string().ends_with(": in a denied network"), "{error}");
+    }
+}

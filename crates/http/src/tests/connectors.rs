@@ -118,6 +118,30 @@ async fn connector_that_fails_or_hangs_is_a_failed_connect() {
     assert_eq!(fetch(&endpoint, get("/")).await.expect("answers"), "in memory");
 }
 
+/// A name that leads to the credentials of a cloud's machine.
+#[derive(Debug)]
+struct LinkLocal;
+
+#[async_trait]
+impl Connector for LinkLocal {
+    async fn resolve(&self, _host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(vec![SocketAddr::from(([169, 254, 169, 254], port))])
+    }
+
+    async fn connect(&self, _target: &Target, _address: SocketAddr) -> io::Result<Io> {
+        unreachable!("it is denied")
+    }
+}
+
+#[tokio::test]
+async fn host_name_with_a_link_local_address_is_denied_by_default() {
+    let factory = HttpFactory::<Sent>::new().connector(LinkLocal);
+    let endpoint = factory.endpoint(&Instance::new("nowhere", 80)).expect("a name");
+    let error = fetch(&endpoint, get("/")).await.expect_err("denied");
+    assert_eq!(error.kind(), HttpErrorKind::Connect);
+    assert!(format!("{error:?}").contains("in a denied network"), "{error:?}");
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn unix_sockets_are_instances_of_both_protocols() {

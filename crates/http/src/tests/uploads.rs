@@ -1,28 +1,33 @@
 //! Requests whose bodies take long, fail, or are never sent.
 
 use std::{
+    pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Method, Request};
-use http_body::Frame;
+use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_sd_balance::{BalanceLayer, BoxError, Endpointer, FixedInstancer, RoundRobin};
+use tower_sd_balance::{
+    BalanceLayer, BoxError, Endpointer, FixedInstancer, RetryError, RetryLayer, RetryPolicy,
+    RoundRobin,
+};
 
 use super::{
     Sent, fetch, get,
     http2::server::Server as Http2Server,
     server::{Peer, Server},
 };
-use crate::{HttpEndpoint, HttpErrorKind, HttpFactory, HttpVersion};
+use crate::{HttpEndpoint, HttpErrorKind, HttpFactory, HttpProtocol, HttpVersion, ReplayBody};
 
 type Upload = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -196,6 +201,68 @@ async fn response_future_dropped_unpolled_keeps_its_connection() {
 #[tokio::test]
 async fn body_by_default_is_empty() {
     let body = crate::ResponseBody::<Sent>::default();
-    assert!(http_body::Body::is_end_stream(&body));
+    assert!(body.is_end_stream());
     assert_eq!(body.collect().await.expect("whole").to_bytes(), "");
 }
+
+/// Parts of 4 KiB, one each 2 ms; it reports its end as hyper's own bodies do.
+struct Parts(usize, Pin<Box<Sleep>>);
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.0 == 0 {
+            return Poll::Ready(None);
+        }
+        ready!(self.1.as_mut().poll(cx));
+        (self.0, self.1) = (self.0 - 1, Box::pin(sleep(Duration::from_millis(2))));
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from(vec![b'x'; 4096])))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// What is sent of the first attempt goes on during the pause before the second.
+#[tokio::test]
+async fn upload_that_cannot_be_sent_again_is_never_repeated_empty() {
+    let heads = Arc::<Mutex<Vec<String>>>::default();
+    let log = Arc::clone(&heads);
+    let server = Server::start(move |mut peer: Peer| {
+        let log = Arc::clone(&log);
+        async move {
+            while let Some(head) = peer.head().await {
+                log.lock().expect("no panic").push(head);
+                peer.write("HTTP/1.1 503 Unavailable\r\ncontent-length: 0\r\n\r\n").await;
+                peer.chunks(|_| {}).await;
+            }
+        }
+    })
+    .await;
+    // A pause of about its ceiling, in which all parts pass.
+    let pause = Duration::from_secs(1);
+    let policy = RetryPolicy::new().backoff(pause, pause).with_seed(LONG_PAUSE);
+    let endpointer = Endpointer::new(&FixedInstancer::new([server.instance()]), HttpFactory::new());
+    let client = ServiceBuilder::new()
+        .layer(RetryLayer::new(policy.protocol(HttpProtocol::new().repeat_unavailable())))
+        .layer(BalanceLayer::new(RoundRobin::new()))
+        .service(endpointer);
+    let body = ReplayBody::new(Parts(40, Box::pin(sleep(Duration::ZERO))));
+    let request = Request::put("http://files/upload").body(body).expect("a valid request");
+    let outcome = timeout(BOUND, client.oneshot(request)).await.expect("in time");
+    let error = outcome.map(drop).expect_err("its body is spent");
+    let error: &RetryError = error.downcast_ref().expect("ours");
+    assert_eq!(error.attempts().len(), 1);
+    let heads = heads.lock().expect("no panic");
+    assert!(heads.iter().all(|head| head.contains("transfer-encoding: chunked")), "{heads:?}");
+    assert_eq!(heads.len(), 1);
+}
+
+/// The first pause that follows from it is 0.9 of its ceiling or more.
+const LONG_PAUSE: u64 = 1;

@@ -114,3 +114,45 @@ async fn last_copy_keeps_nothing() {
     assert!(last.repeat().is_none());
     assert_eq!(whole(last).await.expect("whole"), "c");
 }
+
+/// As hyper's own: it reports its end when the last part has been read.
+struct Ending(Vec<&'static str>);
+
+impl Body for Ending {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Chunk>> {
+        Poll::Ready(self.0.pop().map(|chunk| Ok(Frame::data(Bytes::from(chunk)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.0.is_empty() { SizeHint::with_exact(0) } else { SizeHint::new() }
+    }
+}
+
+/// hyper would send it as a request with no content.
+#[tokio::test]
+async fn copy_whose_beginning_is_gone_does_not_look_empty() {
+    let first = ReplayBody::with_limit(Ending(vec!["bb", "aa"]), 2);
+    let copy = first.repeat().expect("nothing has passed");
+    assert_eq!(first.collect().await.expect("whole").to_bytes(), "aabb");
+    assert!(!copy.is_repeatable());
+    assert!(!copy.is_end_stream());
+    assert_eq!(copy.size_hint().exact(), None);
+    assert!(copy.collect().await.expect_err("its beginning is gone").is::<NotRepeatable>());
+}
+
+#[tokio::test]
+async fn attempt_that_was_given_up_does_not_look_complete() {
+    let mut first = ReplayBody::new(Ending(vec!["b", "a"]));
+    let copy = first.repeat().expect("nothing has passed");
+    first.frame().await.expect("a part").expect("no error");
+    assert_eq!(copy.collect().await.expect("whole").to_bytes(), "ab");
+    assert!(!first.is_end_stream());
+    assert_eq!(first.size_hint().exact(), None);
+}
