@@ -2,7 +2,7 @@
 //!
 //! They are std's, and in this crate's unit tests those of shuttle.
 //!
-//! Shuttle's work inside of its runs only, see `endpointer/interleavings.rs`. Whatever no other
+//! Shuttle's work inside of its runs only, see `endpointer/tests/interleavings.rs`. What no other
 //! thread waits for or decides by keeps to std.
 
 #[cfg(test)]

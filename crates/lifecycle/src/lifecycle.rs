@@ -5,11 +5,10 @@ use tokio_util::sync::CancellationToken;
 use tower_sd_core::{AdvertiseAddress, BoxError, Instance, Registrar, Registration};
 
 use crate::{
-    LifecycleError, Listener, Readiness, Registrations, Report, ShutdownSignal,
+    Listener, Readiness, Registrations, ShutdownSignal,
     hooks::{Hook, Hooks},
     orders::OrdersConfig,
     registrations::Registering,
-    run,
     server::Serving,
 };
 
@@ -245,38 +244,9 @@ impl Lifecycle {
         self.timing.hook = timeout;
         self
     }
-
-    /// Lives, and returns when all servers have stopped. The report is logged too.
-    ///
-    /// `serve` takes the listener and the request to drain; it ends when its last request has. It
-    /// runs in a task of its own. With the features `axum` and `tonic`, `serve_axum` and
-    /// `serve_tonic` are two of them.
-    ///
-    /// # Errors
-    ///
-    /// A step of the start fails, or a server ends with an error or panics. It is then deregistered
-    /// immediately, and everything else is stopped in the right order. A failure during the stop is
-    /// in the [`Report`] only.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped early, the servers are aborted and their connections are cut; the registrations are
-    /// withdrawn in the background, as far as the runtime lives.
-    pub async fn run<S, F, E>(
-        self,
-        listener: impl Into<Listener> + Send,
-        serve: S,
-    ) -> Result<Report, LifecycleError>
-    where
-        S: FnOnce(Listener, ShutdownSignal) -> F + Send + 'static,
-        F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<BoxError>,
-    {
-        run::run(self, listener.into(), boxed(serve)).await
-    }
 }
 
-fn boxed<S, F, E>(serve: S) -> Serving
+pub(crate) fn boxed<S, F, E>(serve: S) -> Serving
 where
     S: FnOnce(Listener, ShutdownSignal) -> F + Send + 'static,
     F: Future<Output = Result<(), E>> + Send + 'static,

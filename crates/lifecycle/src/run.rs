@@ -1,13 +1,17 @@
-use std::{future::pending, mem, time::Duration};
+use std::{
+    future::{Future, pending},
+    mem,
+    time::Duration,
+};
 
 use tokio::time::{sleep, timeout};
 use tower_sd_core::BoxError;
 
 use crate::{
-    Lifecycle, LifecycleError, Listener, Readiness, Report,
+    Lifecycle, LifecycleError, Listener, Readiness, Report, ShutdownSignal,
     control::{Control, Ending},
     hooks::{self, Hooks},
-    lifecycle::Timing,
+    lifecycle::{Timing, boxed},
     orders::Orders,
     readiness::Phase,
     registrations::Members,
@@ -15,8 +19,39 @@ use crate::{
     server::{Servers, Serving},
 };
 
+impl Lifecycle {
+    /// Lives, and returns when all servers have stopped. The report is logged too.
+    ///
+    /// `serve` takes the listener and the request to drain; it ends when its last request has. It
+    /// runs in a task of its own. With the features `axum` and `tonic`, `serve_axum` and
+    /// `serve_tonic` are two of them.
+    ///
+    /// # Errors
+    ///
+    /// A step of the start fails, or a server ends with an error or panics. It is then deregistered
+    /// immediately, and everything else is stopped in the right order. A failure during the stop is
+    /// in the [`Report`] only.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the servers are aborted and their connections are cut; the registrations are
+    /// withdrawn in the background, as far as the runtime lives.
+    pub async fn run<S, F, E>(
+        self,
+        listener: impl Into<Listener> + Send,
+        serve: S,
+    ) -> Result<Report, LifecycleError>
+    where
+        S: FnOnce(Listener, ShutdownSignal) -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        run(self, listener.into(), boxed(serve)).await
+    }
+}
+
 /// From the first step to the last. `listener` is the one that is advertised by default.
-pub(crate) async fn run(
+async fn run(
     lifecycle: Lifecycle,
     listener: Listener,
     serve: Serving,

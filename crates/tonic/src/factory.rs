@@ -4,7 +4,7 @@ use tonic::body::Body;
 use tower_sd_balance::{BoxError, Factory, Instance, TaskGroup};
 use tower_sd_http::{HttpFactory, HttpVersion};
 
-use crate::{GrpcEndpoint, health::Health};
+use crate::{GrpcEndpoint, health_stream::watch};
 
 /// Creates a [`GrpcEndpoint`] of each instance.
 ///
@@ -116,7 +116,7 @@ impl Factory for GrpcFactory {
         let health = match &self.health {
             None => None,
             Some(service) => {
-                let health = Health::watch(http.clone(), service, &self.tasks);
+                let health = watch(http.clone(), service, &self.tasks);
                 health.first_answer().await?;
                 Some(Arc::new(health))
             }

@@ -7,6 +7,7 @@ mod deadline;
 mod endpoint;
 mod factory;
 mod health;
+mod health_stream;
 mod hold;
 mod layer;
 mod protocol;

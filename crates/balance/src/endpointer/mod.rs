@@ -20,7 +20,7 @@ mod tiers;
 mod worker;
 
 #[cfg(test)]
-mod interleavings;
+mod tests;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 

@@ -41,7 +41,8 @@ where
             }
             (io, HttpVersion::Auto | HttpVersion::Http1) => {
                 let shared = (&target, tasks);
-                let opened = http1::begin(io, &settings, &dial.home, shared, close).await?;
+                let home: Weak<Pool<B>> = Weak::clone(&dial.home);
+                let opened = http1::begin(io, &settings, home, shared, close).await?;
                 Opened::Http1(Box::new(opened))
             }
         })
@@ -75,6 +76,19 @@ where
                 }
             }
         }
+    }
+}
+
+impl<B> Pool<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    /// Connects in a task, which reports to the queue, however it ends.
+    pub(super) fn start_dial(self: &Arc<Self>) {
+        let home = Arc::downgrade(self);
+        self.tasks.spawn(|stop| dial_and_drive(home, stop));
     }
 }
 

@@ -18,7 +18,7 @@ use tower_sd_balance::BoxError;
 use tower_sd_core::{Shutdown, StopOnDrop, TaskGroup};
 use tower_sd_net::Io;
 
-use super::{Pool, Settings, Target, upload::Outgoing};
+use super::{Settings, Target, upload::Outgoing};
 
 /// One open connection with one owner, which may send on it. Dropped, it is closed.
 pub(crate) struct Exclusive<B: Send + 'static> {
@@ -28,10 +28,16 @@ pub(crate) struct Exclusive<B: Send + 'static> {
     pub(super) retire_at: Option<Instant>,
     /// `Keep-Alive: timeout`.
     pub(super) announced: Option<Duration>,
-    home: Weak<Pool<B>>,
+    home: Weak<dyn Home<B>>,
     _close: StopOnDrop,
     /// A response may outlive its client: the connection's task then has no other owner.
     tasks: TaskGroup,
+}
+
+/// The pool of a connection.
+pub(super) trait Home<B: Send + 'static>: Send + Sync {
+    /// Keeps a connection for the next request; above the bounds it is closed.
+    fn keep(self: Arc<Self>, exclusive: Exclusive<B>);
 }
 
 /// The other half of an [`Exclusive`]: reads and writes the socket.
@@ -101,7 +107,7 @@ impl<B: Send + 'static> Exclusive<B> {
 pub(super) async fn begin<B>(
     io: Io,
     settings: &Settings,
-    home: &Weak<Pool<B>>,
+    home: Weak<dyn Home<B>>,
     (target, tasks): (&Arc<Target>, TaskGroup),
     close: StopOnDrop,
 ) -> Result<(Exclusive<B>, Driver<B>), BoxError>
@@ -121,7 +127,7 @@ where
         target: Arc::clone(target),
         retire_at: settings.retire_at(),
         announced: None,
-        home: Weak::clone(home),
+        home,
         _close: close,
         tasks,
     };

@@ -17,18 +17,20 @@ use tower_sd_balance::BoxError;
 use tower_sd_core::TaskGroup;
 use tower_sd_net::Io;
 
-use super::{
-    Pool, Settings, Target,
-    connection::{Connection, Unused},
-    upload::Outgoing,
-};
+use super::{Settings, Target, upload::Outgoing};
 
 /// A place on a connection. Dropped, it is free for another request.
 pub(crate) struct Stream<B: Send + 'static> {
     pub(crate) sender: http2::SendRequest<Outgoing<B>>,
     pub(crate) reused: bool,
     pub(super) carrier: Arc<Carrier>,
-    pub(super) home: Weak<Pool<B>>,
+    home: Weak<dyn Home>,
+}
+
+/// The pool of a connection.
+pub(super) trait Home: Send + Sync {
+    /// Frees a place, for the request that has waited longest.
+    fn release(self: Arc<Self>, carrier: &Arc<Carrier>);
 }
 
 /// The common part of a connection's streams.
@@ -98,18 +100,18 @@ impl<B> Open<B> {
     }
 
     /// Takes a place; the caller has checked that there is room.
-    pub(super) fn take(&mut self, home: Weak<Pool<B>>) -> Unused<B>
+    pub(super) fn take(&mut self, home: Weak<dyn Home>) -> Stream<B>
     where
         B: Send + 'static,
     {
         self.n_streams += 1;
         self.idle_since = None;
-        Unused::new(Connection::Http2(Stream {
+        Stream {
             sender: self.sender.clone(),
             reused: std::mem::replace(&mut self.used, true),
             carrier: Arc::clone(&self.carrier),
             home,
-        }))
+        }
     }
 
     /// Frees a place; whether it now carries nothing.

@@ -1,70 +1,35 @@
-//! The health of an instance: `grpc.health.v1`, one stream per instance.
+//! The stream of an instance's health: `grpc.health.v1`.
 
 mod message;
 
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use tokio::{
-    select,
-    sync::watch,
-    time::{sleep, timeout},
-};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::{select, sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status, body::Body, client::Grpc};
 use tonic_prost::ProstCodec;
 use tower_sd_balance::{Backoff, Shutdown, TaskGroup};
 use tower_sd_http::HttpEndpoint;
 
 use self::message::{HealthCheckRequest, HealthCheckResponse, SERVING, WATCH};
-use crate::GrpcEndpoint;
+use crate::{
+    GrpcEndpoint,
+    health::{Answer, Health},
+};
 
-/// The health that one instance reports. The stream ends with it.
-#[derive(Debug)]
-pub(crate) struct Health {
-    answers: watch::Receiver<Answer>,
-    _stop: DropGuard,
-}
-
-#[derive(Clone, Debug)]
-enum Answer {
-    None,
-    Serving,
-    NotServing(Status),
-}
-
-impl Health {
-    pub(crate) fn watch(http: HttpEndpoint<Body>, service: &str, tasks: &TaskGroup) -> Self {
-        let (sender, answers) = watch::channel(Answer::None);
-        let gone = CancellationToken::new();
-        let watching = Watching {
-            client: Grpc::new(GrpcEndpoint::new(http, None)),
-            service: service.to_owned(),
-            answers: sender,
-        };
-        let stop = gone.clone().drop_guard();
-        tasks.spawn(|stop| watching.until(stop, gone));
-        Self { answers, _stop: stop }
-    }
-
-    /// Waits for the first answer, for [`PATIENCE`] at most.
-    pub(crate) async fn first_answer(&self) -> Result<(), Status> {
-        let mut answers = self.answers.clone();
-        let answered = answers.wait_for(|answer| !matches!(answer, Answer::None));
-        match timeout(PATIENCE, answered).await {
-            Ok(_) | Err(_) => self.check(),
-        }
-    }
-
-    pub(crate) fn check(&self) -> Result<(), Status> {
-        match &*self.answers.borrow() {
-            Answer::None => {
-                Err(Status::unavailable("the instance does not answer its health check"))
-            }
-            Answer::NotServing(status) => Err(status.clone()),
-            Answer::Serving => Ok(()),
-        }
-    }
+/// Follows the health of one instance; the stream ends with the result.
+pub(crate) fn watch(http: HttpEndpoint<Body>, service: &str, tasks: &TaskGroup) -> Health {
+    let (sender, answers) = watch::channel(Answer::None);
+    let gone = CancellationToken::new();
+    let watching = Watching {
+        client: Grpc::new(GrpcEndpoint::new(http, None)),
+        service: service.to_owned(),
+        answers: sender,
+    };
+    let stop = gone.clone().drop_guard();
+    tasks.spawn(|stop| watching.until(stop, gone));
+    Health::new(answers, stop)
 }
 
 struct Watching {
@@ -127,9 +92,6 @@ impl Watching {
         Ok(())
     }
 }
-
-/// How long an instance may take for its first answer: as long as for a connection.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Between streams: an instance that restarts is probed again soon, one that stays away is the
 /// endpointer's to watch.

@@ -76,8 +76,7 @@ fn siblings<'a>(from: &'a str, to: &'a str) -> Option<(String, &'a str, &'a str)
 }
 
 /// Crates that still have circles, which are printed and do not fail.
-const KNOWN: &[&str] =
-    &["balance", "config", "consul", "core", "etcd", "http", "lifecycle", "tonic"];
+const KNOWN: &[&str] = &["config", "consul", "core", "etcd"];
 
 #[cfg(test)]
 mod tests {

@@ -101,6 +101,7 @@ const CLEAN: &[&str] = &[
     "SECURITY.md",
     "benches",
     "clippy.toml",
+    "crates/balance",
     "crates/config",
     "crates/consul",
     "crates/core",

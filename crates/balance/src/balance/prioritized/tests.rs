@@ -69,7 +69,7 @@ fn weights_are_obeyed_within_a_chi_squared_bound() {
 }
 
 #[test]
-fn next_priority_is_used_only_when_none_of_the_better_one_is_usable() {
+fn next_priority_is_used_when_the_better_one_is_unusable() {
     let world = || World::of(&[(20, 100), (10, 100), (20, 100), (10, 1), (30, 100)]);
     let balancer = Prioritized::default();
     let (counts, _) = world().counts(&balancer, 10_000);

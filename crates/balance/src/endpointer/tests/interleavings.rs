@@ -19,7 +19,7 @@ use tower_sd_core::{
     FixedInstancer, Instance, Instancer, Publisher, RegistryConfig, Sink, Snapshot,
 };
 
-use super::{
+use super::super::{
     EndpointStats, EndpointerConfig, InFlight, Readiness, Shared, Signal, Tier,
     observer::Observers,
     signal::{Created, Unready},
