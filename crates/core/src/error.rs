@@ -14,12 +14,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// Opaque: match on [`kind`](Error::kind), repeat when [`is_transient`](Error::is_transient).
 /// `Display` prints this level only, as in `etcd register: access denied`; the chain behind
-/// [`source`](error::Error::source) is the caller's to print. `Clone` is one `Arc`: one error is
+/// [`source`](error::Error::source) is the caller's to print. `Debug` prints the chain. `Clone` is one `Arc`: one error is
 /// seen by every subscriber. It must never contain a secret: its maker passes only redacted texts.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     transient: bool,
@@ -184,14 +184,14 @@ impl Error {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{}", self.0)?;
                 let mut cause = error::Error::source(self.0);
-                let mut said = self.0.to_string();
+                let mut shown = self.0.to_string();
                 while let Some(next) = cause {
                     let text = next.to_string();
                     // Many libraries print their cause with themselves.
-                    if !said.contains(&text) {
+                    if !shown.contains(&text) {
                         write!(f, ": {text}")?;
                     }
-                    said = text;
+                    shown = text;
                     cause = next.source();
                 }
                 Ok(())
@@ -206,9 +206,25 @@ impl Error {
     }
 }
 
+/// As its [`chain`](Error::chain), which is what a `main` that returns it prints; `{:#?}` shows the
+/// fields.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        if !f.alternate() {
+            return fmt::Display::fmt(&self.chain(), f);
+        }
+        let Inner { kind, transient, backend, operation, instance, message, retry_after, source } =
+            &*self.0;
+        f.debug_struct("Error")
+            .field("kind", kind)
+            .field("transient", transient)
+            .field("backend", backend)
+            .field("operation", operation)
+            .field("instance", instance)
+            .field("message", message)
+            .field("retry_after", retry_after)
+            .field("source", source)
+            .finish()
     }
 }
 

@@ -1,6 +1,6 @@
 use std::{cmp::Ordering, collections::BTreeMap, fmt, net::SocketAddr, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Error, ErrorKind, InstanceId, InstanceStatus, Result, url::without_user};
 
@@ -17,12 +17,30 @@ use crate::{Error, ErrorKind, InstanceId, InstanceStatus, Result, url::without_u
 /// assert_eq!(instance.to_string(), "[::1]:8080");
 /// assert_eq!(instance.weight(), 50);
 /// ```
-#[derive(Clone, Deserialize, Serialize)]
+///
+/// As JSON it needs a host and a port; what is absent has the default of its setter.
+///
+/// ```
+/// # use tower_sd_core::{Instance, InstanceStatus};
+/// let json = r#"{
+///     "id": "arithmetic-1", "scheme": "https", "host": "10.0.0.7", "port": 8443, "weight": 5,
+///     "priority": 0, "zone": "eu-1a", "tags": ["v2"], "metadata": {"shard": "3"},
+///     "status": "passing", "started_at_ms": 1700000000000
+/// }"#;
+/// let instance: Instance = serde_json::from_str(json)?;
+/// assert_eq!((instance.zone(), instance.status()), (Some("eu-1a"), InstanceStatus::Passing));
+/// let least: Instance = serde_json::from_str(r#"{"host": "10.0.0.8", "port": 80}"#)?;
+/// assert_eq!(least, Instance::new("10.0.0.8", 80));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Serialize)]
 #[serde(transparent)]
 pub struct Instance(Arc<Inner>);
 
-#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 struct Inner {
+    /// Empty: that of [`Instance::new`].
+    #[serde(default = "no_id")]
     id: InstanceId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scheme: Option<String>,
@@ -67,9 +85,9 @@ impl Instance {
         }))
     }
 
-    /// Sets the id, which must be its own in the service.
+    /// Sets the id, which must be unique in its service. Defaults to `host:port`.
     ///
-    /// After a restart it is the same where that is wished.
+    /// An id that stays the same across restarts makes the restarted process the same instance.
     #[must_use]
     pub fn with_id(self, id: impl Into<InstanceId>) -> Self {
         self.edit(|inner| inner.id = id.into())
@@ -256,9 +274,33 @@ impl FromStr for Instance {
     }
 }
 
+impl<'de> Deserialize<'de> for Instance {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let mut inner = Inner::deserialize(deserializer)?;
+        if inner.id == no_id() {
+            inner.id = host_port(&inner.host, inner.port).into();
+        }
+        let tags = std::mem::take(&mut inner.tags);
+        Ok(Self(Arc::new(inner)).with_tags(tags))
+    }
+}
+
 impl fmt::Debug for Instance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        let this = &*self.0;
+        f.debug_struct("Instance")
+            .field("id", &this.id)
+            .field("scheme", &this.scheme)
+            .field("host", &this.host)
+            .field("port", &this.port)
+            .field("weight", &this.weight)
+            .field("priority", &this.priority)
+            .field("zone", &this.zone)
+            .field("tags", &this.tags)
+            .field("metadata", &this.metadata)
+            .field("status", &this.status)
+            .field("started_at_ms", &this.started_at_ms)
+            .finish()
     }
 }
 
@@ -274,6 +316,10 @@ fn host_port(host: &str, port: u16) -> String {
         true => format!("[{host}]:{port}"),
         false => format!("{host}:{port}"),
     }
+}
+
+fn no_id() -> InstanceId {
+    InstanceId::from("")
 }
 
 const fn default_weight() -> u32 {
@@ -313,6 +359,16 @@ mod tests {
         let json = serde_json::to_string(&instance).expect("serialises");
         assert_eq!(serde_json::from_str::<Instance>(&json).expect("deserialises"), instance);
         assert_eq!(instance.tags(), ["blue", "v2"]);
+    }
+
+    #[test]
+    fn json_without_an_id_or_with_unsorted_tags_is_the_same_instance() {
+        let json = r#"{"host": "::1", "port": 80, "tags": ["v2", "blue", "v2"]}"#;
+        let instance: Instance = serde_json::from_str(json).expect("host and port");
+        assert_eq!(instance, Instance::new("::1", 80).with_tags(["v2", "blue"]));
+        assert_eq!(instance.id().as_str(), "[::1]:80");
+        serde_json::from_str::<Instance>(r#"{"port": 80}"#).expect_err("no host");
+        assert!(format!("{instance:?}").starts_with("Instance { id: \"[::1]:80\""));
     }
 
     #[test]

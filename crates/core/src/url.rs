@@ -30,7 +30,7 @@ use crate::{Error, ErrorKind, Result, TlsConfig, duration};
 /// assert_eq!(url.path(), "books");
 /// assert_eq!(url.list("tag")?, ["x", "y"]);
 /// let error = url.finish().unwrap_err();
-/// assert_eq!(error.to_string(), "shelf configure: unknown option \"ttl\"; there are tag");
+/// assert_eq!(error.to_string(), "shelf configure: unknown option \"ttl\"; the options are tag");
 /// # Ok::<(), tower_sd_core::Error>(())
 /// ```
 #[must_use]
@@ -53,10 +53,10 @@ impl RegistryUrl {
     pub fn parse(backend: &'static str, url: &str) -> Result<Self> {
         let refuse = |message: String| Err(refusal(backend, message));
         let Some((scheme, rest)) = url.split_once("://") else {
-            return refuse(format!("not a URL such as {backend}://host:port"));
+            return refuse(format!("not a URL such as {backend}://host:port or {backend}:///path"));
         };
         if !is_scheme(scheme) {
-            return refuse(format!("not a URL such as {backend}://host:port"));
+            return refuse(format!("not a URL such as {backend}://host:port or {backend}:///path"));
         }
         if scheme != backend {
             return refuse(format!("the scheme is {scheme:?}, not {backend}"));
@@ -108,6 +108,9 @@ impl RegistryUrl {
     }
 
     /// Returns the path without the slash between it and the hosts.
+    ///
+    /// A URL without hosts has three slashes: the path of `file:///etc/instances.json` is
+    /// `etc/instances.json`, and `/` before it makes it absolute.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
@@ -240,7 +243,7 @@ impl RegistryUrl {
             }
             Some((name, _)) => {
                 let known = self.known.join(", ");
-                Err(self.refusal(format!("unknown option {name:?}; there are {known}")))
+                Err(self.refusal(format!("unknown option {name:?}; the options are {known}")))
             }
         }
     }

@@ -100,7 +100,7 @@ mod tests {
             ("dns:///?tcp=first", "option tcp: \"first\" is neither true nor false"),
             ("dns:///?min=5", "option min: \"5\" is not a time"),
             ("dns:///?min=5m&max=5s", "option min: 300s is longer than max, 5s"),
-            ("dns:///?ttl=5s", "there are max, min, retention, tcp, timeout"),
+            ("dns:///?ttl=5s", "the options are max, min, retention, tcp, timeout"),
         ] {
             let error = DnsConfig::from_url(url).expect_err(url).to_string();
             assert!(error.contains(expected), "{error}");

@@ -142,7 +142,7 @@ fn url_sets_agent_and_queries() {
 #[test]
 fn malformed_url_names_the_remedy() {
     for (url, says) in [
-        ("consul://h?tga=x", "there are ca-file, ca-path, cert-file, consistent, dc, filter"),
+        ("consul://h?tga=x", "the options are ca-file, ca-path, cert-file, consistent, dc, filter"),
         ("consul://h?token=x", "use token-file"),
         ("consul://u:p@h", "a user or password in a URL gets logged"),
         ("consul://h/orders", "instancer(\"orders\")"),

@@ -111,7 +111,7 @@ fn malformed_options_are_named() {
     let mut unknown = url("test://a?c=1");
     assert!(unknown.flag("b").is_ok() && unknown.flag("a").is_ok());
     let unknown = complaint(unknown.finish());
-    assert_eq!(unknown, "test configure: unknown option \"c\"; there are a, b");
+    assert_eq!(unknown, "test configure: unknown option \"c\"; the options are a, b");
 }
 
 #[test]
