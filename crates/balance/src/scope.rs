@@ -109,7 +109,9 @@ impl RequestScope {
 
     /// Runs `f`, the poll of a future or a call, inside this scope.
     pub fn enter<T>(&self, f: impl FnOnce() -> T) -> T {
-        with(Some(self.clone()), f)
+        let entered = Entered(ENTERED.replace(true));
+        let _before = Before(CURRENT.replace(Some(self.clone())), entered);
+        f()
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -177,25 +179,25 @@ pub(crate) fn is_entered() -> bool {
 
 /// Runs `f`, the work of an endpoint, outside of any scope.
 pub(crate) fn leave<T>(f: impl FnOnce() -> T) -> T {
-    if is_entered() { with(None, f) } else { f() }
-}
-
-fn with<T>(scope: Option<RequestScope>, f: impl FnOnce() -> T) -> T {
-    let _before = Before(replace(scope));
+    let _before = Entered(ENTERED.replace(false));
     f()
 }
 
-fn replace(scope: Option<RequestScope>) -> Option<RequestScope> {
-    ENTERED.set(scope.is_some());
-    CURRENT.replace(scope)
-}
+/// Restores whether the caller was in a scope, after a panic too.
+struct Entered(bool);
 
-/// Restores the outer scope, after a panic too.
-struct Before(Option<RequestScope>);
+/// Restores the outer scope likewise.
+struct Before(Option<RequestScope>, #[expect(dead_code, reason = "for its drop")] Entered);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        ENTERED.set(self.0);
+    }
+}
 
 impl Drop for Before {
     fn drop(&mut self) {
-        drop(replace(self.0.take()));
+        drop(CURRENT.replace(self.0.take()));
     }
 }
 
@@ -214,6 +216,7 @@ impl fmt::Debug for Progress {
 thread_local! {
     /// Read with every request: without a destructor it costs a load.
     static ENTERED: Cell<bool> = const { Cell::new(false) };
+    /// Outdated while it is not entered.
     static CURRENT: RefCell<Option<RequestScope>> = const { RefCell::new(None) };
 }
 
