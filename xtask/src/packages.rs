@@ -112,6 +112,7 @@ const NEEDS: &[(&str, Needs)] = &[
     ("tests", Needs { servers: Servers::All, tests: Threads::One }),
     ("balance", Needs { servers: Servers::None, tests: Threads::Many }),
     ("webkv", Needs { servers: Servers::These(&["consul", "redis"]), tests: Threads::One }),
+    ("zookeeper", Needs { servers: Servers::These(&["zookeeper"]), tests: Threads::One }),
     ("xtask", Needs { servers: Servers::None, tests: Threads::Many }),
 ];
 

@@ -95,6 +95,7 @@ const ORIGINS: &[(&str, &str)] = &[
     ("eureka", "builds it with Maven"),
     ("named", "fetches Debian's package `bind9`"),
     ("redis", "fetches Debian's package `redis-server`"),
+    ("zookeeper", "fetches Debian's package `libzookeeper-java`"),
 ];
 
 #[cfg(test)]

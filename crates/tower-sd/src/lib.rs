@@ -76,6 +76,8 @@ pub use tower_sd_http::reqwest;
 pub use tower_sd_lifecycle as lifecycle;
 #[cfg(feature = "grpc")]
 pub use tower_sd_tonic as grpc;
+#[cfg(feature = "zookeeper")]
+pub use tower_sd_zookeeper as zookeeper;
 
 pub use schemes::{open, schemes};
 pub use tower_sd_core::{

@@ -56,6 +56,11 @@ pub fn schemes() -> Schemes {
         schemes.with("eureka", |url| tower_sd_eureka::Eureka::from_url(url).map(Registry::from));
     #[cfg(not(feature = "eureka"))]
     let schemes = schemes.without("eureka", "enable the feature `eureka` of tower-sd");
+    #[cfg(feature = "zookeeper")]
+    let schemes = schemes
+        .with("zookeeper", |url| tower_sd_zookeeper::ZooKeeper::from_url(url).map(Registry::from));
+    #[cfg(not(feature = "zookeeper"))]
+    let schemes = schemes.without("zookeeper", "enable the feature `zookeeper` of tower-sd");
     schemes
 }
 

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::table::Debian;
-use crate::command::{Result, output};
+use crate::command::{Result, output, root};
 
 /// Downloads a release's packages and unpacks them; the folder returned lies in `work`.
 pub(super) fn fetch(release: &Debian, version: &str, work: &Path) -> Result<PathBuf> {
-    let Debian { suite, packages, .. } = release;
+    let Debian { suite, packages, program, launcher, .. } = release;
     eprintln!("fetching {} {version} of Debian {suite}", packages[0]);
     let archive = archive()?;
     let architecture = output(Command::new("dpkg").arg("--print-architecture"))?;
@@ -35,6 +35,11 @@ pub(super) fn fetch(release: &Debian, version: &str, work: &Path) -> Result<Path
             verify(release, &deb)?;
         }
         output(Command::new("dpkg").arg("-x").args([&deb, &unpacked]))?;
+    }
+    if let Some(name) = launcher {
+        let program = unpacked.join(program);
+        fs::create_dir_all(program.parent().unwrap_or(&unpacked))?;
+        fs::copy(root().join("xtask/servers").join(name).join(name), program)?;
     }
     Ok(unpacked)
 }

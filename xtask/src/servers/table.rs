@@ -39,6 +39,9 @@ pub(super) struct Debian {
     pub(super) packages: &'static [&'static str],
     /// Where the packages put the program.
     pub(super) program: &'static str,
+    /// A program of ours in `xtask/servers/NAME`, put into this place after the packages were
+    /// unpacked: a server that comes as archives of Java has none.
+    pub(super) launcher: Option<&'static str>,
     /// For suites past their support, which no signature refreshes any more: the first package on
     /// amd64.
     pub(super) sha256: Option<&'static str>,
@@ -56,6 +59,7 @@ pub(super) const SERVERS: &[Server] = &[
                     suite: "bullseye",
                     packages: &["consul"],
                     program: "usr/bin/consul",
+                    launcher: None,
                     sha256: Some(
                         "e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9",
                     ),
@@ -105,6 +109,7 @@ pub(super) const SERVERS: &[Server] = &[
                     "libuv1",
                 ],
                 program: "usr/sbin/named",
+                launcher: None,
                 sha256: None,
             }),
         }],
@@ -125,12 +130,56 @@ pub(super) const SERVERS: &[Server] = &[
                     "liblzf1",
                 ],
                 program: "usr/bin/redis-server",
+                launcher: None,
                 sha256: None,
             }),
         }],
     },
+    Server {
+        name: "zookeeper",
+        program: "zookeeper",
+        version_arg: "--version",
+        releases: &[
+            Release {
+                version: "3.4.13",
+                origin: Origin::Debian(Debian {
+                    sha256: Some(
+                        "9c4ab50e6d8fef7cd21b4d0a68d1bca1aea93e59022c806f1857504565e4b79d",
+                    ),
+                    ..zookeeper_of(
+                        "bullseye",
+                        &["libzookeeper-java", "liblog4j1.2-java", "libslf4j-java"],
+                    )
+                }),
+            },
+            Release { version: "3.8", origin: Origin::Debian(zookeeper_of("bookworm", ZOOKEEPER)) },
+            Release { version: "3.9", origin: Origin::Debian(zookeeper_of("trixie", ZOOKEEPER)) },
+        ],
+    },
 ];
 
 const fn etcd_of(suite: &'static str) -> Debian {
-    Debian { suite, packages: &["etcd-server"], program: "usr/bin/etcd", sha256: None }
+    Debian {
+        suite,
+        packages: &["etcd-server"],
+        program: "usr/bin/etcd",
+        launcher: None,
+        sha256: None,
+    }
 }
+
+/// Runs on the machine's Java.
+const fn zookeeper_of(suite: &'static str, packages: &'static [&'static str]) -> Debian {
+    let program = "usr/bin/zookeeper";
+    Debian { suite, packages, program, launcher: Some("zookeeper"), sha256: None }
+}
+
+/// The server's own archives first.
+const ZOOKEEPER: &[&str] = &[
+    "libzookeeper-java",
+    "libdropwizard-metrics-java",
+    "liblog4j1.2-java",
+    "libnetty-java", // for TLS
+    "libslf4j-java",
+    "libsnappy-java",
+];

@@ -5,6 +5,7 @@ mod consul;
 mod consul_cluster;
 mod etcd;
 mod eureka;
+mod zookeeper;
 
 use std::{
     fmt, fs, io,
@@ -24,6 +25,7 @@ pub use self::{
     consul_cluster::ConsulCluster,
     etcd::{Etcd, EtcdConfig},
     eureka::{Eureka, EurekaConfig, SpringClient},
+    zookeeper::{ZooKeeper, ZooKeeperConfig, ZooKeeperEnsemble},
 };
 use crate::process::Process;
 

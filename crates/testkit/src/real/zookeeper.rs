@@ -1,0 +1,180 @@
+use std::{fs, io, net::SocketAddr, ops::Deref, path::Path, process::Command};
+
+use futures_util::{FutureExt, future::try_join_all};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::Server;
+use crate::{
+    loopback::{free_ports, own_address},
+    servers::ServerBinary,
+};
+
+/// A ZooKeeper server, alone or a member of an ensemble.
+#[derive(Debug)]
+pub struct ZooKeeper {
+    server: Server,
+    address: SocketAddr,
+}
+
+/// How to start a [`ZooKeeper`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ZooKeeperConfig {
+    binary: ServerBinary,
+    lines: Vec<String>,
+    properties: Vec<String>,
+}
+
+/// Servers of one ensemble, each on an address of its own.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ZooKeeperEnsemble {
+    /// The members.
+    pub members: Vec<ZooKeeper>,
+}
+
+impl ZooKeeper {
+    /// Starts a server.
+    ///
+    /// # Errors
+    ///
+    /// It does not become ready; with its output.
+    pub async fn start(config: ZooKeeperConfig) -> io::Result<Self> {
+        let ip = own_address();
+        let [port] = free_ports(ip)?;
+        Self::start_at((ip, port).into(), 0, config).await
+    }
+
+    async fn start_at(address: SocketAddr, id: usize, config: ZooKeeperConfig) -> io::Result<Self> {
+        let server = Server::start(
+            move |data| config.command(data, address, id),
+            move || async move { mode(address).await.is_ok() }.boxed(),
+        );
+        Ok(Self { server: server.await?, address })
+    }
+
+    /// Where its clients connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns its answer to a command of four letters, such as `wchs`.
+    ///
+    /// # Errors
+    ///
+    /// It does not run.
+    pub async fn command(&self, letters: &str) -> io::Result<String> {
+        four_letters(self.address, letters).await
+    }
+}
+
+/// Stop, kill, suspend, restart.
+impl Deref for ZooKeeper {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+impl ZooKeeperEnsemble {
+    /// Starts an ensemble of this many members.
+    ///
+    /// # Errors
+    ///
+    /// A member does not become ready; with its output.
+    pub async fn start(config: ZooKeeperConfig, n_members: usize) -> io::Result<Self> {
+        let mut places = Vec::new();
+        let mut lines = vec!["initLimit=20".to_owned(), "syncLimit=4".to_owned()];
+        for id in 1..=n_members {
+            let ip = own_address();
+            let [client, peers, election] = free_ports(ip)?;
+            lines.push(format!("server.{id}={ip}:{peers}:{election}"));
+            places.push((id, SocketAddr::from((ip, client))));
+        }
+        let config = config.lines(lines);
+        let members =
+            places.into_iter().map(|(id, at)| ZooKeeper::start_at(at, id, config.clone()));
+        Ok(Self { members: try_join_all(members).await? })
+    }
+
+    /// The addresses of all members, as `host:port`.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.address.to_string()).collect()
+    }
+
+    /// The member that leads now, if one does.
+    pub async fn leader(&self) -> Option<&ZooKeeper> {
+        for member in &self.members {
+            if mode(member.address).await.is_ok_and(|mode| mode == "leader") {
+                return Some(member);
+            }
+        }
+        None
+    }
+}
+
+impl ZooKeeperConfig {
+    /// A server with ticks of 500 ms, so that sessions may end after 1 s.
+    ///
+    /// It does not wait for the disk.
+    pub fn new(binary: ServerBinary) -> Self {
+        Self { binary, lines: Vec::new(), properties: Vec::new() }
+    }
+
+    /// Adds lines to its configuration.
+    pub fn lines<T: Into<String>>(mut self, lines: impl IntoIterator<Item = T>) -> Self {
+        self.lines.extend(lines.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds a property of Java, such as `jute.maxbuffer=100000`.
+    pub fn property(mut self, property: &str) -> Self {
+        self.properties.push(format!("-D{property}"));
+        self
+    }
+
+    fn command(&self, data: &Path, address: SocketAddr, id: usize) -> Command {
+        let (ip, port) = (address.ip(), address.port());
+        let mut text = format!(
+            "tickTime=500\nmaxSessionTimeout=60000\nmaxClientCnxns=0\nforceSync=no\n\
+             4lw.commands.whitelist=*\ndataDir={}\n",
+            data.display()
+        );
+        if !self.lines.iter().any(|line| line.starts_with("secureClientPort=")) {
+            text.push_str(&format!("clientPort={port}\nclientPortAddress={ip}\n"));
+        }
+        for line in &self.lines {
+            text.push_str(&format!("{line}\n"));
+        }
+        let file = data.join("zoo.cfg");
+        // What cannot be written is reported by the server, which then finds no file.
+        drop(fs::write(&file, text));
+        if id > 0 {
+            drop(fs::write(data.join("myid"), id.to_string()));
+        }
+        let mut command = Command::new(&self.binary.path);
+        command.arg(&file).args(&self.properties);
+        command
+    }
+}
+
+/// `standalone`, `leader` or `follower`, of a server that serves.
+async fn mode(address: SocketAddr) -> io::Result<String> {
+    let answer = four_letters(address, "srvr").await?;
+    let mode = answer.lines().find_map(|line| line.strip_prefix("Mode: "));
+    mode.map(str::to_owned).ok_or_else(|| io::Error::other("it does not serve"))
+}
+
+async fn four_letters(address: SocketAddr, letters: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(letters.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}

@@ -1,0 +1,335 @@
+//! One instance's node, which ends with the session.
+
+mod place;
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, sleep_until};
+use tower_sd_core::{
+    Announcement, Announcer, Error, ErrorKind, LeaseTtl, LossReason, Registration, Renewal, Result,
+    async_trait,
+};
+
+use self::place::Place;
+use crate::{
+    Acl, BACKEND, Layout, ZooKeeperConfig,
+    client::{Access, Client, ClientError, IsOurs, Node, Refusal, SessionHandle, Stat},
+    config::refused,
+    error::{error, of_data},
+    path,
+};
+
+/// Keeps one instance's node.
+///
+/// The session that owns the node and the transaction that has created it distinguish
+/// registrations.
+pub(crate) struct ZooKeeperAnnouncer {
+    client: Client,
+    layout: Arc<dyn Layout>,
+    place: Place,
+    session: Option<SessionHandle>,
+    owned: Option<Owned>,
+    /// Data of a node whose creation may have taken effect.
+    in_doubt: Option<Vec<u8>>,
+    /// The session of the node that was owned last.
+    last_session: i64,
+    /// When to read a node that was taken over.
+    read_at: Instant,
+}
+
+/// The node of this registration.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Owned {
+    session: i64,
+    czxid: i64,
+    version: i32,
+}
+
+/// What stands in the way of a new node.
+enum Obstacle {
+    /// None any more.
+    Gone,
+    /// The node was made by a request whose answer was lost.
+    Ours(Owned),
+    /// Another registration's.
+    Other { by: String },
+}
+
+impl ZooKeeperAnnouncer {
+    pub(crate) fn new(
+        client: &Client,
+        config: &ZooKeeperConfig,
+        registration: &Registration,
+    ) -> Result<Self> {
+        let layout = config.layouts.first().ok_or_else(|| refused("no layout given"))?;
+        let base = format!("{}{}", config.chroot, config.path);
+        let service = path::service(&base, registration.service())?;
+        let id = registration.instance().id().as_str();
+        if id.is_empty() {
+            return Err(refused("an instance needs an id that is not empty"));
+        }
+        let access = match config.acl {
+            Acl::Open => Access::Open,
+            Acl::Creator => Access::Creator,
+        };
+        Ok(Self {
+            client: client.clone(),
+            place: Place::new(format!("{service}/{}", layout.node(id)), access),
+            layout: Arc::clone(layout),
+            session: None,
+            owned: None,
+            in_doubt: None,
+            last_session: 0,
+            read_at: Instant::now(),
+        })
+    }
+
+    fn session(&mut self) -> SessionHandle {
+        if self.session.as_ref().is_some_and(SessionHandle::has_ended) {
+            self.session = None;
+        }
+        self.session.get_or_insert_with(|| self.client.session()).clone()
+    }
+
+    /// Writes the data of the node that is owned; `false`: it is another one now.
+    async fn update(
+        &mut self,
+        session: &SessionHandle,
+        owned: Owned,
+        data: &[u8],
+    ) -> Result<bool, ClientError> {
+        let path = self.place.path();
+        // A version alone does not show whose node it is: that is read first.
+        let Some(node) = session.get(path).await?.filter(|node| owned.is(&node.stat)) else {
+            self.owned = None;
+            return Ok(false);
+        };
+        match session.set(path, data, node.stat.version).await {
+            Ok(stat) if owned.is(&stat) => {
+                self.owned = Some(Owned { version: stat.version, ..owned });
+                Ok(true)
+            }
+            // A successor's node took its place in between; it will write its data again.
+            Ok(_) => {
+                self.owned = None;
+                Ok(false)
+            }
+            Err(cause) => match cause.refusal() {
+                Some(Refusal::BadVersion | Refusal::NoNode) => Ok(false),
+                _ => Err(cause),
+            },
+        }
+    }
+
+    /// Creates the node, and its parents if need be; `None`: something stands in the way.
+    async fn create(
+        &mut self,
+        session: &SessionHandle,
+        data: &[u8],
+    ) -> Result<Option<Owned>, ClientError> {
+        if self.in_doubt.is_none() {
+            self.in_doubt = Some(data.to_vec());
+        }
+        match self.place.create(session, data).await {
+            Ok(created) => {
+                self.in_doubt = None;
+                Ok(Some(Owned { session: created.session, czxid: created.czxid, version: 0 }))
+            }
+            Err(cause) if cause.refusal() == Some(Refusal::NodeExists) => Ok(None),
+            Err(cause) => {
+                if cause.refusal().is_some() || matches!(cause, ClientError::Unconnected(_)) {
+                    self.in_doubt = None;
+                }
+                Err(cause)
+            }
+        }
+    }
+
+    /// Reads the node that exists already, and removes it if it is a predecessor's.
+    async fn obstacle(
+        &mut self,
+        session: &SessionHandle,
+        takes_over: bool,
+    ) -> Result<Obstacle, ClientError> {
+        let Some(node) = session.get(self.place.path()).await? else { return Ok(Obstacle::Gone) };
+        let Stat { czxid, version, owner, .. } = node.stat;
+        if owner == session.state().id && self.in_doubt.as_ref() == Some(&node.data) {
+            self.in_doubt = None;
+            return Ok(Obstacle::Ours(Owned { session: owner, czxid, version }));
+        }
+        // Its session is a former one of ours, or it has none and would stay indefinitely.
+        let is_left_over = owner == 0 || owner == self.last_session;
+        let by = self.describe(&node);
+        if !takes_over && (!is_left_over || owner == session.state().id) {
+            self.in_doubt = None;
+            return Ok(Obstacle::Other { by });
+        }
+        tracing::warn!(backend = BACKEND, path = self.place.path(), by, "replacing a node");
+        match session.delete(self.place.path(), version).await {
+            Ok(()) => Ok(Obstacle::Gone),
+            Err(cause) => match cause.refusal() {
+                Some(Refusal::NoNode | Refusal::BadVersion) => Ok(Obstacle::Gone),
+                _ => Err(cause),
+            },
+        }
+    }
+
+    async fn write(
+        &mut self,
+        session: &SessionHandle,
+        data: &[u8],
+        takes_over: bool,
+    ) -> Result<Option<LossReason>, ClientError> {
+        for _ in 0..ATTEMPTS {
+            match self.owned {
+                Some(owned) if owned.session == session.state().id => {
+                    if self.update(session, owned, data).await? {
+                        return Ok(None);
+                    }
+                }
+                _ => self.owned = None,
+            }
+            if self.owned.is_none() {
+                match self.create(session, data).await? {
+                    Some(owned) => {
+                        self.own(owned);
+                        return Ok(None);
+                    }
+                    None => match self.obstacle(session, takes_over).await? {
+                        Obstacle::Gone => {}
+                        Obstacle::Ours(owned) => self.own(owned),
+                        Obstacle::Other { by } => return Ok(Some(LossReason::TakenOver { by })),
+                    },
+                }
+            }
+        }
+        Err(ClientError::Refused(Refusal::BadVersion))
+    }
+
+    /// How to recognize the node, where there may be one.
+    fn is_ours(&self, session: &SessionHandle) -> Option<IsOurs> {
+        if let Some(owned) = self.owned {
+            return Some(Box::new(move |node| owned.is(&node.stat)));
+        }
+        let (data, id) = (self.in_doubt.clone()?, session.state().id);
+        Some(Box::new(move |node| node.stat.owner == id && node.data == data))
+    }
+
+    fn own(&mut self, owned: Owned) {
+        self.owned = Some(owned);
+        self.last_session = owned.session;
+    }
+
+    /// The loss of a node that is not there, or is not the own one.
+    async fn loss(&mut self, session: &SessionHandle) -> Result<LossReason, ClientError> {
+        self.owned = None;
+        self.read_at = Instant::now() + session.state().timeout / 3;
+        match session.get(self.place.path()).await? {
+            Some(node) if node.stat.owner != 0 => {
+                Ok(LossReason::TakenOver { by: self.describe(&node) })
+            }
+            _ => Ok(LossReason::Gone),
+        }
+    }
+
+    /// The address and the session of another registration.
+    fn describe(&self, node: &Node) -> String {
+        let session = format!("session {:#x}", node.stat.owner);
+        let name = self.place.path().rsplit_once('/').map_or("", |(_parent, name)| name);
+        match self.layout.decode(name, &node.data) {
+            Ok(instance) => format!("{instance}, {session}"),
+            Err(_other) => session,
+        }
+    }
+}
+
+#[async_trait]
+impl Announcer for ZooKeeperAnnouncer {
+    async fn announce(&mut self, announcement: &Announcement) -> Result<Renewal> {
+        let data = self.layout.encode(announcement).map_err(|cause| {
+            let message = format!("{:?} cannot write the instance", self.layout);
+            let error = Error::new(ErrorKind::Config, BACKEND, "register");
+            error.with_message(message).with_source(cause)
+        })?;
+        let session = self.session();
+        let written = self.write(&session, &data, announcement.takes_over()).await;
+        let loss = written.map_err(|cause| of_data(cause, self.place.path(), data.len()))?;
+        self.read_at = Instant::now() + session.state().timeout / 3;
+        let ttl = LeaseTtl::new(session.state().timeout);
+        Ok(loss.map_or(Renewal::Renewed(ttl), Renewal::Lost))
+    }
+
+    async fn renew(&mut self, _announcement: &Announcement) -> Result<Renewal> {
+        let session = self.session();
+        let Some(owned) = self.owned else {
+            return Ok(Renewal::Lost(LossReason::Gone));
+        };
+        let state = session.state();
+        if state.id != owned.session {
+            self.owned = None;
+            return Ok(Renewal::Lost(LossReason::SessionEnded));
+        }
+        let failed = |cause| error(cause, "renew", self.place.path());
+        match session.exists(self.place.path()).await.map_err(failed)? {
+            Some(stat) if owned.is(&stat) && stat.version == owned.version => {
+                Ok(Renewal::Renewed(LeaseTtl::new(state.timeout)))
+            }
+            // Another client has written it: our data is written again.
+            Some(stat) if owned.is(&stat) => Ok(Renewal::Lost(LossReason::Gone)),
+            _ => {
+                let loss = self.loss(&session).await;
+                let failed = |cause| error(cause, "renew", self.place.path());
+                loss.map(Renewal::Lost).map_err(failed)
+            }
+        }
+    }
+
+    async fn lost(&mut self) -> LossReason {
+        let session = self.session();
+        if let Some(owned) = self.owned {
+            session.ended(owned.session).await;
+            return LossReason::SessionEnded;
+        }
+        // Taken over: until the other node is gone.
+        loop {
+            sleep_until(self.read_at).await;
+            self.read_at = Instant::now() + session.state().timeout / 3;
+            if let Ok(None) = session.exists(self.place.path()).await {
+                return LossReason::Gone;
+            }
+        }
+    }
+
+    async fn withdraw(&mut self) -> Result<()> {
+        if let Some(session) = self.session.clone().filter(|session| !session.has_ended())
+            && let Some(is_ours) = self.is_ours(&session)
+        {
+            let removed = session.remove(self.place.path(), is_ours).await;
+            removed.map_err(|cause| error(cause, "deregister", self.place.path()))?;
+        }
+        (self.owned, self.in_doubt, self.session) = (None, None, None);
+        Ok(())
+    }
+}
+
+impl Drop for ZooKeeperAnnouncer {
+    /// What could not be withdrawn is removed with the next connection: the session goes on for
+    /// others.
+    fn drop(&mut self) {
+        if let Some(session) = &self.session
+            && let Some(is_ours) = self.is_ours(session)
+        {
+            session.remove_later(self.place.path().to_owned(), is_ours);
+        }
+    }
+}
+
+impl Owned {
+    /// Whether it is the node with this state.
+    fn is(self, stat: &Stat) -> bool {
+        (stat.owner, stat.czxid) == (self.session, self.czxid)
+    }
+}
+
+/// Of processes with one id that start together, all but one notice the last one sooner.
+const ATTEMPTS: usize = 8;

@@ -1,0 +1,42 @@
+//! Of the encoding.
+
+use proptest::{collection::vec, prelude::*};
+
+use super::jute::*;
+
+#[test]
+fn frame_has_its_length_and_its_fields() {
+    let frame = Writer::new().int(-1).long(2).flag(true).text("ä").buffer(&[]).finish();
+    assert_eq!(frame[..LENGTH], [0, 0, 0, 23]);
+    let mut reader = Reader::new(&frame[LENGTH..]);
+    assert_eq!((reader.int(), reader.long(), reader.flag()), (Ok(-1), Ok(2), Ok(true)));
+    assert_eq!((reader.text(), reader.buffer()), (Ok("ä"), Ok(&[][..])));
+    assert_eq!((reader.int(), reader.rest()), (Err(Malformed), &[][..]));
+}
+
+#[test]
+fn length_of_minus_one_is_an_empty_text_and_list() {
+    let bytes = (-1_i32).to_be_bytes();
+    assert_eq!(Reader::new(&bytes).text(), Ok(""));
+    assert_eq!(Reader::new(&bytes).texts(), Ok(Vec::new()));
+    assert_eq!(Reader::new(&(-2_i32).to_be_bytes()).buffer(), Err(Malformed));
+}
+
+#[test]
+fn number_of_texts_is_bounded_by_the_frame() {
+    let frame = Writer::new().int(i32::MAX).text("a").finish();
+    assert_eq!(Reader::new(&frame[LENGTH..]).texts(), Err(Malformed));
+}
+
+proptest! {
+    #[test]
+    fn texts_survive(texts in vec(".*", 0..20)) {
+        let frame = Writer::new().texts(&texts).finish();
+        prop_assert_eq!(Reader::new(&frame[LENGTH..]).texts(), Ok(texts));
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in vec(any::<u8>(), 0..200)) {
+        drop(Reader::new(&bytes).texts());
+    }
+}

@@ -1,0 +1,255 @@
+//! Settings, checked once.
+
+mod user;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use tower_sd_core::{Error, ErrorKind, RegistryConfig, Result, Secret, TlsConfig, duration};
+
+pub use self::user::User;
+use crate::{BACKEND, Curator, Layout, path};
+
+/// Settings of a [`ZooKeeper`](crate::ZooKeeper).
+#[derive(Clone, Debug, Deserialize)]
+#[non_exhaustive]
+#[serde(default, deny_unknown_fields)]
+pub struct ZooKeeperConfig {
+    /// The members of the ensemble, as `host:port`. Defaults to none.
+    ///
+    /// Their order is shuffled, so that clients spread over them. Names are resolved for every
+    /// connection.
+    pub servers: Vec<String>,
+    /// What comes before every path. Defaults to nothing.
+    ///
+    /// Unlike for Java's client, it is made when it is missing.
+    pub chroot: String,
+    /// The parent of all services, below the chroot. Defaults to Spring's `/services`.
+    pub path: String,
+    /// Credentials of the scheme `digest`. Defaults to `None`.
+    ///
+    /// They are sent with every connection, in the clear unless TLS is on. ZooKeeper accepts any
+    /// name and password; a wrong one shows as a denied access later. SASL is not supported.
+    pub user: Option<User>,
+    /// The access to the nodes that are made. Defaults to [`Acl::Open`].
+    pub acl: Acl,
+    /// TLS of the connections. Defaults to none, as ZooKeeper's own.
+    ///
+    /// Its files are read again when they change.
+    pub tls: Option<TlsConfig>,
+    /// How instances are written and read. Defaults to [`Curator`] alone.
+    ///
+    /// The first layout writes, and the first that understands a node reads it.
+    #[serde(skip, default = "layouts")]
+    pub layouts: Vec<Arc<dyn Layout>>,
+    /// The time after which the servers end a silent session. Defaults to 15 s.
+    ///
+    /// They remove its nodes with it.
+    ///
+    /// It is the TTL of all registrations, whose own setting is not used. The servers clamp it to
+    /// 2 to 20 of their ticks (4 s to 40 s unless configured), and what they grant is used.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub session_timeout: Duration,
+    /// The bound on connecting to one server, the session included. Defaults to 2 s.
+    ///
+    /// It is at most a third of the session timeout, so that others can be tried in time.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub connect_timeout: Duration,
+    /// The bound on every request, the wait for a connection included. Defaults to 5 s.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub request_timeout: Duration,
+    /// The largest answer that is read, in bytes. Defaults to 16 MiB.
+    ///
+    /// That is a list of 400 000 names of Java's ids.
+    pub max_reply: usize,
+    /// The largest request that is sent, in bytes. Defaults to 1 048 575.
+    ///
+    /// That is the default of the servers' `jute.maxbuffer`.
+    ///
+    /// A server closes the connection on a larger one. Raise it with the servers' setting only.
+    pub max_request: usize,
+    /// The settings that all registries have. The TTL is the session timeout.
+    pub registry: RegistryConfig,
+}
+
+/// The access to new nodes.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[non_exhaustive]
+#[serde(rename_all = "kebab-case")]
+pub enum Acl {
+    /// All clients may do everything.
+    #[default]
+    Open,
+    /// The creator, as authenticated by [`ZooKeeperConfig::user`], may do everything; others may
+    /// read.
+    Creator,
+}
+
+impl ZooKeeperConfig {
+    /// The defaults, for these members.
+    pub fn new<S: Into<String>>(servers: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            servers: servers.into_iter().map(Into::into).collect(),
+            chroot: String::new(),
+            path: "/services".to_owned(),
+            user: None,
+            acl: Acl::Open,
+            tls: None,
+            layouts: layouts(),
+            session_timeout: Duration::from_secs(15),
+            connect_timeout: Duration::from_secs(2),
+            request_timeout: Duration::from_secs(5),
+            max_reply: 16 << 20,
+            max_request: 0xf_ffff,
+            registry: RegistryConfig::default(),
+        }
+    }
+
+    /// Sets [`chroot`](Self::chroot).
+    #[must_use]
+    pub fn chroot(mut self, chroot: impl Into<String>) -> Self {
+        self.chroot = chroot.into();
+        self
+    }
+
+    /// Sets [`path`](Self::path).
+    #[must_use]
+    pub fn path(mut self, path: impl Into<String>) -> Self {
+        self.path = path.into();
+        self
+    }
+
+    /// Sets [`user`](Self::user).
+    #[must_use]
+    pub fn user(mut self, name: impl Into<String>, password: impl Into<Secret>) -> Self {
+        self.user = Some(User::new(name, password));
+        self
+    }
+
+    /// Sets [`user`](Self::user) with a password from a file.
+    ///
+    /// It is read for every connection.
+    #[must_use]
+    pub fn user_from_file(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        self.user = Some(User::from_file(name, path));
+        self
+    }
+
+    /// Sets [`acl`](Self::acl).
+    #[must_use]
+    pub fn acl(mut self, acl: Acl) -> Self {
+        self.acl = acl;
+        self
+    }
+
+    /// Sets [`tls`](Self::tls).
+    #[must_use]
+    pub fn tls(mut self, tls: TlsConfig) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Sets [`layouts`](Self::layouts) to this one.
+    #[must_use]
+    pub fn layout(mut self, layout: impl Layout) -> Self {
+        self.layouts = vec![Arc::new(layout)];
+        self
+    }
+
+    /// Adds a layout that is read beside the first one, for the time of a migration.
+    #[must_use]
+    pub fn also_read(mut self, layout: impl Layout) -> Self {
+        self.layouts.push(Arc::new(layout));
+        self
+    }
+
+    /// Sets [`session_timeout`](Self::session_timeout).
+    #[must_use]
+    pub fn session_timeout(mut self, timeout: Duration) -> Self {
+        self.session_timeout = timeout;
+        self
+    }
+
+    /// Sets [`connect_timeout`](Self::connect_timeout).
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Sets [`request_timeout`](Self::request_timeout).
+    #[must_use]
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// Sets [`max_reply`](Self::max_reply).
+    #[must_use]
+    pub fn max_reply(mut self, n_bytes: usize) -> Self {
+        self.max_reply = n_bytes;
+        self
+    }
+
+    /// Sets [`max_request`](Self::max_request).
+    #[must_use]
+    pub fn max_request(mut self, n_bytes: usize) -> Self {
+        self.max_request = n_bytes;
+        self
+    }
+
+    /// Sets [`registry`](Self::registry).
+    #[must_use]
+    pub fn registry(mut self, registry: RegistryConfig) -> Self {
+        self.registry = registry;
+        self
+    }
+
+    /// Checks the settings, and brings paths into the form that is used.
+    pub(crate) fn validated(mut self) -> Result<Self> {
+        if self.servers.is_empty() {
+            return Err(refused("no server given; name at least one member of the ensemble"));
+        }
+        if self.layouts.is_empty() {
+            return Err(refused("no layout given; the first one writes"));
+        }
+        if let Some(user) = &self.user {
+            user.password()?;
+        }
+        if self.acl == Acl::Creator && self.user.is_none() {
+            return Err(refused("acl creator needs a user"));
+        }
+        let limits = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
+        if !limits.contains(&self.session_timeout) {
+            return Err(refused("session_timeout has to be between 1 s and 24 h"));
+        }
+        if self.connect_timeout.is_zero() || self.request_timeout.is_zero() {
+            return Err(refused("a timeout of zero lets nothing succeed"));
+        }
+        if self.max_reply < MIN_MESSAGE || self.max_request < MIN_MESSAGE {
+            return Err(refused("max_reply and max_request have to be at least 64 KiB"));
+        }
+        self.connect_timeout = self.connect_timeout.min(self.session_timeout / 3);
+        self.chroot = path::normal(&self.chroot)?;
+        self.path = path::normal(&self.path)?;
+        Ok(self)
+    }
+}
+
+/// For a file, which cannot name any.
+impl Default for ZooKeeperConfig {
+    fn default() -> Self {
+        Self::new(Vec::<String>::new())
+    }
+}
+
+fn layouts() -> Vec<Arc<dyn Layout>> {
+    vec![Arc::new(Curator)]
+}
+
+pub(crate) fn refused(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Config, BACKEND, "configure").with_message(message)
+}
+
+/// Less than this, and a list of watches or of a few hundred instances does not fit.
+const MIN_MESSAGE: usize = 64 << 10;

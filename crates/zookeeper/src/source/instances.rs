@@ -1,0 +1,31 @@
+use std::sync::Arc;
+
+use tower_sd_core::{Error, ErrorKind, Instance, Result};
+
+use super::decode::Decode;
+use crate::{BACKEND, Layout, client::Stat};
+
+/// Decodes the nodes of a service by these layouts.
+pub(crate) struct Instances(pub(super) Vec<Arc<dyn Layout>>);
+
+impl Decode for Instances {
+    type Item = Instance;
+
+    /// The first layout that understands it; the error is that of the first one, which writes.
+    fn decode(&self, path: &str, data: &[u8], _stat: Stat) -> Result<Instance> {
+        let node = path.rsplit_once('/').map_or(path, |(_parent, name)| name);
+        let mut first = None;
+        for layout in &self.0 {
+            match layout.decode(node, data) {
+                Ok(instance) => return Ok(instance),
+                Err(error) => drop(first.get_or_insert(error)),
+            }
+        }
+        let error = Error::new(ErrorKind::Protocol, BACKEND, "decode").with_instance(node.into());
+        let error = error.with_message(format!("{path} is no instance"));
+        Err(match first {
+            Some(cause) => error.with_source(cause),
+            None => error,
+        })
+    }
+}

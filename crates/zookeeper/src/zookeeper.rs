@@ -1,0 +1,204 @@
+use std::sync::Arc;
+
+use tower_sd_core::{
+    Announcer, Backend, Follower, Instance, KeyValue, Registrar, Registration, RegistrationHandle,
+    Registry, Result, Source, async_trait,
+};
+use tower_sd_net::{Dialer, Target, TlsClient};
+
+use crate::{
+    BACKEND, ZooKeeperConfig,
+    announcer::ZooKeeperAnnouncer,
+    client::{Client, Credentials, Server, Settings},
+    config::refused,
+    error::error,
+    source,
+};
+
+/// A ZooKeeper ensemble: registers instances, follows services and nodes.
+///
+/// `Clone` shares its one session, and the registrations that [`close`](Self::close) withdraws.
+/// Nothing is sent before the first use. [`Registry`] is the same for any kind of registry.
+///
+/// # Drop
+///
+/// Instancers and registrations outlive it; with the last of them the session is closed.
+#[derive(Clone, Debug)]
+pub struct ZooKeeper {
+    backend: Arc<ZooKeeperBackend>,
+    registry: Registry,
+}
+
+/// Makes the two halves of the wire from a client.
+#[derive(Debug)]
+struct ZooKeeperBackend {
+    client: Client,
+    config: ZooKeeperConfig,
+}
+
+impl ZooKeeper {
+    /// Creates a client of an ensemble.
+    ///
+    /// # Errors
+    ///
+    /// `Config`: the settings cannot work.
+    pub fn new(config: ZooKeeperConfig) -> Result<Self> {
+        let config = config.validated()?;
+        let client = Client::new(BACKEND, settings(&config)?);
+        let registry = config.registry.clone();
+        let backend = Arc::new(ZooKeeperBackend { client, config });
+        let registry = Registry::with_config(Shared(Arc::clone(&backend)), registry);
+        Ok(Self { backend, registry })
+    }
+
+    /// Creates a client of the ensemble that a URL names.
+    ///
+    /// See [`ZooKeeperConfig::from_url`].
+    ///
+    /// # Errors
+    ///
+    /// `Config` for a malformed URL, and for settings that cannot work.
+    pub fn from_url(url: &str) -> Result<Self> {
+        Self::new(ZooKeeperConfig::from_url(url)?)
+    }
+
+    /// Follows a service: its nodes and their data, with watches.
+    ///
+    /// A service without a parent node is empty, and is noticed when that is made.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn instancer(&self, service: impl Into<String>) -> Follower {
+        let service = service.into();
+        let ZooKeeperBackend { client, config } = &*self.backend;
+        let source = source::instances(client, config, &service);
+        self.registry.follow(service, source, |publisher| publisher)
+    }
+
+    /// Registers an instance by a node that ends with the session.
+    ///
+    /// See [`Registry::register`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::register`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, the instance is withdrawn in the background, as for a dropped handle.
+    pub async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
+        self.registry.register(registration).await
+    }
+
+    /// Follows the data of a node, or of all children of a node.
+    ///
+    /// A path that ends in a slash means the children. The path is below the chroot. The empty
+    /// path is the root.
+    #[must_use]
+    pub fn key_value(&self, path: &str) -> Box<dyn Source<Item = KeyValue>> {
+        let ZooKeeperBackend { client, config } = &*self.backend;
+        Box::new(source::keys(client, config, path))
+    }
+
+    /// Connects, and reads whether the parent of all services exists.
+    ///
+    /// # Errors
+    ///
+    /// The reason why that failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn check(&self) -> Result<()> {
+        let ZooKeeperBackend { client, config } = &*self.backend;
+        let path = format!("{}{}", config.chroot, config.path);
+        let path = if path.is_empty() { "/" } else { path.as_str() };
+        let read = client.session().exists(path).await;
+        read.map(drop).map_err(|cause| error(cause, "check", path))
+    }
+
+    /// Withdraws all registrations, and waits for that; see [`Registry::close`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, they are still withdrawn; only the waiting is lost.
+    pub async fn close(&self) {
+        self.registry.close().await;
+    }
+}
+
+/// What the registry owns.
+struct Shared(Arc<ZooKeeperBackend>);
+
+impl Backend for Shared {
+    fn name(&self) -> &'static str {
+        BACKEND
+    }
+
+    fn source(&self, service: &str) -> Result<Box<dyn Source<Item = Instance>>> {
+        Ok(Box::new(source::instances(&self.0.client, &self.0.config, service)))
+    }
+
+    fn announcer(&self, registration: &Registration) -> Result<Box<dyn Announcer>> {
+        Ok(Box::new(ZooKeeperAnnouncer::new(&self.0.client, &self.0.config, registration)?))
+    }
+
+    fn key_value(&self, path: &str) -> Result<Box<dyn Source<Item = KeyValue>>> {
+        Ok(Box::new(source::keys(&self.0.client, &self.0.config, path)))
+    }
+}
+
+impl From<ZooKeeper> for Registry {
+    fn from(zookeeper: ZooKeeper) -> Self {
+        zookeeper.registry
+    }
+}
+
+#[async_trait]
+impl Registrar for ZooKeeper {
+    async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
+        Self::register(self, registration).await
+    }
+
+    async fn close(&self) {
+        Self::close(self).await;
+    }
+}
+
+/// The settings of the client, of those of the registry.
+fn settings(config: &ZooKeeperConfig) -> Result<Settings> {
+    let mut servers = config.servers.iter().map(|it| server(it)).collect::<Result<Vec<_>>>()?;
+    fastrand::shuffle(&mut servers);
+    let credentials = config.user.clone().map(|user| -> Credentials {
+        Arc::new(move || {
+            let password = user.password()?;
+            Ok(format!("{}:{}", user.name, password.expose()).into())
+        })
+    });
+    Ok(Settings {
+        servers,
+        dialer: Dialer::new().connect_timeout(config.connect_timeout),
+        tls: config.tls.clone().map(TlsClient::new).transpose()?,
+        credentials,
+        session_timeout: config.session_timeout,
+        connect_timeout: config.connect_timeout,
+        request_timeout: config.request_timeout,
+        max_reply: config.max_reply,
+        max_request: config.max_request,
+    })
+}
+
+fn server(address: &str) -> Result<Server> {
+    let malformed = || refused(format!("server {address:?} is not host:port"));
+    if address.contains('@') {
+        return Err(refused("a server has user information; use ZooKeeperConfig::user"));
+    }
+    let (host, port) = address.rsplit_once(':').ok_or_else(malformed)?;
+    let port = port.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(malformed)?;
+    if host.is_empty() || host.contains(['/', '?', '#', ' ', ',']) {
+        return Err(malformed());
+    }
+    Ok(Server { name: address.into(), target: Target::host(host, port) })
+}

@@ -1,0 +1,144 @@
+//! A real ZooKeeper as a fixture, and what an operator does to it.
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+#![expect(clippy::future_not_send, reason = "each test runs on one thread")]
+
+pub(crate) mod operator;
+
+use std::{
+    panic::{AssertUnwindSafe, resume_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{FutureExt, future::join_all};
+use tokio::time::{Instant, sleep};
+use tower_sd_core::{BoxError, Freshness, Instance, InstanceId, Snapshot, async_trait};
+use tower_sd_testkit::{
+    Fixture, TestClient, TestInstancer, real,
+    servers::{ServerBinary, configured},
+};
+use tower_sd_zookeeper::{ZooKeeper, ZooKeeperConfig};
+
+use self::operator::Operator;
+
+/// Runs a test on every ZooKeeper there is, on all of them concurrently: most of its time a test
+/// waits.
+pub(crate) async fn on_every_zookeeper(test: impl AsyncFn(&ZooKeeperFixture)) {
+    join_all(binaries().into_iter().map(|binary| on_one(binary, &test))).await;
+}
+
+async fn on_one(binary: ServerBinary, test: &impl AsyncFn(&ZooKeeperFixture)) {
+    let version = binary.version.clone();
+    let fixture = ZooKeeperFixture::start(binary).await.expect("ZooKeeper starts");
+    let run = AssertUnwindSafe(Box::pin(test(&fixture)));
+    if let Err(panic) = run.catch_unwind().await {
+        note(&format!("failed on ZooKeeper {version}"));
+        resume_unwind(panic);
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "which server a failed test ran on")]
+pub(crate) fn note(text: &str) {
+    println!("{text}");
+}
+
+pub(crate) fn binaries() -> Vec<ServerBinary> {
+    configured("zookeeper").unwrap_or_else(|missing| panic!("{missing}"))
+}
+
+/// The newest one.
+pub(crate) fn newest() -> ServerBinary {
+    binaries().pop().expect("there is one")
+}
+
+pub(crate) fn instance(id: &str, port: u16) -> Instance {
+    Instance::new("127.0.0.1", port).with_id(id)
+}
+
+pub(crate) fn fresh_with(n: usize) -> impl Fn(&Snapshot) -> bool + Send + Sync {
+    move |it| it.freshness().is_fresh() && it.instances().len() == n
+}
+
+pub(crate) fn is_stale(snapshot: &Snapshot) -> bool {
+    matches!(snapshot.freshness(), Freshness::Stale { .. })
+}
+
+/// Repeats a query until it returns true.
+pub(crate) async fn holds(what: &str, bound: Duration, mut query: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + bound;
+    while !query().await {
+        assert!(Instant::now() < deadline, "not within {bound:?}: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub(crate) struct ZooKeeperFixture {
+    pub(crate) server: real::ZooKeeper,
+}
+
+impl ZooKeeperFixture {
+    pub(crate) async fn start(binary: ServerBinary) -> Result<Self, BoxError> {
+        let server = real::ZooKeeper::start(real::ZooKeeperConfig::new(binary)).await?;
+        Ok(Self { server })
+    }
+
+    /// Settings with a short session.
+    pub(crate) fn config(&self) -> ZooKeeperConfig {
+        ZooKeeperConfig::new([self.server.address().to_string()]).session_timeout(TTL)
+    }
+
+    pub(crate) fn client(&self) -> ZooKeeper {
+        ZooKeeper::new(self.config()).expect("the settings can work")
+    }
+
+    pub(crate) async fn operator(&self) -> Operator {
+        Operator::connect(self.server.address()).await
+    }
+}
+
+#[async_trait]
+impl Fixture for ZooKeeperFixture {
+    fn client(&self) -> TestClient {
+        let client = Self::client(self);
+        let registering = client.clone();
+        TestClient::new(
+            move || Arc::new(registering.clone()),
+            move |service| {
+                let instancer = client.instancer(service);
+                let closing = instancer.clone();
+                TestInstancer::new(instancer, async move { closing.close().await })
+            },
+        )
+    }
+
+    async fn interrupt(&self) {
+        self.server.kill();
+    }
+
+    async fn freeze(&self) {
+        self.server.suspend().expect("it runs");
+    }
+
+    async fn resume(&self) {
+        if self.server.is_running() {
+            self.server.resume().expect("it runs");
+            self.server.wait_until_ready().await.expect("it goes on");
+        } else {
+            self.server.restart().await.expect("it starts again");
+        }
+    }
+
+    async fn expire(&self, service: &str, id: &InstanceId) {
+        self.operator().await.delete(&format!("/services/{service}/{id}")).await;
+    }
+
+    fn ttl(&self) -> Duration {
+        TTL
+    }
+
+    fn evidence(&self) -> String {
+        self.server.output()
+    }
+}
+
+pub(crate) const TTL: Duration = Duration::from_secs(2);

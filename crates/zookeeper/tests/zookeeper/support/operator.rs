@@ -1,0 +1,86 @@
+//! What an operator or another program does to the nodes.
+
+#[path = "../../../src/client/jute.rs"]
+mod jute;
+#[path = "../../../src/client/wire.rs"]
+mod wire;
+
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use self::wire::Frame;
+pub(crate) use self::wire::{Access, CreateMode, Stat};
+
+/// A session of its own, on one connection.
+pub(crate) struct Operator {
+    stream: TcpStream,
+}
+
+impl Operator {
+    pub(crate) async fn connect(server: SocketAddr) -> Self {
+        let mut stream = TcpStream::connect(server).await.expect("the server runs");
+        let hello = wire::connect(0, 60_000, 0, &[]);
+        stream.write_all(&hello).await.expect("it accepts a session");
+        let mut operator = Self { stream };
+        let granted = wire::granted(&operator.frame().await).expect("an answer");
+        assert!(granted.session != 0 && granted.timeout_ms > 0 && !granted.password.is_empty());
+        assert!(!granted.is_read_only);
+        operator
+    }
+
+    /// Creates a node, and those above it.
+    pub(crate) async fn create(&mut self, path: &str, data: &[u8], mode: CreateMode) {
+        for (end, _) in path.match_indices('/').skip(1) {
+            let parent = Frame::create(&path[..end], &[], CreateMode::Persistent, Access::Open);
+            self.call(parent).await.ok();
+        }
+        let node = Frame::create(path, data, mode, Access::Open);
+        self.call(node).await.expect("it creates");
+    }
+
+    pub(crate) async fn delete(&mut self, path: &str) {
+        self.call(Frame::delete(path, -1)).await.expect("it deletes");
+    }
+
+    pub(crate) async fn set(&mut self, path: &str, data: &[u8]) {
+        self.call(Frame::set(path, data, -1)).await.expect("it writes");
+    }
+
+    pub(crate) async fn get(&mut self, path: &str) -> Option<(Vec<u8>, Stat)> {
+        self.call(Frame::sync(path)).await.ok();
+        let answer = self.call(Frame::get(path, false)).await.ok()?;
+        Some(wire::data_and_stat(&answer).expect("data and a state"))
+    }
+
+    /// The names of the children, sorted.
+    pub(crate) async fn children(&mut self, path: &str) -> Vec<String> {
+        self.call(Frame::sync(path)).await.ok();
+        let Ok(answer) = self.call(Frame::children(path, false)).await else { return Vec::new() };
+        let (mut names, _stat) = wire::names_and_stat(&answer).expect("names and a state");
+        names.sort();
+        names
+    }
+
+    /// `Err`: the code of ZooKeeper.
+    async fn call(&mut self, frame: Frame) -> Result<Vec<u8>, i32> {
+        self.stream.write_all(&frame.numbered(1)).await.expect("the server runs");
+        loop {
+            let frame = self.frame().await;
+            let (header, body) = wire::answer(&frame).expect("an answer");
+            if header.xid == 1 {
+                return if header.error == 0 { Ok(body.to_vec()) } else { Err(header.error) };
+            }
+        }
+    }
+
+    async fn frame(&mut self) -> Vec<u8> {
+        let length = self.stream.read_u32().await.expect("the server answers");
+        let mut frame = vec![0; usize::try_from(length).expect("a length")];
+        self.stream.read_exact(&mut frame).await.expect("the server answers");
+        frame
+    }
+}
