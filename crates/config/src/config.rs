@@ -9,7 +9,7 @@ use tower_sd_core::{
     BoxError, Error, ErrorKind, Freshness, KeyValue, Result, Source, TaskGroup, follow,
 };
 
-use crate::{ConfigSnapshot, WatchOptions, sink::ConfigSink};
+use crate::{BACKEND, ConfigSnapshot, WatchOptions, sink::ConfigSink};
 
 /// A typed value that follows a key, or all keys below a prefix, of a registry.
 ///
@@ -143,9 +143,6 @@ impl<T: Send + Sync> fmt::Debug for WatchedConfig<T> {
 fn closed_error() -> Error {
     Error::new(ErrorKind::Closed, BACKEND, "follow")
 }
-
-/// Who is speaking, in errors and logs.
-pub(crate) const BACKEND: &str = "config";
 
 #[cfg(test)]
 mod tests;

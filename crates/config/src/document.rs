@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, ops::Range};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tower_sd_core::{Error, ErrorKind, KeyValue, Result};
 
-use crate::{Format, config::BACKEND};
+use crate::{BACKEND, Format};
 
 /// Reads the entries, of which there is at least one, as a `T`.
 pub(crate) fn decode<T: DeserializeOwned>(format: Format, entries: &[KeyValue]) -> Result<T> {

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tower_sd_core::{Entries, Error, ErrorKind, Freshness, KeyValue, ReadMode, Sink};
 
-use crate::{ConfigSnapshot, OnDelete, WatchOptions, config::BACKEND, document};
+use crate::{BACKEND, ConfigSnapshot, OnDelete, WatchOptions, document};
 
 /// The single writer of one configuration's [`ConfigSnapshot`].
 pub(crate) struct ConfigSink<T> {

@@ -9,7 +9,7 @@ use tower_sd_core::{
 use crate::{
     BACKEND, ConsulConfig, ConsulKv, Query, RegistrationOptions,
     client::ConsulClient,
-    registration,
+    mapping, registration,
     source::{ConsulSource, KeySource},
 };
 
@@ -166,7 +166,8 @@ impl Consul {
         instance: &InstanceId,
         timeout: Duration,
     ) -> Result<()> {
-        self.client.wait_until_visible(service, instance, timeout).await
+        let id = mapping::service_id(service, instance.as_str());
+        self.client.wait_until_visible(service, instance, &id, timeout).await
     }
 
     /// Withdraws all registrations, and waits for that; see [`Registry::close`].

@@ -1,5 +1,6 @@
 //! The wire of everything that is followed.
 
+mod decode;
 mod instances;
 mod keys;
 mod pages;
@@ -8,13 +9,16 @@ mod state;
 use std::sync::Arc;
 
 use etcd_client::{GetOptions, SortOrder, SortTarget};
-use tower_sd_core::{
-    Error, ErrorKind, KeyValue, ReadMode, ReadRequest, ReadResult, Result, Source, async_trait,
-};
+use tower_sd_core::{KeyValue, ReadMode, ReadRequest, ReadResult, Result, Source, async_trait};
 
-use self::{instances::Instances, keys::Keys, pages::pages, state::State};
+use self::{
+    decode::Decode,
+    instances::Instances,
+    keys::Keys,
+    pages::{pages, too_many},
+    state::State,
+};
 use crate::{
-    BACKEND,
     client::{Change, Ended, EtcdClient, Position, Update, Watch},
     key::{Range, service_range},
 };
@@ -26,13 +30,6 @@ pub(crate) struct EtcdSource<D: Decode> {
     what: Result<(Range, Arc<D>)>,
     /// The last list with all changes since, and the watch that reports them.
     following: Option<(State<D>, Watch)>,
-}
-
-/// Makes an item of a key and its value.
-pub(crate) trait Decode: Send + Sync + 'static {
-    type Item: Clone + Send + Sync + 'static;
-
-    fn decode(&self, key: &[u8], value: &[u8], revision: i64) -> Result<Self::Item>;
 }
 
 /// Creates the source of a service's instances.
@@ -142,9 +139,4 @@ impl<D: Decode> EtcdSource<D> {
             }
         }
     }
-}
-
-fn too_many(max_entries: usize) -> Error {
-    let message = format!("more than {max_entries} keys; is the prefix right?");
-    Error::new(ErrorKind::Protocol, BACKEND, "follow").with_message(message)
 }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod absence;
 mod cases;
 mod fixture;
 pub mod loopback;

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn user_or_password_in_a_url_is_refused_by_every_registry_and_not_shown() {
+    fn user_in_a_url_is_refused_by_every_registry_and_not_shown() {
         let schemes = schemes();
         for scheme in schemes.names() {
             for rest in [

@@ -117,7 +117,7 @@ async fn instance_that_accepts_no_requests_gets_none() {
 
 /// The order of kube-proxy: what serves and terminates is used when nothing is ready.
 #[tokio::test(start_paused = true)]
-async fn draining_instance_is_used_before_critical_ones_and_after_all_others() {
+async fn draining_instance_is_used_before_critical_ones_only() {
     let (mut registry, world) = (Registry::new(&[]), World::default());
     let balance = balance(&endpointer(&registry, &world).await);
     let draining = Instance::new("draining", 1).with_status(InstanceStatus::Draining);

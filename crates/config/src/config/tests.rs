@@ -272,7 +272,7 @@ async fn loop_ends_with_the_last_clone_or_when_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deletion_is_confirmed_although_an_earlier_confirmation_was_unreadable() {
+async fn deletion_is_confirmed_after_an_unreadable_confirmation() {
     let store = Store::default();
     store.put(r#"{"limit": 1}"#);
     let mut config = store.follow(WatchOptions::json().on_delete(OnDelete::Clear));

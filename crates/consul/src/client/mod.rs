@@ -125,13 +125,13 @@ impl ConsulClient {
         &self,
         service: &str,
         instance: &InstanceId,
+        id: &str,
         bound: Duration,
     ) -> Result<()> {
-        let id = crate::mapping::service_id(service, instance.as_str());
         let mut last = None;
         let visible = async {
             loop {
-                match self.lists(service, &id).await {
+                match self.lists(service, id).await {
                     Ok(true) => return,
                     Ok(false) => {}
                     Err(error) => last = Some(error),

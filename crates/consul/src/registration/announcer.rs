@@ -5,7 +5,10 @@ use tower_sd_core::{
     Announcement, Announcer, InstanceStatus, LossReason, Renewal, Result, async_trait,
 };
 
-use super::{RegistrationOptions, Settings, VERIFY_EVERY, leftovers::Leftovers};
+use super::{
+    leftovers::Leftovers,
+    options::{CALL_TIMEOUT, RegistrationOptions, Settings, VERIFY_EVERY},
+};
 use crate::{
     BACKEND,
     check::go_duration,
@@ -239,8 +242,8 @@ impl ConsulAnnouncer {
 
     /// A third of the TTL: heartbeat, verification and the pause before the next one have it each.
     fn step(&self) -> Duration {
-        let ttl = self.settings.ttl.unwrap_or(super::CALL_TIMEOUT);
-        (ttl / 3).clamp(MIN_STEP, super::CALL_TIMEOUT)
+        let ttl = self.settings.ttl.unwrap_or(CALL_TIMEOUT);
+        (ttl / 3).clamp(MIN_STEP, CALL_TIMEOUT)
     }
 
     /// At least once within a TTL: a heartbeat alone does not notice another owner.

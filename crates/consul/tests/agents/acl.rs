@@ -144,6 +144,9 @@ async fn token_that_sees_nothing_does_not_empty_the_set() {
 }
 
 /// A streaming agent goes on under the same index when it may show more or less than before.
+///
+/// A view that is made anew is behind that index, and is followed by a plain read. From 1.11 on the
+/// answer reports that entries are left out, and the set is stale instead.
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn changed_policy_is_published_though_the_index_stands() {
@@ -161,14 +164,23 @@ async fn changed_policy_is_published_though_the_index_stands() {
         // No probe: the blocking queries alone have to show it.
         let query = Query::new("web").wait(Duration::from_secs(1));
         let query = query.consistency_check_interval(Duration::from_secs(600));
-        let instancer = client(agent, &token.secret).instancer(query);
+        let mut follow = FollowConfig::new("consul");
+        follow.denied_interval = Duration::from_millis(500);
+        let registry = RegistryConfig::default().follow(follow);
+        let config = ConsulConfig::new(agent.url()).token(token.secret.as_str());
+        let instancer = Consul::new(config.registry(registry)).expect("good").instancer(query);
         let mut subscription = instancer.subscribe();
         sees(&mut subscription, "both", listed(2)).await;
         sleep(Duration::from_millis(500)).await;
         allow(agent, &token, "sees", one).await;
-        sees(&mut subscription, "one", |snapshot| snapshot.instances().len() == 1).await;
+        let is_denied = |snapshot: &Snapshot| {
+            let error = snapshot.freshness().error();
+            error.is_some_and(|error| error.kind() == ErrorKind::Denied)
+        };
+        let narrowed = |it: &Snapshot| it.instances().len() == 1 || is_denied(it);
+        sees(&mut subscription, "one, or denied", narrowed).await;
         allow(agent, &token, "sees", both).await;
-        sees(&mut subscription, "both again", |snapshot| snapshot.instances().len() == 2).await;
+        sees(&mut subscription, "both again", listed(2)).await;
     })
     .await;
 }

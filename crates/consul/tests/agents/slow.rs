@@ -10,7 +10,10 @@ use tokio::{
 use tower_sd_consul::Query;
 use tower_sd_core::Instancer;
 
-use tower_sd_testkit::proxy::{Fault, Proxy};
+use tower_sd_testkit::{
+    absence,
+    proxy::{Fault, Proxy},
+};
 
 use crate::{
     support::{
@@ -157,3 +160,23 @@ async fn registration_outlives_an_agent_wiped_after_three_ttls() {
 /// How long an agent that wakes up is watched, and how often it is read.
 const WATCHED: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(10);
+
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn servers_that_start_without_an_agent_are_patient() {
+    on_every_agent(async |agent| {
+        let connect = |address| registrar(address).into();
+        absence::servers_without_a_registry_are_patient(agent.address(), connect).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real consul"]
+async fn proxy_that_cuts_every_50_s_blinds_rarely() {
+    on_every_agent(async |agent| {
+        let connect = |address| client(address).into();
+        absence::cut_connections_blind_rarely(agent.address(), connect).await;
+    })
+    .await;
+}

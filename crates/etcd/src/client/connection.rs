@@ -120,3 +120,9 @@ impl Connection {
 
 /// How long a ping may stay unanswered.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The largest answer that is read.
+///
+/// tonic's own limit of 4 MB is below what a page of large values takes. It is also below the first
+/// message of a watch that has a thousand revisions to catch up with.
+pub(crate) const MAX_MESSAGE: usize = 64 << 20;

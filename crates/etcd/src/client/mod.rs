@@ -11,7 +11,10 @@ use std::{fmt, future::Future, sync::Arc};
 use etcd_client::GetOptions;
 use tower_sd_core::{Result, TaskGroup};
 
-pub(crate) use self::watch::{Change, Ended, Position, Update, Watch};
+pub(crate) use self::{
+    connection::MAX_MESSAGE,
+    watch::{Change, Ended, Position, Update, Watch},
+};
 use self::{members::Members, watch::Watches};
 use crate::{EtcdConfig, error::Failure, key::Range};
 
@@ -98,9 +101,3 @@ impl fmt::Debug for EtcdClient {
         f.debug_tuple("EtcdClient").field(self.config()).finish()
     }
 }
-
-/// The largest answer that is read.
-///
-/// tonic's own limit of 4 MB is below what a page of large values takes. It is also below the first
-/// message of a watch that has a thousand revisions to catch up with.
-pub(crate) const MAX_MESSAGE: usize = 64 << 20;

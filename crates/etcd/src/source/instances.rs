@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use tower_sd_core::{Error, ErrorKind, Instance, Result};
 
-use super::Decode;
+use super::decode::Decode;
 use crate::{BACKEND, Codec, key::Range};
 
 /// Decodes the values of a service's keys.

@@ -1,6 +1,6 @@
 use tower_sd_core::{Error, ErrorKind, KeyValue, Result};
 
-use super::Decode;
+use super::decode::Decode;
 use crate::BACKEND;
 
 /// Decodes keys.

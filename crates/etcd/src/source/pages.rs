@@ -1,8 +1,8 @@
 use etcd_client::{GetOptions, GetResponse};
-use tower_sd_core::Result;
+use tower_sd_core::{Error, ErrorKind, Result};
 
-use super::too_many;
 use crate::{
+    BACKEND,
     client::{Change, EtcdClient, MAX_MESSAGE, Position},
     error::Failure,
     key::Range,
@@ -80,6 +80,11 @@ async fn page(
         async move { kv.get(from, Some(options)).await }
     });
     page.await
+}
+
+pub(super) fn too_many(max_entries: usize) -> Error {
+    let message = format!("more than {max_entries} keys; is the prefix right?");
+    Error::new(ErrorKind::Protocol, BACKEND, "follow").with_message(message)
 }
 
 /// Some hundred kilobytes of ordinary instances.

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tower_sd_core::{ReadResult, Result};
 
-use super::Decode;
+use super::decode::Decode;
 use crate::client::{Change, Position};
 
 /// The state of a range of keys: a list, with all changes since.

@@ -2,6 +2,7 @@
 //!
 //! The scripted one has the faults that real ones do not show on demand.
 
+mod absence;
 mod auth;
 mod cluster;
 mod grpc_proxy;

@@ -27,10 +27,6 @@ pub(super) fn check() -> Result<()> {
             }
         }
         for circle in circles(&files) {
-            if KNOWN.contains(&package.folder.as_str()) {
-                println!("known in {}: {circle}", package.folder);
-                continue;
-            }
             found.push(format!("{}: {}", package.folder, circle));
         }
     }
@@ -74,9 +70,6 @@ fn siblings<'a>(from: &'a str, to: &'a str) -> Option<(String, &'a str, &'a str)
     (differ && !is_root(entries.0) && !is_root(entries.1))
         .then(|| (from[..folder].to_owned(), entries.0, entries.1))
 }
-
-/// Crates that still have circles, which are printed and do not fail.
-const KNOWN: &[&str] = &["config", "consul", "core", "etcd"];
 
 #[cfg(test)]
 mod tests {

@@ -12,9 +12,10 @@ use tokio::{
 use tower_sd_core::{Backoff, Error};
 
 use super::{
-    Change, Ended, OTHER_CLUSTER, Position, Update,
+    change::Change,
     stream::{Meaning, Probe, Stream},
     table::{Table, Watching},
+    update::{Ended, OTHER_CLUSTER, Position, Update},
 };
 use crate::{
     client::members::Members,

@@ -7,11 +7,10 @@ use std::{
 use etcd_client::{WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
 use tokio::time::{Instant, timeout};
 
-use super::Position;
+use super::update::Position;
 use crate::{
     client::{
-        MAX_MESSAGE,
-        connection::Connection,
+        connection::{Connection, MAX_MESSAGE},
         members::{Members, bounded},
     },
     error::{Failure, Remedy},

@@ -5,7 +5,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{Ended, Position, Update};
+use super::update::{Ended, Position, Update};
 use crate::key::Range;
 
 /// A watch, from its start on.
