@@ -49,7 +49,8 @@ pub trait Announcer: Send + 'static {
     /// # Errors
     ///
     /// A transient error is repeated with backoff. A permanent error is a refusal of this
-    /// announcement: the loop restores the one accepted before.
+    /// announcement: the loop restores the one accepted before. An error that is
+    /// [without effect](crate::Error::without_effect) leaves nothing to withdraw.
     async fn announce(&mut self, announcement: &Announcement) -> Result<Renewal>;
 
     /// Renews the lease, and verifies the entry from time to time.

@@ -2,7 +2,7 @@ use std::{error, fmt, sync::Arc, time::Duration};
 
 use serde::{Serialize, Serializer};
 
-use crate::InstanceId;
+use crate::{InstanceId, chain::chain};
 
 /// A boxed error of any kind, as tower has it.
 pub type BoxError = Box<dyn error::Error + Send + Sync>;
@@ -23,6 +23,7 @@ pub struct Error(Arc<Inner>);
 struct Inner {
     kind: ErrorKind,
     transient: bool,
+    without_effect: bool,
     backend: &'static str,
     operation: &'static str,
     instance: Option<InstanceId>,
@@ -87,6 +88,7 @@ impl Error {
         Self(Arc::new(Inner {
             kind,
             transient: kind.is_transient(),
+            without_effect: false,
             backend,
             operation,
             instance: None,
@@ -136,6 +138,15 @@ impl Error {
         self.edit(|inner| inner.transient = false)
     }
 
+    /// Marks it as the failure of a call that has changed nothing in the registry.
+    ///
+    /// The connection was refused, for example, or a read before the write has failed. A
+    /// registration whose calls have all failed so has nothing to withdraw.
+    #[must_use]
+    pub fn without_effect(self) -> Self {
+        self.edit(|inner| inner.without_effect = true)
+    }
+
     /// The class of the error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -146,6 +157,12 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.0.transient
+    }
+
+    /// Whether the failed call has certainly changed nothing in the registry.
+    #[must_use]
+    pub fn is_without_effect(&self) -> bool {
+        self.0.without_effect
     }
 
     /// The backend that saw it: `"consul"`, `"memory"`.
@@ -179,25 +196,7 @@ impl Error {
     /// `Display` prints this level only.
     #[must_use]
     pub fn chain(&self) -> impl fmt::Display {
-        struct Chain<'a>(&'a Error);
-        impl fmt::Display for Chain<'_> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}", self.0)?;
-                let mut cause = error::Error::source(self.0);
-                let mut shown = self.0.to_string();
-                while let Some(next) = cause {
-                    let text = next.to_string();
-                    // Many libraries print their cause with themselves.
-                    if !shown.contains(&text) {
-                        write!(f, ": {text}")?;
-                    }
-                    shown = text;
-                    cause = next.source();
-                }
-                Ok(())
-            }
-        }
-        Chain(self)
+        chain(self)
     }
 
     fn edit(mut self, change: impl FnOnce(&mut Inner)) -> Self {
@@ -213,11 +212,21 @@ impl fmt::Debug for Error {
         if !f.alternate() {
             return fmt::Display::fmt(&self.chain(), f);
         }
-        let Inner { kind, transient, backend, operation, instance, message, retry_after, source } =
-            &*self.0;
+        let Inner {
+            kind,
+            transient,
+            without_effect,
+            backend,
+            operation,
+            instance,
+            message,
+            retry_after,
+            source,
+        } = &*self.0;
         f.debug_struct("Error")
             .field("kind", kind)
             .field("transient", transient)
+            .field("without_effect", without_effect)
             .field("backend", backend)
             .field("operation", operation)
             .field("instance", instance)

@@ -5,6 +5,7 @@ mod advertise;
 mod announce;
 mod announcer;
 mod backoff;
+mod chain;
 mod config;
 mod counters;
 pub mod duration;
@@ -41,6 +42,7 @@ pub use announce::announce;
 pub use announcer::{Announcement, Announcer, LeaseTtl, LossReason, Renewal};
 pub use async_trait::async_trait;
 pub use backoff::Backoff;
+pub use chain::chain;
 pub use config::{
     AnnounceConfig, FollowConfig, LossGuard, LossPolicy, RegistryConfig, StalePolicy,
 };

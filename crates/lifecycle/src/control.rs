@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use tokio::time::{Instant, timeout};
-use tower_sd_core::BoxError;
+use tower_sd_core::{BoxError, chain};
 
 use crate::{
     orders::Orders,
@@ -59,7 +59,7 @@ impl Control {
             Err(Ending::Ordered(_)) => Outcome::Skipped("order to stop"),
             Err(Ending::Ended) => Outcome::Skipped("the server ended"),
             // The cause itself is the error's source.
-            Err(Ending::Failed(_, cause)) => Outcome::Failed(cause.to_string().into()),
+            Err(Ending::Failed(_, cause)) => Outcome::Failed(chain(&**cause).to_string().into()),
         };
         self.steps.push(StepReport { step, outcome, took: begun.elapsed() });
         done

@@ -16,8 +16,8 @@ use crate::{
 ///
 /// serve → ready → register → live → not ready → deregister → propagate → drain → stop
 ///
-/// Every step of the stop has a bound. With the defaults the whole stop takes at most 29 s and its
-/// hooks' time, below the 30 s of Kubernetes; in health it takes a second and the time of the
+/// Every step of the stop has a bound. With the defaults the whole stop takes at most 29 s, below the
+/// 30 s of Kubernetes, and the time of its hooks; in health it takes a second and the time of the
 /// requests in flight. Where a supervisor leaves less (`docker stop`: 10 s), the drain should have
 /// less: [`drain_timeout`](Self::drain_timeout).
 #[derive(Debug)]
@@ -222,6 +222,7 @@ impl Lifecycle {
 
     /// Sets the time of serving after the deregistration.
     ///
+    /// It is waited for, whereas every other duration here is a bound, named `_timeout`.
     /// Defaults to 1 s with a registration: clients with a watch or a blocking query have dropped
     /// the instance by then. Behind DNS it should be the TTL of the records. Without a registration
     /// it defaults to zero; behind a load balancer that requests `/ready` it should be set.
@@ -234,8 +235,8 @@ impl Lifecycle {
     /// Sets the time for requests in flight after the last accepted connection.
     ///
     /// Defaults to 20 s. With the steps before it, it fits into the 30 s of Kubernetes.
-    pub fn drain_timeout(mut self, deadline: Duration) -> Self {
-        self.timing.drain = deadline;
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.timing.drain = timeout;
         self
     }
 

@@ -110,9 +110,12 @@ impl Members {
         !self.wanted.is_empty()
     }
 
-    /// Whether no registration has begun.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.handles.iter().all(Option::is_none)
+    /// Whether a registry may have an entry of this life.
+    pub(crate) fn may_be_listed(&self) -> bool {
+        self.handles.iter().flatten().any(|handle| {
+            let error = handle.last_error();
+            handle.stats().announced > 0 || !error.is_some_and(|error| error.is_without_effect())
+        })
     }
 
     /// Shows all as draining, within `bound`.
@@ -126,7 +129,7 @@ impl Members {
         let handles = mem::take(&mut self.handles);
         // The handle has the same bound, and a better error when it is over.
         let leaving = handles.into_iter().flatten().map(|handle| async move {
-            outcome(timeout(bound.saturating_add(END), handle.deregister()).await)
+            outcome(timeout(bound.saturating_add(ANSWER), handle.deregister()).await)
         });
         worst(join_all(leaving).await)
     }
@@ -192,4 +195,4 @@ impl fmt::Debug for Registering {
 }
 
 /// For the answer of a handle whose own bound is over.
-const END: Duration = Duration::from_secs(1);
+pub(crate) const ANSWER: Duration = Duration::from_secs(1);

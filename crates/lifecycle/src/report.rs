@@ -1,6 +1,6 @@
 use std::{error, fmt, time::Duration};
 
-use tower_sd_core::BoxError;
+use tower_sd_core::{BoxError, chain};
 
 /// The steps of a server's life with their outcomes and durations.
 ///
@@ -15,11 +15,10 @@ pub struct Report {
 
 /// An error of a life, which was stopped in the right order all the same.
 ///
-/// `Display` names the failed step; the cause is behind [`source`](error::Error::source).
-#[derive(Debug)]
+/// `Display` names the failed step; the cause is behind [`source`](error::Error::source). `Debug`,
+/// which a `main` that returns it prints, has all causes in one line.
 pub struct LifecycleError(Box<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     step: Step,
     cause: BoxError,
@@ -67,7 +66,7 @@ pub(crate) enum Outcome {
     Failed(BoxError),
 }
 
-/// The reason of a stop.
+/// The reason of a stop. `Display` follows "stopped by".
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Reason {
     /// A signal of this name.
@@ -106,7 +105,7 @@ impl fmt::Display for Report {
     /// `stopped by SIGTERM: serve done, ready done, register done in 3ms, …, 2 connections
     /// aborted`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.reason)?;
+        write!(f, "stopped by {}: ", self.reason)?;
         for (n, StepReport { step, outcome, took }) in self.steps.iter().enumerate() {
             let comma = if n == 0 { "" } else { ", " };
             write!(f, "{comma}{step} {outcome}")?;
@@ -121,6 +120,12 @@ impl fmt::Display for Report {
             0 => Ok(()),
             n => write!(f, ", {n} connections aborted"),
         }
+    }
+}
+
+impl fmt::Debug for LifecycleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&chain(self), f)
     }
 }
 
@@ -158,7 +163,7 @@ impl fmt::Display for Outcome {
             Self::Done => f.write_str("done"),
             Self::Skipped(reason) => write!(f, "skipped ({reason})"),
             Self::TimedOut => f.write_str("timed out"),
-            Self::Failed(error) => write!(f, "failed ({error})"),
+            Self::Failed(error) => write!(f, "failed ({})", chain(&**error)),
         }
     }
 }
@@ -166,10 +171,10 @@ impl fmt::Display for Outcome {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Signal(name) => write!(f, "stopped by {name}"),
-            Self::Token => f.write_str("stopped by the program"),
-            Self::Ended => f.write_str("ended by itself"),
-            Self::Failed => f.write_str("not started"),
+            Self::Signal(name) => f.write_str(name),
+            Self::Token => f.write_str("the program"),
+            Self::Ended => f.write_str("the end of a server"),
+            Self::Failed => f.write_str("a failure"),
         }
     }
 }

@@ -117,13 +117,13 @@ impl Run {
         let reason = ending.reason();
         tracing::info!(%reason, "stopping");
         self.readiness.advance(Phase::Draining);
-        let is_registered = !self.members.is_empty();
+        let is_listed = self.members.may_be_listed();
         let Self { control, members, timing, .. } = &mut self;
         control.down(Step::Unready, unready(members, timing)).await;
         // Also in a hurry, for a moment: the one call that keeps clients away.
         let leave = members.deregister(timing.deregister);
         control.down_in_hurry(Step::Deregister, HURRIED_DEREGISTER, leave).await;
-        let propagate = propagate(&self.servers, &self.readiness, &self.timing, is_registered);
+        let propagate = propagate(&self.servers, &self.readiness, &self.timing, is_listed);
         self.control.down(Step::Propagate, propagate).await;
         self.readiness.advance(Phase::Closing);
         let drain = drain(&mut self.servers, self.timing.drain);
@@ -135,7 +135,7 @@ impl Run {
         self.control.down(Step::Stop, before_exit).await;
         let served = self.servers.end(END).await;
         let report = Report { reason, steps: self.control.steps, n_aborted };
-        tracing::info!(%report, "stopped");
+        tracing::info!("{report}");
         match (ending, served) {
             (Ending::Failed(step, cause), _) => Err(LifecycleError::new(step, cause, report)),
             (_, Err(cause)) => Err(LifecycleError::new(Step::Serve, cause, report)),
@@ -159,9 +159,9 @@ async fn propagate(
     servers: &Servers,
     readiness: &Readiness,
     timing: &Timing,
-    is_registered: bool,
+    is_listed: bool,
 ) -> Outcome {
-    let default = if is_registered { PROPAGATION } else { Duration::ZERO };
+    let default = if is_listed { PROPAGATION } else { Duration::ZERO };
     let wait = timing.propagation.unwrap_or(default);
     if servers.are_over() || wait.is_zero() {
         return Outcome::Skipped(NOT_NEEDED);
@@ -172,11 +172,11 @@ async fn propagate(
     Outcome::Done
 }
 
-async fn drain(servers: &mut Servers, deadline: Duration) -> Outcome {
+async fn drain(servers: &mut Servers, bound: Duration) -> Outcome {
     if servers.are_over() {
         return Outcome::Skipped(NOT_NEEDED);
     }
-    match timeout(deadline, servers.drain()).await {
+    match timeout(bound, servers.drain()).await {
         Ok(()) => Outcome::Done,
         Err(_elapsed) => Outcome::TimedOut,
     }
@@ -193,3 +193,26 @@ const CLOSING: Duration = Duration::from_secs(1);
 const HURRIED_DEREGISTER: Duration = Duration::from_secs(1);
 /// A connection that is cut and a task that is aborted end at their next poll.
 const END: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registrations::ANSWER;
+
+    #[test]
+    fn documented_longest_stop_is_the_sum_of_the_bounds() {
+        let Timing { maintenance, deregister, drain, .. } = Lifecycle::new().timing;
+        let registered = maintenance.unwrap() + deregister + ANSWER;
+        let default = registered + PROPAGATION + drain + END;
+        // The example has no registration, and waits for 5 s.
+        let kubernetes = Duration::from_secs(5) + drain + END;
+        for (sum, page) in [
+            (default, include_str!("../README.md")),
+            (default, include_str!("lifecycle.rs")),
+            (kubernetes, include_str!("../examples/server_kubernetes.rs")),
+        ] {
+            let documented = format!("at most {} s", sum.as_secs());
+            assert!(page.contains(&documented), "{documented}: {page}");
+        }
+    }
+}

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 use tower_sd_core::{
-    Announcement, Announcer, InstanceStatus, LossReason, Renewal, Result, async_trait,
+    Announcement, Announcer, Error, InstanceStatus, LossReason, Renewal, Result, async_trait,
 };
 
 use super::{
@@ -70,7 +70,8 @@ impl Announcer for ConsulAnnouncer {
 
     async fn announce(&mut self, announcement: &Announcement) -> Result<Renewal> {
         announcement.incarnation().clone_into(&mut self.incarnation);
-        let found = self.client.agent_entry("register", &self.service_id).await?;
+        let found = self.client.agent_entry("register", &self.service_id).await;
+        let found = found.map_err(Error::without_effect)?;
         if let Some(by) = self.owner_beside(found.as_ref()) {
             if !announcement.takes_over() {
                 return Ok(self.lost(LossReason::TakenOver { by }));

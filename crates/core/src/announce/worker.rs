@@ -1,4 +1,4 @@
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{mem::replace, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{
@@ -168,7 +168,7 @@ impl<A: Announcer> Worker<A> {
     }
 
     async fn announce(&mut self) {
-        self.is_touched = true;
+        let was_touched = replace(&mut self.is_touched, true);
         let start = Instant::now();
         let bound = self.schedule.announcing(start);
         let call = self.announcer.announce(&self.wanted);
@@ -187,7 +187,12 @@ impl<A: Announcer> Worker<A> {
             }
             Ok(Renewal::Lost(LossReason::TakenOver { by })) => self.taken_over(by),
             Ok(Renewal::Lost(reason)) => self.not_announced(self.report.loss(&reason).transient()),
-            Err(error) => self.not_announced(error),
+            Err(error) => {
+                if error.is_without_effect() {
+                    self.is_touched = was_touched;
+                }
+                self.not_announced(error);
+            }
         }
     }
 

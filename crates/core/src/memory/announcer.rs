@@ -50,7 +50,7 @@ impl MemoryAnnouncer {
 #[async_trait]
 impl Announcer for MemoryAnnouncer {
     async fn announce(&mut self, announcement: &Announcement) -> Result<Renewal> {
-        self.store.call("register").await?;
+        self.store.call("register").await.map_err(Error::without_effect)?;
         if announcement.instance.metadata().values().any(|value| value.len() > MAX_VALUE) {
             return Err(Error::new(ErrorKind::Config, "memory", "register").with_message(format!(
                 "a value of the metadata is longer than {MAX_VALUE} bytes"

@@ -160,3 +160,26 @@ async fn ipv6_goes_from_end_to_end() {
     until(&mut subscription, |s| s.instances().len() == 1).await;
     assert_eq!(subscription.snapshot().instances()[0].to_string(), "[::1]:8080");
 }
+
+#[tokio::test(start_paused = true)]
+async fn registration_without_effect_has_nothing_to_withdraw() {
+    let registry = MemoryRegistry::new();
+    registry.interrupt();
+    let unsent = registration(1).retry_in_background();
+    let handle = registry.register(unsent).await.expect("in the background");
+    sleep(Duration::from_secs(3)).await;
+    assert!(handle.last_error().expect("interrupted").is_without_effect());
+    let start = Instant::now();
+    handle.deregister().await.expect("nothing was written");
+    assert_eq!(start.elapsed(), Duration::ZERO);
+
+    // A call that got no answer may have written the entry.
+    registry.resume();
+    registry.delay(Duration::from_secs(3600));
+    let unanswered = registration(1).retry_in_background();
+    let handle = registry.register(unanswered).await.expect("in the background");
+    sleep(Duration::from_secs(30)).await;
+    registry.interrupt();
+    handle.deregister().await.expect_err("not known");
+    assert!(start.elapsed() >= Duration::from_secs(34), "{:?}", start.elapsed());
+}

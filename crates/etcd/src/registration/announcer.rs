@@ -210,7 +210,11 @@ impl Announcer for EtcdAnnouncer {
                 .with_source(cause)
         })?;
         let put = self.put(&value, announcement.takes_over()).await;
-        let (lease, put) = put.map_err(|failure| failure.of_value(value.len(), "register"))?;
+        let (lease, put) = put.map_err(|failure| {
+            let error = failure.of_value(value.len(), "register");
+            // Nothing is put without a lease.
+            if self.lease.is_none() { error.without_effect() } else { error }
+        })?;
         let (position, loss) = match put {
             Put::Done(position) => {
                 self.accepted = Some(value);

@@ -26,7 +26,7 @@ async fn server_that_panics_is_deregistered_immediately() {
     assert!(cause.contains("the server's own bug"), "{cause}");
     assert_eq!(scene.entries().len(), 0);
     let report = failed.report();
-    assert!(report.to_string().starts_with("ended by itself: "), "{report}");
+    assert!(report.to_string().starts_with("stopped by the end of a server: "), "{report}");
     assert_eq!(outcome(report, "deregister"), "done");
     assert_eq!(outcome(report, "propagate"), "skipped (not needed)");
     assert_eq!(outcome(report, "drain"), "skipped (not needed)");
@@ -62,7 +62,7 @@ async fn server_that_ends_by_itself_is_deregistered_and_no_failure() {
         .await;
     let (report, _) = running.end_within(Duration::from_secs(5)).await;
     let report = report.expect("it ended well");
-    assert!(report.to_string().starts_with("ended by itself: "), "{report}");
+    assert!(report.to_string().starts_with("stopped by the end of a server: "), "{report}");
     assert_eq!(scene.entries().len(), 0);
 }
 

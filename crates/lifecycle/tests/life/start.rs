@@ -66,7 +66,11 @@ async fn failed_warm_up_ends_the_start() {
     assert_eq!(cause.as_deref(), Some("no cache"));
     assert_eq!(scene.seen(), ["serves", "drains"]);
     assert_eq!(outcome(failed.report(), "register"), "absent");
-    assert!(failed.report().to_string().starts_with("not started: "), "{}", failed.report());
+    assert!(
+        failed.report().to_string().starts_with("stopped by a failure: "),
+        "{}",
+        failed.report()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -80,14 +84,23 @@ async fn failed_hook_after_the_start_ends_the_life_in_order() {
     assert_eq!(scene.entries().len(), 0);
 }
 
-/// Fails fast after 5 s, withdraws for 5 s, and stops the server; no client has to take notice.
+/// Fails fast after 5 s, and stops: there is nothing to withdraw or to take notice of.
 #[tokio::test(start_paused = true)]
 async fn failed_registration_ends_the_start() {
     let scene = Scene::default();
     scene.registry.interrupt();
     let running = scene.start(scene.lifecycle()).await;
-    let (failed, took) = running.end_within(Duration::from_secs(11)).await;
+    let (failed, took) = running.end_within(Duration::from_millis(5_500)).await;
     let failed = failed.expect_err("it failed");
+    let (outcome, report) = (|step| outcome(failed.report(), step), failed.report());
+    assert_eq!(
+        (outcome("deregister").as_str(), outcome("propagate").as_str()),
+        ("done", "skipped (not needed)"),
+        "{report}"
+    );
+    let printed = format!("{failed:?}");
+    let expected = "the server failed in step register: memory register: registry unavailable";
+    assert!(printed.starts_with(expected), "{printed}");
     assert_eq!(failed.to_string(), "the server failed in step register");
     assert!(took >= Duration::from_secs(4), "{took:?}");
     assert_eq!(scene.seen(), ["serves", "drains"]);

@@ -1,0 +1,38 @@
+use std::{error::Error, fmt};
+
+/// Returns an error and its causes in one line: for logs and reports.
+///
+/// A cause whose text is in the one above it is left out: many libraries print their cause with
+/// themselves.
+///
+/// ```
+/// use std::io;
+///
+/// let error = tower_sd_core::Error::new(tower_sd_core::ErrorKind::Unavailable, "etcd", "follow")
+///     .with_source(io::Error::other("connection refused"));
+/// let text = tower_sd_core::chain(&error).to_string();
+/// assert_eq!(text, "etcd follow: registry unavailable: connection refused");
+/// ```
+#[must_use]
+pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + use<'a> {
+    Chain(error)
+}
+
+struct Chain<'a>(&'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = self.0.to_string();
+        f.write_str(&shown)?;
+        let mut cause = self.0.source();
+        while let Some(next) = cause {
+            let text = next.to_string();
+            if !shown.contains(&text) {
+                write!(f, ": {text}")?;
+            }
+            shown = text;
+            cause = next.source();
+        }
+        Ok(())
+    }
+}
