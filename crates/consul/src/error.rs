@@ -42,7 +42,10 @@ pub(crate) fn unanswered(
             (ErrorKind::Timeout, format!("no answer from {address} in time"))
         }
         HttpClientErrorKind::Connect => {
-            (ErrorKind::Unavailable, format!("the agent at {address} cannot be reached"))
+            let message = format!("the agent cannot be reached: {cause}");
+            let error = Error::new(ErrorKind::Unavailable, BACKEND, operation);
+            let error = error.with_message(message);
+            return cause.into_cause().into_iter().fold(error, Error::with_source);
         }
         HttpClientErrorKind::Body => {
             (ErrorKind::Unavailable, format!("{address} closed the connection amid its answer"))

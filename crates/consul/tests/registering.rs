@@ -319,8 +319,11 @@ async fn agent_that_is_not_there_is_named_with_the_systems_reason() {
     drop(listener);
     let error = refusal(address).await;
     let (text, chain) = (error.to_string(), error.chain().to_string());
-    assert_eq!(text, format!("consul register: the agent at http://{address} cannot be reached"));
+    let expected =
+        format!("consul register: the agent cannot be reached: cannot connect to {address}");
+    assert_eq!(text, expected);
     assert!(chain.contains("Connection refused"), "{chain}");
+    assert_eq!(chain.matches(&address.to_string()).count(), 1, "{chain}");
 }
 
 #[tokio::test]

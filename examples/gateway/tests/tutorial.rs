@@ -147,8 +147,8 @@ async fn tutorial_is_true() {
     assert_eq!(scene.get("/greet/").await, (200, "three: GET greet / ".to_owned()));
     let (status, body) = scene.get("/unknown/").await;
     assert_eq!(status, 503);
-    let away = format!("consul services: the agent at {} cannot be reached", scene.agent.address());
-    assert!(body.contains(&away), "{body}");
+    let away = "consul services: the agent cannot be reached: cannot connect to ";
+    assert!(body.contains(away), "{body}");
     scene.process.stop(BOUND).await.expect("it stops");
 }
 

@@ -69,14 +69,21 @@ impl HttpClientError {
             let error = Self { detail, ..Self::new(HttpClientErrorKind::Tls, server) };
             return error.with_source(cause);
         }
-        let causes = std::iter::successors(error::Error::source(&cause), |cause| cause.source());
-        let dialled = causes.filter_map(|cause| cause.downcast_ref()).next();
-        let kind = match dialled.map(DialError::kind) {
-            Some(DialErrorKind::Tls) => HttpClientErrorKind::Tls,
-            Some(_) => HttpClientErrorKind::Connect,
-            None => kind,
+        let (kind, detail) = match dialled(&cause) {
+            Some(dialled) if dialled.kind() == DialErrorKind::Tls => {
+                (HttpClientErrorKind::Tls, None)
+            }
+            Some(dialled) => (HttpClientErrorKind::Connect, Some(dialled.to_string())),
+            None => (kind, None),
         };
-        Self::new(kind, server).with_source(cause)
+        Self { detail, ..Self::new(kind, server) }.with_source(cause)
+    }
+
+    /// Returns the causes alone, for an error whose message has this one's text.
+    #[must_use]
+    pub fn into_cause(self) -> Option<BoxError> {
+        error::Error::source(&self)?;
+        Some(Cause(self).into())
     }
 
     /// The class of the error.
@@ -92,6 +99,27 @@ impl HttpClientError {
     }
 }
 
+/// What an [`HttpClientError`] has behind itself.
+#[derive(Debug)]
+struct Cause(HttpClientError);
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        error::Error::source(&self.0).map_or(Ok(()), |cause| fmt::Display::fmt(cause, f))
+    }
+}
+
+impl error::Error for Cause {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        error::Error::source(&self.0)?.source()
+    }
+}
+
+/// The error of the dialer among the causes.
+fn dialled<'a>(error: &'a (dyn error::Error + 'static)) -> Option<&'a DialError> {
+    std::iter::successors(Some(error), |error| error.source()).find_map(|it| it.downcast_ref())
+}
+
 impl fmt::Display for HttpClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let server = &self.server;
@@ -102,7 +130,13 @@ impl fmt::Display for HttpClientError {
             HttpClientErrorKind::Closed => {
                 write!(f, "{server} closed the connection before a response")?;
             }
-            HttpClientErrorKind::Connect => write!(f, "cannot connect to {server}")?,
+            // The dialer names the server, and each address where there are several.
+            HttpClientErrorKind::Connect => {
+                return match &self.detail {
+                    Some(detail) => f.write_str(detail),
+                    None => write!(f, "cannot connect to {server}"),
+                };
+            }
             HttpClientErrorKind::Request => write!(f, "request for {server} cannot be sent")?,
             HttpClientErrorKind::Timeout => write!(f, "no response from {server} in time")?,
             HttpClientErrorKind::Tls => write!(f, "TLS with {server} failed")?,
@@ -120,6 +154,10 @@ impl fmt::Display for HttpClientError {
 impl error::Error for HttpClientError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         let source: &(dyn error::Error + 'static) = &**self.source.as_ref()?;
-        Some(source)
+        match self.kind {
+            // Its own errors, and the dialer's, repeat the address.
+            HttpClientErrorKind::Connect => dialled(source).map_or(Some(source), |it| it.source()),
+            _ => Some(source),
+        }
     }
 }

@@ -97,6 +97,7 @@ async fn failures_have_their_kind_and_name_the_server() {
     let text = chain(&error);
     assert!(text.starts_with(&format!("cannot connect to {dead}")), "{text}");
     assert!(text.contains("Connection refused"), "{text}");
+    assert_eq!(text.matches(&dead.to_string()).count(), 1, "{text}");
 }
 
 #[tokio::test]
