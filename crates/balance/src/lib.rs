@@ -24,13 +24,13 @@ pub use tower_sd_core::{
 
 pub use self::{
     balance::{
-        Balance, BalanceLayer, Balancer, Choice, Members, Picker, Prioritized, Random,
+        Balance, BalanceLayer, Balancer, Choice, LeastLoaded, Members, Picker, Prioritized, Random,
         ResponseFuture, RoundRobin, Split, TestSet, WeightedRandom,
     },
     endpointer::{
-        Discovered, EndpointReport, EndpointState, EndpointStats, Endpointer, EndpointerConfig,
-        EndpointerReport, Factory, FactoryFn, InFlight, Outcomes, Served, Subset, Tier, TierPolicy,
-        factory_fn,
+        Discovered, Ejection, EjectionPolicy, EjectionReason, EjectionReport, EndpointReport,
+        EndpointState, EndpointStats, Endpointer, EndpointerConfig, EndpointerReport, Factory,
+        FactoryFn, InFlight, Outcomes, Served, Subset, Tier, TierPolicy, factory_fn,
         observer::{Event, Observer},
     },
     error::{NoInstances, NoInstancesReason},

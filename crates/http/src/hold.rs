@@ -30,7 +30,7 @@ pub struct InFlightBody<B> {
 /// releases it.
 pub(crate) fn leased<B: Body>(
     result: Result<Response<B>, HttpError>,
-    lease: Option<InFlight>,
+    mut lease: Option<InFlight>,
 ) -> Result<Response<InFlightBody<B>>, HttpError> {
     let mut response = match result {
         Ok(response) => response,
@@ -43,7 +43,8 @@ pub(crate) fn leased<B: Body>(
     };
     let outcome = outcome_of(Ok(response.status()));
     let upload = response.extensions().get::<Upload>().cloned();
-    if let Some(lease) = &lease {
+    if let Some(lease) = &mut lease {
+        lease.responded();
         response.extensions_mut().insert(lease.served());
     }
     Ok(response.map(|body| {

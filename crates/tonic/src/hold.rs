@@ -32,7 +32,7 @@ pub(crate) fn leased<B: Body>(
     result: Result<Response<B>, Status>,
     lease: Option<InFlight>,
 ) -> Result<Response<InFlightBody<B>>, Status> {
-    let Some(lease) = lease else {
+    let Some(mut lease) = lease else {
         return result.map(|response| response.map(|body| InFlightBody { body, lease: None }));
     };
     let mut response = match result {
@@ -42,6 +42,7 @@ pub(crate) fn leased<B: Body>(
             return Err(status);
         }
     };
+    lease.responded();
     response.extensions_mut().insert(lease.served());
     let known = code::known_code(&response).map(code::outcome_of);
     Ok(response.map(|body| {

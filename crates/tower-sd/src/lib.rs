@@ -6,7 +6,7 @@ mod schemes;
 /// Layers that send each request to one endpoint, and the policies that choose it.
 pub mod balance {
     pub use tower_sd_balance::{
-        Balance, BalanceLayer, Balancer, Choice, Members, Picker, Prioritized, Random,
+        Balance, BalanceLayer, Balancer, Choice, LeastLoaded, Members, Picker, Prioritized, Random,
         ResponseFuture, RoundRobin, Split, TestSet, Tier, TierPolicy, WeightedRandom,
     };
 }
@@ -38,10 +38,11 @@ pub mod discovery {
 /// One live service per instance, with its statistics.
 pub mod endpoint {
     pub use tower_sd_balance::{
-        Classified, ClassifiedFuture, Discovered, EndpointReport, EndpointState, EndpointStats,
-        Endpointer, EndpointerConfig, EndpointerReport, Event, Factory, FactoryExt, FactoryFn,
-        FailureClass, InFlight, NoInstances, NoInstancesReason, Observer, Outcome, Outcomes,
-        RequestScope, ScopeLayer, Scoped, ScopedFuture, Served, Subset, factory_fn,
+        Classified, ClassifiedFuture, Discovered, Ejection, EjectionPolicy, EjectionReason,
+        EjectionReport, EndpointReport, EndpointState, EndpointStats, Endpointer, EndpointerConfig,
+        EndpointerReport, Event, Factory, FactoryExt, FactoryFn, FailureClass, InFlight,
+        NoInstances, NoInstancesReason, Observer, Outcome, Outcomes, RequestScope, ScopeLayer,
+        Scoped, ScopedFuture, Served, Subset, factory_fn,
     };
 }
 

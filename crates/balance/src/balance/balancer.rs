@@ -1,12 +1,12 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
-use fastrand::Rng;
 use tokio::time::Instant;
 use tower_sd_core::Instance;
 
+use super::local::Local;
 use crate::{
     Observer, RequestScope,
-    endpointer::{EndpointStats, Set, Tier},
+    endpointer::{Decay, EndpointStats, Set, Tier},
 };
 
 /// A balancing algorithm: builds a [`Picker`] for every set.
@@ -48,6 +48,7 @@ pub trait Picker: Send + Sync + 'static {
 /// The members of a set, for a [`Balancer`] that builds tables.
 pub struct Members<'a> {
     len: usize,
+    weigh_the_same: bool,
     instance: &'a dyn Fn(usize) -> Option<Instance>,
 }
 
@@ -55,8 +56,7 @@ pub struct Members<'a> {
 pub struct Choice<'a> {
     candidates: &'a dyn Candidates,
     len: usize,
-    rng: &'a mut Rng,
-    turn: &'a mut usize,
+    local: &'a mut Local,
 }
 
 pub(super) trait Candidates {
@@ -72,7 +72,7 @@ impl Members<'_> {
         f: impl FnOnce(&Members<'_>) -> Arc<dyn Picker>,
     ) -> Arc<dyn Picker> {
         let instance = |index| set.get(index).map(|endpoint| endpoint.instance());
-        Self::from_fn(set.len(), &instance, f)
+        f(&Members { len: set.len(), weigh_the_same: set.weigh_the_same(), instance: &instance })
     }
 
     pub(super) fn from_fn<T>(
@@ -80,7 +80,9 @@ impl Members<'_> {
         instance: &dyn Fn(usize) -> Option<Instance>,
         f: impl FnOnce(&Members<'_>) -> T,
     ) -> T {
-        f(&Members { len, instance })
+        let weights = || (0..len).filter_map(instance).map(|instance| instance.weight());
+        let weigh_the_same = weights().is_sorted_by(|a, b| a == b);
+        f(&Members { len, weigh_the_same, instance })
     }
 
     /// Those with these indexes, in this order.
@@ -101,6 +103,18 @@ impl Members<'_> {
         self.len == 0
     }
 
+    /// Whether all have the same weight; for the whole set it is known without a walk over it.
+    #[must_use]
+    pub fn weigh_the_same(&self) -> bool {
+        self.weigh_the_same
+    }
+
+    /// The weights in the order of the indexes, scaled down where their sum is out of range.
+    #[must_use]
+    pub fn weights(&self) -> Vec<usize> {
+        self.iter().map(|instance| weight_of(&instance)).collect()
+    }
+
     /// The instances in the order of the set's indexes, which is no particular one.
     pub fn iter(&self) -> impl Iterator<Item = Instance> {
         (0..self.len).filter_map(self.instance)
@@ -109,13 +123,8 @@ impl Members<'_> {
 
 impl<'a> Choice<'a> {
     #[inline]
-    pub(super) fn new(
-        candidates: &'a dyn Candidates,
-        len: usize,
-        rng: &'a mut Rng,
-        turn: &'a mut usize,
-    ) -> Self {
-        Self { candidates, len, rng, turn }
+    pub(super) fn new(candidates: &'a dyn Candidates, len: usize, local: &'a mut Local) -> Self {
+        Self { candidates, len, local }
     }
 
     /// Picks among those with these indexes, in this order.
@@ -124,7 +133,7 @@ impl<'a> Choice<'a> {
     #[inline]
     pub fn only(&mut self, indexes: &[usize], picker: &dyn Picker) -> Option<usize> {
         let group = Group { whole: self.candidates, indexes };
-        let mut choice = Choice::new(&group, indexes.len(), self.rng, self.turn);
+        let mut choice = Choice::new(&group, indexes.len(), self.local);
         indexes.get(picker.pick(&mut choice)?).copied()
     }
 
@@ -184,12 +193,26 @@ impl<'a> Choice<'a> {
         Instant::now()
     }
 
+    /// Measures the latency of this request, for [`EndpointStats::latency`].
+    ///
+    /// The average has a time constant of `tau`. Returns the present moment; `None` when this
+    /// request is not measured, because the thread sends so many that the clock would cost more
+    /// than the pick.
+    pub fn measure(&mut self, tau: Duration) -> Option<Instant> {
+        self.measure_by(Decay { tau, peak: false })
+    }
+
+    #[inline]
+    pub(super) fn measure_by(&mut self, decay: Decay) -> Option<Instant> {
+        self.local.meter.measure(decay)
+    }
+
     /// A number below `bound`, each equally likely; 0 when `bound` is 0.
     #[inline]
     pub fn random(&mut self, bound: usize) -> usize {
         match bound {
             0 => 0,
-            _ => self.rng.usize(..bound),
+            _ => self.local.rng.usize(..bound),
         }
     }
 
@@ -198,7 +221,7 @@ impl<'a> Choice<'a> {
     /// Each thread has its own for each balancer; it outlives the set.
     #[inline]
     pub fn cursor(&mut self) -> &mut usize {
-        self.turn
+        &mut self.local.turn
     }
 
     /// The first usable member from `start` on, around the end.
@@ -246,7 +269,15 @@ impl fmt::Debug for Choice<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Choice")
             .field("len", &self.len)
-            .field("turn", &self.turn)
+            .field("turn", &self.local.turn)
             .finish_non_exhaustive()
     }
 }
+
+/// Above it a weight makes no sense, and its sums could overflow.
+fn weight_of(instance: &Instance) -> usize {
+    usize::try_from(instance.weight().min(MAX_WEIGHT)).unwrap_or(usize::MAX)
+}
+
+/// As gRPC's and Envoy's: a million.
+pub(crate) const MAX_WEIGHT: u32 = 1_000_000;

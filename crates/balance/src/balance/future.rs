@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use crate::{
     RequestScope,
-    endpointer::{Counted, EndpointStats, InFlight},
+    endpointer::{Counted, EndpointStats, InFlight, Started},
     outcome::{FailureClass, Outcome},
     scope,
 };
@@ -52,8 +52,13 @@ struct Watched {
 
 impl<S: Service<Req>, Req> ResponseFuture<S, Req> {
     #[inline(always)]
-    pub(super) fn plain(mut service: S, request: Req, stats: Arc<EndpointStats>) -> Self {
-        let counted = Counted::begin(stats);
+    pub(super) fn plain(
+        mut service: S,
+        request: Req,
+        stats: Arc<EndpointStats>,
+        started: Option<Started>,
+    ) -> Self {
+        let counted = Counted::begin(stats, started);
         Self { future: Some(service.call(request)), counted, more: None }
     }
 

@@ -4,7 +4,7 @@ use super::Shards;
 use crate::{
     RequestScope,
     endpointer::{
-        EndpointStats, InFlight, Shared, Tier,
+        EndpointStats, InFlight, Shared, Tier, Trace,
         observer::{Event, Observers},
     },
 };
@@ -25,8 +25,9 @@ impl<S> Inner<S> {
         stats: Arc<EndpointStats>,
         scope: Option<&RequestScope>,
         tier: Tier,
+        trace: Trace,
     ) -> InFlight {
         self.observers.on(&Event::Picked { endpoint: &stats, tier });
-        InFlight::begin(stats, scope, &self.observers)
+        InFlight::begin(stats, scope, &self.observers, trace)
     }
 }

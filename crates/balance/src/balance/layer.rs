@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use fastrand::Rng;
 use tower_layer::Layer;
 
-use super::{Balance, Balancer, Shards};
+use super::{Balance, Balancer, LeastLoaded, Shards};
 use crate::Endpointer;
 
 /// Turns an [`Endpointer`] into a [`Balance`].
@@ -59,6 +59,13 @@ impl<S: Clone + Send + Sync + 'static> Layer<Endpointer<S>> for BalanceLayer {
         shared.attach(&shards);
         let observers = shared.observers().with(self.balancer.observer());
         Balance::new(shards, shared, self.wait, observers)
+    }
+}
+
+/// With [`LeastLoaded`].
+impl Default for BalanceLayer {
+    fn default() -> Self {
+        Self::new(LeastLoaded::new())
     }
 }
 

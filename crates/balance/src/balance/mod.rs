@@ -1,9 +1,12 @@
 //! Choosing an endpoint for each request.
 
+mod alias;
 mod balancer;
 mod future;
 mod inner;
 mod layer;
+mod least_loaded;
+mod local;
 mod own;
 mod prioritized;
 mod random;
@@ -22,6 +25,7 @@ pub use self::{
     balancer::{Balancer, Choice, Members, Picker},
     future::ResponseFuture,
     layer::BalanceLayer,
+    least_loaded::LeastLoaded,
     prioritized::Prioritized,
     random::Random,
     round_robin::RoundRobin,

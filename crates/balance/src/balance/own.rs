@@ -56,7 +56,10 @@ impl<S: Clone> Own<S> {
             Self::NotYet => return Turn::Any,
             Self::Due if !shards.is_any(Readiness::Ready, scope) => return Turn::Any,
             Self::Due => match shards.pick(scope) {
-                Some((service, stats)) => {
+                Some((service, stats, trace)) => {
+                    if trace.probation {
+                        stats.decide_later();
+                    }
                     let until = Instant::now() + begun.elapsed().min(MAX_WAIT);
                     (service, Arc::downgrade(&stats), until)
                 }

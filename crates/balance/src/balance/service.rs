@@ -98,8 +98,8 @@ where
             return self.call_watched(request);
         }
         match self.first::<Req>(None) {
-            First::Ready(service, stats) if !stats.takes_guards => {
-                ResponseFuture::plain(service, request, stats)
+            First::Ready(service, stats, trace) if !stats.takes_guards && !trace.probation => {
+                ResponseFuture::plain(service, request, stats, trace.started)
             }
             first => self.call_first(first, None, request),
         }
@@ -116,7 +116,7 @@ where
     where
         S: Service<Req, Error: Into<BoxError>>,
     {
-        let Some((mut service, stats)) = self.inner.shards.pick(scope) else {
+        let Some((mut service, stats, trace)) = self.inner.shards.pick(scope) else {
             return First::Nothing;
         };
         if !stats.is_ready() {
@@ -128,8 +128,11 @@ where
             Some(_) => scope::leave(|| service.poll_ready(cx)),
             None => service.poll_ready(cx),
         };
+        if trace.probation && !matches!(polled, Poll::Ready(Ok(()))) {
+            stats.decide_later();
+        }
         match polled {
-            Poll::Ready(Ok(())) => First::Ready(service, stats),
+            Poll::Ready(Ok(())) => First::Ready(service, stats, trace),
             Poll::Ready(Err(error)) => First::Refused(stats, error.into()),
             Poll::Pending => First::Pending(service, stats),
         }
@@ -154,8 +157,9 @@ where
     where
         S: Service<Req, Error: Into<BoxError>>,
     {
-        if let First::Ready(service, stats) = first {
-            let guard = self.inner.begin(stats, scope.as_ref(), Tier::Ready);
+        if let First::Ready(service, stats, trace) = first {
+            let tier = if trace.probation { Tier::Ejected } else { Tier::Ready };
+            let guard = self.inner.begin(stats, scope.as_ref(), tier, trace);
             return ResponseFuture::watched(service, request, guard, scope);
         }
         let obtain = obtain(Arc::clone(&self.inner), poll_ready::<S, Req>, first, scope.clone());

@@ -11,10 +11,10 @@ use std::{
 
 use fastrand::Rng;
 
-use super::{Balancer, Choice, Members, Picker, RoundRobin, balancer::Candidates};
+use super::{Balancer, Choice, Members, Picker, RoundRobin, balancer::Candidates, local::Local};
 use crate::{
     RequestScope,
-    endpointer::{EndpointStats, N_TIERS, Readiness, Set, Subscriber, Tier, Tiers},
+    endpointer::{EndpointStats, Judge, N_TIERS, Readiness, Set, Subscriber, Tier, Tiers, Trace},
     sync::{Mutex, MutexGuard, thread_local},
 };
 
@@ -38,14 +38,14 @@ struct Contents<S> {
     local: Local,
 }
 
-/// What the thread of a shard has for itself.
-struct Local {
-    rng: Rng,
-    turn: usize,
+/// The tiers with their pickers, published together.
+struct Published<S> {
+    tiers: [Arc<Choices<S>>; N_TIERS],
+    judge: Arc<Judge>,
 }
 
-/// The tiers with their pickers, published together.
-struct Published<S>([Arc<Choices<S>>; N_TIERS]);
+/// A service, its record, and what the pick leaves with the request.
+pub(super) type Picked<S> = (S, Arc<EndpointStats>, Trace);
 
 struct Choices<S> {
     set: Set<S>,
@@ -71,12 +71,12 @@ struct Usable<'a, S> {
 impl<S> Shards<S> {
     pub(crate) fn new(balancer: Arc<dyn Balancer>, mut seeds: Rng) -> Self {
         let empty = Tier::ALL.map(|tier| Arc::new(Choices::new(tier, &Set::default(), &*balancer)));
-        let published = Arc::new(Published(empty));
+        let published = Arc::new(Published { tiers: empty, judge: Arc::default() });
         let shards = array::from_fn(|_| {
             let mut rng = seeds.fork();
             let turn = balancer.initial_cursor(rng.usize(..));
             let published = Arc::clone(&published);
-            Shard(Mutex::new(Contents { published, local: Local { rng, turn } }))
+            Shard(Mutex::new(Contents { published, local: Local::new(rng, turn) }))
         });
         Self { shards, balancer }
     }
@@ -94,8 +94,7 @@ impl<S> Shards<S> {
 
     /// Whether one that was not tried is in that state.
     pub(super) fn is_any(&self, readiness: Readiness, scope: Option<&RequestScope>) -> bool {
-        let Published(tiers) = &*self.published();
-        tiers.iter().flat_map(|choices| choices.set.iter()).any(|endpoint| {
+        self.published().tiers.iter().flat_map(|choices| choices.set.iter()).any(|endpoint| {
             endpoint.stats.readiness() == readiness
                 && !scope.is_some_and(|scope| scope.contains(endpoint.stats.key))
         })
@@ -104,14 +103,16 @@ impl<S> Shards<S> {
 
 impl<S: Send + Sync> Subscriber<S> for Shards<S> {
     fn publish(&self, tiers: &Tiers<S>) {
-        let Published(before) = &*self.published();
-        let published = Arc::new(Published(array::from_fn(|index| {
-            let (tier, before) = (Tier::ALL[index], &before[index]);
+        let before = self.published();
+        let published = array::from_fn(|index| {
+            let (tier, before) = (Tier::ALL[index], &before.tiers[index]);
             match before.set.is_same(tiers.get(tier)) {
                 true => Arc::clone(before),
                 false => Arc::new(Choices::new(tier, tiers.get(tier), &*self.balancer)),
             }
-        })));
+        });
+        let judge = Arc::clone(&tiers.judge);
+        let published = Arc::new(Published { tiers: published, judge });
         for shard in &self.shards {
             // Dropped after the lock is released.
             let _old = mem::replace(&mut shard.lock().published, Arc::clone(&published));
@@ -122,11 +123,17 @@ impl<S: Send + Sync> Subscriber<S> for Shards<S> {
 impl<S: Clone> Shards<S> {
     /// Picks an endpoint of the best tier. It may have become unready this instant.
     #[inline]
-    pub(crate) fn pick(&self, scope: Option<&RequestScope>) -> Option<(S, Arc<EndpointStats>)> {
+    pub(crate) fn pick(&self, scope: Option<&RequestScope>) -> Option<Picked<S>> {
         let mut shard = self.shard();
         let Contents { published, local } = &mut *shard;
-        let Published([ready, ..]) = &**published;
-        ready.pick(&Request { scope, ..Request::ANY }, false, local)
+        if published.judge.is_due()
+            && let Some(picked) = published.on_probation(scope, local)
+        {
+            return Some(picked);
+        }
+        let Published { tiers: [ready, ..], .. } = &**published;
+        let (service, stats) = ready.pick(&Request { scope, ..Request::ANY }, false, local)?;
+        Some((service, stats, Trace { started: local.meter.take(), probation: false }))
     }
 
     /// Picks an endpoint of one tier, in the way of the balancer.
@@ -137,8 +144,11 @@ impl<S: Clone> Shards<S> {
     ) -> Option<(S, Arc<EndpointStats>)> {
         let mut shard = self.shard();
         let Contents { published, local } = &mut *shard;
-        let choices = published.0.get(tier as usize)?;
-        choices.pick(request, choices.needs_ready, local)
+        let choices = published.tiers.get(tier as usize)?;
+        let picked = choices.pick(request, choices.needs_ready, local);
+        // A request that has waited is not measured.
+        let _started = local.meter.take();
+        picked
     }
 
     /// The bare choice: an index of the published set.
@@ -146,8 +156,25 @@ impl<S: Clone> Shards<S> {
     pub(crate) fn choose(&self) -> Option<usize> {
         let mut shard = self.shard();
         let Contents { published, local } = &mut *shard;
-        let Published([ready, ..]) = &**published;
+        let Published { tiers: [ready, ..], .. } = &**published;
         ready.choose(&Request::ANY, false, local)
+    }
+}
+
+impl<S: Clone> Published<S> {
+    /// An ejected endpoint about which this request decides.
+    #[cold]
+    fn on_probation(&self, scope: Option<&RequestScope>, local: &mut Local) -> Option<Picked<S>> {
+        let set = &self.tiers[Tier::Ejected as usize].set;
+        let start = if set.len() == 0 { 0 } else { local.rng.usize(..set.len()) };
+        let endpoint = (start..set.len())
+            .chain(0..start)
+            .take(MAX_LOOKS)
+            .filter_map(|index| set.get(index))
+            .filter(|endpoint| !scope.is_some_and(|scope| scope.contains(endpoint.stats.key)))
+            .find(|endpoint| endpoint.stats.take_probation())?;
+        let trace = Trace { started: None, probation: true };
+        Some((endpoint.service.clone(), Arc::clone(&endpoint.stats), trace))
     }
 }
 
@@ -171,8 +198,7 @@ impl<S> Choices<S> {
         local: &mut Local,
     ) -> Option<usize> {
         let usable = Usable { choices: self, request, checks_ready };
-        let (len, Local { rng, turn }) = (self.set.len(), local);
-        self.picker.pick(&mut Choice::new(&usable, len, rng, turn))
+        self.picker.pick(&mut Choice::new(&usable, self.set.len(), local))
     }
 }
 
@@ -254,5 +280,7 @@ thread_local! {
 /// Numbers the threads of the process, so that neighbours get different shards; 0 is for those that
 /// have none yet.
 static NEXT_THREAD: AtomicUsize = AtomicUsize::new(1);
+/// Of thousands that are ejected, so many are looked at for one request.
+const MAX_LOOKS: usize = 16;
 /// As many threads pick without meeting; more of them share locks that are held for some 20 ns.
 const N_SHARDS: usize = 16;

@@ -22,14 +22,16 @@ use super::{
 };
 use crate::{
     NoInstances, NoInstancesReason, RequestScope,
-    endpointer::{EndpointStats, InFlight, PollReady, Readiness, Signal, Tier, observer::Event},
+    endpointer::{
+        EndpointStats, InFlight, PollReady, Readiness, Signal, Tier, Trace, observer::Event,
+    },
     error::Failure,
 };
 
 /// The endpoint that was picked first, and its readiness.
 pub(super) enum First<S> {
     Nothing,
-    Ready(S, Arc<EndpointStats>),
+    Ready(S, Arc<EndpointStats>, Trace),
     Pending(S, Arc<EndpointStats>),
     Refused(Arc<EndpointStats>, BoxError),
 }
@@ -66,7 +68,8 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
     let none = match found {
         Ok(Ok((service, stats, tier))) => {
             inner.observers.on(&Event::Waited { time, none: None });
-            return Ok((service, inner.begin(stats, scope.as_ref(), tier)));
+            let guard = inner.begin(stats, scope.as_ref(), tier, Trace::default());
+            return Ok((service, guard));
         }
         Ok(Err(none)) => none,
         Err(_elapsed) => inner.shared.why_none().waited(),
@@ -107,7 +110,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         let mut versions = self.inner.shared.versions();
         match first {
             First::Nothing => {}
-            First::Ready(service, stats) => return Ok((service, stats, Tier::Ready)),
+            First::Ready(service, stats, _) => return Ok((service, stats, Tier::Ready)),
             First::Pending(service, stats) => self.wait_for((service, stats, Tier::Ready)),
             First::Refused(stats, error) => self.refused(&stats, false, error),
         }
@@ -161,7 +164,10 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
             }
             Turn::Take(..) | Turn::Any => {}
         }
-        if let Some(found) = FRESH.iter().find_map(|tier| self.look_in(*tier, false)) {
+        // A retry has those to go to that were tried, and are better than ejected ones.
+        let is_retry = self.is_retry();
+        let mut fresh = FRESH.into_iter().filter(|tier| !is_retry || *tier != Tier::Ejected);
+        if let Some(found) = fresh.find_map(|tier| self.look_in(tier, false)) {
             return Some(found);
         }
         self.want_down();
@@ -330,7 +336,7 @@ pub(super) async fn obtain_any<S: Clone + Send + Sync + 'static>(
         Ok(found) => found?,
         Err(_elapsed) => return Err(inner.shared.why_none().waited()),
     };
-    Ok((service, inner.begin(stats, None, tier)))
+    Ok((service, inner.begin(stats, None, tier, Trace::default())))
 }
 
 /// After each step two endpoints more are waited for.
@@ -341,6 +347,7 @@ const MAX_WANTED: usize = 3;
 /// few round trips.
 const GRACE: Duration = Duration::from_millis(250);
 /// In this order, those that were not tried for the request.
-const FRESH: [Tier; 2] = [Tier::Ready, Tier::Held];
+const FRESH: [Tier; 3] = [Tier::Ready, Tier::Ejected, Tier::Held];
 /// Then those that were tried, too, and at last those that are better than nothing.
-const LAST_RESORT: [Tier; 4] = [Tier::Ready, Tier::Held, Tier::Draining, Tier::Ineligible];
+const LAST_RESORT: [Tier; 5] =
+    [Tier::Ready, Tier::Ejected, Tier::Held, Tier::Draining, Tier::Ineligible];

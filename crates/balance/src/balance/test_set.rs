@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc};
 use fastrand::Rng;
 use tower_sd_core::Instance;
 
-use super::{Balancer, Choice, Members, Picker, balancer::Candidates};
+use super::{Balancer, Choice, Members, Picker, balancer::Candidates, local::Local};
 use crate::{
     RequestScope,
     endpointer::{EndpointStats, Tier},
@@ -26,8 +26,7 @@ pub struct TestSet {
     excluded: Vec<usize>,
     scope: Option<RequestScope>,
     picker: Arc<dyn Picker>,
-    rng: Rng,
-    cursor: usize,
+    local: Local,
 }
 
 impl TestSet {
@@ -40,14 +39,14 @@ impl TestSet {
         let instance = |index: usize| instances.get(index).cloned();
         let len = instances.len();
         let picker = Members::from_fn(len, &instance, |members| balancer.picker(members));
-        let stats = instances.iter().map(|i| Arc::new(EndpointStats::new(i.id().clone(), false)));
+        let new = |id: &Instance| EndpointStats::new(id.id().clone(), false, Arc::default());
+        let stats = instances.iter().map(|instance| Arc::new(new(instance)));
         Self {
             members: stats.collect(),
             excluded: Vec::new(),
             scope: None,
             picker,
-            rng: Rng::with_seed(7),
-            cursor: balancer.initial_cursor(0),
+            local: Local::new(Rng::with_seed(7), balancer.initial_cursor(0)),
         }
     }
 
@@ -74,7 +73,7 @@ impl TestSet {
         let candidates =
             Fixed { members: &self.members, excluded: &self.excluded, scope: self.scope.as_ref() };
         let len = self.members.len();
-        self.picker.pick(&mut Choice::new(&candidates, len, &mut self.rng, &mut self.cursor))
+        self.picker.pick(&mut Choice::new(&candidates, len, &mut self.local))
     }
 }
 

@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tower_sd_core::Instance;
 
-use super::observer::Observer;
+use super::{EjectionPolicy, observer::Observer};
 
 /// Settings of an [`Endpointer`](crate::Endpointer).
 #[derive(Clone, Debug)]
@@ -36,6 +36,8 @@ pub struct EndpointerConfig {
     pub drain_timeout: Duration,
     /// When worse endpoints get requests beside the good ones.
     pub tiers: TierPolicy,
+    /// When an endpoint that fails gets no requests for a while.
+    pub ejection: EjectionPolicy,
     pub(super) subset: Option<Arc<dyn Subset>>,
     pub(super) observers: Vec<Arc<dyn Observer>>,
 }
@@ -80,6 +82,7 @@ impl EndpointerConfig {
             connect_timeout: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(30),
             tiers: TierPolicy::new(),
+            ejection: EjectionPolicy::new(),
             subset: None,
             observers: Vec::new(),
         }
@@ -125,6 +128,13 @@ impl EndpointerConfig {
     #[must_use]
     pub fn tiers(mut self, tiers: TierPolicy) -> Self {
         self.tiers = tiers;
+        self
+    }
+
+    /// Sets [`ejection`](Self::ejection).
+    #[must_use]
+    pub fn ejection(mut self, ejection: EjectionPolicy) -> Self {
+        self.ejection = ejection;
         self
     }
 

@@ -6,7 +6,7 @@ use std::{
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower_sd_core::Instance;
 
-use super::{EndpointStats, Readiness};
+use super::{EndpointStats, Readiness, ejection::Judge};
 
 /// One instance with the service that sends to it.
 pub(crate) struct Endpoint<S> {
@@ -17,8 +17,13 @@ pub(crate) struct Endpoint<S> {
 }
 
 impl<S> Endpoint<S> {
-    pub(crate) fn new(service: S, instance: Instance, takes_guards: bool) -> Self {
-        let stats = Arc::new(EndpointStats::new(instance.id().clone(), takes_guards));
+    pub(crate) fn new(
+        service: S,
+        instance: Instance,
+        takes_guards: bool,
+        judge: Arc<Judge>,
+    ) -> Self {
+        let stats = Arc::new(EndpointStats::new(instance.id().clone(), takes_guards, judge));
         Self::with_stats(service, stats, instance)
     }
 
@@ -29,6 +34,10 @@ impl<S> Endpoint<S> {
 
     pub(crate) fn instance(&self) -> Instance {
         self.instance.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn weight(&self) -> u32 {
+        self.instance.lock().unwrap_or_else(PoisonError::into_inner).weight()
     }
 
     pub(crate) fn set_payload(&self, instance: Instance) {

@@ -5,6 +5,7 @@ use tower_sd_core::InstanceId;
 
 use super::{
     EndpointStats,
+    latency::Started,
     observer::{Event, Observers},
 };
 use crate::{RequestScope, outcome::Outcome};
@@ -21,7 +22,17 @@ pub struct InFlight {
     /// `None`: its end was counted.
     stats: Option<Arc<EndpointStats>>,
     attempt: u32,
+    trace: Trace,
     more: Option<Box<More>>,
+}
+
+/// What a pick leaves with its request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Trace {
+    /// Its latency is measured.
+    pub(crate) started: Option<Started>,
+    /// It decides about the end of an ejection.
+    pub(crate) probation: bool,
 }
 
 /// What most requests have not: a deadline, and observers.
@@ -31,8 +42,11 @@ struct More {
     started: Instant,
 }
 
-/// The guard of a request that nothing but its response ends, and that nothing observes: a pointer.
-pub(crate) struct Counted(Option<Arc<EndpointStats>>);
+/// The guard of a request that nothing but its response ends, and that nothing observes.
+pub(crate) struct Counted {
+    stats: Option<Arc<EndpointStats>>,
+    started: Option<Started>,
+}
 
 /// The instance that served a request.
 ///
@@ -66,6 +80,7 @@ impl InFlight {
         stats: Arc<EndpointStats>,
         scope: Option<&RequestScope>,
         observers: &Observers,
+        trace: Trace,
     ) -> Self {
         stats.picked();
         let attempt = scope.map_or(1, |scope| scope.sent(stats.key, &stats.id));
@@ -74,7 +89,7 @@ impl InFlight {
             let (observers, started) = (observers.clone(), Instant::now());
             Box::new(More { deadline, observers, started })
         });
-        Self { stats: Some(stats), attempt, more }
+        Self { stats: Some(stats), attempt, trace, more }
     }
 
     /// Declares that the endpoint in creation takes the guards of its requests.
@@ -137,6 +152,15 @@ impl InFlight {
         Served { instance: self.instance().clone(), attempts: self.attempt() }
     }
 
+    /// The head of the response has come: what follows is no longer its latency.
+    ///
+    /// An endpoint that has [taken](Self::take) the guard calls it before it passes the head on.
+    pub fn responded(&mut self) {
+        if let Some(started) = &mut self.trace.started {
+            started.head.get_or_insert_with(|| started.at.elapsed());
+        }
+    }
+
     /// Releases it.
     pub fn done(mut self, outcome: Outcome) {
         if outcome == Outcome::NotSent {
@@ -172,7 +196,14 @@ impl InFlight {
         let Some(stats) = self.stats.take() else {
             return;
         };
-        stats.count(outcome);
+        stats.ended(outcome);
+        let Trace { started, probation } = mem::take(&mut self.trace);
+        if let Some(started) = started {
+            stats.measured(&started, outcome);
+        }
+        if probation {
+            stats.decide(outcome);
+        }
         if let Some(More { observers, started, .. }) = self.more.take().map(|more| *more) {
             let latency = started.elapsed();
             observers.on(&Event::Ended { endpoint: &stats, outcome, latency });
@@ -181,25 +212,26 @@ impl InFlight {
 }
 
 impl Counted {
-    pub(crate) const NOTHING: Self = Self(None);
+    pub(crate) const NOTHING: Self = Self { stats: None, started: None };
 
     #[inline]
-    pub(crate) fn begin(stats: Arc<EndpointStats>) -> Self {
+    pub(crate) fn begin(stats: Arc<EndpointStats>, started: Option<Started>) -> Self {
         stats.picked();
-        Self(Some(stats))
+        Self { stats: Some(stats), started }
     }
 
     #[inline]
     pub(crate) fn is_counted(&self) -> bool {
-        self.0.is_some()
+        self.stats.is_some()
     }
 
     #[inline]
     pub(crate) fn done(&mut self, outcome: Outcome) {
-        if let Some(stats) = self.0.take()
-            && outcome != Outcome::Success
-        {
-            stats.count(outcome);
+        if let Some(stats) = self.stats.take() {
+            stats.ended(outcome);
+            if let Some(started) = &self.started {
+                stats.measured(started, outcome);
+            }
         }
     }
 }
@@ -238,8 +270,9 @@ impl Drop for InFlight {
             if slot.polled.get() != Some(key) {
                 return Some(Outcome::Cancelled);
             }
-            let (stats, more) = (self.stats.take(), self.more.take());
-            let returned = Self { stats, attempt: self.attempt, more };
+            let (stats, trace) = (self.stats.take(), mem::take(&mut self.trace));
+            let more = self.more.take();
+            let returned = Self { stats, attempt: self.attempt, trace, more };
             slot.polled.set(None);
             drop(slot.returned.replace(Some(returned)));
             None

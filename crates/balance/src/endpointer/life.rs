@@ -22,6 +22,8 @@ pub enum EndpointState {
     /// Its last connection was refused, or it was not ready in time; tried only when nothing else
     /// is left.
     Down,
+    /// It has failed too often; one request decides when its time is over.
+    Ejected,
     /// It has left, and finishes its requests in flight.
     Draining,
 }

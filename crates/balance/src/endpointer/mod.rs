@@ -4,10 +4,12 @@ mod config;
 mod diff;
 mod discover;
 mod drain;
+mod ejection;
 mod endpoint;
 mod factories;
 mod factory;
 mod in_flight;
+mod latency;
 mod life;
 pub(crate) mod observer;
 mod report;
@@ -29,16 +31,19 @@ use tower_sd_core::{BoxError, Instance, InstanceId, Instancer};
 pub use self::{
     config::{EndpointerConfig, Subset, TierPolicy},
     discover::Discovered,
+    ejection::{Ejection, EjectionPolicy, EjectionReason},
     factory::{Factory, FactoryFn, factory_fn},
     in_flight::{InFlight, Served},
     life::EndpointState,
-    report::{EndpointReport, EndpointerReport, Outcomes},
+    report::{EjectionReport, EndpointReport, EndpointerReport, Outcomes},
     stats::EndpointStats,
     tiers::Tier,
 };
 pub(crate) use self::{
+    ejection::Judge,
     endpoint::Endpoint,
-    in_flight::Counted,
+    in_flight::{Counted, Trace},
+    latency::{Decay, Started},
     set::Set,
     shared::Shared,
     signal::{PollReady, Signal},

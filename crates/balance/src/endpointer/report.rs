@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::Instant;
 use tower_sd_core::{Freshness, Instance, Snapshot};
 
 use super::{EndpointState, EndpointStats, shared::Shared};
@@ -13,6 +14,8 @@ pub struct EndpointerReport {
     pub trouble: Option<String>,
     /// Members sorted by id, then those that drain.
     pub endpoints: Vec<EndpointReport>,
+    /// Whether ejected endpoints get requests because no other is usable.
+    pub panic: bool,
 }
 
 /// One endpoint of an [`EndpointerReport`].
@@ -37,8 +40,24 @@ pub struct EndpointReport {
     pub connects: u64,
     /// How often it has refused, or was not ready in time.
     pub refusals: u64,
+    /// The average latency of its successes, while a balancer measures it.
+    pub latency: Option<Duration>,
     /// What went wrong last, while it is not usable.
     pub error: Option<String>,
+    /// Its ejection, while it lasts.
+    pub ejection: Option<EjectionReport>,
+}
+
+/// The ejection of an [`EndpointReport`].
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct EjectionReport {
+    /// What has led to it.
+    pub reason: String,
+    /// Its number, from 1, see [`Ejection::times`](crate::Ejection::times).
+    pub times: u32,
+    /// How long it lasts; zero when one request may decide.
+    pub left: Duration,
 }
 
 /// How the requests of one endpoint have ended, see [`Outcome`](crate::Outcome).
@@ -91,6 +110,8 @@ pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> En
             outcomes: Outcomes::default(),
             connects: 0,
             refusals: 0,
+            latency: None,
+            ejection: None,
             error: member.error.as_ref().map(ToString::to_string),
         },
     });
@@ -108,7 +129,7 @@ pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> En
             Some(error.map_or_else(|| NEVER_SYNCED.to_owned(), ToString::to_string))
         }
     };
-    EndpointerReport { trouble, endpoints }
+    EndpointerReport { trouble, endpoints, panic: state.panic }
 }
 
 impl EndpointReport {
@@ -126,6 +147,12 @@ impl EndpointReport {
             connects: stats.connects(),
             refusals: stats.refusals(),
             error: None,
+            latency: stats.latency(),
+            ejection: stats.ejection().map(|ejection| EjectionReport {
+                reason: ejection.reason.to_string(),
+                times: ejection.times,
+                left: ejection.until.saturating_duration_since(Instant::now()),
+            }),
         }
     }
 }

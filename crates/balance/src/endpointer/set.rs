@@ -12,6 +12,14 @@ pub(crate) struct Set<S> {
     /// All are full but the last, and none is empty.
     chunks: Arc<[Chunk<S>]>,
     len: usize,
+    weights: Weights,
+}
+
+/// Whether all weigh the same is known without a walk: that is when n·Σw² = (Σw)².
+#[derive(Clone, Copy, Debug, Default)]
+struct Weights {
+    sum: u128,
+    squares: u128,
 }
 
 type Chunk<S> = Arc<[Arc<Endpoint<S>>]>;
@@ -31,8 +39,17 @@ impl<S> Set<S> {
         self.chunks.iter().flat_map(|chunk| chunk.iter())
     }
 
+    pub(crate) fn weigh_the_same(&self) -> bool {
+        let n = u128::try_from(self.len).unwrap_or(u128::MAX);
+        n * self.weights.squares == self.weights.sum * self.weights.sum
+    }
+
     /// Makes it another set with the same members: the payload of one has changed.
-    pub(crate) fn touch(&mut self) {
+    ///
+    /// Its weight was `before`, and is `now`.
+    pub(crate) fn touch(&mut self, before: u32, now: u32) {
+        self.weights.remove(before);
+        self.weights.add(now);
         self.chunks = self.chunks.iter().cloned().collect();
     }
 
@@ -43,6 +60,7 @@ impl<S> Set<S> {
 
     /// Its index is the old length.
     pub(crate) fn push(&mut self, endpoint: Arc<Endpoint<S>>) {
+        self.weights.add(endpoint.weight());
         let mut chunks = self.chunks.to_vec();
         match chunks.last_mut() {
             Some(last) if last.len() < CHUNK => *last = with(last, |last| last.push(endpoint)),
@@ -54,6 +72,8 @@ impl<S> Set<S> {
 
     /// Removes one; the one that was last and now stands in its place, if there is one.
     pub(crate) fn swap_remove(&mut self, index: usize) -> Option<&Arc<Endpoint<S>>> {
+        let weight = self.get(index)?.weight();
+        self.weights.remove(weight);
         let moved = Arc::clone(self.get(self.len.checked_sub(1)?)?);
         let mut chunks = self.chunks.to_vec();
         let last = chunks.last_mut()?;
@@ -71,6 +91,20 @@ impl<S> Set<S> {
     }
 }
 
+impl Weights {
+    fn add(&mut self, weight: u32) {
+        let weight = u128::from(weight);
+        self.sum += weight;
+        self.squares += weight * weight;
+    }
+
+    fn remove(&mut self, weight: u32) {
+        let weight = u128::from(weight);
+        self.sum -= weight;
+        self.squares -= weight * weight;
+    }
+}
+
 fn with<T: Clone>(slice: &[T], change: impl FnOnce(&mut Vec<T>)) -> Arc<[T]> {
     let mut copy = slice.to_vec();
     change(&mut copy);
@@ -79,13 +113,13 @@ fn with<T: Clone>(slice: &[T], change: impl FnOnce(&mut Vec<T>)) -> Arc<[T]> {
 
 impl<S> Clone for Set<S> {
     fn clone(&self) -> Self {
-        Self { chunks: Arc::clone(&self.chunks), len: self.len }
+        Self { chunks: Arc::clone(&self.chunks), len: self.len, weights: self.weights }
     }
 }
 
 impl<S> Default for Set<S> {
     fn default() -> Self {
-        Self { chunks: Arc::new([]), len: 0 }
+        Self { chunks: Arc::new([]), len: 0, weights: Weights::default() }
     }
 }
 
@@ -100,7 +134,7 @@ mod tests {
     use super::*;
 
     fn endpoint(port: u16) -> Arc<Endpoint<()>> {
-        Arc::new(Endpoint::new((), Instance::new("h", port), false))
+        Arc::new(Endpoint::new((), Instance::new("h", port), false, Arc::default()))
     }
 
     fn ports<S>(set: &Set<S>) -> Vec<u16> {

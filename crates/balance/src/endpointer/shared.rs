@@ -16,6 +16,7 @@ use tower_sd_core::{BoxError, InstanceId, Shutdown, Subscription, TaskGroup};
 use super::{
     EndpointStats, EndpointerConfig, Readiness, Signal, Subscriber, Tier,
     drain::Draining,
+    ejection::Judge,
     observer::{Event as Observed, Observers},
     state::{Change, Effects, Event, State},
 };
@@ -43,11 +44,13 @@ pub(crate) struct Shared<S: 'static> {
 
 impl<S: Clone + Send + Sync + 'static> Shared<S> {
     pub(super) fn new(subscription: Subscription, config: EndpointerConfig) -> Self {
+        let wake = Arc::<Notify>::default();
+        let judge = Arc::new(Judge::new(config.ejection, Arc::clone(&wake)));
         Self {
-            state: Mutex::new(State::new(config.clone())),
+            state: Mutex::new(State::new(config.clone(), judge)),
             subscribers: Mutex::default(),
             signals: Mutex::default(),
-            wake: Arc::default(),
+            wake,
             version: watch::Sender::new(0),
             subscription,
             observers: Observers::of(config.observers.iter().cloned()),
@@ -67,6 +70,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         for event in events.chain(signals) {
             state.on(event, now, &mut effects);
         }
+        state.judge(now, &mut effects);
         state.draining.retain(|left| left.in_flight() > 0);
         let until = now.checked_add(self.config.drain_timeout);
         for endpoint in &effects.gone {
@@ -74,7 +78,13 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
             // Before another change can need it again.
             endpoint.park(self.draining.token());
         }
+        let panic = state.enter_panic();
         drop(state);
+        match panic {
+            Some(true) => tracing::warn!("no other endpoint is usable: ejected ones get requests"),
+            Some(false) => tracing::info!("ejected endpoints get no more requests"),
+            None => {}
+        }
         for left in mem::take(&mut effects.expired) {
             contain("drop of a service", || self.give_up(&left));
         }
@@ -117,7 +127,11 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
                 {
                     let state = self.state();
                     let is_usable = |tier| state.tiers.get(tier).len() > 0;
-                    if is_usable(Tier::Ready) || is_usable(Tier::Held) || state.closed {
+                    if is_usable(Tier::Ready)
+                        || is_usable(Tier::Ejected)
+                        || is_usable(Tier::Held)
+                        || state.closed
+                    {
                         return;
                     }
                 }

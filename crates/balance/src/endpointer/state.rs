@@ -2,6 +2,7 @@
 //!
 //! Pure: events go in, effects come out; no I/O, no task, no lock.
 
+mod judged;
 mod members;
 
 use std::{
@@ -10,12 +11,14 @@ use std::{
     sync::Arc,
 };
 
+use fastrand::Rng;
 use tokio::time::Instant;
 use tower_sd_core::{Backoff, BoxError, Instance, InstanceId, InstanceStatus, Snapshot};
 
 use super::{
     Endpoint, EndpointState, EndpointStats, EndpointerConfig, Readiness, Tier, Tiers,
     drain::Draining,
+    ejection::Judge,
     life::Life,
     signal::{Created, Make, PollReady, Probe, Signal, Unready},
 };
@@ -36,6 +39,12 @@ pub(super) struct State<S> {
     due: BTreeSet<(Instant, InstanceId)>,
     poll_ready: Option<PollReady<S>>,
     sharing: Sharing,
+    judge: Arc<Judge>,
+    /// The ends of ejections.
+    ejected: BTreeSet<(Instant, InstanceId)>,
+    /// Nothing but ejected endpoints is usable.
+    pub(super) panic: bool,
+    rng: Rng,
 }
 
 #[derive(Debug)]
@@ -115,10 +124,10 @@ pub(super) struct Change {
 }
 
 impl<S: Clone + Send + Sync + 'static> State<S> {
-    pub(super) fn new(config: EndpointerConfig) -> Self {
+    pub(super) fn new(config: EndpointerConfig, judge: Arc<Judge>) -> Self {
         Self {
             members: HashMap::new(),
-            tiers: Tiers::default(),
+            tiers: Tiers::new(Arc::clone(&judge)),
             snapshot: None,
             draining: Vec::new(),
             closed: false,
@@ -127,6 +136,10 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             due: BTreeSet::new(),
             poll_ready: None,
             sharing: Sharing::default(),
+            judge,
+            ejected: BTreeSet::new(),
+            panic: false,
+            rng: Rng::new(),
         }
     }
 
@@ -149,7 +162,8 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let drained = self.draining.iter().filter_map(|left| left.until).min();
         let due = self.due.first().map(|(at, _)| *at);
-        drained.into_iter().chain(due).min()
+        let ejected = self.ejected.first().map(|(until, _)| *until);
+        drained.into_iter().chain(due).chain(ejected).min()
     }
 
     fn created(
@@ -178,7 +192,9 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         match member.endpoint.take() {
             None => {
                 member.error = None;
-                member.endpoint = Some(Arc::new(Endpoint::new(service, instance, takes_guards)));
+                let judge = Arc::clone(&self.judge);
+                let endpoint = Endpoint::new(service, instance, takes_guards, judge);
+                member.endpoint = Some(Arc::new(endpoint));
                 self.settle(id, now, effects);
             }
             // In place of one that failed for good: no request gets it before it has connected.
@@ -308,6 +324,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
     }
 
     fn expire(&mut self, now: Instant, effects: &mut Effects<S>) {
+        self.end_ejections(now);
         while let Some((_, id)) = self.due.first().filter(|(at, _)| *at <= now).cloned() {
             self.schedule(&id, None);
             match self.members.get(&id).is_some_and(|member| member.endpoint.is_some()) {

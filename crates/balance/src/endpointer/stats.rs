@@ -2,16 +2,21 @@ use std::{
     any::Any,
     fmt,
     sync::{
-        Mutex as StdMutex, PoisonError,
-        atomic::{AtomicU64 as StdAtomicU64, Ordering::Relaxed},
+        Arc, Mutex as StdMutex, PoisonError,
+        atomic::{AtomicU32, AtomicU64 as StdAtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower_sd_core::InstanceId;
 
-use super::life::{EndpointState, Life};
+use super::{
+    ejection::{Ejection, EjectionReason, Health, Judge, Phase, Verdict},
+    latency::{Latency, Started},
+    life::{EndpointState, Life},
+};
 use crate::{
     outcome::{N_COUNTED, Outcome},
     sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, MutexGuard},
@@ -37,6 +42,11 @@ pub struct EndpointStats {
     pub(crate) takes_guards: bool,
     /// A request has no better endpoint, and waits for a probe of this one.
     wanted: AtomicBool,
+    /// Its failures since its last success.
+    n_failed: AtomicU32,
+    latency: Latency,
+    health: Health,
+    judge: Arc<Judge>,
     outcomes: [StdAtomicU64; N_COUNTED],
     connects: StdAtomicU64,
     refusals: StdAtomicU64,
@@ -67,7 +77,7 @@ struct Parked {
 }
 
 impl EndpointStats {
-    pub(crate) fn new(id: InstanceId, takes_guards: bool) -> Self {
+    pub(crate) fn new(id: InstanceId, takes_guards: bool, judge: Arc<Judge>) -> Self {
         let now = Instant::now();
         Self {
             picks: AtomicU64::new(0),
@@ -75,6 +85,10 @@ impl EndpointStats {
             readiness: AtomicU8::new(READY),
             takes_guards,
             wanted: AtomicBool::new(false),
+            n_failed: AtomicU32::new(0),
+            latency: Latency::default(),
+            health: Health::default(),
+            judge,
             outcomes: [const { StdAtomicU64::new(0) }; N_COUNTED],
             connects: StdAtomicU64::new(0),
             refusals: StdAtomicU64::new(0),
@@ -148,11 +162,104 @@ impl EndpointStats {
         self.picks.fetch_add(1, Relaxed);
     }
 
+    /// A request has ended.
+    #[inline]
+    pub(crate) fn ended(&self, outcome: Outcome) {
+        if outcome != Outcome::Success {
+            self.failed(outcome);
+        } else if self.n_failed.load(Relaxed) != 0 {
+            self.n_failed.store(0, Relaxed);
+        }
+    }
+
     #[cold]
-    pub(crate) fn count(&self, outcome: Outcome) {
+    fn failed(&self, outcome: Outcome) {
         if let Some(index) = outcome.index() {
             self.outcomes[index].fetch_add(1, Relaxed);
         }
+        if !matches!(outcome, Outcome::Failed(_) | Outcome::TimedOut) {
+            return;
+        }
+        let n = self.n_failed.fetch_add(1, Relaxed).saturating_add(1);
+        if self.health.phase() != Phase::Well {
+            return;
+        }
+        let [_, _, not_sent, _, cancelled] = self.outcomes();
+        let requests = self.picks().saturating_sub(not_sent + cancelled);
+        let policy = self.judge.policy();
+        if let Some(reason) = self.health.is_outlier(policy, n, requests, self.failures())
+            && self.health.change(Phase::Well, Phase::Accused, &self.judge)
+        {
+            self.judge.report(Verdict { id: self.id.clone(), key: self.key, reason: Some(reason) });
+        }
+    }
+
+    /// The request that decides about the end of its ejection has ended.
+    #[cold]
+    pub(crate) fn decide(&self, outcome: Outcome) {
+        let reason = match outcome {
+            Outcome::Success => None,
+            Outcome::Failed(_) | Outcome::TimedOut => Some(EjectionReason::Probation),
+            Outcome::NotSent | Outcome::Cancelled => return self.decide_later(),
+        };
+        self.judge.report(Verdict { id: self.id.clone(), key: self.key, reason });
+    }
+
+    /// The request that was to decide has not reached it: another may.
+    #[cold]
+    pub(crate) fn decide_later(&self) {
+        self.health.change(Phase::Decided, Phase::Due, &self.judge);
+    }
+
+    /// Takes a request that decides; only one caller gets `true`.
+    pub(crate) fn take_probation(&self) -> bool {
+        self.is_ready() && self.health.change(Phase::Due, Phase::Decided, &self.judge)
+    }
+
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Its ejection, while it lasts.
+    #[must_use]
+    pub fn ejection(&self) -> Option<Ejection> {
+        self.health.ejection()
+    }
+
+    /// What was before no longer counts.
+    pub(super) fn forgive(&self, now: Instant) {
+        self.n_failed.store(0, Relaxed);
+        self.health.forgive(now);
+    }
+
+    /// The moving average of the latency of its successes, up to the head of the response.
+    ///
+    /// `None` before the first; only balancers that [measure](crate::Choice::measure) add to it.
+    #[must_use]
+    pub fn latency(&self) -> Option<Duration> {
+        self.latency.get().map(Duration::from_secs_f64)
+    }
+
+    #[inline]
+    pub(crate) fn average(&self) -> &Latency {
+        &self.latency
+    }
+
+    /// The time since its creation.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.created)
+    }
+
+    #[cold]
+    pub(crate) fn measured(&self, started: &Started, outcome: Outcome) {
+        let is_success = match outcome {
+            Outcome::Success => true,
+            Outcome::Failed(_) | Outcome::TimedOut => false,
+            Outcome::NotSent | Outcome::Cancelled => return,
+        };
+        let now = Instant::now();
+        let latency = started.head.unwrap_or_else(|| now.saturating_duration_since(started.at));
+        self.latency.add(self.age(now), latency, started.decay, is_success);
     }
 
     pub(super) fn connected(&self) {

@@ -1,10 +1,13 @@
 use std::sync::Arc;
 
-use super::{Endpoint, Set};
+use super::{Endpoint, Set, ejection::Judge};
 
 /// The endpoints that can be picked, in one set per [`Tier`]. `Clone` is a few `Arc`s.
 #[derive(Debug)]
-pub(crate) struct Tiers<S>([Set<S>; N_TIERS]);
+pub(crate) struct Tiers<S> {
+    sets: [Set<S>; N_TIERS],
+    pub(crate) judge: Arc<Judge>,
+}
 
 /// How good an endpoint is, best first.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -12,6 +15,8 @@ pub(crate) struct Tiers<S>([Set<S>; N_TIERS]);
 pub enum Tier {
     /// Listed by the registry, and not known to be down.
     Ready,
+    /// Listed by the registry, and left out for its failures.
+    Ejected,
     /// No longer listed, kept by the loss guard.
     Held,
     /// Listed or held, and the last connection was refused.
@@ -29,19 +34,23 @@ pub(crate) trait Subscriber<S>: Send + Sync {
 }
 
 impl<S> Tiers<S> {
+    pub(super) fn new(judge: Arc<Judge>) -> Self {
+        Self { sets: Default::default(), judge }
+    }
+
     #[inline]
     pub(crate) fn get(&self, tier: Tier) -> &Set<S> {
-        &self.0[tier as usize]
+        &self.sets[tier as usize]
     }
 
     pub(super) fn get_mut(&mut self, tier: Tier) -> &mut Set<S> {
-        &mut self.0[tier as usize]
+        &mut self.sets[tier as usize]
     }
 
     /// Listed ones; while there are none, those that are held.
     pub(super) fn pickable(&self) -> Vec<Arc<Endpoint<S>>> {
-        let [ready, held, down, _draining, _unfit] = &self.0;
-        let listed = ready.iter().chain(down.iter());
+        let [ready, ejected, held, down, _draining, _unfit] = &self.sets;
+        let listed = ready.iter().chain(ejected.iter()).chain(down.iter());
         let listed: Vec<_> = listed.cloned().collect();
         if listed.is_empty() { held.iter().cloned().collect() } else { listed }
     }
@@ -49,19 +58,19 @@ impl<S> Tiers<S> {
 
 impl<S> Clone for Tiers<S> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self { sets: self.sets.clone(), judge: Arc::clone(&self.judge) }
     }
 }
 
 impl<S> Default for Tiers<S> {
     fn default() -> Self {
-        Self(Default::default())
+        Self::new(Arc::default())
     }
 }
 
 impl Tier {
     pub(crate) const ALL: [Self; N_TIERS] =
-        [Self::Ready, Self::Held, Self::Down, Self::Draining, Self::Ineligible];
+        [Self::Ready, Self::Ejected, Self::Held, Self::Down, Self::Draining, Self::Ineligible];
 }
 
-pub(crate) const N_TIERS: usize = 5;
+pub(crate) const N_TIERS: usize = 6;

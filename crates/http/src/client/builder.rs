@@ -4,7 +4,7 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_sd_balance::{
     BalanceLayer, Balancer, BoxError, Endpointer, EndpointerConfig, Factory, Instancer, Protocol,
-    RetryLayer, RetryPolicy, RoundRobin,
+    RetryLayer, RetryPolicy,
 };
 use tower_service::Service;
 
@@ -50,7 +50,7 @@ impl ClientBuilder {
             instancer: Box::new(instancer),
             factory: HttpFactory::new().read_timeout(READ_TIMEOUT),
             endpointer: EndpointerConfig::new(),
-            balance: BalanceLayer::new(RoundRobin::new()),
+            balance: BalanceLayer::default(),
             ready_timeout: None,
             retry: RetryPolicy::new()
                 .protocol(HttpProtocol::new())
@@ -61,7 +61,7 @@ impl ClientBuilder {
 }
 
 impl<F, P> ClientBuilder<F, P> {
-    /// Sets the algorithm that picks an instance. Defaults to [`RoundRobin`].
+    /// Sets the algorithm that picks an instance. Defaults to [`LeastLoaded`](tower_sd_balance::LeastLoaded).
     pub fn balancer(mut self, balancer: impl Balancer) -> Self {
         self.balance = BalanceLayer::new(balancer);
         self

@@ -12,7 +12,7 @@ use pin_project::pin_project;
 use tower_layer::Layer;
 use tower_sd_balance::{
     Balance, BalanceLayer, Balancer, Endpointer, EndpointerConfig, EndpointerReport, Instancer,
-    NoInstances, Retry, RetryFuture, RetryLayer, RetryPolicy, RoundRobin,
+    NoInstances, Retry, RetryFuture, RetryLayer, RetryPolicy,
 };
 use tower_service::Service;
 
@@ -95,7 +95,7 @@ impl ReqwestClient {
             instancer: Box::new(instancer),
             client: Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy(),
             endpointer: EndpointerConfig::new(),
-            balance: BalanceLayer::new(RoundRobin::new()),
+            balance: BalanceLayer::default(),
             retry: RetryPolicy::new()
                 .protocol(HttpProtocol::new())
                 .per_try_timeout(PER_TRY_TIMEOUT)
@@ -158,7 +158,7 @@ impl ReqwestClient {
 }
 
 impl ReqwestClientBuilder {
-    /// Sets the algorithm that picks an instance. Defaults to [`RoundRobin`].
+    /// Sets the algorithm that picks an instance. Defaults to [`LeastLoaded`](tower_sd_balance::LeastLoaded).
     pub fn balancer(mut self, balancer: impl Balancer) -> Self {
         self.balance = BalanceLayer::new(balancer);
         self

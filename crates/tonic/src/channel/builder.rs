@@ -3,7 +3,6 @@ use std::{fmt, time::Duration};
 use tower_layer::Layer;
 use tower_sd_balance::{
     BalanceLayer, Balancer, Endpointer, EndpointerConfig, Instancer, RetryLayer, RetryPolicy,
-    RoundRobin,
 };
 
 use super::Channel;
@@ -45,7 +44,7 @@ impl ChannelBuilder {
             instancer: Box::new(instancer),
             factory: GrpcFactory::new(),
             endpointer: EndpointerConfig::new(),
-            balance: BalanceLayer::new(RoundRobin::new()),
+            balance: BalanceLayer::default(),
             ready_timeout: None,
             retry: RetryPolicy::new().protocol(GrpcProtocol::new()),
             grpc: GrpcLayer::new(),
@@ -54,7 +53,7 @@ impl ChannelBuilder {
 
     /// Sets the algorithm that picks an instance for each call.
     ///
-    /// Defaults to [`RoundRobin`].
+    /// Defaults to [`LeastLoaded`](tower_sd_balance::LeastLoaded).
     pub fn balancer(mut self, balancer: impl Balancer) -> Self {
         self.balance = BalanceLayer::new(balancer);
         self

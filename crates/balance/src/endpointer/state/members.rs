@@ -12,7 +12,10 @@ use tokio::time::Instant;
 use tower_sd_core::{Backoff, Instance, InstanceId, InstanceStatus, Snapshot};
 
 use super::{Change, Effects, Member, Sharing, State, is_fit};
-use crate::endpointer::{EndpointState, Readiness, Tier, diff::diff, drain::Draining, life::Life};
+use crate::{
+    endpointer::{EndpointState, Readiness, Tier, diff::diff, drain::Draining, life::Life},
+    error::Failure,
+};
 
 impl<S: Clone + Send + Sync + 'static> State<S> {
     /// Makes the members those of `snapshot`.
@@ -103,17 +106,21 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             self.leave(id, was_held, now, effects);
         }
         if let Some(member) = self.members.get_mut(id) {
+            let weight = member.instance.weight();
             member.instance = instance.clone();
             member.held = held;
             if let Some(endpoint) = &member.endpoint {
                 endpoint.set_payload(instance.clone());
             }
             if let Some((tier, _)) = member.place {
-                self.tiers.get_mut(tier).touch();
+                self.tiers.get_mut(tier).touch(weight, instance.weight());
             }
         } else {
             let endpoint = Draining::give_back(&mut self.draining, instance);
             let is_made = endpoint.is_some();
+            if let Some(endpoint) = &endpoint {
+                self.resume(&endpoint.stats);
+            }
             let member = Member {
                 instance: instance.clone(),
                 held,
@@ -149,6 +156,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         }
         self.unplace(id);
         self.schedule(id, None);
+        self.suspend(id);
         if let Some(mut member) = self.members.remove(id) {
             member.enter(EndpointState::Draining, now, effects);
             effects.gone.extend(member.endpoint);
@@ -209,7 +217,13 @@ impl<S> Member<S> {
         let Some(endpoint) = &self.endpoint else {
             return;
         };
-        let to = Life { state, since, why: self.error.clone() };
+        let why = match (state, endpoint.stats.ejection()) {
+            (EndpointState::Ejected, Some(ejection)) => {
+                Some(Failure::new(ejection.reason.to_string().into()))
+            }
+            _ => self.error.clone(),
+        };
+        let to = Life { state, since, why };
         if let Some(from) = endpoint.stats.enter(to.clone()) {
             effects.changes.push(Change { stats: Arc::clone(&endpoint.stats), from, to });
         }
@@ -223,6 +237,7 @@ impl<S> Member<S> {
             _ if !is_fit(&self.instance) => EndpointState::Ineligible,
             Readiness::Down => EndpointState::Down,
             _ if self.held => EndpointState::Held,
+            _ if endpoint.stats.health().is_ejected() => EndpointState::Ejected,
             Readiness::Connecting => EndpointState::Connecting,
             Readiness::Ready => EndpointState::Ready,
         }
@@ -237,6 +252,7 @@ impl<S> Member<S> {
             _ if !is_eligible => Tier::Ineligible,
             true => Tier::Down,
             false if self.held && !sharing.held => Tier::Held,
+            false if endpoint.stats.health().is_ejected() => Tier::Ejected,
             false => Tier::Ready,
         })
     }

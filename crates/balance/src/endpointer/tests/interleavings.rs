@@ -20,7 +20,7 @@ use tower_sd_core::{
 };
 
 use super::super::{
-    EndpointStats, EndpointerConfig, InFlight, Readiness, Shared, Signal, Tier,
+    EndpointStats, EndpointerConfig, InFlight, Readiness, Shared, Signal, Tier, Trace,
     observer::Observers,
     signal::{Created, Unready},
     state::Event,
@@ -87,9 +87,9 @@ impl Cache {
 
     fn pick(&self) -> Option<InFlight> {
         let mut tiers = Tier::ALL.iter();
-        tiers
-            .find_map(|tier| self.shards.pick_in(*tier, &Request::ANY))
-            .map(|(_service, stats)| InFlight::begin(stats, None, &Observers::default()))
+        tiers.find_map(|tier| self.shards.pick_in(*tier, &Request::ANY)).map(|(_service, stats)| {
+            InFlight::begin(stats, None, &Observers::default(), Trace::default())
+        })
     }
 
     fn refused(&self, stats: &EndpointStats) {
@@ -118,7 +118,7 @@ impl Cache {
             .map(|endpoint| endpoint.stats.key)
             .collect();
         let picks = (0..4).filter_map(|_| self.shards.pick(None));
-        ready == picks.map(|(_service, stats)| stats.key).collect()
+        ready == picks.map(|(_service, stats, _)| stats.key).collect()
     }
 
     fn in_flight(&self) -> usize {

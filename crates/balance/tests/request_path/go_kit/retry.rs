@@ -156,7 +156,7 @@ async fn second_attempt_is_never_at_the_instance_that_failed() {
         world.answer("a", Mode::Fails);
         let client = retry(RetryPolicy::new().max_attempts(2).idempotent(), balance);
         assert!(answers(&client, 200).await.iter().all(|host| host == "b"));
-        assert!(world.n_calls("a") > 50);
+        assert!(world.n_calls("a") >= 5, "then it is ejected");
     }
 }
 

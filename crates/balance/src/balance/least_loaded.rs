@@ -1,0 +1,223 @@
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Balancer, Choice, Members, Picker, alias::Alias};
+use crate::endpointer::Decay;
+
+/// The best of a few random members by requests in flight and latency. The default.
+///
+/// The cost of a member is (in flight + 1)² × latency, a moving average of its successes over 3 s,
+/// up to the head of the response. Of three members, drawn in proportion to their weights, the
+/// cheapest is picked.
+///
+/// - **Failing fast is no merit**: failures never improve a latency.
+/// - **A new member** costs as much as those that it is compared with.
+/// - **A slow member is tried again**: what was not measured for 3 s drifts to what the others
+///   have, and arrives there 7 s later at most.
+///
+/// Several random choices are Mitzenmacher's "The Power of Two Choices"; costs of this form are
+/// those of C3 (Suresh and others, NSDI 2015), with a square in place of its cube.
+#[derive(Clone, Copy, Debug)]
+pub struct LeastLoaded {
+    choices: usize,
+    squared: bool,
+    /// `None`: latencies do not count.
+    decay: Option<Decay>,
+}
+
+impl LeastLoaded {
+    /// The best of three by (in flight + 1)² × latency.
+    #[must_use]
+    pub fn new() -> Self {
+        let decay = Decay { tau: Duration::from_secs(3), peak: false };
+        Self { choices: 3, squared: true, decay: Some(decay) }
+    }
+
+    /// The best of two by requests in flight, as Envoy's `LEAST_REQUEST` and gRPC's.
+    ///
+    /// It reads no clock.
+    #[must_use]
+    pub fn least_requests() -> Self {
+        Self { choices: 2, squared: false, decay: None }
+    }
+
+    /// The best of two by (in flight + 1) × peak latency, as Finagle's and tower's.
+    ///
+    /// The average follows a higher latency immediately, and decays over 10 s.
+    #[must_use]
+    pub fn peak_ewma() -> Self {
+        let decay = Decay { tau: Duration::from_secs(10), peak: true };
+        Self { choices: 2, squared: false, decay: Some(decay) }
+    }
+
+    /// Sets how many members are compared; 0 counts as 1.
+    #[must_use]
+    pub fn choices(mut self, choices: usize) -> Self {
+        self.choices = choices.max(1);
+        self
+    }
+
+    /// Sets the time after which a latency weighs 63 % of the average.
+    #[must_use]
+    pub fn decay(mut self, tau: Duration) -> Self {
+        if let Some(decay) = &mut self.decay {
+            decay.tau = tau;
+        }
+        self
+    }
+}
+
+impl Default for LeastLoaded {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Balancer for LeastLoaded {
+    fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker> {
+        Arc::new(Cheapest { settings: *self, alias: Alias::of(members) })
+    }
+}
+
+struct Cheapest {
+    settings: LeastLoaded,
+    /// `None`: all weigh the same.
+    alias: Option<Alias>,
+}
+
+/// A candidate: its index, what is in flight, and its latency if that is known.
+type Candidate = (usize, f64, Option<f64>);
+
+impl Picker for Cheapest {
+    #[inline]
+    fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
+        let LeastLoaded { choices, decay, .. } = self.settings;
+        let now = decay.and_then(|decay| choice.measure_by(decay));
+        if choice.len() <= choices.min(FEW) {
+            let all = (0..choice.len()).filter_map(|index| self.candidate(choice, index));
+            return self.cheapest(choice, now, &Few::of(all)).or_else(|| Self::any(choice));
+        }
+        let mut few = Few::default();
+        let mut draws = 0;
+        while few.len < choices.min(FEW) && draws < choices + DRAWS {
+            draws += 1;
+            let index = self.draw(choice);
+            if !few.contains(index)
+                && let Some(candidate) = self.candidate(choice, index)
+            {
+                few.push(candidate);
+            }
+        }
+        self.cheapest(choice, now, &few).or_else(|| Self::any(choice))
+    }
+}
+
+impl Cheapest {
+    #[inline]
+    fn draw(&self, choice: &mut Choice<'_>) -> usize {
+        match &self.alias {
+            Some(alias) => alias.draw(choice),
+            None => choice.random(choice.len()),
+        }
+    }
+
+    #[inline]
+    fn candidate(&self, choice: &Choice<'_>, index: usize) -> Option<Candidate> {
+        if !choice.is_usable(index) {
+            return None;
+        }
+        let in_flight = f64::from(u32::try_from(choice.in_flight(index)).unwrap_or(u32::MAX)) + 1.0;
+        let weight = if self.settings.squared { in_flight * in_flight } else { in_flight };
+        let latency = match self.settings.decay {
+            Some(_) => choice.stats(index).and_then(|stats| stats.average().get()),
+            None => Some(1.0),
+        };
+        Some((index, weight, latency))
+    }
+
+    #[inline]
+    fn cheapest(&self, choice: &Choice<'_>, now: Option<Instant>, few: &Few) -> Option<usize> {
+        let candidates = few.candidates.get(..few.len)?;
+        let is_known = candidates.iter().all(|(_, _, latency)| latency.is_some());
+        if now.is_none() && is_known {
+            let cost =
+                |(index, weight, latency): &Candidate| (*index, weight * latency.unwrap_or(1.0));
+            return candidates.iter().map(cost).min_by(|a, b| a.1.total_cmp(&b.1)).map(|it| it.0);
+        }
+        self.cheapest_now(choice, now, candidates)
+    }
+
+    /// Compares those whose latency is unknown, or out of date.
+    #[cold]
+    fn cheapest_now(
+        &self,
+        choice: &Choice<'_>,
+        now: Option<Instant>,
+        candidates: &[Candidate],
+    ) -> Option<usize> {
+        let mut known: Vec<f64> = candidates.iter().filter_map(|candidate| candidate.2).collect();
+        known.sort_by(f64::total_cmp);
+        // Of two the lower: one of them may be the one that is slow.
+        let typical = known.get(known.len().saturating_sub(1) / 2).copied().unwrap_or(1.0);
+        let latency = |(index, _, latency): &Candidate| match (now, self.settings.decay) {
+            (Some(now), Some(decay)) => {
+                let average = choice.stats(*index).map(|stats| (stats.average(), stats.age(now)));
+                let drifted = average.and_then(|(it, age)| it.drifted(age, typical, decay));
+                drifted.unwrap_or(typical)
+            }
+            _ => latency.unwrap_or(typical),
+        };
+        let priced = candidates.iter().map(|candidate| (candidate, latency(candidate)));
+        let cost = |(candidate, latency): &(&Candidate, f64)| candidate.1 * latency;
+        let (cheapest, latency) = priced.min_by(|a, b| cost(a).total_cmp(&cost(b)))?;
+        // What it had before its drift no longer counts.
+        if cheapest.2.is_some_and(|known| known > latency) {
+            choice.stats(cheapest.0)?.average().go_on(latency);
+        }
+        Some(cheapest.0)
+    }
+
+    /// All that were drawn are unusable.
+    #[cold]
+    fn any(choice: &mut Choice<'_>) -> Option<usize> {
+        let start = choice.random(choice.len());
+        choice.first_usable(start)
+    }
+}
+
+/// Candidates without an allocation.
+#[derive(Default)]
+struct Few {
+    candidates: [Candidate; FEW],
+    len: usize,
+}
+
+impl Few {
+    fn of(candidates: impl Iterator<Item = Candidate>) -> Self {
+        let mut few = Self::default();
+        candidates.take(FEW).for_each(|candidate| few.push(candidate));
+        few
+    }
+
+    #[inline]
+    fn push(&mut self, candidate: Candidate) {
+        if let Some(place) = self.candidates.get_mut(self.len) {
+            *place = candidate;
+            self.len += 1;
+        }
+    }
+
+    #[inline]
+    fn contains(&self, index: usize) -> bool {
+        self.candidates.iter().take(self.len).any(|candidate| candidate.0 == index)
+    }
+}
+
+/// More choices than these gain nothing.
+const FEW: usize = 8;
+/// In vain only for those that were tried for this request, or became down this instant.
+const DRAWS: usize = 8;

@@ -1,0 +1,63 @@
+use std::time::Duration;
+
+use tower_sd_core::Instance;
+
+use super::*;
+use crate::TestSet;
+
+fn instances(n: u16) -> impl Iterator<Item = Instance> {
+    (1..=n).map(|port| Instance::new("h", port))
+}
+
+fn shares(set: &mut TestSet, n: usize) -> Vec<usize> {
+    let mut shares = vec![0; 10];
+    (0..n).for_each(|_| shares[set.pick().expect("usable")] += 1);
+    shares
+}
+
+fn know(set: &TestSet, index: usize, milliseconds: u64) {
+    let stats = set.stats(index).expect("a member");
+    let decay = Decay { tau: Duration::from_secs(3), peak: false };
+    let (now, latency) = (stats.age(Instant::now()), Duration::from_millis(milliseconds));
+    stats.average().add(now, latency, decay, true);
+}
+
+#[test]
+fn unknown_latencies_are_equal_and_slow_one_is_left_out() {
+    let mut set = TestSet::new(&LeastLoaded::new(), instances(10));
+    let equal = shares(&mut set, 10_000);
+    assert!(equal.iter().all(|share| (800..1_200).contains(share)), "{equal:?}");
+    (0..9).for_each(|index| know(&set, index, 10));
+    know(&set, 9, 100);
+    assert_eq!(shares(&mut set, 10_000)[9], 0);
+}
+
+#[test]
+fn new_one_costs_as_much_as_those_that_it_is_compared_with() {
+    let mut set = TestSet::new(&LeastLoaded::new(), instances(10));
+    (0..9).for_each(|index| know(&set, index, 10));
+    let share = shares(&mut set, 10_000)[9];
+    assert!((300..3_500).contains(&share), "{share}");
+}
+
+#[test]
+fn weights_decide_how_often_members_are_drawn() {
+    let weigh = |instance: Instance| {
+        let weight = if instance.port() <= 5 { 1 } else { 3 };
+        instance.with_weight(weight)
+    };
+    let mut set = TestSet::new(&LeastLoaded::new().choices(1), instances(10).map(weigh));
+    let share: usize = shares(&mut set, 10_000)[..5].iter().sum();
+    assert!((2_300..2_700).contains(&share), "{share}");
+}
+
+#[test]
+fn unusable_members_are_never_picked_and_last_one_is_found() {
+    for balancer in [LeastLoaded::new(), LeastLoaded::least_requests(), LeastLoaded::peak_ewma()] {
+        let mut set = TestSet::new(&balancer, instances(10));
+        (0..9).for_each(|index| set.exclude(index));
+        assert_eq!(shares(&mut set, 100)[9], 100);
+        set.exclude(9);
+        assert_eq!(set.pick(), None);
+    }
+}

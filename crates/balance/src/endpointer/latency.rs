@@ -1,0 +1,152 @@
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// A moving average of latencies, weighted by time: of an endpoint's successes.
+///
+/// Two plain values without a lock. Requests that end in the same instant may lose one sample,
+/// which an average does not notice.
+#[derive(Debug, Default)]
+pub(crate) struct Latency {
+    /// The bits of seconds as `f64`; 0 while nothing is known.
+    seconds: AtomicU64,
+    /// Of the last sample, in ns since the endpoint's creation.
+    sampled: AtomicU64,
+}
+
+/// How latencies are averaged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Decay {
+    /// After this time a sample weighs 63 % of what is known.
+    pub(crate) tau: Duration,
+    /// A latency above the average replaces it.
+    pub(crate) peak: bool,
+}
+
+/// A request whose latency is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Started {
+    pub(crate) at: Instant,
+    pub(crate) decay: Decay,
+    /// Up to the head of the response, when that has come.
+    pub(crate) head: Option<Duration>,
+}
+
+impl Latency {
+    /// Seconds.
+    #[inline]
+    pub(crate) fn get(&self) -> Option<f64> {
+        match self.seconds.load(Relaxed) {
+            0 => None,
+            bits => Some(f64::from_bits(bits)),
+        }
+    }
+
+    /// Adds a sample at `now`, the time since the endpoint's creation.
+    ///
+    /// A failure counts only when it took longer than the average: failing fast is no merit.
+    pub(crate) fn add(&self, now: Duration, latency: Duration, decay: Decay, is_success: bool) {
+        let sample = latency.as_secs_f64().max(RESOLUTION);
+        let at = nanoseconds(now);
+        let before = self.sampled.swap(at, Relaxed);
+        let value = match self.get() {
+            None if is_success => sample,
+            None => return,
+            Some(known) if !is_success && sample <= known => return,
+            Some(known) if decay.peak && sample > known => sample,
+            Some(known) => {
+                let since = Duration::from_nanos(at.saturating_sub(before)).as_secs_f64();
+                let share = 1.0 - (-since.max(RESOLUTION) / tau(decay)).exp();
+                known + (sample - known) * share
+            }
+        };
+        self.seconds.store(value.to_bits(), Relaxed);
+    }
+
+    /// Goes on from the value that it has drifted to.
+    pub(crate) fn go_on(&self, drifted: f64) {
+        self.seconds.store(drifted.to_bits(), Relaxed);
+    }
+
+    /// The average at `now`; without a sample for longer than τ it drifts to `typical`.
+    ///
+    /// It has arrived after 2.5 τ more, so that an endpoint that was slow is tried again.
+    pub(crate) fn drifted(&self, now: Duration, typical: f64, decay: Decay) -> Option<f64> {
+        let known = self.get()?;
+        let age = nanoseconds(now).saturating_sub(self.sampled.load(Relaxed));
+        let over = Duration::from_nanos(age).saturating_sub(decay.tau).as_secs_f64();
+        if over == 0.0 || known <= typical {
+            return Some(known);
+        }
+        let drifted = typical + (known - typical) * (-over * 3.0 / tau(decay)).exp();
+        Some(if drifted < typical * 1.1 { typical } else { drifted })
+    }
+}
+
+fn tau(decay: Decay) -> f64 {
+    decay.tau.as_secs_f64().max(RESOLUTION)
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Shorter times, which a paused clock has, count as this many seconds: 1 µs.
+const RESOLUTION: f64 = 1e-6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DECAY: Decay = Decay { tau: Duration::from_secs(3), peak: false };
+
+    fn at(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    fn known(latency: &Latency) -> f64 {
+        latency.get().expect("a sample")
+    }
+
+    #[test]
+    fn average_follows_time_and_failures_never_improve_it() {
+        let latency = Latency::default();
+        latency.add(at(0.0), at(0.001), DECAY, false);
+        assert_eq!(latency.get(), None, "a failure alone is no latency");
+        latency.add(at(1.0), at(0.1), DECAY, true);
+        assert!((known(&latency) - 0.1).abs() < 1e-9);
+        // One τ later the sample weighs 1 - 1/e.
+        latency.add(at(4.0), at(0.2), DECAY, true);
+        assert!((known(&latency) - 0.163_2).abs() < 1e-4, "{latency:?}");
+        let before = known(&latency);
+        latency.add(at(7.0), at(0.001), DECAY, false);
+        assert!((known(&latency) - before).abs() < 1e-12, "failing fast changes nothing");
+        latency.add(at(10.0), at(1.0), DECAY, false);
+        assert!(known(&latency) > 0.6, "a slow failure counts");
+    }
+
+    #[test]
+    fn peak_is_taken_at_its_full_height() {
+        let latency = Latency::default();
+        let peak = Decay { peak: true, ..DECAY };
+        latency.add(at(0.0), at(0.01), peak, true);
+        latency.add(at(0.001), at(1.0), peak, true);
+        assert!((known(&latency) - 1.0).abs() < 1e-9);
+        latency.add(at(0.002), at(0.01), peak, true);
+        assert!(known(&latency) > 0.99);
+    }
+
+    #[test]
+    fn slow_one_without_samples_drifts_to_what_is_typical() {
+        let latency = Latency::default();
+        latency.add(at(0.0), at(1.0), DECAY, true);
+        let drifted = |seconds| latency.drifted(at(seconds), 0.1, DECAY).expect("a sample");
+        assert!((drifted(3.0) - 1.0).abs() < 1e-9, "not before τ");
+        assert!(drifted(5.0) < 0.5, "{}", drifted(5.0));
+        assert!((drifted(8.0) - 0.1).abs() < 1e-9, "{}", drifted(8.0));
+        assert!((latency.drifted(at(60.0), 2.0, DECAY).expect("known") - 1.0).abs() < 1e-9);
+    }
+}
