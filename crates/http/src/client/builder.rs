@@ -61,7 +61,9 @@ impl ClientBuilder {
 }
 
 impl<F, P> ClientBuilder<F, P> {
-    /// Sets the algorithm that picks an instance. Defaults to [`LeastLoaded`](tower_sd_balance::LeastLoaded).
+    /// Sets the algorithm that picks an instance.
+    ///
+    /// Defaults to [`LeastLoaded`](tower_sd_balance::LeastLoaded).
     pub fn balancer(mut self, balancer: impl Balancer) -> Self {
         self.balance = BalanceLayer::new(balancer);
         self

@@ -158,7 +158,9 @@ impl ReqwestClient {
 }
 
 impl ReqwestClientBuilder {
-    /// Sets the algorithm that picks an instance. Defaults to [`LeastLoaded`](tower_sd_balance::LeastLoaded).
+    /// Sets the algorithm that picks an instance.
+    ///
+    /// Defaults to [`LeastLoaded`](tower_sd_balance::LeastLoaded).
     pub fn balancer(mut self, balancer: impl Balancer) -> Self {
         self.balance = BalanceLayer::new(balancer);
         self
