@@ -1,18 +1,18 @@
 use super::{Choice, Members};
 
-/// A table that draws an index in proportion to its weight in constant time.
+/// A table that chooses an index in proportion to its weight in constant time.
 ///
 /// Vose's alias method ("A Linear Algorithm For Generating Random Numbers With a Given
-/// Distribution", 1991), in integers: column `i` is `i` below its threshold, else its alias.
+/// Distribution", 1991), in integers: a column is its own index below its threshold, else its
+/// alias.
 pub(super) struct Alias {
     columns: Vec<Column>,
-    /// The height of every column: the sum of the weights.
-    height: usize,
 }
 
 #[derive(Clone, Copy)]
 struct Column {
-    threshold: usize,
+    /// Of all 64-bit numbers, so many are the column's own.
+    own: u64,
     alias: usize,
 }
 
@@ -28,38 +28,67 @@ impl Alias {
     /// `None` without a weight above 0.
     pub(super) fn new(weights: &[usize]) -> Option<Self> {
         let height = weights.iter().sum::<usize>();
-        let n = weights.len();
-        if height == 0 {
-            return None;
-        }
-        let mut columns: Vec<_> = (0..n)
-            .map(|index| Column {
-                threshold: weights.get(index).map_or(0, |w| w * n),
-                alias: index,
-            })
-            .collect();
-        let (mut small, mut large): (Vec<_>, Vec<_>) =
-            (0..n).partition(|&index| columns[index].threshold < height);
-        while let (Some(less), Some(more)) = (small.pop(), large.pop()) {
-            columns[less].alias = more;
-            columns[more].threshold -= height - columns[less].threshold;
-            match columns[more].threshold < height {
-                true => small.push(more),
-                false => large.push(more),
-            }
-        }
-        Some(Self { columns, height })
+        let columns = columns(weights, height)?.into_iter().map(|(threshold, alias)| {
+            // A full column needs no second draw.
+            let scaled = (to_u128(threshold.min(height)) << 64) / to_u128(height);
+            Column { own: u64::try_from(scaled).unwrap_or(u64::MAX), alias }
+        });
+        Some(Self { columns: columns.collect() })
     }
 
+    /// An index at random.
     #[inline]
     pub(super) fn draw(&self, choice: &mut Choice<'_>) -> usize {
         let index = choice.random(self.columns.len());
+        self.resolve(index, choice.bits())
+    }
+
+    /// The index of one turn: all columns in turn, and in each its two indexes evenly mixed.
+    ///
+    /// Multiples of the golden ratio are the most even sequence of fractions (Weyl).
+    #[inline]
+    pub(super) fn at(&self, turn: usize) -> usize {
+        let n = self.columns.len().max(1);
+        let (round, index) = (turn / n, turn % n);
+        let fraction = u64::try_from(round.wrapping_add(index)).unwrap_or(0).wrapping_mul(GOLDEN);
+        self.resolve(index, fraction)
+    }
+
+    #[inline]
+    fn resolve(&self, index: usize, bits: u64) -> usize {
         match self.columns.get(index) {
-            Some(column) if choice.random(self.height) >= column.threshold => column.alias,
+            Some(column) if bits >= column.own => column.alias,
             _ => index,
         }
     }
 }
+
+/// The threshold and the alias of each column, all of which are `height` high.
+fn columns(weights: &[usize], height: usize) -> Option<Vec<(usize, usize)>> {
+    if height == 0 {
+        return None;
+    }
+    let n = weights.len();
+    let mut columns: Vec<_> =
+        weights.iter().enumerate().map(|(index, weight)| (weight * n, index)).collect();
+    let (mut small, mut large): (Vec<_>, Vec<_>) =
+        (0..n).partition(|&index| columns[index].0 < height);
+    while let (Some(less), Some(&more)) = (small.pop(), large.last()) {
+        columns[less].1 = more;
+        columns[more].0 -= height - columns[less].0;
+        if columns[more].0 < height {
+            small.extend(large.pop());
+        }
+    }
+    Some(columns)
+}
+
+fn to_u128(n: usize) -> u128 {
+    u128::try_from(n).unwrap_or(u128::MAX)
+}
+
+/// 2^64 divided by the golden ratio.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 #[cfg(test)]
 mod tests {
@@ -71,18 +100,30 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(5);
         for _ in 0..200 {
             let weights: Vec<_> = (0..rng.usize(1..40)).map(|_| rng.usize(0..1_000)).collect();
-            let Some(alias) = Alias::new(&weights) else {
-                assert_eq!(weights.iter().sum::<usize>(), 0);
+            let height = weights.iter().sum();
+            let Some(columns) = columns(&weights, height) else {
+                assert_eq!(height, 0);
                 continue;
             };
             let mut shares = vec![0; weights.len()];
-            for (index, column) in alias.columns.iter().enumerate() {
-                let own = column.threshold.min(alias.height);
-                shares[index] += own;
-                shares[column.alias] += alias.height - own;
+            for (index, (threshold, alias)) in columns.into_iter().enumerate() {
+                shares[index] += threshold.min(height);
+                shares[alias] += height - threshold.min(height);
             }
             let scaled: Vec<_> = weights.iter().map(|weight| weight * weights.len()).collect();
             assert_eq!(shares, scaled);
         }
+    }
+
+    #[test]
+    fn turns_are_smooth_and_in_proportion() {
+        let alias = Alias::new(&[50, 1]).expect("weights");
+        let turns: Vec<_> = (0..5_100).map(|turn| alias.at(turn)).collect();
+        let light: Vec<_> = (0..5_100).filter(|&turn| turns[turn] == 1).collect();
+        assert!((95..=105).contains(&light.len()), "{}", light.len());
+        assert!(light.windows(2).all(|pair| pair[1] - pair[0] > 20), "{light:?}");
+        let alias = Alias::new(&[1, 3]).expect("weights");
+        let n = (0..10_000).filter(|&turn| alias.at(turn) == 0).count();
+        assert!((2_490..=2_510).contains(&n), "{n}");
     }
 }

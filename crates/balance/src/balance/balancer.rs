@@ -6,7 +6,7 @@ use tower_sd_core::Instance;
 use super::local::Local;
 use crate::{
     Observer, RequestScope,
-    endpointer::{Decay, EndpointStats, Set, Tier},
+    endpointer::{Decay, EndpointStats, MAX_WEIGHT, Set, Tier},
 };
 
 /// A balancing algorithm: builds a [`Picker`] for every set.
@@ -109,7 +109,7 @@ impl Members<'_> {
         self.weigh_the_same
     }
 
-    /// The weights in the order of the indexes, scaled down where their sum is out of range.
+    /// The weights in the order of the indexes; one above a million counts as a million.
     #[must_use]
     pub fn weights(&self) -> Vec<usize> {
         self.iter().map(|instance| weight_of(&instance)).collect()
@@ -216,6 +216,12 @@ impl<'a> Choice<'a> {
         }
     }
 
+    /// 64 random bits.
+    #[inline]
+    pub(super) fn bits(&mut self) -> u64 {
+        self.local.rng.u64(..)
+    }
+
     /// A number that is the picker's to change.
     ///
     /// Each thread has its own for each balancer; it outlives the set.
@@ -278,6 +284,3 @@ impl fmt::Debug for Choice<'_> {
 fn weight_of(instance: &Instance) -> usize {
     usize::try_from(instance.weight().min(MAX_WEIGHT)).unwrap_or(usize::MAX)
 }
-
-/// As gRPC's and Envoy's: a million.
-pub(crate) const MAX_WEIGHT: u32 = 1_000_000;

@@ -97,19 +97,27 @@ impl Picker for Cheapest {
     fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
         let LeastLoaded { choices, decay, .. } = self.settings;
         let now = decay.and_then(|decay| choice.measure_by(decay));
-        if choice.len() <= choices.min(FEW) {
-            let all = (0..choice.len()).filter_map(|index| self.candidate(choice, index));
-            return self.cheapest(choice, now, &Few::of(all)).or_else(|| Self::any(choice));
+        let len = choice.len();
+        if self.alias.is_none() && len <= choices.min(FEW) {
+            // Of equal ones the first is picked.
+            let start = choice.random(len);
+            let all = (start..len).chain(0..start);
+            let few = Few::of(all.filter_map(|index| self.candidate(choice, index)));
+            return self.cheapest(choice, now, &few);
         }
-        let mut few = Few::default();
-        let mut draws = 0;
-        while few.len < choices.min(FEW) && draws < choices + DRAWS {
-            draws += 1;
+        let (mut few, mut n_drawn) = (Few::default(), 0);
+        for _ in 0..choices + DRAWS {
             let index = self.draw(choice);
-            if !few.contains(index)
-                && let Some(candidate) = self.candidate(choice, index)
-            {
+            let is_new = !few.contains(index);
+            if is_new && let Some(candidate) = self.candidate(choice, index) {
                 few.push(candidate);
+                n_drawn += 1;
+            } else if !is_new && self.alias.is_some() {
+                // A heavy one is its own rival: that is what gives it its share.
+                n_drawn += 1;
+            }
+            if n_drawn >= choices.min(FEW) {
+                break;
             }
         }
         self.cheapest(choice, now, &few).or_else(|| Self::any(choice))

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
-use super::{Balancer, Choice, Members, Picker};
+use super::{Balancer, Choice, Members, Picker, Random, alias::Alias};
 
 /// Any member, with a likelihood in proportion to its weight.
 ///
 /// One of weight 0 is never picked.
 ///
-/// This is RFC 2782's choice among SRV records of one priority: w of W, drawn anew for each
+/// A draw takes the same time at any number and any skew of weights. This is RFC 2782's choice among SRV records of one priority: w of W, drawn anew for each
 /// request.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
@@ -24,27 +24,27 @@ impl WeightedRandom {
 
 impl Balancer for WeightedRandom {
     fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker> {
-        let mut sum: usize = 0;
-        let sums = members.iter().map(|instance| {
-            let weight = usize::try_from(instance.weight()).unwrap_or(usize::MAX);
-            sum = sum.saturating_add(weight);
-            sum
-        });
-        Arc::new(Weighted { sums: sums.collect() })
+        let weights = members.weights();
+        let is_any_zero = weights.contains(&0);
+        match Alias::new(&weights) {
+            _ if members.weigh_the_same() && !is_any_zero => Random::new().picker(members),
+            alias => Arc::new(Weighted { alias, weights }),
+        }
     }
 }
 
-/// The running sums of the weights.
 struct Weighted {
-    sums: Vec<usize>,
+    /// `None`: all weigh nothing.
+    alias: Option<Alias>,
+    weights: Vec<usize>,
 }
 
 impl Picker for Weighted {
+    #[inline]
     fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        let total = self.sums.last().copied().filter(|&total| total > 0)?;
+        let alias = self.alias.as_ref()?;
         for _ in 0..DRAWS {
-            let drawn = choice.random(total);
-            let index = self.sums.partition_point(|&sum| sum <= drawn);
+            let index = alias.draw(choice);
             if choice.is_usable(index) {
                 return Some(index);
             }
@@ -54,22 +54,18 @@ impl Picker for Weighted {
 }
 
 impl Weighted {
-    fn weight(&self, index: usize) -> usize {
-        let before = index.checked_sub(1).map_or(0, |index| self.sums[index]);
-        self.sums[index] - before
-    }
-
     /// Visits all of them, so that what is left is still drawn by weight.
     #[cold]
     fn pick_of_the_usable(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        let weight_now = |choice: &Choice<'_>, index| match choice.is_usable(index) {
-            true => self.weight(index),
+        let weight_now = |choice: &Choice<'_>, index, weight| match choice.is_usable(index) {
+            true => weight,
             false => 0,
         };
-        let total = (0..self.sums.len()).map(|index| weight_now(choice, index)).sum();
+        let weights = || self.weights.iter().copied().enumerate();
+        let total = weights().map(|(index, weight)| weight_now(choice, index, weight)).sum();
         let mut drawn = choice.random(total);
-        for index in 0..self.sums.len() {
-            let weight = weight_now(choice, index);
+        for (index, weight) in weights() {
+            let weight = weight_now(choice, index, weight);
             if drawn < weight {
                 return Some(index);
             }

@@ -44,7 +44,7 @@ pub(crate) use self::{
     endpoint::Endpoint,
     in_flight::{Counted, Trace},
     latency::{Decay, Started},
-    set::Set,
+    set::{MAX_WEIGHT, Set},
     shared::Shared,
     signal::{PollReady, Signal},
     stats::Readiness,

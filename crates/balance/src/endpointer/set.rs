@@ -123,6 +123,8 @@ impl<S> Default for Set<S> {
     }
 }
 
+/// Above it a weight makes no sense, and sums could overflow.
+pub(crate) const MAX_WEIGHT: u32 = 1_000_000;
 /// Near the square root of 10 000, where copying a chunk and copying the list of chunks cost the
 /// same.
 const CHUNK: usize = 128;

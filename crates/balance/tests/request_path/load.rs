@@ -71,7 +71,7 @@ async fn weights_hold_within_ten_points_under_load() {
         let weight = if instance.port() == 1 { 1 } else { 3 };
         instance.with_weight(weight)
     };
-    let (_endpointer, client) = fleet.client(LeastLoaded::new().choices(1), weigh).await;
+    let (_endpointer, client) = fleet.client(LeastLoaded::new(), weigh).await;
     let (requests, _) = fleet.load(&client, 10_000, INTERVAL / 10).await;
     assert!((1_500..3_500).contains(&requests[&1]), "{requests:?}");
 }

@@ -54,7 +54,7 @@ async fn only_idempotent_methods_are_repeated_at_another_instance() {
         EchoClient::new(Channel::builder(instancer.clone()).idempotent(["echo.Echo/One"]).build());
     let mut plain = EchoClient::new(Channel::new(instancer));
     let mut n_failed = 0;
-    for _ in 0..10 {
+    for _ in 0..30 {
         safe.one(message("hello")).await.expect("repeated");
         n_failed += usize::from(plain.one(message("hello")).await.is_err());
     }

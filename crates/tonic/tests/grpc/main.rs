@@ -13,8 +13,8 @@ mod transport;
 
 use tower::{Layer, ServiceBuilder};
 use tower_sd_balance::{
-    Balance, BalanceLayer, Endpointer, FixedInstancer, Instance, Retry, RetryLayer, RetryPolicy,
-    RoundRobin,
+    Balance, BalanceLayer, EjectionPolicy, Endpointer, EndpointerConfig, FixedInstancer, Instance,
+    Retry, RetryLayer, RetryPolicy, RoundRobin,
 };
 use tower_sd_tonic::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcProtocol};
 
@@ -29,7 +29,8 @@ type Balanced = Balance<GrpcEndpoint>;
 type Retried = Grpc<Retry<Balanced, GrpcProtocol>>;
 
 fn endpointer(instances: impl IntoIterator<Item = Instance>) -> Endpoints {
-    Endpointer::new(&FixedInstancer::new(instances), GrpcFactory::new())
+    let config = EndpointerConfig::new().ejection(EjectionPolicy::off());
+    Endpointer::with_config(&FixedInstancer::new(instances), GrpcFactory::new(), config)
 }
 
 /// A generated client directly on a balancer.

@@ -13,7 +13,9 @@ use tower_sd_core::{Backoff, Instance, InstanceId, InstanceStatus, Snapshot};
 
 use super::{Change, Effects, Member, Sharing, State, is_fit};
 use crate::{
-    endpointer::{EndpointState, Readiness, Tier, diff::diff, drain::Draining, life::Life},
+    endpointer::{
+        EndpointState, MAX_WEIGHT, Readiness, Tier, diff::diff, drain::Draining, life::Life,
+    },
     error::Failure,
 };
 
@@ -107,6 +109,9 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         }
         if let Some(member) = self.members.get_mut(id) {
             let weight = member.instance.weight();
+            if weight != instance.weight() {
+                warn_of_weight(instance);
+            }
             member.instance = instance.clone();
             member.held = held;
             if let Some(endpoint) = &member.endpoint {
@@ -116,6 +121,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
                 self.tiers.get_mut(tier).touch(weight, instance.weight());
             }
         } else {
+            warn_of_weight(instance);
             let endpoint = Draining::give_back(&mut self.draining, instance);
             let is_made = endpoint.is_some();
             if let Some(endpoint) = &endpoint {
@@ -260,4 +266,11 @@ impl<S> Member<S> {
 
 fn is_critical(instance: &Instance) -> bool {
     instance.status() == InstanceStatus::Critical
+}
+
+fn warn_of_weight(instance: &Instance) {
+    if instance.weight() > MAX_WEIGHT {
+        let (id, weight) = (instance.id(), instance.weight());
+        tracing::warn!(instance = %id, weight, "weight out of range: {MAX_WEIGHT} is used");
+    }
 }
