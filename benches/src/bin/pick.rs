@@ -14,14 +14,15 @@ use std::{
 use tokio::runtime::{Builder, Runtime};
 use tower::{Layer, Service};
 use tower_sd_balance::{
-    Balance, BalanceLayer, Balancer, Endpointer, FixedInstancer, Instance, Random, RoundRobin,
+    Balance, BalanceLayer, Balancer, Endpointer, FixedInstancer, Instance, LeastLoaded, Maglev,
+    Random, RoundRobin, ZoneAware,
 };
 use tower_sd_benches::{
     measure::{Contestant, double, medians, single},
     noop::{Noop, request},
     peers::{
         go_kit,
-        pingora::PingoraRoundRobin,
+        pingora::{PingoraKetama, PingoraRoundRobin},
         tower_p2c::{self, Locked},
     },
     results::Results,
@@ -38,19 +39,31 @@ fn main() -> Result<(), Box<dyn Error>> {
         let round_robin = ours(&runtime, n, RoundRobin::new());
         let random = ours(&runtime, n, Random::new());
         let (rr, rnd) = (&round_robin, &random);
+        let judging = [
+            ("least_loaded", ours(&runtime, n, LeastLoaded::new())),
+            ("least_requests", ours(&runtime, n, LeastLoaded::least_requests())),
+            ("weighted", ours_of(&runtime, n, RoundRobin::new(), skewed)),
+            // Without a key each request goes to a random place of the table.
+            ("maglev", ours(&runtime, n, Maglev::new())),
+            ("zone_aware", ours_of(&runtime, n, ZoneAware::new("a", Random::new()), zoned)),
+        ];
         let mut contestants = vec![
             Contestant::new("round_robin", one(rr.clone())),
             Contestant::new("random", one(rnd.clone())),
             Contestant::new("choice_round_robin", single(move || _ = black_box(rr.choose()))),
             Contestant::new("choice_random", single(move || _ = black_box(rnd.choose()))),
             Contestant::new("round_robin_cloned", one_cloned(rr.clone())),
+        ];
+        contestants.extend(judging.iter().map(|(name, it)| Contestant::new(name, one(it.clone()))));
+        contestants.extend([
             Contestant::new("rwlock_rr", one(go_kit::RoundRobin::new(n))),
             Contestant::new("rwlock_rr_lease", one(go_kit::RoundRobinLease::new(n))),
             Contestant::new("tower_pending", one(tower_p2c::pending(n))),
             Contestant::new("tower_peak_ewma", one(tower_p2c::peak_ewma(n))),
             Contestant::new("tower_buffer", buffered(n)),
             Contestant::new("pingora_rr", one(PingoraRoundRobin::new(n))),
-        ];
+            Contestant::new("pingora_ketama", one(PingoraKetama::new(n))),
+        ]);
         report(&mut results, &mut contestants, (n, 1))?;
         let mut contestants = vec![
             Contestant::new("round_robin", two(rr.clone())),
@@ -61,15 +74,22 @@ fn main() -> Result<(), Box<dyn Error>> {
             ),
             Contestant::new("choice_random", double(rnd.clone(), |b| _ = black_box(b.choose()))),
             Contestant::new("round_robin_cloned", two_cloned(rr.clone())),
+        ];
+        contestants.extend(judging.iter().map(|(name, it)| Contestant::new(name, two(it.clone()))));
+        contestants.extend([
             Contestant::new("rwlock_rr", two(go_kit::RoundRobin::new(n))),
             Contestant::new("rwlock_rr_lease", two(go_kit::RoundRobinLease::new(n))),
             Contestant::new("tower_pending", two(Locked::new(tower_p2c::pending(n)))),
             Contestant::new("tower_peak_ewma", two(Locked::new(tower_p2c::peak_ewma(n)))),
             Contestant::new("pingora_rr", two(PingoraRoundRobin::new(n))),
-        ];
+            Contestant::new("pingora_ketama", two(PingoraKetama::new(n))),
+        ]);
         report(&mut results, &mut contestants, (n, 2))?;
         count_allocations("round_robin", &mut round_robin.clone())?;
         count_allocations("random", &mut random.clone())?;
+        for (name, balance) in &judging {
+            count_allocations(name, &mut balance.clone())?;
+        }
     }
     Ok(())
 }
@@ -91,9 +111,30 @@ fn report(
     Ok(())
 }
 
+/// The first half weighs a hundred times as much.
+fn skewed(n: usize, instance: Instance) -> Instance {
+    let is_heavy = usize::from(instance.port()) * 2 <= n;
+    instance.with_weight(if is_heavy { 100 } else { 1 })
+}
+
+/// Half of them are in the own zone.
+fn zoned(n: usize, instance: Instance) -> Instance {
+    let is_near = usize::from(instance.port()) * 2 <= n;
+    instance.with_zone(if is_near { "a" } else { "b" })
+}
+
 fn ours(runtime: &Runtime, n: usize, balancer: impl Balancer) -> Balance<Noop> {
+    ours_of(runtime, n, balancer, |_, instance| instance)
+}
+
+fn ours_of(
+    runtime: &Runtime,
+    n: usize,
+    balancer: impl Balancer,
+    change: fn(usize, Instance) -> Instance,
+) -> Balance<Noop> {
     let ports = 1..=u16::try_from(n).expect("few");
-    let instancer = FixedInstancer::new(ports.map(|port| Instance::new("h", port)));
+    let instancer = FixedInstancer::new(ports.map(|port| change(n, Instance::new("h", port))));
     let endpointer =
         Endpointer::with(
             &instancer,
@@ -169,7 +210,7 @@ fn count_allocations(case: &str, service: &mut Balance<Noop>) -> Result<(), Box<
 const SIZES: [usize; 5] = [2, 10, 100, 1_000, 10_000];
 const SLICE: Duration = Duration::from_millis(1);
 /// The contestants that are ours come first.
-const N_OURS: usize = 5;
+const N_OURS: usize = 10;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };

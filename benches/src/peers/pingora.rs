@@ -12,7 +12,9 @@ use std::{
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use pingora_load_balancing::{
-    Backend, Backends, LoadBalancer, discovery::ServiceDiscovery, selection::RoundRobin,
+    Backend, Backends, LoadBalancer,
+    discovery::ServiceDiscovery,
+    selection::{Consistent, RoundRobin},
 };
 use tower::Service;
 
@@ -40,6 +42,40 @@ impl Service<()> for PingoraRoundRobin {
     fn call(&mut self, (): ()) -> Self::Future {
         // 256: the number of tries in pingora's own example.
         let picked = self.0.select(b"", 256).expect("there is one");
+        drop(black_box(picked));
+        ready(Ok(0))
+    }
+}
+
+/// Picks by pingora's ring of hashes, with another key for each request.
+#[derive(Clone)]
+pub struct PingoraKetama {
+    balancer: Arc<LoadBalancer<Consistent>>,
+    key: u64,
+}
+
+impl PingoraKetama {
+    pub fn new(n: usize) -> Self {
+        let list = List::default();
+        list.set((0..n).map(backend).collect());
+        let balancer = LoadBalancer::from_backends(Backends::new(Box::new(list)));
+        balancer.update().now_or_never().expect("it waits for nothing").expect("a list");
+        Self { balancer: Arc::new(balancer), key: 0 }
+    }
+}
+
+impl Service<()> for PingoraKetama {
+    type Response = u32;
+    type Error = Infallible;
+    type Future = Ready<Result<u32, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        self.key = self.key.wrapping_add(1);
+        let picked = self.balancer.select(&self.key.to_le_bytes(), 256).expect("there is one");
         drop(black_box(picked));
         ready(Ok(0))
     }

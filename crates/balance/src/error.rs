@@ -37,6 +37,8 @@ pub enum NoInstancesReason {
     Refused,
     /// All that are listed have weight 0. Reported immediately.
     Ineligible,
+    /// The balancer has returned an index that the set does not have. Reported immediately.
+    OutOfRange,
 }
 
 impl NoInstances {
@@ -63,7 +65,8 @@ impl NoInstances {
         match self.reason {
             NoInstancesReason::Closed
             | NoInstancesReason::Empty
-            | NoInstancesReason::Ineligible => true,
+            | NoInstancesReason::Ineligible
+            | NoInstancesReason::OutOfRange => true,
             NoInstancesReason::Busy
             | NoInstancesReason::NeverSynced
             | NoInstancesReason::NotReady
@@ -120,6 +123,7 @@ impl fmt::Display for NoInstances {
             NoInstancesReason::NeverSynced => "no instances: the registry has not answered yet",
             NoInstancesReason::NotReady => "no instances: none is ready yet",
             NoInstancesReason::Refused => "no instances: none accepts a connection",
+            NoInstancesReason::OutOfRange => "no instances: the balancer's index is out of range",
             NoInstancesReason::Ineligible => "no instances: all have weight 0",
         })
     }

@@ -24,8 +24,8 @@ pub use tower_sd_core::{
 
 pub use self::{
     balance::{
-        Balance, BalanceLayer, Balancer, Choice, LeastLoaded, Members, Picker, Prioritized, Random,
-        ResponseFuture, RoundRobin, Split, TestSet, WeightedRandom,
+        Balance, BalanceLayer, Balancer, Choice, LeastLoaded, Maglev, Members, Picker, Prioritized,
+        Random, Rendezvous, ResponseFuture, RoundRobin, Split, TestSet, WeightedRandom, ZoneAware,
     },
     endpointer::{
         Discovered, Ejection, EjectionPolicy, EjectionReason, EjectionReport, EndpointReport,

@@ -6,8 +6,9 @@ mod schemes;
 /// Layers that send each request to one endpoint, and the policies that choose it.
 pub mod balance {
     pub use tower_sd_balance::{
-        Balance, BalanceLayer, Balancer, Choice, LeastLoaded, Members, Picker, Prioritized, Random,
-        ResponseFuture, RoundRobin, Split, TestSet, Tier, TierPolicy, WeightedRandom,
+        Balance, BalanceLayer, Balancer, Choice, LeastLoaded, Maglev, Members, Picker, Prioritized,
+        Random, Rendezvous, ResponseFuture, RoundRobin, Split, TestSet, Tier, TierPolicy,
+        WeightedRandom, ZoneAware,
     };
 }
 

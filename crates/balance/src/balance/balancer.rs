@@ -26,6 +26,13 @@ pub trait Balancer: fmt::Debug + Send + Sync + 'static {
         random
     }
 
+    /// Whether its pickers depend on [`Members::unusable`].
+    ///
+    /// They are then built anew when those change, too. Defaults to false.
+    fn counts_unusable(&self) -> bool {
+        false
+    }
+
     /// An observer of the requests that it has chosen for, when it learns from them.
     ///
     /// Called once for each [`BalanceLayer::layer`](crate::BalanceLayer).
@@ -50,6 +57,7 @@ pub struct Members<'a> {
     len: usize,
     weigh_the_same: bool,
     instance: &'a dyn Fn(usize) -> Option<Instance>,
+    unusable: &'a dyn Fn() -> Vec<Instance>,
 }
 
 /// What a [`Picker`] chooses from, and the state of the thread that it may use.
@@ -69,10 +77,12 @@ pub(super) trait Candidates {
 impl Members<'_> {
     pub(super) fn of<S>(
         set: &Set<S>,
+        unusable: &dyn Fn() -> Vec<Instance>,
         f: impl FnOnce(&Members<'_>) -> Arc<dyn Picker>,
     ) -> Arc<dyn Picker> {
         let instance = |index| set.get(index).map(|endpoint| endpoint.instance());
-        f(&Members { len: set.len(), weigh_the_same: set.weigh_the_same(), instance: &instance })
+        let weigh_the_same = set.weigh_the_same();
+        f(&Members { len: set.len(), weigh_the_same, instance: &instance, unusable })
     }
 
     pub(super) fn from_fn<T>(
@@ -82,7 +92,7 @@ impl Members<'_> {
     ) -> T {
         let weights = || (0..len).filter_map(instance).map(|instance| instance.weight());
         let weigh_the_same = weights().is_sorted_by(|a, b| a == b);
-        f(&Members { len, weigh_the_same, instance })
+        f(&Members { len, weigh_the_same, instance, unusable: &Vec::new })
     }
 
     /// Those with these indexes, in this order.
@@ -113,6 +123,12 @@ impl Members<'_> {
     #[must_use]
     pub fn weights(&self) -> Vec<usize> {
         self.iter().map(|instance| weight_of(&instance)).collect()
+    }
+
+    /// The other instances that have an endpoint: ejected, down, held, unhealthy.
+    #[must_use]
+    pub fn unusable(&self) -> Vec<Instance> {
+        (self.unusable)()
     }
 
     /// The instances in the order of the set's indexes, which is no particular one.

@@ -15,6 +15,8 @@ use crate::endpointer::Decay;
 /// cheapest is picked.
 ///
 /// - **Failing fast is no merit**: failures never improve a latency.
+/// - **Weights** decide how often a member is drawn. Under load, requests in flight are evened out
+///   before weights.
 /// - **A new member** costs as much as those that it is compared with.
 /// - **A slow member is tried again**: what was not measured for 3 s drifts to what the others
 ///   have, and arrives there 7 s later at most.

@@ -10,6 +10,8 @@ pub(super) struct Local {
     pub(super) rng: Rng,
     pub(super) turn: usize,
     pub(super) meter: Meter,
+    /// The picker has returned an index that the set does not have.
+    pub(super) is_out_of_range: bool,
 }
 
 /// Decides which requests are measured.
@@ -30,7 +32,7 @@ pub(super) struct Meter {
 
 impl Local {
     pub(super) fn new(rng: Rng, turn: usize) -> Self {
-        Self { rng, turn, meter: Meter::default() }
+        Self { rng, turn, meter: Meter::default(), is_out_of_range: false }
     }
 }
 

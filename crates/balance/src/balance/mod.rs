@@ -7,9 +7,11 @@ mod inner;
 mod layer;
 mod least_loaded;
 mod local;
+mod maglev;
 mod own;
 mod prioritized;
 mod random;
+mod rendezvous;
 mod round_robin;
 mod service;
 mod shards;
@@ -17,6 +19,7 @@ mod slow_path;
 mod split;
 mod test_set;
 mod weighted_random;
+mod zone_aware;
 
 #[cfg(test)]
 pub(crate) use self::shards::Request;
@@ -26,11 +29,14 @@ pub use self::{
     future::ResponseFuture,
     layer::BalanceLayer,
     least_loaded::LeastLoaded,
+    maglev::Maglev,
     prioritized::Prioritized,
     random::Random,
+    rendezvous::Rendezvous,
     round_robin::RoundRobin,
     service::Balance,
     split::Split,
     test_set::TestSet,
     weighted_random::WeightedRandom,
+    zone_aware::ZoneAware,
 };

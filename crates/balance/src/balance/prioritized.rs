@@ -7,22 +7,29 @@ use tower_sd_core::Instance;
 
 use super::{Balancer, Choice, Members, Picker, WeightedRandom};
 
-/// Members of the best priority while one is usable; then those of the next.
+/// Members of the best priority, while enough are usable; then those of the next.
 ///
 /// The lowest number is the best, as in DNS SRV records. Among members of one priority another
 /// balancer chooses; by default [`WeightedRandom`], which together implement RFC 2782. A priority
 /// whose members all have weight 0 is left out by a balancer that obeys weights.
+///
+/// A priority gets all requests while 1 / 1.4 = 71 % of its members are usable; below that the
+/// missing share goes to the next one. That is Envoy's priority load with its overprovisioning
+/// factor. What is ejected, down, or no longer listed is not usable. A request that finds no usable
+/// member goes to the next priority in any case.
 ///
 /// ```
 /// use tower_sd_balance::{BalanceLayer, Prioritized, RoundRobin};
 ///
 /// let by_srv_records = BalanceLayer::new(Prioritized::default());
 /// let in_turn = BalanceLayer::new(Prioritized::new(RoundRobin::new()));
+/// let all_or_nothing = BalanceLayer::new(Prioritized::default().overprovisioning(u32::MAX));
 /// ```
 #[derive(Clone)]
 pub struct Prioritized {
     inner: Arc<dyn Balancer>,
     priority: Arc<Priority>,
+    overprovisioning: u32,
 }
 
 type Priority = dyn Fn(&Instance) -> u32 + Send + Sync;
@@ -51,7 +58,17 @@ impl Prioritized {
         priority: impl Fn(&Instance) -> u32 + Send + Sync + 'static,
         inner: impl Balancer,
     ) -> Self {
-        Self { inner: Arc::new(inner), priority: Arc::new(priority) }
+        let (inner, priority) = (Arc::new(inner), Arc::new(priority));
+        Self { inner, priority, overprovisioning: 140 }
+    }
+
+    /// Sets the load that usable members take over for others, in percent of their own.
+    ///
+    /// Defaults to 140, Envoy's overprovisioning factor of 1.4.
+    #[must_use]
+    pub fn overprovisioning(mut self, percent: u32) -> Self {
+        self.overprovisioning = percent.max(100);
+        self
     }
 }
 
@@ -64,15 +81,28 @@ impl Default for Prioritized {
 
 impl Balancer for Prioritized {
     fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker> {
-        let mut groups = BTreeMap::<u32, Vec<usize>>::new();
+        let mut groups = BTreeMap::<u32, (Vec<usize>, usize)>::new();
         for (index, instance) in members.iter().enumerate() {
-            groups.entry((self.priority)(&instance)).or_default().push(index);
+            groups.entry((self.priority)(&instance)).or_default().0.push(index);
         }
-        let groups = groups.into_values().map(|indexes| {
-            let picker = members.only(&indexes, |group| self.inner.picker(group));
-            Group { indexes, picker }
+        for instance in members.unusable() {
+            groups.entry((self.priority)(&instance)).or_default().1 += 1;
+        }
+        let factor = usize::try_from(self.overprovisioning).unwrap_or(usize::MAX);
+        let health = groups.values().map(|(usable, unusable)| {
+            let all = (usable.len() + unusable).max(1);
+            (usable.len().saturating_mul(factor) / all).min(100)
         });
-        Arc::new(Groups(groups.collect()))
+        let loads = loads(&health.collect::<Vec<_>>());
+        let levels = groups.into_values().zip(loads).map(|((indexes, _), load)| {
+            let picker = members.only(&indexes, |group| self.inner.picker(group));
+            Level { load, indexes, picker }
+        });
+        Arc::new(Levels(levels.collect()))
+    }
+
+    fn counts_unusable(&self) -> bool {
+        true
     }
 
     fn initial_cursor(&self, random: usize) -> usize {
@@ -86,16 +116,54 @@ impl fmt::Debug for Prioritized {
     }
 }
 
-/// The best first.
-struct Groups(Vec<Group>);
+/// The share of the requests of each priority, in percent: Envoy's priority load.
+fn loads(health: &[usize]) -> Vec<usize> {
+    let total = health.iter().sum::<usize>().clamp(1, 100);
+    let mut left = 100;
+    let share = |health: &usize| {
+        let load = (health * 100 / total).min(left);
+        left -= load;
+        load
+    };
+    let mut loads: Vec<_> = health.iter().map(share).collect();
+    // What rounding has left.
+    if let Some(load) = loads.iter_mut().find(|load| **load > 0) {
+        *load += left;
+    }
+    loads
+}
 
-struct Group {
+/// The best first.
+struct Levels(Vec<Level>);
+
+struct Level {
+    load: usize,
     indexes: Vec<usize>,
     picker: Arc<dyn Picker>,
 }
 
-impl Picker for Groups {
+impl Level {
+    #[inline]
     fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        self.0.iter().find_map(|group| choice.only(&group.indexes, &*group.picker))
+        choice.only(&self.indexes, &*self.picker)
+    }
+}
+
+impl Picker for Levels {
+    #[inline]
+    fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
+        if self.0.first().is_some_and(|first| first.load < 100) {
+            let mut drawn = choice.random(100);
+            for level in &self.0 {
+                if drawn < level.load {
+                    if let Some(picked) = level.pick(choice) {
+                        return Some(picked);
+                    }
+                    break;
+                }
+                drawn -= level.load;
+            }
+        }
+        self.0.iter().find_map(|level| level.pick(choice))
     }
 }

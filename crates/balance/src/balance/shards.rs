@@ -27,6 +27,7 @@ use crate::{
 pub(crate) struct Shards<S> {
     shards: [Shard<S>; N_SHARDS],
     balancer: Arc<dyn Balancer>,
+    n_out_of_range: AtomicUsize,
 }
 
 /// On cache lines of its own: the neighbour belongs to another thread.
@@ -70,7 +71,8 @@ struct Usable<'a, S> {
 
 impl<S> Shards<S> {
     pub(crate) fn new(balancer: Arc<dyn Balancer>, mut seeds: Rng) -> Self {
-        let empty = Tier::ALL.map(|tier| Arc::new(Choices::new(tier, &Set::default(), &*balancer)));
+        let tiers = Tiers::default();
+        let empty = Tier::ALL.map(|tier| Arc::new(Choices::new(tier, &tiers, &*balancer)));
         let published = Arc::new(Published { tiers: empty, judge: Arc::default() });
         let shards = array::from_fn(|_| {
             let mut rng = seeds.fork();
@@ -78,7 +80,7 @@ impl<S> Shards<S> {
             let published = Arc::clone(&published);
             Shard(Mutex::new(Contents { published, local: Local::new(rng, turn) }))
         });
-        Self { shards, balancer }
+        Self { shards, balancer, n_out_of_range: AtomicUsize::new(0) }
     }
 
     #[inline]
@@ -106,9 +108,10 @@ impl<S: Send + Sync> Subscriber<S> for Shards<S> {
         let before = self.published();
         let published = array::from_fn(|index| {
             let (tier, before) = (Tier::ALL[index], &before.tiers[index]);
-            match before.set.is_same(tiers.get(tier)) {
+            let counts = tier == Tier::Ready && self.balancer.counts_unusable();
+            match before.set.is_same(tiers.get(tier)) && !counts {
                 true => Arc::clone(before),
-                false => Arc::new(Choices::new(tier, tiers.get(tier), &*self.balancer)),
+                false => Arc::new(Choices::new(tier, tiers, &*self.balancer)),
             }
         });
         let judge = Arc::clone(&tiers.judge);
@@ -148,7 +151,24 @@ impl<S: Clone> Shards<S> {
         let picked = choices.pick(request, choices.needs_ready, local);
         // A request that has waited is not measured.
         let _started = local.meter.take();
+        if mem::take(&mut local.is_out_of_range) {
+            self.out_of_range();
+        }
         picked
+    }
+
+    /// A bug of the user's balancer, counted, and logged once.
+    #[cold]
+    fn out_of_range(&self) {
+        if self.n_out_of_range.fetch_add(1, Relaxed) == 0 {
+            let balancer = &self.balancer;
+            tracing::error!(?balancer, "pick failed: the balancer returned an index out of range");
+        }
+    }
+
+    /// How often a picker has returned an index that the set does not have.
+    pub(super) fn n_out_of_range(&self) -> usize {
+        self.n_out_of_range.load(Relaxed)
     }
 
     /// The bare choice: an index of the published set.
@@ -181,11 +201,17 @@ impl<S: Clone> Published<S> {
 impl<S> Choices<S> {
     /// A balancer that panics is a user's bug, and does not end updates: the endpoints are then
     /// used in turn.
-    fn new(tier: Tier, set: &Set<S>, balancer: &dyn Balancer) -> Self {
-        let build = || Members::of(set, |members| balancer.picker(members));
+    fn new(tier: Tier, tiers: &Tiers<S>, balancer: &dyn Balancer) -> Self {
+        let set = tiers.get(tier);
+        let unusable = || {
+            let others = Tier::ALL.iter().filter(|other| **other != tier);
+            let others = others.flat_map(|other| tiers.get(*other).iter());
+            others.map(|endpoint| endpoint.instance()).collect()
+        };
+        let build = || Members::of(set, &unusable, |members| balancer.picker(members));
         let picker = catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_panic| {
             tracing::error!(?balancer, "balancer panicked: endpoints are used in turn");
-            Members::of(set, |members| RoundRobin::new().picker(members))
+            Members::of(set, &unusable, |members| RoundRobin::new().picker(members))
         });
         Self { set: set.clone(), picker, tier, needs_ready: tier != Tier::Down }
     }
@@ -210,7 +236,12 @@ impl<S: Clone> Choices<S> {
         checks_ready: bool,
         local: &mut Local,
     ) -> Option<(S, Arc<EndpointStats>)> {
-        let endpoint = self.set.get(self.choose(request, checks_ready, local)?)?;
+        let index = self.choose(request, checks_ready, local)?;
+        let Some(endpoint) = self.set.get(index) else {
+            // A picker may ignore that a tier is empty.
+            local.is_out_of_range = self.set.len() > 0;
+            return None;
+        };
         Some((endpoint.service.clone(), Arc::clone(&endpoint.stats)))
     }
 }

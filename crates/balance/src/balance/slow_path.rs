@@ -117,8 +117,12 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         let mut is_asked = false;
         loop {
             versions.borrow_and_update();
+            let n_out_of_range = self.inner.shards.n_out_of_range();
             if let Some(found) = self.look() {
                 return Ok(found);
+            }
+            if self.inner.shards.n_out_of_range() != n_out_of_range {
+                return Err(NoInstances::new(NoInstancesReason::OutOfRange, None));
             }
             let none = self.inner.shared.why_none();
             if none.is_known() {

@@ -49,6 +49,10 @@ impl Balancer for Split {
         Arc::new(Parts { percent, chosen: part(chosen), others: part(others) })
     }
 
+    fn counts_unusable(&self) -> bool {
+        self.inner.counts_unusable()
+    }
+
     fn initial_cursor(&self, random: usize) -> usize {
         self.inner.initial_cursor(random)
     }

@@ -1,9 +1,9 @@
 //! Balancers that judge by latency, and what they do with slow and recovered instances.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tower::{
     ServiceExt,
     balance::p2c,
@@ -12,9 +12,15 @@ use tower::{
     load::{CompleteOnResponse, PeakEwma},
     util::BoxCloneSyncService,
 };
-use tower_sd_balance::{BoxError, LeastLoaded, RoundRobin};
+use tower_sd_balance::{
+    Balancer, BoxError, Choice, LeastLoaded, Members, NoInstances, NoInstancesReason, Picker,
+    RoundRobin, ZoneAware,
+};
 
-use crate::fleet::{Fleet, Node};
+use crate::{
+    fleet::{Fleet, Node},
+    support::{Mode, Registry, World, answers, call, endpointer, settle},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// 100 requests a second.
@@ -65,14 +71,15 @@ async fn slow_instance_gets_two_percent_and_its_share_when_it_recovers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn weights_hold_within_ten_points_under_load() {
+async fn weights_hold_within_ten_points_without_a_load() {
     let fleet = Fleet::new(2);
     let weigh = |instance: tower_sd_balance::Instance| {
         let weight = if instance.port() == 1 { 1 } else { 3 };
         instance.with_weight(weight)
     };
     let (_endpointer, client) = fleet.client(LeastLoaded::new(), weigh).await;
-    let (requests, _) = fleet.load(&client, 10_000, INTERVAL / 10).await;
+    // Without a load: under one, requests in flight are evened out before weights.
+    let (requests, _) = fleet.load(&client, 10_000, INTERVAL * 2).await;
     assert!((1_500..3_500).contains(&requests[&1]), "{requests:?}");
 }
 
@@ -94,4 +101,64 @@ async fn random_cancellation_leaves_nothing_in_flight() {
     assert!(report.endpoints.iter().all(|endpoint| endpoint.in_flight == 0), "{report:?}");
     let picks: u64 = report.endpoints.iter().map(|endpoint| endpoint.picks).sum();
     assert!(picks >= 99_000, "{picks}");
+}
+
+#[derive(Debug)]
+struct Wrong;
+
+impl Balancer for Wrong {
+    fn picker(&self, _: &Members<'_>) -> Arc<dyn Picker> {
+        Arc::new(Self)
+    }
+}
+
+impl Picker for Wrong {
+    fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
+        Some(choice.len() + 5)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn index_out_of_range_is_an_immediate_error() {
+    let fleet = Fleet::new(3);
+    let (_endpointer, client) = fleet.client(Wrong, |instance| instance).await;
+    let begun = Instant::now();
+    let error = client.oneshot(()).await.expect_err("no such member");
+    let none = error.downcast_ref::<NoInstances>().expect("no instances");
+    assert_eq!(none.reason(), NoInstancesReason::OutOfRange);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+/// The own zone has four members: with two of them down it takes 70 % of the load.
+#[tokio::test(start_paused = true)]
+async fn only_the_missing_share_of_a_zone_crosses() {
+    let hosts = ["a1", "a2", "a3", "a4", "b1", "b2"];
+    let (mut registry, world) = (Registry::new(&[]), World::default());
+    let zoned = |host: &&str| {
+        let zone = host.get(..1).unwrap();
+        tower_sd_balance::Instance::new(*host, 1).with_zone(zone)
+    };
+    registry.set_instances(hosts.iter().map(zoned).collect()).await;
+    let endpointer = endpointer(&registry, &world).await;
+    let balancer = ZoneAware::new("a", RoundRobin::new());
+    let client = tower::Layer::layer(
+        &tower_sd_balance::BalanceLayer::new(balancer).with_seed(1),
+        endpointer.clone(),
+    );
+    let share = |answers: &[String]| answers.iter().filter(|host| host.starts_with('b')).count();
+    for (down, expected) in [(None, 0..1), (Some("a1"), 0..1), (Some("a2"), 250..350)] {
+        if let Some(down) = down {
+            world.ready(down, Mode::Fails);
+        }
+        for _ in 0..10 {
+            call(&client).await.unwrap();
+            settle().await;
+        }
+        let crossed = share(&answers(&client, 1_000).await);
+        assert!(expected.contains(&crossed), "{down:?}: {crossed}");
+    }
+    for host in ["a3", "a4"] {
+        world.ready(host, Mode::Fails);
+    }
+    assert_eq!(share(&answers(&client, 100).await), 100, "the zone is lost, no request is");
 }

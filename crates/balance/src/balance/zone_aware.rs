@@ -1,0 +1,50 @@
+use std::sync::Arc;
+
+use super::{Balancer, Members, Picker, Prioritized};
+
+/// Members of the client's own zone, while enough of them are usable.
+///
+/// They get all requests while 71 % of them are usable; below that the missing share, and no more,
+/// goes to the other zones. It is a [`Prioritized`] by zone, with Envoy's priority load. A member
+/// without a zone is in another one. A client without members in its own zone uses all others.
+///
+/// ```
+/// use tower_sd_balance::{BalanceLayer, LeastLoaded, ZoneAware};
+///
+/// let layer = BalanceLayer::new(ZoneAware::new("eu-1a", LeastLoaded::new()));
+/// # let _ = layer;
+/// ```
+#[derive(Clone, Debug)]
+pub struct ZoneAware(Prioritized);
+
+impl ZoneAware {
+    /// Prefers `zone`; `inner` chooses among the members of it, and among all others.
+    #[must_use]
+    pub fn new(zone: impl Into<String>, inner: impl Balancer) -> Self {
+        let zone = zone.into();
+        Self(Prioritized::by(move |it| u32::from(it.zone() != Some(zone.as_str())), inner))
+    }
+
+    /// Sets the load that the own zone takes over for lost members, in percent of its own.
+    ///
+    /// Defaults to 140, Envoy's overprovisioning factor of 1.4.
+    #[must_use]
+    pub fn overprovisioning(mut self, percent: u32) -> Self {
+        self.0 = self.0.overprovisioning(percent);
+        self
+    }
+}
+
+impl Balancer for ZoneAware {
+    fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker> {
+        self.0.picker(members)
+    }
+
+    fn counts_unusable(&self) -> bool {
+        self.0.counts_unusable()
+    }
+
+    fn initial_cursor(&self, random: usize) -> usize {
+        self.0.initial_cursor(random)
+    }
+}
