@@ -2,6 +2,7 @@
 //!
 //! Pure: events go in, effects come out; no I/O, no task, no lock.
 
+mod effects;
 mod judged;
 mod members;
 
@@ -15,11 +16,11 @@ use fastrand::Rng;
 use tokio::time::Instant;
 use tower_sd_core::{Backoff, BoxError, Instance, InstanceId, InstanceStatus, Snapshot};
 
+pub(super) use self::effects::{Change, Effects};
 use super::{
-    Endpoint, EndpointState, EndpointStats, EndpointerConfig, Readiness, Tier, Tiers,
+    Endpoint, EndpointerConfig, Readiness, Tier, Tiers,
     drain::Draining,
     ejection::Judge,
-    life::Life,
     signal::{Created, Make, PollReady, Probe, Signal, Unready},
 };
 use crate::error::Failure;
@@ -91,36 +92,6 @@ pub(super) enum Event<S> {
     Close,
     /// Takes one from its place and puts it back: what publishing costs, for benchmarks.
     Replace(InstanceId),
-}
-
-/// What has to follow from the events.
-///
-/// Dropped outside of the lock: it may own the last clone of a service.
-#[must_use]
-pub(super) struct Effects<S> {
-    /// The tiers have changed.
-    pub(super) publish: bool,
-    /// Waiting requests have to look again.
-    pub(super) wake: bool,
-    /// The registry may know more: an instance has just become unavailable.
-    pub(super) refresh: bool,
-    pub(super) make: Vec<Make>,
-    pub(super) probe: Vec<Probe<S>>,
-    /// Runs and probes of these are of no use any more.
-    pub(super) stop: Vec<InstanceId>,
-    pub(super) gone: Vec<Arc<Endpoint<S>>>,
-    pub(super) replaced: Vec<Arc<Endpoint<S>>>,
-    pub(super) expired: Vec<Draining>,
-    /// Services without a use.
-    pub(super) spare: Vec<S>,
-    pub(super) changes: Vec<Change>,
-}
-
-/// An endpoint has changed its state.
-pub(super) struct Change {
-    pub(super) stats: Arc<EndpointStats>,
-    pub(super) from: EndpointState,
-    pub(super) to: Life,
 }
 
 impl<S: Clone + Send + Sync + 'static> State<S> {
@@ -386,24 +357,6 @@ struct Sharing {
 pub(super) fn is_fit(instance: &Instance) -> bool {
     matches!(instance.status(), InstanceStatus::Passing | InstanceStatus::Warning)
         && instance.weight() > 0
-}
-
-impl<S> Default for Effects<S> {
-    fn default() -> Self {
-        Self {
-            publish: false,
-            wake: false,
-            refresh: false,
-            make: Vec::new(),
-            probe: Vec::new(),
-            stop: Vec::new(),
-            gone: Vec::new(),
-            replaced: Vec::new(),
-            expired: Vec::new(),
-            spare: Vec::new(),
-            changes: Vec::new(),
-        }
-    }
 }
 
 /// As many refusals in a row as a restart of a server usually costs.
