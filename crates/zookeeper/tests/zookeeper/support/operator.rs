@@ -38,6 +38,11 @@ impl Operator {
             let parent = Frame::create(&path[..end], &[], CreateMode::Persistent, Access::Open);
             self.call(parent).await.ok();
         }
+        self.create_in(path, data, mode).await;
+    }
+
+    /// Creates a node whose parent exists.
+    pub(crate) async fn create_in(&mut self, path: &str, data: &[u8], mode: CreateMode) {
         let node = Frame::create(path, data, mode, Access::Open);
         self.call(node).await.expect("it creates");
     }

@@ -1,0 +1,45 @@
+//! Three servers.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tower_sd_core::{Instancer, Registration};
+use tower_sd_testkit::{
+    real::{ZooKeeperConfig as Server, ZooKeeperEnsemble},
+    wait::shows_that,
+};
+use tower_sd_zookeeper::{ZooKeeper, ZooKeeperConfig};
+
+use crate::support::{fresh_with, instance, newest, note};
+
+/// The session goes on at another server: nothing is registered again.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn session_survives_the_death_of_the_leader() {
+    let ensemble = ZooKeeperEnsemble::start(Server::new(newest()), 3).await;
+    let ensemble = ensemble.expect("the ensemble starts");
+    let config = ZooKeeperConfig::new(ensemble.addresses());
+    let config = config.session_timeout(Duration::from_secs(10));
+    let zookeeper = ZooKeeper::new(config).expect("good settings");
+    let handle = zookeeper.register(Registration::new("s", instance("a", 1))).await;
+    let handle = handle.expect("it registers");
+    let mut subscription = zookeeper.instancer("s").subscribe();
+    shows_that(&mut subscription, "a", BOUND, fresh_with(1)).await;
+    let leader = ensemble.leader().await.expect("there is a leader");
+    leader.kill();
+    let start = Instant::now();
+    let late = Registration::new("s", instance("b", 2)).retry_in_background();
+    let _late = zookeeper.register(late).await.expect("in the background");
+    shows_that(&mut subscription, "a and b", BOUND, fresh_with(2)).await;
+    note(&format!("a write succeeds {:?} after the leader's death", start.elapsed()));
+    assert_eq!(handle.stats().lost, 0, "{handle:?}");
+    // All servers, one after the other.
+    leader.restart().await.expect("it starts again");
+    for member in &ensemble.members {
+        member.restart().await.expect("it starts again");
+        shows_that(&mut subscription, "a and b", BOUND, fresh_with(2)).await;
+    }
+    assert_eq!(handle.stats().lost, 0, "{handle:?}");
+}
+
+const BOUND: Duration = Duration::from_secs(60);

@@ -1,0 +1,198 @@
+//! Nodes of ours and of others, and who owns them.
+
+use std::time::Duration;
+
+use tower_sd_core::{ErrorKind, Instancer, ReadMode, ReadRequest, Registration, Source};
+use tower_sd_testkit::wait::shows_that;
+use tower_sd_zookeeper::{Curator, GoKit, ServerSet, ZooKeeper};
+
+use crate::support::{
+    fresh_with, holds, instance, on_every_zookeeper,
+    operator::CreateMode::{Ephemeral, Persistent},
+};
+
+/// The predecessor's session is not over yet.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn node_of_a_dead_predecessor_is_replaced_and_stays() {
+    on_every_zookeeper(async |fixture| {
+        let mut predecessor = fixture.operator().await;
+        predecessor.create("/services/s/a", br#"{"address":"old","port":1}"#, Ephemeral).await;
+        let zookeeper = fixture.client();
+        let handle = zookeeper.register(Registration::new("s", instance("a", 1))).await;
+        let handle = handle.expect("it registers");
+        drop(predecessor);
+        let mut subscription = zookeeper.instancer("s").subscribe();
+        let is_ours = |it: &tower_sd_core::Snapshot| {
+            it.instances().first().is_some_and(|it| it.host() == "127.0.0.1")
+        };
+        shows_that(&mut subscription, "ours", BOUND, is_ours).await;
+        handle.deregister().await.expect("it deregisters");
+        shows_that(&mut subscription, "none", BOUND, fresh_with(0)).await;
+        let mut operator = fixture.operator().await;
+        assert!(operator.get("/services/s").await.is_some(), "the parents stay");
+    })
+    .await;
+}
+
+/// A watch of the children does not fire on data.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn data_of_a_child_is_followed() {
+    on_every_zookeeper(async |fixture| {
+        let zookeeper = fixture.client();
+        let mut subscription = zookeeper.instancer("s").subscribe();
+        shows_that(&mut subscription, "none", BOUND, fresh_with(0)).await;
+        let mut operator = fixture.operator().await;
+        for port in 1..20_u16 {
+            let data = format!(r#"{{"address":"h","port":{port}}}"#);
+            if port == 1 {
+                operator.create("/services/s/a", data.as_bytes(), Persistent).await;
+            } else {
+                operator.set("/services/s/a", data.as_bytes()).await;
+            }
+            shows_that(&mut subscription, "the port", BOUND, |it| {
+                it.instances().first().is_some_and(|it| it.port() == port)
+            })
+            .await;
+        }
+        operator.delete("/services/s/a").await;
+        shows_that(&mut subscription, "none", BOUND, fresh_with(0)).await;
+        operator.delete("/services/s").await;
+        operator.create("/services/s/b", br#"{"address":"h","port":1}"#, Persistent).await;
+        shows_that(&mut subscription, "b", BOUND, fresh_with(1)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn node_that_is_no_instance_is_left_out_and_counted() {
+    on_every_zookeeper(async |fixture| {
+        let mut operator = fixture.operator().await;
+        for (name, data) in [
+            ("text", "no JSON"),
+            ("type", r#"{"address":"h","port":1,"serviceType":"MAGIC"}"#),
+            ("null", r#"{"address":"h","port":null}"#),
+            ("zero", r#"{"address":"h","port":0}"#),
+            ("good", r#"{"address":"h","port":1,"payload":{"@class":"java.lang.Runtime"}}"#),
+        ] {
+            operator.create(&format!("/services/s/{name}"), data.as_bytes(), Persistent).await;
+        }
+        let mut subscription = fixture.client().instancer("s").subscribe();
+        let snapshot = shows_that(&mut subscription, "good", BOUND, fresh_with(1)).await;
+        assert_eq!(snapshot.instances()[0].id().as_str(), "good");
+        assert_eq!(subscription.stats().malformed, 4, "{:?}", subscription.stats());
+    })
+    .await;
+}
+
+/// A service is moved from go-kit's layout to Curator's.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn layouts_are_read_beside_each_other() {
+    on_every_zookeeper(async |fixture| {
+        let mut operator = fixture.operator().await;
+        let protected = "/services/s/_c_0123456789abcdef0123456789abcdef-0000000001";
+        operator.create(protected, b"10.0.2.10:80", Ephemeral).await;
+        for (layout, id) in [("go-kit", "b"), ("curator", "c")] {
+            let config = fixture.config();
+            let config = if layout == "go-kit" {
+                config.layout(GoKit::default())
+            } else {
+                config.layout(Curator::default())
+            };
+            let zookeeper = ZooKeeper::new(config).expect("good settings");
+            let handle = zookeeper.register(Registration::new("s", instance(id, 1))).await;
+            std::mem::forget(handle.expect("it registers"));
+        }
+        let (data, _) = operator.get("/services/s/b").await.expect("a node");
+        assert_eq!(data, b"127.0.0.1:1");
+        let config = fixture.config().also_read(GoKit::default()).also_read(ServerSet::default());
+        let zookeeper = ZooKeeper::new(config).expect("good settings");
+        let mut subscription = zookeeper.instancer("s").subscribe();
+        let snapshot = shows_that(&mut subscription, "three", BOUND, fresh_with(3)).await;
+        let ids: Vec<_> = snapshot.instances().iter().map(|it| it.id().as_str()).collect();
+        assert_eq!(ids, ["10.0.2.10:80", "b", "c"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn chroot_is_made_and_used() {
+    on_every_zookeeper(async |fixture| {
+        let config = fixture.config().chroot("/app/one").path("/sd");
+        let zookeeper = ZooKeeper::new(config).expect("good settings");
+        let mut subscription = zookeeper.instancer("s").subscribe();
+        shows_that(&mut subscription, "none", BOUND, fresh_with(0)).await;
+        let handle = zookeeper.register(Registration::new("s", instance("a", 1))).await;
+        let _handle = handle.expect("it registers");
+        shows_that(&mut subscription, "a", BOUND, fresh_with(1)).await;
+        let mut operator = fixture.operator().await;
+        assert_eq!(operator.children("/app/one/sd/s").await, ["a"]);
+        zookeeper.check().await.expect("it answers");
+    })
+    .await;
+}
+
+/// Data with an owner of its own, and a wrong password.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn other_user_is_denied_and_not_empty() {
+    on_every_zookeeper(async |fixture| {
+        let config = |user| {
+            let config = fixture.config().user("app", user);
+            config.acl(tower_sd_zookeeper::Acl::Creator)
+        };
+        let owner = ZooKeeper::new(config("right")).expect("good settings");
+        let handle = owner.register(Registration::new("s", instance("a", 1))).await;
+        let _handle = handle.expect("it registers");
+        let other = ZooKeeper::new(config("wrong")).expect("good settings");
+        let error = other.register(Registration::new("s", instance("b", 1))).await;
+        let error = error.expect_err("no access");
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+        assert!(!format!("{error:?} {other:?}").contains("wrong"), "a password is shown");
+        let mut subscription = other.instancer("s").subscribe();
+        shows_that(&mut subscription, "others read", BOUND, fresh_with(1)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn keys_are_followed() {
+    on_every_zookeeper(async |fixture| {
+        let zookeeper = fixture.client();
+        let mut one = zookeeper.key_value("app/config");
+        let mut all = zookeeper.key_value("app/");
+        let full = ReadRequest::new(ReadMode::Full);
+        let changed = ReadRequest::new(ReadMode::Changed);
+        for source in [&mut one, &mut all] {
+            let read = source.read(full).await.expect("it answers");
+            assert!(read.entries().expect("a set").is_empty());
+        }
+        let mut operator = fixture.operator().await;
+        operator.create("/app/config", b"1", Persistent).await;
+        for source in [&mut one, &mut all] {
+            holds("the value is seen", BOUND, async || {
+                let read = source.read(changed).await.expect("it answers");
+                let Some([Ok(entry)]) = read.entries() else { return false };
+                assert_eq!((entry.key(), entry.value()), ("app/config", &b"1"[..]));
+                entry.revision() > 0
+            })
+            .await;
+        }
+        operator.set("/app/config", b"2").await;
+        for source in [&mut one, &mut all] {
+            holds("the next value is seen", BOUND, async || {
+                let read = source.read(changed).await.expect("it answers");
+                matches!(read.entries(), Some([Ok(entry)]) if entry.value() == b"2")
+            })
+            .await;
+        }
+    })
+    .await;
+}
+
+const BOUND: Duration = Duration::from_secs(20);

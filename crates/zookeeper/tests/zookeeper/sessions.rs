@@ -1,0 +1,191 @@
+//! Sessions that end, and connections that break.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+use tower_sd_core::{Instancer, Registration, RegistrationState};
+use tower_sd_testkit::{
+    proxy::{Fault, Proxy},
+    wait::shows_that,
+};
+use tower_sd_zookeeper::{ZooKeeper, ZooKeeperConfig};
+
+use crate::support::{
+    TTL, ZooKeeperFixture, fresh_with, holds, instance, is_stale, note, on_every_zookeeper,
+};
+
+/// The servers end the session while its process is cut off.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn expired_session_is_registered_again_with_one_node() {
+    on_every_zookeeper(async |fixture| {
+        let (proxy, zookeeper) = behind_proxy(fixture).await;
+        let handle = zookeeper.register(Registration::new("s", instance("a", 1))).await;
+        let handle = handle.expect("it registers");
+        let mut subscription = zookeeper.instancer("s").subscribe();
+        shows_that(&mut subscription, "a", BOUND, fresh_with(1)).await;
+        let mut operator = fixture.operator().await;
+        let (_, before) = operator.get("/services/s/a").await.expect("a node");
+        proxy.set(Fault::Refuse).await;
+        shows_that(&mut subscription, "a stale one", BOUND, is_stale).await;
+        holds("the session expires", BOUND, async || {
+            fixture.operator().await.get("/services/s/a").await.is_none()
+        })
+        .await;
+        proxy.set(Fault::None).await;
+        let start = Instant::now();
+        let mut operator = fixture.operator().await;
+        holds("one node of another session", BOUND, async || {
+            let node = operator.get("/services/s/a").await;
+            node.is_some_and(|(_, stat)| stat.owner != before.owner && stat.owner != 0)
+        })
+        .await;
+        note(&format!("registered again {:?} after the network was back", start.elapsed()));
+        assert_eq!(operator.children("/services/s").await, ["a"]);
+        shows_that(&mut subscription, "a", BOUND, fresh_with(1)).await;
+        // The watches of the new session work.
+        operator.create("/services/s/b", br#"{"address":"h","port":1}"#, PERSISTENT).await;
+        shows_that(&mut subscription, "a and b", BOUND, fresh_with(2)).await;
+        assert!(matches!(handle.state(), RegistrationState::Registered), "{handle:?}");
+    })
+    .await;
+}
+
+/// What was missed is reported with the watches of the resumed session.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn changes_while_disconnected_are_seen_by_the_same_session() {
+    on_every_zookeeper(async |fixture| {
+        let (proxy, zookeeper) = behind_proxy(fixture).await;
+        let handle = zookeeper.register(Registration::new("s", instance("a", 1))).await;
+        let handle = handle.expect("it registers");
+        let mut operator = fixture.operator().await;
+        for name in ["changes", "leaves"] {
+            let path = format!("/services/s/{name}");
+            operator.create(&path, br#"{"address":"h","port":1}"#, PERSISTENT).await;
+        }
+        let mut subscription = zookeeper.instancer("s").subscribe();
+        let mut missing = zookeeper.instancer("missing").subscribe();
+        shows_that(&mut subscription, "three", BOUND, fresh_with(3)).await;
+        shows_that(&mut missing, "none", BOUND, fresh_with(0)).await;
+        proxy.set(Fault::Cut).await;
+        operator.set("/services/s/changes", br#"{"address":"h","port":7}"#).await;
+        operator.delete("/services/s/leaves").await;
+        operator.create("/services/s/comes", br#"{"address":"h","port":1}"#, PERSISTENT).await;
+        operator.create("/services/missing/a", br#"{"address":"h","port":1}"#, PERSISTENT).await;
+        proxy.set(Fault::None).await;
+        shows_that(&mut subscription, "all changes", BOUND, |it| {
+            let ids: Vec<_> = it.instances().iter().map(|it| it.id().as_str()).collect();
+            let changed = it.instances().iter().any(|it| it.port() == 7);
+            it.freshness().is_fresh() && ids == ["a", "changes", "comes"] && changed
+        })
+        .await;
+        shows_that(&mut missing, "one", BOUND, fresh_with(1)).await;
+        assert_eq!(handle.stats().lost, 0, "the session goes on: {handle:?}");
+    })
+    .await;
+}
+
+/// 1 000 connections that break at random points of creations and deletions.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn broken_connections_leave_no_second_node_and_no_foreign_deletion() {
+    on_every_zookeeper(async |fixture| {
+        let (proxy, zookeeper) = behind_proxy(fixture).await;
+        let mut operator = fixture.operator().await;
+        let foreign = "/services/s/foreign";
+        operator.create(foreign, br#"{"address":"h","port":1}"#, PERSISTENT).await;
+        let (_, before) = operator.get(foreign).await.expect("a node");
+        let n_rounds = 300;
+        for round in 0..n_rounds {
+            let registration = Registration::new("s", instance("a", 1)).retry_in_background();
+            let handle = zookeeper.register(registration).await.expect("in the background");
+            sleep(Duration::from_micros(fastrand::u64(0..4000))).await;
+            proxy.set(Fault::Reset).await;
+            proxy.set(Fault::None).await;
+            let names = operator.children("/services/s").await;
+            assert!(names.len() <= 2, "round {round}: {names:?}");
+            let deregistered = timeout(BOUND, handle.deregister());
+            deregistered.await.expect("in time").expect("it deregisters");
+        }
+        holds("no node is left", BOUND, async || {
+            operator.children("/services/s").await == ["foreign"]
+        })
+        .await;
+        assert_eq!(operator.get(foreign).await.expect("untouched").1, before);
+        note(&format!("{} connections for {n_rounds} registrations", proxy.n_accepted()));
+    })
+    .await;
+}
+
+/// The ensemble is replaced by an empty one.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn wiped_data_is_registered_again() {
+    on_every_zookeeper(async |fixture| {
+        let zookeeper = fixture.client();
+        let handle = zookeeper.register(Registration::new("s", instance("a", 1))).await;
+        let _handle = handle.expect("it registers");
+        let mut subscription = zookeeper.instancer("s").subscribe();
+        shows_that(&mut subscription, "a", BOUND, fresh_with(1)).await;
+        fixture.server.restart_empty().await.expect("it starts again");
+        let mut operator = fixture.operator().await;
+        holds("it is registered again", BOUND, async || {
+            operator.children("/services/s").await == ["a"]
+        })
+        .await;
+        shows_that(&mut subscription, "a", BOUND, fresh_with(1)).await;
+    })
+    .await;
+}
+
+/// The registration is withdrawn while the servers are away, and the session goes on.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn node_left_behind_is_removed_with_the_next_connection() {
+    on_every_zookeeper(async |fixture| {
+        let (proxy, zookeeper) = behind_proxy(fixture).await;
+        let stays = zookeeper.register(Registration::new("s", instance("stays", 1))).await;
+        let _stays = stays.expect("it registers");
+        let leaves = Registration::new("s", instance("leaves", 2));
+        let leaves = leaves.deregister_timeout(Duration::from_millis(100));
+        let leaves = zookeeper.register(leaves).await.expect("it registers");
+        proxy.set(Fault::Cut).await;
+        leaves.deregister().await.expect_err("there is no connection");
+        proxy.set(Fault::None).await;
+        let mut operator = fixture.operator().await;
+        holds("it is removed", BOUND, async || operator.children("/services/s").await == ["stays"])
+            .await;
+    })
+    .await;
+}
+
+/// The last user closes the session: its nodes end without a timeout.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn last_user_closes_the_session() {
+    on_every_zookeeper(async |fixture| {
+        let (proxy, zookeeper) = behind_proxy(fixture).await;
+        let instancer = zookeeper.instancer("s");
+        let mut subscription = instancer.subscribe();
+        subscription.ready(BOUND).await.expect("it answers");
+        assert_eq!((proxy.n_open(), proxy.n_accepted()), (1, 1));
+        instancer.close().await;
+        drop((instancer, subscription, zookeeper));
+        holds("no connection is left", BOUND, async || proxy.n_open() == 0).await;
+        let dump = fixture.server.command("dump").await.expect("it runs");
+        assert!(!dump.contains("0x"), "a session is left: {dump}");
+    })
+    .await;
+}
+
+/// A client whose only server is a proxy.
+async fn behind_proxy(fixture: &ZooKeeperFixture) -> (Proxy, ZooKeeper) {
+    let proxy = Proxy::start(fixture.server.address()).await.expect("a proxy");
+    let config = ZooKeeperConfig::new([proxy.address().to_string()]).session_timeout(TTL);
+    (proxy, ZooKeeper::new(config).expect("good settings"))
+}
+
+const PERSISTENT: crate::support::operator::CreateMode =
+    crate::support::operator::CreateMode::Persistent;
+const BOUND: Duration = Duration::from_secs(20);
