@@ -25,7 +25,7 @@ fn feature(args: &[&str]) -> Option<&'static str> {
     let names = |feature: &&str| {
         args.iter().any(|arg| arg.trim_start_matches("--registry=").starts_with(feature))
     };
-    ["etcd", "eureka"].into_iter().find(names)
+    ["etcd", "eureka", "zookeeper"].into_iter().find(names)
 }
 
 #[cfg(test)]

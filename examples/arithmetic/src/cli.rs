@@ -29,7 +29,7 @@ pub(crate) struct ClientArgs {
     #[arg(long)]
     pub(crate) grpc: bool,
     /// Where the servers are: static://HOST:PORT,HOST:PORT, consul://HOST:PORT, etcd://HOST:PORT,HOST:PORT/PREFIX,
-    /// eureka://HOST:PORT/eureka or dns:///
+    /// eureka://HOST:PORT/eureka, zookeeper://HOST:PORT,HOST:PORT or dns:///
     #[arg(long, value_name = "URL")]
     pub(crate) registry: String,
     /// The servers' name there, where it is another one: _arithmetic._tcp.example.org in DNS
@@ -48,8 +48,8 @@ pub(crate) struct DemoArgs {
     /// Sends every request once only: the ones that die with a server fail.
     #[arg(long)]
     pub(crate) no_retry: bool,
-    /// Where the servers register and the client follows them: consul://HOST:PORT, etcd://HOST:PORT or
-    /// eureka://HOST:PORT/eureka; without it, a registry in the memory of this process
+    /// Where the servers register and the client follows them: consul://HOST:PORT, etcd://HOST:PORT,
+    /// eureka://HOST:PORT/eureka or zookeeper://HOST:PORT; without it, a registry in the memory of this process
     #[arg(long, value_name = "URL")]
     pub(crate) registry: Option<String>,
     /// How long it takes

@@ -159,8 +159,7 @@ where
     Box::new(move |filter| reload(filter).map_err(Into::into))
 }
 
-const KNOWN: &str =
-    "consul://HOST:PORT/KEY and, with --features etcd, etcd://HOST:PORT,HOST:PORT/KEY";
+const KNOWN: &str = "consul://HOST:PORT/KEY and, with the features etcd and zookeeper, etcd:// and zookeeper://HOST:PORT,HOST:PORT/KEY";
 
 #[cfg(test)]
 mod tests {

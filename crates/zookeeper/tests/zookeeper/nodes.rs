@@ -95,7 +95,7 @@ async fn layouts_are_read_beside_each_other() {
         let mut operator = fixture.operator().await;
         let protected = "/services/s/_c_0123456789abcdef0123456789abcdef-0000000001";
         operator.create(protected, b"10.0.2.10:80", Ephemeral).await;
-        for (layout, id) in [("go-kit", "b"), ("curator", "c")] {
+        for (layout, id, port) in [("go-kit", "b", 1), ("curator", "c", 2)] {
             let config = fixture.config();
             let config = if layout == "go-kit" {
                 config.layout(GoKit::default())
@@ -103,7 +103,7 @@ async fn layouts_are_read_beside_each_other() {
                 config.layout(Curator::default())
             };
             let zookeeper = ZooKeeper::new(config).expect("good settings");
-            let handle = zookeeper.register(Registration::new("s", instance(id, 1))).await;
+            let handle = zookeeper.register(Registration::new("s", instance(id, port))).await;
             std::mem::forget(handle.expect("it registers"));
         }
         let (data, _) = operator.get("/services/s/b").await.expect("a node");
