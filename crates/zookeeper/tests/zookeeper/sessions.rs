@@ -89,7 +89,7 @@ async fn changes_while_disconnected_are_seen_by_the_same_session() {
 /// 1 000 connections that break at random points of creations and deletions.
 #[tokio::test]
 #[ignore = "needs a real ZooKeeper"]
-async fn broken_connections_leave_no_second_node_and_no_foreign_deletion() {
+async fn broken_connections_leave_one_node_and_no_foreign_deletion() {
     on_every_zookeeper(async |fixture| {
         let (proxy, zookeeper) = behind_proxy(fixture).await;
         let mut operator = fixture.operator().await;
