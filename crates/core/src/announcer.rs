@@ -136,6 +136,10 @@ pub struct LeaseTtl {
 pub enum Renewal {
     /// The entry is there and belongs to this registration.
     Renewed(LeaseTtl),
+    /// As `Renewed`, and an operator has set another status than that of the announcement.
+    ///
+    /// The status is the registry's word: `"OUT_OF_SERVICE"`.
+    Overridden(LeaseTtl, &'static str),
     /// It is not, or does not.
     Lost(LossReason),
 }

@@ -133,7 +133,10 @@ impl RegistrationWatch {
     ///
     /// Cancel safe.
     pub async fn registered(&mut self, bound: Duration) -> Result<()> {
-        self.wait_for(bound, |state| matches!(state, RegistrationState::Registered)).await
+        let is_registered = |state: &RegistrationState| {
+            matches!(state, RegistrationState::Registered | RegistrationState::Overridden { .. })
+        };
+        self.wait_for(bound, is_registered).await
     }
 
     /// Waits for the first answer of the registry, at most `bound`.

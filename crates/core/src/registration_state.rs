@@ -36,6 +36,11 @@ pub enum RegistrationState {
         /// A description of the other one: its address, else its incarnation or lease.
         by: String,
     },
+    /// Registered, and an operator has set another status at the registry, which wins.
+    Overridden {
+        /// The status in the registry's word: `OUT_OF_SERVICE`.
+        status: String,
+    },
     /// The server's own check is critical.
     ///
     /// The registry shows the instance as critical where it has such a state; elsewhere it is
@@ -71,6 +76,7 @@ impl fmt::Display for RegistrationState {
                 write!(f, "lost for {} s: {error}", since.elapsed().as_secs())
             }
             Self::TakenOver { by } => write!(f, "taken over by {by}"),
+            Self::Overridden { status } => write!(f, "overridden by an operator: {status}"),
             Self::Critical { reason } => write!(f, "critical: {reason}"),
             Self::Deregistered => f.write_str("deregistered"),
         }
@@ -84,7 +90,8 @@ pub(crate) fn urgency(state: &RegistrationState) -> u8 {
         RegistrationState::TakenOver { .. } => 1,
         RegistrationState::Registering { .. } => 2,
         RegistrationState::Critical { .. } => 3,
-        RegistrationState::Registered => 4,
-        RegistrationState::Deregistered => 5,
+        RegistrationState::Overridden { .. } => 4,
+        RegistrationState::Registered => 5,
+        RegistrationState::Deregistered => 6,
     }
 }

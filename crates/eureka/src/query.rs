@@ -91,7 +91,7 @@ impl Query {
     /// Sets the interval of reads, within 10 %.
     ///
     /// Defaults to 30 s, the pace at which servers refresh their response cache. It is at least
-    /// 5 s, or the interval of [`EurekaConfig::query`](crate::EurekaConfig::query) if that is shorter.
+    /// 5 s, or the interval of [`EurekaConfig::query`](crate::EurekaConfig::query) if shorter.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self

@@ -20,6 +20,8 @@ pub(super) struct Reporter {
     status: watch::Sender<Status>,
     /// The error of the latest call, if it failed.
     latest_failure: Option<Error>,
+    /// The status that an operator has set.
+    overriding: Option<&'static str>,
 }
 
 impl Reporter {
@@ -31,7 +33,15 @@ impl Reporter {
     ) -> Self {
         let (service, instance) =
             (announcement.service.clone(), announcement.instance.id().clone());
-        Self { backend, service, instance, in_background, status, latest_failure: None }
+        Self {
+            backend,
+            service,
+            instance,
+            in_background,
+            status,
+            latest_failure: None,
+            overriding: None,
+        }
     }
 
     pub(super) fn error(&self, kind: ErrorKind, operation: &'static str) -> Error {
@@ -129,8 +139,26 @@ impl Reporter {
     pub(super) fn accepted(&self, health: &CheckResult) {
         self.state(match health {
             CheckResult::Critical(reason) => RegistrationState::Critical { reason: reason.clone() },
-            CheckResult::Passing | CheckResult::Warning(_) => RegistrationState::Registered,
+            CheckResult::Passing | CheckResult::Warning(_) => match self.overriding {
+                Some(status) => RegistrationState::Overridden { status: status.to_owned() },
+                None => RegistrationState::Registered,
+            },
         });
+    }
+
+    /// Notes the status that an operator has set, or that there is none; true if it has changed.
+    pub(super) fn overridden(&mut self, overriding: Option<&'static str>) -> bool {
+        let before = replace(&mut self.overriding, overriding);
+        if before != overriding {
+            let Self { backend, service, instance, .. } = self;
+            match overriding {
+                Some(status) => {
+                    tracing::warn!(backend, service, %instance, status, "status overridden by an operator");
+                }
+                None => tracing::info!(backend, service, %instance, "override of the status ended"),
+            }
+        }
+        before != overriding
     }
 
     pub(super) fn loss(&self, reason: &LossReason) -> Error {

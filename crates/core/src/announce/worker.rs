@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     AnnounceConfig, Announcement, Announcer, Backoff, CheckResult, Error, ErrorKind, Instance,
-    LossReason, Registration, Renewal, Result,
+    LeaseTtl, LossReason, Registration, Renewal, Result,
     handle::{Status, Update},
 };
 
@@ -173,18 +173,8 @@ impl<A: Announcer> Worker<A> {
         let bound = self.schedule.announcing(start);
         let call = self.announcer.announce(&self.wanted);
         match bounded(&self.report, "register", bound, call).await {
-            Ok(Renewal::Renewed(ttl)) => {
-                if !self.schedule.is_registered() {
-                    self.report.registered();
-                }
-                self.is_uncertain = false;
-                self.wanted.takes_over = false;
-                self.accepted = Some(self.wanted.instance.clone());
-                self.schedule.announced(ttl, start);
-                self.report.succeeded(|stats| stats.announced += 1);
-                self.report.accepted(&self.wanted.health);
-                self.updates.answer(&Ok(()));
-            }
+            Ok(Renewal::Renewed(ttl)) => self.announced(ttl, None, start),
+            Ok(Renewal::Overridden(ttl, status)) => self.announced(ttl, Some(status), start),
             Ok(Renewal::Lost(LossReason::TakenOver { by })) => self.taken_over(by),
             Ok(Renewal::Lost(reason)) => self.not_announced(self.report.loss(&reason).transient()),
             Err(error) => {
@@ -194,6 +184,20 @@ impl<A: Announcer> Worker<A> {
                 self.not_announced(error);
             }
         }
+    }
+
+    fn announced(&mut self, ttl: LeaseTtl, overriding: Option<&'static str>, start: Instant) {
+        if !self.schedule.is_registered() {
+            self.report.registered();
+        }
+        self.is_uncertain = false;
+        self.wanted.takes_over = false;
+        self.accepted = Some(self.wanted.instance.clone());
+        self.schedule.announced(ttl, start);
+        self.report.succeeded(|stats| stats.announced += 1);
+        self.report.overridden(overriding);
+        self.report.accepted(&self.wanted.health);
+        self.updates.answer(&Ok(()));
     }
 
     fn not_announced(&mut self, error: Error) {
@@ -218,10 +222,8 @@ impl<A: Announcer> Worker<A> {
         let bound = self.schedule.renew_timeout();
         let call = self.announcer.renew(&self.wanted);
         match bounded(&self.report, "renew", bound, call).await {
-            Ok(Renewal::Renewed(ttl)) => {
-                self.schedule.renewed(ttl, start);
-                self.report.succeeded(|stats| stats.renewed += 1);
-            }
+            Ok(Renewal::Renewed(ttl)) => self.renewed(ttl, None, start),
+            Ok(Renewal::Overridden(ttl, status)) => self.renewed(ttl, Some(status), start),
             Ok(Renewal::Lost(reason)) => self.lost_because(reason),
             Err(error) => {
                 let pause = self.schedule.renewal_failed(&error);
@@ -230,6 +232,14 @@ impl<A: Announcer> Worker<A> {
                     self.lost(error);
                 }
             }
+        }
+    }
+
+    fn renewed(&mut self, ttl: LeaseTtl, overriding: Option<&'static str>, start: Instant) {
+        self.schedule.renewed(ttl, start);
+        self.report.succeeded(|stats| stats.renewed += 1);
+        if self.report.overridden(overriding) {
+            self.report.accepted(&self.wanted.health);
         }
     }
 

@@ -94,7 +94,7 @@ impl Announcer for EurekaAnnouncer {
         // An operator's change of the metadata makes the entry younger.
         let timestamp = announced.last_dirty_timestamp.max(found.last_dirty_timestamp);
         match self.client.renew(&self.app, &self.id, announced.status, timestamp).await? {
-            Known::Yes => Ok(self.renewed()),
+            Known::Yes => Ok(self.renewed(Some(&found))),
             Known::No => Ok(self.lost(LossReason::Gone)),
         }
     }
@@ -146,7 +146,7 @@ impl EurekaAnnouncer {
         self.draining = drains;
         self.has_passed |= desired.status == Status::Up;
         self.announced = Some(desired);
-        Ok(self.renewed())
+        Ok(self.renewed(found))
     }
 
     /// The entry of an announcement, without a timestamp.
@@ -177,8 +177,14 @@ impl EurekaAnnouncer {
         mapping::owner_beside(&self.incarnation, found?)
     }
 
-    fn renewed(&self) -> Renewal {
-        Renewal::Renewed(LeaseTtl::new(Duration::from_secs(self.lease.duration_in_secs)))
+    fn renewed(&self, found: Option<&InstanceInfo>) -> Renewal {
+        let lease = LeaseTtl::new(Duration::from_secs(self.lease.duration_in_secs));
+        // An override of ours has a mark, and ends with the draining.
+        let operators = found.filter(|found| !self.draining && !mapping::is_draining(found));
+        match operators.map(|found| found.overridden_status) {
+            None | Some(Status::Unknown) => Renewal::Renewed(lease),
+            Some(status) => Renewal::Overridden(lease, status.as_str()),
+        }
     }
 
     fn lost(&mut self, reason: LossReason) -> Renewal {

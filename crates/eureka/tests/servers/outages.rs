@@ -11,7 +11,7 @@ use crate::support::{BOUND, Pair, client, entry, query};
 #[ignore = "needs eureka"]
 async fn server_that_restarts_empty_loses_no_instance() {
     let config = real::EurekaConfig::quick(required("eureka"))
-        .option("eureka.server.wait-time-in-ms-when-sync-empty", "5000")
+        .option("eureka.server.wait-time-in-ms-when-sync-empty", "20000")
         .option("eureka.instance.registry.default-open-for-traffic-count", "0");
     let server = real::Eureka::start(config).await.expect("a server");
     let eureka = client(&[&server]);
@@ -27,7 +27,7 @@ async fn server_that_restarts_empty_loses_no_instance() {
     let n = pair
         .survives(async {
             server.restart().await.expect("it starts again");
-            sleep(Duration::from_secs(10)).await;
+            sleep(Duration::from_secs(25)).await;
             assert_eq!(subscription.snapshot().known().count(), 1);
         })
         .await;

@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
 use tokio::{sync::watch, time::sleep};
-use tower_sd_core::{CheckResult, Instance, InstanceStatus, Instancer, Registration};
+use tower_sd_core::{
+    CheckResult, Instance, InstanceStatus, Instancer, Registration, RegistrationState,
+};
 use tower_sd_eureka::RegistrationOptions;
 use tower_sd_testkit::{real, servers::required, wait::shows_that};
 
@@ -22,11 +24,14 @@ async fn operator(server: &real::Eureka) {
     shows_that(&mut subscription, "not offered", BOUND, |it| it.instances().is_empty()).await;
     a.update(|it| it.with_metadata("shard", "3")).await.expect("updated");
     sleep(LEASE).await;
+    assert_eq!(a.state().to_string(), "overridden by an operator: OUT_OF_SERVICE");
     let xml = entry(server, "overridden", "a").await;
     assert!(xml.contains("<status>OUT_OF_SERVICE</status>"), "{xml}");
     assert!(xml.contains("<shard>3</shard>"), "{xml}");
     operate(server.address(), "DELETE", "overridden", "a", "/status?value=UP").await;
     shows_that(&mut subscription, "a again", BOUND, offered).await;
+    sleep(LEASE).await;
+    assert!(matches!(a.state(), RegistrationState::Registered), "{a:?}");
     a.deregister().await.expect("deregistered");
     assert_eq!(entry(server, "overridden", "a").await, "");
 }

@@ -146,6 +146,7 @@ impl EurekaConfig {
             .arg("--eureka.client.register-with-eureka=false")
             .arg(format!("--eureka.client.fetch-registry={}", peers.contains(',')))
             .arg(format!("--eureka.client.service-url.defaultZone={peers}"))
+            .arg(NO_JERSEY)
             .arg("--server.tomcat.threads.max=50")
             .args(&self.options)
             .current_dir(data);
@@ -173,6 +174,7 @@ impl SpringClient {
                     .arg(format!("--spring.application.name={name}"))
                     .arg(format!("--eureka.instance.hostname={ip}"))
                     .arg(format!("--eureka.instance.ip-address={ip}"))
+                    .arg(NO_JERSEY)
                     .arg("--eureka.instance.metadata-map.language=java")
                     .arg("--eureka.instance.metadata-map.zone=eu-1a")
                     .arg("--eureka.instance.lease-renewal-interval-in-seconds=1")
@@ -218,3 +220,7 @@ async fn is_ready(address: SocketAddr) -> bool {
 async fn answers(address: SocketAddr, target: &str) -> bool {
     request(address, "GET", target, "").await.is_ok_and(|answer| answer.status == 200)
 }
+
+/// The server's starter brings Jersey, which a client prefers to Spring's own HTTP client, but not
+/// what a client needs of it.
+const NO_JERSEY: &str = "--eureka.client.jersey.enabled=false";

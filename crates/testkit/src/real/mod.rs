@@ -50,8 +50,8 @@ impl Server {
     /// Starts a server and waits until it is ready.
     ///
     /// `command` makes the command line; it is given the data folder, which is empty or has what
-    /// the last run left. `ready` probes once; it is called until it returns true, at most for 90
-    /// s.
+    /// the last run left. `ready` probes once; it is called until it returns true, at most for 3
+    /// min.
     ///
     /// # Errors
     ///
@@ -140,7 +140,7 @@ impl Server {
         self.running(Process::ended).is_ok_and(|ended| ended.is_none())
     }
 
-    /// Waits until it is ready, at most 90 s.
+    /// Waits until it is ready, at most 3 min.
     ///
     /// # Errors
     ///
@@ -197,8 +197,8 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Three times what the slowest (Eureka, 9 s of CPU) takes on a busy machine.
-const READY_BOUND: Duration = Duration::from_secs(90);
+/// Twice what the slowest (Eureka, 9 s of CPU) takes on a very busy machine.
+const READY_BOUND: Duration = Duration::from_secs(180);
 const PROBE_BOUND: Duration = Duration::from_secs(2);
 const PROBE_AGAIN: Duration = Duration::from_millis(20);
 const STOP_BOUND: Duration = Duration::from_secs(10);

@@ -30,6 +30,8 @@ pub(super) struct Shared {
     pub(super) critical: AtomicBool,
     /// Another registration's entry is in the place of this one's.
     pub(super) is_taken: AtomicBool,
+    /// An operator has set another status.
+    pub(super) is_overridden: AtomicBool,
     /// Calls of these names panic, fail as unavailable, or hang.
     pub(super) panicking: Mutex<BTreeSet<&'static str>>,
     pub(super) failing: Mutex<BTreeSet<&'static str>>,
@@ -89,7 +91,11 @@ impl Fake {
 
     fn renewed(&self) -> Renewal {
         let ttl = *self.0.ttl.lock().expect("no panic under it");
-        Renewal::Renewed(ttl.unwrap_or_else(|| LeaseTtl::new(TTL)))
+        let ttl = ttl.unwrap_or_else(|| LeaseTtl::new(TTL));
+        match self.0.is_overridden.load(SeqCst) {
+            true => Renewal::Overridden(ttl, "OUT"),
+            false => Renewal::Renewed(ttl),
+        }
     }
 
     async fn call(&self, name: &'static str, counter: &AtomicUsize) -> Result<()> {

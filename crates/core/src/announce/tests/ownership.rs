@@ -94,3 +94,19 @@ async fn outage_does_not_end_a_takeover() {
     sleep(TTL * 3).await;
     assert!(matches!(handle.state(), RegistrationState::TakenOver { .. }), "{handle:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn status_of_an_operator_is_shown_until_it_ends() {
+    let fake = Fake::default();
+    let mut handle = fake.register(registration()).await.expect("registered");
+    fake.set(|s| &s.is_overridden, true);
+    let state = timeout(TTL, handle.changed()).await.expect("within one renewal");
+    assert_eq!(state.to_string(), "overridden by an operator: OUT");
+    handle.update(|instance| instance.with_weight(7)).await.expect("accepted all the same");
+    timeout(TTL * 2, handle.changed()).await.expect_err("no change by renewals and updates");
+    handle.registered(TTL).await.expect("it is registered");
+    fake.set(|s| &s.is_overridden, false);
+    let state = timeout(TTL, handle.changed()).await.expect("within one renewal");
+    assert!(matches!(state, RegistrationState::Registered), "{state:?}");
+    assert_eq!(handle.stats().lost, 0);
+}
