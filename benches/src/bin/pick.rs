@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             Contestant::new("choice_random", single(move || _ = black_box(rnd.choose()))),
             Contestant::new("round_robin_cloned", one_cloned(rr.clone())),
         ];
-        contestants.extend(judging.iter().map(|(name, it)| Contestant::new(name, one(it.clone()))));
+        contestants.extend(judging.iter().map(|(name, it)| Contestant::new(*name, one(it.clone()))));
         contestants.extend([
             Contestant::new("rwlock_rr", one(go_kit::RoundRobin::new(n))),
             Contestant::new("rwlock_rr_lease", one(go_kit::RoundRobinLease::new(n))),
@@ -75,7 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             Contestant::new("choice_random", double(rnd.clone(), |b| _ = black_box(b.choose()))),
             Contestant::new("round_robin_cloned", two_cloned(rr.clone())),
         ];
-        contestants.extend(judging.iter().map(|(name, it)| Contestant::new(name, two(it.clone()))));
+        contestants.extend(judging.iter().map(|(name, it)| Contestant::new(*name, two(it.clone()))));
         contestants.extend([
             Contestant::new("rwlock_rr", two(go_kit::RoundRobin::new(n))),
             Contestant::new("rwlock_rr_lease", two(go_kit::RoundRobinLease::new(n))),

@@ -16,6 +16,50 @@ use crate::{
 /// [`picker`](Self::picker) is called off the request path whenever the set has changed, and what
 /// it builds (a table of weights, a ring) is published together with that set: a picker never sees
 /// another. It must not call the endpointer.
+///
+/// # Examples
+///
+/// One that learns from outcomes: it avoids endpoints whose last request has failed.
+///
+/// ```
+/// use std::sync::{Arc, atomic::Ordering::Relaxed};
+///
+/// use tower_sd_balance::{
+///     BalanceLayer, Balancer, Choice, EndpointStats, Event, Members, Observer, Outcome, Picker,
+/// };
+///
+/// #[derive(Clone, Copy, Debug)]
+/// struct AvoidFailed;
+///
+/// impl Balancer for AvoidFailed {
+///     fn picker(&self, _: &Members<'_>) -> Arc<dyn Picker> {
+///         Arc::new(*self)
+///     }
+///
+///     fn observer(&self) -> Option<Arc<dyn Observer>> {
+///         Some(Arc::new(*self))
+///     }
+/// }
+///
+/// impl Picker for AvoidFailed {
+///     fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
+///         let start = choice.random(choice.len());
+///         let has_failed = |stats: &EndpointStats| stats.extra()[0].load(Relaxed) > 0;
+///         let is_good = |index| choice.stats(index).is_some_and(|stats| !has_failed(stats));
+///         let mut usable = (start..choice.len()).chain(0..start).filter(|i| choice.is_usable(*i));
+///         usable.find(|index| is_good(*index)).or_else(|| choice.first_usable(start))
+///     }
+/// }
+///
+/// impl Observer for AvoidFailed {
+///     fn on(&self, event: &Event<'_>) {
+///         if let Event::Ended { endpoint, outcome, .. } = event {
+///             endpoint.extra()[0].store(u64::from(*outcome != Outcome::Success), Relaxed);
+///         }
+///     }
+/// }
+/// # let _ = BalanceLayer::new(AvoidFailed);
+/// ```
 pub trait Balancer: fmt::Debug + Send + Sync + 'static {
     /// A picker for these members.
     fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker>;
