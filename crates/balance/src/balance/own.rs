@@ -42,16 +42,8 @@ pub(super) enum Turn<S> {
 }
 
 impl<S: Clone> Own<S> {
-    /// The turn of a request that has searched since `begun`.
-    ///
-    /// It waits as long again for its pick as it has waited for the first one to be ready, within
-    /// [`MAX_WAIT`].
-    pub(super) fn turn(
-        &mut self,
-        shards: &Shards<S>,
-        scope: Option<&RequestScope>,
-        begun: Instant,
-    ) -> Turn<S> {
+    /// The turn of a request; it waits for its pick for [`MAX_WAIT`], once another one is ready.
+    pub(super) fn turn(&mut self, shards: &Shards<S>, scope: Option<&RequestScope>) -> Turn<S> {
         let (service, stats, until) = match mem::replace(self, Self::Due) {
             Self::NotYet => return Turn::Any,
             Self::Due if !shards.is_any(Readiness::Ready, scope) => return Turn::Any,
@@ -60,7 +52,7 @@ impl<S: Clone> Own<S> {
                     if trace.probation {
                         stats.decide_later();
                     }
-                    let until = Instant::now() + begun.elapsed().min(MAX_WAIT);
+                    let until = Instant::now() + MAX_WAIT;
                     (service, Arc::downgrade(&stats), until)
                 }
                 None => return Turn::Any,

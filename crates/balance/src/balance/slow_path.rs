@@ -159,7 +159,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
 
     /// Tries what is ready, best first; endpoints that were tried for this request come last.
     fn look(&mut self) -> Option<Found<S>> {
-        match self.own.turn(&self.inner.shards, self.scope, self.begun) {
+        match self.own.turn(&self.inner.shards, self.scope) {
             Turn::Wait => return None,
             Turn::Take(service, stats) if self.waiting.iter().all(|one| one.key != stats.key) => {
                 if let Some(found) = self.attempt((service, stats, Tier::Ready)) {

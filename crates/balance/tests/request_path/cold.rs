@@ -69,7 +69,7 @@ async fn endpoint_that_never_connects_delays_a_burst_little() {
     let (answers, longest) = burst(&world, &["a", "b", "c"], 40).await;
     assert_eq!(answers.values().sum::<usize>(), 40);
     assert!(answers.values().all(|n| *n >= 13), "{answers:?}");
-    // As long again as the first connection took.
-    assert!(longest <= Duration::from_millis(15), "{longest:?}");
+    // 25 ms after the first connection, others are taken.
+    assert!(longest <= Duration::from_millis(32), "{longest:?}");
     settle().await;
 }

@@ -2,6 +2,7 @@
 
 mod age;
 mod bounds;
+mod cold;
 mod connectors;
 mod dials;
 mod failures;
