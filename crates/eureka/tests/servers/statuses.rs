@@ -13,7 +13,7 @@ use crate::support::{BOUND, LEASE, client, entry, operate, query};
 async fn operator(server: &real::Eureka) {
     let eureka = client(&[server]);
     let registration = Registration::new("overridden", Instance::new("10.0.0.7", 1).with_id("a"));
-    let a = eureka.register(registration).await.expect("registered");
+    let a = eureka.register(registration.fail_fast(BOUND)).await.expect("registered");
     let mut all = eureka.instancer(query("overridden").any_status()).subscribe();
     let mut subscription = eureka.instancer(query("overridden")).subscribe();
     let offered = |it: &tower_sd_core::Snapshot| it.instances().len() == 1;
@@ -40,7 +40,8 @@ async fn operator(server: &real::Eureka) {
 async fn draining(server: &real::Eureka) {
     let eureka = client(&[server]);
     let instance = Instance::new("10.0.0.7", 1).with_id("a");
-    let a = eureka.register(Registration::new("draining", instance)).await.expect("registered");
+    let registration = Registration::new("draining", instance).fail_fast(BOUND);
+    let a = eureka.register(registration).await.expect("registered");
     for (status, shown) in [
         (InstanceStatus::Draining, "OUT_OF_SERVICE"),
         (InstanceStatus::Passing, "UP"),
@@ -77,7 +78,7 @@ async fn health(server: &real::Eureka) {
         .status_page_url("http://10.0.0.7:1/status")
         .health_check_url("http://10.0.0.7:1/health");
     let eureka = client(&[server]).with_options(options);
-    let _a = eureka.register(registration).await.expect("registered");
+    let _a = eureka.register(registration.fail_fast(BOUND)).await.expect("registered");
     for (result, shown) in [
         (CheckResult::Critical("warming up".into()), "STARTING"),
         (CheckResult::Passing, "UP"),

@@ -24,13 +24,15 @@ use tower_sd_testkit::{
 };
 
 /// A client of these servers, with a lease of 3 s and reads every 500 ms.
+///
+/// The first requests of a server that has just started take seconds.
 pub(crate) fn client(servers: &[&real::Eureka]) -> Eureka {
     let mut config = EurekaConfig::new(servers[0].url());
     for server in &servers[1..] {
         config = config.server(EurekaServer::new(server.url()));
     }
     let query = Query::new("").poll_interval(POLL);
-    let config = config.ttl(LEASE).query(query).timeout(Duration::from_secs(2));
+    let config = config.ttl(LEASE).query(query).timeout(Duration::from_secs(10));
     Eureka::new(config).expect("URLs")
 }
 
