@@ -1,11 +1,12 @@
 use std::{error, fmt, sync::Arc};
 
-use tower_sd_core::BoxError;
+use tower_sd_core::{BoxError, chain};
 
 /// There is no instance to send a request to.
 ///
-/// Nothing was sent: repeating is safe. `source()` is the cause: the registry's error, the
-/// factory's, or the last connection's.
+/// Nothing was sent: repeating is safe. A [`Retry`](crate::Retry) does so, after its pauses, unless
+/// the request has waited for an instance already. `source()` is the cause: the registry's error,
+/// the factory's, or the last connection's.
 #[derive(Debug)]
 pub struct NoInstances {
     reason: NoInstancesReason,
@@ -25,7 +26,7 @@ pub(crate) struct Failure(Arc<BoxError>);
 pub enum NoInstancesReason {
     /// All are busy: they take no more requests at the moment.
     Busy,
-    /// The endpointer was closed.
+    /// The endpointer was closed. Reported immediately.
     Closed,
     /// The registry lists none. Reported immediately.
     Empty,
@@ -100,6 +101,17 @@ impl Failure {
     pub(crate) fn new(error: BoxError) -> Self {
         Self(Arc::new(error))
     }
+
+    /// Its text with all causes, at most [`MAX_SHOWN`] bytes of it: a peer may have written some.
+    pub(crate) fn shown(&self) -> String {
+        let mut text = chain(self).to_string();
+        if text.len() > MAX_SHOWN {
+            let end = (0..=MAX_SHOWN).rev().find(|at| text.is_char_boundary(*at));
+            text.truncate(end.unwrap_or(0));
+            text.push('…');
+        }
+        text
+    }
 }
 
 impl fmt::Display for Failure {
@@ -137,5 +149,25 @@ impl error::Error for NoInstances {
             Some(failure) => &**failure.0,
             None => source,
         })
+    }
+}
+
+/// Enough for five causes.
+const MAX_SHOWN: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn failure_shows_its_causes_within_a_bound() {
+        let refused = NoInstances::new(NoInstancesReason::Refused, None)
+            .with_source(Some(io::Error::other("connection refused").into()));
+        let shown = Failure::new(refused.into()).shown();
+        assert_eq!(shown, "no instances: none accepts a connection: connection refused");
+        let long = Failure::new("ä".repeat(1000).into()).shown();
+        assert_eq!((long.len(), long.ends_with("ä…")), (MAX_SHOWN + '…'.len_utf8(), true));
     }
 }

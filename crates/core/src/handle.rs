@@ -123,7 +123,7 @@ impl RegistrationWatch {
         self.state()
     }
 
-    /// Waits until it is registered, at most `bound`; that state counts as seen.
+    /// Waits until it is registered, at most `timeout`; that state counts as seen.
     ///
     /// # Errors
     ///
@@ -132,14 +132,14 @@ impl RegistrationWatch {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn registered(&mut self, bound: Duration) -> Result<()> {
+    pub async fn registered(&mut self, timeout: Duration) -> Result<()> {
         let is_registered = |state: &RegistrationState| {
             matches!(state, RegistrationState::Registered | RegistrationState::Overridden { .. })
         };
-        self.wait_for(bound, is_registered).await
+        self.wait_for(timeout, is_registered).await
     }
 
-    /// Waits for the first answer of the registry, at most `bound`.
+    /// Waits for the first answer of the registry, at most `timeout`.
     ///
     /// Its state counts as seen.
     ///
@@ -151,14 +151,14 @@ impl RegistrationWatch {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn first_answer(&mut self, bound: Duration) -> Result<()> {
+    pub async fn first_answer(&mut self, timeout: Duration) -> Result<()> {
         let is_answer = |state: &RegistrationState| match state {
             RegistrationState::Registering { error } => {
                 error.as_ref().is_some_and(|error| !error.is_transient())
             }
             _ => true,
         };
-        self.wait_for(bound, is_answer).await
+        self.wait_for(timeout, is_answer).await
     }
 
     async fn wait_for(

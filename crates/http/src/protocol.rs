@@ -10,14 +10,15 @@ use crate::{HttpError, RepeatableBody};
 /// - A request that reached no server (refused connect, connection closed before it was written) is
 ///   repeated whatever its method.
 /// - After any other failure it is repeated when sending it twice does what sending it once does:
-///   when its method is idempotent (RFC 9110 §9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE) or one
-///   of [`methods`](Self::methods), when it carries [`Idempotent`], or when
+///   when its method is idempotent (RFC 9110 §9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE; or, if
+///   they are set, one of [`methods`](Self::methods) in place of these), when it carries
+///   [`Idempotent`], or when
 ///   [`RetryPolicy::idempotent`](tower_sd_balance::RetryPolicy::idempotent) declares it for all.
 /// - Its body has to be a [`RepeatableBody`]: complete in memory, or a
 ///   [`ReplayBody`](crate::ReplayBody).
-/// - Every response is the caller's, unless [`repeat_unavailable`](Self::repeat_unavailable). Its
-///   `Retry-After` is then obeyed: a pause in place of ours, or, when it is longer than 1 s or a
-///   date, the end.
+/// - Every response is returned to the caller. With
+///   [`repeat_unavailable`](Self::repeat_unavailable), 502, 503 and 504 are repeated, and their
+///   `Retry-After` replaces the pause; one that is a date or longer than 1 s ends the request.
 /// - In the statistics of an instance, 5xx are failures, except 501 and 505.
 ///
 /// ```
@@ -56,7 +57,7 @@ impl HttpProtocol {
         Self::default()
     }
 
-    /// Repeats requests of these methods only.
+    /// Repeats requests of these methods only, in place of the idempotent ones.
     ///
     /// It applies where a server may have received the first attempt. Defaults to the idempotent
     /// methods of RFC 9110 §9.2.2. Requests that were never sent, and those that carry

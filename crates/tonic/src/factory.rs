@@ -54,8 +54,8 @@ impl GrpcFactory {
     /// Defaults to 1 s: the first lost packet costs that long (RFC 6298), and another instance
     /// answers sooner.
     #[must_use]
-    pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
-        self.http = self.http.connect_timeout(connect_timeout);
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.http = self.http.connect_timeout(timeout);
         self
     }
 

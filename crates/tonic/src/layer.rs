@@ -56,7 +56,7 @@ pub struct Grpc<S> {
     methods: Arc<[String]>,
 }
 
-/// The answer to a call, to come.
+/// The future of a [`Grpc`] service: resolves to the response of a call.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
 pub struct GrpcFuture<F> {

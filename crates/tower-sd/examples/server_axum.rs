@@ -1,4 +1,7 @@
-//! An axum service that is registered while it is healthy, and stops gracefully.
+//! An axum service that shows its health in its registry and at `/ready`.
+//!
+//! While the check is critical, `/ready` returns 503. Consul shows the instance as critical; from
+//! registries without such a state it is withdrawn.
 //!
 //! On SIGTERM or ctrl-c it deregisters, gives clients time to notice, ends its requests, and
 //! returns.
@@ -23,9 +26,10 @@ async fn serve(registry: Registry, listen: &str, lifecycle: Lifecycle) -> Result
     let router = Router::new()
         .route("/orders", get(|| async { "[]" }))
         .route("/ready", ready_route(&readiness));
+    let check = readiness.follow(health);
     lifecycle
         .readiness(&readiness)
-        .register_with(registry, |instance| Registration::new("orders", instance).health(health))
+        .register_with(registry, |instance| Registration::new("orders", instance).health(check))
         .run(Listener::bind(listen).await?, serve_axum(router))
         .await?;
     Ok(())

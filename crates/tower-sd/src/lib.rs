@@ -20,7 +20,7 @@ pub mod backend {
         Announcement, Announcer, Attached, Backend, Backoff, Entries, Error, ErrorKind, Hub,
         Instance, KeyValue, LeaseTtl, LossReason, Publisher, PublisherStats, ReadMode, ReadRequest,
         ReadResult, RegistryUrl, Renewal, Result, Shutdown, Sink, Source, TaskGroup, announce,
-        async_trait, duration, follow,
+        async_trait, chain, duration, follow,
     };
 }
 

@@ -175,7 +175,7 @@ impl Members<'_> {
         (self.unusable)()
     }
 
-    /// The instances in the order of the set's indexes, which is no particular one.
+    /// The instances, in the order of their indexes in the set; it has no other meaning.
     pub fn iter(&self) -> impl Iterator<Item = Instance> {
         (0..self.len).filter_map(self.instance)
     }
@@ -282,7 +282,7 @@ impl<'a> Choice<'a> {
         self.local.rng.u64(..)
     }
 
-    /// A number that is the picker's to change.
+    /// A number that only the picker reads and writes, as the index that comes next.
     ///
     /// Each thread has its own for each balancer; it outlives the set.
     #[inline]

@@ -24,17 +24,17 @@ impl BalanceLayer {
         Self { balancer: Arc::new(balancer), wait: WAIT, seed: None }
     }
 
-    /// Bounds how long a request waits for an endpoint that takes it. Defaults to 1 s.
+    /// Bounds the time that a request waits for an endpoint that takes it. Defaults to 1 s.
     ///
     /// That is longer than a restart of the last instance takes to be noticed. When it is certain
     /// that there is no instance, a request does not wait.
     #[must_use]
-    pub fn ready_timeout(mut self, wait: Duration) -> Self {
-        self.wait = wait;
+    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
+        self.wait = timeout;
         self
     }
 
-    /// Chance follows from this seed: for tests. Default: from the operating system.
+    /// Chance follows from this seed: for tests. Defaults to one from the operating system.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);

@@ -90,37 +90,37 @@ impl EndpointerConfig {
 
     /// Sets the field of this name; 0 counts as 1.
     #[must_use]
-    pub fn max_concurrent_creations(mut self, max_making: usize) -> Self {
-        self.max_concurrent_creations = max_making;
+    pub fn max_concurrent_creations(mut self, max: usize) -> Self {
+        self.max_concurrent_creations = max;
         self
     }
 
     /// Sets [`create_timeout`](Self::create_timeout).
     #[must_use]
-    pub fn create_timeout(mut self, make_timeout: Duration) -> Self {
-        self.create_timeout = make_timeout;
+    pub fn create_timeout(mut self, timeout: Duration) -> Self {
+        self.create_timeout = timeout;
         self
     }
 
-    /// Sets `initial_backoff` and `max_backoff`.
+    /// Sets [`initial_backoff`](Self::initial_backoff) and [`max_backoff`](Self::max_backoff).
     #[must_use]
-    pub fn backoff(mut self, first: Duration, max: Duration) -> Self {
-        self.initial_backoff = first;
+    pub fn backoff(mut self, initial: Duration, max: Duration) -> Self {
+        self.initial_backoff = initial;
         self.max_backoff = max;
         self
     }
 
     /// Sets [`connect_timeout`](Self::connect_timeout).
     #[must_use]
-    pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
-        self.connect_timeout = connect_timeout;
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
         self
     }
 
     /// Sets [`drain_timeout`](Self::drain_timeout).
     #[must_use]
-    pub fn drain_timeout(mut self, drain: Duration) -> Self {
-        self.drain_timeout = drain;
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
         self
     }
 
@@ -145,7 +145,8 @@ impl EndpointerConfig {
         self
     }
 
-    /// Adds an observer of its endpoints, and of the requests to them.
+    /// Adds an observer of its endpoints, and of the requests to them: all events but
+    /// [`Event::Retried`](crate::Event::Retried) and `Connected`.
     #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observers.push(observer);

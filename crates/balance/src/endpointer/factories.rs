@@ -12,7 +12,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::timeout,
 };
-use tower_sd_core::{BoxError, Instance, InstanceId};
+use tower_sd_core::{BoxError, Instance, InstanceId, chain};
 
 use super::{
     EndpointerConfig, Factory, InFlight,
@@ -65,7 +65,7 @@ impl<F: Factory> Factories<F> {
                     Err(_panic) => Err("the factory panicked".into()),
                 };
             if let Err(error) = &result {
-                tracing::debug!(instance = %id, %error, "factory failed");
+                tracing::debug!(instance = %id, error = %chain(&**error), "factory failed");
             }
             Event::Created { id, run: make.run, result }
         });

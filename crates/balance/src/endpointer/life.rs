@@ -1,9 +1,11 @@
+use std::fmt;
+
 use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::error::Failure;
 
-/// Whether, and why not, an endpoint is picked.
+/// Whether, and why not, an endpoint is picked. `Display` prints `ready`, `down`, `draining`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -26,6 +28,21 @@ pub enum EndpointState {
     Ejected,
     /// It has left, and finishes its requests in flight.
     Draining,
+}
+
+impl fmt::Display for EndpointState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ready => "ready",
+            Self::Creating => "creating",
+            Self::Ineligible => "ineligible",
+            Self::Held => "held",
+            Self::Connecting => "connecting",
+            Self::Down => "down",
+            Self::Ejected => "ejected",
+            Self::Draining => "draining",
+        })
+    }
 }
 
 /// The state that was reported last.

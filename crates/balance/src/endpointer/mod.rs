@@ -141,7 +141,7 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
         Self { shared }
     }
 
-    /// Waits, at most `bound`, for an endpoint that is not known to be down.
+    /// Waits, at most `timeout`, for an endpoint that is not known to be down.
     ///
     /// # Errors
     ///
@@ -150,8 +150,8 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn ready(&self, bound: Duration) -> Result<(), NoInstances> {
-        self.shared.ready(bound).await
+    pub async fn ready(&self, timeout: Duration) -> Result<(), NoInstances> {
+        self.shared.ready(timeout).await
     }
 
     /// What is known of every endpoint now. Costs a walk over all of them.

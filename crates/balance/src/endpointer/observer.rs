@@ -5,6 +5,9 @@ use crate::{NoInstances, Outcome};
 
 /// Observes the request path, for metrics, pages and balancers that learn.
 ///
+/// The [crate's documentation](crate#which-observer-observes-which-event) has an example, and the
+/// events of each place where one is attached.
+///
 /// # Contract
 ///
 /// It is called where the event happens, in the request's task or in the worker of an endpointer:

@@ -5,12 +5,13 @@ use tokio::time::Instant;
 use tower_sd_core::{Freshness, Instance, Snapshot};
 
 use super::{EndpointState, EndpointStats, shared::Shared};
+use crate::error::Failure;
 
 /// The state of an [`Endpointer`](crate::Endpointer), for dashboards and tests.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct EndpointerReport {
-    /// Why the set may be outdated: the registry has never answered, or not lately.
+    /// Why the set may be outdated, with all causes: the registry has never answered, or not lately.
     pub trouble: Option<String>,
     /// Members sorted by id, then those that drain.
     pub endpoints: Vec<EndpointReport>,
@@ -42,7 +43,9 @@ pub struct EndpointReport {
     pub refusals: u64,
     /// The average latency of its successes, while a balancer measures it.
     pub latency: Option<Duration>,
-    /// What went wrong last, while it is not usable.
+    /// What went wrong last, with all causes, while it is not usable; about 512 bytes at most.
+    ///
+    /// The errors of tower-sd have no secrets; those of a factory of yours must have none.
     pub error: Option<String>,
     /// Its ejection, while it lasts.
     pub ejection: Option<EjectionReport>,
@@ -96,7 +99,7 @@ pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> En
             let (stats, in_flight) = (&endpoint.stats, endpoint.in_flight());
             EndpointReport {
                 state: member.state(),
-                error: member.error.as_ref().map(ToString::to_string),
+                error: member.error.as_ref().map(Failure::shown),
                 ..EndpointReport::of(member.instance.clone(), stats, in_flight)
             }
         }
@@ -112,7 +115,7 @@ pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> En
             refusals: 0,
             latency: None,
             ejection: None,
-            error: member.error.as_ref().map(ToString::to_string),
+            error: member.error.as_ref().map(Failure::shown),
         },
     });
     let mut endpoints: Vec<_> = members.collect();
@@ -126,7 +129,7 @@ pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> En
         Some(Freshness::Fresh) => None,
         other => {
             let error = other.and_then(Freshness::error);
-            Some(error.map_or_else(|| NEVER_SYNCED.to_owned(), ToString::to_string))
+            Some(error.map_or_else(|| NEVER_SYNCED.to_owned(), |error| error.chain().to_string()))
         }
     };
     EndpointerReport { trouble, endpoints, panic: state.panic }

@@ -17,11 +17,12 @@ use super::{
     EndpointStats, EndpointerConfig, Readiness, Signal, Subscriber, Tier,
     drain::Draining,
     ejection::Judge,
+    life::Life,
     observer::{Event as Observed, Observers},
     state::{Change, Effects, Event, State},
 };
 use crate::{
-    error::{NoInstances, NoInstancesReason},
+    error::{Failure, NoInstances, NoInstancesReason},
     sync::{Mutex, MutexGuard},
 };
 
@@ -223,9 +224,10 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
     }
 
     fn observe(&self, Change { stats, from, to }: Change) {
-        let why = to.why.as_ref().map(|why| -> &(dyn Error + 'static) { why });
-        let (to, instance) = (to.state, &stats.id);
-        tracing::debug!(%instance, ?from, ?to, error = why, "endpoint changed its state");
+        let Life { state: to, why, .. } = to;
+        let (instance, error) = (&stats.id, why.as_ref().map(Failure::shown));
+        tracing::debug!(%instance, %from, %to, error, "endpoint changed its state");
+        let why = why.as_ref().map(|why| -> &(dyn Error + 'static) { why });
         let observe = || self.observers.on(&Observed::State { endpoint: &stats, from, to, why });
         contain("observer", observe);
     }

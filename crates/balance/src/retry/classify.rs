@@ -8,7 +8,7 @@ use crate::{NotSent, Outcome};
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// It is the caller's: a success, or a failure that repeating cannot mend.
+    /// The caller gets it: a success, or a failure that repeating cannot mend.
     Final,
     /// It failed before anything was sent: repeating is always safe.
     NotSent,

@@ -12,7 +12,7 @@ use std::{
 use fastrand::Rng;
 use pin_project::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
-use tower_sd_core::{BoxError, InstanceId};
+use tower_sd_core::{BoxError, InstanceId, chain};
 use tower_service::Service;
 
 use super::{Attempt, Elapsed, Protocol, RetryDecision, RetryError, RetryPolicy, Verdict};
@@ -313,7 +313,7 @@ impl<R> Story<R> {
         };
         let (instance, error) = (last.instance(), &**last.error());
         let shown = instance.map(InstanceId::as_str);
-        tracing::debug!(attempt, instance = shown, %error, ?pause, "request is repeated");
+        tracing::debug!(attempt, instance = shown, error = %chain(error), ?pause, "request is repeated");
         self.policy.observers.on(&Event::Retried { attempt, instance, error, pause });
     }
 

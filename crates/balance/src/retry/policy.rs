@@ -8,9 +8,9 @@ use crate::{Observer, endpointer::observer::Observers};
 
 /// Settings of [`Retry`](crate::Retry).
 ///
-/// Repeated is what was never sent (a refused connection, [`NoInstances`](crate::NoInstances)),
-/// always; and what has failed otherwise only when the request is idempotent: by its method (HTTP),
-/// or by your declaration ([`idempotent`](Self::idempotent)).
+/// A request that was never sent (a refused connection, [`NoInstances`](crate::NoInstances)) is
+/// always repeated. After any other failure it is repeated only if it is idempotent: by its method
+/// (HTTP), or by your declaration ([`idempotent`](Self::idempotent)).
 ///
 /// ```
 /// use std::time::Duration;
@@ -89,10 +89,10 @@ impl<R> RetryPolicy<R> {
 
     /// Bounds one attempt, which is then dropped and counts as failed.
     ///
-    /// Defaults to no bound. Without one, an instance that hangs uses up the whole deadline.
+    /// Defaults to no bound. Without one, an instance that hangs uses up the time for all.
     #[must_use]
-    pub fn per_try_timeout(mut self, per_try: Duration) -> Self {
-        self.per_try = Some(per_try);
+    pub fn per_try_timeout(mut self, timeout: Duration) -> Self {
+        self.per_try = Some(timeout);
         self
     }
 
@@ -101,8 +101,8 @@ impl<R> RetryPolicy<R> {
     /// Defaults to no bound. An earlier deadline of the [`RequestScope`](crate::RequestScope) that
     /// the request is in holds in any case.
     #[must_use]
-    pub fn timeout(mut self, deadline: Duration) -> Self {
-        (self.deadline, self.head_only) = (Some(deadline), false);
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        (self.deadline, self.head_only) = (Some(timeout), false);
         self
     }
 
@@ -111,8 +111,8 @@ impl<R> RetryPolicy<R> {
     /// As [`timeout`](Self::timeout), which it replaces, without a bound on the body: downloads and
     /// streams go on.
     #[must_use]
-    pub fn timeout_to_head(mut self, deadline: Duration) -> Self {
-        (self.deadline, self.head_only) = (Some(deadline), true);
+    pub fn timeout_to_head(mut self, timeout: Duration) -> Self {
+        (self.deadline, self.head_only) = (Some(timeout), true);
         self
     }
 
@@ -154,7 +154,7 @@ impl<R> RetryPolicy<R> {
         self
     }
 
-    /// Pauses follow from this seed: for tests. Default: from the operating system.
+    /// Pauses follow from this seed: for tests. Defaults to one from the operating system.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);

@@ -12,7 +12,7 @@ use crate::Outcome;
 /// there is [`CloneRequest`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no protocol for requests of type `{Req}`",
-    note = "`Cloned` repeats every request that is `Clone`; HTTP requests want `HttpReplay` of tower-sd-http"
+    note = "`CloneRequest` repeats every request that is `Clone`; for HTTP requests there is `HttpProtocol` of tower-sd-http"
 )]
 pub trait Protocol<Req, Res> {
     /// A copy of `request`, made before the first is sent. `None`: this one cannot be repeated.

@@ -70,8 +70,7 @@ async fn record_of_one_request_does_not_bind_the_next() {
     assert_eq!(answers.iter().filter(|host| *host == "a").count(), 5);
 }
 
-/// What never left is repeated without anybody's word; the balancer's own refusals are not even
-/// attempts.
+/// What never left is repeated without a declaration of the caller.
 #[tokio::test(start_paused = true)]
 async fn what_was_not_sent_is_always_repeated() {
     let n_calls = Arc::new(AtomicU32::new(0));

@@ -13,7 +13,7 @@ use crate::{HttpFactory, HttpProtocol};
 
 /// The settings of a [`Client`].
 ///
-/// Each setter changes the defaults and keeps the others. `F` is the factory of its endpoints, `P`
+/// Each setter changes one setting; the others keep their values. `F` is the factory of its endpoints, `P`
 /// what a retry reads in requests and responses; neither is part of the client's type.
 ///
 /// ```

@@ -11,8 +11,8 @@ impl<B> HttpFactory<B> {
     /// Defaults to 1 s: the first lost packet costs that long (RFC 6298), and another instance
     /// answers sooner.
     #[must_use]
-    pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
-        self.settings.connect_timeout = bounded(connect_timeout);
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.connect_timeout = bounded(timeout);
         self
     }
 

@@ -20,7 +20,7 @@ pub trait RepeatableBody: Sized {
     /// The same body from its beginning; `None` when it cannot be had any more.
     fn repeat(&self) -> Option<Self>;
 
-    /// Whether a copy that was made earlier still has its beginning. Default: yes.
+    /// Whether a copy that was made earlier still has its beginning. Defaults to true.
     fn is_repeatable(&self) -> bool {
         true
     }
@@ -28,12 +28,12 @@ pub trait RepeatableBody: Sized {
 
 /// A request body of any kind that can be sent again.
 ///
-/// That holds as long as little of it has been sent.
+/// It keeps the bytes that pass through, up to a bound, and streams the rest. Once more bytes than
+/// that were sent, it drops what it has kept, and [`repeat`](RepeatableBody::repeat) returns `None`.
+/// In the last attempt, which no copy can follow, it keeps nothing. Nothing is read ahead.
 ///
-/// It keeps the bytes that pass through, up to a bound (64 KiB unless given: more than most calls,
-/// little enough to hold for each request in flight), and streams the rest. Beyond the bound it
-/// keeps nothing, and [`repeat`](RepeatableBody::repeat) returns `None`; nor does it when no copy
-/// is left that could be sent again, as in the last attempt. Nothing is read ahead.
+/// The bound defaults to 64 KiB: more than most calls have, and little enough to hold for each
+/// request in flight.
 ///
 /// ```
 /// use bytes::Bytes;

@@ -52,7 +52,7 @@ pub struct ReqwestClient {
 
 /// The settings of a [`ReqwestClient`].
 ///
-/// Each setter changes one, and keeps the others.
+/// Each setter changes one setting; the others keep their values.
 #[must_use = "a builder does nothing until it is built"]
 pub struct ReqwestClientBuilder {
     instancer: Box<dyn Instancer>,

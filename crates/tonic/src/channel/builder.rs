@@ -10,7 +10,7 @@ use crate::{GrpcFactory, GrpcLayer, GrpcProtocol};
 
 /// The settings of a [`Channel`].
 ///
-/// Each setter changes one, and keeps the others.
+/// Each setter changes one setting; the others keep their values.
 ///
 /// ```
 /// use tower_sd_balance::{FixedInstancer, Instance, WeightedRandom};
