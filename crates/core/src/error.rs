@@ -14,8 +14,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// Opaque: match on [`kind`](Error::kind), repeat when [`is_transient`](Error::is_transient).
 /// `Display` prints this level only, as in `etcd register: access denied`; the chain behind
-/// [`source`](error::Error::source) is the caller's to print. `Debug` prints the chain. `Clone` is one `Arc`: one error is
-/// seen by every subscriber. It must never contain a secret: its maker passes only redacted texts.
+/// [`source`](error::Error::source) is the caller's to print. `Debug` prints the chain. `Clone` is
+/// one `Arc`: one error is seen by every subscriber. It must never contain a secret: its maker
+/// passes only redacted texts.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 

@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn json_without_an_id_or_with_unsorted_tags_is_the_same_instance() {
+    fn json_without_an_id_or_order_of_tags_is_the_same_instance() {
         let json = r#"{"host": "::1", "port": 80, "tags": ["v2", "blue", "v2"]}"#;
         let instance: Instance = serde_json::from_str(json).expect("host and port");
         assert_eq!(instance, Instance::new("::1", 80).with_tags(["v2", "blue"]));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::{Router, body::Bytes, routing::get};
 use http_body_util::Full;
 use tower_sd_balance::Endpointer;
-use tower_sd_core::{BoxError, Instance, MemoryRegistry, Registrar, Registration};
+use tower_sd_core::{BoxError, Instance, MemoryRegistry, Registration};
 use tower_sd_http::HttpFactory;
 use tower_sd_lifecycle::{Lifecycle, Listener, Readiness, ready_route, serve_axum};
 

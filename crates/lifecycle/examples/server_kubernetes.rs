@@ -5,8 +5,8 @@
 //! Kubernetes sends SIGTERM and removes the endpoint concurrently, so that requests arrive for some
 //! seconds after SIGTERM. The propagation takes the place of a preStop hook (`sleep 5`): `/ready`
 //! returns 503 and requests are served meanwhile. The stop takes at most 26 s: the propagation, the
-//! drain, and a second to abort what is left. `terminationGracePeriodSeconds`, by default 30 s, must
-//! exceed it; a registration adds 7 s.
+//! drain, and a second to abort what is left. `terminationGracePeriodSeconds`, by default 30 s,
+//! must exceed it; a registration adds 7 s.
 
 use std::time::Duration;
 

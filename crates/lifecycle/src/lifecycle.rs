@@ -16,10 +16,10 @@ use crate::{
 ///
 /// serve → ready → register → live → not ready → deregister → propagate → drain → stop
 ///
-/// Every step of the stop has a bound. With the defaults the whole stop takes at most 29 s, below the
-/// 30 s of Kubernetes, and the time of its hooks; in health it takes a second and the time of the
-/// requests in flight. Where a supervisor leaves less (`docker stop`: 10 s), the drain should have
-/// less: [`drain_timeout`](Self::drain_timeout).
+/// Every step of the stop has a bound. With the defaults the whole stop takes at most 29 s, below
+/// the 30 s of Kubernetes, and the time of its hooks; in health it takes a second and the time of
+/// the requests in flight. Where a supervisor leaves less (`docker stop`: 10 s), the drain should
+/// have less: [`drain_timeout`](Self::drain_timeout).
 #[derive(Debug)]
 #[must_use = "nothing happens until it is run"]
 pub struct Lifecycle {

@@ -157,13 +157,17 @@ impl Members<'_> {
         self.len == 0
     }
 
-    /// Whether all have the same weight; for the whole set it is known without a walk over it.
+    /// Whether all have the same weight.
+    ///
+    /// For the whole set it is known without a walk over it.
     #[must_use]
     pub fn weigh_the_same(&self) -> bool {
         self.weigh_the_same
     }
 
-    /// The weights in the order of the indexes; one above a million counts as a million.
+    /// The weights in the order of the indexes.
+    ///
+    /// One above a million counts as a million.
     #[must_use]
     pub fn weights(&self) -> Vec<usize> {
         self.iter().map(|instance| weight_of(&instance)).collect()
@@ -175,7 +179,9 @@ impl Members<'_> {
         (self.unusable)()
     }
 
-    /// The instances, in the order of their indexes in the set; it has no other meaning.
+    /// The instances in the order of their indexes.
+    ///
+    /// The order has no other meaning.
     pub fn iter(&self) -> impl Iterator<Item = Instance> {
         (0..self.len).filter_map(self.instance)
     }

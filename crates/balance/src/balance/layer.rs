@@ -24,7 +24,7 @@ impl BalanceLayer {
         Self { balancer: Arc::new(balancer), wait: WAIT, seed: None }
     }
 
-    /// Bounds the time that a request waits for an endpoint that takes it. Defaults to 1 s.
+    /// Bounds the time that a request waits for an endpoint. Defaults to 1 s.
     ///
     /// That is longer than a restart of the last instance takes to be noticed. When it is certain
     /// that there is no instance, a request does not wait.
@@ -34,7 +34,9 @@ impl BalanceLayer {
         self
     }
 
-    /// Chance follows from this seed: for tests. Defaults to one from the operating system.
+    /// Derives all chance from this seed: for tests.
+    ///
+    /// Defaults to one from the operating system.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);

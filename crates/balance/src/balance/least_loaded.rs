@@ -21,8 +21,9 @@ use crate::endpointer::Decay;
 /// - **A slow member is tried again**: what was not measured for 3 s drifts to what the others
 ///   have, and arrives there 7 s later at most.
 ///
-/// Several random choices are Mitzenmacher's "The Power of Two Choices"; costs of this form are
-/// those of C3 (Suresh and others, NSDI 2015), with a square in place of its cube.
+/// Several random choices are Mitzenmacher's "The Power of Two Choices". Costs of this form, with a
+/// cube in place of the square, are those of "Cutting Tail Latency in Cloud Data Stores via
+/// Adaptive Replica Selection" (NSDI 2015).
 #[derive(Clone, Copy, Debug)]
 pub struct LeastLoaded {
     choices: usize,

@@ -19,7 +19,8 @@ use crate::RequestScope;
 /// places, more than a hundred for each member, which keeps loads within 1 % of each other; it is
 /// built by the worker of the endpointer: about 2 ms for 1 000 members, 30 ms for 10 000.
 ///
-/// A weight below a hundredth of the heaviest counts as a hundredth. The table is that of "Maglev: A Fast and Reliable Software Network Load Balancer" (NSDI 2016).
+/// A weight below a hundredth of the heaviest counts as a hundredth. The table is that of "Maglev:
+/// A Fast and Reliable Software Network Load Balancer" (NSDI 2016).
 ///
 /// ```
 /// use tower::ServiceBuilder;

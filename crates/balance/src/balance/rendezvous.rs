@@ -9,7 +9,7 @@ use crate::Subset;
 ///
 /// Of 1 000 instances a client that needs 20 keeps 20 connections, not 1 000. Clients choose
 /// independently; one change of the instances changes at most one of a client's. gRPC's
-/// "random subsetting" (A68) is the same rule.
+/// "random subsetting" is the same rule.
 ///
 /// ```
 /// use tower_sd_balance::{EndpointerConfig, Rendezvous};
@@ -24,7 +24,9 @@ pub struct Rendezvous {
 }
 
 impl Rendezvous {
-    /// The `size` instances of the client with this name; names must differ between clients.
+    /// The `size` instances of the client with this name.
+    ///
+    /// Names must differ between clients.
     #[must_use]
     pub fn new(client: &str, size: usize) -> Self {
         Self { client: hash(client.as_bytes()), size }

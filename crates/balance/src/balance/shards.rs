@@ -311,7 +311,7 @@ thread_local! {
 /// Numbers the threads of the process, so that neighbours get different shards; 0 is for those that
 /// have none yet.
 static NEXT_THREAD: AtomicUsize = AtomicUsize::new(1);
-/// Of thousands that are ejected, so many are looked at for one request.
+/// Of thousands that are ejected, so many are examined for one request.
 const MAX_LOOKS: usize = 16;
 /// As many threads pick without meeting; more of them share locks that are held for some 20 ns.
 const N_SHARDS: usize = 16;

@@ -6,8 +6,8 @@ use super::{Balancer, Choice, Members, Picker, Random, alias::Alias};
 ///
 /// One of weight 0 is never picked.
 ///
-/// A draw takes the same time at any number and any skew of weights. This is RFC 2782's choice among SRV records of one priority: w of W, drawn anew for each
-/// request.
+/// A draw takes the same time at any number and any skew of weights. This is RFC 2782's choice
+/// among SRV records of one priority: w of W, drawn anew for each request.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct WeightedRandom;

@@ -25,9 +25,9 @@ impl ZoneAware {
         Self(Prioritized::by(move |it| u32::from(it.zone() != Some(zone.as_str())), inner))
     }
 
-    /// Sets the load that the own zone takes over for lost members, in percent of its own.
+    /// Sets the load that the own zone takes over for lost members.
     ///
-    /// Defaults to 140, Envoy's overprovisioning factor of 1.4.
+    /// In percent of its own. Defaults to 140, Envoy's overprovisioning factor of 1.4.
     #[must_use]
     pub fn overprovisioning(mut self, percent: u32) -> Self {
         self.0 = self.0.overprovisioning(percent);

@@ -102,7 +102,9 @@ impl EndpointerConfig {
         self
     }
 
-    /// Sets [`initial_backoff`](Self::initial_backoff) and [`max_backoff`](Self::max_backoff).
+    /// Sets the first and the longest pause between attempts to connect.
+    ///
+    /// They are the fields `initial_backoff` and `max_backoff`.
     #[must_use]
     pub fn backoff(mut self, initial: Duration, max: Duration) -> Self {
         self.initial_backoff = initial;

@@ -24,15 +24,21 @@ use tower_sd_core::InstanceId;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct EjectionPolicy {
-    /// As many failures without a success between them eject. Defaults to 5; 0 never ejects.
+    /// As many failures without a success between them eject. Defaults to 5.
+    ///
+    /// 0 never ejects.
     pub consecutive_failures: u32,
-    /// A smaller share of successes ejects, in percent. Defaults to 80; 0 never ejects.
+    /// A smaller share of successes ejects, in percent. Defaults to 80.
+    ///
+    /// 0 never ejects.
     pub success_rate: u8,
     /// The requests that a success rate takes at least. Defaults to 20.
     pub min_requests: u64,
     /// The time that a success rate covers at most. Defaults to 10 s.
     pub window: Duration,
-    /// The length of the first ejection. Defaults to 1 s; each next one is twice as long.
+    /// The length of the first ejection. Defaults to 1 s.
+    ///
+    /// Each next one is twice as long.
     pub initial: Duration,
     /// The limit of that length. Defaults to 30 s. Each varies by a quarter.
     pub max: Duration,
@@ -44,7 +50,9 @@ pub struct EjectionPolicy {
 pub struct Ejection {
     /// What has led to it.
     pub reason: EjectionReason,
-    /// Its number, from 1, since the endpoint was last well for longer than the maximum.
+    /// Its number, from 1.
+    ///
+    /// It begins anew when the endpoint was well for longer than the policy's maximum.
     pub times: u32,
     /// When one request may decide.
     pub until: Instant,

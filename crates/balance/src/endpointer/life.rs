@@ -5,7 +5,9 @@ use tokio::time::Instant;
 
 use crate::error::Failure;
 
-/// Whether, and why not, an endpoint is picked. `Display` prints `ready`, `down`, `draining`.
+/// Whether, and why not, an endpoint is picked.
+///
+/// `Display` prints `ready`, `down`, `draining`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

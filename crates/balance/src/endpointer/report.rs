@@ -11,7 +11,9 @@ use crate::error::Failure;
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct EndpointerReport {
-    /// Why the set may be outdated, with all causes: the registry has never answered, or not lately.
+    /// Why the set may be outdated, with all causes.
+    ///
+    /// The registry has never answered, or not lately.
     pub trouble: Option<String>,
     /// Members sorted by id, then those that drain.
     pub endpoints: Vec<EndpointReport>,
@@ -43,9 +45,10 @@ pub struct EndpointReport {
     pub refusals: u64,
     /// The average latency of its successes, while a balancer measures it.
     pub latency: Option<Duration>,
-    /// What went wrong last, with all causes, while it is not usable; about 512 bytes at most.
+    /// What went wrong last, with all causes, while it is not usable.
     ///
-    /// The errors of tower-sd have no secrets; those of a factory of yours must have none.
+    /// About 512 bytes at most. The errors of tower-sd have no secrets; those of a factory of yours
+    /// must have none.
     pub error: Option<String>,
     /// Its ejection, while it lasts.
     pub ejection: Option<EjectionReport>,

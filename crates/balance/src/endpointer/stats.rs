@@ -232,9 +232,10 @@ impl EndpointStats {
         self.health.forgive(now);
     }
 
-    /// The moving average of the latency of its successes, up to the head of the response.
+    /// The moving average of the latency of its successes.
     ///
-    /// `None` before the first; only balancers that [measure](crate::Choice::measure) add to it.
+    /// Up to the head of the response. `None` before the first; only balancers that
+    /// [measure](crate::Choice::measure) add to it.
     #[must_use]
     pub fn latency(&self) -> Option<Duration> {
         self.latency.get().map(Duration::from_secs_f64)

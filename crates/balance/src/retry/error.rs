@@ -53,8 +53,8 @@ impl Attempt {
 
     /// The instance that the request went to.
     ///
-    /// `None` if no instance was chosen, or if a `Buffer` or a spawned task is between the `Retry` and
-    /// the `Balance`.
+    /// `None` if no instance was chosen, or if a `Buffer` or a spawned task is between the `Retry`
+    /// and the `Balance`.
     #[must_use]
     pub fn instance(&self) -> Option<&InstanceId> {
         self.instance.as_ref()

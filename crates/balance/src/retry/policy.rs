@@ -154,7 +154,9 @@ impl<R> RetryPolicy<R> {
         self
     }
 
-    /// Pauses follow from this seed: for tests. Defaults to one from the operating system.
+    /// Derives the pauses from this seed: for tests.
+    ///
+    /// Defaults to one from the operating system.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);

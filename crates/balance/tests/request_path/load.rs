@@ -1,4 +1,4 @@
-//! Balancers that judge by latency, and what they do with slow and recovered instances.
+//! Balancers that judge by latency, with slow and recovered instances.
 
 use std::{sync::Arc, time::Duration};
 
@@ -52,7 +52,7 @@ async fn instance_that_fails_fast_gets_less_than_its_share() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_instance_gets_two_percent_and_its_share_when_it_recovers() {
+async fn slow_instance_gets_two_percent_until_it_recovers() {
     let fleet = Fleet::new(10);
     fleet.slow(3, SECOND / 10);
     let (endpointer, client) = fleet.client(LeastLoaded::new(), |instance| instance).await;

@@ -13,8 +13,9 @@ use crate::{HttpFactory, HttpProtocol};
 
 /// The settings of a [`Client`].
 ///
-/// Each setter changes one setting; the others keep their values. `F` is the factory of its endpoints, `P`
-/// what a retry reads in requests and responses; neither is part of the client's type.
+/// Each setter changes one setting; the others keep their values. `F` is the factory of its
+/// endpoints, `P` what a retry reads in requests and responses; neither is part of the client's
+/// type.
 ///
 /// ```
 /// use std::time::Duration;

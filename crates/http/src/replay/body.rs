@@ -29,8 +29,8 @@ pub trait RepeatableBody: Sized {
 /// A request body of any kind that can be sent again.
 ///
 /// It keeps the bytes that pass through, up to a bound, and streams the rest. Once more bytes than
-/// that were sent, it drops what it has kept, and [`repeat`](RepeatableBody::repeat) returns `None`.
-/// In the last attempt, which no copy can follow, it keeps nothing. Nothing is read ahead.
+/// that were sent, it drops what it has kept, and [`repeat`](RepeatableBody::repeat) returns
+/// `None`. In the last attempt, which no copy can follow, it keeps nothing. Nothing is read ahead.
 ///
 /// The bound defaults to 64 KiB: more than most calls have, and little enough to hold for each
 /// request in flight.

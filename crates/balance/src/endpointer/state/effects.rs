@@ -5,40 +5,41 @@ use std::sync::Arc;
 use tower_sd_core::InstanceId;
 
 use crate::endpointer::{
-    Endpoint, EndpointState, EndpointStats,
     drain::Draining,
-    life::Life,
+    endpoint::Endpoint,
+    life::{EndpointState, Life},
     signal::{Make, Probe},
+    stats::EndpointStats,
 };
 
 /// What has to follow from the events.
 ///
 /// Dropped outside of the lock: it may own the last clone of a service.
 #[must_use]
-pub(in crate::endpointer) struct Effects<S> {
+pub(crate) struct Effects<S> {
     /// The tiers have changed.
-    pub(in crate::endpointer) publish: bool,
+    pub(crate) publish: bool,
     /// Waiting requests have to look again.
-    pub(in crate::endpointer) wake: bool,
+    pub(crate) wake: bool,
     /// The registry may know more: an instance has just become unavailable.
-    pub(in crate::endpointer) refresh: bool,
-    pub(in crate::endpointer) make: Vec<Make>,
-    pub(in crate::endpointer) probe: Vec<Probe<S>>,
+    pub(crate) refresh: bool,
+    pub(crate) make: Vec<Make>,
+    pub(crate) probe: Vec<Probe<S>>,
     /// Runs and probes of these are of no use any more.
-    pub(in crate::endpointer) stop: Vec<InstanceId>,
-    pub(in crate::endpointer) gone: Vec<Arc<Endpoint<S>>>,
-    pub(in crate::endpointer) replaced: Vec<Arc<Endpoint<S>>>,
-    pub(in crate::endpointer) expired: Vec<Draining>,
+    pub(crate) stop: Vec<InstanceId>,
+    pub(crate) gone: Vec<Arc<Endpoint<S>>>,
+    pub(crate) replaced: Vec<Arc<Endpoint<S>>>,
+    pub(crate) expired: Vec<Draining>,
     /// Services without a use.
-    pub(in crate::endpointer) spare: Vec<S>,
-    pub(in crate::endpointer) changes: Vec<Change>,
+    pub(crate) spare: Vec<S>,
+    pub(crate) changes: Vec<Change>,
 }
 
 /// An endpoint has changed its state.
-pub(in crate::endpointer) struct Change {
-    pub(in crate::endpointer) stats: Arc<EndpointStats>,
-    pub(in crate::endpointer) from: EndpointState,
-    pub(in crate::endpointer) to: Life,
+pub(crate) struct Change {
+    pub(crate) stats: Arc<EndpointStats>,
+    pub(crate) from: EndpointState,
+    pub(crate) to: Life,
 }
 
 impl<S> Default for Effects<S> {
