@@ -47,11 +47,8 @@ impl<S: Clone> Own<S> {
         let (service, stats, until) = match mem::replace(self, Self::Due) {
             Self::NotYet => return Turn::Any,
             Self::Due if !shards.is_any(Readiness::Ready, scope) => return Turn::Any,
-            Self::Due => match shards.pick(scope) {
-                Some((service, stats, trace)) => {
-                    if trace.probation {
-                        stats.decide_later();
-                    }
+            Self::Due => match shards.pick_best(scope) {
+                Some((service, stats)) => {
                     let until = Instant::now() + MAX_WAIT;
                     (service, Arc::downgrade(&stats), until)
                 }

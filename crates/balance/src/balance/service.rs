@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     NoInstances, RequestScope,
-    endpointer::{InFlight, Shared, Tier, observer::Observers},
+    endpointer::{InFlight, Shared, observer::Observers},
     scope,
 };
 
@@ -98,7 +98,9 @@ where
             return self.call_watched(request);
         }
         match self.first::<Req>(None) {
-            First::Ready(service, stats, trace) if !stats.takes_guards && !trace.probation => {
+            First::Ready(service, stats, trace)
+                if !stats.takes_guards && trace.probation.is_none() =>
+            {
                 ResponseFuture::plain(service, request, stats, trace.started)
             }
             first => self.call_first(first, None, request),
@@ -128,13 +130,10 @@ where
             Some(_) => scope::leave(|| service.poll_ready(cx)),
             None => service.poll_ready(cx),
         };
-        if trace.probation && !matches!(polled, Poll::Ready(Ok(()))) {
-            stats.decide_later();
-        }
         match polled {
             Poll::Ready(Ok(())) => First::Ready(service, stats, trace),
             Poll::Ready(Err(error)) => First::Refused(stats, error.into()),
-            Poll::Pending => First::Pending(service, stats),
+            Poll::Pending => First::Pending(service, stats, trace),
         }
     }
 
@@ -158,7 +157,7 @@ where
         S: Service<Req, Error: Into<BoxError>>,
     {
         if let First::Ready(service, stats, trace) = first {
-            let tier = if trace.probation { Tier::Ejected } else { Tier::Ready };
+            let tier = trace.tier();
             let guard = self.inner.begin(stats, scope.as_ref(), tier, trace);
             return ResponseFuture::watched(service, request, guard, scope);
         }

@@ -14,7 +14,9 @@ use fastrand::Rng;
 use super::{Balancer, Choice, Members, Picker, RoundRobin, balancer::Candidates, local::Local};
 use crate::{
     RequestScope,
-    endpointer::{EndpointStats, Judge, N_TIERS, Readiness, Set, Subscriber, Tier, Tiers, Trace},
+    endpointer::{
+        EndpointStats, Judge, N_TIERS, Probation, Readiness, Set, Subscriber, Tier, Tiers, Trace,
+    },
     sync::{Mutex, MutexGuard, thread_local},
 };
 
@@ -96,10 +98,13 @@ impl<S> Shards<S> {
 
     /// Whether one that was not tried is in that state.
     pub(super) fn is_any(&self, readiness: Readiness, scope: Option<&RequestScope>) -> bool {
-        self.published().tiers.iter().flat_map(|choices| choices.set.iter()).any(|endpoint| {
-            endpoint.stats.readiness() == readiness
-                && !scope.is_some_and(|scope| scope.contains(endpoint.stats.key))
-        })
+        self.published().tiers.iter().any(|choices| choices.is_any(readiness, scope))
+    }
+
+    /// Whether one of the best tier connects that was not tried.
+    pub(super) fn is_connecting(&self, scope: Option<&RequestScope>) -> bool {
+        let Published { tiers: [ready, ..], .. } = &*self.published();
+        ready.is_any(Readiness::Connecting, scope)
     }
 }
 
@@ -129,14 +134,28 @@ impl<S: Clone> Shards<S> {
     pub(crate) fn pick(&self, scope: Option<&RequestScope>) -> Option<Picked<S>> {
         let mut shard = self.shard();
         let Contents { published, local } = &mut *shard;
+        // A retry needs an answer: the first attempt decides.
         if published.judge.is_due()
-            && let Some(picked) = published.on_probation(scope, local)
+            && scope.is_none_or(|scope| scope.n_tried() == 0)
+            && let Some(picked) = published.on_probation(local)
         {
             return Some(picked);
         }
-        let Published { tiers: [ready, ..], .. } = &**published;
-        let (service, stats) = ready.pick(&Request { scope, ..Request::ANY }, false, local)?;
-        Some((service, stats, Trace { started: local.meter.take(), probation: false }))
+        let (service, stats) = published.pick_best(scope, local)?;
+        Some((service, stats, Trace { started: local.meter.take(), probation: None }))
+    }
+
+    /// Picks an endpoint of the best tier, ready or not, for a request that has waited.
+    pub(super) fn pick_best(
+        &self,
+        scope: Option<&RequestScope>,
+    ) -> Option<(S, Arc<EndpointStats>)> {
+        let mut shard = self.shard();
+        let Contents { published, local } = &mut *shard;
+        let picked = published.pick_best(scope, local);
+        // A request that has waited is not measured.
+        let _started = local.meter.take();
+        picked
     }
 
     /// Picks an endpoint of one tier, in the way of the balancer.
@@ -182,18 +201,27 @@ impl<S: Clone> Shards<S> {
 }
 
 impl<S: Clone> Published<S> {
+    #[inline]
+    fn pick_best(
+        &self,
+        scope: Option<&RequestScope>,
+        local: &mut Local,
+    ) -> Option<(S, Arc<EndpointStats>)> {
+        let [ready, ..] = &self.tiers;
+        ready.pick(&Request { scope, ..Request::ANY }, false, local)
+    }
+
     /// An ejected endpoint about which this request decides.
     #[cold]
-    fn on_probation(&self, scope: Option<&RequestScope>, local: &mut Local) -> Option<Picked<S>> {
+    fn on_probation(&self, local: &mut Local) -> Option<Picked<S>> {
         let set = &self.tiers[Tier::Ejected as usize].set;
         let start = if set.len() == 0 { 0 } else { local.rng.usize(..set.len()) };
-        let endpoint = (start..set.len())
+        let (endpoint, probation) = (start..set.len())
             .chain(0..start)
             .take(MAX_LOOKS)
             .filter_map(|index| set.get(index))
-            .filter(|endpoint| !scope.is_some_and(|scope| scope.contains(endpoint.stats.key)))
-            .find(|endpoint| endpoint.stats.take_probation())?;
-        let trace = Trace { started: None, probation: true };
+            .find_map(|endpoint| Some((endpoint, Probation::take(&endpoint.stats)?)))?;
+        let trace = Trace { started: None, probation: Some(probation) };
         Some((endpoint.service.clone(), Arc::clone(&endpoint.stats), trace))
     }
 }
@@ -214,6 +242,13 @@ impl<S> Choices<S> {
             Members::of(set, &unusable, |members| RoundRobin::new().picker(members))
         });
         Self { set: set.clone(), picker, tier, needs_ready: tier != Tier::Down }
+    }
+
+    fn is_any(&self, readiness: Readiness, scope: Option<&RequestScope>) -> bool {
+        self.set.iter().any(|endpoint| {
+            endpoint.stats.readiness() == readiness
+                && !scope.is_some_and(|scope| scope.contains(endpoint.stats.key))
+        })
     }
 
     #[inline]

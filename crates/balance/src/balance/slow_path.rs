@@ -32,12 +32,12 @@ use crate::{
 pub(super) enum First<S> {
     Nothing,
     Ready(S, Arc<EndpointStats>, Trace),
-    Pending(S, Arc<EndpointStats>),
+    Pending(S, Arc<EndpointStats>, Trace),
     Refused(Arc<EndpointStats>, BoxError),
 }
 
-/// A service that is ready, its record and its tier.
-type Found<S> = (S, Arc<EndpointStats>, Tier);
+/// A service that is ready, its record, its tier, and what goes with the request.
+type Found<S> = (S, Arc<EndpointStats>, Tier, Trace);
 
 /// A service that is ready, with its guard. Waits for one no longer than `inner.wait`.
 ///
@@ -66,9 +66,9 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
     let found = timeout(inner.wait, search.run(first)).await;
     let (error, time) = (search.error.take().map(BoxError::from), search.begun.elapsed());
     let none = match found {
-        Ok(Ok((service, stats, tier))) => {
+        Ok(Ok((service, stats, tier, trace))) => {
             inner.observers.on(&Event::Waited { time, none: None });
-            let guard = inner.begin(stats, scope.as_ref(), tier, Trace::default());
+            let guard = inner.begin(stats, scope.as_ref(), tier, trace);
             return Ok((service, guard));
         }
         Ok(Err(none)) => none,
@@ -101,6 +101,7 @@ struct Waiting<S> {
     key: u64,
     stats: Weak<EndpointStats>,
     tier: Tier,
+    trace: Trace,
     /// Nothing is in flight: this request connects on behalf of all, as a probe does.
     connects: bool,
 }
@@ -110,8 +111,15 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         let mut versions = self.inner.shared.versions();
         match first {
             First::Nothing => {}
-            First::Ready(service, stats, _) => return Ok((service, stats, Tier::Ready)),
-            First::Pending(service, stats) => self.wait_for((service, stats, Tier::Ready)),
+            First::Ready(service, stats, trace) => {
+                let tier = trace.tier();
+                return Ok((service, stats, tier, trace));
+            }
+            First::Pending(service, stats, trace) => {
+                // A request that has waited is not measured.
+                let (tier, trace) = (trace.tier(), Trace { started: None, ..trace });
+                self.wait_for((service, stats, tier, trace));
+            }
             First::Refused(stats, error) => self.refused(&stats, false, error),
         }
         let mut is_asked = false;
@@ -154,7 +162,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
             stats.set_readiness(Readiness::Ready);
             self.inner.shared.signal(&stats, Signal::Connected);
         }
-        (one.service, stats, one.tier)
+        (one.service, stats, one.tier, one.trace)
     }
 
     /// Tries what is ready, best first; endpoints that were tried for this request come last.
@@ -162,17 +170,19 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         match self.own.turn(&self.inner.shards, self.scope) {
             Turn::Wait => return None,
             Turn::Take(service, stats) if self.waiting.iter().all(|one| one.key != stats.key) => {
-                if let Some(found) = self.attempt((service, stats, Tier::Ready)) {
+                if let Some(found) = self.attempt((service, stats, Tier::Ready, Trace::default())) {
                     return Some(found);
                 }
             }
             Turn::Take(..) | Turn::Any => {}
         }
-        // A retry has those to go to that were tried, and are better than ejected ones.
-        let is_retry = self.is_retry();
-        let mut fresh = FRESH.into_iter().filter(|tier| !is_retry || *tier != Tier::Ejected);
-        if let Some(found) = fresh.find_map(|tier| self.look_in(tier, false)) {
-            return Some(found);
+        for tier in FRESH {
+            if tier == Tier::Ejected && self.awaits_better() {
+                continue;
+            }
+            if let Some(found) = self.look_in(tier, false) {
+                return Some(found);
+            }
         }
         self.want_down();
         if self.has_hope() {
@@ -190,7 +200,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
             let waiting: Vec<_> = self.waiting.iter().map(|one| one.key).collect();
             let request = Request { scope: self.scope, allows_tried, excluded: &waiting };
             let (service, stats) = self.inner.shards.pick_in(tier, &request)?;
-            if let Some(found) = self.attempt((service, stats, tier)) {
+            if let Some(found) = self.attempt((service, stats, tier, Trace::default())) {
                 return Some(found);
             }
         }
@@ -198,26 +208,26 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
     }
 
     /// Polls the readiness of one; waits for it if it is pending.
-    fn attempt(&mut self, (mut service, stats, tier): Found<S>) -> Option<Found<S>> {
+    fn attempt(&mut self, (mut service, stats, tier, trace): Found<S>) -> Option<Found<S>> {
         let cx = &mut Context::from_waker(Waker::noop());
         match (self.poll_ready)(&mut service, cx) {
-            Poll::Ready(Ok(())) => return Some((service, stats, tier)),
+            Poll::Ready(Ok(())) => return Some((service, stats, tier, trace)),
             Poll::Ready(Err(error)) => self.refused(&stats, false, error),
-            Poll::Pending => self.wait_for((service, stats, tier)),
+            Poll::Pending => self.wait_for((service, stats, tier, trace)),
         }
         None
     }
 
     /// Its readiness is pending: it is busy when it has other requests in flight, and connects
     /// else.
-    fn wait_for(&mut self, (service, stats, tier): Found<S>) {
+    fn wait_for(&mut self, (service, stats, tier, trace): Found<S>) {
         // One is the endpoint's own, and one is this.
         let is_busy = Arc::strong_count(&stats) > 2;
         // Otherwise another request connects.
         if is_busy || stats.leave_ready(Readiness::Connecting) {
             let connects = stats.readiness() == Readiness::Connecting;
             let (key, stats) = (stats.key, Arc::downgrade(&stats));
-            self.waiting.push(Waiting { service, key, stats, tier, connects });
+            self.waiting.push(Waiting { service, key, stats, tier, trace, connects });
         }
     }
 
@@ -264,6 +274,17 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
             && (!self.waiting.is_empty()
                 || self.wanted.iter().any(is_probed)
                 || self.inner.shards.is_any(Readiness::Connecting, self.scope))
+    }
+
+    /// Whether there may be better ones than those that are ejected.
+    ///
+    /// A retry has those to go to that were tried; within the grace, one of the best tier may be
+    /// ready that is busy or connects.
+    fn awaits_better(&self) -> bool {
+        self.is_retry()
+            || (self.begun.elapsed() < GRACE
+                && (self.waiting.iter().any(|one| one.tier == Tier::Ready)
+                    || self.inner.shards.is_connecting(self.scope)))
     }
 
     /// How many endpoints are waited for by now: each may cost a connection attempt, and any may be
@@ -323,10 +344,15 @@ pub(super) async fn obtain_any<S: Clone + Send + Sync + 'static>(
     let found = async {
         loop {
             versions.borrow_and_update();
+            let first = inner.shards.pick(None).filter(|(_, stats, _)| stats.is_ready());
+            if let Some((service, stats, trace)) = first {
+                let tier = trace.tier();
+                return Ok((service, stats, tier, trace));
+            }
             let mut tiers = Tier::ALL.iter();
             let pick = |tier: &Tier| Some((inner.shards.pick_in(*tier, &Request::ANY)?, *tier));
             if let Some(((service, stats), tier)) = tiers.find_map(pick) {
-                return Ok((service, stats, tier));
+                return Ok((service, stats, tier, Trace::default()));
             }
             let none = inner.shared.why_none();
             if none.is_known() {
@@ -336,19 +362,19 @@ pub(super) async fn obtain_any<S: Clone + Send + Sync + 'static>(
             let _changed = versions.changed().await;
         }
     };
-    let (service, stats, tier) = match timeout(inner.wait, found).await {
+    let (service, stats, tier, trace) = match timeout(inner.wait, found).await {
         Ok(found) => found?,
         Err(_elapsed) => return Err(inner.shared.why_none().waited()),
     };
-    Ok((service, inner.begin(stats, None, tier, Trace::default())))
+    Ok((service, inner.begin(stats, None, tier, trace)))
 }
 
 /// After each step two endpoints more are waited for.
 const STEP: Duration = Duration::from_millis(100);
 /// Each costs a connection attempt: of 1 000 that are down, three show as much as all.
 const MAX_WANTED: usize = 3;
-/// As long a retry waits for an endpoint that it has not tried, while it has tried ones to go to: a
-/// few round trips.
+/// As long a retry waits for an endpoint that it has not tried, while it has tried ones to go to,
+/// and any request for a good one, while it has ejected ones to go to: a few round trips.
 const GRACE: Duration = Duration::from_millis(250);
 /// In this order, those that were not tried for the request.
 const FRESH: [Tier; 3] = [Tier::Ready, Tier::Ejected, Tier::Held];

@@ -16,9 +16,11 @@ use tower_sd_core::InstanceId;
 /// When an endpoint that fails gets no requests for a while.
 ///
 /// Failures are those of [`Outcome`](crate::Outcome): broken exchanges, responses that report a
-/// failure of the instance, and time-outs. At most half of the endpoints are ejected, and never the
-/// last one; while no other is usable, ejected ones get the requests. When its time is over, one
-/// request decides: it returns, or is ejected for twice as long.
+/// failure of the instance, and time-outs. Requests that were not sent count as failures in a row,
+/// and not in the success rate. At most half of the endpoints are ejected, and never the last one;
+/// while no other is usable, ejected ones get the requests. When its time is over, one request
+/// decides: the endpoint returns, or is ejected for twice as long. A request that is still in
+/// flight after [`max`](Self::max) no longer prevents another from deciding.
 ///
 /// The rules are Finagle's failure accrual, the limits those of Envoy's outlier detection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -101,6 +103,8 @@ struct Record {
     ejection: Option<Ejection>,
     /// When it has returned, and from which ejection.
     returned: Option<(Instant, u32)>,
+    /// When the worker examines it next.
+    next: Option<Instant>,
     older: Option<Mark>,
     newer: Option<Mark>,
 }
@@ -177,8 +181,13 @@ impl EjectionPolicy {
     /// The length of an ejection; `chance` is in 0..1.
     pub(super) fn length(&self, times: u32, chance: f64) -> Duration {
         let factor = 1_u32.checked_shl(times.saturating_sub(1).min(31)).unwrap_or(u32::MAX);
-        let length = self.initial.saturating_mul(factor).min(self.max);
+        let length = self.initial.saturating_mul(factor).min(self.max).min(MAX_LENGTH);
         length.mul_f64(0.75 + chance / 2.0)
+    }
+
+    /// How long a request that decides may take before another one does.
+    pub(super) fn patience(&self) -> Duration {
+        self.max.clamp(MIN_PATIENCE, MAX_LENGTH)
     }
 }
 
@@ -318,6 +327,21 @@ impl Health {
         (record.older, record.newer) = (None, None);
     }
 
+    /// When the worker examines it next; returns what that was before.
+    pub(super) fn schedule(&self, at: Option<Instant>) -> Option<Instant> {
+        std::mem::replace(&mut self.record().next, at)
+    }
+
+    /// No request decides about it.
+    ///
+    /// For the worker, which alone makes an ejected one well: what requests change meanwhile is
+    /// overwritten.
+    pub(super) fn suspend(&self, judge: &Judge) {
+        if self.is_ejected() && self.phase.swap(code(Phase::Ejected), SeqCst) == code(Phase::Due) {
+            judge.n_due.fetch_sub(1, SeqCst);
+        }
+    }
+
     fn record(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -345,3 +369,7 @@ fn code(phase: Phase) -> u8 {
         Phase::Decided => 4,
     }
 }
+
+const MIN_PATIENCE: Duration = Duration::from_secs(1);
+/// What "never" amounts to: ten years, an `Instant` that exists.
+const MAX_LENGTH: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);

@@ -4,9 +4,10 @@ use tokio::time::Instant;
 use tower_sd_core::InstanceId;
 
 use super::{
-    EndpointStats,
+    EndpointStats, Tier,
     latency::Started,
     observer::{Event, Observers},
+    probation::Probation,
 };
 use crate::{RequestScope, outcome::Outcome};
 
@@ -27,12 +28,12 @@ pub struct InFlight {
 }
 
 /// What a pick leaves with its request.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Trace {
     /// Its latency is measured.
     pub(crate) started: Option<Started>,
     /// It decides about the end of an ejection.
-    pub(crate) probation: bool,
+    pub(crate) probation: Option<Probation>,
 }
 
 /// What most requests have not: a deadline, and observers.
@@ -72,6 +73,13 @@ struct Slot {
     not_sent: Cell<Option<u64>>,
     /// The endpoint that is created now takes its guards.
     enabled: Cell<bool>,
+}
+
+impl Trace {
+    /// The tier of a request that has not waited.
+    pub(crate) fn tier(&self) -> Tier {
+        if self.probation.is_some() { Tier::Ejected } else { Tier::Ready }
+    }
 }
 
 impl InFlight {
@@ -201,8 +209,8 @@ impl InFlight {
         if let Some(started) = started {
             stats.measured(&started, outcome);
         }
-        if probation {
-            stats.decide(outcome);
+        if let Some(probation) = probation {
+            probation.end(outcome);
         }
         if let Some(More { observers, started, .. }) = self.more.take().map(|more| *more) {
             let latency = started.elapsed();

@@ -12,6 +12,7 @@ mod in_flight;
 mod latency;
 mod life;
 pub(crate) mod observer;
+mod probation;
 mod report;
 mod set;
 mod shared;
@@ -44,6 +45,7 @@ pub(crate) use self::{
     endpoint::Endpoint,
     in_flight::{Counted, Trace},
     latency::{Decay, Started},
+    probation::Probation,
     set::{MAX_WEIGHT, Set},
     shared::Shared,
     signal::{PollReady, Signal},

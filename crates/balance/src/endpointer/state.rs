@@ -133,7 +133,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let drained = self.draining.iter().filter_map(|left| left.until).min();
         let due = self.due.first().map(|(at, _)| *at);
-        let ejected = self.ejected.first().map(|(until, _)| *until);
+        let ejected = self.ejected.first().map(|(at, _)| *at);
         drained.into_iter().chain(due).chain(ejected).min()
     }
 

@@ -42,7 +42,7 @@ pub struct EndpointStats {
     pub(crate) takes_guards: bool,
     /// A request has no better endpoint, and waits for a probe of this one.
     wanted: AtomicBool,
-    /// Its failures since its last success.
+    /// Its failures since its last success, and the requests that it did not take.
     n_failed: AtomicU32,
     latency: Latency,
     health: Health,
@@ -177,7 +177,7 @@ impl EndpointStats {
         if let Some(index) = outcome.index() {
             self.outcomes[index].fetch_add(1, Relaxed);
         }
-        if !matches!(outcome, Outcome::Failed(_) | Outcome::TimedOut) {
+        if outcome == Outcome::Cancelled {
             return;
         }
         let n = self.n_failed.fetch_add(1, Relaxed).saturating_add(1);
@@ -196,23 +196,25 @@ impl EndpointStats {
 
     /// The request that decides about the end of its ejection has ended.
     #[cold]
-    pub(crate) fn decide(&self, outcome: Outcome) {
+    pub(super) fn decide(&self, outcome: Outcome) {
         let reason = match outcome {
             Outcome::Success => None,
-            Outcome::Failed(_) | Outcome::TimedOut => Some(EjectionReason::Probation),
-            Outcome::NotSent | Outcome::Cancelled => return self.decide_later(),
+            Outcome::Failed(_) | Outcome::TimedOut | Outcome::NotSent => {
+                Some(EjectionReason::Probation)
+            }
+            Outcome::Cancelled => return self.decide_later(),
         };
         self.judge.report(Verdict { id: self.id.clone(), key: self.key, reason });
     }
 
-    /// The request that was to decide has not reached it: another may.
+    /// The request that was to decide has left without an outcome: another may.
     #[cold]
-    pub(crate) fn decide_later(&self) {
+    pub(super) fn decide_later(&self) {
         self.health.change(Phase::Decided, Phase::Due, &self.judge);
     }
 
     /// Takes a request that decides; only one caller gets `true`.
-    pub(crate) fn take_probation(&self) -> bool {
+    pub(super) fn take_probation(&self) -> bool {
         self.is_ready() && self.health.change(Phase::Due, Phase::Decided, &self.judge)
     }
 

@@ -22,6 +22,7 @@ mod last_resort;
 mod load;
 mod outcomes;
 mod panics;
+mod probation;
 mod retry;
 mod seams;
 mod support;

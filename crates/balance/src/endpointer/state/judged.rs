@@ -1,5 +1,7 @@
 //! Who is ejected, and for how long.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 use tower_sd_core::InstanceId;
 
@@ -19,7 +21,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             let Some(endpoint) = &member.endpoint else {
                 continue;
             };
-            let stats = std::sync::Arc::clone(&endpoint.stats);
+            let stats = Arc::clone(&endpoint.stats);
             match (stats.health().phase(), reason) {
                 (Phase::Accused, Some(reason)) if self.may_eject() => {
                     self.eject(&stats, Phase::Accused, reason, now);
@@ -33,12 +35,18 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         }
     }
 
-    /// One request decides about each ejection that is over.
+    /// One request decides about each ejection that is over; after a while without a verdict,
+    /// another may.
     pub(super) fn end_ejections(&mut self, now: Instant) {
-        while let Some((_, id)) = self.ejected.first().filter(|(until, _)| *until <= now).cloned() {
+        while let Some((_, id)) = self.ejected.first().filter(|(at, _)| *at <= now).cloned() {
             self.ejected.pop_first();
             if let Some(endpoint) = self.members.get(&id).and_then(|m| m.endpoint.as_ref()) {
-                endpoint.stats.health().change(Phase::Ejected, Phase::Due, &self.judge);
+                let stats = Arc::clone(&endpoint.stats);
+                for from in [Phase::Ejected, Phase::Decided] {
+                    stats.health().change(from, Phase::Due, &self.judge);
+                }
+                let next = now.checked_add(self.judge.policy().patience());
+                self.schedule_ejection(&stats, next);
             }
         }
     }
@@ -49,22 +57,20 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         else {
             return;
         };
-        let health = endpoint.stats.health();
-        for from in [Phase::Due, Phase::Decided] {
-            health.change(from, Phase::Ejected, &self.judge);
-        }
-        health.change(Phase::Accused, Phase::Well, &self.judge);
-        if let Some(ejection) = health.ejection() {
-            self.ejected.remove(&(ejection.until, id.clone()));
-        }
+        let stats = Arc::clone(&endpoint.stats);
+        stats.health().suspend(&self.judge);
+        stats.health().change(Phase::Accused, Phase::Well, &self.judge);
+        self.schedule_ejection(&stats, None);
     }
 
     /// It has returned with its endpoint: its ejection goes on.
     pub(super) fn resume(&mut self, stats: &EndpointStats) {
+        // Its last requests have failed after it had left: that verdict had no member.
+        stats.health().change(Phase::Accused, Phase::Well, &self.judge);
         if stats.health().is_ejected()
             && let Some(ejection) = stats.ejection()
         {
-            self.ejected.insert((ejection.until, stats.id.clone()));
+            self.schedule_ejection(stats, Some(ejection.until));
         }
     }
 
@@ -78,8 +84,8 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
 
     /// At most half, and never the last that is usable.
     fn may_eject(&self) -> bool {
-        let (n_ready, n_ejected) =
-            (self.tiers.get(Tier::Ready).len(), self.tiers.get(Tier::Ejected).len());
+        // Those that are down as well are ejected still when they are back.
+        let (n_ready, n_ejected) = (self.tiers.get(Tier::Ready).len(), self.ejected.len());
         n_ready > 1 && n_ejected < EjectionPolicy::limit(n_ready + n_ejected)
     }
 
@@ -87,11 +93,20 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         let chance = self.rng.f64();
         let until = stats.health().eject(reason, self.judge.policy(), now, chance);
         stats.health().change(from, Phase::Ejected, &self.judge);
-        self.ejected.insert((until, stats.id.clone()));
+        self.schedule_ejection(stats, Some(until));
     }
 
-    fn acquit(&self, stats: &EndpointStats, from: Phase, now: Instant) {
+    fn acquit(&mut self, stats: &EndpointStats, from: Phase, now: Instant) {
         stats.forgive(now);
         stats.health().change(from, Phase::Well, &self.judge);
+        self.schedule_ejection(stats, None);
+    }
+
+    /// Each ejected member has one time, others have none.
+    fn schedule_ejection(&mut self, stats: &EndpointStats, at: Option<Instant>) {
+        if let Some(before) = stats.health().schedule(at) {
+            self.ejected.remove(&(before, stats.id.clone()));
+        }
+        self.ejected.extend(at.map(|at| (at, stats.id.clone())));
     }
 }
