@@ -6,7 +6,7 @@ use std::{
 
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
-use pin_project::pin_project;
+use pin_project::{pin_project, pinned_drop};
 use tower_sd_balance::{FailureClass, InFlight, Outcome};
 
 use crate::{HttpError, pool::Upload, protocol::outcome_of};
@@ -14,16 +14,19 @@ use crate::{HttpError, pool::Upload, protocol::outcome_of};
 /// A response body that keeps its endpoint busy until it has ended.
 ///
 /// It has ended when it was read to its end, has failed, or was dropped; and not before the
-/// request's own body has been sent.
-#[pin_project]
+/// request's own body has been sent. One that is dropped while a part of it is waited for is a
+/// cancelled request; otherwise the status has decided the outcome.
+#[pin_project(PinnedDrop)]
 #[derive(Debug)]
 pub struct InFlightBody<B> {
     #[pin]
     body: B,
     lease: Option<InFlight>,
     upload: Option<Upload>,
-    /// Of a body that is complete.
+    /// By the status.
     outcome: Outcome,
+    /// The last poll has found nothing.
+    waits: bool,
 }
 
 /// Ties the lease to the response, whose extensions get a [`Served`](tower_sd_balance::Served), or
@@ -49,7 +52,7 @@ pub(crate) fn leased<B: Body>(
     }
     Ok(response.map(|body| {
         let is_over = body.is_end_stream();
-        let mut leased = InFlightBody { body, lease, upload, outcome };
+        let mut leased = InFlightBody { body, lease, upload, outcome, waits: false };
         if is_over {
             end(&mut leased.lease, &mut leased.upload, outcome);
         }
@@ -91,7 +94,9 @@ impl<B: Body<Error: Error + 'static>> Body for InFlightBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
-        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        let polled = this.body.as_mut().poll_frame(cx);
+        *this.waits = polled.is_pending();
+        let frame = ready!(polled);
         match &frame {
             Some(Ok(_)) if !this.body.is_end_stream() => {}
             Some(Err(error)) => {
@@ -113,10 +118,21 @@ impl<B: Body<Error: Error + 'static>> Body for InFlightBody<B> {
     }
 }
 
+#[pinned_drop]
+impl<B> PinnedDrop for InFlightBody<B> {
+    fn drop(self: Pin<&mut Self>) {
+        let this = self.project();
+        if !*this.waits || *this.outcome != Outcome::Success {
+            end(this.lease, this.upload, *this.outcome);
+        }
+    }
+}
+
 impl<B: Default> Default for InFlightBody<B> {
     /// A body that holds nothing; generated gRPC clients need it.
     fn default() -> Self {
-        Self { body: B::default(), lease: None, upload: None, outcome: Outcome::Success }
+        let outcome = Outcome::Success;
+        Self { body: B::default(), lease: None, upload: None, outcome, waits: false }
     }
 }
 

@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tower_sd_core::Instance;
 
-use super::local::Local;
+use super::local::{Local, N_TURNS};
 use crate::{
     Observer, RequestScope,
     endpointer::{Decay, EndpointStats, MAX_WEIGHT, Set, Tier},
@@ -109,6 +109,8 @@ pub struct Choice<'a> {
     candidates: &'a dyn Candidates,
     len: usize,
     local: &'a mut Local,
+    /// The group that this is, among those of `local.turns`.
+    group: usize,
 }
 
 pub(super) trait Candidates {
@@ -132,17 +134,26 @@ impl Members<'_> {
     pub(super) fn from_fn<T>(
         len: usize,
         instance: &dyn Fn(usize) -> Option<Instance>,
+        unusable: &dyn Fn() -> Vec<Instance>,
         f: impl FnOnce(&Members<'_>) -> T,
     ) -> T {
         let weights = || (0..len).filter_map(instance).map(|instance| instance.weight());
         let weigh_the_same = weights().is_sorted_by(|a, b| a == b);
-        f(&Members { len, weigh_the_same, instance, unusable: &Vec::new })
+        f(&Members { len, weigh_the_same, instance, unusable })
     }
 
     /// Those with these indexes, in this order.
-    pub fn only<T>(&self, indexes: &[usize], f: impl FnOnce(&Members<'_>) -> T) -> T {
+    ///
+    /// `is_of` selects the unusable ones that belong to them.
+    pub fn only<T>(
+        &self,
+        indexes: &[usize],
+        is_of: impl Fn(&Instance) -> bool,
+        f: impl FnOnce(&Members<'_>) -> T,
+    ) -> T {
         let instance = |index: usize| (self.instance)(*indexes.get(index)?);
-        Self::from_fn(indexes.len(), &instance, f)
+        let unusable = || self.unusable().into_iter().filter(|it| is_of(it)).collect();
+        Self::from_fn(indexes.len(), &instance, &unusable, f)
     }
 
     /// How many there are.
@@ -190,16 +201,19 @@ impl Members<'_> {
 impl<'a> Choice<'a> {
     #[inline]
     pub(super) fn new(candidates: &'a dyn Candidates, len: usize, local: &'a mut Local) -> Self {
-        Self { candidates, len, local }
+        Self { candidates, len, local, group: 0 }
     }
 
     /// Picks among those with these indexes, in this order.
     ///
-    /// Returns the index in the whole set.
+    /// `nth` is the number of the group among those of the picker. Up to four groups, within up to
+    /// four, have a [`cursor`](Self::cursor) each. Returns the index in the whole set.
     #[inline]
-    pub fn only(&mut self, indexes: &[usize], picker: &dyn Picker) -> Option<usize> {
-        let group = Group { whole: self.candidates, indexes };
-        let mut choice = Choice::new(&group, indexes.len(), self.local);
+    pub fn only(&mut self, nth: usize, indexes: &[usize], picker: &dyn Picker) -> Option<usize> {
+        let candidates = Group { whole: self.candidates, indexes };
+        let group = (self.group * 4 + nth + 1) % N_TURNS;
+        let (len, local) = (indexes.len(), &mut *self.local);
+        let mut choice = Choice { candidates: &candidates, len, local, group };
         indexes.get(picker.pick(&mut choice)?).copied()
     }
 
@@ -293,7 +307,7 @@ impl<'a> Choice<'a> {
     /// Each thread has its own for each balancer; it outlives the set.
     #[inline]
     pub fn cursor(&mut self) -> &mut usize {
-        &mut self.local.turn
+        &mut self.local.turns[self.group % N_TURNS]
     }
 
     /// The first usable member from `start` on, around the end.
@@ -341,7 +355,7 @@ impl fmt::Debug for Choice<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Choice")
             .field("len", &self.len)
-            .field("turn", &self.local.turn)
+            .field("turn", &self.local.turns[self.group % N_TURNS])
             .finish_non_exhaustive()
     }
 }

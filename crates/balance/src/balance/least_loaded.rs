@@ -57,10 +57,10 @@ impl LeastLoaded {
         Self { choices: 2, squared: false, decay: Some(decay) }
     }
 
-    /// Sets how many members are compared; 0 counts as 1.
+    /// Sets how many members are compared, from 1 to 8.
     #[must_use]
     pub fn choices(mut self, choices: usize) -> Self {
-        self.choices = choices.max(1);
+        self.choices = choices.clamp(1, FEW);
         self
     }
 
@@ -101,7 +101,7 @@ impl Picker for Cheapest {
         let LeastLoaded { choices, decay, .. } = self.settings;
         let now = decay.and_then(|decay| choice.measure_by(decay));
         let len = choice.len();
-        if self.alias.is_none() && len <= choices.min(FEW) {
+        if self.alias.is_none() && len <= choices {
             // Of equal ones the first is picked.
             let start = choice.random(len);
             let all = (start..len).chain(0..start);
@@ -119,7 +119,7 @@ impl Picker for Cheapest {
                 // A heavy one is its own rival: that is what gives it its share.
                 n_drawn += 1;
             }
-            if n_drawn >= choices.min(FEW) {
+            if n_drawn >= choices {
                 break;
             }
         }
@@ -163,15 +163,19 @@ impl Cheapest {
     }
 
     /// Compares those whose latency is unknown, or out of date.
-    #[cold]
     fn cheapest_now(
         &self,
         choice: &Choice<'_>,
         now: Option<Instant>,
         candidates: &[Candidate],
     ) -> Option<usize> {
-        let mut known: Vec<f64> = candidates.iter().filter_map(|candidate| candidate.2).collect();
-        known.sort_by(f64::total_cmp);
+        let (mut known, mut len) = ([0.0; FEW], 0);
+        for latency in candidates.iter().filter_map(|candidate| candidate.2) {
+            known[len] = latency;
+            len += 1;
+        }
+        let known = &mut known[..len];
+        known.sort_unstable_by(f64::total_cmp);
         // Of two the lower: one of them may be the one that is slow.
         let typical = known.get(known.len().saturating_sub(1) / 2).copied().unwrap_or(1.0);
         let latency = |(index, _, latency): &Candidate| match (now, self.settings.decay) {

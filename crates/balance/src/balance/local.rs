@@ -8,7 +8,8 @@ use crate::endpointer::{Decay, Started};
 /// What the thread of a shard has for itself.
 pub(super) struct Local {
     pub(super) rng: Rng,
-    pub(super) turn: usize,
+    /// One for each group that a picker chooses from by itself.
+    pub(super) turns: [usize; N_TURNS],
     pub(super) meter: Meter,
     /// The picker has returned an index that the set does not have.
     pub(super) is_out_of_range: bool,
@@ -32,7 +33,7 @@ pub(super) struct Meter {
 
 impl Local {
     pub(super) fn new(rng: Rng, turn: usize) -> Self {
-        Self { rng, turn, meter: Meter::default(), is_out_of_range: false }
+        Self { rng, turns: [turn; N_TURNS], meter: Meter::default(), is_out_of_range: false }
     }
 }
 
@@ -68,6 +69,8 @@ impl Meter {
     }
 }
 
+/// Two levels of four groups have turns of their own.
+pub(super) const N_TURNS: usize = 32;
 /// Threads with fewer requests measure each.
 const FINE: Duration = Duration::from_micros(20);
 const MAX_SKIPPED: u32 = 15;

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use tower_sd_core::Instance;
 
 use super::{Balancer, Choice, Members, Picker, WeightedRandom};
+use crate::endpointer::observer::Observer;
 
 /// Members of the best priority, while enough are usable; then those of the next.
 ///
@@ -94,8 +95,9 @@ impl Balancer for Prioritized {
             (usable.len().saturating_mul(factor) / all).min(100)
         });
         let loads = loads(&health.collect::<Vec<_>>());
-        let levels = groups.into_values().zip(loads).map(|((indexes, _), load)| {
-            let picker = members.only(&indexes, |group| self.inner.picker(group));
+        let levels = groups.into_iter().zip(loads).map(|((priority, (indexes, _)), load)| {
+            let is_of = |instance: &Instance| (self.priority)(instance) == priority;
+            let picker = members.only(&indexes, is_of, |group| self.inner.picker(group));
             Level { load, indexes, picker }
         });
         Arc::new(Levels(levels.collect()))
@@ -107,6 +109,10 @@ impl Balancer for Prioritized {
 
     fn initial_cursor(&self, random: usize) -> usize {
         self.inner.initial_cursor(random)
+    }
+
+    fn observer(&self) -> Option<Arc<dyn Observer>> {
+        self.inner.observer()
     }
 }
 
@@ -144,8 +150,8 @@ struct Level {
 
 impl Level {
     #[inline]
-    fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        choice.only(&self.indexes, &*self.picker)
+    fn pick(&self, nth: usize, choice: &mut Choice<'_>) -> Option<usize> {
+        choice.only(nth, &self.indexes, &*self.picker)
     }
 }
 
@@ -154,9 +160,9 @@ impl Picker for Levels {
     fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
         if self.0.first().is_some_and(|first| first.load < 100) {
             let mut drawn = choice.random(100);
-            for level in &self.0 {
+            for (nth, level) in self.0.iter().enumerate() {
                 if drawn < level.load {
-                    if let Some(picked) = level.pick(choice) {
+                    if let Some(picked) = level.pick(nth, choice) {
                         return Some(picked);
                     }
                     break;
@@ -164,6 +170,6 @@ impl Picker for Levels {
                 drawn -= level.load;
             }
         }
-        self.0.iter().find_map(|level| level.pick(choice))
+        self.0.iter().enumerate().find_map(|(nth, level)| level.pick(nth, choice))
     }
 }

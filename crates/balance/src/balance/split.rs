@@ -3,6 +3,7 @@ use std::{fmt, sync::Arc};
 use tower_sd_core::Instance;
 
 use super::{Balancer, Choice, Members, Picker};
+use crate::endpointer::observer::Observer;
 
 /// A canary: a share of the requests for some members, the rest for the others.
 ///
@@ -41,12 +42,13 @@ impl Balancer for Split {
         for (index, instance) in members.iter().enumerate() {
             if (self.is_chosen)(&instance) { &mut chosen } else { &mut others }.push(index);
         }
-        let part = |indexes: Vec<usize>| {
-            let picker = members.only(&indexes, |part| self.inner.picker(part));
+        let part = |indexes: Vec<usize>, is_chosen: bool| {
+            let is_of = |instance: &Instance| (self.is_chosen)(instance) == is_chosen;
+            let picker = members.only(&indexes, is_of, |part| self.inner.picker(part));
             (indexes, picker)
         };
         let percent = usize::from(self.percent);
-        Arc::new(Parts { percent, chosen: part(chosen), others: part(others) })
+        Arc::new(Parts { percent, chosen: part(chosen, true), others: part(others, false) })
     }
 
     fn counts_unusable(&self) -> bool {
@@ -55,6 +57,10 @@ impl Balancer for Split {
 
     fn initial_cursor(&self, random: usize) -> usize {
         self.inner.initial_cursor(random)
+    }
+
+    fn observer(&self) -> Option<Arc<dyn Observer>> {
+        self.inner.observer()
     }
 }
 
@@ -68,11 +74,15 @@ type Part = (Vec<usize>, Arc<dyn Picker>);
 
 impl Picker for Parts {
     fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        let (first, second) = match choice.random(100) < self.percent {
-            true => (&self.chosen, &self.others),
-            false => (&self.others, &self.chosen),
+        let drawn = choice.random(100);
+        let mut part = |nth: usize| {
+            let (indexes, picker) = if nth == 0 { &self.chosen } else { &self.others };
+            choice.only(nth, indexes, &**picker)
         };
-        choice.only(&first.0, &*first.1).or_else(|| choice.only(&second.0, &*second.1))
+        match drawn < self.percent {
+            true => part(0).or_else(|| part(1)),
+            false => part(1).or_else(|| part(0)),
+        }
     }
 }
 
@@ -89,6 +99,16 @@ impl fmt::Debug for Split {
 mod tests {
     use super::*;
     use crate::{RoundRobin, TestSet};
+
+    #[test]
+    fn members_of_each_part_have_equal_shares_in_turn() {
+        let instances = (1..=5).map(|port| Instance::new("h", port));
+        let split = Split::new(50, |instance| instance.port() == 1, RoundRobin::new());
+        let mut set = TestSet::new(&split, instances);
+        let mut counts = [0; 5];
+        (0..8_000).filter_map(|_| set.pick()).for_each(|index| counts[index] += 1);
+        assert!(counts[1..].iter().all(|n| (900..1_100).contains(n)), "{counts:?}");
+    }
 
     #[test]
     fn canary_gets_its_share_and_gives_way_when_it_is_unusable() {

@@ -38,7 +38,8 @@ impl TestSet {
         let instances: Vec<_> = instances.into_iter().collect();
         let instance = |index: usize| instances.get(index).cloned();
         let len = instances.len();
-        let picker = Members::from_fn(len, &instance, |members| balancer.picker(members));
+        let picker =
+            Members::from_fn(len, &instance, &Vec::new, |members| balancer.picker(members));
         let new = |id: &Instance| EndpointStats::new(id.id().clone(), false, Arc::default());
         let stats = instances.iter().map(|instance| Arc::new(new(instance)));
         Self {

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::{Balancer, Members, Picker, Prioritized};
+use crate::endpointer::observer::Observer;
 
 /// Members of the client's own zone, while enough of them are usable.
 ///
@@ -46,5 +47,9 @@ impl Balancer for ZoneAware {
 
     fn initial_cursor(&self, random: usize) -> usize {
         self.0.initial_cursor(random)
+    }
+
+    fn observer(&self) -> Option<Arc<dyn Observer>> {
+        self.0.observer()
     }
 }

@@ -51,7 +51,7 @@ impl Latency {
     pub(crate) fn add(&self, now: Duration, latency: Duration, decay: Decay, is_success: bool) {
         let sample = latency.as_secs_f64().max(RESOLUTION);
         let at = nanoseconds(now);
-        let before = self.sampled.swap(at, Relaxed);
+        let before = self.sampled.load(Relaxed);
         let value = match self.get() {
             None if is_success => sample,
             None => return,
@@ -63,6 +63,7 @@ impl Latency {
                 known + (sample - known) * share
             }
         };
+        self.sampled.store(at, Relaxed);
         self.seconds.store(value.to_bits(), Relaxed);
     }
 

@@ -257,8 +257,11 @@ impl EndpointStats {
     pub(crate) fn measured(&self, started: &Started, outcome: Outcome) {
         let is_success = match outcome {
             Outcome::Success => true,
-            Outcome::Failed(_) | Outcome::TimedOut => false,
-            Outcome::NotSent | Outcome::Cancelled => return,
+            // The head had come.
+            Outcome::Cancelled if started.head.is_some() => true,
+            // The time that was waited is a lower bound.
+            Outcome::Failed(_) | Outcome::TimedOut | Outcome::Cancelled => false,
+            Outcome::NotSent => return,
         };
         let now = Instant::now();
         let latency = started.head.unwrap_or_else(|| now.saturating_duration_since(started.at));

@@ -15,7 +15,11 @@ use tower_sd_balance::{
     Retry, RetryLayer, RetryPolicy, RoundRobin,
 };
 
-use super::{Sent, get, http2::server::Server as Http2Server, server::Server};
+use super::{
+    Sent, get,
+    http2::server::Server as Http2Server,
+    server::{Peer, Server},
+};
 use crate::{HttpEndpoint, HttpErrorKind, HttpFactory, HttpProtocol, HttpVersion};
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -72,6 +76,23 @@ async fn deadline_of_the_request_bounds_a_stalled_body() {
         assert!(begun.elapsed() >= bound && late < Duration::from_millis(100), "{late:?}");
         let outcomes = endpointer.report().endpoints[0].outcomes;
         assert_eq!((outcomes.timed_out, outcomes.success), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn status_counts_though_its_body_is_not_read() {
+    for (status, failures, success) in [("503 Service Unavailable", 1, 0), ("200 OK", 0, 1)] {
+        let server = Server::start(move |mut peer: Peer| async move {
+            peer.request().await;
+            peer.write(&format!("HTTP/1.1 {status}\r\ncontent-length: 4\r\n\r\nbu")).await;
+            peer.closed().await;
+        })
+        .await;
+        let endpointer = endpointer(HttpVersion::Http1, [server.instance()]).await;
+        let client = stack(&endpointer, RetryPolicy::new());
+        drop(client.oneshot(get("/")).await.expect("a head"));
+        let endpoint = &endpointer.report().endpoints[0];
+        assert_eq!((endpoint.failures, endpoint.outcomes.success), (failures, success), "{status}");
     }
 }
 
