@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tower_sd_core::{BoxError, Instance, MemoryRegistry, Registrar, Registration, TlsConfig};
+use tower_sd_core::{BoxError, Instance, MemoryRegistry, Registration, TlsConfig};
 use tower_sd_lifecycle::{Lifecycle, Listener};
 use tower_sd_net::{Dialer, Io, Target, TlsClient};
 

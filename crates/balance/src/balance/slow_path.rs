@@ -373,8 +373,9 @@ pub(super) async fn obtain_any<S: Clone + Send + Sync + 'static>(
 const STEP: Duration = Duration::from_millis(100);
 /// Each costs a connection attempt: of 1 000 that are down, three show as much as all.
 const MAX_WANTED: usize = 3;
-/// As long a retry waits for an endpoint that it has not tried, while it has tried ones to go to,
-/// and any request for a good one, while it has ejected ones to go to: a few round trips.
+/// How long a retry prefers waiting for an endpoint that it has not tried to one that it has.
+///
+/// Any request prefers waiting for a good one to an ejected one as long: a few round trips.
 const GRACE: Duration = Duration::from_millis(250);
 /// In this order, those that were not tried for the request.
 const FRESH: [Tier; 3] = [Tier::Ready, Tier::Ejected, Tier::Held];

@@ -212,7 +212,7 @@ async fn lease_decides_about_end_of_ejection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn instance_that_failed_after_it_left_is_ejected_when_it_is_back() {
+async fn instance_that_failed_after_it_left_is_ejected_on_return() {
     let (mut registry, world) = (Registry::new(&["a", "b", "c"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let client = balance(&endpointer);
