@@ -2,16 +2,18 @@
 
 mod user;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Deserialize;
-use tower_sd_core::{Error, ErrorKind, RegistryConfig, Result, Secret, TlsConfig, duration};
+use tower_sd_core::{
+    Error, ErrorKind, RegistryConfig, Result, Secret, TlsConfig, duration, secret, url,
+};
 
 pub use self::user::User;
 use crate::{BACKEND, Curator, Layout, path};
 
 /// Settings of a [`ZooKeeper`](crate::ZooKeeper).
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
 pub struct ZooKeeperConfig {
@@ -19,6 +21,7 @@ pub struct ZooKeeperConfig {
     ///
     /// Their order is shuffled, so that clients spread over them. Names are resolved for every
     /// connection.
+    #[serde(deserialize_with = "secret::deserialize")]
     pub servers: Vec<String>,
     /// What comes before every path. Defaults to nothing.
     ///
@@ -30,6 +33,7 @@ pub struct ZooKeeperConfig {
     ///
     /// They are sent with every connection, in the clear unless TLS is on. ZooKeeper accepts any
     /// name and password; a wrong one shows as a denied access later. SASL is not supported.
+    #[serde(deserialize_with = "secret::deserialize")]
     pub user: Option<User>,
     /// The access to the nodes that are made. Defaults to [`Acl::Open`].
     pub acl: Acl,
@@ -236,6 +240,23 @@ impl ZooKeeperConfig {
     }
 }
 
+impl fmt::Debug for ZooKeeperConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let servers = self.servers.iter().map(|server| url::without_user(server));
+        f.debug_struct("ZooKeeperConfig")
+            .field("servers", &servers.collect::<Vec<_>>())
+            .field("chroot", &self.chroot)
+            .field("path", &self.path)
+            .field("user", &self.user)
+            .field("acl", &self.acl)
+            .field("tls", &self.tls)
+            .field("layouts", &self.layouts)
+            .field("session_timeout", &self.session_timeout)
+            .field("registry", &self.registry)
+            .finish_non_exhaustive()
+    }
+}
+
 /// For a file, which cannot name any.
 impl Default for ZooKeeperConfig {
     fn default() -> Self {
@@ -253,3 +274,6 @@ pub(crate) fn refused(message: impl Into<String>) -> Error {
 
 /// Less than this, and a list of watches or of a few hundred instances does not fit.
 const MIN_MESSAGE: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,9 @@ pub(crate) fn error(cause: ClientError, operation: &'static str, path: &str) -> 
         ClientError::Refused(Refusal::NoAuth | Refusal::AuthFailed) => {
             error.with_message(format!("access to {path} denied"))
         }
+        ClientError::Refused(Refusal::SaslRequired) => {
+            error.with_message("the servers require SASL, which is not supported")
+        }
         ClientError::Refused(refusal) => error.with_message(format!("{path}: {refusal:?}")),
         _ => error.with_message(cause.to_string()).with_source(cause),
     }
@@ -41,6 +44,7 @@ fn kind(cause: &ClientError) -> (ErrorKind, bool) {
             Refusal::NoNode => (ErrorKind::NotFound, true),
             Refusal::InvalidAcl
             | Refusal::BadArguments
+            | Refusal::SaslRequired
             | Refusal::NoChildrenForEphemerals
             | Refusal::EphemeralOnLocalSession => (ErrorKind::Config, false),
             Refusal::BadVersion
@@ -96,6 +100,7 @@ mod tests {
             (refused(Refusal::NoNode), ErrorKind::NotFound, true),
             (refused(Refusal::InvalidAcl), ErrorKind::Config, false),
             (refused(Refusal::EphemeralOnLocalSession), ErrorKind::Config, false),
+            (refused(Refusal::SaslRequired), ErrorKind::Config, false),
             (refused(Refusal::SessionExpired), ErrorKind::Unavailable, true),
             (refused(Refusal::Other(-7)), ErrorKind::Unavailable, true),
             (ClientError::RequestTooLarge { n_bytes: 2, limit: 1 }, ErrorKind::Config, false),

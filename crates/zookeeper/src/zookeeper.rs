@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use tower_sd_core::{
     Announcer, Backend, Follower, Instance, KeyValue, Registrar, Registration, RegistrationHandle,
-    Registry, Result, Source, async_trait,
+    Registry, Result, Source, async_trait, url,
 };
 use tower_sd_net::{Dialer, Target, TlsClient};
 
@@ -192,7 +192,7 @@ fn settings(config: &ZooKeeperConfig) -> Result<Settings> {
 
 fn server(address: &str) -> Result<Server> {
     let malformed = || refused(format!("server {address:?} is not host:port"));
-    if address.contains('@') {
+    if url::has_user(address) {
         return Err(refused("a server has user information; use ZooKeeperConfig::user"));
     }
     let (host, port) = address.rsplit_once(':').ok_or_else(malformed)?;

@@ -223,8 +223,11 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
         if items.is_empty()
             && let Some(error) = errors.last()
         {
-            let message = format!("all {n_entries} entries are malformed");
-            let kind = if error.is_transient() { error.kind() } else { ErrorKind::Protocol };
+            let is_denied = error.kind() == ErrorKind::Denied;
+            let what = if is_denied { "denied" } else { "malformed" };
+            let message = format!("all {n_entries} entries are {what}");
+            let is_kept = is_denied || error.is_transient();
+            let kind = if is_kept { error.kind() } else { ErrorKind::Protocol };
             let error = self.error(kind).with_message(message).with_source(error.clone());
             return self.fail(error);
         }

@@ -127,9 +127,8 @@ impl ZooKeeperAnnouncer {
         session: &SessionHandle,
         data: &[u8],
     ) -> Result<Option<Owned>, ClientError> {
-        if self.in_doubt.is_none() {
-            self.in_doubt = Some(data.to_vec());
-        }
+        let is_first = self.in_doubt.is_none();
+        self.in_doubt.get_or_insert_with(|| data.to_vec());
         match self.place.create(session, data).await {
             Ok(created) => {
                 self.in_doubt = None;
@@ -137,12 +136,29 @@ impl ZooKeeperAnnouncer {
             }
             Err(cause) if cause.refusal() == Some(Refusal::NodeExists) => Ok(None),
             Err(cause) => {
-                if cause.refusal().is_some() || matches!(cause, ClientError::Unconnected(_)) {
+                // It shows nothing of an earlier creation that is in doubt.
+                if is_first && cause.is_without_effect() {
                     self.in_doubt = None;
                 }
                 Err(cause)
             }
         }
+    }
+
+    /// Resolves a doubt about a creation with other data than these: one doubt is all that is kept.
+    async fn resolve(&mut self, session: &SessionHandle, data: &[u8]) -> Result<(), ClientError> {
+        let Some(in_doubt) = self.in_doubt.as_ref().filter(|in_doubt| *in_doubt != data) else {
+            return Ok(());
+        };
+        // The creation may have taken effect at another server.
+        session.sync(self.place.path()).await?;
+        let node = session.get(self.place.path()).await?;
+        let ours = node.filter(|it| it.stat.owner == session.state().id && it.data == *in_doubt);
+        if let Some(Node { stat: Stat { czxid, version, owner, .. }, .. }) = ours {
+            self.own(Owned { session: owner, czxid, version });
+        }
+        self.in_doubt = None;
+        Ok(())
     }
 
     /// Reads the node that exists already, and removes it if it is a predecessor's.
@@ -180,6 +196,7 @@ impl ZooKeeperAnnouncer {
         data: &[u8],
         takes_over: bool,
     ) -> Result<Option<LossReason>, ClientError> {
+        self.resolve(session, data).await?;
         for _ in 0..ATTEMPTS {
             match self.owned {
                 Some(owned) if owned.session == session.state().id => {
@@ -212,6 +229,10 @@ impl ZooKeeperAnnouncer {
             return Some(Box::new(move |node| owned.is(&node.stat)));
         }
         let (data, id) = (self.in_doubt.clone()?, session.state().id);
+        // Without a session nothing was sent, and a node without an owner has the same number.
+        if id == 0 {
+            return None;
+        }
         Some(Box::new(move |node| node.stat.owner == id && node.data == data))
     }
 
@@ -333,3 +354,6 @@ impl Owned {
 
 /// Of processes with one id that start together, all but one notice the last one sooner.
 const ATTEMPTS: usize = 8;
+
+#[cfg(test)]
+mod tests;

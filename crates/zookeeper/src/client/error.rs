@@ -61,6 +61,7 @@ pub(crate) enum Refusal {
     SessionExpired,
     SessionMoved,
     EphemeralOnLocalSession,
+    SaslRequired,
     QuotaExceeded,
     Other(i32),
 }
@@ -80,6 +81,7 @@ impl Refusal {
             -115 => Self::AuthFailed,
             -118 => Self::SessionMoved,
             -120 => Self::EphemeralOnLocalSession,
+            -124 => Self::SaslRequired,
             -125 => Self::QuotaExceeded,
             other => Self::Other(other),
         }
@@ -93,6 +95,11 @@ impl ClientError {
             Self::Refused(refusal) => Some(*refusal),
             _ => None,
         }
+    }
+
+    /// Whether the request has certainly changed nothing.
+    pub(crate) fn is_without_effect(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Unconnected(_) | Self::RequestTooLarge { .. })
     }
 
     /// The same of a request whose effect is unknown.

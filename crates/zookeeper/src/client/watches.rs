@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::{
     error::ClientError,
-    wire::{Event, EventKind},
+    wire::{self, Event, EventKind},
 };
 
 /// The watches of one session.
@@ -178,7 +178,8 @@ impl Watches {
         let Armed { data, absent, children } = &table.armed;
         for (arm, paths) in [(Arm::Data, data), (Arm::Absent, absent), (Arm::Children, children)] {
             for path in paths {
-                if batch.n_bytes > MAX_BATCH {
+                let is_full = batch.n_bytes + size_of(path) > MAX_BATCH;
+                if is_full && batch.n_bytes > 0 {
                     batches.push(mem::take(&mut batch));
                 }
                 batch.push(arm, path);
@@ -243,9 +244,14 @@ impl Batch {
             Arm::Absent => &mut self.absent,
             Arm::Children => &mut self.children,
         };
-        paths.push(path.to_owned());
-        self.n_bytes += path.len() + 4;
+        paths.push(wire::node(path).to_owned());
+        self.n_bytes += size_of(path);
     }
+}
+
+/// The bytes of a path in a request, its length included.
+fn size_of(path: &str) -> usize {
+    path.len() + 4
 }
 
 impl Watch {

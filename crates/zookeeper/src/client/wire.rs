@@ -101,19 +101,19 @@ impl Frame {
     }
 
     pub(super) fn exists(path: &str, watch: bool) -> Self {
-        Self(request(EXISTS).text(path).flag(watch).finish())
+        Self(request(EXISTS).text(node(path)).flag(watch).finish())
     }
 
     pub(super) fn get(path: &str, watch: bool) -> Self {
-        Self(request(GET_DATA).text(path).flag(watch).finish())
+        Self(request(GET_DATA).text(node(path)).flag(watch).finish())
     }
 
     pub(super) fn children(path: &str, watch: bool) -> Self {
-        Self(request(GET_CHILDREN).text(path).flag(watch).finish())
+        Self(request(GET_CHILDREN).text(node(path)).flag(watch).finish())
     }
 
     pub(super) fn sync(path: &str) -> Self {
-        Self(request(SYNC).text(path).finish())
+        Self(request(SYNC).text(node(path)).finish())
     }
 
     /// Its size without its length.
@@ -158,6 +158,11 @@ pub(super) fn set_watches(
     writer.texts(data).texts(absent).texts(children).finish()
 }
 
+/// A path as servers have it: an event of the root names it by a slash alone.
+pub(super) fn node(path: &str) -> &str {
+    if path.is_empty() { ROOT } else { path }
+}
+
 pub(super) fn granted(frame: &[u8]) -> Result<Granted, Malformed> {
     let mut reader = Reader::new(frame);
     let _protocol = reader.int()?;
@@ -185,7 +190,11 @@ pub(super) fn event(body: &[u8]) -> Result<Event, Malformed> {
         _ => EventKind::Other,
     };
     let _state = reader.int()?;
-    Ok(Event { kind, path: reader.text()?.to_owned() })
+    let path = match reader.text()? {
+        ROOT => String::new(),
+        path => path.to_owned(),
+    };
+    Ok(Event { kind, path })
 }
 
 pub(super) fn stat(body: &[u8]) -> Result<Stat, Malformed> {
@@ -235,6 +244,8 @@ const CREATE_CONTAINER: i32 = 19;
 const AUTH: i32 = 100;
 const SET_WATCHES: i32 = 101;
 const CLOSE: i32 = -11;
+
+const ROOT: &str = "/";
 
 /// Permissions.
 const READ: i32 = 1;

@@ -24,7 +24,7 @@ enum Password {
 #[serde(deny_unknown_fields)]
 struct Fields {
     name: String,
-    password: Option<String>,
+    password: Option<Secret>,
     password_file: Option<PathBuf>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
 use tower_sd_core::{ErrorKind, Instancer, ReadMode, ReadRequest, Registration, Source};
 use tower_sd_testkit::wait::shows_that;
 use tower_sd_zookeeper::{Curator, GoKit, ServerSet, ZooKeeper};
@@ -191,6 +192,26 @@ async fn keys_are_followed() {
             })
             .await;
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn keys_of_the_root_are_followed() {
+    on_every_zookeeper(async |fixture| {
+        let zookeeper = fixture.client();
+        let mut root = zookeeper.key_value("");
+        let read = root.read(ReadRequest::new(ReadMode::Full)).await.expect("it answers");
+        assert!(!read.entries().expect("a set").is_empty(), "those of ZooKeeper itself");
+        let mut operator = fixture.operator().await;
+        operator.create("/top", b"1", Persistent).await;
+        let is_seen = holds("the key is seen", BOUND, async || {
+            let read = root.read(ReadRequest::new(ReadMode::Changed)).await.expect("it answers");
+            let keys = read.entries().into_iter().flatten().flatten();
+            keys.into_iter().any(|entry| entry.key() == "top")
+        });
+        timeout(BOUND, is_seen).await.expect("an event of the root");
     })
     .await;
 }

@@ -34,6 +34,8 @@ enum Answer {
     Ports(Vec<u16>),
     Polled(Vec<u16>, Duration),
     Mixed(usize, usize),
+    /// So many entries, none of which may be read.
+    Denied(usize),
     Error(ErrorKind),
     Resync,
     Unchanged,
@@ -113,6 +115,10 @@ impl Source for Scripted {
                 let bad = (0..bad).map(|_| Err(Error::new(ErrorKind::Protocol, "test", "decode")));
                 Ok(ReadResult::set(good.chain(bad).collect()))
             }
+            Some(Answer::Denied(n)) => {
+                let denied = (0..n).map(|_| Err(Error::new(ErrorKind::Denied, "test", "read")));
+                Ok(ReadResult::set(denied.collect()))
+            }
             Some(Answer::Error(kind)) => Err(Error::new(kind, "test", "follow")),
             Some(Answer::Resync) => Ok(ReadResult::resync("compacted")),
             Some(Answer::Unchanged) => Ok(ReadResult::unchanged()),
@@ -170,6 +176,18 @@ async fn malformed_entries_alone_are_an_error_and_keep_the_set() {
     assert_eq!(snapshot.instances().len(), 3);
     let error = snapshot.freshness().error().expect("stale");
     assert_eq!(error.to_string(), "test follow: all 3 entries are malformed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn denied_entries_alone_are_a_denied_read() {
+    let source = Scripted::new((0..99).map(|_| Answer::Denied(2)));
+    let subscription = source.follow().subscribe();
+    sleep(Duration::from_secs(100)).await;
+    let snapshot = subscription.snapshot();
+    let error = snapshot.freshness().error().expect("no read has succeeded");
+    assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Denied, false), "{error}");
+    let gaps = source.gaps();
+    assert!(gaps.len() > 2 && gaps.iter().all(|it| *it >= Duration::from_millis(13_500)));
 }
 
 #[tokio::test(start_paused = true)]

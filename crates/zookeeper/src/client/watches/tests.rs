@@ -73,6 +73,39 @@ fn many_watches_are_set_in_batches() {
     assert_eq!(batches.iter().map(|it| it.data.len()).sum::<usize>(), 10_000);
 }
 
+/// Any client that may create nodes chooses their names.
+#[test]
+fn long_path_has_a_batch_of_its_own() {
+    let watches = Arc::new(Watches::default());
+    let _watch = watches.watch("/a");
+    for n in 0..3000 {
+        watches.armed(Arm::Data, format!("/a/some-longer-name-of-an-instance-{n}"));
+    }
+    watches.armed(Arm::Children, format!("/a/{}", "x".repeat(900 << 10)));
+    let batches = watches.to_set();
+    let last = batches.last().expect("there are some");
+    assert_eq!((last.data.len(), last.children.len()), (0, 1));
+    let (_long, others) = batches.split_last().expect("there are some");
+    assert!(others.iter().all(|it| it.n_bytes <= MAX_BATCH), "{batches:?}");
+}
+
+#[test]
+fn root_is_a_slash_for_servers_and_has_events() {
+    let watches = Arc::new(Watches::default());
+    let watch = watches.watch("");
+    watches.armed(Arm::Children, String::new());
+    let batches = watches.to_set();
+    let [batch] = &batches[..] else { panic!("{batches:?}") };
+    assert_eq!(batch.children, ["/"]);
+    // The kind, the state of the session, and the path with its length.
+    let body = [0, 0, 0, 4, 0, 0, 0, 3, 0, 0, 0, 1, b'/'];
+    watches.report(wire::event(&body).expect("well formed"));
+    assert_eq!(changes(&watch), Some(Changes { node: true, children: BTreeSet::new() }));
+    watches.report(event(EventKind::DataChanged, "/a"));
+    let expected = Changes { node: false, children: ["a".to_owned()].into() };
+    assert_eq!(changes(&watch), Some(expected));
+}
+
 #[test]
 fn session_that_ended_ends_its_watches() {
     let watches = Arc::new(Watches::default());

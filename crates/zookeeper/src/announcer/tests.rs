@@ -1,0 +1,268 @@
+//! Creations whose answers are lost, at a server in memory that has one node.
+
+use std::{
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::{Buf, BufMut};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    select,
+};
+use tower_sd_core::{Instance, TaskGroup};
+use tower_sd_net::{Dialer, Target};
+
+use super::*;
+use crate::{
+    GoKit,
+    client::{Server, Settings},
+};
+
+/// The server's state.
+#[derive(Debug, Default)]
+struct Model {
+    /// The data of the node.
+    node: Option<Vec<u8>>,
+    fault: Fault,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Fault {
+    #[default]
+    None,
+    /// Connections are closed in place of a session.
+    Refuse,
+    /// Connections get no session.
+    Hang,
+    /// The answer to a creation is lost with the connection.
+    Lose { has_effect: bool },
+}
+
+struct Scripted {
+    model: Arc<Mutex<Model>>,
+    announcer: ZooKeeperAnnouncer,
+    _tasks: TaskGroup,
+}
+
+impl Scripted {
+    async fn start(fault: Fault) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let port = listener.local_addr().expect("it is bound").port();
+        let model = Arc::new(Mutex::new(Model { node: None, fault }));
+        let (tasks, server) = (TaskGroup::new(), Arc::clone(&model));
+        tasks.spawn(|stop| async move {
+            select! {
+                () = stop.requested() => {}
+                () = serve(listener, server) => {}
+            }
+        });
+        let config = ZooKeeperConfig::new(["127.0.0.1:1"]).layout(GoKit);
+        let registration = Registration::new("s", instance(1));
+        let announcer = ZooKeeperAnnouncer::new(&client(port), &config, &registration);
+        Self { model, announcer: announcer.expect("a registration"), _tasks: tasks }
+    }
+
+    fn model(&self) -> MutexGuard<'_, Model> {
+        lock(&self.model)
+    }
+
+    async fn announce(&mut self, port: u16) -> Result<Renewal> {
+        self.announcer.announce(&Announcement::new("s", instance(port))).await
+    }
+
+    /// Repeats until there is a connection again.
+    async fn withdraw(&mut self) {
+        while let Err(error) = self.announcer.withdraw().await {
+            assert!(error.is_transient(), "{error:?}");
+        }
+    }
+}
+
+fn instance(port: u16) -> Instance {
+    Instance::new("10.0.0.7", port).with_id("a")
+}
+
+fn client(port: u16) -> Client {
+    let server = Server { name: "h".into(), target: Target::host("127.0.0.1", port) };
+    let settings = Settings {
+        servers: vec![server],
+        dialer: Dialer::new(),
+        tls: None,
+        credentials: None,
+        session_timeout: Duration::from_secs(60),
+        connect_timeout: Duration::from_secs(20),
+        request_timeout: Duration::from_secs(2),
+        max_reply: 1 << 20,
+        max_request: 1 << 20,
+    };
+    Client::new(BACKEND, settings)
+}
+
+fn lock(model: &Mutex<Model>) -> MutexGuard<'_, Model> {
+    model.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One connection after the other: a client has one.
+async fn serve(listener: TcpListener, model: Arc<Mutex<Model>>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let _closed = connection(stream, &model).await;
+    }
+}
+
+async fn connection(mut stream: TcpStream, model: &Mutex<Model>) -> io::Result<()> {
+    let _hello = frame(&mut stream).await?;
+    let fault = lock(model).fault;
+    match fault {
+        Fault::Refuse => return Ok(()),
+        Fault::Hang => std::future::pending().await,
+        Fault::None | Fault::Lose { .. } => {}
+    }
+    let mut granted = Vec::new();
+    granted.put_i32(0);
+    granted.put_i32(60_000);
+    granted.put_i64(SESSION);
+    granted.put_i32(0);
+    send(&mut stream, &granted).await?;
+    loop {
+        let request = frame(&mut stream).await?;
+        let Some(answer) = answer(&request, &mut lock(model)) else { return Ok(()) };
+        send(&mut stream, &answer).await?;
+    }
+}
+
+/// Returns `None` if the answer is lost with the connection.
+fn answer(mut request: &[u8], model: &mut Model) -> Option<Vec<u8>> {
+    let (xid, op) = (request.get_i32(), request.get_i32());
+    let fault = model.fault;
+    let body = match op {
+        CREATE if model.node.is_some() => Err(NODE_EXISTS),
+        CREATE => {
+            let _path = buffer(&mut request);
+            if fault != (Fault::Lose { has_effect: false }) {
+                model.node = Some(buffer(&mut request));
+            }
+            if fault != Fault::None {
+                return None;
+            }
+            Ok(Vec::new())
+        }
+        GET => model.node.as_deref().map(data_and_stat).ok_or(NO_NODE),
+        SET => model
+            .node
+            .is_some()
+            .then(|| {
+                let _path = buffer(&mut request);
+                let data = buffer(&mut request);
+                let stat = data_and_stat(&data).split_off(LENGTH + data.len());
+                model.node = Some(data);
+                stat
+            })
+            .ok_or(NO_NODE),
+        DELETE => model.node.take().map(|_| Vec::new()).ok_or(NO_NODE),
+        _ => Ok(Vec::new()),
+    };
+    let mut answer = Vec::new();
+    answer.put_i32(xid);
+    answer.put_i64(CZXID);
+    answer.put_i32(body.as_ref().err().copied().unwrap_or_default());
+    answer.extend(body.unwrap_or_default());
+    Some(answer)
+}
+
+fn data_and_stat(data: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    body.put_i32(i32::try_from(data.len()).expect("short"));
+    body.extend(data);
+    [CZXID, CZXID, 0, 0].into_iter().for_each(|number| body.put_i64(number));
+    [0; 3].into_iter().for_each(|number| body.put_i32(number));
+    body.put_i64(SESSION);
+    [0; 2].into_iter().for_each(|number| body.put_i32(number));
+    body.put_i64(CZXID);
+    body
+}
+
+fn buffer(request: &mut &[u8]) -> Vec<u8> {
+    let length = usize::try_from(request.get_i32()).expect("a length");
+    request.copy_to_bytes(length).to_vec()
+}
+
+async fn frame(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let length = usize::try_from(stream.read_i32().await?).expect("a length");
+    let mut frame = vec![0; length];
+    stream.read_exact(&mut frame).await?;
+    Ok(frame)
+}
+
+async fn send(stream: &mut TcpStream, frame: &[u8]) -> io::Result<()> {
+    stream.write_i32(i32::try_from(frame.len()).expect("short")).await?;
+    stream.write_all(frame).await
+}
+
+/// Nothing is learned about a creation from a later one that was not sent.
+#[tokio::test]
+async fn creation_without_an_answer_is_withdrawn_after_an_outage() {
+    let mut server = Scripted::start(Fault::Lose { has_effect: true }).await;
+    server.announce(1).await.expect_err("the answer is lost");
+    server.model().fault = Fault::Refuse;
+    server.announce(1).await.expect_err("no connection");
+    server.announcer.withdraw().await.expect_err("no connection");
+    assert!(server.model().node.is_some());
+    server.model().fault = Fault::None;
+    server.withdraw().await;
+    assert_eq!(server.model().node, None);
+}
+
+#[tokio::test]
+async fn second_creation_with_other_data_is_withdrawn() {
+    let mut server = Scripted::start(Fault::Lose { has_effect: false }).await;
+    server.announce(1).await.expect_err("the answer is lost");
+    server.model().fault = Fault::Lose { has_effect: true };
+    while server.model().node.is_none() {
+        server.announce(2).await.expect_err("the answer is lost");
+    }
+    server.model().fault = Fault::None;
+    server.withdraw().await;
+    assert_eq!(server.model().node, None);
+}
+
+#[tokio::test]
+async fn creation_in_doubt_is_updated_to_other_data() {
+    let mut server = Scripted::start(Fault::Lose { has_effect: true }).await;
+    server.announce(1).await.expect_err("the answer is lost");
+    server.model().fault = Fault::None;
+    let written = loop {
+        match server.announce(2).await {
+            Ok(written) => break written,
+            Err(error) => assert!(error.is_transient(), "{error:?}"),
+        }
+    };
+    assert!(matches!(written, Renewal::Renewed(_)), "{written:?}");
+    assert_eq!(server.model().node.as_deref(), Some(&b"10.0.0.7:2"[..]));
+}
+
+/// A persistent node has the owner 0, as a session before the first one.
+#[tokio::test]
+async fn node_without_an_owner_is_not_ours_before_the_first_session() {
+    let mut server = Scripted::start(Fault::Hang).await;
+    server.announce(1).await.expect_err("no session");
+    let announcer = &mut server.announcer;
+    assert!(announcer.in_doubt.is_some());
+    let session = announcer.session();
+    assert!(announcer.is_ours(&session).is_none());
+}
+
+const SESSION: i64 = 7;
+const CZXID: i64 = 1;
+/// The bytes of a length.
+const LENGTH: usize = 4;
+
+const CREATE: i32 = 1;
+const DELETE: i32 = 2;
+const GET: i32 = 4;
+const SET: i32 = 5;
+
+const NO_NODE: i32 = -101;
+const NODE_EXISTS: i32 = -110;
