@@ -4,11 +4,13 @@ mod env;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use ::url::Url;
 use serde::Deserialize;
-use tower_sd_core::{RegistryConfig, Result, Secret, TlsConfig, duration};
+use tower_sd_core::{
+    RegistryConfig, Result, Secret, TlsConfig, duration, secret, url::without_user,
+};
 use tower_sd_net::Target;
 
 use crate::{Query, error};
@@ -31,6 +33,7 @@ pub struct EurekaConfig {
     ///
     /// One of them is used until it fails, and at most for 20 min: those of the own
     /// [`zone`](Self::zone) first, in random order.
+    #[serde(deserialize_with = "secret::deserialize")]
     pub servers: Vec<EurekaServer>,
     /// The zone of this process. Defaults to none.
     ///
@@ -51,7 +54,7 @@ pub struct EurekaConfig {
     ///
     /// Needs the feature `tls-ring` or `tls`.
     pub tls: Option<TlsConfig>,
-    /// The bound of one request to one server. Defaults to 5 s.
+    /// The bound of one request to one server. Defaults to 5 s; zero is refused.
     #[serde(deserialize_with = "duration::deserialize")]
     pub timeout: Duration,
     /// How many applications are read one by one. Defaults to 16.
@@ -74,7 +77,7 @@ pub struct EurekaConfig {
 }
 
 /// One Eureka server.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Deserialize, Eq, PartialEq)]
 #[non_exhaustive]
 #[serde(deny_unknown_fields)]
 pub struct EurekaServer {
@@ -121,6 +124,15 @@ impl EurekaServer {
             _ => return Err(refuse("server: names no host".into())),
         };
         Ok(Endpoint { base, target })
+    }
+}
+
+impl fmt::Debug for EurekaServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EurekaServer")
+            .field("url", &without_user(&self.url))
+            .field("zone", &self.zone)
+            .finish()
     }
 }
 
@@ -237,6 +249,12 @@ impl EurekaConfig {
         if self.user.is_none() && (self.password.is_some() || self.password_file.is_some()) {
             return Err(refuse("password: given without a user".into()));
         }
+        if self.timeout.is_zero() {
+            return Err(refuse("timeout: zero lets nothing succeed".into()));
+        }
+        if !(MIN_POLL..=MAX_POLL).contains(&self.query.poll_interval) {
+            return Err(refuse("query: the poll interval has to be between 100 ms and 1 h".into()));
+        }
         self.servers.iter().try_for_each(|server| server.endpoint().map(drop))
     }
 }
@@ -264,4 +282,7 @@ pub(crate) fn check_ttl(ttl: Duration, operation: &'static str) -> Result<()> {
 /// The default of Netflix's client (`leaseExpirationDurationInSeconds`).
 pub(crate) const LEASE: Duration = Duration::from_secs(90);
 const MIN_TTL: Duration = Duration::from_secs(1);
+/// A shorter pause between reads is a load test.
+const MIN_POLL: Duration = Duration::from_millis(100);
+pub(crate) const MAX_POLL: Duration = Duration::from_secs(60 * 60);
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);

@@ -136,6 +136,11 @@ pub(crate) fn owner_beside(incarnation: &str, found: &InstanceInfo) -> Option<St
     Some(format!("{}, incarnation {owner}", found.host_name))
 }
 
+/// Whether the entry is of this incarnation.
+pub(crate) fn is_ours(incarnation: &str, found: &InstanceInfo) -> bool {
+    found.metadata.get(INCARNATION).is_some_and(|owner| owner == incarnation)
+}
+
 /// Whether a registration of ours took the instance out of service, and not an operator.
 pub(crate) fn is_draining(found: &InstanceInfo) -> bool {
     found.metadata.get(STATUS).is_some_and(|status| status == DRAINING)

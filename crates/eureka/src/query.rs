@@ -91,7 +91,8 @@ impl Query {
     /// Sets the interval of reads, within 10 %.
     ///
     /// Defaults to 30 s, the pace at which servers refresh their response cache. It is at least
-    /// 5 s, or the interval of [`EurekaConfig::query`](crate::EurekaConfig::query) if shorter.
+    /// 5 s, or the interval of [`EurekaConfig::query`](crate::EurekaConfig::query) if shorter; it
+    /// is at most 1 h. A configuration with less than 100 ms, or more than 1 h, is refused.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self

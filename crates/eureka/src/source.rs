@@ -7,6 +7,7 @@ use tower_sd_core::{Instance, ReadMode, ReadRequest, ReadResult, Result, Source,
 use crate::{
     Lookup, Query,
     client::{Entries, EurekaClient, Ticket, reply::InstanceInfo},
+    config::MAX_POLL,
     mapping,
 };
 
@@ -42,7 +43,7 @@ impl EurekaSource {
             ReadMode::Confirm => client.instances_of_all(query.lookup, name).await?,
             _ => client.instances(query.lookup, name).await?,
         };
-        Ok(set(&entries, query).refresh_in(query.poll_interval))
+        Ok(set(&entries, query).refresh_in(query.poll_interval.min(MAX_POLL)))
     }
 }
 

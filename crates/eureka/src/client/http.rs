@@ -159,9 +159,12 @@ impl Answer {
         }
     }
 
-    /// Whether it is a page of HTML, which no server of Eureka's sends for JSON.
+    /// Whether its body is one that no server of Eureka's sends for JSON: a page, or a sentence.
+    ///
+    /// An unknown entry has no body, or the JSON of Spring's error page.
     pub(super) fn is_of_a_proxy(&self) -> bool {
-        self.plain().is_ok_and(|body| body.trim_ascii_start().starts_with(b"<"))
+        let first = |body: &Bytes| body.trim_ascii_start().first().copied();
+        self.plain().is_ok_and(|body| !matches!(first(&body), None | Some(b'{')))
     }
 
     /// The body as JSON.

@@ -262,7 +262,9 @@ fn succeed(answer: &Answer) -> Result<()> {
 fn known(answer: &Answer) -> Result<Known> {
     match answer.status {
         404 if answer.is_of_a_proxy() => Err(Error::new(ErrorKind::Unavailable, BACKEND, FOLLOW)
-            .with_message("a page of HTML with status 404: a proxy without its server?")),
+            .with_message(
+                "a body that is not Eureka's with status 404: a proxy without its server?",
+            )),
         404 => Ok(Known::No),
         _ => succeed(answer).map(|()| Known::Yes),
     }

@@ -1,6 +1,6 @@
 //! The whole registry as one server has it, kept up by its recent changes.
 
-use std::{collections::BTreeMap, fmt::Write, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write, mem, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tower_sd_core::Result;
@@ -25,6 +25,8 @@ pub(super) struct Fetch {
     registry: Arc<Registry>,
     /// The server that the registry is of, until all of it is due again.
     base: Option<(usize, Instant)>,
+    /// When the last read began.
+    read_at: Instant,
     pub(super) n_full: u64,
 }
 
@@ -73,17 +75,21 @@ impl Registry {
 
 impl Fetch {
     pub(super) fn new() -> Self {
-        Self { registry: Arc::default(), base: None, n_full: 0 }
+        Self { registry: Arc::default(), base: None, read_at: Instant::now(), n_full: 0 }
     }
 
     /// Reads the registry as it is now.
     ///
     /// Reads the changes of the last 3 min where that suffices: not of another server than before,
-    /// not when the result differs in number from that of the server, and not for more than
-    /// 15 min, because equal numbers prove little.
+    /// not when the last read is so long ago that changes may be missing, and not when the result
+    /// differs in number from that of the server. Equal numbers prove little: not for more than
+    /// 15 min either.
     pub(super) async fn read(&mut self, servers: &Servers) -> Result<Arc<Registry>> {
+        let now = Instant::now();
+        let last = mem::replace(&mut self.read_at, now);
         if let Some((server, until)) = self.base.take()
-            && until > Instant::now()
+            && now - last < DELTA_WINDOW
+            && until > now
             && servers.order().first() == Some(&server)
             && self.changes(servers, server).await
         {
@@ -121,7 +127,9 @@ impl Fetch {
     }
 }
 
-const FULL_EVERY: std::time::Duration = std::time::Duration::from_secs(15 * 60);
+const FULL_EVERY: Duration = Duration::from_secs(15 * 60);
+/// Servers keep changes for 3 min, and their cached answer may be a minute old.
+const DELTA_WINDOW: Duration = Duration::from_secs(2 * 60);
 
 #[cfg(test)]
 mod tests;

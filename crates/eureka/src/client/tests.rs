@@ -77,10 +77,14 @@ async fn unknown_application_is_empty_and_wrong_base_path_an_error() {
     assert_eq!(read(&client).await.expect("an answer"), 0);
     script.reply(Reply::new(404));
     assert_eq!(read(&client).await.expect("an answer"), 0);
-    script.reply(Reply::new(404).body("<html>no backend</html>"));
-    let error = read(&client).await.expect_err("a proxy's page");
-    assert!(error.is_transient(), "{error}");
-    assert_eq!(script.received().len(), 6);
+    script.reply(Reply::new(404).body(r#"{"status":404,"path":"/eureka/apps/X"}"#));
+    assert_eq!(read(&client).await.expect("an answer"), 0);
+    for page in ["<html>no backend</html>", "404 page not found\n", "default backend - 404"] {
+        script.reply(Reply::new(404).body(page));
+        let error = read(&client).await.expect_err("a proxy's answer");
+        assert!(error.is_transient(), "{error}");
+    }
+    assert_eq!(script.received().len(), 9);
 }
 
 /// Refused reads, errors, a hanging and an absent server: each is left for the next one.

@@ -23,12 +23,14 @@ fn url_sets_servers_zones_and_query() {
 fn url_that_cannot_work_is_refused_with_a_sentence() {
     for (url, part) in [
         ("eureka://a", "base path"),
-        ("eureka://a/eureka?sekure=true", "there are any-status"),
+        ("eureka://a/eureka?sekure=true", "the options are any-status"),
         ("eureka://a/eureka?password=x", "password-file"),
         ("eureka://user:pw@a/eureka", "gets logged"),
         ("eureka://a,b/eureka?server-zones=z", "one for each host"),
         ("eureka://a/eureka?lookup=dns", "app, vip and svip"),
         ("eureka://a/eureka?ttl=1ms", "between 1 s and 24 h"),
+        ("eureka://a/eureka?poll=0s", "between 100 ms and 1 h"),
+        ("eureka://a/eureka?poll=2h", "between 100 ms and 1 h"),
         ("eureka:///eureka", "there are none"),
         ("eureka://a/eureka?password-file=/p", "without a user"),
     ] {
@@ -65,6 +67,26 @@ fn address_that_is_none_is_refused_with_a_sentence() {
         let error = EurekaConfig::new(address).validate().expect_err(address);
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(!format!("{error:?}").contains("pw"), "{error:?}");
+    }
+}
+
+#[test]
+fn timeout_of_zero_is_refused() {
+    let config = EurekaConfig::default().timeout(Duration::ZERO);
+    let error = config.validate().expect_err("nothing succeeds").to_string();
+    assert!(error.contains("timeout"), "{error}");
+}
+
+#[test]
+fn password_in_an_address_is_never_shown() {
+    let config = EurekaConfig::new("http://app:s3cret@a/eureka");
+    assert!(!format!("{config:?}").contains("s3cret"), "{config:?}");
+    for file in [
+        r#"{"servers":"http://app:s3cret@a/eureka"}"#,
+        r#"{"servers":["http://app:s3cret@a/eureka"]}"#,
+    ] {
+        let error = serde_json::from_str::<EurekaConfig>(file).expect_err(file).to_string();
+        assert!(!error.contains("s3cret"), "{error}");
     }
 }
 

@@ -84,7 +84,9 @@ impl Announcer for EurekaAnnouncer {
         if let Some(by) = self.owner_beside(Some(&found)) {
             return Ok(self.lost(LossReason::TakenOver { by }));
         }
-        let Some(announced) = &self.announced else {
+        // One without an owner took its place: another program's, under the same id.
+        let is_ours = mapping::is_ours(&self.incarnation, &found);
+        let Some(announced) = self.announced.as_ref().filter(|_| is_ours) else {
             return Ok(self.lost(LossReason::Gone));
         };
         let desired = self.entry(announcement)?;
@@ -102,19 +104,13 @@ impl Announcer for EurekaAnnouncer {
     async fn withdraw(&mut self) -> Result<()> {
         self.announced = None;
         let found = self.client.entry("deregister", &self.app, &self.id).await?;
-        if let Some(by) = self.owner_beside(found.as_ref()) {
-            let (app, id) = (&self.app, &self.id);
-            tracing::info!(
-                backend = crate::BACKEND,
-                app,
-                id,
-                by,
-                "left in place: not ours any more"
-            );
-            return Ok(());
-        }
-        if found.is_some() {
-            self.client.deregister(&self.app, &self.id).await?;
+        let Some(found) = found else { return Ok(()) };
+        let (app, id) = (&self.app, &self.id);
+        if mapping::is_ours(&self.incarnation, &found) {
+            self.client.deregister(app, id).await?;
+        } else {
+            let host = &found.host_name;
+            tracing::info!(backend = crate::BACKEND, app, id, host, "left in place: not ours");
         }
         Ok(())
     }
@@ -183,6 +179,10 @@ impl EurekaAnnouncer {
         let operators = found.filter(|found| !self.draining && !mapping::is_draining(found));
         match operators.map(|found| found.overridden_status) {
             None | Some(Status::Unknown) => Renewal::Renewed(lease),
+            // An operator can end an override by one with the status of the announcement.
+            Some(status) if self.announced.as_ref().is_some_and(|it| it.status == status) => {
+                Renewal::Renewed(lease)
+            }
             Some(status) => Renewal::Overridden(lease, status.as_str()),
         }
     }

@@ -93,6 +93,54 @@ async fn entry_of_a_successor_is_left_alone() {
     assert_eq!(writes.count(), 1, "the first registration alone");
 }
 
+/// Of Spring's application under the same id, whose entry has no incarnation.
+#[tokio::test]
+async fn entry_without_an_owner_is_neither_renewed_nor_removed() {
+    let (script, mut announcer) = start(|config| config).await;
+    let desired = announcement();
+    for reply in [Reply::new(404), Reply::new(204)] {
+        script.reply(reply);
+    }
+    announcer.announce(&desired).await.expect("registered");
+    let foreign = || {
+        Reply::new(200).body(
+            r#"{"instance":{"instanceId":"a","app":"X","hostName":"h","status":"UP",
+            "lastDirtyTimestamp":"1","metadata":{"management.port":"8081"}}}"#,
+        )
+    };
+    script.reply(foreign());
+    let lost = announcer.renew(&desired).await.expect("an answer");
+    assert_eq!(lost, Renewal::Lost(LossReason::Gone));
+    script.reply(foreign());
+    announcer.withdraw().await.expect("nothing to do");
+    let writes = script.received().into_iter().filter(|request| request.method != "GET");
+    assert_eq!(writes.count(), 1, "the first registration alone");
+}
+
+#[tokio::test]
+async fn override_with_the_announced_status_is_none() {
+    let (script, mut announcer) = start(|config| config).await;
+    let desired = announcement();
+    for reply in [Reply::new(404), Reply::new(204)] {
+        script.reply(reply);
+    }
+    announcer.announce(&desired).await.expect("registered");
+    for (status, is_override) in [("OUT_OF_SERVICE", true), ("UP", false), ("UNKNOWN", false)] {
+        let incarnation = desired.incarnation();
+        let found = Reply::new(200).body(format!(
+            r#"{{"instance":{{"instanceId":"a","app":"X","status":"UP",
+            "overriddenStatus":"{status}","lastDirtyTimestamp":"1",
+            "metadata":{{"tower-sd-incarnation":"{incarnation}"}}}}}}"#
+        ));
+        for reply in [found, Reply::new(200)] {
+            script.reply(reply);
+        }
+        let renewal = announcer.renew(&desired).await.expect("an answer");
+        let is_overridden = matches!(renewal, Renewal::Overridden(..));
+        assert_eq!(is_overridden, is_override, "{status}: {renewal:?}");
+    }
+}
+
 #[tokio::test]
 async fn zone_of_the_process_is_that_of_its_instances() {
     let (script, mut announcer) = start(|config| config.zone("eu-1a")).await;

@@ -32,6 +32,12 @@ async fn operator(server: &real::Eureka) {
     shows_that(&mut subscription, "a again", BOUND, offered).await;
     sleep(LEASE).await;
     assert!(matches!(a.state(), RegistrationState::Registered), "{a:?}");
+    // The override that ends another one has the status of the announcement.
+    operate(server.address(), "PUT", "overridden", "a", "/status?value=UP").await;
+    sleep(LEASE).await;
+    let xml = entry(server, "overridden", "a").await;
+    assert!(xml.contains("<overriddenstatus>UP</"), "{xml}");
+    assert!(matches!(a.state(), RegistrationState::Registered), "{a:?}");
     a.deregister().await.expect("deregistered");
     assert_eq!(entry(server, "overridden", "a").await, "");
 }

@@ -133,4 +133,10 @@ async fn changes_give_what_a_full_read_gives() {
     let read = fetch.read(&client.0.wire.servers).await.expect("an answer");
     assert_eq!(*read, full(&client).await);
     assert_eq!(fetch.n_full, 2);
+    // Those that a server has dropped may leave the numbers as they were.
+    tokio::time::pause();
+    tokio::time::advance(DELTA_WINDOW).await;
+    tokio::time::resume();
+    fetch.read(&client.0.wire.servers).await.expect("an answer");
+    assert_eq!(fetch.n_full, 3);
 }
