@@ -80,10 +80,10 @@ impl Fetch {
 
     /// Reads the registry as it is now.
     ///
-    /// Reads the changes of the last 3 min where that suffices: not of another server than before,
-    /// not when the last read is so long ago that changes may be missing, and not when the result
-    /// differs in number from that of the server. Equal numbers prove little: not for more than
-    /// 15 min either.
+    /// Reads the changes of the last 3 min where that suffices. It does not with another server
+    /// than before, or when the last read is so long ago that changes may be missing. Nor does it
+    /// when the result differs in number from that of the server. Equal numbers prove little, so
+    /// that everything is read after 15 min in any case.
     pub(super) async fn read(&mut self, servers: &Servers) -> Result<Arc<Registry>> {
         let now = Instant::now();
         let last = mem::replace(&mut self.read_at, now);
