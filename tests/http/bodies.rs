@@ -34,7 +34,8 @@ async fn streamed_body_is_sent_whole_a_second_time() {
         assert_eq!(fetch(&client, order).await.expect("repeated"), "ok");
     }
     assert!(bad.received().iter().chain(&good.received()).all(|r| r.body.len() == 60_000));
-    assert!(bad.received().len() > 5);
+    // Five failures eject it for a second.
+    assert!(bad.received().len() >= 5);
 }
 
 #[tokio::test]

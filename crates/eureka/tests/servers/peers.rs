@@ -6,16 +6,17 @@ use tower_sd_testkit::{real, servers::required};
 
 use crate::support::{BOUND, Pair, client, entry};
 
-/// One server is killed, then both for a while; each comes back empty.
-#[tokio::test]
-#[ignore = "needs eureka"]
-async fn peers_that_fail_one_after_the_other_cost_no_request() {
-    let n = outage(Duration::from_secs(10)).await;
-    println!("{n} requests, none failed");
-}
-
+/// One server is killed, then both for a while; each comes back empty. Neither has passed yet: the
+/// run does not end.
 mod slow {
     use super::*;
+
+    #[tokio::test]
+    #[ignore = "needs eureka"]
+    async fn peers_that_fail_one_after_the_other_cost_no_request() {
+        let n = outage(Duration::from_secs(10)).await;
+        println!("{n} requests, none failed");
+    }
 
     #[tokio::test]
     #[ignore = "needs eureka"]
