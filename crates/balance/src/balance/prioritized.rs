@@ -11,13 +11,14 @@ use crate::endpointer::observer::Observer;
 /// Members of the best priority, while enough are usable; then those of the next.
 ///
 /// The lowest number is the best, as in DNS SRV records. Among members of one priority another
-/// balancer chooses; by default [`WeightedRandom`], which together implement RFC 2782. A priority
-/// whose members all have weight 0 is left out by a balancer that obeys weights.
+/// balancer chooses; by default [`WeightedRandom`]. A priority whose members all have weight 0 is
+/// left out by a balancer that obeys weights.
 ///
 /// A priority gets all requests while 1 / 1.4 = 71 % of its members are usable; below that the
 /// missing share goes to the next one. That is Envoy's priority load with its overprovisioning
 /// factor. What is ejected, down, or no longer listed is not usable. A request that finds no usable
-/// member goes to the next priority in any case.
+/// member goes to the next priority in any case. RFC 2782 has all or nothing: any usable member of
+/// the best priority gets all requests with `overprovisioning(u32::MAX)`.
 ///
 /// ```
 /// use tower_sd_balance::{BalanceLayer, Prioritized, RoundRobin};
