@@ -6,8 +6,8 @@ use tower_sd_testkit::{real, servers::required};
 
 use crate::support::{BOUND, Pair, client, entry};
 
-/// One server is killed, then both for a while; each comes back empty. Neither has passed yet: the
-/// run does not end.
+/// One server is killed, then both for a while; each comes back empty. Two minutes and more: JVMs
+/// start and replicate slowly.
 mod slow {
     use super::*;
 
