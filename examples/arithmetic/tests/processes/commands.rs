@@ -147,8 +147,11 @@ async fn server_ends_well_on_a_signal() {
 
 #[tokio::test]
 async fn registry_that_is_none_is_refused_in_a_sentence() {
-    let says = "no registry has the scheme";
-    for url in ["pigeon://loft", "memory:"] {
+    let refused = [
+        ("pigeon://loft", "no registry has the scheme"),
+        ("memory:", "not a URL such as scheme://host:port; the schemes are static"),
+    ];
+    for (url, says) in refused {
         for command in [&["server"][..], &["client", "Add", "1", "2"]] {
             let output = arithmetic().args(command).args(["--registry", url]).output();
             let sentence = sentence(&output.expect("runs"));

@@ -55,7 +55,9 @@ async fn failures_when_one_ends(how: How) -> usize {
     let report = endpointer.report();
     let ended = report.endpoints.iter().find(|e| e.instance.port() == servers[0].address.port());
     let ended = ended.expect("a member");
-    assert_eq!(ended.state, EndpointState::Down, "{report:?}");
+    // Exchanges that broke may have ejected it before a connect was refused.
+    let out = [EndpointState::Down, EndpointState::Ejected];
+    assert!(out.contains(&ended.state), "{report:?}");
     assert!(ended.picks > 100, "{report:?}");
     failed
 }
