@@ -4,8 +4,8 @@ use futures_util::{StreamExt, stream};
 use http::{Request, StatusCode};
 use tower::{Service, ServiceBuilder, ServiceExt, timeout::TimeoutLayer};
 use tower_sd_balance::{
-    BalanceLayer, BoxError, EndpointState, Endpointer, FactoryExt, FixedInstancer, RetryError,
-    RetryLayer, RetryPolicy, RoundRobin,
+    BalanceLayer, BoxError, EjectionPolicy, EndpointState, Endpointer, EndpointerConfig,
+    FactoryExt, FixedInstancer, RetryError, RetryLayer, RetryPolicy, RoundRobin,
 };
 use tower_sd_http::{HttpFactory, HttpProtocol, Idempotent};
 use tower_sd_testkit::script::{Reply, Script};
@@ -31,12 +31,25 @@ async fn refused_connects_cost_no_request_while_one_instance_lives() {
 #[tokio::test]
 async fn one_retry_hides_one_of_two_that_dies_with_every_request() {
     let (good, bad) = (polite().await, dying().await);
-    let endpointer = endpointer([instance(&good), instance(&bad)]);
+    let instancer = FixedInstancer::new([instance(&good), instance(&bad)]);
+    // An ejected one would soon be left alone, and nothing would have to be hidden.
+    let config = EndpointerConfig::new().ejection(EjectionPolicy::off());
+    let endpointer = Endpointer::with_config(&instancer, HttpFactory::new(), config);
     let client = retried(&endpointer, HttpProtocol::new());
     assert_eq!(n_failed(&client, 1_000).await, 0);
     assert_eq!(good.received().len(), 1_000);
     // While it connects again, requests go to the other.
     assert!(bad.received().len() > 20, "{}", bad.received().len());
+}
+
+#[tokio::test]
+async fn instance_that_dies_with_every_request_is_soon_left_alone() {
+    let (good, bad) = (polite().await, dying().await);
+    let client = retried(&endpointer([instance(&good), instance(&bad)]), HttpProtocol::new());
+    assert_eq!(n_failed(&client, 10_000).await, 0);
+    assert_eq!(good.received().len(), 10_000);
+    // Those on their way when the fifth failed are among them.
+    assert!((5..100).contains(&bad.received().len()), "{}", bad.received().len());
 }
 
 #[tokio::test]

@@ -1,19 +1,11 @@
 //! The service as its callers see it: discovered, balanced, retried.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body::Body;
-use http_body_util::{BodyExt, Empty};
-use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_sd::http::{HttpEndpoint, HttpFactory, HttpProtocol};
-use tower_sd::{
-    BoxError, Instancer,
-    balance::{Balance, BalanceLayer, RoundRobin},
-    endpoint::Endpointer,
-    retry::{Retry, RetryLayer, RetryPolicy},
-};
+use http_body_util::BodyExt;
+use tower_sd::http::{self as balanced, Body, HttpProtocol};
+use tower_sd::{BoxError, Instancer, balance::RoundRobin, retry::RetryPolicy};
 
 #[cfg(feature = "grpc")]
 use crate::grpc;
@@ -22,17 +14,9 @@ use crate::{
     service::{self, Answer},
 };
 
-/// The live servers, each with its connections.
-pub(crate) type Endpoints = Endpointer<Endpoint>;
-/// The service of one of them. No request has a body.
-type Endpoint = HttpEndpoint<Empty<Bytes>>;
-
 /// A client of the service. `Clone` is cheap, and all clones share the connections.
 #[derive(Clone, Debug)]
-pub(crate) struct Client {
-    stack: Retry<Balance<Endpoint>, HttpProtocol>,
-    endpointer: Endpoints,
-}
+pub(crate) struct Client(balanced::Client);
 
 /// Runs the `client` command.
 #[expect(clippy::print_stdout, reason = "the result is what the command is for")]
@@ -42,12 +26,12 @@ pub(crate) async fn main(args: &ClientArgs) -> Result<(), BoxError> {
     #[cfg(feature = "grpc")]
     if args.grpc {
         let instancer = registry.instancer(service(grpc::NAME))?;
-        let client = grpc::Client::new(&instancer, policy());
+        let client = grpc::Client::new(instancer, policy());
         println!("{}", client.calculate(&args.operation, &args.a, &args.b).await?);
         return Ok(());
     }
     let instancer = registry.instancer(service(service::NAME))?;
-    let client = Client::new(&instancer, policy());
+    let client = Client::new(instancer, policy());
     let result = client.calculate(&args.operation, &args.a, &args.b).await?;
     println!("{result}");
     Ok(())
@@ -56,17 +40,17 @@ pub(crate) async fn main(args: &ClientArgs) -> Result<(), BoxError> {
 impl Client {
     /// Follows the servers, and sends each request by `policy`, at best each time to another
     /// server.
-    pub(crate) fn new(instancer: &(impl Instancer + ?Sized), policy: RetryPolicy) -> Self {
-        let endpointer = Endpointer::new(instancer, HttpFactory::new());
-        let stack = ServiceBuilder::new()
-            .layer(RetryLayer::new(policy.protocol(HttpProtocol::new())))
-            .layer(BalanceLayer::new(RoundRobin::new()))
-            .service(endpointer.clone());
-        Self { stack, endpointer }
+    pub(crate) fn new(instancer: impl Instancer, policy: RetryPolicy) -> Self {
+        let client = balanced::Client::builder(instancer)
+            // In turn, so that the demo shows equal shares.
+            .balancer(RoundRobin::new())
+            .retry(|_| policy.protocol(HttpProtocol::new()));
+        Self(client.build())
     }
 
-    pub(crate) fn endpointer(&self) -> &Endpoints {
-        &self.endpointer
+    /// The client itself, for its state.
+    pub(crate) fn inner(&self) -> &balanced::Client {
+        &self.0
     }
 
     pub(crate) async fn calculate(
@@ -87,16 +71,9 @@ impl Client {
     }
 
     /// The answer of one of the servers, whatever it is.
-    pub(crate) async fn send(
-        &self,
-        path: &str,
-    ) -> Result<
-        Response<impl Body<Data = Bytes, Error: Error + Send + Sync> + Send + use<>>,
-        BoxError,
-    > {
+    pub(crate) async fn send(&self, path: &str) -> Result<Response<Body>, BoxError> {
         let uri = format!("http://{}{path}", service::NAME);
-        let request = Request::post(uri).body(Empty::new())?;
-        self.stack.clone().ready().await?.call(request).await
+        Ok(self.0.request(Request::post(uri).body(String::new())?).await?)
     }
 }
 

@@ -2,8 +2,6 @@
 //!
 //! `/calculate/…` comes in over HTTP, and goes out balanced over the registered servers.
 
-use std::error::Error;
-
 use axum::{
     Json, Router,
     body::Body,
@@ -13,10 +11,9 @@ use axum::{
     routing::post,
 };
 use tower_sd::lifecycle::{Listener, Readiness, serve_axum};
-use tower_sd::{BoxError, endpoint::NoInstances, retry::Elapsed};
+use tower_sd::{BoxError, http::ClientError};
 
 use crate::{
-    chain::{causes, chain},
     cli::GatewayArgs,
     client::{self, Client},
     operations::operated,
@@ -27,7 +24,7 @@ use crate::{
 /// Runs the `gateway` command. It registers nowhere; it starts whether there are servers or not.
 pub(crate) async fn main(args: &GatewayArgs) -> Result<(), BoxError> {
     let instancer = tower_sd::open(&args.registry)?.instancer(service::NAME)?;
-    let client = Client::new(&instancer, client::policy());
+    let client = Client::new(instancer, client::policy());
     let listener = Listener::bind(args.listen).await?;
     let readiness = Readiness::new();
     let lifecycle = server::announced(listener.local_addr()?).readiness(&readiness);
@@ -51,22 +48,10 @@ async fn calculate(State(client): State<Client>, uri: Uri) -> Response {
             Response::from_parts(parts, Body::new(body))
         }
         Err(error) => {
-            let causes = causes(&*error);
-            tracing::warn!(error = causes, "no answer");
-            let answer = Answer { result: None, error: Some(causes) };
-            (status(&*error), Json(answer)).into_response()
+            tracing::warn!(error = %error, "no answer");
+            let status = error.downcast_ref().map_or(StatusCode::BAD_REQUEST, ClientError::status);
+            let answer = Answer { result: None, error: Some(error.to_string()) };
+            (status, Json(answer)).into_response()
         }
-    }
-}
-
-/// 503 when there was no server, 504 when none answered in time, 502 when what came was no
-/// answer.
-fn status(error: &(dyn Error + 'static)) -> StatusCode {
-    if chain(error).any(|cause| cause.is::<NoInstances>()) {
-        StatusCode::SERVICE_UNAVAILABLE
-    } else if chain(error).any(|cause| cause.is::<Elapsed>()) {
-        StatusCode::GATEWAY_TIMEOUT
-    } else {
-        StatusCode::BAD_GATEWAY
     }
 }

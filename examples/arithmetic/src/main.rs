@@ -1,6 +1,5 @@
 //! The main example: an arithmetic service, its client, and a demo of both.
 
-mod chain;
 mod cli;
 mod client;
 mod config;
@@ -16,12 +15,9 @@ mod service;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tower_sd::BoxError;
+use tower_sd::{BoxError, backend::chain};
 
-use crate::{
-    chain::causes,
-    cli::{Cli, Command},
-};
+use crate::cli::{Cli, Command};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -57,5 +53,5 @@ async fn main() -> ExitCode {
 /// One line with the whole chain of causes.
 #[expect(clippy::print_stderr, reason = "a command reports why it failed")]
 fn complain(error: &BoxError) {
-    eprintln!("arithmetic: {}", causes(&**error));
+    eprintln!("arithmetic: {}", chain(&**error));
 }

@@ -6,24 +6,13 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
 use tokio::{
     select,
     time::{Instant, sleep},
 };
-use tower::ServiceBuilder;
 use tower_sd::consul::Consul;
-use tower_sd::http::{HttpEndpoint, HttpFactory, HttpProtocol, ReplayBody};
-use tower_sd::{
-    Error,
-    backend::TaskGroup,
-    balance::{Balance, BalanceLayer, RoundRobin},
-    endpoint::Endpointer,
-    retry::{Retry, RetryLayer, RetryPolicy},
-};
-
-/// One service's instances, balanced and retried.
-pub(crate) type Client = Retry<Balance<HttpEndpoint<ReplayBody<Body>>>, HttpProtocol>;
+use tower_sd::http::Client;
+use tower_sd::{Error, backend::TaskGroup};
 
 /// Clients of the services that are followed.
 #[derive(Debug)]
@@ -117,11 +106,7 @@ impl Services {
             followed.remove(&oldest);
         }
         tracing::info!(service, "followed");
-        let instancer = self.consul.instancer(service);
-        let client = ServiceBuilder::new()
-            .layer(RetryLayer::new(RetryPolicy::new().protocol(HttpProtocol::new())))
-            .layer(BalanceLayer::new(RoundRobin::new()))
-            .service(Endpointer::new(&instancer, HttpFactory::new()));
+        let client = Client::new(self.consul.instancer(service));
         let entry = Entry { client: client.clone(), used: Instant::now() };
         followed.insert(service.to_owned(), entry);
         client

@@ -1,6 +1,6 @@
 //! In over HTTP, out over HTTP.
 
-use std::{collections::BTreeMap, error::Error, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -11,9 +11,7 @@ use axum::{
     routing::{any, get},
 };
 use http::{HeaderName, header::CONNECTION, uri::PathAndQuery};
-use tower::{Service, ServiceExt};
-use tower_sd::http::ReplayBody;
-use tower_sd::{BoxError, endpoint::NoInstances};
+use tower_sd::BoxError;
 
 use crate::services::{Missing, Services};
 
@@ -55,7 +53,7 @@ async fn pass(
 }
 
 async fn answer(services: &Services, service: &str, request: Request) -> Response {
-    let mut client = match services.client(service).await {
+    let client = match services.client(service).await {
         Ok(client) => client,
         Err(Missing::Unknown) => {
             let text = format!("there is no service {service}\n");
@@ -67,26 +65,21 @@ async fn answer(services: &Services, service: &str, request: Request) -> Respons
         Ok(request) => request,
         Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
     };
-    let sent = async { client.ready().await?.call(request).await };
-    match sent.await {
+    match client.request(request).await {
         Ok(response) => {
             let (mut parts, body) = response.into_parts();
             remove_hop_by_hop(&mut parts.headers);
             Response::from_parts(parts, Body::new(body))
         }
         Err(error) => {
-            let error: BoxError = error;
-            let nobody = chain(&*error).any(|cause| cause.is::<NoInstances>());
-            match nobody {
-                true => unavailable(&*error),
-                false => (StatusCode::BAD_GATEWAY, causes(&*error)).into_response(),
-            }
+            tracing::warn!(%error, "no answer");
+            (error.status(), format!("{error}\n")).into_response()
         }
     }
 }
 
 /// The request as the instance gets it: the path without the service, which is the host.
-fn outgoing(service: &str, request: Request) -> Result<http::Request<ReplayBody<Body>>, BoxError> {
+fn outgoing(service: &str, request: Request) -> Result<Request, BoxError> {
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     // The first part as it was sent, which may be encoded otherwise than the name.
@@ -99,7 +92,7 @@ fn outgoing(service: &str, request: Request) -> Result<http::Request<ReplayBody<
         .build()?;
     parts.headers.remove(header::HOST);
     remove_hop_by_hop(&mut parts.headers);
-    Ok(http::Request::from_parts(parts, ReplayBody::new(body)))
+    Ok(Request::from_parts(parts, body))
 }
 
 /// RFC 9110, 7.6.1: what belongs to one connection does not go to the next.
@@ -125,18 +118,8 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::UPGRADE,
 ];
 
-fn unavailable(error: &(dyn Error + 'static)) -> Response {
-    let text = causes(error);
+fn unavailable(error: &tower_sd::Error) -> Response {
+    let text = format!("{}\n", error.chain());
     tracing::warn!(error = text, "unavailable");
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
-}
-
-/// One line with the whole chain.
-fn causes(error: &(dyn Error + 'static)) -> String {
-    let texts: Vec<_> = chain(error).map(ToString::to_string).collect();
-    format!("{}\n", texts.join(": "))
-}
-
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| (**error).source())
 }

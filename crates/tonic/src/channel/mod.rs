@@ -29,12 +29,14 @@ use crate::{Grpc, GrpcBody, GrpcEndpoint, GrpcFuture, GrpcProtocol, InFlightBody
 ///
 /// | | default | reason |
 /// |---|---|---|
-/// | balancer | round robin, per call | |
+/// | balancer | [least loaded], per call | a slow or loaded instance gets less |
 /// | attempts | 3, each at another instance if there is one | two failing instances are survived |
 /// | repeated | what no server acted on; else [`idempotent`] methods | calls arrive at most once |
 /// | call time | its `grpc-timeout` ([`set_timeout`]), else unbounded | streams, as in grpc-go |
 /// | silent connection | pinged after 5 min | the minimum of most gRPC servers |
 /// | waiting for an instance | 1 s | longer than a restart takes to be noticed |
+///
+/// [least loaded]: tower_sd_balance::LeastLoaded
 ///
 /// [`idempotent`]: ChannelBuilder::idempotent
 /// [`set_timeout`]: tonic::Request::set_timeout

@@ -30,14 +30,14 @@ pub(crate) async fn main(args: &DemoArgs) -> Result<(), BoxError> {
     let registry = Registry::new(args.registry.as_deref())?;
     let failed_attempts = Arc::<AtomicU64>::default();
     let policy = policy(args.no_retry, Arc::clone(&failed_attempts));
-    let client = Client::new(&registry.instancer()?, policy);
+    let client = Client::new(registry.instancer()?, policy);
 
     let first = Server::start("server-1", &registry).await?;
     let second = Server::start("server-2", &registry).await?;
     let third = Server::start("server-3", &registry).await?;
-    client.endpointer().ready(READY).await?;
+    client.inner().wait_until_ready(READY).await?;
     let traffic = Traffic::start(&client);
-    let mut table = Table::new(client.endpointer().clone(), Arc::clone(traffic.counts()));
+    let mut table = Table::new(client.inner().clone(), Arc::clone(traffic.counts()));
     let begin = Instant::now();
     let moment = |tenth: u32| begin + args.duration() / 10 * tenth;
 

@@ -14,14 +14,14 @@ use std::{
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tower_sd::endpoint::{EndpointReport, EndpointState};
+use tower_sd::http::Client;
 
 use super::traffic::Counts;
-use crate::client::Endpoints;
 
 /// Follows the endpoints; those that have left keep their line.
 #[derive(Debug)]
 pub(crate) struct Table {
-    endpointer: Endpoints,
+    client: Client,
     counts: Arc<Counts>,
     lines: BTreeMap<String, Line>,
     terminal: bool,
@@ -32,16 +32,17 @@ pub(crate) struct Table {
 
 #[derive(Debug)]
 struct Line {
-    state: &'static str,
+    /// None when it has left.
+    state: Option<EndpointState>,
     in_flight: usize,
     picks: u64,
     failures: u64,
 }
 
 impl Table {
-    pub(crate) fn new(endpointer: Endpoints, counts: Arc<Counts>) -> Self {
+    pub(crate) fn new(client: Client, counts: Arc<Counts>) -> Self {
         Self {
-            endpointer,
+            client,
             counts,
             lines: BTreeMap::new(),
             terminal: stdout().is_terminal(),
@@ -95,9 +96,9 @@ impl Table {
 
     fn sample(&mut self) {
         for line in self.lines.values_mut() {
-            (line.state, line.in_flight) = ("left", 0);
+            (line.state, line.in_flight) = (None, 0);
         }
-        for endpoint in self.endpointer.report().endpoints {
+        for endpoint in self.client.report().endpoints {
             self.lines.insert(endpoint.instance.id().to_string(), Line::from(&endpoint));
         }
     }
@@ -112,7 +113,9 @@ impl Table {
     fn picture(&self) -> String {
         let all: u64 = self.lines.values().map(|line| line.picks).sum();
         let mut text = String::from("\n  server     state      share  in flight  errors\n");
-        for (name, Line { state, in_flight, picks, failures }) in &self.lines {
+        for (name, line) in &self.lines {
+            let Line { in_flight, picks, failures, .. } = line;
+            let state = line.state();
             let share = picks * 100 / all.max(1);
             let line =
                 writeln!(text, "  {name:10} {state:10} {share:4}%  {in_flight:9}  {failures:6}");
@@ -124,7 +127,8 @@ impl Table {
 
     fn sentence(&self) -> String {
         let lines = self.lines.iter().map(|(name, line)| {
-            let Line { state, in_flight, picks, failures } = line;
+            let Line { in_flight, picks, failures, .. } = line;
+            let state = line.state();
             format!("{name} {state}, {picks} picks, {in_flight} in flight, {failures} errors")
         });
         format!("  {}\n", lines.collect::<Vec<_>>().join("; "))
@@ -139,19 +143,16 @@ impl Table {
     }
 }
 
+impl Line {
+    fn state(&self) -> String {
+        self.state.map_or_else(|| "left".to_owned(), |state| state.to_string())
+    }
+}
+
 impl From<&EndpointReport> for Line {
     fn from(endpoint: &EndpointReport) -> Self {
-        let state = match endpoint.state {
-            EndpointState::Ready => "ready",
-            EndpointState::Creating => "making",
-            EndpointState::Ineligible => "unfit",
-            EndpointState::Held => "held",
-            EndpointState::Down => "down",
-            EndpointState::Draining => "draining",
-            _ => "unknown",
-        };
         Self {
-            state,
+            state: Some(endpoint.state),
             in_flight: endpoint.in_flight,
             picks: endpoint.picks,
             failures: endpoint.failures,

@@ -1,33 +1,23 @@
-use tower::ServiceBuilder;
-use tower_sd::grpc::{Grpc, GrpcEndpoint, GrpcFactory, GrpcLayer, GrpcProtocol};
-use tower_sd::{
-    BoxError, Instancer,
-    balance::{Balance, BalanceLayer, RoundRobin},
-    endpoint::Endpointer,
-    retry::{Retry, RetryLayer, RetryPolicy},
-};
+use tower_sd::grpc::{Channel, GrpcProtocol};
+use tower_sd::{BoxError, Instancer, balance::RoundRobin, retry::RetryPolicy};
 
 use super::proto::{CalculateRequest, Operation, arithmetic_client::ArithmeticClient};
 use crate::service;
 
-/// A client of the service: the generated one, on a stack of ours. `Clone` is cheap, and all clones
-/// share the connections.
+/// A client of the service: the generated one on a channel. `Clone` is cheap, and all clones share
+/// the connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
-    generated: ArithmeticClient<Stack>,
+    generated: ArithmeticClient<Channel>,
 }
-
-type Stack = Grpc<Retry<Balance<GrpcEndpoint>, GrpcProtocol>>;
 
 impl Client {
     /// Follows the servers, and sends each call by `policy`, at best each time to another server.
-    pub(crate) fn new(instancer: &(impl Instancer + ?Sized), policy: RetryPolicy) -> Self {
-        let stack = ServiceBuilder::new()
-            .layer(GrpcLayer::new())
-            .layer(RetryLayer::new(policy.protocol(GrpcProtocol::new())))
-            .layer(BalanceLayer::new(RoundRobin::new()))
-            .service(Endpointer::new(instancer, GrpcFactory::new()));
-        Self { generated: ArithmeticClient::new(stack) }
+    pub(crate) fn new(instancer: impl Instancer, policy: RetryPolicy) -> Self {
+        let channel = Channel::builder(instancer)
+            .balancer(RoundRobin::new())
+            .retry(|_| policy.protocol(GrpcProtocol::new()));
+        Self { generated: ArithmeticClient::new(channel.build()) }
     }
 
     pub(crate) async fn calculate(
