@@ -21,7 +21,8 @@ use crate::{
 /// ```
 /// use std::time::Duration;
 /// use tower::{service_fn, timeout::TimeoutLayer};
-/// use tower_sd_balance::{BoxError, Endpointer, FactoryExt, FixedInstancer, Instance, factory_fn};
+/// use tower_sd::endpoint::{Endpointer, factory_fn, FactoryExt};
+/// use tower_sd::{BoxError, FixedInstancer, Instance};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {

@@ -25,7 +25,7 @@ use crate::NoInstances;
 /// is left around the endpoint's own work, which may send requests of its own.
 ///
 /// ```
-/// use tower_sd_balance::RequestScope;
+/// use tower_sd::endpoint::RequestScope;
 ///
 /// let scope = RequestScope::new().with_key(7);
 /// let key = scope.enter(|| RequestScope::current().and_then(|scope| scope.key()));

@@ -17,7 +17,7 @@ use crate::RequestScope;
 /// other crates.
 ///
 /// ```
-/// use tower_sd_balance::{RequestScope, ScopeLayer};
+/// use tower_sd::endpoint::{RequestScope, ScopeLayer};
 ///
 /// let by_user = ScopeLayer::new(|user: &u64| RequestScope::new().with_key(*user));
 /// # let _ = by_user;

@@ -8,7 +8,7 @@ use crate::client::request::CheckRegistration;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_sd_consul::Check;
+/// use tower_sd::consul::Check;
 ///
 /// let check = Check::http("http://10.0.0.7:8081/health").interval(Duration::from_secs(5));
 /// # drop(check);

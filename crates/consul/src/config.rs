@@ -19,7 +19,7 @@ use crate::{Query, error};
 /// Where the agent is, and how to talk to it.
 ///
 /// ```
-/// use tower_sd_consul::ConsulConfig;
+/// use tower_sd::consul::ConsulConfig;
 ///
 /// let config = ConsulConfig::new("127.0.0.1:8500").token("s3cr3t");
 /// assert!(!format!("{config:?}").contains("s3cr3t"));

@@ -17,8 +17,8 @@ use crate::{
 /// for something else. Sessions and locks are left alone.
 ///
 /// ```no_run
-/// # use tower_sd_consul::{Consul, ConsulConfig};
-/// # async fn example() -> Result<(), tower_sd_core::Error> {
+/// # use tower_sd::consul::{Consul, ConsulConfig};
+/// # async fn example() -> Result<(), tower_sd::Error> {
 /// let kv = Consul::new(ConsulConfig::new("127.0.0.1:8500"))?.kv();
 /// kv.create("arithmetic/server", r#"{"level": "info"}"#).await?;
 /// if let Some(entry) = kv.get("arithmetic/server").await? {

@@ -18,12 +18,12 @@ impl ConsulConfig {
     /// | `consistent`, `filter`, `wait` | [`query`](Self::query) |
     ///
     /// ```
-    /// use tower_sd_consul::ConsulConfig;
+    /// use tower_sd::consul::ConsulConfig;
     ///
     /// let config = ConsulConfig::from_url("consul://10.0.0.1?dc=eu")?;
     /// assert_eq!(config.address, "10.0.0.1:8500");
     /// assert_eq!(config.datacenter.as_deref(), Some("eu"));
-    /// # Ok::<(), tower_sd_core::Error>(())
+    /// # Ok::<(), tower_sd::Error>(())
     /// ```
     ///
     /// # Errors

@@ -20,7 +20,8 @@ use crate::Instance;
 /// addresses.
 ///
 /// ```
-/// use tower_sd_core::{AddressPolicy, Instance};
+/// use tower_sd::discovery::AddressPolicy;
+/// use tower_sd::Instance;
 ///
 /// let policy = AddressPolicy::default().allow(["10.0.0.0/8".parse()?]).ports(1024..=65535);
 /// assert!(policy.check(&Instance::new("10.1.2.3", 8080)).is_ok());

@@ -8,7 +8,7 @@ use crate::{AddressPolicy, Error, ErrorKind, Instance, Registration, Result};
 /// The address that a server registers.
 ///
 /// ```
-/// use tower_sd_core::AdvertiseAddress;
+/// use tower_sd::discovery::AdvertiseAddress;
 ///
 /// let listen = "0.0.0.0:8081".parse()?;
 /// let registry = "127.0.0.1:8500".parse()?;

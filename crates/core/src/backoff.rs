@@ -17,7 +17,7 @@ use crate::Error;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_sd_core::Backoff;
+/// use tower_sd::backend::Backoff;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() {

@@ -8,9 +8,9 @@ use std::{error::Error, fmt};
 /// ```
 /// use std::io;
 ///
-/// let error = tower_sd_core::Error::new(tower_sd_core::ErrorKind::Unavailable, "etcd", "follow")
+/// let error = tower_sd::Error::new(tower_sd::ErrorKind::Unavailable, "etcd", "follow")
 ///     .with_source(io::Error::other("connection refused"));
-/// let text = tower_sd_core::chain(&error).to_string();
+/// let text = tower_sd::backend::chain(&error).to_string();
 /// assert_eq!(text, "etcd follow: registry unavailable: connection refused");
 /// ```
 #[must_use]

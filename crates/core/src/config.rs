@@ -19,7 +19,8 @@ use crate::{AddressPolicy, duration};
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_sd_core::{MemoryRegistry, RegistryConfig};
+/// use tower_sd::discovery::RegistryConfig;
+/// use tower_sd::MemoryRegistry;
 ///
 /// let config = RegistryConfig::default().ttl(Duration::from_secs(5));
 /// let registry = MemoryRegistry::with_config(config);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_sd_core::duration;
+/// use tower_sd::backend::duration;
 ///
 /// assert_eq!(duration::parse("1500ms"), Some(Duration::from_millis(1500)));
 /// assert_eq!(duration::parse("15"), None);

@@ -31,7 +31,8 @@ use crate::{Error, ErrorKind, Instancer, Snapshot, Subscription, TaskGroup};
 /// The instances of version 2 only:
 ///
 /// ```
-/// use tower_sd_core::{FilteredInstancer, FixedInstancer, Instance, Instancer, Snapshot};
+/// use tower_sd::discovery::{FilteredInstancer, Snapshot};
+/// use tower_sd::{FixedInstancer, Instance, Instancer};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {

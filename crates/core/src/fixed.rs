@@ -7,7 +7,7 @@ use crate::{
 /// Follows nothing: a set that never changes, known from the start.
 ///
 /// ```
-/// use tower_sd_core::{FixedInstancer, Instance, Instancer};
+/// use tower_sd::{FixedInstancer, Instance, Instancer};
 ///
 /// let instancer = FixedInstancer::new([Instance::new("127.0.0.1", 8081), Instance::new("127.0.0.1", 8082)]);
 /// assert_eq!(instancer.subscribe().snapshot().instances().len(), 2);

@@ -24,7 +24,8 @@ pub enum CheckResult {
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicBool, Ordering::Relaxed}};
-/// use tower_sd_core::{CheckResult, Instance, Registration};
+/// use tower_sd::discovery::CheckResult;
+/// use tower_sd::{Instance, Registration};
 ///
 /// let database_answers = Arc::new(AtomicBool::new(true));
 /// let registration = Registration::new("arithmetic", Instance::new("127.0.0.1", 8081)).health(move || {

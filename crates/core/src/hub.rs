@@ -20,7 +20,7 @@ use crate::{Error, ErrorKind, Shutdown, TaskGroup};
 ///
 /// ```
 /// use tokio::sync::watch;
-/// use tower_sd_core::{Hub, TaskGroup};
+/// use tower_sd::backend::{Hub, TaskGroup};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {

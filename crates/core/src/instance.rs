@@ -11,7 +11,7 @@ use crate::{Error, ErrorKind, InstanceId, InstanceStatus, Result, url::without_u
 /// that it can stand in a URL.
 ///
 /// ```
-/// use tower_sd_core::Instance;
+/// use tower_sd::Instance;
 ///
 /// let instance = Instance::new("::1", 8080).with_id("arithmetic-1").with_weight(50);
 /// assert_eq!(instance.to_string(), "[::1]:8080");
@@ -21,7 +21,8 @@ use crate::{Error, ErrorKind, InstanceId, InstanceStatus, Result, url::without_u
 /// As JSON it needs a host and a port; what is absent has the default of its setter.
 ///
 /// ```
-/// # use tower_sd_core::{Instance, InstanceStatus};
+/// # use tower_sd::discovery::InstanceStatus;
+/// # use tower_sd::Instance;
 /// let json = r#"{
 ///     "id": "arithmetic-1", "scheme": "https", "host": "10.0.0.7", "port": 8443, "weight": 5,
 ///     "priority": 0, "zone": "eu-1a", "tags": ["v2"], "metadata": {"shard": "3"},

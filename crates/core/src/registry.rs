@@ -23,10 +23,10 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_sd_core::{Instance, Instancer, MemoryRegistry, Registration, Registry};
+/// use tower_sd::{Instance, Instancer, MemoryRegistry, Registration, Registry};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-/// # async fn main() -> Result<(), tower_sd_core::Error> {
+/// # async fn main() -> Result<(), tower_sd::Error> {
 /// let registry = Registry::from(MemoryRegistry::new());
 /// let instance = Instance::new("10.0.0.7", 8081);
 /// let handle = registry.register(Registration::new("orders", instance)).await?;

@@ -5,7 +5,7 @@ use crate::{Error, ErrorKind, Registry, Result, url::is_scheme};
 /// The schemes of URLs that name a registry, each with its constructor.
 ///
 /// ```
-/// use tower_sd_core::{MemoryRegistry, Schemes};
+/// use tower_sd::{MemoryRegistry, Schemes};
 ///
 /// let memory = MemoryRegistry::new();
 /// let schemes = Schemes::new().with("memory", move |_url| Ok(memory.clone().into()));
@@ -15,7 +15,7 @@ use crate::{Error, ErrorKind, Registry, Result, url::is_scheme};
 ///     error.to_string(),
 ///     "registry open: no registry has the scheme \"consul\"; there are static, memory",
 /// );
-/// # Ok::<(), tower_sd_core::Error>(())
+/// # Ok::<(), tower_sd::Error>(())
 /// ```
 #[derive(Clone)]
 #[must_use]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 /// serialised.
 ///
 /// ```
-/// use tower_sd_core::Secret;
+/// use tower_sd::discovery::Secret;
 ///
 /// let token = Secret::new("s3cr3t");
 /// assert_eq!(format!("{token:?}"), "***");

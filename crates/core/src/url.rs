@@ -23,7 +23,7 @@ use crate::{Error, ErrorKind, Result, TlsConfig, duration};
 /// the end: an option that no call requested is an error, which lists the others.
 ///
 /// ```
-/// use tower_sd_core::RegistryUrl;
+/// use tower_sd::backend::RegistryUrl;
 ///
 /// let mut url = RegistryUrl::parse("shelf", "shelf://a:1,b/books?ttl=15s&tag=x,y")?;
 /// assert_eq!(url.addresses(80), ["a:1", "b:80"]);
@@ -31,7 +31,7 @@ use crate::{Error, ErrorKind, Result, TlsConfig, duration};
 /// assert_eq!(url.list("tag")?, ["x", "y"]);
 /// let error = url.finish().unwrap_err();
 /// assert_eq!(error.to_string(), "shelf configure: unknown option \"ttl\"; the options are tag");
-/// # Ok::<(), tower_sd_core::Error>(())
+/// # Ok::<(), tower_sd::Error>(())
 /// ```
 #[must_use]
 pub struct RegistryUrl {

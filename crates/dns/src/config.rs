@@ -6,7 +6,7 @@ use tower_sd_core::{RegistryConfig, duration};
 /// The name servers that are queried, and the way of querying them.
 ///
 /// ```
-/// use tower_sd_dns::{DnsConfig, Transport};
+/// use tower_sd::dns::{DnsConfig, Transport};
 ///
 /// let consul = DnsConfig::new(["127.0.0.1:8600".parse()?]).transport(Transport::TcpFirst);
 /// # Ok::<(), std::net::AddrParseError>(())

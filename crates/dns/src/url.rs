@@ -19,12 +19,12 @@ impl DnsConfig {
     ///   as [`Query::retention`](crate::Query::retention) of each service.
     ///
     /// ```
-    /// use tower_sd_dns::{DnsConfig, Transport};
+    /// use tower_sd::dns::{DnsConfig, Transport};
     ///
     /// let config = DnsConfig::from_url("dns://127.0.0.1:8600?tcp=true")?;
     /// assert_eq!(config.servers, ["127.0.0.1:8600".parse().expect("an address")]);
     /// assert_eq!(config.transport, Some(Transport::TcpFirst));
-    /// # Ok::<(), tower_sd_core::Error>(())
+    /// # Ok::<(), tower_sd::Error>(())
     /// ```
     ///
     /// # Errors

@@ -20,12 +20,12 @@ impl EtcdConfig {
     /// | `user` with `password-file` | [`user`](Self::user_from_file) |
     ///
     /// ```
-    /// use tower_sd_etcd::EtcdConfig;
+    /// use tower_sd::etcd::EtcdConfig;
     ///
     /// let config = EtcdConfig::from_url("etcd://10.0.0.1,10.0.0.2:2380/shop?ttl=30s")?;
     /// assert_eq!(config.endpoints, ["10.0.0.1:2379", "10.0.0.2:2380"]);
     /// assert_eq!(config.prefix, "shop");
-    /// # Ok::<(), tower_sd_core::Error>(())
+    /// # Ok::<(), tower_sd::Error>(())
     /// ```
     ///
     /// # Errors

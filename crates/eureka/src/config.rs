@@ -18,7 +18,7 @@ use crate::{Query, error};
 /// Where the servers are, and how to use them.
 ///
 /// ```
-/// use tower_sd_eureka::EurekaConfig;
+/// use tower_sd::eureka::EurekaConfig;
 ///
 /// let config = EurekaConfig::new("http://10.0.0.1:8761/eureka").basic_auth("app", "s3cr3t");
 /// assert!(!format!("{config:?}").contains("s3cr3t"));

@@ -8,7 +8,7 @@ use tower_sd_core::{InstanceStatus, duration};
 /// By default the instances of an application that are `UP`, at their host names, read every 30 s.
 ///
 /// ```
-/// use tower_sd_eureka::Query;
+/// use tower_sd::eureka::Query;
 ///
 /// let query = Query::vip("payments").secure();
 /// # drop(query);

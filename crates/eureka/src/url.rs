@@ -21,11 +21,11 @@ impl EurekaConfig {
     /// | `any-status`, `poll` | [`query`](Self::query) |
     ///
     /// ```
-    /// use tower_sd_eureka::EurekaConfig;
+    /// use tower_sd::eureka::EurekaConfig;
     ///
     /// let config = EurekaConfig::from_url("eureka://10.0.0.1,10.0.0.2/eureka?zone=eu-1a")?;
     /// assert_eq!(config.servers[1].url, "http://10.0.0.2:8761/eureka");
-    /// # Ok::<(), tower_sd_core::Error>(())
+    /// # Ok::<(), tower_sd::Error>(())
     /// ```
     ///
     /// # Errors

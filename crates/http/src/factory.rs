@@ -23,7 +23,7 @@ mod settings;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_sd_http::{HostPolicy, HttpFactory};
+/// use tower_sd::http::{HostPolicy, HttpFactory};
 ///
 /// let factory: HttpFactory<String> = HttpFactory::new()
 ///     .connect_timeout(Duration::from_millis(300))
@@ -79,13 +79,14 @@ impl<B> HttpFactory<B> {
     ///
     /// ```
     /// # #[cfg(feature = "tls-ring")] {
-    /// use tower_sd_http::{HttpFactory, HttpVersion, TlsClient, TlsConfig};
+    /// use tower_sd::http::{HttpFactory, HttpVersion, TlsClient};
+    /// use tower_sd::tls::TlsConfig;
     ///
     /// let tls = TlsConfig::new().with_server_name("arithmetic.internal");
     /// let factory: HttpFactory<String> =
     ///     HttpFactory::new().version(HttpVersion::Http2).tls(TlsClient::new(tls)?);
     /// # }
-    /// # Ok::<(), tower_sd_balance::Error>(())
+    /// # Ok::<(), tower_sd::Error>(())
     /// ```
     #[must_use]
     pub fn tls(mut self, tls: TlsClient) -> Self {

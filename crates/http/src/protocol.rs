@@ -23,8 +23,8 @@ use crate::{HttpError, RepeatableBody};
 ///
 /// ```
 /// use http::{Method, Request};
-/// use tower_sd_balance::Protocol;
-/// use tower_sd_http::{HttpProtocol, Idempotent};
+/// use tower_sd::http::{HttpProtocol, Idempotent};
+/// use tower_sd::retry::Protocol;
 ///
 /// fn is_idempotent(request: &Request<String>) -> bool {
 ///     Protocol::<_, http::Response<()>>::is_idempotent(&HttpProtocol::new(), request)

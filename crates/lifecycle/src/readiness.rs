@@ -10,7 +10,7 @@ use tower_sd_core::{CheckResult, HealthCheck, async_trait};
 /// prints `starting`, `ready`, `unhealthy`, `draining` or `closing`.
 ///
 /// ```
-/// use tower_sd_lifecycle::Readiness;
+/// use tower_sd::lifecycle::Readiness;
 ///
 /// let readiness = Readiness::new();
 /// assert!(!readiness.is_ready());

@@ -20,8 +20,8 @@ use crate::{
 /// `Clone` shares it. It is empty until the step `register` begins.
 ///
 /// ```
-/// # use tower_sd_core::MemoryRegistry;
-/// use tower_sd_lifecycle::Lifecycle;
+/// # use tower_sd::MemoryRegistry;
+/// use tower_sd::lifecycle::Lifecycle;
 ///
 /// let life = Lifecycle::new().register(MemoryRegistry::new(), "orders");
 /// let registrations = life.registrations(); // for a metrics route, say

@@ -17,7 +17,7 @@ use crate::{GrpcEndpoint, health_stream::watch};
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_sd_tonic::GrpcFactory;
+/// use tower_sd::grpc::GrpcFactory;
 ///
 /// let factory = GrpcFactory::new().connect_timeout(Duration::from_millis(300)).health("shop.Orders");
 /// # let _ = factory;

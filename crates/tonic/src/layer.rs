@@ -30,8 +30,11 @@ use crate::{code, deadline::Deadline};
 ///
 /// ```
 /// use tower::ServiceBuilder;
-/// use tower_sd_balance::{BalanceLayer, Endpointer, FixedInstancer, Instance, RetryLayer, RetryPolicy, RoundRobin};
-/// use tower_sd_tonic::{GrpcFactory, GrpcLayer, GrpcProtocol};
+/// use tower_sd::balance::{BalanceLayer, RoundRobin};
+/// use tower_sd::endpoint::Endpointer;
+/// use tower_sd::grpc::{GrpcFactory, GrpcLayer, GrpcProtocol};
+/// use tower_sd::retry::{RetryLayer, RetryPolicy};
+/// use tower_sd::{FixedInstancer, Instance};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {

@@ -28,8 +28,8 @@ use crate::{code, deadline::Deadline};
 ///
 /// ```
 /// use tonic::{Code, Status};
-/// use tower_sd_balance::RetryPolicy;
-/// use tower_sd_tonic::GrpcProtocol;
+/// use tower_sd::grpc::GrpcProtocol;
+/// use tower_sd::retry::RetryPolicy;
 ///
 /// let policy = RetryPolicy::new().protocol(GrpcProtocol::new().codes([Code::Unavailable, Code::Aborted]));
 /// # let _ = policy;

@@ -24,12 +24,12 @@ impl ZooKeeperConfig {
     /// | `server-name`, `verify` | [`tls`](Self::tls) |
     ///
     /// ```
-    /// use tower_sd_zookeeper::ZooKeeperConfig;
+    /// use tower_sd::zookeeper::ZooKeeperConfig;
     ///
     /// let config = ZooKeeperConfig::from_url("zookeeper://10.0.0.1,10.0.0.2:2182/shop?path=/sd")?;
     /// assert_eq!(config.servers, ["10.0.0.1:2181", "10.0.0.2:2182"]);
     /// assert_eq!((&*config.chroot, &*config.path), ("shop", "/sd"));
-    /// # Ok::<(), tower_sd_core::Error>(())
+    /// # Ok::<(), tower_sd::Error>(())
     /// ```
     ///
     /// # Errors

@@ -21,7 +21,7 @@ pub(super) fn check() -> Result<()> {
 
 fn unused_of(package: &Package) -> Result<Vec<&str>> {
     let built = code(&package.path, &["src", "build.rs"])?;
-    let tested = code(&package.path, &["."])?;
+    let tested = code(&package.path, &[".", "README.md"])?;
     let manifest = &package.manifest;
     let in_build = manifest.dependencies.iter().filter(|name| !uses(&built, name));
     let in_tests = manifest.dev_dependencies.iter().filter(|name| !uses(&tested, name));

@@ -24,9 +24,8 @@ use crate::{
 /// ```
 /// use std::sync::{Arc, atomic::Ordering::Relaxed};
 ///
-/// use tower_sd_balance::{
-///     BalanceLayer, Balancer, Choice, EndpointStats, Event, Members, Observer, Outcome, Picker,
-/// };
+/// use tower_sd::balance::{BalanceLayer, Balancer, Choice, Members, Picker};
+/// use tower_sd::endpoint::{EndpointStats, Event, Observer, Outcome};
 ///
 /// #[derive(Clone, Copy, Debug)]
 /// struct AvoidFailed;

@@ -24,7 +24,8 @@ use crate::RequestScope;
 ///
 /// ```
 /// use tower::ServiceBuilder;
-/// use tower_sd_balance::{BalanceLayer, Maglev, RequestScope, ScopeLayer};
+/// use tower_sd::balance::{BalanceLayer, Maglev};
+/// use tower_sd::endpoint::{RequestScope, ScopeLayer};
 ///
 /// let by_user = |user: &u64| RequestScope::new().with_key(*user);
 /// let sticky = ServiceBuilder::new()

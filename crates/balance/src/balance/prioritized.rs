@@ -21,7 +21,7 @@ use crate::endpointer::observer::Observer;
 /// the best priority gets all requests with `overprovisioning(u32::MAX)`.
 ///
 /// ```
-/// use tower_sd_balance::{BalanceLayer, Prioritized, RoundRobin};
+/// use tower_sd::balance::{BalanceLayer, Prioritized, RoundRobin};
 ///
 /// let by_srv_records = BalanceLayer::new(Prioritized::default());
 /// let in_turn = BalanceLayer::new(Prioritized::new(RoundRobin::new()));
@@ -49,7 +49,8 @@ impl Prioritized {
     /// priority, and get the requests that none of the first accepts.
     ///
     /// ```
-    /// use tower_sd_balance::{BalanceLayer, Instance, Prioritized, RoundRobin};
+    /// use tower_sd::balance::{BalanceLayer, Prioritized, RoundRobin};
+    /// use tower_sd::Instance;
     ///
     /// let distance = |instance: &Instance| u32::from(instance.zone() != Some("a"));
     /// let own_zone_first = BalanceLayer::new(Prioritized::by(distance, RoundRobin::new()));

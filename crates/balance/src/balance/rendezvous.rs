@@ -12,7 +12,8 @@ use crate::Subset;
 /// "random subsetting" is the same rule.
 ///
 /// ```
-/// use tower_sd_balance::{EndpointerConfig, Rendezvous};
+/// use tower_sd::balance::Rendezvous;
+/// use tower_sd::endpoint::EndpointerConfig;
 ///
 /// let config = EndpointerConfig::new().subset(Rendezvous::new("client-7", 20));
 /// # let _ = config;

@@ -11,7 +11,8 @@ use crate::endpointer::observer::Observer;
 /// their own has no usable member.
 ///
 /// ```
-/// use tower_sd_balance::{BalanceLayer, Instance, RoundRobin, Split};
+/// use tower_sd::balance::{BalanceLayer, RoundRobin, Split};
+/// use tower_sd::Instance;
 ///
 /// let is_canary = |instance: &Instance| instance.tags().iter().any(|tag| tag == "canary");
 /// let canary = BalanceLayer::new(Split::new(5, is_canary, RoundRobin::new()));

@@ -14,7 +14,8 @@ use crate::{
 /// It needs no endpointer, no service and no runtime.
 ///
 /// ```
-/// use tower_sd_balance::{Instance, RoundRobin, TestSet};
+/// use tower_sd::balance::{RoundRobin, TestSet};
+/// use tower_sd::Instance;
 ///
 /// let instances = [1, 2, 3].map(|port| Instance::new("h", port));
 /// let mut set = TestSet::new(&RoundRobin::new().with_start(0), instances);

@@ -10,7 +10,7 @@ use crate::endpointer::observer::Observer;
 /// without a zone is in another one. A client without members in its own zone uses all others.
 ///
 /// ```
-/// use tower_sd_balance::{BalanceLayer, LeastLoaded, ZoneAware};
+/// use tower_sd::balance::{BalanceLayer, LeastLoaded, ZoneAware};
 ///
 /// let layer = BalanceLayer::new(ZoneAware::new("eu-1a", LeastLoaded::new()));
 /// # let _ = layer;

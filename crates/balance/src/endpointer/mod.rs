@@ -81,9 +81,9 @@ use crate::NoInstances;
 ///
 /// ```
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
-/// use tower_sd_balance::{
-///     BalanceLayer, BoxError, Endpointer, FixedInstancer, Instance, RoundRobin,
-/// };
+/// use tower_sd::balance::{BalanceLayer, RoundRobin};
+/// use tower_sd::endpoint::Endpointer;
+/// use tower_sd::{BoxError, FixedInstancer, Instance};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), BoxError> {

@@ -14,7 +14,7 @@ use crate::{Observer, endpointer::observer::Observers};
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_sd_balance::{RetryDecision, RetryPolicy};
+/// use tower_sd::retry::{RetryDecision, RetryPolicy};
 ///
 /// let policy = RetryPolicy::new()
 ///     .max_attempts(5)

@@ -27,10 +27,10 @@ use crate::RequestScope;
 ///
 /// ```
 /// use tower::{Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService, service_fn};
-/// use tower_sd_balance::{
-///     Balance, BalanceLayer, BoxError, Endpointer, FixedInstancer, Instance, Retry, RetryLayer,
-///     RetryPolicy, RoundRobin,
-/// };
+/// use tower_sd::balance::{Balance, BalanceLayer, RoundRobin};
+/// use tower_sd::endpoint::Endpointer;
+/// use tower_sd::retry::{Retry, RetryLayer, RetryPolicy};
+/// use tower_sd::{BoxError, FixedInstancer, Instance};
 ///
 /// /// The service of one instance.
 /// type Calculator = BoxCloneSyncService<(i64, i64), i64, BoxError>;

@@ -8,12 +8,12 @@ use crate::{Check, client::request::TaggedAddress, config::check_ttl, error};
 /// [`Consul::with_options`](crate::Consul::with_options).
 ///
 /// ```
-/// use tower_sd_consul::{Check, Consul, ConsulConfig, RegistrationOptions};
+/// use tower_sd::consul::{Check, Consul, ConsulConfig, RegistrationOptions};
 ///
 /// let consul = Consul::new(ConsulConfig::new("127.0.0.1:8500"))?;
 /// let checked = RegistrationOptions::new().check(Check::tcp("10.0.0.7:8081"));
 /// let consul = consul.with_options(checked);
-/// # Ok::<(), tower_sd_core::Error>(())
+/// # Ok::<(), tower_sd::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]

@@ -22,10 +22,10 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_sd_core::{Instance, Instancer, MemoryRegistry, Registration};
+/// use tower_sd::{Instance, Instancer, MemoryRegistry, Registration};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-/// # async fn main() -> Result<(), tower_sd_core::Error> {
+/// # async fn main() -> Result<(), tower_sd::Error> {
 /// let registry = MemoryRegistry::new();
 /// let instance = Instance::new("127.0.0.1", 8081);
 /// let handle = registry.register(Registration::new("arithmetic", instance)).await?;

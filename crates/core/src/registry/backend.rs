@@ -22,7 +22,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use tower_sd_core::RegistryConfig;
+    /// # use tower_sd::discovery::RegistryConfig;
     /// /// A registry whose clients renew every 30 s.
     /// fn adapt(mut config: RegistryConfig) -> RegistryConfig {
     ///     config.ttl.get_or_insert(Duration::from_secs(90));

@@ -16,7 +16,7 @@ use crate::Result;
 /// and an authority that is given is never ignored.
 ///
 /// ```
-/// use tower_sd_core::TlsConfig;
+/// use tower_sd::tls::TlsConfig;
 ///
 /// let tls = TlsConfig::new()
 ///     .with_root("/etc/app/ca.pem")

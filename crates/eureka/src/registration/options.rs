@@ -3,12 +3,12 @@
 /// See [`Eureka::with_options`](crate::Eureka::with_options).
 ///
 /// ```
-/// use tower_sd_eureka::{Eureka, EurekaConfig, RegistrationOptions};
+/// use tower_sd::eureka::{Eureka, EurekaConfig, RegistrationOptions};
 ///
 /// let eureka = Eureka::new(EurekaConfig::new("http://127.0.0.1:8761/eureka"))?;
 /// let options = RegistrationOptions::new().health_check_url("http://10.0.0.7:8081/health");
 /// let eureka = eureka.with_options(options);
-/// # Ok::<(), tower_sd_core::Error>(())
+/// # Ok::<(), tower_sd::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 #[must_use]

@@ -21,8 +21,9 @@ use crate::{HttpFactory, HttpProtocol};
 /// use std::time::Duration;
 ///
 /// use http::Method;
-/// use tower_sd_balance::{FixedInstancer, Instance, WeightedRandom};
-/// use tower_sd_http::{Client, HostPolicy, HttpProtocol};
+/// use tower_sd::balance::WeightedRandom;
+/// use tower_sd::http::{Client, HostPolicy, HttpProtocol};
+/// use tower_sd::{FixedInstancer, Instance};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {

@@ -73,11 +73,11 @@ use crate::{HttpEndpoint, HttpProtocol};
 ///
 /// ```no_run
 /// use http::Request;
-/// use tower_sd_balance::{FixedInstancer, Instance};
-/// use tower_sd_http::Client;
+/// use tower_sd::http::Client;
+/// use tower_sd::{FixedInstancer, Instance};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), tower_sd_balance::BoxError> {
+/// # async fn main() -> Result<(), tower_sd::BoxError> {
 /// let orders = Client::new(FixedInstancer::new([Instance::new("127.0.0.1", 8081)]));
 /// let response = orders.request(Request::get("http://orders/health").body(String::new())?).await?;
 /// println!("{}", response.status());
@@ -154,8 +154,8 @@ impl Client {
     /// use std::time::Duration;
     ///
     /// use tower::limit::ConcurrencyLimitLayer;
-    /// use tower_sd_balance::{FixedInstancer, Instance};
-    /// use tower_sd_http::Client;
+    /// use tower_sd::http::Client;
+    /// use tower_sd::{FixedInstancer, Instance};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {

@@ -39,7 +39,7 @@ pub trait RepeatableBody: Sized {
 /// use bytes::Bytes;
 /// use http::Request;
 /// use http_body_util::combinators::UnsyncBoxBody;
-/// use tower_sd_http::ReplayBody;
+/// use tower_sd::http::ReplayBody;
 ///
 /// // Above the retry, for example by `ServiceBuilder::map_request`:
 /// fn repeatable(

@@ -32,8 +32,7 @@ use crate::{
 /// [`ReqwestFactory::build`]: a redirect is the caller's response, and a POST arrives at most once.
 ///
 /// ```no_run
-/// use tower_sd_balance::{FixedInstancer, Instance};
-/// use tower_sd_http::reqwest::ReqwestClient;
+/// use tower_sd::{FixedInstancer, Instance, reqwest::ReqwestClient};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -44,8 +44,11 @@ use crate::{
 /// use std::time::Duration;
 /// use reqwest::Client;
 /// use tower::ServiceBuilder;
-/// use tower_sd_balance::{BalanceLayer, Endpointer, FixedInstancer, Instance, RetryLayer, RetryPolicy, RoundRobin};
-/// use tower_sd_http::{HttpProtocol, reqwest::ReqwestFactory};
+/// use tower_sd::balance::{BalanceLayer, RoundRobin};
+/// use tower_sd::endpoint::Endpointer;
+/// use tower_sd::http::HttpProtocol;
+/// use tower_sd::retry::{RetryLayer, RetryPolicy};
+/// use tower_sd::{FixedInstancer, Instance, reqwest::ReqwestFactory};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -34,8 +34,7 @@ use tower_sd_balance::{AddressPolicy, BoxError, Instance, Instancer, Subscriptio
 /// ```no_run
 /// use std::sync::Arc;
 /// use reqwest::Client;
-/// use tower_sd_balance::{FixedInstancer, Instance};
-/// use tower_sd_http::reqwest::InstanceResolver;
+/// use tower_sd::{FixedInstancer, Instance, reqwest::InstanceResolver};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> reqwest::Result<()> {

@@ -119,7 +119,7 @@ where
 ///
 /// ```
 /// use axum::Router;
-/// use tower_sd_lifecycle::{Readiness, ready_route};
+/// use tower_sd::lifecycle::{Readiness, ready_route};
 ///
 /// let readiness = Readiness::new();
 /// let router: Router = Router::new().route("/ready", ready_route(&readiness));

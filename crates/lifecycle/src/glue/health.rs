@@ -20,7 +20,7 @@ use crate::{Readiness, readiness::State};
 ///
 /// ```
 /// use tonic::transport::Server;
-/// use tower_sd_lifecycle::{Readiness, ready_health};
+/// use tower_sd::lifecycle::{Readiness, ready_health};
 ///
 /// let readiness = Readiness::new();
 /// let router = Server::builder().add_service(ready_health(&readiness, ["shop.Orders"]));

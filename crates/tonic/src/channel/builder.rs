@@ -13,8 +13,9 @@ use crate::{GrpcFactory, GrpcLayer, GrpcProtocol};
 /// Each setter changes one setting; the others keep their values.
 ///
 /// ```
-/// use tower_sd_balance::{FixedInstancer, Instance, WeightedRandom};
-/// use tower_sd_tonic::Channel;
+/// use tower_sd::balance::WeightedRandom;
+/// use tower_sd::grpc::Channel;
+/// use tower_sd::{FixedInstancer, Instance};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {

@@ -48,8 +48,8 @@ use crate::{Grpc, GrpcBody, GrpcEndpoint, GrpcFuture, GrpcProtocol, InFlightBody
 /// # Examples
 ///
 /// ```
-/// use tower_sd_balance::{FixedInstancer, Instance};
-/// use tower_sd_tonic::Channel;
+/// use tower_sd::grpc::Channel;
+/// use tower_sd::{FixedInstancer, Instance};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
