@@ -38,6 +38,8 @@ pub enum NoInstancesReason {
     Refused,
     /// All that are listed have weight 0. Reported immediately.
     Ineligible,
+    /// None has the label that the request selects, see [`Select`](crate::Select).
+    Unmatched,
     /// The balancer has returned an index that the set does not have. Reported immediately.
     OutOfRange,
 }
@@ -71,8 +73,17 @@ impl NoInstances {
             NoInstancesReason::Busy
             | NoInstancesReason::NeverSynced
             | NoInstancesReason::NotReady
-            | NoInstancesReason::Refused => false,
+            | NoInstancesReason::Refused
+            | NoInstancesReason::Unmatched => false,
         }
+    }
+
+    /// With a label, ready ones that were not picked have others.
+    pub(crate) fn of_label(mut self, label: Option<&str>) -> Self {
+        if label.is_some() && self.reason == NoInstancesReason::Busy {
+            self.reason = NoInstancesReason::Unmatched;
+        }
+        self
     }
 
     pub(crate) fn waited(mut self) -> Self {
@@ -137,6 +148,7 @@ impl fmt::Display for NoInstances {
             NoInstancesReason::Refused => "no instances: none accepts a connection",
             NoInstancesReason::OutOfRange => "no instances: the balancer's index is out of range",
             NoInstancesReason::Ineligible => "no instances: all have weight 0",
+            NoInstancesReason::Unmatched => "no instances: none has the label of the request",
         })
     }
 }

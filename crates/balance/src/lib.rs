@@ -24,8 +24,9 @@ pub use tower_sd_core::{
 
 pub use self::{
     balance::{
-        Balance, BalanceLayer, Balancer, Choice, LeastLoaded, Maglev, Members, Picker, Prioritized,
-        Random, Rendezvous, ResponseFuture, RoundRobin, Split, TestSet, WeightedRandom, ZoneAware,
+        Balance, BalanceLayer, Balancer, Choice, Fallback, LeastLoaded, Maglev, Members, Picker,
+        Prioritized, Random, Rendezvous, ResponseFuture, RoundRobin, Select, Split, TestSet,
+        WeightedRandom, ZoneAware,
     },
     endpointer::{
         Discovered, Ejection, EjectionPolicy, EjectionReason, EjectionReport, EndpointReport,

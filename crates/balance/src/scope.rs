@@ -36,6 +36,7 @@ use crate::NoInstances;
 pub struct RequestScope {
     key: Option<u64>,
     deadline: Option<Instant>,
+    label: Option<Arc<str>>,
     progress: Arc<Progress>,
 }
 
@@ -60,7 +61,7 @@ impl RequestScope {
     #[must_use]
     pub fn new() -> Self {
         let progress = Progress { id: NEXT.fetch_add(1, Relaxed), inner: Mutex::default() };
-        Self { key: None, deadline: None, progress: Arc::new(progress) }
+        Self { key: None, deadline: None, label: None, progress: Arc::new(progress) }
     }
 
     /// Sets the key by which a hashing balancer chooses.
@@ -80,10 +81,23 @@ impl RequestScope {
         self
     }
 
+    /// Sets the label of the instances that a [`Select`](crate::Select) selects.
+    #[must_use]
+    pub fn with_label(mut self, label: impl Into<Arc<str>>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
     /// The key.
     #[must_use]
     pub fn key(&self) -> Option<u64> {
         self.key
+    }
+
+    /// The label of the instances that are selected.
+    #[must_use]
+    pub fn label(&self) -> Option<&str> {
+        self.label.as_deref()
     }
 
     /// The moment at which the request is over.
@@ -145,6 +159,11 @@ impl RequestScope {
 
     pub(crate) fn contains(&self, key: u64) -> bool {
         self.inner().tried.iter().any(|(tried, _)| *tried == key)
+    }
+
+    /// The endpoints that were tried.
+    pub(crate) fn keys(&self) -> Vec<u64> {
+        self.inner().tried.iter().map(|(key, _)| *key).collect()
     }
 
     pub(crate) fn n_tried(&self) -> usize {

@@ -6,9 +6,9 @@ mod schemes;
 /// Layers that send each request to one endpoint, and the policies that choose it.
 pub mod balance {
     pub use tower_sd_balance::{
-        Balance, BalanceLayer, Balancer, Choice, LeastLoaded, Maglev, Members, Picker, Prioritized,
-        Random, Rendezvous, ResponseFuture, RoundRobin, Split, TestSet, Tier, TierPolicy,
-        WeightedRandom, ZoneAware,
+        Balance, BalanceLayer, Balancer, Choice, Fallback, LeastLoaded, Maglev, Members, Picker,
+        Prioritized, Random, Rendezvous, ResponseFuture, RoundRobin, Select, Split, TestSet, Tier,
+        TierPolicy, WeightedRandom, ZoneAware,
     };
 }
 

@@ -1,12 +1,14 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
-use tower_sd_core::Instance;
 
-use super::local::{Local, N_TURNS};
+use super::{
+    Members,
+    local::{Local, N_TURNS},
+};
 use crate::{
     Observer, RequestScope,
-    endpointer::{Decay, EndpointStats, MAX_WEIGHT, Set, Tier},
+    endpointer::{Decay, EndpointStats, Tier},
 };
 
 /// A balancing algorithm: builds a [`Picker`] for every set.
@@ -95,14 +97,6 @@ pub trait Picker: Send + Sync + 'static {
     fn pick(&self, choice: &mut Choice<'_>) -> Option<usize>;
 }
 
-/// The members of a set, for a [`Balancer`] that builds tables.
-pub struct Members<'a> {
-    len: usize,
-    weigh_the_same: bool,
-    instance: &'a dyn Fn(usize) -> Option<Instance>,
-    unusable: &'a dyn Fn() -> Vec<Instance>,
-}
-
 /// What a [`Picker`] chooses from, and the state of the thread that it may use.
 pub struct Choice<'a> {
     candidates: &'a dyn Candidates,
@@ -119,88 +113,12 @@ pub(super) trait Candidates {
     fn tier(&self) -> Tier;
 }
 
-impl Members<'_> {
-    pub(super) fn of<S>(
-        set: &Set<S>,
-        unusable: &dyn Fn() -> Vec<Instance>,
-        f: impl FnOnce(&Members<'_>) -> Arc<dyn Picker>,
-    ) -> Arc<dyn Picker> {
-        let instance = |index| set.get(index).map(|endpoint| endpoint.instance());
-        let weigh_the_same = set.weigh_the_same();
-        f(&Members { len: set.len(), weigh_the_same, instance: &instance, unusable })
-    }
-
-    pub(super) fn from_fn<T>(
-        len: usize,
-        instance: &dyn Fn(usize) -> Option<Instance>,
-        unusable: &dyn Fn() -> Vec<Instance>,
-        f: impl FnOnce(&Members<'_>) -> T,
-    ) -> T {
-        let weights = || (0..len).filter_map(instance).map(|instance| instance.weight());
-        let weigh_the_same = weights().is_sorted_by(|a, b| a == b);
-        f(&Members { len, weigh_the_same, instance, unusable })
-    }
-
-    /// Those with these indexes, in this order.
-    ///
-    /// `is_of` selects the unusable ones that belong to them.
-    pub fn only<T>(
-        &self,
-        indexes: &[usize],
-        is_of: impl Fn(&Instance) -> bool,
-        f: impl FnOnce(&Members<'_>) -> T,
-    ) -> T {
-        let instance = |index: usize| (self.instance)(*indexes.get(index)?);
-        let unusable = || self.unusable().into_iter().filter(|it| is_of(it)).collect();
-        Self::from_fn(indexes.len(), &instance, &unusable, f)
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Whether all have the same weight.
-    ///
-    /// For the whole set it is known without a walk over it.
-    #[must_use]
-    pub fn weigh_the_same(&self) -> bool {
-        self.weigh_the_same
-    }
-
-    /// The weights in the order of the indexes.
-    ///
-    /// One above a million counts as a million.
-    #[must_use]
-    pub fn weights(&self) -> Vec<usize> {
-        self.iter().map(|instance| weight_of(&instance)).collect()
-    }
-
-    /// The other instances that have an endpoint: ejected, down, held, unhealthy.
-    #[must_use]
-    pub fn unusable(&self) -> Vec<Instance> {
-        (self.unusable)()
-    }
-
-    /// The instances in the order of their indexes.
-    ///
-    /// The order has no other meaning.
-    pub fn iter(&self) -> impl Iterator<Item = Instance> {
-        (0..self.len).filter_map(self.instance)
-    }
-}
-
 impl<'a> Choice<'a> {
     #[inline]
     pub(super) fn new(candidates: &'a dyn Candidates, len: usize, local: &'a mut Local) -> Self {
-        Self { candidates, len, local, group: 0 }
+        // The turns of the best tier go on after a request that went to another.
+        let group = if candidates.tier() == Tier::Ready { 0 } else { N_TURNS / 2 };
+        Self { candidates, len, local, group }
     }
 
     /// Picks among those with these indexes, in this order.
@@ -344,12 +262,6 @@ impl Candidates for Group<'_> {
     }
 }
 
-impl fmt::Debug for Members<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
-    }
-}
-
 impl fmt::Debug for Choice<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Choice")
@@ -357,9 +269,4 @@ impl fmt::Debug for Choice<'_> {
             .field("turn", &self.local.turns[self.group % N_TURNS])
             .finish_non_exhaustive()
     }
-}
-
-/// Above it a weight makes no sense, and its sums could overflow.
-fn weight_of(instance: &Instance) -> usize {
-    usize::try_from(instance.weight().min(MAX_WEIGHT)).unwrap_or(usize::MAX)
 }

@@ -15,8 +15,8 @@ use crate::endpointer::Decay;
 /// cheapest is picked.
 ///
 /// - **Failing fast is no merit**: failures never improve a latency.
-/// - **Weights** decide how often a member is drawn. Under load, requests in flight are evened out
-///   before weights.
+/// - **Weights**: a member is drawn as often as it is heavy, and its requests in flight count in
+///   proportion: one of weight 3 is as three members that share their requests.
 /// - **A new member** costs as much as those that it is compared with.
 /// - **A slow member is tried again**: what was not measured for 3 s drifts to what the others
 ///   have, and arrives there 7 s later at most.
@@ -82,7 +82,12 @@ impl Default for LeastLoaded {
 
 impl Balancer for LeastLoaded {
     fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker> {
-        Arc::new(Cheapest { settings: *self, alias: Alias::of(members) })
+        let alias = Alias::of(members);
+        let loads = match alias {
+            Some(_) => loads(&members.weights()),
+            None => Vec::new(),
+        };
+        Arc::new(Cheapest { settings: *self, alias, loads })
     }
 }
 
@@ -90,6 +95,8 @@ struct Cheapest {
     settings: LeastLoaded,
     /// `None`: all weigh the same.
     alias: Option<Alias>,
+    /// What one request in flight counts; empty: one.
+    loads: Vec<f64>,
 }
 
 /// A candidate: its index, what is in flight, and its latency if that is known.
@@ -141,7 +148,8 @@ impl Cheapest {
         if !choice.is_usable(index) {
             return None;
         }
-        let in_flight = f64::from(u32::try_from(choice.in_flight(index)).unwrap_or(u32::MAX)) + 1.0;
+        let in_flight = f64::from(u32::try_from(choice.in_flight(index)).unwrap_or(u32::MAX));
+        let in_flight = in_flight * self.loads.get(index).copied().unwrap_or(1.0) + 1.0;
         let weight = if self.settings.squared { in_flight * in_flight } else { in_flight };
         let latency = match self.settings.decay {
             Some(_) => choice.stats(index).and_then(|stats| stats.average().get()),
@@ -202,6 +210,13 @@ impl Cheapest {
         let start = choice.random(choice.len());
         choice.first_usable(start)
     }
+}
+
+/// The mean weight in each weight.
+fn loads(weights: &[usize]) -> Vec<f64> {
+    let number = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+    let mean = weights.iter().copied().map(number).sum::<f64>() / number(weights.len().max(1));
+    weights.iter().map(|&weight| mean / number(weight).max(1.0)).collect()
 }
 
 /// Candidates without an allocation.

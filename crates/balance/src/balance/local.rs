@@ -11,8 +11,6 @@ pub(super) struct Local {
     /// One for each group that a picker chooses from by itself.
     pub(super) turns: [usize; N_TURNS],
     pub(super) meter: Meter,
-    /// The picker has returned an index that the set does not have.
-    pub(super) is_out_of_range: bool,
 }
 
 /// Decides which requests are measured.
@@ -33,7 +31,7 @@ pub(super) struct Meter {
 
 impl Local {
     pub(super) fn new(rng: Rng, turn: usize) -> Self {
-        Self { rng, turns: [turn; N_TURNS], meter: Meter::default(), is_out_of_range: false }
+        Self { rng, turns: [turn; N_TURNS], meter: Meter::default() }
     }
 }
 

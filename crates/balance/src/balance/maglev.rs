@@ -1,7 +1,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
 
 use tower_sd_core::InstanceId;
 
@@ -16,8 +19,9 @@ use crate::RequestScope;
 /// changes, about the keys of what has changed move, and few others.
 ///
 /// All clients that see the same ids and weights have the same table. It has a prime number of
-/// places, more than a hundred for each member, which keeps loads within 1 % of each other; it is
-/// built by the worker of the endpointer: about 2 ms for 1 000 members, 30 ms for 10 000.
+/// places, more than fifty for each member, which keeps loads within 2 % of the mean; it is built by
+/// the worker of the endpointer when ids or weights have changed: about 2 ms for 1 000 members,
+/// 30 ms for 10 000. Clones share their tables.
 ///
 /// A weight below a hundredth of the heaviest counts as a hundredth. The table is that of "Maglev:
 /// A Fast and Reliable Software Network Load Balancer" (NSDI 2016).
@@ -33,36 +37,78 @@ use crate::RequestScope;
 ///     .layer(BalanceLayer::new(Maglev::new()));
 /// # let _ = sticky;
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct Maglev;
+#[derive(Clone, Default)]
+pub struct Maglev {
+    /// Those that pickers use: another order of the same members needs no new one.
+    tables: Arc<Mutex<Vec<Weak<Table>>>>,
+}
 
 impl Maglev {
     /// Creates the balancer.
     #[must_use]
     pub fn new() -> Self {
-        Self
+        Self::default()
+    }
+
+    /// The table of these members, which are sorted by id.
+    fn table(&self, members: Vec<(InstanceId, usize)>) -> Arc<Table> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.retain(|table| table.strong_count() > 0);
+        let mut known = tables.iter().filter_map(Weak::upgrade);
+        if let Some(table) = known.find(|table| table.members == members) {
+            return table;
+        }
+        let places = Places::new(&places(&members));
+        let table = Arc::new(Table { members, places });
+        tables.push(Arc::downgrade(&table));
+        table
     }
 }
 
 impl Balancer for Maglev {
     fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker> {
-        let ids: Vec<_> = members.iter().map(|instance| instance.id().clone()).collect();
-        Arc::new(Table(table(&ids, &members.weights())))
+        let ids = members.iter().map(|instance| instance.id().clone());
+        let mut sorted: Vec<_> = ids.zip(members.weights()).zip(0_u32..).collect();
+        sorted.sort_by(|((a, _), _), ((b, _), _)| a.cmp(b));
+        let (members, indexes): (_, Vec<_>) = sorted.into_iter().unzip();
+        Arc::new(ByKey { table: self.table(members), indexes })
     }
 }
 
-struct Table(Vec<u32>);
+impl fmt::Debug for Maglev {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Maglev").finish_non_exhaustive()
+    }
+}
 
-impl Picker for Table {
+struct ByKey {
+    table: Arc<Table>,
+    /// The index of each member of the table.
+    indexes: Vec<u32>,
+}
+
+/// Which member has which place.
+struct Table {
+    /// By id, with their weights: the order of the set's indexes depends on its history.
+    members: Vec<(InstanceId, usize)>,
+    places: Places,
+}
+
+/// Short numbers where they do: a pick reads a random one, which costs more the larger they are.
+enum Places {
+    Few(Vec<u16>),
+    Many(Vec<u32>),
+}
+
+impl Picker for ByKey {
     #[inline]
     fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
         let key = match choice.scope().and_then(RequestScope::key) {
             Some(key) => mix(key),
             None => choice.bits(),
         };
-        let place = self.place(key)?;
-        let index = usize::try_from(*self.0.get(place)?).ok()?;
+        let place = self.table.places.of(key);
+        let index = self.index(place)?;
         match choice.is_usable(index) {
             true => Some(index),
             false => self.next_usable(choice, place),
@@ -70,86 +116,108 @@ impl Picker for Table {
     }
 }
 
-impl Table {
-    /// The upper half of a product spreads the keys evenly, without a division.
+impl ByKey {
     #[inline]
-    fn place(&self, key: u64) -> Option<usize> {
-        let product = u128::from(key) * u128::try_from(self.0.len()).ok()?;
-        usize::try_from(product >> 64).ok()
+    fn index(&self, place: usize) -> Option<usize> {
+        let index = *self.indexes.get(self.table.places.member(place)?)?;
+        usize::try_from(index).ok()
     }
 
     /// Other keys of that member go to other members.
     #[cold]
     fn next_usable(&self, choice: &Choice<'_>, place: usize) -> Option<usize> {
-        let (before, after) = self.0.split_at_checked(place)?;
-        let places = after.iter().chain(before).skip(1).take(MAX_STEPS);
-        let mut indexes = places.filter_map(|&index| usize::try_from(index).ok());
+        let len = self.table.places.len();
+        let places = (place + 1..len).chain(0..place).take(MAX_STEPS);
+        let mut indexes = places.filter_map(|place| self.index(place));
         indexes.find(|&index| choice.is_usable(index)).or_else(|| choice.first_usable(0))
     }
 }
 
+impl Places {
+    fn new(places: &[u32]) -> Self {
+        let few: Result<Vec<_>, _> = places.iter().map(|&member| u16::try_from(member)).collect();
+        few.map_or_else(|_| Self::Many(places.to_vec()), Self::Few)
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Few(places) => places.len(),
+            Self::Many(places) => places.len(),
+        }
+    }
+
+    /// The upper half of a product spreads the keys evenly, without a division.
+    #[inline]
+    fn of(&self, key: u64) -> usize {
+        let len = u128::try_from(self.len()).unwrap_or(0);
+        usize::try_from((u128::from(key) * len) >> 64).unwrap_or(0)
+    }
+
+    #[inline]
+    fn member(&self, place: usize) -> Option<usize> {
+        match self {
+            Self::Few(places) => places.get(place).map(|&member| usize::from(member)),
+            Self::Many(places) => usize::try_from(*places.get(place)?).ok(),
+        }
+    }
+}
+
 /// Each member in turn takes the next free place of its own permutation of all places.
-///
-/// The order of the turns is that of the ids: the order of the set's indexes depends on its
-/// history.
-fn table(ids: &[InstanceId], weights: &[usize]) -> Vec<u32> {
-    let heaviest = weights.iter().copied().max().unwrap_or(0);
+fn places(members: &[(InstanceId, usize)]) -> Vec<u32> {
+    let heaviest = members.iter().map(|(_, weight)| *weight).max().unwrap_or(0);
     if heaviest == 0 {
         return Vec::new();
     }
     // A lighter one would cost as many rounds as it is lighter.
     let least = heaviest.div_ceil(100);
-    let size = PRIMES.into_iter().find(|&prime| prime > 100 * ids.len()).unwrap_or(MAX_PRIME);
-    let mut order: Vec<_> = (0..ids.len()).collect();
-    order.sort_by(|&a, &b| ids[a].cmp(&ids[b]));
-    let mut turns: Vec<_> =
-        order.into_iter().map(|index| Turn::new(index, &ids[index], size)).collect();
-    let mut table = vec![u32::MAX; size];
+    let few = SHARE * members.len();
+    let size = PRIMES.into_iter().find(|&prime| prime > few).unwrap_or(MAX_PRIME);
+    let mut turns: Vec<_> = members.iter().map(|(id, _)| Turn::new(id, size)).collect();
+    let mut places = vec![u32::MAX; size];
     let mut n_free = size;
     loop {
         // A member has a turn whenever its weight adds up to that of the heaviest.
-        for turn in &mut turns {
-            turn.credit += weights.get(turn.index).map_or(0, |&weight| weight.max(least));
+        for ((turn, (_, weight)), member) in turns.iter_mut().zip(members).zip(0_u32..) {
+            turn.credit += (*weight).max(least);
             if turn.credit < heaviest {
                 continue;
             }
             turn.credit -= heaviest;
-            let place = turn.next_free(&table);
-            table[place] = u32::try_from(turn.index).unwrap_or(u32::MAX);
+            let place = turn.next_free(&places);
+            places[place] = member;
             n_free -= 1;
             if n_free == 0 {
-                return table;
+                return places;
             }
         }
     }
 }
 
 struct Turn {
-    index: usize,
     next: usize,
     skip: usize,
     credit: usize,
 }
 
 impl Turn {
-    fn new(index: usize, id: &InstanceId, size: usize) -> Self {
+    fn new(id: &InstanceId, size: usize) -> Self {
         let hash = hash(id.as_str().as_bytes());
         let below = |hash: u64, bound: usize| {
             usize::try_from(hash % u64::try_from(bound).unwrap_or(u64::MAX)).unwrap_or(0)
         };
         let (next, skip) = (below(hash, size), below(mix(hash), size - 1) + 1);
-        Self { index, next, skip, credit: 0 }
+        Self { next, skip, credit: 0 }
     }
 
     /// The size is prime: the permutation visits every place.
-    fn next_free(&mut self, table: &[u32]) -> usize {
+    fn next_free(&mut self, places: &[u32]) -> usize {
         loop {
             let place = self.next;
             self.next += self.skip;
-            if self.next >= table.len() {
-                self.next -= table.len();
+            if self.next >= places.len() {
+                self.next -= places.len();
             }
-            if table.get(place) == Some(&u32::MAX) {
+            if places.get(place) == Some(&u32::MAX) {
                 return place;
             }
         }
@@ -170,6 +238,8 @@ pub(super) fn mix(key: u64) -> u64 {
     key ^ (key >> 31)
 }
 
+/// So many places of each member keep loads within 2 %; more cost the cache more than they gain.
+const SHARE: usize = 50;
 /// Maglev's small and Envoy's largest table, and what lies between.
 const PRIMES: [usize; 4] = [65_537, 200_003, 655_373, 1_000_003];
 const MAX_PRIME: usize = 5_000_011;

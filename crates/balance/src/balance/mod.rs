@@ -8,11 +8,13 @@ mod layer;
 mod least_loaded;
 mod local;
 mod maglev;
+mod members;
 mod own;
 mod prioritized;
 mod random;
 mod rendezvous;
 mod round_robin;
+mod select;
 mod service;
 mod shards;
 mod slow_path;
@@ -25,15 +27,17 @@ mod zone_aware;
 pub(crate) use self::shards::Request;
 pub(crate) use self::shards::Shards;
 pub use self::{
-    balancer::{Balancer, Choice, Members, Picker},
+    balancer::{Balancer, Choice, Picker},
     future::ResponseFuture,
     layer::BalanceLayer,
     least_loaded::LeastLoaded,
     maglev::Maglev,
+    members::Members,
     prioritized::Prioritized,
     random::Random,
     rendezvous::Rendezvous,
     round_robin::RoundRobin,
+    select::{Fallback, Select},
     service::Balance,
     split::Split,
     test_set::TestSet,

@@ -17,7 +17,9 @@ use crate::endpointer::observer::Observer;
 /// A priority gets all requests while 1 / 1.4 = 71 % of its members are usable; below that the
 /// missing share goes to the next one. That is Envoy's priority load with its overprovisioning
 /// factor. What is ejected, down, or no longer listed is not usable. A request that finds no usable
-/// member goes to the next priority in any case. RFC 2782 has all or nothing: any usable member of
+/// member goes to the next priority in any case. When less than half of all members are usable, and
+/// those are too few for the load, priorities do not count: all of them share it. That is Envoy's
+/// [panic threshold](Self::panic_threshold). RFC 2782 has all or nothing: any usable member of
 /// the best priority gets all requests with `overprovisioning(u32::MAX)`.
 ///
 /// ```
@@ -32,6 +34,7 @@ pub struct Prioritized {
     inner: Arc<dyn Balancer>,
     priority: Arc<Priority>,
     overprovisioning: u32,
+    panic_threshold: u8,
 }
 
 type Priority = dyn Fn(&Instance) -> u32 + Send + Sync;
@@ -62,7 +65,7 @@ impl Prioritized {
         inner: impl Balancer,
     ) -> Self {
         let (inner, priority) = (Arc::new(inner), Arc::new(priority));
-        Self { inner, priority, overprovisioning: 140 }
+        Self { inner, priority, overprovisioning: 140, panic_threshold: 50 }
     }
 
     /// Sets the load that usable members take over for others, in percent of their own.
@@ -71,6 +74,15 @@ impl Prioritized {
     #[must_use]
     pub fn overprovisioning(mut self, percent: u32) -> Self {
         self.overprovisioning = percent.max(100);
+        self
+    }
+
+    /// Sets the share of usable members below which priorities do not count.
+    ///
+    /// In percent; 0 is never. Defaults to 50, Envoy's.
+    #[must_use]
+    pub fn panic_threshold(mut self, percent: u8) -> Self {
+        self.panic_threshold = percent;
         self
     }
 }
@@ -91,12 +103,8 @@ impl Balancer for Prioritized {
         for instance in members.unusable() {
             groups.entry((self.priority)(&instance)).or_default().1 += 1;
         }
-        let factor = usize::try_from(self.overprovisioning).unwrap_or(usize::MAX);
-        let health = groups.values().map(|(usable, unusable)| {
-            let all = (usable.len() + unusable).max(1);
-            (usable.len().saturating_mul(factor) / all).min(100)
-        });
-        let loads = loads(&health.collect::<Vec<_>>());
+        let counts = groups.values().map(|(usable, unusable)| (usable.len(), *unusable));
+        let loads = self.loads(&counts.collect::<Vec<_>>());
         let levels = groups.into_iter().zip(loads).map(|((priority, (indexes, _)), load)| {
             let is_of = |instance: &Instance| (self.priority)(instance) == priority;
             let picker = members.only(&indexes, is_of, |group| self.inner.picker(group));
@@ -124,21 +132,38 @@ impl fmt::Debug for Prioritized {
     }
 }
 
-/// The share of the requests of each priority, in percent: Envoy's priority load.
-fn loads(health: &[usize]) -> Vec<usize> {
-    let total = health.iter().sum::<usize>().clamp(1, 100);
-    let mut left = 100;
-    let share = |health: &usize| {
-        let load = (health * 100 / total).min(left);
-        left -= load;
-        load
-    };
-    let mut loads: Vec<_> = health.iter().map(share).collect();
-    // What rounding has left.
-    if let Some(load) = loads.iter_mut().find(|load| **load > 0) {
-        *load += left;
+impl Prioritized {
+    /// The share of the requests of each priority: Envoy's priority load.
+    ///
+    /// `counts` are its usable and its unusable members.
+    fn loads(&self, counts: &[(usize, usize)]) -> Vec<usize> {
+        let factor = usize::try_from(self.overprovisioning).unwrap_or(usize::MAX);
+        let health = |&(usable, unusable): &(usize, usize)| match usable {
+            0 => 0,
+            _ => (usable.saturating_mul(factor).saturating_mul(WHOLE / 100) / (usable + unusable))
+                .clamp(1, WHOLE),
+        };
+        let mut shares: Vec<_> = counts.iter().map(health).collect();
+        if shares.iter().sum::<usize>() < WHOLE {
+            let usable: usize = counts.iter().map(|(usable, _)| usable).sum();
+            let all: usize = counts.iter().map(|(usable, unusable)| usable + unusable).sum();
+            if usable * 100 < all * usize::from(self.panic_threshold) {
+                shares = counts.iter().map(|(usable, _)| *usable).collect();
+            }
+            let total = shares.iter().sum::<usize>().max(1);
+            shares.iter_mut().for_each(|share| *share = *share * WHOLE / total);
+        }
+        let mut left = WHOLE;
+        for share in &mut shares {
+            *share = (*share).min(left);
+            left -= *share;
+        }
+        // What rounding has left.
+        if let Some(share) = shares.iter_mut().find(|share| **share > 0) {
+            *share += left;
+        }
+        shares
     }
-    loads
 }
 
 /// The best first.
@@ -160,8 +185,8 @@ impl Level {
 impl Picker for Levels {
     #[inline]
     fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        if self.0.first().is_some_and(|first| first.load < 100) {
-            let mut drawn = choice.random(100);
+        if self.0.first().is_some_and(|first| first.load < WHOLE) {
+            let mut drawn = choice.random(WHOLE);
             for (nth, level) in self.0.iter().enumerate() {
                 if drawn < level.load {
                     if let Some(picked) = level.pick(nth, choice) {
@@ -175,3 +200,6 @@ impl Picker for Levels {
         self.0.iter().enumerate().find_map(|(nth, level)| level.pick(nth, choice))
     }
 }
+
+/// All requests; fine enough for one usable member of 10 000.
+const WHOLE: usize = 1_000_000;

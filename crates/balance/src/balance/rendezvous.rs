@@ -3,13 +3,14 @@ use std::fmt;
 use tower_sd_core::Instance;
 
 use super::maglev::{hash, mix};
-use crate::Subset;
+use crate::{Subset, endpointer::is_fit};
 
 /// As many instances for each client, chosen by rendezvous hashing.
 ///
 /// Of 1 000 instances a client that needs 20 keeps 20 connections, not 1 000. Clients choose
 /// independently; one change of the instances changes at most one of a client's. gRPC's
-/// "random subsetting" is the same rule.
+/// "random subsetting" is the same rule. An instance that is unhealthy, draining, or of weight 0 is
+/// chosen only when the others are too few: while it is, another one has its place.
 ///
 /// ```
 /// use tower_sd::balance::Rendezvous;
@@ -25,12 +26,12 @@ pub struct Rendezvous {
 }
 
 impl Rendezvous {
-    /// The `size` instances of the client with this name.
+    /// The `size` instances of the client with this name; 0 counts as 1.
     ///
     /// Names must differ between clients.
     #[must_use]
     pub fn new(client: &str, size: usize) -> Self {
-        Self { client: hash(client.as_bytes()), size }
+        Self { client: hash(client.as_bytes()), size: size.max(1) }
     }
 }
 
@@ -38,9 +39,10 @@ impl Subset for Rendezvous {
     fn select(&self, instances: &[Instance]) -> Vec<Instance> {
         let score =
             |instance: &Instance| mix(self.client ^ hash(instance.id().as_str().as_bytes()));
-        let mut scored: Vec<_> = instances.iter().map(|it| (score(it), it)).collect();
+        let key = |instance: &Instance| (!is_fit(instance), score(instance));
+        let mut scored: Vec<_> = instances.iter().map(|it| (key(it), it)).collect();
         if self.size < scored.len() {
-            scored.select_nth_unstable_by_key(self.size, |(score, it)| (*score, it.id().clone()));
+            scored.select_nth_unstable_by_key(self.size, |(key, it)| (*key, it.id().clone()));
             scored.truncate(self.size);
         }
         scored.into_iter().map(|(_, instance)| instance.clone()).collect()
@@ -56,6 +58,8 @@ impl fmt::Debug for Rendezvous {
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
+
+    use tower_sd_core::InstanceStatus;
 
     use super::*;
 
@@ -85,5 +89,21 @@ mod tests {
         let max = covered.values().max().expect("covered");
         assert!(*max <= 40, "{max}");
         assert!(n_changed <= 40, "{n_changed} of 20 000");
+    }
+
+    #[test]
+    fn unfit_instances_are_the_last_choice() {
+        let critical = |instance: Instance| match instance.port() <= 900 {
+            true => instance.with_status(InstanceStatus::Critical),
+            false => instance,
+        };
+        let all: Vec<_> = instances(1..=1_000).into_iter().map(critical).collect();
+        for client in 0..20 {
+            let subset = Rendezvous::new(&format!("client-{client}"), 20);
+            assert!(ports(&subset, &all).iter().all(|port| *port > 900));
+        }
+        let subset = Rendezvous::new("client", 20);
+        assert_eq!(ports(&subset, &all[..905]).len(), 20, "the others fill it up");
+        assert_eq!(ports(&Rendezvous::new("client", 0), &all).len(), 1, "none is no choice");
     }
 }

@@ -10,8 +10,12 @@ use std::{
 };
 
 use fastrand::Rng;
+use tower_sd_core::Instance;
 
-use super::{Balancer, Choice, Members, Picker, RoundRobin, balancer::Candidates, local::Local};
+use super::{
+    Balancer, Choice, Members, Picker, RoundRobin, balancer::Candidates, local::Local,
+    members::Source,
+};
 use crate::{
     RequestScope,
     endpointer::{
@@ -63,7 +67,13 @@ pub(crate) struct Request<'a> {
     /// Those that were tried for the request may be picked again.
     pub(super) allows_tried: bool,
     pub(super) excluded: &'a [u64],
+    /// Those alone whose ejection a request may end.
+    pub(super) is_probation: bool,
 }
+
+/// The balancer's index is not one of the set.
+#[derive(Debug)]
+pub(crate) struct OutOfRange;
 
 struct Usable<'a, S> {
     choices: &'a Choices<S>,
@@ -98,13 +108,14 @@ impl<S> Shards<S> {
 
     /// Whether one that was not tried is in that state.
     pub(super) fn is_any(&self, readiness: Readiness, scope: Option<&RequestScope>) -> bool {
-        self.published().tiers.iter().any(|choices| choices.is_any(readiness, scope))
+        let tried = scope.map(RequestScope::keys).unwrap_or_default();
+        self.published().tiers.iter().any(|choices| choices.is_any(readiness, &tried))
     }
 
     /// Whether one of the best tier connects that was not tried.
     pub(super) fn is_connecting(&self, scope: Option<&RequestScope>) -> bool {
         let Published { tiers: [ready, ..], .. } = &*self.published();
-        ready.is_any(Readiness::Connecting, scope)
+        ready.is_any(Readiness::Connecting, &scope.map(RequestScope::keys).unwrap_or_default())
     }
 }
 
@@ -137,12 +148,14 @@ impl<S: Clone> Shards<S> {
         // A retry needs an answer: the first attempt decides.
         if published.judge.is_due()
             && scope.is_none_or(|scope| scope.n_tried() == 0)
-            && let Some(picked) = published.on_probation(local)
+            && let Some(picked) = published.on_probation(scope, local)
         {
             return Some(picked);
         }
-        let (service, stats) = published.pick_best(scope, local)?;
-        Some((service, stats, Trace { started: local.meter.take(), probation: None }))
+        let picked = published.pick_best(scope, local);
+        let started = local.meter.take();
+        let (service, stats) = picked?;
+        Some((service, stats, Trace { started, probation: None }))
     }
 
     /// Picks an endpoint of the best tier, ready or not, for a request that has waited.
@@ -159,21 +172,22 @@ impl<S: Clone> Shards<S> {
     }
 
     /// Picks an endpoint of one tier, in the way of the balancer.
+    ///
+    /// # Errors
+    ///
+    /// The balancer's index is out of range.
     pub(crate) fn pick_in(
         &self,
         tier: Tier,
         request: &Request<'_>,
-    ) -> Option<(S, Arc<EndpointStats>)> {
+    ) -> Result<Option<(S, Arc<EndpointStats>)>, OutOfRange> {
         let mut shard = self.shard();
         let Contents { published, local } = &mut *shard;
-        let choices = published.tiers.get(tier as usize)?;
+        let choices = &published.tiers[tier as usize];
         let picked = choices.pick(request, choices.needs_ready, local);
         // A request that has waited is not measured.
         let _started = local.meter.take();
-        if mem::take(&mut local.is_out_of_range) {
-            self.out_of_range();
-        }
-        picked
+        picked.inspect_err(|OutOfRange| self.out_of_range())
     }
 
     /// A bug of the user's balancer, counted, and logged once.
@@ -183,11 +197,6 @@ impl<S: Clone> Shards<S> {
             let balancer = &self.balancer;
             tracing::error!(?balancer, "pick failed: the balancer returned an index out of range");
         }
-    }
-
-    /// How often a picker has returned an index that the set does not have.
-    pub(super) fn n_out_of_range(&self) -> usize {
-        self.n_out_of_range.load(Relaxed)
     }
 
     /// The bare choice: an index of the published set.
@@ -208,19 +217,22 @@ impl<S: Clone> Published<S> {
         local: &mut Local,
     ) -> Option<(S, Arc<EndpointStats>)> {
         let [ready, ..] = &self.tiers;
-        ready.pick(&Request { scope, ..Request::ANY }, false, local)
+        // The slow path finds out why there is none.
+        ready.pick(&Request { scope, ..Request::ANY }, false, local).ok().flatten()
     }
 
     /// An ejected endpoint about which this request decides.
+    ///
+    /// The balancer chooses it: a request that selects its endpoints decides about no others.
     #[cold]
-    fn on_probation(&self, local: &mut Local) -> Option<Picked<S>> {
-        let set = &self.tiers[Tier::Ejected as usize].set;
-        let start = if set.len() == 0 { 0 } else { local.rng.usize(..set.len()) };
-        let (endpoint, probation) = (start..set.len())
-            .chain(0..start)
-            .take(MAX_LOOKS)
-            .filter_map(|index| set.get(index))
-            .find_map(|endpoint| Some((endpoint, Probation::take(&endpoint.stats)?)))?;
+    fn on_probation(&self, scope: Option<&RequestScope>, local: &mut Local) -> Option<Picked<S>> {
+        let ejected = &self.tiers[Tier::Ejected as usize];
+        let request = Request { scope, is_probation: true, ..Request::ANY };
+        let picked = ejected.choose(&request, true, local);
+        // Its latency is not measured.
+        let _started = local.meter.take();
+        let endpoint = ejected.set.get(picked?)?;
+        let probation = Probation::take(&endpoint.stats)?;
         let trace = Trace { started: None, probation: Some(probation) };
         Some((endpoint.service.clone(), Arc::clone(&endpoint.stats), trace))
     }
@@ -231,23 +243,19 @@ impl<S> Choices<S> {
     /// used in turn.
     fn new(tier: Tier, tiers: &Tiers<S>, balancer: &dyn Balancer) -> Self {
         let set = tiers.get(tier);
-        let unusable = || {
-            let others = Tier::ALL.iter().filter(|other| **other != tier);
-            let others = others.flat_map(|other| tiers.get(*other).iter());
-            others.map(|endpoint| endpoint.instance()).collect()
-        };
-        let build = || Members::of(set, &unusable, |members| balancer.picker(members));
+        let source = OfTier { tier, tiers };
+        let members = Members::new(set.len(), set.weigh_the_same(), &source);
+        let build = || balancer.picker(&members);
         let picker = catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_panic| {
             tracing::error!(?balancer, "balancer panicked: endpoints are used in turn");
-            Members::of(set, &unusable, |members| RoundRobin::new().picker(members))
+            RoundRobin::new().picker(&members)
         });
         Self { set: set.clone(), picker, tier, needs_ready: tier != Tier::Down }
     }
 
-    fn is_any(&self, readiness: Readiness, scope: Option<&RequestScope>) -> bool {
+    fn is_any(&self, readiness: Readiness, tried: &[u64]) -> bool {
         self.set.iter().any(|endpoint| {
-            endpoint.stats.readiness() == readiness
-                && !scope.is_some_and(|scope| scope.contains(endpoint.stats.key))
+            endpoint.stats.readiness() == readiness && !tried.contains(&endpoint.stats.key)
         })
     }
 
@@ -270,19 +278,22 @@ impl<S: Clone> Choices<S> {
         request: &Request<'_>,
         checks_ready: bool,
         local: &mut Local,
-    ) -> Option<(S, Arc<EndpointStats>)> {
-        let index = self.choose(request, checks_ready, local)?;
-        let Some(endpoint) = self.set.get(index) else {
-            // A picker may ignore that a tier is empty.
-            local.is_out_of_range = self.set.len() > 0;
-            return None;
+    ) -> Result<Option<(S, Arc<EndpointStats>)>, OutOfRange> {
+        let Some(index) = self.choose(request, checks_ready, local) else {
+            return Ok(None);
         };
-        Some((endpoint.service.clone(), Arc::clone(&endpoint.stats)))
+        match self.set.get(index) {
+            Some(endpoint) => Ok(Some((endpoint.service.clone(), Arc::clone(&endpoint.stats)))),
+            // A picker may ignore that a tier is empty.
+            None if self.set.len() == 0 => Ok(None),
+            None => Err(OutOfRange),
+        }
     }
 }
 
 impl Request<'_> {
-    pub(crate) const ANY: Self = Self { scope: None, allows_tried: false, excluded: &[] };
+    pub(crate) const ANY: Self =
+        Self { scope: None, allows_tried: false, excluded: &[], is_probation: false };
 
     #[inline]
     fn excludes_nothing(&self) -> bool {
@@ -295,6 +306,25 @@ impl Request<'_> {
     }
 }
 
+/// The members of one tier; those of the others are unusable.
+struct OfTier<'a, S> {
+    tier: Tier,
+    tiers: &'a Tiers<S>,
+}
+
+impl<S> Source for OfTier<'_, S> {
+    fn member(&self, index: usize) -> Option<(Instance, u8)> {
+        let endpoint = self.tiers.get(self.tier).get(index)?;
+        Some((endpoint.instance(), endpoint.stats.share()))
+    }
+
+    fn unusable(&self) -> Vec<Instance> {
+        let others = Tier::ALL.iter().filter(|other| **other != self.tier);
+        let others = others.flat_map(|other| self.tiers.get(*other).iter());
+        others.map(|endpoint| endpoint.instance()).chain(self.tiers.creating()).collect()
+    }
+}
+
 impl<S> Candidates for Usable<'_, S> {
     #[inline]
     fn is_usable(&self, index: usize) -> bool {
@@ -302,6 +332,7 @@ impl<S> Candidates for Usable<'_, S> {
         (self.request.excludes_nothing() && !self.checks_ready)
             || self.choices.set.get(index).is_some_and(|endpoint| {
                 (!self.checks_ready || endpoint.stats.is_ready())
+                    && (!self.request.is_probation || endpoint.stats.is_due())
                     && !self.request.excludes(endpoint.stats.key)
             })
     }
@@ -346,7 +377,5 @@ thread_local! {
 /// Numbers the threads of the process, so that neighbours get different shards; 0 is for those that
 /// have none yet.
 static NEXT_THREAD: AtomicUsize = AtomicUsize::new(1);
-/// Of thousands that are ejected, so many are examined for one request.
-const MAX_LOOKS: usize = 16;
 /// As many threads pick without meeting; more of them share locks that are held for some 20 ns.
 const N_SHARDS: usize = 16;

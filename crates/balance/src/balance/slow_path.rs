@@ -18,7 +18,7 @@ use tower_sd_core::BoxError;
 use super::{
     inner::Inner,
     own::{Own, Turn},
-    shards::Request,
+    shards::{OutOfRange, Request},
 };
 use crate::{
     NoInstances, NoInstancesReason, RequestScope,
@@ -58,6 +58,7 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
         wanted: Vec::new(),
         own: Own::NotYet,
         error: None,
+        is_out_of_range: false,
     };
     if let Some(scope) = &scope {
         let shared = Arc::clone(&inner.shared);
@@ -74,6 +75,7 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
         Ok(Err(none)) => none,
         Err(_elapsed) => inner.shared.why_none().waited(),
     };
+    let none = none.of_label(scope.as_ref().and_then(RequestScope::label));
     if let Some(scope) = &scope {
         drop(scope.give_up());
     }
@@ -94,6 +96,7 @@ struct Search<'a, S: Clone + Send + Sync + 'static> {
     own: Own<S>,
     /// The last refusal.
     error: Option<Failure>,
+    is_out_of_range: bool,
 }
 
 struct Waiting<S> {
@@ -125,11 +128,10 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         let mut is_asked = false;
         loop {
             versions.borrow_and_update();
-            let n_out_of_range = self.inner.shards.n_out_of_range();
             if let Some(found) = self.look() {
                 return Ok(found);
             }
-            if self.inner.shards.n_out_of_range() != n_out_of_range {
+            if self.is_out_of_range {
                 return Err(NoInstances::new(NoInstancesReason::OutOfRange, None));
             }
             let none = self.inner.shared.why_none();
@@ -198,13 +200,24 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
     fn look_in(&mut self, tier: Tier, allows_tried: bool) -> Option<Found<S>> {
         while self.waiting.len() < self.limit() {
             let waiting: Vec<_> = self.waiting.iter().map(|one| one.key).collect();
-            let request = Request { scope: self.scope, allows_tried, excluded: &waiting };
-            let (service, stats) = self.inner.shards.pick_in(tier, &request)?;
+            let (service, stats) = self.pick_in(tier, allows_tried, &waiting)?;
             if let Some(found) = self.attempt((service, stats, tier, Trace::default())) {
                 return Some(found);
             }
         }
         None
+    }
+
+    fn pick_in(
+        &mut self,
+        tier: Tier,
+        allows_tried: bool,
+        excluded: &[u64],
+    ) -> Option<(S, Arc<EndpointStats>)> {
+        let request = Request { scope: self.scope, allows_tried, excluded, ..Request::ANY };
+        let picked = self.inner.shards.pick_in(tier, &request);
+        self.is_out_of_range |= picked.is_err();
+        picked.ok().flatten()
     }
 
     /// Polls the readiness of one; waits for it if it is pending.
@@ -253,8 +266,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         self.wanted.clear();
         let mut keys = Vec::new();
         for _ in 0..limit {
-            let request = Request { scope: self.scope, allows_tried: false, excluded: &keys };
-            let Some((_service, stats)) = self.inner.shards.pick_in(Tier::Down, &request) else {
+            let Some((_service, stats)) = self.pick_in(Tier::Down, false, &keys) else {
                 return;
             };
             keys.push(stats.key);
@@ -349,10 +361,16 @@ pub(super) async fn obtain_any<S: Clone + Send + Sync + 'static>(
                 let tier = trace.tier();
                 return Ok((service, stats, tier, trace));
             }
-            let mut tiers = Tier::ALL.iter();
-            let pick = |tier: &Tier| Some((inner.shards.pick_in(*tier, &Request::ANY)?, *tier));
-            if let Some(((service, stats), tier)) = tiers.find_map(pick) {
-                return Ok((service, stats, tier, Trace::default()));
+            for tier in Tier::ALL {
+                match inner.shards.pick_in(tier, &Request::ANY) {
+                    Ok(Some((service, stats))) => {
+                        return Ok((service, stats, tier, Trace::default()));
+                    }
+                    Ok(None) => {}
+                    Err(OutOfRange) => {
+                        return Err(NoInstances::new(NoInstancesReason::OutOfRange, None));
+                    }
+                }
             }
             let none = inner.shared.why_none();
             if none.is_known() {

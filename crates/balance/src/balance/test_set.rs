@@ -3,7 +3,9 @@ use std::{fmt, sync::Arc};
 use fastrand::Rng;
 use tower_sd_core::Instance;
 
-use super::{Balancer, Choice, Members, Picker, balancer::Candidates, local::Local};
+use super::{
+    Balancer, Choice, Members, Picker, balancer::Candidates, local::Local, members::Source,
+};
 use crate::{
     RequestScope,
     endpointer::{EndpointStats, Tier},
@@ -36,11 +38,19 @@ impl TestSet {
     /// Chance follows from a fixed seed.
     #[must_use]
     pub fn new(balancer: &dyn Balancer, instances: impl IntoIterator<Item = Instance>) -> Self {
+        Self::with_unusable(balancer, instances, [])
+    }
+
+    /// The same beside other instances that are not usable.
+    #[must_use]
+    pub fn with_unusable(
+        balancer: &dyn Balancer,
+        instances: impl IntoIterator<Item = Instance>,
+        unusable: impl IntoIterator<Item = Instance>,
+    ) -> Self {
         let instances: Vec<_> = instances.into_iter().collect();
-        let instance = |index: usize| instances.get(index).cloned();
-        let len = instances.len();
-        let picker =
-            Members::from_fn(len, &instance, &Vec::new, |members| balancer.picker(members));
+        let given = Given { instances: &instances, unusable: unusable.into_iter().collect() };
+        let picker = balancer.picker(&Members::of(instances.len(), &given));
         let new = |id: &Instance| EndpointStats::new(id.id().clone(), false, Arc::default());
         let stats = instances.iter().map(|instance| Arc::new(new(instance)));
         Self {
@@ -76,6 +86,21 @@ impl TestSet {
             Fixed { members: &self.members, excluded: &self.excluded, scope: self.scope.as_ref() };
         let len = self.members.len();
         self.picker.pick(&mut Choice::new(&candidates, len, &mut self.local))
+    }
+}
+
+struct Given<'a> {
+    instances: &'a [Instance],
+    unusable: Vec<Instance>,
+}
+
+impl Source for Given<'_> {
+    fn member(&self, index: usize) -> Option<(Instance, u8)> {
+        Some((self.instances.get(index)?.clone(), 100))
+    }
+
+    fn unusable(&self) -> Vec<Instance> {
+        self.unusable.clone()
     }
 }
 

@@ -34,6 +34,15 @@ impl ZoneAware {
         self.0 = self.0.overprovisioning(percent);
         self
     }
+
+    /// Sets the share of usable members of all zones below which zones do not count.
+    ///
+    /// In percent; 0 is never. Defaults to 50, see [`Prioritized::panic_threshold`].
+    #[must_use]
+    pub fn panic_threshold(mut self, percent: u8) -> Self {
+        self.0 = self.0.panic_threshold(percent);
+        self
+    }
 }
 
 impl Balancer for ZoneAware {

@@ -38,6 +38,14 @@ pub struct EndpointerConfig {
     pub tiers: TierPolicy,
     /// When an endpoint that fails gets no requests for a while.
     pub ejection: EjectionPolicy,
+    /// How long a new instance takes to get its full weight.
+    ///
+    /// Defaults to zero: it has that from the start. Its share of its weight grows from a tenth, as
+    /// Envoy's, from the start that the registry reports, or else from its first sight; balancers
+    /// that obey weights and [`LeastLoaded`](crate::LeastLoaded) follow it. An instance that is
+    /// listed again within that time, at the same address, goes on. When none of the instances was
+    /// there before, none starts slowly.
+    pub slow_start: Duration,
     pub(super) subset: Option<Arc<dyn Subset>>,
     pub(super) observers: Vec<Arc<dyn Observer>>,
 }
@@ -83,6 +91,7 @@ impl EndpointerConfig {
             drain_timeout: Duration::from_secs(30),
             tiers: TierPolicy::new(),
             ejection: EjectionPolicy::new(),
+            slow_start: Duration::ZERO,
             subset: None,
             observers: Vec::new(),
         }
@@ -137,6 +146,13 @@ impl EndpointerConfig {
     #[must_use]
     pub fn ejection(mut self, ejection: EjectionPolicy) -> Self {
         self.ejection = ejection;
+        self
+    }
+
+    /// Sets [`slow_start`](Self::slow_start).
+    #[must_use]
+    pub fn slow_start(mut self, window: Duration) -> Self {
+        self.slow_start = window;
         self
     }
 

@@ -18,7 +18,8 @@ use tower_sd_core::InstanceId;
 /// Failures are those of [`Outcome`](crate::Outcome): broken exchanges, responses that report a
 /// failure of the instance, and time-outs. Requests that were not sent count as failures in a row,
 /// and not in the success rate. At most half of the endpoints are ejected, and never the last one;
-/// while no other is usable, ejected ones get the requests. When its time is over, one request
+/// when others leave, and too many are, the next one that fails again returns nevertheless. While
+/// no other is usable, ejected ones get the requests. When its time is over, one request
 /// decides: the endpoint returns, or is ejected for twice as long. A request that is still in
 /// flight after [`max`](Self::max) no longer prevents another from deciding.
 ///

@@ -36,8 +36,10 @@ impl<S> Endpoint<S> {
         self.instance.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn weight(&self) -> u32 {
-        self.instance.lock().unwrap_or_else(PoisonError::into_inner).weight()
+    /// In hundredths: during a slow start a part of that of the instance.
+    pub(crate) fn weight(&self) -> u64 {
+        let weight = self.instance.lock().unwrap_or_else(PoisonError::into_inner).weight();
+        u64::from(weight) * u64::from(self.stats.share())
     }
 
     pub(crate) fn set_payload(&self, instance: Instance) {

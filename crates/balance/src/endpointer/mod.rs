@@ -49,6 +49,7 @@ pub(crate) use self::{
     set::{MAX_WEIGHT, Set},
     shared::Shared,
     signal::{PollReady, Signal},
+    state::is_fit,
     stats::Readiness,
     tiers::{N_TIERS, Subscriber, Tiers},
 };

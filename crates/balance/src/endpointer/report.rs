@@ -33,6 +33,8 @@ pub struct EndpointReport {
     pub since: Option<Duration>,
     /// Requests that have been sent to it and are not over.
     pub in_flight: usize,
+    /// Its share of its weight, in percent, see [`slow_start`](crate::EndpointerConfig::slow_start).
+    pub share: u8,
     /// How often it was picked.
     pub picks: u64,
     /// How many of its requests have failed, or timed out.
@@ -111,6 +113,7 @@ pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> En
             state: EndpointState::Creating,
             since: None,
             in_flight: 0,
+            share: 100,
             picks: 0,
             failures: 0,
             outcomes: Outcomes::default(),
@@ -147,6 +150,7 @@ impl EndpointReport {
             state: life.state,
             since: Some(life.since.elapsed()),
             in_flight,
+            share: stats.share(),
             picks: stats.picks(),
             failures: stats.failures(),
             outcomes,

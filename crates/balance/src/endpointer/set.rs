@@ -47,7 +47,7 @@ impl<S> Set<S> {
     /// Makes it another set with the same members: the payload of one has changed.
     ///
     /// Its weight was `before`, and is `now`.
-    pub(crate) fn touch(&mut self, before: u32, now: u32) {
+    pub(crate) fn touch(&mut self, before: u64, now: u64) {
         self.weights.remove(before);
         self.weights.add(now);
         self.chunks = self.chunks.iter().cloned().collect();
@@ -92,13 +92,13 @@ impl<S> Set<S> {
 }
 
 impl Weights {
-    fn add(&mut self, weight: u32) {
+    fn add(&mut self, weight: u64) {
         let weight = u128::from(weight);
         self.sum += weight;
         self.squares += weight * weight;
     }
 
-    fn remove(&mut self, weight: u32) {
+    fn remove(&mut self, weight: u64) {
         let weight = u128::from(weight);
         self.sum -= weight;
         self.squares -= weight * weight;

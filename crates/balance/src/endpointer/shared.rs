@@ -72,6 +72,8 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
             state.on(event, now, &mut effects);
         }
         state.judge(now, &mut effects);
+        // Whatever has woken the worker, so that signals without a pause postpone no deadline.
+        state.expire(now, &mut effects);
         state.draining.retain(|left| left.in_flight() > 0);
         let until = now.checked_add(self.config.drain_timeout);
         for endpoint in &effects.gone {

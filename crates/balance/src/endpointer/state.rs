@@ -5,6 +5,7 @@
 mod effects;
 mod judged;
 mod members;
+mod ramp;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 use tower_sd_core::{Backoff, BoxError, Instance, InstanceId, InstanceStatus, Snapshot};
 
 pub(super) use self::effects::{Change, Effects};
+use self::ramp::Ramps;
 use super::{
     Endpoint, EndpointerConfig, Readiness, Tier, Tiers,
     drain::Draining,
@@ -45,6 +47,7 @@ pub(super) struct State<S> {
     ejected: BTreeSet<(Instant, InstanceId)>,
     /// Nothing but ejected endpoints is usable.
     pub(super) panic: bool,
+    ramps: Ramps,
     rng: Rng,
 }
 
@@ -86,8 +89,6 @@ pub(super) enum Event<S> {
         key: u64,
         result: Result<(), Unready>,
     },
-    /// A deadline has passed.
-    Due,
     /// All members leave, for good.
     Close,
     /// Takes one from its place and puts it back: what publishing costs, for benchmarks.
@@ -110,6 +111,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             judge,
             ejected: BTreeSet::new(),
             panic: false,
+            ramps: Ramps::default(),
             rng: Rng::new(),
         }
     }
@@ -120,7 +122,6 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             Event::Created { id, run, result } => self.created(&id, run, result, now, effects),
             Event::Signal { id, key, signal } => self.signalled(&id, key, signal, now, effects),
             Event::Probed { id, key, result } => self.probed(&id, key, result, now, effects),
-            Event::Due => self.expire(now, effects),
             Event::Close => self.close(now, effects),
             Event::Replace(id) => {
                 self.unplace(&id);
@@ -134,7 +135,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         let drained = self.draining.iter().filter_map(|left| left.until).min();
         let due = self.due.first().map(|(at, _)| *at);
         let ejected = self.ejected.first().map(|(at, _)| *at);
-        drained.into_iter().chain(due).chain(ejected).min()
+        drained.into_iter().chain(due).chain(ejected).chain(self.ramps.next()).min()
     }
 
     fn created(
@@ -166,6 +167,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
                 let judge = Arc::clone(&self.judge);
                 let endpoint = Endpoint::new(service, instance, takes_guards, judge);
                 member.endpoint = Some(Arc::new(endpoint));
+                self.share_from_now(id, now);
                 self.settle(id, now, effects);
             }
             // In place of one that failed for good: no request gets it before it has connected.
@@ -294,8 +296,10 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         self.schedule_next(id, now);
     }
 
-    fn expire(&mut self, now: Instant, effects: &mut Effects<S>) {
+    /// Acts on the deadlines that have passed.
+    pub(super) fn expire(&mut self, now: Instant, effects: &mut Effects<S>) {
         self.end_ejections(now);
+        self.ramp(now, effects);
         while let Some((_, id)) = self.due.first().filter(|(at, _)| *at <= now).cloned() {
             self.schedule(&id, None);
             match self.members.get(&id).is_some_and(|member| member.endpoint.is_some()) {
@@ -354,7 +358,7 @@ struct Sharing {
 }
 
 /// Whether the instance accepts requests.
-pub(super) fn is_fit(instance: &Instance) -> bool {
+pub(crate) fn is_fit(instance: &Instance) -> bool {
     matches!(instance.status(), InstanceStatus::Passing | InstanceStatus::Warning)
         && instance.weight() > 0
 }

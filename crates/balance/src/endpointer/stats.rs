@@ -3,7 +3,9 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex as StdMutex, PoisonError,
-        atomic::{AtomicU32, AtomicU64 as StdAtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU8 as StdAtomicU8, AtomicU32, AtomicU64 as StdAtomicU64, Ordering::Relaxed,
+        },
     },
     time::Duration,
 };
@@ -51,6 +53,7 @@ pub struct EndpointStats {
     connects: StdAtomicU64,
     refusals: StdAtomicU64,
     extra: [StdAtomicU64; N_EXTRA],
+    share: StdAtomicU8,
     pub(crate) id: InstanceId,
     created: Instant,
     life: StdMutex<Life>,
@@ -93,6 +96,7 @@ impl EndpointStats {
             connects: StdAtomicU64::new(0),
             refusals: StdAtomicU64::new(0),
             extra: [const { StdAtomicU64::new(0) }; N_EXTRA],
+            share: StdAtomicU8::new(100),
             id,
             created: now,
             life: StdMutex::new(Life { state: EndpointState::Ready, since: now, why: None }),
@@ -138,7 +142,18 @@ impl EndpointStats {
         self.refusals.load(Relaxed)
     }
 
-    /// When its service was created first: what a slow start counts from.
+    /// Its share of its weight, in percent: less than 100 during a slow start.
+    #[must_use]
+    pub fn share(&self) -> u8 {
+        self.share.load(Relaxed)
+    }
+
+    /// Whether that is another one.
+    pub(super) fn set_share(&self, share: u8) -> bool {
+        self.share.swap(share, Relaxed) != share
+    }
+
+    /// When its service was created first.
     #[must_use]
     pub fn created(&self) -> Instant {
         self.created
@@ -162,18 +177,19 @@ impl EndpointStats {
         self.picks.fetch_add(1, Relaxed);
     }
 
-    /// A request has ended.
+    /// A request has ended, whose guard still counts.
     #[inline]
-    pub(crate) fn ended(&self, outcome: Outcome) {
+    pub(crate) fn ended(self: &Arc<Self>, outcome: Outcome) {
         if outcome != Outcome::Success {
-            self.failed(outcome);
+            // One is the endpoint's own, and one is this.
+            self.failed(outcome, Arc::strong_count(self).saturating_sub(2));
         } else if self.n_failed.load(Relaxed) != 0 {
             self.n_failed.store(0, Relaxed);
         }
     }
 
     #[cold]
-    fn failed(&self, outcome: Outcome) {
+    fn failed(&self, outcome: Outcome, others: usize) {
         if let Some(index) = outcome.index() {
             self.outcomes[index].fetch_add(1, Relaxed);
         }
@@ -185,7 +201,9 @@ impl EndpointStats {
             return;
         }
         let [_, _, not_sent, _, cancelled] = self.outcomes();
-        let requests = self.picks().saturating_sub(not_sent + cancelled);
+        // What is in flight is no success yet.
+        let others = u64::try_from(others).unwrap_or(u64::MAX);
+        let requests = self.picks().saturating_sub(not_sent + cancelled + others);
         let policy = self.judge.policy();
         if let Some(reason) = self.health.is_outlier(policy, n, requests, self.failures())
             && self.health.change(Phase::Well, Phase::Accused, &self.judge)
@@ -216,6 +234,11 @@ impl EndpointStats {
     /// Takes a request that decides; only one caller gets `true`.
     pub(super) fn take_probation(&self) -> bool {
         self.is_ready() && self.health.change(Phase::Due, Phase::Decided, &self.judge)
+    }
+
+    /// Whether a request may decide about the end of its ejection.
+    pub(crate) fn is_due(&self) -> bool {
+        self.health.phase() == Phase::Due
     }
 
     pub(super) fn health(&self) -> &Health {

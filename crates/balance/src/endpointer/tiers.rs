@@ -1,4 +1,9 @@
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+};
+
+use tower_sd_core::{Instance, InstanceId};
 
 use super::{Endpoint, Set, ejection::Judge};
 
@@ -7,7 +12,11 @@ use super::{Endpoint, Set, ejection::Judge};
 pub(crate) struct Tiers<S> {
     sets: [Set<S>; N_TIERS],
     pub(crate) judge: Arc<Judge>,
+    creating: Arc<Creating>,
 }
+
+/// The instances whose factory has not succeeded yet.
+type Creating = StdMutex<BTreeMap<InstanceId, Instance>>;
 
 /// How good an endpoint is, best first.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -35,7 +44,7 @@ pub(crate) trait Subscriber<S>: Send + Sync {
 
 impl<S> Tiers<S> {
     pub(super) fn new(judge: Arc<Judge>) -> Self {
-        Self { sets: Default::default(), judge }
+        Self { sets: Default::default(), judge, creating: Arc::default() }
     }
 
     #[inline]
@@ -45,6 +54,20 @@ impl<S> Tiers<S> {
 
     pub(super) fn get_mut(&mut self, tier: Tier) -> &mut Set<S> {
         &mut self.sets[tier as usize]
+    }
+
+    /// The instances without an endpoint, those of this moment.
+    pub(crate) fn creating(&self) -> Vec<Instance> {
+        self.creating.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// `None`: it has an endpoint, or has left.
+    pub(super) fn set_creating(&self, id: &InstanceId, instance: Option<Instance>) {
+        let mut creating = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        match instance {
+            Some(instance) => drop(creating.insert(id.clone(), instance)),
+            None => drop(creating.remove(id)),
+        }
     }
 
     /// Listed ones; while there are none, those that are held.
@@ -58,7 +81,8 @@ impl<S> Tiers<S> {
 
 impl<S> Clone for Tiers<S> {
     fn clone(&self) -> Self {
-        Self { sets: self.sets.clone(), judge: Arc::clone(&self.judge) }
+        let (judge, creating) = (Arc::clone(&self.judge), Arc::clone(&self.creating));
+        Self { sets: self.sets.clone(), judge, creating }
     }
 }
 

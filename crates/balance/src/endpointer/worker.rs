@@ -36,7 +36,7 @@ pub(super) async fn work<F: Factory>(
             },
             event = runs.next() => Some(event),
             () = wake.notified() => None,
-            () = until(deadline) => Some(Event::Due),
+            () = until(deadline) => None,
         };
     }
     runs.shutdown().await;

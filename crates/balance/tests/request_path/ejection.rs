@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tower::Layer;
+use tower::{Layer, ServiceExt};
 use tower_sd_balance::{
     EjectionPolicy, EndpointState, Endpointer, EndpointerConfig, Instance, RetryLayer, RetryPolicy,
     RoundRobin, factory_fn,
@@ -182,4 +182,50 @@ async fn one_dead_of_two_fails_no_request_with_one_retry() {
     let client = RetryLayer::new(policy).layer(client);
     let (_, n_failed) = fleet.load(&client, 3_000, SECOND / 100).await;
     assert_eq!(n_failed, 0);
+}
+
+/// Of ten requests three fail; as many again are in flight all the time.
+#[tokio::test(start_paused = true)]
+async fn requests_in_flight_are_no_successes() {
+    let fleet = Fleet::new(2);
+    let (endpointer, client) = fleet.client(RoundRobin::new(), |instance| instance).await;
+    fleet.fail(2, true);
+    fleet.load(&client, 2, SECOND / 50).await;
+    fleet.fail(2, false);
+    fleet.slow(2, 1_000 * SECOND);
+    let slow: Vec<_> = (0..60).map(|_| start(client.clone().oneshot(()))).collect();
+    settle().await;
+    fleet.slow(2, SECOND / 1_000);
+    for n in 0..60 {
+        fleet.fail(2, n % 6 < 2);
+        fleet.load(&client, 1, SECOND / 50).await;
+    }
+    settle().await;
+    let endpoints = endpointer.report().endpoints;
+    let ejection = endpoints[1].ejection.as_ref().expect("67 % of its requests succeed");
+    assert!(ejection.reason.contains('%'), "{ejection:?}");
+    slow.into_iter().for_each(|request| request.abort());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_half_of_a_shrinking_set_stays_ejected() {
+    let hosts = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let (mut registry, world) = (Registry::new(&hosts), World::default());
+    let endpointer = endpointer(&registry, &world).await;
+    let client = balance(&endpointer);
+    hosts[..4].iter().for_each(|host| world.answer(host, Mode::Fails));
+    for _ in 0..80 {
+        let _result = call(&client).await;
+        settle().await;
+    }
+    assert_eq!(n_in(&endpointer, EndpointState::Ejected), 4);
+    registry.set(&hosts[..5]).await;
+    for _ in 0..40 {
+        sleep(SECOND).await;
+        let _result = call(&client).await;
+        settle().await;
+        let n = n_in(&endpointer, EndpointState::Ejected);
+        assert!(n <= 4);
+    }
+    assert_eq!(n_in(&endpointer, EndpointState::Ejected), 2);
 }

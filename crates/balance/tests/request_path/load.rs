@@ -70,17 +70,22 @@ async fn slow_instance_gets_two_percent_until_it_recovers() {
     assert!(slow(&endpointer) < SECOND / 50);
 }
 
+/// Half of the instances weigh a third of the others.
 #[tokio::test(start_paused = true)]
-async fn weights_hold_within_ten_points_without_a_load() {
-    let fleet = Fleet::new(2);
-    let weigh = |instance: tower_sd_balance::Instance| {
-        let weight = if instance.port() == 1 { 1 } else { 3 };
-        instance.with_weight(weight)
-    };
-    let (_endpointer, client) = fleet.client(LeastLoaded::new(), weigh).await;
-    // Without a load: under one, requests in flight are evened out before weights.
-    let (requests, _) = fleet.load(&client, 10_000, INTERVAL * 2).await;
-    assert!((1_500..3_500).contains(&requests[&1]), "{requests:?}");
+async fn weights_hold_within_ten_points_under_any_load() {
+    for n in [2, 4, 10] {
+        for interval in [INTERVAL * 2, INTERVAL / 10] {
+            let fleet = Fleet::new(n);
+            let weigh = |instance: tower_sd_balance::Instance| {
+                let weight = if instance.port() <= n / 2 { 1 } else { 3 };
+                instance.with_weight(weight)
+            };
+            let (_endpointer, client) = fleet.client(LeastLoaded::new(), weigh).await;
+            let (requests, _) = fleet.load(&client, 10_000, interval).await;
+            let light: usize = requests.range(..=n / 2).map(|(_, n)| n).sum();
+            assert!((1_500..3_500).contains(&light), "{n}, {interval:?}: {requests:?}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

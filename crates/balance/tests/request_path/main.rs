@@ -25,5 +25,6 @@ mod panics;
 mod probation;
 mod retry;
 mod seams;
+mod slow_start;
 mod support;
 mod truth;

@@ -3,37 +3,50 @@ use tower_sd_core::Instance;
 use super::*;
 use crate::TestSet;
 
-fn ids(n: usize) -> Vec<InstanceId> {
-    (0..n).map(|n| InstanceId::from(format!("10.0.{}.{}:80", n / 256, n % 256))).collect()
+fn weighing(weights: &[usize]) -> Vec<(InstanceId, usize)> {
+    let id = |n: usize| InstanceId::from(format!("10.{}.{}:80", n / 256, n % 256));
+    weights.iter().enumerate().map(|(n, weight)| (id(n), *weight)).collect()
 }
 
 #[test]
 fn loads_are_even_and_follow_weights() {
-    for n in [3, 10, 100, 1_000] {
-        let table = table(&ids(n), &vec![1; n]);
+    for n in [3, 10, 100, 1_000, 10_000] {
+        let places = places(&weighing(&vec![1; n]));
         let mut loads = vec![0; n];
-        table.iter().for_each(|&index| loads[usize::try_from(index).expect("small")] += 1);
+        places.iter().for_each(|&member| loads[usize::try_from(member).expect("small")] += 1);
         let max = *loads.iter().max().expect("members");
-        assert!(max * n * 100 <= table.len() * 102, "{n}: {max}");
+        assert!(max * n * 100 <= places.len() * 102, "{n}: {max}");
     }
-    let table = table(&ids(2), &[1, 3]);
-    let n = table.iter().filter(|&&index| index == 0).count();
-    assert!((240..260).contains(&(n * 1_000 / table.len())), "{n}");
+    let places = places(&weighing(&[1, 3]));
+    let n = places.iter().filter(|&&member| member == 0).count();
+    assert!((240..260).contains(&(n * 1_000 / places.len())), "{n}");
 }
 
 #[test]
 fn few_keys_move_when_one_of_a_hundred_leaves() {
-    let all = ids(100);
-    let (before, after) = (table(&all, &[1; 100]), table(&all[..99], &[1; 99]));
+    let all = weighing(&[1; 100]);
+    let (before, after) = (places(&all), places(&all[..99]));
     let moved = before.iter().zip(&after).filter(|(a, b)| **a != 99 && a != b).count();
     assert!(moved * 50 < before.len(), "{moved} of {}", before.len());
 }
 
 #[test]
-fn table_does_not_depend_on_the_order_of_the_set() {
-    let (forward, backward) = (ids(10), ids(10).into_iter().rev().collect::<Vec<_>>());
-    let (a, b) = (table(&forward, &[1; 10]), table(&backward, &[1; 10]));
-    assert!(a.iter().zip(&b).all(|(a, b)| a + b == 9));
+fn same_members_in_another_order_share_a_table() {
+    let instances: Vec<_> = (1..=10).map(|port| Instance::new("h", port)).collect();
+    let balancer = Maglev::new();
+    let mut forward = TestSet::new(&balancer, instances.clone());
+    let mut backward = TestSet::new(&balancer, instances.clone().into_iter().rev());
+    assert_eq!(balancer.tables.lock().expect("no panic").len(), 1);
+    for key in 0..100 {
+        [&mut forward, &mut backward]
+            .iter_mut()
+            .for_each(|set| set.set_scope(RequestScope::new().with_key(key)));
+        assert_eq!(forward.pick().map(|index| 9 - index), backward.pick());
+    }
+    let _fewer = TestSet::new(&balancer, instances[1..].iter().cloned());
+    drop((forward, backward));
+    let _again = TestSet::new(&balancer, instances);
+    assert_eq!(balancer.tables.lock().expect("no panic").len(), 2, "unused ones are dropped");
 }
 
 #[test]

@@ -112,3 +112,15 @@ fn another_balancer_chooses_within_a_priority() {
     let in_turn = Prioritized::new(RoundRobin::new().with_start(0));
     assert_eq!(world.counts(&in_turn, 300).0, [0, 100, 100, 100]);
 }
+
+/// Of 1 000 members in each of two zones 7 are usable.
+#[test]
+fn few_usable_members_share_the_load_in_proportion() {
+    let zoned = |port: u16| Instance::new("127.0.0.1", port).with_priority(u32::from(port > 1_000));
+    let (usable, unusable): (Vec<_>, Vec<_>) =
+        (1..=2_000).map(zoned).partition(|instance| instance.port() % 1_000 < 7);
+    let balancer = Prioritized::default().panic_threshold(0);
+    let mut set = TestSet::with_unusable(&balancer, usable.clone(), unusable);
+    let n = (0..10_000).filter_map(|_| set.pick()).filter(|&at| usable[at].port() > 1_000).count();
+    assert!((4_500..5_500).contains(&n), "{n}");
+}

@@ -27,8 +27,10 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
                     self.eject(&stats, Phase::Accused, reason, now);
                 }
                 (Phase::Accused, _) => self.acquit(&stats, Phase::Accused, now),
-                (Phase::Decided, None) => self.acquit(&stats, Phase::Decided, now),
-                (Phase::Decided, Some(reason)) => self.eject(&stats, Phase::Decided, reason, now),
+                (Phase::Decided, Some(reason)) if !self.is_over_limit() => {
+                    self.eject(&stats, Phase::Decided, reason, now);
+                }
+                (Phase::Decided, _) => self.acquit(&stats, Phase::Decided, now),
                 _ => {}
             }
             effects.publish |= self.settle(&id, now, effects);
@@ -42,13 +44,32 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             self.ejected.pop_first();
             if let Some(endpoint) = self.members.get(&id).and_then(|m| m.endpoint.as_ref()) {
                 let stats = Arc::clone(&endpoint.stats);
-                for from in [Phase::Ejected, Phase::Decided] {
-                    stats.health().change(from, Phase::Due, &self.judge);
-                }
+                stats.health().change(Phase::Decided, Phase::Ejected, &self.judge);
+                self.open(&id, now);
                 let next = now.checked_add(self.judge.policy().patience());
                 self.schedule_ejection(&stats, next);
             }
         }
+    }
+
+    /// A request may decide about it when its time is over, and it is where such requests go.
+    pub(super) fn open(&mut self, id: &InstanceId, now: Instant) {
+        let Some(member) = self.members.get(id) else {
+            return;
+        };
+        let Some(health) = member.endpoint.as_ref().map(|endpoint| endpoint.stats.health()) else {
+            return;
+        };
+        if !health.is_ejected() {
+            return;
+        }
+        let is_in_place = member.place.is_some_and(|(tier, _)| tier == Tier::Ejected);
+        let is_over = health.ejection().is_some_and(|ejection| ejection.until <= now);
+        match is_in_place && is_over {
+            true => health.change(Phase::Ejected, Phase::Due, &self.judge),
+            // While it is down, picks do not look for it.
+            false => health.change(Phase::Due, Phase::Ejected, &self.judge),
+        };
     }
 
     /// It leaves: no request decides about it.
@@ -87,6 +108,12 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         // Those that are down as well are ejected still when they are back.
         let (n_ready, n_ejected) = (self.tiers.get(Tier::Ready).len(), self.ejected.len());
         n_ready > 1 && n_ejected < EjectionPolicy::limit(n_ready + n_ejected)
+    }
+
+    /// More than half are ejected, because others have left.
+    fn is_over_limit(&self) -> bool {
+        let (n_ready, n_ejected) = (self.tiers.get(Tier::Ready).len(), self.ejected.len());
+        n_ejected > EjectionPolicy::limit(n_ready + n_ejected)
     }
 
     fn eject(&mut self, stats: &EndpointStats, from: Phase, reason: EjectionReason, now: Instant) {

@@ -35,11 +35,12 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         let [was_listed, was_held] = self.selected(was_listed, was_held);
         let [is_listed, is_held] = self.selected(snapshot.instances(), snapshot.held());
         let (listed, held) = (diff(&was_listed, &is_listed), diff(&was_held, &is_held));
-        for instance in listed.put {
-            self.put(instance, false, now, effects);
-        }
-        for instance in held.put {
-            self.put(instance, true, now, effects);
+        let mut all = is_listed.iter().chain(is_held.iter());
+        let is_new_set = all.all(|instance| !self.members.contains_key(instance.id()));
+        for (put, held) in [(listed.put, false), (held.put, true)] {
+            for instance in put {
+                self.put(instance, held, is_new_set, now, effects);
+            }
         }
         for instance in listed.gone {
             self.leave(instance.id(), false, now, effects);
@@ -99,29 +100,39 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         effects.wake = true;
     }
 
-    fn put(&mut self, instance: &Instance, held: bool, now: Instant, effects: &mut Effects<S>) {
+    fn put(
+        &mut self,
+        instance: &Instance,
+        held: bool,
+        is_new_set: bool,
+        now: Instant,
+        effects: &mut Effects<S>,
+    ) {
         let id = instance.id();
         if let Some(member) = self.members.get(id)
             && !member.instance.same_address(instance)
         {
             let was_held = member.held;
             self.leave(id, was_held, now, effects);
+            self.end_ramp(id, true, now);
         }
         if let Some(member) = self.members.get_mut(id) {
-            let weight = member.instance.weight();
-            if weight != instance.weight() {
+            if member.instance.weight() != instance.weight() {
                 warn_of_weight(instance);
             }
-            member.instance = instance.clone();
+            let before = mem::replace(&mut member.instance, instance.clone());
             member.held = held;
             if let Some(endpoint) = &member.endpoint {
+                let weight = endpoint.weight();
                 endpoint.set_payload(instance.clone());
+                if let Some((tier, _)) = member.place {
+                    self.tiers.get_mut(tier).touch(weight, endpoint.weight());
+                }
             }
-            if let Some((tier, _)) = member.place {
-                self.tiers.get_mut(tier).touch(weight, instance.weight());
-            }
+            self.restart_ramp(&before, instance, now);
         } else {
             warn_of_weight(instance);
+            self.begin_ramp(instance, is_new_set, now);
             let endpoint = Draining::give_back(&mut self.draining, instance);
             let is_made = endpoint.is_some();
             if let Some(endpoint) = &endpoint {
@@ -161,12 +172,14 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             return;
         }
         self.unplace(id);
+        self.tiers.set_creating(id, None);
         self.schedule(id, None);
         self.suspend(id);
         if let Some(mut member) = self.members.remove(id) {
             member.enter(EndpointState::Draining, now, effects);
             effects.gone.extend(member.endpoint);
             effects.stop.push(id.clone());
+            self.end_ramp(id, false, now);
             effects.publish = true;
         }
     }
@@ -182,20 +195,23 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             return false;
         };
         member.enter(member.state(), now, effects);
+        let is_creating = member.endpoint.is_none() && member.instance.weight() > 0;
+        self.tiers.set_creating(id, is_creating.then(|| member.instance.clone()));
         let tier = member.tier(self.sharing);
-        if tier == member.place.map(|(tier, _)| tier) {
-            return false;
+        let moves = tier != member.place.map(|(tier, _)| tier);
+        if moves {
+            self.unplace(id);
+            if let Some(tier) = tier
+                && let Some(member) = self.members.get_mut(id)
+                && let Some(endpoint) = &member.endpoint
+            {
+                let set = self.tiers.get_mut(tier);
+                member.place = Some((tier, set.len()));
+                set.push(Arc::clone(endpoint));
+            }
         }
-        self.unplace(id);
-        if let Some(tier) = tier
-            && let Some(member) = self.members.get_mut(id)
-            && let Some(endpoint) = &member.endpoint
-        {
-            let set = self.tiers.get_mut(tier);
-            member.place = Some((tier, set.len()));
-            set.push(Arc::clone(endpoint));
-        }
-        true
+        self.open(id, now);
+        moves
     }
 
     pub(super) fn unplace(&mut self, id: &InstanceId) {

@@ -35,16 +35,20 @@ use crate::{
 type Service = Arc<()>;
 
 /// One cache with one balancer over it, made anew for each run.
-struct Cache {
-    shared: Arc<Shared<Service>>,
+pub(super) struct Cache {
+    pub(super) shared: Arc<Shared<Service>>,
     shards: Arc<Shards<Service>>,
     service: Service,
 }
 
 impl Cache {
     fn new(snapshot: &Snapshot) -> Self {
+        Self::with_config(snapshot, EndpointerConfig::default())
+    }
+
+    pub(super) fn with_config(snapshot: &Snapshot, config: EndpointerConfig) -> Self {
         let nobody = FixedInstancer::new([]).subscribe();
-        let shared = Arc::new(Shared::new(nobody, EndpointerConfig::default()));
+        let shared = Arc::new(Shared::new(nobody, config));
         let shards = Arc::new(Shards::new(Arc::new(RoundRobin::new()), Rng::with_seed(1)));
         shared.attach(&shards);
         let cache = Self { shared, shards, service: Arc::new(()) };
@@ -69,12 +73,12 @@ impl Cache {
     }
 
     /// Lets the worker see what requests have reported; probes fail, or do not end.
-    fn work(&self) {
+    pub(super) fn work(&self) {
         drop(self.shared.apply(iter::empty()));
     }
 
-    fn connected(&self, lease: &InFlight) {
-        let (id, key) = (lease.instance().clone(), lease.stats().key);
+    pub(super) fn connected(&self, stats: &EndpointStats) {
+        let (id, key) = (stats.id.clone(), stats.key);
         let connected = Event::Probed { id, key, result: Ok(()) };
         drop(self.shared.apply([connected].into_iter()));
     }
@@ -85,14 +89,16 @@ impl Cache {
         drop(self.shared.apply([late].into_iter()));
     }
 
-    fn pick(&self) -> Option<InFlight> {
+    pub(super) fn pick(&self) -> Option<InFlight> {
         let mut tiers = Tier::ALL.iter();
-        tiers.find_map(|tier| self.shards.pick_in(*tier, &Request::ANY)).map(|(_service, stats)| {
-            InFlight::begin(stats, None, &Observers::default(), Trace::default())
-        })
+        tiers.find_map(|tier| self.shards.pick_in(*tier, &Request::ANY).ok()?).map(
+            |(_service, stats)| {
+                InFlight::begin(stats, None, &Observers::default(), Trace::default())
+            },
+        )
     }
 
-    fn refused(&self, stats: &EndpointStats) {
+    pub(super) fn refused(&self, stats: &EndpointStats) {
         if stats.leave_ready(Readiness::Down) {
             let refused = Signal::Refused(Failure::new("refused".into()), |_, _| Poll::Pending);
             self.shared.signal(stats, refused);
@@ -133,13 +139,13 @@ const LEAVES: &str = "leaves";
 
 /// Snapshots as a publisher makes them: two listed, one of them gone, and none listed but both
 /// held.
-struct Snapshots {
-    both: Snapshot,
+pub(super) struct Snapshots {
+    pub(super) both: Snapshot,
     one: Snapshot,
     held: Snapshot,
 }
 
-fn snapshots() -> &'static Snapshots {
+pub(super) fn snapshots() -> &'static Snapshots {
     static SNAPSHOTS: OnceLock<Snapshots> = OnceLock::new();
     SNAPSHOTS.get_or_init(|| {
         let [stays, leaves] = [STAYS, LEAVES].map(|host| Instance::new(host, 1));
@@ -258,7 +264,7 @@ fn readiness_and_tier_agree_when_all_signals_are_applied() {
             let (cache, refused) = (cache.share(), Arc::clone(lease.shared_stats()));
             thread::spawn(move || cache.refused(&refused))
         });
-        cache.connected(&lease);
+        cache.connected(lease.stats());
         cache.apply(both);
         join(refusing);
         cache.work();
@@ -266,7 +272,7 @@ fn readiness_and_tier_agree_when_all_signals_are_applied() {
         let n_down = cache.shared.state().tiers.get(Tier::Down).len();
         assert_eq!(n_down, usize::from(is_down));
         assert!(cache.is_published());
-        cache.connected(&lease);
+        cache.connected(lease.stats());
         assert_eq!(cache.shared.state().tiers.get(Tier::Ready).len(), 2);
     });
 }

@@ -1,1 +1,2 @@
+mod due;
 mod interleavings;

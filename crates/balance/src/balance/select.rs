@@ -1,0 +1,168 @@
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+};
+
+use tower_sd_core::Instance;
+
+use super::{Balancer, Choice, Members, Picker};
+use crate::{RequestScope, endpointer::observer::Observer};
+
+/// The members with the label of the request: a version, a tag, a shard.
+///
+/// The label is that of the request's [`RequestScope`], which a [`ScopeLayer`](crate::ScopeLayer)
+/// sets. Among the members that have it another balancer chooses. [`Fallback`] decides about
+/// requests whose label no usable member has, and about those without a label. Envoy's subset load
+/// balancer has the same policies. For a share of all requests, as for a canary, see
+/// [`Split`](crate::Split).
+///
+/// ```
+/// use tower::ServiceBuilder;
+/// use tower_sd_balance::{BalanceLayer, Fallback, LeastLoaded, RequestScope, ScopeLayer, Select};
+///
+/// // Requests that name a version go to it, all others to v1.
+/// let pinned = |(_, version): &(u64, Option<&str>)| match version {
+///     Some(version) => RequestScope::new().with_label(*version),
+///     None => RequestScope::new(),
+/// };
+/// let by_version = Select::by_metadata("version", LeastLoaded::new());
+/// let client = ServiceBuilder::new()
+///     .layer(ScopeLayer::new(pinned))
+///     .layer(BalanceLayer::new(by_version.fallback(Fallback::Label("v1".to_owned()))));
+/// # let _ = client;
+/// ```
+#[derive(Clone)]
+pub struct Select {
+    labels: Arc<Labels>,
+    inner: Arc<dyn Balancer>,
+    fallback: Fallback,
+}
+
+type Labels = dyn Fn(&Instance) -> Vec<String> + Send + Sync;
+
+/// Where a [`Select`] sends requests whose label no usable member has.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Fallback {
+    /// To any member.
+    #[default]
+    Any,
+    /// To those with this label, as requests without a label; then to none.
+    Label(String),
+    /// To none: [`NoInstances`](crate::NoInstances), after the bounded wait.
+    ///
+    /// Requests without a label go to any member.
+    Fail,
+}
+
+impl Select {
+    /// Selects by the labels that `labels` returns for an instance.
+    #[must_use]
+    pub fn by(
+        labels: impl Fn(&Instance) -> Vec<String> + Send + Sync + 'static,
+        inner: impl Balancer,
+    ) -> Self {
+        Self { labels: Arc::new(labels), inner: Arc::new(inner), fallback: Fallback::default() }
+    }
+
+    /// Selects by the value of one entry of the metadata, such as `version`.
+    #[must_use]
+    pub fn by_metadata(key: impl Into<String>, inner: impl Balancer) -> Self {
+        let key = key.into();
+        Self::by(
+            move |instance| instance.metadata().get(&key).cloned().into_iter().collect(),
+            inner,
+        )
+    }
+
+    /// Selects by tag.
+    #[must_use]
+    pub fn by_tag(inner: impl Balancer) -> Self {
+        Self::by(|instance| instance.tags().to_vec(), inner)
+    }
+
+    /// Sets the fallback. Defaults to any member.
+    #[must_use]
+    pub fn fallback(mut self, fallback: Fallback) -> Self {
+        self.fallback = fallback;
+        self
+    }
+}
+
+impl Balancer for Select {
+    fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker> {
+        let mut indexes = BTreeMap::<String, Vec<usize>>::new();
+        for (index, instance) in members.iter().enumerate() {
+            for label in (self.labels)(&instance) {
+                indexes.entry(label).or_default().push(index);
+            }
+        }
+        let group = |((label, indexes), nth): ((String, Vec<usize>), usize)| {
+            let is_of = |instance: &Instance| (self.labels)(instance).contains(&label);
+            let picker = members.only(&indexes, is_of, |group| self.inner.picker(group));
+            (label, Group { nth, indexes, picker })
+        };
+        let groups = indexes.into_iter().zip(1..).map(group).collect();
+        let all = self.inner.picker(members);
+        Arc::new(Groups { groups, all, fallback: self.fallback.clone() })
+    }
+
+    fn counts_unusable(&self) -> bool {
+        self.inner.counts_unusable()
+    }
+
+    fn initial_cursor(&self, random: usize) -> usize {
+        self.inner.initial_cursor(random)
+    }
+
+    fn observer(&self) -> Option<Arc<dyn Observer>> {
+        self.inner.observer()
+    }
+}
+
+struct Groups {
+    groups: HashMap<String, Group>,
+    all: Arc<dyn Picker>,
+    fallback: Fallback,
+}
+
+struct Group {
+    nth: usize,
+    indexes: Vec<usize>,
+    picker: Arc<dyn Picker>,
+}
+
+impl Picker for Groups {
+    #[inline]
+    fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
+        let label = choice.scope().and_then(RequestScope::label);
+        let is_labelled = label.is_some();
+        let group = label.and_then(|label| self.groups.get(label));
+        group.and_then(|group| group.pick(choice)).or_else(|| match &self.fallback {
+            Fallback::Any => self.all.pick(choice),
+            Fallback::Label(label) => self.groups.get(label)?.pick(choice),
+            Fallback::Fail if is_labelled => None,
+            Fallback::Fail => self.all.pick(choice),
+        })
+    }
+}
+
+impl Group {
+    #[inline]
+    fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
+        choice.only(self.nth, &self.indexes, &*self.picker)
+    }
+}
+
+impl fmt::Debug for Select {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Select")
+            .field("inner", &self.inner)
+            .field("fallback", &self.fallback)
+            .finish_non_exhaustive()
+    }
+}

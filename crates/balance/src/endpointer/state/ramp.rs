@@ -1,0 +1,147 @@
+//! Slow start: a new member begins with a part of its weight.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tower_sd_core::{Instance, InstanceId};
+
+use super::{Effects, State};
+
+/// When members have begun; nothing without a window.
+#[derive(Debug, Default)]
+pub(super) struct Ramps {
+    seen: BTreeMap<InstanceId, Seen>,
+    /// Those whose share grows.
+    growing: BTreeSet<InstanceId>,
+    next: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// When it has started; `None`: long ago.
+    begun: Option<Instant>,
+    /// When it has left.
+    left: Option<Instant>,
+}
+
+impl Ramps {
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> State<S> {
+    /// A member is there; `is_warm` when it is one of a set that is wholly new.
+    pub(super) fn begin_ramp(&mut self, instance: &Instance, is_warm: bool, now: Instant) {
+        let window = self.config.slow_start;
+        if window.is_zero() {
+            return;
+        }
+        let known = self.ramps.seen.get(instance.id()).copied();
+        let is_recent = |seen: &Seen| seen.left.is_none_or(|left| now - left < window);
+        let begun = match known.filter(is_recent) {
+            // It was gone for a moment.
+            Some(seen) => seen.begun,
+            None if is_warm => None,
+            None => begun(instance, window, now),
+        };
+        self.ramps.seen.insert(instance.id().clone(), Seen { begun, left: None });
+        if begun.is_some() {
+            self.ramps.growing.insert(instance.id().clone());
+            self.ramps.next = Some(now);
+        }
+    }
+
+    /// It was started anew at its address: its ramp begins again.
+    pub(super) fn restart_ramp(&mut self, before: &Instance, instance: &Instance, now: Instant) {
+        if before.started_at_ms() < instance.started_at_ms() && before.started_at_ms().is_some() {
+            self.ramps.seen.remove(instance.id());
+            self.begin_ramp(instance, false, now);
+        }
+    }
+
+    /// It leaves; `is_replaced` when another process takes its id.
+    pub(super) fn end_ramp(&mut self, id: &InstanceId, is_replaced: bool, now: Instant) {
+        self.ramps.growing.remove(id);
+        if is_replaced {
+            self.ramps.seen.remove(id);
+        } else if let Some(seen) = self.ramps.seen.get_mut(id) {
+            seen.left = Some(now);
+        }
+    }
+
+    /// Lets the shares grow when it is time.
+    pub(super) fn ramp(&mut self, now: Instant, effects: &mut Effects<S>) {
+        let window = self.config.slow_start;
+        if self.ramps.next.is_none_or(|next| next > now) {
+            return;
+        }
+        let is_recent = |seen: &Seen| seen.left.is_none_or(|left| now - left < window);
+        self.ramps.seen.retain(|_, seen| is_recent(seen));
+        for id in self.ramps.growing.clone() {
+            let begun = self.ramps.seen.get(&id).and_then(|seen| seen.begun);
+            let share = begun.map_or(WHOLE, |begun| share(now - begun, window));
+            if share == WHOLE {
+                self.ramps.growing.remove(&id);
+            }
+            effects.publish |= self.set_share(&id, share);
+        }
+        let is_over = self.ramps.growing.is_empty();
+        self.ramps.next = (!is_over).then(|| now + (window / STEPS).max(SHORTEST));
+    }
+
+    /// It has an endpoint: before it is placed, it has its share.
+    pub(super) fn share_from_now(&mut self, id: &InstanceId, now: Instant) {
+        if let Some(begun) = self.ramps.seen.get(id).and_then(|seen| seen.begun) {
+            self.set_share(id, share(now - begun, self.config.slow_start));
+        }
+    }
+
+    /// Whether that is another one.
+    fn set_share(&mut self, id: &InstanceId, share: u8) -> bool {
+        let Some(member) = self.members.get(id) else {
+            return false;
+        };
+        let Some(endpoint) = &member.endpoint else {
+            return false;
+        };
+        let before = endpoint.weight();
+        if !endpoint.stats.set_share(share) {
+            return false;
+        }
+        if let Some((tier, _)) = member.place {
+            self.tiers.get_mut(tier).touch(before, endpoint.weight());
+        }
+        true
+    }
+}
+
+/// When its ramp has begun; `None`: it is over.
+fn begun(instance: &Instance, window: Duration, now: Instant) -> Option<Instant> {
+    let age = match instance.started_at_ms() {
+        Some(started) => Duration::from_millis(unix_ms().saturating_sub(started)),
+        None => Duration::ZERO,
+    };
+    if age < window { now.checked_sub(age) } else { None }
+}
+
+/// Envoy's: linear, from a tenth on.
+fn share(age: Duration, window: Duration) -> u8 {
+    let percent = age.as_millis() * 100 / window.as_millis().max(1);
+    u8::try_from(percent).unwrap_or(WHOLE).clamp(LEAST, WHOLE)
+}
+
+#[expect(clippy::disallowed_types, reason = "registries have wall-clock times")]
+fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.ok().and_then(|since| u64::try_from(since.as_millis()).ok()).unwrap_or_default()
+}
+
+const WHOLE: u8 = 100;
+const LEAST: u8 = 10;
+/// A step changes a weight by a twentieth, and costs as much as a change of the set.
+const STEPS: u32 = 20;
+const SHORTEST: Duration = Duration::from_millis(10);

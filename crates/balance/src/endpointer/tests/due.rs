@@ -1,0 +1,71 @@
+//! When a request may decide about the end of an ejection.
+//!
+//! One order of each run is enough: shuttle is here for its locks alone.
+
+use std::{sync::Arc, time::Duration};
+
+use shuttle::{Config, Runner, scheduler::RandomScheduler};
+
+use super::{
+    super::{EjectionPolicy, EndpointStats, EndpointerConfig},
+    interleavings::{Cache, snapshots},
+};
+use crate::{FailureClass, Outcome};
+
+fn once(model: impl Fn() + Send + Sync + 'static) {
+    let mut config = Config::new();
+    // The shards of a balancer are built on it.
+    config.stack_size = 1 << 20;
+    Runner::new(RandomScheduler::new(1), config).run(model);
+}
+
+/// Its ejections are over when they begin.
+fn cache() -> Cache {
+    let policy = EjectionPolicy::new().times(Duration::ZERO, Duration::ZERO);
+    Cache::with_config(&snapshots().both, EndpointerConfig::default().ejection(policy))
+}
+
+/// One of the two fails until it is ejected.
+fn eject(cache: &Cache) -> Arc<EndpointStats> {
+    let lease = cache.pick().expect("two are ready");
+    let stats = Arc::clone(lease.shared_stats());
+    let mut leases = vec![lease];
+    while leases.len() < 5 {
+        let lease = cache.pick().expect("two are ready");
+        match lease.instance() == &stats.id {
+            true => leases.push(lease),
+            false => lease.done(Outcome::Success),
+        }
+    }
+    leases.into_iter().for_each(|lease| lease.done(Outcome::Failed(FailureClass::Response)));
+    cache.work();
+    stats
+}
+
+fn is_due(cache: &Cache) -> bool {
+    cache.shared.state().tiers.judge.is_due()
+}
+
+#[test]
+fn ejection_ends_whatever_has_woken_the_worker() {
+    once(|| {
+        let cache = cache();
+        eject(&cache);
+        cache.work();
+        assert!(is_due(&cache));
+    });
+}
+
+#[test]
+fn no_request_decides_while_endpoint_is_down() {
+    once(|| {
+        let cache = cache();
+        let stats = eject(&cache);
+        cache.work();
+        cache.refused(&stats);
+        cache.work();
+        assert!(!is_due(&cache));
+        cache.connected(&stats);
+        assert!(is_due(&cache));
+    });
+}

@@ -1,0 +1,125 @@
+//! New instances begin with a part of their weight.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tower::Layer;
+use tower_sd_balance::{
+    Balance, BalanceLayer, Balancer, Endpointer, EndpointerConfig, Instance, LeastLoaded,
+    RoundRobin, WeightedRandom, factory_fn,
+};
+
+use crate::support::{Client, Registry, World, answers, instances, report, settle};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Ramping {
+    registry: Registry,
+    endpointer: Endpointer<Client>,
+}
+
+impl Ramping {
+    /// Four instances that were there first, over 30 s.
+    async fn new() -> Self {
+        let (registry, world) = (Registry::new(&["a", "b", "c", "d"]), World::default());
+        let config = EndpointerConfig::new().slow_start(30 * SECOND);
+        let endpointer = Endpointer::with_config(&registry, factory_fn(world.factory()), config);
+        settle().await;
+        Self { registry, endpointer }
+    }
+
+    fn share(&self, host: &str) -> u8 {
+        report(&self.endpointer, host).unwrap().share
+    }
+
+    fn client(&self, balancer: impl Balancer) -> Balance<Client> {
+        BalanceLayer::new(balancer).with_seed(1).layer(self.endpointer.clone())
+    }
+}
+
+/// Of 4 000 requests.
+async fn requests(client: &Balance<Client>, host: &str) -> usize {
+    answers(client, 4_000).await.iter().filter(|answer| *answer == host).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_instance_gets_a_growing_share_of_every_weighing_balancer() {
+    let mut ramping = Ramping::new().await;
+    assert_eq!(ramping.share("a"), 100, "the first set is whole");
+    ramping.registry.set(&["a", "b", "c", "d", "e"]).await;
+    let clients = [
+        ramping.client(RoundRobin::new()),
+        ramping.client(WeightedRandom::new()),
+        ramping.client(LeastLoaded::new()),
+    ];
+    for (at, expected) in [(0, 60..140), (15, 400..500), (31, 720..880)] {
+        sleep(Duration::from_secs(if at == 0 { 0 } else { 15 })).await;
+        if at == 31 {
+            sleep(2 * SECOND).await;
+        }
+        for client in &clients {
+            let n = requests(client, "e").await;
+            assert!(expected.contains(&n), "{at} s: {n}");
+        }
+    }
+    assert_eq!(ramping.share("e"), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn neither_refresh_nor_short_absence_restarts_the_ramp() {
+    let mut ramping = Ramping::new().await;
+    ramping.registry.set(&["a", "b", "c", "d", "e"]).await;
+    sleep(15 * SECOND).await;
+    let half = ramping.share("e");
+    assert!((45..=55).contains(&half), "{half}");
+    let mut changed = instances(&["a", "b", "c", "d", "e"]);
+    changed[4] = changed[4].clone().with_metadata("version", "2");
+    ramping.registry.set_instances(changed).await;
+    assert!(ramping.share("e") >= half);
+    ramping.registry.set(&["a", "b", "c", "d"]).await;
+    sleep(SECOND).await;
+    ramping.registry.set(&["a", "b", "c", "d", "e"]).await;
+    assert!(ramping.share("e") >= half);
+    assert_eq!(ramping.share("a"), 100);
+    ramping.registry.set(&["b", "c", "d", "e"]).await;
+    sleep(60 * SECOND).await;
+    ramping.registry.set(&["a", "b", "c", "d", "e"]).await;
+    assert_eq!((ramping.share("a"), ramping.share("e")), (10, 100), "it was gone for long");
+    ramping.registry.set(&["v", "w"]).await;
+    assert_eq!((ramping.share("v"), ramping.share("w")), (100, 100), "all are new");
+}
+
+#[expect(clippy::disallowed_types, reason = "registries have wall-clock times")]
+fn unix_now() -> Duration {
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn ramp_counts_from_the_start_that_the_registry_reports() {
+    let mut ramping = Ramping::new().await;
+    let now = unix_now();
+    let started = |host: &str, ago: u64| {
+        let at = now.checked_sub(Duration::from_secs(ago)).unwrap();
+        Instance::new(host, 1).with_started_at_ms(u64::try_from(at.as_millis()).unwrap())
+    };
+    let mut all = instances(&["a", "b", "c", "d"]);
+    all.extend([started("old", 3_600), started("recent", 15), started("new", 0)]);
+    ramping.registry.set_instances(all.clone()).await;
+    assert_eq!(ramping.share("old"), 100);
+    let recent = ramping.share("recent");
+    assert!((45..=60).contains(&recent), "{recent}");
+    assert!(ramping.share("new") <= 15);
+    // A restart at the same address.
+    all[4] = started("old", 0);
+    ramping.registry.set_instances(all).await;
+    assert!(ramping.share("old") <= 15);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_instance_starts_slowly_by_default() {
+    let (mut registry, world) = (Registry::new(&["a", "b"]), World::default());
+    let endpointer = crate::support::endpointer(&registry, &world).await;
+    registry.set(&["a", "b", "c"]).await;
+    assert_eq!(report(&endpointer, "c").unwrap().share, 100);
+}
