@@ -1,7 +1,7 @@
 //! The cases of the suite: one list, which every backend and every wrapper runs.
 //!
 //! To add one: a function in the file of its topic, its name in [`CASES`], and a bug that it
-//! notices in `tests/suite/main.rs`.
+//! notices in `tests/suite/main.rs`; in [`ALONE`] too if it disturbs others.
 
 mod carrying;
 mod client;
@@ -188,9 +188,44 @@ pub const CASES: &[(&str, Case)] = &[
     ),
 ];
 
+/// Cases beside which no other one runs on a real server.
+///
+/// They take the registry away, count its requests or the sockets of this process, or leave it no
+/// time for others.
+pub(crate) const ALONE: &[&str] = &[
+    "hung_registry_is_stale_within_its_bound",
+    "nudges_of_a_dead_instance_cost_one_read_a_second",
+    "thousand_instances_are_seen",
+    "closing_an_instancer_takes_less_than_100_ms_and_leaks_nothing",
+    "dropping_the_instancer_and_its_subscriptions_leaks_nothing",
+    "closing_a_registrar_withdraws_and_leaks_nothing",
+    "deregistering_leaks_nothing",
+    "outage_keeps_the_set_and_marks_it_stale",
+    "subscriber_during_an_outage_has_the_last_set",
+    "recovery_is_fresh_and_complete",
+    "changes_after_an_outage_are_seen",
+    "instance_that_left_during_the_outage_is_gone_after_it",
+    "registration_is_back_after_an_outage_of_three_ttls",
+    "deregistering_during_a_reconnect_leaves_nothing",
+    "instancer_is_ready_when_the_registry_that_was_down_is_up",
+    "first_registration_fails_fast_when_the_registry_is_down",
+    "first_registration_in_the_background_succeeds_when_the_registry_is_up",
+    "shutdown_during_an_outage_takes_less_than_a_second",
+    "shutdown_while_the_registry_hangs_takes_less_than_a_second",
+    "changes_after_the_registry_hung_are_seen",
+    "registration_is_back_after_the_registry_hung_for_longer_than_the_ttl",
+    "process_suspended_for_longer_than_the_ttl_is_back_within_a_second",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_case_that_runs_alone_is_one() {
+        let is_case = |name: &&str| CASES.iter().any(|(case, _)| case == name);
+        assert!(ALONE.iter().all(is_case), "{ALONE:?}");
+    }
 
     #[test]
     fn every_case_has_a_name_of_its_own() {

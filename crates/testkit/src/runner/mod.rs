@@ -4,7 +4,7 @@ mod tests;
 use std::{
     panic::{AssertUnwindSafe, resume_unwind},
     process::ExitCode,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use tower_sd_core::BoxError;
 
 use crate::{
     Clock, Fixture,
-    cases::{CASES, Case},
+    cases::{ALONE, CASES, Case},
     servers::{MissingServer, ServerBinary, configured},
 };
 
@@ -49,7 +49,7 @@ use crate::{
 #[must_use]
 pub fn run<F: Fixture>(set_up: impl Fn() -> F + Send + Sync + 'static) -> ExitCode {
     let set_up = Arc::new(set_up);
-    let trials = trials::<F>(None, |case| {
+    let trials = trials::<F>(None, |_name, case| {
         let set_up = Arc::clone(&set_up);
         Box::new(move || on_a_runtime(async move || drive(&set_up(), case).await))
     });
@@ -58,8 +58,8 @@ pub fn run<F: Fixture>(set_up: impl Fn() -> F + Send + Sync + 'static) -> ExitCo
 
 /// Runs the suite on every configured version of a real server.
 ///
-/// One case runs at a time, with the version in front of each
-/// case's name: `1.8.7/registered_instance_is_seen`.
+/// The version is in front of each case's name: `1.8.7/registered_instance_is_seen`. Three cases
+/// run at a time, since they wait for most of it; those that disturb the registry run alone.
 ///
 /// `set_up` starts a server, once per version, when the first of its cases runs. Without a program
 /// of `server` (see [`configured`](crate::servers::configured)) all cases are ignored, which is
@@ -80,21 +80,22 @@ pub fn run_on<F: Fixture>(
             return conclude(&args, without_server(server, &missing, insists));
         }
     };
-    // One server for all cases, which they interrupt.
-    args.test_threads = Some(1);
-    let (set_up, mut all) = (Arc::new(set_up), Vec::new());
+    // Most wait for a TTL.
+    args.test_threads = Some(N_BESIDE);
+    let (set_up, turns, mut all) = (Arc::new(set_up), Arc::<Turns>::default(), Vec::new());
     for binary in binaries {
         let version = binary.version.clone();
         let shared = Arc::new(Shared::new());
-        all.extend(trials::<F>(Some(&version), |case| {
+        all.extend(trials::<F>(Some(&version), |name, case| {
             let (shared, binary) = (Arc::clone(&shared), binary.clone());
-            let set_up = Arc::clone(&set_up);
+            let (set_up, turns) = (Arc::clone(&set_up), Arc::clone(&turns));
             Box::new(move || {
                 let fixture = shared.fixture(async || set_up(binary).await)?;
-                on_a_runtime(async move || drive(fixture, case).await)
+                turns.run(name, || on_a_runtime(async move || drive(fixture, case).await))
             })
         }));
     }
+    all.sort_by_key(|trial| trial.name().rsplit('/').next().is_some_and(|it| ALONE.contains(&it)));
     conclude(&args, all)
 }
 
@@ -123,11 +124,30 @@ impl<F> Shared<F> {
     }
 }
 
+/// The cases that run together, and those that run alone.
+#[derive(Default)]
+struct Turns(RwLock<()>);
+
+impl Turns {
+    fn run<T>(&self, name: &str, case: impl FnOnce() -> T) -> T {
+        // A case that panics has left nothing half done here.
+        if ALONE.contains(&name) {
+            let _alone = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            return case();
+        }
+        let _beside = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        case()
+    }
+}
+
 /// What one trial does.
 type Body = Box<dyn FnOnce() -> Result<(), Failed> + Send>;
 
 /// A trial for every case; exceptions are shown as ignored, with or without `--include-ignored`.
-fn trials<F: Fixture>(version: Option<&str>, mut body: impl FnMut(Case) -> Body) -> Vec<Trial> {
+fn trials<F: Fixture>(
+    version: Option<&str>,
+    mut body: impl FnMut(&'static str, Case) -> Body,
+) -> Vec<Trial> {
     are_cases(F::exceptions());
     let trial = |&(case, run): &(&'static str, Case)| {
         let name = version.map_or_else(|| case.to_owned(), |version| format!("{version}/{case}"));
@@ -135,7 +155,7 @@ fn trials<F: Fixture>(version: Option<&str>, mut body: impl FnMut(Case) -> Body)
             F::exceptions().iter().find(|(excepted, _)| *excepted == case || *excepted == name);
         match exception {
             Some((_, reason)) => ignored(name, (*reason).to_owned()),
-            None => Trial::test(name, body(run)),
+            None => Trial::test(name, body(case, run)),
         }
     };
     CASES.iter().map(trial).collect()
@@ -218,5 +238,7 @@ fn note(text: &str) {
 const REAL_BOUND: Duration = Duration::from_secs(180);
 /// Virtual time is free, and passes immediately when a case is stuck.
 const PAUSED_BOUND: Duration = Duration::from_secs(24 * 3600);
+/// Cases on one server.
+const N_BESIDE: usize = 3;
 /// For what a case has left on blocking threads.
 const SHUTDOWN_BOUND: Duration = Duration::from_secs(1);

@@ -11,7 +11,8 @@ use crate::{TestClient, TestInstancer};
 #[test]
 fn exceptions_stay_ignored_when_ignored_cases_are_included() {
     let args = Arguments { include_ignored: true, ..Arguments::default() };
-    let conclusion = concluded(args, trials::<Quiet>(Some("1.2"), |_case| Box::new(|| Ok(()))));
+    let trials = trials::<Quiet>(Some("1.2"), |_name, _case| Box::new(|| Ok(())));
+    let conclusion = concluded(args, trials);
     assert_eq!(conclusion.num_ignored, 2, "one for all versions, one for this one");
     assert_eq!(conclusion.num_passed, u64::try_from(CASES.len()).expect("few") - 2);
 }
@@ -24,7 +25,7 @@ fn exception_that_is_no_case_is_refused() {
 
 #[test]
 fn names_begin_with_the_version() {
-    let trials = trials::<Quiet>(Some("1.8.7"), |_case| Box::new(|| Ok(())));
+    let trials = trials::<Quiet>(Some("1.8.7"), |_name, _case| Box::new(|| Ok(())));
     assert_eq!(trials[0].name(), format!("1.8.7/{}", CASES[0].0));
 }
 
@@ -76,6 +77,25 @@ fn shared_fixture_is_made_once_and_its_failure_fails_every_case() {
         assert_eq!(failed.message(), Some("set-up failed: port taken"));
     }
     assert_eq!(n_made.load(Relaxed), 1);
+}
+
+#[test]
+fn case_that_disturbs_has_none_beside_it() {
+    let (turns, n_running) = (Turns::default(), AtomicUsize::new(0));
+    let n_beside = |name| {
+        turns.run(name, || {
+            let n_beside = n_running.fetch_add(1, Relaxed);
+            std::thread::yield_now();
+            n_running.fetch_sub(1, Relaxed);
+            n_beside
+        })
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..1000).map(|_| n_beside("tags_survive")).max());
+        for _ in 0..1000 {
+            assert_eq!(n_beside(ALONE[0]), 0);
+        }
+    });
 }
 
 /// Runs them with the output in a file.

@@ -14,7 +14,9 @@ use futures_util::{FutureExt, future::join_all};
 use tokio::time::{Instant, sleep};
 use tower_sd_core::{BoxError, Freshness, Instance, InstanceId, Snapshot, async_trait};
 use tower_sd_testkit::{
-    Fixture, TestClient, TestInstancer, real,
+    Fixture, TestClient, TestInstancer,
+    proxy::{Fault, Proxy},
+    real,
     servers::{ServerBinary, configured},
 };
 use tower_sd_zookeeper::{ZooKeeper, ZooKeeperConfig};
@@ -72,14 +74,18 @@ pub(crate) async fn holds(what: &str, bound: Duration, mut query: impl AsyncFnMu
     }
 }
 
+/// A server, and what stands between it and the suite's clients: it takes seconds to start again,
+/// the proxy does not.
 pub(crate) struct ZooKeeperFixture {
     pub(crate) server: real::ZooKeeper,
+    proxy: Proxy,
 }
 
 impl ZooKeeperFixture {
     pub(crate) async fn start(binary: ServerBinary) -> Result<Self, BoxError> {
         let server = real::ZooKeeper::start(real::ZooKeeperConfig::new(binary)).await?;
-        Ok(Self { server })
+        let proxy = Proxy::start(server.address()).await?;
+        Ok(Self { server, proxy })
     }
 
     /// Settings with a short session.
@@ -99,7 +105,9 @@ impl ZooKeeperFixture {
 #[async_trait]
 impl Fixture for ZooKeeperFixture {
     fn client(&self) -> TestClient {
-        let client = Self::client(self);
+        let address = self.proxy.address().to_string();
+        let config = ZooKeeperConfig::new([address]).session_timeout(TTL);
+        let client = ZooKeeper::new(config).expect("the settings can work");
         let registering = client.clone();
         TestClient::new(
             move || Arc::new(registering.clone()),
@@ -112,7 +120,7 @@ impl Fixture for ZooKeeperFixture {
     }
 
     async fn interrupt(&self) {
-        self.server.kill();
+        self.proxy.set(Fault::Refuse).await;
     }
 
     async fn freeze(&self) {
@@ -120,12 +128,8 @@ impl Fixture for ZooKeeperFixture {
     }
 
     async fn resume(&self) {
-        if self.server.is_running() {
-            self.server.resume().expect("it runs");
-            self.server.wait_until_ready().await.expect("it goes on");
-        } else {
-            self.server.restart().await.expect("it starts again");
-        }
+        self.server.resume().expect("it runs");
+        self.proxy.set(Fault::None).await;
     }
 
     async fn expire(&self, service: &str, id: &InstanceId) {
