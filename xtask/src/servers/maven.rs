@@ -10,6 +10,8 @@ use super::table::Server;
 use crate::command::{Result, output, root};
 
 /// Builds the project; the folder returned lies in `work` and has the program.
+///
+/// The archive of classes in it spares a JVM two thirds of its start.
 pub(super) fn build(server: &Server, version: &str, work: &Path) -> Result<PathBuf> {
     eprintln!("building {} {version} with Maven, which takes a minute the first time", server.name);
     let (project, built) = (folder(server, version), work.join("built"));
@@ -19,10 +21,16 @@ pub(super) fn build(server: &Server, version: &str, work: &Path) -> Result<PathB
         .arg(format!("-Doutput={}", work.join("output").display()))
         .current_dir(&project);
     output(&mut command)?;
-    fs::create_dir(&built)?;
-    let jar = format!("{}.jar", server.name);
-    fs::copy(work.join("output").join(&jar), built.join(&jar))?;
-    fs::copy(project.join(server.program), built.join(server.program))?;
+    let mut command = Command::new("java");
+    command
+        .args(["-Djarmode=tools", "-jar"])
+        .arg(work.join("output").join(format!("{}.jar", server.name)))
+        .args(["extract", "--destination"])
+        .arg(&built);
+    output(&mut command)?;
+    let program = built.join(server.program);
+    fs::copy(project.join(server.program), &program)?;
+    output(Command::new(program).arg("--archive"))?;
     Ok(built)
 }
 

@@ -119,11 +119,14 @@ impl EurekaConfig {
 
     /// Creates the settings of a server that answers without a delay.
     ///
-    /// It reads past the cache that is refreshed every 30 s. Leases are evicted every 500 ms, all
-    /// that have ended, whatever the number of renewals.
+    /// It reads past the cache that is refreshed every 30 s, and the one below keeps nothing for
+    /// longer than a second. Leases are evicted every 500 ms, all that have ended, whatever the
+    /// number of renewals.
     pub fn quick(binary: ServerBinary) -> Self {
         Self::new(binary)
             .option("eureka.server.use-read-only-response-cache", "false")
+            // A read that meets a write may store what was before it, for 3 min by default.
+            .option("eureka.server.response-cache-auto-expiration-in-seconds", "1")
             .option("eureka.server.eviction-interval-timer-in-ms", "500")
             .option("eureka.server.renewal-percent-threshold", "0")
             .option("eureka.server.enable-self-preservation", "false")
