@@ -74,6 +74,7 @@ pub(crate) fn registration(
         // Servers refuse an entry without one; most clients use the host name.
         ip_addr: host.to_owned(),
         status: Status::Up,
+        overridden_status: Status::Unknown,
         port: port(!secure),
         secure_port: port(secure),
         vip_address: vip.clone(),

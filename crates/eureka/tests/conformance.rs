@@ -5,7 +5,7 @@
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use tower_sd_core::{BoxError, InstanceId, async_trait};
+use tower_sd_core::{BoxError, Instance, InstanceId, Instancer, Registration, async_trait};
 use tower_sd_eureka::{Eureka, EurekaConfig, Query};
 use tower_sd_testkit::{
     Fixture, TestClient, TestInstancer,
@@ -26,7 +26,24 @@ impl Registry {
     async fn start(binary: ServerBinary) -> Result<Self, BoxError> {
         let server = real::Eureka::start(real::EurekaConfig::quick(binary)).await?;
         let proxy = Proxy::start(server.address()).await?;
-        Ok(Self { server, proxy })
+        let registry = Self { server, proxy };
+        registry.warm_up().await?;
+        Ok(registry)
+    }
+
+    /// The first requests of a JVM take seconds on a busy machine.
+    async fn warm_up(&self) -> Result<(), BoxError> {
+        let eureka = Eureka::new(EurekaConfig::new(self.server.url()))?;
+        let subscription = eureka.instancer("warm-up").subscribe();
+        for port in 1..=N_WARM_UP {
+            let instance = Instance::new("10.0.0.7", port);
+            let registration = Registration::new("warm-up", instance).fail_fast(WARM_UP_BOUND);
+            let handle = eureka.register(registration).await?;
+            subscription.refresh();
+            handle.update(|it| it.with_weight(7)).await?;
+            handle.deregister().await?;
+        }
+        Ok(())
     }
 
     fn client_with(&self, ttl: Duration) -> TestClient {
@@ -90,6 +107,9 @@ impl Fixture for Registry {
         Duration::from_secs(3)
     }
 }
+
+const N_WARM_UP: u16 = 20;
+const WARM_UP_BOUND: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     run_on("eureka", Registry::start)

@@ -21,6 +21,9 @@ pub(crate) struct InstanceRequest {
     pub(crate) host_name: String,
     pub(crate) ip_addr: String,
     pub(crate) status: Status,
+    /// None. Without this field some servers fail.
+    #[serde(rename = "overriddenstatus")]
+    pub(crate) overridden_status: Status,
     pub(crate) port: PortRequest,
     pub(crate) secure_port: PortRequest,
     pub(crate) vip_address: String,

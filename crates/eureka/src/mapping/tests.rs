@@ -43,6 +43,7 @@ fn entry_is_as_other_clients_expect_it() {
         "hostName": "10.0.0.7",
         "ipAddr": "10.0.0.7",
         "status": "UP",
+        "overriddenstatus": "UNKNOWN",
         "port": {"$": 8081, "@enabled": "true"},
         "securePort": {"$": 8081, "@enabled": "false"},
         "vipAddress": "orders",

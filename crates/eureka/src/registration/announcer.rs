@@ -90,7 +90,7 @@ impl Announcer for EurekaAnnouncer {
             return Ok(self.lost(LossReason::Gone));
         };
         let desired = self.entry(announcement)?;
-        if differ(announced, &desired) {
+        if differ(announced, &desired) || self.is_stuck(&found, &desired) {
             return self.write(announcement, Some(&found)).await;
         }
         // An operator's change of the metadata makes the entry younger.
@@ -126,6 +126,11 @@ impl EurekaAnnouncer {
         let mut desired = self.entry(announcement)?;
         desired.last_dirty_timestamp = self.clock.next(found.map(|it| it.last_dirty_timestamp));
         let drains = announcement.instance.status() == InstanceStatus::Draining;
+        if found.is_some_and(|found| self.is_stuck(found, &desired)) {
+            let instance = InstanceRequest { status: Status::Starting, ..desired.clone() };
+            self.client.register(&RegistrationRequest { instance }).await?;
+            desired.last_dirty_timestamp = self.clock.next(None);
+        }
         let (app, id) = (&self.app, &self.id);
         self.client.register(&RegistrationRequest { instance: desired.clone() }).await?;
         let known = if drains {
@@ -167,6 +172,14 @@ impl EurekaAnnouncer {
         let RegistrationOptions { home_page_url, status_page_url, health_check_url } =
             self.options.clone();
         Ok(InstanceRequest { home_page_url, status_page_url, health_check_url, ..entry })
+    }
+
+    /// Whether the entry would stay out of service although no override requests that: over such an
+    /// entry a server ignores `UP`, unless another status comes before.
+    fn is_stuck(&self, found: &InstanceInfo, desired: &InstanceRequest) -> bool {
+        let is_out = found.status == Status::OutOfService;
+        let is_override = found.overridden_status != Status::Unknown;
+        is_out && !is_override && !self.draining && desired.status == Status::Up
     }
 
     fn owner_beside(&self, found: Option<&InstanceInfo>) -> Option<String> {

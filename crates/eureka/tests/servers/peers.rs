@@ -1,10 +1,10 @@
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tower_sd_core::{RegistrationState, Snapshot};
 use tower_sd_testkit::{real, servers::required};
 
-use crate::support::{BOUND, Pair, client, entry};
+use crate::support::{Pair, client, entry_that};
 
 /// One server is killed, then both for a while; each comes back empty. Two minutes and more: JVMs
 /// start and replicate slowly.
@@ -59,11 +59,7 @@ async fn outage(lasts: Duration) -> usize {
 
 /// Waits until all of them have the entry.
 async fn replicated(servers: &[&real::Eureka], id: &str) {
-    let deadline = Instant::now() + BOUND;
     for server in servers {
-        while entry(server, "peers", id).await.is_empty() {
-            assert!(Instant::now() < deadline, "{server:?}");
-            sleep(Duration::from_millis(100)).await;
-        }
+        entry_that(server, "peers", id, |xml| !xml.is_empty()).await;
     }
 }

@@ -8,8 +8,10 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     select,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tower_sd_core::{
     Instance, Instancer, Registration, RegistrationHandle, Snapshot, Subscription,
@@ -34,6 +36,10 @@ pub(crate) fn client(servers: &[&real::Eureka]) -> Eureka {
     let query = Query::new("").poll_interval(POLL);
     let config = config.ttl(LEASE).query(query).timeout(Duration::from_secs(10));
     Eureka::new(config).expect("URLs")
+}
+
+pub(crate) fn instance(id: &str, port: u16) -> Instance {
+    Instance::new("10.0.0.7", port).with_id(id)
 }
 
 pub(crate) fn query(app: &str) -> Query {
@@ -98,11 +104,51 @@ pub(crate) async fn entry(server: &real::Eureka, app: &str, id: &str) -> String 
     if answer.status == 200 { answer.body } else { String::new() }
 }
 
+/// Waits until the server has an entry that is `wanted`.
+pub(crate) async fn entry_that(
+    server: &real::Eureka,
+    app: &str,
+    id: &str,
+    wanted: impl Fn(&str) -> bool,
+) -> String {
+    let deadline = Instant::now() + BOUND;
+    loop {
+        let xml = entry(server, app, id).await;
+        if wanted(&xml) {
+            return xml;
+        }
+        assert!(Instant::now() < deadline, "{server:?} has {xml:?}");
+        sleep(LEASE / 30).await;
+    }
+}
+
 /// Sends a request to the entry of an instance, as an operator does.
 pub(crate) async fn operate(server: SocketAddr, method: &str, app: &str, id: &str, rest: &str) {
     let target = format!("/eureka/apps/{}/{}{rest}", app.to_uppercase(), encoded(id));
     let answer = request(server, method, &target, "").await.expect("a well server");
     assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+/// Registers an entry as another program does, with a lease of a second.
+///
+/// Its address refuses connections.
+pub(crate) async fn post(server: &real::Eureka, app: &str, id: &str, status: &str) {
+    let body = format!(
+        r#"{{"instance":{{"instanceId":"{id}","app":"{app}","hostName":"127.0.0.1",
+        "ipAddr":"127.0.0.1","status":"{status}","port":{{"$":9,"@enabled":"true"}},
+        "dataCenterInfo":{{"@class":"com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo",
+        "name":"MyOwn"}},"leaseInfo":{{"renewalIntervalInSecs":1,"durationInSecs":1}}}}}}"#
+    );
+    let mut stream = TcpStream::connect(server.address()).await.expect("it listens");
+    let request = format!(
+        "POST /eureka/apps/{app} HTTP/1.0\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
 }
 
 fn encoded(id: &str) -> String {
@@ -111,5 +157,5 @@ fn encoded(id: &str) -> String {
 
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 /// For servers that start on a busy machine.
-pub(crate) const BOUND: Duration = Duration::from_secs(30);
+pub(crate) const BOUND: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(500);
