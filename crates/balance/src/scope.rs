@@ -65,6 +65,9 @@ impl RequestScope {
     }
 
     /// Sets the key by which a hashing balancer chooses.
+    ///
+    /// A key must be the same in all clients and releases: a number, or a stable hash of a name. The
+    /// hashers of the standard library promise neither.
     #[must_use]
     pub fn with_key(mut self, key: u64) -> Self {
         self.key = Some(key);
@@ -74,7 +77,7 @@ impl RequestScope {
     /// Sets the moment at which the request is over.
     ///
     /// An earlier one of an outer layer stays. A [`Retry`](crate::Retry) inside the scope ends the
-    /// request then, and endpoints the bodies of its responses.
+    /// request then; endpoints end the bodies of its responses.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(self.deadline.map_or(deadline, |outer| outer.min(deadline)));

@@ -54,7 +54,7 @@ impl Check {
         Self::of(Kind::Alias(service_id.into()))
     }
 
-    /// The method of an HTTP check. Default `GET`.
+    /// The method of an HTTP check. Defaults to `GET`.
     pub fn method(mut self, wanted: impl Into<String>) -> Self {
         if let Kind::Http { method, .. } = &mut self.kind {
             *method = Some(wanted.into());
@@ -78,27 +78,28 @@ impl Check {
         self
     }
 
-    /// How often the agent checks, at least 1 s. Defaults to 10 s.
+    /// How often the agent checks. Defaults to 10 s.
     ///
-    /// The agent would raise less silently.
+    /// Less than 1 s counts as 1 s, as the agent has it. A check is critical until the agent has
+    /// made the first one, within this interval.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval.max(MIN_INTERVAL);
         self
     }
 
-    /// How long one check may take. Default 5 s.
+    /// How long one check may take. Defaults to 5 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// How many checks in a row have to pass before it passes. Default 1.
+    /// How many checks in a row have to pass before it passes. Defaults to 1.
     pub fn successes_before_passing(mut self, n: u32) -> Self {
         self.successes_before_passing = n.max(1);
         self
     }
 
-    /// How many checks in a row have to fail before it is critical. Default 1.
+    /// How many checks in a row have to fail before it is critical. Defaults to 1.
     pub fn failures_before_critical(mut self, n: u32) -> Self {
         self.failures_before_critical = n.max(1);
         self

@@ -33,7 +33,7 @@ pub struct ConsulConfig {
     /// One of `host:port`, `http://host:port`, `https://host:port` (each with a path where a proxy
     /// serves it under a prefix), or `unix:///path/of/socket`.
     pub address: String,
-    /// The ACL token, sent in a header only: addresses get logged. Default: none.
+    /// The ACL token, sent in a header only: addresses get logged. Defaults to none.
     pub token: Option<Secret>,
     /// A file with the ACL token. Defaults to none.
     ///
@@ -45,13 +45,13 @@ pub struct ConsulConfig {
     /// In a configuration file a list of both.
     #[serde(deserialize_with = "secret::deserialize")]
     pub basic_auth: Option<(String, Secret)>,
-    /// The datacenter that is read from. Default: the agent's own.
+    /// The datacenter that is read from. Defaults to the agent's own.
     pub datacenter: Option<String>,
     /// The namespace, of Consul Enterprise. Defaults to the token's.
     ///
     /// A community agent refuses it.
     pub namespace: Option<String>,
-    /// The admin partition, of Consul Enterprise. Default: the agent's.
+    /// The admin partition, of Consul Enterprise. Defaults to the agent's.
     pub partition: Option<String>,
     /// TLS. `Some` uses TLS even where the address has `http`, as Consul's client.
     /// Needs the feature `tls-ring` or `tls`. Defaults to `None`: TLS where the address has
@@ -76,7 +76,8 @@ pub struct ConsulConfig {
     ///
     /// The TTL is from 1 s to 24 h, 15 s unless set.
     pub registry: RegistryConfig,
-    /// An answer longer than this is an error. Default 16 MiB, some 20 000 instances.
+    /// An answer longer than this is an error. Defaults to 16 MiB, some 20 000
+    /// instances.
     pub max_body: usize,
 }
 

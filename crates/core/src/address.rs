@@ -79,7 +79,7 @@ impl AddressPolicy {
         self
     }
 
-    /// Allows these ports only. Default: all but 0.
+    /// Allows these ports only. Defaults to all but 0.
     #[must_use]
     pub fn ports(mut self, ports: RangeInclusive<u16>) -> Self {
         self.ports = ports;

@@ -42,7 +42,7 @@ pub trait Fixture: Send + Sync + 'static {
     async fn interrupt(&self);
 
     /// Makes the registry hang: it accepts connections and calls and answers none of them, as one
-    /// that got a STOP or is behind a broken cable. Default: [`interrupt`](Self::interrupt), for a
+    /// that got a STOP or is behind a broken cable. Defaults to [`interrupt`](Self::interrupt), for a
     /// registry that cannot hang.
     async fn freeze(&self) {
         self.interrupt().await;
@@ -64,7 +64,7 @@ pub trait Fixture: Send + Sync + 'static {
         Duration::from_secs(2)
     }
 
-    /// How long a change may take to be seen by a subscriber. Default 5 s, generous for a busy
+    /// How long a change may take to be seen by a subscriber. Defaults to 5 s, generous for a busy
     /// machine.
     fn visible_bound(&self) -> Duration {
         Duration::from_secs(5)
@@ -81,7 +81,7 @@ pub trait Fixture: Send + Sync + 'static {
         String::new()
     }
 
-    /// The clock that its cases run on. Default: real time.
+    /// The clock that its cases run on. Defaults to real time.
     fn clock(&self) -> Clock {
         Clock::Real
     }

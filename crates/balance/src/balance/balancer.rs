@@ -65,8 +65,9 @@ pub trait Balancer: fmt::Debug + Send + Sync + 'static {
     /// A picker for these members.
     fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker>;
 
-    /// Where [`Choice::cursor`] starts. Default: at random, so that the clients of a fleet that
-    /// starts together do not all begin with the same instance.
+    /// Where [`Choice::cursor`] starts. Defaults to `random`.
+    ///
+    /// The clients of a fleet that starts together then begin with different instances.
     fn initial_cursor(&self, random: usize) -> usize {
         random
     }

@@ -17,6 +17,8 @@ use crate::endpointer::Decay;
 /// - **Failing fast is no merit**: failures never improve a latency.
 /// - **Weights**: a member is drawn as often as it is heavy, and its requests in flight count in
 ///   proportion: one of weight 3 is as three members that share their requests.
+/// - **One request at a time**, the fastest of those compared gets it, however small its lead: of
+///   three members nearly all. Shares even out with requests in flight.
 /// - **A new member** costs as much as those that it is compared with.
 /// - **A slow member is tried again**: what was not measured for 3 s drifts to what the others
 ///   have, and arrives there 7 s later at most.

@@ -22,7 +22,8 @@ use crate::{RequestScope, endpointer::observer::Observer};
 ///
 /// ```
 /// use tower::ServiceBuilder;
-/// use tower_sd_balance::{BalanceLayer, Fallback, LeastLoaded, RequestScope, ScopeLayer, Select};
+/// use tower_sd::balance::{BalanceLayer, Fallback, LeastLoaded, Select};
+/// use tower_sd::endpoint::{RequestScope, ScopeLayer};
 ///
 /// // Requests that name a version go to it, all others to v1.
 /// let pinned = |(_, version): &(u64, Option<&str>)| match version {

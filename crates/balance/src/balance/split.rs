@@ -8,7 +8,8 @@ use crate::endpointer::observer::Observer;
 /// A canary: a share of the requests for some members, the rest for the others.
 ///
 /// Among the members of each part another balancer chooses. Requests go to the other part while
-/// their own has no usable member.
+/// their own has no usable member. The part is drawn for each request; for a part of the callers
+/// see [`Select`](crate::Select).
 ///
 /// ```
 /// use tower_sd::balance::{BalanceLayer, RoundRobin, Split};

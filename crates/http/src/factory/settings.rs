@@ -21,7 +21,8 @@ impl<B> HttpFactory<B> {
     /// Over HTTP/1.1 a server that announces a shorter time (`Keep-Alive: timeout=5`) is obeyed,
     /// with a margin of up to 1 s: a request that crosses the server's close fails. Defaults to 30
     /// s, below the 60 s and more that most servers grant. Over HTTP/1.1 without an announcement it
-    /// defaults to 4 s, below the 5 s of Node.js, uvicorn and Apache httpd.
+    /// defaults to 4 s, below the 5 s of Node.js, uvicorn and Apache httpd; a time that is set here
+    /// replaces both.
     #[must_use]
     pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
         self.settings.idle_timeout = Some(bounded(idle_timeout));
