@@ -66,8 +66,8 @@ impl RequestScope {
 
     /// Sets the key by which a hashing balancer chooses.
     ///
-    /// A key must be the same in all clients and releases: a number, or a stable hash of a name. The
-    /// hashers of the standard library promise neither.
+    /// A key must be the same in all clients and releases: a number, or a stable hash of a name.
+    /// The hashers of the standard library promise neither.
     #[must_use]
     pub fn with_key(mut self, key: u64) -> Self {
         self.key = Some(key);

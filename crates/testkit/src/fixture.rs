@@ -42,8 +42,8 @@ pub trait Fixture: Send + Sync + 'static {
     async fn interrupt(&self);
 
     /// Makes the registry hang: it accepts connections and calls and answers none of them, as one
-    /// that got a STOP or is behind a broken cable. Defaults to [`interrupt`](Self::interrupt), for a
-    /// registry that cannot hang.
+    /// that got a STOP or is behind a broken cable. Defaults to [`interrupt`](Self::interrupt), for
+    /// a registry that cannot hang.
     async fn freeze(&self) {
         self.interrupt().await;
     }
