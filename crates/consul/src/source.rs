@@ -178,6 +178,10 @@ impl ConsulSource {
             asked = None;
         }
         self.index = None;
+        if answer.meta.index.zip(asked).is_some_and(|(index, asked)| (2..asked).contains(&index)) {
+            // A cluster was restored or wiped.
+            return Ok(ReadResult::resync("index went back"));
+        }
         let refresh_in = self.adopt(asked, &answer)?;
         // A query that waits for this very index goes on.
         if self.waiting.as_ref().is_some_and(|waiting| Some(waiting.index) != self.index) {
@@ -230,9 +234,6 @@ impl ConsulSource {
             (None, Some(1)) if answer.entries.is_empty() => {
                 Err(unavailable("index 1: the agent has not reached its servers yet"))
             }
-            // It went back: a cluster was restored or wiped. The data is what there is; the index
-            // is not waited for.
-            (Some(asked), Some(index)) if index < asked => Ok(None),
             (_, Some(index)) => {
                 self.index = Some(index);
                 Ok(None)

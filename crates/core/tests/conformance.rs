@@ -4,7 +4,7 @@ mod support;
 
 use std::{process::ExitCode, sync::Arc};
 
-use tower_sd_core::{MemoryRegistry, Registrar};
+use tower_sd_core::{MemoryRegistry, Registrar, RegistryConfig};
 use tower_sd_testkit::TestInstancer;
 
 use self::support::Memory;
@@ -19,5 +19,6 @@ fn instancer(registry: &MemoryRegistry, service: &str) -> TestInstancer {
 }
 
 fn main() -> ExitCode {
-    tower_sd_testkit::run(|| Memory { registry: MemoryRegistry::new(), registrar, instancer })
+    let registry = || MemoryRegistry::with_config(RegistryConfig::default());
+    tower_sd_testkit::run(move || Memory { registry: registry(), registrar, instancer })
 }

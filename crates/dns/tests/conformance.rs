@@ -95,6 +95,10 @@ impl Fixture for Named {
             ("predecessor_is_back_when_its_successor_is_gone", NO_OWNER),
             ("refused_update_keeps_the_registration", "metadata is not in the records"),
             (
+                "instance_that_the_recovery_lacks_is_kept",
+                "a server that is killed takes no update meanwhile",
+            ),
+            (
                 "instance_that_left_during_the_outage_is_gone_after_it",
                 "a record has no lease: it stays when no process removes it",
             ),

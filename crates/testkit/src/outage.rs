@@ -15,7 +15,7 @@ use crate::{
 /// An outage changes the freshness, and nothing else.
 pub(crate) fn outage_keeps_the_set_and_marks_it_stale(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     async move {
-        let (scene, _handles) = interrupted_pair(fixture).await;
+        let (scene, _handles) = interrupted_pair(fixture, &[]).await;
         let snapshot = scene.subscription.snapshot();
         assert_eq!(ids_of(&snapshot), ["a", "b"]);
         let Freshness::Stale { since, error } = snapshot.freshness() else {
@@ -32,7 +32,7 @@ pub(crate) fn subscriber_during_an_outage_has_the_last_set(
     fixture: &dyn Fixture,
 ) -> BoxFuture<'_, ()> {
     async move {
-        let (scene, _handles) = interrupted_pair(fixture).await;
+        let (scene, _handles) = interrupted_pair(fixture, &[]).await;
         let snapshot = scene.instancer.subscribe().snapshot();
         assert_eq!(ids_of(&snapshot), ["a", "b"]);
         assert!(matches!(snapshot.freshness(), Freshness::Stale { .. }), "{snapshot:#?}");
@@ -43,7 +43,7 @@ pub(crate) fn subscriber_during_an_outage_has_the_last_set(
 /// No instance is lost: a registry that comes back empty is filled before the loss is accepted.
 pub(crate) fn recovery_is_fresh_and_complete(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     async move {
-        let (mut scene, _handles) = interrupted_pair(fixture).await;
+        let (mut scene, _handles) = interrupted_pair(fixture, &[]).await;
         fixture.resume().await;
         let recovered = |snapshot: &Snapshot| {
             assert_eq!(snapshot.known().count(), 2, "{snapshot:#?}");
@@ -59,10 +59,30 @@ pub(crate) fn recovery_is_fresh_and_complete(fixture: &dyn Fixture) -> BoxFuture
     .boxed()
 }
 
+/// The first set after an outage may lack what is about to be announced again: nothing of it is
+/// given up unconfirmed.
+pub(crate) fn instance_that_the_recovery_lacks_is_kept(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
+    async move {
+        let (mut scene, _handles) = interrupted_pair(fixture, &["c"]).await;
+        fixture.expire(&scene.service, &"c".into()).await;
+        fixture.resume().await;
+        let fresh = |snapshot: &Snapshot| {
+            assert_eq!(snapshot.known().count(), 3, "{snapshot:#?}");
+            snapshot.freshness().is_fresh()
+        };
+        shows_that(&mut scene.subscription, "fresh", RECOVERY_BOUND, fresh).await;
+        // A removal would take effect by now.
+        sleep(SHORT).await;
+        let snapshot = scene.subscription.snapshot();
+        assert_eq!(snapshot.known().count(), 3, "{snapshot:#?}");
+    }
+    .boxed()
+}
+
 /// The watch is made again, and the changes that it missed are read.
 pub(crate) fn changes_after_an_outage_are_seen(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     async move {
-        let (mut scene, handles) = interrupted_pair(fixture).await;
+        let (mut scene, handles) = interrupted_pair(fixture, &[]).await;
         fixture.resume().await;
         let newcomer = fixture.client().registrar();
         let registration = scene.registration(instance("c", 8003)).fail_fast(RECOVERY_BOUND);
@@ -316,17 +336,24 @@ fn shutdown(fixture: &dyn Fixture, outage: Outage) -> BoxFuture<'_, ()> {
     .boxed()
 }
 
-/// `a` and `b`, seen, then interrupted and noticed.
-async fn interrupted_pair(
-    fixture: &dyn Fixture,
-) -> (Scene<'_>, Vec<tower_sd_core::RegistrationHandle>) {
+/// `a` and `b`, seen, then interrupted and noticed; with others, which are renewed three times as
+/// rarely.
+async fn interrupted_pair<'a>(
+    fixture: &'a dyn Fixture,
+    others: &[&str],
+) -> (Scene<'a>, Vec<tower_sd_core::RegistrationHandle>) {
     let mut scene = Scene::new(fixture).await;
-    let a = scene.register(instance("a", 8001)).await;
-    let b = scene.register(instance("b", 8002)).await;
-    scene.sees(&["a", "b"]).await;
+    let mut handles =
+        vec![scene.register(instance("a", 8001)).await, scene.register(instance("b", 8002)).await];
+    for (id, port) in others.iter().zip(8003..) {
+        let registration = scene.registration(instance(id, port)).ttl(fixture.ttl() * 3);
+        let registered = scene.registrar.register(registration).await;
+        handles.push(registered.expect("a well registry accepts a registration"));
+    }
+    scene.sees(&[&["a", "b"], others].concat()).await;
     fixture.interrupt().await;
     is_stale(&mut scene, fixture).await;
-    (scene, vec![a, b])
+    (scene, handles)
 }
 
 async fn is_stale(scene: &mut Scene<'_>, fixture: &dyn Fixture) {

@@ -68,9 +68,14 @@ impl<'a> Scene<'a> {
 
     /// With what had to be left out of it.
     pub(crate) async fn look_closely(&self) -> (Snapshot, PublisherStats) {
+        self.look_within(self.fixture.visible_bound()).await
+    }
+
+    /// As [`look_closely`](Self::look_closely), within a bound for many instances.
+    pub(crate) async fn look_within(&self, bound: Duration) -> (Snapshot, PublisherStats) {
         let instancer = self.fixture.client().instancer(&self.service);
         let mut subscription = instancer.subscribe();
-        let ready = subscription.ready(self.fixture.visible_bound()).await;
+        let ready = subscription.ready(bound).await;
         let snapshot = ready.expect("a well registry answers");
         instancer.close().await;
         (snapshot, subscription.stats())

@@ -27,13 +27,16 @@ async fn index_is_waited_for_next() {
     }
 }
 
-/// As go-kit's `TestInstancerWithInvalidIndex`: the data is used, the index is not.
+/// A cluster was restored or wiped: as go-kit's `TestInstancerWithInvalidIndex`.
 #[tokio::test]
-async fn index_that_went_back_is_not_waited_for() {
+async fn index_that_went_back_is_a_resync() {
     let mut source = source();
-    let refresh_in = source.adopt(Some(100), &answer(Some(99), &[ENTRY]));
-    assert_eq!(refresh_in.expect("its data is good"), None);
+    let result = source.take(Some(100), answer(Some(99), &[ENTRY])).await.expect("no error");
+    assert!(result.entries().is_none(), "{result:?}");
     assert_eq!(source.index, None);
+    let result = source.take(None, answer(Some(99), &[ENTRY])).await.expect("its data is good");
+    assert_eq!(result.entries().map(<[_]>::len), Some(1));
+    assert_eq!(source.index, Some(99));
 }
 
 #[tokio::test]

@@ -119,13 +119,14 @@ async fn set_is_kept_after_an_error_and_the_index_dropped() {
     shows(&mut subscription, "fresh again", n_fresh(2)).await;
 }
 
-/// Go-kit dropped such an answer.
+/// Go-kit dropped such an answer, and lost what it listed.
 #[tokio::test]
-async fn answer_whose_index_went_back_is_used() {
+async fn service_whose_index_went_back_is_read_anew() {
     let script = Script::start().await.expect("loopback");
     let instancer = follow(agent(&script), Query::new("web"));
     let mut subscription = instancer.subscribe();
     script.reply(listing("100", [1]));
+    script.reply(listing("9", [1]));
     script.reply(listing("9", [1, 2]));
     shows(&mut subscription, "the new one", n_fresh(2)).await;
     script.reply(listing("10", [1, 2, 3]));

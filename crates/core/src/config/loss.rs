@@ -23,6 +23,9 @@ pub enum LossPolicy {
 /// its term. Until then a balancer uses the lost instances when no other is usable, and drops one
 /// that refuses a connection.
 ///
+/// A registry that was restarted may be read while only a part of the instances is back. So what
+/// the first set after an error or a resync lacks is held too, for [`hold`](Self::hold).
+///
 /// Orderly departures count too, because a registry does not report the reason: of three instances
 /// that leave within 2 s, the first is removed, and when the second leaves both are held. An
 /// instance that was drained before it left is not held again unless nothing is left. Nor is one

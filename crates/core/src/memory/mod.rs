@@ -12,7 +12,7 @@ use async_trait::async_trait;
 
 use self::{announcer::MemoryAnnouncer, source::MemorySource, store::Store};
 use crate::{
-    Announcer, Backend, Follower, Instance, InstanceId, Registrar, Registration,
+    Announcer, Backend, Follower, Instance, InstanceId, LossPolicy, Registrar, Registration,
     RegistrationHandle, Registry, RegistryConfig, Result, Source,
 };
 
@@ -58,13 +58,19 @@ impl Backend for Arc<Store> {
 }
 
 impl MemoryRegistry {
-    /// An empty registry with a TTL of 15 s.
+    /// An empty registry whose followers accept every change immediately.
+    ///
+    /// Its TTL is 15 s. It never errs, so that a test or a demo shows what was registered and
+    /// deregistered. For the caution that followers of another registry have, pass its settings to
+    /// [`with_config`](Self::with_config).
     #[must_use]
     pub fn new() -> Self {
-        Self::with_config(RegistryConfig::default())
+        let mut config = RegistryConfig::default().loss(LossPolicy::Accept);
+        (config.removal_wait, config.follow.min_interval) = (Duration::ZERO, Duration::ZERO);
+        Self::with_config(config)
     }
 
-    /// An empty registry.
+    /// An empty registry with these settings: the default ones have the loss guard.
     #[must_use]
     pub fn with_config(config: RegistryConfig) -> Self {
         let store = Arc::<Store>::default();

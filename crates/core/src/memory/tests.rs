@@ -7,6 +7,11 @@ use crate::{ErrorKind, Instancer, RegistrationState, Snapshot, Subscription};
 
 const TTL: Duration = Duration::from_secs(15);
 
+/// With the loss guard.
+fn cautious() -> MemoryRegistry {
+    MemoryRegistry::with_config(RegistryConfig::default())
+}
+
 fn registration(port: u16) -> Registration {
     Registration::new("s", Instance::new("127.0.0.1", port))
 }
@@ -29,7 +34,7 @@ async fn until(
 
 #[tokio::test(start_paused = true)]
 async fn what_is_registered_is_seen_and_what_is_deregistered_is_gone() {
-    let registry = MemoryRegistry::new();
+    let registry = cautious();
     let mut subscription = registry.instancer("s").subscribe();
     assert!(subscription.ready(TTL).await.expect("answers").instances().is_empty());
     let (first, _second) = (register(&registry, 1).await, register(&registry, 2).await);
@@ -40,8 +45,20 @@ async fn what_is_registered_is_seen_and_what_is_deregistered_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn entry_without_renewals_expires() {
+async fn orderly_departure_of_the_last_instance_is_seen_immediately() {
     let registry = MemoryRegistry::new();
+    let mut subscription = registry.instancer("s").subscribe();
+    let handle = register(&registry, 1).await;
+    until(&mut subscription, |s| s.instances().len() == 1).await;
+    handle.deregister().await.expect("withdrawn");
+    let took = until(&mut subscription, |s| s.instances().is_empty()).await;
+    assert!(took < Duration::from_millis(5), "{took:?}");
+    assert!(subscription.snapshot().held().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn entry_without_renewals_expires() {
+    let registry = cautious();
     let _handle = register(&registry, 1).await;
     registry.interrupt();
     sleep(TTL).await;
@@ -50,7 +67,7 @@ async fn entry_without_renewals_expires() {
 
 #[tokio::test(start_paused = true)]
 async fn expired_entry_is_back_in_less_than_two_seconds() {
-    let registry = MemoryRegistry::new();
+    let registry = cautious();
     let handle = register(&registry, 1).await;
     registry.expire("s", handle.id());
     assert!(registry.entries("s").is_empty());
@@ -60,7 +77,7 @@ async fn expired_entry_is_back_in_less_than_two_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn wiped_registry_is_filled_again_and_no_instance_is_lost() {
-    let registry = MemoryRegistry::new();
+    let registry = cautious();
     let mut handles = Vec::new();
     for port in 1..=10 {
         handles.push(register(&registry, port).await);
@@ -77,7 +94,7 @@ async fn wiped_registry_is_filled_again_and_no_instance_is_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn readers_keep_the_set_of_an_interrupted_or_lying_registry() {
-    let registry = MemoryRegistry::new();
+    let registry = cautious();
     let _handles = (register(&registry, 1).await, register(&registry, 2).await);
     let mut subscription = registry.instancer("s").subscribe();
     until(&mut subscription, |s| s.instances().len() == 2).await;
@@ -94,7 +111,7 @@ async fn readers_keep_the_set_of_an_interrupted_or_lying_registry() {
 
 #[tokio::test(start_paused = true)]
 async fn corrupt_entry_is_skipped_until_it_is_announced_again() {
-    let registry = MemoryRegistry::new();
+    let registry = cautious();
     let (first, _second) = (register(&registry, 1).await, register(&registry, 2).await);
     let mut subscription = registry.instancer("s").subscribe();
     until(&mut subscription, |s| s.instances().len() == 2).await;
@@ -107,7 +124,7 @@ async fn corrupt_entry_is_skipped_until_it_is_announced_again() {
 
 #[tokio::test(start_paused = true)]
 async fn slow_registry_is_waited_for() {
-    let registry = MemoryRegistry::new();
+    let registry = cautious();
     registry.delay(Duration::from_secs(2));
     let start = Instant::now();
     let handle = register(&registry, 1).await;
@@ -117,7 +134,7 @@ async fn slow_registry_is_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn registrations_are_independent_and_one_id_twice_ends_well() {
-    let registry = MemoryRegistry::new();
+    let registry = cautious();
     let (first, second) = (register(&registry, 1).await, register(&registry, 2).await);
     let again = register(&registry, 1).await;
     first.deregister().await.expect("not ours any more: success");
@@ -129,7 +146,7 @@ async fn registrations_are_independent_and_one_id_twice_ends_well() {
 
 #[tokio::test(start_paused = true)]
 async fn jump_of_the_clock_past_the_ttl_is_mended_immediately() {
-    let registry = MemoryRegistry::new();
+    let registry = cautious();
     let handle = register(&registry, 1).await;
     sleep(Duration::from_secs(1)).await;
     advance(TTL * 2).await;
@@ -140,7 +157,7 @@ async fn jump_of_the_clock_past_the_ttl_is_mended_immediately() {
 
 #[tokio::test(start_paused = true)]
 async fn registry_that_is_down_at_the_start_is_followed_later() {
-    let registry = MemoryRegistry::new();
+    let registry = cautious();
     registry.interrupt();
     let handle = registry.register(registration(1).retry_in_background()).await.expect("immediate");
     let mut subscription = registry.instancer("s").subscribe();
@@ -153,7 +170,7 @@ async fn registry_that_is_down_at_the_start_is_followed_later() {
 
 #[tokio::test(start_paused = true)]
 async fn ipv6_goes_from_end_to_end() {
-    let registry = MemoryRegistry::new();
+    let registry = cautious();
     let registration = Registration::new("s", Instance::new("::1", 8080));
     let _handle = registry.register(registration).await.expect("registered");
     let mut subscription = registry.instancer("s").subscribe();
@@ -163,7 +180,7 @@ async fn ipv6_goes_from_end_to_end() {
 
 #[tokio::test(start_paused = true)]
 async fn registration_without_effect_has_nothing_to_withdraw() {
-    let registry = MemoryRegistry::new();
+    let registry = cautious();
     registry.interrupt();
     let unsent = registration(1).retry_in_background();
     let handle = registry.register(unsent).await.expect("in the background");

@@ -29,6 +29,9 @@ pub(super) struct Guard {
     /// The number of offered instances at which a loss counts as replaced.
     lost_from: usize,
     n_reads: u64,
+    /// The next read is the first one after an error or a resync: a registry that was restarted may
+    /// list a part of what is registered.
+    recovering: bool,
 }
 
 /// The effects of passing time.
@@ -46,7 +49,7 @@ pub(super) struct Tick {
 pub(super) struct Tripped {
     pub(super) n_held: usize,
     pub(super) left: usize,
-    /// Of the first: `"absent"`, `"status"`, `"weight"`, or of all: `"replacement"`.
+    /// Of the first: `"absent"`, `"status"`, `"weight"`, or of all: `"replacement"`, `"recovery"`.
     pub(super) cause: &'static str,
 }
 
@@ -74,7 +77,13 @@ impl Guard {
             history,
             lost_from: 0,
             n_reads: 0,
+            recovering: false,
         }
+    }
+
+    /// The registry could not be read, or has lost the position.
+    pub(super) fn trouble(&mut self) {
+        self.recovering = true;
     }
 
     /// Takes the entries of the registry, sorted by id; `true` when the published set has changed.
@@ -98,6 +107,7 @@ impl Guard {
         for gone in old {
             changed |= self.absent(now, gone, confirmed, &mut members);
         }
+        self.recovering = false;
         let mut n_offered = 0;
         for member in &members {
             n_offered += usize::from(member.is_offered());
@@ -245,6 +255,7 @@ impl Guard {
                     since: now,
                     term: self.removal_wait,
                     least: usize::MAX,
+                    recovering: self.recovering,
                     confirms: Confirms::Neither,
                     now: registered,
                 }));

@@ -44,7 +44,8 @@ use crate::{
 ///   `Arc`.
 /// - **A removal**, and a change to a status or weight that accepts no requests, waits
 ///   [`removal_wait`](RegistryConfig::removal_wait) for the reads that follow it; then the
-///   [`LossPolicy`](crate::LossPolicy) decides whether it is published or held.
+///   [`LossPolicy`](crate::LossPolicy) decides whether it is published or held. A removal that the
+///   first set after an error or a resync shows is held until it is confirmed, however small.
 /// - **An error** changes the [`Freshness`] and never the set, unless the [`StalePolicy`] requires
 ///   it.
 ///
@@ -281,6 +282,7 @@ impl Sink<Instance> for Publisher {
     }
 
     fn failed(&mut self, error: Error) {
+        self.guard.trouble();
         self.counters.add(|stats| &mut stats.errors, 1);
         // After an invalidation the error that caused it stays, as in go-kit.
         let (before, after) = {
@@ -311,6 +313,7 @@ impl Sink<Instance> for Publisher {
     }
 
     fn resync(&mut self, reason: &'static str) {
+        self.guard.trouble();
         self.counters.add(|stats| &mut stats.resyncs, 1);
         tracing::debug!(backend = self.backend, service = self.service, reason, "resync");
     }

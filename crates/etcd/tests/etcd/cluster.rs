@@ -12,17 +12,18 @@ use tower_sd_testkit::wait::shows_that;
 use crate::support::{
     TTL, binaries,
     custom::{Cluster, Node, place},
-    fresh_with, holds, instance, is_stale, note,
+    fresh_with, holds, instance, is_stale, note, oldest_and_newest, on_each,
 };
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
+#[expect(clippy::future_not_send, reason = "each test runs on one thread")]
 async fn on_every_cluster(test: impl AsyncFn(&Cluster)) {
-    for binary in binaries() {
-        note(&format!("using etcd v{} three times", binary.version));
+    on_each(oldest_and_newest(), async |binary| {
         let cluster = Cluster::start(&binary, 3).await;
         Box::pin(test(&cluster)).await;
-    }
+    })
+    .await;
 }
 
 fn client(endpoints: impl IntoIterator<Item = String>) -> Etcd {

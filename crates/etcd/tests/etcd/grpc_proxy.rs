@@ -14,7 +14,7 @@ use tower_sd_testkit::{
     wait::{shows, shows_that},
 };
 
-use crate::support::{TTL, binaries, custom::place, fresh_with, instance, is_stale, note};
+use crate::support::{TTL, binaries, custom::place, fresh_with, instance, is_stale, on_each};
 
 const SOON: Duration = Duration::from_secs(10);
 /// Far less than the time after which silence is noticed.
@@ -40,8 +40,7 @@ async fn proxy(binary: &ServerBinary, etcd: SocketAddr) -> (Server, SocketAddr) 
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn services_behind_the_grpc_proxy_are_watched() {
-    for binary in binaries() {
-        note(&format!("using etcd v{} and its grpc-proxy", binary.version));
+    on_each(binaries(), async |binary| {
         let etcd = real::Etcd::start(ServerConfig::new(binary.clone())).await.expect("etcd starts");
         let (proxy, address) = proxy(&binary, etcd.address()).await;
         let config = EtcdConfig::new([address.to_string()]).ttl(TTL);
@@ -83,5 +82,6 @@ async fn services_behind_the_grpc_proxy_are_watched() {
         etcd.restart().await.expect("it starts again");
         shows_that(&mut subscriptions[1], "two, fresh", Duration::from_secs(30), fresh_with(2))
             .await;
-    }
+    })
+    .await;
 }

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use tower_sd_core::{Follower, Instancer, Registration, Subscription};
 use tower_sd_testkit::wire::request;
 
-use crate::support::{EtcdFixture, fresh_with, instance, is_stale, note, on_every_etcd_in_turn};
+use crate::support::{EtcdFixture, fresh_with, instance, is_stale, note, on_every_etcd};
 use tower_sd_testkit::wait::shows_that;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -41,7 +41,7 @@ fn difference(before: &[(String, f64)], after: &[(String, f64)], method: &str) -
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn stall_of_the_only_member_is_waited_for() {
-    on_every_etcd_in_turn(async |etcd| {
+    on_every_etcd(async |etcd| {
         let registrar = etcd.client();
         // Its lease has to outlive the stall.
         let config = etcd.config().ttl(Duration::from_secs(60));

@@ -13,7 +13,7 @@ use tower_sd_core::{Instancer, Registration, TlsConfig};
 use tower_sd_etcd::{Etcd, EtcdConfig};
 use tower_sd_testkit::{real::Server, wait::shows};
 
-use crate::support::{binaries, custom::place, holds, instance, note};
+use crate::support::{binaries, custom::place, holds, instance, on_each};
 
 /// An authority, and what it has signed.
 struct Authority {
@@ -84,16 +84,15 @@ fn client(address: SocketAddr, tls: impl Into<Option<TlsConfig>>) -> Etcd {
     Etcd::new(config).expect("good settings")
 }
 
-const TTL: Duration = Duration::from_secs(5);
+const TTL: Duration = Duration::from_secs(3);
 /// Long enough to register within it on a busy machine.
-const VALIDITY: Duration = Duration::from_secs(25);
+const VALIDITY: Duration = Duration::from_secs(12);
 
 /// The connection outlives its certificate; the restart of the server ends it.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn rotated_client_certificate_is_used_for_the_next_connection() {
-    for binary in binaries() {
-        note(&format!("using etcd v{}", binary.version));
+    on_each(binaries(), async |binary| {
         let authority = Authority::new();
         let folder = TempDir::new().expect("a folder");
         let (server, address) = server(&authority, &binary.path, &folder).await;
@@ -123,20 +122,20 @@ async fn rotated_client_certificate_is_used_for_the_next_connection() {
         let operator = client(address, operator.with_identity(certificate, key));
         let instancer = operator.instancer("rotated");
         let mut subscription = instancer.subscribe();
-        shows(&mut subscription, &["a"], TTL).await;
+        shows(&mut subscription, &["a"], 3 * TTL).await;
         holds("it stays registered", 3 * TTL, async || {
             sleep(TTL).await;
             subscription.snapshot().instances().len() == 1
         })
         .await;
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn client_certificates_let_in_and_nothing_else_does() {
-    for binary in binaries() {
-        note(&format!("using etcd v{}", binary.version));
+    on_each(binaries(), async |binary| {
         let (authority, stranger) = (Authority::new(), Authority::new());
         let folder = TempDir::new().expect("a folder");
         let (_server, address) = server(&authority, &binary.path, &folder).await;
@@ -168,5 +167,6 @@ async fn client_certificates_let_in_and_nothing_else_does() {
             let error = client.check().await.expect_err("not let in");
             assert!(error.to_string().contains(words), "{words}: {error}");
         }
-    }
+    })
+    .await;
 }

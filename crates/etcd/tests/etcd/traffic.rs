@@ -23,7 +23,9 @@ use tower_sd_testkit::{
     wait::shows_that,
 };
 
-use crate::support::{TTL, binaries, custom::Cluster, holds, note, on_every_etcd};
+use crate::support::{
+    TTL, custom::Cluster, holds, note, oldest_and_newest, on_each, on_every_etcd,
+};
 
 const SOON: Duration = Duration::from_secs(10);
 /// After an outage of five seconds, which a busy machine makes ten, the pause before the next
@@ -134,8 +136,7 @@ async fn request(
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn cluster_without_leader_members_or_data_fails_no_request() {
-    for binary in binaries() {
-        note(&format!("using etcd v{} three times", binary.version));
+    on_each(oldest_and_newest(), async |binary| {
         let cluster = Cluster::start(&binary, 3).await;
         let proxies = cluster.nodes.iter().map(|node| Proxy::start(node.client));
         let proxies = try_join_all(proxies).await.expect("proxies");
@@ -166,7 +167,8 @@ async fn cluster_without_leader_members_or_data_fails_no_request() {
             scene.settles(6).await;
         };
         scene.loses_no_request(trouble).await;
-    }
+    })
+    .await;
 }
 
 /// The follower is cut off while servers come and go and their history is compacted.

@@ -144,6 +144,7 @@ pub const CASES: &[(&str, Case)] = &[
         outage::subscriber_during_an_outage_has_the_last_set,
     ),
     ("recovery_is_fresh_and_complete", outage::recovery_is_fresh_and_complete),
+    ("instance_that_the_recovery_lacks_is_kept", outage::instance_that_the_recovery_lacks_is_kept),
     ("changes_after_an_outage_are_seen", outage::changes_after_an_outage_are_seen),
     (
         "instance_that_left_during_the_outage_is_gone_after_it",
@@ -203,6 +204,7 @@ pub(crate) const ALONE: &[&str] = &[
     "outage_keeps_the_set_and_marks_it_stale",
     "subscriber_during_an_outage_has_the_last_set",
     "recovery_is_fresh_and_complete",
+    "instance_that_the_recovery_lacks_is_kept",
     "changes_after_an_outage_are_seen",
     "instance_that_left_during_the_outage_is_gone_after_it",
     "registration_is_back_after_an_outage_of_three_ttls",

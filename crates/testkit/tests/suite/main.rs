@@ -18,9 +18,9 @@ use tokio::{
     time::{pause, sleep, timeout},
 };
 use tower_sd_core::{
-    AnnounceConfig, FollowConfig, Follower, InstanceId, Instancer, Publisher, Registrar,
-    Registration, RegistrationHandle, RegistryConfig, Result, Subscription, TaskGroup, announce,
-    async_trait, follow,
+    AnnounceConfig, FollowConfig, Follower, InstanceId, Instancer, LossPolicy, Publisher,
+    Registrar, Registration, RegistrationHandle, RegistryConfig, Result, Subscription, TaskGroup,
+    announce, async_trait, follow,
 };
 use tower_sd_testkit::{CASES, Case, Clock, Fixture, TestClient, TestInstancer};
 
@@ -127,7 +127,11 @@ impl Fixture for Broken {
 
 fn instancer(store: &Arc<Store>, service: &str) -> TestInstancer {
     let source = Reader::new(Arc::clone(store), service);
-    let publisher = Publisher::new("test", service, RegistryConfig::default());
+    let mut config = RegistryConfig::default();
+    if store.bug == Bug::Gullible {
+        config = config.loss(LossPolicy::Accept);
+    }
+    let publisher = Publisher::new("test", service, config);
     if store.bug == Bug::EndsWithInstancer {
         let (config, tasks) = (FollowConfig::new("test"), TaskGroup::new());
         let subscription = publisher.subscribe();
@@ -272,6 +276,7 @@ const NOTICED: &[(Bug, &[&str])] = &[
             "first_registration_in_the_background_succeeds_when_the_registry_is_up",
         ],
     ),
+    (Bug::Gullible, &["instance_that_the_recovery_lacks_is_kept"]),
     (Bug::ComesBackEmpty, &["recovery_is_fresh_and_complete"]),
     (
         Bug::WatchDies,

@@ -58,6 +58,8 @@ pub(crate) enum Bug {
     /// Answers as if nothing had happened.
     HidesOutage,
     ComesBackEmpty,
+    /// Its followers accept every loss.
+    Gullible,
     WatchDies,
     /// Reports an unchanged set while it hangs.
     AssertsWhileHung,

@@ -22,11 +22,18 @@ impl Guard {
             Some((term, replaced)) => {
                 let cause = if replaced { "replacement" } else { cause };
                 let n_held = self.hold(now, term, &due);
-                let left = self.members.iter().filter(|member| member.is_counted()).count();
-                tick.tripped = (n_held > 0).then_some(Tripped { n_held, left, cause });
+                tick.tripped = self.trip(n_held, cause);
             }
-            None => self.accept(now, &due, tick),
+            None => {
+                let n_held = self.accept(now, &due, tick);
+                tick.tripped = self.trip(n_held, "recovery");
+            }
         }
+    }
+
+    fn trip(&self, n_held: usize, cause: &'static str) -> Option<Tripped> {
+        let left = self.members.iter().filter(|member| member.is_counted()).count();
+        (n_held > 0).then_some(Tripped { n_held, left, cause })
     }
 
     /// Whether too little is left, and if so for how long what was lost is held, and whether it was
@@ -100,7 +107,8 @@ impl Guard {
             let held = |registered| {
                 let confirms = Confirms::Neither;
                 let (read, since, least) = (self.n_reads, now, usize::MAX);
-                let gone = Gone { read, since, term, least, confirms, now: registered };
+                let recovering = false;
+                let gone = Gone { read, since, term, least, recovering, confirms, now: registered };
                 Standing::Held(Box::new(gone))
             };
             match self.members.iter_mut().find(|member| member.instance.id() == instance.id()) {
@@ -120,10 +128,13 @@ impl Guard {
     }
 
     /// Publishes the losses that are due. An instance that the filter refuses is held while it is
-    /// registered.
-    fn accept(&mut self, now: Instant, due: &impl Fn(&Member) -> bool, tick: &mut Tick) {
+    /// registered; one that the first read after trouble did not list until that is confirmed.
+    /// Returns the number of the latter.
+    fn accept(&mut self, now: Instant, due: &impl Fn(&Member) -> bool, tick: &mut Tick) -> usize {
         let keep = self.policy.map_or(Duration::ZERO, |policy| policy.hold_unhealthy);
+        let hold = self.policy.map(|policy| policy.hold);
         let history = &mut self.history;
+        let mut n_doubted = 0;
         self.members.retain_mut(|member| {
             if !due(member) {
                 return true;
@@ -132,6 +143,13 @@ impl Guard {
             let Standing::Leaving(mut gone) = standing else {
                 return true;
             };
+            let doubted = hold.filter(|_| gone.recovering);
+            if let (Registered::No, Some(hold)) = (&gone.now, doubted) {
+                (gone.since, gone.term, gone.confirms) = (now, hold, Confirms::Neither);
+                member.standing = Standing::Held(gone);
+                n_doubted += 1;
+                return true;
+            }
             history.remember_removed(now, member.instance.clone());
             match gone.now {
                 Registered::Unfit(instance) => {
@@ -148,6 +166,7 @@ impl Guard {
                 Registered::Hidden(_) | Registered::No => false,
             }
         });
+        n_doubted
     }
 
     /// An instance whose address is listed under another id has been renamed, not lost.

@@ -33,6 +33,8 @@ pub(super) struct Gone {
     pub(super) term: Duration,
     /// The least number of offered instances that a read has left since.
     pub(super) least: usize,
+    /// That read was the first one after trouble.
+    pub(super) recovering: bool,
     pub(super) confirms: Confirms,
     pub(super) now: Registered,
 }

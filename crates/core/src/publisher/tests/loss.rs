@@ -155,6 +155,58 @@ async fn rest_of_a_large_loss_is_held_when_most_of_it_has_come_back() {
     assert!(driven.held().is_empty());
 }
 
+/// A registry that was restarted, and read before the last one is back.
+#[tokio::test(start_paused = true)]
+async fn removal_first_read_after_trouble_is_held_until_confirmed() {
+    let troubles: [fn(&mut Publisher); 2] =
+        [|publisher| publisher.failed(unavailable("gone")), |publisher| publisher.resync("reset")];
+    for trouble in troubles {
+        let mut driven = Driven::guarded();
+        driven.read([1, 2, 3]);
+        trouble(&mut driven.publisher);
+        driven.read([1, 2]);
+        driven.pass(ms(100)).await;
+        assert_eq!((driven.listed(), driven.held()), (vec![1, 2], vec![3]));
+        assert_eq!(driven.publisher.stats().suppressed, 1);
+        driven.read([1, 2]);
+        driven.pass(s(11)).await;
+        assert_eq!((driven.held(), driven.n_confirms), (vec![3], 2), "not before it is confirmed");
+        driven.confirm([1, 2]);
+        assert!(driven.held().is_empty());
+        driven.read([1]);
+        driven.pass(ms(100)).await;
+        assert_eq!((driven.listed(), driven.held()), (vec![1], vec![]), "a departure as any other");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn removal_later_after_trouble_is_published_as_any_other() {
+    let mut driven = Driven::guarded();
+    driven.read([1, 2, 3]);
+    driven.publisher.failed(unavailable("gone"));
+    driven.read([1, 2, 3]);
+    driven.read([1, 2]);
+    driven.pass(ms(100)).await;
+    assert_eq!((driven.listed(), driven.held()), (vec![1, 2], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn instance_missing_after_trouble_is_offered_when_it_is_back() {
+    let mut driven = Driven::guarded();
+    driven.read([1, 2, 3]);
+    driven.publisher.failed(unavailable("gone"));
+    driven.read([1, 2]);
+    driven.pass(s(1)).await;
+    driven.read([1, 2, 3]);
+    assert_eq!((driven.listed(), driven.held()), (vec![1, 2, 3], vec![]));
+    let mut driven = Driven::new(RegistryConfig::default().loss(LossPolicy::Accept));
+    driven.read([1, 2, 3]);
+    driven.publisher.failed(unavailable("gone"));
+    driven.read([1, 2]);
+    driven.pass(s(1)).await;
+    assert_eq!((driven.listed(), driven.held()), (vec![1, 2], vec![]), "without the guard");
+}
+
 #[tokio::test(start_paused = true)]
 async fn instances_whose_term_was_lengthened_are_confirmed_again() {
     let mut driven = Driven::guarded();

@@ -28,26 +28,34 @@ pub(crate) async fn on_every_etcd(test: impl AsyncFn(&EtcdFixture)) {
 
 /// As [`on_every_etcd`], started with these arguments.
 pub(crate) async fn on_every_etcd_with(args: &[&str], test: impl AsyncFn(&EtcdFixture)) {
-    join_all(binaries().into_iter().map(|binary| on_one(binary, args, &test))).await;
+    on_each(binaries(), async |binary| on_one(binary, args, &test).await).await;
+}
+
+/// Runs a test with each of these programs, concurrently.
+pub(crate) async fn on_each(binaries: Vec<ServerBinary>, test: impl AsyncFn(ServerBinary)) {
+    join_all(binaries.into_iter().map(async |binary| {
+        let version = binary.version.clone();
+        note(&format!("using etcd v{version}"));
+        let run = AssertUnwindSafe(Box::pin(test(binary)));
+        if let Err(panic) = run.catch_unwind().await {
+            note(&format!("failed on etcd v{version}"));
+            resume_unwind(panic);
+        }
+    }))
+    .await;
 }
 
 /// Runs a test that measures this process on one etcd after the other.
 pub(crate) async fn on_every_etcd_in_turn(test: impl AsyncFn(&EtcdFixture)) {
     for binary in binaries() {
-        on_one(binary, &[], &test).await;
+        on_each(vec![binary], async |binary| on_one(binary, &[], &test).await).await;
     }
 }
 
 async fn on_one(binary: ServerBinary, args: &[&str], test: &impl AsyncFn(&EtcdFixture)) {
-    let version = binary.version.clone();
-    note(&format!("using etcd v{version}"));
     let config = real::EtcdConfig::new(binary).args(args.iter().copied());
     let fixture = EtcdFixture { server: real::Etcd::start(config).await.expect("etcd starts") };
-    let run = AssertUnwindSafe(Box::pin(test(&fixture)));
-    if let Err(panic) = run.catch_unwind().await {
-        note(&format!("failed on etcd v{version}"));
-        resume_unwind(panic);
-    }
+    Box::pin(test(&fixture)).await;
 }
 
 #[expect(clippy::print_stdout, reason = "which server a failed test ran on")]
@@ -57,6 +65,14 @@ pub(crate) fn note(text: &str) {
 
 pub(crate) fn binaries() -> Vec<ServerBinary> {
     configured("etcd").unwrap_or_else(|missing| panic!("{missing}"))
+}
+
+/// The oldest and the newest: of clusters, which cost three servers each.
+pub(crate) fn oldest_and_newest() -> Vec<ServerBinary> {
+    let mut all = binaries();
+    let n_between = all.len().saturating_sub(2);
+    all.drain(1..=n_between);
+    all
 }
 
 pub(crate) fn instance(id: &str, port: u16) -> Instance {
@@ -121,16 +137,11 @@ impl EtcdFixture {
 #[async_trait]
 impl Fixture for EtcdFixture {
     fn client(&self) -> TestClient {
-        let client = Self::client(self);
-        let registering = client.clone();
-        TestClient::new(
-            move || Arc::new(registering.clone()),
-            move |service| {
-                let instancer = client.instancer(service);
-                let closing = instancer.clone();
-                TestInstancer::new(instancer, async move { closing.close().await })
-            },
-        )
+        client_with(&self.config())
+    }
+
+    fn client_of_many(&self) -> TestClient {
+        client_with(&self.config().ttl(Duration::from_secs(60)))
     }
 
     async fn n_reads(&self) -> Option<u64> {
@@ -160,9 +171,28 @@ impl Fixture for EtcdFixture {
         revoked.expect("the lease lives");
     }
 
+    fn exceptions() -> &'static [(&'static str, &'static str)] {
+        const KILLED: &str =
+            "what is stored in a server that is killed cannot be removed meanwhile";
+        &[("instance_that_the_recovery_lacks_is_kept", KILLED)]
+    }
+
     fn ttl(&self) -> Duration {
         TTL
     }
 }
 
 pub(crate) const TTL: Duration = Duration::from_secs(2);
+
+fn client_with(config: &EtcdConfig) -> TestClient {
+    let client = Etcd::new(config.clone()).expect("the settings can work");
+    let registering = client.clone();
+    TestClient::new(
+        move || Arc::new(registering.clone()),
+        move |service| {
+            let instancer = client.instancer(service);
+            let closing = instancer.clone();
+            TestInstancer::new(instancer, async move { closing.close().await })
+        },
+    )
+}
