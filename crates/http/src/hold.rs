@@ -29,35 +29,33 @@ pub struct InFlightBody<B> {
     waits: bool,
 }
 
-/// Ties the lease to the response, whose extensions get a [`Served`](tower_sd_balance::Served), or
-/// releases it.
+/// Ties the lease to the response, whose extensions get a [`Served`](tower_sd_balance::Served).
 pub(crate) fn leased<B: Body>(
-    result: Result<Response<B>, HttpError>,
+    mut response: Response<B>,
     mut lease: Option<InFlight>,
-) -> Result<Response<InFlightBody<B>>, HttpError> {
-    let mut response = match result {
-        Ok(response) => response,
-        Err(error) => {
-            if let Some(lease) = lease {
-                lease.done(error.outcome());
-            }
-            return Err(error);
-        }
-    };
+    upload: Option<Upload>,
+) -> Response<InFlightBody<B>> {
     let outcome = outcome_of(Ok(response.status()));
-    let upload = response.extensions().get::<Upload>().cloned();
     if let Some(lease) = &mut lease {
         lease.responded();
         response.extensions_mut().insert(lease.served());
     }
-    Ok(response.map(|body| {
+    response.map(|body| {
         let is_over = body.is_end_stream();
         let mut leased = InFlightBody { body, lease, upload, outcome, waits: false };
         if is_over {
             end(&mut leased.lease, &mut leased.upload, outcome);
         }
         leased
-    }))
+    })
+}
+
+/// Releases the lease of a request without a response.
+pub(crate) fn released(error: HttpError, lease: Option<InFlight>) -> HttpError {
+    if let Some(lease) = lease {
+        lease.done(error.outcome());
+    }
+    error
 }
 
 /// An answer may come before the end of the request.

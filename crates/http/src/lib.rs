@@ -5,6 +5,7 @@ mod body;
 pub(crate) mod client;
 mod endpoint;
 mod error;
+mod exchange;
 mod factory;
 mod headers;
 mod hold;

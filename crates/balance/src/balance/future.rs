@@ -20,22 +20,29 @@ use crate::{
 
 /// The response of a [`Balance`](super::Balance).
 //
-// Small, because it is moved: whatever the plain case has no use for is in a box.
+// Small, because it is moved.
 #[pin_project]
 pub struct ResponseFuture<S: Service<Req>, Req> {
     /// The endpoint's, once it has the request.
     #[pin]
     future: Option<S::Future>,
-    counted: Counted,
-    more: Option<Box<More<S, Req>>>,
+    state: State<S, Req>,
 }
 
-/// What is not plain about a request.
-enum More<S, Req> {
-    /// Its end is more than a count.
+enum State<S, Req> {
+    /// Its end is a count.
+    Plain(Counted),
+    /// Its end is more than that.
     Watched(Watched),
     /// It has no endpoint yet, and is kept until there is one.
-    Obtaining { obtain: Obtain<S>, request: Option<Req>, scope: Option<RequestScope> },
+    Obtaining(Box<Obtaining<S, Req>>),
+    Over,
+}
+
+struct Obtaining<S, Req> {
+    obtain: Obtain<S>,
+    request: Option<Req>,
+    scope: Option<RequestScope>,
 }
 
 pub(super) type Obtain<S> = BoxFuture<'static, Result<(S, InFlight), BoxError>>;
@@ -58,8 +65,8 @@ impl<S: Service<Req>, Req> ResponseFuture<S, Req> {
         stats: Arc<EndpointStats>,
         started: Option<Started>,
     ) -> Self {
-        let counted = Counted::begin(stats, started);
-        Self { future: Some(service.call(request)), counted, more: None }
+        let state = State::Plain(Counted::begin(stats, started));
+        Self { future: Some(service.call(request)), state }
     }
 
     pub(super) fn watched(
@@ -69,13 +76,12 @@ impl<S: Service<Req>, Req> ResponseFuture<S, Req> {
         scope: Option<RequestScope>,
     ) -> Self {
         let (future, watched) = Watched::call(service, request, guard, scope);
-        let more = Some(Box::new(More::Watched(watched)));
-        Self { future: Some(future), counted: Counted::NOTHING, more }
+        Self { future: Some(future), state: State::Watched(watched) }
     }
 
     pub(super) fn obtaining(obtain: Obtain<S>, request: Req, scope: Option<RequestScope>) -> Self {
-        let more = Some(Box::new(More::Obtaining { obtain, request: Some(request), scope }));
-        Self { future: None, counted: Counted::NOTHING, more }
+        let obtaining = Obtaining { obtain, request: Some(request), scope };
+        Self { future: None, state: State::Obtaining(Box::new(obtaining)) }
     }
 }
 
@@ -88,17 +94,17 @@ where
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
-        let Some(future) = this.future.as_pin_mut().filter(|_| this.counted.is_counted()) else {
+        let (Some(future), State::Plain(counted)) = (this.future.as_pin_mut(), this.state) else {
             return self.poll_watched(cx);
         };
         Poll::Ready(match ready!(future.poll(cx)) {
             Ok(response) => {
-                this.counted.done(Outcome::Success);
+                counted.done(Outcome::Success);
                 Ok(response)
             }
             Err(error) => {
                 let error = error.into();
-                this.counted.done(Outcome::of_error(&error));
+                counted.done(Outcome::of_error(&error));
                 Err(error)
             }
         })
@@ -109,32 +115,28 @@ impl<S, Req> ResponseFuture<S, Req>
 where
     S: Service<Req, Error: Into<BoxError>>,
 {
-    #[cold]
     fn poll_watched(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<S::Response, BoxError>> {
         let mut this = self.project();
-        loop {
-            let more = this.more.as_deref_mut().expect("a future is not polled after its end");
-            match more {
-                More::Obtaining { obtain, request, scope } => {
-                    let (service, guard) = ready!(obtain.as_mut().poll(cx))?;
-                    let request = request.take().expect("the request is sent once");
-                    let (future, watched) = Watched::call(service, request, guard, scope.take());
-                    this.future.set(Some(future));
-                    *more = More::Watched(watched);
-                }
-                More::Watched(watched) => {
-                    let future = this.future.as_mut().as_pin_mut();
-                    let future = future.expect("the endpoint has the request");
-                    let result = ready!(watched.poll(future, cx)).map_err(Into::into);
-                    watched.end(result.as_ref().err(), || this.future.set(None));
-                    *this.more = None;
-                    return Poll::Ready(result);
-                }
-            }
+        if let State::Obtaining(obtaining) = this.state {
+            let Obtaining { obtain, request, scope } = &mut **obtaining;
+            let (service, guard) = ready!(obtain.as_mut().poll(cx))?;
+            let request = request.take().expect("the request is sent once");
+            let (future, watched) = Watched::call(service, request, guard, scope.take());
+            this.future.set(Some(future));
+            *this.state = State::Watched(watched);
         }
+        let (Some(future), State::Watched(watched)) =
+            (this.future.as_mut().as_pin_mut(), &mut *this.state)
+        else {
+            panic!("a future is not polled after its end");
+        };
+        let result = ready!(watched.poll(future, cx)).map_err(Into::into);
+        watched.end(result.as_ref().err(), || this.future.set(None));
+        *this.state = State::Over;
+        Poll::Ready(result)
     }
 }
 

@@ -137,7 +137,6 @@ where
         }
     }
 
-    #[cold]
     fn call_watched<Req>(&self, request: Req) -> ResponseFuture<S, Req>
     where
         S: Service<Req, Error: Into<BoxError>>,

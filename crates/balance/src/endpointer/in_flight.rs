@@ -19,12 +19,18 @@ use crate::{RequestScope, outcome::Outcome};
 /// # Drop
 ///
 /// The request is over. Without an outcome it was cancelled, or its time was over.
-pub struct InFlight {
+//
+// A pointer, because it goes through several hands.
+pub struct InFlight(
     /// `None`: its end was counted.
-    stats: Option<Arc<EndpointStats>>,
+    Option<Box<Guard>>,
+);
+
+struct Guard {
+    stats: Arc<EndpointStats>,
     attempt: u32,
     trace: Trace,
-    more: Option<Box<More>>,
+    more: Option<More>,
 }
 
 /// What a pick leaves with its request.
@@ -64,9 +70,16 @@ pub struct Served {
 struct Slot {
     /// For the endpoint that is called now.
     offered: Cell<Option<InFlight>>,
+    /// What the endpoint that is polled now has dropped.
+    returned: Cell<Option<InFlight>>,
+}
+
+/// What is read and set at each poll, apart from what has a destructor: that costs more.
+struct Marks {
     /// The endpoint that is polled now gives back its guard when it drops it without an outcome.
     polled: Cell<Option<u64>>,
-    returned: Cell<Option<InFlight>>,
+    /// It has given it back.
+    has_returned: Cell<bool>,
     /// The endpoint whose request is dropped now because its time is over.
     timed_out: Cell<Option<u64>>,
     /// The endpoint that has just found that nothing was sent.
@@ -95,9 +108,9 @@ impl InFlight {
         let deadline = scope.and_then(RequestScope::deadline);
         let more = (deadline.is_some() || observers.watch_requests()).then(|| {
             let (observers, started) = (observers.clone(), Instant::now());
-            Box::new(More { deadline, observers, started })
+            More { deadline, observers, started }
         });
-        Self { stats: Some(stats), attempt, trace, more }
+        Self(Some(Box::new(Guard { stats, attempt, trace, more })))
     }
 
     /// Declares that the endpoint in creation takes the guards of its requests.
@@ -105,12 +118,12 @@ impl InFlight {
     /// Called while the factory runs, by the constructor of the endpoint. Without it no guard is
     /// offered: that costs a call as much as the balancer's choice.
     pub fn enable() {
-        SLOT.with(|slot| slot.enabled.set(true));
+        MARKS.with(|marks| marks.enabled.set(true));
     }
 
     /// Runs `create`, and whether it has called [`enable`](Self::enable).
     pub(crate) fn enables<T>(create: impl FnOnce() -> T) -> (T, bool) {
-        SLOT.with(|slot| with(&slot.enabled, false, create))
+        MARKS.with(|marks| with(&marks.enabled, false, create))
     }
 
     /// Takes the guard of the request that this thread is giving to an endpoint.
@@ -133,25 +146,28 @@ impl InFlight {
     /// How often the request was sent, this time included.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.attempt
+        self.guard().attempt
     }
 
     /// The moment at which the request is over, its response's body included.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.more.as_ref()?.deadline
+        self.guard().more.as_ref()?.deadline
     }
 
     /// The record of the endpoint.
     #[must_use]
-    #[expect(clippy::missing_panics_doc, reason = "only its end takes it")]
     pub fn stats(&self) -> &EndpointStats {
-        self.stats.as_ref().expect("only its end takes it")
+        &self.guard().stats
     }
 
     #[cfg(test)]
     pub(super) fn shared_stats(&self) -> &Arc<EndpointStats> {
-        self.stats.as_ref().expect("its end is not counted")
+        &self.guard().stats
+    }
+
+    fn guard(&self) -> &Guard {
+        self.0.as_ref().expect("only its end takes it")
     }
 
     /// For the extensions of a response.
@@ -164,7 +180,8 @@ impl InFlight {
     ///
     /// An endpoint that has [taken](Self::take) the guard calls it before it passes the head on.
     pub fn responded(&mut self) {
-        if let Some(started) = &mut self.trace.started {
+        let started = self.0.as_mut().and_then(|guard| guard.trace.started.as_mut());
+        if let Some(started) = started {
             started.head.get_or_insert_with(|| started.at.elapsed());
         }
     }
@@ -172,9 +189,11 @@ impl InFlight {
     /// Releases it.
     pub fn done(mut self, outcome: Outcome) {
         if outcome == Outcome::NotSent {
-            SLOT.with(|slot| slot.not_sent.set(Some(self.stats().key)));
+            MARKS.with(|marks| marks.not_sent.set(Some(self.stats().key)));
         }
-        self.end(outcome);
+        if let Some(guard) = self.0.take() {
+            guard.end(outcome);
+        }
     }
 
     /// Calls an endpoint, which may take the guard; the guard when it has not.
@@ -183,36 +202,42 @@ impl InFlight {
     }
 
     /// Polls the endpoint that has taken its guard; the guard when it drops it without an outcome.
+    #[inline]
     pub(crate) fn watch<T>(key: u64, poll: impl FnOnce() -> T) -> (T, Option<Self>) {
-        SLOT.with(|slot| {
-            let watched = || with(&slot.polled, Some(key), poll).0;
-            with(&slot.returned, None, watched)
+        MARKS.with(|marks| {
+            let _outer = Watch::begin(key, marks);
+            let polled = poll();
+            let returned = match marks.has_returned.get() {
+                true => SLOT.with(|slot| slot.returned.take()),
+                false => None,
+            };
+            (polled, returned)
         })
     }
 
     /// Drops the request at the endpoint with this key because its time is over.
     pub(crate) fn time_out<T>(key: Option<u64>, drop: impl FnOnce() -> T) -> T {
-        SLOT.with(|slot| with(&slot.timed_out, key, drop).0)
+        MARKS.with(|marks| with(&marks.timed_out, key, drop).0)
     }
 
     /// Whether the endpoint with this key has just found that nothing was sent.
+    #[inline]
     pub(crate) fn was_not_sent(key: u64) -> bool {
-        SLOT.with(|slot| slot.not_sent.take()) == Some(key)
+        MARKS.with(|marks| marks.not_sent.take()) == Some(key)
     }
+}
 
-    fn end(&mut self, outcome: Outcome) {
-        let Some(stats) = self.stats.take() else {
-            return;
-        };
+impl Guard {
+    fn end(self, outcome: Outcome) {
+        let Self { stats, trace: Trace { started, probation }, more, .. } = self;
         stats.ended(outcome);
-        let Trace { started, probation } = mem::take(&mut self.trace);
         if let Some(started) = started {
             stats.measured(&started, outcome);
         }
         if let Some(probation) = probation {
             probation.end(outcome);
         }
-        if let Some(More { observers, started, .. }) = self.more.take().map(|more| *more) {
+        if let Some(More { observers, started, .. }) = more {
             let latency = started.elapsed();
             observers.on(&Event::Ended { endpoint: &stats, outcome, latency });
         }
@@ -220,17 +245,10 @@ impl InFlight {
 }
 
 impl Counted {
-    pub(crate) const NOTHING: Self = Self { stats: None, started: None };
-
     #[inline]
     pub(crate) fn begin(stats: Arc<EndpointStats>, started: Option<Started>) -> Self {
         stats.picked();
         Self { stats: Some(stats), started }
-    }
-
-    #[inline]
-    pub(crate) fn is_counted(&self) -> bool {
-        self.stats.is_some()
     }
 
     #[inline]
@@ -267,27 +285,26 @@ impl Served {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let Some(key) = self.stats.as_ref().map(|stats| stats.key) else {
+        let Some(guard) = self.0.take() else {
             return;
         };
-        // A thread that ends has no slot any more.
-        let outcome = SLOT.try_with(|slot| {
-            if slot.timed_out.get() == Some(key) {
-                return Some(Outcome::TimedOut);
-            }
-            if slot.polled.get() != Some(key) {
-                return Some(Outcome::Cancelled);
-            }
-            let (stats, trace) = (self.stats.take(), mem::take(&mut self.trace));
-            let more = self.more.take();
-            let returned = Self { stats, attempt: self.attempt, trace, more };
-            slot.polled.set(None);
-            drop(slot.returned.replace(Some(returned)));
-            None
+        let key = guard.stats.key;
+        let outcome = MARKS.with(|marks| match marks.polled.get() {
+            _ if marks.timed_out.get() == Some(key) => Some(Outcome::TimedOut),
+            Some(polled) if polled == key => None,
+            Some(_) | None => Some(Outcome::Cancelled),
         });
-        if let Some(outcome) = outcome.unwrap_or(Some(Outcome::Cancelled)) {
-            self.end(outcome);
+        if let Some(outcome) = outcome {
+            return guard.end(outcome);
         }
+        // Only a thread that ends has no slot any more, and it polls nothing.
+        let _is_gone = SLOT.try_with(|slot| {
+            MARKS.with(|marks| {
+                marks.polled.set(None);
+                marks.has_returned.set(true);
+            });
+            drop(slot.returned.replace(Some(Self(Some(guard)))));
+        });
     }
 }
 
@@ -313,12 +330,41 @@ impl<T: Default> Drop for Restore<'_, T> {
     }
 }
 
+/// Restores the marks of an outer poll likewise, and what its endpoint has returned.
+struct Watch<'a> {
+    marks: &'a Marks,
+    polled: Option<u64>,
+    returned: Option<InFlight>,
+}
+
+impl<'a> Watch<'a> {
+    #[inline]
+    fn begin(key: u64, marks: &'a Marks) -> Self {
+        let returned = match marks.has_returned.replace(false) {
+            true => SLOT.with(|slot| slot.returned.take()),
+            false => None,
+        };
+        Self { marks, polled: marks.polled.replace(Some(key)), returned }
+    }
+}
+
+impl Drop for Watch<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.marks.polled.set(self.polled);
+        // After a panic what it has returned is still there.
+        if self.marks.has_returned.replace(self.returned.is_some()) || self.returned.is_some() {
+            SLOT.with(|slot| drop(slot.returned.replace(self.returned.take())));
+        }
+    }
+}
+
 thread_local! {
-    static SLOT: Slot = const {
-        Slot {
-            offered: Cell::new(None),
+    static SLOT: Slot = const { Slot { offered: Cell::new(None), returned: Cell::new(None) } };
+    static MARKS: Marks = const {
+        Marks {
             polled: Cell::new(None),
-            returned: Cell::new(None),
+            has_returned: Cell::new(false),
             timed_out: Cell::new(None),
             not_sent: Cell::new(None),
             enabled: Cell::new(false),

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use tower::ServiceExt;
 
 use super::*;
-use crate::{HttpFactory, tests::server::Server};
+use crate::{HttpErrorKind, HttpFactory, pool::Connection, tests::server::Server};
 
 /// An open connection whose other half, the task that writes, is gone: what is handed to it is
 /// never written.
@@ -43,10 +43,9 @@ async fn unwritten_request_goes_to_another_connection_first() {
     }
     let mut next = endpoint.clone();
     assert!(next.ready().now_or_never().is_none(), "it waits for the place");
-    let pool = Arc::clone(endpoint.checkout.pool());
-    let exchanged =
-        timeout(Duration::from_secs(5), exchange(connection.into_unused(), request(), pool, None))
-            .await;
+    let pool = endpoint.checkout.pool();
+    let sent = exchange::begin(connection.into_unused(), request(), pool, None);
+    let exchanged = timeout(Duration::from_secs(5), sent).await;
     let response = exchanged.expect("has a place").expect("answers");
     let body = response.into_body().collect().await.expect("whole");
     assert_eq!(body.to_bytes(), "ok");
@@ -59,9 +58,9 @@ async fn request_that_a_new_connection_refused_is_unsent() {
     let server = Server::polite().await;
     let endpoint = HttpFactory::new().endpoint(&server.instance()).expect("an address");
     let connection = unwritable(&endpoint).await;
-    let pool = Arc::clone(endpoint.checkout.pool());
-    let error =
-        exchange(connection.into_unused(), request(), pool, None).await.expect_err("closed");
+    let pool = endpoint.checkout.pool();
+    let sent = exchange::begin(connection.into_unused(), request(), pool, None);
+    let error = sent.await.expect_err("closed");
     assert_eq!(error.kind(), HttpErrorKind::NotSent);
     assert!(error.is_not_sent());
     assert_eq!(server.n_accepted(), 1);

@@ -1,14 +1,7 @@
 use http::{Request, Response};
-use http_body::Body;
-use hyper::{body::Incoming, client::conn::TrySendError};
 use tower_sd_balance::BoxError;
 
-use super::{
-    Target,
-    http1::Exclusive,
-    http2::Stream,
-    upload::{Outgoing, Upload},
-};
+use super::{Target, http1::Exclusive, http2::Stream};
 use crate::{
     HttpError, HttpErrorKind,
     host::{to_http1, to_http2},
@@ -18,7 +11,7 @@ use crate::{
 /// what it holds for the next request.
 pub(crate) enum Connection<B: Send + 'static> {
     /// A connection that no other request uses.
-    Http1(Exclusive<B>),
+    Http1(Box<Exclusive<B>>),
     /// A place on a connection that many requests use.
     Http2(Stream<B>),
 }
@@ -28,8 +21,6 @@ pub(crate) struct Unused<B: Send + 'static>(Option<Connection<B>>);
 
 /// The outcome of waiting for a connection.
 pub(crate) type Obtained<B> = Result<Unused<B>, HttpError>;
-
-type Sent<B> = Result<Response<Incoming>, TrySendError<Request<Outgoing<B>>>>;
 
 impl<B: Send + 'static> Unused<B> {
     pub(super) fn new(connection: Connection<B>) -> Self {
@@ -88,6 +79,14 @@ impl<B: Send + 'static> Connection<B> {
         }
     }
 
+    /// Gives the request the form of the connection's protocol.
+    pub(crate) fn adapt<T>(&self, request: &mut Request<T>) {
+        match self {
+            Self::Http1(_) => to_http1(request),
+            Self::Http2(stream) => to_http2(request, stream.target().scheme()),
+        }
+    }
+
     pub(crate) fn error(&self, kind: HttpErrorKind, source: impl Into<BoxError>) -> HttpError {
         HttpError::new(kind, &self.target().address, source)
     }
@@ -108,25 +107,5 @@ impl<B: Send + 'static> Connection<B> {
             Self::Http1(exclusive) => &exclusive.target,
             Self::Http2(stream) => stream.target(),
         }
-    }
-}
-
-impl<B: Body + Send + Unpin + 'static> Connection<B> {
-    /// Sends `request`; with the handle of its body, if it has one.
-    pub(crate) async fn send(&mut self, request: Request<B>) -> (Sent<B>, Option<Upload>) {
-        let (head, body) = request.into_parts();
-        let (body, upload) = Outgoing::new(body);
-        let mut request = Request::from_parts(head, body);
-        let sent = match self {
-            Self::Http1(exclusive) => {
-                to_http1(&mut request);
-                exclusive.sender.try_send_request(request).await
-            }
-            Self::Http2(stream) => {
-                to_http2(&mut request, stream.target().scheme());
-                stream.sender.try_send_request(request).await
-            }
-        };
-        (sent, upload)
     }
 }

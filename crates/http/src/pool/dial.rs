@@ -35,13 +35,13 @@ where
     let gone = pool.gone.clone();
     drop(pool);
     let opening = within(settings.connect_timeout, async {
-        Ok(match connect(&target, settings.protocol).await? {
+        let connected = connect(&target, settings.protocol).await?;
+        let (home, shared) = (Weak::<Pool<B>>::clone(&dial.home), (&target, tasks));
+        Ok(match connected {
             (io, HttpVersion::Http2) => {
-                Opened::Http2(Box::new(http2::begin(io, &settings, &target, tasks).await?))
+                Opened::Http2(Box::new(http2::begin(io, &settings, home, shared).await?))
             }
             (io, HttpVersion::Auto | HttpVersion::Http1) => {
-                let shared = (&target, tasks);
-                let home: Weak<Pool<B>> = Weak::clone(&dial.home);
                 let opened = http1::begin(io, &settings, home, shared, close).await?;
                 Opened::Http1(Box::new(opened))
             }
@@ -98,7 +98,7 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    Http1(Box<(http1::Exclusive<B>, http1::Driver<B>)>),
+    Http1(Box<(Box<http1::Exclusive<B>>, http1::Driver<B>)>),
     Http2(Box<(http2::Open<B>, http2::Driver<B>)>),
 }
 

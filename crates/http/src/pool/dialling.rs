@@ -77,7 +77,7 @@ where
         }
     }
 
-    pub(super) fn opened_http1(self: &Arc<Self>, exclusive: Exclusive<B>) {
+    pub(super) fn opened_http1(self: &Arc<Self>, exclusive: Box<Exclusive<B>>) {
         let mut queue = self.queue();
         queue.n_http1 += 1;
         queue.dials.succeeded(HttpVersion::Http1);

@@ -1,6 +1,6 @@
 //! A pool: what requests and connections share of one endpoint.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http_body::Body;
 use tokio::{runtime::Handle, sync::oneshot, time::Instant};
@@ -51,11 +51,6 @@ impl<B: Send + 'static> Pool<B> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn as_home(self: &Arc<Self>) -> Weak<dyn http2::Home> {
-        let home: Weak<Self> = Arc::downgrade(self);
-        home
-    }
-
     /// Gives the free places of HTTP/2 to the requests that wait.
     pub(super) fn hand_out(self: &Arc<Self>) {
         loop {
@@ -67,7 +62,7 @@ impl<B: Send + 'static> Pool<B> {
             let Some(open) = queue.open.iter_mut().find(|open| open.has_room(now)) else {
                 return;
             };
-            let stream = Connection::Http2(open.take(self.as_home()));
+            let stream = Connection::Http2(open.take());
             let waiting = queue.next_waiting();
             // One that gave up meanwhile frees the place again, which takes the lock.
             drop(queue);
@@ -79,7 +74,7 @@ impl<B: Send + 'static> Pool<B> {
 }
 
 impl<B: Send + 'static> http1::Home<B> for Pool<B> {
-    fn keep(self: Arc<Self>, mut exclusive: Exclusive<B>) {
+    fn keep(self: Arc<Self>, mut exclusive: Box<Exclusive<B>>) {
         let now = Instant::now();
         let idle_for = self.settings.http1_idle(exclusive.announced);
         let is_over =
@@ -158,7 +153,7 @@ where
         let mut old = Vec::new();
         let mut queue = self.queue();
         if (is_first || !queue.any_waits())
-            && let Some(unused) = queue.take(|| self.as_home(), &mut old)
+            && let Some(unused) = queue.take(&mut old)
         {
             drop(queue);
             close_all(old);

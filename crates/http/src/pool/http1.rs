@@ -21,6 +21,8 @@ use tower_sd_net::Io;
 use super::{Settings, Target, upload::Outgoing};
 
 /// One open connection with one owner, which may send on it. Dropped, it is closed.
+///
+/// In a box of its own: it goes from hand to hand several times for each request.
 pub(crate) struct Exclusive<B: Send + 'static> {
     pub(crate) sender: http1::SendRequest<Outgoing<B>>,
     pub(crate) reused: bool,
@@ -37,7 +39,7 @@ pub(crate) struct Exclusive<B: Send + 'static> {
 /// The pool of a connection.
 pub(super) trait Home<B: Send + 'static>: Send + Sync {
     /// Keeps a connection for the next request; above the bounds it is closed.
-    fn keep(self: Arc<Self>, exclusive: Exclusive<B>);
+    fn keep(self: Arc<Self>, exclusive: Box<Exclusive<B>>);
 }
 
 /// The other half of an [`Exclusive`]: reads and writes the socket.
@@ -63,7 +65,7 @@ impl<B: Send + 'static> Exclusive<B> {
     }
 
     /// Keeps it for the next request, if its endpoint still exists and has room.
-    pub(crate) fn give_back(mut self) {
+    pub(crate) fn give_back(mut self: Box<Self>) {
         self.reused = true;
         if self.sender.is_closed() {
             return;
@@ -75,7 +77,7 @@ impl<B: Send + 'static> Exclusive<B> {
     }
 
     /// Closes it when the last bytes of its request have left.
-    pub(super) fn close(self) {
+    pub(super) fn close(self: Box<Self>) {
         if !self.is_ready() && !self.sender.is_closed() {
             self.linger(drop);
         }
@@ -85,7 +87,7 @@ impl<B: Send + 'static> Exclusive<B> {
     /// is still sending the end of a request that was answered early.
     ///
     /// Without a runtime it is closed.
-    pub(super) fn linger(mut self, next: fn(Self)) {
+    pub(super) fn linger(mut self: Box<Self>, next: fn(Box<Self>)) {
         if Handle::try_current().is_err() {
             return;
         }
@@ -110,7 +112,7 @@ pub(super) async fn begin<B>(
     home: Weak<dyn Home<B>>,
     (target, tasks): (&Arc<Target>, TaskGroup),
     close: StopOnDrop,
-) -> Result<(Exclusive<B>, Driver<B>), BoxError>
+) -> Result<(Box<Exclusive<B>>, Driver<B>), BoxError>
 where
     B: Body + Send + Unpin + 'static,
     B::Data: Send,
@@ -121,7 +123,7 @@ where
         builder.max_headers(max_headers);
     }
     let (sender, driver) = builder.handshake(TokioIo::new(io)).await?;
-    let exclusive = Exclusive {
+    let exclusive = Box::new(Exclusive {
         sender,
         reused: false,
         target: Arc::clone(target),
@@ -130,7 +132,7 @@ where
         home,
         _close: close,
         tasks,
-    };
+    });
     Ok((exclusive, driver))
 }
 

@@ -24,7 +24,6 @@ pub(crate) struct Stream<B: Send + 'static> {
     pub(crate) sender: http2::SendRequest<Outgoing<B>>,
     pub(crate) reused: bool,
     pub(super) carrier: Arc<Carrier>,
-    home: Weak<dyn Home>,
 }
 
 /// The pool of a connection.
@@ -36,6 +35,7 @@ pub(super) trait Home: Send + Sync {
 /// The common part of a connection's streams.
 pub(super) struct Carrier {
     pub(super) target: Arc<Target>,
+    home: Weak<dyn Home>,
     /// How many requests at a time the server grants.
     n_granted: AtomicUsize,
     /// A response may outlive its client: the connection's tasks then have no other owner.
@@ -61,7 +61,7 @@ impl<B: Send + 'static> Stream<B> {
 
 impl<B: Send + 'static> Drop for Stream<B> {
     fn drop(&mut self) {
-        if let Some(pool) = self.home.upgrade() {
+        if let Some(pool) = self.carrier.home.upgrade() {
             pool.release(&self.carrier);
         }
     }
@@ -100,7 +100,7 @@ impl<B> Open<B> {
     }
 
     /// Takes a place; the caller has checked that there is room.
-    pub(super) fn take(&mut self, home: Weak<dyn Home>) -> Stream<B>
+    pub(super) fn take(&mut self) -> Stream<B>
     where
         B: Send + 'static,
     {
@@ -110,7 +110,6 @@ impl<B> Open<B> {
             sender: self.sender.clone(),
             reused: std::mem::replace(&mut self.used, true),
             carrier: Arc::clone(&self.carrier),
-            home,
         }
     }
 
@@ -148,8 +147,8 @@ where
 pub(super) async fn begin<B>(
     io: Io,
     settings: &Settings,
-    target: &Arc<Target>,
-    tasks: TaskGroup,
+    home: Weak<dyn Home>,
+    (target, tasks): (&Arc<Target>, TaskGroup),
 ) -> Result<(Open<B>, Driver<B>), BoxError>
 where
     B: Body + Send + Unpin + 'static,
@@ -170,7 +169,8 @@ where
         let n_granted = driver.current_max_send_streams();
         if n_granted != NOT_SAID {
             let n_granted = AtomicUsize::new(n_granted);
-            let carrier = Carrier { target: Arc::clone(target), n_granted, _tasks: tasks };
+            let target = Arc::clone(target);
+            let carrier = Carrier { target, home, n_granted, _tasks: tasks };
             return Ok((Open::new(sender, carrier, settings), driver));
         }
         tokio::select! {
@@ -204,6 +204,8 @@ where
 {
     fn execute(&self, future: F) {
         if self.has_first.swap(true, Ordering::Relaxed) {
+            // One for each request, of the size of the first: tokio copies what it starts often.
+            let future = Box::pin(future);
             self.tasks.spawn(|_| future);
             return;
         }

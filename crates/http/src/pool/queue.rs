@@ -1,15 +1,11 @@
 //! The connections of a pool, and the requests that wait for one in order.
 
-use std::{collections::VecDeque, sync::Weak};
+use std::collections::VecDeque;
 
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Connection, Unused,
-    connection::Obtained,
-    dials::Dials,
-    http1::Exclusive,
-    http2::{Home, Open},
+    Connection, Unused, connection::Obtained, dials::Dials, http1::Exclusive, http2::Open,
 };
 
 pub(super) struct Queue<B: Send + 'static> {
@@ -29,7 +25,7 @@ pub(super) struct Queue<B: Send + 'static> {
 
 pub(super) struct Idle<B: Send + 'static> {
     pub(super) until: Instant,
-    pub(super) exclusive: Exclusive<B>,
+    pub(super) exclusive: Box<Exclusive<B>>,
 }
 
 impl<B: Send + 'static> Queue<B> {
@@ -77,17 +73,13 @@ impl<B: Send + 'static> Queue<B> {
     }
 
     /// A place that is free, and what was found closed or too old on the way to it.
-    pub(super) fn take(
-        &mut self,
-        home: impl FnOnce() -> Weak<dyn Home>,
-        old: &mut Vec<Idle<B>>,
-    ) -> Option<Unused<B>> {
+    pub(super) fn take(&mut self, old: &mut Vec<Idle<B>>) -> Option<Unused<B>> {
         if self.open.is_empty() && self.idle.is_empty() {
             return None;
         }
         let now = Instant::now();
         if let Some(open) = self.open.iter_mut().find(|open| open.has_room(now)) {
-            let stream = open.take(home());
+            let stream = open.take();
             return Some(Unused::new(Connection::Http2(stream)));
         }
         while let Some(idle) = self.idle.pop() {

@@ -34,7 +34,7 @@ struct End(Upload);
 
 impl<B: Body> Outgoing<B> {
     /// `None`: nothing is to be sent.
-    pub(super) fn new(body: B) -> (Self, Option<Upload>) {
+    pub(crate) fn new(body: B) -> (Self, Option<Upload>) {
         if body.is_end_stream() {
             return (Self { body, end: None }, None);
         }

@@ -10,7 +10,10 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep_until};
 use tower_sd_balance::InFlight;
 
-use crate::{HttpError, HttpErrorKind, hold::leased};
+use crate::{
+    HttpError, HttpErrorKind,
+    hold::{leased, released},
+};
 
 /// Ties the guard and the deadline of its request to the response, or releases it.
 pub(super) fn hold(
@@ -21,12 +24,7 @@ pub(super) fn hold(
     let response = match result {
         Ok(response) if guard.is_some() => response,
         Ok(response) => return Ok(response),
-        Err(error) => {
-            if let Some(guard) = guard {
-                guard.done(error.outcome());
-            }
-            return Err(error);
-        }
+        Err(error) => return Err(released(error, guard)),
     };
     // Only a builder can name the URL again.
     let url = response.url().clone();
@@ -45,7 +43,7 @@ pub(super) fn hold(
         deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
         address: Arc::clone(address),
     };
-    let held = leased(Ok(http::Response::from_parts(named, body)), guard)?;
+    let held = leased(http::Response::from_parts(named, body), guard, None);
     Ok(Response::from(held.map(Body::wrap)))
 }
 

@@ -34,7 +34,7 @@ async fn counting() -> (Server, Arc<AtomicUsize>) {
     (server, n_requests)
 }
 
-/// How many of 40 requests that begin together are answered within 4 s.
+/// How many of 40 requests that begin together are answered within 2 s.
 async fn burst(instances: impl IntoIterator<Item = Instance>) -> usize {
     let instancer = FixedInstancer::new(instances);
     let client = Client::builder(instancer).balancer(RoundRobin::new()).build();
@@ -42,27 +42,45 @@ async fn burst(instances: impl IntoIterator<Item = Instance>) -> usize {
     for _ in 0..40 {
         let client = client.clone();
         requests.spawn(async move {
-            let sent = timeout(Duration::from_secs(4), client.request(get("/"))).await;
+            let sent = timeout(Duration::from_secs(2), client.request(get("/"))).await;
             sent.is_ok_and(|response| response.is_ok())
         });
     }
     requests.join_all().await.into_iter().filter(|is_answered| *is_answered).count()
 }
 
+/// On a busy machine a server may connect too late for its share: one burst of five proves that
+/// requests are spread.
+const N_BURSTS: usize = 5;
+
 #[tokio::test]
 async fn burst_on_a_new_client_does_not_go_to_one_server() {
-    let servers = [counting().await, counting().await, counting().await];
-    assert_eq!(burst(servers.iter().map(|(server, _)| server.instance())).await, 40);
-    let counts = servers.each_ref().map(|(_, n)| n.load(Ordering::SeqCst));
-    // 13 or 14 each; on a busy machine one of them may connect late.
-    assert!(counts.iter().all(|n| *n <= 34), "{counts:?}");
+    let mut all = Vec::new();
+    for _ in 0..N_BURSTS {
+        let servers = [counting().await, counting().await, counting().await];
+        assert_eq!(burst(servers.iter().map(|(server, _)| server.instance())).await, 40);
+        let counts = servers.each_ref().map(|(_, n)| n.load(Ordering::SeqCst));
+        // 13 or 14 each.
+        if counts.iter().all(|n| *n <= 34) {
+            return;
+        }
+        all.push(counts);
+    }
+    panic!("{all:?}");
 }
 
 #[tokio::test]
 async fn server_that_hangs_takes_its_share_of_a_burst_and_no_more() {
-    let hangs = Server::start(async |mut peer| peer.closed().await).await;
-    let servers = [hangs, Server::polite().await, Server::polite().await];
-    let n_answered = burst(servers.iter().map(Server::instance)).await;
-    // 26 or 27 of 40, unless one of the others connects late.
-    assert!(n_answered >= 13, "{n_answered}");
+    let mut all = Vec::new();
+    for _ in 0..N_BURSTS {
+        let hangs = Server::start(async |mut peer| peer.closed().await).await;
+        let servers = [hangs, Server::polite().await, Server::polite().await];
+        let n_answered = burst(servers.iter().map(Server::instance)).await;
+        // 26 or 27 of 40; all or none when the burst goes to the first that connects.
+        if (13..=34).contains(&n_answered) {
+            return;
+        }
+        all.push(n_answered);
+    }
+    panic!("{all:?}");
 }
