@@ -26,35 +26,49 @@ impl Place {
         data: &[u8],
     ) -> Result<Created, ClientError> {
         let create = || session.create(&self.path, data, CreateMode::Ephemeral, self.access);
+        let mut denied = None;
         for _ in 0..ATTEMPTS {
             match create().await {
                 Err(cause) if cause.refusal() == Some(Refusal::NoNode) => {
-                    self.create_parents(session).await?;
+                    denied = self.create_parents(session).await?;
                 }
                 created => return created,
             }
         }
-        create().await
+        match create().await {
+            Err(cause) if cause.refusal() == Some(Refusal::NoNode) => Err(denied.unwrap_or(cause)),
+            created => created,
+        }
     }
 
-    async fn create_parents(&self, session: &SessionHandle) -> Result<(), ClientError> {
+    /// Returns the refusal for which one of them may be missing still.
+    async fn create_parents(
+        &self,
+        session: &SessionHandle,
+    ) -> Result<Option<ClientError>, ClientError> {
         // The node of the dynamic configuration came with containers, in ZooKeeper 3.5. An older
         // server drops a request for one without an answer.
         let mode = match session.exists(CONFIG).await {
             Ok(Some(_)) => CreateMode::Container,
             _ => CreateMode::Persistent,
         };
-        for parent in path::ancestors(&self.path) {
-            match session.create(parent, &[], mode, self.access).await {
+        let mut denied = None;
+        let mut parents = path::ancestors(&self.path).peekable();
+        while let Some(parent) = parents.next() {
+            // What is above the service belongs to all users.
+            let access = if parents.peek().is_some() { Access::Open } else { self.access };
+            match session.create(parent, &[], mode, access).await {
                 Err(cause) => match cause.refusal() {
                     // Without access to an ancestor, the service's parent may be there still.
-                    Some(Refusal::NodeExists | Refusal::NoAuth | Refusal::NoNode) => {}
+                    Some(Refusal::NoAuth) => denied = Some(cause),
+                    Some(Refusal::NodeExists) => denied = None,
+                    Some(Refusal::NoNode) => {}
                     _ => return Err(cause),
                 },
-                Ok(_created) => {}
+                Ok(_created) => denied = None,
             }
         }
-        Ok(())
+        Ok(denied)
     }
 }
 

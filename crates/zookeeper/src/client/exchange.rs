@@ -85,7 +85,7 @@ impl<'a> Exchange<'a> {
 
     /// Sets the watches of a session that goes on; the server reports what they have missed.
     fn set_watches(&mut self) {
-        let since = self.session.key.last_zxid;
+        let since = self.session.key.watched_zxid;
         let batches = self.session.watches.to_set();
         self.n_batches = batches.len();
         for Batch { data, absent, children, .. } in &batches {
@@ -152,8 +152,7 @@ impl<'a> Exchange<'a> {
     fn receive(&mut self, frame: &Bytes) -> Result<(), ClientError> {
         let (header, body) = wire::answer(frame)?;
         let Header { xid, zxid, error } = header;
-        let key = &mut self.session.key;
-        key.last_zxid = key.last_zxid.max(zxid);
+        self.session.key.seen(zxid, self.n_batches == 0);
         match xid {
             wire::PING_XID => Ok(()),
             wire::EVENT_XID => {

@@ -12,7 +12,10 @@ use std::{
 
 use tokio::{sync::Notify, time::sleep};
 
-use super::calls::{Calls, Node};
+use super::{
+    calls::{Calls, Node},
+    error::Refusal,
+};
 
 /// Whether a node is the one to remove.
 pub(crate) type IsOurs = Box<dyn Fn(&Node) -> bool + Send + Sync>;
@@ -49,6 +52,10 @@ impl Leavings {
             };
             match calls.remove(path, is_ours).await {
                 Ok(()) => kept.node = None,
+                Err(error) if error.refusal() == Some(Refusal::NoAuth) => {
+                    tracing::warn!(path, %error, "a node that was left behind stays");
+                    kept.node = None;
+                }
                 Err(error) => {
                     tracing::debug!(path, %error, "cannot remove a node that was left behind");
                     sleep(PAUSE).await;
@@ -81,3 +88,30 @@ impl fmt::Debug for Leavings {
 }
 
 const PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use tokio::{select, sync::mpsc};
+
+    use super::*;
+    use crate::client::ClientError;
+
+    #[tokio::test(start_paused = true)]
+    async fn node_that_may_not_be_removed_is_given_up() {
+        let (requests, mut receiver) = mpsc::channel(1);
+        let calls = Calls::new(requests, PAUSE);
+        let leavings = Leavings::default();
+        leavings.add("/a".into(), Box::new(|_node| true));
+        let answers = async {
+            while let Some(request) = receiver.recv().await {
+                drop(request.reply.send(Err(ClientError::Refused(Refusal::NoAuth))));
+            }
+        };
+        select! {
+            never = leavings.remove(&calls) => match never {},
+            () = answers => {}
+            () = sleep(PAUSE * 5) => {}
+        }
+        assert!(leavings.nodes().is_empty(), "{leavings:?}");
+    }
+}

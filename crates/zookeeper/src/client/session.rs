@@ -21,7 +21,7 @@ use super::{
     leavings::Leavings,
     settings::{Server, Settings},
     watches::Watches,
-    wire,
+    wire::{self, Granted},
 };
 
 /// The task behind a client.
@@ -48,6 +48,8 @@ pub(super) struct Key {
     pub(super) timeout: Duration,
     /// The latest transaction that was seen: a server that has not seen it refuses the session.
     pub(super) last_zxid: i64,
+    /// The latest transaction that was seen while all watches were set.
+    pub(super) watched_zxid: i64,
 }
 
 /// The state of a session that its users see.
@@ -162,10 +164,11 @@ impl Session {
         if granted.session == 0 || timeout == 0 {
             return Ok(None);
         }
-        let Key { last_zxid, .. } = self.key;
+        let Key { last_zxid, watched_zxid, .. } = self.key;
         let timeout = Duration::from_millis(timeout);
-        self.key = Key { id: granted.session, password: granted.password, timeout, last_zxid };
-        self.state.send_replace(SessionState { id: granted.session, timeout });
+        let Granted { session: id, password, .. } = granted;
+        self.key = Key { id, password, timeout, last_zxid, watched_zxid };
+        self.state.send_replace(SessionState { id, timeout });
         Ok(Some(Connection { read, write, frames, server: Arc::clone(&server.name) }))
     }
 
@@ -175,7 +178,7 @@ impl Session {
     fn refused(&mut self) {
         if self.key.last_zxid > 0 && self.left_at.elapsed() > self.key.timeout {
             tracing::warn!(session = self.key.id, "the ensemble has lost transactions");
-            self.key.last_zxid = 0;
+            (self.key.last_zxid, self.key.watched_zxid) = (0, 0);
         }
     }
 
@@ -204,7 +207,33 @@ impl Session {
     }
 }
 
+impl Key {
+    /// Notes a transaction that was seen.
+    pub(super) fn seen(&mut self, zxid: i64, are_watches_set: bool) {
+        self.last_zxid = self.last_zxid.max(zxid);
+        if are_watches_set {
+            self.watched_zxid = self.last_zxid;
+        }
+    }
+}
+
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Sessions live for seconds: a long pause would be their end.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Watches are set in several batches, and a connection may break between two of them.
+    #[test]
+    fn watches_that_are_set_again_begin_where_all_were_set() {
+        let mut key = Key::default();
+        key.seen(5, true);
+        key.seen(9, false);
+        assert_eq!((key.last_zxid, key.watched_zxid), (9, 5));
+        key.seen(7, true);
+        assert_eq!((key.last_zxid, key.watched_zxid), (9, 9));
+    }
+}

@@ -156,6 +156,13 @@ async fn other_user_is_denied_and_not_empty() {
         assert!(!format!("{error:?} {other:?}").contains("wrong"), "a password is shown");
         let mut subscription = other.instancer("s").subscribe();
         shows_that(&mut subscription, "others read", BOUND, fresh_with(1)).await;
+        // What is above the services belongs to all, and the parent of a service to its owner.
+        let handle = other.register(Registration::new("t", instance("b", 1))).await;
+        handle.expect("a service of its own").deregister().await.expect("deregistered");
+        let below = ZooKeeper::new(config("wrong").path("/services/s")).expect("good settings");
+        let error = below.register(Registration::new("u", instance("b", 1))).await;
+        let error = error.expect_err("no access");
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
     })
     .await;
 }
