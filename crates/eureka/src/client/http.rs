@@ -120,6 +120,9 @@ impl Server {
             Ok(mut segments) => segments.pop_if_empty().extend(&call.path),
             Err(()) => return Err(error::config("configure", "the address takes no path")),
         };
+        // Tomcat refuses these, which a URL may have.
+        let path = url.path().replace('[', "%5B").replace(']', "%5D");
+        url.set_path(&path.replace('|', "%7C").replace('^', "%5E"));
         for (name, value) in &call.query {
             url.query_pairs_mut().append_pair(name, value);
         }

@@ -163,13 +163,14 @@ impl Drop for Ticket {
 /// Reads, at the pace of the configured query; after a failure with backoff.
 async fn run(wire: Arc<Wire>, board: Arc<Board>) {
     let interval = wire.config.query.poll_interval;
-    let (mut fetch, mut backoff) = (Fetch::new(), Backoff::new(MIN_INTERVAL, interval));
+    let (mut fetch, mut backoff) =
+        (Fetch::new(), Backoff::new(MIN_INTERVAL, interval.min(MAX_PAUSE)));
     loop {
         let (registry, error) = match fetch.read(&wire.servers).await {
             Ok(registry) => (Some(registry), None),
             Err(error) => (None, Some(error)),
         };
-        let now = Instant::now();
+        let (now, has_failed) = (Instant::now(), error.is_some());
         let pause = match &error {
             Some(error) => backoff.next_pause_after(error),
             None => {
@@ -186,10 +187,13 @@ async fn run(wire: Arc<Wire>, board: Arc<Board>) {
         sleep_until(earliest).await;
         select! {
             () = sleep_until(now + pause) => {}
-            () = board.wanted.notified() => {}
+            // A pause after a failure may be one that the server has requested.
+            () = board.wanted.notified(), if !has_failed => {}
         }
     }
 }
 
 /// Of reads that followers request: a dead instance makes many of them.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
+/// After failures; below the bound of a follower's read, which then reports their cause.
+const MAX_PAUSE: Duration = Duration::from_secs(20);

@@ -98,7 +98,7 @@ impl EurekaClient {
     ///
     /// # Errors
     ///
-    /// No server has answered.
+    /// No server has answered; or one has not, and the others have nothing.
     ///
     /// # Cancel safety
     ///
@@ -124,10 +124,12 @@ impl EurekaClient {
                         add_younger(&mut all, entry);
                     }
                 }
+                Err(error) if failure.as_ref().is_some_and(Error::is_transient) => drop(error),
                 Err(error) => failure = Some(error),
             }
         }
         match (most, failure) {
+            (_, Some(error)) if all.is_empty() && error.is_transient() => return Err(error),
             (Some((_, index)), _) => self.0.wire.servers.prefer(index),
             (None, Some(error)) => return Err(error),
             (None, None) => {}
@@ -222,16 +224,14 @@ impl EurekaClient {
             return Ok(());
         }
         let answer =
-            self.0.wire.servers.send_to(index, &Call::get(FOLLOW, &["apps", "delta"])).await;
-        match answer {
-            Ok(answer) if !answer.is_success() => Err(answer.refused()),
-            Ok(_) => {
-                self.0.wire.is_base_known.store(true, Relaxed);
-                Ok(())
-            }
-            // This server offers no changes.
-            Err(_) => Ok(()),
+            self.0.wire.servers.probe(index, &Call::get(FOLLOW, &["apps", "delta"])).await?;
+        if answer.is_success() {
+            self.0.wire.is_base_known.store(true, Relaxed);
+            return Ok(());
         }
+        let error = answer.refused();
+        // A refusal that is transient: this server offers no changes.
+        if error.is_transient() { Ok(()) } else { Err(error) }
     }
 }
 

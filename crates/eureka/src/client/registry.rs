@@ -109,7 +109,7 @@ impl Fetch {
 
     /// Applies the recent changes; false where all must be read.
     async fn changes(&mut self, servers: &Servers, server: usize) -> bool {
-        let changes = match servers.send_to(server, &Call::get(FOLLOW, &["apps", "delta"])).await {
+        let changes = match servers.probe(server, &Call::get(FOLLOW, &["apps", "delta"])).await {
             Ok(answer) if answer.is_success() => answer.json::<ApplicationsReply>(),
             Ok(answer) => Err(answer.refused()),
             Err(error) => Err(error),

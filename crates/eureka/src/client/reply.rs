@@ -61,13 +61,16 @@ pub(crate) struct InstanceInfo {
     pub(crate) ip_addr: String,
     #[serde(default)]
     pub(crate) status: Status,
-    #[serde(default, alias = "overriddenstatus")]
-    pub(crate) overridden_status: Status,
+    #[serde(default)]
+    overridden_status: Status,
+    /// The same in the other spelling.
+    #[serde(default, rename = "overriddenstatus")]
+    overridden_status_of_old: Status,
     #[serde(default)]
     pub(crate) port: Option<Port>,
     #[serde(default)]
     pub(crate) secure_port: Option<Port>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) data_center_info: DataCenterInfo,
     #[serde(default, deserialize_with = "texts")]
     pub(crate) metadata: BTreeMap<String, String>,
@@ -119,6 +122,11 @@ impl InstanceInfo {
     pub(crate) fn id(&self) -> &str {
         if self.instance_id.is_empty() { &self.host_name } else { &self.instance_id }
     }
+
+    /// The status that an operator has set; `Unknown` without one.
+    pub(crate) fn overridden_status(&self) -> Status {
+        self.overridden_status.min(self.overridden_status_of_old)
+    }
 }
 
 impl Status {
@@ -145,6 +153,15 @@ impl<'de> Deserialize<'de> for Action {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(if text(deserializer)? == "DELETED" { Self::Deleted } else { Self::Present })
     }
+}
+
+/// A value, or null for the default.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// A list, or its only element.
@@ -248,9 +265,12 @@ mod tests {
             "securePort":{"$":"443","@enabled":"false"},"metadata":{"@class":"x","k":7},
             "lastDirtyTimestamp":"17","actionType":"MODIFIED"}"#,
         );
+        assert_eq!(old.overridden_status(), Status::OutOfService);
+        let InstanceInfo { overridden_status, overridden_status_of_old, .. } = new;
+        let old = InstanceInfo { overridden_status, overridden_status_of_old, ..old };
         assert_eq!(new, old);
         assert_eq!(new.port, Some(Port { number: 80, enabled: true }));
-        assert_eq!(new.overridden_status, Status::OutOfService);
+        assert_eq!(new.overridden_status(), Status::OutOfService);
     }
 
     #[test]
@@ -278,6 +298,9 @@ mod tests {
         );
         assert_eq!((strange.status, strange.id()), (Status::Unknown, "h"));
         assert!(strange.metadata.is_empty() && strange.port.is_none());
-        assert_eq!(instance(r#"{"status":null,"metadata":null}"#), InstanceInfo::default());
+        let null = r#"{"status":null,"metadata":null,"dataCenterInfo":null}"#;
+        assert_eq!(instance(null), InstanceInfo::default());
+        let both = r#"{"overriddenstatus":"DOWN","overriddenStatus":"UNKNOWN"}"#;
+        assert_eq!(instance(both).overridden_status(), Status::Down);
     }
 }

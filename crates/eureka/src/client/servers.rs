@@ -84,6 +84,14 @@ impl Servers {
         Ok(answer)
     }
 
+    /// Sends to one server what it need not offer: any answer leaves it in use.
+    pub(super) async fn probe(&self, index: usize, call: &Call<'_>) -> Result<Answer> {
+        let mut attempt = Attempt { servers: self, index, succeeded: false };
+        let answer = self.all[index].send(call, &self.credentials).await?;
+        attempt.succeeded = true;
+        Ok(answer)
+    }
+
     /// The indices of all servers, the one in use first.
     pub(super) fn order(&self) -> Vec<usize> {
         let mut order = self.lock();

@@ -129,6 +129,55 @@ async fn confirming_read_combines_the_answers_of_all_servers() {
     assert_eq!(read(&client).await.expect("the one that has more is used"), 2);
 }
 
+/// A peer that does not answer may have what the others lack.
+#[tokio::test]
+async fn confirming_read_is_empty_only_if_all_servers_answer() {
+    let empty = Script::answering(|request| match request.target.as_str() {
+        "/eureka/apps/delta" => Reply::new(200).body("{}"),
+        _ => Reply::new(404),
+    });
+    let empty = empty.await.expect("loopback");
+    let config = EurekaConfig::new(format!("{}/eureka", empty.url()));
+    let alone = EurekaClient::new(config.clone()).expect("it can work");
+    let all = alone.instances_of_all(Lookup::App, "X").await;
+    assert_eq!(all.expect("an answer").len(), 0);
+    let config = config.server(EurekaServer::new("http://127.0.0.1:9/eureka"));
+    let client = EurekaClient::new(config).expect("it can work");
+    let error = client.instances_of_all(Lookup::App, "X").await.expect_err("one is away");
+    assert!(error.is_transient(), "{error}");
+}
+
+#[tokio::test]
+async fn server_without_changes_is_stuck_to() {
+    let start = || {
+        Script::answering(|request| match request.target.as_str() {
+            "/eureka/apps/delta" => Reply::new(403),
+            "/eureka/apps" => Reply::new(200).body(r#"{"applications":{"application":[]}}"#),
+            _ => Reply::new(404),
+        })
+    };
+    let (a, b) = (start().await.expect("loopback"), start().await.expect("loopback"));
+    let config = EurekaConfig::new(format!("{}/eureka", a.url()))
+        .server(EurekaServer::new(format!("{}/eureka", b.url())));
+    let client = EurekaClient::new(config).expect("it can work");
+    let mut fetch = registry::Fetch::new();
+    for _ in 0..4 {
+        fetch.read(&client.0.wire.servers).await.expect("an answer");
+        assert_eq!(read(&client).await.expect("an answer"), 0);
+    }
+    let n = [a.received().len(), b.received().len()];
+    assert!(n.contains(&0), "{n:?}");
+}
+
+#[tokio::test]
+async fn path_has_no_character_that_tomcat_refuses() {
+    let script = Script::start().await.expect("loopback");
+    script.reply(Reply::new(404));
+    let found = client(&script).entry("register", "X", "pod[0]|^ä").await;
+    assert_eq!(found.expect("an answer"), None);
+    assert_eq!(script.next().await.target, "/eureka/apps/X/pod%5B0%5D%7C%5E%C3%A4");
+}
+
 #[tokio::test]
 async fn password_of_a_file_is_read_again_after_a_refusal() {
     let file = tempfile::NamedTempFile::new().expect("a file");

@@ -178,7 +178,7 @@ impl EurekaAnnouncer {
     /// entry a server ignores `UP`, unless another status comes before.
     fn is_stuck(&self, found: &InstanceInfo, desired: &InstanceRequest) -> bool {
         let is_out = found.status == Status::OutOfService;
-        let is_override = found.overridden_status != Status::Unknown;
+        let is_override = found.overridden_status() != Status::Unknown;
         is_out && !is_override && !self.draining && desired.status == Status::Up
     }
 
@@ -190,7 +190,7 @@ impl EurekaAnnouncer {
         let lease = LeaseTtl::new(Duration::from_secs(self.lease.duration_in_secs));
         // An override of ours has a mark, and ends with the draining.
         let operators = found.filter(|found| !self.draining && !mapping::is_draining(found));
-        match operators.map(|found| found.overridden_status) {
+        match operators.map(InstanceInfo::overridden_status) {
             None | Some(Status::Unknown) => Renewal::Renewed(lease),
             // An operator can end an override by one with the status of the announcement.
             Some(status) if self.announced.as_ref().is_some_and(|it| it.status == status) => {
