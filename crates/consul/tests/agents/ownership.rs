@@ -149,7 +149,7 @@ async fn maintenance_of_a_predecessor_ends_with_its_successor() {
 #[tokio::test]
 #[ignore = "needs a real consul"]
 async fn instance_that_updates_its_weight_is_never_absent() {
-    on_every_agent(async |agent| updates_for(agent, Duration::from_secs(15)).await).await;
+    on_every_agent(async |agent| updates_for(agent, Duration::from_secs(9)).await).await;
 }
 
 pub(crate) mod slow {

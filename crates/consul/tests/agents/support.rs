@@ -1,5 +1,10 @@
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, resume_unwind},
+    time::Duration,
+};
 
+use futures_util::{FutureExt, future::join_all};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 use tower_sd_consul::{Consul, ConsulConfig};
@@ -11,13 +16,19 @@ use tower_sd_testkit::{
     wire::{self, Answer},
 };
 
-/// Runs a test on every version there is, one after the other.
+/// Runs a test on every version there is, concurrently: most of its time a test waits.
+#[expect(clippy::future_not_send, reason = "each test runs on one thread")]
 pub(crate) async fn on_every_version(test: impl AsyncFn(ServerBinary)) {
     let binaries = configured("consul").unwrap_or_else(|missing| panic!("{missing}"));
-    for binary in binaries {
-        say(&format!("using consul v{}", binary.version));
-        Box::pin(test(binary)).await;
-    }
+    join_all(binaries.into_iter().map(async |binary| {
+        let version = binary.version.clone();
+        say(&format!("using consul v{version}"));
+        if let Err(panic) = AssertUnwindSafe(Box::pin(test(binary))).catch_unwind().await {
+            say(&format!("failed on consul v{version}"));
+            resume_unwind(panic);
+        }
+    }))
+    .await;
 }
 
 /// As [`on_every_version`], with an agent that keeps nothing.
