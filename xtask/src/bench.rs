@@ -21,10 +21,11 @@ struct Args<'a> {
     rest: &'a [&'a str],
 }
 
-/// Each benchmark is a program of benches/, a workspace of its own; it writes its results itself.
+/// Each benchmark is a program of benches/, a workspace of its own, or a package of its own in
+/// there; it writes its results itself.
 pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
     let Args { name, against, rest } = Args::parse(args)?;
-    let known = names(&root().join("benches/src/bin"))?;
+    let known = names(&root().join("benches"))?;
     let names = match name {
         None => known.iter().collect(),
         Some(name) => match known.get(name) {
@@ -87,15 +88,17 @@ fn with_server(command: &mut Command, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// From `name.rs` and `name/main.rs`.
+/// From `src/bin/name.rs`, `src/bin/name/main.rs` and `name/Cargo.toml`.
 fn names(folder: &Path) -> Result<BTreeSet<String>> {
-    let entries = fs::read_dir(folder)
-        .map_err(|error| format!("no benchmarks in {}: {error}", folder.display()))?;
+    let programs = folder.join("src/bin");
+    let entries = fs::read_dir(&programs)
+        .map_err(|error| format!("no benchmarks in {}: {error}", programs.display()))?;
     let mut names = BTreeSet::new();
-    for entry in entries {
+    for entry in entries.chain(fs::read_dir(folder)?) {
         let path = entry?.path();
-        let is_program =
-            path.extension().is_some_and(|it| it == "rs") || path.join("main.rs").is_file();
+        let is_program = path.extension().is_some_and(|it| it == "rs")
+            || path.join("main.rs").is_file()
+            || path.join("Cargo.toml").is_file();
         if is_program && let Some(stem) = path.file_stem() {
             names.insert(stem.to_string_lossy().into_owned());
         }
@@ -107,7 +110,8 @@ fn names(folder: &Path) -> Result<BTreeSet<String>> {
 ///
 /// It passes on cargo's messages, and finds in them the packages that the machine lacks.
 fn build(name: &str, tree: &Path) -> Result<PathBuf> {
-    let manifest = tree.join("benches/Cargo.toml");
+    let own = tree.join("benches").join(name).join("Cargo.toml");
+    let manifest = if own.is_file() { own } else { tree.join("benches/Cargo.toml") };
     let mut command = cargo(["build", "--release", "--bin", name, "--manifest-path"]);
     let folder = target().join("bench-build");
     command.arg(manifest).env("CARGO_TARGET_DIR", &folder);

@@ -10,9 +10,9 @@ use crate::endpointer::Decay;
 
 /// The best of a few random members by requests in flight and latency. The default.
 ///
-/// The cost of a member is (in flight + 1)² × latency, a moving average of its successes over 3 s,
-/// up to the head of the response. Of three members, drawn in proportion to their weights, the
-/// cheapest is picked.
+/// The cost of a member is (in flight + 1)² × latency, up to the head of the response. The latency
+/// is a moving average over 3 s, and over ten successes at least. Of three members, drawn in
+/// proportion to their weights, the cheapest is picked.
 ///
 /// - **Failing fast is no merit**: failures never improve a latency.
 /// - **Weights**: a member is drawn as often as it is heavy, and its requests in flight count in

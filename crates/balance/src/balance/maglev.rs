@@ -19,9 +19,9 @@ use crate::RequestScope;
 /// changes, about the keys of what has changed move, and few others.
 ///
 /// All clients that see the same ids and weights have the same table. It has a prime number of
-/// places, more than fifty for each member, which keeps loads within 2 % of the mean; it is built by
-/// the worker of the endpointer when ids or weights have changed: about 2 ms for 1 000 members,
-/// 30 ms for 10 000. Clones share their tables.
+/// places, more than fifty for each member, which keeps loads within 2 % of the mean. The worker of
+/// the endpointer builds it when ids or weights have changed: about 2 ms for 1 000 members, 30 ms
+/// for 10 000. Clones share their tables.
 ///
 /// A weight below a hundredth of the heaviest counts as a hundredth. The table is that of "Maglev:
 /// A Fast and Reliable Software Network Load Balancer" (NSDI 2016).

@@ -79,7 +79,9 @@ impl<'a> Members<'a> {
         weights.into_iter().map(unit).collect()
     }
 
-    /// The other instances: ejected, down, held, unhealthy, or without a service so far.
+    /// The instances that are not members.
+    ///
+    /// They are ejected, down, held, unhealthy, or without a service so far.
     #[must_use]
     pub fn unusable(&self) -> Vec<Instance> {
         self.source.unusable()

@@ -362,14 +362,12 @@ pub(super) async fn obtain_any<S: Clone + Send + Sync + 'static>(
                 return Ok((service, stats, tier, trace));
             }
             for tier in Tier::ALL {
-                match inner.shards.pick_in(tier, &Request::ANY) {
-                    Ok(Some((service, stats))) => {
-                        return Ok((service, stats, tier, Trace::default()));
-                    }
-                    Ok(None) => {}
-                    Err(OutOfRange) => {
-                        return Err(NoInstances::new(NoInstancesReason::OutOfRange, None));
-                    }
+                let picked = inner
+                    .shards
+                    .pick_in(tier, &Request::ANY)
+                    .map_err(|OutOfRange| NoInstances::new(NoInstancesReason::OutOfRange, None))?;
+                if let Some((service, stats)) = picked {
+                    return Ok((service, stats, tier, Trace::default()));
                 }
             }
             let none = inner.shared.why_none();

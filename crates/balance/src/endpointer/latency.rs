@@ -47,7 +47,8 @@ impl Latency {
 
     /// Adds a sample at `now`, the time since the endpoint's creation.
     ///
-    /// A failure counts only when it took longer than the average: failing fast is no merit.
+    /// A failure counts only when it took longer than the average: failing fast is no merit. Of
+    /// requests that end in one instant only the first counts much.
     pub(crate) fn add(&self, now: Duration, latency: Duration, decay: Decay, is_success: bool) {
         let sample = latency.as_secs_f64().max(RESOLUTION);
         let at = nanoseconds(now);
@@ -60,6 +61,9 @@ impl Latency {
             Some(known) => {
                 let since = Duration::from_nanos(at.saturating_sub(before)).as_secs_f64();
                 let share = 1.0 - (-since.max(RESOLUTION) / tau(decay)).exp();
+                // Of few samples each is mostly chance.
+                let is_one_of_few = !decay.peak && since < tau(decay);
+                let share = if is_one_of_few { share.min(AT_MOST) } else { share };
                 known + (sample - known) * share
             }
         };
@@ -95,6 +99,8 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// What a sample weighs within τ of the one before: the average is one of ten at least.
+const AT_MOST: f64 = 0.1;
 /// Shorter times, which a paused clock has, count as this many seconds: 1 µs.
 const RESOLUTION: f64 = 1e-6;
 
@@ -110,6 +116,14 @@ mod tests {
 
     fn known(latency: &Latency) -> f64 {
         latency.get().expect("a sample")
+    }
+
+    #[test]
+    fn one_of_few_samples_weighs_a_tenth() {
+        let latency = Latency::default();
+        latency.add(at(1.0), at(0.1), DECAY, true);
+        latency.add(at(3.0), at(1.1), DECAY, true);
+        assert!((known(&latency) - 0.2).abs() < 1e-9, "{latency:?}");
     }
 
     #[test]

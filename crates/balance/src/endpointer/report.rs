@@ -33,7 +33,9 @@ pub struct EndpointReport {
     pub since: Option<Duration>,
     /// Requests that have been sent to it and are not over.
     pub in_flight: usize,
-    /// Its share of its weight, in percent, see [`slow_start`](crate::EndpointerConfig::slow_start).
+    /// Its share of its weight, in percent.
+    ///
+    /// See [`slow_start`](crate::EndpointerConfig::slow_start).
     pub share: u8,
     /// How often it was picked.
     pub picks: u64,

@@ -6,6 +6,7 @@ mod effects;
 mod judged;
 mod members;
 mod ramp;
+mod ramps;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use tower_sd_core::{Backoff, BoxError, Instance, InstanceId, InstanceStatus, Snapshot};
 
 pub(super) use self::effects::{Change, Effects};
-use self::ramp::Ramps;
+use self::ramps::Ramps;
 use super::{
     Endpoint, EndpointerConfig, Readiness, Tier, Tiers,
     drain::Draining,
@@ -135,7 +136,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         let drained = self.draining.iter().filter_map(|left| left.until).min();
         let due = self.due.first().map(|(at, _)| *at);
         let ejected = self.ejected.first().map(|(at, _)| *at);
-        drained.into_iter().chain(due).chain(ejected).chain(self.ramps.next()).min()
+        drained.into_iter().chain(due).chain(ejected).chain(self.ramps.next).min()
     }
 
     fn created(

@@ -1,37 +1,11 @@
 //! Slow start: a new member begins with a part of its weight.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tower_sd_core::{Instance, InstanceId};
 
-use super::{Effects, State};
-
-/// When members have begun; nothing without a window.
-#[derive(Debug, Default)]
-pub(super) struct Ramps {
-    seen: BTreeMap<InstanceId, Seen>,
-    /// Those whose share grows.
-    growing: BTreeSet<InstanceId>,
-    next: Option<Instant>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    /// When it has started; `None`: long ago.
-    begun: Option<Instant>,
-    /// When it has left.
-    left: Option<Instant>,
-}
-
-impl Ramps {
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.next
-    }
-}
+use super::{Effects, State, ramps::Seen};
 
 impl<S: Clone + Send + Sync + 'static> State<S> {
     /// A member is there; `is_warm` when it is one of a set that is wholly new.

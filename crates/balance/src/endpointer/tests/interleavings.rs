@@ -13,7 +13,12 @@ use std::{
 };
 
 use fastrand::Rng;
-use shuttle::{check_pct, check_random, sync::atomic::AtomicBool, thread};
+use shuttle::{
+    Config, Runner,
+    scheduler::{PctScheduler, RandomScheduler},
+    sync::atomic::AtomicBool,
+    thread,
+};
 use tokio::{runtime::Builder, time::timeout};
 use tower_sd_core::{
     FixedInstancer, Instance, Instancer, Publisher, RegistryConfig, Sink, Snapshot,
@@ -170,8 +175,11 @@ pub(super) fn snapshots() -> &'static Snapshots {
 fn check(model: impl Fn() + Send + Sync + 'static) {
     let model = Arc::new(model);
     let again = Arc::clone(&model);
-    check_random(move || model(), RUNS);
-    check_pct(move || again(), RUNS, 3);
+    // The thread-local parts of a balancer are built on the stack, where the default is 60 KiB.
+    let mut config = Config::new();
+    config.stack_size = 1 << 20;
+    Runner::new(RandomScheduler::new(RUNS), config.clone()).run(move || model());
+    Runner::new(PctScheduler::new(3, RUNS), config).run(move || again());
 }
 
 fn join(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {
