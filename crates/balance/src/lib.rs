@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod balance;
+mod caller_deadline;
 mod endpointer;
 mod error;
 mod factory_ext;
@@ -28,6 +29,7 @@ pub use self::{
         Prioritized, Random, Rendezvous, ResponseFuture, RoundRobin, Select, Split, TestSet,
         WeightedRandom, ZoneAware,
     },
+    caller_deadline::{CallerDeadline, CallerDeadlineFuture},
     endpointer::{
         Discovered, Ejection, EjectionPolicy, EjectionReason, EjectionReport, EndpointReport,
         EndpointState, EndpointStats, Endpointer, EndpointerConfig, EndpointerReport, Factory,
@@ -39,8 +41,8 @@ pub use self::{
     not_sent::NotSent,
     outcome::{FailureClass, Outcome},
     retry::{
-        Attempt, CloneRequest, Elapsed, Protocol, Retry, RetryDecision, RetryError, RetryFuture,
-        RetryLayer, RetryPolicy, Verdict,
+        Attempt, CloneRequest, Elapsed, Protocol, Retry, RetryBudget, RetryBudgetReport,
+        RetryDecision, RetryError, RetryFuture, RetryLayer, RetryPolicy, Verdict, Withdrawal,
     },
     scope::RequestScope,
     scope_layer::{ScopeLayer, Scoped, ScopedFuture},

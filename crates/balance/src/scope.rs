@@ -2,7 +2,7 @@ use std::{
     cell::{Cell, RefCell},
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread_local,
@@ -37,12 +37,14 @@ pub struct RequestScope {
     key: Option<u64>,
     deadline: Option<Instant>,
     label: Option<Arc<str>>,
+    /// Of the head of the response alone.
+    head_deadline: Option<Instant>,
     progress: Arc<Progress>,
 }
 
 struct Progress {
-    /// Distinguishes the requests of one process.
-    id: u64,
+    /// Distinguishes the requests of one process; drawn when it is needed.
+    id: OnceLock<u64>,
     inner: Mutex<Inner>,
 }
 
@@ -60,8 +62,9 @@ impl RequestScope {
     /// A request that was not tried yet, without key and deadline.
     #[must_use]
     pub fn new() -> Self {
-        let progress = Progress { id: NEXT.fetch_add(1, Relaxed), inner: Mutex::default() };
-        Self { key: None, deadline: None, label: None, progress: Arc::new(progress) }
+        let progress = Progress { id: OnceLock::new(), inner: Mutex::default() };
+        let (key, deadline, head_deadline, label) = Default::default();
+        Self { key, deadline, head_deadline, label, progress: Arc::new(progress) }
     }
 
     /// Sets the key by which a hashing balancer chooses.
@@ -91,6 +94,16 @@ impl RequestScope {
         self
     }
 
+    /// Sets the moment by which the head of the response must have come.
+    ///
+    /// An earlier one of an outer layer stays. The body has the time that
+    /// [`with_deadline`](Self::with_deadline) leaves it.
+    #[must_use]
+    pub fn with_head_deadline(mut self, deadline: Instant) -> Self {
+        self.head_deadline = self.head_deadline.into_iter().chain([deadline]).min();
+        self
+    }
+
     /// The key.
     #[must_use]
     pub fn key(&self) -> Option<u64> {
@@ -107,6 +120,14 @@ impl RequestScope {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    /// The moment by which the head of the response must have come.
+    ///
+    /// It is the earlier of both deadlines.
+    #[must_use]
+    pub fn head_deadline(&self) -> Option<Instant> {
+        self.deadline.into_iter().chain(self.head_deadline).min()
     }
 
     /// The instances that the request was sent to, in order.
@@ -132,7 +153,7 @@ impl RequestScope {
     }
 
     pub(crate) fn id(&self) -> u64 {
-        self.progress.id
+        *self.progress.id.get_or_init(|| NEXT.fetch_add(1, Relaxed))
     }
 
     /// An endpoint is searched from now on.

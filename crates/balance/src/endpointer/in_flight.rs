@@ -45,6 +45,7 @@ pub(crate) struct Trace {
 /// What most requests have not: a deadline, and observers.
 struct More {
     deadline: Option<Instant>,
+    head_deadline: Option<Instant>,
     observers: Observers,
     started: Instant,
 }
@@ -106,9 +107,10 @@ impl InFlight {
         stats.picked();
         let attempt = scope.map_or(1, |scope| scope.sent(stats.key, &stats.id));
         let deadline = scope.and_then(RequestScope::deadline);
-        let more = (deadline.is_some() || observers.watch_requests()).then(|| {
+        let head_deadline = scope.and_then(RequestScope::head_deadline);
+        let more = (head_deadline.is_some() || observers.watch_requests()).then(|| {
             let (observers, started) = (observers.clone(), Instant::now());
-            More { deadline, observers, started }
+            More { deadline, head_deadline, observers, started }
         });
         Self(Some(Box::new(Guard { stats, attempt, trace, more })))
     }
@@ -153,6 +155,14 @@ impl InFlight {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.guard().more.as_ref()?.deadline
+    }
+
+    /// The moment by which the head of the response must have come.
+    ///
+    /// An endpoint carries what is left of it to its server.
+    #[must_use]
+    pub fn head_deadline(&self) -> Option<Instant> {
+        self.guard().more.as_ref()?.head_deadline
     }
 
     /// The record of the endpoint.

@@ -78,6 +78,16 @@ pub enum Event<'a> {
         /// The pause before the next attempt.
         pause: Duration,
     },
+    /// An attempt has failed, and the retry budget has none left for another.
+    #[non_exhaustive]
+    BudgetExhausted {
+        /// The number of the attempt that has failed, from 1.
+        attempt: u32,
+        /// The instance that had the request, when one had it.
+        instance: Option<&'a tower_sd_core::InstanceId>,
+        /// The failure, which is the caller's now.
+        error: &'a (dyn Error + 'static),
+    },
     /// A pool of connections has opened one, or failed to.
     Connected {
         /// The peer's `host:port`.

@@ -9,7 +9,18 @@ use tower_sd_core::{BoxError, InstanceId};
 pub struct RetryError {
     attempts: Vec<Attempt>,
     replacement: Option<BoxError>,
-    deadline: Option<Duration>,
+    end: End,
+}
+
+/// What has put an end to the attempts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum End {
+    /// The last failure is final.
+    Failure,
+    /// The time for all attempts is over.
+    Deadline(Duration),
+    /// The retry budget is exhausted.
+    Budget,
 }
 
 /// One attempt of a [`RetryError`].
@@ -25,12 +36,8 @@ pub struct Attempt {
 pub struct Elapsed(pub(super) Duration);
 
 impl RetryError {
-    pub(super) fn new(
-        attempts: Vec<Attempt>,
-        replacement: Option<BoxError>,
-        deadline: Option<Duration>,
-    ) -> Self {
-        Self { attempts, replacement, deadline }
+    pub(super) fn new(attempts: Vec<Attempt>, replacement: Option<BoxError>, end: End) -> Self {
+        Self { attempts, replacement, end }
     }
 
     /// The attempts, in order; none when the deadline was over before the first.
@@ -42,7 +49,13 @@ impl RetryError {
     /// Whether it was the deadline that put an end to it.
     #[must_use]
     pub fn is_deadline(&self) -> bool {
-        self.deadline.is_some()
+        matches!(self.end, End::Deadline(_))
+    }
+
+    /// Whether the [`RetryBudget`](crate::RetryBudget) had no retry left.
+    #[must_use]
+    pub fn is_budget_exhausted(&self) -> bool {
+        self.end == End::Budget
     }
 }
 
@@ -75,9 +88,10 @@ impl Attempt {
 
 impl fmt::Display for RetryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.deadline {
-            Some(deadline) => write!(f, "request failed: no response within {deadline:?}")?,
-            None => write!(f, "request failed")?,
+        match self.end {
+            End::Failure => write!(f, "request failed")?,
+            End::Deadline(bound) => write!(f, "request failed: no response within {bound:?}")?,
+            End::Budget => write!(f, "request failed: retry budget exhausted")?,
         }
         for (n, attempt) in self.attempts.iter().enumerate() {
             let separator = if n == 0 { " after" } else { "," };

@@ -12,9 +12,18 @@ pub struct RetryLayer<R = CloneRequest> {
 
 impl<R> RetryLayer<R> {
     /// Retries by `policy`.
+    ///
+    /// The services of one layer share its budget.
+    ///
+    /// # Panics
+    ///
+    /// When the settings contradict each other, see [`RetryPolicy::check`].
     #[must_use]
     pub fn new(policy: RetryPolicy<R>) -> Self {
-        Self { policy: Arc::new(policy) }
+        if let Err(error) = policy.check() {
+            panic!("{error}");
+        }
+        Self { policy: Arc::new(policy.with_own_budget()) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sending a request again, to another instance.
 
+mod budget;
 mod classify;
 mod error;
 mod future;
@@ -7,8 +8,10 @@ mod layer;
 mod policy;
 mod protocol;
 mod service;
+mod story;
 
 pub use self::{
+    budget::{RetryBudget, RetryBudgetReport, Withdrawal},
     classify::Verdict,
     error::{Attempt, Elapsed, RetryError},
     future::RetryFuture,

@@ -1,16 +1,18 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use fastrand::Rng;
-use tower_sd_core::BoxError;
+use tokio::time::Instant;
+use tower_sd_core::{BoxError, Error, ErrorKind, Result};
 
-use super::{Attempt, CloneRequest};
-use crate::{Observer, endpointer::observer::Observers};
+use super::{Attempt, CloneRequest, RetryBudget};
+use crate::{CallerDeadline, Observer, RequestScope, endpointer::observer::Observers};
 
 /// Settings of [`Retry`](crate::Retry).
 ///
 /// A request that was never sent (a refused connection, [`NoInstances`](crate::NoInstances)) is
 /// always repeated. After any other failure it is repeated only if it is idempotent: by its method
-/// (HTTP), or by your declaration ([`idempotent`](Self::idempotent)).
+/// (HTTP), or by your declaration ([`idempotent`](Self::idempotent)); and only while its
+/// [`RetryBudget`] lasts, so that retries cannot keep a service down.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,16 +32,35 @@ use crate::{Observer, endpointer::observer::Observers};
 #[derive(Clone)]
 pub struct RetryPolicy<R = CloneRequest> {
     pub(super) attempts: u32,
-    pub(super) per_try: Option<Duration>,
-    pub(super) deadline: Option<Duration>,
-    pub(super) head_only: bool,
+    per_try: Option<Bound>,
+    deadline: Option<Bound>,
+    head_only: bool,
+    inherits: bool,
     pub(super) first_pause: Duration,
     pub(super) max_pause: Duration,
     pub(super) idempotent: bool,
     pub(super) on_failure: Option<Arc<OnFailure>>,
     pub(super) seed: Option<u64>,
     pub(super) observers: Observers,
+    pub(super) budget: Budget,
     pub(super) protocol: R,
+}
+
+/// Where the budget of a policy comes from.
+#[derive(Clone, Debug)]
+pub(super) enum Budget {
+    /// Each layer makes its own.
+    Own,
+    Shared(RetryBudget),
+    Unlimited,
+}
+
+/// A timeout.
+#[derive(Clone, Copy)]
+struct Bound {
+    time: Duration,
+    /// Of the client, and not set by its user.
+    is_default: bool,
 }
 
 pub(super) type OnFailure = dyn Fn(u32, &Attempt) -> RetryDecision + Send + Sync;
@@ -57,7 +78,9 @@ pub enum RetryDecision {
 }
 
 impl RetryPolicy {
-    /// 3 attempts, pauses of up to 25 to 250 ms, no timeouts, and [`CloneRequest`].
+    /// 3 attempts, pauses of up to 25 to 250 ms, a budget, and [`CloneRequest`].
+    ///
+    /// There are no timeouts.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -65,12 +88,14 @@ impl RetryPolicy {
             per_try: None,
             deadline: None,
             head_only: false,
+            inherits: true,
             first_pause: Duration::from_millis(25),
             max_pause: Duration::from_millis(250),
             idempotent: false,
             on_failure: None,
             seed: None,
             observers: Observers::default(),
+            budget: Budget::Own,
             protocol: CloneRequest,
         }
     }
@@ -92,27 +117,73 @@ impl<R> RetryPolicy<R> {
     /// Defaults to no bound. Without one, an instance that hangs uses up the time for all.
     #[must_use]
     pub fn per_try_timeout(mut self, timeout: Duration) -> Self {
-        self.per_try = Some(timeout);
+        self.per_try = Some(Bound { time: timeout, is_default: false });
         self
     }
 
     /// Bounds all attempts together, pauses and the response's body included.
     ///
     /// Defaults to no bound. An earlier deadline of the [`RequestScope`](crate::RequestScope) that
-    /// the request is in holds in any case.
+    /// the request is in holds in any case, and so does that of the
+    /// [caller](Self::without_caller_deadline). What is left is carried to the server with each
+    /// attempt, by endpoints that have a header for it: those of HTTP and gRPC.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        (self.deadline, self.head_only) = (Some(timeout), false);
+        self.deadline = Some(Bound { time: timeout, is_default: false });
+        self.head_only = false;
         self
     }
 
     /// How long all attempts together may take up to the head of the response.
     ///
     /// As [`timeout`](Self::timeout), which it replaces, without a bound on the body: downloads and
-    /// streams go on.
+    /// streams go on. It is carried over HTTP; `grpc-timeout` would bound the stream.
     #[must_use]
     pub fn timeout_to_head(mut self, timeout: Duration) -> Self {
-        (self.deadline, self.head_only) = (Some(timeout), true);
+        self.deadline = Some(Bound { time: timeout, is_default: false });
+        self.head_only = true;
+        self
+    }
+
+    /// Sets the timeouts that a client has when its user sets none.
+    ///
+    /// As [`per_try_timeout`](Self::per_try_timeout) and
+    /// [`timeout_to_head`](Self::timeout_to_head). They are a guard and no promise: they are not
+    /// carried to the server, and contradict no timeout that is set later.
+    #[must_use]
+    pub fn default_timeouts(mut self, per_try: Duration, to_head: Duration) -> Self {
+        self.per_try = Some(Bound { time: per_try, is_default: true });
+        self.deadline = Some(Bound { time: to_head, is_default: true });
+        self.head_only = true;
+        self
+    }
+
+    /// Ignores the deadline of the request that the caller itself is serving.
+    ///
+    /// By default a client inside a server has it, see [`CallerDeadline`]. Work that outlives the
+    /// caller's request, such as filling a cache, does without.
+    #[must_use]
+    pub fn without_caller_deadline(mut self) -> Self {
+        self.inherits = false;
+        self
+    }
+
+    /// Pays retries from `budget`, which other clients may share.
+    ///
+    /// Defaults to one of the layer's own, with the defaults of [`RetryBudget::new`]. A request
+    /// that was never sent is repeated without it. When it is exhausted, the failure is the
+    /// caller's: see [`RetryError::is_budget_exhausted`](crate::RetryError::is_budget_exhausted),
+    /// and [`Event::BudgetExhausted`](crate::Event).
+    #[must_use]
+    pub fn budget(mut self, budget: RetryBudget) -> Self {
+        self.budget = Budget::Shared(budget);
+        self
+    }
+
+    /// Repeats without a budget: in an outage each request costs all its attempts.
+    #[must_use]
+    pub fn without_budget(mut self) -> Self {
+        self.budget = Budget::Unlimited;
         self
     }
 
@@ -171,14 +242,74 @@ impl<R> RetryPolicy<R> {
             per_try: self.per_try,
             deadline: self.deadline,
             head_only: self.head_only,
+            inherits: self.inherits,
             first_pause: self.first_pause,
             max_pause: self.max_pause,
             idempotent: self.idempotent,
             on_failure: self.on_failure,
             seed: self.seed,
             observers: self.observers,
+            budget: self.budget,
             protocol,
         }
+    }
+
+    /// Whether its settings agree.
+    ///
+    /// # Errors
+    ///
+    /// A per-try timeout above the timeout for all attempts.
+    pub fn check(&self) -> Result<()> {
+        let set = |bound: Option<Bound>| bound.filter(|bound| !bound.is_default);
+        match (set(self.per_try), set(self.deadline)) {
+            (Some(per_try), Some(all)) if per_try.time > all.time => {
+                let (per_try, all) = (per_try.time, all.time);
+                let message = format!("per-try timeout of {per_try:?} is above timeout of {all:?}");
+                Err(Error::new(ErrorKind::Config, "retry", "build").with_message(message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The bound of one attempt.
+    pub(super) fn per_try(&self) -> Option<Duration> {
+        self.per_try.map(|bound| bound.time)
+    }
+
+    /// The scope of a request that begins at `now`, and its time for all attempts.
+    pub(super) fn scope(&self, now: Instant) -> (RequestScope, Option<Duration>) {
+        let mut scope = RequestScope::current().unwrap_or_default();
+        if let Some(caller) = CallerDeadline::current().filter(|_| self.inherits) {
+            scope = caller.bound(scope);
+        }
+        if let Some(bound) = self.deadline
+            && !(self.head_only && bound.is_default)
+            && let Some(at) = now.checked_add(bound.time)
+        {
+            scope = match self.head_only {
+                true => scope.with_head_deadline(at),
+                false => scope.with_deadline(at),
+            };
+        }
+        let of_scope = scope.head_deadline().map(|at| at.saturating_duration_since(now));
+        let bound = self.deadline.map(|bound| bound.time).into_iter().chain(of_scope).min();
+        (scope, bound)
+    }
+
+    /// The budget, unless there is none.
+    pub(super) fn paying(&self) -> Option<&RetryBudget> {
+        match &self.budget {
+            Budget::Shared(budget) => Some(budget),
+            Budget::Own | Budget::Unlimited => None,
+        }
+    }
+
+    /// With a budget of its own, unless it has one.
+    pub(super) fn with_own_budget(mut self) -> Self {
+        if let Budget::Own = self.budget {
+            self.budget = Budget::Shared(RetryBudget::new());
+        }
+        self
     }
 
     /// The pause before the attempt that follows `n` failures.
@@ -198,10 +329,11 @@ impl<R: fmt::Debug> fmt::Debug for RetryPolicy<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetryPolicy")
             .field("attempts", &self.attempts)
-            .field("per_try", &self.per_try)
-            .field("deadline", &self.deadline)
+            .field("per_try", &self.per_try())
+            .field("deadline", &self.deadline.map(|bound| bound.time))
             .field("pauses", &(self.first_pause, self.max_pause))
             .field("idempotent", &self.idempotent)
+            .field("budget", &self.budget)
             .field("protocol", &self.protocol)
             .finish_non_exhaustive()
     }
@@ -213,6 +345,23 @@ const MAX_SHIFT: u32 = 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn contradicting_timeouts_are_refused_with_both_values() {
+        let (long, short) = (Duration::from_secs(5), Duration::from_secs(2));
+        let both = |policy: RetryPolicy| policy.per_try_timeout(long).timeout(short).check();
+        let error = both(RetryPolicy::new()).expect_err("refused").to_string();
+        assert!(error.contains("per-try timeout of 5s is above timeout of 2s"), "{error}");
+        let to_head = RetryPolicy::new().per_try_timeout(long).timeout_to_head(short);
+        assert!(to_head.check().is_err());
+        for agreeing in [
+            RetryPolicy::new().per_try_timeout(short).timeout(short),
+            RetryPolicy::new().default_timeouts(long, long).timeout(short),
+            RetryPolicy::new().default_timeouts(short, short).per_try_timeout(long),
+        ] {
+            assert!(agreeing.check().is_ok(), "{agreeing:?}");
+        }
+    }
 
     #[test]
     fn pauses_have_full_jitter_between_25_and_250_ms() {

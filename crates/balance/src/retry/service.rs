@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use tower_sd_core::BoxError;
 use tower_service::Service;
 
-use super::{CloneRequest, Protocol, RetryFuture, RetryPolicy};
-use crate::RequestScope;
+use super::{CloneRequest, Protocol, RetryFuture, RetryPolicy, story::Story};
+use crate::scope;
 
 /// Sends a failed request again, to another instance while there is one.
 ///
@@ -19,7 +19,10 @@ use crate::RequestScope;
 /// is excluded, and the attempts of a [`RetryError`](crate::RetryError) name no instance. Put the
 /// `Buffer` above, or below the balancer.
 ///
-/// Dropping the future drops the attempt in flight. A panic of the inner service is the caller's.
+/// Retries are paid from a [`RetryBudget`](crate::RetryBudget), to which each success adds.
+///
+/// Dropping the future drops the attempt in flight, and returns what was withdrawn for the next. A
+/// panic of the inner service is the caller's.
 ///
 /// # Examples
 ///
@@ -94,13 +97,15 @@ where
             _ => self.policy.protocol.copy(&request),
         };
         let idempotent = self.policy.idempotent || self.policy.protocol.is_idempotent(&request);
-        let mut scope = RequestScope::current().unwrap_or_default();
-        let bound = self.policy.deadline.filter(|_| !self.policy.head_only);
-        if let Some(deadline) = bound.and_then(|bound| Instant::now().checked_add(bound)) {
-            scope = scope.with_deadline(deadline);
-        }
-        let future = scope.enter(|| inner.call(request));
-        RetryFuture::new(inner, Arc::clone(&self.policy), spare, idempotent, scope, future)
+        let started = Instant::now();
+        let (scope, bound) = self.policy.scope(started);
+        // Of an outer retry or hedge, whose attempts are not this one's.
+        let n_tried = if scope::is_entered() { scope.n_tried() } else { 0 };
+        let is_over = bound.is_some_and(|bound| bound.is_zero());
+        let future = (!is_over).then(|| scope.enter(|| inner.call(request)));
+        let policy = Arc::clone(&self.policy);
+        let story = Story::new(policy, idempotent, (scope, n_tried), bound, started);
+        RetryFuture::new(inner, story, spare, future)
     }
 }
 

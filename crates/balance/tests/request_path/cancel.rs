@@ -3,8 +3,9 @@
 use std::{future::Future, time::Duration};
 
 use futures_util::FutureExt;
+use tokio::time::Instant;
 use tower::{Layer, Service};
-use tower_sd_balance::{Retry, RetryLayer, RetryPolicy};
+use tower_sd_balance::{Retry, RetryBudget, RetryLayer, RetryPolicy};
 
 use crate::support::{Client, Mode, Registry, World, balance, endpointer, n_in_flight, settle};
 
@@ -28,11 +29,17 @@ async fn dropped_after_every_poll(prepare: impl Fn(&World)) {
         let (registry, world) = (Registry::new(&["a", "b"]), World::default());
         prepare(&world);
         let endpointer = endpointer(&registry, &world).await;
+        let budget = RetryBudget::with(100, 100).unwrap();
         let policy = RetryPolicy::new().idempotent().per_try_timeout(Duration::from_millis(300));
+        let policy = policy.budget(budget.clone());
         let balance = balance(&endpointer);
         let mut client: Retry<_> = RetryLayer::new(policy.with_seed(1)).layer(balance.clone());
         let ended = poll_times(client.call(0), k).await;
         assert_eq!(n_in_flight(&endpointer), 0, "after {k} polls");
+        // What was sent again is paid, and what was withdrawn for a pause is back.
+        let sent = world.n_calls("a") + world.n_calls("b");
+        let paid = usize::try_from(budget.report(Instant::now()).retries).unwrap();
+        assert_eq!(paid, sent.saturating_sub(1), "after {k} polls");
         drop((client, balance));
         // The reconnecting task drops its clone when it is stopped.
         endpointer.close().await;

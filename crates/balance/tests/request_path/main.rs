@@ -9,9 +9,11 @@
     reason = "these are tests and their helpers"
 )]
 
+mod budget;
 mod cancel;
 mod churn;
 mod cold;
+mod deadline;
 mod discover;
 mod down;
 mod ejection;

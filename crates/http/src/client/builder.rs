@@ -56,8 +56,7 @@ impl ClientBuilder {
             ready_timeout: None,
             retry: RetryPolicy::new()
                 .protocol(HttpProtocol::new())
-                .per_try_timeout(PER_TRY_TIMEOUT)
-                .timeout_to_head(TIMEOUT),
+                .default_timeouts(PER_TRY_TIMEOUT, TIMEOUT),
         }
     }
 }

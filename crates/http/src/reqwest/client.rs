@@ -97,8 +97,7 @@ impl ReqwestClient {
             balance: BalanceLayer::default(),
             retry: RetryPolicy::new()
                 .protocol(HttpProtocol::new())
-                .per_try_timeout(PER_TRY_TIMEOUT)
-                .timeout_to_head(TIMEOUT),
+                .default_timeouts(PER_TRY_TIMEOUT, TIMEOUT),
         }
     }
 

@@ -1,0 +1,119 @@
+use std::{
+    cell::Cell,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    thread_local,
+};
+
+use pin_project::pin_project;
+use tokio::time::Instant;
+
+use crate::RequestScope;
+
+/// The deadline of the request that a server is working on.
+///
+/// A server's layer enters it around every poll of its handler, as `DeadlineLayer` of
+/// tower-sd-http does. A [`Retry`](crate::Retry) that is called there has no more time than is
+/// left, and carries the rest to its own server.
+///
+/// It is a value of the thread, and does not cross a spawned task: pass it on by
+/// [`scope`](Self::scope).
+///
+/// ```
+/// use std::time::Duration;
+/// use tokio::time::Instant;
+/// use tower_sd::retry::CallerDeadline;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let at = Instant::now() + Duration::from_millis(300);
+/// let work = async { CallerDeadline::current().map(|deadline| deadline.at()) };
+/// assert_eq!(CallerDeadline::new(at).scope(work).await, Some(at));
+/// assert_eq!(CallerDeadline::current(), None);
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CallerDeadline {
+    at: Instant,
+    to_head: bool,
+}
+
+/// A future inside a [`CallerDeadline`].
+#[pin_project]
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct CallerDeadlineFuture<F> {
+    #[pin]
+    inner: F,
+    deadline: CallerDeadline,
+}
+
+impl CallerDeadline {
+    /// The response must have ended at `at`, its body included.
+    #[must_use]
+    pub fn new(at: Instant) -> Self {
+        Self { at, to_head: false }
+    }
+
+    /// The head of the response must have come at `at`; its body may go on.
+    #[must_use]
+    pub fn to_head(at: Instant) -> Self {
+        Self { at, to_head: true }
+    }
+
+    /// The moment.
+    #[must_use]
+    pub fn at(&self) -> Instant {
+        self.at
+    }
+
+    /// That of the request which the caller is serving.
+    #[must_use]
+    #[inline]
+    pub fn current() -> Option<Self> {
+        CURRENT.get()
+    }
+
+    /// Runs `f`, the poll of a future or a call, inside this deadline.
+    pub fn enter<T>(self, f: impl FnOnce() -> T) -> T {
+        let _outer = Outer(CURRENT.replace(Some(self)));
+        f()
+    }
+
+    /// Polls `future` inside this deadline.
+    pub fn scope<F: Future>(self, future: F) -> CallerDeadlineFuture<F> {
+        CallerDeadlineFuture { inner: future, deadline: self }
+    }
+
+    /// The request's scope with this deadline.
+    pub(crate) fn bound(self, scope: RequestScope) -> RequestScope {
+        match self.to_head {
+            true => scope.with_head_deadline(self.at),
+            false => scope.with_deadline(self.at),
+        }
+    }
+}
+
+impl<F: Future> Future for CallerDeadlineFuture<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        this.deadline.enter(|| this.inner.poll(cx))
+    }
+}
+
+/// Restores the outer deadline, after a panic too.
+struct Outer(Option<CallerDeadline>);
+
+impl Drop for Outer {
+    fn drop(&mut self) {
+        CURRENT.set(self.0);
+    }
+}
+
+thread_local! {
+    /// Read with every request: without a destructor it costs a load.
+    static CURRENT: Cell<Option<CallerDeadline>> = const { Cell::new(None) };
+}
