@@ -13,6 +13,7 @@ use tower_service::Service;
 
 use crate::{
     HttpError, InFlightBody, ResponseBody,
+    deadline::header,
     exchange::{self, Answer, Exchanging},
     host::name_host,
     pool::{Checkout, Pool},
@@ -66,6 +67,9 @@ where
         let connection = self.checkout.take().expect("poll_ready is called and ready before call");
         let pool = self.checkout.pool();
         name_host(&mut request, pool.target().host_policy, &pool.target().authority);
+        if let Some(at) = lease.as_ref().and_then(InFlight::head_deadline) {
+            header::write(request.headers_mut(), at);
+        }
         ResponseFuture(exchange::begin(connection, request, pool, lease))
     }
 }

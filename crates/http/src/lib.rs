@@ -3,6 +3,7 @@
 
 mod body;
 pub(crate) mod client;
+mod deadline;
 mod endpoint;
 mod error;
 mod exchange;
@@ -21,6 +22,9 @@ pub use body::ResponseBody;
 pub use client::{
     Body, Client, ClientBuilder, ClientError, ClientErrorKind, ClientFuture, RequestBody,
 };
+#[doc(hidden)]
+pub use deadline::grpc_timeout;
+pub use deadline::{Deadline, DeadlineBody, DeadlineFuture, DeadlineLayer, DeadlineReport};
 pub use endpoint::{HttpEndpoint, ResponseFuture};
 pub use error::{HttpError, HttpErrorKind};
 pub use factory::HttpFactory;

@@ -4,7 +4,9 @@ use std::{error::Error, sync::Arc};
 
 use http::{HeaderMap, Response, StatusCode};
 use tonic::{Code, Status};
-use tower_sd_balance::{BoxError, FailureClass, NoInstances, NotSent, Outcome, RetryError};
+use tower_sd_balance::{
+    BoxError, Elapsed, FailureClass, NoInstances, NotSent, Outcome, RetryError,
+};
 use tower_sd_http::HttpError;
 
 /// The trailers of an answer that was read to its end before the caller saw it.
@@ -104,8 +106,11 @@ pub(crate) fn of_error(error: BoxError) -> Status {
         Ok(status) => return *status,
         Err(error) => error,
     };
-    let nobody = || find::<NoInstances>(&*error).map(|_| Code::Unavailable);
-    let code = find::<Status>(&*error).map(Status::code).or_else(nobody).unwrap_or(Code::Unknown);
+    let is_late = find::<RetryError>(&*error).is_some_and(RetryError::is_deadline);
+    let late = (is_late || find::<Elapsed>(&*error).is_some()).then_some(Code::DeadlineExceeded);
+    let none = || find::<NoInstances>(&*error).map(|_| Code::Unavailable);
+    let of_status = || find::<Status>(&*error).map(Status::code);
+    let code = of_status().or_else(none).or(late).unwrap_or(Code::Unknown);
     let mut status = Status::new(code, chain(&*error));
     status.set_source(error.into());
     status

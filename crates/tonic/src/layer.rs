@@ -11,7 +11,7 @@ use pin_project::pin_project;
 use tokio::time::{Sleep, sleep_until};
 use tonic::{Status, body::Body};
 use tower_layer::Layer;
-use tower_sd_balance::BoxError;
+use tower_sd_balance::{BoxError, CallerDeadline};
 use tower_sd_http::{Idempotent, ReplayBody};
 use tower_service::Service;
 
@@ -23,7 +23,7 @@ use crate::{code, deadline::Deadline};
 ///
 /// - Requests get a body that can be sent again (up to 64 KiB of it).
 /// - `grpc-timeout` bounds the whole call: attempts, pauses and the answer. Each attempt sends its
-///   server the rest of it.
+///   server the rest of it. So does the deadline of the request that the caller is serving.
 /// - Errors become a [`Status`]: UNAVAILABLE when there is no instance, DEADLINE_EXCEEDED when the
 ///   time is over, otherwise the last attempt's; its message lists the attempts, and its source is
 ///   the whole error.
@@ -50,6 +50,7 @@ use crate::{code, deadline::Deadline};
 #[derive(Clone, Debug, Default)]
 pub struct GrpcLayer {
     methods: Vec<String>,
+    is_detached: bool,
 }
 
 /// What [`GrpcLayer`] makes.
@@ -57,6 +58,7 @@ pub struct GrpcLayer {
 pub struct Grpc<S> {
     inner: S,
     methods: Arc<[String]>,
+    is_detached: bool,
 }
 
 /// The future of a [`Grpc`] service: resolves to the response of a call.
@@ -91,13 +93,25 @@ impl GrpcLayer {
         self.methods.extend(methods.into_iter().map(Into::into));
         self
     }
+
+    /// Ignores the deadline of the request that the caller itself is serving.
+    ///
+    /// By default a call inside a server has it, its stream included: see
+    /// [`CallerDeadline`](tower_sd_balance::CallerDeadline). The retry policy has a setting
+    /// [of its own](tower_sd_balance::RetryPolicy::without_caller_deadline).
+    #[must_use]
+    pub fn without_caller_deadline(mut self) -> Self {
+        self.is_detached = true;
+        self
+    }
 }
 
 impl<S> Layer<S> for GrpcLayer {
     type Service = Grpc<S>;
 
     fn layer(&self, inner: S) -> Grpc<S> {
-        Grpc { inner, methods: self.methods.as_slice().into() }
+        let Self { methods, is_detached } = self;
+        Grpc { inner, methods: methods.as_slice().into(), is_detached: *is_detached }
     }
 }
 
@@ -124,7 +138,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> GrpcFuture<S::Future> {
-        let deadline = Deadline::of(&request);
+        let caller = CallerDeadline::current().filter(|_| !self.is_detached);
+        let deadline = Deadline::before(Deadline::of(&request), caller.map(|caller| caller.at()));
         if let Some(deadline) = deadline {
             request.extensions_mut().insert(deadline);
         }

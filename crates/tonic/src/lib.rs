@@ -12,7 +12,7 @@ mod hold;
 mod layer;
 mod protocol;
 
-pub use tower_sd_http::Idempotent;
+pub use tower_sd_http::{DeadlineLayer, Idempotent};
 
 pub use body::GrpcBody;
 pub use channel::{Channel, ChannelBuilder};

@@ -18,6 +18,7 @@ use tower_service::Service;
 use super::hold::hold;
 use crate::{
     HttpError, HttpErrorKind, HttpProtocol,
+    deadline::header,
     protocol::{outcome_of, retry_after},
 };
 
@@ -177,6 +178,9 @@ impl Service<Request> for ReqwestEndpoint {
         if let Err(error) = self.target.address(&mut request) {
             let address = Arc::clone(&self.target.address);
             return ResponseFuture(Box::pin(async move { hold(Err(error), lease, &address) }));
+        }
+        if let Some(at) = lease.as_ref().and_then(InFlight::head_deadline) {
+            header::write(request.headers_mut(), at);
         }
         let exchange = self.client.execute(request);
         let target = Arc::clone(&self.target);

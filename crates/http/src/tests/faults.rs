@@ -33,7 +33,7 @@ impl Stack {
     fn new(protocol: HttpVersion, instances: impl IntoIterator<Item = Instance>) -> Self {
         let factory = HttpFactory::new().version(protocol);
         let endpointer = Endpointer::new(&FixedInstancer::new(instances), factory);
-        let policy = RetryPolicy::new().protocol(HttpProtocol::new());
+        let policy = RetryPolicy::new().without_budget().protocol(HttpProtocol::new());
         let service = ServiceBuilder::new()
             .layer(RetryLayer::new(policy))
             .layer(BalanceLayer::new(RoundRobin::new()))

@@ -76,6 +76,15 @@ impl ChannelBuilder {
         self
     }
 
+    /// Ignores the deadline of the request that the caller itself is serving.
+    ///
+    /// For calls that outlive it; see [`GrpcLayer::without_caller_deadline`].
+    pub fn without_caller_deadline(mut self) -> Self {
+        self.grpc = self.grpc.without_caller_deadline();
+        self.retry = self.retry.without_caller_deadline();
+        self
+    }
+
     /// Changes the retry policy: attempts, backoff, timeouts, codes.
     ///
     /// Timeouts bound the time to the head of the response, which many servers send with the first

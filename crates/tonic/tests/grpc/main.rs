@@ -5,6 +5,7 @@ mod calls;
 mod channel;
 mod failures;
 mod health;
+mod hops;
 mod load;
 mod server;
 mod statuses;
