@@ -18,7 +18,7 @@ use crate::RequestScope;
 /// left, and carries the rest to its own server.
 ///
 /// It is a value of the thread, and does not cross a spawned task: pass it on by
-/// [`scope`](Self::scope).
+/// [`scope`](Self::scope). A request has it that is begun there, wherever its future is polled.
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,6 +57,8 @@ impl CallerDeadline {
     }
 
     /// The head of the response must have come at `at`; its body may go on.
+    ///
+    /// A gRPC call that a client begins there ends at `at` with its stream all the same.
     #[must_use]
     pub fn to_head(at: Instant) -> Self {
         Self { at, to_head: true }

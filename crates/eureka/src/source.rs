@@ -22,6 +22,8 @@ pub(crate) struct EurekaSource {
     ticket: Option<Ticket>,
     /// The last set that was read with others.
     known: Option<Entries>,
+    /// Confirmations that failed because a server was away and the others had nothing.
+    n_unconfirmed: u32,
 }
 
 impl EurekaSource {
@@ -30,7 +32,7 @@ impl EurekaSource {
             Lookup::App => (mapping::app_name(&query.name), Some(client.follow())),
             Lookup::Vip | Lookup::SecureVip => (mapping::vip_address(&query.name), None),
         };
-        Self { client, query, name, ticket, known: None }
+        Self { client, query, name, ticket, known: None, n_unconfirmed: 0 }
     }
 
     async fn read_alone(&mut self, mode: ReadMode) -> Result<ReadResult> {
@@ -40,7 +42,14 @@ impl EurekaSource {
         }
         let Self { client, query, name, .. } = self;
         let entries = match mode {
-            ReadMode::Confirm => client.instances_of_all(query.lookup, name).await?,
+            ReadMode::Confirm => {
+                // A server that is away for good must not hold the last instance for good.
+                let accepts_absence = self.n_unconfirmed >= MAX_UNCONFIRMED;
+                self.n_unconfirmed = self.n_unconfirmed.saturating_add(1);
+                let all = client.instances_of_all(query.lookup, name, accepts_absence).await?;
+                self.n_unconfirmed = 0;
+                all
+            }
             _ => client.instances(query.lookup, name).await?,
         };
         Ok(set(&entries, query).refresh_in(query.poll_interval.min(MAX_POLL)))
@@ -74,3 +83,7 @@ fn set<'a>(entries: impl IntoIterator<Item = &'a Arc<InstanceInfo>>, query: &Que
     let instances = entries.into_iter().map(|entry| mapping::instance(entry, query));
     ReadResult::set(instances.collect())
 }
+
+/// Beyond it the servers that answer are enough. A living instance registers again within 30 s, and
+/// with the backoff of failed reads this takes longer.
+const MAX_UNCONFIRMED: u32 = 8;

@@ -132,6 +132,10 @@ impl<B: RepeatableBody, R> Protocol<Request<B>, Response<R>> for HttpProtocol {
         self.verdict_of(result.map(|response| (response.status(), response.headers())))
     }
 
+    fn is_rejection(&self, response: &Response<R>) -> bool {
+        response.status() == StatusCode::TOO_MANY_REQUESTS
+    }
+
     fn pause(&self, response: &Response<R>) -> Option<Duration> {
         retry_after(response.headers())
     }

@@ -106,11 +106,13 @@ pub(crate) fn of_error(error: BoxError) -> Status {
         Ok(status) => return *status,
         Err(error) => error,
     };
+    let none = find::<NoInstances>(&*error).map(|_| Code::Unavailable);
+    // It is over, whatever the last attempt has failed with.
     let is_late = find::<RetryError>(&*error).is_some_and(RetryError::is_deadline);
-    let late = (is_late || find::<Elapsed>(&*error).is_some()).then_some(Code::DeadlineExceeded);
-    let none = || find::<NoInstances>(&*error).map(|_| Code::Unavailable);
+    let late = || is_late.then_some(Code::DeadlineExceeded);
     let of_status = || find::<Status>(&*error).map(Status::code);
-    let code = of_status().or_else(none).or(late).unwrap_or(Code::Unknown);
+    let elapsed = || find::<Elapsed>(&*error).map(|_| Code::DeadlineExceeded);
+    let code = none.or_else(late).or_else(of_status).or_else(elapsed).unwrap_or(Code::Unknown);
     let mut status = Status::new(code, chain(&*error));
     status.set_source(error.into());
     status

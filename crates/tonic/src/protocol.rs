@@ -108,6 +108,10 @@ impl<B: RepeatableBody, R> Protocol<Request<B>, Response<R>> for GrpcProtocol {
         }
     }
 
+    fn is_rejection(&self, response: &Response<R>) -> bool {
+        code::known_code(response) == Some(Code::ResourceExhausted)
+    }
+
     fn pause(&self, response: &Response<R>) -> Option<Duration> {
         match Pushback::of(code::metadata(response)?)? {
             Pushback::Pause(pause) => Some(pause),

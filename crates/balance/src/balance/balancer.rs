@@ -112,13 +112,17 @@ pub(super) trait Candidates {
     fn stats(&self, index: usize) -> Option<&Arc<EndpointStats>>;
     fn scope(&self) -> Option<&RequestScope>;
     fn tier(&self) -> Tier;
+    /// Whether members without the label of the request are out of the question.
+    fn keeps_label(&self) -> bool {
+        false
+    }
 }
 
 impl<'a> Choice<'a> {
     #[inline]
     pub(super) fn new(candidates: &'a dyn Candidates, len: usize, local: &'a mut Local) -> Self {
         // The turns of the best tier go on after a request that went to another.
-        let group = if candidates.tier() == Tier::Ready { 0 } else { N_TURNS / 2 };
+        let group = if candidates.tier() == Tier::Ready { 0 } else { HALF };
         Self { candidates, len, local, group }
     }
 
@@ -129,7 +133,8 @@ impl<'a> Choice<'a> {
     #[inline]
     pub fn only(&mut self, nth: usize, indexes: &[usize], picker: &dyn Picker) -> Option<usize> {
         let candidates = Group { whole: self.candidates, indexes };
-        let group = (self.group * 4 + nth + 1) % N_TURNS;
+        let (half, nth) = (self.group / HALF, self.group % HALF * 4 + nth + 1);
+        let group = half * HALF + nth % HALF;
         let (len, local) = (indexes.len(), &mut *self.local);
         let mut choice = Choice { candidates: &candidates, len, local, group };
         indexes.get(picker.pick(&mut choice)?).copied()
@@ -183,6 +188,10 @@ impl<'a> Choice<'a> {
     #[must_use]
     pub fn tier(&self) -> Tier {
         self.candidates.tier()
+    }
+
+    pub(super) fn keeps_label(&self) -> bool {
+        self.candidates.keeps_label()
     }
 
     /// The present moment, read when it is called: 20 to 50 ns.
@@ -261,6 +270,10 @@ impl Candidates for Group<'_> {
     fn tier(&self) -> Tier {
         self.whole.tier()
     }
+
+    fn keeps_label(&self) -> bool {
+        self.whole.keeps_label()
+    }
 }
 
 impl fmt::Debug for Choice<'_> {
@@ -271,3 +284,6 @@ impl fmt::Debug for Choice<'_> {
             .finish_non_exhaustive()
     }
 }
+
+/// The best tier's, and the others'.
+const HALF: usize = N_TURNS / 2;

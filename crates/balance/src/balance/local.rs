@@ -68,7 +68,7 @@ impl Meter {
 }
 
 /// Two levels of four groups have turns of their own.
-pub(super) const N_TURNS: usize = 32;
+pub(super) const N_TURNS: usize = 64;
 /// Threads with fewer requests measure each.
 const FINE: Duration = Duration::from_micros(20);
 const MAX_SKIPPED: u32 = 15;

@@ -3,7 +3,7 @@ mod tests;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use tower_sd_core::InstanceId;
@@ -52,17 +52,25 @@ impl Maglev {
 
     /// The table of these members, which are sorted by id.
     fn table(&self, members: Vec<(InstanceId, usize)>) -> Arc<Table> {
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        tables.retain(|table| table.strong_count() > 0);
-        let mut known = tables.iter().filter_map(Weak::upgrade);
-        if let Some(table) = known.find(|table| table.members == members) {
+        if let Some(table) = known(&self.tables(), &members) {
             return table;
         }
+        // Outside of the lock: it takes milliseconds, and other services have clones.
         let places = Places::new(&places(&members));
         let table = Arc::new(Table { members, places });
+        let mut tables = self.tables();
+        tables.retain(|table| table.strong_count() > 0);
         tables.push(Arc::downgrade(&table));
         table
     }
+
+    fn tables(&self) -> MutexGuard<'_, Vec<Weak<Table>>> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn known(tables: &[Weak<Table>], members: &[(InstanceId, usize)]) -> Option<Arc<Table>> {
+    tables.iter().filter_map(Weak::upgrade).find(|table| table.members == members)
 }
 
 impl Balancer for Maglev {

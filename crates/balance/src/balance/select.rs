@@ -16,7 +16,8 @@ use crate::{RequestScope, endpointer::observer::Observer};
 ///
 /// The label is that of the request's [`RequestScope`], which a [`ScopeLayer`](crate::ScopeLayer)
 /// sets. Among the members that have it another balancer chooses. [`Fallback`] decides about
-/// requests whose label no usable member has, and about those without a label. Envoy's subset load
+/// requests whose label no usable member has, and about those without a label. While a member with
+/// the label is busy or connects, requests wait for it, at most 250 ms. Envoy's subset load
 /// balancer has the same policies. For a share of all requests, as for a canary, see
 /// [`Split`](crate::Split).
 ///
@@ -144,6 +145,7 @@ impl Picker for Groups {
         let is_labelled = label.is_some();
         let group = label.and_then(|label| self.groups.get(label));
         group.and_then(|group| group.pick(choice)).or_else(|| match &self.fallback {
+            _ if is_labelled && choice.keeps_label() => None,
             Fallback::Any => self.all.pick(choice),
             Fallback::Label(label) => self.groups.get(label)?.pick(choice),
             Fallback::Fail if is_labelled => None,

@@ -69,6 +69,8 @@ pub(crate) struct Request<'a> {
     pub(super) excluded: &'a [u64],
     /// Those alone whose ejection a request may end.
     pub(super) is_probation: bool,
+    /// One with a label has no other members: those with it are worth the wait.
+    pub(super) keeps_label: bool,
 }
 
 /// The balancer's index is not one of the set.
@@ -227,7 +229,7 @@ impl<S: Clone> Published<S> {
     #[cold]
     fn on_probation(&self, scope: Option<&RequestScope>, local: &mut Local) -> Option<Picked<S>> {
         let ejected = &self.tiers[Tier::Ejected as usize];
-        let request = Request { scope, is_probation: true, ..Request::ANY };
+        let request = Request { scope, is_probation: true, keeps_label: true, ..Request::ANY };
         let picked = ejected.choose(&request, true, local);
         // Its latency is not measured.
         let _started = local.meter.take();
@@ -292,8 +294,13 @@ impl<S: Clone> Choices<S> {
 }
 
 impl Request<'_> {
-    pub(crate) const ANY: Self =
-        Self { scope: None, allows_tried: false, excluded: &[], is_probation: false };
+    pub(crate) const ANY: Self = Self {
+        scope: None,
+        allows_tried: false,
+        excluded: &[],
+        is_probation: false,
+        keeps_label: false,
+    };
 
     #[inline]
     fn excludes_nothing(&self) -> bool {
@@ -348,6 +355,10 @@ impl<S> Candidates for Usable<'_, S> {
 
     fn tier(&self) -> Tier {
         self.choices.tier
+    }
+
+    fn keeps_label(&self) -> bool {
+        self.request.keeps_label
     }
 }
 

@@ -214,10 +214,11 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         allows_tried: bool,
         excluded: &[u64],
     ) -> Option<(S, Arc<EndpointStats>)> {
-        let request = Request { scope: self.scope, allows_tried, excluded, ..Request::ANY };
+        let keeps_label = self.scope.is_some_and(|it| it.label().is_some()) && self.has_hope();
+        let request =
+            Request { scope: self.scope, allows_tried, excluded, keeps_label, ..Request::ANY };
         let picked = self.inner.shards.pick_in(tier, &request);
-        self.is_out_of_range |= picked.is_err();
-        picked.ok().flatten()
+        picked.inspect_err(|OutOfRange| self.is_out_of_range = true).ok().flatten()
     }
 
     /// Polls the readiness of one; waits for it if it is pending.
@@ -281,8 +282,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
     fn has_hope(&self) -> bool {
         let is_probed =
             |stats: &Weak<EndpointStats>| stats.upgrade().is_some_and(|s| s.is_wanted());
-        let is_in_time = self.begun.elapsed() < GRACE;
-        is_in_time
+        self.begun.elapsed() < GRACE
             && (!self.waiting.is_empty()
                 || self.wanted.iter().any(is_probed)
                 || self.inner.shards.is_any(Readiness::Connecting, self.scope))

@@ -38,7 +38,7 @@ enum State<F> {
     },
     Pausing(Timer),
     Readying,
-    /// The time was over before the first attempt.
+    /// The time is over, or the response was returned: nothing is sent any more.
     Over,
 }
 
@@ -86,7 +86,7 @@ where
                             let Some(late) = late else {
                                 return Poll::Pending;
                             };
-                            story.time_out(|| this.state.set(State::Readying));
+                            story.time_out(&late, || this.state.set(State::Readying));
                             End::Late(late)
                         }
                     }
@@ -97,25 +97,22 @@ where
                         continue;
                     }
                     ready!(poll_deadline(deadline, cx));
-                    return Poll::Ready(Err(story.late()));
+                    this.state.set(State::Over);
+                    continue;
                 }
                 StateProjection::Readying => {
+                    // First: nothing is sent after the deadline.
+                    if poll_deadline(deadline, cx).is_ready() {
+                        this.state.set(State::Over);
+                        continue;
+                    }
                     match story.scope.enter(|| this.inner.poll_ready(cx)) {
-                        Poll::Pending => {
-                            ready!(poll_deadline(deadline, cx));
-                            return Poll::Ready(Err(story.late()));
-                        }
+                        Poll::Pending => return Poll::Pending,
                         Poll::Ready(Ok(())) => {
-                            // Again: its body may have been read further during the pause.
-                            if !story.is_repeatable::<S::Response, _>(this.spare.as_ref()) {
+                            let Some(request) = story.next::<S::Response, _>(this.spare) else {
+                                this.state.set(State::Over);
                                 return Poll::Ready(Err(story.fail(None, RetryEnd::Failure)));
-                            }
-                            let request =
-                                this.spare.take().expect("a pause is followed by a spare request");
-                            if story.attempts_left() > 1 {
-                                *this.spare = story.policy.protocol.copy(&request);
-                            }
-                            story.begin();
+                            };
                             let future = story.scope.enter(|| this.inner.call(request));
                             this.state.set(State::Calling { future, timer: None });
                             continue;
@@ -129,7 +126,10 @@ where
             match story.step::<_, Req>(end, repeatable) {
                 // Drops the attempt: one that hangs is cancelled before the next one starts.
                 Step::Pause(pause) => this.state.set(State::Pausing(Box::pin(sleep(pause)))),
-                Step::Done(result) => return Poll::Ready(result),
+                Step::Done(result) => {
+                    this.state.set(State::Over);
+                    return Poll::Ready(result);
+                }
             }
         }
     }

@@ -161,7 +161,8 @@ impl<R> RetryPolicy<R> {
     /// Ignores the deadline of the request that the caller itself is serving.
     ///
     /// By default a client inside a server has it, see [`CallerDeadline`]. Work that outlives the
-    /// caller's request, such as filling a cache, does without.
+    /// caller's request, such as filling a cache, does without. A header of the caller's that is
+    /// copied to such a request still limits its server: leave that header out.
     #[must_use]
     pub fn without_caller_deadline(mut self) -> Self {
         self.inherits = false;
@@ -276,10 +277,12 @@ impl<R> RetryPolicy<R> {
         self.per_try.map(|bound| bound.time)
     }
 
-    /// The scope of a request that begins at `now`, and its time for all attempts.
-    pub(super) fn scope(&self, now: Instant) -> (RequestScope, Option<Duration>) {
+    /// The scope of a request that begins at `now`, and its time for all attempts: whether that is
+    /// what the caller of this server has left.
+    pub(super) fn scope(&self, now: Instant) -> (RequestScope, (Option<Duration>, bool)) {
         let mut scope = RequestScope::current().unwrap_or_default();
-        if let Some(caller) = CallerDeadline::current().filter(|_| self.inherits) {
+        let caller = CallerDeadline::current().filter(|_| self.inherits);
+        if let Some(caller) = caller {
             scope = caller.bound(scope);
         }
         if let Some(bound) = self.deadline
@@ -293,7 +296,8 @@ impl<R> RetryPolicy<R> {
         }
         let of_scope = scope.head_deadline().map(|at| at.saturating_duration_since(now));
         let bound = self.deadline.map(|bound| bound.time).into_iter().chain(of_scope).min();
-        (scope, bound)
+        let left = caller.map(|caller| caller.at().saturating_duration_since(now));
+        (scope, (bound, bound.is_some() && bound == left))
     }
 
     /// The budget, unless there is none.

@@ -49,6 +49,13 @@ pub trait Protocol<Req, Res> {
         }
     }
 
+    /// Whether the response rejects the request because there are too many. Defaults to no.
+    ///
+    /// It is no failure of the instance, and pays for no retries.
+    fn is_rejection(&self, _response: &Res) -> bool {
+        false
+    }
+
     /// The wait that the peer requires before another attempt. Defaults to `None`: the policy's
     /// backoff applies.
     fn pause(&self, _response: &Res) -> Option<Duration> {

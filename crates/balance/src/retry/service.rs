@@ -101,7 +101,7 @@ where
         let (scope, bound) = self.policy.scope(started);
         // Of an outer retry or hedge, whose attempts are not this one's.
         let n_tried = if scope::is_entered() { scope.n_tried() } else { 0 };
-        let is_over = bound.is_some_and(|bound| bound.is_zero());
+        let is_over = bound.0.is_some_and(|bound| bound.is_zero());
         let future = (!is_over).then(|| scope.enter(|| inner.call(request)));
         let policy = Arc::clone(&self.policy);
         let story = Story::new(policy, idempotent, (scope, n_tried), bound, started);

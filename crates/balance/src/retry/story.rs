@@ -20,6 +20,8 @@ pub(super) struct Story<R> {
     pub(super) scope: RequestScope,
     /// The time for all attempts, by the policy or by the scope.
     pub(super) bound: Option<Duration>,
+    /// It is what the caller of this server has left.
+    pub(super) is_callers_bound: bool,
     pub(super) attempts: Vec<Attempt>,
     started: Instant,
     /// How long the record was when the attempt in flight began.
@@ -53,11 +55,21 @@ impl<R> Story<R> {
         policy: Arc<RetryPolicy<R>>,
         idempotent: bool,
         (scope, n_tried): (RequestScope, usize),
-        bound: Option<Duration>,
+        (bound, is_callers_bound): (Option<Duration>, bool),
         started: Instant,
     ) -> Self {
-        let attempts = Vec::new();
-        Self { policy, idempotent, scope, bound, attempts, started, n_tried, rng: None, paid: None }
+        Self {
+            policy,
+            idempotent,
+            scope,
+            bound,
+            is_callers_bound,
+            attempts: Vec::new(),
+            started,
+            n_tried,
+            rng: None,
+            paid: None,
+        }
     }
 
     /// Whether there is a copy that can still be sent.
@@ -68,13 +80,22 @@ impl<R> Story<R> {
         spare.is_some_and(|copy| self.policy.protocol.is_repeatable(copy))
     }
 
-    /// An attempt begins.
-    pub(super) fn begin(&mut self) {
+    /// The request of the next attempt, which begins; `None` when it can no longer be repeated.
+    pub(super) fn next<T, Req>(&mut self, spare: &mut Option<Req>) -> Option<Req>
+    where
+        R: Protocol<Req, T>,
+    {
+        // Again: its body may have been read further during the pause.
+        let request = spare.take().filter(|copy| self.policy.protocol.is_repeatable(copy))?;
+        if self.attempts_left() > 1 {
+            *spare = self.policy.protocol.copy(&request);
+        }
         if let Some(paid) = self.paid.take() {
             paid.spend();
         }
         self.started = Instant::now();
         self.n_tried = self.scope.n_tried();
+        Some(request)
     }
 
     pub(super) fn classify<T, Req>(&self, result: Result<T, BoxError>) -> End<T>
@@ -123,7 +144,11 @@ impl<R> Story<R> {
     }
 
     /// Drops the attempt in flight: the time is over for its endpoint.
-    pub(super) fn time_out<T>(&self, drop: impl FnOnce() -> T) -> T {
+    pub(super) fn time_out<T>(&self, late: &Late, drop: impl FnOnce() -> T) -> T {
+        // The caller's haste is no fault of the endpoint.
+        if matches!(late, Late::All(_)) && self.is_callers_bound {
+            return drop();
+        }
         let last = self.scope.last_since(self.n_tried);
         InFlight::time_out(last.map(|(key, _)| key), drop)
     }
@@ -217,6 +242,7 @@ impl<R> Story<R> {
     {
         if let Some(budget) = self.policy.paying()
             && self.policy.protocol.outcome(Ok(response)) == Outcome::Success
+            && !self.policy.protocol.is_rejection(response)
         {
             budget.deposit(self.started);
         }
@@ -257,6 +283,7 @@ impl<R> Story<R> {
     }
 
     pub(super) fn fail(&mut self, replacement: Option<BoxError>, end: RetryEnd) -> BoxError {
+        self.paid = None;
         let attempts = std::mem::take(&mut self.attempts);
         RetryError::new(attempts, replacement, end).into()
     }

@@ -183,14 +183,18 @@ impl Protocol<u32, u32> for Codes {
     fn verdict(&self, _: Result<&u32, &BoxError>) -> tower_sd_balance::Verdict {
         tower_sd_balance::Verdict::Final
     }
+
+    fn is_rejection(&self, response: &u32) -> bool {
+        *response == 9
+    }
 }
 
 #[tokio::test(start_paused = true)]
-async fn response_of_failure_pays_for_nothing() {
+async fn response_of_failure_or_overload_pays_for_nothing() {
     let budget = RetryBudget::new();
     let policy = RetryPolicy::new().budget(budget.clone()).protocol(Codes);
     let client = RetryLayer::new(policy).layer(service_fn(async |n: u32| Ok::<_, BoxError>(n)));
-    for n in [1, 10, 2, 11, 12] {
+    for n in [1, 10, 2, 11, 9, 12, 9] {
         client.clone().oneshot(n).await.unwrap();
     }
     assert_eq!(budget.report(Instant::now()).successes, 2);

@@ -11,8 +11,8 @@ use std::{
 use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_sd_balance::{
-    Attempt, BalanceLayer, BoxError, CallerDeadline, Endpointer, FixedInstancer, InFlight,
-    Instance, NotSent, RequestScope, Retry, RetryError, RetryLayer, RetryPolicy,
+    Attempt, BalanceLayer, BoxError, CallerDeadline, EndpointState, Endpointer, FixedInstancer,
+    InFlight, Instance, NotSent, RequestScope, Retry, RetryError, RetryLayer, RetryPolicy,
 };
 
 use crate::support::{Mode, Registry, World, balance, call, endpointer};
@@ -110,4 +110,54 @@ async fn retry_inside_an_outer_scope_names_only_its_own_instances() {
         std::future::poll_fn(|cx| scope.enter(|| entered.as_mut().poll(cx))).await.unwrap_err();
     let error: &RetryError = error.downcast_ref().unwrap();
     assert_eq!(error.attempts().first().and_then(Attempt::instance), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_after_the_deadline() {
+    let n_calls = Arc::<AtomicU32>::default();
+    let counter = Arc::clone(&n_calls);
+    let service = service_fn(move |()| {
+        counter.fetch_add(1, Relaxed);
+        async {
+            sleep(300 * MS).await;
+            Err::<(), _>(BoxError::from("late itself"))
+        }
+    });
+    let policy = RetryPolicy::new().idempotent().backoff(Duration::ZERO, Duration::ZERO);
+    let client = RetryLayer::new(policy.timeout(300 * MS)).layer(service);
+    let error = client.oneshot(()).await.unwrap_err();
+    assert!(is_deadline(&error), "{error}");
+    assert_eq!(n_calls.load(Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn future_that_is_polled_after_its_end_sends_nothing() {
+    let (mut client, n_calls) = silent(RetryPolicy::new().timeout(100 * MS));
+    let mut request = Box::pin(client.call(()));
+    request.as_mut().await.unwrap_err();
+    request.as_mut().await.unwrap_err();
+    assert_eq!(n_calls.load(Relaxed), 1);
+}
+
+/// A stranger's header, or a caller that has waited elsewhere, is no fault of the instance.
+#[tokio::test(start_paused = true)]
+async fn callers_without_time_eject_no_instance() {
+    let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+    ["a", "b"].iter().for_each(|host| world.answer(host, Mode::Hangs));
+    let endpointer = endpointer(&registry, &world).await;
+    let client = RetryLayer::new(RetryPolicy::new().max_attempts(1)).layer(balance(&endpointer));
+    for _ in 0..50 {
+        let deadline = CallerDeadline::new(Instant::now() + MS);
+        deadline.scope(call(&client)).await.unwrap_err();
+    }
+    for endpoint in endpointer.report().endpoints {
+        assert_eq!((endpoint.failures, endpoint.state), (0, EndpointState::Ready));
+    }
+    // Its own timeout is.
+    let policy = RetryPolicy::new().max_attempts(1).timeout(MS);
+    let client = RetryLayer::new(policy).layer(balance(&endpointer));
+    for _ in 0..50 {
+        call(&client).await.unwrap_err();
+    }
+    assert!(endpointer.report().endpoints.iter().any(|it| it.state == EndpointState::Ejected));
 }

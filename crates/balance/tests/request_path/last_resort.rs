@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_sd_balance::{
     BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer, Instance, InstanceStatus,
-    Retry, RetryLayer, RetryPolicy, RoundRobin,
+    RequestScope, Retry, RetryLayer, RetryPolicy, RoundRobin, ScopeLayer, Select,
 };
 
 use crate::support::{Registry, World, balance, call, endpointer};
@@ -176,4 +176,34 @@ async fn request_waits_for_busy_endpoint_rather_than_unhealthy_one() {
     for answer in answers {
         assert_eq!(answer.unwrap(), "works");
     }
+}
+
+/// v1 serves always, and v2 one request at a time.
+#[tokio::test(start_paused = true)]
+async fn request_with_a_label_waits_for_a_busy_member_that_has_it() {
+    let versioned = |v: &str| Instance::new(v, 1).with_metadata("version", v);
+    let instancer = FixedInstancer::new([versioned("v1"), versioned("v2")]);
+    let endpointer = Endpointer::with(&instancer, |instance| async move {
+        let host = instance.host().to_owned();
+        let took = Duration::from_millis(if host == "v1" { 0 } else { 200 });
+        let inner = service_fn(move |_: u32| {
+            let host = host.clone();
+            async move {
+                sleep(took).await;
+                Ok::<_, BoxError>(host)
+            }
+        });
+        Ok::<_, BoxError>(ServiceBuilder::new().concurrency_limit(1).service(inner))
+    });
+    endpointer.ready(Duration::from_secs(1)).await.unwrap();
+    sleep(Duration::from_millis(10)).await;
+    let select = Select::by_metadata("version", RoundRobin::new());
+    let client = ServiceBuilder::new()
+        .layer(ScopeLayer::new(|_: &u32| RequestScope::new().with_label("v2")))
+        .layer(BalanceLayer::new(select).with_seed(1))
+        .service(endpointer.clone());
+    // The second after 200 ms; beyond the grace of 250 ms requests go to others.
+    let answers = join_all((0..3).map(|_| client.clone().oneshot(0))).await;
+    let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers, ["v2", "v2", "v1"]);
 }

@@ -9,7 +9,9 @@ use tower_sd_balance::{
     RoundRobin, WeightedRandom, factory_fn,
 };
 
-use crate::support::{Client, Registry, World, answers, instances, report, settle};
+use crate::support::{
+    Client, Mode, Registry, World, answers, call, instances, report, settle, start,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -122,4 +124,54 @@ async fn no_instance_starts_slowly_by_default() {
     let endpointer = crate::support::endpointer(&registry, &world).await;
     registry.set(&["a", "b", "c"]).await;
     assert_eq!(report(&endpointer, "c").unwrap().share, 100);
+}
+
+/// Its endpoint has kept the share with which it left.
+#[tokio::test(start_paused = true)]
+async fn instance_that_returns_to_its_endpoint_has_its_whole_weight() {
+    let (mut registry, world) = (Registry::new(&["a"]), World::default());
+    let config = EndpointerConfig::new().slow_start(5 * SECOND);
+    let endpointer = Endpointer::with_config(&registry, factory_fn(world.factory()), config);
+    world.answer("e", Mode::Hangs);
+    settle().await;
+    let client = BalanceLayer::new(RoundRobin::new()).with_seed(1).layer(endpointer.clone());
+    #[expect(clippy::disallowed_types, reason = "registries have wall-clock times")]
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let started = |age: u64| {
+        let at = u64::try_from(now.as_millis()).unwrap() - age * 1_000;
+        let instance = |host| Instance::new(host, 1).with_started_at_ms(at);
+        vec![instance("a"), instance("e")]
+    };
+    registry.set_instances(started(0)).await;
+    let share = || report(&endpointer, "e").unwrap().share;
+    assert_eq!(share(), 10);
+    let client = &client;
+    let hanging: Vec<_> = (0..30)
+        .map(|_| {
+            let client = client.clone();
+            start(async move { call(&client).await })
+        })
+        .collect();
+    settle().await;
+    assert!(world.n_calls("e") > 0);
+    registry.set(&["a"]).await;
+    sleep(6 * SECOND).await;
+    registry.set_instances(started(7)).await;
+    settle().await;
+    assert_eq!((share(), world.n_made("e")), (100, 1));
+    hanging.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test(start_paused = true)]
+async fn window_without_bound_is_one() {
+    let (mut registry, world) = (Registry::new(&["a"]), World::default());
+    let config = EndpointerConfig::new().slow_start(Duration::MAX);
+    let endpointer = Endpointer::with_config(&registry, factory_fn(world.factory()), config);
+    settle().await;
+    registry.set(&["a", "b"]).await;
+    sleep(SECOND).await;
+    registry.set(&["b"]).await;
+    settle().await;
+    assert_eq!(report(&endpointer, "b").unwrap().share, 10);
+    assert!(report(&endpointer, "a").is_none());
 }

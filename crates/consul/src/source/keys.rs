@@ -88,9 +88,12 @@ impl Source for KeySource {
             return Err(error.with_message(message));
         }
         let index = answer.meta.index.filter(|index| *index > 0);
-        // One that went back, of a cluster that was restored or wiped, is not waited for; the keys
-        // are what there is.
-        self.index = index.filter(|index| asked.is_none_or(|asked| *index >= asked));
+        if let (Some(index), Some(asked)) = (index, asked)
+            && index < asked
+        {
+            return Ok(ReadResult::resync("the index went back"));
+        }
+        self.index = index;
         let keys = answer.keys.iter().filter(|key| self.wants(key));
         let set = ReadResult::set(keys.map(|key| self.entry(key)).collect());
         // A proxy that eats the header leaves nothing to wait for.

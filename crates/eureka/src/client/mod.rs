@@ -98,7 +98,8 @@ impl EurekaClient {
     ///
     /// # Errors
     ///
-    /// No server has answered; or one has not, and the others have nothing.
+    /// No server has answered; or one has not, the others have nothing, and that does not count yet
+    /// (`accepts_absence`).
     ///
     /// # Cancel safety
     ///
@@ -107,6 +108,7 @@ impl EurekaClient {
         &self,
         lookup: Lookup,
         name: &str,
+        accepts_absence: bool,
     ) -> Result<Vec<Arc<InstanceInfo>>> {
         let (mut all, mut most, mut failure) = (BTreeMap::new(), None, None);
         for index in self.0.wire.servers.order() {
@@ -129,7 +131,9 @@ impl EurekaClient {
             }
         }
         match (most, failure) {
-            (_, Some(error)) if all.is_empty() && error.is_transient() => return Err(error),
+            (_, Some(error)) if all.is_empty() && error.is_transient() && !accepts_absence => {
+                return Err(error);
+            }
             (Some((_, index)), _) => self.0.wire.servers.prefer(index),
             (None, Some(error)) => return Err(error),
             (None, None) => {}

@@ -1,8 +1,8 @@
-use tower_sd_core::ErrorKind;
+use tower_sd_core::{ErrorKind, ReadMode, ReadRequest, Source};
 use tower_sd_testkit::script::{Reply, Script};
 
 use super::*;
-use crate::EurekaServer;
+use crate::{EurekaServer, Query, source::EurekaSource};
 
 const ONE: &str = r#"{"application":{"name":"X","instance":[{"instanceId":"a","hostName":"h"}]}}"#;
 
@@ -123,7 +123,7 @@ async fn confirming_read_combines_the_answers_of_all_servers() {
         .server(EurekaServer::new(format!("{}/eureka", young.url())))
         .server(EurekaServer::new("http://127.0.0.1:9/eureka"));
     let client = EurekaClient::new(config).expect("it can work");
-    let all = client.instances_of_all(Lookup::App, "X").await.expect("two of three answer");
+    let all = client.instances_of_all(Lookup::App, "X", false).await.expect("two of three answer");
     let ids: Vec<_> = all.iter().map(|entry| (entry.id(), entry.status)).collect();
     assert_eq!(ids, [("a", Status::Up), ("b", Status::Unknown)]);
     assert_eq!(read(&client).await.expect("the one that has more is used"), 2);
@@ -139,12 +139,19 @@ async fn confirming_read_is_empty_only_if_all_servers_answer() {
     let empty = empty.await.expect("loopback");
     let config = EurekaConfig::new(format!("{}/eureka", empty.url()));
     let alone = EurekaClient::new(config.clone()).expect("it can work");
-    let all = alone.instances_of_all(Lookup::App, "X").await;
+    let all = alone.instances_of_all(Lookup::App, "X", false).await;
     assert_eq!(all.expect("an answer").len(), 0);
     let config = config.server(EurekaServer::new("http://127.0.0.1:9/eureka"));
     let client = EurekaClient::new(config).expect("it can work");
-    let error = client.instances_of_all(Lookup::App, "X").await.expect_err("one is away");
+    let error = client.instances_of_all(Lookup::App, "X", false).await.expect_err("one is away");
     assert!(error.is_transient(), "{error}");
+    // One that is away for good holds nothing for good.
+    let mut source = EurekaSource::new(client, Query::new("X"));
+    let mut n_refused = 0;
+    while source.read(ReadRequest::new(ReadMode::Confirm)).await.is_err() {
+        n_refused += 1;
+    }
+    assert_eq!(n_refused, 8);
 }
 
 #[tokio::test]

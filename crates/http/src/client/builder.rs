@@ -147,7 +147,9 @@ where
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime: it starts the task that follows the instances.
+    /// Outside a tokio runtime: it starts the task that follows the instances. And when
+    /// the per-try timeout is above the timeout, see
+    /// [`RetryPolicy::check`](tower_sd_balance::RetryPolicy::check).
     #[must_use]
     pub fn build(self) -> Client {
         let endpointer = Endpointer::with_config(&self.instancer, self.factory, self.endpointer);

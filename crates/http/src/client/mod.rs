@@ -21,7 +21,7 @@ use http::{Request, Response, uri::Authority};
 use http_body::Body as HttpBody;
 use tower_layer::Layer;
 use tower_sd_balance::{
-    Balance, BoxError, Endpointer, EndpointerReport, Instancer, NoInstances, Retry,
+    Balance, BoxError, CallerDeadline, Endpointer, EndpointerReport, Instancer, NoInstances, Retry,
 };
 use tower_service::Service;
 
@@ -192,7 +192,17 @@ impl Client {
         let request = request.map(RequestBody::new);
         match &self.stack {
             Stack::Direct(direct) => ClientFuture::direct(service, direct.clone().call(request)),
-            Stack::Layered(layered) => ClientFuture::layered(service, layered(request)),
+            Stack::Layered(layered) => {
+                let future = layered(request);
+                // It calls the client below when it is polled, which may be elsewhere.
+                ClientFuture::layered(
+                    service,
+                    match CallerDeadline::current() {
+                        Some(deadline) => Box::pin(deadline.scope(future)),
+                        None => future,
+                    },
+                )
+            }
         }
     }
 

@@ -16,7 +16,10 @@ pub(crate) const TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected
 pub(crate) struct Malformed;
 
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
+    // Not gRPC-Web, whose responses have no trailers.
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// The deadline of a request that has arrived now, if it has one.
@@ -43,11 +46,12 @@ pub(crate) fn read(
 
 /// Replaces the header by what is left until `at`.
 ///
-/// A header that was received and passed on is of the past.
+/// A header that was received and passed on is of the past. It is 1 at least, because Envoy reads 0
+/// as a time without bound.
 pub(crate) fn write(headers: &mut HeaderMap, at: Instant) {
     let left = at.saturating_duration_since(Instant::now());
-    let value = HeaderValue::from(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
-    headers.insert(TIMEOUT, value);
+    let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+    headers.insert(TIMEOUT, HeaderValue::from(left));
 }
 
 fn milliseconds(text: &str) -> Option<Duration> {

@@ -1,4 +1,5 @@
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -32,8 +33,12 @@ use super::{
 /// is ignored and [counted](Self::report).
 ///
 /// For every server of `http` requests, axum's and tonic's among them. It goes outside of what
-/// queues: time in a queue counts. A server without it works on after its clients have gone, unless
-/// their connections close.
+/// queues, because time in a queue counts: it is always ready, and a request waits in its future
+/// for the service below. tonic's `concurrency_limit_per_connection` stands outside of every layer.
+/// A server without it works on after its clients have gone, unless their connections close.
+///
+/// A client can set a header to any value. At the edge of a network remove it from the requests of
+/// strangers, as Envoy does: one with little time makes healthy instances appear slow.
 ///
 /// ```
 /// use http::{Request, Response, StatusCode};
@@ -67,15 +72,22 @@ pub struct Deadline<S> {
 
 /// The future response of a [`Deadline`] service.
 #[pin_project]
-#[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
-pub struct DeadlineFuture<F> {
-    /// `None`: its time is over.
+pub struct DeadlineFuture<S: Service<Request<B>>, B> {
     #[pin]
-    inner: Option<F>,
+    state: State<S, S::Future, Request<B>>,
     timer: Option<Timer>,
     is_grpc: bool,
     counters: Arc<Counters>,
+}
+
+#[pin_project(project = StateProjection)]
+enum State<S, F, R> {
+    /// The request waits until the service is ready.
+    Waiting(S, Option<R>),
+    Working(#[pin] F),
+    /// Its time is over.
+    Over,
 }
 
 /// What a [`DeadlineLayer`] has seen.
@@ -116,14 +128,15 @@ impl<S> Layer<S> for DeadlineLayer {
 
 impl<S, B, R> Service<Request<B>> for Deadline<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<R>> + Clone,
 {
     type Response = Response<DeadlineBody<R>>;
     type Error = S::Error;
-    type Future = DeadlineFuture<S::Future>;
+    type Future = DeadlineFuture<S, B>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+    /// Always ready: a request waits in its future, where its time runs.
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
@@ -134,49 +147,75 @@ where
             None
         });
         let timer = deadline.map(Timer::new);
-        let inner = match &timer {
-            None => Some(self.inner.call(request)),
+        let state = match &timer {
             Some(timer) if timer.is_over() => {
                 counters.late.fetch_add(1, Relaxed);
-                None
+                State::Over
             }
-            Some(timer) => Some(timer.deadline().enter(|| self.inner.call(request))),
+            _ => State::Waiting(self.inner.clone(), Some(request)),
         };
-        DeadlineFuture { inner, timer, is_grpc, counters }
+        DeadlineFuture { state, timer, is_grpc, counters }
     }
 }
 
-impl<F, R, E> Future for DeadlineFuture<F>
+impl<S, B, R> Future for DeadlineFuture<S, B>
 where
-    F: Future<Output = Result<Response<R>, E>>,
+    S: Service<Request<B>, Response = Response<R>>,
 {
-    type Output = Result<Response<DeadlineBody<R>>, E>;
+    type Output = Result<Response<DeadlineBody<R>>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
-            return Poll::Ready(Ok(too_late(*this.is_grpc)));
-        };
-        let Some(timer) = this.timer else {
-            return inner.poll(cx).map_ok(|response| response.map(DeadlineBody::new));
-        };
-        if let Poll::Ready(result) = timer.deadline().enter(|| inner.poll(cx)) {
-            let timer = this.timer.take().filter(|_| *this.is_grpc);
-            return Poll::Ready(result.map(|response| {
-                match timer {
-                    Some(timer) => response
-                        .map(|body| DeadlineBody::bounded(body, timer, Arc::clone(this.counters))),
-                    None => response.map(DeadlineBody::new),
+        loop {
+            let polled = match this.state.as_mut().project() {
+                StateProjection::Over => return Poll::Ready(Ok(too_late(*this.is_grpc))),
+                StateProjection::Waiting(service, request) => {
+                    match within(this.timer.as_ref(), || service.poll_ready(cx)) {
+                        Poll::Ready(Ok(())) if !this.timer.as_ref().is_some_and(Timer::is_over) => {
+                            let request = request.take().expect("a request waits once");
+                            let future = within(this.timer.as_ref(), || service.call(request));
+                            this.state.set(State::Working(future));
+                            continue;
+                        }
+                        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                        Poll::Pending | Poll::Ready(Ok(())) => Poll::Pending,
+                    }
                 }
-            }));
+                StateProjection::Working(future) => within(this.timer.as_ref(), || future.poll(cx)),
+            };
+            if let Poll::Ready(result) = polled {
+                let timer = this.timer.take().filter(|_| *this.is_grpc);
+                return Poll::Ready(result.map(|response| match timer {
+                    Some(timer) => {
+                        response.map(|body| {
+                            DeadlineBody::bounded(body, timer, Arc::clone(this.counters))
+                        })
+                    }
+                    None => response.map(DeadlineBody::new),
+                }));
+            }
+            let is_over = this.timer.as_mut().is_some_and(|timer| timer.poll(cx).is_ready());
+            if !is_over {
+                return Poll::Pending;
+            }
+            // Drops what works on it.
+            this.state.set(State::Over);
+            this.counters.cancelled();
         }
-        if timer.poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        // Drops what works on it.
-        this.inner.set(None);
-        this.counters.cancelled();
-        Poll::Ready(Ok(too_late(*this.is_grpc)))
+    }
+}
+
+impl<S: Service<Request<B>>, B> fmt::Debug for DeadlineFuture<S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadlineFuture").field("timer", &self.timer).finish_non_exhaustive()
+    }
+}
+
+/// Runs `f` inside the deadline, if there is one.
+fn within<T>(timer: Option<&Timer>, f: impl FnOnce() -> T) -> T {
+    match timer {
+        Some(timer) => timer.deadline().enter(f),
+        None => f(),
     }
 }
 

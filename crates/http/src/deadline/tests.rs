@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::time::{Instant, sleep};
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_sd_balance::CallerDeadline;
 
 use super::{DeadlineLayer, grpc_timeout, header};
@@ -23,8 +23,13 @@ type Sent = Response<Full<Bytes>>;
 fn server(
     layer: &DeadlineLayer,
     dropped: &Arc<AtomicU64>,
-) -> impl Service<Request<()>, Response = Response<super::DeadlineBody<Full<Bytes>>>, Error = Infallible>
-{
+) -> impl Service<
+    Request<()>,
+    Response = Response<super::DeadlineBody<Full<Bytes>>>,
+    Error = Infallible,
+    Future: Send,
+> + Clone
++ use<> {
     let dropped = Arc::clone(dropped);
     layer.layer(service_fn(move |request: Request<()>| {
         let guard = Dropped(Arc::clone(&dropped));
@@ -164,4 +169,33 @@ async fn header_is_written_as_it_is_read() {
     let read = header::read(&headers, false).expect("well-formed").expect("a deadline");
     assert_eq!(at - read.at(), Duration::from_micros(900));
     assert_eq!(grpc_timeout::NAME, "grpc-timeout");
+    for at in [Instant::now() + Duration::from_micros(300), Instant::now()] {
+        header::write(&mut headers, at);
+        assert_eq!(headers[EXPECTED], "1", "0 is without bound to Envoy");
+    }
+}
+
+/// The usual reason why work comes too late: it has waited for a place.
+#[tokio::test(start_paused = true)]
+async fn time_in_a_queue_counts() {
+    let (layer, dropped) = (DeadlineLayer::new(), Arc::default());
+    let begun = Arc::<AtomicU64>::default();
+    let counter = Arc::clone(&begun);
+    let counted = ServiceBuilder::new()
+        .layer(layer.clone())
+        .concurrency_limit(1)
+        .map_request(move |request: Request<()>| {
+            counter.fetch_add(1, Relaxed);
+            request
+        })
+        .service(server(&DeadlineLayer::new(), &dropped));
+    let (first, second) = (counted.clone(), counted);
+    let started = Instant::now();
+    let (first, second) = tokio::join!(first.oneshot(request(10_000, ("x", "y"))), async {
+        let response = second.oneshot(request(5, (EXPECTED, "300"))).await;
+        (response.expect("infallible").status(), started.elapsed())
+    });
+    assert_eq!(first.expect("infallible").status(), StatusCode::OK);
+    assert_eq!(second, (StatusCode::GATEWAY_TIMEOUT, Duration::from_millis(300)));
+    assert_eq!((begun.load(Relaxed), layer.report().cancelled), (1, 1));
 }

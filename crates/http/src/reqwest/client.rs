@@ -196,7 +196,9 @@ impl ReqwestClientBuilder {
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime: it starts the task that follows the instances.
+    /// Outside a tokio runtime: it starts the task that follows the instances. And when
+    /// the per-try timeout is above the timeout, see
+    /// [`RetryPolicy::check`](tower_sd_balance::RetryPolicy::check).
     pub fn build(self) -> ::reqwest::Result<ReqwestClient> {
         let factory = ReqwestFactory::build(self.client)?;
         let client = factory.client().clone();

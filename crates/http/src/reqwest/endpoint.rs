@@ -9,7 +9,7 @@ use std::{
 };
 
 use ::reqwest::{Client, ClientBuilder, Request, Response, Url, redirect::Policy};
-use http::{HeaderValue, header::HOST};
+use http::{HeaderValue, StatusCode, header::HOST};
 use tower_sd_balance::{
     BoxError, Error, ErrorKind, Factory, InFlight, Instance, Outcome, Protocol, Verdict,
 };
@@ -252,6 +252,10 @@ impl Protocol<Request, Response> for HttpProtocol {
 
     fn verdict(&self, result: Result<&Response, &BoxError>) -> Verdict {
         self.verdict_of(result.map(|response| (response.status(), response.headers())))
+    }
+
+    fn is_rejection(&self, response: &Response) -> bool {
+        response.status() == StatusCode::TOO_MANY_REQUESTS
     }
 
     fn pause(&self, response: &Response) -> Option<Duration> {

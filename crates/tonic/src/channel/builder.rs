@@ -116,7 +116,9 @@ impl ChannelBuilder {
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime: it starts the task that follows the instances.
+    /// Outside a tokio runtime: it starts the task that follows the instances. And when
+    /// the per-try timeout is above the timeout, see
+    /// [`RetryPolicy::check`](tower_sd_balance::RetryPolicy::check).
     #[must_use]
     pub fn build(self) -> Channel {
         let endpointer = Endpointer::with_config(&self.instancer, self.factory, self.endpointer);

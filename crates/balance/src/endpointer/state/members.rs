@@ -152,8 +152,10 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
                 n_refusals: 0,
             };
             self.members.insert(id.clone(), member);
-            if !is_made {
-                self.make(id, effects);
+            match is_made {
+                // What its endpoint had when it left is of the past.
+                true => self.share_from_now(id, now),
+                false => self.make(id, effects),
             }
         }
         self.settle(id, now, effects);

@@ -8,9 +8,13 @@ use tower_sd_core::{Instance, InstanceId};
 use super::{Effects, State, ramps::Seen};
 
 impl<S: Clone + Send + Sync + 'static> State<S> {
+    fn window(&self) -> Duration {
+        self.config.slow_start.min(MAX_WINDOW)
+    }
+
     /// A member is there; `is_warm` when it is one of a set that is wholly new.
     pub(super) fn begin_ramp(&mut self, instance: &Instance, is_warm: bool, now: Instant) {
-        let window = self.config.slow_start;
+        let window = self.window();
         if window.is_zero() {
             return;
         }
@@ -44,12 +48,14 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             self.ramps.seen.remove(id);
         } else if let Some(seen) = self.ramps.seen.get_mut(id) {
             seen.left = Some(now);
+            let window = self.window();
+            self.ramps.next.get_or_insert(now + window);
         }
     }
 
     /// Lets the shares grow when it is time.
     pub(super) fn ramp(&mut self, now: Instant, effects: &mut Effects<S>) {
-        let window = self.config.slow_start;
+        let window = self.window();
         if self.ramps.next.is_none_or(|next| next > now) {
             return;
         }
@@ -69,9 +75,8 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
 
     /// It has an endpoint: before it is placed, it has its share.
     pub(super) fn share_from_now(&mut self, id: &InstanceId, now: Instant) {
-        if let Some(begun) = self.ramps.seen.get(id).and_then(|seen| seen.begun) {
-            self.set_share(id, share(now - begun, self.config.slow_start));
-        }
+        let begun = self.ramps.seen.get(id).and_then(|seen| seen.begun);
+        self.set_share(id, begun.map_or(WHOLE, |begun| share(now - begun, self.window())));
     }
 
     /// Whether that is another one.
@@ -119,3 +124,5 @@ const LEAST: u8 = 10;
 /// A step changes a weight by a twentieth, and costs as much as a change of the set.
 const STEPS: u32 = 20;
 const SHORTEST: Duration = Duration::from_millis(10);
+/// Longer ones could not be added to a moment.
+const MAX_WINDOW: Duration = Duration::from_secs(86_400);
