@@ -13,7 +13,7 @@ use std::{
 use tokio::{
     select,
     sync::{Notify, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tower_sd_core::{Attached, Backoff, Error, ErrorKind, Hub, Result, TaskGroup};
 
@@ -183,6 +183,13 @@ async fn run(wire: Arc<Wire>, board: Arc<Board>) {
             latest.registry = registry.unwrap_or_else(|| Arc::clone(&latest.registry));
             latest.error = error;
         });
+        if has_failed {
+            // A server may request a longer pause than a follower waits: it gets the cause again.
+            while now.elapsed() + MAX_PAUSE < pause {
+                sleep(MAX_PAUSE).await;
+                board.latest.send_modify(|latest| latest.n_reads += 1);
+            }
+        }
         let earliest = now + MIN_INTERVAL.min(interval);
         sleep_until(earliest).await;
         select! {

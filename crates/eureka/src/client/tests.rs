@@ -154,6 +154,23 @@ async fn confirming_read_is_empty_only_if_all_servers_answer() {
     assert_eq!(n_refused, 8);
 }
 
+/// A server may request a longer pause than the bound of a follower's read.
+#[tokio::test]
+async fn followers_get_the_cause_during_a_pause_that_the_server_requests() {
+    let script = Script::answering(|_| Reply::new(503).header("retry-after", "120"));
+    let script = script.await.expect("loopback");
+    let config = EurekaConfig::new(format!("{}/eureka", script.url())).max_single_reads(0);
+    let client = EurekaClient::new(config).expect("it can work");
+    let mut source = EurekaSource::new(client, Query::new("X"));
+    source.read(ReadRequest::new(ReadMode::Full)).await.expect_err("unavailable");
+    tokio::time::pause();
+    let started = tokio::time::Instant::now();
+    let error = source.read(ReadRequest::new(ReadMode::Full)).await.expect_err("unavailable");
+    assert!(error.to_string().contains("503"), "{error}");
+    assert!((15..30).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
+    assert_eq!(script.received().len(), 1);
+}
+
 #[tokio::test]
 async fn server_without_changes_is_stuck_to() {
     let start = || {
