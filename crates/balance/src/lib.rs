@@ -5,6 +5,7 @@ mod caller_deadline;
 mod endpointer;
 mod error;
 mod factory_ext;
+mod hedge;
 mod not_sent;
 mod outcome;
 mod retry;
@@ -38,6 +39,7 @@ pub use self::{
     },
     error::{NoInstances, NoInstancesReason},
     factory_ext::{Classified, ClassifiedFuture, FactoryExt},
+    hedge::{Hedge, HedgeFuture, HedgeLayer, HedgePolicy},
     not_sent::NotSent,
     outcome::{FailureClass, Outcome},
     retry::{

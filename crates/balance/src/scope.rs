@@ -6,6 +6,7 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread_local,
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -39,6 +40,10 @@ pub struct RequestScope {
     label: Option<Arc<str>>,
     /// Of the head of the response alone.
     head_deadline: Option<Instant>,
+    /// The bound of each attempt, up to the head of its response.
+    per_try: Option<Duration>,
+    /// It is sent beside an attempt in flight, or not at all.
+    is_hedge: bool,
     progress: Arc<Progress>,
 }
 
@@ -50,10 +55,17 @@ struct Progress {
 
 #[derive(Default)]
 struct Inner {
-    tried: Vec<(u64, InstanceId)>,
-    was_sent: bool,
+    tried: Vec<Tried>,
+    /// The place of the attempt whose result counts, when that is not the last.
+    result_of: Option<usize>,
     /// Why there is no endpoint yet, while one is searched.
     search: Option<Box<WhyNone>>,
+}
+
+struct Tried {
+    key: u64,
+    id: InstanceId,
+    was_sent: bool,
 }
 
 pub(crate) type WhyNone = dyn Fn() -> NoInstances + Send + Sync;
@@ -63,8 +75,9 @@ impl RequestScope {
     #[must_use]
     pub fn new() -> Self {
         let progress = Progress { id: OnceLock::new(), inner: Mutex::default() };
-        let (key, deadline, head_deadline, label) = Default::default();
-        Self { key, deadline, head_deadline, label, progress: Arc::new(progress) }
+        let (key, deadline, head_deadline, label, per_try, is_hedge) = Default::default();
+        let progress = Arc::new(progress);
+        Self { key, deadline, head_deadline, label, per_try, is_hedge, progress }
     }
 
     /// Sets the key by which a hashing balancer chooses.
@@ -133,7 +146,7 @@ impl RequestScope {
     /// The instances that the request was sent to, in order.
     #[must_use]
     pub fn tried(&self) -> Vec<InstanceId> {
-        self.inner().tried.iter().map(|(_, id)| id.clone()).collect()
+        self.inner().tried.iter().map(|tried| tried.id.clone()).collect()
     }
 
     /// The scope that the caller is in.
@@ -165,38 +178,80 @@ impl RequestScope {
     /// included.
     pub(crate) fn sent(&self, key: u64, id: &InstanceId) -> u32 {
         let mut inner = self.inner();
-        inner.search = None;
-        inner.was_sent = true;
-        inner.tried.push((key, id.clone()));
+        (inner.search, inner.result_of) = (None, None);
+        inner.tried.push(Tried { key, id: id.clone(), was_sent: true });
         u32::try_from(inner.tried.len()).unwrap_or(u32::MAX)
     }
 
-    /// The endpoint has found that nothing of the request was sent after all.
-    pub(crate) fn not_sent(&self) {
-        self.inner().was_sent = false;
+    /// That endpoint has found that nothing of the request was sent to it after all.
+    pub(crate) fn not_sent(&self, key: u64) {
+        let mut inner = self.inner();
+        if let Some(tried) = inner.tried.iter_mut().rfind(|tried| tried.key == key) {
+            tried.was_sent = false;
+        }
     }
 
-    /// Whether the endpoint that was tried last has received anything of the request.
-    pub(crate) fn was_sent(&self) -> bool {
-        self.inner().was_sent
+    /// Whether an endpoint that was tried since there were `len` has received anything of the
+    /// request.
+    pub(crate) fn was_sent_since(&self, len: usize) -> bool {
+        self.inner().tried.iter().skip(len).any(|tried| tried.was_sent)
     }
 
     pub(crate) fn contains(&self, key: u64) -> bool {
-        self.inner().tried.iter().any(|(tried, _)| *tried == key)
+        self.inner().tried.iter().any(|tried| tried.key == key)
     }
 
     /// The endpoints that were tried.
     pub(crate) fn keys(&self) -> Vec<u64> {
-        self.inner().tried.iter().map(|(key, _)| *key).collect()
+        self.inner().tried.iter().map(|tried| tried.key).collect()
     }
 
     pub(crate) fn n_tried(&self) -> usize {
         self.inner().tried.len()
     }
 
-    /// The last one that was added since there were `len`.
-    pub(crate) fn last_since(&self, len: usize) -> Option<(u64, InstanceId)> {
-        self.inner().tried.get(len..)?.last().cloned()
+    /// The endpoint that was tried when there were `len`.
+    pub(crate) fn nth(&self, len: usize) -> Option<(u64, InstanceId)> {
+        self.inner().tried.get(len).map(|tried| (tried.key, tried.id.clone()))
+    }
+
+    /// The one among those that were added since there were `len` whose result counts.
+    pub(crate) fn last_since(&self, len: usize) -> Option<InstanceId> {
+        let inner = self.inner();
+        let last = inner.result_of.or_else(|| inner.tried.len().checked_sub(1))?;
+        inner.tried.get(last).filter(|_| last >= len).map(|tried| tried.id.clone())
+    }
+
+    /// The result of that attempt counts, although another was begun after it.
+    pub(crate) fn result_of(&self, nth: usize) {
+        self.inner().result_of = Some(nth);
+    }
+
+    /// Bounds each attempt up to the head of its response.
+    pub(crate) fn with_per_try(mut self, per_try: Option<Duration>) -> Self {
+        self.per_try = per_try.or(self.per_try);
+        self
+    }
+
+    /// Whether it has a deadline, or its attempts have.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.deadline.is_some() || self.head_deadline.is_some() || self.per_try.is_some()
+    }
+
+    /// When the head of the response of an attempt must have come that begins at `now`.
+    pub(crate) fn attempt_deadline(&self, now: Instant) -> Option<Instant> {
+        let of_attempt = self.per_try.and_then(|per_try| now.checked_add(per_try));
+        self.head_deadline().into_iter().chain(of_attempt).min()
+    }
+
+    /// The same request, for an attempt beside the one in flight.
+    pub(crate) fn hedge(&self) -> Self {
+        Self { is_hedge: true, ..self.clone() }
+    }
+
+    /// Whether it takes no instance but another one that is ready.
+    pub(crate) fn is_hedge(&self) -> bool {
+        self.is_hedge
     }
 
     pub(crate) fn is_searching(&self) -> bool {
@@ -264,3 +319,6 @@ thread_local! {
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ use tower_sd_net::TlsFailure;
 
 use crate::{
     HeadersTooLarge, HttpError, HttpErrorKind, InFlightBody, ResponseBody,
+    deadline::header,
     hold::{leased, released},
     pool::{Checkout, Connection, Outgoing, Pool, Target, Unused, Upload},
 };
@@ -76,7 +77,7 @@ where
 
 /// Sends on another connection.
 async fn send_again<B>(
-    request: Request<B>,
+    mut request: Request<B>,
     pool: Arc<Pool<B>>,
     lease: Option<InFlight>,
 ) -> Answer<B>
@@ -94,6 +95,10 @@ where
             break unused;
         }
     };
+    // Time has passed since it was written first.
+    if let Some(at) = lease.as_ref().and_then(InFlight::head_deadline) {
+        header::write(request.headers_mut(), at);
+    }
     begin(unused, request, &pool, lease).await
 }
 

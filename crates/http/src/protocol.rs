@@ -119,6 +119,10 @@ impl<B: RepeatableBody, R> Protocol<Request<B>, Response<R>> for HttpProtocol {
         copy.body().is_repeatable()
     }
 
+    fn is_shareable(&self, copy: &Request<B>) -> bool {
+        copy.body().is_shareable()
+    }
+
     fn is_idempotent(&self, request: &Request<B>) -> bool {
         let by_word = || request.extensions().get::<Idempotent>().is_some();
         self.repeats(request.method()) || by_word()
@@ -264,6 +268,8 @@ mod tests {
             ("0", Verdict::Failed, Some(Duration::ZERO)),
             ("1", Verdict::Failed, Some(Duration::from_secs(1))),
             ("2", Verdict::Final, None),
+            ("1000000000000000000", Verdict::Final, None),
+            ("100000000000000000000", Verdict::Final, None),
             ("Fri, 31 Dec 1999 23:59:59 GMT", Verdict::Final, None),
         ] {
             let response = Response::builder().status(503).header(RETRY_AFTER, value).body(());

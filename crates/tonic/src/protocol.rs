@@ -76,6 +76,10 @@ impl<B: RepeatableBody, R> Protocol<Request<B>, Response<R>> for GrpcProtocol {
         !over && copy.body().is_repeatable()
     }
 
+    fn is_shareable(&self, copy: &Request<B>) -> bool {
+        copy.body().is_shareable()
+    }
+
     fn is_idempotent(&self, request: &Request<B>) -> bool {
         request.extensions().get::<Idempotent>().is_some()
     }
@@ -138,3 +142,27 @@ impl Pushback {
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 const PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pushback_that_is_long_or_no_number_means_no_retry() {
+        let protocol = GrpcProtocol::new();
+        for (value, verdict) in [
+            ("0", Verdict::Failed),
+            ("1000", Verdict::Failed),
+            ("1001", Verdict::Final),
+            ("1000000000000000000", Verdict::Final),
+            ("100000000000000000000", Verdict::Final),
+            ("-1", Verdict::Final),
+            ("soon", Verdict::Final),
+        ] {
+            let response = Response::builder().header("grpc-status", "14").header(PUSHBACK, value);
+            let response = response.body(()).expect("a response");
+            let judged = Protocol::<Request<String>, _>::verdict(&protocol, Ok(&response));
+            assert_eq!(judged, verdict, "{value}");
+        }
+    }
+}

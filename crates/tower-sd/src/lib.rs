@@ -50,9 +50,9 @@ pub mod endpoint {
 /// Layers that repeat requests, at best each time at another instance.
 pub mod retry {
     pub use tower_sd_balance::{
-        Attempt, CallerDeadline, CallerDeadlineFuture, CloneRequest, Elapsed, NotSent, Protocol,
-        Retry, RetryBudget, RetryBudgetReport, RetryDecision, RetryError, RetryFuture, RetryLayer,
-        RetryPolicy, Verdict, Withdrawal,
+        Attempt, CallerDeadline, CallerDeadlineFuture, CloneRequest, Elapsed, Hedge, HedgeFuture,
+        HedgeLayer, HedgePolicy, NotSent, Protocol, Retry, RetryBudget, RetryBudgetReport,
+        RetryDecision, RetryError, RetryFuture, RetryLayer, RetryPolicy, Verdict, Withdrawal,
     };
 }
 

@@ -201,7 +201,7 @@ impl Watched {
             && not_sent
             && let Some(scope) = &self.scope
         {
-            scope.not_sent();
+            scope.not_sent(self.key);
         }
     }
 }

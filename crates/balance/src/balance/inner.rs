@@ -1,5 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
+use tower_sd_core::BoxError;
+
 use super::Shards;
 use crate::{
     RequestScope,
@@ -8,6 +10,14 @@ use crate::{
         observer::{Event, Observers},
     },
 };
+
+/// The endpoint that was picked first, and its readiness.
+pub(super) enum First<S> {
+    Nothing,
+    Ready(S, Arc<EndpointStats>, Trace),
+    Pending(S, Arc<EndpointStats>, Trace),
+    Refused(Arc<EndpointStats>, BoxError),
+}
 
 /// What the clones of one balancer share.
 pub(super) struct Inner<S: 'static> {

@@ -5,6 +5,7 @@ mod balancer;
 mod future;
 mod inner;
 mod layer;
+mod lease;
 mod least_loaded;
 mod local;
 mod maglev;

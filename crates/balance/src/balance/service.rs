@@ -10,8 +10,9 @@ use tower_service::Service;
 
 use super::{
     ResponseFuture, Shards,
-    inner::Inner,
-    slow_path::{First, obtain, obtain_any},
+    inner::{First, Inner},
+    lease::obtain_any,
+    slow_path::obtain,
 };
 use crate::{
     NoInstances, RequestScope,

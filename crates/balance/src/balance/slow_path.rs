@@ -16,7 +16,7 @@ use tokio::{
 use tower_sd_core::BoxError;
 
 use super::{
-    inner::Inner,
+    inner::{First, Inner},
     own::{Own, Turn},
     shards::{OutOfRange, Request},
 };
@@ -27,14 +27,6 @@ use crate::{
     },
     error::Failure,
 };
-
-/// The endpoint that was picked first, and its readiness.
-pub(super) enum First<S> {
-    Nothing,
-    Ready(S, Arc<EndpointStats>, Trace),
-    Pending(S, Arc<EndpointStats>, Trace),
-    Refused(Arc<EndpointStats>, BoxError),
-}
 
 /// A service that is ready, its record, its tier, and what goes with the request.
 type Found<S> = (S, Arc<EndpointStats>, Tier, Trace);
@@ -64,7 +56,8 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
         let shared = Arc::clone(&inner.shared);
         scope.search(Box::new(move || shared.why_none()));
     }
-    let found = timeout(inner.wait, search.run(first)).await;
+    let wait = if search.is_hedge() { Duration::ZERO } else { inner.wait };
+    let found = timeout(wait, search.run(first)).await;
     let (error, time) = (search.error.take().map(BoxError::from), search.begun.elapsed());
     let none = match found {
         Ok(Ok((service, stats, tier, trace))) => {
@@ -177,6 +170,9 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
                 }
             }
             Turn::Take(..) | Turn::Any => {}
+        }
+        if self.is_hedge() {
+            return self.look_in(Tier::Ready, false);
         }
         for tier in FRESH {
             if tier == Tier::Ejected && self.awaits_better() {
@@ -306,6 +302,11 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         2 + 2 * usize::try_from(n_steps).unwrap_or(0)
     }
 
+    /// Whether it takes no endpoint but a good one that was not tried, and does not wait for it.
+    fn is_hedge(&self) -> bool {
+        self.scope.is_some_and(RequestScope::is_hedge)
+    }
+
     fn is_retry(&self) -> bool {
         self.scope.is_some_and(|scope| scope.n_tried() > 0)
     }
@@ -346,43 +347,6 @@ async fn first_ready<S>(
         Poll::Pending
     })
     .await
-}
-
-/// Any endpoint, the worse ones when no better one is left: its readiness is not polled.
-pub(super) async fn obtain_any<S: Clone + Send + Sync + 'static>(
-    inner: &Inner<S>,
-) -> Result<(S, InFlight), NoInstances> {
-    let mut versions = inner.shared.versions();
-    let found = async {
-        loop {
-            versions.borrow_and_update();
-            let first = inner.shards.pick(None).filter(|(_, stats, _)| stats.is_ready());
-            if let Some((service, stats, trace)) = first {
-                let tier = trace.tier();
-                return Ok((service, stats, tier, trace));
-            }
-            for tier in Tier::ALL {
-                let picked = inner
-                    .shards
-                    .pick_in(tier, &Request::ANY)
-                    .map_err(|OutOfRange| NoInstances::new(NoInstancesReason::OutOfRange, None))?;
-                if let Some((service, stats)) = picked {
-                    return Ok((service, stats, tier, Trace::default()));
-                }
-            }
-            let none = inner.shared.why_none();
-            if none.is_known() {
-                return Err(none);
-            }
-            // The sender is in `inner`.
-            let _changed = versions.changed().await;
-        }
-    };
-    let (service, stats, tier, trace) = match timeout(inner.wait, found).await {
-        Ok(found) => found?,
-        Err(_elapsed) => return Err(inner.shared.why_none().waited()),
-    };
-    Ok((service, inner.begin(stats, None, tier, trace)))
 }
 
 /// After each step two endpoints more are waited for.

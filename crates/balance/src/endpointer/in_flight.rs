@@ -107,9 +107,10 @@ impl InFlight {
         stats.picked();
         let attempt = scope.map_or(1, |scope| scope.sent(stats.key, &stats.id));
         let deadline = scope.and_then(RequestScope::deadline);
-        let head_deadline = scope.and_then(RequestScope::head_deadline);
-        let more = (head_deadline.is_some() || observers.watch_requests()).then(|| {
+        let is_bounded = scope.is_some_and(RequestScope::is_bounded);
+        let more = (is_bounded || observers.watch_requests()).then(|| {
             let (observers, started) = (observers.clone(), Instant::now());
+            let head_deadline = scope.and_then(|scope| scope.attempt_deadline(started));
             More { deadline, head_deadline, observers, started }
         });
         Self(Some(Box::new(Guard { stats, attempt, trace, more })))

@@ -88,6 +88,14 @@ pub enum Event<'a> {
         /// The failure, which is the caller's now.
         error: &'a (dyn Error + 'static),
     },
+    /// A request without an answer is sent to another instance too.
+    #[non_exhaustive]
+    Hedged {
+        /// The instance that has not answered yet.
+        instance: &'a tower_sd_core::InstanceId,
+        /// The time since that has the request.
+        delay: Duration,
+    },
     /// A pool of connections has opened one, or failed to.
     Connected {
         /// The peer's `host:port`.
@@ -112,6 +120,11 @@ impl Observers {
     pub(crate) fn with(&self, more: Option<Arc<dyn Observer>>) -> Self {
         let before = self.0.iter().flat_map(|observers| observers.iter().cloned());
         Self::of(before.chain(more))
+    }
+
+    pub(crate) fn and(&self, others: &Self) -> Self {
+        let all = [self, others].into_iter().flat_map(|one| one.0.iter());
+        Self::of(all.flat_map(|observers| observers.iter().cloned()))
     }
 
     pub(crate) fn watch_requests(&self) -> bool {

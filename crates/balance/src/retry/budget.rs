@@ -17,7 +17,8 @@ use tower_sd_core::{Error, ErrorKind, Result};
 ///
 /// Each [`RetryLayer`](crate::RetryLayer) has one of its own, with the defaults, unless
 /// [`RetryPolicy::budget`](crate::RetryPolicy::budget) sets another. Clones are the same budget:
-/// several clients may share one, and so may a hedge of another crate.
+/// several clients may share one, and so do the retries and
+/// the [hedges](crate::RetryPolicy::hedged) of one.
 ///
 /// It has no lock and no timer: time is passed in. A deposit is one atomic operation.
 ///
@@ -106,7 +107,7 @@ impl RetryBudget {
         Ok(Self::of(u64::from(percent), u64::from(floor)))
     }
 
-    fn of(percent: u64, floor: u64) -> Self {
+    pub(crate) fn of(percent: u64, floor: u64) -> Self {
         Self(Arc::new(Ledger {
             percent,
             floor,
@@ -117,7 +118,7 @@ impl RetryBudget {
         }))
     }
 
-    /// A request has succeeded that began at `now`.
+    /// A request has succeeded at `now`.
     #[inline]
     pub fn deposit(&self, now: Instant) {
         self.0.successes.add(self.second(now));

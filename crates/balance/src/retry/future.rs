@@ -11,7 +11,7 @@ use tower_sd_core::BoxError;
 use tower_service::Service;
 
 use super::{
-    Protocol, Verdict,
+    Protocol,
     error::End as RetryEnd,
     story::{End, Late, Step, Story},
 };
@@ -117,7 +117,7 @@ where
                             this.state.set(State::Calling { future, timer: None });
                             continue;
                         }
-                        Poll::Ready(Err(error)) => End::Error(error.into(), Verdict::Final),
+                        Poll::Ready(Err(error)) => story.unready(error.into()),
                     }
                 }
                 StateProjection::Over => return Poll::Ready(Err(story.late())),

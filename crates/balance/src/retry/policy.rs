@@ -38,12 +38,12 @@ pub struct RetryPolicy<R = CloneRequest> {
     inherits: bool,
     pub(super) first_pause: Duration,
     pub(super) max_pause: Duration,
-    pub(super) idempotent: bool,
+    pub(crate) idempotent: bool,
     pub(super) on_failure: Option<Arc<OnFailure>>,
     pub(super) seed: Option<u64>,
-    pub(super) observers: Observers,
+    pub(crate) observers: Observers,
     pub(super) budget: Budget,
-    pub(super) protocol: R,
+    pub(crate) protocol: R,
 }
 
 /// Where the budget of a policy comes from.
@@ -114,7 +114,8 @@ impl<R> RetryPolicy<R> {
 
     /// Bounds one attempt, which is then dropped and counts as failed.
     ///
-    /// Defaults to no bound. Without one, an instance that hangs uses up the time for all.
+    /// Defaults to no bound. Without one, an instance that hangs uses up the time for all. It is
+    /// carried to the server over HTTP; `grpc-timeout` would bound the stream.
     #[must_use]
     pub fn per_try_timeout(mut self, timeout: Duration) -> Self {
         self.per_try = Some(Bound { time: timeout, is_default: false });
@@ -126,7 +127,9 @@ impl<R> RetryPolicy<R> {
     /// Defaults to no bound. An earlier deadline of the [`RequestScope`](crate::RequestScope) that
     /// the request is in holds in any case, and so does that of the
     /// [caller](Self::without_caller_deadline). What is left is carried to the server with each
-    /// attempt, by endpoints that have a header for it: those of HTTP and gRPC.
+    /// attempt, by endpoints that have a header for it: those of HTTP and gRPC. A layer that calls
+    /// its endpoint later, as a `Buffer` does, carries none. Over HTTP/1.1 an upload may go on
+    /// after its response has ended, without this bound.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.deadline = Some(Bound { time: timeout, is_default: false });
@@ -294,6 +297,8 @@ impl<R> RetryPolicy<R> {
                 false => scope.with_deadline(at),
             };
         }
+        let per_try = self.per_try.filter(|bound| !bound.is_default);
+        scope = scope.with_per_try(per_try.map(|bound| bound.time));
         let of_scope = scope.head_deadline().map(|at| at.saturating_duration_since(now));
         let bound = self.deadline.map(|bound| bound.time).into_iter().chain(of_scope).min();
         let left = caller.map(|caller| caller.at().saturating_duration_since(now));
@@ -301,7 +306,7 @@ impl<R> RetryPolicy<R> {
     }
 
     /// The budget, unless there is none.
-    pub(super) fn paying(&self) -> Option<&RetryBudget> {
+    pub(crate) fn paying(&self) -> Option<&RetryBudget> {
         match &self.budget {
             Budget::Shared(budget) => Some(budget),
             Budget::Own | Budget::Unlimited => None,
@@ -309,7 +314,7 @@ impl<R> RetryPolicy<R> {
     }
 
     /// With a budget of its own, unless it has one.
-    pub(super) fn with_own_budget(mut self) -> Self {
+    pub(crate) fn with_own_budget(mut self) -> Self {
         if let Budget::Own = self.budget {
             self.budget = Budget::Shared(RetryBudget::new());
         }

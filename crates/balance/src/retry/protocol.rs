@@ -26,6 +26,14 @@ pub trait Protocol<Req, Res> {
         true
     }
 
+    /// Whether `copy` can be sent while the first is still in flight; called immediately before.
+    ///
+    /// Defaults to [`is_repeatable`](Self::is_repeatable). A body that is still being read by the
+    /// first cannot.
+    fn is_shareable(&self, copy: &Req) -> bool {
+        self.is_repeatable(copy)
+    }
+
     /// Whether sending `request` twice has the effect of sending it once. Defaults to no, because
     /// it is not known.
     ///

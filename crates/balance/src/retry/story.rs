@@ -1,4 +1,4 @@
-use std::{error::Error, iter::successors, sync::Arc, time::Duration};
+use std::{error::Error, iter::successors, mem, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use tokio::time::Instant;
@@ -27,6 +27,8 @@ pub(super) struct Story<R> {
     /// How long the record was when the attempt in flight began.
     n_tried: usize,
     rng: Option<Rng>,
+    /// An instance had the request, and has refused it.
+    was_refused: bool,
     /// For the attempt that follows a pause.
     paid: Option<Withdrawal>,
 }
@@ -68,6 +70,7 @@ impl<R> Story<R> {
             started,
             n_tried,
             rng: None,
+            was_refused: false,
             paid: None,
         }
     }
@@ -93,9 +96,19 @@ impl<R> Story<R> {
         if let Some(paid) = self.paid.take() {
             paid.spend();
         }
+        self.begin();
+        Some(request)
+    }
+
+    /// The next attempt has no service to go to.
+    pub(super) fn unready<T>(&mut self, error: BoxError) -> End<T> {
+        self.begin();
+        End::Error(error, Verdict::Final)
+    }
+
+    fn begin(&mut self) {
         self.started = Instant::now();
         self.n_tried = self.scope.n_tried();
-        Some(request)
     }
 
     pub(super) fn classify<T, Req>(&self, result: Result<T, BoxError>) -> End<T>
@@ -115,7 +128,7 @@ impl<R> Story<R> {
                     None => match self.policy.protocol.verdict(Err(&error)) {
                         // The endpoint below has reported it itself.
                         Verdict::Failed | Verdict::NotSent if self.has_endpoint() => {
-                            match self.scope.was_sent() {
+                            match self.scope.was_sent_since(self.n_tried) {
                                 true => Verdict::Failed,
                                 false => Verdict::NotSent,
                             }
@@ -149,13 +162,14 @@ impl<R> Story<R> {
         if matches!(late, Late::All(_)) && self.is_callers_bound {
             return drop();
         }
-        let last = self.scope.last_since(self.n_tried);
-        InFlight::time_out(last.map(|(key, _)| key), drop)
+        // A hedge beside it had less time.
+        let first = self.scope.nth(self.n_tried);
+        InFlight::time_out(first.map(|(key, _)| key), drop)
     }
 
     /// The bound of the attempt in flight, once an endpoint has it.
     pub(super) fn per_try(&self) -> Option<Duration> {
-        self.policy.per_try().filter(|_| !self.scope.is_searching())
+        self.policy.per_try().filter(|_| self.has_endpoint() || !self.scope.is_searching())
     }
 
     pub(super) fn step<T, Req>(&mut self, end: End<T>, repeatable: bool) -> Step<T>
@@ -171,7 +185,8 @@ impl<R> Story<R> {
             End::Error(error, verdict) => (None, error, verdict),
             End::Late(Late::Attempt(bound)) => (None, Elapsed(bound).into(), Verdict::Failed),
             End::Late(Late::All(bound)) => {
-                let none = self.scope.give_up().map(BoxError::from);
+                let none = self.scope.give_up().filter(|_| !self.has_endpoint());
+                let none = none.map(BoxError::from);
                 self.ended(none.unwrap_or_else(|| Elapsed(bound).into()));
                 return Step::Done(Err(self.fail(None, RetryEnd::Deadline(bound))));
             }
@@ -244,13 +259,17 @@ impl<R> Story<R> {
             && self.policy.protocol.outcome(Ok(response)) == Outcome::Success
             && !self.policy.protocol.is_rejection(response)
         {
-            budget.deposit(self.started);
+            budget.deposit(Instant::now());
         }
     }
 
     /// Whether another attempt is paid, or free because nothing was sent.
+    ///
+    /// What an instance has refused is free once: refusing costs it work (gRFC A6).
     fn withdraw(&mut self, verdict: Verdict) -> bool {
-        let Some(budget) = self.policy.paying().filter(|_| verdict != Verdict::NotSent) else {
+        let is_free = verdict == Verdict::NotSent
+            && (!self.has_endpoint() || !mem::replace(&mut self.was_refused, true));
+        let Some(budget) = self.policy.paying().filter(|_| !is_free) else {
             return true;
         };
         self.paid = budget.withdraw(Instant::now());
@@ -259,7 +278,7 @@ impl<R> Story<R> {
 
     /// The attempt in flight is over.
     fn ended(&mut self, error: BoxError) {
-        let instance = self.scope.last_since(self.n_tried).map(|(_, id)| id);
+        let instance = self.scope.last_since(self.n_tried);
         let elapsed = self.started.elapsed();
         self.attempts.push(Attempt::new(instance, error, elapsed));
     }
@@ -284,7 +303,7 @@ impl<R> Story<R> {
 
     pub(super) fn fail(&mut self, replacement: Option<BoxError>, end: RetryEnd) -> BoxError {
         self.paid = None;
-        let attempts = std::mem::take(&mut self.attempts);
+        let attempts = mem::take(&mut self.attempts);
         RetryError::new(attempts, replacement, end).into()
     }
 }

@@ -18,8 +18,8 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_sd_balance::{
-    Attempt, BoxError, Event, FailureClass, NotSent, Observer, Outcome, Protocol, Retry,
-    RetryBudget, RetryError, RetryLayer, RetryPolicy,
+    Attempt, BalanceLayer, BoxError, Endpointer, Event, FailureClass, FixedInstancer, Instance,
+    NotSent, Observer, Outcome, Protocol, Retry, RetryBudget, RetryError, RetryLayer, RetryPolicy,
 };
 
 use crate::support::settle;
@@ -145,6 +145,32 @@ async fn exhausted_budget_returns_the_first_error_and_its_mark() {
 async fn unsent_requests_are_repeated_without_a_budget() {
     let error = failing().oneshot(1).await.unwrap_err();
     assert_eq!((tried(&error).0.len(), tried(&error).1), (3, false));
+}
+
+/// Refusing costs an instance work: an overloaded one would get all attempts.
+#[tokio::test(start_paused = true)]
+async fn refusal_of_an_instance_is_free_once() {
+    let instancer = FixedInstancer::new(["a", "b", "c"].map(|host| Instance::new(host, 1)));
+    let endpointer = Endpointer::with(&instancer, |_| async {
+        Ok(service_fn(|()| async { Err::<(), BoxError>(NotSent::new("refused").into()) }))
+    });
+    settle().await;
+    let policy = policy().budget(RetryBudget::with(1, 0).unwrap());
+    let client = RetryLayer::new(policy).layer(BalanceLayer::default().layer(endpointer));
+    let error = client.oneshot(()).await.unwrap_err();
+    assert_eq!((tried(&error).0.len(), tried(&error).1), (2, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn success_that_took_long_pays_too() {
+    let budget = RetryBudget::new();
+    let slow = service_fn(|()| async {
+        sleep(20 * SECOND).await;
+        Ok::<_, BoxError>(())
+    });
+    let client = RetryLayer::new(RetryPolicy::new().budget(budget.clone())).layer(slow);
+    client.oneshot(()).await.unwrap();
+    assert_eq!(budget.report(Instant::now()).successes, 1);
 }
 
 #[tokio::test(start_paused = true)]

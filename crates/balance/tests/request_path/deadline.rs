@@ -91,6 +91,11 @@ async fn endpoint_sees_both_deadlines() {
     // A default is a guard, and no promise to the server.
     let seen = stack(RetryPolicy::new().default_timeouts(bound, bound)).oneshot(()).await.unwrap();
     assert_eq!(seen, (None, None));
+    // A bound of each attempt is carried when the user has set it.
+    let begun = Instant::now();
+    let policy = RetryPolicy::new().timeout(bound).per_try_timeout(300 * MS);
+    let seen = stack(policy).oneshot(()).await.unwrap();
+    assert_eq!(seen, (Some(begun + bound), Some(begun + 300 * MS)));
 }
 
 /// What an outer retry has tried is not an attempt of the inner one.

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -262,4 +263,36 @@ async fn request_that_is_spent_during_the_pause_is_not_sent_again() {
     let error: &RetryError = error.downcast_ref().unwrap();
     assert_eq!((n_calls.load(Relaxed), error.attempts().len()), (1, 1));
     assert!(!error.is_deadline());
+}
+
+/// Ready for one call.
+#[derive(Clone)]
+struct Once<S>(S, Arc<AtomicU32>);
+
+impl<S: tower::Service<u32, Error = BoxError>> tower::Service<u32> for Once<S> {
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        match self.1.load(Relaxed) {
+            0 => self.0.poll_ready(cx),
+            _ => Poll::Ready(Err("closed".into())),
+        }
+    }
+
+    fn call(&mut self, request: u32) -> S::Future {
+        self.1.fetch_add(1, Relaxed);
+        self.0.call(request)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempt_that_was_not_begun_names_no_instance() {
+    let (registry, world) = (Registry::new(&["a"]), World::default());
+    world.answer("a", Mode::Fails);
+    let balance = balance(&endpointer(&registry, &world).await);
+    let layer = RetryLayer::new(RetryPolicy::new().idempotent().with_seed(1));
+    let client = layer.layer(Once(balance, Arc::default()));
+    assert_eq!(tried(&client.oneshot(0).await.unwrap_err()), ["a:1", ""]);
 }

@@ -177,6 +177,13 @@ impl RepeatableBody for RequestBody {
             Sent::Streamed(body) => body.is_repeatable(),
         }
     }
+
+    fn is_shareable(&self) -> bool {
+        match &self.0 {
+            Sent::Whole(_) => true,
+            Sent::Streamed(body) => body.is_shareable(),
+        }
+    }
 }
 
 impl Default for RequestBody {

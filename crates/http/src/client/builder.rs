@@ -3,8 +3,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{Request, Response};
 use tower_layer::Layer;
 use tower_sd_balance::{
-    BalanceLayer, Balancer, BoxError, Endpointer, EndpointerConfig, Factory, Instancer, Protocol,
-    RetryLayer, RetryPolicy,
+    BalanceLayer, Balancer, BoxError, Endpointer, EndpointerConfig, Factory, HedgePolicy,
+    Instancer, Protocol, RetryLayer, RetryPolicy,
 };
 use tower_service::Service;
 
@@ -44,6 +44,7 @@ pub struct ClientBuilder<F = HttpFactory<RequestBody>, P = HttpProtocol> {
     balance: BalanceLayer,
     ready_timeout: Option<Duration>,
     retry: RetryPolicy<P>,
+    hedge: Option<HedgePolicy>,
 }
 
 impl ClientBuilder {
@@ -57,6 +58,7 @@ impl ClientBuilder {
             retry: RetryPolicy::new()
                 .protocol(HttpProtocol::new())
                 .default_timeouts(PER_TRY_TIMEOUT, TIMEOUT),
+            hedge: None,
         }
     }
 }
@@ -109,7 +111,18 @@ impl<F, P> ClientBuilder<F, P> {
             balance: self.balance,
             ready_timeout: self.ready_timeout,
             retry: change(self.retry),
+            hedge: self.hedge,
         }
+    }
+
+    /// Sends a request that has no answer yet to a second instance.
+    ///
+    /// The first good answer is the caller's. Only what the retry policy may repeat is hedged, from
+    /// its budget: see [`RetryPolicy::hedged`](tower_sd_balance::RetryPolicy::hedged). Defaults to
+    /// no hedges.
+    pub fn hedge(mut self, hedge: HedgePolicy) -> Self {
+        self.hedge = Some(hedge);
+        self
     }
 
     /// Changes how connections are made and kept.
@@ -125,6 +138,7 @@ impl<F, P> ClientBuilder<F, P> {
             balance: self.balance,
             ready_timeout: self.ready_timeout,
             retry: self.retry,
+            hedge: self.hedge,
         }
     }
 
@@ -141,15 +155,16 @@ where
     F::Service:
         Service<Request<RequestBody>, Response = Response<R>, Error: Into<BoxError>, Future: Send>,
     R: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-    P: Protocol<Request<RequestBody>, Response<R>> + Send + Sync + 'static,
+    P: Protocol<Request<RequestBody>, Response<R>> + Clone + Send + Sync + 'static,
 {
     /// The client.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime: it starts the task that follows the instances. And when
-    /// the per-try timeout is above the timeout, see
-    /// [`RetryPolicy::check`](tower_sd_balance::RetryPolicy::check).
+    /// the per-try timeout is above the timeout, or a setting of the hedges is out of range, see
+    /// [`RetryPolicy::check`](tower_sd_balance::RetryPolicy::check) and
+    /// [`HedgePolicy::check`].
     #[must_use]
     pub fn build(self) -> Client {
         let endpointer = Endpointer::with_config(&self.instancer, self.factory, self.endpointer);
@@ -158,7 +173,14 @@ where
             None => self.balance,
         };
         let balance = balance.layer(endpointer.clone());
-        Client::over(RetryLayer::new(self.retry).layer(balance), Arc::new(endpointer))
+        let endpointer = Arc::new(endpointer);
+        match self.hedge {
+            None => Client::over(RetryLayer::new(self.retry).layer(balance), endpointer),
+            Some(hedge) => {
+                let (retry, hedge) = self.retry.hedged(hedge);
+                Client::over(retry.layer(hedge.layer(balance)), endpointer)
+            }
+        }
     }
 }
 
@@ -169,6 +191,7 @@ impl<F: fmt::Debug, P: fmt::Debug> fmt::Debug for ClientBuilder<F, P> {
             .field("endpointer", &self.endpointer)
             .field("balance", &self.balance)
             .field("retry", &self.retry)
+            .field("hedge", &self.hedge)
             .finish_non_exhaustive()
     }
 }

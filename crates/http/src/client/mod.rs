@@ -50,6 +50,7 @@ use crate::{HttpEndpoint, HttpProtocol};
 /// | attempts | 3, each at another instance if there is one | two failing instances are survived |
 /// | repeated | what was never sent, and idempotent methods | a POST arrives at most once |
 /// | per try | 5 s to the head of the response | three attempts fit into the whole |
+/// | hedged | nothing | it costs load; see [`hedge`](ClientBuilder::hedge) |
 /// | whole request | 15 s to the head of the response | Envoy's default for a route |
 /// | response body | 5 min between two parts | Envoy's default for an idle stream |
 /// | waiting for an instance | 1 s | longer than a restart takes to be noticed |
@@ -61,9 +62,9 @@ use crate::{HttpEndpoint, HttpProtocol};
 ///
 /// # Cost
 ///
-/// The defaults erase nothing: the client allocates what its layers do. [`layer`](Self::layer), and
-/// a factory or a protocol of another type, cost one allocation per request and one per response
-/// body.
+/// The defaults erase nothing: the client allocates what its layers do. [`layer`](Self::layer),
+/// hedges, and a factory or a protocol of another type, cost one allocation per request and one per
+/// response body.
 ///
 /// # Drop
 ///

@@ -14,7 +14,9 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
 use tokio::task::JoinSet;
 use tower::{ServiceExt, limit::ConcurrencyLimitLayer, timeout::TimeoutLayer};
-use tower_sd_balance::{FactoryExt, FixedInstancer, Instance, NoInstancesReason, Served};
+use tower_sd_balance::{
+    FactoryExt, FixedInstancer, HedgePolicy, Instance, NoInstancesReason, RoundRobin, Served,
+};
 
 use super::{Body, Client, ClientError, ClientErrorKind, ClientFuture, RequestBody};
 use crate::{
@@ -241,6 +243,44 @@ async fn timeout_bounds_the_head_and_not_the_body() {
     let servers = [server];
     let client = Client::builder(of(&servers)).timeout(Duration::from_secs(1)).build();
     assert_eq!(text(client.request(get()).await.expect("a head")).await, "slow");
+}
+
+/// Only what may be repeated is sent to a second instance, and the first one's request is dropped.
+#[tokio::test]
+async fn hedge_answers_for_an_instance_that_hangs() {
+    let (hanging, answering) = (Received::default(), Received::default());
+    let servers =
+        [server(Manner::Hangs, &hanging).await, server(Manner::Answers, &answering).await];
+    let client = Client::builder(of(&servers))
+        .balancer(RoundRobin::new())
+        .timeout(Duration::from_secs(5))
+        .hedge(HedgePolicy::after(Duration::from_millis(20)))
+        .build();
+    for _ in 0..6 {
+        let response = client.request(get()).await.expect("answered");
+        let served = response.extensions().get::<Served>().expect("served").clone();
+        assert_eq!(served.instance(), servers[1].instance().id());
+        assert_eq!(text(response).await, "ok");
+    }
+    let outcomes = client.report().endpoints.into_iter().map(|it| (it.instance, it.outcomes));
+    let outcomes: HashMap<_, _> = outcomes.map(|(it, outcomes)| (it.port(), outcomes)).collect();
+    let hedged = outcomes[&servers[0].instance().port()];
+    assert!(hedged.cancelled > 0 && hedged.timed_out == 0, "{hedged:?}");
+    let order = |n| Request::post(format!("http://orders/{n}")).body(String::from("order"));
+    let client = Client::builder(of(&servers))
+        .timeout(Duration::from_millis(300))
+        .hedge(HedgePolicy::after(Duration::from_millis(20)))
+        .build();
+    for n in 0..4 {
+        drop(client.request(order(n).expect("a valid request")).await);
+    }
+    let (hanging, answering) = (hanging.lock().expect("whole"), answering.lock().expect("whole"));
+    for n in 0..4 {
+        let n_received =
+            |received: &HashMap<String, usize>| received.get(&format!("/{n}")).copied();
+        let all = n_received(&hanging).into_iter().chain(n_received(&answering)).sum::<usize>();
+        assert_eq!(all, 1, "order {n}");
+    }
 }
 
 #[tokio::test]

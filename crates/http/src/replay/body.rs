@@ -24,6 +24,12 @@ pub trait RepeatableBody: Sized {
     fn is_repeatable(&self) -> bool {
         true
     }
+
+    /// Whether a copy can be sent while the first is still being sent. Defaults to
+    /// [`is_repeatable`](Self::is_repeatable).
+    fn is_shareable(&self) -> bool {
+        self.is_repeatable()
+    }
 }
 
 /// A request body of any kind that can be sent again.
@@ -109,14 +115,12 @@ impl<B: Body + ?Sized> ReplayBody<B> {
 
     fn from_box(body: Pin<Box<B>>, limit: usize) -> Self {
         let too_large = usize::try_from(body.size_hint().lower()).map_or(true, |n| n > limit);
-        let shared = Shared {
-            body,
-            kept: Vec::new(),
-            room: limit,
-            state: if too_large { State::Spent } else { State::Repeatable },
-            latest: 0,
-            n_copies: 0,
+        let state = match body.is_end_stream() {
+            true => State::Complete,
+            false if too_large => State::Spent,
+            false => State::Repeatable,
         };
+        let shared = Shared { body, kept: Vec::new(), room: limit, state, latest: 0, n_copies: 0 };
         Self { shared: Arc::new(Mutex::new(shared)), attempt: 0, n_read: 0 }
     }
 }
@@ -155,6 +159,9 @@ where
             true => self.keep(&frame),
             false => self.spend(),
         }
+        if self.state == State::Repeatable && self.body.is_end_stream() {
+            self.state = State::Complete;
+        }
         Poll::Ready(Some(Ok(frame)))
     }
 
@@ -183,8 +190,11 @@ where
 
 impl<B: ?Sized> Shared<B> {
     /// Whether that copy can read no more: a later one reads, or its beginning is gone.
+    ///
+    /// What is complete all may read.
     fn is_lost(&self, attempt: u64) -> bool {
-        attempt < self.latest || (attempt > self.latest && self.state == State::Spent)
+        self.state != State::Complete
+            && (attempt < self.latest || (attempt > self.latest && self.state == State::Spent))
     }
 }
 
@@ -204,7 +214,7 @@ where
         if shared.is_lost(this.attempt) {
             return Poll::Ready(Some(Err(NotRepeatable.into())));
         }
-        shared.latest = this.attempt;
+        shared.latest = shared.latest.max(this.attempt);
         // Besides this one there is a copy that may be sent again.
         let has_copy = Arc::strong_count(&this.shared) > 1;
         let frame = match shared.kept.get(this.n_read) {
@@ -251,8 +261,14 @@ impl<B: Body + ?Sized> RepeatableBody for ReplayBody<B> {
         shared.n_copies += 1;
         Some(Self { shared: Arc::clone(&self.shared), attempt: shared.n_copies, n_read: 0 })
     }
+
     fn is_repeatable(&self) -> bool {
         self.lock().state != State::Spent
+    }
+
+    /// Once the first has read all of it.
+    fn is_shareable(&self) -> bool {
+        self.lock().state == State::Complete
     }
 }
 

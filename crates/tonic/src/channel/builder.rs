@@ -1,8 +1,10 @@
 use std::{fmt, time::Duration};
 
+use tower::util::Either;
 use tower_layer::Layer;
 use tower_sd_balance::{
-    BalanceLayer, Balancer, Endpointer, EndpointerConfig, Instancer, RetryLayer, RetryPolicy,
+    BalanceLayer, Balancer, Endpointer, EndpointerConfig, HedgePolicy, Instancer, RetryLayer,
+    RetryPolicy,
 };
 
 use super::Channel;
@@ -36,6 +38,7 @@ pub struct ChannelBuilder {
     balance: BalanceLayer,
     ready_timeout: Option<Duration>,
     retry: RetryPolicy<GrpcProtocol>,
+    hedge: Option<HedgePolicy>,
     grpc: GrpcLayer,
 }
 
@@ -48,6 +51,7 @@ impl ChannelBuilder {
             balance: BalanceLayer::default(),
             ready_timeout: None,
             retry: RetryPolicy::new().protocol(GrpcProtocol::new()),
+            hedge: None,
             grpc: GrpcLayer::new(),
         }
     }
@@ -97,6 +101,16 @@ impl ChannelBuilder {
         self
     }
 
+    /// Sends a call that has no answer yet to a second instance.
+    ///
+    /// The first good answer is the caller's. Only calls of [`idempotent`](Self::idempotent)
+    /// methods are hedged, from the budget of the retries: see
+    /// [`RetryPolicy::hedged`](tower_sd_balance::RetryPolicy::hedged). Defaults to no hedges.
+    pub fn hedge(mut self, hedge: HedgePolicy) -> Self {
+        self.hedge = Some(hedge);
+        self
+    }
+
     /// Changes how connections are made and kept: health checks, connect timeout.
     ///
     /// For TLS and bounds of the pool return a factory [`over`](GrpcFactory::over) an
@@ -117,8 +131,9 @@ impl ChannelBuilder {
     /// # Panics
     ///
     /// Outside a tokio runtime: it starts the task that follows the instances. And when
-    /// the per-try timeout is above the timeout, see
-    /// [`RetryPolicy::check`](tower_sd_balance::RetryPolicy::check).
+    /// the per-try timeout is above the timeout, or a setting of the hedges is out of range, see
+    /// [`RetryPolicy::check`](tower_sd_balance::RetryPolicy::check) and
+    /// [`HedgePolicy::check`].
     #[must_use]
     pub fn build(self) -> Channel {
         let endpointer = Endpointer::with_config(&self.instancer, self.factory, self.endpointer);
@@ -127,7 +142,14 @@ impl ChannelBuilder {
             None => self.balance,
         };
         let balance = balance.layer(endpointer.clone());
-        let stack = self.grpc.layer(RetryLayer::new(self.retry).layer(balance));
+        let (retry, balance) = match self.hedge {
+            None => (RetryLayer::new(self.retry), Either::Right(balance)),
+            Some(hedge) => {
+                let (retry, hedge) = self.retry.hedged(hedge);
+                (retry, Either::Left(hedge.layer(balance)))
+            }
+        };
+        let stack = self.grpc.layer(retry.layer(balance));
         Channel { stack, endpointer }
     }
 }
@@ -139,6 +161,7 @@ impl fmt::Debug for ChannelBuilder {
             .field("endpointer", &self.endpointer)
             .field("balance", &self.balance)
             .field("retry", &self.retry)
+            .field("hedge", &self.hedge)
             .finish_non_exhaustive()
     }
 }

@@ -9,8 +9,9 @@ use std::{
 
 use http::{Request, Response};
 use tonic::{Status, body::Body};
+use tower::util::Either;
 use tower_sd_balance::{
-    Balance, Endpointer, EndpointerReport, Instancer, NoInstances, Retry, RetryFuture,
+    Balance, Endpointer, EndpointerReport, Hedge, Instancer, NoInstances, Retry, RetryFuture,
 };
 use tower_sd_http::ReplayBody;
 use tower_service::Service;
@@ -22,8 +23,8 @@ use crate::{Grpc, GrpcBody, GrpcEndpoint, GrpcFuture, GrpcProtocol, InFlightBody
 ///
 /// Generated clients take it as they take tonic's own channel, with interceptors and streams.
 /// Clones share connections and statistics. It is made of the public layers: `GrpcLayer` over
-/// `RetryLayer` over `BalanceLayer` over an `Endpointer` of `GrpcFactory`. It allocates nothing
-/// beside them.
+/// `RetryLayer`, with hedges over `HedgeLayer`, over `BalanceLayer` over an `Endpointer` of
+/// `GrpcFactory`. It allocates nothing beside them.
 ///
 /// # Defaults
 ///
@@ -32,6 +33,7 @@ use crate::{Grpc, GrpcBody, GrpcEndpoint, GrpcFuture, GrpcProtocol, InFlightBody
 /// | balancer | [least loaded], per call | a slow or loaded instance gets less |
 /// | attempts | 3, each at another instance if there is one | two failing instances are survived |
 /// | repeated | what no server acted on; else [`idempotent`] methods | calls arrive at most once |
+/// | hedged | nothing | it costs load; see [`hedge`](ChannelBuilder::hedge) |
 /// | call time | its `grpc-timeout` ([`set_timeout`]), else unbounded | streams, as in grpc-go |
 /// | silent connection | pinged after 5 min | the minimum of most gRPC servers |
 /// | waiting for an instance | 1 s | longer than a restart takes to be noticed |
@@ -60,9 +62,12 @@ use crate::{Grpc, GrpcBody, GrpcEndpoint, GrpcFuture, GrpcProtocol, InFlightBody
 /// ```
 #[derive(Clone, Debug)]
 pub struct Channel {
-    stack: Grpc<Retry<Balance<GrpcEndpoint>, GrpcProtocol>>,
+    stack: Grpc<Retry<Balanced, GrpcProtocol>>,
     endpointer: Endpointer<GrpcEndpoint>,
 }
+
+/// With hedges, and without.
+type Balanced = Either<Hedge<Balance<GrpcEndpoint>, GrpcProtocol>, Balance<GrpcEndpoint>>;
 
 impl Channel {
     /// A channel to the service that `instancer` follows, with the defaults.
@@ -118,8 +123,7 @@ impl Channel {
 impl Service<Request<Body>> for Channel {
     type Response = Response<InFlightBody<GrpcBody>>;
     type Error = Status;
-    type Future =
-        GrpcFuture<RetryFuture<Balance<GrpcEndpoint>, GrpcProtocol, Request<ReplayBody<Body>>>>;
+    type Future = GrpcFuture<RetryFuture<Balanced, GrpcProtocol, Request<ReplayBody<Body>>>>;
 
     /// Always ready: an instance is picked when there is a call.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tonic::{Code, Request, Status, metadata::MetadataValue};
-use tower_sd_balance::FixedInstancer;
+use tower_sd_balance::{FixedInstancer, HedgePolicy};
 use tower_sd_tonic::Channel;
 
 use crate::{
@@ -73,4 +73,22 @@ async fn status_names_the_instance_and_the_attempts() {
     let status = EchoClient::new(empty).one(message("hello")).await.expect_err("empty");
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("no instances"), "{status}");
+}
+
+#[tokio::test]
+async fn only_idempotent_methods_are_hedged_at_another_instance() {
+    for (methods, n_calls) in [(vec!["echo.Echo"], 2), (vec![], 1)] {
+        let servers = [Server::start(), Server::start()];
+        let channel = Channel::builder(FixedInstancer::new(servers.iter().map(Server::instance)))
+            .idempotent(methods)
+            .hedge(HedgePolicy::after(Duration::from_millis(20)))
+            .build();
+        channel.wait_until_ready(Duration::from_secs(5)).await.expect("ready");
+        let mut request = Request::new(message("slow"));
+        request.set_timeout(Duration::from_secs(1));
+        let status = EchoClient::new(channel).one(request).await.expect_err("slow");
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        let seen = servers.iter().map(|server| server.echo.seen().len());
+        assert_eq!(seen.sum::<usize>(), n_calls);
+    }
 }

@@ -154,5 +154,22 @@ async fn attempt_that_was_given_up_does_not_look_complete() {
     first.frame().await.expect("a part").expect("no error");
     assert_eq!(copy.collect().await.expect("whole").to_bytes(), "ab");
     assert!(!first.is_end_stream());
-    assert_eq!(first.size_hint().exact(), None);
+    assert_eq!(first.size_hint().exact(), Some(1));
+}
+
+/// A hedge sends it beside the first attempt.
+#[tokio::test]
+async fn body_that_was_read_whole_is_read_by_all_copies() {
+    let mut first = ReplayBody::new(chunks(&["a", "b"]));
+    let copy = first.repeat().expect("nothing has passed");
+    assert_eq!(next(&mut first).await, "a");
+    assert!(copy.is_repeatable() && !copy.is_shareable());
+    assert_eq!(next(&mut first).await, "b");
+    assert!(first.frame().await.is_none());
+    assert!(copy.is_shareable());
+    let later = copy.repeat().expect("all is kept");
+    assert_eq!(whole(copy).await.expect("whole"), "ab");
+    assert!(first.frame().await.is_none(), "its end is no error");
+    assert_eq!(whole(later).await.expect("whole"), "ab");
+    assert!(ReplayBody::new(Empty::<Bytes>::new()).is_shareable());
 }

@@ -1,0 +1,14 @@
+//! Sending a request to a second instance while the first has not answered.
+
+mod beside;
+mod future;
+mod latencies;
+mod policy;
+mod service;
+mod shared;
+
+pub use self::{
+    future::HedgeFuture,
+    policy::HedgePolicy,
+    service::{Hedge, HedgeLayer},
+};
