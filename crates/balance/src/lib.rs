@@ -8,6 +8,7 @@ mod factory_ext;
 mod hedge;
 mod not_sent;
 mod outcome;
+mod overloaded;
 mod retry;
 mod scope;
 mod scope_layer;
@@ -34,7 +35,8 @@ pub use self::{
     endpointer::{
         Discovered, Ejection, EjectionPolicy, EjectionReason, EjectionReport, EndpointReport,
         EndpointState, EndpointStats, Endpointer, EndpointerConfig, EndpointerReport, Factory,
-        FactoryFn, InFlight, Outcomes, Served, Subset, Tier, TierPolicy, factory_fn,
+        FactoryFn, InFlight, Limits, LimitsReport, Outcomes, Served, Subset, Tier, TierPolicy,
+        factory_fn,
         observer::{Event, Observer},
     },
     error::{NoInstances, NoInstancesReason},
@@ -42,6 +44,7 @@ pub use self::{
     hedge::{Hedge, HedgeFuture, HedgeLayer, HedgePolicy},
     not_sent::NotSent,
     outcome::{FailureClass, Outcome},
+    overloaded::{Limit, Overloaded},
     retry::{
         Attempt, CloneRequest, Elapsed, Protocol, Retry, RetryBudget, RetryBudgetReport,
         RetryDecision, RetryError, RetryFuture, RetryLayer, RetryPolicy, Verdict, Withdrawal,

@@ -1,6 +1,6 @@
 use tower_sd_core::BoxError;
 
-use crate::NotSent;
+use crate::{NotSent, Overloaded};
 
 /// The end of one request at one endpoint.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -30,12 +30,13 @@ pub enum FailureClass {
 }
 
 impl Outcome {
-    /// The outcome of `error`: not sent if it is a [`NotSent`], else a failed exchange.
+    /// The outcome of `error`: not sent, or a failed exchange.
     ///
-    /// Its sources are not searched: an endpoint may have sent requests of its own.
+    /// A [`NotSent`] and an [`Overloaded`] are not sent. The sources are not searched: an endpoint
+    /// may have sent requests of its own.
     #[must_use]
     pub fn of_error(error: &BoxError) -> Self {
-        match error.is::<NotSent>() {
+        match error.is::<NotSent>() || error.is::<Overloaded>() {
             true => Self::NotSent,
             false => Self::Failed(FailureClass::Exchange),
         }

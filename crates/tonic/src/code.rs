@@ -5,7 +5,7 @@ use std::{error::Error, sync::Arc};
 use http::{HeaderMap, Response, StatusCode};
 use tonic::{Code, Status};
 use tower_sd_balance::{
-    BoxError, Elapsed, FailureClass, NoInstances, NotSent, Outcome, RetryError,
+    BoxError, Elapsed, FailureClass, NoInstances, NotSent, Outcome, Overloaded, RetryError,
 };
 use tower_sd_http::HttpError;
 
@@ -107,6 +107,7 @@ pub(crate) fn of_error(error: BoxError) -> Status {
         Err(error) => error,
     };
     let none = find::<NoInstances>(&*error).map(|_| Code::Unavailable);
+    let none = none.or_else(|| find::<Overloaded>(&*error).map(|_| Code::ResourceExhausted));
     // It is over, whatever the last attempt has failed with.
     let is_late = find::<RetryError>(&*error).is_some_and(RetryError::is_deadline);
     let late = || is_late.then_some(Code::DeadlineExceeded);

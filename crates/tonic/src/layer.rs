@@ -24,9 +24,9 @@ use crate::{code, deadline::Deadline};
 /// - Requests get a body that can be sent again (up to 64 KiB of it).
 /// - `grpc-timeout` bounds the whole call: attempts, pauses and the answer. Each attempt sends its
 ///   server the rest of it. So does the deadline of the request that the caller is serving.
-/// - Errors become a [`Status`]: UNAVAILABLE when there is no instance, DEADLINE_EXCEEDED when the
-///   time is over, otherwise the last attempt's; its message lists the attempts, and its source is
-///   the whole error.
+/// - Errors become a [`Status`]: UNAVAILABLE when there is no instance, RESOURCE_EXHAUSTED above a
+///   [limit](tower_sd_balance::Limits), DEADLINE_EXCEEDED when the time is over, otherwise the last
+///   attempt's; its message lists the attempts, and its source is the whole error.
 ///
 /// ```
 /// use tower::ServiceBuilder;

@@ -41,9 +41,9 @@ pub mod endpoint {
     pub use tower_sd_balance::{
         Classified, ClassifiedFuture, Discovered, Ejection, EjectionPolicy, EjectionReason,
         EjectionReport, EndpointReport, EndpointState, EndpointStats, Endpointer, EndpointerConfig,
-        EndpointerReport, Event, Factory, FactoryExt, FactoryFn, FailureClass, InFlight,
-        NoInstances, NoInstancesReason, Observer, Outcome, Outcomes, RequestScope, ScopeLayer,
-        Scoped, ScopedFuture, Served, Subset, factory_fn,
+        EndpointerReport, Event, Factory, FactoryExt, FactoryFn, FailureClass, InFlight, Limit,
+        Limits, LimitsReport, NoInstances, NoInstancesReason, Observer, Outcome, Outcomes,
+        Overloaded, RequestScope, ScopeLayer, Scoped, ScopedFuture, Served, Subset, factory_fn,
     };
 }
 

@@ -4,9 +4,9 @@ use tower_sd_core::BoxError;
 
 use super::Shards;
 use crate::{
-    RequestScope,
+    Limit, Overloaded, RequestScope,
     endpointer::{
-        EndpointStats, InFlight, Shared, Tier, Trace,
+        EndpointStats, Full, Held, InFlight, Place, Shared, Tier, Trace,
         observer::{Event, Observers},
     },
 };
@@ -25,7 +25,39 @@ pub(super) struct Inner<S: 'static> {
     pub(super) shared: Arc<Shared<S>>,
     pub(super) wait: Duration,
     pub(super) observers: Observers,
-    pub(super) is_observed: bool,
+    /// Each request is observed, or counts by a limit.
+    pub(super) is_watched: bool,
+}
+
+impl<S: Clone + Send + Sync + 'static> Inner<S> {
+    /// Counts a request by the limits: what it holds goes along with its endpoint, or with its
+    /// search for one.
+    pub(super) fn limited(
+        &self,
+        first: impl FnOnce() -> First<S>,
+        scope: Option<&RequestScope>,
+    ) -> Result<(First<S>, Option<Box<Held>>), Overloaded> {
+        let breaker = self.shared.breaker();
+        let mut held = Box::new(Held::default());
+        held.tickets.push(breaker.admit(Limit::Requests)?);
+        if scope.is_some_and(|scope| scope.n_tried() > 0) {
+            held.tickets.push(breaker.admit(Limit::Retries)?);
+        }
+        held.is_behind = breaker.has_queue();
+        let first = match if held.is_behind { First::Nothing } else { first() } {
+            First::Ready(service, stats, trace) => match Place::take(&stats) {
+                Ok(place) => {
+                    held.place = place;
+                    let trace = Trace { held: Some(held), ..trace };
+                    return Ok((First::Ready(service, stats, trace), None));
+                }
+                Err(Full) => First::Nothing,
+            },
+            first => first,
+        };
+        held.waits = Some(breaker.admit(Limit::Pending)?);
+        Ok((first, Some(held)))
+    }
 }
 
 impl<S> Inner<S> {

@@ -1,5 +1,5 @@
 use std::{
-    fmt,
+    fmt, future,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     NoInstances, RequestScope,
-    endpointer::{InFlight, Shared, observer::Observers},
+    endpointer::{
+        Held, InFlight, Shared,
+        observer::{Event, Observers},
+    },
     scope,
 };
 
@@ -31,6 +34,7 @@ use crate::{
 ///   growing pauses.
 /// - **Busy** endpoints stay what they are. When all are busy, the first that becomes ready gets
 ///   the request.
+/// - **Overloaded**: above a [limit](crate::Limits) a request fails immediately.
 /// - **Connecting**: requests that wait for the first connections are spread over those that come
 ///   about within 25 ms of the first.
 /// - **No instance**: [`NoInstances`], immediately when that is known, else after a
@@ -50,13 +54,14 @@ impl<S: Clone + Send + Sync + 'static> Balance<S> {
         wait: Duration,
         observers: Observers,
     ) -> Self {
-        let is_observed = observers.watch_requests();
-        Self { inner: Arc::new(Inner { shards, shared, wait, observers, is_observed }) }
+        let is_watched = observers.watch_requests() || shared.breaker().is_on();
+        Self { inner: Arc::new(Inner { shards, shared, wait, observers, is_watched }) }
     }
 
     /// Picks an endpoint for a caller that does not use tower.
     ///
     /// Returns a clone of its service, and the guard, which must be kept as long as it is used.
+    /// [`Limits`](crate::Limits) do not apply.
     ///
     /// # Errors
     ///
@@ -95,7 +100,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        if self.inner.is_observed || scope::is_entered() {
+        if self.inner.is_watched || scope::is_entered() {
             return self.call_watched(request);
         }
         match self.first::<Req>(None) {
@@ -143,7 +148,31 @@ where
         S: Service<Req, Error: Into<BoxError>>,
     {
         let scope = RequestScope::current();
+        if self.inner.shared.breaker().is_on() {
+            return self.call_limited(scope, request);
+        }
         self.call_first(self.first::<Req>(scope.as_ref()), scope, request)
+    }
+
+    #[cold]
+    fn call_limited<Req>(&self, scope: Option<RequestScope>, request: Req) -> ResponseFuture<S, Req>
+    where
+        S: Service<Req, Error: Into<BoxError>>,
+    {
+        let inner = &self.inner;
+        match inner.limited(|| self.first::<Req>(scope.as_ref()), scope.as_ref()) {
+            Ok((First::Ready(service, stats, trace), _)) => {
+                let tier = trace.tier();
+                let guard = inner.begin(stats, scope.as_ref(), tier, trace);
+                ResponseFuture::watched(service, request, guard, scope)
+            }
+            Ok((first, held)) => self.obtain(first, held, scope, request),
+            Err(error) => {
+                inner.observers.on(&Event::Refused { error: &error });
+                let refused = Box::pin(future::ready(Err(error.into())));
+                ResponseFuture::obtaining(refused, request, scope)
+            }
+        }
     }
 
     #[cold]
@@ -161,7 +190,21 @@ where
             let guard = self.inner.begin(stats, scope.as_ref(), tier, trace);
             return ResponseFuture::watched(service, request, guard, scope);
         }
-        let obtain = obtain(Arc::clone(&self.inner), poll_ready::<S, Req>, first, scope.clone());
+        self.obtain(first, None, scope, request)
+    }
+
+    fn obtain<Req>(
+        &self,
+        first: First<S>,
+        held: Option<Box<Held>>,
+        scope: Option<RequestScope>,
+        request: Req,
+    ) -> ResponseFuture<S, Req>
+    where
+        S: Service<Req, Error: Into<BoxError>>,
+    {
+        let inner = Arc::clone(&self.inner);
+        let obtain = obtain(inner, poll_ready::<S, Req>, first, (scope.clone(), held));
         ResponseFuture::obtaining(Box::pin(obtain), request, scope)
     }
 }

@@ -54,11 +54,15 @@ struct Published<S> {
 /// A service, its record, and what the pick leaves with the request.
 pub(super) type Picked<S> = (S, Arc<EndpointStats>, Trace);
 
+type Endpoint<S> = (S, Arc<EndpointStats>);
+
 struct Choices<S> {
     set: Set<S>,
     picker: Arc<dyn Picker>,
     tier: Tier,
     needs_ready: bool,
+    /// The number of requests at an endpoint is bounded.
+    is_limited: bool,
 }
 
 /// The request of a pick, and the endpoints that it leaves out.
@@ -114,6 +118,13 @@ impl<S> Shards<S> {
         self.published().tiers.iter().any(|choices| choices.is_any(readiness, &tried))
     }
 
+    /// Whether one of the best tier has all requests that it may have, and was not tried.
+    pub(super) fn is_any_full(&self, scope: Option<&RequestScope>) -> bool {
+        let Published { tiers: [ready, ..], .. } = &*self.published();
+        let is_fresh = |key| scope.is_none_or(|scope| !scope.contains(key));
+        ready.is_limited && ready.set.iter().any(|it| it.stats.is_full() && is_fresh(it.stats.key))
+    }
+
     /// Whether one of the best tier connects that was not tried.
     pub(super) fn is_connecting(&self, scope: Option<&RequestScope>) -> bool {
         let Published { tiers: [ready, ..], .. } = &*self.published();
@@ -157,14 +168,11 @@ impl<S: Clone> Shards<S> {
         let picked = published.pick_best(scope, local);
         let started = local.meter.take();
         let (service, stats) = picked?;
-        Some((service, stats, Trace { started, probation: None }))
+        Some((service, stats, Trace { started, ..Trace::default() }))
     }
 
-    /// Picks an endpoint of the best tier, ready or not, for a request that has waited.
-    pub(super) fn pick_best(
-        &self,
-        scope: Option<&RequestScope>,
-    ) -> Option<(S, Arc<EndpointStats>)> {
+    /// Picks one of the best tier, ready or not, for a request that has waited.
+    pub(super) fn pick_best(&self, scope: Option<&RequestScope>) -> Option<Endpoint<S>> {
         let mut shard = self.shard();
         let Contents { published, local } = &mut *shard;
         let picked = published.pick_best(scope, local);
@@ -182,7 +190,7 @@ impl<S: Clone> Shards<S> {
         &self,
         tier: Tier,
         request: &Request<'_>,
-    ) -> Result<Option<(S, Arc<EndpointStats>)>, OutOfRange> {
+    ) -> Result<Option<Endpoint<S>>, OutOfRange> {
         let mut shard = self.shard();
         let Contents { published, local } = &mut *shard;
         let choices = &published.tiers[tier as usize];
@@ -213,11 +221,7 @@ impl<S: Clone> Shards<S> {
 
 impl<S: Clone> Published<S> {
     #[inline]
-    fn pick_best(
-        &self,
-        scope: Option<&RequestScope>,
-        local: &mut Local,
-    ) -> Option<(S, Arc<EndpointStats>)> {
+    fn pick_best(&self, scope: Option<&RequestScope>, local: &mut Local) -> Option<Endpoint<S>> {
         let [ready, ..] = &self.tiers;
         // The slow path finds out why there is none.
         ready.pick(&Request { scope, ..Request::ANY }, false, local).ok().flatten()
@@ -235,7 +239,7 @@ impl<S: Clone> Published<S> {
         let _started = local.meter.take();
         let endpoint = ejected.set.get(picked?)?;
         let probation = Probation::take(&endpoint.stats)?;
-        let trace = Trace { started: None, probation: Some(probation) };
+        let trace = Trace { probation: Some(probation), ..Trace::default() };
         Some((endpoint.service.clone(), Arc::clone(&endpoint.stats), trace))
     }
 }
@@ -252,7 +256,8 @@ impl<S> Choices<S> {
             tracing::error!(?balancer, "balancer panicked: endpoints are used in turn");
             RoundRobin::new().picker(&members)
         });
-        Self { set: set.clone(), picker, tier, needs_ready: tier != Tier::Down }
+        let (needs_ready, is_limited) = (tier != Tier::Down, tiers.judge.breaker.has_places());
+        Self { set: set.clone(), picker, tier, needs_ready, is_limited }
     }
 
     fn is_any(&self, readiness: Readiness, tried: &[u64]) -> bool {
@@ -280,7 +285,7 @@ impl<S: Clone> Choices<S> {
         request: &Request<'_>,
         checks_ready: bool,
         local: &mut Local,
-    ) -> Result<Option<(S, Arc<EndpointStats>)>, OutOfRange> {
+    ) -> Result<Option<Endpoint<S>>, OutOfRange> {
         let Some(index) = self.choose(request, checks_ready, local) else {
             return Ok(None);
         };
@@ -336,11 +341,12 @@ impl<S> Candidates for Usable<'_, S> {
     #[inline]
     fn is_usable(&self, index: usize) -> bool {
         // Nothing of the endpoint is read unless an endpoint is left out.
-        (self.request.excludes_nothing() && !self.checks_ready)
+        (self.request.excludes_nothing() && !self.checks_ready && !self.choices.is_limited)
             || self.choices.set.get(index).is_some_and(|endpoint| {
                 (!self.checks_ready || endpoint.stats.is_ready())
                     && (!self.request.is_probation || endpoint.stats.is_due())
                     && !self.request.excludes(endpoint.stats.key)
+                    && (!self.choices.is_limited || !endpoint.stats.is_full())
             })
     }
 

@@ -11,6 +11,7 @@ use std::{
 
 use tokio::{
     select,
+    task::yield_now,
     time::{Instant, sleep, timeout},
 };
 use tower_sd_core::BoxError;
@@ -23,7 +24,8 @@ use super::{
 use crate::{
     NoInstances, NoInstancesReason, RequestScope,
     endpointer::{
-        EndpointStats, InFlight, PollReady, Readiness, Signal, Tier, Trace, observer::Event,
+        EndpointStats, Held, InFlight, Place, PollReady, Readiness, Signal, Tier, Trace,
+        observer::Event,
     },
     error::Failure,
 };
@@ -39,7 +41,7 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
     inner: Arc<Inner<S>>,
     poll_ready: PollReady<S>,
     first: First<S>,
-    scope: Option<RequestScope>,
+    (scope, held): (Option<RequestScope>, Option<Box<Held>>),
 ) -> Result<(S, InFlight), BoxError> {
     let mut search = Search {
         inner: &inner,
@@ -57,10 +59,19 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
         scope.search(Box::new(move || shared.why_none()));
     }
     let wait = if search.is_hedge() { Duration::ZERO } else { inner.wait };
-    let found = timeout(wait, search.run(first)).await;
+    let is_behind = held.as_ref().is_some_and(|held| held.is_behind);
+    let found = timeout(wait, async {
+        if is_behind {
+            // Those that were woken for a free place come first.
+            yield_now().await;
+        }
+        search.run(first).await
+    });
+    let found = found.await;
     let (error, time) = (search.error.take().map(BoxError::from), search.begun.elapsed());
     let none = match found {
-        Ok(Ok((service, stats, tier, trace))) => {
+        Ok(Ok((service, stats, tier, mut trace))) => {
+            trace.hold(held);
             inner.observers.on(&Event::Waited { time, none: None });
             let guard = inner.begin(stats, scope.as_ref(), tier, trace);
             return Ok((service, guard));
@@ -140,11 +151,14 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
                 found = first_ready(&mut self.waiting, self.poll_ready) => {
                     let (one, stats, ready) = found;
                     match ready {
-                        Ok(()) => return Ok(self.found(one, stats)),
+                        Ok(()) => if let Some(found) = self.placed(self.found(one, stats)) {
+                            return Ok(found);
+                        },
                         Err(error) => self.refused(&stats, one.connects, error),
                     }
                 }
                 _changed = versions.changed() => {}
+                () = self.inner.shared.breaker().freed.notified() => {}
                 // Time for more endpoints, or for those that were tried.
                 () = sleep(self.own.left().unwrap_or(STEP)) => {}
             }
@@ -158,6 +172,16 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
             self.inner.shared.signal(&stats, Signal::Connected);
         }
         (one.service, stats, one.tier, one.trace)
+    }
+
+    /// Takes a place at the endpoint; `None`: it is full.
+    fn placed(&self, (service, stats, tier, mut trace): Found<S>) -> Option<Found<S>> {
+        if let Some(place) = Place::take(&stats).ok()? {
+            trace.take(place);
+            // There may be more than one that waits.
+            self.inner.shared.breaker().freed.notify_one();
+        }
+        Some((service, stats, tier, trace))
     }
 
     /// Tries what is ready, best first; endpoints that were tried for this request come last.
@@ -186,7 +210,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         if self.has_hope() {
             return None;
         }
-        let is_busy = self.waiting.iter().any(|one| !one.connects);
+        let is_busy = self.waiting.iter().any(|one| !one.connects) || self.is_any_full();
         LAST_RESORT
             .into_iter()
             .filter(|tier| !is_busy || FRESH.contains(tier))
@@ -221,7 +245,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
     fn attempt(&mut self, (mut service, stats, tier, trace): Found<S>) -> Option<Found<S>> {
         let cx = &mut Context::from_waker(Waker::noop());
         match (self.poll_ready)(&mut service, cx) {
-            Poll::Ready(Ok(())) => return Some((service, stats, tier, trace)),
+            Poll::Ready(Ok(())) => return self.placed((service, stats, tier, trace)),
             Poll::Ready(Err(error)) => self.refused(&stats, false, error),
             Poll::Pending => self.wait_for((service, stats, tier, trace)),
         }
@@ -281,6 +305,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         self.begun.elapsed() < GRACE
             && (!self.waiting.is_empty()
                 || self.wanted.iter().any(is_probed)
+                || self.is_any_full()
                 || self.inner.shards.is_any(Readiness::Connecting, self.scope))
     }
 
@@ -292,7 +317,12 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         self.is_retry()
             || (self.begun.elapsed() < GRACE
                 && (self.waiting.iter().any(|one| one.tier == Tier::Ready)
+                    || self.is_any_full()
                     || self.inner.shards.is_connecting(self.scope)))
+    }
+
+    fn is_any_full(&self) -> bool {
+        self.inner.shards.is_any_full(self.scope)
     }
 
     /// How many endpoints are waited for by now: each may cost a connection attempt, and any may be

@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tower_sd_core::Instance;
 
-use super::{EjectionPolicy, observer::Observer};
+use super::{EjectionPolicy, Limits, observer::Observer};
 
 /// Settings of an [`Endpointer`](crate::Endpointer).
 #[derive(Clone, Debug)]
@@ -46,6 +46,8 @@ pub struct EndpointerConfig {
     /// listed again within that time, at the same address, goes on. When none of the instances was
     /// there before, none starts slowly.
     pub slow_start: Duration,
+    /// How many requests may be in flight. Defaults to no limits.
+    pub limits: Limits,
     pub(super) subset: Option<Arc<dyn Subset>>,
     pub(super) observers: Vec<Arc<dyn Observer>>,
 }
@@ -92,6 +94,7 @@ impl EndpointerConfig {
             tiers: TierPolicy::new(),
             ejection: EjectionPolicy::new(),
             slow_start: Duration::ZERO,
+            limits: Limits::new(),
             subset: None,
             observers: Vec::new(),
         }
@@ -153,6 +156,13 @@ impl EndpointerConfig {
     #[must_use]
     pub fn slow_start(mut self, window: Duration) -> Self {
         self.slow_start = window;
+        self
+    }
+
+    /// Sets [`limits`](Self::limits).
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
         self
     }
 

@@ -28,7 +28,7 @@ impl Draining {
             left.instance.id() == instance.id() && left.instance.same_address(instance)
         })?;
         let stats = draining.swap_remove(at).stats.upgrade()?;
-        let service = stats.unpark()?;
+        let service = stats.parking.unpark()?;
         stats.set_readiness(Readiness::Ready);
         Some(Arc::new(Endpoint::with_stats(service, stats, instance.clone())))
     }
@@ -37,7 +37,7 @@ impl Draining {
     pub(super) fn give_up<S: 'static>(&self) -> usize {
         match self.stats.upgrade() {
             Some(stats) => {
-                drop(stats.unpark::<S>());
+                drop(stats.parking.unpark::<S>());
                 Arc::strong_count(&stats) - 1
             }
             None => 0,

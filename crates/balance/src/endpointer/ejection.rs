@@ -13,6 +13,8 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 use tower_sd_core::InstanceId;
 
+use super::Breaker;
+
 /// When an endpoint that fails gets no requests for a while.
 ///
 /// Failures are those of [`Outcome`](crate::Outcome): broken exchanges, responses that report a
@@ -77,6 +79,7 @@ pub enum EjectionReason {
 #[derive(Debug, Default)]
 pub(crate) struct Judge {
     policy: EjectionPolicy,
+    pub(crate) breaker: Arc<Breaker>,
     wake: Arc<Notify>,
     verdicts: Mutex<Vec<Verdict>>,
     /// How many endpoints wait for a request that decides.
@@ -209,8 +212,8 @@ impl fmt::Display for EjectionReason {
 }
 
 impl Judge {
-    pub(super) fn new(policy: EjectionPolicy, wake: Arc<Notify>) -> Self {
-        Self { policy, wake, ..Self::default() }
+    pub(super) fn new(policy: EjectionPolicy, breaker: Arc<Breaker>, wake: Arc<Notify>) -> Self {
+        Self { policy, breaker, wake, ..Self::default() }
     }
 
     pub(super) fn policy(&self) -> &EjectionPolicy {

@@ -61,7 +61,7 @@ impl<S> Endpoint<S> {
 impl<S: Clone + Send + 'static> Endpoint<S> {
     /// Leaves the service to the requests in flight; without any it is dropped with the endpoint.
     pub(super) fn park(&self, token: TaskTrackerToken) {
-        self.stats.park(self.service.clone(), token);
+        self.stats.parking.park(self.service.clone(), token);
     }
 }
 

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 use tower_sd_core::InstanceId;
 
 use super::{
-    EndpointStats, Tier,
+    EndpointStats, Held, Place, Tier,
     latency::Started,
     observer::{Event, Observers},
     probation::Probation,
@@ -40,6 +40,8 @@ pub(crate) struct Trace {
     pub(crate) started: Option<Started>,
     /// It decides about the end of an ejection.
     pub(crate) probation: Option<Probation>,
+    /// Its number is limited.
+    pub(crate) held: Option<Box<Held>>,
 }
 
 /// What most requests have not: a deadline, and observers.
@@ -90,6 +92,17 @@ struct Marks {
 }
 
 impl Trace {
+    /// It has a place at its endpoint.
+    pub(crate) fn take(&mut self, place: Place) {
+        self.held.get_or_insert_default().place = Some(place);
+    }
+
+    /// Its wait is over.
+    pub(crate) fn hold(&mut self, held: Option<Box<Held>>) {
+        let place = self.held.take().and_then(|held| held.place);
+        self.held = held.map(|held| Box::new(Held { waits: None, place, ..*held }));
+    }
+
     /// The tier of a request that has not waited.
     pub(crate) fn tier(&self) -> Tier {
         if self.probation.is_some() { Tier::Ejected } else { Tier::Ready }
@@ -240,8 +253,11 @@ impl InFlight {
 
 impl Guard {
     fn end(self, outcome: Outcome) {
-        let Self { stats, trace: Trace { started, probation }, more, .. } = self;
+        let Self { stats, trace, more, .. } = self;
+        let Trace { started, probation, held } = trace;
         stats.ended(outcome);
+        // Before an observer that may panic, and while the endpoint is there.
+        drop(held);
         if let Some(started) = started {
             stats.measured(&started, outcome);
         }

@@ -11,7 +11,10 @@ mod factory;
 mod in_flight;
 mod latency;
 mod life;
+mod limits;
 pub(crate) mod observer;
+mod parking;
+mod place;
 mod probation;
 mod report;
 mod set;
@@ -36,6 +39,7 @@ pub use self::{
     factory::{Factory, FactoryFn, factory_fn},
     in_flight::{InFlight, Served},
     life::EndpointState,
+    limits::{Limits, LimitsReport},
     report::{EjectionReport, EndpointReport, EndpointerReport, Outcomes},
     stats::EndpointStats,
     tiers::Tier,
@@ -45,6 +49,8 @@ pub(crate) use self::{
     endpoint::Endpoint,
     in_flight::{Counted, Trace},
     latency::{Decay, Started},
+    limits::Breaker,
+    place::{Full, Held, Place},
     probation::Probation,
     set::{MAX_WEIGHT, Set},
     shared::Shared,
@@ -126,7 +132,7 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// Outside a tokio runtime, and when the limits contradict each other, see [`Limits::check`].
     #[must_use]
     pub fn with_config<F>(
         instancer: &(impl Instancer + ?Sized),
@@ -136,6 +142,9 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     where
         F: Factory<Service = S>,
     {
+        if let Err(error) = config.limits.check() {
+            panic!("{error}");
+        }
         let subscription = instancer.subscribe();
         let shared = Arc::new(Shared::new(subscription.clone(), config.clone()));
         let weak = Arc::downgrade(&shared);

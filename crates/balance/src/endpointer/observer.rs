@@ -1,7 +1,7 @@
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use super::{EndpointState, EndpointStats, Tier};
-use crate::{NoInstances, Outcome};
+use crate::{NoInstances, Outcome, Overloaded};
 
 /// Observes the request path, for metrics, pages and balancers that learn.
 ///
@@ -65,6 +65,12 @@ pub enum Event<'a> {
         time: Duration,
         /// The reason, when it has found none.
         none: Option<&'a NoInstances>,
+    },
+    /// A limit has refused a request.
+    #[non_exhaustive]
+    Refused {
+        /// What the request has failed with.
+        error: &'a Overloaded,
     },
     /// An attempt has failed, and another follows.
     #[non_exhaustive]

@@ -4,7 +4,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tower_sd_core::{Freshness, Instance, Snapshot};
 
-use super::{EndpointState, EndpointStats, shared::Shared};
+use super::{EndpointState, EndpointStats, LimitsReport, shared::Shared};
 use crate::error::Failure;
 
 /// The state of an [`Endpointer`](crate::Endpointer), for dashboards and tests.
@@ -19,6 +19,8 @@ pub struct EndpointerReport {
     pub endpoints: Vec<EndpointReport>,
     /// Whether ejected endpoints get requests because no other is usable.
     pub panic: bool,
+    /// What the [limits](crate::EndpointerConfig::limits) count.
+    pub limits: LimitsReport,
 }
 
 /// One endpoint of an [`EndpointerReport`].
@@ -140,7 +142,7 @@ pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> En
             Some(error.map_or_else(|| NEVER_SYNCED.to_owned(), |error| error.chain().to_string()))
         }
     };
-    EndpointerReport { trouble, endpoints, panic: state.panic }
+    EndpointerReport { trouble, endpoints, panic: state.panic, limits: shared.breaker().report() }
 }
 
 impl EndpointReport {

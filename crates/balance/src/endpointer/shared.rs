@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tower_sd_core::{BoxError, InstanceId, Shutdown, Subscription, TaskGroup};
 
 use super::{
-    EndpointStats, EndpointerConfig, Readiness, Signal, Subscriber, Tier,
+    Breaker, EndpointStats, EndpointerConfig, Readiness, Signal, Subscriber, Tier,
     drain::Draining,
     ejection::Judge,
     life::Life,
@@ -38,6 +38,7 @@ pub(crate) struct Shared<S: 'static> {
     subscription: Subscription,
     config: EndpointerConfig,
     observers: Observers,
+    breaker: Arc<Breaker>,
     tasks: TaskGroup,
     /// One token for each endpoint that drains.
     draining: TaskTracker,
@@ -46,7 +47,9 @@ pub(crate) struct Shared<S: 'static> {
 impl<S: Clone + Send + Sync + 'static> Shared<S> {
     pub(super) fn new(subscription: Subscription, config: EndpointerConfig) -> Self {
         let wake = Arc::<Notify>::default();
-        let judge = Arc::new(Judge::new(config.ejection, Arc::clone(&wake)));
+        let breaker = Arc::new(Breaker::new(config.limits));
+        let judge = Judge::new(config.ejection, Arc::clone(&breaker), Arc::clone(&wake));
+        let judge = Arc::new(judge);
         Self {
             state: Mutex::new(State::new(config.clone(), judge)),
             subscribers: Mutex::default(),
@@ -56,6 +59,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
             subscription,
             observers: Observers::of(config.observers.iter().cloned()),
             config,
+            breaker,
             tasks: TaskGroup::new(),
             draining: TaskTracker::new(),
         }
@@ -200,6 +204,10 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
 
     pub(crate) fn observers(&self) -> &Observers {
         &self.observers
+    }
+
+    pub(crate) fn breaker(&self) -> &Arc<Breaker> {
+        &self.breaker
     }
 
     pub(super) fn spawn<F>(&self, task: impl FnOnce(Shutdown) -> F)

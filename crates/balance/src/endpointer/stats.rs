@@ -1,27 +1,28 @@
 use std::{
-    any::Any,
     fmt,
     sync::{
         Arc, Mutex as StdMutex, PoisonError,
         atomic::{
-            AtomicU8 as StdAtomicU8, AtomicU32, AtomicU64 as StdAtomicU64, Ordering::Relaxed,
+            AtomicU8 as StdAtomicU8, AtomicU32, AtomicU64 as StdAtomicU64, AtomicUsize,
+            Ordering::Relaxed,
         },
     },
     time::Duration,
 };
 
 use tokio::time::Instant;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower_sd_core::InstanceId;
 
 use super::{
+    Breaker,
     ejection::{Ejection, EjectionReason, Health, Judge, Phase, Verdict},
     latency::{Latency, Started},
     life::{EndpointState, Life},
+    parking::Parking,
 };
 use crate::{
     outcome::{N_COUNTED, Outcome},
-    sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, MutexGuard},
+    sync::{AtomicBool, AtomicU8, AtomicU64},
 };
 
 /// The record of one endpoint, kept across updates of the set.
@@ -54,10 +55,12 @@ pub struct EndpointStats {
     refusals: StdAtomicU64,
     extra: [StdAtomicU64; N_EXTRA],
     share: StdAtomicU8,
+    /// Requests in flight, where their number is bounded.
+    pub(super) n_places: AtomicUsize,
     pub(crate) id: InstanceId,
     created: Instant,
     life: StdMutex<Life>,
-    parked: Mutex<Option<Parked>>,
+    pub(super) parking: Parking,
 }
 
 /// Whether an endpoint takes requests; requests and the worker change it, the worker alone acts on
@@ -70,13 +73,6 @@ pub(crate) enum Readiness {
     Connecting,
     /// The last connection was refused, or did not come about in time.
     Down,
-}
-
-/// The service of an endpoint that drains: it is dropped with the last guard, because guards own
-/// the [`EndpointStats`].
-struct Parked {
-    service: Box<dyn Any + Send>,
-    _token: TaskTrackerToken,
 }
 
 impl EndpointStats {
@@ -97,10 +93,11 @@ impl EndpointStats {
             refusals: StdAtomicU64::new(0),
             extra: [const { StdAtomicU64::new(0) }; N_EXTRA],
             share: StdAtomicU8::new(100),
+            n_places: AtomicUsize::new(0),
             id,
             created: now,
             life: StdMutex::new(Life { state: EndpointState::Ready, since: now, why: None }),
-            parked: Mutex::new(None),
+            parking: Parking::default(),
         }
     }
 
@@ -236,6 +233,10 @@ impl EndpointStats {
         self.is_ready() && self.health.change(Phase::Due, Phase::Decided, &self.judge)
     }
 
+    pub(super) fn breaker(&self) -> &Breaker {
+        &self.judge.breaker
+    }
+
     /// Whether a request may decide about the end of its ejection.
     pub(crate) fn is_due(&self) -> bool {
         self.health.phase() == Phase::Due
@@ -349,20 +350,6 @@ impl EndpointStats {
 
     pub(super) fn probed(&self) {
         self.wanted.store(false, Relaxed);
-    }
-
-    pub(super) fn park<S: Send + 'static>(&self, service: S, token: TaskTrackerToken) {
-        *self.parked() = Some(Parked { service: Box::new(service), _token: token });
-    }
-
-    /// Takes the service back from the requests in flight.
-    pub(super) fn unpark<S: 'static>(&self) -> Option<S> {
-        let parked = self.parked().take()?;
-        parked.service.downcast().ok().map(|service| *service)
-    }
-
-    fn parked(&self) -> MutexGuard<'_, Option<Parked>> {
-        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,7 +2,7 @@ use std::error::Error;
 
 use tower_sd_core::BoxError;
 
-use crate::{NotSent, Outcome};
+use crate::{NotSent, Outcome, Overloaded};
 
 /// Whether another attempt may mend an outcome.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -28,7 +28,7 @@ impl Verdict {
     }
 
     /// [`NotSent`](Self::NotSent) when the error or one of its sources is a
-    /// [`NotSent`](crate::NotSent), else [`Failed`](Self::Failed).
+    /// [`NotSent`](crate::NotSent) or an [`Overloaded`], else [`Failed`](Self::Failed).
     ///
     /// Below a `Retry`, a [`Balance`](crate::Balance) reports it better: an endpoint may have sent
     /// requests of its own.
@@ -36,7 +36,7 @@ impl Verdict {
     pub fn of_error(error: &BoxError) -> Self {
         let mut next: Option<&(dyn Error + 'static)> = Some(&**error);
         while let Some(error) = next {
-            if error.is::<NotSent>() {
+            if error.is::<NotSent>() || error.is::<Overloaded>() {
                 return Self::NotSent;
             }
             next = error.source();

@@ -9,7 +9,7 @@ use super::{
     error::End as RetryEnd,
 };
 use crate::{
-    NoInstances, Outcome, RequestScope,
+    NoInstances, Outcome, Overloaded, RequestScope,
     endpointer::{InFlight, observer::Event},
 };
 
@@ -125,6 +125,8 @@ impl<R> Story<R> {
                     // Waiting as long again is of no use.
                     Some(none) if none.has_waited() => Verdict::Final,
                     Some(_) => Verdict::NotSent,
+                    // More requests are what a limit is against.
+                    None if error.is::<Overloaded>() && !self.has_endpoint() => Verdict::Final,
                     None => match self.policy.protocol.verdict(Err(&error)) {
                         // The endpoint below has reported it itself.
                         Verdict::Failed | Verdict::NotSent if self.has_endpoint() => {

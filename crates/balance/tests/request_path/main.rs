@@ -23,6 +23,7 @@ mod fleet;
 mod go_kit;
 mod hedge;
 mod last_resort;
+mod limits;
 mod load;
 mod outcomes;
 mod panics;

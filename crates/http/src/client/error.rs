@@ -2,7 +2,7 @@ use std::{error::Error, fmt, iter::successors};
 
 use http::{StatusCode, uri::Authority};
 use tower_sd_balance::{
-    Attempt, BoxError, Elapsed, InstanceId, NoInstances, NoInstancesReason, RetryError,
+    Attempt, BoxError, Elapsed, InstanceId, NoInstances, NoInstancesReason, Overloaded, RetryError,
 };
 
 use crate::HttpError;
@@ -25,6 +25,8 @@ pub enum ClientErrorKind {
     Failed,
     /// There is no instance that accepts requests; nothing was sent.
     NoInstances(NoInstancesReason),
+    /// Too many requests are in flight by the [limits](tower_sd_balance::Limits); nothing was sent.
+    Overloaded,
     /// The request cannot be sent as it is, or its body failed on the way.
     Request,
     /// The time for the attempt or for the whole request was over.
@@ -45,6 +47,9 @@ impl ClientError {
     pub fn kind(&self) -> ClientErrorKind {
         if let Some(none) = self.find::<NoInstances>() {
             return ClientErrorKind::NoInstances(none.reason());
+        }
+        if self.find::<Overloaded>().is_some() {
+            return ClientErrorKind::Overloaded;
         }
         if self.retry().is_some_and(RetryError::is_deadline) || self.find::<Elapsed>().is_some() {
             return ClientErrorKind::Timeout;
@@ -75,13 +80,15 @@ impl ClientError {
 
     /// The status with which a gateway should answer its own client.
     ///
-    /// 503 without instances, 504 after a timeout, 400 when the request itself cannot be sent,
-    /// otherwise 502 (RFC 9110 §15.5.1 and §15.6).
+    /// 503 without instances and when overloaded, 504 after a timeout, 400 when the request itself
+    /// cannot be sent, otherwise 502 (RFC 9110 §15.5.1 and §15.6).
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self.kind() {
             ClientErrorKind::Failed => StatusCode::BAD_GATEWAY,
-            ClientErrorKind::NoInstances(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ClientErrorKind::NoInstances(_) | ClientErrorKind::Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             ClientErrorKind::Request => StatusCode::BAD_REQUEST,
             ClientErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
         }

@@ -15,7 +15,8 @@ use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBod
 use tokio::task::JoinSet;
 use tower::{ServiceExt, limit::ConcurrencyLimitLayer, timeout::TimeoutLayer};
 use tower_sd_balance::{
-    FactoryExt, FixedInstancer, HedgePolicy, Instance, NoInstancesReason, RoundRobin, Served,
+    EndpointerConfig, FactoryExt, FixedInstancer, HedgePolicy, Instance, Limits, NoInstancesReason,
+    RoundRobin, Served,
 };
 
 use super::{Body, Client, ClientError, ClientErrorKind, ClientFuture, RequestBody};
@@ -281,6 +282,25 @@ async fn hedge_answers_for_an_instance_that_hangs() {
         let all = n_received(&hanging).into_iter().chain(n_received(&answering)).sum::<usize>();
         assert_eq!(all, 1, "order {n}");
     }
+}
+
+/// A request counts until its body has ended.
+#[tokio::test]
+async fn request_above_the_limit_is_not_sent() {
+    let received = Received::default();
+    let servers = [server(Manner::Answers, &received).await];
+    let client = Client::builder(of(&servers))
+        .endpointer(EndpointerConfig::new().limits(Limits::new().max_requests(1)))
+        .build();
+    let first = client.request(get()).await.expect("answered");
+    let error = client.request(get()).await.expect_err("one is in flight");
+    assert_eq!(error.kind(), ClientErrorKind::Overloaded, "{error}");
+    assert_eq!((error.status(), error.attempts().len()), (StatusCode::SERVICE_UNAVAILABLE, 1));
+    assert_eq!(text(first).await, "ok");
+    assert_eq!(text(client.request(get()).await.expect("answered")).await, "ok");
+    assert_eq!(received.lock().expect("whole")["/a"], 2);
+    let limits = client.report().limits;
+    assert_eq!((limits.requests, limits.refused_requests), (0, 1));
 }
 
 #[tokio::test]

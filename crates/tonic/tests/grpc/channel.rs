@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tonic::{Code, Request, Status, metadata::MetadataValue};
-use tower_sd_balance::{FixedInstancer, HedgePolicy};
+use tower_sd_balance::{EndpointerConfig, FixedInstancer, HedgePolicy, Limits};
 use tower_sd_tonic::Channel;
 
 use crate::{
@@ -91,4 +91,20 @@ async fn only_idempotent_methods_are_hedged_at_another_instance() {
         let seen = servers.iter().map(|server| server.echo.seen().len());
         assert_eq!(seen.sum::<usize>(), n_calls);
     }
+}
+
+/// A stream counts until it has ended.
+#[tokio::test]
+async fn call_above_the_limit_is_refused() {
+    let server = Server::start();
+    let channel = Channel::builder(FixedInstancer::new([server.instance()]))
+        .endpointer(EndpointerConfig::new().limits(Limits::new().max_requests(1)))
+        .build();
+    let mut client = EchoClient::new(channel.clone());
+    let stream = client.repeat(message("open")).await.expect("begins").into_inner();
+    let status = client.one(message("hello")).await.expect_err("a stream is open");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    drop(stream);
+    client.one(message("hello")).await.expect("answered");
+    assert_eq!(channel.report().limits.refused_requests, 1);
 }

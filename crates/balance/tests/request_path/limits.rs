@@ -1,0 +1,257 @@
+//! Too many requests: another endpoint, a bounded wait, or an immediate error.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower_sd_balance::{
+    BalanceLayer, BoxError, Endpointer, EndpointerConfig, Event, FixedInstancer, HedgePolicy,
+    Instance, Limit, Limits, LimitsReport, NoInstances, NoInstancesReason, Observer, Overloaded,
+    RetryError, RetryLayer, RetryPolicy, factory_fn,
+};
+
+use crate::support::{
+    self, Client, Mode, Registry, World, balance, call, n_in_flight, settle, start,
+};
+
+const MS: Duration = Duration::from_millis(1);
+
+async fn endpointer(registry: &Registry, world: &World, limits: Limits) -> Endpointer<Client> {
+    let config = EndpointerConfig::new().limits(limits);
+    let endpointer = Endpointer::with_config(registry, factory_fn(world.factory()), config);
+    settle().await;
+    endpointer
+}
+
+fn limit(error: &BoxError) -> Option<Limit> {
+    error.downcast_ref::<Overloaded>().map(Overloaded::limit)
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoint_with_all_its_requests_is_busy() {
+    let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+    let endpointer =
+        endpointer(&registry, &world, Limits::new().max_requests_per_endpoint(1)).await;
+    let client = balance(&endpointer);
+    world.answer("a", Mode::Hangs);
+    let first = start({
+        let client = client.clone();
+        async move { call(&client).await }
+    });
+    settle().await;
+    for _ in 0..5 {
+        assert_eq!(call(&client).await.unwrap(), "b");
+    }
+    // All are busy: one waits for the first free place, or for as long as it may.
+    world.answer("b", Mode::Hangs);
+    let second = start({
+        let client = client.clone();
+        async move { call(&client).await }
+    });
+    settle().await;
+    let begun = Instant::now();
+    let error = call(&client).await.unwrap_err();
+    let none: &NoInstances = error.downcast_ref().unwrap();
+    assert_eq!((none.reason(), begun.elapsed()), (NoInstancesReason::Busy, 1_000 * MS));
+    let third = start({
+        let client = client.clone();
+        async move { call(&client).await }
+    });
+    settle().await;
+    world.answer("a", Mode::Works);
+    assert_eq!(first.await.unwrap().unwrap(), "a");
+    assert_eq!(third.await.unwrap().unwrap(), "a");
+    assert_eq!((begun.elapsed() < 1_100 * MS, world.n_calls("b")), (true, 6));
+    second.abort();
+}
+
+#[derive(Debug, Default)]
+struct Seen(Mutex<Vec<Limit>>);
+
+impl Observer for Seen {
+    fn on(&self, event: &Event<'_>) {
+        if let Event::Refused { error, .. } = event {
+            self.0.lock().unwrap().push(error.limit());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_above_a_limit_fails_immediately_and_once() {
+    let (registry, world) = (Registry::new(&["a"]), World::default());
+    world.answer("a", Mode::Hangs);
+    let seen = Arc::<Seen>::default();
+    let limits = Limits::new().max_requests_per_endpoint(1).max_requests(3).max_pending(1);
+    let config = EndpointerConfig::new().limits(limits).observer(Arc::<Seen>::clone(&seen));
+    let endpointer = Endpointer::with_config(&registry, factory_fn(world.factory()), config);
+    settle().await;
+    let client = RetryLayer::new(RetryPolicy::new()).layer(balance(&endpointer));
+    let mut requests = JoinSet::new();
+    for _ in 0..2 {
+        requests.spawn(client.clone().oneshot(0));
+    }
+    settle().await;
+    let begun = Instant::now();
+    let error = call(&client).await.unwrap_err();
+    assert!(begun.elapsed() <= MS, "{:?}", begun.elapsed());
+    let error: &RetryError = error.downcast_ref().unwrap();
+    let attempts: Vec<_> = error.attempts().iter().map(|it| limit(it.error())).collect();
+    assert_eq!(attempts, [Some(Limit::Pending)], "{error}");
+    assert!(error.to_string().contains("overloaded: 1 requests wait for an instance"), "{error}");
+    assert_eq!(*seen.0.lock().unwrap(), [Limit::Pending]);
+    let report = endpointer.report().limits;
+    assert_eq!((report.requests, report.pending, report.refused_pending), (2, 1, 1));
+    // What has ended makes room.
+    world.answer("a", Mode::Works);
+    requests.join_all().await.into_iter().for_each(|result| drop(result.unwrap()));
+    call(&client).await.unwrap();
+    let report = endpointer.report().limits;
+    assert_eq!((report.requests, report.pending, report.retries), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_have_a_limit_of_their_own() {
+    let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+    world.answer("a", Mode::Fails);
+    world.answer("b", Mode::Fails);
+    let endpointer = endpointer(&registry, &world, Limits::new().max_retries(0)).await;
+    let client = RetryLayer::new(RetryPolicy::new().idempotent()).layer(balance(&endpointer));
+    let error = call(&client).await.unwrap_err();
+    let error: &RetryError = error.downcast_ref().unwrap();
+    let attempts: Vec<_> = error.attempts().iter().map(|it| limit(it.error())).collect();
+    assert_eq!(attempts, [None, Some(Limit::Retries)], "{error}");
+    assert_eq!(endpointer.report().limits.refused_retries, 1);
+    // A hedge is left out, and costs its request nothing.
+    world.answer("a", Mode::Hangs);
+    world.answer("b", Mode::Works);
+    let (retry, hedge) = RetryPolicy::new().idempotent().hedged(HedgePolicy::after(MS));
+    let client = retry.layer(hedge.layer(balance(&endpointer)));
+    let request = start(async move { call(&client).await });
+    settle().await;
+    assert_eq!(endpointer.report().limits.refused_retries, 2);
+    world.answer("a", Mode::Works);
+    assert_eq!(request.await.unwrap().unwrap(), "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn limited_request_can_be_dropped_at_any_time() {
+    for (answer, ready) in [(Mode::Hangs, Mode::Works), (Mode::Works, Mode::Hangs)] {
+        for k in 0..20 {
+            let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+            ["a", "b"].iter().for_each(|host| {
+                world.answer(host, answer);
+                world.ready(host, ready);
+            });
+            let limits = Limits::new().max_requests_per_endpoint(1).max_requests(5).max_retries(1);
+            let endpointer = endpointer(&registry, &world, limits).await;
+            let (retry, hedge) = RetryPolicy::new()
+                .idempotent()
+                .per_try_timeout(90 * MS)
+                .with_seed(1)
+                .hedged(HedgePolicy::after(30 * MS));
+            let client = retry.layer(hedge.layer(balance(&endpointer)));
+            let mut requests: Vec<_> = (0..3).map(|_| Box::pin(call(&client))).collect();
+            for _ in 0..k {
+                requests.retain_mut(|request| request.as_mut().now_or_never().is_none());
+                tokio::time::advance(20 * MS).await;
+            }
+            drop(requests);
+            let LimitsReport { requests, pending, retries, .. } = endpointer.report().limits;
+            assert_eq!((requests, pending, retries), (0, 0, 0), "after {k} polls");
+            assert_eq!(n_in_flight(&endpointer), 0, "after {k} polls");
+            // All places are free.
+            ["a", "b"].iter().for_each(|host| {
+                world.answer(host, Mode::Works);
+                world.ready(host, Mode::Works);
+            });
+            sleep(11_000 * MS).await;
+            support::all_ready(&endpointer, 2).await;
+            for _ in 0..4 {
+                call(&balance(&endpointer)).await.unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "limit of 20 requests per endpoint is above limit of 10 requests")]
+fn contradicting_limits_are_refused_by_the_endpointer() {
+    let limits = Limits::new().max_requests_per_endpoint(20).max_requests(10);
+    let factory = factory_fn(|_| async { Ok(service_fn(async |()| Ok::<_, BoxError>(()))) });
+    let config = EndpointerConfig::new().limits(limits);
+    drop(Endpointer::with_config(&FixedInstancer::new([]), factory, config));
+}
+
+/// What clients get of two servers that answer 1 000 requests/s, and are offered 3 000.
+struct Overload {
+    /// Answers within 1 s, in those that the servers can give.
+    goodput: f64,
+    p99: Duration,
+    slowest_refusal: Duration,
+}
+
+async fn overload(limits: Limits) -> Overload {
+    let instancer = FixedInstancer::new(["a", "b"].map(|host| Instance::new(host, 1)));
+    let factory = factory_fn(|_| async {
+        let workers = Arc::new(Semaphore::new(5));
+        Ok(service_fn(move |()| {
+            let workers = Arc::clone(&workers);
+            // It works on what its client has given up, as servers do.
+            let served = start(async move {
+                let _worker = workers.acquire().await.unwrap();
+                sleep(10 * MS).await;
+            });
+            async move { served.await.map_err(BoxError::from) }
+        }))
+    });
+    let config = EndpointerConfig::new().limits(limits);
+    let endpointer = Endpointer::with_config(&instancer, factory, config);
+    settle().await;
+    let balance = BalanceLayer::default().with_seed(1).layer(endpointer);
+    let policy = RetryPolicy::new().timeout(1_000 * MS).with_seed(1);
+    let client = BoxCloneSyncService::new(RetryLayer::new(policy).layer(balance));
+    let (mut requests, begin) = (JoinSet::new(), Instant::now());
+    for n in 0..15_000_u32 {
+        sleep_until(begin + n * MS / 3).await;
+        let client = client.clone();
+        requests.spawn(async move {
+            let begun = Instant::now();
+            let is_ok = client.oneshot(()).await.is_ok();
+            (is_ok, begun.elapsed())
+        });
+    }
+    let all = requests.join_all().await;
+    let times = |ok| all.iter().filter(move |(is_ok, _)| *is_ok == ok).map(|(_, time)| *time);
+    let mut accepted: Vec<_> = times(true).collect();
+    accepted.sort_unstable();
+    let n_accepted = u32::try_from(accepted.len()).unwrap();
+    Overload {
+        goodput: f64::from(n_accepted) / 5_000.0,
+        p99: accepted[accepted.len() * 99 / 100],
+        slowest_refusal: times(false).max().unwrap_or_default(),
+    }
+}
+
+/// | | answered, of the capacity | p99 | slowest refusal |
+/// |---|---|---|---|
+/// | limits | 1.00 | 19 ms | immediate |
+/// | none | 0.30: then all queues are longer than the patience | 990 ms | 1 s |
+#[tokio::test(start_paused = true)]
+async fn overload_costs_those_that_are_accepted_nothing() {
+    let limits = Limits::new().max_requests_per_endpoint(5).max_pending(5);
+    let Overload { goodput, p99, slowest_refusal } = overload(limits).await;
+    assert!(goodput >= 0.9, "goodput {goodput}");
+    assert!(p99 <= 30 * MS, "p99 {p99:?}");
+    assert!(slowest_refusal <= MS, "{slowest_refusal:?}");
+    let Overload { goodput, p99, slowest_refusal } = overload(Limits::new()).await;
+    assert!(goodput < 0.5 && p99 > 900 * MS, "without limits: {goodput} {p99:?}");
+    assert_eq!(slowest_refusal, 1_000 * MS);
+}
