@@ -106,13 +106,16 @@ const NEEDS: &[(&str, Needs)] = &[
     ("dns", Needs { servers: Servers::These(&["consul", "named"]), tests: Threads::One }),
     ("echo", Needs { servers: Servers::These(&["consul"]), tests: Threads::One }),
     ("etcd", Needs { servers: Servers::These(&["etcd"]), tests: Threads::One }),
-    ("eureka", Needs { servers: Servers::These(&["eureka"]), tests: Threads::One }),
+    ("eureka", Needs { servers: Servers::These(&["eureka", "gokit"]), tests: Threads::One }),
     ("gateway", Needs { servers: Servers::These(&["consul"]), tests: Threads::One }),
     ("testkit", Needs { servers: Servers::All, tests: Threads::One }),
     ("tests", Needs { servers: Servers::All, tests: Threads::One }),
     ("balance", Needs { servers: Servers::None, tests: Threads::Many }),
     ("webkv", Needs { servers: Servers::These(&["consul", "redis"]), tests: Threads::One }),
-    ("zookeeper", Needs { servers: Servers::These(&["zookeeper"]), tests: Threads::One }),
+    (
+        "zookeeper",
+        Needs { servers: Servers::These(&["curator", "gokit", "zookeeper"]), tests: Threads::One },
+    ),
     ("xtask", Needs { servers: Servers::None, tests: Threads::Many }),
 ];
 

@@ -142,17 +142,29 @@ impl Complaint {
             let at = start + column.saturating_sub(1);
             at..at
         });
-        Self { what: what.to_owned(), place }
+        Self { what: without_value(what), place }
     }
 
     fn of_toml(error: &toml::de::Error) -> Self {
         // The root table has no place: a field of it is missing.
         let place = error.span().filter(|span| *span != (0..0));
-        Self { what: error.message().to_owned(), place }
+        Self { what: without_value(error.message()), place }
     }
 
     fn error(self, document: &Document<'_>) -> Error {
         wrong(format!("{}: {}", document.describe(self.place.as_ref()), self.what))
+    }
+}
+
+/// A complaint of serde's without the value that it quotes, which may be a password.
+fn without_value(what: &str) -> String {
+    let quotes = ["invalid type: ", "invalid value: ", "unknown variant "];
+    match what.rsplit_once(", expected") {
+        Some((found, expected)) if quotes.iter().any(|start| found.starts_with(start)) => {
+            let found = found.split(['`', '"']).next().unwrap_or_default().trim_end();
+            format!("{found}, expected{expected}")
+        }
+        _ => what.to_owned(),
     }
 }
 

@@ -34,6 +34,14 @@ pub(crate) fn garbled(operation: &'static str, message: impl Into<String>) -> Er
     Error::new(ErrorKind::Protocol, BACKEND, operation).with_message(message)
 }
 
+/// The error for a 404 that is not of the server.
+pub(crate) fn of_a_proxy(operation: &'static str, server: &str) -> Error {
+    let message = format!(
+        "{server} sent a body that is not Eureka's with status 404: a proxy without its server?"
+    );
+    Error::new(ErrorKind::Unavailable, BACKEND, operation).with_message(message)
+}
+
 /// The error for a wrong setting.
 pub(crate) fn config(operation: &'static str, message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Config, BACKEND, operation).with_message(message)

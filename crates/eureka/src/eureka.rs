@@ -122,7 +122,9 @@ impl Backend for EurekaBackend {
     fn adapt(&self, mut config: RegistryConfig) -> RegistryConfig {
         let (eureka, announce) = (self.client.config(), &mut config.announce);
         // So that a server that hangs leaves time for another one.
-        announce.call_timeout = announce.call_timeout.max(eureka.timeout * 2);
+        let several = eureka.timeout.saturating_mul(2);
+        announce.call_timeout = announce.call_timeout.max(several);
+        config.follow.read_timeout = config.follow.read_timeout.max(several);
         config.follow.min_refresh = config.follow.min_refresh.min(eureka.query.poll_interval);
         config.ttl.get_or_insert(LEASE);
         config

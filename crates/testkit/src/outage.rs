@@ -60,10 +60,12 @@ pub(crate) fn recovery_is_fresh_and_complete(fixture: &dyn Fixture) -> BoxFuture
 }
 
 /// The first set after an outage may lack what is about to be announced again: nothing of it is
-/// given up unconfirmed.
+/// given up unconfirmed, and all of it that a later read confirms.
 pub(crate) fn instance_that_the_recovery_lacks_is_kept(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
     async move {
-        let (mut scene, _handles) = interrupted_pair(fixture, &["c"]).await;
+        let (mut scene, mut handles) = interrupted_pair(fixture, &["c"]).await;
+        // It cannot be known whether it reaches the registry; the entry ends either way.
+        let _unknown = handles.pop().expect("c").deregister().await;
         fixture.expire(&scene.service, &"c".into()).await;
         fixture.resume().await;
         let fresh = |snapshot: &Snapshot| {
@@ -75,6 +77,8 @@ pub(crate) fn instance_that_the_recovery_lacks_is_kept(fixture: &dyn Fixture) ->
         sleep(SHORT).await;
         let snapshot = scene.subscription.snapshot();
         assert_eq!(snapshot.known().count(), 3, "{snapshot:#?}");
+        let released = |snapshot: &Snapshot| snapshot.known().count() == 2;
+        shows_that(&mut scene.subscription, "c is released", RELEASE_BOUND, released).await;
     }
     .boxed()
 }
@@ -347,6 +351,7 @@ async fn interrupted_pair<'a>(
         vec![scene.register(instance("a", 8001)).await, scene.register(instance("b", 8002)).await];
     for (id, port) in others.iter().zip(8003..) {
         let registration = scene.registration(instance(id, port)).ttl(fixture.ttl() * 3);
+        let registration = registration.deregister_timeout(SHORT);
         let registered = scene.registrar.register(registration).await;
         handles.push(registered.expect("a well registry accepts a registration"));
     }
@@ -379,5 +384,7 @@ fn suspend_this_runtime(gap: Duration) {
 const FIRST_BACKOFF: Duration = Duration::from_secs(15);
 const SHORT: Duration = Duration::from_millis(500);
 const SHUTDOWN_BOUND: Duration = Duration::from_secs(1);
+/// The hold of what the first set after an outage lacks, 10 s, and the read that confirms it.
+const RELEASE_BOUND: Duration = Duration::from_secs(30);
 /// The cap of the following loop's backoff, and some.
 const RECOVERY_BOUND: Duration = Duration::from_secs(70);

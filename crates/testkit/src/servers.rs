@@ -91,8 +91,10 @@ impl error::Error for MissingServer {}
 /// What makes the servers' programs.
 const ORIGINS: &[(&str, &str)] = &[
     ("consul", "fetches Debian's package `consul`"),
+    ("curator", "builds it with Maven"),
     ("etcd", "fetches Debian's package `etcd-server`"),
     ("eureka", "builds it with Maven"),
+    ("gokit", "builds it with Go"),
     ("named", "fetches Debian's package `bind9`"),
     ("redis", "fetches Debian's package `redis-server`"),
     ("zookeeper", "fetches Debian's package `libzookeeper-java`"),

@@ -24,8 +24,8 @@ pub(super) struct Release {
 #[derive(Debug)]
 pub(super) enum Origin {
     Debian(Debian),
-    /// This Go package, pinned by `xtask/servers/NAME-VERSION/go.mod`; left out where Go is not
-    /// installed.
+    /// This Go package, or with "." the program of ours beside it, pinned by
+    /// `xtask/servers/NAME-VERSION/go.mod`; left out where Go is not installed.
     Go(&'static str),
     /// The project `xtask/servers/NAME-VERSION/pom.xml`; left out where Maven is not installed.
     Maven,
@@ -68,6 +68,19 @@ pub(super) const SERVERS: &[Server] = &[
             // Later ones are under the Business Source License: used only when named.
             Release { version: "1.15.4", origin: Origin::Go("github.com/hashicorp/consul") },
         ],
+    },
+    // Not servers, but programs of others that use one.
+    Server {
+        name: "curator",
+        program: "curator",
+        version_arg: "--version",
+        releases: &[Release { version: "5.9.0", origin: Origin::Maven }],
+    },
+    Server {
+        name: "gokit",
+        program: "gokit",
+        version_arg: "--version",
+        releases: &[Release { version: "0.13.0", origin: Origin::Go(".") }],
     },
     Server {
         name: "etcd",

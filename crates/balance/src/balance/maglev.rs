@@ -9,12 +9,13 @@ use std::{
 use tower_sd_core::InstanceId;
 
 use super::{Balancer, Choice, Members, Picker};
-use crate::RequestScope;
+use crate::{Observer, RequestScope};
 
 /// The same member for the same key, as far as the set allows: consistent hashing.
 ///
 /// The key is that of the request's [`RequestScope`], which a
-/// [`ScopeLayer`](crate::ScopeLayer) sets; a request without one goes to a random member. A member
+/// [`ScopeLayer`](crate::ScopeLayer) sets; a request without one goes to a random member, or as
+/// [`keyless`](Self::keyless) sets. A member
 /// that is not usable is skipped immediately: its keys go to the next in the table. When the set
 /// changes, about the keys of what has changed move, and few others.
 ///
@@ -41,6 +42,7 @@ use crate::RequestScope;
 pub struct Maglev {
     /// Those that pickers use: another order of the same members needs no new one.
     tables: Arc<Mutex<Vec<Weak<Table>>>>,
+    keyless: Option<Arc<dyn Balancer>>,
 }
 
 impl Maglev {
@@ -48,6 +50,22 @@ impl Maglev {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Sets the balancer of requests without a key.
+    ///
+    /// Defaults to a random member by weight.
+    ///
+    /// ```
+    /// use tower_sd::balance::{LeastLoaded, Maglev};
+    ///
+    /// let sticky = Maglev::new().keyless(LeastLoaded::new());
+    /// # let _ = sticky;
+    /// ```
+    #[must_use]
+    pub fn keyless(mut self, balancer: impl Balancer) -> Self {
+        self.keyless = Some(Arc::new(balancer));
+        self
     }
 
     /// The table of these members, which are sorted by id.
@@ -75,17 +93,30 @@ fn known(tables: &[Weak<Table>], members: &[(InstanceId, usize)]) -> Option<Arc<
 
 impl Balancer for Maglev {
     fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker> {
+        let keyless = self.keyless.as_ref().map(|balancer| balancer.picker(members));
         let ids = members.iter().map(|instance| instance.id().clone());
         let mut sorted: Vec<_> = ids.zip(members.weights()).zip(0_u32..).collect();
         sorted.sort_by(|((a, _), _), ((b, _), _)| a.cmp(b));
         let (members, indexes): (_, Vec<_>) = sorted.into_iter().unzip();
-        Arc::new(ByKey { table: self.table(members), indexes })
+        Arc::new(ByKey { table: self.table(members), indexes, keyless })
+    }
+
+    fn initial_cursor(&self, random: usize) -> usize {
+        self.keyless.as_ref().map_or(random, |balancer| balancer.initial_cursor(random))
+    }
+
+    fn counts_unusable(&self) -> bool {
+        self.keyless.as_ref().is_some_and(|balancer| balancer.counts_unusable())
+    }
+
+    fn observer(&self) -> Option<Arc<dyn Observer>> {
+        self.keyless.as_ref()?.observer()
     }
 }
 
 impl fmt::Debug for Maglev {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Maglev").finish_non_exhaustive()
+        f.debug_struct("Maglev").field("keyless", &self.keyless).finish_non_exhaustive()
     }
 }
 
@@ -93,6 +124,7 @@ struct ByKey {
     table: Arc<Table>,
     /// The index of each member of the table.
     indexes: Vec<u32>,
+    keyless: Option<Arc<dyn Picker>>,
 }
 
 /// Which member has which place.
@@ -111,9 +143,10 @@ enum Places {
 impl Picker for ByKey {
     #[inline]
     fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        let key = match choice.scope().and_then(RequestScope::key) {
-            Some(key) => mix(key),
-            None => choice.bits(),
+        let key = match (choice.scope().and_then(RequestScope::key), &self.keyless) {
+            (Some(key), _) => mix(key),
+            (None, None) => choice.bits(),
+            (None, Some(picker)) => return picker.pick(choice),
         };
         let place = self.table.places.of(key);
         let index = self.index(place)?;

@@ -4,6 +4,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
@@ -87,6 +88,14 @@ impl Select {
         Self::by(|instance| instance.tags().to_vec(), inner)
     }
 
+    /// A panic is a user's bug, which must not send requests to members of other labels.
+    fn labels_of(&self, instance: &Instance) -> Vec<String> {
+        catch_unwind(AssertUnwindSafe(|| (self.labels)(instance))).unwrap_or_else(|_panic| {
+            tracing::error!(id = %instance.id(), "labels of an instance panicked: it has none");
+            Vec::new()
+        })
+    }
+
     /// Sets the fallback. Defaults to any member.
     #[must_use]
     pub fn fallback(mut self, fallback: Fallback) -> Self {
@@ -99,12 +108,12 @@ impl Balancer for Select {
     fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker> {
         let mut indexes = BTreeMap::<String, Vec<usize>>::new();
         for (index, instance) in members.iter().enumerate() {
-            for label in (self.labels)(&instance) {
+            for label in self.labels_of(&instance) {
                 indexes.entry(label).or_default().push(index);
             }
         }
         let group = |((label, indexes), nth): ((String, Vec<usize>), usize)| {
-            let is_of = |instance: &Instance| (self.labels)(instance).contains(&label);
+            let is_of = |instance: &Instance| self.labels_of(instance).contains(&label);
             let picker = members.only(&indexes, is_of, |group| self.inner.picker(group));
             (label, Group { nth, indexes, picker })
         };

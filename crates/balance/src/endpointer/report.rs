@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 use tower_sd_core::{Freshness, Instance, Snapshot};
 
@@ -8,6 +8,8 @@ use super::{EndpointState, EndpointStats, LimitsReport, shared::Shared};
 use crate::error::Failure;
 
 /// The state of an [`Endpointer`](crate::Endpointer), for dashboards and tests.
+///
+/// As JSON, durations are milliseconds with a fraction.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct EndpointerReport {
@@ -32,6 +34,7 @@ pub struct EndpointReport {
     /// Whether it is picked.
     pub state: EndpointState,
     /// For how long it has that state; none while it is created.
+    #[serde(serialize_with = "milliseconds")]
     pub since: Option<Duration>,
     /// Requests that have been sent to it and are not over.
     pub in_flight: usize,
@@ -50,6 +53,7 @@ pub struct EndpointReport {
     /// How often it has refused, or was not ready in time.
     pub refusals: u64,
     /// The average latency of its successes, while a balancer measures it.
+    #[serde(serialize_with = "milliseconds")]
     pub latency: Option<Duration>,
     /// What went wrong last, with all causes, while it is not usable.
     ///
@@ -69,6 +73,7 @@ pub struct EjectionReport {
     /// Its number, from 1, see [`Ejection::times`](crate::Ejection::times).
     pub times: u32,
     /// How long it lasts; zero when one request may decide.
+    #[serde(serialize_with = "milliseconds")]
     pub left: Duration,
 }
 
@@ -169,6 +174,14 @@ impl EndpointReport {
             }),
         }
     }
+}
+
+fn milliseconds<S: Serializer>(
+    time: &(impl Copy + Into<Option<Duration>>),
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let time: Option<Duration> = (*time).into();
+    time.map(|time| time.as_secs_f64() * 1e3).serialize(serializer)
 }
 
 const NEVER_SYNCED: &str = "the registry has not answered yet";

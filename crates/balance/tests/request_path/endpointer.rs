@@ -346,6 +346,10 @@ async fn inspect_can_be_serialised() {
     assert_eq!((&a["state"], &a["picks"], &a["error"]), (&"ready".into(), &3.into(), &().into()));
     assert_eq!((&b["state"], &b["error"]), (&"creating".into(), &"b cannot be made".into()));
     assert!(json["trouble"].as_str().unwrap().contains("outage"));
+    tokio::time::advance(Duration::from_millis(1500)).await;
+    let json = serde_json::to_value(endpointer.report()).unwrap();
+    let since = json["endpoints"][0]["since"].as_f64().unwrap();
+    assert!((1500.0..1600.0).contains(&since), "milliseconds: {json}");
 }
 
 #[tokio::test(start_paused = true)]

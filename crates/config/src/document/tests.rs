@@ -100,6 +100,37 @@ fn below_a_prefix_a_complaint_names_the_key_and_its_own_line() {
     assert!(found.contains("key app/db, line 2, column 9"), "{found}");
 }
 
+/// It may be a password.
+#[test]
+fn complaint_shows_no_value() {
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "never read")]
+    struct Secrets {
+        password: String,
+        pin: u16,
+        kind: Kind,
+    }
+    #[derive(Debug, Deserialize)]
+    enum Kind {
+        A,
+        B,
+    }
+    let texts = [
+        (Format::Json, r#"{"password": 12345}"#, "invalid type: integer, expected a string"),
+        (Format::Json, r#"{"pin": "hunter2, expected `x`"}"#, "invalid type: string, expected u16"),
+        (Format::Json, r#"{"kind": "hunter2"}"#, "unknown variant, expected `A` or `B`"),
+        (Format::Json, r#"{"pin": 12345678}"#, "invalid value: integer, expected u16"),
+        (Format::Toml, "password = 12345", "invalid type: integer, expected a string"),
+        (Format::Toml, "pin = \"hunter2\"", "invalid type: string, expected u16"),
+        (Format::Toml, "kind = \"hunter2\"", "unknown variant, expected"),
+    ];
+    for (format, text, expected) in texts {
+        let error = decode::<Secrets>(format, &one(text)).expect_err("wrong").to_string();
+        assert!(error.contains(expected), "{error}");
+        assert!(!error.contains("12345") && !error.contains("hunter2"), "{error}");
+    }
+}
+
 /// A writer of one key has no influence on another.
 #[test]
 fn value_below_a_prefix_cannot_be_more_than_one() {

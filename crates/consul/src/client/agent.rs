@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use tower_sd_core::{CheckResult, Result};
 
 use super::{
@@ -22,6 +22,14 @@ pub(crate) struct AgentEntry {
     pub(crate) service: Service,
     #[serde(default, deserialize_with = "null_is_default")]
     checks: Vec<AgentCheck>,
+}
+
+/// The agent's answer about a service that it does not have.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Unknown {
+    #[expect(dead_code, reason = "its presence is what counts")]
+    aggregated_status: IgnoredAny,
 }
 
 /// A check that the agent has.
@@ -84,7 +92,8 @@ impl ConsulClient {
             return Ok(Some(entry));
         }
         match answer.status {
-            404 if answer.body.trim_ascii().starts_with(b"{") => Ok(None),
+            // A gateway's JSON has another shape.
+            404 if serde_json::from_slice::<Unknown>(&answer.body).is_ok() => Ok(None),
             _ => {
                 succeed(&answer)?;
                 Err(error::garbled(operation, "not a service as Consul writes it"))

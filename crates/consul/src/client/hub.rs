@@ -199,7 +199,7 @@ impl Ticket {
             _ = changes.changed() => Ok(()),
             failures = failures.wait_for(|failures| !failures.is_empty()) => {
                 let failure = failures.ok().and_then(|failures| failures.values().next().cloned());
-                failure.map_or(Ok(()), Err)
+                failure.map_or(Ok(()), |failure| Err(of_shared(failure)))
             }
             error = place.ended() => Err(error),
             // It goes on with a query of its own.
@@ -228,4 +228,13 @@ impl Drop for Ticket {
         drop(followed);
         followers.decide();
     }
+}
+
+/// The error of a shared query, as that of one of its followers.
+///
+/// The pause that a server requests is that query's alone: the follower's own reads may succeed.
+fn of_shared(failure: Error) -> Error {
+    let error = Error::new(failure.kind(), BACKEND, "follow").with_message("a shared query fails");
+    let error = if failure.is_transient() { error.transient() } else { error.permanent() };
+    error.with_source(failure)
 }

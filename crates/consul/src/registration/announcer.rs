@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 use tower_sd_core::{
-    Announcement, Announcer, Error, InstanceStatus, LossReason, Renewal, Result, async_trait,
+    Announcement, Announcer, Error, ErrorKind, InstanceStatus, LossReason, Renewal, Result,
+    async_trait,
 };
 
 use super::{
@@ -118,7 +119,7 @@ impl Announcer for ConsulAnnouncer {
         let verified = if self.settings.ttl.is_none() {
             self.verify().await?
         } else if self.verified_at.elapsed() >= self.verify_interval() {
-            self.verified_by(deadline).await
+            self.verified_by(deadline).await?
         } else {
             Renewal::Renewed(self.settings.lease_ttl())
         };
@@ -253,9 +254,14 @@ impl ConsulAnnouncer {
     }
 
     /// Verifies beside a heartbeat, which has proved life: a failure is not one of the renewal.
-    async fn verified_by(&mut self, deadline: Instant) -> Renewal {
+    ///
+    /// # Errors
+    ///
+    /// The answer is not an agent's, so that of the heartbeat was none either.
+    async fn verified_by(&mut self, deadline: Instant) -> Result<Renewal> {
         match timeout_at(deadline, self.verify()).await {
-            Ok(Ok(renewal)) => return renewal,
+            Ok(Ok(renewal)) => return Ok(renewal),
+            Ok(Err(error)) if error.kind() == ErrorKind::Protocol => return Err(error),
             Ok(Err(error)) => {
                 let service_id = &self.service_id;
                 tracing::debug!(backend = BACKEND, service_id, error = %error.chain(), "not verified");
@@ -265,7 +271,7 @@ impl ConsulAnnouncer {
                 tracing::debug!(backend = BACKEND, service_id, "not verified in time");
             }
         }
-        Renewal::Renewed(self.settings.lease_ttl())
+        Ok(Renewal::Renewed(self.settings.lease_ttl()))
     }
 
     /// Compares the entry itself: the check may live while the service was overwritten.

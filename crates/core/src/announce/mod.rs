@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::worker::Worker;
+use self::{schedule::Step, worker::Worker};
 use crate::{
     AnnounceConfig, Announcer, Error, ErrorKind, Registration, RegistrationHandle, Result,
     Shutdown, TaskGroup,
@@ -47,6 +47,7 @@ pub async fn announce(
     config: AnnounceConfig,
     tasks: &TaskGroup,
 ) -> Result<RegistrationHandle> {
+    let config = config.clamped();
     let backend = config.backend;
     reachable(&registration.instance)?;
     named(&registration, backend)?;
@@ -102,6 +103,14 @@ async fn keep<A: Announcer>(
             () = &mut stopped => return Instant::now() + deregister_timeout,
             step = worker.wait() => step,
         };
+        if step == Step::Check {
+            // It reaches no registry: nothing of it is waited for.
+            select! {
+                biased;
+                () = &mut stopped => return Instant::now() + deregister_timeout,
+                () = worker.probe() => {}
+            }
+        }
         let mut act = pin!(worker.act(step));
         select! {
             biased;

@@ -185,17 +185,11 @@ impl Reporter {
         self.state(RegistrationState::Deregistered);
     }
 
-    /// Publishes the state; subscribers wake if it, or the kind of its first error, has changed.
+    /// Publishes the state; subscribers wake if it has changed but for the text of an error.
     fn state(&self, state: RegistrationState) {
         self.status.send_if_modified(|status| {
             let before = replace(&mut status.state, state);
-            match (&before, &status.state) {
-                (
-                    RegistrationState::Registering { error: before },
-                    RegistrationState::Registering { error: after },
-                ) => before.as_ref().map(Error::kind) != after.as_ref().map(Error::kind),
-                (before, after) => discriminant(before) != discriminant(after),
-            }
+            differ(&before, &status.state)
         });
     }
 
@@ -204,6 +198,23 @@ impl Reporter {
             edit(status);
             false
         });
+    }
+}
+
+fn differ(before: &RegistrationState, after: &RegistrationState) -> bool {
+    use RegistrationState::{Lost, Overridden, Registering, TakenOver};
+    let nature = |error: &Error| (error.kind(), error.is_transient());
+    match (before, after) {
+        (Registering { error: before }, Registering { error: after }) => {
+            before.as_ref().map(nature) != after.as_ref().map(nature)
+        }
+        // The task has ended: nothing comes any more.
+        (Lost { error: before, .. }, Lost { error: after, .. }) => {
+            (before.kind() == ErrorKind::Closed) != (after.kind() == ErrorKind::Closed)
+        }
+        (Overridden { status: before }, Overridden { status: after }) => before != after,
+        (TakenOver { by: before }, TakenOver { by: after }) => before != after,
+        (before, after) => discriminant(before) != discriminant(after),
     }
 }
 

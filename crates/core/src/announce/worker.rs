@@ -35,6 +35,8 @@ pub(super) struct Worker<A> {
     initial_backoff: Duration,
     schedule: Schedule,
     check: Check,
+    /// What the check that is due has returned.
+    probed: Option<CheckResult>,
     updates: Updates,
     report: Reporter,
 }
@@ -61,6 +63,7 @@ impl<A: Announcer> Worker<A> {
             wanted,
             schedule: Schedule::new(config, fail_fast, registration.reclaim, now),
             check: Check::new(registration.health, registration.health_interval, now),
+            probed: None,
             updates: Updates::new(updates),
         }
     }
@@ -88,6 +91,16 @@ impl<A: Announcer> Worker<A> {
         }
     }
 
+    /// Runs the health check, before its step.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the check is due again.
+    pub(super) async fn probe(&mut self) {
+        let (bound, renewals) = (self.schedule.check_timeout(), self.schedule.renew_interval());
+        self.probed = Some(self.check.run(bound, renewals).await);
+    }
+
     /// Takes a step.
     pub(super) async fn act(&mut self, step: Step) {
         self.is_push_ignored = false;
@@ -98,7 +111,7 @@ impl<A: Announcer> Worker<A> {
             self.lost(cause.into_iter().fold(error, Error::with_source));
         }
         match step {
-            Step::Check => self.check().await,
+            Step::Check => self.checked().await,
             Step::Renew if self.schedule.is_registered() => self.renew().await,
             Step::Renew => {}
             Step::Announce => self.announce().await,
@@ -127,9 +140,8 @@ impl<A: Announcer> Worker<A> {
         result
     }
 
-    async fn check(&mut self) {
-        let (bound, renewals) = (self.schedule.check_timeout(), self.schedule.renew_interval());
-        let health = self.check.run(bound, renewals).await;
+    async fn checked(&mut self) {
+        let Some(health) = self.probed.take() else { return };
         let is_changed = self.report.checked(&self.wanted.health, &health);
         self.wanted.health = health;
         if self.is_withheld() {

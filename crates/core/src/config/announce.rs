@@ -2,9 +2,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::follow::MAX;
 use crate::duration;
 
 /// Settings of the announcing loop.
+///
+/// A duration outside of the useful range is clamped.
 #[derive(Clone, Debug, Deserialize)]
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
@@ -52,6 +55,20 @@ impl AnnounceConfig {
             max_backoff: Duration::from_secs(15),
             denied_interval: Duration::from_secs(15),
             seed: None,
+        }
+    }
+
+    /// Moves every duration into the range that the loop can work with.
+    pub(crate) fn clamped(self) -> Self {
+        let clamp = |duration: Duration| duration.clamp(Duration::from_millis(1), MAX);
+        let initial_backoff = clamp(self.initial_backoff);
+        Self {
+            initial_backoff,
+            max_backoff: clamp(self.max_backoff).max(initial_backoff),
+            call_timeout: clamp(self.call_timeout),
+            health_timeout: clamp(self.health_timeout),
+            denied_interval: clamp(self.denied_interval),
+            ..self
         }
     }
 }

@@ -110,4 +110,4 @@ impl Default for FollowConfig {
 }
 
 /// An `Instant` cannot be as far away as a `Duration` is long.
-const MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(super) const MAX: Duration = Duration::from_secs(30 * 24 * 3600);

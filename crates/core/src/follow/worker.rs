@@ -109,6 +109,8 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
                 let error = self.error(ErrorKind::Protocol).with_message("the read panicked");
                 // The next read is planned before the sink is called, which may panic again.
                 drop(catch_unwind(AssertUnwindSafe(|| self.fail(error))));
+                // The sink may panic before the next read waits for its time.
+                sleep_until(self.not_before).await;
             }
         }
     }
@@ -149,9 +151,11 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
                 at.map(|at| at.max(not_before))
             }
             _ => {
-                let bound = not_before.max(now) + self.config.read_timeout;
-                let stale_at = self.stale_at.filter(|_| mode == ReadMode::Verify);
-                Some(stale_at.map_or(bound, |at| at.min(bound)))
+                let begins = not_before.max(now);
+                let bound = begins + self.config.read_timeout;
+                // What is stale already gains nothing by a shorter bound.
+                let is_bound = |at: &Instant| mode == ReadMode::Verify && *at > begins;
+                Some(self.stale_at.filter(is_bound).map_or(bound, |at| at.min(bound)))
             }
         };
         let max_entries = self.sink.max_entries();
@@ -266,6 +270,8 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             let least = self.config.min_refresh;
             let pause = jittered(wanted.clamp(least, self.config.max_refresh), &mut self.rng);
             self.not_before = self.not_before.max(now + pause.max(least));
+            // A polled source sets its own pace.
+            (self.stale_at, self.verify_at) = (None, None);
         }
     }
 

@@ -23,7 +23,7 @@ pub(super) struct MemoryAnnouncer {
 
 impl MemoryAnnouncer {
     pub(super) fn new(store: Arc<Store>, registration: &Registration) -> Self {
-        let ttl = registration.lease_ttl();
+        let ttl = registration.lease_ttl().min(MAX_TTL);
         let (service, id) =
             (registration.service().to_owned(), registration.instance().id().clone());
         Self { store, ttl, service, id, incarnation: String::new(), reported: None }
@@ -115,3 +115,5 @@ impl Announcer for MemoryAnnouncer {
 
 /// As every registry has a limit: about etcd's.
 const MAX_VALUE: usize = 1_000_000;
+/// An `Instant` cannot be as far away as a `Duration` is long.
+const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 3600);

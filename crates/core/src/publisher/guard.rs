@@ -93,16 +93,17 @@ impl Guard {
         self.n_reads += 1;
         let n_counted = self.members.iter().filter(|member| member.is_counted()).count();
         self.history.remember_size(now, n_counted);
+        let classes = self.classes(&listed);
         let mut old = std::mem::take(&mut self.members).into_iter().peekable();
         let mut members = Vec::with_capacity(listed.len());
         let mut changed = false;
         let mut n_held = 0;
-        for instance in listed {
+        for (instance, class) in listed.into_iter().zip(classes) {
             while let Some(gone) = old.next_if(|old| before(&old.instance, &instance)) {
                 changed |= self.absent(now, gone, confirmed, &mut members);
             }
             let known = old.next_if(|old| same(&old.instance, &instance));
-            changed |= self.present(now, instance, known, confirmed, &mut members);
+            changed |= self.present(now, (instance, class), known, confirmed, &mut members);
         }
         for gone in old {
             changed |= self.absent(now, gone, confirmed, &mut members);
@@ -183,19 +184,15 @@ impl Guard {
     fn present(
         &self,
         now: Instant,
-        instance: Instance,
+        (instance, class): (Instance, Option<Class>),
         known: Option<Member>,
         confirmed: bool,
         members: &mut Vec<Member>,
     ) -> bool {
-        if let Some(known) = &known
-            && known.is_offered()
-            && known.instance.ptr_eq(&instance)
-        {
-            members.push(Member::offered(instance, known.first_read));
+        let Some(class) = class else {
+            members.extend(known);
             return false;
-        }
-        let class = self.class(&instance);
+        };
         let first_read = known.as_ref().map_or(self.n_reads, |known| known.first_read);
         let registered = match class {
             Class::Offered => {
@@ -279,6 +276,20 @@ impl Guard {
         }
         members.push(member);
         false
+    }
+
+    /// Of those that are listed; `None`: offered, and the same as before.
+    ///
+    /// The filter is the user's and may panic: it runs before anything is taken apart.
+    fn classes(&self, listed: &[Instance]) -> Vec<Option<Class>> {
+        let mut known = self.members.iter().peekable();
+        let class = |instance: &Instance| {
+            while known.next_if(|old| before(&old.instance, instance)).is_some() {}
+            let known = known.next_if(|old| same(&old.instance, instance));
+            let is_kept = known.is_some_and(|it| it.is_offered() && it.instance.ptr_eq(instance));
+            (!is_kept).then(|| self.class(instance))
+        };
+        listed.iter().map(class).collect()
     }
 
     fn class(&self, instance: &Instance) -> Class {

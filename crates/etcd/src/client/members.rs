@@ -3,7 +3,10 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use etcd_client::Client;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 use tower_sd_core::Error;
 
 use super::{
@@ -104,30 +107,26 @@ impl Members {
         if let Some(connection) = &state.connection {
             return Ok((Arc::clone(connection), false));
         }
-        let endpoint = &self.config.endpoints[state.next % self.config.endpoints.len()];
+        let at = state.next;
+        // A call that is given up meanwhile is followed by one to another member.
+        state.next += 1;
+        let endpoint = &self.config.endpoints[at % self.config.endpoints.len()];
         let opening = self.connector.connect(endpoint);
         let opened = timeout(self.config.connect_timeout, opening).await;
         let opened = opened.unwrap_or_else(|_| Err(Failure::timeout(self.config.connect_timeout)));
         match opened {
             Ok(connection) => {
                 let connection = Arc::new(connection);
-                state.connection = Some(Arc::clone(&connection));
+                (state.connection, state.next) = (Some(Arc::clone(&connection)), at);
                 Ok((connection, true))
             }
-            Err(failure) => {
-                state.next += 1;
-                Err(failure.at(endpoint))
-            }
+            Err(failure) => Err(failure.at(endpoint)),
         }
     }
 
     /// Uses another connection from now on, to the next member; streams on this one live on.
     pub(super) async fn abandon(&self, connection: &Arc<Connection>) {
-        let mut state = self.state.lock().await;
-        if state.connection.as_ref().is_some_and(|it| Arc::ptr_eq(it, connection)) {
-            state.connection = None;
-            state.next += 1;
-        }
+        self.state.lock().await.leave(connection);
     }
 
     /// The number of the token in use.
@@ -164,7 +163,13 @@ impl Members {
             generation: 0,
         })?;
         let generation = self.token_generation();
+        let mut in_flight = InFlight {
+            members: self,
+            connection: Some(Arc::clone(&connection)),
+            since: Instant::now(),
+        };
         let answer = bounded(self.config.request_timeout, request(connection.client())).await;
+        in_flight.connection = None;
         answer.map_err(|failure| Attempt {
             failure: connection.explain(failure),
             connection: Some(connection),
@@ -173,6 +178,37 @@ impl Members {
         })
     }
 }
+
+/// A request without an answer yet. Dropped so after a while, its caller has given it up: the next
+/// one must not hang at the same member.
+struct InFlight<'a> {
+    members: &'a Members,
+    connection: Option<Arc<Connection>>,
+    since: Instant,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && self.since.elapsed() >= PATIENCE
+            && let Ok(mut state) = self.members.state.try_lock()
+        {
+            state.leave(&connection);
+        }
+    }
+}
+
+impl State {
+    fn leave(&mut self, connection: &Arc<Connection>) {
+        if self.connection.as_ref().is_some_and(|it| Arc::ptr_eq(it, connection)) {
+            self.connection = None;
+            self.next += 1;
+        }
+    }
+}
+
+/// Half of the shortest bound of a renewal.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Puts a bound on an answer.
 pub(super) async fn bounded<T>(

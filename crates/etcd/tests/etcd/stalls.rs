@@ -91,3 +91,22 @@ async fn stall_of_the_only_member_is_waited_for() {
     })
     .await;
 }
+
+/// A call that the loop gives up, because its own bound is shorter, leaves the member too.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn member_that_hangs_is_left_by_calls_that_are_given_up() {
+    on_every_etcd(async |etcd| {
+        // Its connections are in the backlog, and nothing answers.
+        let hangs = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let hanging = hangs.local_addr().expect("bound").to_string();
+        let endpoints = [hanging, etcd.server.address().to_string()];
+        let config = tower_sd_etcd::EtcdConfig::new(endpoints);
+        let config = config.connect_timeout(Duration::from_secs(60));
+        let client = tower_sd_etcd::Etcd::new(config).expect("good settings");
+        let registration = Registration::new("hung", instance("a", 8080));
+        let handle = client.register(registration.fail_fast(SOON)).await.expect("it registers");
+        handle.deregister().await.expect("it deregisters");
+    })
+    .await;
+}

@@ -8,7 +8,7 @@ use http::{
     HeaderMap, HeaderValue, Method, Request,
     header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER},
 };
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use tower_sd_core::{Error, Result};
 use tower_sd_net::{HttpClient, HttpVersions, TlsClient};
 use url::{Position, Url};
@@ -162,12 +162,18 @@ impl Answer {
         }
     }
 
-    /// Whether its body is one that no server of Eureka's sends for JSON: a page, or a sentence.
+    /// The error when a success or a 404 has a body that no server of Eureka's sends for JSON.
     ///
-    /// An unknown entry has no body, or the JSON of Spring's error page.
-    pub(super) fn is_of_a_proxy(&self) -> bool {
+    /// A proxy sends a page, or a sentence: it has no server, or a user is to sign in. An unknown
+    /// entry has no body, or the JSON of Spring's error page.
+    pub(super) fn not_eurekas(&self) -> Option<Error> {
         let first = |body: &Bytes| body.trim_ascii_start().first().copied();
-        self.plain().is_ok_and(|body| !matches!(first(&body), None | Some(b'{')))
+        let is_other = || self.plain().is_ok_and(|body| !matches!(first(&body), None | Some(b'{')));
+        match self.status {
+            404 if is_other() => Some(error::of_a_proxy(self.operation, &self.server)),
+            200..=299 if is_other() => self.json::<IgnoredAny>().err(),
+            _ => None,
+        }
     }
 
     /// The body as JSON.

@@ -20,7 +20,8 @@ use std::{
 };
 
 use ::http::Method;
-use tower_sd_core::{Error, ErrorKind, Result};
+use futures_util::future::join_all;
+use tower_sd_core::{Error, Result};
 
 use self::{
     http::{Answer, Call},
@@ -31,7 +32,7 @@ use self::{
     wire::Wire,
 };
 pub(crate) use self::{hub::Ticket, registry::Entries};
-use crate::{BACKEND, EurekaConfig, Lookup, error, error::FOLLOW};
+use crate::{EurekaConfig, Lookup, error, error::FOLLOW};
 
 /// A client of the servers of one registry. `Clone` is one `Arc`.
 #[derive(Clone, Debug)]
@@ -111,12 +112,15 @@ impl EurekaClient {
         accepts_absence: bool,
     ) -> Result<Vec<Arc<InstanceInfo>>> {
         let (mut all, mut most, mut failure) = (BTreeMap::new(), None, None);
-        for index in self.0.wire.servers.order() {
-            let answer = self.0.wire.servers.send_to(index, &call(lookup, name)).await;
-            let entries = match answer {
-                Ok(answer) => self.entries(lookup, index, &answer).await,
-                Err(error) => Err(error),
-            };
+        // Concurrently: with several that hang, one after the other would take longer than a read
+        // may.
+        let entries_of = async |index| {
+            let answer = self.0.wire.servers.send_to(index, &call(lookup, name)).await?;
+            self.entries(lookup, index, &answer).await
+        };
+        let order = self.0.wire.servers.order();
+        let answers = join_all(order.iter().map(|index| entries_of(*index))).await;
+        for (index, entries) in order.into_iter().zip(answers) {
             match entries {
                 Ok(entries) => {
                     if most.is_none_or(|(n, _)| n < entries.len()) {
@@ -265,10 +269,6 @@ fn succeed(answer: &Answer) -> Result<()> {
 
 fn known(answer: &Answer) -> Result<Known> {
     match answer.status {
-        404 if answer.is_of_a_proxy() => Err(Error::new(ErrorKind::Unavailable, BACKEND, FOLLOW)
-            .with_message(
-                "a body that is not Eureka's with status 404: a proxy without its server?",
-            )),
         404 => Ok(Known::No),
         _ => succeed(answer).map(|()| Known::Yes),
     }

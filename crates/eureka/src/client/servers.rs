@@ -71,16 +71,22 @@ impl Servers {
         Err(failure.unwrap_or_else(|| error::config("configure", "servers: there are none")))
     }
 
-    /// Sends to one server. A server that cannot serve now, or not yet, is an error.
+    /// Sends to one server.
+    ///
+    /// A server that cannot serve now, or not yet, is an error, and so is an answer that is not
+    /// Eureka's. One that it refuses to give stands, and the next request goes to another server.
     pub(super) async fn send_to(&self, index: usize, call: &Call<'_>) -> Result<Answer> {
         let mut attempt = Attempt { servers: self, index, succeeded: false };
         let answer = self.all[index].send(call, &self.credentials).await?;
-        let refusal = (!answer.is_success()).then(|| answer.refused());
-        if let Some(error) = refusal.filter(|error| error.is_transient()) {
+        let refusal = answer.not_eurekas().or_else(|| match answer.status {
+            200..=299 | 404 => None,
+            _ => Some(answer.refused()),
+        });
+        if let Some(error) = refusal.as_ref().filter(|error| error.is_transient()) {
             tracing::debug!(backend = crate::BACKEND, error = %error.chain(), "server left");
-            return Err(error);
+            return Err(error.clone());
         }
-        attempt.succeeded = true;
+        attempt.succeeded = refusal.is_none();
         Ok(answer)
     }
 

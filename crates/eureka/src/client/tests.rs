@@ -129,6 +129,57 @@ async fn confirming_read_combines_the_answers_of_all_servers() {
     assert_eq!(read(&client).await.expect("the one that has more is used"), 2);
 }
 
+/// An ingress without its server, a page to sign in, a redirect.
+#[tokio::test]
+async fn proxy_without_a_server_is_left_for_a_peer() {
+    for (reply, n_failures) in [
+        (Reply::new(404).body("404 page not found"), 0),
+        (Reply::new(200).body("<html>Sign in</html>"), 0),
+        (Reply::new(302).header("location", "/login"), 1),
+        (Reply::new(401), 1),
+    ] {
+        let proxy = Script::answering(move |_| reply.clone()).await.expect("loopback");
+        let peer = Script::answering(|request| match request.method.as_str() {
+            "GET" => Reply::new(200).body(ONE),
+            _ => Reply::new(200),
+        });
+        let peer = peer.await.expect("loopback");
+        let config = EurekaConfig::new(format!("{}/eureka", proxy.url()))
+            .zone("here")
+            .server(EurekaServer::new(format!("{}/eureka", peer.url())));
+        let mut config = config;
+        config.servers[0].zone = Some("here".to_owned());
+        let client = EurekaClient::new(config).expect("it can work");
+        let mut failures = 0;
+        for _ in 0..5 {
+            let renewed = client.renew("X", "a", Status::Up, 1).await;
+            failures += usize::from(renewed.is_err());
+        }
+        assert_eq!(failures, n_failures);
+        assert_eq!(read(&client).await.expect("of the peer"), 1);
+        assert_eq!(proxy.received().len(), 1);
+    }
+}
+
+/// Several peers that hang take as long as one.
+#[tokio::test]
+async fn confirming_read_waits_for_all_servers_concurrently() {
+    let bound = std::time::Duration::from_secs(1);
+    let good = Script::answering(|_| Reply::new(200).body(ONE)).await.expect("loopback");
+    let mut hanging = Vec::new();
+    let mut config = EurekaConfig::new(format!("{}/eureka", good.url())).timeout(bound);
+    for _ in 0..8 {
+        let script = Script::start().await.expect("loopback");
+        config = config.server(EurekaServer::new(format!("{}/eureka", script.url())));
+        hanging.push(script);
+    }
+    let client = EurekaClient::new(config).expect("it can work");
+    let start = tokio::time::Instant::now();
+    let all = client.instances_of_all(Lookup::App, "X", false).await.expect("one answers");
+    assert_eq!(all.len(), 1);
+    assert!(start.elapsed() < bound * 5, "{:?}", start.elapsed());
+}
+
 /// A peer that does not answer may have what the others lack.
 #[tokio::test]
 async fn confirming_read_is_empty_only_if_all_servers_answer() {
@@ -156,7 +207,7 @@ async fn confirming_read_is_empty_only_if_all_servers_answer() {
 
 /// A server may request a longer pause than the bound of a follower's read.
 #[tokio::test]
-async fn followers_get_the_cause_during_a_pause_that_the_server_requests() {
+async fn followers_get_the_cause_during_a_requested_pause() {
     let script = Script::answering(|_| Reply::new(503).header("retry-after", "120"));
     let script = script.await.expect("loopback");
     let config = EurekaConfig::new(format!("{}/eureka", script.url())).max_single_reads(0);

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use tower_sd_core::{
-    Announcement, Announcer, CheckResult, InstanceStatus, LeaseTtl, LossReason, Renewal, Result,
-    async_trait,
+    Announcement, Announcer, CheckResult, Error, InstanceStatus, LeaseTtl, LossReason, Renewal,
+    Result, async_trait,
 };
 
 use super::{clock::Clock, options::RegistrationOptions};
@@ -68,7 +68,8 @@ impl Announcer for EurekaAnnouncer {
 
     async fn announce(&mut self, announcement: &Announcement) -> Result<Renewal> {
         announcement.incarnation().clone_into(&mut self.incarnation);
-        let found = self.client.entry("register", &self.app, &self.id).await?;
+        let found = self.client.entry("register", &self.app, &self.id).await;
+        let found = found.map_err(Error::without_effect)?;
         if let Some(by) = self.owner_beside(found.as_ref())
             && !announcement.takes_over()
         {
@@ -89,16 +90,30 @@ impl Announcer for EurekaAnnouncer {
         let Some(announced) = self.announced.as_ref().filter(|_| is_ours) else {
             return Ok(self.lost(LossReason::Gone));
         };
-        let desired = self.entry(announcement)?;
-        if differ(announced, &desired) || self.is_stuck(&found, &desired) {
-            return self.write(announcement, Some(&found)).await;
-        }
         // An operator's change of the metadata makes the entry younger.
         let timestamp = announced.last_dirty_timestamp.max(found.last_dirty_timestamp);
-        match self.client.renew(&self.app, &self.id, announced.status, timestamp).await? {
-            Known::Yes => Ok(self.renewed(Some(&found))),
-            Known::No => Ok(self.lost(LossReason::Gone)),
+        let status = announced.status;
+        // First the heartbeat: a server that refuses what differs must not end the lease.
+        if self.client.renew(&self.app, &self.id, status, timestamp).await? == Known::No {
+            return Ok(self.lost(LossReason::Gone));
         }
+        let Ok(desired) = self.entry(announcement) else {
+            // An update that its announcement will refuse.
+            return Ok(self.renewed(Some(&found)));
+        };
+        if differ(announced, &desired) || self.is_stuck(&found, &desired) {
+            match self.write(announcement, Some(&found)).await {
+                Err(error) if desired.status == status => {
+                    tracing::debug!(
+                        backend = crate::BACKEND,
+                        error = %error.chain(),
+                        "entry not updated: it is written again with the next renewal"
+                    );
+                }
+                written => return written,
+            }
+        }
+        Ok(self.renewed(Some(&found)))
     }
 
     async fn withdraw(&mut self) -> Result<()> {

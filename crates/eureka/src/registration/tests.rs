@@ -72,6 +72,43 @@ async fn unknown_entry_is_registered_with_a_larger_timestamp() {
     assert!(matches!(renewed, Renewal::Renewed(_)), "{renewed:?}");
 }
 
+/// A server, or a proxy, that refuses writes must not end a lease that it renews.
+#[tokio::test]
+async fn update_that_cannot_be_written_stops_no_heartbeat() {
+    let (script, mut announcer) = start(|config| config).await;
+    let desired = announcement();
+    for reply in [Reply::new(404), Reply::new(204)] {
+        script.reply(reply);
+    }
+    announcer.announce(&desired).await.expect("registered");
+    let first = {
+        let _read = script.next().await;
+        timestamp(&script.next().await)
+    };
+    let mut updated = desired.clone();
+    updated.instance = updated.instance.with_metadata("shard", "3");
+    for _ in 0..3 {
+        for reply in [entry(first, desired.incarnation()), Reply::new(200), Reply::new(500)] {
+            script.reply(reply);
+        }
+        let renewed = announcer.renew(&updated).await.expect("an answer");
+        assert!(matches!(renewed, Renewal::Renewed(_)), "{renewed:?}");
+        let methods = [script.next().await, script.next().await, script.next().await];
+        assert_eq!(methods.map(|request| request.method.to_string()), ["GET", "PUT", "POST"]);
+    }
+}
+
+/// Nothing was written: there is nothing to withdraw.
+#[tokio::test]
+async fn registration_without_a_server_has_no_effect() {
+    let config = EurekaConfig::new("http://127.0.0.1:9/eureka");
+    let client = EurekaClient::new(config).expect("it can work");
+    let registration = Registration::new("x", Instance::new("10.0.0.7", 1).with_id("a"));
+    let announcer = announcer(&client, &RegistrationOptions::new(), &registration);
+    let error = announcer.expect("a registration").announce(&announcement()).await;
+    assert!(error.expect_err("no server").is_without_effect());
+}
+
 #[tokio::test]
 async fn entry_of_a_successor_is_left_alone() {
     let (script, mut announcer) = start(|config| config).await;

@@ -1,8 +1,10 @@
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tower_sd_core::{Instance, InstanceStatus, Instancer, Registration};
-use tower_sd_testkit::{real, servers::required, wait::shows_that, wire::request};
+use tower_sd_testkit::{
+    process::Process, real, servers::required, wait::shows_that, wire::request,
+};
 
 use crate::support::{BOUND, client, query};
 
@@ -47,6 +49,34 @@ async fn spring_client_finds_ours_and_is_found() {
     shows(&spring, "/found/ours", |it| it == "[]").await;
     ours.deregister().await.expect("deregistered");
     shows(&spring, "/statuses/ours", |it| it == "[]").await;
+}
+
+/// It shows all that are registered, whatever their status, as `host:port`.
+#[tokio::test]
+#[ignore = "needs eureka, and go-kit"]
+async fn go_kit_finds_ours() {
+    let config = real::EurekaConfig::quick(required("eureka"));
+    let server = real::Eureka::start(config).await.expect("a server");
+    let eureka = client(&[&server]);
+    let ours = Registration::new("ours", Instance::new("10.0.0.7", 8081));
+    let ours = eureka.register(ours).await.expect("registered");
+    let logs = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(required("gokit").path);
+    command.args(["watch-eureka", &server.url(), "OURS"]);
+    let go_kit = Process::start(&mut command, &logs.path().join("gokit")).expect("it starts");
+    let shows = async |wanted: &str| {
+        let deadline = Instant::now() + BOUND;
+        while go_kit.output().lines().rfind(|line| line.starts_with('[')) != Some(wanted) {
+            assert!(Instant::now() < deadline, "{wanted}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    shows(r#"["10.0.0.7:8081"]"#).await;
+    let second = Registration::new("ours", Instance::new("10.0.0.8", 8082));
+    let _second = eureka.register(second).await.expect("registered");
+    shows(r#"["10.0.0.7:8081","10.0.0.8:8082"]"#).await;
+    ours.deregister().await.expect("deregistered");
+    shows(r#"["10.0.0.8:8082"]"#).await;
 }
 
 async fn shows(spring: &real::SpringClient, target: &str, wanted: impl Fn(&str) -> bool) {

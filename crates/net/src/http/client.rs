@@ -132,7 +132,8 @@ impl Inner {
         if announced > max_body {
             return Err(too_long());
         }
-        let (mut body, mut bytes) = (body, BytesMut::with_capacity(announced));
+        // A server's word alone costs no memory.
+        let (mut body, mut bytes) = (body, BytesMut::with_capacity(announced.min(64 << 10)));
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|cause| {
                 let ended_by = EndedBy::found_in(of_connection);

@@ -277,6 +277,7 @@ const NOTICED: &[(Bug, &[&str])] = &[
         ],
     ),
     (Bug::Gullible, &["instance_that_the_recovery_lacks_is_kept"]),
+    (Bug::NeverConfirms, &["instance_that_the_recovery_lacks_is_kept"]),
     (Bug::ComesBackEmpty, &["recovery_is_fresh_and_complete"]),
     (
         Bug::WatchDies,

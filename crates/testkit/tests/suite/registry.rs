@@ -60,6 +60,8 @@ pub(crate) enum Bug {
     ComesBackEmpty,
     /// Its followers accept every loss.
     Gullible,
+    /// A read that would confirm a loss fails.
+    NeverConfirms,
     WatchDies,
     /// Reports an unchanged set while it hangs.
     AssertsWhileHung,
@@ -217,6 +219,9 @@ impl Source for Reader {
 
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
         self.n_reads += 1;
+        if request.mode == ReadMode::Confirm && self.store.bug == Bug::NeverConfirms {
+            return Err(Error::new(ErrorKind::Unavailable, "test", "confirm"));
+        }
         if request.mode == ReadMode::Verify {
             match self.store.bug {
                 Bug::AssertsWhileHung => return Ok(ReadResult::unchanged()),

@@ -274,7 +274,12 @@ impl Announcer for ZooKeeperAnnouncer {
         })?;
         let session = self.session();
         let written = self.write(&session, &data, announcement.takes_over()).await;
-        let loss = written.map_err(|cause| of_data(cause, self.place.path(), data.len()))?;
+        let loss = written.map_err(|cause| {
+            let is_nothing = self.owned.is_none() && self.in_doubt.is_none();
+            let is_nothing = is_nothing && cause.is_without_effect();
+            let error = of_data(cause, self.place.path(), data.len());
+            if is_nothing { error.without_effect() } else { error }
+        })?;
         self.read_at = Instant::now() + session.state().timeout / 3;
         let ttl = LeaseTtl::new(session.state().timeout);
         Ok(loss.map_or(Renewal::Renewed(ttl), Renewal::Lost))

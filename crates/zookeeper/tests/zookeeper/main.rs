@@ -1,6 +1,7 @@
 //! A registry on real ZooKeepers: sessions, ownership, outages, what others write.
 
 mod ensemble;
+mod foreign;
 mod limits;
 mod nodes;
 mod sessions;

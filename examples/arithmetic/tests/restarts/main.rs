@@ -7,6 +7,7 @@
 //! printed.
 
 mod client;
+mod ensemble;
 mod fleet;
 mod load;
 mod registry;
@@ -46,6 +47,18 @@ async fn rolling_restart_beside_a_killed_etcd_fails_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real eureka: cargo xtask test"]
+async fn rolling_restart_beside_a_killed_eureka_fails_no_request() {
+    stories::tell(Story::RegistryKilled, Registries::Eureka, Protocol::Http, Size::Short).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real zookeeper: cargo xtask test"]
+async fn rolling_restart_beside_a_killed_zookeeper_fails_no_request() {
+    stories::tell(Story::RegistryKilled, Registries::ZooKeeper, Protocol::Http, Size::Short).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a real consul: cargo xtask test"]
 async fn rolling_restart_over_grpc_fails_no_call() {
     stories::tell(Story::RollingRestart, Registries::Consul, Protocol::Grpc, Size::Short).await;
@@ -60,6 +73,7 @@ async fn grpc_server_that_is_killed_fails_no_call_with_one_retry() {
 mod slow {
     use super::{
         client::Protocol,
+        ensemble,
         stories::{self, Registries, Size, Story},
     };
 
@@ -97,6 +111,25 @@ mod slow {
     #[ignore = "slow: 50 000 requests, at 1000 a second"]
     async fn etcd_killed_and_restarted_meanwhile_fails_none_of_50_000() {
         stories::tell(Story::RegistryKilled, Registries::Etcd, Protocol::Http, Size::Full).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "slow: 50 000 requests, at 1000 a second"]
+    async fn rolling_restart_on_eureka_fails_none_of_50_000() {
+        stories::tell(Story::RollingRestart, Registries::Eureka, Protocol::Http, Size::Full).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "slow: 50 000 requests, at 1000 a second"]
+    async fn rolling_restart_on_zookeeper_fails_none_of_50_000() {
+        let registries = Registries::ZooKeeper;
+        stories::tell(Story::RollingRestart, registries, Protocol::Http, Size::Full).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "slow: an ensemble of three is killed, suspended, restarted and wiped"]
+    async fn whatever_happens_to_an_ensemble_fails_no_request() {
+        ensemble::tell().await;
     }
 
     #[tokio::test(flavor = "multi_thread")]

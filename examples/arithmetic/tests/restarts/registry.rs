@@ -6,10 +6,12 @@ use tower_sd_testkit::{
     servers::required,
 };
 
-/// A real registry that keeps its data when it is killed.
+/// A real registry. All but Eureka keep their data when they are killed.
 pub(crate) enum Registry {
     Consul(real::Consul),
     Etcd(real::Etcd),
+    Eureka(real::Eureka),
+    ZooKeeper(real::ZooKeeper),
 }
 
 impl Registry {
@@ -23,11 +25,23 @@ impl Registry {
         Self::Etcd(real::Etcd::start(config).await.expect("etcd starts"))
     }
 
+    pub(crate) async fn eureka() -> Self {
+        let config = real::EurekaConfig::quick(required("eureka"));
+        Self::Eureka(real::Eureka::start(config).await.expect("eureka starts"))
+    }
+
+    pub(crate) async fn zookeeper() -> Self {
+        let config = real::ZooKeeperConfig::new(required("zookeeper"));
+        Self::ZooKeeper(real::ZooKeeper::start(config).await.expect("zookeeper starts"))
+    }
+
     /// What `--registry` takes.
     pub(crate) fn url(&self) -> String {
         match self {
             Self::Consul(consul) => format!("consul://{}", consul.address()),
             Self::Etcd(etcd) => format!("etcd://{}", etcd.address()),
+            Self::Eureka(eureka) => format!("eureka://{}/eureka?poll=1s", eureka.address()),
+            Self::ZooKeeper(zookeeper) => format!("zookeeper://{}", zookeeper.address()),
         }
     }
 
@@ -44,6 +58,8 @@ impl Deref for Registry {
         match self {
             Self::Consul(consul) => consul,
             Self::Etcd(etcd) => etcd,
+            Self::Eureka(eureka) => eureka,
+            Self::ZooKeeper(zookeeper) => zookeeper,
         }
     }
 }

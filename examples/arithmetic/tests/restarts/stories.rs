@@ -21,6 +21,8 @@ use crate::{
 pub(crate) enum Registries {
     Consul,
     Etcd,
+    Eureka,
+    ZooKeeper,
 }
 
 /// What happens under load.
@@ -47,6 +49,8 @@ pub(crate) async fn tell(story: Story, registries: Registries, protocol: Protoco
     let registry = match registries {
         Registries::Consul => Registry::consul().await,
         Registries::Etcd => Registry::etcd().await,
+        Registries::Eureka => Registry::eureka().await,
+        Registries::ZooKeeper => Registry::zookeeper().await,
     };
     let mut fleet = Fleet::start(&registry.url(), protocol).await;
     let retries = Arc::<AtomicU64>::default();

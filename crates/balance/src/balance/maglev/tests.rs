@@ -73,3 +73,19 @@ fn key_keeps_its_member_and_unusable_one_is_skipped() {
     new.dedup();
     assert!(new.len() > 1, "its keys are spread: {new:?}");
 }
+
+#[test]
+fn requests_without_a_key_are_those_of_another_balancer() {
+    let instances = || (1..=4).map(|port| Instance::new("h", port));
+    let mut set = TestSet::new(&Maglev::new().keyless(crate::RoundRobin::new()), instances());
+    let picked: Vec<_> = (0..8).map(|_| set.pick().expect("usable")).collect();
+    let first = picked[0];
+    assert_eq!(picked, (0..8).map(|n| (first + n) % 4).collect::<Vec<_>>(), "in turn");
+    let mut alone = TestSet::new(&Maglev::new(), instances());
+    for key in 0..100 {
+        [&mut set, &mut alone]
+            .iter_mut()
+            .for_each(|set| set.set_scope(RequestScope::new().with_key(key)));
+        assert_eq!(set.pick(), alone.pick(), "by key {key}");
+    }
+}

@@ -53,3 +53,16 @@ fn fallback_decides_where_no_member_has_the_label() {
     [3, 4].into_iter().for_each(|index| set.exclude(index));
     assert!(picked(&mut set, Some("v2")).is_empty(), "its members are not usable");
 }
+
+#[test]
+fn labels_that_panic_leave_one_member_out() {
+    let labels = |instance: &Instance| match instance.port() {
+        2 => panic!("a bug of the user's"),
+        _ => vec![instance.metadata()["version"].clone()],
+    };
+    let select = Select::by(labels, RoundRobin::new()).fallback(Fallback::Fail);
+    let mut set = TestSet::new(&select, instances());
+    assert_eq!(picked(&mut set, Some("v1")), [0, 2]);
+    assert_eq!(picked(&mut set, Some("v2")), [3, 4]);
+    assert_eq!(picked(&mut set, None), [0, 1, 2, 3, 4]);
+}

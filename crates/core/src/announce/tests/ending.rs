@@ -18,6 +18,25 @@ async fn hanging_deregistration_is_bounded_and_nothing_follows_it() {
     assert_eq!(fake.counts(), counts);
 }
 
+/// It reaches no registry.
+#[tokio::test(start_paused = true)]
+async fn hanging_health_check_delays_no_withdrawal() {
+    let (fake, hangs) = (Fake::default(), Arc::new(AtomicBool::new(false)));
+    let check = Arc::clone(&hangs);
+    let check = move || {
+        let hangs = check.load(SeqCst);
+        async move { if hangs { std::future::pending().await } else { CheckResult::Passing } }
+    };
+    let registration = registration().health(check).health_interval(Duration::from_secs(1));
+    let handle = fake.register(registration).await.expect("registered");
+    hangs.store(true, SeqCst);
+    sleep(Duration::from_millis(1500)).await;
+    let start = Instant::now();
+    handle.deregister().await.expect("withdrawn");
+    assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+    assert!(!fake.there());
+}
+
 #[tokio::test(start_paused = true)]
 async fn renewal_in_flight_ends_before_the_withdrawal() {
     let fake = Fake::default();

@@ -104,6 +104,13 @@ async fn settings_without_sense_are_clamped() {
         handle.update(|instance| instance.with_weight(2)).await.expect_err("denied");
         sleep(TTL).await;
         fake.set(|s| &s.denied, false);
+        fake.set(|s| &s.down, true);
+        fake.set(|s| &s.forgotten, true);
+        let (before, _, _) = fake.counts();
+        sleep(TTL * 2).await;
+        let (after, _, _) = fake.counts();
+        assert!(after - before < 2_000, "{} attempts with pauses of {config:?}", after - before);
+        fake.set(|s| &s.down, false);
         handle.deregister().await.expect("withdrawn");
         assert!(!fake.there());
     }

@@ -34,6 +34,33 @@ async fn outage_is_one_change_and_one_loss() {
     assert!(since.elapsed() > TTL * 18, "since its beginning: {:?}", since.elapsed());
 }
 
+/// Nothing comes after it, whatever was lost before.
+#[test]
+fn end_of_the_runtime_is_a_change_of_a_lost_registration() {
+    let paused = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        runtime.block_on(async { tokio::time::pause() });
+        runtime
+    };
+    let (first, second) = (paused(), paused());
+    let fake = Fake::default();
+    let (handle, mut watch) = first.block_on(async {
+        let handle = fake.register(registration()).await.expect("registered");
+        let mut watch = handle.watch();
+        fake.set(|s| &s.down, true);
+        assert!(matches!(watch.changed().await, RegistrationState::Lost { .. }));
+        (handle, watch)
+    });
+    drop(first);
+    let state = second.block_on(async { timeout(TTL, watch.changed()).await });
+    let RegistrationState::Lost { error, .. } = state.expect("in time") else {
+        panic!("{watch:?}")
+    };
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    drop(handle);
+}
+
 #[tokio::test(start_paused = true)]
 async fn counters_count_what_was_accepted() {
     let fake = Fake::default();

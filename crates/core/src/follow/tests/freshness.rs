@@ -128,6 +128,60 @@ async fn source_that_hangs_is_stale_within_its_bound() {
     assert_eq!(stale.freshness().error().map(Error::kind), Some(ErrorKind::Timeout));
 }
 
+/// Its answer after the time in which it was to be fresh is not cut.
+#[tokio::test(start_paused = true)]
+async fn nudge_of_a_source_that_is_polled_rarely_is_answered() {
+    let every = s(300);
+    let source = Scripted::new([Answer::Polled(vec![1], every), Answer::Polled(vec![1, 2], every)]);
+    let mut subscription = source.follow().subscribe();
+    ready(&mut subscription).await;
+    sleep(s(200)).await;
+    subscription.refresh();
+    sleep(s(20)).await;
+    let snapshot = subscription.snapshot();
+    assert!(snapshot.freshness().is_fresh(), "{snapshot:?}");
+    assert_eq!(source.asked(), [ReadMode::Full, ReadMode::Verify]);
+    assert_eq!(subscription.stats().errors, 0);
+}
+
+/// What is stale already is verified for the whole bound, by its cause and with its position.
+#[tokio::test(start_paused = true)]
+async fn long_trouble_keeps_cause_and_position() {
+    let trouble = (0..1000).flat_map(|_| [Answer::Hang, Answer::Trouble]);
+    let source = Scripted::new([Answer::Ports(vec![1])].into_iter().chain(trouble));
+    let mut subscription = source.follow().subscribe();
+    ready(&mut subscription).await;
+    sleep(s(600)).await;
+    let asked = source.asked();
+    assert!(asked.contains(&ReadMode::Verify), "{asked:?}");
+    assert!(asked[1..].iter().all(|mode| *mode != ReadMode::Full), "{asked:?}");
+    let snapshot = subscription.snapshot();
+    let error = snapshot.freshness().error().expect("stale");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sink_that_panics_while_it_waits_does_not_spin() {
+    struct Panicking(Arc<Mutex<usize>>);
+    impl Sink<Instance> for Panicking {
+        fn set(&mut self, _entries: Entries<Instance>) {}
+        fn unchanged(&mut self, _mode: ReadMode) {}
+        fn failed(&mut self, _error: Error) {}
+        async fn due(&mut self) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            panic!("a bug of the sink");
+        }
+    }
+    let source = Scripted::new([]);
+    let n = Arc::<Mutex<usize>>::default();
+    let (tasks, sink) = (crate::TaskGroup::new(), Panicking(Arc::clone(&n)));
+    tasks.spawn(|stop| follow(source, sink, FollowConfig::new("test"), Arc::default(), stop));
+    sleep(s(60)).await;
+    let n = *n.lock().unwrap_or_else(PoisonError::into_inner);
+    assert!((3..60).contains(&n), "{n} calls in a minute");
+    timeout(s(1), tasks.close()).await.expect("it ends");
+}
+
 #[tokio::test(start_paused = true)]
 async fn resyncs_without_a_set_are_an_error_with_backoff() {
     let resyncs = (0..100_000).map(|_| Answer::Resync);

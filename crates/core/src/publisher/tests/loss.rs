@@ -24,6 +24,21 @@ async fn emptied_set_is_held_until_confirmation_and_hold_down() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn filter_that_panics_drops_no_member() {
+    let publisher = Publisher::new("test", "s", RegistryConfig::default());
+    let mut driven = Driven::of(publisher.wants(|it| {
+        assert!(it.port() != 99, "a bug of the user's filter");
+        true
+    }));
+    driven.read(1..=10);
+    let read = std::panic::AssertUnwindSafe(|| driven.read((1..=10).chain([99])));
+    std::panic::catch_unwind(read).expect_err("the loop contains it");
+    driven.read([1]);
+    driven.pass(s(1)).await;
+    assert_eq!((driven.listed(), driven.held().len()), (vec![1], 9));
+}
+
+#[tokio::test(start_paused = true)]
 async fn loss_that_the_next_read_takes_back_removes_no_instance() {
     let mut driven = Driven::guarded();
     driven.read(1..=5);

@@ -1,0 +1,56 @@
+//! ZooKeeper's servers lose their leader, a member, their data.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::sleep;
+use tower_sd::retry::RetryPolicy;
+use tower_sd_testkit::{real, servers::required};
+
+use crate::{
+    client::{Client, Protocol},
+    fleet::Fleet,
+    load::Load,
+};
+
+/// Does one after the other to three servers under load, and fails when a request has failed.
+pub(crate) async fn tell() {
+    let config = real::ZooKeeperConfig::new(required("zookeeper"));
+    let ensemble = real::ZooKeeperEnsemble::start(config, 3).await.expect("the ensemble starts");
+    let url = format!("zookeeper://{}?session-timeout=6s", ensemble.addresses().join(","));
+    let mut fleet = Fleet::start(&url, Protocol::Http).await;
+    let registry = tower_sd::open(&url).expect("a URL");
+    let instancer = registry.instancer(Protocol::Http.service()).expect("a name");
+    let client = Client::new(Protocol::Http, &instancer, RetryPolicy::new()).await;
+    let load = Load::start(200, move |n| client.clone().add(n));
+
+    let leader = ensemble.leader().await.expect("there is a leader");
+    leader.kill();
+    sleep(OUTAGE).await;
+    fleet.restart(0).await;
+    leader.restart().await.expect("it starts again");
+
+    // A minority without a connection to the others.
+    let member = &ensemble.members[0];
+    member.suspend().expect("it runs");
+    sleep(OUTAGE).await;
+    fleet.restart(1).await;
+    member.resume().expect("it runs");
+
+    for member in &ensemble.members {
+        member.restart().await.expect("it starts again");
+    }
+    fleet.restart(2).await;
+
+    let emptied = join_all(ensemble.members.iter().map(|member| member.restart_empty())).await;
+    emptied.into_iter().for_each(|emptied| emptied.expect("it starts again"));
+    sleep(OUTAGE).await;
+    fleet.restart(0).await;
+
+    let sum = load.stop().await;
+    let first: Vec<_> = sum.failures.iter().take(5).collect();
+    assert!(first.is_empty(), "{sum}: {first:#?}");
+}
+
+/// Longer than the session timeout.
+const OUTAGE: Duration = Duration::from_secs(10);
