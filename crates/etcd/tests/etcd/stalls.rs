@@ -102,7 +102,8 @@ async fn member_that_hangs_is_left_by_calls_that_are_given_up() {
         let hanging = hangs.local_addr().expect("bound").to_string();
         let endpoints = [hanging, etcd.server.address().to_string()];
         let config = tower_sd_etcd::EtcdConfig::new(endpoints);
-        let config = config.connect_timeout(Duration::from_secs(60));
+        let long = Duration::from_secs(60);
+        let config = config.connect_timeout(long).request_timeout(long);
         let client = tower_sd_etcd::Etcd::new(config).expect("good settings");
         let registration = Registration::new("hung", instance("a", 8080));
         let handle = client.register(registration.fail_fast(SOON)).await.expect("it registers");
