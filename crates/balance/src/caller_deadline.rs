@@ -4,12 +4,11 @@ use std::{
     pin::Pin,
     task::{Context, Poll},
     thread_local,
+    time::Duration,
 };
 
 use pin_project::pin_project;
 use tokio::time::Instant;
-
-use crate::RequestScope;
 
 /// The deadline of the request that a server is working on.
 ///
@@ -70,6 +69,21 @@ impl CallerDeadline {
         self.at
     }
 
+    /// Whether the moment has come.
+    ///
+    /// It has from 2 ms before: a server gets the rest in whole milliseconds, and its answer that
+    /// the time is over arrives early.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.at.saturating_duration_since(Instant::now()) <= ROUNDING
+    }
+
+    /// Whether the body of the response may go on after the moment.
+    #[must_use]
+    pub fn is_to_head(&self) -> bool {
+        self.to_head
+    }
+
     /// That of the request which the caller is serving.
     #[must_use]
     #[inline]
@@ -87,14 +101,6 @@ impl CallerDeadline {
     pub fn scope<F: Future>(self, future: F) -> CallerDeadlineFuture<F> {
         CallerDeadlineFuture { inner: future, deadline: self }
     }
-
-    /// The request's scope with this deadline.
-    pub(crate) fn bound(self, scope: RequestScope) -> RequestScope {
-        match self.to_head {
-            true => scope.with_head_deadline(self.at),
-            false => scope.with_deadline(self.at),
-        }
-    }
 }
 
 impl<F: Future> Future for CallerDeadlineFuture<F> {
@@ -105,6 +111,8 @@ impl<F: Future> Future for CallerDeadlineFuture<F> {
         this.deadline.enter(|| this.inner.poll(cx))
     }
 }
+
+const ROUNDING: Duration = Duration::from_millis(2);
 
 /// Restores the outer deadline, after a panic too.
 struct Outer(Option<CallerDeadline>);

@@ -12,7 +12,7 @@ use std::{
 use tokio::time::Instant;
 use tower_sd_core::InstanceId;
 
-use crate::NoInstances;
+use crate::{CallerDeadline, NoInstances};
 
 /// One logical request, across all its attempts, as a balancer reads and writes it.
 ///
@@ -44,6 +44,8 @@ pub struct RequestScope {
     per_try: Option<Duration>,
     /// It is sent beside an attempt in flight, or not at all.
     is_hedge: bool,
+    /// Part of the deadlines already.
+    caller: Option<CallerDeadline>,
     progress: Arc<Progress>,
 }
 
@@ -77,7 +79,7 @@ impl RequestScope {
         let progress = Progress { id: OnceLock::new(), inner: Mutex::default() };
         let (key, deadline, head_deadline, label, per_try, is_hedge) = Default::default();
         let progress = Arc::new(progress);
-        Self { key, deadline, head_deadline, label, per_try, is_hedge, progress }
+        Self { key, deadline, head_deadline, label, per_try, is_hedge, caller: None, progress }
     }
 
     /// Sets the key by which a hashing balancer chooses.
@@ -115,6 +117,20 @@ impl RequestScope {
     pub fn with_head_deadline(mut self, deadline: Instant) -> Self {
         self.head_deadline = self.head_deadline.into_iter().chain([deadline]).min();
         self
+    }
+
+    /// Adds the deadline of the request that the caller is serving.
+    pub(crate) fn with_caller(mut self, caller: CallerDeadline) -> Self {
+        self.caller = Some(caller);
+        match caller.is_to_head() {
+            true => self.with_head_deadline(caller.at()),
+            false => self.with_deadline(caller.at()),
+        }
+    }
+
+    /// The deadline of the request that the caller is serving.
+    pub(crate) fn caller(&self) -> Option<CallerDeadline> {
+        self.caller
     }
 
     /// The key.

@@ -27,7 +27,8 @@ pub enum HttpErrorKind {
     /// The response had begun, and its body ended before its time.
     Body,
     /// The response had begun, and no part of its body arrived within
-    /// [`read_timeout`](crate::HttpFactory::read_timeout).
+    /// [`read_timeout`](crate::HttpFactory::read_timeout), or its end not by the deadline of the
+    /// request.
     BodyTimeout,
     /// No connection: refused, unreachable, or not within the bound.
     Connect,
@@ -45,6 +46,9 @@ pub enum HttpErrorKind {
     /// The connection closed before the request was written to it, or the server reported, as
     /// HTTP/2 allows, that it has not read the request.
     NotSent,
+    /// The head of the response did not come within a timeout of the HTTP client's own, which
+    /// reqwest has: the request may have reached the server.
+    Timeout,
 }
 
 impl HttpError {
@@ -94,7 +98,7 @@ impl HttpError {
         match self.kind {
             HttpErrorKind::Connect | HttpErrorKind::NotSent => Outcome::NotSent,
             HttpErrorKind::TlsRequired | HttpErrorKind::Request => Outcome::Cancelled,
-            HttpErrorKind::BodyTimeout => Outcome::TimedOut,
+            HttpErrorKind::BodyTimeout | HttpErrorKind::Timeout => Outcome::TimedOut,
             HttpErrorKind::Body | HttpErrorKind::Io | HttpErrorKind::Headers => {
                 Outcome::Failed(FailureClass::Exchange)
             }
@@ -128,6 +132,7 @@ impl fmt::Display for HttpError {
             }
             HttpErrorKind::Request => write!(f, "the request to {address} failed at its sender"),
             HttpErrorKind::NotSent => write!(f, "{address} did not take the request"),
+            HttpErrorKind::Timeout => write!(f, "{address} did not respond in time"),
         }
     }
 }

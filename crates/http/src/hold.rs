@@ -1,13 +1,14 @@
 use std::{
     error::Error,
+    mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use http::Response;
+use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project::{pin_project, pinned_drop};
-use tower_sd_balance::{FailureClass, InFlight, Outcome};
+use tower_sd_balance::{CallerDeadline, FailureClass, InFlight, Outcome};
 
 use crate::{HttpError, pool::Upload, protocol::outcome_of};
 
@@ -15,7 +16,9 @@ use crate::{HttpError, pool::Upload, protocol::outcome_of};
 ///
 /// It has ended when it was read to its end, has failed, or was dropped; and not before the
 /// request's own body has been sent. One that is dropped while a part of it is waited for is a
-/// cancelled request; otherwise the status has decided the outcome.
+/// cancelled request; otherwise the status has decided the outcome. A time-out is the instance's
+/// only when a part of the body was waited for, and by a deadline that is not the
+/// [caller's](InFlight::caller).
 #[pin_project(PinnedDrop)]
 #[derive(Debug)]
 pub struct InFlightBody<B> {
@@ -35,8 +38,12 @@ pub(crate) fn leased<B: Body>(
     mut lease: Option<InFlight>,
     upload: Option<Upload>,
 ) -> Response<InFlightBody<B>> {
-    let outcome = outcome_of(Ok(response.status()));
+    let mut outcome = outcome_of(Ok(response.status()));
     if let Some(lease) = &mut lease {
+        let caller = lease.caller().filter(CallerDeadline::is_over);
+        if caller.is_some() && response.status() == StatusCode::GATEWAY_TIMEOUT {
+            outcome = Outcome::Cancelled;
+        }
         lease.responded();
         response.extensions_mut().insert(lease.served());
     }
@@ -93,13 +100,23 @@ impl<B: Body<Error: Error + 'static>> Body for InFlightBody<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
         let polled = this.body.as_mut().poll_frame(cx);
-        *this.waits = polled.is_pending();
+        let has_waited = mem::replace(this.waits, polled.is_pending());
         let frame = ready!(polled);
         match &frame {
             Some(Ok(_)) if !this.body.is_end_stream() => {}
             Some(Err(error)) => {
                 if let Some(lease) = this.lease.take() {
-                    lease.done(HttpError::find(error).map_or(BROKEN, HttpError::outcome));
+                    let outcome = HttpError::find(error).map_or(BROKEN, HttpError::outcome);
+                    let caller = lease.caller().filter(|caller| !caller.is_to_head());
+                    let outcome = match outcome {
+                        Outcome::TimedOut if caller.is_some_and(|caller| caller.is_over()) => {
+                            Outcome::Cancelled
+                        }
+                        // The reader was slow: it has found a frame each time.
+                        Outcome::TimedOut if !has_waited => *this.outcome,
+                        outcome => outcome,
+                    };
+                    lease.done(outcome);
                 }
             }
             Some(Ok(_)) | None => end(this.lease, this.upload, *this.outcome),

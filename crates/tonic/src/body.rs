@@ -62,7 +62,10 @@ impl GrpcBody {
         if let Some((deadline, timer)) = &mut self.deadline
             && timer.as_mut().poll(cx).is_ready()
         {
-            return Poll::Ready(Some(Err(deadline.status())));
+            let status = deadline.status();
+            // Frees its place on the connection, though the answer may be kept.
+            self.rest = None;
+            return Poll::Ready(Some(Err(status)));
         }
         let frame = ready!(Pin::new(rest).poll_frame(cx));
         Poll::Ready(frame.map(|frame| frame.map_err(code::of_exchange)))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, Request};
 use tokio::time::Instant;
 use tonic::Status;
+use tower_sd_balance::{CallerDeadline, Outcome};
 use tower_sd_http::grpc_timeout;
 
 /// When a call's time is over. As an extension of a request it was set by who saw the call begin;
@@ -15,6 +16,8 @@ use tower_sd_http::grpc_timeout;
 pub(crate) struct Deadline {
     at: Instant,
     granted: Duration,
+    /// Of the request that the caller of this client is serving.
+    is_callers: bool,
 }
 
 impl Deadline {
@@ -25,17 +28,35 @@ impl Deadline {
 
     fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let granted = grpc_timeout::parse(headers.get(grpc_timeout::NAME)?.to_str().ok()?)?;
-        Some(Self { at: Instant::now().checked_add(granted)?, granted })
+        Some(Self { at: Instant::now().checked_add(granted)?, granted, is_callers: false })
     }
 
-    /// The earlier of a call's deadline and that of the retry above it.
-    pub(crate) fn before(deadline: Option<Self>, at: Option<Instant>) -> Option<Self> {
+    /// The earlier of a call's deadline and `at`, which may be that of the caller.
+    pub(crate) fn before(
+        deadline: Option<Self>,
+        at: Option<Instant>,
+        caller: Option<CallerDeadline>,
+    ) -> Option<Self> {
         match (deadline, at) {
             (Some(deadline), Some(at)) if deadline.at <= at => Some(deadline),
             (deadline, None) => deadline,
             (_, Some(at)) => {
-                Some(Self { at, granted: at.saturating_duration_since(Instant::now()) })
+                let granted = at.saturating_duration_since(Instant::now());
+                let is_callers = caller.is_some_and(|caller| caller.at() == at);
+                Some(Self { at, granted, is_callers })
             }
+        }
+    }
+
+    /// What the end of a call is to its instance: the caller's haste is no fault of it.
+    pub(crate) fn judge(deadline: Option<&Self>, outcome: Outcome) -> Outcome {
+        let is_over = |deadline: &Self| CallerDeadline::new(deadline.at).is_over();
+        match deadline {
+            Some(deadline) if deadline.is_callers && is_over(deadline) => match outcome {
+                Outcome::TimedOut => Outcome::Cancelled,
+                outcome => outcome,
+            },
+            Some(_) | None => outcome,
         }
     }
 

@@ -64,7 +64,8 @@ where
     fn call(&mut self, mut request: Request<B>) -> GrpcResponse {
         let lease = InFlight::take();
         let deadline = Deadline::of(&request);
-        let deadline = Deadline::before(deadline, lease.as_ref().and_then(InFlight::deadline));
+        let (at, caller) = lease.as_ref().map_or((None, None), |it| (it.deadline(), it.caller()));
+        let deadline = Deadline::before(deadline, at, caller);
         if let Some(deadline) = deadline {
             deadline.write(request.headers_mut());
         }
@@ -82,11 +83,11 @@ where
             Ok(Response::from_parts(parts, body))
         };
         GrpcResponse(match deadline {
-            None => Box::pin(async move { leased(answer.await, lease) }),
+            None => Box::pin(async move { leased(answer.await, lease, None) }),
             Some(deadline) => Box::pin(async move {
                 let late = |_| Err(deadline.status());
                 let answer = timeout_at(deadline.at(), answer).await.unwrap_or_else(late);
-                leased(answer, lease)
+                leased(answer, lease, Some(deadline))
             }),
         })
     }

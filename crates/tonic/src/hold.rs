@@ -1,4 +1,5 @@
 use std::{
+    mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -9,7 +10,7 @@ use pin_project::pin_project;
 use tonic::Status;
 use tower_sd_balance::{InFlight, Outcome};
 
-use crate::code;
+use crate::{code, deadline::Deadline};
 
 /// The body of an answer, which keeps its endpoint busy until its status.
 ///
@@ -17,13 +18,17 @@ use crate::code;
 ///
 /// A stream is load for as long as it is open. A status by which the instance is in trouble
 /// (UNAVAILABLE, INTERNAL, UNKNOWN, DATA_LOSS) counts as its failure, and DEADLINE_EXCEEDED as a
-/// time-out; any other is the caller's.
+/// time-out; any other is the caller's. So is a time-out by the [caller's](InFlight::caller)
+/// deadline, and one that is found by a reader for which a message was ready each time.
 #[pin_project]
 #[derive(Debug)]
 pub struct InFlightBody<B> {
     #[pin]
     body: B,
     lease: Option<InFlight>,
+    deadline: Option<Deadline>,
+    /// The last poll has found nothing.
+    waits: bool,
 }
 
 /// Ties the lease to the answer, whose extensions get a [`Served`](tower_sd_balance::Served), or
@@ -31,20 +36,23 @@ pub struct InFlightBody<B> {
 pub(crate) fn leased<B: Body>(
     result: Result<Response<B>, Status>,
     lease: Option<InFlight>,
+    deadline: Option<Deadline>,
 ) -> Result<Response<InFlightBody<B>>, Status> {
+    let hold = |body, lease| InFlightBody { body, lease, deadline, waits: false };
     let Some(mut lease) = lease else {
-        return result.map(|response| response.map(|body| InFlightBody { body, lease: None }));
+        return result.map(|response| response.map(|body| hold(body, None)));
     };
+    let judge = |outcome| Deadline::judge(deadline.as_ref(), outcome);
     let mut response = match result {
         Ok(response) => response,
         Err(status) => {
-            lease.done(code::outcome_of_status(&status));
+            lease.done(judge(code::outcome_of_status(&status)));
             return Err(status);
         }
     };
     lease.responded();
     response.extensions_mut().insert(lease.served());
-    let known = code::known_code(&response).map(code::outcome_of);
+    let known = code::known_code(&response).map(code::outcome_of).map(judge);
     Ok(response.map(|body| {
         let lease = match (known, body.is_end_stream()) {
             (Some(outcome), true) => {
@@ -61,7 +69,7 @@ pub(crate) fn leased<B: Body>(
             }
             _ => Some(lease),
         };
-        InFlightBody { body, lease }
+        hold(body, lease)
     }))
 }
 
@@ -74,19 +82,24 @@ impl<B: Body<Error = Status>> Body for InFlightBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
-        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        let polled = this.body.as_mut().poll_frame(cx);
+        let has_waited = mem::replace(this.waits, polled.is_pending());
+        let frame = ready!(polled);
         let outcome = match &frame {
             Some(Ok(frame)) => match frame.trailers_ref().map(code::code) {
                 Some(code) => Some(code.map_or(Outcome::Success, code::outcome_of)),
                 None => this.body.is_end_stream().then_some(Outcome::Success),
             },
-            Some(Err(status)) => Some(code::outcome_of_status(status)),
+            Some(Err(status)) => Some(match code::outcome_of_status(status) {
+                Outcome::TimedOut if !has_waited => Outcome::Cancelled,
+                outcome => outcome,
+            }),
             None => Some(Outcome::Success),
         };
         if let (Some(outcome), Some(_)) = (outcome, &this.lease)
             && let Some(lease) = this.lease.take()
         {
-            lease.done(outcome);
+            lease.done(Deadline::judge(this.deadline.as_ref(), outcome));
         }
         Poll::Ready(frame)
     }
@@ -103,6 +116,6 @@ impl<B: Body<Error = Status>> Body for InFlightBody<B> {
 impl<B: Default> Default for InFlightBody<B> {
     /// A body that holds nothing: what an interceptor's refusal is made of.
     fn default() -> Self {
-        Self { body: B::default(), lease: None }
+        Self { body: B::default(), lease: None, deadline: None, waits: false }
     }
 }

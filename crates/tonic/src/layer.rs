@@ -139,7 +139,8 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> GrpcFuture<S::Future> {
         let caller = CallerDeadline::current().filter(|_| !self.is_detached);
-        let deadline = Deadline::before(Deadline::of(&request), caller.map(|caller| caller.at()));
+        let at = caller.map(|caller| caller.at());
+        let deadline = Deadline::before(Deadline::of(&request), at, caller);
         if let Some(deadline) = deadline {
             request.extensions_mut().insert(deadline);
         }

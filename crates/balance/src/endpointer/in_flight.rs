@@ -9,7 +9,7 @@ use super::{
     observer::{Event, Observers},
     probation::Probation,
 };
-use crate::{RequestScope, outcome::Outcome};
+use crate::{CallerDeadline, RequestScope, outcome::Outcome};
 
 /// The guard of one request in flight at one endpoint: counts it, and its end.
 ///
@@ -48,6 +48,7 @@ pub(crate) struct Trace {
 struct More {
     deadline: Option<Instant>,
     head_deadline: Option<Instant>,
+    caller: Option<CallerDeadline>,
     observers: Observers,
     started: Instant,
 }
@@ -124,7 +125,8 @@ impl InFlight {
         let more = (is_bounded || observers.watch_requests()).then(|| {
             let (observers, started) = (observers.clone(), Instant::now());
             let head_deadline = scope.and_then(|scope| scope.attempt_deadline(started));
-            More { deadline, head_deadline, observers, started }
+            let caller = scope.and_then(RequestScope::caller);
+            More { deadline, head_deadline, caller, observers, started }
         });
         Self(Some(Box::new(Guard { stats, attempt, trace, more })))
     }
@@ -177,6 +179,15 @@ impl InFlight {
     #[must_use]
     pub fn head_deadline(&self) -> Option<Instant> {
         self.guard().more.as_ref()?.head_deadline
+    }
+
+    /// The deadline of the request that the caller of this client is serving.
+    ///
+    /// It is part of the two others. When its time is over, that is the caller's haste, and no
+    /// fault of the instance: [`Outcome::Cancelled`].
+    #[must_use]
+    pub fn caller(&self) -> Option<CallerDeadline> {
+        self.guard().more.as_ref()?.caller
     }
 
     /// The record of the endpoint.

@@ -286,7 +286,7 @@ impl<R> RetryPolicy<R> {
         let mut scope = RequestScope::current().unwrap_or_default();
         let caller = CallerDeadline::current().filter(|_| self.inherits);
         if let Some(caller) = caller {
-            scope = caller.bound(scope);
+            scope = scope.with_caller(caller);
         }
         if let Some(bound) = self.deadline
             && !(self.head_only && bound.is_default)

@@ -2,7 +2,8 @@ use std::{error::Error, fmt, iter::successors};
 
 use http::{StatusCode, uri::Authority};
 use tower_sd_balance::{
-    Attempt, BoxError, Elapsed, InstanceId, NoInstances, NoInstancesReason, Overloaded, RetryError,
+    Attempt, BoxError, Elapsed, InstanceId, NoInstances, NoInstancesReason, Outcome, Overloaded,
+    RetryError,
 };
 
 use crate::HttpError;
@@ -54,9 +55,10 @@ impl ClientError {
         if self.retry().is_some_and(RetryError::is_deadline) || self.find::<Elapsed>().is_some() {
             return ClientErrorKind::Timeout;
         }
-        match self.find::<HttpError>().is_some_and(HttpError::is_callers) {
-            true => ClientErrorKind::Request,
-            false => ClientErrorKind::Failed,
+        match self.find::<HttpError>() {
+            Some(error) if error.is_callers() => ClientErrorKind::Request,
+            Some(error) if error.outcome() == Outcome::TimedOut => ClientErrorKind::Timeout,
+            _ => ClientErrorKind::Failed,
         }
     }
 

@@ -129,7 +129,8 @@ impl ReqwestClient {
     ///
     /// Dropped, the attempt in flight is cancelled. The server may have received the request.
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
-        let request = request.build().map_err(|error| ClientError::new(None, error.into()))?;
+        let request =
+            request.build().map_err(|error| ClientError::new(None, error.without_url().into()))?;
         self.execute(request).await
     }
 

@@ -1,6 +1,7 @@
 use std::{
     fmt,
     future::Future,
+    mem,
     net::IpAddr,
     pin::Pin,
     sync::Arc,
@@ -8,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ::reqwest::{Client, ClientBuilder, Request, Response, Url, redirect::Policy};
+use ::reqwest::{Body, Client, ClientBuilder, Request, Response, Url, redirect::Policy};
 use http::{HeaderValue, StatusCode, header::HOST};
 use tower_sd_balance::{
     BoxError, Error, ErrorKind, Factory, InFlight, Instance, Outcome, Protocol, Verdict,
@@ -19,6 +20,7 @@ use super::hold::hold;
 use crate::{
     HttpError, HttpErrorKind, HttpProtocol,
     deadline::header,
+    pool::{Outgoing, Upload},
     protocol::{outcome_of, retry_after},
 };
 
@@ -177,26 +179,40 @@ impl Service<Request> for ReqwestEndpoint {
         let lease = InFlight::take();
         if let Err(error) = self.target.address(&mut request) {
             let address = Arc::clone(&self.target.address);
-            return ResponseFuture(Box::pin(async move { hold(Err(error), lease, &address) }));
+            return ResponseFuture(Box::pin(
+                async move { hold(Err(error), lease, None, &address) },
+            ));
         }
         if let Some(at) = lease.as_ref().and_then(InFlight::head_deadline) {
             header::write(request.headers_mut(), at);
         }
+        let upload = observe_body(&mut request);
         let exchange = self.client.execute(request);
         let target = Arc::clone(&self.target);
         let is_first_hop = !self.follows_redirects;
         ResponseFuture(Box::pin(async move {
             let result = exchange.await.map_err(|error| {
-                let kind = match (error.is_connect(), error.is_builder()) {
-                    (true, _) if is_first_hop => HttpErrorKind::Connect,
-                    (_, true) => HttpErrorKind::Request,
-                    (_, false) => HttpErrorKind::Io,
+                let kind = match upload.as_ref() {
+                    Some(upload) if upload.has_failed() => HttpErrorKind::Request,
+                    _ if error.is_connect() && is_first_hop => HttpErrorKind::Connect,
+                    _ if error.is_builder() => HttpErrorKind::Request,
+                    _ if error.is_timeout() => HttpErrorKind::Timeout,
+                    _ => HttpErrorKind::Io,
                 };
-                HttpError::new(kind, &target.address, error)
+                // Its query may have secrets.
+                HttpError::new(kind, &target.address, error.without_url())
             });
-            hold(result, lease, &target.address)
+            hold(result, lease, upload, &target.address)
         }))
     }
+}
+
+/// A handle of the body, if it streams: one that fails is a failure of its sender.
+fn observe_body(request: &mut Request) -> Option<Upload> {
+    let body = request.body_mut().as_mut().filter(|body| body.as_bytes().is_none())?;
+    let (outgoing, upload) = Outgoing::new(mem::take(body));
+    *body = Body::wrap(outgoing);
+    upload
 }
 
 impl Target {

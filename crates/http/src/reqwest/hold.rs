@@ -1,24 +1,26 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use ::reqwest::{Body, Response, ResponseBuilderExt};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep_until};
-use tower_sd_balance::InFlight;
+use tower_sd_balance::{BoxError, InFlight};
 
 use crate::{
     HttpError, HttpErrorKind,
     hold::{leased, released},
+    pool::Upload,
 };
 
 /// Ties the guard and the deadline of its request to the response, or releases it.
 pub(super) fn hold(
     result: Result<Response, HttpError>,
     guard: Option<InFlight>,
+    upload: Option<Upload>,
     address: &Arc<str>,
 ) -> Result<Response, HttpError> {
     let response = match result {
@@ -38,20 +40,33 @@ pub(super) fn hold(
     named.headers = parts.headers;
     named.extensions.extend(parts.extensions);
     let deadline = guard.as_ref().and_then(InFlight::deadline);
+    let upload = upload.filter(|upload| !upload.is_over());
     let body = Bounded {
-        body,
+        body: Some(body),
+        upload: upload.clone(),
         deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
         address: Arc::clone(address),
     };
-    let held = leased(http::Response::from_parts(named, body), guard, None);
+    let held = leased(http::Response::from_parts(named, body), guard, upload);
     Ok(Response::from(held.map(Body::wrap)))
 }
 
 /// A body that fails at the deadline of its request.
 struct Bounded {
-    body: Body,
+    /// `None`: it has failed.
+    body: Option<Body>,
+    upload: Option<Upload>,
     deadline: Option<Pin<Box<Sleep>>>,
     address: Arc<str>,
+}
+
+impl Bounded {
+    fn fail(&mut self, kind: HttpErrorKind, error: impl Into<BoxError>) -> HttpError {
+        self.body = None;
+        let has_failed = self.upload.take().is_some_and(|upload| upload.has_failed());
+        let kind = if has_failed { HttpErrorKind::Request } else { kind };
+        HttpError::new(kind, &self.address, error)
+    }
 }
 
 impl http_body::Body for Bounded {
@@ -63,22 +78,34 @@ impl http_body::Body for Bounded {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
         let this = self.get_mut();
+        let Some(body) = &mut this.body else {
+            return Poll::Ready(None);
+        };
         if let Some(deadline) = &mut this.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
-            let error = HttpError::new(HttpErrorKind::BodyTimeout, &this.address, DEADLINE);
-            return Poll::Ready(Some(Err(error)));
+            return Poll::Ready(Some(Err(this.fail(HttpErrorKind::BodyTimeout, DEADLINE))));
         }
-        let fail = |error| HttpError::new(HttpErrorKind::Body, &this.address, error);
-        Pin::new(&mut this.body).poll_frame(cx).map(|frame| frame.map(|f| f.map_err(fail)))
+        let frame = match ready!(Pin::new(body).poll_frame(cx)) {
+            Some(Err(error)) => {
+                let kind = match error.is_timeout() {
+                    true => HttpErrorKind::BodyTimeout,
+                    false => HttpErrorKind::Body,
+                };
+                Some(Err(this.fail(kind, error.without_url())))
+            }
+            Some(Ok(frame)) => Some(Ok(frame)),
+            None => None,
+        };
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint)
     }
 }
 

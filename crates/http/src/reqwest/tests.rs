@@ -1,5 +1,7 @@
 //! Over real sockets, with a client that has no settings of its own.
 
+mod outcomes;
+
 use std::{
     sync::{
         Arc,
@@ -274,32 +276,4 @@ async fn client_sends_post_once_and_returns_the_redirect() {
     assert_eq!(response.expect("answered").status().as_u16(), 303);
     assert_eq!(n_posts.load(Ordering::SeqCst), 1);
     orders.wait_until_ready(Duration::from_secs(1)).await.expect("ready");
-}
-
-#[tokio::test]
-async fn deadline_of_the_request_bounds_a_stalled_body() {
-    let server = Server::start(async |mut peer| {
-        peer.request().await;
-        peer.write("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\na").await;
-        peer.closed().await;
-    })
-    .await;
-    let client = client().build().expect("a client");
-    let endpointer = Endpointer::new(&FixedInstancer::new([server.instance()]), factory(&client));
-    let bound = Duration::from_millis(400);
-    let policy = RetryPolicy::new().timeout(bound).protocol(HttpProtocol::new());
-    let service = ServiceBuilder::new()
-        .layer(RetryLayer::new(policy))
-        .layer(BalanceLayer::new(RoundRobin::new()))
-        .service(endpointer.clone());
-    let request = client.get("http://arithmetic/").build().expect("a request");
-    let started = tokio::time::Instant::now();
-    let response = service.oneshot(request).await.expect("a head");
-    let body = timeout(Duration::from_secs(20), response.bytes()).await.expect("in time");
-    let error = body.expect_err("stalled");
-    let cause = HttpError::find(&error).expect("ours");
-    assert_eq!(cause.kind(), HttpErrorKind::BodyTimeout);
-    let late = started.elapsed().saturating_sub(bound);
-    assert!(started.elapsed() >= bound && late < Duration::from_millis(100), "{late:?}");
-    assert_eq!(endpointer.report().endpoints[0].outcomes.timed_out, 1);
 }

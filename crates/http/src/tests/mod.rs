@@ -7,7 +7,7 @@ mod connectors;
 mod dials;
 mod failures;
 mod faults;
-mod http2;
+pub(crate) mod http2;
 mod lifetime;
 mod limits;
 mod reuse;

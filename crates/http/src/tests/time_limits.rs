@@ -7,12 +7,12 @@ use http::{Method, Response};
 use http_body_util::BodyExt;
 use tokio::{
     net::TcpListener,
-    time::{Instant, timeout},
+    time::{Instant, advance, pause, resume, sleep, timeout},
 };
 use tower::{ServiceBuilder, ServiceExt};
 use tower_sd_balance::{
-    Balance, BalanceLayer, Endpointer, FixedInstancer, Instance, NoInstances, NoInstancesReason,
-    Retry, RetryLayer, RetryPolicy, RoundRobin,
+    Balance, BalanceLayer, CallerDeadline, Endpointer, FixedInstancer, Instance, NoInstances,
+    NoInstancesReason, Retry, RetryLayer, RetryPolicy, RoundRobin,
 };
 
 use super::{
@@ -23,6 +23,8 @@ use super::{
 use crate::{HttpEndpoint, HttpErrorKind, HttpFactory, HttpProtocol, HttpVersion};
 
 const BOUND: Duration = Duration::from_secs(20);
+/// Of a request, by a clock that is moved on.
+const LIMIT: Duration = Duration::from_secs(5);
 const VERSIONS: [HttpVersion; 2] = [HttpVersion::Http1, HttpVersion::Http2];
 
 type Endpoints = Endpointer<HttpEndpoint<Sent>>;
@@ -64,18 +66,91 @@ async fn deadline_of_the_request_bounds_a_stalled_body() {
     .await;
     for (instance, version) in [one.instance(), two.instance()].into_iter().zip(VERSIONS) {
         let endpointer = endpointer(version, [instance]).await;
-        let bound = Duration::from_millis(400);
-        let client = stack(&endpointer, RetryPolicy::new().timeout(bound));
+        let client = stack(&endpointer, RetryPolicy::new().timeout(LIMIT));
         let begun = Instant::now();
         let mut body = client.oneshot(get("/")).await.expect("a head").into_body();
         let first = body.frame().await.expect("a frame").expect("in time");
         assert_eq!(first.into_data().expect("data"), "a");
+        pause();
         let frame = timeout(BOUND, body.frame()).await.expect("in time").expect("an error");
         assert_eq!(frame.map(drop).expect_err("late").kind(), HttpErrorKind::BodyTimeout);
-        let late = begun.elapsed().saturating_sub(bound);
-        assert!(begun.elapsed() >= bound && late < Duration::from_millis(100), "{late:?}");
+        let late = begun.elapsed().saturating_sub(LIMIT);
+        assert!(begun.elapsed() >= LIMIT && late <= Duration::from_millis(20), "{late:?}");
+        resume();
         let outcomes = endpointer.report().endpoints[0].outcomes;
         assert_eq!((outcomes.timed_out, outcomes.success), (1, 0));
+    }
+}
+
+/// Sends its head and one letter, and then a letter each time that there is room.
+async fn endless(version: HttpVersion) -> (Instance, Box<dyn Send>) {
+    let letters = || "4\r\naaaa\r\n".repeat(1000);
+    if version == HttpVersion::Http1 {
+        let server = Server::start(move |mut peer: Peer| async move {
+            peer.request().await;
+            peer.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+            peer.write(&letters()).await;
+            peer.closed().await;
+        })
+        .await;
+        return (server.instance(), Box::new(server));
+    }
+    let server = Http2Server::start(100, async |_, mut reply| {
+        let mut stream = reply.send_response(Response::new(()), false).expect("a stream");
+        for _ in 0..1000 {
+            stream.send_data(Bytes::from("aaaa"), false).expect("a stream");
+        }
+        std::future::pending::<()>().await;
+    })
+    .await;
+    (server.instance(), Box::new(server))
+}
+
+/// The deadline ends the body, and the instance has done its work.
+#[tokio::test]
+async fn slow_reader_of_a_ready_body_is_no_timeout_of_the_instance() {
+    for version in VERSIONS {
+        let (instance, _server) = endless(version).await;
+        let endpointer = endpointer(version, [instance]).await;
+        let client = stack(&endpointer, RetryPolicy::new().timeout(LIMIT));
+        let mut body = client.oneshot(get("/")).await.expect("a head").into_body();
+        body.frame().await.expect("a frame").expect("in time");
+        pause();
+        advance(LIMIT).await;
+        resume();
+        let frame = timeout(BOUND, body.frame()).await.expect("in time").expect("an error");
+        assert_eq!(frame.map(drop).expect_err("late").kind(), HttpErrorKind::BodyTimeout);
+        let outcomes = endpointer.report().endpoints[0].outcomes;
+        assert_eq!((outcomes.timed_out, outcomes.success), (0, 1), "{version:?}");
+    }
+}
+
+/// Neither by its own timer nor by the 504 of a server that has the same deadline.
+#[tokio::test]
+async fn haste_of_the_caller_is_no_timeout_of_the_instance() {
+    let one = Server::start(async |mut peer| {
+        peer.request().await;
+        peer.write("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\na").await;
+        peer.closed().await;
+    })
+    .await;
+    let late = Server::start(async |mut peer| {
+        peer.request().await;
+        sleep(Duration::from_millis(999)).await;
+        peer.write("HTTP/1.1 504 Gateway Timeout\r\ncontent-length: 0\r\n\r\n").await;
+        peer.closed().await;
+    })
+    .await;
+    for (server, instance) in [("stalls", one.instance()), ("late", late.instance())] {
+        let endpointer = endpointer(HttpVersion::Http1, [instance]).await;
+        let client = stack(&endpointer, RetryPolicy::new().max_attempts(1));
+        let caller = CallerDeadline::new(Instant::now() + Duration::from_secs(1));
+        // Its own timer, or the server's answer.
+        if let Ok(response) = caller.scope(client.oneshot(get("/"))).await {
+            drop(timeout(BOUND, response.into_body().collect()).await.expect("in time"));
+        }
+        let endpoint = &endpointer.report().endpoints[0];
+        assert_eq!((endpoint.failures, endpoint.outcomes.cancelled), (0, 1), "{server}");
     }
 }
 

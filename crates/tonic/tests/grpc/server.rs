@@ -1,6 +1,7 @@
 //! A server that runs on threads of its own, so that it can die as a process does.
 
 use std::{
+    future::Future,
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex},
@@ -15,11 +16,15 @@ use tokio::{
     time::sleep,
 };
 use tokio_stream::wrappers::TcpListenerStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{
-    Request, Response, Status, Streaming, metadata::MetadataMap, service::RoutesBuilder, transport,
+    Request, Response, Status, Streaming,
+    metadata::MetadataMap,
+    service::{Routes, RoutesBuilder},
+    transport,
 };
 use tower_sd_balance::Instance;
+use tower_sd_http::DeadlineLayer;
 
 use crate::{
     echo::{
@@ -66,9 +71,33 @@ impl Server {
 
     /// With settings of its own.
     pub(crate) fn start_on(
-        mut builder: transport::Server,
+        builder: transport::Server,
         add: impl FnOnce(&mut RoutesBuilder),
     ) -> Self {
+        Self::serve(add, move |routes, listener, stop| async move {
+            let mut builder = builder;
+            builder.add_routes(routes).serve_with_incoming_shutdown(listener, stop).await
+        })
+    }
+
+    /// That ends calls at their deadlines.
+    pub(crate) fn start_layered(layer: DeadlineLayer) -> Self {
+        let add = |_: &mut RoutesBuilder| {};
+        Self::serve(add, move |routes, listener, stop| async move {
+            let mut builder = transport::Server::builder().layer(layer);
+            builder.add_routes(routes).serve_with_incoming_shutdown(listener, stop).await
+        })
+    }
+
+    fn serve<Fut>(
+        add: impl FnOnce(&mut RoutesBuilder),
+        serve: impl FnOnce(Routes, TcpListenerStream, WaitForCancellationFutureOwned) -> Fut
+        + Send
+        + 'static,
+    ) -> Self
+    where
+        Fut: Future<Output = Result<(), transport::Error>> + Send,
+    {
         let mut routes = RoutesBuilder::default();
         let echo = Arc::<Behaviour>::default();
         routes.add_service(EchoServer::from_arc(Arc::clone(&echo)));
@@ -86,14 +115,8 @@ impl Server {
         let told = stop.clone();
         let serving = runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).expect("a listener");
-            builder
-                .add_routes(routes)
-                .serve_with_incoming_shutdown(
-                    TcpListenerStream::new(listener),
-                    told.cancelled_owned(),
-                )
-                .await
-                .expect("serves");
+            let listener = TcpListenerStream::new(listener);
+            serve(routes, listener, told.cancelled_owned()).await.expect("serves");
         });
         Self { address, echo, stop, serving: Some(serving), runtime: Some(runtime) }
     }

@@ -5,28 +5,95 @@ use std::time::Duration;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, advance, pause, resume, sleep, timeout},
 };
 use tonic::Code;
-use tower_sd_balance::{Instance, RetryPolicy};
+use tower_sd_balance::{CallerDeadline, EndpointState, FixedInstancer, Instance, RetryPolicy};
+use tower_sd_http::DeadlineLayer;
+use tower_sd_tonic::Channel;
 
-use crate::{endpointer, failures::dead, message, retried, server::Server};
+use crate::{
+    echo::echo_client::EchoClient, endpointer, failures::dead, message, retried, server::Server,
+};
 
 #[tokio::test]
 async fn deadline_of_the_retry_bounds_a_stream_that_stalls() {
     let server = Server::start();
     let endpointer = endpointer([server.instance()]);
-    let bound = Duration::from_millis(500);
+    let bound = Duration::from_secs(5);
     let mut client = retried(&endpointer, RetryPolicy::new().timeout(bound));
     let begun = Instant::now();
     let mut stream = client.repeat(message("open")).await.expect("begins").into_inner();
     assert_eq!(stream.message().await.expect("in time").expect("one").text, "1");
+    pause();
     let end = timeout(Duration::from_secs(20), stream.message()).await.expect("in time");
     assert_eq!(end.expect_err("stalled").code(), Code::DeadlineExceeded);
     let late = begun.elapsed().saturating_sub(bound);
-    assert!(begun.elapsed() >= bound && late < Duration::from_millis(100), "{late:?}");
+    assert!(begun.elapsed() >= bound && late <= Duration::from_millis(20), "{late:?}");
+    resume();
     let outcomes = endpointer.report().endpoints[0].outcomes;
     assert_eq!((outcomes.timed_out, outcomes.success), (1, 0));
+}
+
+/// The deadline ends the stream, and the instance had a message ready each time.
+#[tokio::test]
+async fn slow_reader_of_a_ready_stream_is_no_timeout_of_the_instance() {
+    let server = Server::start();
+    let endpointer = endpointer([server.instance()]);
+    let bound = Duration::from_secs(5);
+    let mut client = retried(&endpointer, RetryPolicy::new().timeout(bound));
+    let mut stream = client.repeat(message("100000")).await.expect("begins").into_inner();
+    assert_eq!(stream.message().await.expect("in time").expect("one").text, "1");
+    pause();
+    advance(bound).await;
+    resume();
+    let mut last = Ok(None);
+    for _ in 0..100_000 {
+        last = stream.message().await;
+        if last.is_err() {
+            break;
+        }
+    }
+    assert_eq!(last.expect_err("late").code(), Code::DeadlineExceeded);
+    let endpoint = &endpointer.report().endpoints[0];
+    let outcomes = (endpoint.outcomes.timed_out, endpoint.outcomes.cancelled, endpoint.in_flight);
+    assert_eq!(outcomes, (0, 1, 0), "the stream is over before it is dropped");
+}
+
+/// Neither by the timer of the endpoint nor by the status of a server that has the same deadline.
+#[tokio::test]
+async fn haste_of_the_caller_is_no_timeout_of_the_instance() {
+    let plain = Server::start();
+    let polite = Server::start_layered(DeadlineLayer::new());
+    for server in [&plain, &polite] {
+        let channel = Channel::new(FixedInstancer::new([server.instance()]));
+        channel.wait_until_ready(Duration::from_secs(20)).await.expect("ready");
+        let client = EchoClient::new(channel.clone());
+        client.clone().one(message("hello")).await.expect("connected");
+        let mut calls = JoinSet::new();
+        for n in 0..50 {
+            let (mut client, at) = (client.clone(), Instant::now() + Duration::from_secs(1));
+            calls.spawn(CallerDeadline::new(at).scope(async move {
+                match n % 2 {
+                    0 => client.one(message("slow")).await.map(drop),
+                    _ => {
+                        let mut stream = client.repeat(message("open")).await?.into_inner();
+                        while stream.message().await?.is_some() {}
+                        Ok(())
+                    }
+                }
+            }));
+        }
+        while let Some(outcome) = calls.join_next().await {
+            let status = outcome.expect("no panic").expect_err("no time");
+            assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+        }
+        let endpoint = &channel.report().endpoints[0];
+        assert_eq!((endpoint.failures, endpoint.outcomes.timed_out), (0, 0));
+        assert_eq!(endpoint.state, EndpointState::Ready);
+        let cancelled = endpoint.outcomes.cancelled;
+        assert!(cancelled > 0 && cancelled + 1 == endpoint.picks, "{:?}", endpoint.outcomes);
+    }
 }
 
 /// Nothing was sent, so each instance is tried, and the call fails in one wait.

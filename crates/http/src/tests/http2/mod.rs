@@ -1,7 +1,7 @@
 //! HTTP/2 with prior knowledge, over real sockets.
 
 mod failures;
-pub(super) mod server;
+pub(crate) mod server;
 
 use std::{
     future::pending,

@@ -1,0 +1,182 @@
+//! Whose failure the end of a request is.
+
+use std::{error::Error, iter::successors, time::Duration};
+
+use ::reqwest::{Body, Client, ClientBuilder};
+use bytes::Bytes;
+use futures_util::stream;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use tokio::time::{Instant, advance, pause, resume, timeout};
+use tower::ServiceExt;
+use tower_sd_balance::{BoxError, FixedInstancer, Instance, RetryPolicy, Served};
+
+use super::{client, dead, echo};
+use crate::{
+    ClientErrorKind, HttpError, HttpErrorKind,
+    reqwest::ReqwestClient,
+    tests::{http2::server::Server as Http2Server, server::Server},
+};
+
+const BOUND: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(5);
+
+fn orders(
+    instance: Instance,
+    change: impl FnOnce(ClientBuilder) -> ClientBuilder,
+    policy: RetryPolicy,
+) -> ReqwestClient {
+    ReqwestClient::builder(FixedInstancer::new([instance]))
+        .client(|_| change(client()))
+        .retry(|_| policy.protocol(crate::HttpProtocol::new()))
+        .build()
+        .expect("a client")
+}
+
+fn kind_of(error: &(dyn Error + 'static)) -> HttpErrorKind {
+    HttpError::find(error).expect("ours").kind()
+}
+
+/// Sends its head and a letter, and stays silent.
+async fn stalling() -> Server {
+    Server::start(async |mut peer| {
+        peer.request().await;
+        peer.write("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\na").await;
+        peer.closed().await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn upload_that_its_sender_breaks_off_is_a_failure_of_the_caller() {
+    let one = Server::polite().await;
+    let two = Http2Server::start(100, async |request, reply| {
+        let mut body = request.into_body();
+        while let Some(Ok(_)) = body.data().await {}
+        drop(reply);
+    })
+    .await;
+    for (instance, is_http2) in [(one.instance(), false), (two.instance(), true)] {
+        let version = |client: ClientBuilder| match is_http2 {
+            true => client.http2_prior_knowledge(),
+            false => client,
+        };
+        let orders = orders(instance, version, RetryPolicy::new());
+        let parts = stream::iter([
+            Ok(Frame::data(Bytes::from_static(b"half of it"))),
+            Err(BoxError::from("the client is gone")),
+        ]);
+        let request =
+            orders.client().put("http://orders/").body(Body::wrap(StreamBody::new(parts)));
+        let sent = timeout(BOUND, orders.send(request)).await.expect("in time");
+        let error = sent.map(drop).expect_err("broken off");
+        assert_eq!(kind_of(&error), HttpErrorKind::Request, "{error:?}");
+        assert_eq!((error.kind(), error.status().as_u16()), (ClientErrorKind::Request, 400));
+        let endpoint = &orders.report().endpoints[0];
+        assert_eq!((endpoint.failures, endpoint.outcomes.cancelled), (0, 1));
+    }
+}
+
+#[tokio::test]
+async fn timeouts_of_the_inner_client_are_timeouts() {
+    let (silent, stalling) = (
+        Server::start(async |mut peer| {
+            peer.request().await;
+            peer.closed().await;
+        })
+        .await,
+        stalling().await,
+    );
+    let policy = || RetryPolicy::new().max_attempts(1);
+    let limit = Duration::from_secs(1);
+    let head = orders(silent.instance(), |client| client.timeout(limit), policy());
+    let sent = timeout(BOUND, head.send(head.client().get("http://orders/"))).await;
+    let error = sent.expect("in time").map(drop).expect_err("silent");
+    assert_eq!(kind_of(&error), HttpErrorKind::Timeout);
+    assert_eq!((error.kind(), error.status().as_u16()), (ClientErrorKind::Timeout, 504));
+    assert_eq!(head.report().endpoints[0].outcomes.timed_out, 1);
+
+    let body = orders(stalling.instance(), |client| client.read_timeout(limit), policy());
+    let response = body.send(body.client().get("http://orders/")).await.expect("a head");
+    let error = timeout(BOUND, response.bytes()).await.expect("in time").expect_err("stalled");
+    assert_eq!(kind_of(&error), HttpErrorKind::BodyTimeout);
+    assert_eq!(body.report().endpoints[0].outcomes.timed_out, 1);
+}
+
+#[tokio::test]
+async fn deadline_of_the_request_bounds_a_stalled_body() {
+    let server = stalling().await;
+    let orders = orders(server.instance(), |client| client, RetryPolicy::new().timeout(LIMIT));
+    let begun = Instant::now();
+    let mut response = orders.send(orders.client().get("http://orders/")).await.expect("a head");
+    assert_eq!(response.chunk().await.expect("in time").expect("a letter"), "a");
+    pause();
+    let frame = timeout(BOUND, response.chunk()).await.expect("in time");
+    assert_eq!(kind_of(&frame.expect_err("stalled")), HttpErrorKind::BodyTimeout);
+    let late = begun.elapsed().saturating_sub(LIMIT);
+    assert!(begun.elapsed() >= LIMIT && late <= Duration::from_millis(20), "{late:?}");
+    resume();
+    assert_eq!(orders.report().endpoints[0].outcomes.timed_out, 1);
+}
+
+#[tokio::test]
+async fn slow_reader_of_a_ready_body_is_no_timeout_of_the_instance() {
+    let server = stalling().await;
+    let orders = orders(server.instance(), |client| client, RetryPolicy::new().timeout(LIMIT));
+    let mut response = orders.send(orders.client().get("http://orders/")).await.expect("a head");
+    response.chunk().await.expect("in time").expect("a letter");
+    pause();
+    advance(LIMIT).await;
+    resume();
+    let error = response.chunk().await.expect_err("late");
+    assert_eq!(kind_of(&error), HttpErrorKind::BodyTimeout);
+    let outcomes = orders.report().endpoints[0].outcomes;
+    assert_eq!((outcomes.timed_out, outcomes.success), (0, 1));
+}
+
+#[tokio::test]
+async fn status_and_instance_of_a_response_are_known() {
+    for (status, failures) in [(200, 0), (404, 0), (503, 1)] {
+        let server = Server::start(move |mut peer| async move {
+            peer.request().await;
+            peer.write(&format!("HTTP/1.1 {status} Some\r\ncontent-length: 0\r\n\r\n")).await;
+            peer.closed().await;
+        })
+        .await;
+        let orders = orders(server.instance(), |client| client, RetryPolicy::new());
+        let response = orders.send(orders.client().get("http://orders/")).await.expect("a head");
+        let served = response.extensions().get::<Served>().expect("its instance");
+        assert_eq!((served.instance(), served.attempts()), (server.instance().id(), 1));
+        drop(response);
+        let endpoint = &orders.report().endpoints[0];
+        assert_eq!((endpoint.failures, endpoint.outcomes.failed_response), (failures, failures));
+    }
+}
+
+#[tokio::test]
+async fn errors_have_no_query() {
+    let (dies, echo) =
+        (Server::start(async |mut peer| drop(peer.request().await)).await, echo().await);
+    for instance in [dead().await, dies.instance()] {
+        let orders = orders(instance, |client| client, RetryPolicy::new().max_attempts(1));
+        let request = orders.client().get("http://orders/a?token=hunter2");
+        let error = orders.send(request).await.expect_err("fails");
+        is_silent(&error);
+    }
+    let orders = orders(echo.instance(), |client| client, RetryPolicy::new());
+    let error = orders.send(Client::get(orders.client(), "orders:/?token=hunter2")).await;
+    is_silent(&error.expect_err("no host"));
+    let silent = Server::start(async |mut peer| peer.closed().await).await;
+    let factory = super::factory(orders.client());
+    let endpoint = tower_sd_balance::Factory::make(&factory, silent.instance()).await;
+    let (endpoint, limit) = (endpoint.expect("http"), Duration::from_millis(100));
+    let request = orders.client().get("http://orders/?token=hunter2").timeout(limit);
+    let error = endpoint.oneshot(request.build().expect("a request")).await.expect_err("late");
+    is_silent(&error);
+}
+
+fn is_silent(error: &(dyn Error + 'static)) {
+    let chain = successors(Some(error), |error| (*error).source());
+    let shown: Vec<_> = chain.map(|error| format!("{error} {error:?}")).collect();
+    assert!(!shown.concat().contains("hunter2"), "{shown:?}");
+}
