@@ -108,6 +108,7 @@ const NEEDS: &[(&str, Needs)] = &[
     ("etcd", Needs { servers: Servers::These(&["etcd"]), tests: Threads::One }),
     ("eureka", Needs { servers: Servers::These(&["eureka", "gokit"]), tests: Threads::One }),
     ("gateway", Needs { servers: Servers::These(&["consul"]), tests: Threads::One }),
+    ("kubernetes", Needs { servers: Servers::These(&["etcd", "kubernetes"]), tests: Threads::One }),
     ("testkit", Needs { servers: Servers::All, tests: Threads::One }),
     ("tests", Needs { servers: Servers::All, tests: Threads::One }),
     ("balance", Needs { servers: Servers::None, tests: Threads::Many }),
@@ -117,6 +118,16 @@ const NEEDS: &[(&str, Needs)] = &[
         Needs { servers: Servers::These(&["curator", "gokit", "zookeeper"]), tests: Threads::One },
     ),
     ("xtask", Needs { servers: Servers::None, tests: Threads::Many }),
+];
+
+/// The server on request that a test binary needs, by its source.
+pub(crate) fn server_on_request(source: &str) -> Option<&'static str> {
+    ON_REQUEST.iter().find(|(binary, _)| *binary == source).map(|(_, server)| *server)
+}
+
+const ON_REQUEST: &[(&str, &str)] = &[
+    ("crates/kubernetes/tests/conformance.rs", "kubernetes"),
+    ("crates/kubernetes/tests/real/main.rs", "kubernetes"),
 ];
 
 /// How the tests of the package at this path run.
@@ -135,6 +146,14 @@ mod tests {
             let unknown =
                 needs.servers.names().into_iter().find(|it| !servers::names().contains(it));
             assert_eq!(unknown, None, "of {folder}");
+        }
+    }
+
+    #[test]
+    fn every_binary_with_a_server_on_request_exists() {
+        for (source, server) in ON_REQUEST {
+            assert!(root().join(source).is_file(), "{source}");
+            assert!(servers::is_on_request(server), "{server}");
         }
     }
 

@@ -120,9 +120,9 @@ pub(crate) fn gone_bound(fixture: &dyn Fixture) -> Duration {
     fixture.visible_bound().min(fixture.ttl() / 2)
 }
 
-/// An instance of loopback with this id.
+/// An instance with this id, of a private network: Kubernetes refuses addresses of loopback.
 pub(crate) fn instance(id: &str, port: u16) -> Instance {
-    Instance::new("127.0.0.1", port).with_id(id)
+    Instance::new("10.0.0.1", port).with_id(id)
 }
 
 /// A name that no other case, and no earlier run on the same server, has used.

@@ -95,6 +95,7 @@ const ORIGINS: &[(&str, &str)] = &[
     ("etcd", "fetches Debian's package `etcd-server`"),
     ("eureka", "builds it with Maven"),
     ("gokit", "builds it with Go"),
+    ("kubernetes", "builds its API server with Go when named: `cargo xtask test kubernetes`"),
     ("named", "fetches Debian's package `bind9`"),
     ("redis", "fetches Debian's package `redis-server`"),
     ("zookeeper", "fetches Debian's package `libzookeeper-java`"),

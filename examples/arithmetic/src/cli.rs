@@ -29,7 +29,7 @@ pub(crate) struct ClientArgs {
     #[arg(long)]
     pub(crate) grpc: bool,
     /// Where the servers are: static://HOST:PORT,HOST:PORT, consul://HOST:PORT, etcd://HOST:PORT,HOST:PORT/PREFIX,
-    /// eureka://HOST:PORT/eureka, zookeeper://HOST:PORT,HOST:PORT or dns:///
+    /// eureka://HOST:PORT/eureka, zookeeper://HOST:PORT,HOST:PORT, kubernetes://NAMESPACE or dns:///
     #[arg(long, value_name = "URL")]
     pub(crate) registry: String,
     /// The servers' name there, where it is another one: _arithmetic._tcp.example.org in DNS

@@ -41,6 +41,11 @@ pub(crate) fn names() -> Vec<&'static str> {
     SERVERS.iter().map(|server| server.name).collect()
 }
 
+/// Whether a server is no part of a run of everything without `--slow`.
+pub(crate) fn is_on_request(name: &str) -> bool {
+    SERVERS.iter().any(|server| server.name == name && server.on_request)
+}
+
 /// Every version of a server, fetched if need be. One on PATH stands in for the release it is of,
 /// and is used beside them otherwise.
 pub(crate) fn set_up(name: &str) -> Result<Vec<Binary>> {
@@ -60,7 +65,13 @@ pub(crate) fn set_up(name: &str) -> Result<Vec<Binary>> {
     }
     let beside = on_path.filter(|binary| !binaries.contains(binary));
     binaries.extend(beside);
-    Ok(binaries)
+    match server.releases.last() {
+        // It was requested; the tests of other servers name what they lack.
+        Some(release) if binaries.is_empty() && server.on_request => {
+            Err(sentence(server, release, NO_BUILDER).into())
+        }
+        _ => Ok(binaries),
+    }
 }
 
 /// How tests learn about a server: `TOWER_SD_TEST_CONSUL=1.8.7=/path;1.15.4=/path`.
@@ -69,7 +80,11 @@ pub(crate) fn test_environment(name: &str, binaries: &[Binary]) -> (String, Stri
         .iter()
         .map(|binary| format!("{}={}", binary.version, binary.path.display()))
         .collect();
-    (format!("TOWER_SD_TEST_{}", name.to_uppercase()), list.join(";"))
+    (variable(name), list.join(";"))
+}
+
+pub(crate) fn variable(name: &str) -> String {
+    format!("TOWER_SD_TEST_{}", name.to_uppercase())
 }
 
 fn find(name: &str) -> Result<&'static Server> {
@@ -124,7 +139,7 @@ fn fetch(server: &Server, release: &Release, home: &Path) -> Result<()> {
     fs::create_dir(&work)?;
     let fetched = match &release.origin {
         Origin::Debian(debian) => apt::fetch(debian, release.version, &work),
-        Origin::Go(package) => go::build(server, release.version, package, &work),
+        Origin::Go(source) => go::build(server, release.version, source, &work),
         Origin::Maven => maven::build(server, release.version, &work),
     };
     let moved = fetched.and_then(|fetched| match fs::rename(fetched, home) {
@@ -157,7 +172,7 @@ fn sentence(server: &Server, release: &Release, reason: &str) -> String {
         Origin::Debian(debian) => {
             format!("is Debian's package `{}` of {}", debian.packages[0], debian.suite)
         }
-        Origin::Go(package) => format!("is built by Go from {package}"),
+        Origin::Go(source) => format!("is built by Go (https://go.dev/dl) from {}", source.package),
         Origin::Maven => "is built by Maven".to_owned(),
     };
     format!(
@@ -176,9 +191,11 @@ fn is_of(version: &str, line: &str) -> bool {
 }
 
 const WORK_PREFIX: &str = "work-";
+const NO_BUILDER: &str = "what builds it is not installed";
 
 #[cfg(test)]
 mod tests {
+    use super::table::Go;
     use super::*;
 
     #[test]
@@ -212,12 +229,12 @@ mod tests {
     fn every_built_release_is_pinned() {
         for server in SERVERS {
             for release in server.releases {
-                if let Origin::Go(package) = release.origin {
+                if let Origin::Go(Go { package, .. }) = &release.origin {
                     let pinned =
                         fs::read_to_string(go::folder(server, release.version).join("go.mod"));
                     let pinned = pinned.unwrap();
                     let is_tool = pinned.contains(&format!("\ntool {package}\n"));
-                    assert!(is_tool || package == ".", "{package}");
+                    assert!(is_tool || *package == ".", "{package}");
                     assert!(pinned.contains(&format!(" v{}", release.version)), "{package}");
                 }
                 if let Origin::Maven = release.origin {

@@ -11,6 +11,8 @@ pub(super) struct Server {
     pub(super) version_arg: &'static str,
     /// Oldest first.
     pub(super) releases: &'static [Release],
+    /// Takes minutes of all cores to build: no part of a run of everything without `--slow`.
+    pub(super) on_request: bool,
 }
 
 /// One version of a server.
@@ -24,11 +26,18 @@ pub(super) struct Release {
 #[derive(Debug)]
 pub(super) enum Origin {
     Debian(Debian),
-    /// This Go package, or with "." the program of ours beside it, pinned by
-    /// `xtask/servers/NAME-VERSION/go.mod`; left out where Go is not installed.
-    Go(&'static str),
+    Go(Go),
     /// The project `xtask/servers/NAME-VERSION/pom.xml`; left out where Maven is not installed.
     Maven,
+}
+
+/// A Go package, or with "." the program of ours beside it, pinned by
+/// `xtask/servers/NAME-VERSION/go.mod`; left out where Go is not installed.
+#[derive(Debug)]
+pub(super) struct Go {
+    pub(super) package: &'static str,
+    /// The variable of a program that has its version from its makers' build.
+    pub(super) version_variable: Option<&'static str>,
 }
 
 /// Packages of a Debian suite.
@@ -66,8 +75,9 @@ pub(super) const SERVERS: &[Server] = &[
                 }),
             },
             // Later ones are under the Business Source License: used only when named.
-            Release { version: "1.15.4", origin: Origin::Go("github.com/hashicorp/consul") },
+            Release { version: "1.15.4", origin: go("github.com/hashicorp/consul") },
         ],
+        on_request: false,
     },
     // Not servers, but programs of others that use one.
     Server {
@@ -75,12 +85,14 @@ pub(super) const SERVERS: &[Server] = &[
         program: "curator",
         version_arg: "--version",
         releases: &[Release { version: "5.9.0", origin: Origin::Maven }],
+        on_request: false,
     },
     Server {
         name: "gokit",
         program: "gokit",
         version_arg: "--version",
-        releases: &[Release { version: "0.13.0", origin: Origin::Go(".") }],
+        releases: &[Release { version: "0.13.0", origin: go(".") }],
+        on_request: false,
     },
     Server {
         name: "etcd",
@@ -89,14 +101,30 @@ pub(super) const SERVERS: &[Server] = &[
         releases: &[
             Release { version: "3.4", origin: Origin::Debian(etcd_of("bookworm")) },
             Release { version: "3.5", origin: Origin::Debian(etcd_of("trixie")) },
-            Release { version: "3.6.6", origin: Origin::Go("go.etcd.io/etcd/server/v3") },
+            Release { version: "3.6.6", origin: go("go.etcd.io/etcd/server/v3") },
         ],
+        on_request: false,
     },
     Server {
         name: "eureka",
         program: "eureka",
         version_arg: "--version",
         releases: &[Release { version: "5.0.3", origin: Origin::Maven }],
+        on_request: false,
+    },
+    // Its data is in an etcd of ours.
+    Server {
+        name: "kubernetes",
+        program: "kube-apiserver",
+        version_arg: "--version",
+        releases: &[Release {
+            version: "1.36.3",
+            origin: Origin::Go(Go {
+                package: "k8s.io/kubernetes/cmd/kube-apiserver",
+                version_variable: Some("k8s.io/component-base/version.gitVersion"),
+            }),
+        }],
+        on_request: true,
     },
     Server {
         name: "named",
@@ -126,6 +154,7 @@ pub(super) const SERVERS: &[Server] = &[
                 sha256: None,
             }),
         }],
+        on_request: false,
     },
     Server {
         name: "redis",
@@ -147,6 +176,7 @@ pub(super) const SERVERS: &[Server] = &[
                 sha256: None,
             }),
         }],
+        on_request: false,
     },
     Server {
         name: "zookeeper",
@@ -168,8 +198,13 @@ pub(super) const SERVERS: &[Server] = &[
             Release { version: "3.8", origin: Origin::Debian(zookeeper_of("bookworm", ZOOKEEPER)) },
             Release { version: "3.9", origin: Origin::Debian(zookeeper_of("trixie", ZOOKEEPER)) },
         ],
+        on_request: false,
     },
 ];
+
+const fn go(package: &'static str) -> Origin {
+    Origin::Go(Go { package, version_variable: None })
+}
 
 const fn etcd_of(suite: &'static str) -> Debian {
     Debian {

@@ -32,10 +32,14 @@ pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
     let (Some(binaries), servers) = (binaries?, servers?) else {
         return Ok(ExitCode::FAILURE);
     };
+    let (binaries, without_server) = runnable(binaries, &servers);
     let left_out = run.left_out(&binaries)?;
     let tests_passed = run.tests(binaries, &servers)?;
     let doc_tests_passed = !run.has_library() || succeeds(&mut run.doc_tests())?;
 
+    for (source, server) in without_server {
+        println!("left out {source}: `cargo xtask test {server}` and --slow build its server");
+    }
     if !left_out.is_empty() {
         let list = left_out.join("\n  ");
         println!("left out {} long tests, which --slow runs too:\n  {list}", left_out.len());
@@ -84,6 +88,8 @@ impl Run<'_> {
             .iter()
             .flat_map(|package| packages::needs(&package.folder).servers.names())
             .collect();
+        let requested = |name: &&str| self.options.slow || self.options.names.contains(name);
+        names.retain(|name| !servers::is_on_request(name) || requested(name));
         names.sort_unstable();
         names.dedup();
         let mut variables = Vec::new();
@@ -164,6 +170,25 @@ impl Run<'_> {
         }
         command
     }
+}
+
+/// Those whose servers are there; of the others the source and the server.
+fn runnable(
+    binaries: Vec<TestBinary>,
+    environment: &[(String, String)],
+) -> (Vec<TestBinary>, Vec<(String, &'static str)>) {
+    let (mut runnable, mut left_out) = (Vec::new(), Vec::new());
+    for binary in binaries {
+        let missing = packages::server_on_request(&binary.source).filter(|server| {
+            let variable = servers::variable(server);
+            environment.iter().all(|(name, _)| *name != variable)
+        });
+        match missing {
+            Some(server) => left_out.push((binary.source, server)),
+            None => runnable.push(binary),
+        }
+    }
+    (runnable, left_out)
 }
 
 /// Binaries whose tests run on one server per version, as one for each version.

@@ -17,7 +17,7 @@ pub(super) fn host_name_survives(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
 
 /// IPv6 addresses arrive as they were registered.
 pub(super) fn ipv6_address_survives(fixture: &dyn Fixture) -> BoxFuture<'_, ()> {
-    let ipv6 = Instance::new("::1", 8001).with_id("a");
+    let ipv6 = Instance::new("fd00::1", 8001).with_id("a");
     survives(fixture, ipv6, |i| (i.host().to_owned(), i.to_string()))
 }
 

@@ -16,7 +16,7 @@ pub(super) fn registered_instance_is_seen(fixture: &dyn Fixture) -> BoxFuture<'_
         let handle = scene.register(instance("a", 8001)).await;
         assert!(matches!(handle.state(), RegistrationState::Registered), "{handle:?}");
         let snapshot = scene.sees(&["a"]).await;
-        assert_eq!(snapshot.instances()[0].to_string(), "127.0.0.1:8001");
+        assert_eq!(snapshot.instances()[0].to_string(), "10.0.0.1:8001");
         assert!(snapshot.held().is_empty(), "{snapshot:?}");
     }
     .boxed()

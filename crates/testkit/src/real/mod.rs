@@ -5,6 +5,7 @@ mod consul;
 mod consul_cluster;
 mod etcd;
 mod eureka;
+mod kubernetes;
 mod zookeeper;
 
 use std::{
@@ -25,6 +26,7 @@ pub use self::{
     consul_cluster::ConsulCluster,
     etcd::{Etcd, EtcdConfig},
     eureka::{Eureka, EurekaConfig, SpringClient},
+    kubernetes::{Authority, Kubernetes, KubernetesApi, KubernetesConfig},
     zookeeper::{ZooKeeper, ZooKeeperConfig, ZooKeeperEnsemble},
 };
 use crate::process::Process;
@@ -95,6 +97,31 @@ impl Server {
     pub async fn restart_empty(&self) -> io::Result<()> {
         self.kill();
         fs::remove_dir_all(self.data())?;
+        self.restart().await
+    }
+
+    /// Stops it, keeps a copy of its data, and starts it again.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub async fn save(&self) -> io::Result<()> {
+        self.stop().await?;
+        copy(&self.data(), &self.saved())?;
+        self.restart().await
+    }
+
+    /// Kills it if it runs, and starts it on the saved data.
+    ///
+    /// [`save`](Self::save) has copied it.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start); none were saved.
+    pub async fn restart_saved(&self) -> io::Result<()> {
+        self.kill();
+        fs::remove_dir_all(self.data())?;
+        copy(&self.saved(), &self.data())?;
         self.restart().await
     }
 
@@ -186,6 +213,24 @@ impl Server {
     fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
+
+    fn saved(&self) -> PathBuf {
+        self.folder.path().join("saved")
+    }
+}
+
+/// A folder with all that is in it.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copy(&entry.path(), &to)?,
+            false => drop(fs::copy(entry.path(), to)?),
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Server {

@@ -1,0 +1,93 @@
+//! Large Services, and a large namespace.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tower_sd_core::{Snapshot, Subscription};
+use tower_sd_testkit::wait::shows_that;
+
+use crate::{
+    scene::{RECOVERED, Scene, note, resident_kib, shows_now},
+    support::{Condition, endpoint, slice},
+};
+
+/// A slice with as many endpoints as it may have.
+fn full_slice(service: &str, n: u32) -> Value {
+    let one = |i: u32| {
+        let address = format!("10.{n}.{}.{}", i / 250, i % 250 + 1);
+        endpoint(&format!("pod-{n}-{i:04}"), &address, Condition::Ready)
+    };
+    slice(service, &format!("{service}-{n}"), 80, &(0..1000).map(one).collect::<Vec<_>>())
+}
+
+async fn has(subscription: &mut Subscription, n: usize) -> Snapshot {
+    let wanted = |it: &Snapshot| it.instances().len() == n;
+    shows_that(subscription, &format!("{n} instances"), RECOVERED, wanted).await
+}
+
+/// Five times 50 ms, but for a busy machine.
+const PUBLISHED: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+#[ignore = "needs kubernetes: cargo xtask test kubernetes"]
+async fn change_in_one_of_three_full_slices_is_published_once() {
+    let scene = Scene::new().await;
+    for n in 1..=3 {
+        scene.apply(&full_slice("orders", n)).await;
+    }
+    let mut orders = scene.follow("orders");
+    let before = has(&mut orders, 3000).await;
+    let n_updates = orders.stats().updates;
+    let mut changed = full_slice("orders", 2);
+    changed["endpoints"][500]["conditions"] = json!({ "ready": false, "serving": false });
+    scene.apply(&changed).await;
+    let answered = Instant::now();
+    let after = has(&mut orders, 2999).await;
+    let took = answered.elapsed();
+    note(&format!("one of 3 000 endpoints changed: seen after {took:?}"));
+    assert!(took < PUBLISHED, "{took:?}");
+    assert_eq!(after.revision(), before.revision() + 1);
+    assert_eq!(orders.stats().updates, n_updates + 1);
+}
+
+mod slow {
+    use super::*;
+
+    /// What is not followed is read and dropped.
+    #[tokio::test]
+    #[ignore = "slow: writes 10 000 slices"]
+    async fn slices_of_other_services_take_no_memory() {
+        const N_FOLLOWED: usize = 100;
+        let scene = Scene::new().await;
+        let pod = |n: u32, i: u32| {
+            let address = format!("10.{}.{}.{}", n / 250, n % 250, i + 1);
+            endpoint(&format!("pod-{n}-{i}"), &address, Condition::Ready)
+        };
+        let one = |n: u32| {
+            let endpoints: Vec<_> = (0..10).map(|i| pod(n, i)).collect();
+            slice(&format!("s{n}"), &format!("s{n}-1"), 80, &endpoints)
+        };
+        let create = |n: u32| {
+            let (api, slice) = (scene.api.clone(), one(n));
+            async move { api.create(&slice).await }
+        };
+        let start = Instant::now();
+        let written = stream::iter((0..10_000).map(create)).buffer_unordered(32);
+        let written: Vec<_> = written.try_collect().await.expect("a well server takes slices");
+        drop(written);
+        note(&format!("10 000 slices written in {:?}", start.elapsed()));
+        let (before, start) = (resident_kib(), Instant::now());
+        let mut followed: Vec<_> =
+            (0..N_FOLLOWED).map(|n| scene.follow(&format!("s{n}"))).collect();
+        for subscription in &mut followed {
+            has(subscription, 10).await;
+        }
+        let (kib, took) = (resident_kib().saturating_sub(before), start.elapsed());
+        note(&format!("{N_FOLLOWED} services among 10 000 slices: {took:?}, {kib} KiB"));
+        assert!(kib < 64 << 10, "{kib} KiB");
+        scene.lists("s0", &["a"]).await;
+        shows_now(&mut followed[0], &["a"]).await;
+    }
+}
