@@ -8,7 +8,9 @@ mod tls;
 
 pub use crate::{
     dial::{Connection, Connector, DialError, DialErrorKind, Dialer},
-    http::{HttpClient, HttpClientBuilder, HttpClientError, HttpClientErrorKind, HttpVersions},
+    http::{
+        HttpBody, HttpClient, HttpClientBuilder, HttpClientError, HttpClientErrorKind, HttpVersions,
+    },
     io::{Duplex, Io},
     target::Target,
     tls::{TlsClient, TlsFailure},

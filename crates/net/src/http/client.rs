@@ -1,22 +1,21 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{
-    Extensions, Request, Response, Uri,
+    Request, Response, Uri,
     uri::{Authority, Scheme},
 };
-use http_body::Body as _;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::Full;
 use hyper_util::{client::legacy::Client, rt::TokioTimer};
 use tower_sd_core::{Error, ErrorKind, Result, TaskGroup};
 
 use super::{
+    body::{HttpBody, failed},
     connect::{Connect, EndedBy, Owned, Settings},
     error::{HttpClientError, HttpClientErrorKind},
     versions::HttpVersions,
 };
-use crate::{Dialer, Target, TlsClient, TlsFailure};
+use crate::{Dialer, Target, TlsClient};
 
 /// A client of one HTTP server, with a pool of connections.
 ///
@@ -77,11 +76,32 @@ impl HttpClient {
         timeout: Duration,
         max_body: usize,
     ) -> Result<Response<Bytes>, HttpClientError> {
-        let inner = &*self.0;
-        match tokio::time::timeout(timeout, inner.exchange(request, max_body)).await {
-            Ok(response) => response,
-            Err(_) => Err(HttpClientError::timeout(&inner.server, timeout)),
-        }
+        let whole = async {
+            let (head, mut body) = self.0.respond(request).await?.into_parts();
+            let body = body.collect(max_body).await?;
+            Ok(Response::from_parts(head, body))
+        };
+        self.within(timeout, whole).await
+    }
+
+    /// Sends a request, and returns the response of any status before its body.
+    ///
+    /// The request's URI has a path and query only. `timeout` bounds the connection and the head
+    /// of the response, and not its body. That ends with the last clone of the client.
+    ///
+    /// # Errors
+    ///
+    /// No response; see [`HttpClientErrorKind`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`send`](Self::send).
+    pub async fn stream(
+        &self,
+        request: Request<Bytes>,
+        timeout: Duration,
+    ) -> Result<Response<HttpBody>, HttpClientError> {
+        self.within(timeout, self.0.respond(request)).await
     }
 
     /// Closes all connections, whatever they carry, and waits until they are closed.
@@ -92,21 +112,32 @@ impl HttpClient {
     pub async fn close(&self) {
         self.0.tasks.close().await;
     }
+
+    async fn within<T>(
+        &self,
+        timeout: Duration,
+        exchange: impl Future<Output = Result<T, HttpClientError>>,
+    ) -> Result<T, HttpClientError> {
+        match tokio::time::timeout(timeout, exchange).await {
+            Ok(response) => response,
+            Err(_) => Err(HttpClientError::timeout(&self.0.server, timeout)),
+        }
+    }
 }
 
 impl Inner {
-    async fn exchange(
+    async fn respond(
         &self,
         request: Request<Bytes>,
-        max_body: usize,
-    ) -> Result<Response<Bytes>, HttpClientError> {
+    ) -> Result<Response<HttpBody>, HttpClientError> {
         let request = self.addressed(request)?;
         let response = self.pool.request(request).await.map_err(|cause| {
             let ended_by = EndedBy::of(cause.connect_info());
-            self.failed(HttpClientErrorKind::Closed, ended_by, cause)
+            failed(&self.connect, &self.server, HttpClientErrorKind::Closed, ended_by, cause)
         })?;
         let (head, body) = response.into_parts();
-        let body = self.collect(&head.extensions, body, max_body).await?;
+        let (server, settings) = (Arc::clone(&self.server), Arc::clone(&self.connect));
+        let body = HttpBody { server, settings, extensions: head.extensions.clone(), body };
         Ok(Response::from_parts(head, body))
     }
 
@@ -119,47 +150,6 @@ impl Inner {
             HttpClientError::new(HttpClientErrorKind::Request, &self.server).with_source(cause)
         })?;
         Ok(Request::from_parts(head, Full::new(body)))
-    }
-
-    async fn collect(
-        &self,
-        of_connection: &Extensions,
-        body: Incoming,
-        max_body: usize,
-    ) -> Result<Bytes, HttpClientError> {
-        let too_long = || HttpClientError::too_long(&self.server, max_body);
-        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-        if announced > max_body {
-            return Err(too_long());
-        }
-        // A server's word alone costs no memory.
-        let (mut body, mut bytes) = (body, BytesMut::with_capacity(announced.min(64 << 10)));
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|cause| {
-                let ended_by = EndedBy::found_in(of_connection);
-                self.failed(HttpClientErrorKind::Body, ended_by, cause)
-            })?;
-            if let Ok(data) = frame.into_data() {
-                if bytes.len() + data.len() > max_body {
-                    return Err(too_long());
-                }
-                bytes.extend_from_slice(&data);
-            }
-        }
-        Ok(bytes.freeze())
-    }
-
-    fn failed(
-        &self,
-        kind: HttpClientErrorKind,
-        ended_by: Option<TlsFailure>,
-        cause: impl std::error::Error + Send + Sync + 'static,
-    ) -> HttpClientError {
-        let error = HttpClientError::of(kind, &self.server, ended_by, cause);
-        if let (HttpClientErrorKind::Tls, Some(tls)) = (error.kind(), &self.connect.tls) {
-            tls.suspect();
-        }
-        error
     }
 }
 

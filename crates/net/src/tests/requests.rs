@@ -171,3 +171,26 @@ async fn requests_reach_a_unix_socket() {
     };
     tokio::join!(serving, asking);
 }
+
+#[tokio::test]
+async fn streamed_body_is_read_as_it_arrives() {
+    let server = Server::start(|mut stream| async move {
+        let mut request = [0; 1024];
+        let _ = stream.read(&mut request).await.expect("a request");
+        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n";
+        stream.write_all(head).await.expect("open");
+        // Closed by the client.
+        drop(stream.read(&mut request).await);
+    })
+    .await;
+    let client = client(server.target());
+    let response = client.stream(get("/"), LONG).await.expect("a head");
+    let mut body = response.into_body();
+    let first = body.chunk().await.expect("open").expect("two bytes");
+    assert_eq!(first, "ab");
+    let waiting = tokio::time::timeout(Duration::from_millis(50), body.chunk()).await;
+    assert!(waiting.is_err(), "{waiting:?}");
+    client.close().await;
+    let error = body.chunk().await.expect_err("closed amid the body");
+    assert_eq!(error.kind(), Kind::Body);
+}
