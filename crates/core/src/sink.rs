@@ -47,19 +47,29 @@ pub struct Entries<T> {
     pub errors: Vec<Error>,
     /// The mode of the read.
     pub mode: ReadMode,
+    /// Whether absences are accepted without the loss guard.
+    ///
+    /// See [`ReadResult::with_accepted_absences`](crate::ReadResult::with_accepted_absences).
+    pub accepts_absences: bool,
 }
 
 impl<T> Entries<T> {
     /// Creates a set of well-formed entries, read by `Full`.
     #[must_use]
     pub fn new(items: Vec<T>) -> Self {
-        Self { items, errors: Vec::new(), mode: ReadMode::Full }
+        Self { items, errors: Vec::new(), mode: ReadMode::Full, accepts_absences: false }
     }
 
     /// Sets the mode of the read.
     #[must_use]
     pub fn with_mode(self, mode: ReadMode) -> Self {
         Self { mode, ..self }
+    }
+
+    /// Sets [`accepts_absences`](Self::accepts_absences).
+    #[must_use]
+    pub fn with_accepted_absences(self, accepts_absences: bool) -> Self {
+        Self { accepts_absences, ..self }
     }
 
     /// Adds entries that could not be decoded.

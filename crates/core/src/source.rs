@@ -98,6 +98,7 @@ pub enum ReadMode {
 pub struct ReadResult<T = Instance> {
     pub(crate) outcome: Outcome<T>,
     pub(crate) refresh_in: Option<Duration>,
+    pub(crate) accepts_absences: bool,
 }
 
 #[derive(Debug)]
@@ -170,6 +171,17 @@ impl<T> ReadResult<T> {
         Self { refresh_in: Some(after), ..self }
     }
 
+    /// Marks a set whose absences are the registry's explicit word.
+    ///
+    /// An object of the registry lists the members of the service, and no longer these: it was not
+    /// lost, and they are removed immediately, without the loss guard. An instance that is listed
+    /// with a status or weight which accepts no requests stays the guard's affair. So does the
+    /// first set after trouble.
+    #[must_use]
+    pub fn with_accepted_absences(self) -> Self {
+        Self { accepts_absences: true, ..self }
+    }
+
     /// Returns the entries of a set, `None` for another result: for tests of a source.
     #[must_use]
     pub fn entries(&self) -> Option<&[Result<T>]> {
@@ -182,6 +194,6 @@ impl<T> ReadResult<T> {
 
 impl<T> From<Outcome<T>> for ReadResult<T> {
     fn from(outcome: Outcome<T>) -> Self {
-        Self { outcome, refresh_in: None }
+        Self { outcome, refresh_in: None, accepts_absences: false }
     }
 }

@@ -184,9 +184,9 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
     }
 
     fn take(&mut self, result: ReadResult<S::Item>, asked_at: Instant) {
-        let ReadResult { outcome, refresh_in } = result;
+        let ReadResult { outcome, refresh_in, accepts_absences } = result;
         match outcome {
-            Outcome::Set(entries) => self.set(entries, refresh_in),
+            Outcome::Set(entries) => self.set(entries, refresh_in, accepts_absences),
             Outcome::Unchanged if !self.synced => {
                 let error = self.error(ErrorKind::Protocol);
                 self.fail(error.with_message("the source has not read a set yet"));
@@ -215,7 +215,12 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
         }
     }
 
-    fn set(&mut self, entries: Vec<Result<S::Item>>, refresh_in: Option<Duration>) {
+    fn set(
+        &mut self,
+        entries: Vec<Result<S::Item>>,
+        refresh_in: Option<Duration>,
+        accepts_absences: bool,
+    ) {
         let n_entries = entries.len();
         let (mut items, mut errors) = (Vec::with_capacity(n_entries), Vec::new());
         for entry in entries {
@@ -236,7 +241,8 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             return self.fail(error);
         }
         let mode = self.mode();
-        self.sink.set(Entries::new(items).with_errors(errors).with_mode(mode));
+        let entries = Entries::new(items).with_errors(errors).with_mode(mode);
+        self.sink.set(entries.with_accepted_absences(accepts_absences));
         self.succeeded(refresh_in);
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Guard {
     /// The next read is the first one after an error or a resync: a registry that was restarted may
     /// list a part of what is registered.
     recovering: bool,
+    /// What the read under way lacks has left by the registry's explicit word.
+    accepts_absences: bool,
 }
 
 /// The effects of passing time.
@@ -78,7 +80,13 @@ impl Guard {
             lost_from: 0,
             n_reads: 0,
             recovering: false,
+            accepts_absences: false,
         }
+    }
+
+    /// Accepts what the next read lacks, unless that is the first one after trouble.
+    pub(super) fn accept_absences(&mut self) {
+        self.accepts_absences = !self.recovering;
     }
 
     /// The registry could not be read, or has lost the position.
@@ -108,7 +116,7 @@ impl Guard {
         for gone in old {
             changed |= self.absent(now, gone, confirmed, &mut members);
         }
-        self.recovering = false;
+        (self.recovering, self.accepts_absences) = (false, false);
         let mut n_offered = 0;
         for member in &members {
             n_offered += usize::from(member.is_offered());
@@ -232,6 +240,7 @@ impl Guard {
                 self.history.forget_removed(member.instance.id());
                 true
             }
+            standing if self.accepts_absences && standing.is_listed() => true,
             _ => self.gone(now, member, Registered::No, confirmed, members),
         }
     }

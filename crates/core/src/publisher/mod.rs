@@ -271,6 +271,9 @@ impl Sink<Instance> for Publisher {
         self.rejected = false;
         let read = self.listing.read(items);
         self.counters.add(|stats| &mut stats.duplicates, read.n_duplicates);
+        if entries.accepts_absences {
+            self.guard.accept_absences();
+        }
         self.apply(read.instances, entries.mode);
     }
 

@@ -86,6 +86,16 @@ impl Member {
     }
 }
 
+impl Standing {
+    /// Whether the last read listed it, fit or not.
+    pub(super) fn is_listed(&self) -> bool {
+        match self {
+            Self::Offered | Self::Unfit => true,
+            Self::Leaving(gone) | Self::Held(gone) => !matches!(gone.now, Registered::No),
+        }
+    }
+}
+
 impl Gone {
     pub(super) fn end(&self) -> Instant {
         self.since + self.term

@@ -1,5 +1,6 @@
 mod fitness;
 mod loss;
+mod stated;
 
 use std::time::Duration;
 
