@@ -75,6 +75,8 @@ pub use tower_sd_eureka as eureka;
 pub use tower_sd_http as http;
 #[cfg(feature = "reqwest")]
 pub use tower_sd_http::reqwest;
+#[cfg(feature = "kubernetes")]
+pub use tower_sd_kubernetes as kubernetes;
 #[cfg(feature = "lifecycle")]
 pub use tower_sd_lifecycle as lifecycle;
 #[cfg(feature = "grpc")]

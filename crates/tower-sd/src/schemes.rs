@@ -56,6 +56,12 @@ pub fn schemes() -> Schemes {
         schemes.with("eureka", |url| tower_sd_eureka::Eureka::from_url(url).map(Registry::from));
     #[cfg(not(feature = "eureka"))]
     let schemes = schemes.without("eureka", "enable the feature `eureka` of tower-sd");
+    #[cfg(feature = "kubernetes")]
+    let schemes = schemes.with("kubernetes", |url| {
+        tower_sd_kubernetes::Kubernetes::from_url(url).map(Registry::from)
+    });
+    #[cfg(not(feature = "kubernetes"))]
+    let schemes = schemes.without("kubernetes", "enable the feature `kubernetes` of tower-sd");
     #[cfg(feature = "zookeeper")]
     let schemes = schemes
         .with("zookeeper", |url| tower_sd_zookeeper::ZooKeeper::from_url(url).map(Registry::from));

@@ -109,6 +109,7 @@ const CLEAN: &[&str] = &[
     "crates/etcd",
     "crates/eureka",
     "crates/http",
+    "crates/kubernetes",
     "crates/lifecycle",
     "crates/net",
     "crates/testkit",

@@ -1,0 +1,80 @@
+use tempfile::TempDir;
+
+use super::*;
+
+/// A program that prints another token with each run.
+fn plugin(script: &str) -> (TempDir, KubernetesConfig) {
+    let folder = TempDir::new().expect("a folder");
+    let plugin = ExecPlugin {
+        command: "/bin/sh".into(),
+        args: vec!["-c".into(), script.into()],
+        env: [("RUNS".to_owned(), folder.path().join("runs").display().to_string())].into(),
+        cluster_info: Some("{\"server\":\"https://h\"}".into()),
+        ..ExecPlugin::default()
+    };
+    (folder, KubernetesConfig::new("http://127.0.0.1:1").exec(plugin))
+}
+
+const COUNTING: &str = r#"
+echo run >> "$RUNS"
+case "$KUBERNETES_EXEC_INFO" in *'"server":"https://h"'*) ;; *) exit 1 ;; esac
+n=$(wc -l < "$RUNS" | tr -d ' ')
+echo "{\"kind\":\"ExecCredential\",\"status\":{\"token\":\"token-$n\"}}"
+"#;
+
+fn shown(token: &Token) -> &str {
+    token.secret.as_ref().map_or("", Secret::expose)
+}
+
+#[tokio::test]
+async fn plugin_is_run_once_and_again_after_a_refusal() {
+    let (_folder, config) = plugin(COUNTING);
+    let credentials = Credentials::new(&config).expect("nothing is run yet");
+    let (a, b) = tokio::join!(credentials.current(), credentials.current());
+    let (a, b) = (a.expect("a token"), b.expect("a token"));
+    assert_eq!((shown(&a), shown(&b)), ("token-1", "token-1"));
+    assert!(credentials.replacement(&a).await.expect("no run").is_none(), "run a moment ago");
+    credentials.lock().read_at = Instant::now().checked_sub(RUN_AGAIN);
+    let (c, d) = tokio::join!(credentials.replacement(&a), credentials.replacement(&a));
+    for token in [c, d] {
+        assert_eq!(token.expect("a run").as_ref().map(shown), Some("token-2"));
+    }
+    assert_eq!(shown(&credentials.current().await.expect("known")), "token-2");
+}
+
+#[tokio::test]
+async fn failing_plugin_is_an_error_without_its_output() {
+    for (script, part) in [
+        ("echo hunter2; exit 3", "ended with"),
+        ("echo hunter2", "has no token"),
+        ("echo '{\"status\":{\"clientCertificateData\":\"hunter2\"}}'", "client certificate"),
+    ] {
+        let (_folder, config) = plugin(script);
+        let error = Credentials::new(&config).expect("valid").current().await.expect_err(script);
+        let text = format!("{error:?}");
+        assert!(text.contains(part) && !text.contains("hunter2"), "{text}");
+    }
+    let (_folder, mut config) = plugin("");
+    let plugin = config.exec.as_mut().expect("set");
+    (plugin.command, plugin.install_hint) = ("/missing".into(), Some("install it".into()));
+    let error = Credentials::new(&config).expect("valid").current().await.expect_err("missing");
+    assert!(error.to_string().contains("install it"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn token_file_is_read_again_and_an_emptied_one_is_not_used() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), "old\n").expect("our file");
+    let config = KubernetesConfig::new("http://127.0.0.1:1").token_file(file.path());
+    let credentials = Credentials::new(&config).expect("readable");
+    assert_eq!(shown(&credentials.current().await.expect("read")), "old");
+    for (text, expected) in [("new", "new"), ("", "new"), ("newest", "newest")] {
+        fs::write(file.path(), text).expect("our file");
+        tokio::time::advance(READ_AGAIN).await;
+        assert_eq!(shown(&credentials.current().await.expect("read")), expected);
+    }
+    file.close().expect("removed");
+    tokio::time::advance(READ_AGAIN).await;
+    assert_eq!(shown(&credentials.current().await.expect("the last one")), "newest");
+    Credentials::new(&config).expect_err("a client needs it");
+}

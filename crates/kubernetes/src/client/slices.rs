@@ -1,0 +1,295 @@
+//! A list of EndpointSlices, kept up by a watch.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+use tower_sd_core::{Error, ErrorKind, Result};
+
+use super::{
+    lines::{Ended, Lines},
+    object::{EndpointSlice, Event, List, Object},
+    wire::{Failure, Wire},
+};
+use crate::{
+    BACKEND,
+    error::{self, FOLLOW, Status},
+};
+
+/// The slices by name; the error of one that is malformed.
+pub(crate) type Known = BTreeMap<String, Result<Arc<EndpointSlice>>>;
+
+/// The slices of a selector: a list, and a watch from there.
+pub(crate) struct Slices {
+    wire: Arc<Wire>,
+    /// Of labels.
+    selector: String,
+    known: Known,
+    /// The position of the watch; opaque.
+    version: Option<String>,
+    watch: Option<Lines>,
+    /// When the watch began.
+    began_at: Instant,
+    /// The watch has reported something.
+    has_spoken: bool,
+    /// Watches in a row that ended soon and without a report.
+    n_short: u32,
+    /// The list is due before the next watch: what happened meanwhile is uncertain.
+    doubted: bool,
+}
+
+/// The next event.
+#[derive(Debug)]
+pub(crate) enum Update {
+    /// The slices may have changed.
+    Changed,
+    /// Proof of life: they have not.
+    Alive,
+    /// They may be outdated; the position is kept.
+    Trouble(Error),
+    /// The position is lost: list anew.
+    Expired,
+}
+
+/// What one line of a watch means.
+enum Line {
+    Changed,
+    Bookmark,
+    Expired,
+}
+
+impl Slices {
+    pub(crate) fn new(wire: Arc<Wire>, selector: String) -> Self {
+        Self {
+            wire,
+            selector,
+            known: Known::new(),
+            version: None,
+            watch: None,
+            began_at: Instant::now(),
+            has_spoken: false,
+            n_short: 0,
+            doubted: false,
+        }
+    }
+
+    pub(crate) fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// Reads all slices as they are now, page by page; ends the watch.
+    ///
+    /// A list without a version is a consistent read. `false`: the position was lost between two
+    /// pages.
+    ///
+    /// # Errors
+    ///
+    /// The server refuses, or cannot be reached; there are more than `max_entries` endpoints.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: what was known stays known.
+    pub(crate) async fn list(&mut self, max_entries: usize) -> Result<bool> {
+        self.watch = None;
+        let (mut known, mut next, mut limit) = (Known::new(), None::<String>, PAGE);
+        let mut n_endpoints = 0usize;
+        loop {
+            let mut query = self.selection();
+            query.push(("limit", limit.to_string()));
+            query.extend(next.iter().map(|next| ("continue", next.clone())));
+            let max_body =
+                self.wire.config.max_object.saturating_mul(limit).saturating_add(ENVELOPE);
+            let page: List = match self.wire.list(&query, max_body.min(MAX_PAGE)).await {
+                Ok(page) => page,
+                Err(Failure::Expired) => return Ok(false),
+                // Slices may be large: fewer of them fit.
+                Err(Failure::TooLong(_)) if limit > 1 => {
+                    limit /= 4;
+                    limit = limit.max(1);
+                    continue;
+                }
+                Err(Failure::TooLong(error) | Failure::Other(error)) => return Err(error),
+            };
+            for item in page.items.unwrap_or_default() {
+                let object: Object = parsed(item.get())?;
+                n_endpoints += insert(&mut known, object, item.get());
+            }
+            if n_endpoints > max_entries {
+                return Err(error::garbled(format!("more than {max_entries} endpoints")));
+            }
+            next = page.metadata.next.filter(|next| !next.is_empty());
+            if next.is_none() {
+                self.known = known;
+                self.version = Some(page.metadata.resource_version);
+                self.doubted = false;
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Waits for the next event, by a watch that is renewed when it ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub(crate) async fn next(&mut self, max_entries: usize) -> Update {
+        loop {
+            let Some(watch) = &mut self.watch else {
+                match self.renew(max_entries).await {
+                    Ok(None) => continue,
+                    Ok(Some(update)) => return update,
+                    Err(error) => {
+                        self.doubted = true;
+                        return Update::Trouble(error);
+                    }
+                }
+            };
+            let line = match watch.next().await {
+                Ok(line) => line,
+                Err(ended) => match self.ended(ended) {
+                    None => continue,
+                    Some(error) => return Update::Trouble(error),
+                },
+            };
+            let mut changed = false;
+            let mut line = Some(line);
+            // Those that have arrived together are one change.
+            while let Some(text) = line.take() {
+                match self.apply(&text) {
+                    Ok(Line::Changed) => changed = true,
+                    Ok(Line::Bookmark) => {}
+                    Ok(Line::Expired) => {
+                        self.watch = None;
+                        return Update::Expired;
+                    }
+                    Err(error) => {
+                        (self.watch, self.doubted) = (None, true);
+                        return Update::Trouble(error);
+                    }
+                }
+                line = self.watch.as_mut().and_then(Lines::buffered);
+            }
+            return if changed { Update::Changed } else { Update::Alive };
+        }
+    }
+
+    /// Starts a watch at the position, or lists where that is in doubt.
+    async fn renew(&mut self, max_entries: usize) -> Result<Option<Update>> {
+        if self.doubted {
+            let listed = self.list(max_entries).await?;
+            return Ok(Some(if listed { Update::Changed } else { Update::Expired }));
+        }
+        let Some(version) = self.version.clone() else {
+            return Ok(Some(Update::Expired));
+        };
+        let last = self.began_at;
+        if self.n_short > 0 {
+            sleep_until(last + MIN_LIFE).await;
+        }
+        let mut query = self.selection();
+        query.extend([
+            ("watch", "true".to_owned()),
+            ("allowWatchBookmarks", "true".to_owned()),
+            ("resourceVersion", version),
+            // As client-go: a server that is restarted is not met by all watches together.
+            ("timeoutSeconds", fastrand::u32(300..600).to_string()),
+        ]);
+        match self.wire.watch(&query).await {
+            Ok(body) => {
+                // The envelope of an event around the object.
+                let max_line = self.wire.config.max_object.saturating_add(ENVELOPE);
+                self.watch = Some(Lines::new(body, max_line));
+                (self.began_at, self.has_spoken) = (Instant::now(), false);
+                Ok(None)
+            }
+            Err(Failure::Expired) => Ok(Some(Update::Expired)),
+            Err(Failure::TooLong(error) | Failure::Other(error)) => Err(error),
+        }
+    }
+
+    /// Judges the end of a watch; none is ordinary, and another one follows.
+    fn ended(&mut self, ended: Ended) -> Option<Error> {
+        self.watch = None;
+        match ended {
+            Ended::TooLong => {
+                self.doubted = true;
+                let max = self.wire.config.max_object;
+                let message = format!("an EndpointSlice is longer than max_object = {max} bytes");
+                Some(error::garbled(message))
+            }
+            Ended::Closed(cause) => {
+                let is_short = self.began_at.elapsed() < MIN_LIFE && !self.has_spoken;
+                self.n_short = if is_short { self.n_short.saturating_add(1) } else { 0 };
+                tracing::debug!(backend = BACKEND, ?cause, n_short = self.n_short, "watch ended");
+                if self.n_short < MAX_SHORT {
+                    return None;
+                }
+                self.doubted = true;
+                let message =
+                    format!("{} watches in a row ended within {MIN_LIFE:?}", self.n_short);
+                let error =
+                    Error::new(ErrorKind::Unavailable, BACKEND, FOLLOW).with_message(message);
+                Some(match cause {
+                    Some(cause) => error.with_source(cause),
+                    None => error,
+                })
+            }
+        }
+    }
+
+    fn apply(&mut self, line: &[u8]) -> Result<Line> {
+        self.has_spoken = true;
+        let event: Event = serde_json::from_slice(line).map_err(|cause| {
+            error::garbled("an event is not as an API server writes it").with_source(cause)
+        })?;
+        let text = event.object.get();
+        if event.kind == "ERROR" {
+            let status: Status = parsed(text)?;
+            return match self.wire.ended(status) {
+                Failure::Expired => Ok(Line::Expired),
+                Failure::TooLong(error) | Failure::Other(error) => Err(error),
+            };
+        }
+        let object: Object = parsed(text)?;
+        self.version = Some(object.metadata.resource_version.clone());
+        let known = &mut self.known;
+        let changed = match event.kind.as_str() {
+            "BOOKMARK" => false,
+            "DELETED" => known.remove(&object.metadata.name).is_some(),
+            "ADDED" | "MODIFIED" => {
+                insert(known, object, text);
+                true
+            }
+            _ => false,
+        };
+        Ok(if changed { Line::Changed } else { Line::Bookmark })
+    }
+
+    fn selection(&self) -> Vec<(&'static str, String)> {
+        vec![("labelSelector", self.selector.clone())]
+    }
+}
+
+/// Adds a slice; returns its size.
+fn insert(known: &mut Known, object: Object, text: &str) -> usize {
+    let slice = parsed::<EndpointSlice>(text).map(Arc::new).map_err(|error| error.permanent());
+    let size = slice.as_ref().map_or(0, |slice| slice.endpoints.len());
+    known.insert(object.metadata.name, slice);
+    size
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|cause| {
+        error::garbled("an object is not as an API server writes it").with_source(cause)
+    })
+}
+
+/// Slices of a page: ordinary ones have 100 endpoints, some 40 KB.
+const PAGE: usize = 256;
+/// A page above it is read again in smaller ones.
+const MAX_PAGE: usize = 16 << 20;
+/// Around the objects of a list, and around that of an event.
+const ENVELOPE: usize = 16 << 10;
+/// Of a watch without a report: a server that closes it sooner gets the next one after this.
+const MIN_LIFE: Duration = Duration::from_secs(1);
+/// So many short watches in a row are a server, or a proxy, that has none.
+const MAX_SHORT: u32 = 3;
