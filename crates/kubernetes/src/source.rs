@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use tokio::select;
 use tower_sd_core::{Instance, ReadMode, ReadRequest, ReadResult, Result, Source, async_trait};
 
 use crate::{
     Family, Query,
-    client::{KubernetesClient, Slices, Update, object::EndpointSlice},
+    client::{Known, KubernetesClient, Slices, Ticket, Update, object::EndpointSlice},
     mapping::{self, Mapped},
 };
 
@@ -14,8 +15,13 @@ use crate::{
 pub(crate) struct KubernetesSource {
     client: KubernetesClient,
     query: Query,
+    /// Its own watch, while few services are followed.
     slices: Slices,
+    ticket: Ticket,
+    /// The last set is of the watch that all followers share.
+    is_shared: bool,
     /// The slices of the last set.
+    known: Arc<Known>,
     last: BTreeMap<String, Part>,
 }
 
@@ -27,25 +33,79 @@ struct Part {
 
 impl KubernetesSource {
     pub(crate) fn new(client: KubernetesClient, query: Query) -> Self {
-        let slices = client.slices(&query.service);
-        Self { client, query, slices, last: BTreeMap::new() }
+        let (slices, ticket) = (client.slices(&query.service), client.follow(&query.service));
+        let (known, last) = (Arc::default(), BTreeMap::new());
+        Self { client, query, slices, ticket, is_shared: false, known, last }
     }
 
-    /// The set of what is known now.
-    fn set(&mut self) -> ReadResult {
-        let config = self.client.config();
-        let (known, query) = (self.slices.known(), &self.query);
-        // The endpoints of a slice that lists them no more have left. Those of a slice that is gone
-        // may be lost.
+    async fn changed(&mut self, max_entries: usize) -> Result<ReadResult> {
+        let switched = self.ticket.sharing(!self.is_shared);
+        let update = match self.is_shared {
+            false => select! {
+                biased;
+                () = switched => None,
+                update = self.slices.next(max_entries) => Some(update),
+            },
+            true => select! {
+                biased;
+                () = switched => None,
+                known = self.ticket.next() => Some(match known {
+                    Ok(known) if Arc::ptr_eq(&known, &self.known) => Update::Alive,
+                    Ok(known) => return Ok(self.set(known)),
+                    Err(error) => Update::Trouble(error),
+                }),
+            },
+        };
+        match update {
+            None => self.now(max_entries).await,
+            Some(Update::Changed) => Ok(self.set(self.slices.known())),
+            Some(Update::Alive) => Ok(ReadResult::unchanged()),
+            Some(Update::Trouble(error)) => Ok(ReadResult::trouble(error)),
+            Some(Update::Expired) => Ok(ReadResult::resync("the position has expired")),
+        }
+    }
+
+    /// The set as it is now. Every list is consistent, so that there is nothing stronger.
+    async fn now(&mut self, max_entries: usize) -> Result<ReadResult> {
+        self.query.validate()?;
+        self.is_shared = self.ticket.is_shared();
+        if !self.is_shared {
+            self.ticket.leave();
+            return Ok(match self.slices.list(max_entries).await? {
+                true => self.set(self.slices.known()),
+                false => ReadResult::resync(EXPIRED),
+            });
+        }
+        self.slices.clear();
+        if let Some(shared) = self.ticket.known() {
+            // A list of one service costs less than that of the namespace, and proves that.
+            let listed = self.slices.list(max_entries).await;
+            let known = self.slices.known();
+            self.slices.clear();
+            match listed? {
+                false => return Ok(ReadResult::resync(EXPIRED)),
+                true if versions(&known).eq(versions(&shared)) => return Ok(self.set(shared)),
+                true => {}
+            }
+        }
+        let known = self.ticket.listed().await?;
+        Ok(self.set(known))
+    }
+
+    fn set(&mut self, known: Arc<Known>) -> ReadResult {
+        let (config, query) = (self.client.config(), &self.query);
+        // The endpoints that a slice lists no more have left. Those of a slice that is gone may be
+        // lost.
         let vanished = self.last.keys().any(|name| !known.contains_key(name));
         let mut last = std::mem::take(&mut self.last);
-        for (name, slice) in known {
+        for (name, slice) in &*known {
             let part = match last.remove(name) {
                 Some(part) if is_same(&part.slice, slice) => part,
                 _ => Part { slice: slice.clone(), mapped: map(slice, query, config.family) },
             };
             self.last.insert(name.clone(), part);
         }
+        self.known = known;
         let parts = self.last.values().map(|part| &part.mapped);
         match mapping::join(parts, query, config.family, config.zone.as_deref()) {
             Ok(entries) if vanished || entries.iter().any(Result::is_err) => {
@@ -55,32 +115,26 @@ impl KubernetesSource {
             Err(error) => ReadResult::trouble(error),
         }
     }
-
-    async fn list(&mut self, max_entries: usize) -> Result<ReadResult> {
-        self.query.validate()?;
-        match self.slices.list(max_entries).await? {
-            true => Ok(self.set()),
-            false => Ok(ReadResult::resync("expired while listing")),
-        }
-    }
 }
 
 #[async_trait]
 impl Source for KubernetesSource {
     type Item = Instance;
 
-    /// Every list is consistent, so that there is nothing stronger for `Confirm`.
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
         match request.mode {
-            ReadMode::Changed => Ok(match self.slices.next(request.max_entries).await {
-                Update::Changed => self.set(),
-                Update::Alive => ReadResult::unchanged(),
-                Update::Trouble(error) => ReadResult::trouble(error),
-                Update::Expired => ReadResult::resync("the position has expired"),
-            }),
-            _ => self.list(request.max_entries).await,
+            ReadMode::Changed => self.changed(request.max_entries).await,
+            _ => self.now(request.max_entries).await,
         }
     }
+}
+
+/// The names and versions of the slices.
+fn versions(known: &Known) -> impl Iterator<Item = (&str, Option<&str>)> {
+    known.iter().map(move |(name, slice)| {
+        let slice = slice.as_ref().ok();
+        (name.as_str(), slice.map(|slice| slice.metadata.resource_version.as_str()))
+    })
 }
 
 fn is_same(a: &Result<Arc<EndpointSlice>>, b: &Result<Arc<EndpointSlice>>) -> bool {
@@ -93,3 +147,5 @@ fn map(slice: &Result<Arc<EndpointSlice>>, query: &Query, family: Family) -> Map
         Err(error) => mapping::malformed_slice(error.clone()),
     }
 }
+
+const EXPIRED: &str = "expired while listing";

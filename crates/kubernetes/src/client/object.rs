@@ -41,6 +41,8 @@ pub(super) struct ObjectMeta {
     #[serde(default)]
     pub(super) name: String,
     pub(super) resource_version: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub(super) labels: BTreeMap<String, String>,
 }
 
 /// `discovery.k8s.io/v1`, EndpointSlice.
@@ -56,8 +58,11 @@ pub(crate) struct EndpointSlice {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Meta {
     pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) resource_version: String,
     #[serde(default, deserialize_with = "nullable")]
     pub(crate) labels: BTreeMap<String, String>,
 }

@@ -1,13 +1,14 @@
 //! A list of EndpointSlices, kept up by a watch.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 use tower_sd_core::{Error, ErrorKind, Result};
 
 use super::{
+    groups::{Groups, Known},
     lines::{Ended, Lines},
-    object::{EndpointSlice, Event, List, Object},
+    object::{EndpointSlice, Event, List, Object, SERVICE_NAME},
     wire::{Failure, Wire},
 };
 use crate::{
@@ -15,15 +16,17 @@ use crate::{
     error::{self, FOLLOW, Status},
 };
 
-/// The slices by name; the error of one that is malformed.
-pub(crate) type Known = BTreeMap<String, Result<Arc<EndpointSlice>>>;
+/// Whether a service is followed.
+pub(super) type Wanted = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// The slices of a selector: a list, and a watch from there.
 pub(crate) struct Slices {
     wire: Arc<Wire>,
     /// Of labels.
     selector: String,
-    known: Known,
+    /// `None`: all slices are of one group.
+    wanted: Option<Wanted>,
+    known: Groups,
     /// The position of the watch; opaque.
     version: Option<String>,
     watch: Option<Lines>,
@@ -58,11 +61,22 @@ enum Line {
 }
 
 impl Slices {
-    pub(crate) fn new(wire: Arc<Wire>, selector: String) -> Self {
+    /// The slices of one service.
+    pub(super) fn of_service(wire: Arc<Wire>, service: &str) -> Self {
+        Self::new(wire, format!("{SERVICE_NAME}={service}"), None)
+    }
+
+    /// The slices of all services in the namespace that are `wanted`; the others are dropped.
+    pub(super) fn of_namespace(wire: Arc<Wire>, wanted: Wanted) -> Self {
+        Self::new(wire, SERVICE_NAME.to_owned(), Some(wanted))
+    }
+
+    fn new(wire: Arc<Wire>, selector: String, wanted: Option<Wanted>) -> Self {
         Self {
             wire,
             selector,
-            known: Known::new(),
+            wanted,
+            known: Groups::default(),
             version: None,
             watch: None,
             began_at: Instant::now(),
@@ -72,8 +86,24 @@ impl Slices {
         }
     }
 
-    pub(crate) fn known(&self) -> &Known {
-        &self.known
+    /// The slices of the only service.
+    pub(crate) fn known(&self) -> Arc<Known> {
+        self.known.of(ONLY)
+    }
+
+    /// The slices of a service in the namespace.
+    pub(super) fn of(&self, service: &str) -> Arc<Known> {
+        self.known.of(service)
+    }
+
+    /// The services whose slices have changed since the last call.
+    pub(super) fn take_changed(&mut self) -> BTreeSet<String> {
+        self.known.take_changed()
+    }
+
+    /// Ends the watch, and drops what is known.
+    pub(crate) fn clear(&mut self) {
+        (self.known, self.version, self.watch) = (Groups::default(), None, None);
     }
 
     /// Reads all slices as they are now, page by page; ends the watch.
@@ -90,7 +120,7 @@ impl Slices {
     /// Cancel safe: what was known stays known.
     pub(crate) async fn list(&mut self, max_entries: usize) -> Result<bool> {
         self.watch = None;
-        let (mut known, mut next, mut limit) = (Known::new(), None::<String>, PAGE);
+        let (mut known, mut next, mut limit) = (Groups::default(), None::<String>, PAGE);
         let mut n_endpoints = 0usize;
         loop {
             let mut query = self.selection();
@@ -111,7 +141,7 @@ impl Slices {
             };
             for item in page.items.unwrap_or_default() {
                 let object: Object = parsed(item.get())?;
-                n_endpoints += insert(&mut known, object, item.get());
+                n_endpoints += insert(&mut known, self.wanted.as_ref(), &object, item.get());
             }
             if n_endpoints > max_entries {
                 return Err(error::garbled(format!("more than {max_entries} endpoints")));
@@ -251,14 +281,13 @@ impl Slices {
         }
         let object: Object = parsed(text)?;
         self.version = Some(object.metadata.resource_version.clone());
-        let known = &mut self.known;
         let changed = match event.kind.as_str() {
-            "BOOKMARK" => false,
-            "DELETED" => known.remove(&object.metadata.name).is_some(),
+            "DELETED" => self.known.remove(&object.metadata.name),
             "ADDED" | "MODIFIED" => {
-                insert(known, object, text);
+                insert(&mut self.known, self.wanted.as_ref(), &object, text);
                 true
             }
+            // A bookmark moves the position only.
             _ => false,
         };
         Ok(if changed { Line::Changed } else { Line::Bookmark })
@@ -269,11 +298,20 @@ impl Slices {
     }
 }
 
-/// Adds a slice; returns its size.
-fn insert(known: &mut Known, object: Object, text: &str) -> usize {
+/// Adds a slice unless its service is not wanted; returns its size.
+fn insert(known: &mut Groups, wanted: Option<&Wanted>, object: &Object, text: &str) -> usize {
+    let Object { metadata } = object;
+    let group = match (wanted, metadata.labels.get(SERVICE_NAME)) {
+        (None, _) => ONLY,
+        (Some(wanted), Some(service)) if wanted(service) => service,
+        (Some(_), _) => {
+            known.remove(&metadata.name);
+            return 0;
+        }
+    };
     let slice = parsed::<EndpointSlice>(text).map(Arc::new).map_err(|error| error.permanent());
     let size = slice.as_ref().map_or(0, |slice| slice.endpoints.len());
-    known.insert(object.metadata.name, slice);
+    known.insert(group, &metadata.name, slice);
     size
 }
 
@@ -283,6 +321,8 @@ fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
     })
 }
 
+/// The group of slices that all are of one service.
+const ONLY: &str = "";
 /// Slices of a page: ordinary ones have 100 endpoints, some 40 KB.
 const PAGE: usize = 256;
 /// A page above it is read again in smaller ones.

@@ -1,5 +1,7 @@
 //! The source on a scripted API server.
 
+mod shared;
+
 use std::{fs, time::Duration};
 
 use serde_json::{Value, json};
@@ -13,12 +15,16 @@ use super::*;
 use crate::{Kubernetes, source::KubernetesSource};
 
 fn slice(name: &str, version: u32, addresses: &[&str]) -> Value {
+    slice_of("orders", name, version, addresses)
+}
+
+fn slice_of(service: &str, name: &str, version: u32, addresses: &[&str]) -> Value {
     let endpoints: Vec<_> = addresses.iter().map(|it| json!({ "addresses": [it] })).collect();
     json!({
         "metadata": {
             "name": name,
             "resourceVersion": version.to_string(),
-            "labels": { "kubernetes.io/service-name": "orders" },
+            "labels": { "kubernetes.io/service-name": service },
         },
         "addressType": "IPv4",
         "endpoints": endpoints,

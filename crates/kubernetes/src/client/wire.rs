@@ -6,6 +6,7 @@ use http::{
     header::{ACCEPT, AUTHORIZATION, RETRY_AFTER, USER_AGENT},
 };
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 use tower_sd_core::{Error, Result};
 use tower_sd_net::{HttpBody, HttpClient, HttpClientErrorKind, TlsClient};
 use url::{Position, Url};
@@ -23,6 +24,9 @@ pub(crate) struct Wire {
     /// A list that gets no answer is no reason to close the connection of all watches.
     lists: HttpClient,
     watches: HttpClient,
+    /// Of requests whose response has not begun. Hundreds of followers start together, and every
+    /// request opens a connection while none is known to carry several.
+    turns: Semaphore,
     /// Of the namespace's slices.
     base: Url,
     credentials: Credentials,
@@ -60,7 +64,8 @@ impl Wire {
         };
         base.set_query(None);
         base.set_fragment(None);
-        Ok(Self { lists, watches, base, credentials: Credentials::new(&config)?, config })
+        let (turns, credentials) = (Semaphore::new(MAX_TURNS), Credentials::new(&config)?);
+        Ok(Self { lists, watches, turns, base, credentials, config })
     }
 
     /// Reads a page of a list, of at most `max_body` bytes.
@@ -129,6 +134,8 @@ impl Wire {
         max_body: usize,
     ) -> Result<(StatusCode, HeaderMap, Bytes), Failure> {
         let request = self.request(query, token)?;
+        // The semaphore is never closed.
+        let _turn = self.turns.acquire().await.ok();
         let answer = self.lists.send(request, self.config.timeout, max_body).await;
         let (head, body) = answer
             .map_err(|cause| {
@@ -146,6 +153,7 @@ impl Wire {
         token: &Token,
     ) -> Result<(StatusCode, HeaderMap, HttpBody), Failure> {
         let request = self.request(query, token)?;
+        let _turn = self.turns.acquire().await.ok();
         let answer = self.watches.stream(request, self.config.timeout).await;
         let answer = answer.map_err(|cause| error::unanswered(self.base.path(), cause))?;
         let (head, body) = answer.into_parts();
@@ -199,5 +207,6 @@ impl From<Error> for Failure {
     }
 }
 
+const MAX_TURNS: usize = 4;
 /// A `Status` is a few hundred bytes.
 const MAX_STATUS: usize = 64 << 10;

@@ -1,0 +1,54 @@
+//! Slices by service.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+};
+
+use tower_sd_core::Result;
+
+use super::object::EndpointSlice;
+
+/// The slices of a service by name; the error of one that is malformed.
+pub(crate) type Known = BTreeMap<String, Result<Arc<EndpointSlice>>>;
+
+/// Slices in groups, and which of these have changed.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    groups: BTreeMap<String, Arc<Known>>,
+    changed: BTreeSet<String>,
+}
+
+impl Groups {
+    /// Adds a slice to a group, and takes it out of any other.
+    pub(super) fn insert(&mut self, group: &str, name: &str, slice: Result<Arc<EndpointSlice>>) {
+        if !self.groups.get(group).is_some_and(|known| known.contains_key(name)) {
+            self.remove(name);
+        }
+        let known = self.groups.entry(group.to_owned()).or_default();
+        Arc::make_mut(known).insert(name.to_owned(), slice);
+        self.changed.insert(group.to_owned());
+    }
+
+    /// Removes a slice; `true` if there was one.
+    pub(super) fn remove(&mut self, name: &str) -> bool {
+        let Some((group, known)) = self.groups.iter_mut().find(|(_, it)| it.contains_key(name))
+        else {
+            return false;
+        };
+        Arc::make_mut(known).remove(name);
+        self.changed.insert(group.clone());
+        true
+    }
+
+    /// The slices of a group.
+    pub(super) fn of(&self, group: &str) -> Arc<Known> {
+        self.groups.get(group).cloned().unwrap_or_default()
+    }
+
+    /// The groups that have changed since the last call.
+    pub(super) fn take_changed(&mut self) -> BTreeSet<String> {
+        mem::take(&mut self.changed)
+    }
+}

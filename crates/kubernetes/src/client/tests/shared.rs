@@ -1,0 +1,158 @@
+//! More followed services than are watched one by one.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+use tower_sd_core::{Follower, Snapshot, Subscription};
+
+use super::*;
+
+/// A server of a namespace: the slices by service, and events that the shared watch reports.
+#[derive(Default)]
+struct Namespace {
+    slices: BTreeMap<&'static str, Value>,
+    event: Option<(Duration, String)>,
+}
+
+impl Namespace {
+    fn answer(&mut self, request: &Received) -> Reply {
+        let selector = option(request, "labelSelector").expect("always");
+        let service = selector.strip_prefix("kubernetes.io/service-name=");
+        match (option(request, "watch"), service) {
+            (Some(_), None) => match self.event.take() {
+                Some((pause, event)) => Reply::new(200).pause(pause).chunk(event).hang(),
+                None => Reply::new(200).hang(),
+            },
+            (Some(_), Some(_)) => Reply::new(200).hang(),
+            (None, service) => {
+                let all = self.slices.iter();
+                let items = all.filter(|(name, _)| service.is_none_or(|service| service == **name));
+                let items: Vec<Value> = items.map(|(_, slice)| slice.clone()).collect();
+                list(10, "", &items)
+            }
+        }
+    }
+}
+
+async fn scripted(namespace: &Arc<Mutex<Namespace>>) -> Script {
+    let namespace = Arc::clone(namespace);
+    let answer = move |request: &Received| {
+        namespace.lock().unwrap_or_else(PoisonError::into_inner).answer(request)
+    };
+    Script::answering(answer).await.expect("loopback")
+}
+
+fn namespace(services: &[&'static str]) -> Arc<Mutex<Namespace>> {
+    let slice = |service: &&'static str| (*service, slice_of(service, service, 1, &["10.0.0.1"]));
+    let slices = services.iter().map(slice).collect();
+    Arc::new(Mutex::new(Namespace { slices, event: None }))
+}
+
+async fn reaches(
+    subscription: &mut Subscription,
+    wanted: impl Fn(&Snapshot) -> bool + Send + Sync,
+) {
+    let reached = async {
+        while !wanted(&subscription.snapshot()) {
+            subscription.changed().await.expect("it follows");
+        }
+    };
+    let reached = tokio::time::timeout(Duration::from_secs(20), reached).await;
+    assert!(reached.is_ok(), "{:?}", subscription.snapshot());
+}
+
+/// The requests that are watches, or lists, of the whole namespace or of one service.
+fn n_requests(script: &Script, is_watch: bool, is_shared: bool) -> usize {
+    let is_of_kind = |request: &&Received| {
+        let selector = option(request, "labelSelector").expect("always");
+        option(request, "watch").is_some() == is_watch && selector.contains('=') != is_shared
+    };
+    script.received().iter().filter(is_of_kind).count()
+}
+
+fn follow(kubernetes: &Kubernetes, services: &[&str]) -> Vec<(Follower, Subscription)> {
+    let follow = |service: &&str| {
+        let follower = kubernetes.instancer(*service);
+        let subscription = follower.subscribe();
+        (follower, subscription)
+    };
+    services.iter().map(follow).collect()
+}
+
+#[tokio::test]
+async fn many_services_share_one_watch_that_reports_to_each() {
+    let namespace = namespace(&["a", "b", "c", "unfollowed"]);
+    let changed = slice_of("b", "b", 11, &["10.0.0.1", "10.0.0.2"]);
+    let lonely = slice_of("unfollowed", "unfollowed", 12, &["10.0.0.9"]);
+    let events = event("MODIFIED", &changed) + &event("MODIFIED", &lonely);
+    namespace.lock().expect("alone").event = Some((Duration::from_millis(300), events));
+    let script = scripted(&namespace).await;
+    let config = config(&script).max_single_watches(1);
+    let kubernetes = Kubernetes::new(config).expect("it can work");
+    let mut followed = follow(&kubernetes, &["a", "b", "c"]);
+    for (service, (_, subscription)) in ["a", "b", "c"].iter().zip(&mut followed) {
+        let expected = if *service == "b" { 2 } else { 1 };
+        reaches(subscription, |it| it.instances().len() == expected).await;
+    }
+    assert_eq!(n_requests(&script, true, true), 1, "one watch");
+    assert!(n_requests(&script, false, true) <= 2, "{:?}", script.received());
+    assert!(n_requests(&script, true, false) <= 1, "at most the first one was alone");
+}
+
+#[tokio::test]
+async fn service_that_is_followed_later_is_listed() {
+    let namespace = namespace(&["a", "b", "c", "d"]);
+    let script = scripted(&namespace).await;
+    let kubernetes = Kubernetes::new(config(&script).max_single_watches(1)).expect("valid");
+    let mut followed = follow(&kubernetes, &["a", "b", "c"]);
+    for (_, subscription) in &mut followed {
+        reaches(subscription, |it| it.instances().len() == 1).await;
+    }
+    followed.extend(follow(&kubernetes, &["d"]));
+    reaches(&mut followed[3].1, |it| it.instances().len() == 1).await;
+}
+
+#[tokio::test]
+async fn shared_watch_gives_way_to_single_ones_below_half_of_bound() {
+    let namespace = namespace(&["a", "b", "c"]);
+    let script = scripted(&namespace).await;
+    let kubernetes = Kubernetes::new(config(&script).max_single_watches(2)).expect("valid");
+    let mut followed = follow(&kubernetes, &["a", "b", "c"]);
+    for (_, subscription) in &mut followed {
+        reaches(subscription, |it| it.instances().len() == 1).await;
+    }
+    while n_requests(&script, true, true) == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let n_before = n_requests(&script, true, false);
+    followed.truncate(1);
+    let alone = async {
+        while n_requests(&script, true, false) == n_before {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), alone).await.expect("a watch of its own");
+    assert!(followed[0].1.snapshot().freshness().is_fresh());
+}
+
+#[tokio::test]
+async fn failure_of_the_shared_watch_is_trouble_of_each_service() {
+    let namespace = namespace(&["a", "b"]);
+    let failure = event("ERROR", &status(500, "InternalError"));
+    namespace.lock().expect("alone").event = Some((Duration::from_millis(300), failure));
+    let script = scripted(&namespace).await;
+    let kubernetes = Kubernetes::new(config(&script).max_single_watches(0)).expect("valid");
+    let mut followed = follow(&kubernetes, &["a", "b"]);
+    for (_, subscription) in &mut followed {
+        reaches(subscription, |it| it.instances().len() == 1).await;
+    }
+    for (_, subscription) in &mut followed {
+        while subscription.stats().errors == 0 {
+            subscription.changed().await.expect("it follows");
+        }
+        assert_eq!(subscription.snapshot().instances().len(), 1, "the set is kept");
+        reaches(subscription, |it| it.freshness().is_fresh()).await;
+    }
+}
