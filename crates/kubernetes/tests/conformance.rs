@@ -188,6 +188,7 @@ impl Fixture for ApiServer {
             ("service_name_may_be_of_120_characters", LABEL),
             ("service_name_may_have_spaces_and_slashes", LABEL),
             ("service_name_like_a_path_works_or_is_refused", LABEL),
+            ("service_does_not_see_one_whose_name_begins_with_its_own", LABEL),
             ("weight_survives", NO_ROOM),
             ("weight_of_zero_survives", NO_ROOM),
             ("priority_survives", NO_ROOM),

@@ -23,8 +23,10 @@ fn full_slice(service: &str, n: u32) -> Value {
 }
 
 async fn has(subscription: &mut Subscription, n: usize) -> Snapshot {
-    let wanted = |it: &Snapshot| it.instances().len() == n;
-    shows_that(subscription, &format!("{n} instances"), RECOVERED, wanted).await
+    let accepting =
+        |it: &Snapshot| it.instances().iter().filter(|it| it.accepts_requests()).count();
+    let wanted = |it: &Snapshot| accepting(it) == n;
+    shows_that(subscription, &format!("{n} that accept requests"), RECOVERED, wanted).await
 }
 
 /// Five times 50 ms, but for a busy machine.

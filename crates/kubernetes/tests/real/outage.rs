@@ -38,14 +38,18 @@ async fn server_restored_with_older_data_is_followed() {
     shows_now(&mut orders, &["a", "b", "c"]).await;
     scene.server.etcd().save().await.expect("it stops and starts");
     for _ in 0..20 {
-        for pods in [["a", "b", "d"], ["a", "b", "e"]] {
+        for pods in [["a", "b", "d"], ["a", "b", "f"]] {
             scene.lists("orders", &pods).await;
         }
     }
+    scene.lists("orders", &["a", "b", "e"]).await;
     shows_fresh(&mut orders, &["a", "b", "e"]).await;
+    // The connection breaks when a new one can be made already.
+    scene.server.proxy().set(Fault::BlackHole).await;
     scene.server.kill();
     scene.server.etcd().restart_saved().await.expect("it starts again");
     scene.server.restart().await.expect("it starts again");
+    scene.server.proxy().set(Fault::None).await;
     shows_fresh(&mut orders, &["a", "b", "c"]).await;
     scene.lists("orders", &["a", "b", "f"]).await;
     shows_now(&mut orders, &["a", "b", "f"]).await;

@@ -42,10 +42,11 @@ use crate::process::Process;
 ///
 /// Killed, its folder removed.
 pub struct Server {
-    folder: TempDir,
     command: Box<dyn Fn(&Path) -> Command + Send + Sync>,
     ready: Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>,
+    // It prints the end of its output, which is in the folder, when it is dropped by a panic.
     process: Mutex<Option<Process>>,
+    folder: TempDir,
 }
 
 impl Server {
