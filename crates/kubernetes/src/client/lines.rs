@@ -1,6 +1,13 @@
 //! The lines of a response that goes on.
 
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+};
+
 use bytes::{Bytes, BytesMut};
+use tokio::task::yield_now;
 use tower_sd_net::{HttpBody, HttpClientError};
 
 /// The body of a watch, line by line.
@@ -48,8 +55,25 @@ impl Lines {
         }
     }
 
-    /// The next line, if all of it has arrived already.
-    pub(super) fn buffered(&mut self) -> Option<Bytes> {
+    /// The next line, or the end, if it has arrived already.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub(super) async fn ready(&mut self) -> Option<Result<Bytes, Ended>> {
+        let mut next = pin!(self.next());
+        for _ in 0..2 {
+            let polled = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
+            if let Poll::Ready(line) = polled {
+                return Some(line);
+            }
+            // The connection's task has to move what the socket has.
+            yield_now().await;
+        }
+        None
+    }
+
+    fn buffered(&mut self) -> Option<Bytes> {
         loop {
             let found = self.buffer[self.n_scanned..].iter().position(|byte| *byte == b'\n');
             let Some(length) = found.map(|at| at + self.n_scanned) else {

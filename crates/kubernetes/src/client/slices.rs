@@ -27,6 +27,8 @@ pub(crate) struct Slices {
     /// `None`: all slices are of one group.
     wanted: Option<Wanted>,
     known: Groups,
+    /// Events were applied, and not reported yet.
+    has_changed: bool,
     /// The position of the watch; opaque.
     version: Option<String>,
     watch: Option<Lines>,
@@ -77,6 +79,7 @@ impl Slices {
             selector,
             wanted,
             known: Groups::default(),
+            has_changed: false,
             version: None,
             watch: None,
             began_at: Instant::now(),
@@ -104,6 +107,7 @@ impl Slices {
     /// Ends the watch, and drops what is known.
     pub(crate) fn clear(&mut self) {
         (self.known, self.version, self.watch) = (Groups::default(), None, None);
+        self.has_changed = false;
     }
 
     /// Reads all slices as they are now, page by page; ends the watch.
@@ -150,7 +154,7 @@ impl Slices {
             if next.is_none() {
                 self.known = known;
                 self.version = Some(page.metadata.resource_version);
-                self.doubted = false;
+                (self.doubted, self.has_changed) = (false, false);
                 return Ok(true);
             }
         }
@@ -173,33 +177,39 @@ impl Slices {
                     }
                 }
             };
-            let line = match watch.next().await {
-                Ok(line) => line,
-                Err(ended) => match self.ended(ended) {
-                    None => continue,
-                    Some(error) => return Update::Trouble(error),
+            // Events that have arrived together are one change.
+            let line = match self.has_changed {
+                false => watch.next().await,
+                true => match watch.ready().await {
+                    Some(line) => line,
+                    None => return self.changed(),
                 },
             };
-            let mut changed = false;
-            let mut line = Some(line);
-            // Those that have arrived together are one change.
-            while let Some(text) = line.take() {
-                match self.apply(&text) {
-                    Ok(Line::Changed) => changed = true,
-                    Ok(Line::Bookmark) => {}
-                    Ok(Line::Expired) => {
-                        self.watch = None;
-                        return Update::Expired;
-                    }
-                    Err(error) => {
-                        (self.watch, self.doubted) = (None, true);
-                        return Update::Trouble(error);
-                    }
+            match line.map(|line| self.apply(&line)) {
+                Ok(Ok(Line::Changed)) => self.has_changed = true,
+                Ok(Ok(Line::Bookmark)) if self.has_changed => {}
+                Ok(Ok(Line::Bookmark)) => return Update::Alive,
+                Ok(Ok(Line::Expired)) => {
+                    self.watch = None;
+                    return Update::Expired;
                 }
-                line = self.watch.as_mut().and_then(Lines::buffered);
+                Ok(Err(error)) => {
+                    (self.watch, self.doubted) = (None, true);
+                    return Update::Trouble(error);
+                }
+                Err(ended) => match self.ended(ended) {
+                    // What is in doubt is listed next.
+                    _ if self.has_changed => return self.changed(),
+                    Some(error) => return Update::Trouble(error),
+                    None => {}
+                },
             }
-            return if changed { Update::Changed } else { Update::Alive };
         }
+    }
+
+    fn changed(&mut self) -> Update {
+        self.has_changed = false;
+        Update::Changed
     }
 
     /// Starts a watch at the position, or lists where that is in doubt.
@@ -236,7 +246,10 @@ impl Slices {
         }
     }
 
-    /// Judges the end of a watch; none is ordinary, and another one follows.
+    /// Judges the end of a watch; without an error another one follows.
+    ///
+    /// One that broke off may have been that of another server: a store restored from a backup
+    /// accepts a position from the future, and reports nothing until it has caught up.
     fn ended(&mut self, ended: Ended) -> Option<Error> {
         self.watch = None;
         match ended {
@@ -249,6 +262,7 @@ impl Slices {
             Ended::Closed(cause) => {
                 let is_short = self.began_at.elapsed() < MIN_LIFE && !self.has_spoken;
                 self.n_short = if is_short { self.n_short.saturating_add(1) } else { 0 };
+                self.doubted |= cause.is_some();
                 tracing::debug!(backend = BACKEND, ?cause, n_short = self.n_short, "watch ended");
                 if self.n_short < MAX_SHORT {
                     return None;

@@ -182,17 +182,40 @@ async fn denied_watch_keeps_the_set_and_lists_when_access_is_back() {
 }
 
 #[tokio::test]
-async fn cut_line_is_read_again_by_the_next_watch() {
+async fn watch_that_breaks_off_is_followed_by_a_list() {
     let script = Script::start().await.expect("loopback");
     let mut source = source(config(&script));
-    script.reply(list(7, "", &[slice("a", 1, &["10.0.0.1"])]));
+    script.reply(list(70, "", &[slice("a", 1, &["10.0.0.1"])]));
     set(&mut source, ReadMode::Full).await;
-    let whole = event("MODIFIED", &slice("a", 8, &["10.0.0.2"]));
+    let whole = event("MODIFIED", &slice("a", 71, &["10.0.0.2"]));
     script.reply(Reply::new(200).chunk(whole[..whole.len() / 2].to_owned()).cut());
-    script.reply(Reply::new(200).chunk(whole).hang());
-    assert_eq!(set(&mut source, ReadMode::Changed).await, ["10.0.0.2:80"]);
+    // Restored from a backup: its versions are older.
+    script.reply(list(8, "", &[slice("a", 8, &["10.0.0.3"])]));
+    assert_eq!(set(&mut source, ReadMode::Changed).await, ["10.0.0.3:80"]);
+    script.reply(Reply::new(200).chunk(event("MODIFIED", &slice("a", 9, &["10.0.0.4"]))).hang());
+    assert_eq!(set(&mut source, ReadMode::Changed).await, ["10.0.0.4:80"]);
     let versions = script.received().into_iter().filter_map(|it| option(&it, "resourceVersion"));
-    assert_eq!(versions.collect::<Vec<_>>(), ["7", "7"]);
+    assert_eq!(versions.collect::<Vec<_>>(), ["70", "8"]);
+}
+
+#[tokio::test]
+async fn events_that_have_arrived_are_one_change() {
+    let script = Script::start().await.expect("loopback");
+    let mut source = source(config(&script));
+    script.reply(list(7, "", &[]));
+    set(&mut source, ReadMode::Full).await;
+    let mut reply = Reply::new(200);
+    for n in 1..=20 {
+        let event = event("MODIFIED", &slice("a", 7 + n, &[&format!("10.0.0.{n}")]));
+        reply = reply.chunk(event);
+    }
+    script.reply(reply.hang());
+    // The request is sent, and the response awaited elsewhere than in the source.
+    let first = set(&mut source, ReadMode::Changed).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let last =
+        if first == ["10.0.0.20:80"] { first } else { set(&mut source, ReadMode::Changed).await };
+    assert_eq!(last, ["10.0.0.20:80"], "two changes at most");
 }
 
 #[tokio::test]
