@@ -4,14 +4,41 @@ use std::{fs, time::Duration};
 
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
-use tower_sd_core::{ErrorKind, Instancer, Snapshot};
+use tower_sd_core::{ErrorKind, Instance, Instancer, Registration, Snapshot};
 use tower_sd_kubernetes::Kubernetes;
-use tower_sd_testkit::{proxy::Fault, real::KubernetesApi, wait::shows_that};
+use tower_sd_testkit::{
+    proxy::Fault,
+    real::{self, KubernetesApi},
+    wait::shows_that,
+};
 
 use crate::{
     scene::{RECOVERED, SOON, Scene, config, shows_fresh, shows_now},
     support::NAMESPACE,
 };
+
+#[tokio::test]
+#[ignore = "needs kubernetes: cargo xtask test kubernetes"]
+async fn registry_is_opened_by_its_url() {
+    let scene = Scene::new().await;
+    scene.lists("orders", &["a"]).await;
+    let folder = TempDir::new().expect("a folder");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("our folder");
+        path.display().to_string()
+    };
+    let ca = file("ca.crt", scene.server.authority().pem());
+    let token = file("token", real::Kubernetes::ADMIN);
+    let server = scene.server.url();
+    let url = format!("kubernetes://{NAMESPACE}?server={server}&ca-file={ca}&token-file={token}");
+    let registry = tower_sd::open(&url).expect("a registry's URL");
+    let mut orders = registry.instancer("orders").expect("a name").subscribe();
+    shows_now(&mut orders, &["a"]).await;
+    let registration = Registration::new("orders", Instance::new("10.0.0.1", 80));
+    let error = registry.register(registration).await.expect_err("the platform's affair");
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+}
 
 /// The kubelet replaces the file before the old token ends.
 #[tokio::test]

@@ -54,6 +54,27 @@ async fn change_in_one_of_three_full_slices_is_published_once() {
     assert_eq!(orders.stats().updates, n_updates + 1);
 }
 
+/// The loop publishes ten times a second at most: what has come meanwhile is one set.
+#[tokio::test]
+#[ignore = "needs kubernetes: cargo xtask test kubernetes"]
+async fn burst_of_changes_is_published_without_a_backlog() {
+    let scene = Scene::new().await;
+    scene.lists("orders", &["a"]).await;
+    let mut orders = scene.follow("orders");
+    shows_now(&mut orders, &["a"]).await;
+    for _ in 0..50 {
+        for pods in [["a", "b"], ["a", "c"]] {
+            scene.lists("orders", &pods).await;
+        }
+    }
+    scene.lists("orders", &["a", "d"]).await;
+    let answered = Instant::now();
+    shows_now(&mut orders, &["a", "d"]).await;
+    let (took, n_updates) = (answered.elapsed(), orders.stats().updates);
+    note(&format!("the last of 101 changes: seen after {took:?}, in {n_updates} updates"));
+    assert!(took < PUBLISHED, "{took:?}");
+}
+
 mod slow {
     use super::*;
 
