@@ -299,44 +299,44 @@ impl Drop for Ticket {
 async fn run(mut slices: Slices, board: Arc<Board>) {
     let mut backoff = Backoff::new(MIN_INTERVAL, MAX_PAUSE);
     loop {
-        let (began_at, request) = (Instant::now(), board.last_request());
-        let error = match slices.list(usize::MAX).await {
+        let (not_before, request) = (Instant::now() + MIN_INTERVAL, board.last_request());
+        let ended = match slices.list(usize::MAX).await {
             Ok(true) => {
                 backoff.succeeded();
                 slices.take_changed();
                 board.listed(&slices, request);
-                match watch_on(&mut slices, &board).await {
-                    Some(error) => error,
-                    None => {
-                        sleep_until(began_at + MIN_INTERVAL).await;
-                        continue;
-                    }
-                }
+                watch_on(&mut slices, &board, not_before).await
             }
-            Ok(false) => {
-                sleep_until(began_at + MIN_INTERVAL).await;
-                continue;
-            }
-            Err(error) => error,
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
         };
-        let pause = backoff.next_pause_after(&error).min(MAX_PAUSE);
-        board.report(None, |_, shared| shared.error = Some(error.clone()));
-        sleep(pause).await;
+        match ended {
+            Ok(()) => sleep_until(not_before).await,
+            Err(error) => {
+                let pause = backoff.next_pause_after(&error).min(MAX_PAUSE);
+                board.report(None, |_, shared| shared.error = Some(error.clone()));
+                sleep(pause).await;
+            }
+        }
     }
 }
 
-/// Reports changes until a list is due; the error that makes it so.
-async fn watch_on(slices: &mut Slices, board: &Board) -> Option<Error> {
+/// Reports changes until a list is due, which followers request for a time `not_before` this.
+async fn watch_on(slices: &mut Slices, board: &Board, not_before: Instant) -> Result<()> {
+    let mut is_wanted = false;
     loop {
         let update = select! {
             biased;
+            () = sleep_until(not_before), if is_wanted => return Ok(()),
+            () = board.wanted.notified(), if !is_wanted => {
+                is_wanted = true;
+                continue;
+            }
             update = slices.next(usize::MAX) => update,
-            () = board.wanted.notified() => return None,
         };
         match update {
             Update::Changed => {
-                let changed = slices.take_changed();
-                for service in &changed {
+                for service in &slices.take_changed() {
                     board.report(Some(service), |_, shared| {
                         if shared.answered > 0 {
                             shared.slices = slices.of(service);
@@ -345,8 +345,8 @@ async fn watch_on(slices: &mut Slices, board: &Board) -> Option<Error> {
                 }
             }
             Update::Alive => board.report(None, |_, _| {}),
-            Update::Trouble(error) => return Some(error),
-            Update::Expired => return None,
+            Update::Trouble(error) => return Err(error),
+            Update::Expired => return Ok(()),
         }
     }
 }
