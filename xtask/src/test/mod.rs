@@ -224,6 +224,23 @@ mod tests {
     }
 
     #[test]
+    fn binary_without_its_server_is_left_out() {
+        let message = |source: &str| {
+            format!(
+                "{{\"manifest_path\":\"/r/Cargo.toml\",\"src_path\":\"{source}\",\
+                 \"profile\":{{\"test\":true}},\"executable\":\"/t/a\"}}\n"
+            )
+        };
+        let needs = "crates/kubernetes/tests/conformance.rs";
+        let messages = message(needs) + &message("crates/kubernetes/src/lib.rs");
+        let (runs, left_out) = runnable(TestBinary::all(&messages), &[]);
+        assert_eq!((runs.len(), left_out), (1, vec![(needs.to_owned(), "kubernetes")]));
+        let variable = (servers::variable("kubernetes"), "1=/a".to_owned());
+        let (runs, left_out) = runnable(TestBinary::all(&messages), &[variable]);
+        assert_eq!((runs.len(), left_out.len()), (2, 0));
+    }
+
+    #[test]
     fn unknown_option_is_refused_and_names_add_up() {
         assert!(Options::parse(&["--fast"]).is_err());
         assert_eq!(Options::parse(&["consul", "etcd"]).unwrap().names, ["consul", "etcd"]);
