@@ -78,8 +78,13 @@ impl<D: Decode> EtcdSource<D> {
         // A watch that is not in doubt goes on: only a loss has to be confirmed.
         let kept = self.following.take().filter(|_| request.mode != ReadMode::Full);
         let (range, decode) = self.what.clone()?;
-        let Some(list) = pages(&self.client, &range, request.max_entries).await? else {
-            return Ok(ReadResult::resync("compacted while listing"));
+        let list = match pages(&self.client, &range, request.max_entries).await {
+            Ok(Some(list)) => list,
+            Ok(None) => return Ok(ReadResult::resync("compacted while listing")),
+            Err(error) => {
+                self.following = kept;
+                return Err(error);
+            }
         };
         let state = State::new(decode, list.position, list.entries);
         let reading = state.reading();

@@ -27,12 +27,25 @@ pub(crate) fn error(cause: ClientError, operation: &'static str, path: &str) -> 
 
 /// As [`error`], of a request with data of so many bytes.
 pub(crate) fn of_data(cause: ClientError, path: &str, n_bytes: usize) -> Error {
-    let is_suspicious = n_bytes > LARGE && matches!(cause, ClientError::Unanswered(_));
-    let question = is_suspicious.then(|| {
+    let question = is_suspicious(&cause, n_bytes).then(|| {
         format!("{cause}; is the data of {n_bytes} bytes more than the server's jute.maxbuffer?")
     });
     let error = error(cause, "register", path);
     question.into_iter().fold(error, Error::with_message)
+}
+
+/// Whether the data may be what has ended the connection.
+pub(crate) fn is_suspicious(cause: &ClientError, n_bytes: usize) -> bool {
+    n_bytes > LARGE && matches!(cause, ClientError::Unanswered(_))
+}
+
+/// The error of data that have ended the connection twice.
+pub(crate) fn too_large(path: &str, n_bytes: usize) -> Error {
+    let message = format!(
+        "{path}: the connection ends with each write of {n_bytes} bytes; allow them by the \
+         servers' jute.maxbuffer, or make the metadata smaller"
+    );
+    Error::new(ErrorKind::Config, BACKEND, "register").with_message(message)
 }
 
 /// The kind of an error, and whether a repetition may succeed.

@@ -121,7 +121,10 @@ impl Servers {
         let system = match (self.read_system)() {
             Ok(system) => system,
             // The file is being written, or is gone for now.
-            Err(_) if !state.servers.is_empty() => return Ok(()),
+            Err(_) if !state.servers.is_empty() => {
+                state.read_at = Some(now);
+                return Ok(());
+            }
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => System::absent(),
             Err(cause) => return Err(unreadable(cause)),
         };
@@ -208,6 +211,23 @@ mod tests {
     fn system(servers: impl IntoIterator<Item = SocketAddr>) -> System {
         let servers = servers.into_iter().collect();
         System::new(servers, SystemOptions::default(), Hosts::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unreadable_system_is_read_once_a_second() {
+        static N_READS: AtomicU16 = AtomicU16::new(0);
+        let servers = Servers::reading_from(DnsConfig::default(), || {
+            match N_READS.fetch_add(1, Ordering::Relaxed) {
+                0 => Ok(system([])),
+                _ => Err(io::Error::other("it is being written")),
+            }
+        });
+        servers.current().expect("the first");
+        advance(SYSTEM_INTERVAL).await;
+        for _ in 0..100 {
+            servers.current().expect("the first stay");
+        }
+        assert_eq!(N_READS.load(Ordering::Relaxed), 2);
     }
 
     #[test]

@@ -18,14 +18,14 @@ pub(super) struct List {
 ///
 /// # Errors
 ///
-/// There are more than `max_entries` keys; the cluster cannot be read.
+/// There are more than `max_entries` keys, or 256 MiB of them; the cluster cannot be read.
 pub(super) async fn pages(
     client: &EtcdClient,
     range: &Range,
     max_entries: usize,
 ) -> Result<Option<List>> {
     let mut from = range.start.clone();
-    let mut list = None::<List>;
+    let (mut list, mut n_bytes) = (None::<List>, 0);
     let mut limit = PAGE;
     loop {
         let revision = list.as_ref().map_or(0, |list| list.position.revision);
@@ -49,6 +49,10 @@ pub(super) async fn pages(
             entries: Vec::new(),
         });
         list.entries.extend(page.kvs().iter().map(Change::from));
+        n_bytes += page.kvs().iter().map(|kv| kv.key().len() + kv.value().len()).sum::<usize>();
+        if n_bytes > MAX_LIST {
+            return Err(too_large());
+        }
         // The server counts those behind the page, too.
         let n_left = usize::try_from(page.count()).unwrap_or_default();
         let n_behind = n_left.saturating_sub(page.kvs().len());
@@ -82,11 +86,18 @@ async fn page(
     page.await
 }
 
+fn too_large() -> Error {
+    let message = format!("more than {MAX_LIST} bytes of keys and values; is the prefix right?");
+    Error::new(ErrorKind::Protocol, BACKEND, "follow").with_message(message)
+}
+
 pub(super) fn too_many(max_entries: usize) -> Error {
     let message = format!("more than {max_entries} keys; is the prefix right?");
     Error::new(ErrorKind::Protocol, BACKEND, "follow").with_message(message)
 }
 
+/// Bytes of a list: a wrong prefix, or a hostile server, must not take the memory of the process.
+const MAX_LIST: usize = 256 << 20;
 /// Some hundred kilobytes of ordinary instances.
 const PAGE: i64 = 1000;
 /// Larger pages are read again in smaller ones.

@@ -1,6 +1,7 @@
 //! One instance's node, which ends with the session.
 
 mod place;
+mod too_large;
 
 use std::sync::Arc;
 
@@ -10,12 +11,12 @@ use tower_sd_core::{
     async_trait,
 };
 
-use self::place::Place;
+use self::{place::Place, too_large::TooLarge};
 use crate::{
     Acl, BACKEND, Layout, ZooKeeperConfig,
     client::{Access, Client, ClientError, IsOurs, Node, Refusal, SessionHandle, Stat},
     config::refused,
-    error::{error, of_data},
+    error::{error, is_suspicious, of_data, too_large},
     path,
 };
 
@@ -31,6 +32,7 @@ pub(crate) struct ZooKeeperAnnouncer {
     owned: Option<Owned>,
     /// Data of a node whose creation may have taken effect.
     in_doubt: Option<Vec<u8>>,
+    too_large: TooLarge,
     /// The session of the node that was owned last.
     last_session: i64,
     /// When to read a node that was taken over.
@@ -79,6 +81,7 @@ impl ZooKeeperAnnouncer {
             session: None,
             owned: None,
             in_doubt: None,
+            too_large: TooLarge::default(),
             last_session: 0,
             read_at: Instant::now(),
         })
@@ -272,8 +275,13 @@ impl Announcer for ZooKeeperAnnouncer {
             let error = Error::new(ErrorKind::Config, BACKEND, "register");
             error.with_message(message).with_source(cause)
         })?;
+        if self.too_large.is(&data) {
+            return Err(too_large(self.place.path(), data.len()));
+        }
         let session = self.session();
         let written = self.write(&session, &data, announcement.takes_over()).await;
+        let is_unanswered = |cause| is_suspicious(cause, data.len());
+        self.too_large.written(&data, written.as_ref().is_err_and(is_unanswered));
         let loss = written.map_err(|cause| {
             let is_nothing = self.owned.is_none() && self.in_doubt.is_none();
             let is_nothing = is_nothing && cause.is_without_effect();

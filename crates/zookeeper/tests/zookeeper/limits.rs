@@ -9,7 +9,7 @@ use tower_sd_testkit::{proxy::Proxy, real, wait::shows_that};
 use tower_sd_zookeeper::{GoKit, ZooKeeper, ZooKeeperConfig};
 
 use crate::support::{
-    TTL, ZooKeeperFixture, fresh_with, instance, newest, note, on_every_zookeeper,
+    TTL, ZooKeeperFixture, fresh_with, holds, instance, newest, note, on_every_zookeeper,
     operator::{CreateMode::Persistent, Operator},
 };
 
@@ -42,6 +42,35 @@ async fn lower_limit_of_the_server_is_named() {
     let error = zookeeper.register(Registration::new("s", large)).await;
     let error = error.expect_err("the server closes the connection");
     assert!(format!("{}", error.chain()).contains("jute.maxbuffer"), "{}", error.chain());
+}
+
+/// The connection is everyone's: data that end it are not written again and again.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn update_above_the_limit_of_the_server_is_given_up() {
+    let config = real::ZooKeeperConfig::new(newest()).property("jute.maxbuffer=100000");
+    let server = real::ZooKeeper::start(config).await.expect("it starts");
+    let proxy = Proxy::start(server.address()).await.expect("a proxy");
+    let config = ZooKeeperConfig::new([proxy.address().to_string()]).session_timeout(TTL * 2);
+    let zookeeper = ZooKeeper::new(config).expect("good settings");
+    let handle = zookeeper.register(Registration::new("s", instance("a", 1))).await;
+    let handle = handle.expect("it registers");
+    let large = "x".repeat(200_000);
+    let updated = handle.update(move |it| it.with_metadata("large", large)).await;
+    updated.expect_err("too large");
+    let bound = Duration::from_secs(20);
+    holds("a permanent error", bound, async || {
+        let error = handle.last_error();
+        error.is_some_and(|it| it.kind() == ErrorKind::Config && !it.is_transient())
+    })
+    .await;
+    let n_connections = proxy.n_accepted();
+    assert!(n_connections <= 4, "{n_connections} connections");
+    tokio::time::sleep(TTL * 4).await;
+    assert_eq!(proxy.n_accepted(), n_connections);
+    let mut subscription = zookeeper.instancer("s").subscribe();
+    shows_that(&mut subscription, "a", bound, fresh_with(1)).await;
+    handle.update(|it| it.with_weight(3)).await.expect("a small one is accepted");
 }
 
 #[tokio::test]
