@@ -1,4 +1,4 @@
-//! Data above the servers' limit, which ends the connection of all that share the session.
+//! Data above the limit of the servers, which end the shared connection.
 
 use std::time::Duration;
 
