@@ -8,7 +8,9 @@ use std::{
 
 use http::{Request, Response};
 use http_body::Body;
+use tokio_util::sync::CancellationToken;
 use tower_sd_balance::{BoxError, InFlight};
+use tower_sd_core::TaskGroup;
 use tower_service::Service;
 
 use crate::{
@@ -42,6 +44,19 @@ pub struct ResponseFuture<B: Send + 'static>(Exchanging<B>);
 impl<B: Send + 'static> HttpEndpoint<B> {
     pub(crate) fn new(pool: Arc<Pool<B>>) -> Self {
         Self { checkout: Checkout::new(pool) }
+    }
+}
+
+impl<B: Send + 'static> HttpEndpoint<B> {
+    /// Another one to the same instance, for requests with other bodies.
+    pub(crate) fn beside<C: Send + 'static>(&self, tasks: TaskGroup) -> HttpEndpoint<C> {
+        let pool = self.checkout.pool();
+        HttpEndpoint::new(Pool::new(pool.target().as_ref().clone(), *pool.settings(), tasks))
+    }
+
+    /// Fires when its last clone is gone.
+    pub(crate) fn gone(&self) -> CancellationToken {
+        self.checkout.pool().gone()
     }
 }
 

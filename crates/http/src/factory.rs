@@ -2,13 +2,14 @@ use std::{fmt, marker::PhantomData, sync::Arc};
 
 use http::uri::Authority;
 use tower_sd_balance::{
-    AddressPolicy, BoxError, Error, ErrorKind, Factory, InFlight, Instance, Observer,
+    ActiveCheck, AddressPolicy, BoxError, Error, ErrorKind, Factory, InFlight, Instance, Observer,
 };
 use tower_sd_core::TaskGroup;
 use tower_sd_net::{Connector, Dialer, Target as Peer, TlsClient};
 
 use crate::{
-    HttpEndpoint,
+    HealthPolicy, HttpEndpoint,
+    health::check,
     host::HostPolicy,
     pool::{Pool, Settings, Target},
 };
@@ -35,6 +36,7 @@ pub struct HttpFactory<B> {
     tls: Option<TlsClient>,
     dialer: Dialer,
     observer: Option<Arc<dyn Observer>>,
+    health: Option<HealthPolicy>,
     tasks: TaskGroup,
     body: PhantomData<fn(B)>,
 }
@@ -101,6 +103,24 @@ impl<B> HttpFactory<B> {
         self
     }
 
+    /// Checks its endpoints actively. Defaults to no checks.
+    ///
+    /// An endpoint that fails is ejected, see [`ActiveCheck`]: it gets no requests while others are
+    /// usable. Before the first checks all are used. An endpointer has one check per endpoint,
+    /// whatever the number of its clients; those of different endpointers check independently.
+    ///
+    /// # Panics
+    ///
+    /// When the settings contradict each other, see [`HealthPolicy::check`].
+    #[must_use]
+    pub fn health(mut self, health: HealthPolicy) -> Self {
+        if let Err(error) = health.check() {
+            panic!("{error}");
+        }
+        self.health = Some(health);
+        self
+    }
+
     /// Whether its endpoints use TLS.
     #[must_use]
     pub fn is_secured(&self) -> bool {
@@ -154,7 +174,13 @@ impl<B: Send + 'static> Factory for HttpFactory<B> {
     type Service = HttpEndpoint<B>;
 
     async fn make(&self, instance: Instance) -> Result<HttpEndpoint<B>, BoxError> {
-        self.endpoint(&instance)
+        let endpoint = self.endpoint(&instance)?;
+        if let Some(health) = &self.health {
+            let checked = endpoint.beside(self.tasks.clone());
+            let (health, result, gone) = (health.clone(), ActiveCheck::begin(), endpoint.gone());
+            self.tasks.spawn(|stop| check(checked, health, result, (stop, gone)));
+        }
+        Ok(endpoint)
     }
 }
 
@@ -172,6 +198,7 @@ impl<B> Clone for HttpFactory<B> {
             tls: self.tls.clone(),
             dialer: self.dialer.clone(),
             observer: self.observer.clone(),
+            health: self.health.clone(),
             tasks: self.tasks.clone(),
             body: PhantomData,
         }
@@ -186,6 +213,7 @@ impl<B> Default for HttpFactory<B> {
             tls: None,
             dialer: Dialer::new().addresses(AddressPolicy::default()),
             observer: None,
+            health: None,
             tasks: TaskGroup::new(),
             body: PhantomData,
         }

@@ -39,11 +39,12 @@ pub mod discovery {
 /// One live service per instance, with its statistics.
 pub mod endpoint {
     pub use tower_sd_balance::{
-        Classified, ClassifiedFuture, Discovered, Ejection, EjectionPolicy, EjectionReason,
-        EjectionReport, EndpointReport, EndpointState, EndpointStats, Endpointer, EndpointerConfig,
-        EndpointerReport, Event, Factory, FactoryExt, FactoryFn, FailureClass, InFlight, Limit,
-        Limits, LimitsReport, NoInstances, NoInstancesReason, Observer, Outcome, Outcomes,
-        Overloaded, RequestScope, ScopeLayer, Scoped, ScopedFuture, Served, Subset, factory_fn,
+        ActiveCheck, Classified, ClassifiedFuture, Discovered, Ejection, EjectionPolicy,
+        EjectionReason, EjectionReport, EndpointReport, EndpointState, EndpointStats, Endpointer,
+        EndpointerConfig, EndpointerReport, Event, Factory, FactoryExt, FactoryFn, FailureClass,
+        InFlight, Limit, Limits, LimitsReport, NoInstances, NoInstancesReason, Observer, Outcome,
+        Outcomes, Overloaded, RequestScope, ScopeLayer, Scoped, ScopedFuture, Served, Subset,
+        factory_fn,
     };
 }
 

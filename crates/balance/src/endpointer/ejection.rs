@@ -91,8 +91,16 @@ pub(crate) struct Judge {
 pub(crate) struct Verdict {
     pub(super) id: InstanceId,
     pub(super) key: u64,
-    /// `None`: the request that decides has succeeded.
-    pub(super) reason: Option<EjectionReason>,
+    pub(super) cause: Cause,
+}
+
+/// What has changed about an endpoint.
+#[derive(Debug)]
+pub(super) enum Cause {
+    /// Its requests have failed; `None`: the one that decides has succeeded.
+    Requests(Option<EjectionReason>),
+    /// Its active checks fail, or pass again.
+    Checks,
 }
 
 /// Of one endpoint.

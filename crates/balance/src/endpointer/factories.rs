@@ -15,7 +15,7 @@ use tokio::{
 use tower_sd_core::{BoxError, Instance, InstanceId, chain};
 
 use super::{
-    EndpointerConfig, Factory, InFlight,
+    ActiveCheck, EndpointerConfig, Factory, InFlight,
     signal::{Created, Make, Probe, Unready},
     state::Event,
 };
@@ -135,12 +135,14 @@ async fn create<F: Factory>(
     factory: &F,
     instance: Instance,
 ) -> Result<Created<F::Service>, BoxError> {
-    let (mut making, mut takes_guards) = (pin!(factory.make(instance)), false);
+    let (mut making, mut takes_guards, mut check) = (pin!(factory.make(instance)), false, None);
     let made = poll_fn(|cx| {
-        let (polled, enables) = InFlight::enables(|| making.as_mut().poll(cx));
+        let poll = || InFlight::enables(|| making.as_mut().poll(cx));
+        let ((polled, enables), begun) = ActiveCheck::collect(poll);
         takes_guards |= enables;
+        check = begun.or_else(|| check.take());
         polled
     });
     let service = made.await?;
-    Ok(Created { service, takes_guards })
+    Ok(Created { service, takes_guards, check })
 }

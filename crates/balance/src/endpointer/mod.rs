@@ -1,5 +1,6 @@
 //! The cache of live services: one endpoint per instance, kept across updates.
 
+mod active_check;
 mod config;
 mod diff;
 mod discover;
@@ -23,6 +24,7 @@ mod signal;
 mod state;
 mod stats;
 mod tiers;
+mod trace;
 mod worker;
 
 #[cfg(test)]
@@ -33,6 +35,7 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 use tower_sd_core::{BoxError, Instance, InstanceId, Instancer};
 
 pub use self::{
+    active_check::ActiveCheck,
     config::{EndpointerConfig, Subset, TierPolicy},
     discover::Discovered,
     ejection::{Ejection, EjectionPolicy, EjectionReason},
@@ -47,7 +50,7 @@ pub use self::{
 pub(crate) use self::{
     ejection::Judge,
     endpoint::Endpoint,
-    in_flight::{Counted, Trace},
+    in_flight::Counted,
     latency::{Decay, Started},
     limits::Breaker,
     place::{Full, Held, Place},
@@ -58,6 +61,7 @@ pub(crate) use self::{
     state::is_fit,
     stats::Readiness,
     tiers::{N_TIERS, Subscriber, Tiers},
+    trace::Trace,
 };
 use self::{factories::Factories, worker::work};
 use crate::NoInstances;

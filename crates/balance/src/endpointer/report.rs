@@ -113,7 +113,7 @@ pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> En
             let (stats, in_flight) = (&endpoint.stats, endpoint.in_flight());
             EndpointReport {
                 state: member.state(),
-                error: member.error.as_ref().map(Failure::shown),
+                error: stats.check_failure().or_else(|| member.error.clone()).map(|it| it.shown()),
                 ..EndpointReport::of(member.instance.clone(), stats, in_flight)
             }
         }

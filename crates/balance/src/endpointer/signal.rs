@@ -8,6 +8,7 @@ use std::{
 
 use tower_sd_core::{BoxError, Instance, InstanceId};
 
+use super::ActiveCheck;
 use crate::error::Failure;
 
 /// Polls a service's readiness. A function pointer does not name the request's type, which may
@@ -35,10 +36,11 @@ pub(super) struct Make {
     pub(super) run: u64,
 }
 
-/// A new service, and whether it takes the guards of its requests.
+/// A new service, whether it takes the guards of its requests, and its active checks.
 pub(super) struct Created<S> {
     pub(super) service: S,
     pub(super) takes_guards: bool,
+    pub(super) check: Option<ActiveCheck>,
 }
 
 /// One attempt to connect.

@@ -21,7 +21,7 @@ use tower_sd_core::{Backoff, BoxError, Instance, InstanceId, InstanceStatus, Sna
 pub(super) use self::effects::{Change, Effects};
 use self::ramps::Ramps;
 use super::{
-    Endpoint, EndpointerConfig, Readiness, Tier, Tiers,
+    ActiveCheck, Endpoint, EndpointStats, EndpointerConfig, Readiness, Tier, Tiers,
     drain::Draining,
     ejection::Judge,
     signal::{Created, Make, PollReady, Probe, Signal, Unready},
@@ -151,7 +151,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             effects.spare.extend(result.ok().map(|created| created.service));
             return;
         };
-        let Created { service, takes_guards } = match result {
+        let Created { service, takes_guards, check } = match result {
             Ok(created) => created,
             Err(error) => {
                 member.error = Some(Failure::new(error));
@@ -167,6 +167,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
                 member.error = None;
                 let judge = Arc::clone(&self.judge);
                 let endpoint = Endpoint::new(service, instance, takes_guards, judge);
+                attach(check, &endpoint.stats);
                 member.endpoint = Some(Arc::new(endpoint));
                 self.share_from_now(id, now);
                 self.settle(id, now, effects);
@@ -174,6 +175,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             // In place of one that failed for good: no request gets it before it has connected.
             Some(before) => {
                 let stats = Arc::clone(&before.stats);
+                attach(check, &stats);
                 effects.replaced.push(before);
                 member.endpoint = Some(Arc::new(Endpoint::with_stats(service, stats, instance)));
                 self.unplace(id);
@@ -349,6 +351,11 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             self.due.extend(at.map(|at| (at, id.clone())));
         }
     }
+}
+
+/// Without checks, those of an earlier service no longer count.
+fn attach(check: Option<ActiveCheck>, stats: &Arc<EndpointStats>) {
+    check.unwrap_or_default().attach(stats);
 }
 
 /// Which of the worse members are as good as the others.

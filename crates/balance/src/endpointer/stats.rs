@@ -15,12 +15,13 @@ use tower_sd_core::InstanceId;
 
 use super::{
     Breaker,
-    ejection::{Ejection, EjectionReason, Health, Judge, Phase, Verdict},
+    ejection::{Cause, Ejection, EjectionReason, Health, Judge, Phase, Verdict},
     latency::{Latency, Started},
     life::{EndpointState, Life},
     parking::Parking,
 };
 use crate::{
+    error::Failure,
     outcome::{N_COUNTED, Outcome},
     sync::{AtomicBool, AtomicU8, AtomicU64},
 };
@@ -60,6 +61,8 @@ pub struct EndpointStats {
     pub(crate) id: InstanceId,
     created: Instant,
     life: StdMutex<Life>,
+    /// Why its active checks fail.
+    pub(super) check: StdMutex<Option<Failure>>,
     pub(super) parking: Parking,
 }
 
@@ -97,6 +100,7 @@ impl EndpointStats {
             id,
             created: now,
             life: StdMutex::new(Life { state: EndpointState::Ready, since: now, why: None }),
+            check: StdMutex::default(),
             parking: Parking::default(),
         }
     }
@@ -205,7 +209,7 @@ impl EndpointStats {
         if let Some(reason) = self.health.is_outlier(policy, n, requests, self.failures())
             && self.health.change(Phase::Well, Phase::Accused, &self.judge)
         {
-            self.judge.report(Verdict { id: self.id.clone(), key: self.key, reason: Some(reason) });
+            self.report(Cause::Requests(Some(reason)));
         }
     }
 
@@ -219,7 +223,11 @@ impl EndpointStats {
             }
             Outcome::Cancelled => return self.decide_later(),
         };
-        self.judge.report(Verdict { id: self.id.clone(), key: self.key, reason });
+        self.report(Cause::Requests(reason));
+    }
+
+    pub(super) fn report(&self, cause: Cause) {
+        self.judge.report(Verdict { id: self.id.clone(), key: self.key, cause });
     }
 
     /// The request that was to decide has left without an outcome: another may.

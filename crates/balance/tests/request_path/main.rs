@@ -11,6 +11,7 @@
 
 mod budget;
 mod cancel;
+mod checks;
 mod churn;
 mod cold;
 mod deadline;

@@ -42,6 +42,10 @@ impl<B: Send + 'static> Pool<B> {
         &self.target
     }
 
+    pub(crate) fn gone(&self) -> CancellationToken {
+        self.gone.clone()
+    }
+
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
     }

@@ -7,6 +7,7 @@ use tower_sd_net::{Dialer, Target as Peer, TlsClient};
 use crate::HostPolicy;
 
 /// Where the connections lead.
+#[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) peer: Peer,
     /// `host:port` for people.

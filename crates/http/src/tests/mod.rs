@@ -7,6 +7,7 @@ mod connectors;
 mod dials;
 mod failures;
 mod faults;
+mod health;
 pub(crate) mod http2;
 mod lifetime;
 mod limits;

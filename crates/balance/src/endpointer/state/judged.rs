@@ -8,13 +8,13 @@ use tower_sd_core::InstanceId;
 use super::{Effects, State};
 use crate::endpointer::{
     EndpointStats, Tier,
-    ejection::{EjectionPolicy, EjectionReason, Phase, Verdict},
+    ejection::{Cause, EjectionPolicy, EjectionReason, Phase, Verdict},
 };
 
 impl<S: Clone + Send + Sync + 'static> State<S> {
     /// Acts on what requests have found out.
     pub(in crate::endpointer) fn judge(&mut self, now: Instant, effects: &mut Effects<S>) {
-        for Verdict { id, key, reason } in self.judge.take_verdicts() {
+        for Verdict { id, key, cause } in self.judge.take_verdicts() {
             let Some(member) = self.member_with(&id, key) else {
                 continue;
             };
@@ -22,12 +22,14 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
                 continue;
             };
             let stats = Arc::clone(&endpoint.stats);
-            match (stats.health().phase(), reason) {
-                (Phase::Accused, Some(reason)) if self.may_eject() => {
+            match (stats.health().phase(), cause) {
+                // Its place follows from it.
+                (_, Cause::Checks) => {}
+                (Phase::Accused, Cause::Requests(Some(reason))) if self.may_eject() => {
                     self.eject(&stats, Phase::Accused, reason, now);
                 }
                 (Phase::Accused, _) => self.acquit(&stats, Phase::Accused, now),
-                (Phase::Decided, Some(reason)) if !self.is_over_limit() => {
+                (Phase::Decided, Cause::Requests(Some(reason))) if !self.is_over_limit() => {
                     self.eject(&stats, Phase::Decided, reason, now);
                 }
                 (Phase::Decided, _) => self.acquit(&stats, Phase::Decided, now),
@@ -57,14 +59,16 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         let Some(member) = self.members.get(id) else {
             return;
         };
-        let Some(health) = member.endpoint.as_ref().map(|endpoint| endpoint.stats.health()) else {
+        let Some(stats) = member.endpoint.as_ref().map(|endpoint| &endpoint.stats) else {
             return;
         };
+        let health = stats.health();
         if !health.is_ejected() {
             return;
         }
         let is_in_place = member.place.is_some_and(|(tier, _)| tier == Tier::Ejected);
-        let is_over = health.ejection().is_some_and(|ejection| ejection.until <= now);
+        let is_over = health.ejection().is_some_and(|ejection| ejection.until <= now)
+            && stats.check_failure().is_none();
         match is_in_place && is_over {
             true => health.change(Phase::Ejected, Phase::Due, &self.judge),
             // While it is down, picks do not look for it.

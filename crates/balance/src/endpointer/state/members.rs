@@ -14,7 +14,8 @@ use tower_sd_core::{Backoff, Instance, InstanceId, InstanceStatus, Snapshot};
 use super::{Change, Effects, Member, Sharing, State, is_fit};
 use crate::{
     endpointer::{
-        EndpointState, MAX_WEIGHT, Readiness, Tier, diff::diff, drain::Draining, life::Life,
+        Endpoint, EndpointState, MAX_WEIGHT, Readiness, Tier, diff::diff, drain::Draining,
+        life::Life,
     },
     error::Failure,
 };
@@ -242,6 +243,9 @@ impl<S> Member<S> {
             return;
         };
         let why = match (state, endpoint.stats.ejection()) {
+            (EndpointState::Ejected, _) if endpoint.stats.check_failure().is_some() => {
+                endpoint.stats.check_failure()
+            }
             (EndpointState::Ejected, Some(ejection)) => {
                 Some(Failure::new(ejection.reason.to_string().into()))
             }
@@ -261,7 +265,7 @@ impl<S> Member<S> {
             _ if !is_fit(&self.instance) => EndpointState::Ineligible,
             Readiness::Down => EndpointState::Down,
             _ if self.held => EndpointState::Held,
-            _ if endpoint.stats.health().is_ejected() => EndpointState::Ejected,
+            _ if is_out(endpoint) => EndpointState::Ejected,
             Readiness::Connecting => EndpointState::Connecting,
             Readiness::Ready => EndpointState::Ready,
         }
@@ -276,10 +280,15 @@ impl<S> Member<S> {
             _ if !is_eligible => Tier::Ineligible,
             true => Tier::Down,
             false if self.held && !sharing.held => Tier::Held,
-            false if endpoint.stats.health().is_ejected() => Tier::Ejected,
+            false if is_out(endpoint) => Tier::Ejected,
             false => Tier::Ready,
         })
     }
+}
+
+/// Whether its requests or its active checks have failed too often.
+fn is_out<S>(endpoint: &Endpoint<S>) -> bool {
+    endpoint.stats.health().is_ejected() || endpoint.stats.check_failure().is_some()
 }
 
 fn is_critical(instance: &Instance) -> bool {

@@ -71,7 +71,7 @@ impl Cache {
                 events.push(Event::Created {
                     id,
                     run: make.run,
-                    result: Ok(Created { service, takes_guards: false }),
+                    result: Ok(Created { service, takes_guards: false, check: None }),
                 });
             }
         }

@@ -1,0 +1,129 @@
+//! Active checks eject endpoints, and never empty the set.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::time::sleep;
+use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower_sd_balance::{
+    ActiveCheck, Balance, BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer,
+    Instance, RoundRobin,
+};
+
+use crate::support::settle;
+
+type Checks = Arc<Mutex<HashMap<String, ActiveCheck>>>;
+type Service = BoxCloneSyncService<(), String, BoxError>;
+
+struct Fleet {
+    endpointer: Endpointer<Service>,
+    balance: Balance<Service>,
+    checks: Checks,
+    /// Those whose requests fail.
+    broken: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Fleet {
+    async fn start(hosts: &[&str]) -> Self {
+        let (checks, broken) = (Checks::default(), Arc::<Mutex<BTreeSet<String>>>::default());
+        let instancer = FixedInstancer::new(hosts.iter().map(|host| Instance::new(*host, 1)));
+        let begun = (Arc::clone(&checks), Arc::clone(&broken));
+        let endpointer = Endpointer::with(&instancer, move |instance| {
+            let (checks, broken) = begun.clone();
+            async move {
+                let host = instance.host().to_owned();
+                checks.lock().unwrap().insert(host.clone(), ActiveCheck::begin());
+                Ok(Service::new(service_fn(move |()| {
+                    let is_broken = broken.lock().unwrap().contains(&host);
+                    let answer = if is_broken { Err("broken".into()) } else { Ok(host.clone()) };
+                    std::future::ready(answer)
+                })))
+            }
+        });
+        settle().await;
+        let balance = BalanceLayer::new(RoundRobin::new()).layer(endpointer.clone());
+        Self { endpointer, balance, checks, broken }
+    }
+
+    async fn fails(&self, hosts: &[&str]) {
+        for host in hosts {
+            self.checks.lock().unwrap()[*host].fails(format!("{host} is ill"));
+        }
+        settle().await;
+    }
+
+    async fn passes(&self, host: &str) {
+        self.checks.lock().unwrap()[host].passes();
+        settle().await;
+    }
+
+    /// Who answers, of the hosts of 40 requests.
+    async fn answering(&self) -> String {
+        let mut hosts = BTreeSet::new();
+        for _ in 0..40 {
+            hosts.extend(self.balance.clone().oneshot(()).await);
+        }
+        settle().await;
+        hosts.into_iter().collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoint_that_fails_its_checks_is_ejected_until_it_passes() {
+    let fleet = Fleet::start(&["a", "b", "c"]).await;
+    assert_eq!(fleet.answering().await, "abc", "before the first check all are used");
+    fleet.fails(&["a"]).await;
+    assert_eq!(fleet.answering().await, "bc");
+    let report = fleet.endpointer.report();
+    let a = report.endpoints.iter().find(|it| it.instance.host() == "a").unwrap();
+    assert_eq!((a.state, report.endpoints.len()), (EndpointState::Ejected, 3));
+    assert_eq!(a.error.as_deref(), Some("a is ill"));
+    // It stays out for as long as it fails, and no request decides about it.
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(fleet.answering().await, "bc");
+    fleet.passes("a").await;
+    assert_eq!(fleet.answering().await, "abc");
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_fail_get_the_requests() {
+    let fleet = Fleet::start(&["a", "b"]).await;
+    fleet.fails(&["a", "b"]).await;
+    assert_eq!(fleet.answering().await, "ab");
+    assert!(fleet.endpointer.report().panic);
+    fleet.passes("b").await;
+    assert_eq!(fleet.answering().await, "b");
+    assert!(!fleet.endpointer.report().panic);
+}
+
+/// Half of four would be the limit of ejections.
+#[tokio::test(start_paused = true)]
+async fn checks_do_not_count_towards_the_ejections_of_requests() {
+    let fleet = Fleet::start(&["a", "b", "c", "d"]).await;
+    fleet.fails(&["c", "d"]).await;
+    fleet.broken.lock().unwrap().insert("a".into());
+    fleet.answering().await;
+    let n_ejected = |endpointer: &Endpointer<Service>| {
+        let endpoints = endpointer.report().endpoints;
+        endpoints.iter().filter(|it| it.state == EndpointState::Ejected).count()
+    };
+    assert_eq!(n_ejected(&fleet.endpointer), 3);
+    assert_eq!(fleet.answering().await, "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_request_decides_about_an_endpoint_that_fails_its_checks() {
+    let fleet = Fleet::start(&["a", "b"]).await;
+    fleet.broken.lock().unwrap().insert("a".into());
+    fleet.answering().await;
+    fleet.fails(&["a"]).await;
+    fleet.broken.lock().unwrap().clear();
+    // The ejection by requests is over, that by checks is not.
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(fleet.answering().await, "b");
+    fleet.passes("a").await;
+    assert_eq!(fleet.answering().await, "ab");
+}
