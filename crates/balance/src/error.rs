@@ -113,6 +113,10 @@ impl Failure {
         Self(Arc::new(error))
     }
 
+    pub(crate) fn cause(&self) -> &(dyn error::Error + 'static) {
+        &**self.0
+    }
+
     /// Its text with all causes, at most [`MAX_SHOWN`] bytes of it: a peer may have written some.
     pub(crate) fn shown(&self) -> String {
         let mut text = chain(self).to_string();
@@ -137,19 +141,25 @@ impl error::Error for Failure {
     }
 }
 
+impl fmt::Display for NoInstancesReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Busy => "all are busy",
+            Self::Closed => "the endpointer was closed",
+            Self::Empty => "the registry lists none",
+            Self::NeverSynced => "the registry has not answered yet",
+            Self::NotReady => "none is ready yet",
+            Self::Refused => "none accepts a connection",
+            Self::OutOfRange => "the balancer's index is out of range",
+            Self::Ineligible => "all have weight 0",
+            Self::Unmatched => "none has the label of the request",
+        })
+    }
+}
+
 impl fmt::Display for NoInstances {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.reason {
-            NoInstancesReason::Busy => "no instances: all are busy",
-            NoInstancesReason::Closed => "no instances: the endpointer was closed",
-            NoInstancesReason::Empty => "no instances: the registry lists none",
-            NoInstancesReason::NeverSynced => "no instances: the registry has not answered yet",
-            NoInstancesReason::NotReady => "no instances: none is ready yet",
-            NoInstancesReason::Refused => "no instances: none accepts a connection",
-            NoInstancesReason::OutOfRange => "no instances: the balancer's index is out of range",
-            NoInstancesReason::Ineligible => "no instances: all have weight 0",
-            NoInstancesReason::Unmatched => "no instances: none has the label of the request",
-        })
+        write!(f, "no instances: {}", self.reason)
     }
 }
 

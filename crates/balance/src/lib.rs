@@ -7,6 +7,7 @@ mod error;
 mod factory_ext;
 mod hedge;
 mod not_sent;
+mod not_serving;
 mod outcome;
 mod overloaded;
 mod retry;
@@ -43,6 +44,7 @@ pub use self::{
     factory_ext::{Classified, ClassifiedFuture, FactoryExt},
     hedge::{Hedge, HedgeFuture, HedgeLayer, HedgePolicy},
     not_sent::NotSent,
+    not_serving::NotServing,
     outcome::{FailureClass, Outcome},
     overloaded::{Limit, Overloaded},
     retry::{

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use tower_sd_core::BoxError;
 
 use crate::{NotSent, Overloaded};
@@ -27,6 +29,19 @@ pub enum FailureClass {
     Exchange,
     /// The response reports a failure of the instance: HTTP 5xx, gRPC UNAVAILABLE.
     Response,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Success => "success",
+            Self::Failed(FailureClass::Exchange) => "failed exchange",
+            Self::Failed(FailureClass::Response) => "failed response",
+            Self::NotSent => "not sent",
+            Self::TimedOut => "timed out",
+            Self::Cancelled => "cancelled",
+        })
+    }
 }
 
 impl Outcome {

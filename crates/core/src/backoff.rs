@@ -41,10 +41,12 @@ pub struct Backoff {
 impl Backoff {
     /// Creates pauses with the ceilings `initial`, of the first one, to `cap`.
     ///
-    /// The healthy period is 30 s or `cap`, whichever is longer, so that a pause itself never
-    /// counts as health.
+    /// Both are at least 1 ms, since attempts without a pause would occupy a processor, and at most
+    /// ten years. The healthy period is 30 s or `cap`, whichever is longer, so that a pause itself
+    /// never counts as health.
     #[must_use]
     pub fn new(initial: Duration, cap: Duration) -> Self {
+        let [initial, cap] = [initial, cap].map(|ceiling| ceiling.clamp(SHORTEST, LONGEST));
         Self {
             initial,
             cap,
@@ -103,6 +105,12 @@ impl Backoff {
         self.initial.saturating_mul(1 << self.failures.min(MAX_SHIFT)).min(self.cap)
     }
 
+    /// The ceiling of the first pause.
+    #[must_use]
+    pub fn initial(&self) -> Duration {
+        self.initial
+    }
+
     /// Drops the failures.
     pub fn reset(&mut self) {
         self.failures = 0;
@@ -127,6 +135,9 @@ const MAX_SHIFT: u32 = 20;
 /// A success that ends sooner counts for nothing.
 const LEAST_HEALTH: Duration = Duration::from_secs(5);
 const HEALTH_PER_PAUSE: u32 = 16;
+/// A clock counts beyond it.
+const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+const SHORTEST: Duration = Duration::from_millis(1);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
@@ -162,6 +173,14 @@ mod tests {
         assert!((0..20).any(|_| backoff.next_pause() > Duration::from_secs(1)), "reset too early");
         advance(Duration::from_secs(60)).await;
         assert!(longest(&mut backoff) <= Some(Duration::from_millis(10)), "not reset");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_without_bound_or_length_are_bounded() {
+        let mut longest = Backoff::new(Duration::MAX, Duration::MAX);
+        assert!((0..100).all(|_| longest.next_pause() <= LONGEST));
+        let shortest = Backoff::new(Duration::ZERO, Duration::ZERO);
+        assert_eq!(shortest.initial(), SHORTEST);
     }
 
     #[tokio::test(start_paused = true)]

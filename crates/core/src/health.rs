@@ -1,4 +1,4 @@
-use std::future::Future;
+use std::{fmt, future::Future};
 
 use async_trait::async_trait;
 
@@ -15,6 +15,16 @@ pub enum CheckResult {
     Warning(String),
     /// Does not work, and why.
     Critical(String),
+}
+
+impl fmt::Display for CheckResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passing => f.write_str("passing"),
+            Self::Warning(reason) => write!(f, "warning: {reason}"),
+            Self::Critical(reason) => write!(f, "critical: {reason}"),
+        }
+    }
 }
 
 /// A server's own check, run before every renewal of its registration.

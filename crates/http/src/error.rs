@@ -137,6 +137,22 @@ impl fmt::Display for HttpError {
     }
 }
 
+impl fmt::Display for HttpErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Body => "body cut short",
+            Self::BodyTimeout => "body timed out",
+            Self::Connect => "connect failed",
+            Self::Io => "exchange broken",
+            Self::Headers => "headers too large",
+            Self::TlsRequired => "TLS required",
+            Self::Request => "request failed at its sender",
+            Self::NotSent => "not sent",
+            Self::Timeout => "timed out",
+        })
+    }
+}
+
 impl error::Error for HttpError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         let source: &(dyn error::Error + 'static) = &*self.source;

@@ -1,4 +1,4 @@
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use http::uri::Authority;
 use tower_sd_balance::{
@@ -119,6 +119,14 @@ impl<B> HttpFactory<B> {
         }
         self.health = Some(health);
         self
+    }
+
+    /// The age of one connection or stream, by chance.
+    ///
+    /// It is drawn as that of connections by [`max_age`](Self::max_age).
+    #[must_use]
+    pub fn draw_age(&self) -> Option<Duration> {
+        self.settings.age()
     }
 
     /// Whether its endpoints use TLS.

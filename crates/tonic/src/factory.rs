@@ -52,7 +52,10 @@ impl GrpcFactory {
     /// Bounds the time to connect to an instance, name resolution included.
     ///
     /// Defaults to 1 s: the first lost packet costs that long (RFC 6298), and another instance
-    /// answers sooner.
+    /// answers sooner. For a longer one, raise the endpointer's
+    /// [`connect_timeout`](tower_sd_balance::EndpointerConfig::connect_timeout) and the balancer's
+    /// [`ready_timeout`](tower_sd_balance::BalanceLayer::ready_timeout) with it: after these, 1 s
+    /// each by default, the instance is down and the request has failed.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.http = self.http.connect_timeout(timeout);
@@ -64,7 +67,8 @@ impl GrpcFactory {
     /// An empty name is the whole server. An instance that does not
     /// report SERVING gets no calls. Defaults to no health check.
     ///
-    /// One stream per instance (`Watch`) is open all the time. An instance is not used before it
+    /// One stream per instance (`Watch`) is open all the time, and begins anew at the age at which
+    /// connections [end](HttpFactory::max_age). An instance is not used before it
     /// has answered; within 1 s it has to, or it is probed again with the pauses of the endpointer.
     /// One that stops serving refuses calls like one that is down, and is used again within
     /// [`max_backoff`](tower_sd_balance::EndpointerConfig::max_backoff) of reporting SERVING. A
@@ -116,7 +120,7 @@ impl Factory for GrpcFactory {
         let health = match &self.health {
             None => None,
             Some(service) => {
-                let health = watch(http.clone(), service, &self.tasks);
+                let health = watch(http.clone(), service, self.http.draw_age(), &self.tasks);
                 health.first_answer().await?;
                 Some(Arc::new(health))
             }

@@ -42,9 +42,9 @@ pub mod endpoint {
         ActiveCheck, Classified, ClassifiedFuture, Discovered, Ejection, EjectionPolicy,
         EjectionReason, EjectionReport, EndpointReport, EndpointState, EndpointStats, Endpointer,
         EndpointerConfig, EndpointerReport, Event, Factory, FactoryExt, FactoryFn, FailureClass,
-        InFlight, Limit, Limits, LimitsReport, NoInstances, NoInstancesReason, Observer, Outcome,
-        Outcomes, Overloaded, RequestScope, ScopeLayer, Scoped, ScopedFuture, Served, Subset,
-        factory_fn,
+        InFlight, Limit, Limits, LimitsReport, NoInstances, NoInstancesReason, NotServing,
+        Observer, Outcome, Outcomes, Overloaded, RequestScope, ScopeLayer, Scoped, ScopedFuture,
+        Served, Subset, factory_fn,
     };
 }
 

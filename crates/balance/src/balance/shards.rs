@@ -20,6 +20,7 @@ use crate::{
     RequestScope,
     endpointer::{
         EndpointStats, Judge, N_TIERS, Probation, Readiness, Set, Subscriber, Tier, Tiers, Trace,
+        contain,
     },
     sync::{Mutex, MutexGuard, thread_local},
 };
@@ -137,7 +138,8 @@ impl<S: Send + Sync> Subscriber<S> for Shards<S> {
         let before = self.published();
         let published = array::from_fn(|index| {
             let (tier, before) = (Tier::ALL[index], &before.tiers[index]);
-            let counts = tier == Tier::Ready && self.balancer.counts_unusable();
+            let counts = || contain("balancer", || self.balancer.counts_unusable());
+            let counts = tier == Tier::Ready && counts() != Some(false);
             match before.set.is_same(tiers.get(tier)) && !counts {
                 true => Arc::clone(before),
                 false => Arc::new(Choices::new(tier, tiers, &*self.balancer)),

@@ -1,12 +1,14 @@
 use std::{fmt, sync::Arc, time::Duration};
 
-use tower_sd_core::Instance;
+use serde::Deserialize;
+use tower_sd_core::{Instance, duration};
 
 use super::{EjectionPolicy, Limits, observer::Observer};
 
 /// Settings of an [`Endpointer`](crate::Endpointer).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
 #[non_exhaustive]
+#[serde(default, deny_unknown_fields)]
 pub struct EndpointerConfig {
     /// How many factories may run concurrently.
     ///
@@ -16,23 +18,28 @@ pub struct EndpointerConfig {
     /// How long one run of the factory may take.
     ///
     /// Defaults to 10 s; then it has failed, and is tried again.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub create_timeout: Duration,
     /// The ceiling of the first pause after a failed factory or a refused connection.
     ///
     /// It doubles up to [`max_backoff`](Self::max_backoff). Defaults to 100 ms.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub initial_backoff: Duration,
     /// The ceiling of every later pause.
     ///
     /// Defaults to 10 s: a server that is back is found within 5 s on average.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub max_backoff: Duration,
     /// How long an endpoint may take to become ready.
     ///
     /// Defaults to 1 s. A service that is pending for longer, with nothing in flight, counts as
     /// down.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub connect_timeout: Duration,
     /// How long an instance that left may finish its requests in flight.
     ///
     /// Defaults to 30 s, as Kubernetes gives a pod to stop; then its service is dropped.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub drain_timeout: Duration,
     /// When worse endpoints get requests beside the good ones.
     pub tiers: TierPolicy,
@@ -45,18 +52,22 @@ pub struct EndpointerConfig {
     /// that obey weights and [`LeastLoaded`](crate::LeastLoaded) follow it. An instance that is
     /// listed again within that time, at the same address, goes on. When none of the instances was
     /// there before, none starts slowly.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub slow_start: Duration,
     /// How many requests may be in flight. Defaults to no limits.
     pub limits: Limits,
+    #[serde(skip)]
     pub(super) subset: Option<Arc<dyn Subset>>,
+    #[serde(skip)]
     pub(super) observers: Vec<Arc<dyn Observer>>,
 }
 
 /// The shares, in percent, below which worse endpoints get requests too.
 ///
 /// Without one of them, a worse endpoint gets a request only when there is no better one.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[non_exhaustive]
+#[serde(default, deny_unknown_fields)]
 pub struct TierPolicy {
     /// The share of listed endpoints below which held ones are as good.
     ///
@@ -213,5 +224,26 @@ impl TierPolicy {
 impl Default for TierPolicy {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_from_a_file() {
+        let text = r#"{ "max_backoff": "30s", "tiers": { "held_below": 20 },
+            "ejection": { "success_rate": 50, "max": "1m" } }"#;
+        let config: EndpointerConfig = serde_json::from_str(text).unwrap();
+        let tiers = TierPolicy::new().held_below(20);
+        let mut ejection = EjectionPolicy::new();
+        (ejection.success_rate, ejection.max) = (50, Duration::from_secs(60));
+        assert_eq!((config.tiers, config.ejection), (tiers, ejection));
+        assert_eq!(config.max_backoff, Duration::from_secs(30));
+        assert_eq!(config.connect_timeout, EndpointerConfig::new().connect_timeout);
+        for wrong in [r#"{ "max_backof": "30s" }"#, r#"{ "max_backoff": 30 }"#] {
+            serde_json::from_str::<EndpointerConfig>(wrong).unwrap_err();
+        }
     }
 }

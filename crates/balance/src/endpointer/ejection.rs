@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
+use serde::Deserialize;
 use tokio::{sync::Notify, time::Instant};
-use tower_sd_core::InstanceId;
+use tower_sd_core::{InstanceId, duration};
 
 use super::Breaker;
 
@@ -26,8 +27,9 @@ use super::Breaker;
 /// flight after [`max`](Self::max) no longer prevents another from deciding.
 ///
 /// The rules are Finagle's failure accrual, the limits those of Envoy's outlier detection.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[non_exhaustive]
+#[serde(default, deny_unknown_fields)]
 pub struct EjectionPolicy {
     /// As many failures without a success between them eject. Defaults to 5.
     ///
@@ -40,12 +42,15 @@ pub struct EjectionPolicy {
     /// The requests that a success rate takes at least. Defaults to 20.
     pub min_requests: u64,
     /// The time that a success rate covers at most. Defaults to 10 s.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub window: Duration,
     /// The length of the first ejection. Defaults to 1 s.
     ///
     /// Each next one is twice as long.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub initial: Duration,
     /// The limit of that length. Defaults to 30 s. Each varies by a quarter.
+    #[serde(deserialize_with = "duration::deserialize")]
     pub max: Duration,
 }
 

@@ -39,9 +39,10 @@ enum Kind {
 
 impl<F: Factory> Factories<F> {
     pub(super) fn new(factory: F, config: EndpointerConfig) -> Self {
+        let n_permits = config.max_concurrent_creations.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             factory: Arc::new(factory),
-            permits: Arc::new(Semaphore::new(config.max_concurrent_creations.max(1))),
+            permits: Arc::new(Semaphore::new(n_permits)),
             config,
             running: JoinSet::new(),
             handles: HashMap::new(),

@@ -5,7 +5,6 @@ use tower_sd_core::InstanceId;
 
 use super::{
     EndpointStats,
-    latency::Started,
     observer::{Event, Observers},
     trace::Trace,
 };
@@ -40,12 +39,6 @@ struct More {
     caller: Option<CallerDeadline>,
     observers: Observers,
     started: Instant,
-}
-
-/// The guard of a request that nothing but its response ends, and that nothing observes.
-pub(crate) struct Counted {
-    stats: Option<Arc<EndpointStats>>,
-    started: Option<Started>,
 }
 
 /// The instance that served a request.
@@ -250,31 +243,6 @@ impl Guard {
             let latency = started.elapsed();
             observers.on(&Event::Ended { endpoint: &stats, outcome, latency });
         }
-    }
-}
-
-impl Counted {
-    #[inline]
-    pub(crate) fn begin(stats: Arc<EndpointStats>, started: Option<Started>) -> Self {
-        stats.picked();
-        Self { stats: Some(stats), started }
-    }
-
-    #[inline]
-    pub(crate) fn done(&mut self, outcome: Outcome) {
-        if let Some(stats) = self.stats.take() {
-            stats.ended(outcome);
-            if let Some(started) = &self.started {
-                stats.measured(started, outcome);
-            }
-        }
-    }
-}
-
-impl Drop for Counted {
-    #[inline]
-    fn drop(&mut self) {
-        self.done(Outcome::Cancelled);
     }
 }
 

@@ -19,7 +19,8 @@ pub enum EndpointState {
     /// Unhealthy or draining by its status, or of weight 0; picked only when no other is left, and
     /// never with weight 0.
     Ineligible,
-    /// The registry does not list it any more; picked only when nothing is ready.
+    /// The registry does not list it any more; picked only when nothing is ready. After three
+    /// refused connections in a row it leaves.
     Held,
     /// It connects; requests go to others.
     Connecting,

@@ -3,7 +3,7 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tower_sd_core::{Error, ErrorKind, Result};
 
@@ -25,11 +25,16 @@ use crate::{Limit, Overloaded};
 /// let config = EndpointerConfig::new().limits(limits);
 /// # drop(config);
 /// ```
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(default, deny_unknown_fields)]
 pub struct Limits {
+    #[serde(rename = "max_requests_per_endpoint")]
     per_endpoint: usize,
+    #[serde(rename = "max_requests")]
     requests: usize,
+    #[serde(rename = "max_pending")]
     pending: usize,
+    #[serde(rename = "max_retries")]
     retries: usize,
 }
 

@@ -2,6 +2,8 @@
 
 mod active_check;
 mod config;
+mod contain;
+mod counted;
 mod diff;
 mod discover;
 mod drain;
@@ -48,9 +50,10 @@ pub use self::{
     tiers::Tier,
 };
 pub(crate) use self::{
+    contain::contain,
+    counted::Counted,
     ejection::Judge,
     endpoint::Endpoint,
-    in_flight::Counted,
     latency::{Decay, Started},
     limits::Breaker,
     place::{Full, Held, Place},

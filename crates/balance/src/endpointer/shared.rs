@@ -1,7 +1,6 @@
 use std::{
     error::Error,
     fmt, mem,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, PoisonError, Weak},
     time::Duration,
 };
@@ -15,6 +14,7 @@ use tower_sd_core::{BoxError, InstanceId, Shutdown, Subscription, TaskGroup};
 
 use super::{
     Breaker, EndpointStats, EndpointerConfig, Readiness, Signal, Subscriber, Tier,
+    contain::contain,
     drain::Draining,
     ejection::Judge,
     life::Life,
@@ -73,17 +73,17 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         let signals = mem::take(&mut *self.signals.lock().unwrap_or_else(PoisonError::into_inner));
         let mut state = self.state();
         for event in events.chain(signals) {
-            state.on(event, now, &mut effects);
+            contain("change of the set", || state.on(event, now, &mut effects));
         }
-        state.judge(now, &mut effects);
+        contain("judgement", || state.judge(now, &mut effects));
         // Whatever has woken the worker, so that signals without a pause postpone no deadline.
-        state.expire(now, &mut effects);
+        contain("deadline", || state.expire(now, &mut effects));
         state.draining.retain(|left| left.in_flight() > 0);
         let until = now.checked_add(self.config.drain_timeout);
         for endpoint in &effects.gone {
             state.draining.push(Draining::new(endpoint, until));
             // Before another change can need it again.
-            endpoint.park(self.draining.token());
+            contain("clone of a service", || endpoint.park(self.draining.token()));
         }
         let panic = state.enter_panic();
         drop(state);
@@ -258,7 +258,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         let tiers = self.state().tiers.clone();
         subscribers.retain(|subscriber| match subscriber.upgrade() {
             Some(subscriber) => {
-                subscriber.publish(&tiers);
+                contain("balancer", || subscriber.publish(&tiers));
                 true
             }
             None => false,
@@ -283,12 +283,5 @@ impl<S: 'static> Drop for Shared<S> {
 impl<S> fmt::Debug for Shared<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
-    }
-}
-
-/// Runs code of the user's, whose panic must not end the updates.
-pub(super) fn contain(what: &str, f: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(f)).is_err() {
-        tracing::error!(what, "panic contained: updates go on");
     }
 }

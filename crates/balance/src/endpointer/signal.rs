@@ -1,7 +1,9 @@
 //! What goes between the request path, the worker and its runs.
 
 use std::{
-    fmt,
+    error::Error,
+    fmt, io,
+    iter::successors,
     task::{Context, Poll},
     time::Duration,
 };
@@ -9,7 +11,7 @@ use std::{
 use tower_sd_core::{BoxError, Instance, InstanceId};
 
 use super::ActiveCheck;
-use crate::error::Failure;
+use crate::{NotServing, error::Failure};
 
 /// Polls a service's readiness. A function pointer does not name the request's type, which may
 /// borrow.
@@ -68,12 +70,36 @@ impl<S> Signal<S> {
 }
 
 impl Unready {
+    /// Whether the service may be dead for good: one that reports that it does not serve is not.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Refused(failure) => !sources(failure).any(<dyn Error>::is::<NotServing>),
+            Self::Late(_) => false,
+        }
+    }
+
+    /// Whether it is the instance that refuses. Most failures of the operating system are the
+    /// client's own: no descriptor, no route, a name that does not resolve.
+    pub(super) fn is_closed(&self) -> bool {
+        let Self::Refused(failure) = self else {
+            return false;
+        };
+        let system = sources(failure).find_map(|error| error.downcast_ref::<io::Error>());
+        self.is_refusal()
+            && system.is_none_or(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+
     pub(super) fn into_failure(self) -> Failure {
         match self {
             Self::Refused(failure) => failure,
             Self::Late(_) => Failure::new(self.to_string().into()),
         }
     }
+}
+
+fn sources(failure: &Failure) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let first: &(dyn Error + 'static) = failure.cause();
+    successors(Some(first), |error| (*error).source())
 }
 
 impl fmt::Display for Unready {

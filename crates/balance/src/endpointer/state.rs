@@ -22,6 +22,7 @@ pub(super) use self::effects::{Change, Effects};
 use self::ramps::Ramps;
 use super::{
     ActiveCheck, Endpoint, EndpointStats, EndpointerConfig, Readiness, Tier, Tiers,
+    contain::contain,
     drain::Draining,
     ejection::Judge,
     signal::{Created, Make, PollReady, Probe, Signal, Unready},
@@ -180,7 +181,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
                 member.endpoint = Some(Arc::new(Endpoint::with_stats(service, stats, instance)));
                 self.unplace(id);
                 self.settle(id, now, effects);
-                self.probe(id, effects);
+                self.probe(id, now, effects);
             }
         }
         effects.publish = true;
@@ -214,15 +215,15 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             }
             Signal::Wanted(poll_ready) => {
                 // One that was probed just now is probed again when the shortest pause is over.
-                let (last, due) = (member.last_probe, member.due);
+                let (last, due, pause) = (member.last_probe, member.due, member.backoff.initial());
                 self.poll_ready = Some(poll_ready);
-                let earliest = last.and_then(|last| last.checked_add(self.config.initial_backoff));
+                let earliest = last.map(|last| last + pause);
                 match earliest.filter(|earliest| *earliest > now) {
                     Some(earliest) if due.is_none_or(|due| due > earliest) => {
                         self.schedule(id, Some(earliest));
                     }
                     Some(_) => {}
-                    None => self.probe(id, effects),
+                    None => self.probe(id, now, effects),
                 }
             }
         }
@@ -261,7 +262,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         }
     }
 
-    /// It is down from now on; a held one that refuses leaves.
+    /// It is down from now on; a held one that refuses again and again leaves.
     fn unready(
         &mut self,
         id: &InstanceId,
@@ -272,9 +273,10 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         let Some(member) = self.members.get_mut(id) else {
             return;
         };
-        let is_refusal = matches!(unready, Unready::Refused(_));
+        let (is_refusal, is_closed) = (unready.is_refusal(), unready.is_closed());
+        member.n_refusals += u32::from(is_refusal);
         member.error = Some(unready.into_failure());
-        if member.held && is_refusal {
+        if member.held && is_closed && member.n_refusals >= REMAKE_AFTER {
             // It is no member again before the registry has listed it: held instances do not
             // change.
             self.leave(id, true, now, effects);
@@ -285,12 +287,9 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             endpoint.stats.set_readiness(Readiness::Down);
             endpoint.stats.refused();
         }
-        if is_refusal {
-            member.n_refusals += 1;
-            // A service whose readiness fails may be dead for good, by tower's contract.
-            if member.n_refusals.is_multiple_of(REMAKE_AFTER) {
-                self.make(id, effects);
-            }
+        // A service whose readiness fails may be dead for good, by tower's contract.
+        if is_refusal && member.n_refusals.is_multiple_of(REMAKE_AFTER) {
+            self.make(id, effects);
         }
         effects.publish |= self.settle(id, now, effects);
         // Each time, not the first alone: the instance may move later. The following loop bounds
@@ -306,7 +305,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         while let Some((_, id)) = self.due.first().filter(|(at, _)| *at <= now).cloned() {
             self.schedule(&id, None);
             match self.members.get(&id).is_some_and(|member| member.endpoint.is_some()) {
-                true => self.probe(&id, effects),
+                true => self.probe(&id, now, effects),
                 false => self.make(&id, effects),
             }
         }
@@ -323,14 +322,18 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         }
     }
 
-    fn probe(&mut self, id: &InstanceId, effects: &mut Effects<S>) {
+    fn probe(&mut self, id: &InstanceId, now: Instant, effects: &mut Effects<S>) {
         let (Some(member), Some(poll_ready)) = (self.members.get_mut(id), self.poll_ready) else {
             return;
         };
         if let Some(endpoint) = &member.endpoint
-            && !mem::replace(&mut member.probing, true)
+            && !member.probing
         {
-            let (key, service) = (endpoint.stats.key, endpoint.service.clone());
+            let key = endpoint.stats.key;
+            let Some(service) = contain("clone of a service", || endpoint.service.clone()) else {
+                return self.schedule_next(id, now);
+            };
+            member.probing = true;
             effects.probe.push(Probe { id: id.clone(), key, service, poll_ready });
         }
         self.schedule(id, None);

@@ -1,5 +1,6 @@
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex as StdMutex, PoisonError},
 };
 
@@ -40,6 +41,19 @@ pub enum Tier {
 pub(crate) trait Subscriber<S>: Send + Sync {
     /// Takes the new set. It must not call the endpointer.
     fn publish(&self, tiers: &Tiers<S>);
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ready => "ready",
+            Self::Ejected => "ejected",
+            Self::Held => "held",
+            Self::Down => "down",
+            Self::Draining => "draining",
+            Self::Ineligible => "ineligible",
+        })
+    }
 }
 
 impl<S> Tiers<S> {

@@ -6,7 +6,7 @@ use tokio::{
 };
 use tower_sd_core::{Shutdown, Subscription};
 
-use super::{Factory, Shared, factories::Factories, shared::contain, state::Event};
+use super::{Factory, Shared, contain::contain, factories::Factories, state::Event};
 
 /// Applies what the registry, the runs and the requests bring, while no request flows too.
 ///

@@ -1,4 +1,4 @@
-use std::error::Error;
+use std::{error::Error, fmt};
 
 use tower_sd_core::BoxError;
 
@@ -14,6 +14,16 @@ pub enum Verdict {
     NotSent,
     /// It failed, and the peer may have acted on it: repeated only when that does no harm.
     Failed,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Final => "final",
+            Self::NotSent => "not sent",
+            Self::Failed => "failed",
+        })
+    }
 }
 
 impl Verdict {

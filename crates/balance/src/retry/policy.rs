@@ -276,7 +276,8 @@ impl<R> RetryPolicy<R> {
     }
 
     /// The bound of one attempt.
-    pub(super) fn per_try(&self) -> Option<Duration> {
+    #[must_use]
+    pub fn per_try(&self) -> Option<Duration> {
         self.per_try.map(|bound| bound.time)
     }
 

@@ -10,14 +10,15 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use tokio::time::{sleep, timeout};
 use tower::{Layer, Service, ServiceExt};
 use tower_sd_balance::{
-    BalanceLayer, BoxError, Endpointer, EndpointerConfig, Event, Instance, Observer, RoundRobin,
-    Subset, factory_fn,
+    BalanceLayer, Balancer, BoxError, EndpointState, Endpointer, EndpointerConfig, Event, Instance,
+    Members, Observer, Picker, RoundRobin, Subset, factory_fn,
 };
 
-use crate::support::{Registry, World, answers, balance, settle};
+use crate::support::{Mode, Registry, World, answers, balance, settle};
 
 #[derive(Debug)]
 struct Panics;
@@ -124,4 +125,78 @@ async fn factory_that_panics_when_its_time_is_over_runs_again() {
     let ready = timeout(Duration::from_secs(60), endpointer.ready(Duration::from_secs(60))).await;
     ready.unwrap().unwrap();
     std::mem::forget(endpointer);
+}
+
+/// Its clones panic in the task of the endpointer: for a probe, and for requests in flight.
+struct Unique(Arc<AtomicBool>, Mode);
+
+impl Clone for Unique {
+    fn clone(&self) -> Self {
+        // The requests of this test clone it on threads of their own.
+        assert!(!self.0.load(SeqCst), "it has no clones");
+        Self(Arc::clone(&self.0), self.1)
+    }
+}
+
+impl Service<u32> for Unique {
+    type Response = ();
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<(), BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        match self.1 {
+            Mode::Fails => Poll::Ready(Err("it refuses".into())),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn call(&mut self, _: u32) -> Self::Future {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn service_that_panics_when_it_is_cloned_ends_no_updates() {
+    for mode in [Mode::Fails, Mode::Hangs] {
+        let (mut registry, is_unique) = (Registry::new(&["a"]), Arc::new(AtomicBool::new(false)));
+        let of_service = Arc::clone(&is_unique);
+        let endpointer = Endpointer::with(&registry, move |_: Instance| {
+            ready(Ok(Unique(Arc::clone(&of_service), mode)))
+        });
+        endpointer.ready(Duration::from_secs(1)).await.unwrap();
+        let client = BalanceLayer::new(RoundRobin::new()).layer(endpointer.clone());
+        let mut request = Box::pin(client.clone().oneshot(0));
+        assert!(timeout(Duration::from_millis(1), &mut request).await.is_err());
+        is_unique.store(true, SeqCst);
+        sleep(Duration::from_secs(5)).await;
+        registry.set(&["b", "c"]).await;
+        settle().await;
+        let report = endpointer.report().endpoints;
+        let listed = report.iter().filter(|it| it.state != EndpointState::Draining);
+        assert_eq!(listed.count(), 2, "{mode:?}");
+        is_unique.store(false, SeqCst);
+    }
+}
+
+#[derive(Debug)]
+struct Uncounted;
+
+impl Balancer for Uncounted {
+    fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker> {
+        RoundRobin::new().picker(members)
+    }
+
+    fn counts_unusable(&self) -> bool {
+        panic!("it counts nothing")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn balancer_that_panics_ends_no_updates() {
+    let (mut registry, world) = (Registry::new(&["a"]), World::default());
+    let endpointer = Endpointer::with(&registry, world.factory());
+    let client = BalanceLayer::new(Uncounted).layer(endpointer.clone());
+    assert_eq!(client.clone().oneshot(0).await.unwrap(), "a");
+    registry.set(&["b"]).await;
+    assert_eq!(client.clone().oneshot(0).await.unwrap(), "b");
 }

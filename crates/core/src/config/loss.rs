@@ -21,7 +21,7 @@ pub enum LossPolicy {
 /// for a service that runs well; a broken health check makes all of its instances unhealthy. So a
 /// loss of too many is published only after it was confirmed by the strongest read, at the end of
 /// its term. Until then a balancer uses the lost instances when no other is usable, and drops one
-/// that refuses a connection.
+/// that refuses three connections in a row.
 ///
 /// A registry that was restarted may be read while only a part of the instances is back. So what
 /// the first set after an error or a resync lacks is held too, for [`hold`](Self::hold).

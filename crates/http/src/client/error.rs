@@ -24,7 +24,7 @@ pub struct ClientError {
 pub enum ClientErrorKind {
     /// An instance failed, or its response did, and no further attempt was allowed.
     Failed,
-    /// There is no instance that accepts requests; nothing was sent.
+    /// There is no instance that accepts requests; nothing was sent, by any attempt.
     NoInstances(NoInstancesReason),
     /// Too many requests are in flight by the [limits](tower_sd_balance::Limits); nothing was sent.
     Overloaded,
@@ -46,7 +46,7 @@ impl ClientError {
     /// Why it has failed.
     #[must_use]
     pub fn kind(&self) -> ClientErrorKind {
-        if let Some(none) = self.find::<NoInstances>() {
+        if let Some(none) = self.find::<NoInstances>().filter(|_| !self.was_sent()) {
             return ClientErrorKind::NoInstances(none.reason());
         }
         if self.find::<Overloaded>().is_some() {
@@ -60,6 +60,14 @@ impl ClientError {
             Some(error) if error.outcome() == Outcome::TimedOut => ClientErrorKind::Timeout,
             _ => ClientErrorKind::Failed,
         }
+    }
+
+    /// Whether an attempt before the last may have reached an instance.
+    fn was_sent(&self) -> bool {
+        self.attempts().iter().any(|attempt| {
+            let http = HttpError::find(&**attempt.error());
+            attempt.instance().is_some() && !http.is_some_and(HttpError::is_not_sent)
+        })
     }
 
     /// The service: host and port of the request's URI.
@@ -104,6 +112,18 @@ impl ClientError {
     fn find<E: Error + 'static>(&self) -> Option<&E> {
         let first: &(dyn Error + 'static) = &*self.error;
         successors(Some(first), |error| (*error).source()).find_map(|error| error.downcast_ref())
+    }
+}
+
+impl fmt::Display for ClientErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed => f.write_str("failed"),
+            Self::NoInstances(reason) => write!(f, "no instances: {reason}"),
+            Self::Overloaded => f.write_str("too many requests in flight"),
+            Self::Request => f.write_str("request failed at its sender"),
+            Self::Timeout => f.write_str("timed out"),
+        }
     }
 }
 

@@ -9,7 +9,10 @@ impl<B> HttpFactory<B> {
     /// Bounds the time of a connect, name resolution and TLS included.
     ///
     /// Defaults to 1 s: the first lost packet costs that long (RFC 6298), and another instance
-    /// answers sooner.
+    /// answers sooner. For a longer one, raise the endpointer's
+    /// [`connect_timeout`](tower_sd_balance::EndpointerConfig::connect_timeout) and the balancer's
+    /// [`ready_timeout`](tower_sd_balance::BalanceLayer::ready_timeout) with it: after these, 1 s
+    /// each by default, the instance is down and the request has failed.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = bounded(timeout);

@@ -81,9 +81,10 @@ impl<B> Open<B> {
     }
 
     /// Whether it takes no new requests: it is closed, or has reached its age. One that has streams
-    /// ends after them.
+    /// ends after them, and a new one has to serve a request first.
     pub(super) fn is_over(&self, now: Instant) -> bool {
-        self.sender.is_closed() || self.retire_at.is_some_and(|at| at <= now)
+        let is_retired = self.retire_at.is_some_and(|at| at <= now);
+        self.sender.is_closed() || (self.used && is_retired)
     }
 
     pub(super) fn carrier(&self) -> &Arc<Carrier> {

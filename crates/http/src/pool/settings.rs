@@ -38,10 +38,15 @@ impl Settings {
         safe.min(self.idle_timeout.unwrap_or(IDLE))
     }
 
+    /// Of one connection, drawn by chance.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        Some(self.max_age?.mul_f64(1.0 - fastrand::f64() / 10.0))
+    }
+
     /// The end of a new connection's age; up to a tenth earlier, so that connections of one start
     /// do not end together.
     pub(super) fn retire_at(&self) -> Option<Instant> {
-        let age = self.max_age?.mul_f64(1.0 - fastrand::f64() / 10.0);
+        let age = self.age()?;
         Some(Instant::now() + bounded(age))
     }
 

@@ -9,6 +9,7 @@ use std::{
 use ::reqwest::{Client, ClientBuilder, Request, RequestBuilder, Response};
 use http::uri::Authority;
 use pin_project::pin_project;
+use tower::timeout::TimeoutLayer;
 use tower_layer::Layer;
 use tower_sd_balance::{
     Balance, BalanceLayer, Balancer, Endpointer, EndpointerConfig, EndpointerReport, Instancer,
@@ -58,6 +59,7 @@ pub struct ReqwestClientBuilder {
     client: ClientBuilder,
     endpointer: EndpointerConfig,
     balance: BalanceLayer,
+    ready_timeout: Option<Duration>,
     retry: RetryPolicy<HttpProtocol>,
 }
 
@@ -95,6 +97,7 @@ impl ReqwestClient {
             client: Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy(),
             endpointer: EndpointerConfig::new(),
             balance: BalanceLayer::default(),
+            ready_timeout: None,
             retry: RetryPolicy::new()
                 .protocol(HttpProtocol::new())
                 .default_timeouts(PER_TRY_TIMEOUT, TIMEOUT),
@@ -154,6 +157,19 @@ impl ReqwestClient {
     pub fn report(&self) -> EndpointerReport {
         self.endpointer.report()
     }
+
+    /// Stops following, and waits until the requests in flight have ended.
+    ///
+    /// It sends no more requests, and waits at most for the endpointer's
+    /// [`drain_timeout`](EndpointerConfig::drain_timeout). Repeated, it does nothing. Connections
+    /// close with the last clone of the inner client.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, only the waiting is lost.
+    pub async fn close(&self) {
+        self.endpointer.close().await;
+    }
 }
 
 impl ReqwestClientBuilder {
@@ -162,6 +178,14 @@ impl ReqwestClientBuilder {
     /// Defaults to [`LeastLoaded`](tower_sd_balance::LeastLoaded).
     pub fn balancer(mut self, balancer: impl Balancer) -> Self {
         self.balance = BalanceLayer::new(balancer);
+        self
+    }
+
+    /// Bounds how long a request waits for an instance that takes it.
+    ///
+    /// Defaults to 1 s, see [`BalanceLayer::ready_timeout`].
+    pub fn ready_timeout(mut self, ready_timeout: Duration) -> Self {
+        self.ready_timeout = Some(ready_timeout);
         self
     }
 
@@ -177,7 +201,8 @@ impl ReqwestClientBuilder {
     /// Changes the inner client.
     ///
     /// Defaults to a connect timeout of 1 s and no proxy. Redirects and its own retries are always
-    /// off.
+    /// off. A connect has two thirds of the per-try timeout at most, so that it fails as one, and
+    /// the request is sent to another instance whatever its method.
     pub fn client(mut self, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
         self.client = change(self.client);
         self
@@ -201,10 +226,20 @@ impl ReqwestClientBuilder {
     /// the per-try timeout is above the timeout, see
     /// [`RetryPolicy::check`](tower_sd_balance::RetryPolicy::check).
     pub fn build(self) -> ::reqwest::Result<ReqwestClient> {
-        let factory = ReqwestFactory::build(self.client)?;
+        let client = match self.retry.per_try() {
+            Some(per_try) => {
+                self.client.connector_layer(TimeoutLayer::new(per_try.mul_f64(2.0 / 3.0)))
+            }
+            None => self.client,
+        };
+        let factory = ReqwestFactory::build(client)?;
         let client = factory.client().clone();
         let endpointer = Endpointer::with_config(&self.instancer, factory, self.endpointer);
-        let balance = self.balance.layer(endpointer.clone());
+        let balance = match self.ready_timeout {
+            Some(ready_timeout) => self.balance.ready_timeout(ready_timeout),
+            None => self.balance,
+        };
+        let balance = balance.layer(endpointer.clone());
         let stack = RetryLayer::new(self.retry).layer(balance);
         Ok(ReqwestClient { client, stack, endpointer })
     }

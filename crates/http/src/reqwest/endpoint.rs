@@ -29,8 +29,9 @@ use crate::{
 /// The client's settings hold: its cookies, its redirects, its timeouts. Some fit badly and are
 /// worth a look:
 ///
-/// - Give it a `connect_timeout`. reqwest connects when it has the request already, so a dead
-///   instance costs an attempt.
+/// - Give it a `connect_timeout`, below the per-try timeout of a `Retry`. reqwest connects when it
+///   has the request already, so a dead instance costs an attempt; one that ends by the per-try
+///   timeout counts as sent.
 /// - Switch off redirects, by [`build`](Self::build) or with a word to
 ///   [`without_redirects`](Self::without_redirects). Then a refused connect counts as unsent, and
 ///   `Retry` with [`HttpProtocol`] sends the request to another instance whatever its method. A

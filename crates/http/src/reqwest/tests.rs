@@ -1,5 +1,6 @@
 //! Over real sockets, with a client that has no settings of its own.
 
+mod instances;
 mod outcomes;
 
 use std::{

@@ -108,6 +108,24 @@ async fn busy_connections_end_at_their_age_and_no_request_fails() {
     }
 }
 
+/// However short the age is, each connection serves a request.
+#[tokio::test]
+async fn age_of_zero_is_one_request_a_connection() {
+    let one = Server::polite().await;
+    let two = Http2Server::polite(100).await;
+    for (protocol, instance) in
+        [(HttpVersion::Http1, one.instance()), (HttpVersion::Http2, two.instance())]
+    {
+        let factory = HttpFactory::<Sent>::new().version(protocol).max_age(Duration::ZERO);
+        let endpoint = factory.endpoint(&instance).expect("an address");
+        for _ in 0..20 {
+            let fetched = timeout(BOUND, fetch(&endpoint, get("/"))).await.expect("in time");
+            assert_eq!(fetched.expect("answers"), "ok");
+        }
+    }
+    assert_eq!((one.n_accepted(), two.n_accepted()), (20, 20));
+}
+
 #[tokio::test]
 async fn aged_connection_drains_its_streams_and_closes() {
     let n_seen = Arc::<AtomicUsize>::default();

@@ -64,13 +64,13 @@ async fn fetch(endpoint: &HttpEndpoint<Sent>, request: Request<Sent>) -> Result<
 }
 
 /// A listener whose backlog is full: the kernel drops further SYNs, as a host that vanished does.
-struct BlackHole {
+pub(crate) struct BlackHole {
     listener: TcpListener,
     _backlog: JoinSet<std::io::Result<TcpStream>>,
 }
 
 impl BlackHole {
-    async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind("127.0.0.1:0".parse().expect("an address")).expect("loopback");
         let listener = socket.listen(1).expect("listens");
@@ -83,7 +83,7 @@ impl BlackHole {
         Self { listener, _backlog: backlog }
     }
 
-    fn instance(&self) -> Instance {
+    pub(crate) fn instance(&self) -> Instance {
         let address = self.listener.local_addr().expect("bound");
         Instance::new(address.ip().to_string(), address.port())
     }

@@ -47,27 +47,57 @@ pub(super) struct Tcp {
 impl Connector for Tcp {
     async fn connect(&self, _target: &Target, address: SocketAddr) -> io::Result<Io> {
         let stream = TcpStream::connect(address).await?;
-        if let Err(error) = self.tune(&stream) {
-            // Some systems lack an option, and a peer may be gone already: no reason to fail.
-            tracing::debug!(%address, %error, "socket option not set");
-        }
+        self.tune(&stream, address);
         Ok(Io::Tcp(stream))
     }
 }
 
 impl Tcp {
-    fn tune(self, stream: &TcpStream) -> io::Result<()> {
+    /// Some systems lack an option, and a peer may be gone already: no reason to fail, nor to leave
+    /// out the others.
+    fn tune(self, stream: &TcpStream, address: SocketAddr) {
+        let log = |option: &str, set: io::Result<()>| {
+            if let Err(error) = set {
+                tracing::debug!(%address, option, %error, "socket option not set");
+            }
+        };
         // A request is written in one piece; waiting for more would only delay it.
-        stream.set_nodelay(true)?;
+        log("no delay", stream.set_nodelay(true));
         let socket = SockRef::from(stream);
         if let Some(interval) = self.keepalive {
+            // The kernel counts in whole seconds, and refuses 0 and more than 15 bits.
+            let interval = interval.clamp(Duration::from_secs(1), MAX_KEEPALIVE);
             let keepalive = TcpKeepalive::new().with_time(interval);
             #[cfg(not(any(target_os = "openbsd", target_os = "haiku", target_os = "vita")))]
             let keepalive = keepalive.with_interval(interval);
-            socket.set_tcp_keepalive(&keepalive)?;
+            log("keepalive", socket.set_tcp_keepalive(&keepalive));
         }
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-        socket.set_tcp_user_timeout(self.user_timeout)?;
-        Ok(())
+        log("user timeout", socket.set_tcp_user_timeout(self.user_timeout));
+    }
+}
+
+const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn keepalive_of_any_length_loses_no_option() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        let user_timeout = Some(Duration::from_secs(30));
+        for (keepalive, set) in [(0, 1), (500, 1), (5_000, 5), (u64::MAX, 32_767)]
+            .map(|(ms, s)| (Duration::from_millis(ms), Duration::from_secs(s)))
+        {
+            let stream = TcpStream::connect(address).await.expect("connects");
+            Tcp { keepalive: Some(keepalive), user_timeout }.tune(&stream, address);
+            let socket = SockRef::from(&stream);
+            assert_eq!(socket.tcp_keepalive_time().expect("set"), set, "{keepalive:?}");
+            assert_eq!(socket.tcp_user_timeout().expect("set"), user_timeout);
+        }
     }
 }

@@ -2,14 +2,18 @@
 
 mod message;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::uri::PathAndQuery;
-use tokio::{select, sync::watch, time::sleep};
+use tokio::{
+    select,
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status, body::Body, client::Grpc};
 use tonic_prost::ProstCodec;
-use tower_sd_balance::{Backoff, Shutdown, TaskGroup};
+use tower_sd_balance::{Backoff, NotServing, Shutdown, TaskGroup};
 use tower_sd_http::HttpEndpoint;
 
 use self::message::{HealthCheckRequest, HealthCheckResponse, SERVING, WATCH};
@@ -19,12 +23,18 @@ use crate::{
 };
 
 /// Follows the health of one instance; the stream ends with the result.
-pub(crate) fn watch(http: HttpEndpoint<Body>, service: &str, tasks: &TaskGroup) -> Health {
+pub(crate) fn watch(
+    http: HttpEndpoint<Body>,
+    service: &str,
+    age: Option<Duration>,
+    tasks: &TaskGroup,
+) -> Health {
     let (sender, answers) = watch::channel(Answer::None);
     let gone = CancellationToken::new();
     let watching = Watching {
         client: Grpc::new(GrpcEndpoint::new(http, None)),
         service: service.to_owned(),
+        age: age.map_or(Duration::MAX, |age| age.max(LEAST_AGE)),
         answers: sender,
     };
     let stop = gone.clone().drop_guard();
@@ -35,6 +45,8 @@ pub(crate) fn watch(http: HttpEndpoint<Body>, service: &str, tasks: &TaskGroup) 
 struct Watching {
     client: Grpc<GrpcEndpoint>,
     service: String,
+    /// Of one stream.
+    age: Duration,
     answers: watch::Sender<Answer>,
 }
 
@@ -52,7 +64,11 @@ impl Watching {
     async fn run(&mut self) {
         let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
         loop {
-            let status = self.follow().await;
+            // Anew without a pause, with the last answer: a stream that never ended would keep its
+            // connection open beyond its age, at the instance that was there first.
+            let Ok(status) = timeout(self.age, self.follow()).await else {
+                continue;
+            };
             if status.code() == Code::Unimplemented {
                 self.answers.send_replace(Answer::Serving);
                 return;
@@ -86,14 +102,22 @@ impl Watching {
         while let Some(HealthCheckResponse { status }) = stream.message().await? {
             self.answers.send_replace(match status {
                 SERVING => Answer::Serving,
-                _ => Answer::NotServing(Status::unavailable("the instance is not serving")),
+                _ => Answer::NotServing(not_serving()),
             });
         }
         Ok(())
     }
 }
 
+fn not_serving() -> Status {
+    let mut status = Status::unavailable("the instance is not serving");
+    status.set_source(Arc::new(NotServing));
+    status
+}
+
 /// Between streams: an instance that restarts is probed again soon, one that stays away is the
 /// endpointer's to watch.
+/// Enough to connect and to be answered.
+const LEAST_AGE: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);

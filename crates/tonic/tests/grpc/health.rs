@@ -1,10 +1,25 @@
 //! The health that an instance reports by `grpc.health.v1`.
 
-use std::{future::Future, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
 use tonic_health::{ServingStatus, server::HealthReporter};
-use tower_sd_balance::{EndpointState, Endpointer, EndpointerConfig, FixedInstancer, Instance};
+use tower_sd_balance::{
+    AddressPolicy, EndpointState, Endpointer, EndpointerConfig, FixedInstancer, Instance,
+    Instancer, Publisher, RegistryConfig, Sink, Subscription,
+};
+use tower_sd_http::HttpFactory;
 use tower_sd_tonic::GrpcFactory;
 
 use crate::{Endpoints, balanced, message, server::Server};
@@ -124,4 +139,91 @@ async fn broken_stream_changes_nothing_until_the_next_probe() {
     let status = balanced(&endpointer).one(message("hello")).await.expect_err("it is dead");
     assert!(!status.message().contains("serving"), "{}", status.message());
     endpointer.close().await;
+}
+
+/// Lists what the test sets, and holds what is lost.
+struct Registry(Publisher);
+
+impl Instancer for Registry {
+    fn subscribe(&self) -> Subscription {
+        self.0.subscribe()
+    }
+}
+
+#[tokio::test]
+async fn held_instance_that_does_not_serve_for_a_while_is_kept() {
+    let (server, reporter) = server_that_says(ServingStatus::Serving).await;
+    let config = RegistryConfig::default().addresses(AddressPolicy::any());
+    let config = config.removal_wait(Duration::ZERO);
+    let mut registry = Registry(Publisher::new("test", "test", config));
+    registry.0.set(vec![server.instance()].into());
+    let pause = Duration::from_millis(50);
+    let config = EndpointerConfig::new().backoff(pause, pause);
+    let factory = GrpcFactory::new().health(SERVICE);
+    let endpointer = Endpointer::with_config(&registry, factory, config);
+    endpointer.ready(Duration::from_secs(10)).await.expect("it serves");
+    registry.0.set(Vec::new().into());
+    let begun = Instant::now();
+    while !is(&endpointer, &server, EndpointState::Held) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it is held");
+        drop(timeout(Duration::from_millis(5), registry.0.due()).await);
+    }
+    call_often(&endpointer).await;
+    reporter.set_service_status(SERVICE, ServingStatus::NotServing).await;
+    until("it is out", || async {
+        balanced(&endpointer).one(message("hello")).await.is_err()
+            && is(&endpointer, &server, EndpointState::Down)
+    })
+    .await;
+    sleep(Duration::from_secs(1)).await;
+    reporter.set_service_status(SERVICE, ServingStatus::Serving).await;
+    until("it is back", || async { balanced(&endpointer).one(message("hello")).await.is_ok() })
+        .await;
+    call_often(&endpointer).await;
+}
+
+/// Since when each open connection is open.
+type Open = Arc<Mutex<HashMap<usize, Instant>>>;
+
+/// Passes connections on to `server`.
+async fn observed(server: SocketAddr, tasks: &mut JoinSet<()>) -> (Instance, Open) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    let open = Open::default();
+    let opened = Arc::clone(&open);
+    tasks.spawn(async move {
+        let mut pairs = JoinSet::new();
+        for n in 0.. {
+            let (mut inner, _) = listener.accept().await.expect("accepts");
+            let opened = Arc::clone(&opened);
+            opened.lock().expect("no panic").insert(n, Instant::now());
+            pairs.spawn(async move {
+                let mut outer = TcpStream::connect(server).await.expect("loopback");
+                drop(copy_bidirectional(&mut inner, &mut outer).await);
+                opened.lock().expect("no panic").remove(&n);
+            });
+        }
+    });
+    (Instance::new(address.ip().to_string(), address.port()), open)
+}
+
+#[tokio::test]
+async fn health_stream_moves_on_at_the_age_of_connections() {
+    let (server, reporter) = server_that_says(ServingStatus::Serving).await;
+    let mut tasks = JoinSet::new();
+    let (instance, open) = observed(server.address, &mut tasks).await;
+    let http = HttpFactory::new().max_age(Duration::from_millis(300));
+    let factory = GrpcFactory::over(http).health(SERVICE);
+    let endpointer = Endpointer::new(&FixedInstancer::new([instance]), factory);
+    endpointer.ready(Duration::from_secs(10)).await.expect("it serves");
+    let first = *open.lock().expect("no panic").values().min().expect("a connection");
+    until("the first connection is closed", || async {
+        balanced(&endpointer).one(message("hello")).await.expect("it serves");
+        open.lock().expect("no panic").values().all(|since| *since > first)
+    })
+    .await;
+    // The stream of now reports.
+    reporter.set_service_status(SERVICE, ServingStatus::NotServing).await;
+    until("it is out", || async { balanced(&endpointer).one(message("hello")).await.is_err() })
+        .await;
 }

@@ -1,0 +1,10 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Runs code of the user's, whose panic must not end the updates. `None`: it has panicked.
+pub(crate) fn contain<T>(what: &str, f: impl FnOnce() -> T) -> Option<T> {
+    let result = catch_unwind(AssertUnwindSafe(f));
+    if result.is_err() {
+        tracing::error!(what, "panic contained: updates go on");
+    }
+    result.ok()
+}

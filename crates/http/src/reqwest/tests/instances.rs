@@ -1,0 +1,109 @@
+//! Instances that vanish, refuse, and hang.
+
+use std::time::Duration;
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tower_sd_balance::{FixedInstancer, Instance, RetryPolicy, RoundRobin};
+
+use super::{client, dead, echo};
+use crate::{
+    ClientErrorKind, HttpProtocol,
+    reqwest::ReqwestClient,
+    tests::{BlackHole, server::Server},
+};
+
+const PER_TRY: Duration = Duration::from_millis(300);
+const BOUND: Duration = Duration::from_secs(20);
+
+fn orders(
+    instances: impl IntoIterator<Item = Instance>,
+    change: impl FnOnce(RetryPolicy<HttpProtocol>) -> RetryPolicy<HttpProtocol>,
+) -> ReqwestClient {
+    ReqwestClient::builder(FixedInstancer::new(instances))
+        .client(|_| client().connect_timeout(Duration::from_secs(1)))
+        .balancer(RoundRobin::new())
+        .retry(|policy| change(policy.backoff(Duration::ZERO, Duration::ZERO)))
+        .build()
+        .expect("a client")
+}
+
+/// 100 requests a second, of which none may be sent twice: none fails.
+#[tokio::test]
+async fn no_post_fails_beside_a_black_hole() {
+    let (hole, server) = (BlackHole::open().await, echo().await);
+    let orders = orders([hole.instance(), server.instance()], |it| it.per_try_timeout(PER_TRY));
+    orders.wait_until_ready(BOUND).await.expect("ready");
+    let mut posts = JoinSet::new();
+    for _ in 0..200 {
+        let orders = orders.clone();
+        posts.spawn(async move {
+            orders.send(orders.client().post("http://orders/").body("order")).await.map(drop)
+        });
+        sleep(Duration::from_millis(10)).await;
+    }
+    while let Some(outcome) = posts.join_next().await {
+        outcome.expect("no panic").expect("answered");
+    }
+    let report = orders.report().endpoints;
+    let id = hole.instance().id().clone();
+    let hole = report.iter().find(|endpoint| *endpoint.instance.id() == id).expect("a member");
+    assert!(hole.outcomes.not_sent > 0, "{:?}", hole.outcomes);
+    assert_eq!(hole.outcomes.timed_out, 0);
+}
+
+/// reqwest connects with the request in hand: each instance is tried once, and names itself.
+#[tokio::test]
+async fn post_that_all_refuse_is_tried_at_each() {
+    let instances = [dead().await, dead().await, dead().await];
+    let orders = orders(instances, |it| it.per_try_timeout(PER_TRY));
+    orders.wait_until_ready(BOUND).await.expect("ready");
+    let begun = Instant::now();
+    let error = orders.send(orders.client().post("http://orders/").body("order")).await;
+    let error = error.expect_err("all refuse");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!((error.kind(), error.attempts().len()), (ClientErrorKind::Failed, 3));
+    let mut tried: Vec<_> = error.attempts().iter().filter_map(|it| it.instance()).collect();
+    tried.sort();
+    tried.dedup();
+    assert_eq!(tried.len(), 3);
+    let report = orders.report().endpoints;
+    assert!(report.iter().all(|endpoint| endpoint.outcomes.not_sent == 1), "{report:?}");
+}
+
+#[tokio::test]
+async fn hanging_instance_of_three_costs_one_timeout_a_request() {
+    let hanging = Server::start(async |mut peer| {
+        peer.request().await;
+        peer.closed().await;
+    })
+    .await;
+    let (one, two) = (echo().await, echo().await);
+    let instances = [hanging.instance(), one.instance(), two.instance()];
+    let orders = orders(instances, |it| it.per_try_timeout(PER_TRY));
+    orders.wait_until_ready(BOUND).await.expect("ready");
+    for _ in 0..9 {
+        let begun = Instant::now();
+        let response = orders.send(orders.client().get("http://orders/")).await.expect("answered");
+        response.bytes().await.expect("whole");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    }
+    let report = orders.report().endpoints;
+    let id = hanging.instance().id().clone();
+    let hung = report.iter().find(|endpoint| *endpoint.instance.id() == id).expect("a member");
+    assert!(hung.picks >= 1);
+    assert_eq!((hung.outcomes.timed_out, hung.failures), (hung.picks, hung.picks));
+    assert_eq!(report.iter().map(|endpoint| endpoint.outcomes.success).sum::<u64>(), 9);
+}
+
+#[tokio::test]
+async fn closed_client_sends_nothing_and_waits_for_nothing() {
+    let server = echo().await;
+    let orders = orders([server.instance()], |it| it);
+    orders.send(orders.client().get("http://orders/")).await.expect("answered");
+    timeout(BOUND, orders.close()).await.expect("in time");
+    let error = orders.send(orders.client().get("http://orders/")).await.expect_err("closed");
+    assert!(matches!(error.kind(), ClientErrorKind::NoInstances(_)), "{error}");
+}
