@@ -20,5 +20,5 @@ fn instancer(registry: &MemoryRegistry, service: &str) -> TestInstancer {
 
 fn main() -> ExitCode {
     let registry = || MemoryRegistry::with_config(RegistryConfig::default());
-    tower_sd_testkit::run(move || Memory { registry: registry(), registrar, instancer })
+    tower_sd_testkit::run(move || Memory::<false> { registry: registry(), registrar, instancer })
 }

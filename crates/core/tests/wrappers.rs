@@ -81,6 +81,6 @@ fn main() -> ExitCode {
     tower_sd_testkit::run(|| {
         let accepting = RegistryConfig::default().loss(LossPolicy::Accept);
         let registry = MemoryRegistry::with_config(accepting);
-        Memory { registry, registrar, instancer }
+        Memory::<true> { registry, registrar, instancer }
     })
 }

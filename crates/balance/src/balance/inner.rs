@@ -43,7 +43,9 @@ impl<S: Clone + Send + Sync + 'static> Inner<S> {
         if scope.is_some_and(|scope| scope.n_tried() > 0) {
             held.tickets.push(breaker.admit(Limit::Retries)?);
         }
-        held.is_behind = breaker.has_queue();
+        // Whoever decides about an ejection takes a place that nobody waits for.
+        let decides = self.shards.is_due() && scope.is_none_or(|scope| scope.n_tried() == 0);
+        held.is_behind = breaker.has_queue() && !decides;
         let first = match if held.is_behind { First::Nothing } else { first() } {
             First::Ready(service, stats, trace) => match Place::take(&stats) {
                 Ok(place) => {
@@ -55,7 +57,6 @@ impl<S: Clone + Send + Sync + 'static> Inner<S> {
             },
             first => first,
         };
-        held.waits = Some(breaker.admit(Limit::Pending)?);
         Ok((first, Some(held)))
     }
 }

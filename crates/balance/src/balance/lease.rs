@@ -4,7 +4,8 @@ use tokio::time::timeout;
 
 use super::{
     inner::Inner,
-    shards::{OutOfRange, Request},
+    request::{Purpose, Request},
+    shards::OutOfRange,
 };
 use crate::{
     NoInstances, NoInstancesReason,
@@ -27,7 +28,7 @@ pub(super) async fn obtain_any<S: Clone + Send + Sync + 'static>(
             for tier in Tier::ALL {
                 let picked = inner
                     .shards
-                    .pick_in(tier, &Request::ANY)
+                    .pick_in(tier, &Request { purpose: Purpose::Lease, ..Request::ANY })
                     .map_err(|OutOfRange| NoInstances::new(NoInstancesReason::OutOfRange, None))?;
                 if let Some((service, stats)) = picked {
                     return Ok((service, stats, tier, Trace::default()));

@@ -10,10 +10,12 @@ mod least_loaded;
 mod local;
 mod maglev;
 mod members;
+mod of_tier;
 mod own;
 mod prioritized;
 mod random;
 mod rendezvous;
+mod request;
 mod round_robin;
 mod select;
 mod service;
@@ -21,11 +23,12 @@ mod shards;
 mod slow_path;
 mod split;
 mod test_set;
+mod waiting;
 mod weighted_random;
 mod zone_aware;
 
 #[cfg(test)]
-pub(crate) use self::shards::Request;
+pub(crate) use self::request::Request;
 pub(crate) use self::shards::Shards;
 pub use self::{
     balancer::{Balancer, Choice, Picker},

@@ -10,11 +10,13 @@ use std::{
 };
 
 use fastrand::Rng;
-use tower_sd_core::Instance;
 
 use super::{
-    Balancer, Choice, Members, Picker, RoundRobin, balancer::Candidates, local::Local,
-    members::Source,
+    Balancer, Choice, Members, Picker, RoundRobin,
+    balancer::Candidates,
+    local::Local,
+    of_tier::OfTier,
+    request::{Purpose, Request},
 };
 use crate::{
     RequestScope,
@@ -66,18 +68,6 @@ struct Choices<S> {
     is_limited: bool,
 }
 
-/// The request of a pick, and the endpoints that it leaves out.
-pub(crate) struct Request<'a> {
-    pub(super) scope: Option<&'a RequestScope>,
-    /// Those that were tried for the request may be picked again.
-    pub(super) allows_tried: bool,
-    pub(super) excluded: &'a [u64],
-    /// Those alone whose ejection a request may end.
-    pub(super) is_probation: bool,
-    /// One with a label has no other members: those with it are worth the wait.
-    pub(super) keeps_label: bool,
-}
-
 /// The balancer's index is not one of the set.
 #[derive(Debug)]
 pub(crate) struct OutOfRange;
@@ -113,17 +103,25 @@ impl<S> Shards<S> {
         Arc::clone(&self.shard().published)
     }
 
+    /// Whether a request may decide about an ejection.
+    pub(super) fn is_due(&self) -> bool {
+        self.shard().published.judge.is_due()
+    }
+
     /// Whether one that was not tried is in that state.
     pub(super) fn is_any(&self, readiness: Readiness, scope: Option<&RequestScope>) -> bool {
         let tried = scope.map(RequestScope::keys).unwrap_or_default();
         self.published().tiers.iter().any(|choices| choices.is_any(readiness, &tried))
     }
 
-    /// Whether one of the best tier has all requests that it may have, and was not tried.
-    pub(super) fn is_any_full(&self, scope: Option<&RequestScope>) -> bool {
-        let Published { tiers: [ready, ..], .. } = &*self.published();
+    /// Whether one of these tiers has all requests that it may have, and was not tried in `scope`.
+    pub(super) fn is_any_full(&self, tiers: &[Tier], scope: Option<&RequestScope>) -> bool {
+        let published = self.published();
         let is_fresh = |key| scope.is_none_or(|scope| !scope.contains(key));
-        ready.is_limited && ready.set.iter().any(|it| it.stats.is_full() && is_fresh(it.stats.key))
+        tiers.iter().map(|tier| &published.tiers[*tier as usize]).any(|choices| {
+            let is_full = |it: &EndpointStats| it.is_full() && is_fresh(it.key);
+            choices.is_limited && choices.set.iter().any(|endpoint| is_full(&endpoint.stats))
+        })
     }
 
     /// Whether one of the best tier connects that was not tried.
@@ -235,7 +233,8 @@ impl<S: Clone> Published<S> {
     #[cold]
     fn on_probation(&self, scope: Option<&RequestScope>, local: &mut Local) -> Option<Picked<S>> {
         let ejected = &self.tiers[Tier::Ejected as usize];
-        let request = Request { scope, is_probation: true, keeps_label: true, ..Request::ANY };
+        let request =
+            Request { scope, purpose: Purpose::Probation, keeps_label: true, ..Request::ANY };
         let picked = ejected.choose(&request, true, local);
         // Its latency is not measured.
         let _started = local.meter.take();
@@ -300,42 +299,10 @@ impl<S: Clone> Choices<S> {
     }
 }
 
-impl Request<'_> {
-    pub(crate) const ANY: Self = Self {
-        scope: None,
-        allows_tried: false,
-        excluded: &[],
-        is_probation: false,
-        keeps_label: false,
-    };
-
+impl<S> Usable<'_, S> {
     #[inline]
-    fn excludes_nothing(&self) -> bool {
-        self.excluded.is_empty() && (self.allows_tried || self.scope.is_none())
-    }
-
-    fn excludes(&self, key: u64) -> bool {
-        self.excluded.contains(&key)
-            || (!self.allows_tried && self.scope.is_some_and(|scope| scope.contains(key)))
-    }
-}
-
-/// The members of one tier; those of the others are unusable.
-struct OfTier<'a, S> {
-    tier: Tier,
-    tiers: &'a Tiers<S>,
-}
-
-impl<S> Source for OfTier<'_, S> {
-    fn member(&self, index: usize) -> Option<(Instance, u8)> {
-        let endpoint = self.tiers.get(self.tier).get(index)?;
-        Some((endpoint.instance(), endpoint.stats.share()))
-    }
-
-    fn unusable(&self) -> Vec<Instance> {
-        let others = Tier::ALL.iter().filter(|other| **other != self.tier);
-        let others = others.flat_map(|other| self.tiers.get(*other).iter());
-        others.map(|endpoint| endpoint.instance()).chain(self.tiers.creating()).collect()
+    fn is_limited(&self) -> bool {
+        self.choices.is_limited && self.request.purpose != Purpose::Lease
     }
 }
 
@@ -343,12 +310,12 @@ impl<S> Candidates for Usable<'_, S> {
     #[inline]
     fn is_usable(&self, index: usize) -> bool {
         // Nothing of the endpoint is read unless an endpoint is left out.
-        (self.request.excludes_nothing() && !self.checks_ready && !self.choices.is_limited)
+        (self.request.excludes_nothing() && !self.checks_ready && !self.is_limited())
             || self.choices.set.get(index).is_some_and(|endpoint| {
                 (!self.checks_ready || endpoint.stats.is_ready())
-                    && (!self.request.is_probation || endpoint.stats.is_due())
+                    && (self.request.purpose != Purpose::Probation || endpoint.stats.is_due())
                     && !self.request.excludes(endpoint.stats.key)
-                    && (!self.choices.is_limited || !endpoint.stats.is_full())
+                    && (!self.is_limited() || !endpoint.stats.is_full())
             })
     }
 

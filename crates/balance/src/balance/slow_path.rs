@@ -3,7 +3,6 @@
 //! It owns handles, and may wait.
 
 use std::{
-    future::poll_fn,
     sync::{Arc, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -19,10 +18,12 @@ use tower_sd_core::BoxError;
 use super::{
     inner::{First, Inner},
     own::{Own, Turn},
-    shards::{OutOfRange, Request},
+    request::Request,
+    shards::OutOfRange,
+    waiting::{Waiting, first_ready},
 };
 use crate::{
-    NoInstances, NoInstancesReason, RequestScope,
+    Limit, NoInstances, NoInstancesReason, Overloaded, RequestScope,
     endpointer::{
         EndpointStats, Held, InFlight, Place, PollReady, Readiness, Signal, Tier, Trace,
         observer::Event,
@@ -43,6 +44,7 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
     first: First<S>,
     (scope, held): (Option<RequestScope>, Option<Box<Held>>),
 ) -> Result<(S, InFlight), BoxError> {
+    let is_behind = held.as_ref().is_some_and(|held| held.is_behind);
     let mut search = Search {
         inner: &inner,
         poll_ready,
@@ -53,13 +55,14 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
         own: Own::NotYet,
         error: None,
         is_out_of_range: false,
+        held,
+        overloaded: None,
     };
     if let Some(scope) = &scope {
         let shared = Arc::clone(&inner.shared);
         scope.search(Box::new(move || shared.why_none()));
     }
     let wait = if search.is_hedge() { Duration::ZERO } else { inner.wait };
-    let is_behind = held.as_ref().is_some_and(|held| held.is_behind);
     let found = timeout(wait, async {
         if is_behind {
             // Those that were woken for a free place come first.
@@ -71,7 +74,7 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
     let (error, time) = (search.error.take().map(BoxError::from), search.begun.elapsed());
     let none = match found {
         Ok(Ok((service, stats, tier, mut trace))) => {
-            trace.hold(held);
+            trace.hold(search.held.take());
             inner.observers.on(&Event::Waited { time, none: None });
             let guard = inner.begin(stats, scope.as_ref(), tier, trace);
             return Ok((service, guard));
@@ -79,10 +82,17 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
         Ok(Err(none)) => none,
         Err(_elapsed) => inner.shared.why_none().waited(),
     };
-    let none = none.of_label(scope.as_ref().and_then(RequestScope::label));
     if let Some(scope) = &scope {
         drop(scope.give_up());
     }
+    if let Some(error) = search.overloaded.take() {
+        inner.observers.on(&Event::Refused { error: &error });
+        return Err(error.into());
+    }
+    let none = match search.is_any_full() {
+        true => none,
+        false => none.of_label(scope.as_ref().and_then(RequestScope::label)),
+    };
     let none = none.with_source(error).of_request(scope.as_ref().map(RequestScope::id));
     inner.observers.on(&Event::Waited { time, none: Some(&none) });
     Err(none.into())
@@ -101,16 +111,10 @@ struct Search<'a, S: Clone + Send + Sync + 'static> {
     /// The last refusal.
     error: Option<Failure>,
     is_out_of_range: bool,
-}
-
-struct Waiting<S> {
-    service: S,
-    key: u64,
-    stats: Weak<EndpointStats>,
-    tier: Tier,
-    trace: Trace,
-    /// Nothing is in flight: this request connects on behalf of all, as a probe does.
-    connects: bool,
+    /// By the limits.
+    held: Option<Box<Held>>,
+    /// It would have to wait, and too many do.
+    overloaded: Option<Overloaded>,
 }
 
 impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
@@ -146,6 +150,9 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
                 self.inner.shared.refresh();
                 is_asked = true;
             }
+            if !self.may_wait() {
+                return Err(none);
+            }
             select! {
                 biased;
                 found = first_ready(&mut self.waiting, self.poll_ready) => {
@@ -163,6 +170,20 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
                 () = sleep(self.own.left().unwrap_or(STEP)) => {}
             }
         }
+    }
+
+    /// Whether it may wait, by the limits. A hedge does not wait.
+    fn may_wait(&mut self) -> bool {
+        if self.is_hedge() {
+            return false;
+        }
+        if let Some(held) = self.held.as_mut().filter(|held| held.waits.is_none()) {
+            match self.inner.shared.breaker().admit(Limit::Pending) {
+                Ok(ticket) => held.waits = Some(ticket),
+                Err(error) => self.overloaded = Some(error),
+            }
+        }
+        self.overloaded.is_none()
     }
 
     /// It has become ready; other requests wait for that too, if it connected.
@@ -210,7 +231,8 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         if self.has_hope() {
             return None;
         }
-        let is_busy = self.waiting.iter().any(|one| !one.connects) || self.is_any_full();
+        let is_busy = self.waiting.iter().any(|one| !one.connects)
+            || self.inner.shards.is_any_full(&FRESH, None);
         LAST_RESORT
             .into_iter()
             .filter(|tier| !is_busy || FRESH.contains(tier))
@@ -322,7 +344,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
     }
 
     fn is_any_full(&self) -> bool {
-        self.inner.shards.is_any_full(self.scope)
+        self.inner.shards.is_any_full(&[Tier::Ready], self.scope)
     }
 
     /// How many endpoints are waited for by now: each may cost a connection attempt, and any may be
@@ -352,31 +374,6 @@ impl<S: Clone + Send + Sync + 'static> Drop for Search<'_, S> {
             }
         }
     }
-}
-
-/// The first that becomes ready, or refuses; that one is taken out. Pending while there is none.
-///
-/// Cancel safe.
-async fn first_ready<S>(
-    waiting: &mut Vec<Waiting<S>>,
-    poll_ready: PollReady<S>,
-) -> (Waiting<S>, Arc<EndpointStats>, Result<(), BoxError>) {
-    poll_fn(|cx| {
-        let mut index = 0;
-        while let Some(one) = waiting.get_mut(index) {
-            let Poll::Ready(ready) = poll_ready(&mut one.service, cx) else {
-                index += 1;
-                continue;
-            };
-            let one = waiting.swap_remove(index);
-            // It may have left, and finished, meanwhile.
-            if let Some(stats) = one.stats.upgrade() {
-                return Poll::Ready((one, stats, ready));
-            }
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 /// After each step two endpoints more are waited for.

@@ -97,6 +97,8 @@ impl Limits {
     }
 
     /// Bounds the attempts that wait for an endpoint: it connects, or all are busy.
+    ///
+    /// With 0 none waits, and one that an endpoint takes immediately is none of them.
     #[must_use]
     pub fn max_pending(mut self, max: usize) -> Self {
         self.pending = max;

@@ -114,6 +114,21 @@ async fn checks_do_not_count_towards_the_ejections_of_requests() {
     assert_eq!(fleet.answering().await, "b");
 }
 
+/// An instance that really fails is not acquitted because the others' checks fail.
+#[tokio::test(start_paused = true)]
+async fn failing_checks_of_others_end_no_ejection() {
+    let fleet = Fleet::start(&["a", "b", "c", "d"]).await;
+    fleet.broken.lock().unwrap().insert("a".to_owned());
+    fleet.answering().await;
+    assert_eq!(fleet.answering().await, "bcd");
+    fleet.fails(&["b", "c", "d"]).await;
+    for _ in 0..10 {
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(fleet.answering().await, "bcd");
+    }
+    assert!(fleet.endpointer.report().panic);
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_request_decides_about_an_endpoint_that_fails_its_checks() {
     let fleet = Fleet::start(&["a", "b"]).await;

@@ -13,9 +13,9 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_sd_balance::{
-    BalanceLayer, BoxError, Endpointer, EndpointerConfig, Event, FixedInstancer, HedgePolicy,
-    Instance, Limit, Limits, LimitsReport, NoInstances, NoInstancesReason, Observer, Overloaded,
-    RetryError, RetryLayer, RetryPolicy, factory_fn,
+    BalanceLayer, BoxError, EndpointState, Endpointer, EndpointerConfig, Event, FixedInstancer,
+    HedgePolicy, Instance, Limit, Limits, LimitsReport, NoInstances, NoInstancesReason, Observer,
+    Overloaded, RetryError, RetryLayer, RetryPolicy, factory_fn,
 };
 
 use crate::support::{
@@ -71,6 +71,50 @@ async fn endpoint_with_all_its_requests_is_busy() {
     assert_eq!(third.await.unwrap().unwrap(), "a");
     assert_eq!((begun.elapsed() < 1_100 * MS, world.n_calls("b")), (true, 6));
     second.abort();
+}
+
+/// Whether it has to wait is known when others were tried.
+#[tokio::test(start_paused = true)]
+async fn request_that_another_endpoint_takes_is_not_pending() {
+    let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+    let limits = Limits::new().max_requests_per_endpoint(1).max_pending(0);
+    let endpointer = endpointer(&registry, &world, limits).await;
+    let client = balance(&endpointer);
+    world.ready("a", Mode::Fails);
+    for _ in 0..20 {
+        assert_eq!(call(&client).await.unwrap(), "b");
+    }
+    let report = endpointer.report();
+    assert_eq!(report.endpoints[0].state, EndpointState::Down);
+    assert_eq!(report.limits.refused_pending, 0);
+    world.answer("b", Mode::Hangs);
+    let hanging = start({
+        let client = client.clone();
+        async move { call(&client).await }
+    });
+    settle().await;
+    let error = call(&client).await.unwrap_err();
+    assert_eq!(limit(&error), Some(Limit::Pending), "{error}");
+    hanging.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn lease_obeys_no_limit() {
+    let (registry, world) = (Registry::new(&["a"]), World::default());
+    let limits = Limits::new().max_requests_per_endpoint(1);
+    let endpointer = endpointer(&registry, &world, limits).await;
+    let client = balance(&endpointer);
+    world.answer("a", Mode::Hangs);
+    let hanging = start({
+        let client = client.clone();
+        async move { call(&client).await }
+    });
+    settle().await;
+    let begun = Instant::now();
+    let lease = client.lease().await.unwrap();
+    assert!(begun.elapsed() < MS, "{:?}", begun.elapsed());
+    drop(lease);
+    hanging.abort();
 }
 
 #[derive(Debug, Default)]

@@ -26,7 +26,7 @@ use super::{
 ///   DEADLINE_EXCEEDED.
 /// - One whose time is over is dropped, and answered likewise.
 /// - While it is worked on, clients that are called have what is left, and carry it on: see
-///   [`CallerDeadline`].
+///   [`CallerDeadline`](tower_sd_balance::CallerDeadline).
 ///
 /// Over HTTP the deadline covers the head of the response, because a client may let the body go on;
 /// over gRPC the whole call. A request without the header is unbounded, and one that is no duration

@@ -64,6 +64,8 @@ async fn update_above_the_limit_of_the_server_is_given_up() {
         error.is_some_and(|it| it.kind() == ErrorKind::Config && !it.is_transient())
     })
     .await;
+    // The last one that was ended is made again.
+    tokio::time::sleep(TTL).await;
     let n_connections = proxy.n_accepted();
     assert!(n_connections <= 4, "{n_connections} connections");
     tokio::time::sleep(TTL * 4).await;

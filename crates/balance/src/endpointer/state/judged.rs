@@ -116,8 +116,10 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
 
     /// More than half are ejected, because others have left.
     fn is_over_limit(&self) -> bool {
-        let (n_ready, n_ejected) = (self.tiers.get(Tier::Ready).len(), self.ejected.len());
-        n_ejected > EjectionPolicy::limit(n_ready + n_ejected)
+        let n_ejected = self.ejected.len();
+        // Those that are out by their checks are there still.
+        let n_out = self.tiers.get(Tier::Ejected).len().max(n_ejected);
+        n_ejected > EjectionPolicy::limit(self.tiers.get(Tier::Ready).len() + n_out)
     }
 
     fn eject(&mut self, stats: &EndpointStats, from: Phase, reason: EjectionReason, now: Instant) {

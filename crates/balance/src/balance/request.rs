@@ -1,0 +1,41 @@
+use crate::RequestScope;
+
+/// The request of a pick, and the endpoints that it leaves out.
+pub(crate) struct Request<'a> {
+    pub(super) scope: Option<&'a RequestScope>,
+    /// Those that were tried for the request may be picked again.
+    pub(super) allows_tried: bool,
+    pub(super) excluded: &'a [u64],
+    pub(super) purpose: Purpose,
+    /// One with a label has no other members: those with it are worth the wait.
+    pub(super) keeps_label: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Purpose {
+    Request,
+    /// Those alone are picked whose ejection a request may end.
+    Probation,
+    /// No number of requests is too many.
+    Lease,
+}
+
+impl Request<'_> {
+    pub(crate) const ANY: Self = Self {
+        scope: None,
+        allows_tried: false,
+        excluded: &[],
+        purpose: Purpose::Request,
+        keeps_label: false,
+    };
+
+    #[inline]
+    pub(super) fn excludes_nothing(&self) -> bool {
+        self.excluded.is_empty() && (self.allows_tried || self.scope.is_none())
+    }
+
+    pub(super) fn excludes(&self, key: u64) -> bool {
+        self.excluded.contains(&key)
+            || (!self.allows_tried && self.scope.is_some_and(|scope| scope.contains(key)))
+    }
+}
