@@ -43,7 +43,7 @@ impl<S: Clone + Send + Sync + 'static> Inner<S> {
         if scope.is_some_and(|scope| scope.n_tried() > 0) {
             held.tickets.push(breaker.admit(Limit::Retries)?);
         }
-        // Whoever decides about an ejection takes a place that nobody waits for.
+        // A request that decides about an ejection takes a place that no other waits for.
         let decides = self.shards.is_due() && scope.is_none_or(|scope| scope.n_tried() == 0);
         held.is_behind = breaker.has_queue() && !decides;
         let first = match if held.is_behind { First::Nothing } else { first() } {

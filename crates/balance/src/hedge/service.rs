@@ -30,7 +30,7 @@ pub struct HedgeLayer<R = CloneRequest> {
 ///   where a `Buffer` hides which one has it, no hedge is sent.
 /// - **Only what may be repeated**: by the [`Protocol`], once the body has been sent whole.
 /// - **Bounded**: by the share of
-///   [`max_extra_load`](HedgePolicy::max_extra_load), and by a [`RetryBudget`].
+///   [`max_extra_load`](HedgePolicy::max_extra_load), and by a [`RetryBudget`](crate::RetryBudget).
 /// - **Good answer**: a success in the sense of [`Protocol::outcome`] that is no rejection. When
 ///   one attempt fails, the other goes on; when both do, the last failure is the caller's.
 /// - **Other attempt**: it is dropped, and ends as [`Cancelled`](crate::Outcome::Cancelled) in the
