@@ -78,8 +78,8 @@ pub struct KubernetesConfig {
     pub max_single_watches: usize,
     /// The longest accepted EndpointSlice, as JSON.
     ///
-    /// Defaults to 1.5 MiB, what etcd accepts of an object; a slice of 1 000 endpoints has some
-    /// 400 KB.
+    /// A longer one is skipped and counted. Defaults to 1.5 MiB; one of 1 000 endpoints has some
+    /// 400 KB. A line or page above 16 MiB, or this if more, is an error of the watch or list.
     pub max_object: usize,
     /// The settings that all registries have.
     pub registry: RegistryConfig,
@@ -221,7 +221,10 @@ impl KubernetesConfig {
         if self.timeout.is_zero() {
             return Err(refuse("timeout: zero lets nothing succeed"));
         }
-        self.endpoint().map(drop)
+        if self.endpoint()?.base.scheme() == "http" && self.tls.is_some() {
+            return Err(refuse("tls: the server's URL has http; the token would be readable"));
+        }
+        Ok(())
     }
 
     pub(crate) fn endpoint(&self) -> Result<Endpoint> {

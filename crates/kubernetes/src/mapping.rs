@@ -4,7 +4,7 @@
 mod tests;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -76,9 +76,10 @@ pub(crate) fn malformed_slice(error: Error) -> Mapped {
 
 /// Joins the slices of a service.
 ///
-/// The addresses of one family, unless both are wanted; of an endpoint in several slices the
-/// fittest state. With a zone, the endpoints that the hints allot to other zones get priority 1,
-/// provided that all ready ones have hints, some of them for this zone.
+/// One address of each pod, unless those of both families are wanted; of other endpoints, those of
+/// one family. Of an endpoint in several slices the fittest state. With a zone, the endpoints that
+/// the hints allot to other zones get priority 1, provided that all ready ones have hints, some of
+/// them for this zone.
 ///
 /// # Errors
 ///
@@ -89,49 +90,72 @@ pub(crate) fn join<'a>(
     family: Family,
     zone: Option<&str>,
 ) -> Result<Vec<Result<Instance>>> {
+    let (mut entries, mut places) = (Vec::new(), HashMap::new());
     let unwanted = unwanted(&slices, family);
-    let (mut entries, mut places) = (Vec::<Result<Instance>>::new(), HashMap::new());
-    for entry in
-        slices.clone().filter(|slice| Some(slice.kind) != unwanted).flat_map(|it| &it.entries)
-    {
-        let Ok(instance) = entry else {
-            entries.push(entry.clone());
-            continue;
+    let all = slices.clone().flat_map(|it| it.entries.iter().map(|entry| (it.kind, entry)));
+    for (kind, entry) in all {
+        let instance = match entry {
+            Ok(instance) if Some(kind) != unwanted || is_pod(instance) => instance,
+            Err(_) if Some(kind) != unwanted => {
+                entries.push(entry.clone());
+                continue;
+            }
+            _ => continue,
         };
-        match places.get(instance.id()).and_then(|place: &usize| entries.get_mut(*place)) {
-            Some(Ok(known)) if rank(known) <= rank(instance) => {}
-            Some(known) => *known = Ok(instance.clone()),
-            None => {
-                places.insert(instance.id(), entries.len());
+        // The family first: two slices of a pod are written one after the other.
+        let order = (Some(kind) == second(family), rank(instance));
+        match places.entry(instance.id()) {
+            Entry::Vacant(place) => {
+                place.insert((entries.len(), order));
                 entries.push(Ok(instance.clone()));
             }
+            Entry::Occupied(mut place) if order < place.get().1 => {
+                place.get_mut().1 = order;
+                if let Some(known) = entries.get_mut(place.get().0) {
+                    *known = Ok(instance.clone());
+                }
+            }
+            Entry::Occupied(_) => {}
         }
     }
-    let mut others = slices.filter_map(|slice| slice.other_ports.as_ref()).peekable();
-    if entries.is_empty() && others.peek().is_some() {
-        return Err(no_port(query, &others.flatten().collect()));
+    let others: Vec<_> = slices.filter_map(|slice| slice.other_ports.as_ref()).collect();
+    if entries.is_empty() && !others.is_empty() {
+        return Err(no_port(query, &others.into_iter().flatten().collect()));
     }
+    // Their endpoints have not left: a controller writes the slices one after the other.
+    entries.extend(
+        others.into_iter().map(|ports| {
+            Err(malformed(format!("a slice lacks the port; its TCP ports: {ports:?}")))
+        }),
+    );
     if let Some(zone) = zone {
         prefer(&mut entries, zone);
     }
     Ok(entries)
 }
 
-/// Of the two families that which is left out.
+/// Of the two families that which is used in default of the other.
+fn second(family: Family) -> Option<AddressType> {
+    match family {
+        Family::Both => None,
+        Family::Ipv4First => Some(AddressType::Ipv6),
+        Family::Ipv6First => Some(AddressType::Ipv4),
+    }
+}
+
+/// Of the two families that which is left out where no pod names what belongs together.
 fn unwanted<'a>(
     slices: &(impl Iterator<Item = &'a Mapped> + Clone),
     family: Family,
 ) -> Option<AddressType> {
-    let has = |kind| {
-        let mut entries = slices.clone().filter(|it| it.kind == kind).flat_map(|it| &it.entries);
-        entries.any(Result::is_ok)
-    };
-    match family {
-        Family::Both => None,
-        Family::Ipv4First if has(AddressType::Ipv4) => Some(AddressType::Ipv6),
-        Family::Ipv6First if has(AddressType::Ipv6) => Some(AddressType::Ipv4),
-        Family::Ipv4First | Family::Ipv6First => None,
-    }
+    let second = second(family)?;
+    let of_first = slices.clone().filter(|it| it.kind != second && it.kind != AddressType::Name);
+    let mut instances = of_first.flat_map(|it| &it.entries).flatten();
+    instances.any(|instance| !is_pod(instance)).then_some(second)
+}
+
+fn is_pod(instance: &Instance) -> bool {
+    instance.metadata().get(POD).is_some_and(|pod| pod == instance.id().as_str())
 }
 
 fn no_port(query: &Query, others: &BTreeSet<&String>) -> Error {

@@ -30,10 +30,10 @@ pub struct Query {
 #[non_exhaustive]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
-    /// IPv4 addresses, or IPv6 addresses of a Service without any IPv4 address.
+    /// The IPv4 address of a pod, or the IPv6 address of one without.
     #[default]
     Ipv4First,
-    /// IPv6 addresses, or IPv4 addresses of a Service without any IPv6 address.
+    /// The IPv6 address of a pod, or the IPv4 address of one without.
     Ipv6First,
     /// All of them, each an instance.
     Both,

@@ -3,11 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::select;
-use tower_sd_core::{Instance, ReadMode, ReadRequest, ReadResult, Result, Source, async_trait};
+use tower_sd_core::{
+    Error, Instance, ReadMode, ReadRequest, ReadResult, Result, Source, async_trait,
+};
 
 use crate::{
     Family, Query,
-    client::{Known, KubernetesClient, Slices, Ticket, Update, object::EndpointSlice},
+    client::{Known, KubernetesClient, Slices, Ticket, Update, View, object::EndpointSlice},
     mapping::{self, Mapped},
 };
 
@@ -21,8 +23,10 @@ pub(crate) struct KubernetesSource {
     /// The last set is of the watch that all followers share.
     is_shared: bool,
     /// The slices of the last set.
-    known: Arc<Known>,
+    known: View,
     last: BTreeMap<String, Part>,
+    /// Why they are no set.
+    refused: Option<Error>,
 }
 
 /// A slice, and its instances.
@@ -34,8 +38,16 @@ struct Part {
 impl KubernetesSource {
     pub(crate) fn new(client: KubernetesClient, query: Query) -> Self {
         let (slices, ticket) = (client.slices(&query.service), client.follow(&query.service));
-        let (known, last) = (Arc::default(), BTreeMap::new());
-        Self { client, query, slices, ticket, is_shared: false, known, last }
+        Self {
+            client,
+            query,
+            slices,
+            ticket,
+            is_shared: false,
+            known: View::default(),
+            last: BTreeMap::new(),
+            refused: None,
+        }
     }
 
     async fn changed(&mut self, max_entries: usize) -> Result<ReadResult> {
@@ -50,7 +62,7 @@ impl KubernetesSource {
                 biased;
                 () = switched => None,
                 known = self.ticket.next() => Some(match known {
-                    Ok(known) if Arc::ptr_eq(&known, &self.known) => Update::Alive,
+                    Ok(known) if known.is(&self.known) => Update::Alive,
                     Ok(known) => return Ok(self.set(known)),
                     Err(error) => Update::Trouble(error),
                 }),
@@ -59,7 +71,11 @@ impl KubernetesSource {
         match update {
             None => self.now(max_entries).await,
             Some(Update::Changed) => Ok(self.set(self.slices.known())),
-            Some(Update::Alive) => Ok(ReadResult::unchanged()),
+            // Proof of the slices proves no set that they do not give.
+            Some(Update::Alive) => Ok(match &self.refused {
+                Some(error) => ReadResult::trouble(error.clone()),
+                None => ReadResult::unchanged(),
+            }),
             Some(Update::Trouble(error)) => Ok(ReadResult::trouble(error)),
             Some(Update::Expired) => Ok(ReadResult::resync("the position has expired")),
         }
@@ -84,7 +100,9 @@ impl KubernetesSource {
             self.slices.clear();
             match listed? {
                 false => return Ok(ReadResult::resync(EXPIRED)),
-                true if versions(&known).eq(versions(&shared)) => return Ok(self.set(shared)),
+                true if versions(&known.slices).eq(versions(&shared.slices)) => {
+                    return Ok(self.set(shared));
+                }
                 true => {}
             }
         }
@@ -92,13 +110,14 @@ impl KubernetesSource {
         Ok(self.set(known))
     }
 
-    fn set(&mut self, known: Arc<Known>) -> ReadResult {
+    fn set(&mut self, known: View) -> ReadResult {
         let (config, query) = (self.client.config(), &self.query);
-        // The endpoints that a slice lists no more have left. Those of a slice that is gone may be
-        // lost.
-        let vanished = self.last.keys().any(|name| !known.contains_key(name));
+        // The endpoints that an event of a slice lists no more have left. Those of a slice that is
+        // gone may be lost, and so may those that a list lacks: its server may have older data.
+        let vanished = self.last.keys().any(|name| !known.slices.contains_key(name));
+        let is_doubtful = vanished || !known.follows(&self.known);
         let mut last = std::mem::take(&mut self.last);
-        for (name, slice) in &*known {
+        for (name, slice) in &*known.slices {
             let part = match last.remove(name) {
                 Some(part) if is_same(&part.slice, slice) => part,
                 _ => Part { slice: slice.clone(), mapped: map(slice, query, config.family) },
@@ -107,8 +126,10 @@ impl KubernetesSource {
         }
         self.known = known;
         let parts = self.last.values().map(|part| &part.mapped);
-        match mapping::join(parts, query, config.family, config.zone.as_deref()) {
-            Ok(entries) if vanished || entries.iter().any(Result::is_err) => {
+        let joined = mapping::join(parts, query, config.family, config.zone.as_deref());
+        self.refused = joined.as_ref().err().cloned();
+        match joined {
+            Ok(entries) if is_doubtful || entries.iter().any(Result::is_err) => {
                 ReadResult::set(entries)
             }
             Ok(entries) => ReadResult::set(entries).with_accepted_absences(),

@@ -1,6 +1,6 @@
-use tower_sd_core::{RegistryUrl, Result};
+use tower_sd_core::{RegistryUrl, Result, TlsConfig};
 
-use crate::{BACKEND, Family, KubernetesConfig};
+use crate::{BACKEND, Family, KubernetesConfig, config::refuse};
 
 impl KubernetesConfig {
     /// Reads the settings from a URL: `kubernetes://shop?context=staging`.
@@ -32,8 +32,9 @@ impl KubernetesConfig {
     ///
     /// # Errors
     ///
-    /// `Config` for settings that cannot work; for an unknown option, with those that there are;
-    /// for a user or password in the URL.
+    /// `Config` for settings that cannot work; for options of TLS beside a kubeconfig or a pod,
+    /// which have their own; for an unknown option, with those that there are; for a user or
+    /// password in the URL.
     pub fn from_url(url: &str) -> Result<Self> {
         let mut url = RegistryUrl::parse(BACKEND, url)?;
         url.no_path()?;
@@ -63,8 +64,16 @@ impl KubernetesConfig {
             None => Self::in_cluster()?,
         };
         config.namespace = namespace.unwrap_or(config.namespace);
-        config.tls = tls.or(config.tls);
-        config.token_file = token_file.or(config.token_file);
+        if tls.is_some() {
+            if config.tls.is_some_and(|known| known != TlsConfig::new()) {
+                let message = "TLS options: the kubeconfig or the pod has its own; give the server";
+                return Err(refuse(message));
+            }
+            config.tls = tls;
+        }
+        if token_file.is_some() {
+            (config.token_file, config.exec) = (token_file, None);
+        }
         (config.zone, config.family) = (zone, family);
         config.validate()?;
         Ok(config)

@@ -9,7 +9,7 @@ use std::{
 
 use http::HeaderValue;
 use tokio::{sync::Semaphore, time::Instant};
-use tower_sd_core::{Result, Secret};
+use tower_sd_core::{Error, Result, Secret};
 
 use super::exec;
 use crate::{
@@ -44,6 +44,8 @@ struct State {
     /// When the file was read, or the program run.
     read_at: Option<Instant>,
     failing: bool,
+    /// When the program failed, and how.
+    failed: Option<(Instant, Error)>,
 }
 
 impl Token {
@@ -72,7 +74,7 @@ impl Token {
 impl Credentials {
     pub(super) fn new(config: &KubernetesConfig) -> Result<Self> {
         let KubernetesConfig { token: given, token_file: file, exec: plugin, .. } = config.clone();
-        let state = State { token: Token::default(), read_at: None, failing: false };
+        let state = State { token: Token::default(), read_at: None, failing: false, failed: None };
         let (turn, state) = (Semaphore::new(1), Mutex::new(state));
         let credentials = Self { given, file, plugin, turn, state };
         if credentials.plugin.is_none() {
@@ -125,6 +127,8 @@ impl Credentials {
     }
 
     /// Runs the program, unless another request has, or it was run a moment ago.
+    ///
+    /// A failure is the answer to those that wait behind it, too.
     async fn run(&self, plugin: &ExecPlugin, old: &Token) -> Result<Token> {
         // The semaphore is never closed.
         let _turn = self.turn.acquire().await.ok();
@@ -135,9 +139,16 @@ impl Credentials {
             if state.token.generation != old.generation || (recent && is_known) {
                 return Ok(state.token.clone());
             }
+            if let Some((at, error)) = &state.failed
+                && at.elapsed() < RUN_AGAIN
+            {
+                return Err(error.clone());
+            }
         }
-        let secret = exec::run(plugin).await?;
+        let printed = exec::run(plugin).await;
         let mut state = self.lock();
+        state.failed = printed.as_ref().err().map(|error| (Instant::now(), error.clone()));
+        let secret = printed?;
         state.read_at = Some(Instant::now());
         state.token =
             Token { secret: Some(secret), generation: state.token.generation.saturating_add(1) };

@@ -13,6 +13,26 @@ use super::object::EndpointSlice;
 /// The slices of a service by name; the error of one that is malformed.
 pub(crate) type Known = BTreeMap<String, Result<Arc<EndpointSlice>>>;
 
+/// The slices of a service, and the list that they go back to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct View {
+    pub(crate) slices: Arc<Known>,
+    /// One of each list. Only the events of an unbroken watch leave it as it is.
+    pub(super) list: Arc<()>,
+}
+
+impl View {
+    /// Whether nothing has changed since `last`.
+    pub(crate) fn is(&self, last: &Self) -> bool {
+        Arc::ptr_eq(&self.slices, &last.slices)
+    }
+
+    /// Whether events alone have led from `last` to this.
+    pub(crate) fn follows(&self, last: &Self) -> bool {
+        Arc::ptr_eq(&self.list, &last.list)
+    }
+}
+
 /// Slices in groups, and which of these have changed.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
@@ -40,6 +60,11 @@ impl Groups {
         Arc::make_mut(known).remove(name);
         self.changed.insert(group.clone());
         true
+    }
+
+    /// Notes that these slices replace those: every group of either may have changed.
+    pub(super) fn note_changed(&mut self, replaced: &Self) {
+        self.changed.extend(replaced.groups.keys().chain(&replaced.changed).cloned());
     }
 
     /// The slices of a group.

@@ -2,6 +2,9 @@
 //!
 //! One task watches the namespace for all followers of a client.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,7 +19,7 @@ use tokio::{
 use tower_sd_core::{Attached, Backoff, Error, Hub, Result, TaskGroup};
 
 use super::{
-    groups::Known,
+    groups::View,
     slices::{Slices, Update},
     wire::Wire,
 };
@@ -61,7 +64,7 @@ struct Shared {
     first: u64,
     /// The youngest request that such a list has answered; 0: there was none yet.
     answered: u64,
-    slices: Arc<Known>,
+    slices: View,
     error: Option<Error>,
 }
 
@@ -206,11 +209,10 @@ impl Ticket {
     }
 
     /// What the task has now, if it has listed this service and does not fail.
-    pub(crate) fn known(&mut self) -> Option<Arc<Known>> {
+    pub(crate) fn known(&mut self) -> Option<View> {
         let place = self.place();
         let shared = place.shared.borrow();
-        let known =
-            (shared.answered > 0 && shared.error.is_none()).then(|| Arc::clone(&shared.slices));
+        let known = (shared.answered > 0 && shared.error.is_none()).then(|| shared.slices.clone());
         place.n_seen = shared.n;
         known
     }
@@ -224,7 +226,7 @@ impl Ticket {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub(crate) async fn listed(&mut self) -> Result<Arc<Known>> {
+    pub(crate) async fn listed(&mut self) -> Result<View> {
         let place = self.place();
         place.n_seen = place.shared.borrow().n;
         let request = place.task.handle().request();
@@ -236,7 +238,7 @@ impl Ticket {
         }
     }
 
-    /// Waits for the next report.
+    /// Waits for the next report that follows a list of the service.
     ///
     /// # Errors
     ///
@@ -245,8 +247,14 @@ impl Ticket {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Arc<Known>> {
-        Ok(self.place().next().await?.slices)
+    pub(crate) async fn next(&mut self) -> Result<View> {
+        loop {
+            let shared = self.place().next().await?;
+            // Of a task that was started anew, and has not listed yet.
+            if shared.answered > 0 {
+                return Ok(shared.slices);
+            }
+        }
     }
 
     /// The place at the running task.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tower_sd_core::Result;
 
 pub(crate) use self::{
-    groups::Known,
+    groups::{Known, View},
     hub::Ticket,
     slices::{Slices, Update},
 };

@@ -6,7 +6,8 @@ use tokio::time::{Instant, sleep_until};
 use tower_sd_core::{Error, ErrorKind, Result};
 
 use super::{
-    groups::{Groups, Known},
+    credentials::Token,
+    groups::{Groups, View},
     lines::{Ended, Lines},
     object::{EndpointSlice, Event, List, Object, SERVICE_NAME},
     wire::{Failure, Wire},
@@ -19,6 +20,8 @@ use crate::{
 /// Whether a service is followed.
 pub(super) type Wanted = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
+type Slice = Result<Arc<EndpointSlice>>;
+
 /// The slices of a selector: a list, and a watch from there.
 pub(crate) struct Slices {
     wire: Arc<Wire>,
@@ -27,11 +30,15 @@ pub(crate) struct Slices {
     /// `None`: all slices are of one group.
     wanted: Option<Wanted>,
     known: Groups,
+    /// The last list.
+    list: Arc<()>,
     /// Events were applied, and not reported yet.
     has_changed: bool,
     /// The position of the watch; opaque.
     version: Option<String>,
     watch: Option<Lines>,
+    /// What the watch was requested with.
+    token: Token,
     /// When the watch began.
     began_at: Instant,
     /// The watch has reported something.
@@ -79,9 +86,11 @@ impl Slices {
             selector,
             wanted,
             known: Groups::default(),
+            list: Arc::default(),
             has_changed: false,
             version: None,
             watch: None,
+            token: Token::default(),
             began_at: Instant::now(),
             has_spoken: false,
             n_short: 0,
@@ -90,13 +99,13 @@ impl Slices {
     }
 
     /// The slices of the only service.
-    pub(crate) fn known(&self) -> Arc<Known> {
-        self.known.of(ONLY)
+    pub(crate) fn known(&self) -> View {
+        self.of(ONLY)
     }
 
     /// The slices of a service in the namespace.
-    pub(super) fn of(&self, service: &str) -> Arc<Known> {
-        self.known.of(service)
+    pub(super) fn of(&self, service: &str) -> View {
+        View { slices: self.known.of(service), list: Arc::clone(&self.list) }
     }
 
     /// The services whose slices have changed since the last call.
@@ -130,9 +139,11 @@ impl Slices {
             let mut query = self.selection();
             query.push(("limit", limit.to_string()));
             query.extend(next.iter().map(|next| ("continue", next.clone())));
-            let max_body =
-                self.wire.config.max_object.saturating_mul(limit).saturating_add(ENVELOPE);
-            let page: List = match self.wire.list(&query, max_body.min(MAX_PAGE)).await {
+            let max_body = match limit {
+                1 => self.max_line(),
+                _ => self.wire.config.max_object.saturating_mul(limit).min(MAX_PAGE),
+            };
+            let page: List = match self.wire.list(&query, max_body).await {
                 Ok(page) => page,
                 Err(Failure::Expired) => return Ok(false),
                 // Slices may be large: fewer of them fit.
@@ -145,14 +156,15 @@ impl Slices {
             };
             for item in page.items.unwrap_or_default() {
                 let object: Object = parsed(item.get())?;
-                n_endpoints += insert(&mut known, self.wanted.as_ref(), &object, item.get());
+                n_endpoints += insert(&mut known, &object, self.read(&object, item.get()));
             }
             if n_endpoints > max_entries {
                 return Err(error::garbled(format!("more than {max_entries} endpoints")));
             }
             next = page.metadata.next.filter(|next| !next.is_empty());
             if next.is_none() {
-                self.known = known;
+                known.note_changed(&self.known);
+                (self.known, self.list) = (known, Arc::new(()));
                 self.version = Some(page.metadata.resource_version);
                 (self.doubted, self.has_changed) = (false, false);
                 return Ok(true);
@@ -234,10 +246,9 @@ impl Slices {
             ("timeoutSeconds", fastrand::u32(300..600).to_string()),
         ]);
         match self.wire.watch(&query).await {
-            Ok(body) => {
-                // The envelope of an event around the object.
-                let max_line = self.wire.config.max_object.saturating_add(ENVELOPE);
-                self.watch = Some(Lines::new(body, max_line));
+            Ok((body, token)) => {
+                self.watch = Some(Lines::new(body, self.max_line()));
+                self.token = token;
                 (self.began_at, self.has_spoken) = (Instant::now(), false);
                 Ok(None)
             }
@@ -255,8 +266,7 @@ impl Slices {
         match ended {
             Ended::TooLong => {
                 self.doubted = true;
-                let max = self.wire.config.max_object;
-                let message = format!("an EndpointSlice is longer than max_object = {max} bytes");
+                let message = format!("an event is longer than {} bytes", self.max_line());
                 Some(error::garbled(message))
             }
             Ended::Closed(cause) => {
@@ -288,7 +298,7 @@ impl Slices {
         let text = event.object.get();
         if event.kind == "ERROR" {
             let status: Status = parsed(text)?;
-            return match self.wire.ended(status) {
+            return match self.wire.ended(status, &self.token) {
                 Failure::Expired => Ok(Line::Expired),
                 Failure::TooLong(error) | Failure::Other(error) => Err(error),
             };
@@ -298,7 +308,8 @@ impl Slices {
         let changed = match event.kind.as_str() {
             "DELETED" => self.known.remove(&object.metadata.name),
             "ADDED" | "MODIFIED" => {
-                insert(&mut self.known, self.wanted.as_ref(), &object, text);
+                let read = self.read(&object, text);
+                insert(&mut self.known, &object, read);
                 true
             }
             // A bookmark moves the position only.
@@ -307,25 +318,44 @@ impl Slices {
         Ok(if changed { Line::Changed } else { Line::Bookmark })
     }
 
+    /// The slice of an object, and its group; `None` if its service is not wanted.
+    fn read<'a>(&self, object: &'a Object, text: &str) -> Option<(&'a str, Slice)> {
+        let Object { metadata } = object;
+        let group = match (&self.wanted, metadata.labels.get(SERVICE_NAME)) {
+            (None, _) => ONLY,
+            (Some(wanted), Some(service)) if wanted(service) => service,
+            (Some(_), _) => return None,
+        };
+        let max = self.wire.config.max_object;
+        let slice = match text.len() > max {
+            true => {
+                let name = &metadata.name;
+                let message = format!("slice {name:?} is longer than max_object = {max} bytes");
+                Err(error::garbled(message))
+            }
+            false => parsed::<EndpointSlice>(text).map(Arc::new),
+        };
+        Some((group, slice.map_err(Error::permanent)))
+    }
+
+    /// Of an object in its envelope: one that is too long is skipped, and not all that is read.
+    fn max_line(&self) -> usize {
+        self.wire.config.max_object.max(MAX_PAGE).saturating_add(ENVELOPE)
+    }
+
     fn selection(&self) -> Vec<(&'static str, String)> {
         vec![("labelSelector", self.selector.clone())]
     }
 }
 
-/// Adds a slice unless its service is not wanted; returns its size.
-fn insert(known: &mut Groups, wanted: Option<&Wanted>, object: &Object, text: &str) -> usize {
-    let Object { metadata } = object;
-    let group = match (wanted, metadata.labels.get(SERVICE_NAME)) {
-        (None, _) => ONLY,
-        (Some(wanted), Some(service)) if wanted(service) => service,
-        (Some(_), _) => {
-            known.remove(&metadata.name);
-            return 0;
-        }
+/// Adds a slice, or drops one that is not wanted; returns its size.
+fn insert(known: &mut Groups, object: &Object, read: Option<(&str, Slice)>) -> usize {
+    let Some((group, slice)) = read else {
+        known.remove(&object.metadata.name);
+        return 0;
     };
-    let slice = parsed::<EndpointSlice>(text).map(Arc::new).map_err(|error| error.permanent());
     let size = slice.as_ref().map_or(0, |slice| slice.endpoints.len());
-    known.insert(group, &metadata.name, slice);
+    known.insert(group, &object.metadata.name, slice);
     size
 }
 
@@ -339,7 +369,7 @@ fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
 const ONLY: &str = "";
 /// Slices of a page: ordinary ones have 100 endpoints, some 40 KB.
 const PAGE: usize = 256;
-/// A page above it is read again in smaller ones.
+/// A page above it is read again in smaller ones; one object may have as much.
 const MAX_PAGE: usize = 16 << 20;
 /// Around the objects of a list, and around that of an event.
 const ENVELOPE: usize = 16 << 10;

@@ -1,5 +1,6 @@
 //! The source on a scripted API server.
 
+mod doubt;
 mod shared;
 
 use std::{fs, time::Duration};
@@ -39,6 +40,10 @@ fn list(version: u32, next: &str, items: &[Value]) -> Reply {
 
 fn event(kind: &str, object: &Value) -> String {
     format!("{}\n", json!({ "type": kind, "object": object }))
+}
+
+fn bookmark() -> String {
+    event("BOOKMARK", &json!({ "metadata": { "resourceVersion": "90" } }))
 }
 
 fn status(code: u16, reason: &str) -> Value {
@@ -222,13 +227,13 @@ async fn events_that_have_arrived_are_one_change() {
 async fn garbage_and_large_objects_are_trouble_that_a_list_ends() {
     let script = Script::start().await.expect("loopback");
     let mut source = source(config(&script));
-    let large = vec![b'x'; 2_000_000];
+    let large = vec![b'x'; 17_000_000];
     script.reply(list(7, "", &[]));
     set(&mut source, ReadMode::Full).await;
     for (bytes, part) in [
         (b"{\"type\": 1}\n".to_vec(), "not as an API server writes it"),
         (b"<html>\n".to_vec(), "not as an API server writes it"),
-        (large, "longer than max_object"),
+        (large, "an event is longer than"),
     ] {
         script.reply(Reply::new(200).chunk(bytes).hang());
         let trouble = outcome(&mut source).await;
@@ -241,21 +246,22 @@ async fn garbage_and_large_objects_are_trouble_that_a_list_ends() {
 #[tokio::test]
 async fn large_object_of_a_list_is_an_error_and_pages_shrink_before() {
     let script = Script::start().await.expect("loopback");
-    let mut source = source(config(&script).max_object(10_000));
+    let mut source = source(config(&script).max_object(12_000));
     let items = |n: usize| {
         let one = slice("a", 1, &["10.0.0.1"; 400]);
         list(7, "", &vec![one; n])
     };
-    // 11 KB each, where 256 of 10 KB are accepted.
-    script.reply(items(256));
+    // 11 KB each, where 256 of 12 KB are accepted.
+    script.reply(items(300));
     script.reply(items(1));
     assert_eq!(set(&mut source, ReadMode::Full).await.len(), 1, "one address");
     let limits = |script: &Script| -> Vec<_> {
         script.received().iter().filter_map(|it| option(it, "limit")).collect()
     };
     assert_eq!(limits(&script), ["256", "64"]);
+    let large = bytes::Bytes::from(vec![b' '; 17_000_000]);
     for _ in 0..5 {
-        script.reply(Reply::new(200).body(vec![b' '; 4_000_000]));
+        script.reply(Reply::new(200).body(large.clone()));
     }
     let error = read(&mut source, ReadMode::Full).await.expect_err("too long");
     assert_eq!(error.kind(), ErrorKind::Protocol);

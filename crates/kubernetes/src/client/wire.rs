@@ -79,11 +79,12 @@ impl Wire {
         max_body: usize,
     ) -> Result<T, Failure> {
         let path = self.base.path();
-        let token = self.credentials.current().await?;
+        let mut token = self.credentials.current().await?;
         let mut answer = self.list_as(query, &token, max_body).await?;
         if answer.0 == StatusCode::UNAUTHORIZED
-            && let Some(token) = self.credentials.replacement(&token).await?
+            && let Some(replacement) = self.credentials.replacement(&token).await?
         {
+            token = replacement;
             answer = self.list_as(query, &token, max_body).await?;
         }
         let (status, headers, body) = answer;
@@ -96,7 +97,7 @@ impl Wire {
         })
     }
 
-    /// Starts a watch.
+    /// Starts a watch; returns its body, and the token that was accepted.
     ///
     /// # Cancel safety
     ///
@@ -104,7 +105,7 @@ impl Wire {
     pub(super) async fn watch(
         &self,
         query: &[(&'static str, String)],
-    ) -> Result<HttpBody, Failure> {
+    ) -> Result<(HttpBody, Token), Failure> {
         let mut token = self.credentials.current().await?;
         let mut answer = self.watch_as(query, &token).await?;
         if answer.0 == StatusCode::UNAUTHORIZED
@@ -115,7 +116,7 @@ impl Wire {
         }
         let (status, headers, mut body) = answer;
         if status == StatusCode::OK {
-            return Ok(body);
+            return Ok((body, token));
         }
         let text = tokio::time::timeout(self.config.timeout, body.collect(MAX_STATUS)).await;
         let text = text.ok().and_then(Result::ok).unwrap_or_default();
@@ -123,7 +124,8 @@ impl Wire {
     }
 
     /// The error of a `Status` that is an event of a watch.
-    pub(super) fn ended(&self, status: Status) -> Failure {
+    pub(super) fn ended(&self, mut status: Status, token: &Token) -> Failure {
+        status.message = token.hidden_in(status.message);
         self.failure("watch", status)
     }
 

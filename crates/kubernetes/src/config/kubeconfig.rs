@@ -147,7 +147,7 @@ impl KubernetesConfig {
             config.token_file = user.token_file.as_ref().map(|file| folder.join(file));
             config.exec = user.exec.map(|exec| exec.plugin(&cluster, folder)).transpose()?;
         }
-        if cluster.server.starts_with("https:") {
+        if config.endpoint()?.base.scheme() == "https" {
             config.tls = Some(tls);
         }
         config.validate()?;

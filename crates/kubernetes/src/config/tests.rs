@@ -85,6 +85,15 @@ fn current_context_names_server_and_namespace_and_token() {
 }
 
 #[test]
+fn scheme_of_the_server_is_read_without_case() {
+    let (folder, files) = files(&[&KUBECONFIG.replace("https://10", "HTTPS://10")]);
+    let config = KubernetesConfig::of_files(&files, None).expect("a context");
+    let tls =
+        TlsConfig::new().with_root(folder.path().join("pki/ca.crt")).with_server_name("kubernetes");
+    assert_eq!(config.tls, Some(tls));
+}
+
+#[test]
 fn client_certificate_is_relative_to_its_file() {
     let (folder, config) = of(Some("certificate"));
     let config = config.expect("a context");
@@ -169,12 +178,21 @@ fn url_sets_what_it_names() {
     let (_folder, files) = files(&[KUBECONFIG]);
     let url = format!("kubernetes://?kubeconfig={}&context=plugin", files[0].display());
     assert!(KubernetesConfig::from_url(&url).expect("a context").exec.is_some());
+    let with_token_file = KubernetesConfig::from_url(&format!("{url}&token-file=/t"));
+    let with_token_file = with_token_file.expect("a context");
+    assert!(with_token_file.exec.is_none(), "the option wins");
+    for option in ["server-name=api", "tls=true", "verify=false", "ca-file=/ca"] {
+        let error = KubernetesConfig::from_url(&format!("{url}&{option}")).expect_err(option);
+        assert!(error.to_string().contains("has its own"), "{error}");
+    }
     for (rest, part) in [
         ("shop:1", "has no port"),
         ("shop,pay", "one namespace"),
         ("shop/orders", "no path"),
         ("Shop?server=http://h", "namespace"),
         ("shop?server=http://h&context=x", "names the server already"),
+        ("shop?server=http://h&tls=true&token-file=/t", "has http"),
+        ("shop?server=http://h&ca-file=/ca", "has http"),
         ("shop?server=h:1", "not a URL"),
         ("shop?server=http://h&token=hunter2", "a secret in a URL"),
         ("shop?colour=red", "unknown option \"colour\""),

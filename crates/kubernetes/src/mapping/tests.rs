@@ -95,7 +95,7 @@ fn named_port_may_differ_between_slices_and_be_missing() {
         of(json!([endpoint("10.0.0.3")])),
     ];
     let (found, n_malformed) = read(&slices, "orders:grpc");
-    assert_eq!((found, n_malformed), (vec!["10.0.0.1:9000".into(), "10.0.0.2:9001".into()], 0));
+    assert_eq!((found, n_malformed), (vec!["10.0.0.1:9000".into(), "10.0.0.2:9001".into()], 1));
     for (query, part) in [
         ("orders:admin", "no TCP port \"admin\"; its ports: grpc, http"),
         ("orders", "\"orders:grpc\""),
@@ -156,6 +156,38 @@ fn one_family_of_a_dual_stack_service_is_used() {
     assert_eq!(hosts(&emptied, Family::Ipv4First), ["fd00::1"]);
     let name = with(of(json!([endpoint("db.example.org")])), "addressType", json!("FQDN"));
     assert_eq!(hosts(&[name], Family::Ipv4First), ["db.example.org"]);
+}
+
+#[test]
+fn family_is_chosen_for_each_pod() {
+    let pod = |name: &str, address: &str, ready: bool| {
+        json!({
+            "addresses": [address], "conditions": { "ready": ready },
+            "targetRef": { "kind": "Pod", "name": name },
+        })
+    };
+    let v4 = of(json!([pod("a", "10.0.0.1", false)]));
+    let v6 =
+        json!([pod("a", "fd00::1", false), pod("b", "fd00::2", true), pod("c", "fd00::3", true)]);
+    let slices = [with(of(v6), "addressType", json!("IPv6")), v4];
+    let found = |family| -> Vec<(String, InstanceStatus)> {
+        let entries = joined(&slices, "orders", family, None).expect("a port");
+        let mut found: Vec<_> =
+            entries.iter().flatten().map(|it| (it.host().to_owned(), it.status())).collect();
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
+    };
+    let of = |a: &str| {
+        [
+            (a, InstanceStatus::Critical),
+            ("fd00::2", InstanceStatus::Passing),
+            ("fd00::3", InstanceStatus::Passing),
+        ]
+        .map(|(host, status)| (host.to_owned(), status))
+    };
+    assert_eq!(found(Family::Ipv4First), of("10.0.0.1"));
+    assert_eq!(found(Family::Ipv6First), of("fd00::1"));
+    assert_eq!(found(Family::Both).len(), 4);
 }
 
 #[test]

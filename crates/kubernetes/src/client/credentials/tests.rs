@@ -61,6 +61,24 @@ async fn failing_plugin_is_an_error_without_its_output() {
     assert!(error.to_string().contains("install it"), "{error}");
 }
 
+#[tokio::test]
+async fn failing_plugin_is_run_once_for_those_that_wait() {
+    let (folder, config) = plugin("echo run >> \"$RUNS\"; exit 1");
+    let credentials = Credentials::new(&config).expect("nothing is run yet");
+    let waiting = futures_util::future::join_all((0..5).map(|_| credentials.current())).await;
+    for result in waiting {
+        let error = result.expect_err("it fails");
+        assert!(error.to_string().contains("ended with"), "{error}");
+    }
+    let runs = || fs::read_to_string(folder.path().join("runs")).expect("it has run");
+    assert_eq!(runs().lines().count(), 1);
+    let failed = credentials.lock().failed.take().expect("noted");
+    let earlier = failed.0.checked_sub(RUN_AGAIN).expect("the clock is older");
+    credentials.lock().failed = Some((earlier, failed.1));
+    credentials.current().await.expect_err("it fails again");
+    assert_eq!(runs().lines().count(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn token_file_is_read_again_and_an_emptied_one_is_not_used() {
     let file = tempfile::NamedTempFile::new().expect("a file");

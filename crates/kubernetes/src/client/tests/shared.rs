@@ -14,6 +14,8 @@ use super::*;
 struct Namespace {
     slices: BTreeMap<&'static str, Value>,
     event: Option<(Duration, String)>,
+    /// Each shared watch breaks off after this.
+    life: Option<Duration>,
 }
 
 impl Namespace {
@@ -21,10 +23,14 @@ impl Namespace {
         let selector = option(request, "labelSelector").expect("always");
         let service = selector.strip_prefix("kubernetes.io/service-name=");
         match (option(request, "watch"), service) {
-            (Some(_), None) => match &self.event {
-                Some((pause, event)) => Reply::new(200).pause(*pause).chunk(event.clone()).hang(),
-                None => Reply::new(200).hang(),
-            },
+            (Some(_), None) => {
+                let reply = Reply::new(200).chunk(bookmark());
+                match (&self.event, self.life) {
+                    (Some((pause, event)), _) => reply.pause(*pause).chunk(event.clone()).hang(),
+                    (None, Some(life)) => reply.pause(life).cut(),
+                    (None, None) => reply.hang(),
+                }
+            }
             (Some(_), Some(_)) => Reply::new(200).hang(),
             (None, service) => {
                 let all = self.slices.iter();
@@ -47,7 +53,7 @@ async fn scripted(namespace: &Arc<Mutex<Namespace>>) -> Script {
 fn namespace(services: &[&'static str]) -> Arc<Mutex<Namespace>> {
     let slice = |service: &&'static str| (*service, slice_of(service, service, 1, &["10.0.0.1"]));
     let slices = services.iter().map(slice).collect();
-    Arc::new(Mutex::new(Namespace { slices, event: None }))
+    Arc::new(Mutex::new(Namespace { slices, event: None, life: None }))
 }
 
 pub(super) async fn reaches(
@@ -85,9 +91,14 @@ fn follow(kubernetes: &Kubernetes, services: &[&str]) -> Vec<(Follower, Subscrip
 async fn many_services_share_one_watch_that_reports_to_each() {
     let namespace = namespace(&["a", "b", "c", "unfollowed"]);
     let changed = slice_of("b", "b", 11, &["10.0.0.1", "10.0.0.2"]);
-    let lonely = slice_of("unfollowed", "unfollowed", 12, &["10.0.0.9"]);
-    let events = event("MODIFIED", &changed) + &event("MODIFIED", &lonely);
-    namespace.lock().expect("alone").event = Some((Duration::from_millis(300), events));
+    // Above the bound of an object.
+    let lonely = slice_of("unfollowed", "unfollowed", 12, &["10.0.0.9"; 80_000]);
+    let events = event("MODIFIED", &lonely) + &event("MODIFIED", &changed);
+    {
+        let mut namespace = namespace.lock().expect("alone");
+        namespace.event = Some((Duration::from_millis(300), events));
+        namespace.slices.insert("unfollowed", lonely);
+    }
     let script = scripted(&namespace).await;
     let config = config(&script).max_single_watches(1);
     let kubernetes = Kubernetes::new(config).expect("it can work");
@@ -95,6 +106,7 @@ async fn many_services_share_one_watch_that_reports_to_each() {
     for (service, (_, subscription)) in ["a", "b", "c"].iter().zip(&mut followed) {
         let expected = if *service == "b" { 2 } else { 1 };
         reaches(subscription, |it| it.instances().len() == expected).await;
+        assert_eq!(subscription.stats().errors, 0, "the slice of another service is no trouble");
     }
     // A list, and one for each service that came while another one was under way.
     assert!(n_requests(&script, false, true) <= 3, "{:?}", script.received());
@@ -155,5 +167,34 @@ async fn failure_of_the_shared_watch_is_trouble_of_each_service() {
         }
         assert_eq!(subscription.snapshot().instances().len(), 1, "the set is kept");
         reaches(subscription, |it| it.freshness().is_fresh()).await;
+    }
+}
+
+#[tokio::test]
+async fn absences_are_doubted_after_a_broken_shared_watch() {
+    let life = Duration::from_millis(800);
+    let expired = event("ERROR", &status(410, "Expired"));
+    for (event, life) in [(None, Some(life)), (Some((life, expired)), None)] {
+        let namespace = namespace(&["emptied", "gone"]);
+        {
+            let mut namespace = namespace.lock().expect("alone");
+            (namespace.event, namespace.life) = (event, life);
+        }
+        let script = scripted(&namespace).await;
+        let kubernetes = Kubernetes::new(config(&script).max_single_watches(0)).expect("valid");
+        let mut followed = follow(&kubernetes, &["emptied", "gone"]);
+        for (_, subscription) in &mut followed {
+            reaches(subscription, |it| it.instances().len() == 1).await;
+        }
+        // The followers' own requests of lists are over.
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        {
+            let mut namespace = namespace.lock().expect("alone");
+            namespace.slices.remove("gone");
+            namespace.slices.insert("emptied", slice_of("emptied", "emptied", 2, &[]));
+        }
+        for (_, subscription) in &mut followed {
+            reaches(subscription, |it| (it.instances().len(), it.held().len()) == (0, 1)).await;
+        }
     }
 }
