@@ -176,6 +176,9 @@ impl RegistrationWatch {
     /// with all that the registry has not accepted yet; the registration goes on as it was. After a
     /// transient error the change remains wanted, and is announced with the next attempt.
     ///
+    /// While a critical health check keeps the instance out of the registry, the change is accepted
+    /// without it, and is announced with the recovery, which the registry may refuse.
+    ///
     /// # Errors
     ///
     /// `Config` for a change of id, host or port, which make another instance, and for a change
