@@ -1,13 +1,20 @@
+mod ring;
+
 use std::{
+    array,
+    cell::Cell,
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use tokio::time::Instant;
 use tower_sd_core::{Error, ErrorKind, Result};
+
+use self::ring::{Ring, SECOND, WINDOW, count_of, second_of, word};
 
 /// How many retries the successes of a client pay for.
 ///
@@ -20,7 +27,8 @@ use tower_sd_core::{Error, ErrorKind, Result};
 /// several clients may share one, and so do the retries and
 /// the [hedges](crate::RetryPolicy::hedged) of one.
 ///
-/// It has no lock and no timer: time is passed in. A deposit is one atomic operation.
+/// It has no lock and no timer: time is passed in. A deposit is one atomic operation, for which
+/// neighbouring threads do not meet.
 ///
 /// The rules are those of Finagle's `RetryBudget`, with deposits by successes in place of requests:
 /// by requests it does not recover from an overload (Bronson et al., "Metastable Failures in
@@ -72,17 +80,20 @@ struct Ledger {
     floor: u64,
     epoch: Instant,
     refused: AtomicU64,
-    successes: Ring,
+    successes: [Ring; N_RINGS],
     retries: Ring,
 }
 
-/// Counters, one per second; in a cache line of its own.
+/// The second in which this thread was last.
 ///
-/// The low half of each is its second since the epoch, the high half the count: a count that
-/// overflows changes no second.
-#[derive(Default)]
-#[repr(align(128))]
-struct Ring([AtomicU64; SLOTS]);
+/// To compare moments costs a quarter of their difference.
+struct Here {
+    epoch: Cell<Option<Instant>>,
+    begin: Cell<Option<Instant>>,
+    end: Cell<Option<Instant>>,
+    second: Cell<u64>,
+    ring: Cell<usize>,
+}
 
 impl RetryBudget {
     /// 20 % of the successes, or 10 per second where that is more.
@@ -113,7 +124,7 @@ impl RetryBudget {
             floor,
             epoch: Instant::now(),
             refused: AtomicU64::new(0),
-            successes: Ring::default(),
+            successes: array::from_fn(|_| Ring::default()),
             retries: Ring::default(),
         }))
     }
@@ -121,13 +132,17 @@ impl RetryBudget {
     /// A request has succeeded at `now`.
     #[inline]
     pub fn deposit(&self, now: Instant) {
-        self.0.successes.add(self.second(now));
+        HERE.with(|here| {
+            let second = here.second(&self.0, now);
+            // In range: the compiler sees the remainder.
+            self.0.successes[here.ring.get() % N_RINGS].add(second);
+        });
     }
 
     /// The right to a retry at `now`. `None`: the budget is exhausted.
     #[must_use]
     pub fn withdraw(&self, now: Instant) -> Option<Withdrawal> {
-        let Ledger { percent, floor, successes, retries, refused, .. } = &*self.0;
+        let Ledger { percent, floor, retries, refused, .. } = &*self.0;
         let now = self.second(now);
         let current = retries.slot(now);
         loop {
@@ -135,8 +150,8 @@ impl RetryBudget {
             let second = now.max(second_of(before));
             let in_second = if second_of(before) == second { count_of(before) } else { 0 };
             let spent = retries.sum(second);
-            let is_paid = (spent + 1) * 100 <= successes.sum(second) * percent;
-            if !is_paid && spent >= *floor * WINDOW {
+            let is_paid = || (spent + 1) * 100 <= self.successes(second) * percent;
+            if spent >= *floor * WINDOW && !is_paid() {
                 refused.fetch_add(1, Relaxed);
                 return None;
             }
@@ -153,16 +168,45 @@ impl RetryBudget {
     pub fn report(&self, now: Instant) -> RetryBudgetReport {
         let second = self.second(now);
         RetryBudgetReport {
-            successes: self.0.successes.sum(second),
+            successes: self.successes(second),
             retries: self.0.retries.sum(second),
             refused: self.0.refused.load(Relaxed),
         }
     }
 
-    /// From 1 on: a slot that was never written is of no second.
-    #[inline]
+    fn successes(&self, second: u64) -> u64 {
+        self.0.successes.iter().map(|ring| ring.sum(second)).sum()
+    }
+
     fn second(&self, now: Instant) -> u64 {
-        (now.saturating_duration_since(self.0.epoch).as_secs() + 1) & SECOND
+        HERE.with(|here| here.second(&self.0, now))
+    }
+}
+
+impl Here {
+    #[inline]
+    fn second(&self, ledger: &Ledger, now: Instant) -> u64 {
+        let (epoch, now) = (Some(ledger.epoch), Some(now));
+        match self.epoch.get() == epoch && self.begin.get() <= now && now < self.end.get() {
+            true => self.second.get(),
+            false => self.enter(ledger.epoch, now),
+        }
+    }
+
+    #[cold]
+    fn enter(&self, epoch: Instant, now: Option<Instant>) -> u64 {
+        let elapsed = now.map_or(0, |now| now.saturating_duration_since(epoch).as_secs());
+        let begin = epoch + Duration::from_secs(elapsed);
+        self.epoch.set(Some(epoch));
+        // What is before the epoch belongs to its first second.
+        self.begin.set(now.min(Some(begin)));
+        self.end.set(Some(begin + Duration::from_secs(1)));
+        // From 1 on: a slot that was never written is of no second.
+        self.second.set((elapsed + 1) & SECOND);
+        if self.ring.get() == 0 {
+            self.ring.set(NEXT_RING.fetch_add(1, Relaxed));
+        }
+        self.second.get()
     }
 }
 
@@ -181,74 +225,6 @@ impl Drop for Withdrawal {
     }
 }
 
-impl Ring {
-    #[inline]
-    fn slot(&self, second: u64) -> &AtomicU64 {
-        // Within bounds: the remainder of a division by its length.
-        let index = usize::try_from(second).unwrap_or_default() % SLOTS;
-        &self.0[index]
-    }
-
-    #[inline]
-    fn add(&self, second: u64) {
-        let slot = self.slot(second);
-        let before = slot.load(Relaxed);
-        if second_of(before) >= second {
-            // Also what began so long ago that its slot counts a later second.
-            slot.fetch_add(ONE, Relaxed);
-        } else {
-            Self::start(slot, before, second);
-        }
-    }
-
-    /// Counts the first of a new second.
-    #[cold]
-    fn start(slot: &AtomicU64, mut before: u64, second: u64) {
-        loop {
-            let after = match second_of(before) >= second {
-                true => before.wrapping_add(ONE),
-                false => word(second, 1),
-            };
-            match slot.compare_exchange(before, after, Relaxed, Relaxed) {
-                Ok(_) => return,
-                Err(changed) => before = changed,
-            }
-        }
-    }
-
-    fn subtract(&self, second: u64) {
-        let slot = self.slot(second);
-        let mut before = slot.load(Relaxed);
-        while second_of(before) == second && count_of(before) > 0 {
-            match slot.compare_exchange(before, before - ONE, Relaxed, Relaxed) {
-                Ok(_) => return,
-                Err(changed) => before = changed,
-            }
-        }
-    }
-
-    /// The count of the window that ends with `second`.
-    fn sum(&self, second: u64) -> u64 {
-        let words = self.0.iter().map(|slot| slot.load(Relaxed));
-        words.filter(|word| second_of(*word) + WINDOW > second).map(count_of).sum()
-    }
-}
-
-#[inline]
-fn word(second: u64, count: u64) -> u64 {
-    count << 32 | second
-}
-
-#[inline]
-fn second_of(word: u64) -> u64 {
-    word & SECOND
-}
-
-#[inline]
-fn count_of(word: u64) -> u64 {
-    word >> 32
-}
-
 impl Default for RetryBudget {
     fn default() -> Self {
         Self::new()
@@ -265,12 +241,22 @@ impl fmt::Debug for RetryBudget {
     }
 }
 
-/// In seconds, the current one included. Finagle's.
-const WINDOW: u64 = 10;
-/// More than the window, so that a slot is out of it before it is used again.
-const SLOTS: usize = 16;
-const ONE: u64 = 1 << 32;
-const SECOND: u64 = ONE - 1;
+thread_local! {
+    static HERE: Here = const {
+        Here {
+            epoch: Cell::new(None),
+            begin: Cell::new(None),
+            end: Cell::new(None),
+            second: Cell::new(0),
+            ring: Cell::new(0),
+        }
+    };
+}
+
+/// Rings for the threads of the process, in turn; 0 is for those that have none yet.
+static NEXT_RING: AtomicUsize = AtomicUsize::new(1);
+/// As many threads deposit without meeting.
+const N_RINGS: usize = 4;
 
 #[cfg(test)]
 mod tests;
