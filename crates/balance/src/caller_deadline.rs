@@ -50,7 +50,6 @@ pub struct CallerDeadlineFuture<F> {
 
 impl CallerDeadline {
     /// The response must have ended at `at`, its body included.
-    #[must_use]
     pub fn new(at: Instant) -> Self {
         Self { at, to_head: false }
     }
@@ -58,13 +57,11 @@ impl CallerDeadline {
     /// The head of the response must have come at `at`; its body may go on.
     ///
     /// A gRPC call that a client begins there ends at `at` with its stream all the same.
-    #[must_use]
     pub fn to_head(at: Instant) -> Self {
         Self { at, to_head: true }
     }
 
     /// The moment.
-    #[must_use]
     pub fn at(&self) -> Instant {
         self.at
     }
@@ -73,19 +70,16 @@ impl CallerDeadline {
     ///
     /// It has from 2 ms before: a server gets the rest in whole milliseconds, and its answer that
     /// the time is over arrives early.
-    #[must_use]
     pub fn is_over(&self) -> bool {
         self.at.saturating_duration_since(Instant::now()) <= ROUNDING
     }
 
     /// Whether the body of the response may go on after the moment.
-    #[must_use]
     pub fn is_to_head(&self) -> bool {
         self.to_head
     }
 
     /// That of the request which the caller is serving.
-    #[must_use]
     #[inline]
     pub fn current() -> Option<Self> {
         CURRENT.get()

@@ -50,7 +50,6 @@ impl NoInstances {
     }
 
     /// Why.
-    #[must_use]
     pub fn reason(&self) -> NoInstancesReason {
         self.reason
     }
@@ -58,7 +57,6 @@ impl NoInstances {
     /// Whether the request has waited for an instance for as long as it may.
     ///
     /// Waiting again is of no use.
-    #[must_use]
     pub fn has_waited(&self) -> bool {
         self.waited
     }

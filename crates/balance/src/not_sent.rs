@@ -14,7 +14,6 @@ pub struct NotSent(BoxError);
 
 impl NotSent {
     /// Marks `error`.
-    #[must_use]
     pub fn new(error: impl Into<BoxError>) -> Self {
         Self(error.into())
     }

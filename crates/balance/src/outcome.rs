@@ -49,7 +49,6 @@ impl Outcome {
     ///
     /// A [`NotSent`] and an [`Overloaded`] are not sent. The sources are not searched: an endpoint
     /// may have sent requests of its own.
-    #[must_use]
     pub fn of_error(error: &BoxError) -> Self {
         match error.is::<NotSent>() || error.is::<Overloaded>() {
             true => Self::NotSent,

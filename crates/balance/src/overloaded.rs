@@ -27,7 +27,6 @@ impl Overloaded {
     }
 
     /// The limit that it would have exceeded.
-    #[must_use]
     pub fn limit(&self) -> Limit {
         self.limit
     }

@@ -34,6 +34,7 @@ use crate::{CallerDeadline, NoInstances};
 /// assert!(RequestScope::current().is_none());
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct RequestScope {
     key: Option<u64>,
     deadline: Option<Instant>,
@@ -74,7 +75,6 @@ pub(crate) type WhyNone = dyn Fn() -> NoInstances + Send + Sync;
 
 impl RequestScope {
     /// A request that was not tried yet, without key and deadline.
-    #[must_use]
     pub fn new() -> Self {
         let progress = Progress { id: OnceLock::new(), inner: Mutex::default() };
         let (key, deadline, head_deadline, label, per_try, is_hedge) = Default::default();
@@ -86,7 +86,6 @@ impl RequestScope {
     ///
     /// A key must be the same in all clients and releases: a number, or a stable hash of a name.
     /// The hashers of the standard library promise neither.
-    #[must_use]
     pub fn with_key(mut self, key: u64) -> Self {
         self.key = Some(key);
         self
@@ -96,14 +95,12 @@ impl RequestScope {
     ///
     /// An earlier one of an outer layer stays. A [`Retry`](crate::Retry) inside the scope ends the
     /// request then; endpoints end the bodies of its responses.
-    #[must_use]
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(self.deadline.map_or(deadline, |outer| outer.min(deadline)));
         self
     }
 
     /// Sets the label of the instances that a [`Select`](crate::Select) selects.
-    #[must_use]
     pub fn with_label(mut self, label: impl Into<Arc<str>>) -> Self {
         self.label = Some(label.into());
         self
@@ -113,7 +110,6 @@ impl RequestScope {
     ///
     /// An earlier one of an outer layer stays. The body has the time that
     /// [`with_deadline`](Self::with_deadline) leaves it.
-    #[must_use]
     pub fn with_head_deadline(mut self, deadline: Instant) -> Self {
         self.head_deadline = self.head_deadline.into_iter().chain([deadline]).min();
         self
@@ -134,19 +130,16 @@ impl RequestScope {
     }
 
     /// The key.
-    #[must_use]
     pub fn key(&self) -> Option<u64> {
         self.key
     }
 
     /// The label of the instances that are selected.
-    #[must_use]
     pub fn label(&self) -> Option<&str> {
         self.label.as_deref()
     }
 
     /// The moment at which the request is over.
-    #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
@@ -154,19 +147,16 @@ impl RequestScope {
     /// The moment by which the head of the response must have come.
     ///
     /// It is the earlier of both deadlines.
-    #[must_use]
     pub fn head_deadline(&self) -> Option<Instant> {
         self.deadline.into_iter().chain(self.head_deadline).min()
     }
 
     /// The instances that the request was sent to, in order.
-    #[must_use]
     pub fn tried(&self) -> Vec<InstanceId> {
         self.inner().tried.iter().map(|tried| tried.id.clone()).collect()
     }
 
     /// The scope that the caller is in.
-    #[must_use]
     pub fn current() -> Option<Self> {
         match is_entered() {
             true => CURRENT.with_borrow(Option::clone),

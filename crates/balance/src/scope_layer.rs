@@ -48,7 +48,6 @@ impl<F> ScopeLayer<F> {
     /// Enters the scope that `scope` returns for the request.
     ///
     /// Clones of a scope are the same request.
-    #[must_use]
     pub fn new<Req>(scope: F) -> Self
     where
         F: Fn(&Req) -> RequestScope,

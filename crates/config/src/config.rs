@@ -36,7 +36,6 @@ impl<T: DeserializeOwned + Send + Sync + 'static> WatchedConfig<T> {
     /// # Panics
     ///
     /// Outside a tokio runtime: it starts the loop's task.
-    #[must_use]
     pub fn new(source: impl Source<Item = KeyValue>, options: WatchOptions<T>) -> Self {
         let (nudge, tasks) = (Arc::new(Notify::new()), TaskGroup::new());
         let config = options.follow.clone();
@@ -49,13 +48,11 @@ impl<T: DeserializeOwned + Send + Sync + 'static> WatchedConfig<T> {
 
 impl<T: Send + Sync> WatchedConfig<T> {
     /// The value now. None: there is none yet and no default, or none any more.
-    #[must_use]
     pub fn value(&self) -> Option<Arc<T>> {
         self.latest.borrow().value.clone()
     }
 
     /// Returns the value now, and whether it is current.
-    #[must_use]
     pub fn latest(&self) -> ConfigSnapshot<T> {
         self.latest.borrow().clone()
     }

@@ -21,7 +21,6 @@ impl<T> ConfigSnapshot<T> {
     ///
     /// `None` where the registry has none and no default was given, or where it was deleted under
     /// [`OnDelete::Clear`](crate::OnDelete::Clear).
-    #[must_use]
     pub fn value(&self) -> Option<&Arc<T>> {
         self.value.as_ref()
     }
@@ -29,7 +28,6 @@ impl<T> ConfigSnapshot<T> {
     /// Returns the registry's revision of the value, for a check-and-set.
     ///
     /// Of a prefix it is the highest; `None` while the value is the default or none.
-    #[must_use]
     pub fn revision(&self) -> Option<u64> {
         self.revision
     }
@@ -37,7 +35,6 @@ impl<T> ConfigSnapshot<T> {
     /// Returns why the registry's text is not the value: it could not be decoded.
     ///
     /// The error names the key, and the line.
-    #[must_use]
     pub fn rejected(&self) -> Option<&Error> {
         self.rejected.as_ref()
     }
@@ -45,13 +42,11 @@ impl<T> ConfigSnapshot<T> {
     /// Whether the registry has no value (any more).
     ///
     /// The value is then that of the policy.
-    #[must_use]
     pub fn is_absent(&self) -> bool {
         self.absent
     }
 
     /// Whether the registry has answered, and does.
-    #[must_use]
     pub fn freshness(&self) -> &Freshness {
         &self.freshness
     }

@@ -27,6 +27,7 @@ use crate::{Query, error};
 #[derive(Clone, Deserialize)]
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
+#[must_use]
 pub struct ConsulConfig {
     /// The agent's address. Defaults to `127.0.0.1:8500`.
     ///
@@ -90,7 +91,6 @@ pub(crate) struct Endpoint {
 
 impl ConsulConfig {
     /// The defaults, with this agent.
-    #[must_use]
     pub fn new(address: impl Into<String>) -> Self {
         Self {
             address: address.into(),
@@ -109,84 +109,72 @@ impl ConsulConfig {
     }
 
     /// Sets [`token`](Self::token).
-    #[must_use]
     pub fn token(mut self, token: impl Into<Secret>) -> Self {
         self.token = Some(token.into());
         self
     }
 
     /// Sets [`token_file`](Self::token_file).
-    #[must_use]
     pub fn token_file(mut self, token_file: impl Into<PathBuf>) -> Self {
         self.token_file = Some(token_file.into());
         self
     }
 
     /// Sets [`basic_auth`](Self::basic_auth).
-    #[must_use]
     pub fn basic_auth(mut self, user: impl Into<String>, password: impl Into<Secret>) -> Self {
         self.basic_auth = Some((user.into(), password.into()));
         self
     }
 
     /// Sets [`tls`](Self::tls).
-    #[must_use]
     pub fn tls(mut self, tls: TlsConfig) -> Self {
         self.tls = Some(tls);
         self
     }
 
     /// Sets [`datacenter`](Self::datacenter).
-    #[must_use]
     pub fn datacenter(mut self, datacenter: impl Into<String>) -> Self {
         self.datacenter = Some(datacenter.into());
         self
     }
 
     /// Sets [`namespace`](Self::namespace).
-    #[must_use]
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = Some(namespace.into());
         self
     }
 
     /// Sets [`partition`](Self::partition).
-    #[must_use]
     pub fn partition(mut self, partition: impl Into<String>) -> Self {
         self.partition = Some(partition.into());
         self
     }
 
     /// Sets [`max_blocking_queries`](Self::max_blocking_queries).
-    #[must_use]
     pub fn max_blocking_queries(mut self, follow_alone: usize) -> Self {
         self.max_blocking_queries = follow_alone;
         self
     }
 
     /// Sets the TTL of registrations.
-    #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.registry.ttl = Some(ttl);
         self
     }
 
     /// Sets [`query`](Self::query).
-    #[must_use]
     pub fn query(mut self, query: Query) -> Self {
         self.query = query;
         self
     }
 
     /// Sets [`registry`](Self::registry).
-    #[must_use]
     pub fn registry(mut self, registry: RegistryConfig) -> Self {
         self.registry = registry;
         self
     }
 
     /// Sets [`max_body`](Self::max_body).
-    #[must_use]
     pub fn max_body(mut self, max_body: usize) -> Self {
         self.max_body = max_body;
         self

@@ -86,7 +86,6 @@ impl Consul {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    #[must_use]
     pub fn instancer(&self, query: impl Into<Query>) -> Follower {
         let query = query.into();
         let (service, wanted) = (query.service.clone(), query.clone());
@@ -118,7 +117,6 @@ impl Consul {
     /// instead. A path is read whole with each change: it must fit into
     /// [`max_body`](ConsulConfig::max_body), in base 64. The token needs `key:read` of all of it:
     /// Consul leaves out other keys without an error.
-    #[must_use]
     pub fn key_value(&self, path: &str) -> Box<dyn Source<Item = KeyValue>> {
         Box::new(KeySource::new(&self.client, path))
     }
@@ -126,7 +124,6 @@ impl Consul {
     /// Returns the key-value store of the datacenter.
     ///
     /// The datacenter is the agent's, unless the settings name another.
-    #[must_use]
     pub fn kv(&self) -> ConsulKv {
         ConsulKv::new(&self.client)
     }

@@ -31,6 +31,7 @@ use crate::Instance;
 /// ```
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(default, deny_unknown_fields)]
+#[must_use]
 pub struct AddressPolicy {
     allow: Vec<IpNet>,
     /// Of a file: besides the link-local ones.
@@ -50,7 +51,6 @@ pub struct AddressRejected {
 
 impl AddressPolicy {
     /// Accepts everything that can be reached at all, link-local networks too.
-    #[must_use]
     pub fn any() -> Self {
         Self {
             allow: Vec::new(),
@@ -64,7 +64,6 @@ impl AddressPolicy {
     /// Allows IP addresses of these networks only.
     ///
     /// Defaults to every network that is not denied.
-    #[must_use]
     pub fn allow(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         self.allow.extend(networks);
         self
@@ -73,21 +72,18 @@ impl AddressPolicy {
     /// Denies these networks, besides the link-local ones.
     ///
     /// A denied network wins over an allowed one.
-    #[must_use]
     pub fn deny(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         self.deny.extend(networks);
         self
     }
 
     /// Allows these ports only. Defaults to all but 0.
-    #[must_use]
     pub fn ports(mut self, ports: RangeInclusive<u16>) -> Self {
         self.ports = ports;
         self
     }
 
     /// Refuses host names.
-    #[must_use]
     pub fn ip_only(mut self) -> Self {
         self.ip_only = true;
         self
@@ -96,7 +92,6 @@ impl AddressPolicy {
     /// Allows the hosts `unix:/path`, which are sockets of the client's machine.
     ///
     /// Their port has no meaning.
-    #[must_use]
     pub fn unix_sockets(mut self) -> Self {
         self.unix_sockets = true;
         self

@@ -161,7 +161,6 @@ pub enum LossReason {
 
 impl Announcement {
     /// Creates the first announcement of a registration: passing, a new incarnation.
-    #[must_use]
     pub fn new(service: impl Into<String>, instance: Instance) -> Self {
         Self {
             service: service.into(),
@@ -175,7 +174,6 @@ impl Announcement {
     /// Returns the random id of this registration: 32 hexadecimal digits.
     ///
     /// It is the same in all its announcements.
-    #[must_use]
     pub fn incarnation(&self) -> &str {
         &self.incarnation
     }
@@ -184,7 +182,6 @@ impl Announcement {
     ///
     /// True until the registry has accepted the registration for the first time: the entry is a
     /// predecessor's. False later: it is a successor's.
-    #[must_use]
     pub fn takes_over(&self) -> bool {
         self.takes_over
     }
@@ -211,13 +208,11 @@ impl LeaseTtl {
     /// Returns the time after which the registry drops an entry without renewals.
     ///
     /// At most one year; `None` where nothing expires.
-    #[must_use]
     pub fn ttl(&self) -> Option<Duration> {
         self.ttl.map(|ttl| ttl.min(MAX_TTL))
     }
 
     /// Returns the interval of renewals, from 100 ms to one day.
-    #[must_use]
     pub fn renew_interval(&self) -> Duration {
         self.renew_interval.clamp(MIN_RENEW_INTERVAL, MAX_RENEW_INTERVAL)
     }

@@ -44,7 +44,6 @@ impl Backoff {
     /// Both are at least 1 ms, since attempts without a pause would occupy a processor, and at most
     /// ten years. The healthy period is 30 s or `cap`, whichever is longer, so that a pause itself
     /// never counts as health.
-    #[must_use]
     pub fn new(initial: Duration, cap: Duration) -> Self {
         let [initial, cap] = [initial, cap].map(|ceiling| ceiling.clamp(SHORTEST, LONGEST));
         Self {
@@ -106,7 +105,6 @@ impl Backoff {
     }
 
     /// The ceiling of the first pause.
-    #[must_use]
     pub fn initial(&self) -> Duration {
         self.initial
     }

@@ -13,7 +13,6 @@ use std::{error::Error, fmt};
 /// let text = tower_sd::backend::chain(&error).to_string();
 /// assert_eq!(text, "etcd follow: registry unavailable: connection refused");
 /// ```
-#[must_use]
 pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + use<'a> {
     Chain(error)
 }

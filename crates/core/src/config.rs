@@ -28,6 +28,7 @@ use crate::{AddressPolicy, duration};
 #[derive(Clone, Debug, Deserialize)]
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
+#[must_use]
 pub struct RegistryConfig {
     /// The lifetime of an entry without renewals.
     ///
@@ -63,56 +64,48 @@ pub struct RegistryConfig {
 
 impl RegistryConfig {
     /// Sets [`ttl`](Self::ttl).
-    #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
     /// Sets [`loss`](Self::loss).
-    #[must_use]
     pub fn loss(mut self, loss: LossPolicy) -> Self {
         self.loss = loss;
         self
     }
 
     /// Sets [`stale`](Self::stale).
-    #[must_use]
     pub fn stale(mut self, stale: StalePolicy) -> Self {
         self.stale = stale;
         self
     }
 
     /// Sets [`addresses`](Self::addresses).
-    #[must_use]
     pub fn addresses(mut self, addresses: AddressPolicy) -> Self {
         self.addresses = addresses;
         self
     }
 
     /// Sets [`removal_wait`](Self::removal_wait).
-    #[must_use]
     pub fn removal_wait(mut self, wait: Duration) -> Self {
         self.removal_wait = wait;
         self
     }
 
     /// Sets [`max_instances`](Self::max_instances).
-    #[must_use]
     pub fn max_instances(mut self, max_instances: usize) -> Self {
         self.max_instances = max_instances;
         self
     }
 
     /// Sets [`follow`](Self::follow).
-    #[must_use]
     pub fn follow(mut self, follow: FollowConfig) -> Self {
         self.follow = follow;
         self
     }
 
     /// Sets [`announce`](Self::announce).
-    #[must_use]
     pub fn announce(mut self, announce: AnnounceConfig) -> Self {
         self.announce = announce;
         self

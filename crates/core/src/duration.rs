@@ -13,7 +13,6 @@ use serde::{Deserialize, Deserializer, de::Error};
 /// assert_eq!(duration::parse("1500ms"), Some(Duration::from_millis(1500)));
 /// assert_eq!(duration::parse("15"), None);
 /// ```
-#[must_use]
 pub fn parse(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
     let millis: u64 = match unit {

@@ -149,37 +149,31 @@ impl Error {
     }
 
     /// The class of the error.
-    #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
     /// Whether the same call can succeed later without any change.
-    #[must_use]
     pub fn is_transient(&self) -> bool {
         self.0.transient
     }
 
     /// Whether the failed call has certainly changed nothing in the registry.
-    #[must_use]
     pub fn is_without_effect(&self) -> bool {
         self.0.without_effect
     }
 
     /// The backend that saw it: `"consul"`, `"memory"`.
-    #[must_use]
     pub fn backend(&self) -> &'static str {
         self.0.backend
     }
 
     /// What the backend was doing: `"register"`, `"follow"`.
-    #[must_use]
     pub fn operation(&self) -> &'static str {
         self.0.operation
     }
 
     /// The instance that it concerns, where there is one.
-    #[must_use]
     pub fn instance(&self) -> Option<&InstanceId> {
         self.0.instance.as_ref()
     }
@@ -187,7 +181,6 @@ impl Error {
     /// The least time before the next attempt, where the registry requires one.
     ///
     /// Both loops observe it, up to 5 min.
-    #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
@@ -195,7 +188,6 @@ impl Error {
     /// Returns this error and what caused it in one line: for logs.
     ///
     /// `Display` prints this level only.
-    #[must_use]
     pub fn chain(&self) -> impl fmt::Display {
         chain(self)
     }

@@ -67,7 +67,6 @@ impl FilteredInstancer {
     /// # Panics
     ///
     /// Outside a tokio runtime: it starts a task.
-    #[must_use]
     pub fn new(
         instancer: &(impl Instancer + ?Sized),
         filter: impl Fn(&Snapshot) -> Snapshot + Send + 'static,

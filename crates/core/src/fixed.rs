@@ -20,7 +20,6 @@ impl FixedInstancer {
     ///
     /// Of two with one id or one address it has one. Unreachable addresses are left out;
     /// the host `unix:/path` is a socket of this machine.
-    #[must_use]
     pub fn new(instances: impl IntoIterator<Item = Instance>) -> Self {
         let config = RegistryConfig::default()
             .loss(LossPolicy::Accept)

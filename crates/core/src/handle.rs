@@ -71,7 +71,6 @@ pub(crate) struct Update {
 
 impl RegistrationWatch {
     /// Returns the id of the instance; of joined registrations, that of the first one.
-    #[must_use]
     pub fn id(&self) -> &InstanceId {
         &self.parts[0].id
     }
@@ -80,20 +79,17 @@ impl RegistrationWatch {
     ///
     /// Of joined registrations, it is the one that needs attention most. It stays unseen for
     /// [`changed`](Self::changed).
-    #[must_use]
     pub fn state(&self) -> RegistrationState {
         let states = self.parts.iter().map(|part| part.status.borrow().state.clone());
         states.min_by_key(urgency).unwrap_or(RegistrationState::Deregistered)
     }
 
     /// Returns the error of the latest call that failed, also after a recovery.
-    #[must_use]
     pub fn last_error(&self) -> Option<Error> {
         self.parts.iter().find_map(|part| part.status.borrow().last_error.clone())
     }
 
     /// Returns the counters; of joined registrations, their sums.
-    #[must_use]
     pub fn stats(&self) -> RegistrationStats {
         let stats = self.parts.iter().map(|part| part.status.borrow().stats);
         stats.fold(RegistrationStats::default(), |sum, one| RegistrationStats {
@@ -263,7 +259,6 @@ impl RegistrationHandle {
     }
 
     /// Returns a view that can be cloned.
-    #[must_use]
     pub fn watch(&self) -> RegistrationWatch {
         self.watch.clone()
     }

@@ -62,7 +62,6 @@ impl<H: Send + Sync + 'static> Hub<H> {
     /// `start` makes the handle that all users share (a channel's sender, a `watch` receiver) and
     /// the task behind it; it must not block. The task ends with `tasks`, at the latest; closing
     /// those waits for it.
-    #[must_use]
     pub fn new<F>(
         backend: &'static str,
         tasks: TaskGroup,
@@ -115,7 +114,6 @@ impl<H: Send + Sync + 'static> Hub<H> {
 
 impl<H: Send + Sync> Attached<H> {
     /// The handle to the running task.
-    #[must_use]
     pub fn handle(&self) -> &H {
         &self.0.handle
     }
@@ -136,7 +134,6 @@ impl<H: Send + Sync> Attached<H> {
     }
 
     /// Whether the task has ended.
-    #[must_use]
     pub fn has_ended(&self) -> bool {
         self.0.ended.is_cancelled()
     }

@@ -36,6 +36,7 @@ use crate::{Error, ErrorKind, InstanceId, InstanceStatus, Result, url::without_u
 /// ```
 #[derive(Clone, Serialize)]
 #[serde(transparent)]
+#[must_use]
 pub struct Instance(Arc<Inner>);
 
 #[derive(Clone, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -68,7 +69,6 @@ impl Instance {
     ///
     /// The host is a name, or an IP address without brackets. The host `unix:/path` is a unix
     /// socket, whose port has no meaning.
-    #[must_use]
     pub fn new(host: impl Into<String>, port: u16) -> Self {
         let host = host.into();
         Self(Arc::new(Inner {
@@ -89,37 +89,31 @@ impl Instance {
     /// Sets the id, which must be unique in its service. Defaults to `host:port`.
     ///
     /// An id that stays the same across restarts makes the restarted process the same instance.
-    #[must_use]
     pub fn with_id(self, id: impl Into<InstanceId>) -> Self {
         self.edit(|inner| inner.id = id.into())
     }
 
     /// Sets the scheme, for example `"http"`, `"https"` or `"grpc"`.
-    #[must_use]
     pub fn with_scheme(self, scheme: impl Into<String>) -> Self {
         self.edit(|inner| inner.scheme = Some(scheme.into()))
     }
 
     /// Sets the share of traffic relative to the others. Defaults to 1; 0 is none.
-    #[must_use]
     pub fn with_weight(self, weight: u32) -> Self {
         self.edit(|inner| inner.weight = weight)
     }
 
     /// Sets its priority: lower is better, 0 (the default) is best. RFC 2782's meaning.
-    #[must_use]
     pub fn with_priority(self, priority: u32) -> Self {
         self.edit(|inner| inner.priority = priority)
     }
 
     /// Sets the zone it runs in.
-    #[must_use]
     pub fn with_zone(self, zone: impl Into<String>) -> Self {
         self.edit(|inner| inner.zone = Some(zone.into()))
     }
 
     /// Replaces its tags; they are kept sorted, each once.
-    #[must_use]
     pub fn with_tags<T: Into<String>>(self, tags: impl IntoIterator<Item = T>) -> Self {
         let mut tags: Vec<String> = tags.into_iter().map(Into::into).collect();
         tags.sort();
@@ -128,7 +122,6 @@ impl Instance {
     }
 
     /// Adds or replaces one entry of its metadata.
-    #[must_use]
     pub fn with_metadata(self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.edit(|inner| {
             inner.metadata.insert(key.into(), value.into());
@@ -136,91 +129,76 @@ impl Instance {
     }
 
     /// Sets its status.
-    #[must_use]
     pub fn with_status(self, status: InstanceStatus) -> Self {
         self.edit(|inner| inner.status = status)
     }
 
     /// Sets the time of its start, in milliseconds since the Unix epoch.
-    #[must_use]
     pub fn with_started_at_ms(self, started_at_ms: u64) -> Self {
         self.edit(|inner| inner.started_at_ms = Some(started_at_ms))
     }
 
     /// Its name inside its service.
-    #[must_use]
     pub fn id(&self) -> &InstanceId {
         &self.0.id
     }
 
     /// Returns its scheme, if it has one.
-    #[must_use]
     pub fn scheme(&self) -> Option<&str> {
         self.0.scheme.as_deref()
     }
 
     /// A host name or an IP address, never in brackets.
-    #[must_use]
     pub fn host(&self) -> &str {
         &self.0.host
     }
 
     /// Its port.
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.0.port
     }
 
     /// Returns its share of the traffic relative to the others; 0 means none.
-    #[must_use]
     pub fn weight(&self) -> u32 {
         self.0.weight
     }
 
     /// Its priority; lower is better.
-    #[must_use]
     pub fn priority(&self) -> u32 {
         self.0.priority
     }
 
     /// Where it runs, if known.
-    #[must_use]
     pub fn zone(&self) -> Option<&str> {
         self.0.zone.as_deref()
     }
 
     /// Its tags, sorted.
-    #[must_use]
     pub fn tags(&self) -> &[String] {
         &self.0.tags
     }
 
     /// Its metadata.
-    #[must_use]
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.0.metadata
     }
 
     /// Returns its fitness.
-    #[must_use]
     pub fn status(&self) -> InstanceStatus {
         self.0.status
     }
 
     /// Returns the time of its start, in milliseconds since the Unix epoch.
-    #[must_use]
     pub fn started_at_ms(&self) -> Option<u64> {
         self.0.started_at_ms
     }
 
     /// Whether both are the same allocation, which is cheaper than equality.
-    #[must_use]
     pub fn ptr_eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Whether requests go to the same place: scheme, host and port are equal.
-    #[must_use]
     pub fn same_address(&self, other: &Self) -> bool {
         let (a, b) = (&*self.0, &*other.0);
         (a.port, &a.host, &a.scheme) == (b.port, &b.host, &b.scheme)
@@ -229,7 +207,6 @@ impl Instance {
     /// Returns whether it accepts requests.
     ///
     /// Its status is `Passing` or `Warning`, and its weight above 0.
-    #[must_use]
     pub fn accepts_requests(&self) -> bool {
         self.0.status.accepts_requests() && self.0.weight > 0
     }

@@ -9,7 +9,6 @@ pub struct InstanceId(Arc<str>);
 
 impl InstanceId {
     /// The id as text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }

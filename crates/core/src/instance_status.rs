@@ -27,7 +27,6 @@ pub enum InstanceStatus {
 
 impl InstanceStatus {
     /// Whether an instance of this status accepts requests: `Passing` and `Warning`.
-    #[must_use]
     pub fn accepts_requests(self) -> bool {
         matches!(self, Self::Passing | Self::Warning)
     }

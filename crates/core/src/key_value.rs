@@ -15,7 +15,6 @@ pub struct KeyValue {
 
 impl KeyValue {
     /// The value that `key` has had since `revision`.
-    #[must_use]
     pub fn new(key: impl Into<Arc<str>>, value: impl Into<Arc<[u8]>>, revision: u64) -> Self {
         let key = key.into();
         Self { name: key.len(), key, value: value.into(), revision }
@@ -29,25 +28,21 @@ impl KeyValue {
     }
 
     /// The whole key.
-    #[must_use]
     pub fn key(&self) -> &str {
         &self.key
     }
 
     /// Returns the rest after the followed prefix; empty for a followed key itself.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.key[self.name..]
     }
 
     /// The value.
-    #[must_use]
     pub fn value(&self) -> &[u8] {
         &self.value
     }
 
     /// Grows with every write: Consul's `ModifyIndex`, etcd's `mod_revision`.
-    #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision
     }

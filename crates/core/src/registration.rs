@@ -99,13 +99,11 @@ impl Registration {
     }
 
     /// Returns the bound of [`fail_fast`](Self::fail_fast); `None` in the background.
-    #[must_use]
     pub fn fail_fast_timeout(&self) -> Option<Duration> {
         self.fail_fast
     }
 
     /// Returns the TTL: the one set here, else the registry's.
-    #[must_use]
     pub fn lease_ttl(&self) -> Duration {
         self.ttl.unwrap_or(TTL)
     }
@@ -116,13 +114,11 @@ impl Registration {
     }
 
     /// Returns the service.
-    #[must_use]
     pub fn service(&self) -> &str {
         &self.service
     }
 
     /// Returns the instance.
-    #[must_use]
     pub fn instance(&self) -> &Instance {
         &self.instance
     }

@@ -51,20 +51,17 @@ pub struct Registry {
 
 impl Registry {
     /// Creates a registry with the default settings.
-    #[must_use]
     pub fn new(backend: impl Backend) -> Self {
         Self::with_config(backend, RegistryConfig::default())
     }
 
     /// Creates a registry.
-    #[must_use]
     pub fn with_config(backend: impl Backend, config: RegistryConfig) -> Self {
         let config = Arc::new(backend.adapt(config));
         Self { backend: Arc::new(backend), config, tasks: TaskGroup::new() }
     }
 
     /// Creates a registry, read only, in which every service has these instances.
-    #[must_use]
     pub fn fixed(instances: impl IntoIterator<Item = impl Into<Instance>>) -> Self {
         Self::new(FixedBackend(instances.into_iter().map(Into::into).collect()))
     }
@@ -85,13 +82,11 @@ impl Registry {
     }
 
     /// Returns the backend's name: `"consul"`.
-    #[must_use]
     pub fn name(&self) -> &'static str {
         self.backend.name()
     }
 
     /// Returns the settings, as adapted to the backend.
-    #[must_use]
     pub fn config(&self) -> &RegistryConfig {
         &self.config
     }
@@ -120,7 +115,6 @@ impl Registry {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    #[must_use]
     pub fn follow(
         &self,
         service: impl Into<String>,

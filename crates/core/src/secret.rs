@@ -21,13 +21,11 @@ pub struct Secret(String);
 
 impl Secret {
     /// Wraps a text.
-    #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
     /// The text itself: for the wire, and nowhere else.
-    #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }

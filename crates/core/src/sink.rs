@@ -40,6 +40,7 @@ pub trait Sink<T>: Send + 'static {
 /// One complete set, as it was read.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[must_use]
 pub struct Entries<T> {
     /// The decoded entries.
     pub items: Vec<T>,
@@ -55,25 +56,21 @@ pub struct Entries<T> {
 
 impl<T> Entries<T> {
     /// Creates a set of well-formed entries, read by `Full`.
-    #[must_use]
     pub fn new(items: Vec<T>) -> Self {
         Self { items, errors: Vec::new(), mode: ReadMode::Full, accepts_absences: false }
     }
 
     /// Sets the mode of the read.
-    #[must_use]
     pub fn with_mode(self, mode: ReadMode) -> Self {
         Self { mode, ..self }
     }
 
     /// Sets [`accepts_absences`](Self::accepts_absences).
-    #[must_use]
     pub fn with_accepted_absences(self, accepts_absences: bool) -> Self {
         Self { accepts_absences, ..self }
     }
 
     /// Adds entries that could not be decoded.
-    #[must_use]
     pub fn with_errors(self, errors: Vec<Error>) -> Self {
         Self { errors, ..self }
     }

@@ -60,7 +60,6 @@ impl Snapshot {
     }
 
     /// Returns the listed instances, sorted by id, each id and address once.
-    #[must_use]
     pub fn instances(&self) -> &[Instance] {
         &self.instances
     }
@@ -69,7 +68,6 @@ impl Snapshot {
     ///
     /// No id of [`instances`](Self::instances) is among them. A balancer uses them only when
     /// nothing else is usable.
-    #[must_use]
     pub fn held(&self) -> &[Instance] {
         &self.held
     }
@@ -95,13 +93,11 @@ impl Snapshot {
     /// Returns the number of changes of the set, 0 before the first.
     ///
     /// Those of [`instances`](Self::instances) and [`held`](Self::held).
-    #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
     /// How far the set can be trusted.
-    #[must_use]
     pub fn freshness(&self) -> &Freshness {
         &self.freshness
     }
@@ -110,7 +106,6 @@ impl Snapshot {
     ///
     /// `None` before the first set. It is read live: it advances, in every clone, without a new
     /// snapshot, and wakes no subscriber.
-    #[must_use]
     pub fn as_of(&self) -> Option<Instant> {
         *self.proof.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,13 +118,11 @@ impl Snapshot {
 
 impl Freshness {
     /// Whether it is [`Fresh`](Self::Fresh).
-    #[must_use]
     pub fn is_fresh(&self) -> bool {
         matches!(self, Self::Fresh)
     }
 
     /// Whether the registry has answered at least once.
-    #[must_use]
     pub fn is_synced(&self) -> bool {
         !matches!(self, Self::NeverSynced { .. })
     }
@@ -145,7 +138,6 @@ impl Freshness {
     }
 
     /// The trouble, if there is any.
-    #[must_use]
     pub fn error(&self) -> Option<&Error> {
         match self {
             Self::NeverSynced { error } => error.as_ref(),

@@ -95,6 +95,7 @@ pub enum ReadMode {
 
 /// The result of a successful [`Source::read`].
 #[derive(Debug)]
+#[must_use]
 pub struct ReadResult<T = Instance> {
     pub(crate) outcome: Outcome<T>,
     pub(crate) refresh_in: Option<Duration>,
@@ -111,7 +112,6 @@ pub(crate) enum Outcome<T> {
 
 impl ReadRequest {
     /// Creates a request without a bound on entries: for tests of a source.
-    #[must_use]
     pub fn new(mode: ReadMode) -> Self {
         Self { mode, max_entries: usize::MAX }
     }
@@ -123,7 +123,6 @@ impl ReadRequest {
     }
 
     /// Whether the source should wait for a change.
-    #[must_use]
     pub fn waits(&self) -> bool {
         self.mode == ReadMode::Changed
     }
@@ -131,7 +130,6 @@ impl ReadRequest {
 
 impl<T> ReadResult<T> {
     /// The complete set, one element per entry of the registry.
-    #[must_use]
     pub fn set(entries: Vec<Result<T>>) -> Self {
         Outcome::Set(entries).into()
     }
@@ -139,7 +137,6 @@ impl<T> ReadResult<T> {
     /// Proof of life: the set of the last result is current.
     ///
     /// The source keeps its position. In answer to `Confirm` it confirms the last set.
-    #[must_use]
     pub fn unchanged() -> Self {
         Outcome::Unchanged.into()
     }
@@ -147,7 +144,6 @@ impl<T> ReadResult<T> {
     /// The set may be outdated, but the position is kept.
     ///
     /// `Changed` is requested next, with backoff.
-    #[must_use]
     pub fn trouble(error: Error) -> Self {
         Outcome::Trouble(error).into()
     }
@@ -156,7 +152,6 @@ impl<T> ReadResult<T> {
     ///
     /// `Full` is requested next. Not an error, the set stays fresh; several of these without a set
     /// in between are an error. `reason` is for the log.
-    #[must_use]
     pub fn resync(reason: &'static str) -> Self {
         Outcome::Resync(reason).into()
     }
@@ -166,7 +161,6 @@ impl<T> ReadResult<T> {
     /// `Full` is requested next, after this long: for example a DNS TTL. The loop clamps it to
     /// [`FollowConfig::min_refresh`](crate::FollowConfig::min_refresh) and
     /// [`max_refresh`](crate::FollowConfig::max_refresh), and adds jitter.
-    #[must_use]
     pub fn refresh_in(self, after: Duration) -> Self {
         Self { refresh_in: Some(after), ..self }
     }
@@ -177,13 +171,11 @@ impl<T> ReadResult<T> {
     /// lost, and they are removed immediately, without the loss guard. An instance that is listed
     /// with a status or weight which accepts no requests stays the guard's affair. So does the
     /// first set after trouble.
-    #[must_use]
     pub fn with_accepted_absences(self) -> Self {
         Self { accepts_absences: true, ..self }
     }
 
     /// Returns the entries of a set, `None` for another result: for tests of a source.
-    #[must_use]
     pub fn entries(&self) -> Option<&[Result<T>]> {
         match &self.outcome {
             Outcome::Set(entries) => Some(entries),

@@ -85,7 +85,6 @@ impl Subscription {
     }
 
     /// The latest snapshot.
-    #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.snapshots.borrow().clone()
     }
@@ -147,7 +146,6 @@ impl Subscription {
     }
 
     /// What the publisher behind it has counted so far.
-    #[must_use]
     pub fn stats(&self) -> PublisherStats {
         self.counters.read()
     }
@@ -155,7 +153,6 @@ impl Subscription {
     /// Returns the latest snapshot and every change as a stream.
     ///
     /// It ends when the loop ends.
-    #[must_use]
     pub fn into_stream(mut self) -> BoxStream<'static, Snapshot> {
         self.snapshots.mark_changed();
         stream::unfold(self, |mut subscription| async move {

@@ -25,7 +25,6 @@ pub struct Shutdown(CancellationToken);
 
 impl TaskGroup {
     /// No tasks yet.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
@@ -43,7 +42,6 @@ impl TaskGroup {
     }
 
     /// Returns the request that all tasks of this group get.
-    #[must_use]
     pub fn shutdown(&self) -> Shutdown {
         Shutdown(self.0.stop.clone())
     }
@@ -76,7 +74,6 @@ impl Shutdown {
     ///
     /// A task that polls its stop at each wake-up should poll a child: the state of a child is
     /// shared with no other task.
-    #[must_use]
     pub fn child(&self) -> (Self, StopOnDrop) {
         let child = self.0.child_token();
         (Self(child.clone()), StopOnDrop(child.drop_guard()))
@@ -92,7 +89,6 @@ impl Shutdown {
     }
 
     /// Whether the owner is gone or closing.
-    #[must_use]
     pub fn is_requested(&self) -> bool {
         self.0.is_cancelled()
     }

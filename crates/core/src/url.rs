@@ -95,7 +95,6 @@ impl RegistryUrl {
     }
 
     /// Returns the hosts, each with a port; an IPv6 address is in brackets.
-    #[must_use]
     pub fn addresses(&self, default_port: u16) -> Vec<String> {
         let with_port = |host: &String| {
             let has_port = match host.rsplit_once(']') {
@@ -111,7 +110,6 @@ impl RegistryUrl {
     ///
     /// A URL without hosts has three slashes: the path of `file:///etc/instances.json` is
     /// `etc/instances.json`, and `/` before it makes it absolute.
-    #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -249,7 +247,6 @@ impl RegistryUrl {
     }
 
     /// Creates the error for a setting of this registry that cannot work.
-    #[must_use]
     pub fn refusal(&self, message: impl Into<String>) -> Error {
         refusal(self.backend, message)
     }
@@ -284,7 +281,6 @@ impl RegistryUrl {
 }
 
 /// Parses a boolean in the eleven forms that Go's `strconv.ParseBool` accepts.
-#[must_use]
 pub fn boolean(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
@@ -303,13 +299,11 @@ pub fn boolean(text: &str) -> Option<bool> {
 /// assert!(url::has_user("http://user:s3cr3t@host") && url::has_user("user:s3cr3t%40host"));
 /// assert!(!url::has_user("http://host:8500/path"));
 /// ```
-#[must_use]
 pub fn has_user(text: &str) -> bool {
     text.contains('@') || text.contains("%40")
 }
 
 /// Returns the text for `Debug`, or three stars if it [has a user](has_user).
-#[must_use]
 pub fn without_user(text: &str) -> &str {
     if has_user(text) { "***" } else { text }
 }

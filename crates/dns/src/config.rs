@@ -14,6 +14,7 @@ use tower_sd_core::{RegistryConfig, duration};
 #[derive(Clone, Debug, Default, Deserialize)]
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
+#[must_use]
 pub struct DnsConfig {
     /// The name servers. Defaults to none: those of the system.
     ///
@@ -61,34 +62,29 @@ pub enum Transport {
 
 impl DnsConfig {
     /// Returns the defaults with these name servers; with none, those of the system.
-    #[must_use]
     pub fn new(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self { servers: servers.into_iter().collect(), ..Self::default() }
     }
 
     /// Sets [`registry`](Self::registry).
-    #[must_use]
     pub fn registry(mut self, registry: RegistryConfig) -> Self {
         self.registry = registry;
         self
     }
 
     /// Sets [`transport`](Self::transport).
-    #[must_use]
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = Some(transport);
         self
     }
 
     /// Sets [`timeout`](Self::timeout).
-    #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
     /// Sets [`attempts`](Self::attempts); zero counts as one.
-    #[must_use]
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = Some(attempts);
         self

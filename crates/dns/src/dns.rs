@@ -28,7 +28,6 @@ struct DnsBackend(DnsClient);
 
 impl Dns {
     /// Creates a client of these name servers.
-    #[must_use]
     pub fn new(config: DnsConfig) -> Self {
         let registry = config.registry.clone();
         let client = DnsClient::new(config);
@@ -50,7 +49,6 @@ impl Dns {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    #[must_use]
     pub fn instancer(&self, query: Query) -> Follower {
         let (service, retention) = (shown(&query.name), query.retention);
         let source = DnsSource::new(self.client.clone(), query);

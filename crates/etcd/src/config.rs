@@ -16,6 +16,7 @@ use crate::{BACKEND, Codec, NamingJson};
 #[derive(Clone, Deserialize)]
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
+#[must_use]
 pub struct EtcdConfig {
     /// The members, as `host:port`. Defaults to none.
     ///
@@ -86,7 +87,6 @@ impl EtcdConfig {
     }
 
     /// Sets [`user`](Self::user).
-    #[must_use]
     pub fn user(mut self, name: impl Into<String>, password: impl Into<Secret>) -> Self {
         self.user = Some(User::new(name, password));
         self
@@ -94,70 +94,60 @@ impl EtcdConfig {
 
     /// Sets [`user`](Self::user) with a password from a file, which is read for every
     /// authentication.
-    #[must_use]
     pub fn user_from_file(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         self.user = Some(User::from_file(name, path));
         self
     }
 
     /// Sets [`tls`](Self::tls).
-    #[must_use]
     pub fn tls(mut self, tls: TlsConfig) -> Self {
         self.tls = Some(tls);
         self
     }
 
     /// Sets [`prefix`](Self::prefix).
-    #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
     /// Sets [`codecs`](Self::codecs) to this one.
-    #[must_use]
     pub fn codec(mut self, codec: impl Codec) -> Self {
         self.codecs = vec![Arc::new(codec)];
         self
     }
 
     /// Adds a codec that only reads, for the time of a migration.
-    #[must_use]
     pub fn fallback_codec(mut self, codec: impl Codec) -> Self {
         self.codecs.push(Arc::new(codec));
         self
     }
 
     /// Sets the TTL of registrations.
-    #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.registry.ttl = Some(ttl);
         self
     }
 
     /// Sets [`registry`](Self::registry).
-    #[must_use]
     pub fn registry(mut self, registry: RegistryConfig) -> Self {
         self.registry = registry;
         self
     }
 
     /// Sets [`connect_timeout`](Self::connect_timeout).
-    #[must_use]
     pub fn connect_timeout(mut self, bound: Duration) -> Self {
         self.connect_timeout = bound;
         self
     }
 
     /// Sets [`request_timeout`](Self::request_timeout).
-    #[must_use]
     pub fn request_timeout(mut self, bound: Duration) -> Self {
         self.request_timeout = bound;
         self
     }
 
     /// Sets [`ping_interval`](Self::ping_interval).
-    #[must_use]
     pub fn ping_interval(mut self, interval: Duration) -> Self {
         self.ping_interval = interval;
         self

@@ -52,7 +52,6 @@ impl Etcd {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    #[must_use]
     pub fn instancer(&self, service: impl Into<String>) -> Follower {
         let service = service.into();
         let source = source::instances(&self.client, &service);
@@ -78,7 +77,6 @@ impl Etcd {
     ///
     /// The keys are etcd's own, as `etcdctl` shows them; the prefix of services does not apply. A
     /// request has at most 1.5 MiB (the servers' `--max-request-bytes`), and with it a value.
-    #[must_use]
     pub fn key_value(&self, path: &str) -> Box<dyn Source<Item = KeyValue>> {
         source::keys(&self.client, path)
     }

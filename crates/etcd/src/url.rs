@@ -55,7 +55,7 @@ impl EtcdConfig {
         };
         url.finish()?;
         // Refuses settings now that a client would refuse; that shuffles the endpoints.
-        config.clone().validated()?;
+        let _config = config.clone().validated()?;
         Ok(config)
     }
 }

@@ -26,6 +26,7 @@ use crate::{Query, error};
 #[derive(Clone, Debug, Deserialize)]
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
+#[must_use]
 pub struct EurekaConfig {
     /// The servers, which replicate to each other.
     ///
@@ -98,7 +99,6 @@ pub(crate) struct Endpoint {
 
 impl EurekaServer {
     /// Creates a server without a zone.
-    #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self { url: url.into(), zone: None }
     }
@@ -138,7 +138,6 @@ impl fmt::Debug for EurekaServer {
 
 impl EurekaConfig {
     /// Creates the defaults, with this server.
-    #[must_use]
     pub fn new(server: impl Into<String>) -> Self {
         Self {
             servers: vec![EurekaServer::new(server)],
@@ -156,21 +155,18 @@ impl EurekaConfig {
     }
 
     /// Adds a server.
-    #[must_use]
     pub fn server(mut self, server: EurekaServer) -> Self {
         self.servers.push(server);
         self
     }
 
     /// Sets [`zone`](Self::zone).
-    #[must_use]
     pub fn zone(mut self, zone: impl Into<String>) -> Self {
         self.zone = Some(zone.into());
         self
     }
 
     /// Sets [`user`](Self::user) and [`password`](Self::password).
-    #[must_use]
     pub fn basic_auth(mut self, user: impl Into<String>, password: impl Into<Secret>) -> Self {
         self.user = Some(user.into());
         self.password = Some(password.into());
@@ -178,7 +174,6 @@ impl EurekaConfig {
     }
 
     /// Sets [`user`](Self::user) and [`password_file`](Self::password_file).
-    #[must_use]
     pub fn password_file(
         mut self,
         user: impl Into<String>,
@@ -190,49 +185,42 @@ impl EurekaConfig {
     }
 
     /// Sets [`tls`](Self::tls).
-    #[must_use]
     pub fn tls(mut self, tls: TlsConfig) -> Self {
         self.tls = Some(tls);
         self
     }
 
     /// Sets [`timeout`](Self::timeout).
-    #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
     /// Sets [`max_single_reads`](Self::max_single_reads).
-    #[must_use]
     pub fn max_single_reads(mut self, max_single_reads: usize) -> Self {
         self.max_single_reads = max_single_reads;
         self
     }
 
     /// Sets [`query`](Self::query).
-    #[must_use]
     pub fn query(mut self, query: Query) -> Self {
         self.query = query;
         self
     }
 
     /// Sets the TTL of registrations.
-    #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.registry.ttl = Some(ttl);
         self
     }
 
     /// Sets [`registry`](Self::registry).
-    #[must_use]
     pub fn registry(mut self, registry: RegistryConfig) -> Self {
         self.registry = registry;
         self
     }
 
     /// Sets [`max_body`](Self::max_body).
-    #[must_use]
     pub fn max_body(mut self, max_body: usize) -> Self {
         self.max_body = max_body;
         self

@@ -82,7 +82,6 @@ impl Eureka {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    #[must_use]
     pub fn instancer(&self, query: impl Into<Query>) -> Follower {
         let query = query.into();
         let (service, wanted) = (query.name.clone(), query.clone());

@@ -66,20 +66,17 @@ impl HttpError {
     }
 
     /// Searches one in `error` and in its sources: a layer may have wrapped it.
-    #[must_use]
     pub fn find<'e>(error: &'e (dyn error::Error + 'static)) -> Option<&'e Self> {
         std::iter::successors(Some(error), |error| error.source())
             .find_map(|error| error.downcast_ref())
     }
 
     /// How far the exchange had come.
-    #[must_use]
     pub fn kind(&self) -> HttpErrorKind {
         self.kind
     }
 
     /// Whether the request certainly reached no server.
-    #[must_use]
     pub fn is_not_sent(&self) -> bool {
         matches!(self.kind, HttpErrorKind::Connect | HttpErrorKind::NotSent)
     }
@@ -87,13 +84,11 @@ impl HttpError {
     /// Whether the caller has failed, and not the instance.
     ///
     /// Repeating the request fails again, and the instance's statistics should not count it.
-    #[must_use]
     pub fn is_callers(&self) -> bool {
         matches!(self.kind, HttpErrorKind::TlsRequired | HttpErrorKind::Request)
     }
 
     /// What it is to the statistics of the instance.
-    #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self.kind {
             HttpErrorKind::Connect | HttpErrorKind::NotSent => Outcome::NotSent,
@@ -106,13 +101,11 @@ impl HttpError {
     }
 
     /// The sizes, when the headers of the response were too large.
-    #[must_use]
     pub fn headers_too_large(&self) -> Option<&HeadersTooLarge> {
         self.source.downcast_ref()
     }
 
     /// The instance's `host:port`.
-    #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }

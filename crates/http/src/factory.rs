@@ -30,6 +30,7 @@ mod settings;
 ///     .connect_timeout(Duration::from_millis(300))
 ///     .host_policy(HostPolicy::Instance);
 /// ```
+#[must_use]
 pub struct HttpFactory<B> {
     settings: Settings,
     host: HostPolicy,
@@ -43,7 +44,6 @@ pub struct HttpFactory<B> {
 
 impl<B> HttpFactory<B> {
     /// Creates a factory with the defaults that its setters name.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
@@ -55,7 +55,6 @@ impl<B> HttpFactory<B> {
     /// [`AddressPolicy::default`]: all addresses of a name are raced (RFC 8305), and link-local
     /// ones are denied. Its connect timeout is replaced by
     /// [`connect_timeout`](Self::connect_timeout).
-    #[must_use]
     pub fn dialer(mut self, dialer: Dialer) -> Self {
         self.dialer = dialer;
         self
@@ -64,7 +63,6 @@ impl<B> HttpFactory<B> {
     /// Opens connections by `connector` in place of the operating system.
     ///
     /// Through a proxy, for example, or over a simulated network.
-    #[must_use]
     pub fn connector(mut self, connector: impl Connector) -> Self {
         self.dialer = self.dialer.connector(connector);
         self
@@ -90,14 +88,12 @@ impl<B> HttpFactory<B> {
     /// # }
     /// # Ok::<(), tower_sd::Error>(())
     /// ```
-    #[must_use]
     pub fn tls(mut self, tls: TlsClient) -> Self {
         self.tls = Some(tls);
         self
     }
 
     /// Observes the connections that its pools open.
-    #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
         self
@@ -112,7 +108,6 @@ impl<B> HttpFactory<B> {
     /// # Panics
     ///
     /// When the settings contradict each other, see [`HealthPolicy::check`].
-    #[must_use]
     pub fn health(mut self, health: HealthPolicy) -> Self {
         if let Err(error) = health.check() {
             panic!("{error}");
@@ -124,13 +119,11 @@ impl<B> HttpFactory<B> {
     /// The age of one connection or stream, by chance.
     ///
     /// It is drawn as that of connections by [`max_age`](Self::max_age).
-    #[must_use]
     pub fn draw_age(&self) -> Option<Duration> {
         self.settings.age()
     }
 
     /// Whether its endpoints use TLS.
-    #[must_use]
     pub fn is_secured(&self) -> bool {
         self.tls.is_some()
     }

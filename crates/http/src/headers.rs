@@ -36,19 +36,16 @@ impl HeadersTooLarge {
     }
 
     /// The size in bytes as HTTP/2 counts it (RFC 9113 §6.5.2), if it was read.
-    #[must_use]
     pub fn size(&self) -> Option<usize> {
         self.size
     }
 
     /// The status of the response, if it was read; trailers have none.
-    #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         self.status
     }
 
     /// The fields of up to 256 bytes: a gRPC status code is among them.
-    #[must_use]
     pub fn short_fields(&self) -> &HeaderMap {
         &self.short
     }

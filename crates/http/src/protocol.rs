@@ -39,6 +39,7 @@ use crate::{HttpError, RepeatableBody};
 /// # Ok::<(), http::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[must_use]
 pub struct HttpProtocol {
     unavailable: bool,
     /// In place of those that are idempotent.
@@ -52,7 +53,6 @@ pub struct Idempotent;
 
 impl HttpProtocol {
     /// By method and by [`Idempotent`]; responses are never failures.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
@@ -62,7 +62,6 @@ impl HttpProtocol {
     /// It applies where a server may have received the first attempt. Defaults to the idempotent
     /// methods of RFC 9110 §9.2.2. Requests that were never sent, and those that carry
     /// [`Idempotent`], are repeated all the same.
-    #[must_use]
     pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
         self.methods = Some(methods.into_iter().collect());
         self
@@ -71,7 +70,6 @@ impl HttpProtocol {
     /// Takes 502, 503 and 504 for failures too.
     ///
     /// They are a proxy's words for an instance that cannot serve now (RFC 9110 §15.6).
-    #[must_use]
     pub fn repeat_unavailable(mut self) -> Self {
         self.unavailable = true;
         self

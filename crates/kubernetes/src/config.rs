@@ -37,6 +37,7 @@ use crate::{
 #[derive(Clone, Deserialize)]
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
+#[must_use]
 pub struct KubernetesConfig {
     /// The URL of the API server. Defaults to `https://127.0.0.1:6443`.
     pub server: String,
@@ -118,7 +119,6 @@ pub(crate) struct Endpoint {
 
 impl KubernetesConfig {
     /// Creates the defaults, with this API server.
-    #[must_use]
     pub fn new(server: impl Into<String>) -> Self {
         Self {
             server: server.into(),
@@ -137,77 +137,66 @@ impl KubernetesConfig {
     }
 
     /// Sets [`namespace`](Self::namespace).
-    #[must_use]
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
     }
 
     /// Sets [`zone`](Self::zone).
-    #[must_use]
     pub fn zone(mut self, zone: impl Into<String>) -> Self {
         self.zone = Some(zone.into());
         self
     }
 
     /// Sets [`family`](Self::family).
-    #[must_use]
     pub fn family(mut self, family: Family) -> Self {
         self.family = family;
         self
     }
 
     /// Sets [`token`](Self::token).
-    #[must_use]
     pub fn token(mut self, token: impl Into<Secret>) -> Self {
         self.token = Some(token.into());
         self
     }
 
     /// Sets [`token_file`](Self::token_file).
-    #[must_use]
     pub fn token_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.token_file = Some(file.into());
         self
     }
 
     /// Sets [`exec`](Self::exec).
-    #[must_use]
     pub fn exec(mut self, plugin: ExecPlugin) -> Self {
         self.exec = Some(plugin);
         self
     }
 
     /// Sets [`tls`](Self::tls).
-    #[must_use]
     pub fn tls(mut self, tls: TlsConfig) -> Self {
         self.tls = Some(tls);
         self
     }
 
     /// Sets [`timeout`](Self::timeout).
-    #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
     /// Sets [`max_single_watches`](Self::max_single_watches).
-    #[must_use]
     pub fn max_single_watches(mut self, max_single_watches: usize) -> Self {
         self.max_single_watches = max_single_watches;
         self
     }
 
     /// Sets [`max_object`](Self::max_object).
-    #[must_use]
     pub fn max_object(mut self, max_object: usize) -> Self {
         self.max_object = max_object;
         self
     }
 
     /// Sets [`registry`](Self::registry).
-    #[must_use]
     pub fn registry(mut self, registry: RegistryConfig) -> Self {
         self.registry = registry;
         self

@@ -54,7 +54,6 @@ impl Kubernetes {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    #[must_use]
     pub fn instancer(&self, query: impl Into<Query>) -> Follower {
         let query = query.into();
         let service = query.service.clone();

@@ -59,13 +59,11 @@ struct Open(Arc<watch::Sender<usize>>);
 
 impl Connection {
     /// Returns the address of the peer; `None` for a peer at a unix socket.
-    #[must_use]
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.addresses.peer
     }
 
     /// Returns the local address; `None` for a unix socket.
-    #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.addresses.local
     }

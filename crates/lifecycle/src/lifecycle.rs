@@ -101,7 +101,6 @@ impl Lifecycle {
     }
 
     /// Returns views of the registrations, which fill when the life begins.
-    #[must_use]
     pub fn registrations(&self) -> Registrations {
         self.views.clone()
     }

@@ -40,7 +40,6 @@ pub(crate) enum Phase {
 
 impl Readiness {
     /// Creates the readiness of a server that is starting, and healthy.
-    #[must_use]
     pub fn new() -> Self {
         Self(watch::Sender::new(State { phase: Phase::Starting, is_healthy: true }))
     }
@@ -76,13 +75,11 @@ impl Readiness {
     }
 
     /// Whether the server accepts requests now.
-    #[must_use]
     pub fn is_ready(&self) -> bool {
         self.0.borrow().is_ready()
     }
 
     /// Whether the server is stopping.
-    #[must_use]
     pub fn is_draining(&self) -> bool {
         self.0.borrow().is_draining()
     }

@@ -49,13 +49,11 @@ pub(crate) struct Members {
 
 impl Registrations {
     /// Returns the views, in the order of the registrations' starts.
-    #[must_use]
     pub fn list(&self) -> Vec<RegistrationWatch> {
         self.0.borrow().iter().map(|(_, view)| view.clone()).collect()
     }
 
     /// Returns the view of the first registration of `service`.
-    #[must_use]
     pub fn get(&self, service: &str) -> Option<RegistrationWatch> {
         let views = self.0.borrow();
         views.iter().find(|(of, _)| of == service).map(|(_, view)| view.clone())

@@ -81,7 +81,6 @@ pub(crate) enum Reason {
 
 impl Report {
     /// Whether every step is complete or was not needed, and no connection was aborted.
-    #[must_use]
     pub fn is_clean(&self) -> bool {
         let mut outcomes = self.steps.iter().map(|report| &report.outcome);
         self.n_aborted == 0
@@ -95,7 +94,6 @@ impl LifecycleError {
     }
 
     /// Returns the report of all steps.
-    #[must_use]
     pub fn report(&self) -> &Report {
         &self.0.report
     }

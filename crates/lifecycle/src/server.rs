@@ -139,7 +139,6 @@ impl Drop for Servers {
 
 impl ShutdownSignal {
     /// Returns the readiness, which changes earlier: while clients take notice.
-    #[must_use]
     pub fn readiness(&self) -> &Readiness {
         &self.readiness
     }

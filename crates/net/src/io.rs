@@ -26,7 +26,6 @@ impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
 
 impl Io {
     /// Wraps a stream of another kind.
-    #[must_use]
     pub fn boxed(stream: impl Duplex + 'static) -> Self {
         Self::Boxed(Box::pin(stream))
     }

@@ -17,7 +17,6 @@ pub enum Target {
 
 impl Target {
     /// Names a host, whose IPv6 address may be in brackets, and a port.
-    #[must_use]
     pub fn host(host: impl Into<String>, port: u16) -> Self {
         let host = host.into();
         let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -25,13 +24,11 @@ impl Target {
     }
 
     /// Names a unix socket by its path.
-    #[must_use]
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         Self::Unix(path.into())
     }
 
     /// The `host:port` of URLs and `Host` headers; `localhost` for a unix socket.
-    #[must_use]
     pub fn authority(&self) -> String {
         match self {
             Self::Host { .. } => self.to_string(),

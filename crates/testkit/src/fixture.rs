@@ -89,7 +89,6 @@ pub trait Fixture: Send + Sync + 'static {
     /// Cases that cannot hold here, each with its reason: the runner shows them as ignored.
     /// `("case", "reason")`, or `("1.8.7/case", "reason")` for one version of the server. A name
     /// that is no case is an error.
-    #[must_use]
     fn exceptions() -> &'static [(&'static str, &'static str)]
     where
         Self: Sized,
@@ -137,13 +136,11 @@ impl TestClient {
     }
 
     /// Returns a new registrar of this client.
-    #[must_use]
     pub fn registrar(&self) -> Arc<dyn Registrar> {
         (self.registrar)()
     }
 
     /// Returns a new instancer of `service`.
-    #[must_use]
     pub fn instancer(&self, service: &str) -> TestInstancer {
         (self.instancer)(service)
     }

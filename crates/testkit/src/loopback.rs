@@ -9,7 +9,6 @@ use std::{
 ///
 /// A server that is stopped finds its ports free
 /// when it is started again; 127.0.0.1 where the system has no other.
-#[must_use]
 pub fn own_address() -> Ipv4Addr {
     let own =
         Ipv4Addr::new(127, fastrand::u8(1..=254), fastrand::u8(1..=254), fastrand::u8(1..=254));

@@ -42,7 +42,6 @@ impl Process {
     }
 
     /// Its process id.
-    #[must_use]
     pub fn id(&self) -> u32 {
         self.child().id()
     }
@@ -108,7 +107,6 @@ impl Process {
     }
 
     /// The last lines of its output.
-    #[must_use]
     pub fn output(&self) -> String {
         let bytes = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);

@@ -114,19 +114,16 @@ impl Proxy {
     }
 
     /// Where clients connect.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Connections that are open now.
-    #[must_use]
     pub fn n_open(&self) -> usize {
         *self.n_open.borrow()
     }
 
     /// Connections that it has accepted so far.
-    #[must_use]
     pub fn n_accepted(&self) -> usize {
         self.n_accepted.load(Relaxed)
     }
@@ -134,7 +131,6 @@ impl Proxy {
     /// The number of `GET` requests of HTTP/1 that it has passed on.
     ///
     /// Each must be sent in its own piece.
-    #[must_use]
     pub fn n_gets(&self) -> u64 {
         self.n_gets.load(Relaxed)
     }

@@ -49,7 +49,6 @@ pub fn configured(server: &'static str) -> Result<Vec<ServerBinary>, MissingServ
 /// # Panics
 ///
 /// When there is none, with a sentence about what to do.
-#[must_use]
 pub fn required(server: &'static str) -> ServerBinary {
     match configured(server) {
         Ok(binaries) => binaries.into_iter().next().expect("configured() returns at least one"),

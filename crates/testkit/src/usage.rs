@@ -11,7 +11,6 @@ use tokio::runtime::Handle;
 /// # Panics
 ///
 /// Outside a tokio runtime.
-#[must_use]
 pub fn alive_tasks() -> usize {
     Handle::current().metrics().num_alive_tasks()
 }

@@ -23,6 +23,7 @@ use crate::{GrpcEndpoint, health_stream::watch};
 /// # let _ = factory;
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct GrpcFactory {
     http: HttpFactory<Body>,
     health: Option<String>,
@@ -31,7 +32,6 @@ pub struct GrpcFactory {
 
 impl GrpcFactory {
     /// A factory with the defaults that its setters name, and without health checks.
-    #[must_use]
     pub fn new() -> Self {
         Self::over(HttpFactory::new())
     }
@@ -43,7 +43,6 @@ impl GrpcFactory {
     /// A silent connection that carries calls is pinged after 5 minutes unless `http` has a
     /// [`keep_alive_interval`](HttpFactory::keep_alive_interval) of its own: most gRPC servers
     /// close a silent connection with more frequent pings.
-    #[must_use]
     pub fn over(http: HttpFactory<Body>) -> Self {
         let http = http.version(HttpVersion::Http2).default_keep_alive_interval(KEEP_ALIVE);
         Self { http, health: None, tasks: TaskGroup::new() }
@@ -56,7 +55,6 @@ impl GrpcFactory {
     /// [`connect_timeout`](tower_sd_balance::EndpointerConfig::connect_timeout) and the balancer's
     /// [`ready_timeout`](tower_sd_balance::BalanceLayer::ready_timeout) with it: after these, 1 s
     /// each by default, the instance is down and the request has failed.
-    #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.http = self.http.connect_timeout(timeout);
         self
@@ -74,7 +72,6 @@ impl GrpcFactory {
     /// [`max_backoff`](tower_sd_balance::EndpointerConfig::max_backoff) of reporting SERVING. A
     /// server without health service counts as serving; while a stream is broken the last answer
     /// counts.
-    #[must_use]
     pub fn health(mut self, service: impl Into<String>) -> Self {
         self.health = Some(service.into());
         self

@@ -48,6 +48,7 @@ use crate::{code, deadline::Deadline};
 /// # }
 /// ```
 #[derive(Clone, Debug, Default)]
+#[must_use]
 pub struct GrpcLayer {
     methods: Vec<String>,
     is_detached: bool,
@@ -76,7 +77,6 @@ pub(crate) struct Unary;
 
 impl GrpcLayer {
     /// No method is known to be idempotent.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
@@ -88,7 +88,6 @@ impl GrpcLayer {
     ///
     /// Their answers are read to the end, up to 64 KiB, before a retry decides, so that a status in
     /// trailers counts too. For a single request, whatever its kind, there is [`Idempotent`].
-    #[must_use]
     pub fn idempotent<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
         self.methods.extend(methods.into_iter().map(Into::into));
         self
@@ -99,7 +98,6 @@ impl GrpcLayer {
     /// By default a call inside a server has it, its stream included: see
     /// [`CallerDeadline`](tower_sd_balance::CallerDeadline). The retry policy has a setting
     /// [of its own](tower_sd_balance::RetryPolicy::without_caller_deadline).
-    #[must_use]
     pub fn without_caller_deadline(mut self) -> Self {
         self.is_detached = true;
         self

@@ -41,7 +41,6 @@ pub struct GrpcProtocol {
 
 impl GrpcProtocol {
     /// UNAVAILABLE is a failure.
-    #[must_use]
     pub fn new() -> Self {
         Self { codes: vec![Code::Unavailable] }
     }

@@ -16,6 +16,7 @@ use crate::{BACKEND, Curator, Layout, path};
 #[derive(Clone, Deserialize)]
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
+#[must_use]
 pub struct ZooKeeperConfig {
     /// The members of the ensemble, as `host:port`. Defaults to none.
     ///
@@ -110,21 +111,18 @@ impl ZooKeeperConfig {
     }
 
     /// Sets [`chroot`](Self::chroot).
-    #[must_use]
     pub fn chroot(mut self, chroot: impl Into<String>) -> Self {
         self.chroot = chroot.into();
         self
     }
 
     /// Sets [`path`](Self::path).
-    #[must_use]
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self
     }
 
     /// Sets [`user`](Self::user).
-    #[must_use]
     pub fn user(mut self, name: impl Into<String>, password: impl Into<Secret>) -> Self {
         self.user = Some(User::new(name, password));
         self
@@ -133,77 +131,66 @@ impl ZooKeeperConfig {
     /// Sets [`user`](Self::user) with a password from a file.
     ///
     /// It is read for every connection.
-    #[must_use]
     pub fn user_from_file(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         self.user = Some(User::from_file(name, path));
         self
     }
 
     /// Sets [`acl`](Self::acl).
-    #[must_use]
     pub fn acl(mut self, acl: Acl) -> Self {
         self.acl = acl;
         self
     }
 
     /// Sets [`tls`](Self::tls).
-    #[must_use]
     pub fn tls(mut self, tls: TlsConfig) -> Self {
         self.tls = Some(tls);
         self
     }
 
     /// Sets [`layouts`](Self::layouts) to this one.
-    #[must_use]
     pub fn layout(mut self, layout: impl Layout) -> Self {
         self.layouts = vec![Arc::new(layout)];
         self
     }
 
     /// Adds a layout that is read beside the first one, for the time of a migration.
-    #[must_use]
     pub fn also_read(mut self, layout: impl Layout) -> Self {
         self.layouts.push(Arc::new(layout));
         self
     }
 
     /// Sets [`session_timeout`](Self::session_timeout).
-    #[must_use]
     pub fn session_timeout(mut self, timeout: Duration) -> Self {
         self.session_timeout = timeout;
         self
     }
 
     /// Sets [`connect_timeout`](Self::connect_timeout).
-    #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
     /// Sets [`request_timeout`](Self::request_timeout).
-    #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
     }
 
     /// Sets [`max_reply`](Self::max_reply).
-    #[must_use]
     pub fn max_reply(mut self, n_bytes: usize) -> Self {
         self.max_reply = n_bytes;
         self
     }
 
     /// Sets [`max_request`](Self::max_request).
-    #[must_use]
     pub fn max_request(mut self, n_bytes: usize) -> Self {
         self.max_request = n_bytes;
         self
     }
 
     /// Sets [`registry`](Self::registry).
-    #[must_use]
     pub fn registry(mut self, registry: RegistryConfig) -> Self {
         self.registry = registry;
         self

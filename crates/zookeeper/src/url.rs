@@ -68,7 +68,7 @@ impl ZooKeeperConfig {
         };
         url.finish()?;
         // Refuses settings now that a client would refuse.
-        config.clone().validated()?;
+        let _config = config.clone().validated()?;
         Ok(config)
     }
 }

@@ -69,7 +69,6 @@ impl ZooKeeper {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    #[must_use]
     pub fn instancer(&self, service: impl Into<String>) -> Follower {
         let service = service.into();
         let ZooKeeperBackend { client, config } = &*self.backend;
@@ -96,7 +95,6 @@ impl ZooKeeper {
     ///
     /// A path that ends in a slash means the children. The path is below the chroot. The empty
     /// path is the root.
-    #[must_use]
     pub fn key_value(&self, path: &str) -> Box<dyn Source<Item = KeyValue>> {
         let ZooKeeperBackend { client, config } = &*self.backend;
         Box::new(source::keys(client, config, path))

@@ -141,14 +141,12 @@ impl<'a> Choice<'a> {
     }
 
     /// How many members the set has.
-    #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether the set has no members.
-    #[must_use]
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -157,14 +155,12 @@ impl<'a> Choice<'a> {
     /// Whether that member may be picked now.
     ///
     /// It was not tried for this request, and has not refused it.
-    #[must_use]
     #[inline]
     pub fn is_usable(&self, index: usize) -> bool {
         self.candidates.is_usable(index)
     }
 
     /// How many requests that member has in flight.
-    #[must_use]
     #[inline]
     pub fn in_flight(&self, index: usize) -> usize {
         // One is the endpoint's own.
@@ -172,20 +168,17 @@ impl<'a> Choice<'a> {
     }
 
     /// The record of that member, which outlives the set.
-    #[must_use]
     #[inline]
     pub fn stats(&self, index: usize) -> Option<&EndpointStats> {
         self.candidates.stats(index).map(|stats| &**stats)
     }
 
     /// The scope that the request is in: its key, its deadline, its attempts.
-    #[must_use]
     pub fn scope(&self) -> Option<&RequestScope> {
         self.candidates.scope()
     }
 
     /// The tier that is chosen from.
-    #[must_use]
     pub fn tier(&self) -> Tier {
         self.candidates.tier()
     }
@@ -195,7 +188,6 @@ impl<'a> Choice<'a> {
     }
 
     /// The present moment, read when it is called: 20 to 50 ns.
-    #[must_use]
     pub fn now(&self) -> Instant {
         Instant::now()
     }
@@ -238,7 +230,6 @@ impl<'a> Choice<'a> {
     }
 
     /// The first usable member from `start` on, around the end.
-    #[must_use]
     #[inline]
     pub fn first_usable(&self, start: usize) -> Option<usize> {
         if start < self.len && self.is_usable(start) {

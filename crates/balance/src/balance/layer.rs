@@ -11,6 +11,7 @@ use crate::Endpointer;
 /// It stands directly above the endpointer. A layer for each endpoint, such as a timeout, goes on
 /// the factory.
 #[derive(Clone)]
+#[must_use]
 pub struct BalanceLayer {
     balancer: Arc<dyn Balancer>,
     wait: Duration,
@@ -19,7 +20,6 @@ pub struct BalanceLayer {
 
 impl BalanceLayer {
     /// Chooses with `balancer`.
-    #[must_use]
     pub fn new(balancer: impl Balancer) -> Self {
         Self { balancer: Arc::new(balancer), wait: WAIT, seed: None }
     }
@@ -28,7 +28,6 @@ impl BalanceLayer {
     ///
     /// That is longer than a restart of the last instance takes to be noticed. When it is certain
     /// that there is no instance, a request does not wait.
-    #[must_use]
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.wait = timeout;
         self
@@ -37,14 +36,12 @@ impl BalanceLayer {
     /// Derives all chance from this seed: for tests.
     ///
     /// Defaults to one from the operating system.
-    #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
     /// Chance follows from `rng`, which gives one number for each layer.
-    #[must_use]
     pub fn seed_from(self, rng: &mut impl rand::Rng) -> Self {
         let seed = rng.next_u64();
         self.with_seed(seed)

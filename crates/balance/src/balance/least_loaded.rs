@@ -27,6 +27,7 @@ use crate::endpointer::Decay;
 /// cube in place of the square, are those of "Cutting Tail Latency in Cloud Data Stores via
 /// Adaptive Replica Selection" (NSDI 2015).
 #[derive(Clone, Copy, Debug)]
+#[must_use]
 pub struct LeastLoaded {
     choices: usize,
     squared: bool,
@@ -36,7 +37,6 @@ pub struct LeastLoaded {
 
 impl LeastLoaded {
     /// The best of three by (in flight + 1)² × latency.
-    #[must_use]
     pub fn new() -> Self {
         let decay = Decay { tau: Duration::from_secs(3), peak: false };
         Self { choices: 3, squared: true, decay: Some(decay) }
@@ -45,7 +45,6 @@ impl LeastLoaded {
     /// The best of two by requests in flight, as Envoy's `LEAST_REQUEST` and gRPC's.
     ///
     /// It reads no clock.
-    #[must_use]
     pub fn least_requests() -> Self {
         Self { choices: 2, squared: false, decay: None }
     }
@@ -53,21 +52,18 @@ impl LeastLoaded {
     /// The best of two by (in flight + 1) × peak latency, as Finagle's and tower's.
     ///
     /// The average follows a higher latency immediately, and decays over 10 s.
-    #[must_use]
     pub fn peak_ewma() -> Self {
         let decay = Decay { tau: Duration::from_secs(10), peak: true };
         Self { choices: 2, squared: false, decay: Some(decay) }
     }
 
     /// Sets how many members are compared, from 1 to 8.
-    #[must_use]
     pub fn choices(mut self, choices: usize) -> Self {
         self.choices = choices.clamp(1, FEW);
         self
     }
 
     /// Sets the time after which a latency weighs 63 % of the average.
-    #[must_use]
     pub fn decay(mut self, tau: Duration) -> Self {
         if let Some(decay) = &mut self.decay {
             decay.tau = tau;

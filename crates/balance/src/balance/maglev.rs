@@ -47,7 +47,6 @@ pub struct Maglev {
 
 impl Maglev {
     /// Creates the balancer.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }

@@ -43,13 +43,11 @@ impl<'a> Members<'a> {
     }
 
     /// How many there are.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether there are none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -57,7 +55,6 @@ impl<'a> Members<'a> {
     /// Whether all have the same weight.
     ///
     /// For the whole set it is known without a walk over it.
-    #[must_use]
     pub fn weigh_the_same(&self) -> bool {
         self.weigh_the_same
     }
@@ -67,7 +64,6 @@ impl<'a> Members<'a> {
     /// One above a million counts as a million. During a
     /// [slow start](crate::EndpointerConfig::slow_start) of any of them they are those of that
     /// moment, in hundredths.
-    #[must_use]
     pub fn weights(&self) -> Vec<usize> {
         let weight_of = |(instance, share): (Instance, u8)| {
             let weight = usize::try_from(instance.weight().min(MAX_WEIGHT)).unwrap_or(usize::MAX);
@@ -82,7 +78,6 @@ impl<'a> Members<'a> {
     /// The instances that are not members.
     ///
     /// They are ejected, down, held, unhealthy, or without a service so far.
-    #[must_use]
     pub fn unusable(&self) -> Vec<Instance> {
         self.source.unusable()
     }

@@ -30,6 +30,7 @@ use crate::endpointer::observer::Observer;
 /// let all_or_nothing = BalanceLayer::new(Prioritized::default().overprovisioning(u32::MAX));
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct Prioritized {
     inner: Arc<dyn Balancer>,
     priority: Arc<Priority>,
@@ -41,7 +42,6 @@ type Priority = dyn Fn(&Instance) -> u32 + Send + Sync;
 
 impl Prioritized {
     /// With `inner` among members of one priority.
-    #[must_use]
     pub fn new(inner: impl Balancer) -> Self {
         Self::by(Instance::priority, inner)
     }
@@ -59,7 +59,6 @@ impl Prioritized {
     /// let own_zone_first = BalanceLayer::new(Prioritized::by(distance, RoundRobin::new()));
     /// # let _ = own_zone_first;
     /// ```
-    #[must_use]
     pub fn by(
         priority: impl Fn(&Instance) -> u32 + Send + Sync + 'static,
         inner: impl Balancer,
@@ -71,7 +70,6 @@ impl Prioritized {
     /// Sets the load that usable members take over for others, in percent of their own.
     ///
     /// Defaults to 140, Envoy's overprovisioning factor of 1.4.
-    #[must_use]
     pub fn overprovisioning(mut self, percent: u32) -> Self {
         self.overprovisioning = percent.max(100);
         self
@@ -80,7 +78,6 @@ impl Prioritized {
     /// Sets the share of usable members below which priorities do not count.
     ///
     /// In percent; 0 is never. Defaults to 50, Envoy's.
-    #[must_use]
     pub fn panic_threshold(mut self, percent: u8) -> Self {
         self.panic_threshold = percent;
         self

@@ -13,7 +13,6 @@ impl Random {
     /// Creates the balancer.
     ///
     /// Its seed is that of [`BalanceLayer::with_seed`](crate::BalanceLayer::with_seed).
-    #[must_use]
     pub fn new() -> Self {
         Self
     }

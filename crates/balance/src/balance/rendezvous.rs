@@ -29,7 +29,6 @@ impl Rendezvous {
     /// The `size` instances of the client with this name; 0 counts as 1.
     ///
     /// Names must differ between clients.
-    #[must_use]
     pub fn new(client: &str, size: usize) -> Self {
         Self { client: hash(client.as_bytes()), size: size.max(1) }
     }

@@ -18,7 +18,6 @@ pub struct RoundRobin {
 
 impl RoundRobin {
     /// Starts at random.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }

@@ -64,7 +64,6 @@ pub enum Fallback {
 
 impl Select {
     /// Selects by the labels that `labels` returns for an instance.
-    #[must_use]
     pub fn by(
         labels: impl Fn(&Instance) -> Vec<String> + Send + Sync + 'static,
         inner: impl Balancer,
@@ -73,7 +72,6 @@ impl Select {
     }
 
     /// Selects by the value of one entry of the metadata, such as `version`.
-    #[must_use]
     pub fn by_metadata(key: impl Into<String>, inner: impl Balancer) -> Self {
         let key = key.into();
         Self::by(
@@ -83,7 +81,6 @@ impl Select {
     }
 
     /// Selects by tag.
-    #[must_use]
     pub fn by_tag(inner: impl Balancer) -> Self {
         Self::by(|instance| instance.tags().to_vec(), inner)
     }

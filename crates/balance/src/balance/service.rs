@@ -78,7 +78,6 @@ impl<S: Clone + Send + Sync + 'static> Balance<S> {
     ///
     /// For benchmarks: the cost of the choice, without service and guard.
     #[doc(hidden)]
-    #[must_use]
     #[inline]
     pub fn choose(&self) -> Option<usize> {
         self.inner.shards.choose()

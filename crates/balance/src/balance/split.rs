@@ -28,7 +28,6 @@ pub struct Split {
 
 impl Split {
     /// Sends `percent` of the requests to the members that `is_chosen` selects.
-    #[must_use]
     pub fn new(
         percent: u8,
         is_chosen: impl Fn(&Instance) -> bool + Send + Sync + 'static,

@@ -36,13 +36,11 @@ impl TestSet {
     /// The set of `instances`, with a picker of `balancer`.
     ///
     /// Chance follows from a fixed seed.
-    #[must_use]
     pub fn new(balancer: &dyn Balancer, instances: impl IntoIterator<Item = Instance>) -> Self {
         Self::with_unusable(balancer, instances, [])
     }
 
     /// The same beside other instances that are not usable.
-    #[must_use]
     pub fn with_unusable(
         balancer: &dyn Balancer,
         instances: impl IntoIterator<Item = Instance>,
@@ -75,7 +73,6 @@ impl TestSet {
     }
 
     /// The record of a member.
-    #[must_use]
     pub fn stats(&self, index: usize) -> Option<&EndpointStats> {
         self.members.get(index).map(|stats| &**stats)
     }

@@ -16,7 +16,6 @@ impl WeightedRandom {
     /// Creates the balancer.
     ///
     /// Its seed is that of [`BalanceLayer::with_seed`](crate::BalanceLayer::with_seed).
-    #[must_use]
     pub fn new() -> Self {
         Self
     }

@@ -16,11 +16,11 @@ use crate::endpointer::observer::Observer;
 /// # let _ = layer;
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct ZoneAware(Prioritized);
 
 impl ZoneAware {
     /// Prefers `zone`; `inner` chooses among the members of it, and among all others.
-    #[must_use]
     pub fn new(zone: impl Into<String>, inner: impl Balancer) -> Self {
         let zone = zone.into();
         Self(Prioritized::by(move |it| u32::from(it.zone() != Some(zone.as_str())), inner))
@@ -29,7 +29,6 @@ impl ZoneAware {
     /// Sets the load that the own zone takes over for lost members.
     ///
     /// In percent of its own. Defaults to 140, Envoy's overprovisioning factor of 1.4.
-    #[must_use]
     pub fn overprovisioning(mut self, percent: u32) -> Self {
         self.0 = self.0.overprovisioning(percent);
         self
@@ -38,7 +37,6 @@ impl ZoneAware {
     /// Sets the share of usable members of all zones below which zones do not count.
     ///
     /// In percent; 0 is never. Defaults to 50, see [`Prioritized::panic_threshold`].
-    #[must_use]
     pub fn panic_threshold(mut self, percent: u8) -> Self {
         self.0 = self.0.panic_threshold(percent);
         self

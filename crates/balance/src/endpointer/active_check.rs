@@ -31,7 +31,6 @@ impl ActiveCheck {
     /// The one of the endpoint in creation.
     ///
     /// To be called while the factory runs, on its thread.
-    #[must_use]
     pub fn begin() -> Self {
         let check = Self::default();
         BEGUN.with(|begun| begun.set(Some(check.clone())));

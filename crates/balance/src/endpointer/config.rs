@@ -9,6 +9,7 @@ use super::{EjectionPolicy, Limits, observer::Observer};
 #[derive(Clone, Debug, Deserialize)]
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
+#[must_use]
 pub struct EndpointerConfig {
     /// How many factories may run concurrently.
     ///
@@ -68,6 +69,7 @@ pub struct EndpointerConfig {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
+#[must_use]
 pub struct TierPolicy {
     /// The share of listed endpoints below which held ones are as good.
     ///
@@ -93,7 +95,6 @@ pub trait Subset: fmt::Debug + Send + Sync + 'static {
 
 impl EndpointerConfig {
     /// The defaults.
-    #[must_use]
     pub fn new() -> Self {
         Self {
             max_concurrent_creations: 32,
@@ -112,14 +113,12 @@ impl EndpointerConfig {
     }
 
     /// Sets the field of this name; 0 counts as 1.
-    #[must_use]
     pub fn max_concurrent_creations(mut self, max: usize) -> Self {
         self.max_concurrent_creations = max;
         self
     }
 
     /// Sets [`create_timeout`](Self::create_timeout).
-    #[must_use]
     pub fn create_timeout(mut self, timeout: Duration) -> Self {
         self.create_timeout = timeout;
         self
@@ -128,7 +127,6 @@ impl EndpointerConfig {
     /// Sets the first and the longest pause between attempts to connect.
     ///
     /// They are the fields `initial_backoff` and `max_backoff`.
-    #[must_use]
     pub fn backoff(mut self, initial: Duration, max: Duration) -> Self {
         self.initial_backoff = initial;
         self.max_backoff = max;
@@ -136,49 +134,42 @@ impl EndpointerConfig {
     }
 
     /// Sets [`connect_timeout`](Self::connect_timeout).
-    #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
     /// Sets [`drain_timeout`](Self::drain_timeout).
-    #[must_use]
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
         self
     }
 
     /// Sets [`tiers`](Self::tiers).
-    #[must_use]
     pub fn tiers(mut self, tiers: TierPolicy) -> Self {
         self.tiers = tiers;
         self
     }
 
     /// Sets [`ejection`](Self::ejection).
-    #[must_use]
     pub fn ejection(mut self, ejection: EjectionPolicy) -> Self {
         self.ejection = ejection;
         self
     }
 
     /// Sets [`slow_start`](Self::slow_start).
-    #[must_use]
     pub fn slow_start(mut self, window: Duration) -> Self {
         self.slow_start = window;
         self
     }
 
     /// Sets [`limits`](Self::limits).
-    #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
     /// Creates endpoints for the instances alone that `subset` selects.
-    #[must_use]
     pub fn subset(mut self, subset: impl Subset) -> Self {
         self.subset = Some(Arc::new(subset));
         self
@@ -186,7 +177,6 @@ impl EndpointerConfig {
 
     /// Adds an observer of its endpoints, and of the requests to them: all events but
     /// [`Event::Retried`](crate::Event::Retried) and `Connected`.
-    #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observers.push(observer);
         self
@@ -201,20 +191,17 @@ impl Default for EndpointerConfig {
 
 impl TierPolicy {
     /// The defaults.
-    #[must_use]
     pub fn new() -> Self {
         Self { held_below: 50, panic_below: 0 }
     }
 
     /// Sets [`held_below`](Self::held_below).
-    #[must_use]
     pub fn held_below(mut self, percent: u8) -> Self {
         self.held_below = percent;
         self
     }
 
     /// Sets [`panic_below`](Self::panic_below).
-    #[must_use]
     pub fn panic_below(mut self, percent: u8) -> Self {
         self.panic_below = percent;
         self

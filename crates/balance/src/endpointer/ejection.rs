@@ -30,6 +30,7 @@ use super::Breaker;
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
+#[must_use]
 pub struct EjectionPolicy {
     /// As many failures without a success between them eject. Defaults to 5.
     ///
@@ -150,7 +151,6 @@ pub(super) enum Phase {
 
 impl EjectionPolicy {
     /// The defaults.
-    #[must_use]
     pub fn new() -> Self {
         Self {
             consecutive_failures: 5,
@@ -163,27 +163,23 @@ impl EjectionPolicy {
     }
 
     /// Ejects no endpoint.
-    #[must_use]
     pub fn off() -> Self {
         Self::new().consecutive_failures(0).success_rate(0)
     }
 
     /// Sets the field of this name.
-    #[must_use]
     pub fn consecutive_failures(mut self, n: u32) -> Self {
         self.consecutive_failures = n;
         self
     }
 
     /// Sets the field of this name.
-    #[must_use]
     pub fn success_rate(mut self, percent: u8) -> Self {
         self.success_rate = percent;
         self
     }
 
     /// Sets `initial` and `max`.
-    #[must_use]
     pub fn times(mut self, initial: Duration, max: Duration) -> Self {
         self.initial = initial;
         self.max = max;

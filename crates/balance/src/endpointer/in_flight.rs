@@ -114,25 +114,21 @@ impl InFlight {
     /// there is no balancer above, or another service has taken it. A layer that calls the endpoint
     /// later, in a task of its own (`Buffer`), leaves the guard to the balancer, which releases it
     /// with the response.
-    #[must_use]
     pub fn take() -> Option<Self> {
         SLOT.with(|slot| slot.offered.take())
     }
 
     /// The instance that the request went to.
-    #[must_use]
     pub fn instance(&self) -> &InstanceId {
         &self.stats().id
     }
 
     /// How often the request was sent, this time included.
-    #[must_use]
     pub fn attempt(&self) -> u32 {
         self.guard().attempt
     }
 
     /// The moment at which the request is over, its response's body included.
-    #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.guard().more.as_ref()?.deadline
     }
@@ -140,7 +136,6 @@ impl InFlight {
     /// The moment by which the head of the response must have come.
     ///
     /// An endpoint carries what is left of it to its server.
-    #[must_use]
     pub fn head_deadline(&self) -> Option<Instant> {
         self.guard().more.as_ref()?.head_deadline
     }
@@ -149,13 +144,11 @@ impl InFlight {
     ///
     /// It is part of the two others. When its time is over, that is the caller's haste, and no
     /// fault of the instance: [`Outcome::Cancelled`].
-    #[must_use]
     pub fn caller(&self) -> Option<CallerDeadline> {
         self.guard().more.as_ref()?.caller
     }
 
     /// The record of the endpoint.
-    #[must_use]
     pub fn stats(&self) -> &EndpointStats {
         &self.guard().stats
     }
@@ -170,7 +163,6 @@ impl InFlight {
     }
 
     /// For the extensions of a response.
-    #[must_use]
     pub fn served(&self) -> Served {
         Served { instance: self.instance().clone(), attempts: self.attempt() }
     }
@@ -248,13 +240,11 @@ impl Guard {
 
 impl Served {
     /// The instance.
-    #[must_use]
     pub fn instance(&self) -> &InstanceId {
         &self.instance
     }
 
     /// How often the request was sent; 1 without a [`Retry`](crate::Retry).
-    #[must_use]
     pub fn attempts(&self) -> u32 {
         self.attempts
     }

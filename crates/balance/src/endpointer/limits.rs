@@ -27,6 +27,7 @@ use crate::{Limit, Overloaded};
 /// ```
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(default, deny_unknown_fields)]
+#[must_use]
 pub struct Limits {
     #[serde(rename = "max_requests_per_endpoint")]
     per_endpoint: usize,
@@ -73,7 +74,6 @@ pub(crate) struct Ticket(Arc<Breaker>, Limit);
 
 impl Limits {
     /// No limits.
-    #[must_use]
     pub fn new() -> Self {
         let none = usize::MAX;
         Self { per_endpoint: none, requests: none, pending: none, retries: none }
@@ -83,14 +83,12 @@ impl Limits {
     ///
     /// One that has as many is busy: another is picked, and when all are, requests wait for the
     /// first free place, see [`ready_timeout`](crate::BalanceLayer::ready_timeout).
-    #[must_use]
     pub fn max_requests_per_endpoint(mut self, max: usize) -> Self {
         self.per_endpoint = max;
         self
     }
 
     /// Bounds the attempts in flight at all endpoints, those that wait included.
-    #[must_use]
     pub fn max_requests(mut self, max: usize) -> Self {
         self.requests = max;
         self
@@ -99,7 +97,6 @@ impl Limits {
     /// Bounds the attempts that wait for an endpoint: it connects, or all are busy.
     ///
     /// With 0 none waits, and one that an endpoint takes immediately is none of them.
-    #[must_use]
     pub fn max_pending(mut self, max: usize) -> Self {
         self.pending = max;
         self
@@ -109,7 +106,6 @@ impl Limits {
     ///
     /// A [`RetryBudget`](crate::RetryBudget) bounds them in proportion to the load, and is on by
     /// default. A retry that is above it fails with [`Overloaded`]; a hedge is not sent.
-    #[must_use]
     pub fn max_retries(mut self, max: usize) -> Self {
         self.retries = max;
         self

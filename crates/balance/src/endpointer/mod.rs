@@ -127,7 +127,6 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     /// # Panics
     ///
     /// Outside a tokio runtime: it starts the task that applies updates.
-    #[must_use]
     pub fn new<F>(instancer: &(impl Instancer + ?Sized), factory: F) -> Self
     where
         F: Factory<Service = S>,
@@ -140,7 +139,6 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     /// # Panics
     ///
     /// Outside a tokio runtime, and when the limits contradict each other, see [`Limits::check`].
-    #[must_use]
     pub fn with_config<F>(
         instancer: &(impl Instancer + ?Sized),
         factory: F,
@@ -174,7 +172,6 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     }
 
     /// What is known of every endpoint now. Costs a walk over all of them.
-    #[must_use]
     pub fn report(&self) -> EndpointerReport {
         report::report(&self.shared)
     }
@@ -195,7 +192,6 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     ///
     /// For benchmarks, which wait for an update to arrive.
     #[doc(hidden)]
-    #[must_use]
     pub fn version(&self) -> u64 {
         *self.shared.versions().borrow()
     }
@@ -217,7 +213,6 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    #[must_use]
     pub fn with<F, Fut>(instancer: &(impl Instancer + ?Sized), make: F) -> Self
     where
         F: Fn(Instance) -> Fut + Send + Sync + 'static,

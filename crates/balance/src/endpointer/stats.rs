@@ -106,19 +106,16 @@ impl EndpointStats {
     }
 
     /// The instance.
-    #[must_use]
     pub fn instance(&self) -> &InstanceId {
         &self.id
     }
 
     /// How often it was picked.
-    #[must_use]
     pub fn picks(&self) -> u64 {
         self.picks.load(Relaxed)
     }
 
     /// How many of its requests have failed, or timed out.
-    #[must_use]
     pub fn failures(&self) -> u64 {
         let [exchange, response, _not_sent, timed_out, _cancelled] = self.outcomes();
         exchange + response + timed_out
@@ -132,19 +129,16 @@ impl EndpointStats {
     /// How often it has connected.
     ///
     /// That is readiness that was pending or refused, and then came about.
-    #[must_use]
     pub fn connects(&self) -> u64 {
         self.connects.load(Relaxed)
     }
 
     /// How often it has refused, or was not ready in time.
-    #[must_use]
     pub fn refusals(&self) -> u64 {
         self.refusals.load(Relaxed)
     }
 
     /// Its share of its weight, in percent: less than 100 during a slow start.
-    #[must_use]
     pub fn share(&self) -> u8 {
         self.share.load(Relaxed)
     }
@@ -155,20 +149,17 @@ impl EndpointStats {
     }
 
     /// When its service was created first.
-    #[must_use]
     pub fn created(&self) -> Instant {
         self.created
     }
 
     /// Its state, and since when it has that.
-    #[must_use]
     pub fn state(&self) -> (EndpointState, Instant) {
         let life = self.life();
         (life.state, life.since)
     }
 
     /// Values that no code of this crate reads or writes, zero at first: a balancer's.
-    #[must_use]
     pub fn extra(&self) -> &[StdAtomicU64; 4] {
         &self.extra
     }
@@ -255,7 +246,6 @@ impl EndpointStats {
     }
 
     /// Its ejection, while it lasts.
-    #[must_use]
     pub fn ejection(&self) -> Option<Ejection> {
         self.health.ejection()
     }
@@ -270,7 +260,6 @@ impl EndpointStats {
     ///
     /// Up to the head of the response. `None` before the first; only balancers that
     /// [measure](crate::Choice::measure) add to it.
-    #[must_use]
     pub fn latency(&self) -> Option<Duration> {
         self.latency.get().map(Duration::from_secs_f64)
     }

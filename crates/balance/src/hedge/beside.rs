@@ -11,7 +11,6 @@ impl<R> RetryPolicy<R> {
     ///
     /// When the settings of one contradict each other, see [`check`](Self::check) and
     /// [`HedgePolicy::check`].
-    #[must_use]
     pub fn hedged(self, hedge: HedgePolicy) -> (RetryLayer<R>, HedgeLayer<R>)
     where
         R: Clone,

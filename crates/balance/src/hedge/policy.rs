@@ -18,6 +18,7 @@ use crate::{CloneRequest, Observer, RetryBudget, endpointer::observer::Observers
 /// # drop((slowest, fixed));
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct HedgePolicy<R = CloneRequest> {
     pub(super) delay: Delay,
     pub(super) extra: Option<u8>,
@@ -37,7 +38,6 @@ pub(super) enum Delay {
 
 impl HedgePolicy {
     /// Hedges after `delay` since an instance has the request.
-    #[must_use]
     pub fn after(delay: Duration) -> Self {
         Self::with(Delay::Fixed(delay))
     }
@@ -47,7 +47,6 @@ impl HedgePolicy {
     /// The client needs 100 of its latencies for it, and hedges nothing before. It keeps the last
     /// 1 000, up to the heads of the responses, of requests that may be repeated. The delay is at
     /// least 1 ms, as Finagle's.
-    #[must_use]
     pub fn percentile(percent: u8) -> Self {
         Self::with(Delay::Percentile(percent))
     }
@@ -65,14 +64,12 @@ impl<R> HedgePolicy<R> {
     /// Defaults to what is above the percentile, and to 5 with a fixed delay, as in Dean and
     /// Barroso, "The Tail at Scale", CACM 2013. One per second is hedged in any case, where that is
     /// more. When all instances become slow, this and the budget bound the load.
-    #[must_use]
     pub fn max_extra_load(mut self, percent: u8) -> Self {
         self.extra = Some(percent);
         self
     }
 
     /// Treats all requests as idempotent.
-    #[must_use]
     pub fn idempotent(mut self) -> Self {
         self.idempotent = true;
         self
@@ -82,21 +79,18 @@ impl<R> HedgePolicy<R> {
     ///
     /// Defaults to one of the layer's own, to which each good answer adds.
     /// [`RetryPolicy::hedged`](crate::RetryPolicy::hedged) sets that of the retries.
-    #[must_use]
     pub fn budget(mut self, budget: RetryBudget) -> Self {
         (self.budget, self.pays) = (Some(budget), false);
         self
     }
 
     /// Adds an observer of [`Event::Hedged`](crate::Event::Hedged).
-    #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observers = self.observers.with(Some(observer));
         self
     }
 
     /// Repeats and classifies with `protocol` instead of [`CloneRequest`].
-    #[must_use]
     pub fn protocol<Q>(self, protocol: Q) -> HedgePolicy<Q> {
         let Self { delay, extra, idempotent, budget, pays, observers, protocol: _ } = self;
         HedgePolicy { delay, extra, idempotent, budget, pays, observers, protocol }

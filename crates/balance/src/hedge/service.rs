@@ -76,7 +76,6 @@ impl<R> HedgeLayer<R> {
     /// # Panics
     ///
     /// When a setting is out of range, see [`HedgePolicy::check`].
-    #[must_use]
     pub fn new(policy: HedgePolicy<R>) -> Self {
         if let Err(error) = policy.check() {
             panic!("{error}");

@@ -100,7 +100,6 @@ impl RetryBudget {
     ///
     /// 20 % bounds the load at 1.2 times what is offered. The floor keeps quiet and new clients
     /// retrying, which have no successes to pay from: 100 within 10 s.
-    #[must_use]
     pub fn new() -> Self {
         Self::of(20, 10)
     }
@@ -140,7 +139,6 @@ impl RetryBudget {
     }
 
     /// The right to a retry at `now`. `None`: the budget is exhausted.
-    #[must_use]
     pub fn withdraw(&self, now: Instant) -> Option<Withdrawal> {
         let Ledger { percent, floor, retries, refused, .. } = &*self.0;
         let now = self.second(now);
@@ -164,7 +162,6 @@ impl RetryBudget {
     }
 
     /// What it has received and paid at `now`.
-    #[must_use]
     pub fn report(&self, now: Instant) -> RetryBudgetReport {
         let second = self.second(now);
         RetryBudgetReport {

@@ -28,7 +28,6 @@ impl fmt::Display for Verdict {
 
 impl Verdict {
     /// [`Final`](Self::Final) for successes and what the caller has broken off.
-    #[must_use]
     pub fn of(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Success | Outcome::Cancelled => Self::Final,
@@ -42,7 +41,6 @@ impl Verdict {
     ///
     /// Below a `Retry`, a [`Balance`](crate::Balance) reports it better: an endpoint may have sent
     /// requests of its own.
-    #[must_use]
     pub fn of_error(error: &BoxError) -> Self {
         let mut next: Option<&(dyn Error + 'static)> = Some(&**error);
         while let Some(error) = next {

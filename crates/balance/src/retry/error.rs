@@ -41,19 +41,16 @@ impl RetryError {
     }
 
     /// The attempts, in order; none when the deadline was over before the first.
-    #[must_use]
     pub fn attempts(&self) -> &[Attempt] {
         &self.attempts
     }
 
     /// Whether it was the deadline that put an end to it.
-    #[must_use]
     pub fn is_deadline(&self) -> bool {
         matches!(self.end, End::Deadline(_))
     }
 
     /// Whether the [`RetryBudget`](crate::RetryBudget) had no retry left.
-    #[must_use]
     pub fn is_budget_exhausted(&self) -> bool {
         self.end == End::Budget
     }
@@ -68,19 +65,16 @@ impl Attempt {
     ///
     /// `None` if no instance was chosen, or if a `Buffer` or a spawned task is between the `Retry`
     /// and the `Balance`.
-    #[must_use]
     pub fn instance(&self) -> Option<&InstanceId> {
         self.instance.as_ref()
     }
 
     /// What went wrong.
-    #[must_use]
     pub fn error(&self) -> &BoxError {
         &self.error
     }
 
     /// How long the attempt took.
-    #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.elapsed
     }

@@ -18,7 +18,6 @@ impl<R> RetryLayer<R> {
     /// # Panics
     ///
     /// When the settings contradict each other, see [`RetryPolicy::check`].
-    #[must_use]
     pub fn new(policy: RetryPolicy<R>) -> Self {
         if let Err(error) = policy.check() {
             panic!("{error}");

@@ -30,6 +30,7 @@ use crate::{CallerDeadline, Observer, RequestScope, endpointer::observer::Observ
 /// # let _ = policy;
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct RetryPolicy<R = CloneRequest> {
     pub(super) attempts: u32,
     per_try: Option<Bound>,
@@ -81,7 +82,6 @@ impl RetryPolicy {
     /// 3 attempts, pauses of up to 25 to 250 ms, a budget, and [`CloneRequest`].
     ///
     /// There are no timeouts.
-    #[must_use]
     pub fn new() -> Self {
         Self {
             attempts: 3,
@@ -106,7 +106,6 @@ impl<R> RetryPolicy<R> {
     ///
     /// 0 counts as 1. Defaults to 3: each is at another instance while there is one, so that two
     /// that fail are survived.
-    #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.max(1);
         self
@@ -116,7 +115,6 @@ impl<R> RetryPolicy<R> {
     ///
     /// Defaults to no bound. Without one, an instance that hangs uses up the time for all. It is
     /// carried to the server over HTTP; `grpc-timeout` would bound the stream.
-    #[must_use]
     pub fn per_try_timeout(mut self, timeout: Duration) -> Self {
         self.per_try = Some(Bound { time: timeout, is_default: false });
         self
@@ -130,7 +128,6 @@ impl<R> RetryPolicy<R> {
     /// attempt, by endpoints that have a header for it: those of HTTP and gRPC. A layer that calls
     /// its endpoint later, as a `Buffer` does, carries none. Over HTTP/1.1 an upload may go on
     /// after its response has ended, without this bound.
-    #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.deadline = Some(Bound { time: timeout, is_default: false });
         self.head_only = false;
@@ -141,7 +138,6 @@ impl<R> RetryPolicy<R> {
     ///
     /// As [`timeout`](Self::timeout), which it replaces, without a bound on the body: downloads and
     /// streams go on. It is carried over HTTP; `grpc-timeout` would bound the stream.
-    #[must_use]
     pub fn timeout_to_head(mut self, timeout: Duration) -> Self {
         self.deadline = Some(Bound { time: timeout, is_default: false });
         self.head_only = true;
@@ -153,7 +149,6 @@ impl<R> RetryPolicy<R> {
     /// As [`per_try_timeout`](Self::per_try_timeout) and
     /// [`timeout_to_head`](Self::timeout_to_head). They are a guard and no promise: they are not
     /// carried to the server, and contradict no timeout that is set later.
-    #[must_use]
     pub fn default_timeouts(mut self, per_try: Duration, to_head: Duration) -> Self {
         self.per_try = Some(Bound { time: per_try, is_default: true });
         self.deadline = Some(Bound { time: to_head, is_default: true });
@@ -166,7 +161,6 @@ impl<R> RetryPolicy<R> {
     /// By default a client inside a server has it, see [`CallerDeadline`]. Work that outlives the
     /// caller's request, such as filling a cache, does without. A header of the caller's that is
     /// copied to such a request still limits its server: leave that header out.
-    #[must_use]
     pub fn without_caller_deadline(mut self) -> Self {
         self.inherits = false;
         self
@@ -178,14 +172,12 @@ impl<R> RetryPolicy<R> {
     /// that was never sent is repeated without it. When it is exhausted, the failure is the
     /// caller's: see [`RetryError::is_budget_exhausted`](crate::RetryError::is_budget_exhausted),
     /// and [`Event::BudgetExhausted`](crate::Event).
-    #[must_use]
     pub fn budget(mut self, budget: RetryBudget) -> Self {
         self.budget = Budget::Shared(budget);
         self
     }
 
     /// Repeats without a budget: in an outage each request costs all its attempts.
-    #[must_use]
     pub fn without_budget(mut self) -> Self {
         self.budget = Budget::Unlimited;
         self
@@ -195,7 +187,6 @@ impl<R> RetryPolicy<R> {
     ///
     /// The first doubles with each failure. A pause is drawn evenly from zero to its ceiling.
     /// Defaults to 25 and 250 ms, as Envoy's.
-    #[must_use]
     pub fn backoff(mut self, first: Duration, max: Duration) -> Self {
         self.first_pause = first;
         self.max_pause = max;
@@ -203,7 +194,6 @@ impl<R> RetryPolicy<R> {
     }
 
     /// Treats all requests as idempotent.
-    #[must_use]
     pub fn idempotent(mut self) -> Self {
         self.idempotent = true;
         self
@@ -213,7 +203,6 @@ impl<R> RetryPolicy<R> {
     ///
     /// It has the number of the attempt, from 1, and the attempt: its instance, and its error
     /// unchanged.
-    #[must_use]
     pub fn on_failure(
         mut self,
         on_failure: impl Fn(u32, &Attempt) -> RetryDecision + Send + Sync + 'static,
@@ -223,7 +212,6 @@ impl<R> RetryPolicy<R> {
     }
 
     /// Adds an observer of repeated requests.
-    #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observers = self.observers.with(Some(observer));
         self
@@ -232,14 +220,12 @@ impl<R> RetryPolicy<R> {
     /// Derives the pauses from this seed: for tests.
     ///
     /// Defaults to one from the operating system.
-    #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
     /// Repeats and classifies with `protocol` instead of [`CloneRequest`].
-    #[must_use]
     pub fn protocol<Q>(self, protocol: Q) -> RetryPolicy<Q> {
         RetryPolicy {
             attempts: self.attempts,
@@ -276,7 +262,6 @@ impl<R> RetryPolicy<R> {
     }
 
     /// The bound of one attempt.
-    #[must_use]
     pub fn per_try(&self) -> Option<Duration> {
         self.per_try.map(|bound| bound.time)
     }

@@ -45,7 +45,6 @@ pub struct AnnounceConfig {
 
 impl AnnounceConfig {
     /// Returns the defaults for `backend`.
-    #[must_use]
     pub fn new(backend: &'static str) -> Self {
         Self {
             backend,

@@ -64,7 +64,6 @@ pub struct FollowConfig {
 
 impl FollowConfig {
     /// Creates the default settings for `backend`.
-    #[must_use]
     pub fn new(backend: &'static str) -> Self {
         Self {
             backend,

@@ -15,7 +15,6 @@ impl Follower {
     /// # Panics
     ///
     /// Outside a tokio runtime: it starts the loop's task.
-    #[must_use]
     pub fn new(source: impl Source<Item = Instance>, publisher: Publisher) -> Self {
         let tasks = TaskGroup::new();
         let subscription = publisher.subscribe().with_owner(Arc::new(tasks.clone()));

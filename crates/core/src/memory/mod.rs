@@ -63,7 +63,6 @@ impl MemoryRegistry {
     /// Its TTL is 15 s. It never errs, so that a test or a demo shows what was registered and
     /// deregistered. For the caution that followers of another registry have, pass its settings to
     /// [`with_config`](Self::with_config).
-    #[must_use]
     pub fn new() -> Self {
         let mut config = RegistryConfig::default().loss(LossPolicy::Accept);
         (config.removal_wait, config.follow.min_interval) = (Duration::ZERO, Duration::ZERO);
@@ -71,7 +70,6 @@ impl MemoryRegistry {
     }
 
     /// An empty registry with these settings: the default ones have the loss guard.
-    #[must_use]
     pub fn with_config(config: RegistryConfig) -> Self {
         let store = Arc::<Store>::default();
         Self { registry: Registry::with_config(Arc::clone(&store), config), store }
@@ -82,7 +80,6 @@ impl MemoryRegistry {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    #[must_use]
     pub fn instancer(&self, service: impl Into<String>) -> Follower {
         let service = service.into();
         let source = MemorySource::new(Arc::clone(&self.store), service.clone());
@@ -112,7 +109,6 @@ impl MemoryRegistry {
     }
 
     /// What is registered under `service` now, whatever readers are made to see.
-    #[must_use]
     pub fn entries(&self, service: &str) -> Vec<Instance> {
         self.store.entries(service)
     }
@@ -120,7 +116,6 @@ impl MemoryRegistry {
     /// Returns the number of calls so far, refused ones included.
     ///
     /// Those are reads that answered, announcements, renewals and withdrawals.
-    #[must_use]
     pub fn n_calls(&self) -> u64 {
         self.store.n_calls()
     }

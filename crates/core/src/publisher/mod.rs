@@ -52,6 +52,7 @@ use crate::{
 /// # Drop
 ///
 /// Leaves its subscribers the last set, stale with a `Closed` error.
+#[must_use]
 pub struct Publisher {
     backend: &'static str,
     service: String,
@@ -75,7 +76,6 @@ impl Publisher {
     ///
     /// It uses the settings of what is published; a [`Follower`](crate::Follower) uses those of the
     /// following loop.
-    #[must_use]
     pub fn new(
         backend: &'static str,
         service: impl Into<String>,
@@ -103,7 +103,6 @@ impl Publisher {
     /// Those of earlier filters too. For the filter of a query, by health or tags. The source
     /// returns the other entries as well: a hidden instance is still registered, and the loss guard
     /// treats it so ([`LossGuard::hold_unhealthy`](crate::LossGuard::hold_unhealthy)).
-    #[must_use]
     pub fn wants(mut self, wants: impl Fn(&Instance) -> bool + Send + Sync + 'static) -> Self {
         self.guard.wants = std::mem::take(&mut self.guard.wants).and(wants);
         self.listing.wants = self.guard.wants.clone();
@@ -113,7 +112,6 @@ impl Publisher {
     /// Makes a removal wait for this long at least.
     ///
     /// See [`RegistryConfig::removal_wait`].
-    #[must_use]
     pub fn min_removal_wait(mut self, wait: Duration) -> Self {
         self.guard = Guard::new(self.config.loss, self.config.removal_wait.max(wait));
         self.guard.wants = self.listing.wants.clone();
@@ -125,7 +123,6 @@ impl Publisher {
     }
 
     /// A subscription to what it publishes. It does not keep the publisher alive.
-    #[must_use]
     pub fn subscribe(&self) -> Subscription {
         let (nudge, counters) = (Arc::clone(&self.nudge), self.counters.clone());
         Subscription::new(self.snapshots.subscribe(), nudge, counters)
@@ -154,7 +151,6 @@ impl Publisher {
     }
 
     /// What it has counted.
-    #[must_use]
     pub fn stats(&self) -> PublisherStats {
         self.counters.read()
     }

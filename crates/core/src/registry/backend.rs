@@ -45,7 +45,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// All by default; see [`Publisher::wants`](crate::Publisher::wants).
     fn wants(&self, instance: &Instance) -> bool {
-        let _ = instance;
+        let Instance { .. } = instance;
         true
     }
 

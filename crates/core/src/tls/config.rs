@@ -25,6 +25,7 @@ use crate::Result;
 /// ```
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(default, deny_unknown_fields)]
+#[must_use]
 pub struct TlsConfig {
     roots: Option<Vec<Pem>>,
     identity: Option<TlsIdentity>,
@@ -42,7 +43,6 @@ struct TlsIdentity {
 
 impl TlsConfig {
     /// Creates the default settings.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
@@ -51,7 +51,6 @@ impl TlsConfig {
     ///
     /// May be called several times. A folder stands for all files in it. Defaults to the
     /// operating system's authorities.
-    #[must_use]
     pub fn with_root(mut self, authorities: impl Into<Pem>) -> Self {
         self.roots.get_or_insert_default().push(authorities.into());
         self
@@ -61,7 +60,6 @@ impl TlsConfig {
     ///
     /// The certificate is followed by those between it and its authority. The key is neither
     /// encrypted nor for another certificate. Defaults to none.
-    #[must_use]
     pub fn with_identity(mut self, certificate: impl Into<Pem>, key: impl Into<Pem>) -> Self {
         self.identity = Some(TlsIdentity { certificate: certificate.into(), key: key.into() });
         self
@@ -71,7 +69,6 @@ impl TlsConfig {
     ///
     /// It is also sent as SNI. Defaults to the host that is connected to. Instances that a registry
     /// lists by IP address usually need the name of their service here.
-    #[must_use]
     pub fn with_server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
         self
@@ -81,20 +78,17 @@ impl TlsConfig {
     ///
     /// For experiments only: any host on the way can then read and change all traffic, tokens
     /// included.
-    #[must_use]
     pub fn danger_accept_invalid_certificates(mut self) -> Self {
         self.danger_accept_invalid_certificates = true;
         self
     }
 
     /// Returns the name that a server certificate must have, if not the host's.
-    #[must_use]
     pub fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()
     }
 
     /// Whether any server certificate is accepted.
-    #[must_use]
     pub fn accepts_invalid_certificates(&self) -> bool {
         self.danger_accept_invalid_certificates
     }

@@ -46,13 +46,11 @@ impl TlsFiles {
     }
 
     /// The settings.
-    #[must_use]
     pub fn config(&self) -> &TlsConfig {
         &self.config
     }
 
     /// The texts for a new connection.
-    #[must_use]
     pub fn current(&self) -> TlsMaterial {
         let mut state = self.lock();
         let now = Instant::now();

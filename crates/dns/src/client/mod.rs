@@ -32,7 +32,6 @@ pub(crate) struct DnsClient(Arc<Servers>);
 
 impl DnsClient {
     /// Creates a client of these name servers, without any query.
-    #[must_use]
     pub(crate) fn new(config: DnsConfig) -> Self {
         Self(Arc::new(Servers::new(config)))
     }

@@ -49,7 +49,6 @@ enum Received {
 
 impl RequestBody {
     /// Takes `body` as it is; a `RequestBody` stays itself.
-    #[must_use]
     pub fn new<B>(body: B) -> Self
     where
         B: HttpBody<Data: Buf, Error: Into<BoxError>> + Send + 'static,

@@ -165,7 +165,6 @@ where
     /// the per-try timeout is above the timeout, or a setting of the hedges is out of range, see
     /// [`RetryPolicy::check`](tower_sd_balance::RetryPolicy::check) and
     /// [`HedgePolicy::check`].
-    #[must_use]
     pub fn build(self) -> Client {
         let endpointer = Endpointer::with_config(&self.instancer, self.factory, self.endpointer);
         let balance = match self.ready_timeout {

@@ -44,7 +44,6 @@ impl ClientError {
     }
 
     /// Why it has failed.
-    #[must_use]
     pub fn kind(&self) -> ClientErrorKind {
         if let Some(none) = self.find::<NoInstances>().filter(|_| !self.was_sent()) {
             return ClientErrorKind::NoInstances(none.reason());
@@ -71,19 +70,16 @@ impl ClientError {
     }
 
     /// The service: host and port of the request's URI.
-    #[must_use]
     pub fn service(&self) -> Option<&str> {
         self.service.as_ref().map(Authority::as_str)
     }
 
     /// The instance of the last attempt. `None` when no instance got the request.
-    #[must_use]
     pub fn instance(&self) -> Option<&InstanceId> {
         self.attempts().last()?.instance()
     }
 
     /// The attempts in order. Empty when a layer has failed before the first.
-    #[must_use]
     pub fn attempts(&self) -> &[Attempt] {
         self.retry().map_or(&[], RetryError::attempts)
     }
@@ -92,7 +88,6 @@ impl ClientError {
     ///
     /// 503 without instances and when overloaded, 504 after a timeout, 400 when the request itself
     /// cannot be sent, otherwise 502 (RFC 9110 §15.5.1 and §15.6).
-    #[must_use]
     pub fn status(&self) -> StatusCode {
         match self.kind() {
             ClientErrorKind::Failed => StatusCode::BAD_GATEWAY,

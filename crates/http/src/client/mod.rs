@@ -108,7 +108,6 @@ impl Client {
     /// # Panics
     ///
     /// Outside a tokio runtime: it starts the task that follows the instances.
-    #[must_use]
     pub fn new(instancer: impl Instancer) -> Self {
         Self::builder(instancer).build()
     }
@@ -223,7 +222,6 @@ impl Client {
     }
 
     /// The state of every endpoint now. Costs a walk over all of them.
-    #[must_use]
     pub fn report(&self) -> EndpointerReport {
         self.endpoints.report()
     }

@@ -8,7 +8,6 @@ use http::{HeaderName, HeaderValue};
 pub const NAME: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// At most eight digits and a unit; `None` for anything else.
-#[must_use]
 pub fn parse(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -29,7 +28,6 @@ pub fn parse(text: &str) -> Option<Duration> {
 /// Writes it in the finest unit that has room for it.
 ///
 /// It is rounded down: a server that is late is of no use.
-#[must_use]
 #[expect(clippy::missing_panics_doc, reason = "digits and a letter are a value")]
 pub fn format(left: Duration) -> HeaderValue {
     let units =

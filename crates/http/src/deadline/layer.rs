@@ -104,13 +104,11 @@ pub struct DeadlineReport {
 
 impl DeadlineLayer {
     /// Counts from zero. Clones share their counters.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// What its services have seen.
-    #[must_use]
     pub fn report(&self) -> DeadlineReport {
         let Counters { late, cancelled, malformed } = &*self.counters;
         let [late, cancelled, malformed] = [late, cancelled, malformed].map(|n| n.load(Relaxed));

@@ -16,6 +16,7 @@ use tower_sd_balance::{Error, ErrorKind, Result};
 /// # Ok::<(), tower_sd::Error>(())
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[must_use]
 pub struct HealthPolicy {
     pub(super) path: PathAndQuery,
     pub(super) interval: Duration,
@@ -46,14 +47,12 @@ impl HealthPolicy {
     ///
     /// The first comes at a random moment of it. Defaults to 5 s: with three failures an instance
     /// is left out within 18 s.
-    #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
     }
 
     /// Bounds one check, its connect included. Defaults to 1 s.
-    #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -62,7 +61,6 @@ impl HealthPolicy {
     /// Sets how many failures eject an endpoint, and how many passes end that.
     ///
     /// So many in a row. Defaults to 3 and 2: a lost packet ejects none.
-    #[must_use]
     pub fn thresholds(mut self, failures: u32, successes: u32) -> Self {
         (self.failures, self.successes) = (failures, successes);
         self

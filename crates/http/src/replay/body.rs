@@ -95,13 +95,11 @@ enum State {
 
 impl<B: Body> ReplayBody<B> {
     /// Keeps up to 64 KiB.
-    #[must_use]
     pub fn new(body: B) -> Self {
         Self::with_limit(body, LIMIT)
     }
 
     /// Keeps up to `limit` bytes.
-    #[must_use]
     pub fn with_limit(body: B, limit: usize) -> Self {
         Self::from_box(Box::pin(body), limit)
     }

@@ -107,7 +107,6 @@ impl ReqwestClient {
     /// The inner client, for building requests: `client.get(url)`.
     ///
     /// A request that is sent by it alone is not balanced.
-    #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
     }
@@ -153,7 +152,6 @@ impl ReqwestClient {
     }
 
     /// The state of every endpoint now. Costs a walk over all of them.
-    #[must_use]
     pub fn report(&self) -> EndpointerReport {
         self.endpointer.report()
     }

@@ -101,7 +101,6 @@ impl ReqwestFactory {
     /// Over `client`, which may follow redirects.
     ///
     /// All endpoints share its connections.
-    #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client, follows_redirects: true }
     }
@@ -126,7 +125,6 @@ impl ReqwestFactory {
     }
 
     /// The client.
-    #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
     }

@@ -47,6 +47,7 @@ use tower_sd_balance::{AddressPolicy, BoxError, Instance, Instancer, Subscriptio
 /// # }
 /// ```
 #[derive(Clone, Default)]
+#[must_use]
 pub struct InstanceResolver {
     services: HashMap<String, Subscription>,
     addresses: AddressPolicy,
@@ -54,13 +55,11 @@ pub struct InstanceResolver {
 
 impl InstanceResolver {
     /// Has no service yet.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Resolves `name` by what `instancer` follows.
-    #[must_use]
     pub fn service(mut self, name: &str, instancer: &(impl Instancer + ?Sized)) -> Self {
         self.services.insert(name.to_ascii_lowercase(), instancer.subscribe());
         self
@@ -70,7 +69,6 @@ impl InstanceResolver {
     ///
     /// IP addresses that the registry lists are not checked here: a `Publisher` has checked them.
     /// Defaults to [`AddressPolicy::default`].
-    #[must_use]
     pub fn addresses(mut self, policy: AddressPolicy) -> Self {
         self.addresses = policy;
         self

@@ -21,6 +21,7 @@ use crate::{Io, Target, TlsClient};
 /// starts 250 ms after the last one or when that has failed, and the first connection wins, TLS
 /// handshake included.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Dialer {
     connect_timeout: Duration,
     attempt_delay: Duration,
@@ -41,13 +42,11 @@ pub struct Connection {
 
 impl Dialer {
     /// Creates a dialer with the defaults that its setters name.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Bounds connecting: resolution, all attempts, TLS handshakes. Defaults to 5 s.
-    #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -57,7 +56,6 @@ impl Dialer {
     ///
     /// Shortened where a name has so many addresses that some would not be attempted within the
     /// connect timeout. Defaults to 250 ms, as RFC 8305 recommends.
-    #[must_use]
     pub fn attempt_delay(mut self, delay: Duration) -> Self {
         self.attempt_delay = delay;
         self
@@ -67,7 +65,6 @@ impl Dialer {
     ///
     /// Defaults to 15 s; `None` disables probes. Firewalls forget connections that are silent
     /// for minutes.
-    #[must_use]
     pub fn keepalive(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.tcp.keepalive = interval.into();
         self
@@ -77,7 +74,6 @@ impl Dialer {
     ///
     /// The connection then fails, and with it what waits on it. Defaults to 30 s; `None` leaves
     /// it to the system, which usually waits for a quarter of an hour.
-    #[must_use]
     pub fn user_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.tcp.user_timeout = timeout.into();
         self
@@ -87,7 +83,6 @@ impl Dialer {
     ///
     /// IP addresses that are given as such are not checked here: a `Publisher` has checked them.
     /// Defaults to [`AddressPolicy::any`].
-    #[must_use]
     pub fn addresses(mut self, policy: AddressPolicy) -> Self {
         self.addresses = policy;
         self
@@ -97,7 +92,6 @@ impl Dialer {
     ///
     /// Keep-alive and user timeout are then the connector's affair. Unix sockets stay the
     /// operating system's.
-    #[must_use]
     pub fn connector(mut self, connector: impl Connector) -> Self {
         self.connector = Some(Arc::new(connector));
         self

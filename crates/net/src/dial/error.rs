@@ -77,7 +77,6 @@ impl DialError {
     }
 
     /// The class of the error.
-    #[must_use]
     pub fn kind(&self) -> DialErrorKind {
         self.kind
     }

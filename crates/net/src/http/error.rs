@@ -80,20 +80,17 @@ impl HttpClientError {
     }
 
     /// Returns the causes alone, for an error whose message has this one's text.
-    #[must_use]
     pub fn into_cause(self) -> Option<BoxError> {
         error::Error::source(&self)?;
         Some(Cause(self).into())
     }
 
     /// The class of the error.
-    #[must_use]
     pub fn kind(&self) -> HttpClientErrorKind {
         self.kind
     }
 
     /// The server that was to respond.
-    #[must_use]
     pub fn server(&self) -> &str {
         &self.server
     }

@@ -43,7 +43,6 @@ impl TlsClient {
     /// Uses a configuration of rustls, for settings that [`TlsConfig`] lacks.
     ///
     /// Its list of protocols (ALPN) is replaced by the list that each connection offers.
-    #[must_use]
     pub fn from_rustls(config: Arc<ClientConfig>) -> Self {
         Self::from_source(Source::Given(config), None)
     }

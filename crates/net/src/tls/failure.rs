@@ -18,7 +18,6 @@ impl TlsFailure {
     /// In TLS 1.3 a server checks the client's certificate after the client's half of the
     /// handshake, so a refusal is read in the place of the first response. It is found in the
     /// error of that request.
-    #[must_use]
     pub fn find(error: &(dyn error::Error + 'static)) -> Option<Self> {
         find(error)
     }
@@ -26,7 +25,6 @@ impl TlsFailure {
     /// Whether the server refused the client's certificate, or missed one.
     ///
     /// On a connection that has served no request yet, the server has then read none.
-    #[must_use]
     pub fn is_client_refused(&self) -> bool {
         self.refuses_client
     }

@@ -59,7 +59,6 @@ impl Bind {
     }
 
     /// Where it answers, UDP and TCP.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }

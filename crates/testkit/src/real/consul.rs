@@ -75,19 +75,16 @@ impl Consul {
     }
 
     /// Where its HTTP API is.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Where its DNS is, UDP and TCP.
-    #[must_use]
     pub fn dns_address(&self) -> SocketAddr {
         self.dns
     }
 
     /// As `http://127.1.2.3:20000`.
-    #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }

@@ -49,25 +49,21 @@ impl ConsulCluster {
     }
 
     /// Where the client agent's HTTP API is.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// The client agent.
-    #[must_use]
     pub fn agent(&self) -> &Server {
         &self.agent
     }
 
     /// The servers.
-    #[must_use]
     pub fn servers(&self) -> &[Server] {
         &self.servers
     }
 
     /// Where the HTTP API of each of the servers is.
-    #[must_use]
     pub fn server_addresses(&self) -> &[SocketAddr] {
         &self.server_addresses
     }

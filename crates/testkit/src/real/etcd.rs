@@ -43,13 +43,11 @@ impl Etcd {
     }
 
     /// Where its clients connect.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// As `http://127.1.2.3:20000`.
-    #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }

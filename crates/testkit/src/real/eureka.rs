@@ -88,13 +88,11 @@ impl Eureka {
     }
 
     /// Where its REST interface is.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// As `http://127.1.2.3:20000/eureka`.
-    #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}/eureka", self.address)
     }
@@ -193,7 +191,6 @@ impl SpringClient {
     }
 
     /// Where its HTTP is.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }

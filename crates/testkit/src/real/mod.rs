@@ -163,7 +163,6 @@ impl Server {
     }
 
     /// Whether it has been started and has not ended.
-    #[must_use]
     pub fn is_running(&self) -> bool {
         self.running(Process::ended).is_ok_and(|ended| ended.is_none())
     }
@@ -194,7 +193,6 @@ impl Server {
     }
 
     /// The last lines that it has printed.
-    #[must_use]
     pub fn output(&self) -> String {
         let output = self.running(|process| Ok(process.output()));
         output.unwrap_or_else(|error| error.to_string())

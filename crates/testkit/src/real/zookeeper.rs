@@ -57,7 +57,6 @@ impl ZooKeeper {
     }
 
     /// Where its clients connect.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -103,7 +102,6 @@ impl ZooKeeperEnsemble {
     }
 
     /// The addresses of all members, as `host:port`.
-    #[must_use]
     pub fn addresses(&self) -> Vec<String> {
         self.members.iter().map(|member| member.address.to_string()).collect()
     }

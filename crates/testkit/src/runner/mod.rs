@@ -46,7 +46,6 @@ use crate::{
 ///     tower_sd_testkit::run(|| Memory)
 /// }
 /// ```
-#[must_use]
 pub fn run<F: Fixture>(set_up: impl Fn() -> F + Send + Sync + 'static) -> ExitCode {
     let set_up = Arc::new(set_up);
     let trials = trials::<F>(None, |_name, case| {
@@ -64,7 +63,6 @@ pub fn run<F: Fixture>(set_up: impl Fn() -> F + Send + Sync + 'static) -> ExitCo
 /// `set_up` starts a server, once per version, when the first of its cases runs. Without a program
 /// of `server` (see [`configured`](crate::servers::configured)) all cases are ignored, which is
 /// printed; with `--include-ignored` they fail instead.
-#[must_use]
 pub fn run_on<F: Fixture>(
     server: &'static str,
     set_up: impl AsyncFn(ServerBinary) -> Result<F, BoxError> + Send + Sync + 'static,

@@ -138,25 +138,21 @@ impl Script {
     }
 
     /// Every request so far, those that wait for an answer included.
-    #[must_use]
     pub fn received(&self) -> Vec<Received> {
         self.shared.received.borrow().clone()
     }
 
     /// Connections that are open now.
-    #[must_use]
     pub fn n_connections(&self) -> usize {
         self.shared.n_connections.load(Relaxed)
     }
 
     /// Where it listens.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// As `http://127.0.0.1:20000`.
-    #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }

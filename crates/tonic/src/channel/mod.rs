@@ -75,7 +75,6 @@ impl Channel {
     /// # Panics
     ///
     /// Outside a tokio runtime: it starts the task that follows the instances.
-    #[must_use]
     pub fn new(instancer: impl Instancer) -> Self {
         Self::builder(instancer).build()
     }
@@ -101,7 +100,6 @@ impl Channel {
     }
 
     /// The state of every endpoint now. Costs a walk over all of them.
-    #[must_use]
     pub fn report(&self) -> EndpointerReport {
         self.endpointer.report()
     }

@@ -55,13 +55,11 @@ pub mod echo_client {
         ///
         /// This requires the server to support it otherwise it might respond with an
         /// error.
-        #[must_use]
         pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
             self.inner = self.inner.send_compressed(encoding);
             self
         }
         /// Enable decompressing responses.
-        #[must_use]
         pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
             self.inner = self.inner.accept_compressed(encoding);
             self
@@ -69,7 +67,6 @@ pub mod echo_client {
         /// Limits the maximum size of a decoded message.
         ///
         /// Default: `4MB`
-        #[must_use]
         pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
             self.inner = self.inner.max_decoding_message_size(limit);
             self
@@ -77,7 +74,6 @@ pub mod echo_client {
         /// Limits the maximum size of an encoded message.
         ///
         /// Default: `usize::MAX`
-        #[must_use]
         pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
@@ -211,13 +207,11 @@ pub mod echo_server {
             InterceptedService::new(Self::new(inner), interceptor)
         }
         /// Enable decompressing requests with the given encoding.
-        #[must_use]
         pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
             self.accept_compression_encodings.enable(encoding);
             self
         }
         /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
         pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
             self.send_compression_encodings.enable(encoding);
             self
@@ -225,7 +219,6 @@ pub mod echo_server {
         /// Limits the maximum size of a decoded message.
         ///
         /// Default: `4MB`
-        #[must_use]
         pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
             self.max_decoding_message_size = Some(limit);
             self
@@ -233,7 +226,6 @@ pub mod echo_server {
         /// Limits the maximum size of an encoded message.
         ///
         /// Default: `usize::MAX`
-        #[must_use]
         pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
             self.max_encoding_message_size = Some(limit);
             self

@@ -24,7 +24,6 @@ impl Authority {
     }
 
     /// Its own certificate, in PEM.
-    #[must_use]
     pub fn pem(&self) -> &str {
         &self.pem
     }

@@ -73,37 +73,31 @@ impl Kubernetes {
     }
 
     /// Where it listens.
-    #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// As `https://127.1.2.3:20000`.
-    #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
     }
 
     /// As `https://127.1.2.3:20000`, through the [`proxy`](Self::proxy).
-    #[must_use]
     pub fn proxied_url(&self) -> String {
         format!("https://{}", self.proxy.address())
     }
 
     /// The proxy in front of it.
-    #[must_use]
     pub fn proxy(&self) -> &Proxy {
         &self.proxy
     }
 
     /// Where its data is.
-    #[must_use]
     pub fn etcd(&self) -> &Etcd {
         &self.etcd
     }
 
     /// Signs its certificate, and those of clients.
-    #[must_use]
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
