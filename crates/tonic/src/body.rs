@@ -58,17 +58,25 @@ impl GrpcBody {
         let Some(rest) = &mut self.rest else {
             return Poll::Ready(None);
         };
+        let Some((deadline, timer)) = &mut self.deadline else {
+            return Pin::new(rest).poll_frame(cx).map_err(code::of_exchange);
+        };
         // First: a server that is faster than the reader has a frame ready each time.
-        if let Some((deadline, timer)) = &mut self.deadline
-            && timer.as_mut().poll(cx).is_ready()
-        {
-            let status = deadline.status();
-            // Frees its place on the connection, though the answer may be kept.
-            self.rest = None;
-            return Poll::Ready(Some(Err(status)));
+        if timer.as_mut().poll(cx).is_pending() {
+            let frame = ready!(Pin::new(rest).poll_frame(cx).map_err(code::of_exchange));
+            let code = match &frame {
+                Some(Ok(frame)) => frame.trailers_ref().and_then(code::code),
+                Some(Err(status)) => Some(status.code()),
+                None => None,
+            };
+            if !deadline.explains(code) {
+                return Poll::Ready(frame);
+            }
         }
-        let frame = ready!(Pin::new(rest).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| frame.map_err(code::of_exchange)))
+        let status = deadline.status();
+        // Frees its place on the connection, though the answer may be kept.
+        self.rest = None;
+        Poll::Ready(Some(Err(status)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{error::Error, sync::Arc};
 
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, header::CONTENT_TYPE};
 use tonic::{Code, Status};
 use tower_sd_balance::{
     BoxError, Elapsed, FailureClass, NoInstances, NotSent, Outcome, Overloaded, RetryError,
@@ -18,7 +18,8 @@ pub(crate) struct Trailers(pub(crate) HeaderMap);
 /// use gRPC.
 pub(crate) fn known_code<B>(response: &Response<B>) -> Option<Code> {
     let early = metadata(response).and_then(code);
-    early.or_else(|| (response.status() != StatusCode::OK).then(|| of_http(response.status())))
+    let is_grpc = response.status() == StatusCode::OK && is_grpc(response.headers());
+    early.or_else(|| (!is_grpc).then(|| of_http(response.status())))
 }
 
 /// Where the status of `response` stands with what belongs to it.
@@ -27,6 +28,12 @@ pub(crate) fn metadata<B>(response: &Response<B>) -> Option<&HeaderMap> {
         return Some(response.headers());
     }
     response.extensions().get::<Trailers>().map(|Trailers(trailers)| trailers)
+}
+
+/// A page of a proxy in front is not.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 pub(crate) fn code(trailers: &HeaderMap) -> Option<Code> {
@@ -168,7 +175,13 @@ mod tests {
         let mut response = answered(StatusCode::OK, &[("grpc-status", "14")]);
         assert_eq!(known_code(&response), Some(Code::Unavailable));
         response.headers_mut().clear();
-        assert_eq!(known_code(&response), None);
+        assert_eq!(known_code(&response), Some(Code::Unknown));
+        response.headers_mut().insert(CONTENT_TYPE, "text/html".parse().expect("a value"));
+        assert_eq!(known_code(&response), Some(Code::Unknown));
+        for kind in ["application/grpc", "application/grpc+proto"] {
+            response.headers_mut().insert(CONTENT_TYPE, kind.parse().expect("a value"));
+            assert_eq!(known_code(&response), None);
+        }
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", "5".parse().expect("a value"));
         response.extensions_mut().insert(Trailers(trailers));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Request};
 use tokio::time::Instant;
-use tonic::Status;
+use tonic::{Code, Status};
 use tower_sd_balance::{CallerDeadline, Outcome};
 use tower_sd_http::grpc_timeout;
 
@@ -50,9 +50,8 @@ impl Deadline {
 
     /// What the end of a call is to its instance: the caller's haste is no fault of it.
     pub(crate) fn judge(deadline: Option<&Self>, outcome: Outcome) -> Outcome {
-        let is_over = |deadline: &Self| CallerDeadline::new(deadline.at).is_over();
         match deadline {
-            Some(deadline) if deadline.is_callers && is_over(deadline) => match outcome {
+            Some(deadline) if deadline.is_callers && deadline.is_over() => match outcome {
                 Outcome::TimedOut => Outcome::Cancelled,
                 outcome => outcome,
             },
@@ -64,8 +63,14 @@ impl Deadline {
         self.at
     }
 
+    /// The server's count of it may end a little earlier: what it was sent is rounded down.
     pub(crate) fn is_over(&self) -> bool {
-        self.at <= Instant::now()
+        self.at <= Instant::now() + ROUNDED
+    }
+
+    /// Whether it is the reason for an end with `code`: at the deadline, servers cancel the call.
+    pub(crate) fn explains(&self, code: Option<Code>) -> bool {
+        code == Some(Code::Cancelled) && self.is_over()
     }
 
     /// Sends the server the rest of it.
@@ -80,6 +85,9 @@ impl Deadline {
         Status::deadline_exceeded(format!("no end within {:?}", self.granted))
     }
 }
+
+/// Milliseconds are sent of more than 100 s.
+const ROUNDED: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {

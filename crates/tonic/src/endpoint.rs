@@ -85,8 +85,11 @@ where
         GrpcResponse(match deadline {
             None => Box::pin(async move { leased(answer.await, lease, None) }),
             Some(deadline) => Box::pin(async move {
-                let late = |_| Err(deadline.status());
-                let answer = timeout_at(deadline.at(), answer).await.unwrap_or_else(late);
+                let answer = match timeout_at(deadline.at(), answer).await {
+                    Ok(Ok(it)) if !deadline.explains(code::known_code(&it)) => Ok(it),
+                    Ok(Err(it)) if !deadline.explains(Some(it.code())) => Err(it),
+                    Ok(_) | Err(_) => Err(deadline.status()),
+                };
                 leased(answer, lease, Some(deadline))
             }),
         })

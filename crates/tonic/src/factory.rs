@@ -66,12 +66,12 @@ impl GrpcFactory {
     /// report SERVING gets no calls. Defaults to no health check.
     ///
     /// One stream per instance (`Watch`) is open all the time, and begins anew at the age at which
-    /// connections [end](HttpFactory::max_age). An instance is not used before it
-    /// has answered; within 1 s it has to, or it is probed again with the pauses of the endpointer.
-    /// One that stops serving refuses calls like one that is down, and is used again within
-    /// [`max_backoff`](tower_sd_balance::EndpointerConfig::max_backoff) of reporting SERVING. A
-    /// server without health service counts as serving; while a stream is broken the last answer
-    /// counts.
+    /// connections [end](HttpFactory::max_age). An instance is not used before it has answered;
+    /// within 1 s of its connection it has to, or it is probed again with the pauses of the
+    /// endpointer. One that stops serving refuses calls like one that is down, and is used again
+    /// within [`max_backoff`](tower_sd_balance::EndpointerConfig::max_backoff) of reporting
+    /// SERVING. A server without health service counts as serving; while a stream is broken the
+    /// last answer counts.
     pub fn health(mut self, service: impl Into<String>) -> Self {
         self.health = Some(service.into());
         self

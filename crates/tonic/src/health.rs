@@ -15,7 +15,9 @@ pub(crate) struct Health {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
-    None,
+    Connecting,
+    /// The connection is there, and the stream's first message is not.
+    Connected,
     Serving,
     NotServing(Status),
 }
@@ -25,10 +27,12 @@ impl Health {
         Self { answers, _stop: stop }
     }
 
-    /// Waits for the first answer, for [`PATIENCE`] at most.
+    /// Waits for the first answer, for [`PATIENCE`] at most after the connection.
     pub(crate) async fn first_answer(&self) -> Result<(), Status> {
         let mut answers = self.answers.clone();
-        let answered = answers.wait_for(|answer| !matches!(answer, Answer::None));
+        // Within the connect timeout: it ends with a status.
+        drop(answers.wait_for(|answer| !matches!(answer, Answer::Connecting)).await);
+        let answered = answers.wait_for(|answer| !answer.is_missing());
         match timeout(PATIENCE, answered).await {
             Ok(_) | Err(_) => self.check(),
         }
@@ -36,7 +40,7 @@ impl Health {
 
     pub(crate) fn check(&self) -> Result<(), Status> {
         match &*self.answers.borrow() {
-            Answer::None => {
+            Answer::Connecting | Answer::Connected => {
                 Err(Status::unavailable("the instance does not answer its health check"))
             }
             Answer::NotServing(status) => Err(status.clone()),
@@ -45,5 +49,11 @@ impl Health {
     }
 }
 
-/// How long an instance may take for its first answer: as long as for a connection.
+impl Answer {
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Connecting | Self::Connected)
+    }
+}
+
+/// How long an instance may take for its first answer: as long as for a connection by default.
 const PATIENCE: Duration = Duration::from_secs(1);

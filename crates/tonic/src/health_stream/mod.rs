@@ -29,13 +29,14 @@ pub(crate) fn watch(
     age: Option<Duration>,
     tasks: &TaskGroup,
 ) -> Health {
-    let (sender, answers) = watch::channel(Answer::None);
+    let (sender, answers) = watch::channel(Answer::Connecting);
     let gone = CancellationToken::new();
     let watching = Watching {
         client: Grpc::new(GrpcEndpoint::new(http, None)),
         service: service.to_owned(),
         age: age.map_or(Duration::MAX, |age| age.max(LEAST_AGE)),
         answers: sender,
+        backoff: Backoff::new(FIRST_PAUSE, MAX_PAUSE),
     };
     let stop = gone.clone().drop_guard();
     tasks.spawn(|stop| watching.until(stop, gone));
@@ -48,6 +49,7 @@ struct Watching {
     /// Of one stream.
     age: Duration,
     answers: watch::Sender<Answer>,
+    backoff: Backoff,
 }
 
 impl Watching {
@@ -62,7 +64,6 @@ impl Watching {
 
     /// Ends only when the server has no health service.
     async fn run(&mut self) {
-        let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
         loop {
             // Anew without a pause, with the last answer: a stream that never ended would keep its
             // connection open beyond its age, at the instance that was there first.
@@ -75,13 +76,13 @@ impl Watching {
             }
             tracing::debug!(service = %self.service, %status, "health stream ended");
             self.answers.send_if_modified(|answer| match answer {
-                Answer::None => {
+                Answer::Connecting | Answer::Connected => {
                     *answer = Answer::NotServing(status);
                     true
                 }
                 Answer::Serving | Answer::NotServing(_) => false,
             });
-            sleep(backoff.next_pause()).await;
+            sleep(self.backoff.next_pause()).await;
         }
     }
 
@@ -95,11 +96,19 @@ impl Watching {
 
     async fn answers_of_one_stream(&mut self) -> Result<(), Status> {
         self.client.ready().await?;
+        self.answers.send_if_modified(|answer| {
+            let is_first = matches!(answer, Answer::Connecting);
+            if is_first {
+                *answer = Answer::Connected;
+            }
+            is_first
+        });
         let request = Request::new(HealthCheckRequest { service: self.service.clone() });
         let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
         let path = PathAndQuery::from_static(WATCH);
         let mut stream = self.client.server_streaming(request, path, codec).await?.into_inner();
         while let Some(HealthCheckResponse { status }) = stream.message().await? {
+            self.backoff.succeeded();
             self.answers.send_replace(match status {
                 SERVING => Answer::Serving,
                 _ => Answer::NotServing(not_serving()),
@@ -115,9 +124,9 @@ fn not_serving() -> Status {
     status
 }
 
-/// Between streams: an instance that restarts is probed again soon, one that stays away is the
-/// endpointer's to watch.
 /// Enough to connect and to be answered.
 const LEAST_AGE: Duration = Duration::from_secs(1);
+/// Between streams: an instance that restarts is probed again soon, one that stays away is the
+/// endpointer's to watch.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(5);

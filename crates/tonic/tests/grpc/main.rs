@@ -7,6 +7,7 @@ mod failures;
 mod health;
 mod hops;
 mod load;
+mod raw;
 mod server;
 mod statuses;
 mod time_limits;
