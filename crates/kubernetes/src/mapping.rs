@@ -169,7 +169,8 @@ fn no_port(query: &Query, others: &BTreeSet<&String>) -> Error {
             others.first().map_or("http", |name| name.as_str())
         ),
     };
-    Error::new(ErrorKind::NotFound, BACKEND, FOLLOW).with_message(message)
+    // The next event of the Service may bring the port.
+    Error::new(ErrorKind::NotFound, BACKEND, FOLLOW).transient().with_message(message)
 }
 
 /// As kube-proxy: hints count only if every endpoint that may get requests has them.
@@ -203,7 +204,11 @@ fn template(slice: &EndpointSlice, port: &Port) -> Instance {
     let labels = slice.metadata.labels.iter().filter(|(name, _)| !is_of_kubernetes(name));
     let template =
         labels.fold(Instance::new("", 0), |it, (name, value)| it.with_metadata(name, value));
-    match port.app_protocol.as_deref().and_then(scheme) {
+    let Some(protocol) = port.app_protocol.as_deref().filter(|it| !it.is_empty()) else {
+        return template;
+    };
+    let template = template.with_metadata(APP_PROTOCOL, protocol);
+    match scheme(protocol) {
         Some(scheme) => template.with_scheme(scheme),
         None => template,
     }
@@ -263,7 +268,7 @@ fn instance(
 fn status(conditions: Conditions) -> InstanceStatus {
     let ready = conditions.ready.unwrap_or(true);
     let (serving, terminating) =
-        (conditions.serving.unwrap_or(ready), conditions.terminating.unwrap_or(false));
+        (conditions.serving.unwrap_or(true), conditions.terminating.unwrap_or(false));
     match (ready, serving && terminating) {
         (true, _) => InstanceStatus::Passing,
         (false, true) => InstanceStatus::Draining,
@@ -280,16 +285,16 @@ fn rank(instance: &Instance) -> u8 {
     }
 }
 
-/// The scheme of a port's `appProtocol`: a name of IANA's, or one of Kubernetes' own.
-fn scheme(app_protocol: &str) -> Option<String> {
-    let name = app_protocol.to_ascii_lowercase();
-    match name.as_str() {
-        "kubernetes.io/h2c" | "kubernetes.io/ws" => Some("http".to_owned()),
-        "kubernetes.io/wss" => Some("https".to_owned()),
-        _ if name.is_empty() || name.contains(|c: char| !c.is_ascii_alphanumeric() && c != '-') => {
-            None
-        }
-        _ => Some(name),
+/// The scheme that a port's `appProtocol` names.
+///
+/// Of the names that IANA, Kubernetes, Istio and clouds give, most are no scheme of a URL.
+fn scheme(app_protocol: &str) -> Option<&'static str> {
+    match app_protocol.to_ascii_lowercase().as_str() {
+        "http" | "http2" | "kubernetes.io/h2c" | "kubernetes.io/ws" => Some("http"),
+        "https" | "kubernetes.io/wss" => Some("https"),
+        "grpc" => Some("grpc"),
+        "grpcs" => Some("grpcs"),
+        _ => None,
     }
 }
 
@@ -310,4 +315,5 @@ fn malformed(message: String) -> Error {
 const POD: &str = "pod";
 const NODE: &str = "node";
 const HOSTNAME: &str = "hostname";
+const APP_PROTOCOL: &str = "app-protocol";
 const ZONE_HINTS: &str = "zone-hints";

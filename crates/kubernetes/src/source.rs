@@ -1,6 +1,6 @@
 //! Follows the slices of a service.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, pin::pin, sync::Arc};
 
 use tokio::select;
 use tower_sd_core::{
@@ -9,7 +9,9 @@ use tower_sd_core::{
 
 use crate::{
     Family, Query,
-    client::{Known, KubernetesClient, Slices, Ticket, Update, View, object::EndpointSlice},
+    client::{
+        Known, KubernetesClient, Listed, Slices, Ticket, Update, View, object::EndpointSlice,
+    },
     mapping::{self, Mapped},
 };
 
@@ -50,34 +52,40 @@ impl KubernetesSource {
         }
     }
 
+    /// Waits for other slices, or for proof that they are the same.
     async fn changed(&mut self, max_entries: usize) -> Result<ReadResult> {
-        let switched = self.ticket.sharing(!self.is_shared);
-        let update = match self.is_shared {
-            false => select! {
-                biased;
-                () = switched => None,
-                update = self.slices.next(max_entries) => Some(update),
-            },
-            true => select! {
-                biased;
-                () = switched => None,
-                known = self.ticket.next() => Some(match known {
-                    Ok(known) if known.is(&self.known) => Update::Alive,
-                    Ok(known) => return Ok(self.set(known)),
-                    Err(error) => Update::Trouble(error),
-                }),
-            },
-        };
-        match update {
-            None => self.now(max_entries).await,
-            Some(Update::Changed) => Ok(self.set(self.slices.known())),
-            // Proof of the slices proves no set that they do not give.
-            Some(Update::Alive) => Ok(match &self.refused {
-                Some(error) => ReadResult::trouble(error.clone()),
-                None => ReadResult::unchanged(),
-            }),
-            Some(Update::Trouble(error)) => Ok(ReadResult::trouble(error)),
-            Some(Update::Expired) => Ok(ReadResult::resync("the position has expired")),
+        let mut switched = pin!(self.ticket.sharing(!self.is_shared));
+        loop {
+            let update = match self.is_shared {
+                false => select! {
+                    biased;
+                    () = &mut switched => None,
+                    update = self.slices.next(max_entries) => Some(update),
+                },
+                true => select! {
+                    biased;
+                    () = &mut switched => None,
+                    update = self.ticket.next(&self.known) => Some(update),
+                },
+            };
+            match update {
+                None => return self.now(max_entries).await,
+                Some(Update::Changed) => {
+                    let before = self.refused.as_ref().map(ToString::to_string);
+                    let latest = self.latest();
+                    let result = self.set(latest);
+                    let refused = self.refused.as_ref().map(ToString::to_string);
+                    // A refusal is reported once; what follows is read without a pause.
+                    if refused.is_none() || refused != before {
+                        return Ok(result);
+                    }
+                }
+                // Proof of the slices proves no set that they do not give.
+                Some(Update::Alive) if self.refused.is_some() => {}
+                Some(Update::Alive) => return Ok(ReadResult::unchanged()),
+                Some(Update::Trouble(error)) => return Ok(ReadResult::trouble(error)),
+                Some(Update::Expired) => return Ok(ReadResult::resync("the position has expired")),
+            }
         }
     }
 
@@ -95,19 +103,39 @@ impl KubernetesSource {
         self.slices.clear();
         if let Some(shared) = self.ticket.known() {
             // A list of one service costs less than that of the namespace, and proves that.
-            let listed = self.slices.list(max_entries).await;
-            let known = self.slices.known();
-            self.slices.clear();
-            match listed? {
-                false => return Ok(ReadResult::resync(EXPIRED)),
-                true if versions(&known.slices).eq(versions(&shared.slices)) => {
-                    return Ok(self.set(shared));
-                }
-                true => {}
+            match self.slices.look(max_entries).await? {
+                None => return Ok(ReadResult::resync(EXPIRED)),
+                Some(listed) if is_equal(&listed, &shared) => return Ok(self.set(shared)),
+                Some(_) => {}
             }
         }
         let known = self.ticket.listed().await?;
         Ok(self.set(known))
+    }
+
+    /// Lists beside a watch of its own, which goes on if the list has what it has reported.
+    async fn verify(&mut self, max_entries: usize) -> Result<ReadResult> {
+        if self.is_shared || self.ticket.is_shared() || !self.slices.is_watching() {
+            return self.now(max_entries).await;
+        }
+        let known = self.slices.known();
+        match self.slices.look(max_entries).await? {
+            None => Ok(ReadResult::resync(EXPIRED)),
+            Some(listed) if !is_equal(&listed, &known) => {
+                self.slices.take(listed);
+                Ok(self.set(self.slices.known()))
+            }
+            Some(_) if !known.is(&self.known) => Ok(self.set(known)),
+            Some(_) => Ok(match &self.refused {
+                Some(error) => ReadResult::trouble(error.clone()),
+                None => ReadResult::unchanged(),
+            }),
+        }
+    }
+
+    /// What the watch in use has reported.
+    fn latest(&mut self) -> View {
+        if self.is_shared { self.ticket.latest() } else { self.slices.known() }
     }
 
     fn set(&mut self, known: View) -> ReadResult {
@@ -143,11 +171,25 @@ impl Source for KubernetesSource {
     type Item = Instance;
 
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
-        match request.mode {
-            ReadMode::Changed => self.changed(request.max_entries).await,
-            _ => self.now(request.max_entries).await,
+        let (max_entries, is_verifying) = (request.max_entries, request.mode == ReadMode::Verify);
+        let read = match request.mode {
+            ReadMode::Changed => self.changed(max_entries).await,
+            ReadMode::Verify => self.verify(max_entries).await,
+            _ => self.now(max_entries).await,
+        };
+        match read {
+            // The watch goes on, and reports the end of the trouble.
+            Err(error) if error.is_transient() && (self.is_shared || is_verifying) => {
+                Ok(ReadResult::trouble(error))
+            }
+            read => read,
         }
     }
+}
+
+/// Whether a list has the slices that a watch has reported.
+fn is_equal(listed: &Listed, known: &View) -> bool {
+    versions(&listed.known()).eq(versions(&known.slices))
 }
 
 /// The names and versions of the slices.

@@ -2,8 +2,12 @@
 
 use std::{process::Stdio, time::Duration};
 
+#[cfg(unix)]
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use serde_json::{Value, json};
+#[cfg(unix)]
+use tokio::process::Child;
 use tokio::{io::AsyncReadExt, process::Command, time::timeout};
 use tower_sd_core::{Error, ErrorKind, Result, Secret};
 
@@ -25,7 +29,7 @@ struct Status {
 ///
 /// # Cancel safety
 ///
-/// Dropped early, the program is killed.
+/// Dropped early, the program is killed; on Unix, with the programs that it has started.
 pub(super) async fn run(plugin: &ExecPlugin) -> Result<Secret> {
     let program = plugin.command.display();
     let failed = |kind, what: String| {
@@ -40,7 +44,10 @@ pub(super) async fn run(plugin: &ExecPlugin) -> Result<Secret> {
         spec["cluster"] = serde_json::from_str(cluster).unwrap_or(Value::Null);
     }
     let info = json!({ "apiVersion": version, "kind": "ExecCredential", "spec": spec });
-    let child = Command::new(&plugin.command)
+    let mut command = Command::new(&plugin.command);
+    #[cfg(unix)]
+    command.process_group(0);
+    let child = command
         .args(&plugin.args)
         .envs(&plugin.env)
         .env("KUBERNETES_EXEC_INFO", info.to_string())
@@ -52,6 +59,9 @@ pub(super) async fn run(plugin: &ExecPlugin) -> Result<Secret> {
         let hint = plugin.install_hint.as_deref().unwrap_or("is it installed?");
         failed(ErrorKind::Config, format!("cannot be run: {hint}")).with_source(cause)
     })?;
+    // Dropped before the program is, whose number is its own until then.
+    #[cfg(unix)]
+    let mut group = Group::of(&child);
     let printed = async {
         let mut text = Vec::new();
         if let Some(stdout) = child.stdout.take() {
@@ -65,6 +75,9 @@ pub(super) async fn run(plugin: &ExecPlugin) -> Result<Secret> {
         })?,
         Err(_) => return Err(failed(ErrorKind::Timeout, format!("not done within {TIMEOUT:?}"))),
     };
+    // What it leaves in the background is its own matter.
+    #[cfg(unix)]
+    group.leave();
     if !status.success() {
         return Err(failed(ErrorKind::Unavailable, format!("ended with {status}")));
     }
@@ -77,6 +90,36 @@ pub(super) async fn run(plugin: &ExecPlugin) -> Result<Secret> {
             Err(failed(ErrorKind::Config, what.into()))
         }
         _ => Err(failed(ErrorKind::Protocol, "its output has no token".into())),
+    }
+}
+
+/// The processes of a program.
+///
+/// # Drop
+///
+/// Kills them, unless they were left alone.
+#[cfg(unix)]
+struct Group(Option<Pid>);
+
+#[cfg(unix)]
+impl Group {
+    fn of(child: &Child) -> Self {
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        Self(id.and_then(Pid::from_raw))
+    }
+
+    fn leave(&mut self) {
+        self.0 = None;
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(id) = self.0 {
+            // They may have ended already.
+            kill_process_group(id, Signal::KILL).ok();
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Slices by service.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     mem,
     sync::Arc,
 };
@@ -37,14 +37,17 @@ impl View {
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     groups: BTreeMap<String, Arc<Known>>,
+    /// The group of each slice.
+    of_slice: HashMap<String, String>,
     changed: BTreeSet<String>,
 }
 
 impl Groups {
     /// Adds a slice to a group, and takes it out of any other.
     pub(super) fn insert(&mut self, group: &str, name: &str, slice: Result<Arc<EndpointSlice>>) {
-        if !self.groups.get(group).is_some_and(|known| known.contains_key(name)) {
+        if self.of_slice.get(name).is_none_or(|known| known != group) {
             self.remove(name);
+            self.of_slice.insert(name.to_owned(), group.to_owned());
         }
         let known = self.groups.entry(group.to_owned()).or_default();
         Arc::make_mut(known).insert(name.to_owned(), slice);
@@ -53,12 +56,11 @@ impl Groups {
 
     /// Removes a slice; `true` if there was one.
     pub(super) fn remove(&mut self, name: &str) -> bool {
-        let Some((group, known)) = self.groups.iter_mut().find(|(_, it)| it.contains_key(name))
-        else {
-            return false;
-        };
-        Arc::make_mut(known).remove(name);
-        self.changed.insert(group.clone());
+        let Some(group) = self.of_slice.remove(name) else { return false };
+        if let Some(known) = self.groups.get_mut(&group) {
+            Arc::make_mut(known).remove(name);
+        }
+        self.changed.insert(group);
         true
     }
 

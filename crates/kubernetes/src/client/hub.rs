@@ -2,22 +2,20 @@
 //!
 //! One task watches the namespace for all followers of a client.
 
+mod board;
+mod task;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use tokio::{
-    select,
-    sync::{Notify, watch},
-    time::{Instant, sleep, sleep_until},
-};
-use tower_sd_core::{Attached, Backoff, Error, Hub, Result, TaskGroup};
+use tokio::{select, sync::watch};
+use tower_sd_core::{Attached, ErrorKind, Hub, Result, TaskGroup};
 
+use self::board::{Board, Shared};
 use super::{
     groups::View,
     slices::{Slices, Update},
@@ -46,28 +44,6 @@ struct Followed {
     services: HashMap<String, usize>,
 }
 
-/// The results of one run of the task.
-#[derive(Debug, Default)]
-struct Board {
-    services: Mutex<HashMap<String, watch::Sender<Shared>>>,
-    /// The lists that followers have requested, by number.
-    requested: Mutex<u64>,
-    wanted: Notify,
-}
-
-/// What the task has of one service.
-#[derive(Clone, Debug, Default)]
-struct Shared {
-    /// Changes with each report.
-    n: u64,
-    /// The request of a list that is the first one with all slices of the service.
-    first: u64,
-    /// The youngest request that such a list has answered; 0: there was none yet.
-    answered: u64,
-    slices: View,
-    error: Option<Error>,
-}
-
 /// One follower's place.
 #[derive(Debug)]
 pub(crate) struct Ticket {
@@ -82,6 +58,8 @@ struct Place {
     shared: watch::Receiver<Shared>,
     /// The last report that the follower has taken.
     n_seen: u64,
+    /// The trouble that the follower was given last, unless it is over.
+    reported: Option<ErrorKind>,
 }
 
 impl Sharing {
@@ -97,7 +75,7 @@ impl Sharing {
             let wanted = Arc::clone(&watched);
             let wanted = Box::new(move |service: &str| wanted.has(service));
             let slices = Slices::of_namespace(Arc::clone(&wire), wanted);
-            (Arc::clone(&board), run(slices, board))
+            (Arc::clone(&board), task::run(slices, board))
         });
         Arc::new(Self { followers, hub })
     }
@@ -128,59 +106,6 @@ impl Followers {
 
     fn lock(&self) -> MutexGuard<'_, Followed> {
         self.followed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Board {
-    /// Requests a list that begins later than now.
-    fn request(&self) -> u64 {
-        let mut requested = self.requested.lock().unwrap_or_else(PoisonError::into_inner);
-        *requested += 1;
-        self.wanted.notify_one();
-        *requested
-    }
-
-    fn last_request(&self) -> u64 {
-        *self.requested.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The place of a service, which exists while a follower has it.
-    fn subscribe(&self, service: &str) -> watch::Receiver<Shared> {
-        let mut services = self.lock();
-        services.retain(|_, place| place.receiver_count() > 0);
-        let place = services.entry(service.to_owned()).or_insert_with(|| {
-            // A list under way has dropped slices of a service that was not followed.
-            let first = self.request();
-            watch::Sender::new(Shared { first, ..Shared::default() })
-        });
-        place.subscribe()
-    }
-
-    /// Reports a list that answers this request and those before it.
-    fn listed(&self, slices: &Slices, request: u64) {
-        self.report(None, |service, shared| {
-            if request >= shared.first {
-                (shared.answered, shared.slices) = (request, slices.of(service));
-            }
-            shared.error = None;
-        });
-    }
-
-    /// Reports to the followers of all services, or of one.
-    fn report(&self, only: Option<&str>, change: impl Fn(&str, &mut Shared)) {
-        let services = self.lock();
-        let one = only.map(|only| services.get_key_value(only));
-        let all = one.is_none().then_some(&*services);
-        for (service, place) in one.flatten().into_iter().chain(all.into_iter().flatten()) {
-            place.send_modify(|shared| {
-                change(service, shared);
-                shared.n += 1;
-            });
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<Shared>>> {
-        self.services.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -232,29 +157,47 @@ impl Ticket {
         let request = place.task.handle().request();
         loop {
             let shared = place.next().await?;
-            if shared.answered >= request {
-                return Ok(shared.slices);
+            match shared.error {
+                Some(error) => return Err(error),
+                None if shared.answered >= request => return Ok(shared.slices),
+                None => {}
             }
         }
     }
 
     /// Waits for the next report that follows a list of the service.
     ///
-    /// # Errors
-    ///
-    /// The watch fails, or its task has ended.
+    /// Trouble is reported once, also when every attempt of the task repeats it.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<View> {
+    pub(crate) async fn next(&mut self, known: &View) -> Update {
         loop {
-            let shared = self.place().next().await?;
-            // Of a task that was started anew, and has not listed yet.
-            if shared.answered > 0 {
-                return Ok(shared.slices);
+            let place = self.place();
+            let shared = match place.next().await {
+                Ok(shared) => shared,
+                Err(ended) => return Update::Trouble(ended),
+            };
+            let reported = place.reported.take();
+            match shared.error {
+                Some(error) => {
+                    place.reported = Some(error.kind());
+                    if place.reported != reported {
+                        return Update::Trouble(error);
+                    }
+                }
+                // Of a task that was started anew, and has not listed yet.
+                None if shared.answered == 0 => {}
+                None if shared.slices.is(known) => return Update::Alive,
+                None => return Update::Changed,
             }
         }
+    }
+
+    /// The slices of the last report.
+    pub(crate) fn latest(&mut self) -> View {
+        self.place().shared.borrow().slices.clone()
     }
 
     /// The place at the running task.
@@ -263,15 +206,16 @@ impl Ticket {
         let place = place.unwrap_or_else(|| {
             let task = self.sharing.hub.attach();
             let shared = task.handle().subscribe(&self.service);
-            Place { task, shared, n_seen: 0 }
+            Place { task, shared, n_seen: 0, reported: None }
         });
         self.place.insert(place)
     }
 }
 
 impl Place {
+    /// Waits for the next report, which may be an error.
     async fn next(&mut self) -> Result<Shared> {
-        let Self { task, shared, n_seen } = self;
+        let Self { task, shared, n_seen, .. } = self;
         let shared = select! {
             biased;
             shared = shared.wait_for(|shared| shared.n != *n_seen) => shared.map(|it| it.clone()),
@@ -280,10 +224,7 @@ impl Place {
         // The task has dropped its board.
         let Ok(shared) = shared else { return Err(task.ended().await) };
         *n_seen = shared.n;
-        match shared.error {
-            Some(error) => Err(error),
-            None => Ok(shared),
-        }
+        Ok(shared)
     }
 }
 
@@ -302,64 +243,3 @@ impl Drop for Ticket {
         followers.decide();
     }
 }
-
-/// Lists and watches; after a failure with backoff.
-async fn run(mut slices: Slices, board: Arc<Board>) {
-    let mut backoff = Backoff::new(MIN_INTERVAL, MAX_PAUSE);
-    loop {
-        let (not_before, request) = (Instant::now() + MIN_INTERVAL, board.last_request());
-        let ended = match slices.list(usize::MAX).await {
-            Ok(true) => {
-                backoff.succeeded();
-                slices.take_changed();
-                board.listed(&slices, request);
-                watch_on(&mut slices, &board, not_before).await
-            }
-            Ok(false) => Ok(()),
-            Err(error) => Err(error),
-        };
-        match ended {
-            Ok(()) => sleep_until(not_before).await,
-            Err(error) => {
-                let pause = backoff.next_pause_after(&error).min(MAX_PAUSE);
-                board.report(None, |_, shared| shared.error = Some(error.clone()));
-                sleep(pause).await;
-            }
-        }
-    }
-}
-
-/// Reports changes until a list is due, which followers request for a time `not_before` this.
-async fn watch_on(slices: &mut Slices, board: &Board, not_before: Instant) -> Result<()> {
-    let mut is_wanted = false;
-    loop {
-        let update = select! {
-            biased;
-            () = sleep_until(not_before), if is_wanted => return Ok(()),
-            () = board.wanted.notified(), if !is_wanted => {
-                is_wanted = true;
-                continue;
-            }
-            update = slices.next(usize::MAX) => update,
-        };
-        match update {
-            Update::Changed => {
-                for service in &slices.take_changed() {
-                    board.report(Some(service), |_, shared| {
-                        if shared.answered > 0 {
-                            shared.slices = slices.of(service);
-                        }
-                    });
-                }
-            }
-            Update::Alive => board.report(None, |_, _| {}),
-            Update::Trouble(error) => return Err(error),
-            Update::Expired => return Ok(()),
-        }
-    }
-}
-
-/// Of lists that followers request: hundreds of them may start together.
-const MIN_INTERVAL: Duration = Duration::from_secs(1);
-/// After failures; below the bound of a follower's read, which then reports their cause.
-const MAX_PAUSE: Duration = Duration::from_secs(20);

@@ -6,6 +6,7 @@ mod groups;
 mod hub;
 mod lines;
 pub(crate) mod object;
+mod selection;
 mod slices;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use tower_sd_core::Result;
 pub(crate) use self::{
     groups::{Known, View},
     hub::Ticket,
+    selection::Listed,
     slices::{Slices, Update},
 };
 use self::{hub::Sharing, wire::Wire};

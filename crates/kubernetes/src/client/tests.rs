@@ -2,6 +2,7 @@
 
 mod doubt;
 mod shared;
+mod watches;
 
 use std::{fs, time::Duration};
 

@@ -6,16 +6,19 @@ use http::{
     header::{ACCEPT, AUTHORIZATION, RETRY_AFTER, USER_AGENT},
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
-use tower_sd_core::{Error, Result};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
+use tower_sd_core::{Error, ErrorKind, Result};
 use tower_sd_net::{HttpBody, HttpClient, HttpClientErrorKind, TlsClient};
 use url::{Position, Url};
 
 use super::credentials::{Credentials, Token};
 use crate::{
-    KubernetesConfig,
+    BACKEND, KubernetesConfig,
     config::{Endpoint, refuse},
-    error::{self, Refused, Status},
+    error::{self, FOLLOW, Refused, Status},
 };
 
 /// The API server, and how to use it.
@@ -25,8 +28,9 @@ pub(crate) struct Wire {
     lists: HttpClient,
     watches: HttpClient,
     /// Of requests whose response has not begun. Hundreds of followers start together, and every
-    /// request opens a connection while none is known to carry several.
-    turns: Semaphore,
+    /// request opens a connection while none is known to carry several. Slow lists delay no watch.
+    list_turns: Semaphore,
+    watch_turns: Semaphore,
     /// Of the namespace's slices.
     base: Url,
     credentials: Credentials,
@@ -64,8 +68,9 @@ impl Wire {
         };
         base.set_query(None);
         base.set_fragment(None);
-        let (turns, credentials) = (Semaphore::new(MAX_TURNS), Credentials::new(&config)?);
-        Ok(Self { lists, watches, turns, base, credentials, config })
+        let credentials = Credentials::new(&config)?;
+        let (list_turns, watch_turns) = (Semaphore::new(MAX_TURNS), Semaphore::new(MAX_TURNS));
+        Ok(Self { lists, watches, list_turns, watch_turns, base, credentials, config })
     }
 
     /// Reads a page of a list, of at most `max_body` bytes.
@@ -118,7 +123,7 @@ impl Wire {
         if status == StatusCode::OK {
             return Ok((body, token));
         }
-        let text = tokio::time::timeout(self.config.timeout, body.collect(MAX_STATUS)).await;
+        let text = timeout(self.config.timeout, body.collect(MAX_STATUS)).await;
         let text = text.ok().and_then(Result::ok).unwrap_or_default();
         Err(self.refused("watch", status, &headers, &text, &token))
     }
@@ -136,8 +141,7 @@ impl Wire {
         max_body: usize,
     ) -> Result<(StatusCode, HeaderMap, Bytes), Failure> {
         let request = self.request(query, token)?;
-        // The semaphore is never closed.
-        let _turn = self.turns.acquire().await.ok();
+        let _turn = self.turn(&self.list_turns).await?;
         let answer = self.lists.send(request, self.config.timeout, max_body).await;
         let (head, body) = answer
             .map_err(|cause| {
@@ -155,11 +159,22 @@ impl Wire {
         token: &Token,
     ) -> Result<(StatusCode, HeaderMap, HttpBody), Failure> {
         let request = self.request(query, token)?;
-        let _turn = self.turns.acquire().await.ok();
+        let _turn = self.turn(&self.watch_turns).await?;
         let answer = self.watches.stream(request, self.config.timeout).await;
         let answer = answer.map_err(|cause| error::unanswered(self.base.path(), cause))?;
         let (head, body) = answer.into_parts();
         Ok((head.status, head.headers, body))
+    }
+
+    /// A wait that is as long as that for an answer: those before it got none.
+    async fn turn<'a>(&self, turns: &'a Semaphore) -> Result<SemaphorePermit<'a>> {
+        let bound = self.config.timeout;
+        // The semaphore is never closed.
+        timeout(bound, turns.acquire()).await.ok().and_then(Result::ok).ok_or_else(|| {
+            let message =
+                format!("{}: other requests had no answer within {bound:?}", self.base.path());
+            Error::new(ErrorKind::Timeout, BACKEND, FOLLOW).with_message(message)
+        })
     }
 
     fn request(&self, query: &[(&'static str, String)], token: &Token) -> Result<Request<Bytes>> {

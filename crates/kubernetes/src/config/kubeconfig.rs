@@ -7,7 +7,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use tower_sd_core::{Pem, Result, Secret, TlsConfig};
 
@@ -17,6 +17,7 @@ use super::{ExecPlugin, KubernetesConfig, refuse, yaml};
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 struct Kubeconfig {
+    #[serde(deserialize_with = "filled")]
     current_context: Option<String>,
     contexts: Option<Vec<Named>>,
     clusters: Option<Vec<Named>>,
@@ -34,7 +35,9 @@ struct Named {
 #[serde(default)]
 struct Context {
     cluster: String,
+    #[serde(deserialize_with = "filled")]
     user: Option<String>,
+    #[serde(deserialize_with = "filled")]
     namespace: Option<String>,
 }
 
@@ -42,25 +45,42 @@ struct Context {
 #[serde(default, rename_all = "kebab-case")]
 struct Cluster {
     server: String,
+    #[serde(deserialize_with = "filled")]
     certificate_authority: Option<PathBuf>,
+    #[serde(deserialize_with = "filled")]
     certificate_authority_data: Option<String>,
     insecure_skip_tls_verify: Option<bool>,
+    #[serde(deserialize_with = "filled")]
     tls_server_name: Option<String>,
+    #[serde(deserialize_with = "filled")]
     proxy_url: Option<String>,
+    extensions: Option<Vec<Extension>>,
+}
+
+#[derive(Deserialize)]
+struct Extension {
+    name: String,
+    extension: Value,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 struct User {
+    #[serde(deserialize_with = "filled")]
     client_certificate: Option<PathBuf>,
+    #[serde(deserialize_with = "filled")]
     client_certificate_data: Option<String>,
+    #[serde(deserialize_with = "filled")]
     client_key: Option<PathBuf>,
+    #[serde(deserialize_with = "filled")]
     client_key_data: Option<Secret>,
+    #[serde(deserialize_with = "filled")]
     token: Option<Secret>,
-    #[serde(rename = "tokenFile")]
+    #[serde(rename = "tokenFile", deserialize_with = "filled")]
     token_file: Option<PathBuf>,
+    #[serde(deserialize_with = "filled")]
     username: Option<Secret>,
-    #[serde(rename = "as")]
+    #[serde(rename = "as", deserialize_with = "filled")]
     impersonate: Option<Secret>,
     exec: Option<Exec>,
     auth_provider: Option<AuthProvider>,
@@ -130,22 +150,21 @@ impl KubernetesConfig {
         let there = |file: &&PathBuf| files.len() == 1 || file.exists();
         let files: Vec<File> = files.iter().filter(there).map(File::read).collect::<Result<_>>()?;
         let current = files.iter().find_map(|it| it.content.current_context.as_deref());
-        let Some(name) = context.or(current).filter(|name| !name.is_empty()) else {
+        let Some(name) = context.filter(|name| !name.is_empty()).or(current) else {
             return Err(refuse("kubeconfig: there is no current context; name one"));
         };
         let (context, _) = find::<Context>(&files, "context", name)?;
-        let (cluster, folder) = find::<Cluster>(&files, "cluster", &context.cluster)?;
+        let (cluster, cluster_folder) = find::<Cluster>(&files, "cluster", &context.cluster)?;
         let mut config = Self::new(cluster.server.clone());
-        let mut tls = cluster.tls(folder)?;
-        if let Some(namespace) = context.namespace.filter(|namespace| !namespace.is_empty()) {
-            config.namespace = namespace;
-        }
-        if let Some(name) = context.user.filter(|name| !name.is_empty()) {
+        let mut tls = cluster.tls(cluster_folder)?;
+        config.namespace = context.namespace.unwrap_or(config.namespace);
+        if let Some(name) = context.user {
             let (user, folder) = find::<User>(&files, "user", &name)?;
             tls = user.identify(tls, folder)?;
             config.token = user.token.clone();
             config.token_file = user.token_file.as_ref().map(|file| folder.join(file));
-            config.exec = user.exec.map(|exec| exec.plugin(&cluster, folder)).transpose()?;
+            let of_cluster = || cluster.info(cluster_folder);
+            config.exec = user.exec.map(|exec| exec.plugin(of_cluster, folder)).transpose()?;
         }
         if config.endpoint()?.base.scheme() == "https" {
             config.tls = Some(tls);
@@ -191,6 +210,12 @@ fn find<'a, T: for<'de> Deserialize<'de>>(
     Err(refuse(format!("kubeconfig: there is no {kind} {name:?}")))
 }
 
+/// `kubectl config` writes empty texts for what is not given.
+fn filled<'de, D: Deserializer<'de>, T: From<String>>(text: D) -> Result<Option<T>, D::Error> {
+    let text = Option::<String>::deserialize(text)?;
+    Ok(text.filter(|text| !text.is_empty()).map(T::from))
+}
+
 /// Errors of serde quote values, which may be secrets.
 fn parsed<T: for<'de> Deserialize<'de>>(value: Value, kind: &str) -> Result<T> {
     let value = if value.is_null() { json!({}) } else { value };
@@ -218,6 +243,30 @@ impl Cluster {
             tls = tls.danger_accept_invalid_certificates();
         }
         Ok(tls)
+    }
+
+    /// What an exec plugin may require of the cluster, as client-go has it.
+    fn info(&self, folder: &Path) -> Result<Value> {
+        let authority = match (&self.certificate_authority_data, &self.certificate_authority) {
+            (Some(data), _) => Some(data.split_ascii_whitespace().collect()),
+            (None, Some(file)) => {
+                let file = folder.join(file);
+                let pem = fs::read(&file).map_err(|cause| {
+                    refuse(format!("kubeconfig: cannot read {}", file.display())).with_source(cause)
+                })?;
+                Some(STANDARD.encode(pem))
+            }
+            (None, None) => None,
+        };
+        let mut extensions = self.extensions.iter().flatten();
+        let config = extensions.find(|it| it.name == EXEC_EXTENSION).map(|it| &it.extension);
+        Ok(json!({
+            "server": self.server,
+            "certificate-authority-data": authority,
+            "insecure-skip-tls-verify": self.insecure_skip_tls_verify.unwrap_or_default(),
+            "tls-server-name": self.tls_server_name,
+            "config": config,
+        }))
     }
 }
 
@@ -257,7 +306,7 @@ impl User {
 }
 
 impl Exec {
-    fn plugin(self, cluster: &Cluster, folder: &Path) -> Result<ExecPlugin> {
+    fn plugin(self, of_cluster: impl Fn() -> Result<Value>, folder: &Path) -> Result<ExecPlugin> {
         if !matches!(self.api_version.as_str(), V1 | V1BETA1) {
             let version = &self.api_version;
             return Err(refuse(format!("kubeconfig: exec: apiVersion {version:?}, not {V1}")));
@@ -271,28 +320,29 @@ impl Exec {
         let command = if is_path { folder.join(&self.command) } else { self.command };
         let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let env = self.env.unwrap_or_default().into_iter().map(|it| (it.name, it.value));
-        let info = json!({
-            "server": cluster.server,
-            "certificate-authority-data": cluster.certificate_authority_data,
-            "insecure-skip-tls-verify": cluster.insecure_skip_tls_verify.unwrap_or_default(),
-            "tls-server-name": cluster.tls_server_name,
-        });
+        let info = match self.provide_cluster_info {
+            Some(true) => Some(of_cluster()?.to_string()),
+            _ => None,
+        };
         Ok(ExecPlugin {
             command,
             args: self.args.unwrap_or_default().into_iter().map(text).collect(),
             env: env.collect(),
             install_hint: self.install_hint,
-            cluster_info: (self.provide_cluster_info == Some(true)).then(|| info.to_string()),
+            cluster_info: info,
             api_version: self.api_version,
         })
     }
 }
 
 fn pem(field: &str, data: &str) -> Result<Pem> {
-    let text = STANDARD.decode(data.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    // In a block of YAML it has line breaks.
+    let data: String = data.split_ascii_whitespace().collect();
+    let text = STANDARD.decode(data).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let text = text.ok_or_else(|| refuse(format!("kubeconfig: {field} is no PEM in base64")))?;
     Ok(Pem::Text(text.into()))
 }
 
+const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";
 const V1: &str = "client.authentication.k8s.io/v1";
 const V1BETA1: &str = "client.authentication.k8s.io/v1beta1";

@@ -1,7 +1,9 @@
 use std::fs;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
 use tempfile::TempDir;
-use tower_sd_core::ErrorKind;
+use tower_sd_core::{ErrorKind, Pem};
 
 use super::*;
 
@@ -115,6 +117,55 @@ fn exec_plugin_gets_arguments_and_variables_and_the_cluster() {
     assert_eq!(plugin.args, ["eks", "get-token", "--cluster-name", "12"]);
     assert_eq!(plugin.env.get("AWS_PROFILE").map(String::as_str), Some("hunter2"));
     assert!(plugin.cluster_info.expect("requested").contains("https://[fd00::1]:6443/k8s/c-1"));
+}
+
+#[test]
+fn plugin_gets_an_authority_of_a_file_and_its_own_settings() {
+    let text = KUBECONFIG.replace("cluster: there", "cluster: here").replace(
+        "    tls-server-name: kubernetes\n",
+        "    extensions:\n    - name: client.authentication.k8s.io/exec\n      extension: { audience: me }\n",
+    );
+    let (folder, files) = files(&[&text]);
+    fs::create_dir(folder.path().join("pki")).expect("our folder");
+    fs::write(folder.path().join("pki/ca.crt"), "a certificate").expect("our folder");
+    let config = KubernetesConfig::of_files(&files, Some("plugin")).expect("a context");
+    let info = config.exec.and_then(|plugin| plugin.cluster_info).expect("requested");
+    let info: Value = serde_json::from_str(&info).expect("JSON");
+    assert_eq!(info["certificate-authority-data"], STANDARD.encode("a certificate"));
+    assert_eq!(info["config"], json!({ "audience": "me" }));
+}
+
+#[test]
+fn empty_texts_are_not_given() {
+    let empty = r#"
+current-context: ""
+clusters:
+- name: here
+  cluster:
+    server: https://h
+    proxy-url: ""
+    tls-server-name: ""
+    certificate-authority: /ca
+    certificate-authority-data: ""
+users:
+- name: by-token
+  user: { token: hunter2, username: "", as: "", client-certificate: "", client-key: "" }
+"#;
+    let (_folder, files) = files(&[empty, KUBECONFIG]);
+    let config = KubernetesConfig::of_files(&files, None).expect("the second one has a context");
+    assert_eq!((config.server.as_str(), config.namespace.as_str()), ("https://h", "shop"));
+    assert_eq!(config.token, Some(Secret::new("hunter2")));
+    assert_eq!(config.tls, Some(TlsConfig::new().with_root("/ca")));
+}
+
+#[test]
+fn authority_in_a_block_has_line_breaks() {
+    let data = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t";
+    let block = format!("|\n      {}\n      {}", &data[..16], &data[16..]);
+    let (_folder, files) = files(&[&KUBECONFIG.replace(data, &block)]);
+    let config = KubernetesConfig::of_files(&files, Some("plugin")).expect("a context");
+    let pem = Pem::Text("-----BEGIN CERTIFICATE-----".into());
+    assert_eq!(config.tls, Some(TlsConfig::new().with_root(pem)));
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn conditions_become_a_status() {
             json!({ "ready": false, "serving": false, "terminating": true }),
             InstanceStatus::Critical,
         ),
-        (json!({ "ready": false, "terminating": true }), InstanceStatus::Critical),
+        (json!({ "ready": false, "terminating": true }), InstanceStatus::Draining),
     ] {
         let endpoint = json!({ "addresses": ["10.0.0.1"], "conditions": conditions });
         assert_eq!(one(&endpoint).status(), expected, "{conditions}");
@@ -125,13 +125,22 @@ fn app_protocol_becomes_the_scheme() {
         (json!("GRPC"), Some("grpc")),
         (json!("kubernetes.io/h2c"), Some("http")),
         (json!("kubernetes.io/wss"), Some("https")),
+        (json!("HTTP2"), Some("http")),
+        (json!("grpcs"), Some("grpcs")),
         (json!("example.com/own"), None),
+        (json!("tcp"), None),
+        (json!("tls"), None),
+        (json!("grpc-web"), None),
+        (json!("mongo"), None),
         (Value::Null, None),
     ] {
         let ports = json!([{ "port": 80, "appProtocol": protocol }]);
         let slice = with(of(json!([endpoint("10.0.0.1")])), "ports", ports);
         let entries = joined(&[slice], "orders", Family::Both, None).expect("a port");
-        assert_eq!(entries[0].as_ref().expect("one").scheme(), expected, "{protocol}");
+        let instance = entries[0].as_ref().expect("one");
+        assert_eq!(instance.scheme(), expected, "{protocol}");
+        let text = instance.metadata().get("app-protocol").map(String::as_str);
+        assert_eq!(text, protocol.as_str());
     }
 }
 

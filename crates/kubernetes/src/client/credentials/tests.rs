@@ -61,6 +61,34 @@ async fn failing_plugin_is_an_error_without_its_output() {
     assert!(error.to_string().contains("install it"), "{error}");
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn plugin_is_killed_with_what_it_has_started() {
+    let (folder, config) =
+        plugin("sleep 600 & echo $! > \"$RUNS.new\"; mv \"$RUNS.new\" \"$RUNS\"; wait");
+    let credentials = Credentials::new(&config).expect("nothing is run yet");
+    let started = async {
+        loop {
+            match fs::read_to_string(folder.path().join("runs")) {
+                Ok(pid) => break pid,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    let pid = tokio::select! {
+        token = credentials.current() => panic!("it hangs: {token:?}"),
+        pid = started => pid,
+    };
+    let stat = format!("/proc/{}/stat", pid.trim());
+    let has_ended = async {
+        // What has ended may wait for its parent.
+        while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), has_ended).await.expect("it is killed");
+}
+
 #[tokio::test]
 async fn failing_plugin_is_run_once_for_those_that_wait() {
     let (folder, config) = plugin("echo run >> \"$RUNS\"; exit 1");

@@ -1,12 +1,16 @@
-use std::future::pending;
+use std::{future::pending, time::Duration};
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+use tower_sd_core::Error;
 
-use super::*;
+use super::{
+    task::{MAX_PAUSE, rest},
+    *,
+};
 use crate::KubernetesConfig;
 
-#[tokio::test(start_paused = true)]
-async fn follower_is_given_no_slices_before_a_list_of_its_service() {
+/// A board without a task that writes to it, and a follower of `orders`.
+fn follower() -> (Arc<Board>, Ticket) {
     let followers = Arc::new(Followers {
         followed: Mutex::default(),
         shared: watch::Sender::new(true),
@@ -15,17 +19,59 @@ async fn follower_is_given_no_slices_before_a_list_of_its_service() {
     let board = Arc::new(Board::default());
     let handle = Arc::clone(&board);
     let hub = Hub::new(BACKEND, TaskGroup::new(), move || (Arc::clone(&handle), pending()));
-    let mut ticket = Arc::new(Sharing { followers, hub }).join("orders");
+    (board, Arc::new(Sharing { followers, hub }).join("orders"))
+}
+
+fn slices() -> Slices {
     let wire = Wire::new(KubernetesConfig::new("http://127.0.0.1:1")).expect("it can work");
-    let slices = Slices::of_namespace(Arc::new(wire), Box::new(|_| true));
-    let soon = Duration::from_secs(1);
-    timeout(soon, ticket.next()).await.expect_err("it is subscribed, and no more");
+    Slices::of_namespace(Arc::new(wire), Box::new(|_| true))
+}
+
+async fn next(ticket: &mut Ticket) -> Option<Update> {
+    timeout(Duration::from_secs(1), ticket.next(&View::default())).await.ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn follower_is_given_no_slices_before_a_list_of_its_service() {
+    let (board, mut ticket) = follower();
+    assert!(next(&mut ticket).await.is_none(), "it is subscribed, and no more");
     board.report(None, |_, _| {});
-    timeout(soon, ticket.next()).await.expect_err("a bookmark before the list");
-    board.listed(&slices, board.last_request() - 1);
-    timeout(soon, ticket.next()).await.expect_err("a list that had begun before");
-    board.listed(&slices, board.last_request());
-    timeout(soon, ticket.next()).await.expect("listed").expect("slices");
+    assert!(next(&mut ticket).await.is_none(), "a bookmark before the list");
+    board.listed(&slices(), board.last_request() - 1);
+    assert!(next(&mut ticket).await.is_none(), "a list that had begun before");
+    board.listed(&slices(), board.last_request());
+    assert!(matches!(next(&mut ticket).await, Some(Update::Changed)), "listed");
+    let known = ticket.latest();
     board.report(None, |_, _| {});
-    timeout(soon, ticket.next()).await.expect("a bookmark").expect("slices");
+    let bookmark = timeout(Duration::from_secs(1), ticket.next(&known)).await;
+    assert!(matches!(bookmark, Ok(Update::Alive)), "{bookmark:?}");
+}
+
+/// The task obeys a requested pause, and its followers only wait for the end of that.
+#[tokio::test(start_paused = true)]
+async fn pause_of_the_task_is_none_of_its_followers() {
+    let (board, mut ticket) = follower();
+    ticket.known();
+    let wanted = Duration::from_secs(120);
+    let cause = Error::new(ErrorKind::Unavailable, BACKEND, "follow").with_retry_after(wanted);
+    let began = Instant::now();
+    let resting = async {
+        rest(&board, wanted, cause).await;
+        board.listed(&slices(), board.last_request());
+        began.elapsed()
+    };
+    let reports = async {
+        let Update::Trouble(error) = ticket.next(&View::default()).await else {
+            panic!("it is reported");
+        };
+        assert_eq!(error.retry_after().unwrap_or_default(), Duration::ZERO);
+        let latest = ticket.sharing.join("orders").listed().await;
+        latest.expect_err("also to a follower that comes later");
+        assert!(began.elapsed() <= MAX_PAUSE, "{:?}", began.elapsed());
+        let update = ticket.next(&View::default()).await;
+        assert!(matches!(update, Update::Changed), "the trouble is not repeated: {update:?}");
+        began.elapsed()
+    };
+    let (rested, seen) = tokio::join!(resting, reports);
+    assert_eq!((rested, seen), (wanted, wanted));
 }

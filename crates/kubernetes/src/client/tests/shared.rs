@@ -115,6 +115,16 @@ async fn many_services_share_one_watch_that_reports_to_each() {
 }
 
 #[tokio::test]
+async fn list_that_answers_all_requests_is_the_only_one() {
+    let script = scripted(&namespace(&["a"])).await;
+    let kubernetes = Kubernetes::new(config(&script).max_single_watches(0)).expect("valid");
+    let mut followed = follow(&kubernetes, &["a"]);
+    reaches(&mut followed[0].1, |it| it.instances().len() == 1).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(n_requests(&script, false, true), 1);
+}
+
+#[tokio::test]
 async fn service_that_is_followed_later_is_listed() {
     let namespace = namespace(&["a", "b", "c", "d"]);
     let script = scripted(&namespace).await;
