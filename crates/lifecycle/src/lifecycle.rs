@@ -90,6 +90,9 @@ impl Lifecycle {
     }
 
     /// Registers the server that listens on `address`, one of [`serve`](Self::serve).
+    ///
+    /// The life does not begin when no server listens there, nor with one explicit port for the
+    /// registrations of two servers.
     pub fn register_at(
         mut self,
         address: SocketAddr,
@@ -225,7 +228,8 @@ impl Lifecycle {
     /// Defaults to 1 s with a registration: clients with a watch or a blocking query have dropped
     /// the instance by then. Behind DNS it should be the TTL of the records. Without a registration
     /// it defaults to zero; behind a load balancer that requests `/ready` it should be set.
-    /// Connections are closed with their responses in its last second.
+    /// Connections are closed with their responses in its last second. A server that was never
+    /// ready does not wait.
     pub fn propagation(mut self, wait: Duration) -> Self {
         self.timing.propagation = Some(wait);
         self

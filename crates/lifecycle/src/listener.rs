@@ -2,8 +2,9 @@ use std::{future::pending, io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use futures_core::Stream as Incoming;
 use futures_util::stream::unfold;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    net::{TcpListener, ToSocketAddrs},
+    net::{TcpListener, TcpStream, ToSocketAddrs},
     time::{sleep, timeout},
 };
 use tokio_util::sync::DropGuard;
@@ -19,11 +20,14 @@ use crate::{
 /// never ends would live as long as the process. A socket file belongs to the program, which
 /// removes it.
 #[derive(Debug)]
+#[must_use = "a listener that is dropped is closed"]
 pub struct Listener {
     /// `None` when it accepts no more.
     socket: Option<Socket>,
     #[cfg(feature = "tls")]
     tls: Option<tower_sd_net::TlsServer>,
+    #[cfg(feature = "tls")]
+    alpn: std::sync::Arc<[Vec<u8>]>,
     connections: Connections,
     _closed_on_drop: DropGuard,
 }
@@ -52,6 +56,8 @@ impl Listener {
             socket: Some(socket),
             #[cfg(feature = "tls")]
             tls: None,
+            #[cfg(feature = "tls")]
+            alpn: [b"h2".to_vec(), b"http/1.1".to_vec()].into(),
             connections,
             _closed_on_drop,
         }
@@ -69,6 +75,15 @@ impl Listener {
     #[cfg(feature = "tls")]
     pub fn tls(self, config: tower_sd_core::TlsConfig) -> tower_sd_core::Result<Self> {
         Ok(Self { tls: Some(tower_sd_net::TlsServer::new(config)?), ..self })
+    }
+
+    /// Sets the protocols that TLS agrees to (ALPN, RFC 7301); the first is preferred.
+    ///
+    /// Defaults to `h2` and `http/1.1`, for servers of both, such as `serve_axum`. A client that
+    /// offers none of them is refused; one without ALPN is accepted.
+    #[cfg(feature = "tls")]
+    pub fn alpn(self, protocols: impl IntoIterator<Item = impl Into<Vec<u8>>>) -> Self {
+        Self { alpn: protocols.into_iter().map(Into::into).collect(), ..self }
     }
 
     /// Returns the local address.
@@ -167,7 +182,7 @@ impl Listener {
     fn secured(&self, stream: Stream, addresses: Addresses) -> Stream {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            return Box::pin(crate::tls::TlsStream::new(stream, tls, addresses.peer));
+            return Box::pin(crate::tls::TlsStream::new(stream, tls, &self.alpn, addresses.peer));
         }
         stream
     }
@@ -179,9 +194,7 @@ impl Socket {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // Responses are small and complete: otherwise each waits for the last one's
-                // acknowledgement.
-                if let Err(error) = stream.set_nodelay(true) {
+                if let Err(error) = tune(&stream) {
                     tracing::debug!(%error, "socket option not set");
                 }
                 let addresses = Addresses { peer: Some(peer), local: stream.local_addr().ok() };
@@ -194,6 +207,17 @@ impl Socket {
             }
         }
     }
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    // Responses are small and complete: otherwise each waits for the last one's acknowledgement.
+    stream.set_nodelay(true)?;
+    // Connections of clients that are gone would pile up.
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    Ok(())
 }
 
 impl From<TcpListener> for Listener {
@@ -219,6 +243,11 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// which would never let the accepting end.
 const LAST_COMES: Duration = Duration::from_millis(1);
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
+/// Firewalls forget connections that are silent for minutes.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Of sent data and probes without an acknowledgement.
+#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,8 @@ pub(crate) struct Orders {
     now: Option<CancellationToken>,
     /// The time of the last order.
     last: Option<Instant>,
+    /// A signal has stopped the life, or everything is in a hurry already: the next one counts.
+    is_counting: bool,
 }
 
 /// The settings of [`Orders`].
@@ -28,7 +30,7 @@ impl Orders {
     pub(crate) fn new(config: OrdersConfig) -> io::Result<Self> {
         let OrdersConfig { ignore_signals, stop, now } = config;
         let signals = if ignore_signals { None } else { Some(Signals::listen()?) };
-        Ok(Self { signals, stop, now: Some(now), last: None })
+        Ok(Self { signals, stop, now: Some(now), last: None, is_counting: false })
     }
 
     /// Waits for the first order. Cancel safe.
@@ -40,17 +42,28 @@ impl Orders {
             reason = self.signal() => reason,
         };
         self.last = Some(Instant::now());
+        self.is_counting = matches!(reason, Reason::Signal(_));
         reason
     }
 
     /// Waits for an order in a hurry: another signal, or the token for that. Cancel safe.
     pub(crate) async fn now(&mut self) {
         let now = self.now.clone();
-        tokio::select! {
-            () = cancelled(now.as_ref()) => self.now = None,
-            _another = self.signal() => {}
+        loop {
+            let is_another = tokio::select! {
+                () = cancelled(now.as_ref()) => {
+                    self.now = None;
+                    true
+                }
+                _signal = self.signal() => self.is_counting,
+            };
+            self.last = Some(Instant::now());
+            self.is_counting = true;
+            // The first signal after the program's own order, or after the end of a server.
+            if is_another {
+                return;
+            }
         }
-        self.last = Some(Instant::now());
     }
 
     /// A shell signals the whole group, and a supervisor forwards that signal: both are one.
@@ -59,7 +72,7 @@ impl Orders {
         loop {
             let signal = signals.recv().await;
             match self.last {
-                Some(last) if last.elapsed() < SAME_SIGNAL => {
+                Some(last) if self.is_counting && last.elapsed() < SAME_SIGNAL => {
                     tracing::debug!(signal, "signal repeated: taken for the same one");
                 }
                 _ => return Reason::Signal(signal),

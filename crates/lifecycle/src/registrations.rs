@@ -72,17 +72,26 @@ impl Registering {
 
 impl Members {
     /// Chooses the advertised addresses, so that a wrong one is an error before the start.
+    ///
+    /// The first listener is the one that is advertised by default.
     pub(crate) fn new(
         wanted: Vec<Registering>,
         views: Registrations,
         advertise: &AdvertiseAddress,
-        listener: &Listener,
+        listeners: &[&Listener],
         deregister_timeout: Duration,
     ) -> Result<Self, BoxError> {
+        let mut of_port = None;
         let wanted = wanted.into_iter().map(|Registering { registrar, registration, address }| {
+            let listener = of_address(listeners, address)?;
+            if let AdvertiseAddress::Explicit { port: Some(port), .. } = advertise
+                && *of_port.get_or_insert(listener) != listener
+            {
+                return Err(format!("one port for two servers: {port} is advertised").into());
+            }
             let instance = match address {
                 Some(address) => advertise.instance(address)?,
-                None => advertised(listener, advertise)?,
+                None => advertised(listeners[listener], advertise)?,
             };
             Ok((registrar, registration(instance).deregister_timeout(deregister_timeout)))
         });
@@ -131,6 +140,18 @@ impl Members {
         });
         worst(join_all(leaving).await)
     }
+}
+
+/// The index of the listener at `address`, which may be a wildcard's.
+fn of_address(listeners: &[&Listener], address: Option<SocketAddr>) -> Result<usize, String> {
+    let Some(address) = address else { return Ok(0) };
+    let is_at = |listener: &&Listener| {
+        listener.local_addr().is_ok_and(|bound| {
+            bound == address || (bound.ip().is_unspecified() && bound.port() == address.port())
+        })
+    };
+    let found = listeners.iter().position(is_at);
+    found.ok_or_else(|| format!("no server of this life listens on {address}"))
 }
 
 /// The instance of a listener: its address, or the path of its unix socket.

@@ -63,11 +63,12 @@ async fn run(
         LifecycleError::new(step, cause, report)
     };
     let orders = Orders::new(orders).map_err(|error| early(Step::Serve, error.into()))?;
-    let members = Members::new(registering, views, &advertise, &listener, timing.deregister);
-    let members = members.map_err(|cause| early(Step::Register, cause))?;
     let mut serving = vec![(listener, serve)];
     serving.extend(others.0);
-    let connections = serving.iter().map(|(listener, _)| listener.connections()).collect();
+    let listeners = serving.iter().map(|(listener, _)| listener).collect::<Vec<_>>();
+    let members = Members::new(registering, views, &advertise, &listeners, timing.deregister);
+    let members = members.map_err(|cause| early(Step::Register, cause))?;
+    let connections = listeners.iter().map(|listener| listener.connections()).collect();
     let mut run = Run {
         control: Control::new(orders),
         servers: Servers::new(connections),
@@ -75,6 +76,7 @@ async fn run(
         hooks,
         readiness,
         timing,
+        was_ready: false,
     };
     let ending = match run.live(serving).await {
         Ok(()) => Ending::Ended,
@@ -91,18 +93,20 @@ struct Run {
     hooks: Hooks,
     readiness: Readiness,
     timing: Timing,
+    was_ready: bool,
 }
 
 impl Run {
     /// Starts, and lives until the cause of its end.
     async fn live(&mut self, serving: Vec<(Listener, Serving)>) -> Result<(), Ending> {
-        let Self { control, servers, members, hooks, readiness, .. } = self;
+        let Self { control, servers, members, hooks, readiness, was_ready, .. } = self;
         let (warm_up, started) =
             (mem::take(&mut hooks.before_ready), mem::take(&mut hooks.after_start));
         control.up(Step::Serve, pending(), async { Ok(()) }).await?;
         servers.start(serving, readiness);
         control.up(Step::Ready, servers.one_ended(), hooks::run(warm_up)).await?;
         readiness.advance(Phase::Ready);
+        *was_ready = true;
         if members.are_wanted() {
             control.up(Step::Register, servers.one_ended(), members.register()).await?;
         }
@@ -123,7 +127,10 @@ impl Run {
         // Also in a hurry, for a moment: the one call that keeps clients away.
         let leave = members.deregister(timing.deregister);
         control.down_in_hurry(Step::Deregister, HURRIED_DEREGISTER, leave).await;
-        let propagate = propagate(&self.servers, &self.readiness, &self.timing, is_listed);
+        // Before it was ready, no client was sent to it.
+        let default = if is_listed { PROPAGATION } else { Duration::ZERO };
+        let wait = self.timing.propagation.filter(|_| self.was_ready).unwrap_or(default);
+        let propagate = propagate(&self.servers, &self.readiness, wait);
         self.control.down(Step::Propagate, propagate).await;
         self.readiness.advance(Phase::Closing);
         let drain = drain(&mut self.servers, self.timing.drain);
@@ -155,14 +162,7 @@ async fn unready(members: &Members, timing: &Timing) -> Outcome {
     }
 }
 
-async fn propagate(
-    servers: &Servers,
-    readiness: &Readiness,
-    timing: &Timing,
-    is_listed: bool,
-) -> Outcome {
-    let default = if is_listed { PROPAGATION } else { Duration::ZERO };
-    let wait = timing.propagation.unwrap_or(default);
+async fn propagate(servers: &Servers, readiness: &Readiness, wait: Duration) -> Outcome {
     if servers.are_over() || wait.is_zero() {
         return Outcome::Skipped(NOT_NEEDED);
     }

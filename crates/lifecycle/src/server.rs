@@ -56,7 +56,8 @@ impl Servers {
         for (listener, serve) in serving {
             let requested = Box::pin(self.drain.clone().cancelled_owned());
             let drain = ShutdownSignal { requested, readiness: readiness.clone() };
-            self.tasks.spawn(serve(listener, drain));
+            // Also what it does before its first `async`.
+            self.tasks.spawn(async move { serve(listener, drain).await });
         }
     }
 
@@ -112,6 +113,7 @@ impl Servers {
     /// Requests the servers' end.
     pub(crate) fn stop(&self) {
         self.drain.cancel();
+        self.connections.iter().for_each(Connections::leave);
     }
 
     /// Aborts the open connections, and returns their number.
@@ -125,7 +127,10 @@ impl Servers {
     pub(crate) async fn end(mut self, bound: Duration) -> Result<(), BoxError> {
         if timeout(bound, self.all_ended()).await.is_err() {
             // A server that goes on after its drain exceeds a deadline, and has not failed.
-            self.tasks.shutdown().await;
+            self.tasks.abort_all();
+            // One that blocks its thread does not end either.
+            let rest = async { while self.tasks.join_next().await.is_some() {} };
+            let _ended = timeout(bound, rest).await;
         }
         std::mem::replace(&mut self.outcome, Ok(()))
     }

@@ -4,6 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -26,10 +27,16 @@ enum State {
 }
 
 impl TlsStream {
-    pub(crate) fn new(stream: Stream, tls: &TlsServer, peer: Option<SocketAddr>) -> Self {
-        let tls = tls.clone();
+    pub(crate) fn new(
+        stream: Stream,
+        tls: &TlsServer,
+        alpn: &Arc<[Vec<u8>]>,
+        peer: Option<SocketAddr>,
+    ) -> Self {
+        let (tls, alpn) = (tls.clone(), Arc::clone(alpn));
         let handshake = async move {
-            let accepted = tls.accept(stream, &[b"h2", b"http/1.1"]).await?;
+            let alpn = alpn.iter().map(Vec::as_slice).collect::<Vec<_>>();
+            let accepted = tls.accept(stream, &alpn).await?;
             Ok(Box::pin(accepted) as Stream)
         };
         Self { state: State::Handshake(handshake.boxed()), peer }

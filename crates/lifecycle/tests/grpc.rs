@@ -3,6 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -98,6 +100,23 @@ async fn health_watch_follows_readiness_and_does_not_delay_the_end() {
     // A stream that stays open is aborted when the drain's deadline of 20 s has passed.
     assert!(begun.elapsed() < BOUND, "{report}");
     assert!(report.to_string().contains("drain done"), "{report}");
+}
+
+/// One has sent nothing at all, the other acknowledges nothing.
+#[tokio::test]
+async fn silent_peers_do_not_delay_the_end() {
+    let mut server = Life::begin().await;
+    server.warm.cancel();
+    assert!(server.readiness.ready().await);
+    let _silent = TcpStream::connect(server.address).await.expect("it listens");
+    let mut vanished = TcpStream::connect(server.address).await.expect("it listens");
+    vanished.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("it is open");
+    vanished.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.expect("it is open");
+    vanished.read_exact(&mut [0; 9]).await.expect("settings");
+    server.stop.cancel();
+    let ended = timeout(BOUND, server.life.join_next()).await.expect("the drain takes 20 s");
+    let report = ended.expect("it runs").expect("no panic").expect("no failure");
+    assert!(report.is_clean(), "{report}");
 }
 
 #[cfg(unix)]

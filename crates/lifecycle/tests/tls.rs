@@ -83,6 +83,31 @@ async fn new_connections_get_the_rotated_certificate() {
     assert!(report.is_clean(), "{report}");
 }
 
+/// A server of HTTP/1.1 alone.
+#[tokio::test]
+async fn protocols_of_a_listener_can_be_set() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (issuer, pem) = authority();
+    rotate(folder.path(), &issuer);
+    let [certificate, key] = ["cert.pem", "key.pem"].map(|file| folder.path().join(file));
+    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    let listener = listener.tls(TlsConfig::new().with_identity(certificate, key));
+    let mut listener = listener.expect("they fit").alpn(["http/1.1"]);
+    let target = Target::host("localhost", listener.local_addr().expect("bound").port());
+    let tls = TlsClient::new(TlsConfig::new().with_root(pem)).expect("well formed");
+    let dialer = Dialer::new().addresses(AddressPolicy::any());
+    let serve = async {
+        let (mut connection, _peer) = listener.accept().await;
+        connection.read(&mut [0]).await
+    };
+    let dial = async {
+        let dialled = dialer.dial(&target, Some(&tls), &[b"h2", b"http/1.1"]).await;
+        dialled.expect("it listens").alpn
+    };
+    let (served, alpn) = tokio::join!(serve, dial);
+    assert_eq!(alpn.as_deref(), Some(&b"http/1.1"[..]), "{served:?}");
+}
+
 #[tokio::test]
 async fn server_without_a_certificate_is_refused() {
     let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");

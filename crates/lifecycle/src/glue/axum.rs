@@ -105,9 +105,9 @@ where
         let this = self.project();
         let Ok(mut response) = ready!(this.response.poll(context));
         let closes = this.readiness.as_ref().is_some_and(|it| it.phase() >= Phase::Closing);
-        // An upgrade has its own use for the header.
+        // An upgrade has its own use for the header, and a refusal of one names the protocol.
         if closes && !response.status().is_informational() {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
         }
         Poll::Ready(Ok(response))
     }

@@ -1,15 +1,21 @@
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufWriter, duplex},
     net::TcpStream,
+    time::Instant,
 };
 
 use super::*;
 
+async fn listening() -> (Listener, SocketAddr, Connections) {
+    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    let (address, connections) = (listener.local_addr().expect("bound"), listener.connections());
+    (listener, address, connections)
+}
+
 /// A dropped listener resets them, and their requests may have been read.
 #[tokio::test]
 async fn waiting_connections_are_accepted_before_the_listener_closes() {
-    let mut listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
-    let (address, connections) = (listener.local_addr().expect("bound"), listener.connections());
+    let (mut listener, address, connections) = listening().await;
     let mut waiting = Vec::new();
     for _ in 0..3 {
         waiting.push(TcpStream::connect(address).await.expect("it listens"));
@@ -25,27 +31,141 @@ async fn waiting_connections_are_accepted_before_the_listener_closes() {
 
 /// Otherwise bytes that arrive later reset the connection, and with it an unread GOAWAY of HTTP/2.
 #[tokio::test]
-async fn shut_down_connection_reads_until_its_peer_has_closed_too() {
-    let mut listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("bound");
+async fn closed_connection_reads_until_its_peer_has_closed_too() {
+    let (mut listener, address, connections) = listening().await;
     let mut client = TcpStream::connect(address).await.expect("it listens");
     let (mut accepted, _) = listener.accept().await;
     client.write_all(&[0; 10_000]).await.expect("it is open");
     accepted.write_all(b"bye").await.expect("it is open");
-    let bound = Duration::from_millis(10);
-    timeout(bound, accepted.shutdown()).await.expect_err("the client has not closed");
+    accepted.shutdown().await.expect("it is open");
+    drop(accepted);
+    assert_eq!(connections.n_open(), 1, "the client has not closed");
     let mut read = Vec::new();
     client.read_to_end(&mut read).await.expect("no reset");
     assert_eq!(read, b"bye");
     drop(client);
-    let closed = timeout(Duration::from_secs(10), accepted.shutdown()).await;
-    closed.expect("it is closed").expect("in order");
+    timeout(Duration::from_secs(10), connections.none_open()).await.expect("it is closed");
+}
+
+#[tokio::test]
+async fn closed_connection_reads_for_a_moment_from_a_busy_peer() {
+    let (mut listener, address, connections) = listening().await;
+    let mut client = TcpStream::connect(address).await.expect("it listens");
+    let (mut accepted, _) = listener.accept().await;
+    accepted.shutdown().await.expect("it is open");
+    drop(accepted);
+    let sends_on = async {
+        // A reset comes with the end.
+        while client.write_all(&[0; 1000]).await.is_ok() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let closed = timeout(Duration::from_secs(10), connections.none_open());
+    tokio::join!(closed, sends_on).0.expect("bounded");
+}
+
+/// A tunnel to a backend that has finished, while its client still uploads.
+#[tokio::test]
+async fn half_that_is_shut_down_reads_nothing_of_the_other() {
+    let (mut listener, address, _connections) = listening().await;
+    let mut client = TcpStream::connect(address).await.expect("it listens");
+    let (accepted, _) = listener.accept().await;
+    let (mut reader, mut writer) = tokio::io::split(accepted);
+    let mut late = [0; 4];
+    let uploads = async {
+        sleep(Duration::from_millis(10)).await;
+        client.write_all(b"late").await
+    };
+    let reads = timeout(Duration::from_secs(10), reader.read_exact(&mut late));
+    let (shut, read, sent) = tokio::join!(writer.shutdown(), reads, uploads);
+    sent.and(shut).expect("it is open");
+    read.expect("it is sent").expect("it is open");
+    assert_eq!(&late, b"late");
+}
+
+const NAMELESS: Addresses = Addresses { peer: None, local: None };
+
+/// What a reader gets of a connection whose peer has sent `first` before its server leaves, and
+/// `then` a second later; and after which time.
+async fn leaving(first: &[u8], then: &[u8]) -> (io::Result<usize>, Duration) {
+    let (io, mut peer) = duplex(100);
+    let connections = Connections::new();
+    let mut accepted = connections.add(Box::pin(io), NAMELESS);
+    let mut buffer = [0; 100];
+    peer.write_all(first).await.expect("it is open");
+    let read_all = async {
+        accepted.read_exact(&mut buffer[..first.len()]).await?;
+        if !then.is_empty() {
+            accepted.read_exact(&mut buffer[..then.len()]).await?;
+        }
+        accepted.read(&mut buffer).await
+    };
+    let leave = async {
+        sleep(Duration::from_secs(60)).await;
+        connections.leave();
+        sleep(Duration::from_secs(1)).await;
+        peer.write_all(then).await.expect("it is open");
+        pending::<()>().await;
+    };
+    let begun = Instant::now() + Duration::from_secs(60);
+    let read = tokio::select! {
+        read = read_all => read,
+        () = leave => unreachable!("it is pending"),
+        () = sleep(Duration::from_secs(1_060)) => Ok(usize::MAX),
+    };
+    (read, begun.elapsed())
+}
+
+/// A server that waits for a preface, or for the acknowledgement of its GOAWAY, ends by them alone.
+#[tokio::test(start_paused = true)]
+async fn silent_peers_end_when_the_server_leaves() {
+    let (read, after) = leaving(b"", b"").await;
+    assert_eq!((read.expect("an end"), after), (0, Duration::ZERO));
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let (read, after) = leaving(preface, b"").await;
+    assert_eq!(read.expect_err("silent").kind(), io::ErrorKind::TimedOut);
+    assert!((5..6).contains(&after.as_secs()), "{after:?}");
+    // One that acknowledges it, and one of HTTP/1 with a request in flight.
+    for (first, then) in [(&preface[..], &b"ack"[..]), (b"GET / HTTP/1.1\r\n", b"")] {
+        let (read, after) = leaving(first, then).await;
+        assert_eq!((read.expect("nothing"), after), (usize::MAX, Duration::from_secs(1_000)));
+    }
+}
+
+/// A client on a slow line acknowledges after what was sent before.
+#[tokio::test(start_paused = true)]
+async fn peer_that_reads_is_not_silent() {
+    let (io, mut peer) = duplex(10);
+    let connections = Connections::new();
+    let (mut reader, mut writer) = tokio::io::split(connections.add(Box::pin(io), NAMELESS));
+    let mut buffer = [0; 10];
+    peer.write_all(b"PRI").await.expect("it is open");
+    reader.read_exact(&mut buffer[..3]).await.expect("it is open");
+    connections.leave();
+    let writes = async {
+        loop {
+            writer.write_all(&[0; 10]).await.expect("it is open");
+        }
+    };
+    let reads_slowly = async {
+        let mut buffer = [0; 10];
+        for _ in 0..10 {
+            sleep(Duration::from_secs(3)).await;
+            peer.read_exact(&mut buffer).await.expect("it is open");
+        }
+        peer.write_all(b"ack").await.expect("it is open");
+        pending::<()>().await;
+    };
+    tokio::select! {
+        read = reader.read(&mut buffer) => assert_eq!(read.expect("it is open"), 3),
+        () = writes => {}
+        () = reads_slowly => {}
+    }
 }
 
 #[tokio::test]
 async fn aborted_connection_is_neither_read_nor_written() {
-    let mut listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
-    let (address, connections) = (listener.local_addr().expect("bound"), listener.connections());
+    let (mut listener, address, connections) = listening().await;
     let client = TcpStream::connect(address).await.expect("it listens");
     let (mut accepted, _) = listener.accept().await;
     drop(listener);
@@ -64,8 +184,7 @@ async fn aborted_connection_is_neither_read_nor_written() {
 async fn aborted_connection_does_not_wait_for_its_last_bytes() {
     let (io, _reads_nothing) = duplex(1);
     let connections = Connections::new();
-    let nameless = Addresses { peer: None, local: None };
-    let mut accepted = connections.add(Box::pin(BufWriter::new(io)), nameless);
+    let mut accepted = connections.add(Box::pin(BufWriter::new(io)), NAMELESS);
     accepted.write_all(&[0; 100]).await.expect("it has a buffer");
     let bound = Duration::from_millis(10);
     timeout(bound, accepted.shutdown()).await.expect_err("its peer reads nothing");

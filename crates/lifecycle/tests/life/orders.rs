@@ -32,6 +32,39 @@ async fn server_that_panics_is_deregistered_immediately() {
     assert_eq!(outcome(report, "drain"), "skipped (not needed)");
 }
 
+/// Also before its first `async`.
+#[tokio::test(start_paused = true)]
+async fn server_that_panics_before_it_begins_has_failed() {
+    let scene = Scene::default();
+    let running = scene
+        .start_with(scene.lifecycle(), |_listener, _drain| {
+            assert!(!std::hint::black_box(true), "its own bug");
+            std::future::ready(Ok(()))
+        })
+        .await;
+    let failed = running.end().await.expect_err("it panicked");
+    assert_eq!(failed.to_string(), "the server failed in step serve");
+    assert_eq!(scene.entries().len(), 0);
+}
+
+/// It is no task that could be aborted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_that_blocks_its_thread_does_not_keep_the_life() {
+    let scene = Scene::default();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let lifecycle = scene.unregistered().drain_timeout(Duration::ZERO);
+    let running = scene
+        .start_with(lifecycle, |_listener, drain| async move {
+            drain.await;
+            tokio::task::block_in_place(|| ended.recv_timeout(Duration::from_secs(20)))?;
+            Ok(())
+        })
+        .await;
+    scene.stop.cancel();
+    running.end_within(Duration::from_secs(10)).await.0.expect("no failure");
+    drop(end);
+}
+
 #[tokio::test(start_paused = true)]
 async fn server_that_fails_immediately_does_not_register() {
     let scene = Scene::default();

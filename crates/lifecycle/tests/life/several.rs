@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::sleep;
-use tower_sd_core::{CheckResult, Registration, RegistrationState};
+use tokio::time::{sleep, timeout};
+use tower_sd_core::{AdvertiseAddress, CheckResult, Registration, RegistrationState};
 use tower_sd_lifecycle::Listener;
 
 use crate::scene::{Scene, never, outcome};
@@ -65,6 +65,58 @@ async fn every_server_is_registered_and_drained() {
     seen.sort();
     assert_eq!(seen, ["drains", "serves", "the other drains"]);
     assert_eq!((scene.entries().len(), scene.registry.entries("b").len()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn address_without_a_server_is_refused_before_the_start() {
+    let scene = Scene::default();
+    let elsewhere = "127.0.0.1:9".parse().expect("an address");
+    let lifecycle = scene
+        .lifecycle()
+        .register_at(elsewhere, scene.registry.clone(), |it| Registration::new("b", it));
+    let main = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    let ended = timeout(Duration::from_secs(60), lifecycle.run(main, never)).await;
+    let failed = ended.expect("it does not begin").expect_err("there is no server");
+    let cause = std::error::Error::source(&failed).map(ToString::to_string).unwrap_or_default();
+    assert_eq!(cause, "no server of this life listens on 127.0.0.1:9");
+    assert_eq!(outcome(failed.report(), "serve"), "absent");
+}
+
+/// Its host leads to the server at the wildcard.
+#[tokio::test(start_paused = true)]
+async fn address_of_a_wildcard_listener_is_registered() {
+    let scene = Scene::default();
+    let other = Listener::bind("0.0.0.0:0").await.expect("a free port");
+    let port = other.local_addr().expect("bound").port();
+    let lifecycle = scene.lifecycle().serve(other, never).register_at(
+        ([127, 0, 0, 1], port).into(),
+        scene.registry.clone(),
+        |it| Registration::new("b", it),
+    );
+    let running = scene.start(lifecycle).await;
+    assert_eq!(scene.registry.entries("b")[0].to_string(), format!("127.0.0.1:{port}"));
+    drop(running);
+}
+
+/// The clients of one would call the other.
+#[tokio::test(start_paused = true)]
+async fn explicit_port_for_two_servers_is_refused_before_the_start() {
+    let scene = Scene::default();
+    let other = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = other.local_addr().expect("bound");
+    let advertise = AdvertiseAddress::Explicit { host: "a.example".into(), port: Some(80) };
+    let lifecycle = scene.unregistered().advertise(advertise).serve(other, never);
+    let lifecycle = lifecycle.register(scene.registry.clone(), "a").register_at(
+        address,
+        scene.registry.clone(),
+        |it| Registration::new("b", it),
+    );
+    let main = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    let ended = timeout(Duration::from_secs(60), lifecycle.run(main, never)).await;
+    let failed = ended.expect("it does not begin").expect_err("one port for both");
+    let cause = std::error::Error::source(&failed).map(ToString::to_string).unwrap_or_default();
+    assert_eq!(cause, "one port for two servers: 80 is advertised");
+    assert_eq!(outcome(failed.report(), "serve"), "absent");
 }
 
 /// The others have requests in flight: clients take notice, and they drain.

@@ -153,3 +153,25 @@ async fn order_to_stop_before_readiness_registers_nothing() {
     assert_eq!(scene.entries().len(), 0);
     assert_eq!(scene.seen(), ["serves", "drains"]);
 }
+
+/// No client was sent to it: in a crash loop, each start would cost the wait.
+#[tokio::test(start_paused = true)]
+async fn start_that_failed_waits_for_no_client() {
+    let wait = Duration::from_secs(15);
+    let scene = Scene::default();
+    let warm = || async {
+        sleep(Duration::from_millis(10)).await;
+        Err::<(), _>("no database")
+    };
+    let lifecycle = scene.lifecycle().propagation(wait).before_ready(warm);
+    let (failed, _) = scene.start(lifecycle).await.end_within(Duration::from_millis(11)).await;
+    let failed = failed.expect_err("it failed");
+    assert_eq!(outcome(failed.report(), "propagate"), "skipped (not needed)");
+
+    let scene = Scene::default();
+    let lifecycle = scene.lifecycle().propagation(wait);
+    let running = scene.start(lifecycle.before_ready(pending::<Result<(), BoxError>>)).await;
+    scene.stop.cancel();
+    let (report, _) = running.end_within(Duration::from_millis(1)).await;
+    assert_eq!(outcome(&report.expect("no failure"), "propagate"), "skipped (not needed)");
+}
