@@ -110,6 +110,11 @@ pub struct Choice<'a> {
 pub(super) trait Candidates {
     fn is_usable(&self, index: usize) -> bool;
     fn stats(&self, index: usize) -> Option<&Arc<EndpointStats>>;
+    /// Both at once: a member is read once.
+    #[inline]
+    fn usable(&self, index: usize) -> Option<&Arc<EndpointStats>> {
+        self.is_usable(index).then(|| self.stats(index)).flatten()
+    }
     fn scope(&self) -> Option<&RequestScope>;
     fn tier(&self) -> Tier;
     /// Whether members without the label of the request are out of the question.
@@ -158,6 +163,14 @@ impl<'a> Choice<'a> {
     #[inline]
     pub fn is_usable(&self, index: usize) -> bool {
         self.candidates.is_usable(index)
+    }
+
+    /// The record of that member if it may be picked now, and how many requests it has in flight.
+    #[inline]
+    pub(super) fn usable(&self, index: usize) -> Option<(&EndpointStats, usize)> {
+        let stats = self.candidates.usable(index)?;
+        // One is the endpoint's own.
+        Some((stats, Arc::strong_count(stats) - 1))
     }
 
     /// How many requests that member has in flight.
@@ -252,6 +265,11 @@ impl Candidates for Group<'_> {
 
     fn stats(&self, index: usize) -> Option<&Arc<EndpointStats>> {
         self.whole.stats(*self.indexes.get(index)?)
+    }
+
+    #[inline]
+    fn usable(&self, index: usize) -> Option<&Arc<EndpointStats>> {
+        self.whole.usable(*self.indexes.get(index)?)
     }
 
     fn scope(&self) -> Option<&RequestScope> {

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{Balancer, Choice, Members, Picker, alias::Alias};
-use crate::endpointer::Decay;
+use crate::endpointer::{Decay, EndpointStats};
 
 /// The best of a few random members by requests in flight and latency. The default.
 ///
@@ -97,33 +97,38 @@ struct Cheapest {
     loads: Vec<f64>,
 }
 
-/// A candidate: its index, what is in flight, and its latency if that is known.
-type Candidate = (usize, f64, Option<f64>);
+/// What is compared: indexes without an allocation, and the cheapest of them.
+struct Few {
+    indexes: [usize; FEW],
+    len: usize,
+    cheapest: usize,
+    cost: f64,
+    /// The latencies of all are known, and up to date.
+    is_known: bool,
+}
 
 impl Picker for Cheapest {
     #[inline]
     fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
         let LeastLoaded { choices, decay, .. } = self.settings;
         let now = decay.and_then(|decay| choice.measure_by(decay));
-        let len = choice.len();
+        let (len, mut few) = (choice.len(), Few::new(now.is_none()));
         if self.alias.is_none() && len <= choices {
             // Of equal ones the first is picked.
             let start = choice.random(len);
-            let all = (start..len).chain(0..start);
-            let few = Few::of(all.filter_map(|index| self.candidate(choice, index)));
+            (start..len)
+                .chain(0..start)
+                .for_each(|index| _ = self.compare(choice, index, &mut few));
             return self.cheapest(choice, now, &few);
         }
-        let (mut few, mut n_drawn) = (Few::default(), 0);
+        let mut n_drawn = 0;
         for _ in 0..choices + DRAWS {
             let index = self.draw(choice);
-            let is_new = !few.contains(index);
-            if is_new && let Some(candidate) = self.candidate(choice, index) {
-                few.push(candidate);
-                n_drawn += 1;
-            } else if !is_new && self.alias.is_some() {
+            n_drawn += match few.contains(index) {
                 // A heavy one is its own rival: that is what gives it its share.
-                n_drawn += 1;
-            }
+                true => usize::from(self.alias.is_some()),
+                false => usize::from(self.compare(choice, index, &mut few)),
+            };
             if n_drawn >= choices {
                 break;
             }
@@ -141,31 +146,31 @@ impl Cheapest {
         }
     }
 
+    /// Whether the member is usable.
     #[inline]
-    fn candidate(&self, choice: &Choice<'_>, index: usize) -> Option<Candidate> {
-        if !choice.is_usable(index) {
-            return None;
-        }
-        let in_flight = f64::from(u32::try_from(choice.in_flight(index)).unwrap_or(u32::MAX));
-        let in_flight = in_flight * self.loads.get(index).copied().unwrap_or(1.0) + 1.0;
-        let weight = if self.settings.squared { in_flight * in_flight } else { in_flight };
-        let latency = match self.settings.decay {
-            Some(_) => choice.stats(index).and_then(|stats| stats.average().get()),
-            None => Some(1.0),
+    fn compare(&self, choice: &Choice<'_>, index: usize, few: &mut Few) -> bool {
+        let Some((stats, in_flight)) = choice.usable(index) else {
+            return false;
         };
-        Some((index, weight, latency))
+        let latency = self.settings.decay.map_or(Some(1.0), |_| stats.average().get());
+        few.push(index, latency.map(|latency| self.weight(index, in_flight) * latency));
+        true
+    }
+
+    /// What its requests in flight make of the latency of a member.
+    #[inline]
+    fn weight(&self, index: usize, in_flight: usize) -> f64 {
+        let in_flight = f64::from(u32::try_from(in_flight).unwrap_or(u32::MAX));
+        let in_flight = in_flight * self.loads.get(index).copied().unwrap_or(1.0) + 1.0;
+        if self.settings.squared { in_flight * in_flight } else { in_flight }
     }
 
     #[inline]
     fn cheapest(&self, choice: &Choice<'_>, now: Option<Instant>, few: &Few) -> Option<usize> {
-        let candidates = few.candidates.get(..few.len)?;
-        let is_known = candidates.iter().all(|(_, _, latency)| latency.is_some());
-        if now.is_none() && is_known {
-            let cost =
-                |(index, weight, latency): &Candidate| (*index, weight * latency.unwrap_or(1.0));
-            return candidates.iter().map(cost).min_by(|a, b| a.1.total_cmp(&b.1)).map(|it| it.0);
+        match few.is_known {
+            true => (few.len > 0).then_some(few.cheapest),
+            false => self.cheapest_now(choice, now, few.indexes.get(..few.len)?),
         }
-        self.cheapest_now(choice, now, candidates)
     }
 
     /// Compares those whose latency is unknown, or out of date.
@@ -173,10 +178,11 @@ impl Cheapest {
         &self,
         choice: &Choice<'_>,
         now: Option<Instant>,
-        candidates: &[Candidate],
+        indexes: &[usize],
     ) -> Option<usize> {
+        let stats = |index: &usize| Some((*index, choice.stats(*index)?));
         let (mut known, mut len) = ([0.0; FEW], 0);
-        for latency in candidates.iter().filter_map(|candidate| candidate.2) {
+        for latency in indexes.iter().filter_map(stats).filter_map(|(_, it)| it.average().get()) {
             known[len] = latency;
             len += 1;
         }
@@ -184,22 +190,20 @@ impl Cheapest {
         known.sort_unstable_by(f64::total_cmp);
         // Of two the lower: one of them may be the one that is slow.
         let typical = known.get(known.len().saturating_sub(1) / 2).copied().unwrap_or(1.0);
-        let latency = |(index, _, latency): &Candidate| match (now, self.settings.decay) {
-            (Some(now), Some(decay)) => {
-                let average = choice.stats(*index).map(|stats| (stats.average(), stats.age(now)));
-                let drifted = average.and_then(|(it, age)| it.drifted(age, typical, decay));
-                drifted.unwrap_or(typical)
-            }
-            _ => latency.unwrap_or(typical),
+        let latency = |stats: &EndpointStats| match (now, self.settings.decay) {
+            (Some(now), Some(decay)) => stats.average().drifted(stats.age(now), typical, decay),
+            _ => stats.average().get(),
         };
-        let priced = candidates.iter().map(|candidate| (candidate, latency(candidate)));
-        let cost = |(candidate, latency): &(&Candidate, f64)| candidate.1 * latency;
-        let (cheapest, latency) = priced.min_by(|a, b| cost(a).total_cmp(&cost(b)))?;
+        let priced = indexes.iter().filter_map(stats).map(|(index, stats)| {
+            let latency = latency(stats).unwrap_or(typical);
+            (index, stats, latency, self.weight(index, choice.in_flight(index)) * latency)
+        });
+        let (cheapest, stats, latency, _) = priced.min_by(|a, b| a.3.total_cmp(&b.3))?;
         // What it had before its drift no longer counts.
-        if cheapest.2.is_some_and(|known| known > latency) {
-            choice.stats(cheapest.0)?.average().go_on(latency);
+        if stats.average().get().is_some_and(|known| known > latency) {
+            stats.average().go_on(latency);
         }
-        Some(cheapest.0)
+        Some(cheapest)
     }
 
     /// All that were drawn are unusable.
@@ -217,31 +221,29 @@ fn loads(weights: &[usize]) -> Vec<f64> {
     weights.iter().map(|&weight| mean / number(weight).max(1.0)).collect()
 }
 
-/// Candidates without an allocation.
-#[derive(Default)]
-struct Few {
-    candidates: [Candidate; FEW],
-    len: usize,
-}
-
 impl Few {
-    fn of(candidates: impl Iterator<Item = Candidate>) -> Self {
-        let mut few = Self::default();
-        candidates.take(FEW).for_each(|candidate| few.push(candidate));
-        few
+    #[inline]
+    fn new(is_known: bool) -> Self {
+        Self { indexes: [0; FEW], len: 0, cheapest: 0, cost: f64::INFINITY, is_known }
     }
 
     #[inline]
-    fn push(&mut self, candidate: Candidate) {
-        if let Some(place) = self.candidates.get_mut(self.len) {
-            *place = candidate;
-            self.len += 1;
+    fn push(&mut self, index: usize, cost: Option<f64>) {
+        let Some(place) = self.indexes.get_mut(self.len) else {
+            return;
+        };
+        *place = index;
+        self.len += 1;
+        self.is_known &= cost.is_some();
+        let cost = cost.unwrap_or(f64::INFINITY);
+        if cost < self.cost || self.len == 1 {
+            (self.cheapest, self.cost) = (index, cost);
         }
     }
 
     #[inline]
     fn contains(&self, index: usize) -> bool {
-        self.candidates.iter().take(self.len).any(|candidate| candidate.0 == index)
+        self.indexes.iter().take(self.len).any(|it| *it == index)
     }
 }
 

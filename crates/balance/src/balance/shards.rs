@@ -76,6 +76,9 @@ struct Usable<'a, S> {
     choices: &'a Choices<S>,
     request: &'a Request<'a>,
     checks_ready: bool,
+    is_limited: bool,
+    /// Nothing of an endpoint is read unless an endpoint is left out.
+    takes_all: bool,
 }
 
 impl<S> Shards<S> {
@@ -274,7 +277,9 @@ impl<S> Choices<S> {
         checks_ready: bool,
         local: &mut Local,
     ) -> Option<usize> {
-        let usable = Usable { choices: self, request, checks_ready };
+        let is_limited = self.is_limited && request.purpose != Purpose::Lease;
+        let takes_all = request.excludes_nothing() && !checks_ready && !is_limited;
+        let usable = Usable { choices: self, request, checks_ready, is_limited, takes_all };
         self.picker.pick(&mut Choice::new(&usable, self.set.len(), local))
     }
 }
@@ -301,27 +306,30 @@ impl<S: Clone> Choices<S> {
 
 impl<S> Usable<'_, S> {
     #[inline]
-    fn is_limited(&self) -> bool {
-        self.choices.is_limited && self.request.purpose != Purpose::Lease
+    fn takes(&self, stats: &EndpointStats) -> bool {
+        (!self.checks_ready || stats.is_ready())
+            && (self.request.purpose != Purpose::Probation || stats.is_due())
+            && !self.request.excludes(stats.key)
+            && (!self.is_limited || !stats.is_full())
     }
 }
 
 impl<S> Candidates for Usable<'_, S> {
     #[inline]
     fn is_usable(&self, index: usize) -> bool {
-        // Nothing of the endpoint is read unless an endpoint is left out.
-        (self.request.excludes_nothing() && !self.checks_ready && !self.is_limited())
-            || self.choices.set.get(index).is_some_and(|endpoint| {
-                (!self.checks_ready || endpoint.stats.is_ready())
-                    && (self.request.purpose != Purpose::Probation || endpoint.stats.is_due())
-                    && !self.request.excludes(endpoint.stats.key)
-                    && (!self.is_limited() || !endpoint.stats.is_full())
-            })
+        self.takes_all
+            || self.choices.set.get(index).is_some_and(|endpoint| self.takes(&endpoint.stats))
     }
 
     #[inline]
     fn stats(&self, index: usize) -> Option<&Arc<EndpointStats>> {
         self.choices.set.get(index).map(|endpoint| &endpoint.stats)
+    }
+
+    #[inline]
+    fn usable(&self, index: usize) -> Option<&Arc<EndpointStats>> {
+        let stats = &self.choices.set.get(index)?.stats;
+        (self.takes_all || self.takes(stats)).then_some(stats)
     }
 
     fn scope(&self) -> Option<&RequestScope> {

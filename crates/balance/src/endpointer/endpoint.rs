@@ -9,9 +9,12 @@ use tower_sd_core::Instance;
 use super::{EndpointStats, Readiness, ejection::Judge};
 
 /// One instance with the service that sends to it.
+//
+// What a pick reads comes first, beside the count of its `Arc`.
+#[repr(C)]
 pub(crate) struct Endpoint<S> {
-    pub(crate) service: S,
     pub(crate) stats: Arc<EndpointStats>,
+    pub(crate) service: S,
     /// Its payload changes; its id and its address never do.
     instance: StdMutex<Instance>,
 }

@@ -38,6 +38,8 @@ use crate::{
 // two counts never share a line.
 #[repr(C)]
 pub struct EndpointStats {
+    /// First: a balancer compares it, and the count, of several endpoints.
+    latency: Latency,
     picks: AtomicU64,
     /// Distinguishes endpoints of one process; an instance that is created anew gets a new one.
     pub(crate) key: u64,
@@ -48,7 +50,6 @@ pub struct EndpointStats {
     wanted: AtomicBool,
     /// Its failures since its last success, and the requests that it did not take.
     n_failed: AtomicU32,
-    latency: Latency,
     health: Health,
     judge: Arc<Judge>,
     outcomes: [StdAtomicU64; N_COUNTED],
@@ -82,13 +83,13 @@ impl EndpointStats {
     pub(crate) fn new(id: InstanceId, takes_guards: bool, judge: Arc<Judge>) -> Self {
         let now = Instant::now();
         Self {
+            latency: Latency::default(),
             picks: AtomicU64::new(0),
             key: NEXT_KEY.fetch_add(1, Relaxed),
             readiness: AtomicU8::new(READY),
             takes_guards,
             wanted: AtomicBool::new(false),
             n_failed: AtomicU32::new(0),
-            latency: Latency::default(),
             health: Health::default(),
             judge,
             outcomes: [const { StdAtomicU64::new(0) }; N_COUNTED],
