@@ -125,12 +125,13 @@ impl Servers {
 
     /// The servers' end within `bound`, or else by force.
     pub(crate) async fn end(mut self, bound: Duration) -> Result<(), BoxError> {
-        if timeout(bound, self.all_ended()).await.is_err() {
+        let half = bound / 2;
+        if timeout(half, self.all_ended()).await.is_err() {
             // A server that goes on after its drain exceeds a deadline, and has not failed.
             self.tasks.abort_all();
             // One that blocks its thread does not end either.
             let rest = async { while self.tasks.join_next().await.is_some() {} };
-            let _ended = timeout(bound, rest).await;
+            let _ended = timeout(half, rest).await;
         }
         std::mem::replace(&mut self.outcome, Ok(()))
     }

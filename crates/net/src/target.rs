@@ -1,4 +1,4 @@
-use std::{fmt, net::IpAddr, path::PathBuf};
+use std::{fmt, path::PathBuf};
 
 /// The other end of a connection.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -29,9 +29,14 @@ impl Target {
     }
 
     /// The `host:port` of URLs and `Host` headers; `localhost` for a unix socket.
+    ///
+    /// Without the scope of an IPv6 address, which is of this system (RFC 6874 §1).
     pub fn authority(&self) -> String {
         match self {
-            Self::Host { .. } => self.to_string(),
+            Self::Host { host, port } => match host.split_once('%') {
+                Some((address, _scope)) => Self::host(address, *port).to_string(),
+                None => self.to_string(),
+            },
             Self::Unix(_) => "localhost".to_owned(),
         }
     }
@@ -49,11 +54,31 @@ impl Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Host { host, port } => match host.parse() {
-                Ok(IpAddr::V6(_)) => write!(f, "[{host}]:{port}"),
-                Ok(IpAddr::V4(_)) | Err(_) => write!(f, "{host}:{port}"),
-            },
+            // IPv6, which may have a scope.
+            Self::Host { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Host { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities_of_ipv6_have_brackets_and_no_scope() {
+        for (host, shown, authority) in [
+            ("a.example", "a.example:80", "a.example:80"),
+            ("192.0.2.1", "192.0.2.1:80", "192.0.2.1:80"),
+            ("[2001:db8::1]", "[2001:db8::1]:80", "[2001:db8::1]:80"),
+            ("fe80::1%eth0", "[fe80::1%eth0]:80", "[fe80::1]:80"),
+        ] {
+            let target = Target::host(host, 80);
+            assert_eq!(
+                (target.to_string().as_str(), target.authority().as_str()),
+                (shown, authority)
+            );
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tower_sd_core::AddressPolicy;
 
 use super::{
@@ -240,9 +240,18 @@ impl Default for Dialer {
     }
 }
 
+/// Within the connect timeout of the dialer.
 #[cfg(unix)]
 async fn connect_unix(path: &Path) -> std::io::Result<Io> {
-    Ok(Io::boxed(tokio::net::UnixStream::connect(path).await?))
+    loop {
+        match tokio::net::UnixStream::connect(path).await {
+            // Its backlog is full. Over TCP the system itself tries again.
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                sleep(UNIX_AGAIN).await;
+            }
+            connected => return Ok(Io::boxed(connected?)),
+        }
+    }
 }
 
 #[cfg(not(unix))]
@@ -251,5 +260,7 @@ async fn connect_unix(_path: &Path) -> std::io::Result<Io> {
     Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "no unix sockets on this system"))
 }
 
+#[cfg(unix)]
+const UNIX_AGAIN: Duration = Duration::from_millis(10);
 /// RFC 8305, section 5: never below.
 const MIN_DELAY: Duration = Duration::from_millis(10);

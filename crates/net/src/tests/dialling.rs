@@ -1,6 +1,6 @@
 use std::{net::SocketAddr, time::Duration};
 
-use socket2::SockRef;
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -145,4 +145,39 @@ async fn unix_sockets_are_connected_to() {
     let missing = Target::unix(folder.path().join("none"));
     let error = dialer.dial(&missing, None, &[]).await.expect_err("no such file");
     assert!(chain(&error).contains("No such file"), "{}", chain(&error));
+}
+
+/// Its backlog is full for a moment; over TCP the system waits by itself.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn busy_unix_socket_is_waited_for() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let path = folder.path().join("socket");
+    let address = SockAddr::unix(&path).expect("short");
+    let socket = || Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+    let listener = socket();
+    listener.bind(&address).expect("binds");
+    listener.listen(0).expect("listens");
+    let mut waiting = Vec::new();
+    let full = loop {
+        let client = socket();
+        client.set_nonblocking(true).expect("a socket");
+        match client.connect(&address) {
+            Ok(()) => waiting.push(client),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full.kind(), std::io::ErrorKind::WouldBlock);
+    let target = Target::unix(&path);
+    let dialer = Dialer::new();
+    let accept = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        listener.accept().expect("one waits")
+    };
+    let (connected, _accepted) = tokio::join!(dialer.dial(&target, None, &[]), accept);
+    connected.expect("connected");
+    // It stays full: the connect timeout bounds the wait.
+    let bounded = Dialer::new().connect_timeout(Duration::from_millis(300));
+    let error = bounded.dial(&target, None, &[]).await.expect_err("full");
+    assert_eq!(error.kind(), DialErrorKind::Timeout);
 }

@@ -1,6 +1,6 @@
 //! rustls's configuration of a client, of PEM texts.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -44,10 +44,14 @@ pub(super) fn provider() -> Result<Arc<CryptoProvider>> {
     Err(invalid("the process has no crypto provider; install one, or enable the feature tls-ring"))
 }
 
-/// Those that cannot be parsed are left out, as in other programs.
-fn system_roots() -> Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+/// Read once per process. Those that cannot be parsed are left out, as in other programs.
+fn system_roots() -> Result<Arc<RootCertStore>> {
+    static ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        Arc::new(roots)
+    });
+    let roots = Arc::clone(&ROOTS);
     match roots.is_empty() {
         true => Err(invalid("the operating system trusts no authorities; name some")),
         false => Ok(roots),
