@@ -45,11 +45,14 @@ pub struct RequestScope {
     per_try: Option<Duration>,
     /// It is sent beside an attempt in flight, or not at all.
     is_hedge: bool,
+    /// A `Retry` keeps the record of it.
+    is_retried: bool,
     /// Part of the deadlines already.
     caller: Option<CallerDeadline>,
     progress: Arc<Progress>,
 }
 
+#[derive(Default)]
 struct Progress {
     /// Distinguishes the requests of one process; drawn when it is needed.
     id: OnceLock<u64>,
@@ -76,10 +79,17 @@ pub(crate) type WhyNone = dyn Fn() -> NoInstances + Send + Sync;
 impl RequestScope {
     /// A request that was not tried yet, without key and deadline.
     pub fn new() -> Self {
-        let progress = Progress { id: OnceLock::new(), inner: Mutex::default() };
-        let (key, deadline, head_deadline, label, per_try, is_hedge) = Default::default();
-        let progress = Arc::new(progress);
-        Self { key, deadline, head_deadline, label, per_try, is_hedge, caller: None, progress }
+        Self {
+            key: None,
+            deadline: None,
+            label: None,
+            head_deadline: None,
+            per_try: None,
+            is_hedge: false,
+            is_retried: false,
+            caller: None,
+            progress: Arc::default(),
+        }
     }
 
     /// Sets the key by which a hashing balancer chooses.
@@ -248,6 +258,17 @@ impl RequestScope {
     pub(crate) fn attempt_deadline(&self, now: Instant) -> Option<Instant> {
         let of_attempt = self.per_try.and_then(|per_try| now.checked_add(per_try));
         self.head_deadline().into_iter().chain(of_attempt).min()
+    }
+
+    /// The scope of a `Retry`.
+    ///
+    /// One inside another belongs to a request of what stands between them: it has the same key and
+    /// deadlines, and a record of its own.
+    pub(crate) fn retried(self) -> Self {
+        match self.is_retried {
+            true => Self { is_hedge: false, progress: Arc::default(), ..self },
+            false => Self { is_retried: true, ..self },
+        }
     }
 
     /// The same request, for an attempt beside the one in flight.

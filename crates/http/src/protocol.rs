@@ -89,6 +89,8 @@ impl HttpProtocol {
         match result {
             Err(error) => match HttpError::find(&**error) {
                 Some(http) if http.is_callers() => Verdict::Final,
+                // Behind another error it is that of a client inside what has failed.
+                Some(http) if http.is_not_sent() && error.is::<HttpError>() => Verdict::NotSent,
                 _ => Verdict::of_error(error),
             },
             Ok((status, headers)) if self.unavailable && is_unavailable(status) => {

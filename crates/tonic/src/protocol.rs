@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use http::{HeaderMap, Request, Response};
 use tonic::{Code, Status};
@@ -96,8 +96,12 @@ impl<B: RepeatableBody, R> Protocol<Request<B>, Response<R>> for GrpcProtocol {
     fn verdict(&self, result: Result<&Response<R>, &BoxError>) -> Verdict {
         let response = match result {
             Err(error) => {
+                let status = error.downcast_ref::<Status>().and_then(Error::source);
+                let own = status.and_then(|source| source.downcast_ref::<HttpError>());
                 return match code::find::<HttpError>(&**error) {
                     Some(http) if http.is_callers() => Verdict::Final,
+                    // Behind another error it is that of a client inside what has failed.
+                    _ if own.is_some_and(HttpError::is_not_sent) => Verdict::NotSent,
                     _ => Verdict::of_error(error),
                 };
             }

@@ -1,8 +1,8 @@
-use std::{error::Error, fmt};
+use std::fmt;
 
 use tower_sd_core::BoxError;
 
-use crate::{NotSent, Outcome, Overloaded};
+use crate::Outcome;
 
 /// Whether another attempt may mend an outcome.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -36,19 +36,12 @@ impl Verdict {
         }
     }
 
-    /// [`NotSent`](Self::NotSent) when the error or one of its sources is a
-    /// [`NotSent`](crate::NotSent) or an [`Overloaded`], else [`Failed`](Self::Failed).
+    /// [`NotSent`](Self::NotSent) when the error is a [`NotSent`](crate::NotSent) or an
+    /// [`Overloaded`](crate::Overloaded), else [`Failed`](Self::Failed).
     ///
-    /// Below a `Retry`, a [`Balance`](crate::Balance) reports it better: an endpoint may have sent
-    /// requests of its own.
+    /// Its sources are not searched: what failed may have sent requests of its own. Below a
+    /// `Retry`, a [`Balance`](crate::Balance) reports the same whatever wraps the error.
     pub fn of_error(error: &BoxError) -> Self {
-        let mut next: Option<&(dyn Error + 'static)> = Some(&**error);
-        while let Some(error) = next {
-            if error.is::<NotSent>() || error.is::<Overloaded>() {
-                return Self::NotSent;
-            }
-            next = error.source();
-        }
-        Self::Failed
+        Self::of(Outcome::of_error(error))
     }
 }

@@ -269,7 +269,7 @@ impl<R> RetryPolicy<R> {
     /// The scope of a request that begins at `now`, and its time for all attempts: whether that is
     /// what the caller of this server has left.
     pub(super) fn scope(&self, now: Instant) -> (RequestScope, (Option<Duration>, bool)) {
-        let mut scope = RequestScope::current().unwrap_or_default();
+        let mut scope = RequestScope::current().unwrap_or_default().retried();
         let caller = CallerDeadline::current().filter(|_| self.inherits);
         if let Some(caller) = caller {
             scope = scope.with_caller(caller);

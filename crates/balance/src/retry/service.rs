@@ -19,6 +19,10 @@ use crate::scope;
 /// is excluded, and the attempts of a [`RetryError`](crate::RetryError) name no instance. Put the
 /// `Buffer` above, or below the balancer.
 ///
+/// A `Retry` inside another, in a handler that has clients of its own, has a record of its own. A
+/// balancer alone in such a handler has not: its refusal counts as that of the whole, so what
+/// stands between a `Retry` and a `Balance` must bear being repeated.
+///
 /// Retries are paid from a [`RetryBudget`](crate::RetryBudget), to which each success adds.
 ///
 /// Dropping the future drops the attempt in flight, and returns what was withdrawn for the next. A

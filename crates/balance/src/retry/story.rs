@@ -109,6 +109,8 @@ impl<R> Story<R> {
     fn begin(&mut self) {
         self.started = Instant::now();
         self.n_tried = self.scope.n_tried();
+        // That of the attempt before.
+        self.scope.give_up();
     }
 
     pub(super) fn classify<T, Req>(&self, result: Result<T, BoxError>) -> End<T>
@@ -121,7 +123,15 @@ impl<R> Story<R> {
                 End::Response(response, verdict)
             }
             Err(error) => {
-                let verdict = match self.no_instances(&error) {
+                let none = self.no_instances(&error);
+                // A timeout above the balancer has dropped the search: nothing was sent.
+                if none.is_none()
+                    && !self.has_endpoint()
+                    && let Some(none) = self.scope.give_up()
+                {
+                    return End::Error(none.into(), Verdict::NotSent);
+                }
+                let verdict = match none {
                     // Waiting as long again is of no use.
                     Some(none) if none.has_waited() => Verdict::Final,
                     Some(_) => Verdict::NotSent,

@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use tower::{Layer, ServiceExt, buffer::Buffer, service_fn};
+use tower::{Layer, ServiceBuilder, ServiceExt, buffer::Buffer, service_fn, timeout::TimeoutLayer};
 use tower_sd_balance::{
     Balance, BalanceLayer, BoxError, Endpointer, FailureClass, FixedInstancer, Instance,
-    NoInstancesReason, NotSent, Outcome, Protocol, Retry, RetryError, RetryLayer, RetryPolicy,
-    RoundRobin,
+    NoInstances, NoInstancesReason, NotSent, Outcome, Protocol, Retry, RetryError, RetryLayer,
+    RetryPolicy, RoundRobin,
 };
 
 use crate::support::{
@@ -200,7 +200,7 @@ async fn wait_that_ends_in_nothing_names_its_reason_through_the_chain() {
     let (registry, world) = (Registry::new(&[]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let error = call(&retry(RetryPolicy::new(), balance(&endpointer))).await.unwrap_err();
-    let none: &tower_sd_balance::NoInstances = error.source().unwrap().downcast_ref().unwrap();
+    let none: &NoInstances = error.source().unwrap().downcast_ref().unwrap();
     assert_eq!(none.reason(), NoInstancesReason::Empty);
     assert_eq!(tried(&error).len(), 3);
     settle().await;
@@ -229,6 +229,32 @@ async fn mark_of_another_request_does_not_repeat_one_that_was_sent() {
     let client: Retry<_> = RetryLayer::new(RetryPolicy::new()).layer(balance);
     client.oneshot(0).await.unwrap_err();
     assert_eq!(n_sent.load(Relaxed), 1, "it may have been executed");
+}
+
+/// The timeout drops the search for an endpoint: nothing was sent, and the reason stays.
+#[tokio::test(start_paused = true)]
+async fn timeout_below_a_retry_keeps_not_sent() {
+    let bound = Duration::from_millis(100);
+    for works in [true, false] {
+        let (registry, world) = (Registry::new(&["a"]), World::default());
+        world.ready("a", Mode::Hangs);
+        let endpointer = endpointer(&registry, &world).await;
+        let client = ServiceBuilder::new()
+            .layer(RetryLayer::new(RetryPolicy::new().with_seed(1)))
+            .layer(TimeoutLayer::new(bound))
+            .service(balance(&endpointer));
+        let sent = start(client.oneshot(0));
+        tokio::time::sleep(bound.mul_f64(1.5)).await;
+        if works {
+            world.ready("a", Mode::Works);
+            assert_eq!(sent.await.unwrap().unwrap(), "a");
+            continue;
+        }
+        let error = sent.await.unwrap().unwrap_err();
+        assert_eq!(tried(&error), ["", "", ""]);
+        let none: &NoInstances = error.source().unwrap().downcast_ref().unwrap();
+        assert_eq!(none.reason(), NoInstancesReason::Refused);
+    }
 }
 
 /// A body that is streamed is kept up to a bound, which it may pass at any time.

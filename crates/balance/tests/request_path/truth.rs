@@ -237,6 +237,56 @@ async fn nested_no_instances_does_not_count_as_unsent() {
     assert_eq!(n_orders.load(SeqCst), 1);
 }
 
+/// A handler that no balancer stands above writes an order, and then uses a client of its own.
+#[tokio::test(start_paused = true)]
+async fn client_inside_a_handler_keeps_its_own_record() {
+    let orders = Arc::new(AtomicUsize::new(0));
+    let nobody = FixedInstancer::new([]);
+    let mailer = RetryLayer::new(RetryPolicy::new()).layer(
+        BalanceLayer::new(RoundRobin::new()).layer(Endpointer::with(&nobody, |_i| async {
+            Ok::<_, BoxError>(service_fn(|_: u32| async { Ok::<_, BoxError>(()) }))
+        })),
+    );
+    let n_orders = Arc::clone(&orders);
+    let handler = service_fn(move |n: u32| {
+        let (mailer, orders): (Retry<_>, _) = (mailer.clone(), Arc::clone(&n_orders));
+        async move {
+            orders.fetch_add(1, SeqCst);
+            mailer.oneshot(n).await
+        }
+    });
+    let client: Retry<_> = RetryLayer::new(RetryPolicy::new()).layer(handler);
+    let error = client.oneshot(0).await.unwrap_err();
+    assert_eq!((orders.load(SeqCst), n_attempts(&error)), (1, 1));
+}
+
+/// The same, with a mailer that refuses: the attempt names no instance of it.
+#[tokio::test(start_paused = true)]
+async fn instances_of_a_client_inside_a_handler_are_not_the_handlers() {
+    let orders = Arc::new(AtomicUsize::new(0));
+    let (registry, world) = (Registry::new(&["mailer"]), World::default());
+    let endpointer = endpointer(&registry, &world).await;
+    world.answer("mailer", Mode::Fails);
+    let mailer: Retry<_> = RetryLayer::new(RetryPolicy::new()).layer(balance(&endpointer));
+    let n_orders = Arc::clone(&orders);
+    let handler = service_fn(move |_: u32| {
+        let (mailer, orders) = (mailer.clone(), Arc::clone(&n_orders));
+        async move {
+            orders.fetch_add(1, SeqCst);
+            call(&mailer).await
+        }
+    });
+    let client: Retry<_> = RetryLayer::new(RetryPolicy::new()).layer(handler);
+    let error = client.oneshot(0).await.unwrap_err();
+    let outer: &RetryError = error.downcast_ref().unwrap();
+    assert_eq!((orders.load(SeqCst), outer.attempts().len()), (1, 1));
+    assert_eq!(outer.attempts()[0].instance(), None);
+}
+
+fn n_attempts(error: &BoxError) -> usize {
+    error.downcast_ref::<RetryError>().unwrap().attempts().len()
+}
+
 /// a request waits for one that is busy although another is idle.
 #[tokio::test(start_paused = true)]
 async fn request_does_not_wait_for_busy_endpoint_beside_idle_ones() {

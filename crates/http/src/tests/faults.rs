@@ -13,8 +13,11 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
-use tokio::time::{Instant, sleep, timeout};
-use tower::{Service, ServiceBuilder, ServiceExt, timeout::TimeoutLayer};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, timeout::TimeoutLayer};
 use tower_sd_balance::{
     Balance, BalanceLayer, BoxError, Endpointer, FactoryExt, FixedInstancer, Instance, Retry,
     RetryLayer, RetryPolicy, RoundRobin,
@@ -216,4 +219,47 @@ async fn slow_body_over_http_2_does_not_hold_up_the_others() {
     assert!(started.elapsed() < Duration::from_millis(1250), "{:?}", started.elapsed());
     assert_eq!(slow.into_body().collect().await.expect("whole").to_bytes(), "late");
     assert_eq!(server.n_accepted(), 1);
+}
+
+/// A task hides what an endpoint has done before its own client failed.
+#[tokio::test]
+async fn nested_connect_error_behind_a_task_is_not_repeated() {
+    #[derive(Debug)]
+    struct Mailing(HttpError);
+    impl std::fmt::Display for Mailing {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("the mailer failed")
+        }
+    }
+    impl std::error::Error for Mailing {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+    for (is_nested, n_wanted) in [(true, 1), (false, 3)] {
+        let n_seen = Arc::<AtomicUsize>::default();
+        let seen = Arc::clone(&n_seen);
+        let endpointer =
+            Endpointer::with(&FixedInstancer::new([Instance::new("shop", 1)]), move |_instance| {
+                let seen = Arc::clone(&seen);
+                let shop = service_fn(move |_: Request<Sent>| {
+                    seen.fetch_add(1, Ordering::SeqCst);
+                    let refused = HttpError::new(HttpErrorKind::Connect, &"mailer:1".into(), "no");
+                    let error: BoxError =
+                        if is_nested { Mailing(refused).into() } else { refused.into() };
+                    async { Err::<Response<Sent>, _>(error) }
+                });
+                async { Ok::<_, BoxError>(shop) }
+            });
+        let balance = BalanceLayer::new(RoundRobin::new()).layer(endpointer);
+        let policy = RetryPolicy::new().protocol(HttpProtocol::new());
+        let spawning = service_fn(move |request| {
+            let mut tasks = JoinSet::new();
+            tasks.spawn(balance.clone().oneshot(request));
+            async move { tasks.join_next().await.expect("one").expect("no panic") }
+        });
+        let client = RetryLayer::new(policy).layer(spawning);
+        client.oneshot(request(Method::POST)).await.map(drop).expect_err("fails");
+        assert_eq!(n_seen.load(Ordering::SeqCst), n_wanted);
+    }
 }
