@@ -4,6 +4,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http::{Request, Response};
@@ -11,7 +12,7 @@ use pin_project::pin_project;
 use tokio::time::{Sleep, sleep_until};
 use tonic::{Status, body::Body};
 use tower_layer::Layer;
-use tower_sd_balance::{BoxError, CallerDeadline};
+use tower_sd_balance::{BoxError, CallerDeadline, RequestScope};
 use tower_sd_http::{Idempotent, ReplayBody};
 use tower_service::Service;
 
@@ -68,7 +69,8 @@ pub struct Grpc<S> {
 pub struct GrpcFuture<F> {
     #[pin]
     inner: F,
-    deadline: Option<(Deadline, Pin<Box<Sleep>>)>,
+    /// The timer ends a call of a stack without a retry.
+    deadline: Option<(Deadline, RequestScope, Pin<Box<Sleep>>)>,
 }
 
 /// Marks a request whose answer may be read to its end before it is judged.
@@ -146,10 +148,15 @@ where
             request.extensions_mut().insert(Idempotent);
             request.extensions_mut().insert(Unary);
         }
-        GrpcFuture {
-            inner: self.inner.call(request.map(ReplayBody::new)),
-            deadline: deadline.map(|deadline| (deadline, Box::pin(sleep_until(deadline.at())))),
-        }
+        let request = request.map(ReplayBody::new);
+        let Some(deadline) = deadline else {
+            return GrpcFuture { inner: self.inner.call(request), deadline: None };
+        };
+        // A retry ends the call by it, and has the reason why there is no answer.
+        let scope = RequestScope::current().unwrap_or_default().with_deadline(deadline.at());
+        let inner = scope.enter(|| self.inner.call(request));
+        let timer = Box::pin(sleep_until(deadline.at() + GRACE));
+        GrpcFuture { inner, deadline: Some((deadline, scope, timer)) }
     }
 }
 
@@ -162,15 +169,22 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Poll::Ready(outcome) = this.inner.poll(cx) {
+        let polled = match this.deadline {
+            Some((_, scope, _)) => scope.enter(|| this.inner.poll(cx)),
+            None => this.inner.poll(cx),
+        };
+        if let Poll::Ready(outcome) = polled {
             return Poll::Ready(outcome.map_err(|error| code::of_error(error.into())));
         }
         match this.deadline {
-            Some((deadline, timer)) => timer.as_mut().poll(cx).map(|()| Err(deadline.status())),
+            Some((deadline, _, timer)) => timer.as_mut().poll(cx).map(|()| Err(deadline.status())),
             None => Poll::Pending,
         }
     }
 }
+
+/// Longer than the timers of a retry are late.
+const GRACE: Duration = Duration::from_millis(5);
 
 impl<F> fmt::Debug for GrpcFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

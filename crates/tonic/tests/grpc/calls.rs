@@ -10,7 +10,7 @@ use tonic::{
     transport::{self, Identity, ServerTlsConfig},
 };
 use tower::{Layer, ServiceBuilder};
-use tower_sd_balance::{BalanceLayer, Endpointer, FixedInstancer, RetryPolicy, RoundRobin};
+use tower_sd_balance::{BalanceLayer, Endpointer, FixedInstancer, RetryPolicy, RoundRobin, Served};
 use tower_sd_http::{HttpFactory, TlsClient, TlsConfig};
 use tower_sd_tonic::{GrpcFactory, GrpcLayer, Idempotent};
 
@@ -113,6 +113,22 @@ async fn metadata_and_deadline_survive_a_retry() {
         // Each attempt carries the rest of it, not the whole.
         assert!((1..5_000_000).contains(&left), "{left}");
     }
+}
+
+#[tokio::test]
+async fn answer_names_who_has_served_it() {
+    let failing = Server::start_failing(Status::unavailable("not me"));
+    let good = Server::start();
+    let endpointer = endpointer([failing.instance(), good.instance()]);
+    let client = retried(&endpointer, RetryPolicy::new().idempotent());
+    let mut attempts = Vec::new();
+    for _ in 0..10 {
+        let answer = client.clone().one(message("hello")).await.expect("the other one answers");
+        let served: &Served = answer.extensions().get().expect("its instance");
+        assert_eq!(served.instance(), good.instance().id());
+        attempts.push(served.attempts());
+    }
+    assert!(attempts.contains(&2) && attempts.iter().all(|n| *n <= 2), "{attempts:?}");
 }
 
 #[tokio::test]

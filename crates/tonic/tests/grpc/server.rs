@@ -4,7 +4,10 @@ use std::{
     future::Future,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -47,6 +50,8 @@ pub(crate) struct Server {
 pub(crate) struct Behaviour {
     /// What unary calls fail with.
     failure: Mutex<Option<Status>>,
+    /// Unary calls take half a minute.
+    is_hung: AtomicBool,
     /// What each unary call came with.
     seen: Mutex<Vec<MetadataMap>>,
 }
@@ -152,6 +157,10 @@ impl Behaviour {
         *self.failure.lock().expect("no panic") = status;
     }
 
+    pub(crate) fn hang(&self) {
+        self.is_hung.store(true, Relaxed);
+    }
+
     pub(crate) fn seen(&self) -> Vec<MetadataMap> {
         self.seen.lock().expect("no panic").clone()
     }
@@ -168,7 +177,7 @@ impl Echo for Behaviour {
         if let Some(status) = self.failure.lock().expect("no panic").clone() {
             return Err(status);
         }
-        if request.get_ref().text == "slow" {
+        if request.get_ref().text == "slow" || self.is_hung.load(Relaxed) {
             sleep(Duration::from_secs(30)).await;
         }
         Ok(Response::new(request.into_inner()))

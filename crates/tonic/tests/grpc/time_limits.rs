@@ -7,14 +7,18 @@ use tokio::{
     task::JoinSet,
     time::{Instant, advance, pause, resume, sleep, timeout},
 };
-use tonic::Code;
-use tower_sd_balance::{CallerDeadline, EndpointState, FixedInstancer, Instance, RetryPolicy};
+use tonic::{Code, Request};
+use tower_sd_balance::{
+    CallerDeadline, EndpointState, FixedInstancer, Instance, RetryPolicy, Served,
+};
 use tower_sd_http::DeadlineLayer;
 use tower_sd_tonic::Channel;
 
 use crate::{
     echo::echo_client::EchoClient, endpointer, failures::dead, message, retried, server::Server,
 };
+
+const BOUND: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn deadline_of_the_retry_bounds_a_stream_that_stalls() {
@@ -108,6 +112,58 @@ async fn service_that_refuses_everywhere_fails_in_one_wait() {
     assert!(status.message().contains("none accepts a connection"), "{status}");
     assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
     assert!(endpointer.report().endpoints.iter().all(|endpoint| endpoint.refusals > 0));
+}
+
+/// The retry ends the call by the deadline, and reports what it has waited for.
+#[tokio::test]
+async fn deadline_of_a_call_keeps_the_reason() {
+    let endpointer = endpointer([dead(), dead(), dead()]);
+    endpointer.ready(BOUND).await.expect("endpoints");
+    let mut client = retried(&endpointer, RetryPolicy::new());
+    let mut request = Request::new(message("order"));
+    request.set_timeout(Duration::from_millis(300));
+    let status = client.one(request).await.expect_err("dead");
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(status.message().contains("none accepts a connection"), "{status}");
+}
+
+#[tokio::test]
+async fn deadline_after_an_attempt_names_it() {
+    let server = Server::start();
+    let endpointer = endpointer([server.instance()]);
+    endpointer.ready(BOUND).await.expect("endpoints");
+    let policy = RetryPolicy::new().idempotent().per_try_timeout(Duration::from_millis(100));
+    let mut request = Request::new(message("slow"));
+    request.set_timeout(Duration::from_millis(300));
+    let status = retried(&endpointer, policy).one(request).await.expect_err("hangs");
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    let attempt = format!("attempt 1 at {}", server.address);
+    assert!(status.message().contains(&attempt), "{status}");
+}
+
+/// Each attempt at it is a counted timeout, and no call meets it twice.
+#[tokio::test]
+async fn hanging_instance_of_three_costs_one_timeout_a_call() {
+    let (hanging, one, two) = (Server::start(), Server::start(), Server::start());
+    hanging.echo.hang();
+    let endpointer = endpointer([hanging.instance(), one.instance(), two.instance()]);
+    endpointer.ready(BOUND).await.expect("endpoints");
+    let policy = RetryPolicy::new()
+        .idempotent()
+        .per_try_timeout(Duration::from_millis(300))
+        .backoff(Duration::ZERO, Duration::ZERO);
+    let client = retried(&endpointer, policy);
+    for _ in 0..9 {
+        let answer = client.clone().one(message("read")).await.expect("answers");
+        let served: &Served = answer.extensions().get().expect("its instance");
+        assert!(served.attempts() <= 2 && *served.instance() != *hanging.instance().id());
+    }
+    let report = endpointer.report().endpoints;
+    let id = hanging.instance().id().clone();
+    let hung = report.iter().find(|endpoint| *endpoint.instance.id() == id).expect("a member");
+    assert!(hung.picks >= 1);
+    assert_eq!((hung.outcomes.timed_out, hung.failures), (hung.picks, hung.picks));
+    assert_eq!(report.iter().map(|endpoint| endpoint.outcomes.success).sum::<u64>(), 9);
 }
 
 /// 200 calls a second, 300 ms per try, one black hole of two: none fails.
