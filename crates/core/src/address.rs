@@ -176,14 +176,25 @@ fn is_broadcast(ip: IpAddr) -> bool {
 
 /// Whether resolvers read a host as an IPv4 address, in one of the forms that [`IpAddr`] does not
 /// accept: decimal, octal, hexadecimal, with fewer than four parts. WHATWG URL, "ends in a number
-/// checker".
+/// checker"; URLs map the digits of other scripts to ASCII before (UTS 46).
 fn ends_in_number(host: &str) -> bool {
+    let host: String = host.chars().map(folded).collect();
+    let host = host.as_str();
     let host = host.strip_suffix('.').unwrap_or(host);
     let last = host.rsplit('.').next().unwrap_or(host);
     let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
     match hexadecimal {
         Some(digits) => digits.bytes().all(|digit| digit.is_ascii_hexdigit()),
         None => !last.is_empty() && last.bytes().all(|digit| digit.is_ascii_digit()),
+    }
+}
+
+/// A full-width form is its ASCII character, any other numeric character a digit.
+fn folded(c: char) -> char {
+    match u32::from(c) {
+        full @ 0xff01..=0xff5e => char::from_u32(full - 0xfee0).unwrap_or(c),
+        _ if c.is_numeric() && !c.is_ascii() => '0',
+        _ => c,
     }
 }
 
@@ -235,13 +246,19 @@ mod tests {
     /// `getaddrinfo` makes 169.254.169.254 of each of the first four.
     #[test]
     fn numeric_hosts_are_refused() {
+        let scripts =
+            ["１６９.２５４.１６９.２５４", "0ｘa9fea9fe", "a.②", "１６９.254.1.1", "a.２."];
         let numeric = ["2852039166", "0xa9fea9fe", "169.254.43518", "0251.0376.0251.0376"];
-        for host in numeric.iter().chain(&["0x", "1.2.3.4.5", "a.example.1", "127.1.", "0Xff."]) {
+        for host in numeric
+            .iter()
+            .chain(&["0x", "1.2.3.4.5", "a.example.1", "127.1.", "0Xff."])
+            .chain(&scripts)
+        {
             for policy in [AddressPolicy::default(), AddressPolicy::any()] {
                 assert!(refused(&policy, host, 80), "{host}");
             }
         }
-        for host in ["0xg", "1a", "3com.example", "x1", "1.example", "0x1.example"] {
+        for host in ["0xg", "1a", "3com.example", "x1", "1.example", "0x1.example", "a.１b"] {
             assert!(!refused(&AddressPolicy::default(), host, 80), "{host}");
         }
     }

@@ -20,7 +20,7 @@ use crate::{
     HeadersTooLarge, HttpError, HttpErrorKind, InFlightBody, ResponseBody,
     deadline::header,
     hold::{leased, released},
-    pool::{Checkout, Connection, Outgoing, Pool, Target, Unused, Upload},
+    pool::{Checkout, Connection, Outgoing, Pool, Target, Unused, Upload, announced},
 };
 
 pub(crate) type Answer<B> = Result<Response<InFlightBody<ResponseBody<B>>>, HttpError>;
@@ -116,12 +116,9 @@ where
         let mut this = self.project();
         if let Some((unused, request)) = this.fresh.take() {
             let mut connection = unused.take().expect("present until it is dropped");
-            let mut upload = None;
-            let mut request = request.map(|body| {
-                let (body, handle) = Outgoing::new(body);
-                upload = handle;
-                body
-            });
+            let (parts, body) = request.into_parts();
+            let (body, upload) = Outgoing::new(body, &parts.headers);
+            let mut request = Request::from_parts(parts, body);
             connection.adapt(&mut request);
             this.response.set(Some((this.send)(&mut connection, request)));
             *this.sent = Some((connection, upload));
@@ -194,13 +191,21 @@ where
 }
 
 /// Refuses what cannot be sent.
-fn check<B>(request: &Request<B>, target: &Target) -> Result<(), HttpError> {
+fn check<B: Body>(request: &Request<B>, target: &Target) -> Result<(), HttpError> {
     if request.uri().scheme() == Some(&Scheme::HTTPS) && target.tls.is_none() {
         let error = "the endpoint has no TLS, see HttpFactory::tls";
         return Err(HttpError::new(HttpErrorKind::TlsRequired, &target.address, error));
     }
     if request.method() == Method::CONNECT {
         let error = "CONNECT opens a tunnel, which an endpoint does not offer";
+        return Err(HttpError::new(HttpErrorKind::Request, &target.address, error));
+    }
+    // The server would wait for the rest, or read it from the next request.
+    if let (Some(length), Some(announced)) =
+        (request.body().size_hint().exact(), announced(request.headers()))
+        && length != announced
+    {
+        let error = format!("its body has {length} bytes, and content-length is {announced}");
         return Err(HttpError::new(HttpErrorKind::Request, &target.address, error));
     }
     Ok(())
@@ -243,7 +248,7 @@ fn is_client_refused<B: Send + 'static>(error: &hyper::Error, connection: &Conne
 /// Whether the server reports that it has not read the request: it reset it as refused, or its
 /// GOAWAY names an earlier one as the last (RFC 9113 §8.7). A request that it may have read ends
 /// otherwise: h2 gives the GOAWAY as the reason to the later ones alone.
-fn is_refused(error: &hyper::Error) -> bool {
+pub(crate) fn is_refused(error: &hyper::Error) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
     cause.is_some_and(|cause| {
         let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);

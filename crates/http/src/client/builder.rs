@@ -197,4 +197,4 @@ impl<F: fmt::Debug, P: fmt::Debug> fmt::Debug for ClientBuilder<F, P> {
 
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) const PER_TRY_TIMEOUT: Duration = Duration::from_secs(5);
-const READ_TIMEOUT: Duration = Duration::from_secs(300);
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(300);

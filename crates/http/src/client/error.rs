@@ -6,7 +6,7 @@ use tower_sd_balance::{
     RetryError,
 };
 
-use crate::HttpError;
+use crate::{HttpError, HttpErrorKind};
 
 /// A request of a [`Client`](super::Client) has failed.
 ///
@@ -55,6 +55,10 @@ impl ClientError {
             return ClientErrorKind::Timeout;
         }
         match self.find::<HttpError>() {
+            // reqwest connects with the request in hand, and has no instance that it waits for.
+            Some(error) if error.kind() == HttpErrorKind::Connect && !self.was_sent() => {
+                ClientErrorKind::NoInstances(NoInstancesReason::Refused)
+            }
             Some(error) if error.is_callers() => ClientErrorKind::Request,
             Some(error) if error.outcome() == Outcome::TimedOut => ClientErrorKind::Timeout,
             _ => ClientErrorKind::Failed,

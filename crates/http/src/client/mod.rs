@@ -27,7 +27,7 @@ use tower_service::Service;
 
 use self::body::cast;
 #[cfg(feature = "reqwest")]
-pub(crate) use self::builder::{PER_TRY_TIMEOUT, TIMEOUT};
+pub(crate) use self::builder::{PER_TRY_TIMEOUT, READ_TIMEOUT, TIMEOUT};
 pub use self::{
     body::{Body, RequestBody},
     builder::ClientBuilder,

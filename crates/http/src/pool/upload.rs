@@ -6,9 +6,12 @@ use std::{
     fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
+use bytes::Buf;
+
+use http::{HeaderMap, header::CONTENT_LENGTH};
 use http_body::{Body, Frame, SizeHint};
 
 /// A request body on its way; dropped by hyper when all of it has been read, or when sending it has
@@ -16,6 +19,8 @@ use http_body::{Body, Frame, SizeHint};
 pub(crate) struct Outgoing<B> {
     body: B,
     end: Option<End>,
+    /// What `content-length` has announced and is still to come.
+    left: Option<u64>,
 }
 
 /// A handle of a body that may still be on its way when its response has ended.
@@ -32,18 +37,37 @@ struct State {
 
 struct End(Upload);
 
+/// What `content-length` announces.
+pub(crate) fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 impl<B: Body> Outgoing<B> {
-    /// `None`: nothing is to be sent.
-    pub(crate) fn new(body: B) -> (Self, Option<Upload>) {
+    /// The body of a request with `headers`. `None`: nothing is to be sent.
+    pub(crate) fn new(body: B, headers: &HeaderMap) -> (Self, Option<Upload>) {
         if body.is_end_stream() {
-            return (Self { body, end: None }, None);
+            return (Self { body, end: None, left: None }, None);
         }
         let upload = Upload(Arc::default());
-        (Self { body, end: Some(End(upload.clone())) }, Some(upload))
+        let end = Some(End(upload.clone()));
+        (Self { body, end, left: announced(headers) }, Some(upload))
     }
 
     pub(crate) fn into_inner(self) -> B {
         self.body
+    }
+}
+
+impl<B: Body> Outgoing<B> {
+    /// Counts `data`; whether it is more than was announced.
+    fn is_exceeded_by(&mut self, data: Option<&B::Data>) -> bool {
+        let (Some(left), Some(data)) = (&mut self.left, data) else {
+            return false;
+        };
+        let n = u64::try_from(data.remaining()).unwrap_or(u64::MAX);
+        let is_exceeded = n > *left;
+        *left = left.saturating_sub(n);
+        is_exceeded
     }
 }
 
@@ -63,7 +87,7 @@ impl Upload {
         self.lock().is_over
     }
 
-    /// Whether the body itself has failed.
+    /// Whether the body itself has failed: by an error, or by another length than announced.
     pub(crate) fn has_failed(&self) -> bool {
         self.lock().has_failed
     }
@@ -94,11 +118,18 @@ impl<B: Body + Unpin> Body for Outgoing<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.get_mut();
-        let frame = Pin::new(&mut this.body).poll_frame(cx);
-        if let (Poll::Ready(Some(Err(_))), Some(End(upload))) = (&frame, &this.end) {
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let has_failed = match &frame {
+            Some(Err(_)) => true,
+            Some(Ok(frame)) => this.is_exceeded_by(frame.data_ref()),
+            None => false,
+        };
+        let is_over = frame.is_none() || this.body.is_end_stream();
+        let is_short = is_over && this.left.is_some_and(|left| left > 0);
+        if let Some(End(upload)) = this.end.as_ref().filter(|_| has_failed || is_short) {
             upload.lock().has_failed = true;
         }
-        frame
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -2,6 +2,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -17,17 +18,18 @@ use tower_sd_balance::{
 };
 use tower_service::Service;
 
-use super::{ReqwestEndpoint, ReqwestFactory};
+use super::{InstanceResolver, ReqwestEndpoint, ReqwestFactory};
 use crate::{
     ClientError, HttpProtocol,
-    client::{PER_TRY_TIMEOUT, TIMEOUT},
+    client::{PER_TRY_TIMEOUT, READ_TIMEOUT, TIMEOUT},
 };
 
 /// A balanced client of one service over a `reqwest::Client`, with retries.
 ///
 /// It is a `tower::Service<reqwest::Request>`. Its defaults are those of [`Client`](crate::Client).
-/// Two things differ: reqwest connects when it has the request, so that a dead instance costs an
-/// attempt, and a streamed body is never repeated.
+/// Three things differ: reqwest connects when it has the request, so that a dead instance costs an
+/// attempt; a streamed body is never repeated; and a connection has no maximum age, so that one
+/// which is never idle meets neither a rotated certificate nor a new machine behind its address.
 ///
 /// The inner client follows no redirects and repeats nothing by itself, see
 /// [`ReqwestFactory::build`]: a redirect is the caller's response, and a POST arrives at most once.
@@ -94,7 +96,12 @@ impl ReqwestClient {
     pub fn builder(instancer: impl Instancer) -> ReqwestClientBuilder {
         ReqwestClientBuilder {
             instancer: Box::new(instancer),
-            client: Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy(),
+            client: Client::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .read_timeout(READ_TIMEOUT)
+                .pool_idle_timeout(IDLE_TIMEOUT)
+                .dns_resolver(Arc::new(InstanceResolver::new().check_all_names()))
+                .no_proxy(),
             endpointer: EndpointerConfig::new(),
             balance: BalanceLayer::default(),
             ready_timeout: None,
@@ -198,9 +205,16 @@ impl ReqwestClientBuilder {
 
     /// Changes the inner client.
     ///
-    /// Defaults to a connect timeout of 1 s and no proxy. Redirects and its own retries are always
-    /// off. A connect has two thirds of the per-try timeout at most, so that it fails as one, and
-    /// the request is sent to another instance whatever its method.
+    /// Defaults to a connect timeout of 1 s, no proxy, and:
+    ///
+    /// - a read timeout of 5 min, which bounds the wait for the head of a response too;
+    /// - connections that are closed after 4 s without use;
+    /// - the policy for addresses of host names that [`HttpFactory`](crate::HttpFactory) has, see
+    ///   [`check_all_names`](InstanceResolver::check_all_names).
+    ///
+    /// A builder that replaces it has none of these. Redirects and its own retries are always off.
+    /// A connect has two thirds of the per-try timeout at most, so that it fails as one, and the
+    /// request is sent to another instance whatever its method.
     pub fn client(mut self, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
         self.client = change(self.client);
         self
@@ -287,3 +301,5 @@ impl fmt::Debug for ReqwestFuture {
 
 /// A lost packet of the first handshake costs as long (RFC 6298).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Below the 5 s of Node, uvicorn and Apache: a POST must not cross their close.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);

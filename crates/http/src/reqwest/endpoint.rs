@@ -1,6 +1,8 @@
 use std::{
+    error::Error as _,
     fmt,
     future::Future,
+    iter::successors,
     mem,
     net::IpAddr,
     pin::Pin,
@@ -20,6 +22,7 @@ use super::hold::hold;
 use crate::{
     HttpError, HttpErrorKind, HttpProtocol,
     deadline::header,
+    exchange::is_refused,
     pool::{Outgoing, Upload},
     protocol::{outcome_of, retry_after},
 };
@@ -38,6 +41,12 @@ use crate::{
 ///   client that follows redirects may have connected to another place after the instance served
 ///   the request, and its error is the same: such a request counts as sent. Redirects can be
 ///   followed above the balancer.
+/// - Give it a `read_timeout`, which alone ends a body that stalls, and a `pool_idle_timeout` below
+///   that of the servers (5 s in Node and Apache): a request must not cross their close.
+/// - Host names of instances are resolved by it. An [`InstanceResolver`](super::InstanceResolver)
+///   with [`check_all_names`](super::InstanceResolver::check_all_names) refuses denied addresses.
+/// - Its connections have no maximum age: one that is never idle meets neither a rotated
+///   certificate nor a new machine behind the same address.
 /// - Switch off its own retries (`retry(reqwest::retry::never())`) and, unless instances are behind
 ///   one, its proxy (`no_proxy()`).
 /// - With https a certificate is checked for the instance's host, not for the service's name; with
@@ -136,7 +145,8 @@ impl Factory for ReqwestFactory {
     async fn make(&self, instance: Instance) -> Result<ReqwestEndpoint, BoxError> {
         let scheme = instance.scheme().unwrap_or("http").to_ascii_lowercase();
         let address = Arc::from(instance.to_string());
-        if !matches!(scheme.as_str(), "http" | "https") || !is_authority(&address) {
+        if !matches!(scheme.as_str(), "http" | "https") || !is_authority(&address, instance.host())
+        {
             let refused = Error::new(ErrorKind::Config, "reqwest", "endpoint")
                 .with_instance(instance.id().clone())
                 .with_message(format!("{scheme}://{address} is no address for HTTP"));
@@ -152,11 +162,16 @@ impl Factory for ReqwestFactory {
     }
 }
 
-/// Returns whether reqwest connects to exactly this address: a Unix socket's reads as a host "unix"
-/// and a path, to which the request would go.
-fn is_authority(address: &str) -> bool {
+/// Returns whether reqwest connects to exactly this address.
+///
+/// A Unix socket's reads as a host "unix" and a path, to which the request would go; a number of
+/// any script as an IPv4 address, which no policy has seen.
+fn is_authority(address: &str, host: &str) -> bool {
+    let is_ip = |host: &str| host.parse::<IpAddr>().is_ok();
     Url::parse(&format!("http://{address}")).is_ok_and(|url| {
-        url.path() == "/"
+        let read = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        is_ip(read) == is_ip(host)
+            && url.path() == "/"
             && url.username().is_empty()
             && url.password().is_none()
             && url.query().is_none()
@@ -195,6 +210,7 @@ impl Service<Request> for ReqwestEndpoint {
                     Some(upload) if upload.has_failed() => HttpErrorKind::Request,
                     _ if error.is_connect() && is_first_hop => HttpErrorKind::Connect,
                     _ if error.is_builder() => HttpErrorKind::Request,
+                    _ if is_unsent(&error) && is_first_hop => HttpErrorKind::NotSent,
                     _ if error.is_timeout() => HttpErrorKind::Timeout,
                     _ => HttpErrorKind::Io,
                 };
@@ -206,11 +222,20 @@ impl Service<Request> for ReqwestEndpoint {
     }
 }
 
+/// Whether the connection closed before the request was written to it, or the server reports that
+/// it has not read it. hyper cancels only what it returns.
+fn is_unsent(error: &::reqwest::Error) -> bool {
+    successors(error.source(), |error| (*error).source())
+        .filter_map(|error| error.downcast_ref::<hyper::Error>())
+        .any(|error| error.is_canceled() || is_refused(error))
+}
+
 /// A handle of the body, if it streams: one that fails is a failure of its sender.
 fn observe_body(request: &mut Request) -> Option<Upload> {
     let body = request.body_mut().as_mut().filter(|body| body.as_bytes().is_none())?;
-    let (outgoing, upload) = Outgoing::new(mem::take(body));
-    *body = Body::wrap(outgoing);
+    let body = mem::take(body);
+    let (outgoing, upload) = Outgoing::new(body, request.headers());
+    *request.body_mut() = Some(Body::wrap(outgoing));
     upload
 }
 

@@ -7,6 +7,8 @@
 //! | each request's instance | the balancer's pick | a pooled connection's | the balancer's pick |
 //! | a dead instance costs | an attempt, repeated by `Retry` | nothing, on connecting | nothing |
 //! | an instance that left gets | what it has | requests until its connections end | what it has |
+//! | connections end | when idle | when idle | when idle, and by age |
+//! | Unix sockets | no | no | yes |
 //! | certificates are for | the instance's host | the service's name | the service's name |
 //! | you keep | cookies, redirects, decompression, proxies | all of reqwest | – |
 

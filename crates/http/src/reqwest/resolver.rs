@@ -51,6 +51,7 @@ use tower_sd_balance::{AddressPolicy, BoxError, Instance, Instancer, Subscriptio
 pub struct InstanceResolver {
     services: HashMap<String, Subscription>,
     addresses: AddressPolicy,
+    checks_all: bool,
 }
 
 impl InstanceResolver {
@@ -73,15 +74,26 @@ impl InstanceResolver {
         self.addresses = policy;
         self
     }
+
+    /// Checks the addresses of all other names too.
+    ///
+    /// The inner client of a [`ReqwestFactory`](super::ReqwestFactory) needs it: it resolves host
+    /// names of instances, which a registry lists. Defaults to no check: other names are those of
+    /// the program.
+    pub fn check_all_names(mut self) -> Self {
+        self.checks_all = true;
+        self
+    }
 }
 
 impl Resolve for InstanceResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let subscription = self.services.get(&name.as_str().to_ascii_lowercase()).cloned();
-        let policy = self.addresses.clone();
+        let (policy, checks_all) = (self.addresses.clone(), self.checks_all);
         Box::pin(async move {
             match subscription {
                 Some(subscription) => by_registry(name.as_str(), subscription, &policy).await,
+                None if checks_all => addresses(name.as_str(), 0, &policy).await.map(boxed),
                 None => {
                     let found: Vec<_> = lookup_host((name.as_str(), 0)).await?.collect();
                     Ok(boxed(found))
@@ -108,7 +120,9 @@ async fn by_registry(
         return Err(format!("no instances of {name}").into());
     }
     fastrand::shuffle(&mut instances);
-    let lookup = |(n, instance)| async move { (n, addresses(&instance, policy).await) };
+    let lookup = |(n, instance): (usize, Instance)| async move {
+        (n, addresses(instance.host(), instance.port(), policy).await)
+    };
     let lookups = stream::iter(instances).enumerate().map(lookup).buffer_unordered(MAX_LOOKUPS);
     found_in_time(lookups).await.map(boxed)
 }
@@ -146,10 +160,10 @@ async fn found_in_time(
 }
 
 async fn addresses(
-    instance: &Instance,
+    host: &str,
+    port: u16,
     policy: &AddressPolicy,
 ) -> Result<Vec<SocketAddr>, BoxError> {
-    let (host, port) = (instance.host(), instance.port());
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
@@ -218,11 +232,10 @@ mod tests {
 
     #[tokio::test]
     async fn denied_address_of_a_host_name_is_left_out() {
-        let instance = Instance::new("localhost", 7);
         let policy = AddressPolicy::default();
-        assert!(!addresses(&instance, &policy).await.expect("loopback is allowed").is_empty());
+        assert!(!addresses("localhost", 7, &policy).await.expect("allowed").is_empty());
         let loopback = ["127.0.0.0/8", "::1/128"].map(|net| net.parse().expect("a network"));
-        let error = addresses(&instance, &policy.deny(loopback)).await.expect_err("denied");
+        let error = addresses("localhost", 7, &policy.deny(loopback)).await.expect_err("denied");
         assert!(error.to_string().ends_with(": in a denied network"), "{error}");
     }
 }

@@ -39,14 +39,18 @@ async fn dead() -> Instance {
 }
 
 /// reqwest needs a TLS provider even where no TLS is used.
-fn client() -> ::reqwest::ClientBuilder {
+fn with_tls(client: ::reqwest::ClientBuilder) -> ::reqwest::ClientBuilder {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-    Client::builder().tls_backend_preconfigured(tls).no_proxy().redirect(Policy::none())
+    client.tls_backend_preconfigured(tls)
+}
+
+fn client() -> ::reqwest::ClientBuilder {
+    with_tls(Client::builder()).no_proxy().redirect(Policy::none())
 }
 
 fn factory(client: &Client) -> ReqwestFactory {
@@ -155,6 +159,19 @@ async fn host_with_a_path_or_a_user_is_refused() {
         factory.make(Instance::new(host, 80)).await.expect_err(host);
     }
     factory.make(Instance::new("::1", 80)).await.expect("an address");
+}
+
+/// A URL makes an address of each of them, which no resolver sees.
+#[tokio::test]
+async fn host_that_becomes_an_address_is_refused() {
+    let factory = ReqwestFactory::new(client().build().expect("a client"));
+    for host in ["１６９.２５４.１６９.２５４", "2852039166", "0xa9fea9fe", "0ｘa9fea9fe", "[::1]"]
+    {
+        factory.make(Instance::new(host, 80)).await.expect_err(host);
+    }
+    for host in ["bücher.example", "ａ.example", "x1"] {
+        factory.make(Instance::new(host, 80)).await.expect(host);
+    }
 }
 
 #[tokio::test]

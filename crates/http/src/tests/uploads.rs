@@ -16,7 +16,7 @@ use http::{Method, Request};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use tokio::time::{Sleep, sleep, timeout};
-use tower::{Service, ServiceBuilder, ServiceExt};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_sd_balance::{
     BalanceLayer, BoxError, Endpointer, FixedInstancer, RetryError, RetryLayer, RetryPolicy,
     RoundRobin,
@@ -27,7 +27,9 @@ use super::{
     http2::server::Server as Http2Server,
     server::{Peer, Server},
 };
-use crate::{HttpEndpoint, HttpErrorKind, HttpFactory, HttpProtocol, HttpVersion, ReplayBody};
+use crate::{
+    HttpEndpoint, HttpError, HttpErrorKind, HttpFactory, HttpProtocol, HttpVersion, ReplayBody,
+};
 
 type Upload = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -172,6 +174,58 @@ async fn upload_that_its_sender_breaks_off_is_a_failure_of_the_caller() {
         assert_eq!(error.kind(), HttpErrorKind::Request, "{protocol:?}: {error:?}");
         assert!(error.is_callers() && !error.is_not_sent());
     }
+}
+
+/// As that of a gateway which copies the length and streams another body.
+#[tokio::test]
+async fn body_of_another_length_is_a_failure_of_the_caller() {
+    let (one, two) = (
+        Server::start(async |mut peer| while peer.request().await.is_some() {}).await,
+        Http2Server::start(100, async |request, reply| {
+            let mut body = request.into_body();
+            while let Some(Ok(_)) = body.data().await {}
+            drop(reply);
+        })
+        .await,
+    );
+    for (version, instance) in
+        [(HttpVersion::Http1, one.instance()), (HttpVersion::Http2, two.instance())]
+    {
+        let factory = HttpFactory::<Upload>::new().version(version);
+        let endpointer = Endpointer::new(&FixedInstancer::new([instance]), factory);
+        let client = BalanceLayer::new(RoundRobin::new()).layer(endpointer.clone());
+        for (n, length) in ["10", "3"].into_iter().enumerate() {
+            // HTTP/1.1 sends what was announced, and the server has got all of it.
+            if version == HttpVersion::Http1 && length == "3" {
+                continue;
+            }
+            let parts = stream::iter([Ok(Frame::data(Bytes::from_static(b"half")))]);
+            let request = Request::put("http://files/upload").header("content-length", length);
+            let request = request.body(StreamBody::new(parts).boxed_unsync()).expect("valid");
+            let sent = timeout(BOUND, client.clone().oneshot(request)).await.expect("in time");
+            let error = sent.map(drop).expect_err("another length");
+            let error: &HttpError = error.downcast_ref().expect("ours");
+            assert_eq!(error.kind(), HttpErrorKind::Request, "{version:?}, {length}: {error:?}");
+            let endpoint = &endpointer.report().endpoints[0];
+            let counted = (endpoint.failures, endpoint.outcomes.cancelled);
+            assert_eq!(counted, (0, u64::try_from(n).expect("small") + 1));
+        }
+    }
+}
+
+/// The server would wait for the rest, or read it from the next request.
+#[tokio::test]
+async fn body_in_memory_of_another_length_is_not_sent() {
+    let server = Server::polite().await;
+    let endpoint = super::endpoint(&server);
+    for (length, body) in [("10", ""), ("10", "half"), ("3", "half")] {
+        let request = Request::put("http://files/").header("content-length", length);
+        let request = request.body(Sent::from(body)).expect("valid");
+        let error = fetch(&endpoint, request).await.expect_err("another length");
+        assert_eq!(error.kind(), HttpErrorKind::Request, "{error:?}");
+    }
+    assert_eq!(fetch(&endpoint, get("/")).await.expect("answers"), "ok");
+    assert_eq!(server.n_accepted(), 1);
 }
 
 #[tokio::test]

@@ -1,17 +1,19 @@
 //! Instances that vanish, refuse, and hang.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, pause, resume, sleep, timeout},
 };
-use tower_sd_balance::{FixedInstancer, Instance, RetryPolicy, RoundRobin};
+use tower_sd_balance::{
+    AddressPolicy, FixedInstancer, Instance, NoInstancesReason, RetryPolicy, RoundRobin,
+};
 
-use super::{client, dead, echo};
+use super::{client, dead, echo, outcomes::stalling, with_tls};
 use crate::{
-    ClientErrorKind, HttpProtocol,
-    reqwest::ReqwestClient,
+    ClientErrorKind, HttpError, HttpErrorKind, HttpProtocol,
+    reqwest::{InstanceResolver, ReqwestClient},
     tests::{BlackHole, server::Server},
 };
 
@@ -64,7 +66,9 @@ async fn post_that_all_refuse_is_tried_at_each() {
     let error = orders.send(orders.client().post("http://orders/").body("order")).await;
     let error = error.expect_err("all refuse");
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-    assert_eq!((error.kind(), error.attempts().len()), (ClientErrorKind::Failed, 3));
+    let kind = ClientErrorKind::NoInstances(NoInstancesReason::Refused);
+    assert_eq!((error.kind(), error.attempts().len()), (kind, 3));
+    assert_eq!(error.status().as_u16(), 503);
     let mut tried: Vec<_> = error.attempts().iter().filter_map(|it| it.instance()).collect();
     tried.sort();
     tried.dedup();
@@ -106,4 +110,59 @@ async fn closed_client_sends_nothing_and_waits_for_nothing() {
     timeout(BOUND, orders.close()).await.expect("in time");
     let error = orders.send(orders.client().get("http://orders/")).await.expect_err("closed");
     assert!(matches!(error.kind(), ClientErrorKind::NoInstances(_)), "{error}");
+}
+
+/// A client with the settings that it has by default.
+fn plain(instance: Instance) -> ReqwestClient {
+    let instancer = FixedInstancer::new([instance]);
+    ReqwestClient::builder(instancer).client(with_tls).build().expect("a client")
+}
+
+#[tokio::test]
+async fn stalled_body_ends_without_a_timeout_of_the_user() {
+    let server = stalling().await;
+    let orders = plain(server.instance());
+    let mut response = orders.send(orders.client().get("http://orders/")).await.expect("a head");
+    response.chunk().await.expect("in time").expect("a letter");
+    pause();
+    let bound = Duration::from_secs(600);
+    let error = timeout(bound, response.chunk()).await.expect("in time").expect_err("stalled");
+    resume();
+    let error = HttpError::find(&error).expect("ours");
+    assert_eq!(error.kind(), HttpErrorKind::BodyTimeout);
+    assert_eq!(orders.report().endpoints[0].outcomes.timed_out, 1);
+}
+
+/// Node, uvicorn and Apache close it then, and a POST may cross that.
+#[tokio::test]
+async fn connection_idle_for_5_s_is_not_used_again() {
+    let server = echo().await;
+    let orders = plain(server.instance());
+    for _ in 0..2 {
+        let response = orders.send(orders.client().post("http://orders/")).await;
+        response.expect("answered").bytes().await.expect("whole");
+        sleep(Duration::from_millis(4_500)).await;
+    }
+    assert_eq!(server.n_accepted(), 2);
+}
+
+/// As each other connector does, it checks the addresses of an instance's host name.
+#[tokio::test]
+async fn host_name_of_a_denied_address_is_not_connected_to() {
+    let server = echo().await;
+    let instance = Instance::new("localhost", server.instance().port());
+    let loopback = ["127.0.0.0/8", "::1/128"].map(|net| net.parse().expect("a network"));
+    let policy = AddressPolicy::default().deny(loopback);
+    let denying = InstanceResolver::new().addresses(policy).check_all_names();
+    let orders = ReqwestClient::builder(FixedInstancer::new([instance.clone()]))
+        .client(|client| with_tls(client).dns_resolver(Arc::new(denying)))
+        .build()
+        .expect("a client");
+    let error = orders.send(orders.client().get("http://orders/")).await.expect_err("denied");
+    let last = std::iter::successors(Some(&error as &dyn std::error::Error), |it| it.source());
+    let last = last.last().expect("itself").to_string();
+    assert!(last.ends_with(": in a denied network"), "{last}");
+    assert_eq!(server.n_accepted(), 0);
+    let orders = plain(instance);
+    orders.send(orders.client().get("http://orders/")).await.expect("loopback is allowed");
 }

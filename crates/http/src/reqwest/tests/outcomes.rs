@@ -1,10 +1,19 @@
 //! Whose failure the end of a request is.
 
-use std::{error::Error, iter::successors, time::Duration};
+use std::{
+    error::Error,
+    iter::successors,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use ::reqwest::{Body, Client, ClientBuilder};
 use bytes::Bytes;
 use futures_util::stream;
+use h2::Reason;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::time::{Instant, advance, pause, resume, timeout};
@@ -15,7 +24,13 @@ use super::{client, dead, echo};
 use crate::{
     ClientErrorKind, HttpError, HttpErrorKind,
     reqwest::ReqwestClient,
-    tests::{http2::server::Server as Http2Server, server::Server},
+    tests::{
+        http2::{
+            failures::{BEFORE_THE_FIRST, THE_FIRST, going_away},
+            server::{Server as Http2Server, answer},
+        },
+        server::Server,
+    },
 };
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -38,7 +53,7 @@ fn kind_of(error: &(dyn Error + 'static)) -> HttpErrorKind {
 }
 
 /// Sends its head and a letter, and stays silent.
-async fn stalling() -> Server {
+pub(super) async fn stalling() -> Server {
     Server::start(async |mut peer| {
         peer.request().await;
         peer.write("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\na").await;
@@ -75,6 +90,62 @@ async fn upload_that_its_sender_breaks_off_is_a_failure_of_the_caller() {
         let endpoint = &orders.report().endpoints[0];
         assert_eq!((endpoint.failures, endpoint.outcomes.cancelled), (0, 1));
     }
+}
+
+/// As over the endpoints of this crate: what the server has not read is sent again.
+#[tokio::test]
+async fn request_that_http_2_refuses_is_sent_again() {
+    for (reason, n_wanted) in [(Reason::REFUSED_STREAM, 2), (Reason::INTERNAL_ERROR, 1)] {
+        let n_seen = Arc::<AtomicUsize>::default();
+        let seen = Arc::clone(&n_seen);
+        let server = Http2Server::start(100, move |_, mut reply| {
+            match seen.fetch_add(1, Ordering::SeqCst) {
+                0 => reply.send_reset(reason),
+                _ => answer(reply, "ok"),
+            }
+            async {}
+        })
+        .await;
+        let orders =
+            orders(server.instance(), ClientBuilder::http2_prior_knowledge, RetryPolicy::new());
+        let order = orders.client().post("http://orders/").body("order");
+        let sent = timeout(BOUND, orders.send(order)).await.expect("in time");
+        assert_eq!(sent.is_ok(), n_wanted == 2, "{sent:?}");
+        assert_eq!(n_seen.load(Ordering::SeqCst), n_wanted, "{reason:?}");
+        let endpoint = &orders.report().endpoints[0];
+        let counted = (endpoint.outcomes.not_sent, endpoint.failures);
+        assert_eq!(counted, if n_wanted == 2 { (1, 0) } else { (0, 1) }, "{reason:?}");
+    }
+}
+
+#[tokio::test]
+async fn request_beyond_the_last_processed_one_is_unsent() {
+    for (frames, kind) in
+        [(BEFORE_THE_FIRST, HttpErrorKind::NotSent), (THE_FIRST, HttpErrorKind::Io)]
+    {
+        let server = going_away(frames).await;
+        let policy = RetryPolicy::new().max_attempts(1);
+        let orders = orders(server.instance(), ClientBuilder::http2_prior_knowledge, policy);
+        let order = orders.client().post("http://orders/").body("order");
+        let sent = timeout(BOUND, orders.send(order)).await.expect("in time");
+        assert_eq!(kind_of(&sent.map(drop).expect_err("no answer")), kind);
+    }
+}
+
+/// As that of a gateway which copies the length and streams another body.
+#[tokio::test]
+async fn body_shorter_than_its_length_is_a_failure_of_the_caller() {
+    let server = Server::start(async |mut peer| while peer.request().await.is_some() {}).await;
+    let orders = orders(server.instance(), |client| client, RetryPolicy::new());
+    let parts = stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"half")))]);
+    let request = orders.client().put("http://orders/").header("content-length", "10");
+    let request = request.body(Body::wrap(StreamBody::new(parts)));
+    let sent = timeout(BOUND, orders.send(request)).await.expect("in time");
+    let error = sent.map(drop).expect_err("cut short");
+    assert_eq!(kind_of(&error), HttpErrorKind::Request, "{error:?}");
+    assert_eq!((error.attempts().len(), error.status().as_u16()), (1, 400));
+    let endpoint = &orders.report().endpoints[0];
+    assert_eq!((endpoint.failures, endpoint.outcomes.cancelled), (0, 1));
 }
 
 #[tokio::test]

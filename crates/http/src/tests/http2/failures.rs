@@ -15,6 +15,10 @@ use super::{
 use crate::{HttpError, HttpErrorKind};
 
 const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+/// GOAWAY with the last stream 0, without an error.
+pub(crate) const BEFORE_THE_FIRST: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
+/// GOAWAY with the last stream 1.
+pub(crate) const THE_FIRST: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0";
 
 #[tokio::test]
 async fn refused_connect_fails_all_waiting_requests() {
@@ -74,30 +78,30 @@ async fn server_that_goes_away_finishes_and_gets_nothing_more() {
 
 #[tokio::test]
 async fn request_beyond_the_last_processed_one_is_unsent() {
-    // GOAWAY with last stream 0, without an error.
-    let go_away = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
-    let error = refused_with(go_away).await;
+    let error = refused_with(BEFORE_THE_FIRST).await;
     assert_eq!(error.kind(), HttpErrorKind::NotSent);
     assert!(error.is_not_sent());
 }
 
 #[tokio::test]
 async fn request_that_the_server_may_have_processed_is_not_unsent() {
-    // GOAWAY with last stream 1, and then the connection is closed.
-    let go_away = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0";
-    let error = refused_with(go_away).await;
+    let error = refused_with(THE_FIRST).await;
     assert_eq!(error.kind(), HttpErrorKind::Io);
     assert!(!error.is_not_sent());
 }
 
-/// What becomes of a request whose server answers with `frames` and closes.
-async fn refused_with(frames: &'static [u8]) -> HttpError {
-    let server = RawServer::start(async move |mut peer| {
+/// Answers the first request of a connection with `frames`, and closes it.
+pub(crate) async fn going_away(frames: &'static [u8]) -> RawServer {
+    RawServer::start(async move |mut peer| {
         peer.write_bytes(SETTINGS).await;
         peer.until_headers().await;
         peer.write_bytes(frames).await;
     })
-    .await;
+    .await
+}
+
+async fn refused_with(frames: &'static [u8]) -> HttpError {
+    let server = going_away(frames).await;
     let endpoint = http2().endpoint(&server.instance()).expect("an address");
     fetch(&endpoint, get("/")).await.expect_err("no answer")
 }

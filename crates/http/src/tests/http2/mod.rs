@@ -1,6 +1,6 @@
 //! HTTP/2 with prior knowledge, over real sockets.
 
-mod failures;
+pub(crate) mod failures;
 pub(crate) mod server;
 
 use std::{
