@@ -20,7 +20,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Inner {
     kind: ErrorKind,
     transient: bool,
@@ -205,28 +205,7 @@ impl fmt::Debug for Error {
         if !f.alternate() {
             return fmt::Display::fmt(&self.chain(), f);
         }
-        let Inner {
-            kind,
-            transient,
-            without_effect,
-            backend,
-            operation,
-            instance,
-            message,
-            retry_after,
-            source,
-        } = &*self.0;
-        f.debug_struct("Error")
-            .field("kind", kind)
-            .field("transient", transient)
-            .field("without_effect", without_effect)
-            .field("backend", backend)
-            .field("operation", operation)
-            .field("instance", instance)
-            .field("message", message)
-            .field("retry_after", retry_after)
-            .field("source", source)
-            .finish()
+        f.debug_tuple("Error").field(&self.0).finish()
     }
 }
 

@@ -37,27 +37,21 @@ pub(crate) enum Remedy {
 }
 
 impl Failure {
+    fn new(kind: ErrorKind, message: String) -> Self {
+        let (transient, remedy) = match kind {
+            ErrorKind::Config => (false, Remedy::None),
+            _ => (true, Remedy::NextMember),
+        };
+        Self { kind, transient, remedy, source: None, message: Some(message), endpoint: None }
+    }
+
     pub(crate) fn timeout(bound: std::time::Duration) -> Self {
-        Self {
-            kind: ErrorKind::Timeout,
-            transient: true,
-            remedy: Remedy::NextMember,
-            source: None,
-            message: Some(format!("no answer within {bound:?}")),
-            endpoint: None,
-        }
+        Self::new(ErrorKind::Timeout, format!("no answer within {bound:?}"))
     }
 
     /// A setting that cannot be used now: a password file that cannot be read.
     pub(crate) fn of_settings(error: &Error) -> Self {
-        Self {
-            kind: ErrorKind::Config,
-            transient: false,
-            remedy: Remedy::None,
-            source: None,
-            message: Some(error.chain().to_string()),
-            endpoint: None,
-        }
+        Self::new(ErrorKind::Config, error.chain().to_string())
     }
 
     /// A token that is no text.
@@ -69,7 +63,7 @@ impl Failure {
     /// A stream has been silent, although it was probed.
     pub(crate) fn silent(silence: std::time::Duration) -> Self {
         let message = format!("the watch stream is silent for {} s", silence.as_secs());
-        Self { message: Some(message), ..Self::timeout(silence) }
+        Self::new(ErrorKind::Timeout, message)
     }
 
     pub(crate) fn is_transient(&self) -> bool {
@@ -82,14 +76,7 @@ impl Failure {
 
     /// The other side has ended a stream.
     pub(crate) fn closed() -> Self {
-        Self {
-            kind: ErrorKind::Unavailable,
-            transient: true,
-            remedy: Remedy::NextMember,
-            source: None,
-            message: Some("the stream was closed".to_owned()),
-            endpoint: None,
-        }
+        Self::new(ErrorKind::Unavailable, "the stream was closed".to_owned())
     }
 
     /// A watch was canceled; there is no code, only the text of one.
@@ -112,22 +99,13 @@ impl Failure {
 
     /// The requested revision is gone, or (after the cluster was wiped) has not been yet.
     pub(crate) fn is_revision_gone(&self) -> bool {
-        match &self.source {
-            Some(etcd_client::Error::GRpcStatus(status)) => {
-                status.code() == Code::OutOfRange && status.message().contains("revision")
-            }
-            _ => false,
-        }
+        self.status().is_some_and(|it| it.code() == Code::OutOfRange) && self.has_text("revision")
     }
 
     /// One message is larger than the limit; tonic itself reports it.
     pub(crate) fn is_message_too_large(&self) -> bool {
-        match &self.source {
-            Some(etcd_client::Error::GRpcStatus(status)) => {
-                status.code() == Code::OutOfRange && status.message().contains("length too large")
-            }
-            _ => false,
-        }
+        self.status().is_some_and(|it| it.code() == Code::OutOfRange)
+            && self.has_text("length too large")
     }
 
     /// As [`into_error`](Self::into_error), of a call that carried a value of so many bytes.
@@ -145,13 +123,18 @@ impl Failure {
 
     /// etcd refuses a request above `--max-request-bytes`, and gRPC one that is larger still.
     fn is_request_too_large(&self) -> bool {
+        self.has_text("request is too large") || self.has_text("received message larger than max")
+    }
+
+    fn status(&self) -> Option<&Status> {
         match &self.source {
-            Some(etcd_client::Error::GRpcStatus(status)) => {
-                let says = |text| status.message().contains(text);
-                says("request is too large") || says("received message larger than max")
-            }
-            _ => false,
+            Some(etcd_client::Error::GRpcStatus(status)) => Some(status),
+            _ => None,
         }
+    }
+
+    fn has_text(&self, text: &str) -> bool {
+        self.status().is_some_and(|status| status.message().contains(text))
     }
 
     /// What is no reason to stop trying.

@@ -15,7 +15,7 @@ use tokio::{
 use crate::{Error, ErrorKind, Instance, InstanceId, Result};
 
 /// The registry's entries, and the readers that wait for a change.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Store {
     state: Mutex<State>,
     changes: watch::Sender<()>,
@@ -125,16 +125,6 @@ impl Store {
     }
 }
 
-impl Default for Store {
-    fn default() -> Self {
-        Self {
-            state: Mutex::default(),
-            changes: watch::Sender::new(()),
-            n_calls: AtomicU64::default(),
-        }
-    }
-}
-
 impl State {
     pub(super) fn remove(&mut self, service: &str, id: &InstanceId) {
         if let Some(entries) = self.services.get_mut(service) {
@@ -143,8 +133,7 @@ impl State {
     }
 
     pub(super) fn corrupt(&mut self, service: &str, id: &InstanceId) {
-        if let Some(entry) = self.services.get_mut(service).and_then(|entries| entries.get_mut(id))
-        {
+        if let Some(entry) = self.get_mut(service, id) {
             entry.corrupt = true;
         }
     }

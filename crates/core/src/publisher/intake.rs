@@ -1,6 +1,6 @@
 //! What of an answer becomes a part of the set.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, mem};
 
 use super::Publisher;
 use crate::{Error, ErrorKind, Instance};
@@ -8,7 +8,7 @@ use crate::{Error, ErrorKind, Instance};
 impl Publisher {
     /// Drops what the address policy refuses. `Err`: it refuses everything, or there is too much of
     /// it.
-    pub(super) fn admit(&self, mut entries: Vec<Instance>) -> Result<Vec<Instance>, Error> {
+    pub(super) fn admit(&mut self, mut entries: Vec<Instance>) -> Result<Vec<Instance>, Error> {
         let (total, max) = (entries.len(), self.config.max_instances);
         if total > max {
             return Err(self.error(format!(
@@ -27,12 +27,13 @@ impl Publisher {
         });
         let refused = total - entries.len();
         self.counters.add(|stats| &mut stats.refused, refused);
+        let has_changed = mem::replace(&mut self.listing.n_refused, refused) != refused;
         match last {
             Some(refused) if entries.is_empty() => {
                 Err(self.error(format!("all {total} instances refused: {refused}")))
             }
             Some(last) => {
-                if self.listing.refused_changed(refused) {
+                if has_changed {
                     tracing::warn!(backend = self.backend, service = self.service, refused, %last, "addresses refused");
                 }
                 Ok(entries)
@@ -56,11 +57,12 @@ impl Publisher {
         items
     }
 
-    pub(super) fn malformed(&self, errors: &[Error]) {
+    pub(super) fn malformed(&mut self, errors: &[Error]) {
         let n_malformed = errors.len();
         self.counters.add(|stats| &mut stats.malformed, n_malformed);
+        let has_changed = mem::replace(&mut self.listing.n_malformed, n_malformed) != n_malformed;
         if let Some(error) = errors.first()
-            && self.listing.malformed_changed(n_malformed)
+            && has_changed
         {
             tracing::warn!(backend = self.backend, service = self.service, n_malformed, error = %error.chain(), "malformed entries skipped");
         }

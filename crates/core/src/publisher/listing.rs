@@ -2,7 +2,6 @@ use std::{
     cmp::Ordering,
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 use super::wants::Wants;
@@ -25,13 +24,8 @@ pub(super) struct Listing {
     n_shared: usize,
     hasher: RandomState,
     /// The last counts that were logged, so that a lasting fault is logged once.
-    malformed: AtomicUsize,
-    refused: AtomicUsize,
-}
-
-pub(super) struct Listed {
-    pub(super) instances: Vec<Instance>,
-    pub(super) n_duplicates: usize,
+    pub(super) n_malformed: usize,
+    pub(super) n_refused: usize,
 }
 
 impl Listing {
@@ -41,7 +35,8 @@ impl Listing {
         self.entries.get(place)
     }
 
-    pub(super) fn read(&mut self, mut entries: Vec<Instance>) -> Listed {
+    /// The instances, and how many entries repeat one.
+    pub(super) fn read(&mut self, mut entries: Vec<Instance>) -> (Vec<Instance>, usize) {
         let n_read = entries.len();
         if !self.is_in_order(&entries) {
             entries.sort_by(|a, b| a.id().cmp(b.id()).then_with(|| self.preference(a, b)));
@@ -51,7 +46,7 @@ impl Listing {
         self.entries = entries;
         let instances = self.instances();
         let n_duplicates = n_read - instances.len();
-        Listed { instances, n_duplicates }
+        (instances, n_duplicates)
     }
 
     /// The last read, each address once.
@@ -74,14 +69,6 @@ impl Listing {
             let known = |i: usize| self.is_known(place + i, &pair[i]);
             (known(0) && known(1)) || pair[0].id() < pair[1].id()
         })
-    }
-
-    pub(super) fn malformed_changed(&self, n: usize) -> bool {
-        self.malformed.swap(n, Relaxed) != n
-    }
-
-    pub(super) fn refused_changed(&self, n: usize) -> bool {
-        self.refused.swap(n, Relaxed) != n
     }
 
     /// Walks old and new side by side: equal ones keep the old `Arc`, the others change the count

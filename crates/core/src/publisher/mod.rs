@@ -191,13 +191,8 @@ impl Publisher {
             self.counters.add(|stats| &mut stats.updates, 1);
             let snapshot = self.snapshots.borrow();
             let (instances, held) = (snapshot.instances.len(), snapshot.held.len());
-            tracing::info!(
-                backend = self.backend,
-                service = self.service,
-                instances,
-                held,
-                "instances changed"
-            );
+            let Self { backend, service, .. } = self;
+            tracing::info!(backend, service, instances, held, "instances changed");
         }
     }
 
@@ -211,23 +206,13 @@ impl Publisher {
         let tick = self.guard.tick(now);
         if let Some(Tripped { n_held: held, cause, left }) = tick.tripped {
             self.counters.add(|stats| &mut stats.suppressed, 1);
-            tracing::warn!(
-                backend = self.backend,
-                service = self.service,
-                held,
-                left,
-                cause,
-                "loss held"
-            );
+            let Self { backend, service, .. } = self;
+            tracing::warn!(backend, service, held, left, cause, "loss held");
         }
         if tick.n_unhealthy > 0 {
             self.counters.add(|stats| &mut stats.unhealthy, tick.n_unhealthy);
-            tracing::info!(
-                backend = self.backend,
-                service = self.service,
-                held = tick.n_unhealthy,
-                "unhealthy instances held"
-            );
+            let (Self { backend, service, .. }, held) = (&*self, tick.n_unhealthy);
+            tracing::info!(backend, service, held, "unhealthy instances held");
         }
         if tick.changed {
             self.publish(true, None);
@@ -256,7 +241,8 @@ impl Publisher {
 impl Sink<Instance> for Publisher {
     fn set(&mut self, entries: Entries<Instance>) {
         self.malformed(&entries.errors);
-        let items = match self.admit(self.with_unread(entries.items, &entries.errors)) {
+        let items = self.with_unread(entries.items, &entries.errors);
+        let items = match self.admit(items) {
             Ok(items) => items,
             Err(error) => {
                 self.rejected = true;
@@ -265,12 +251,12 @@ impl Sink<Instance> for Publisher {
             }
         };
         self.rejected = false;
-        let read = self.listing.read(items);
-        self.counters.add(|stats| &mut stats.duplicates, read.n_duplicates);
+        let (listed, n_duplicates) = self.listing.read(items);
+        self.counters.add(|stats| &mut stats.duplicates, n_duplicates);
         if entries.accepts_absences {
             self.guard.accept_absences();
         }
-        self.apply(read.instances, entries.mode);
+        self.apply(listed, entries.mode);
     }
 
     fn unchanged(&mut self, mode: ReadMode) {

@@ -88,8 +88,8 @@ mod rustls_errors {
     /// h2 gives the I/O error of a connection to its requests as text only.
     fn flattened(text: &str) -> Option<TlsFailure> {
         let (_, name) = text.rsplit_once("received fatal alert: ")?;
-        let alert = REFUSALS.iter().find(|alert| format!("{alert:?}") == name)?;
-        named(&Error::AlertReceived(*alert))
+        let (alert, _) = REFUSALS.into_iter().find(|(alert, _)| format!("{alert:?}") == name)?;
+        named(&Error::AlertReceived(alert))
     }
 
     fn inner(error: &io::Error) -> Option<&(dyn error::Error + 'static)> {
@@ -120,31 +120,19 @@ mod rustls_errors {
 
     /// The reason for a refusal of the client's certificate (RFC 8446, section 6.2).
     fn refusal(alert: Alert) -> Option<&'static str> {
-        Some(match alert {
-            Alert::CertificateRequired => "it requires one, and none is configured",
-            Alert::CertificateExpired => "it has expired, or is not valid yet",
-            Alert::CertificateRevoked => "it is revoked",
-            Alert::UnknownCA => "its authority is not among those that the server trusts",
-            Alert::UnsupportedCertificate => "its kind is not supported",
-            Alert::AccessDenied => "it grants no access",
-            Alert::BadCertificate => "it is not valid (bad certificate)",
-            Alert::CertificateUnknown => "it is not acceptable (certificate unknown)",
-            Alert::DecryptError => "its signature does not verify",
-            _ => return None,
-        })
+        REFUSALS.into_iter().find(|(refusal, _)| *refusal == alert).map(|(_, reason)| reason)
     }
 
-    /// The alerts that [`refusal`] names.
-    const REFUSALS: [Alert; 9] = [
-        Alert::CertificateRequired,
-        Alert::CertificateExpired,
-        Alert::CertificateRevoked,
-        Alert::UnknownCA,
-        Alert::UnsupportedCertificate,
-        Alert::AccessDenied,
-        Alert::BadCertificate,
-        Alert::CertificateUnknown,
-        Alert::DecryptError,
+    const REFUSALS: [(Alert, &str); 9] = [
+        (Alert::CertificateRequired, "it requires one, and none is configured"),
+        (Alert::CertificateExpired, "it has expired, or is not valid yet"),
+        (Alert::CertificateRevoked, "it is revoked"),
+        (Alert::UnknownCA, "its authority is not among those that the server trusts"),
+        (Alert::UnsupportedCertificate, "its kind is not supported"),
+        (Alert::AccessDenied, "it grants no access"),
+        (Alert::BadCertificate, "it is not valid (bad certificate)"),
+        (Alert::CertificateUnknown, "it is not acceptable (certificate unknown)"),
+        (Alert::DecryptError, "its signature does not verify"),
     ];
 
     fn alert_text(alert: Alert) -> String {
@@ -188,7 +176,7 @@ mod rustls_errors {
 
         #[test]
         fn every_refusal_is_found_in_text() {
-            for alert in REFUSALS {
+            for (alert, _) in REFUSALS {
                 let text = format!("connection error: {}", Error::AlertReceived(alert));
                 let found = flattened(&text).expect("found");
                 assert!(found.is_client_refused(), "{text}: {found}");
