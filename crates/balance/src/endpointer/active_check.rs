@@ -5,7 +5,7 @@ use std::{
 
 use tower_sd_core::BoxError;
 
-use super::{EndpointStats, ejection::Cause};
+use super::{EndpointStats, checked::Checked, ejection::Cause};
 use crate::error::Failure;
 
 /// The result of the active checks of one endpoint, which its factory reports.
@@ -24,7 +24,8 @@ pub struct ActiveCheck(Arc<Mutex<State>>);
 struct State {
     /// Why it fails; `None` while it passes.
     failure: Option<Failure>,
-    stats: Option<Weak<EndpointStats>>,
+    /// And the number of its service.
+    stats: Option<(Weak<EndpointStats>, u64)>,
 }
 
 impl ActiveCheck {
@@ -61,21 +62,27 @@ impl ActiveCheck {
             return;
         }
         state.failure = failure;
-        let (failure, stats) =
-            (state.failure.clone(), state.stats.as_ref().and_then(Weak::upgrade));
-        drop(state);
-        if let Some(stats) = stats {
-            stats.checked(failure);
+        if let Some((stats, service)) = &state.stats
+            && let Some(stats) = stats.upgrade()
+        {
+            stats.checked(*service, state.failure.clone());
         }
     }
 
-    /// From now on it decides about that endpoint.
-    pub(super) fn attach(&self, stats: &Arc<EndpointStats>) {
-        let mut state = self.state();
-        state.stats = Some(Arc::downgrade(stats));
-        let failure = state.failure.clone();
-        drop(state);
-        stats.checked(failure);
+    /// From now on `check` decides about that endpoint, and that of an earlier service does not.
+    ///
+    /// A service that is made anew has not passed yet: it is out for as long as the one before.
+    pub(super) fn attach(check: Option<Self>, stats: &Arc<EndpointStats>) {
+        let (service, failure) = stats.check().begin();
+        let Some(check) = check else {
+            return stats.checked(service, None);
+        };
+        let mut state = check.state();
+        if state.failure.is_none() {
+            state.failure = failure;
+        }
+        state.stats = Some((Arc::downgrade(stats), service));
+        stats.checked(service, state.failure.clone());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -84,20 +91,20 @@ impl ActiveCheck {
 }
 
 impl EndpointStats {
-    /// Its active checks fail, or pass.
-    pub(super) fn checked(&self, failure: Option<Failure>) {
-        let mut check = self.check.lock().unwrap_or_else(PoisonError::into_inner);
-        if check.is_none() && failure.is_none() {
-            return;
+    /// The active checks of a service fail, or pass.
+    fn checked(&self, service: u64, failure: Option<Failure>) {
+        if self.check().set(service, failure) {
+            self.report(Cause::Checks);
         }
-        *check = failure;
-        drop(check);
-        self.report(Cause::Checks);
     }
 
     /// Why its active checks fail, while they do.
     pub(super) fn check_failure(&self) -> Option<Failure> {
-        self.check.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.check().failure()
+    }
+
+    fn check(&self) -> MutexGuard<'_, Checked> {
+        self.check.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

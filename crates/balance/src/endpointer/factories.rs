@@ -136,7 +136,9 @@ async fn create<F: Factory>(
     factory: &F,
     instance: Instance,
 ) -> Result<Created<F::Service>, BoxError> {
-    let (mut making, mut takes_guards, mut check) = (pin!(factory.make(instance)), false, None);
+    // What it does before its first await belongs to it as well.
+    let making = async move { factory.make(instance).await };
+    let (mut making, mut takes_guards, mut check) = (pin!(making), false, None);
     let made = poll_fn(|cx| {
         let poll = || InFlight::enables(|| making.as_mut().poll(cx));
         let ((polled, enables), begun) = ActiveCheck::collect(poll);

@@ -12,6 +12,8 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub(crate) struct Latency {
     /// The bits of seconds as `f64`; 0 while nothing is known.
+    ///
+    /// While there are failures alone, it is their longest time, negated: a lower bound.
     seconds: AtomicU64,
     /// Of the last sample, in ns since the endpoint's creation.
     sampled: AtomicU64,
@@ -39,10 +41,19 @@ impl Latency {
     /// Seconds.
     #[inline]
     pub(crate) fn get(&self) -> Option<f64> {
-        match self.seconds.load(Relaxed) {
-            0 => None,
-            bits => Some(f64::from_bits(bits)),
-        }
+        let seconds = self.raw();
+        (seconds > 0.0).then_some(seconds)
+    }
+
+    #[inline]
+    fn raw(&self) -> f64 {
+        f64::from_bits(self.seconds.load(Relaxed))
+    }
+
+    /// What a latency is at least that is not known, in seconds.
+    #[inline]
+    pub(crate) fn floor(&self) -> f64 {
+        -self.raw().min(0.0)
     }
 
     /// Adds a sample at `now`, the time since the endpoint's creation.
@@ -55,7 +66,7 @@ impl Latency {
         let before = self.sampled.load(Relaxed);
         let value = match self.get() {
             None if is_success => sample,
-            None => return,
+            None => -sample.max(self.floor()),
             Some(known) if !is_success && sample <= known => return,
             Some(known) if decay.peak && sample > known => sample,
             Some(known) => {
@@ -78,16 +89,22 @@ impl Latency {
 
     /// The average at `now`; without a sample for longer than τ it drifts to `typical`.
     ///
-    /// It has arrived after 2.5 τ more, so that an endpoint that was slow is tried again.
+    /// It has arrived after 7/3 τ more, so that an endpoint that was slow is tried again. One that
+    /// has only failed is at least what is typical.
     pub(crate) fn drifted(&self, now: Duration, typical: f64, decay: Decay) -> Option<f64> {
-        let known = self.get()?;
+        let known = match self.get() {
+            Some(known) => known,
+            None if self.floor() > 0.0 => self.floor().max(typical),
+            None => return None,
+        };
         let age = nanoseconds(now).saturating_sub(self.sampled.load(Relaxed));
         let over = Duration::from_nanos(age).saturating_sub(decay.tau).as_secs_f64();
         if over == 0.0 || known <= typical {
             return Some(known);
         }
         let drifted = typical + (known - typical) * (-over * 3.0 / tau(decay)).exp();
-        Some(if drifted < typical * 1.1 { typical } else { drifted })
+        let has_arrived = drifted < typical * 1.1 || over * 3.0 >= tau(decay) * 7.0;
+        Some(if has_arrived { typical } else { drifted })
     }
 }
 
@@ -163,5 +180,23 @@ mod tests {
         assert!(drifted(5.0) < 0.5, "{}", drifted(5.0));
         assert!((drifted(8.0) - 0.1).abs() < 1e-9, "{}", drifted(8.0));
         assert!((latency.drifted(at(60.0), 2.0, DECAY).expect("known") - 1.0).abs() < 1e-9);
+        // However slow it was.
+        let latency = Latency::default();
+        latency.add(at(0.0), at(30.0), DECAY, true);
+        let drifted = latency.drifted(at(10.1), 0.01, DECAY).expect("a sample");
+        assert!((drifted - 0.01).abs() < 1e-9, "{drifted}");
+    }
+
+    #[test]
+    fn failures_alone_are_a_floor() {
+        let latency = Latency::default();
+        latency.add(at(1.0), at(0.5), DECAY, false);
+        latency.add(at(2.0), at(0.1), DECAY, false);
+        let drifted = |seconds, typical| latency.drifted(at(seconds), typical, DECAY);
+        assert_eq!((latency.get(), drifted(2.0, 0.1)), (None, Some(0.5)));
+        assert_eq!(drifted(2.0, 1.0), Some(1.0), "failing fast is no merit");
+        assert_eq!(drifted(12.1, 0.1), Some(0.1), "it is tried again");
+        latency.add(at(13.0), at(0.2), DECAY, true);
+        assert!((known(&latency) - 0.2).abs() < 1e-9, "the first success counts in full");
     }
 }

@@ -1,6 +1,7 @@
 //! The cache of live services: one endpoint per instance, kept across updates.
 
 mod active_check;
+mod checked;
 mod config;
 mod contain;
 mod counted;
@@ -11,6 +12,7 @@ mod ejection;
 mod endpoint;
 mod factories;
 mod factory;
+mod health;
 mod in_flight;
 mod latency;
 mod life;

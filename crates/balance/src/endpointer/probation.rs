@@ -5,7 +5,7 @@ use crate::Outcome;
 
 /// The right of one request to decide about the end of an ejection.
 ///
-/// Dropped without an outcome, it goes to another request.
+/// Dropped before the endpoint has the request, it goes to another one.
 //
 // Weak: the strong count is the number of requests in flight.
 #[derive(Debug)]

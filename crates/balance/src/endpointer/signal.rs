@@ -60,6 +60,17 @@ pub(super) enum Unready {
     Late(Duration),
 }
 
+/// How the last probes have failed.
+#[derive(Debug, Default)]
+pub(super) struct Streaks {
+    /// Since the last success.
+    refused: u32,
+    /// In a row.
+    closed: u32,
+    /// In a row.
+    late: u32,
+}
+
 impl<S> Signal<S> {
     pub(super) fn into_service(self) -> Option<S> {
         match self {
@@ -69,24 +80,50 @@ impl<S> Signal<S> {
     }
 }
 
+impl Streaks {
+    pub(super) fn add(&mut self, unready: &Unready) {
+        let add = |n: u32, ends_so: bool| if ends_so { n + 1 } else { 0 };
+        self.refused += u32::from(unready.is_refusal());
+        self.closed = add(self.closed, unready.is_closed());
+        self.late = add(self.late, matches!(unready, Unready::Late(_)));
+    }
+
+    /// Whether it is the instance that refuses, again and again.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed >= REMAKE_AFTER
+    }
+
+    /// Whether the service may be dead for good after the last failure, which was `unready`.
+    ///
+    /// By tower's contract it may be when its readiness fails; one whose readiness is pending may
+    /// have lost the task that connects.
+    pub(super) fn is_dead(&self, unready: &Unready) -> bool {
+        match unready {
+            Unready::Refused(_) => {
+                unready.is_refusal() && self.refused.is_multiple_of(REMAKE_AFTER)
+            }
+            Unready::Late(_) => self.late.is_multiple_of(REMAKE_LATE_AFTER),
+        }
+    }
+}
+
 impl Unready {
-    /// Whether the service may be dead for good: one that reports that it does not serve is not.
-    pub(super) fn is_refusal(&self) -> bool {
+    /// A service that reports that it does not serve is no dead one.
+    fn is_refusal(&self) -> bool {
         match self {
             Self::Refused(failure) => !sources(failure).any(<dyn Error>::is::<NotServing>),
             Self::Late(_) => false,
         }
     }
 
-    /// Whether it is the instance that refuses. Most failures of the operating system are the
-    /// client's own: no descriptor, no route, a name that does not resolve.
-    pub(super) fn is_closed(&self) -> bool {
+    /// Whether the instance refuses connections. Most other failures are the client's own: no
+    /// descriptor, no route, a name that does not resolve, packets that are dropped.
+    fn is_closed(&self) -> bool {
         let Self::Refused(failure) = self else {
             return false;
         };
-        let system = sources(failure).find_map(|error| error.downcast_ref::<io::Error>());
-        self.is_refusal()
-            && system.is_none_or(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        let mut system = sources(failure).filter_map(|error| error.downcast_ref::<io::Error>());
+        system.any(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     }
 
     pub(super) fn into_failure(self) -> Failure {
@@ -108,5 +145,55 @@ impl fmt::Display for Unready {
             Self::Refused(error) => error.fmt(f),
             Self::Late(bound) => write!(f, "not ready within {bound:?}"),
         }
+    }
+}
+
+/// As many refusals as a restart of a server usually costs.
+const REMAKE_AFTER: u32 = 3;
+/// 10 s and their pauses, 30 s in all: a service that is merely slow has connected by then.
+const REMAKE_LATE_AFTER: u32 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(kind: io::ErrorKind) -> Unready {
+        Unready::Refused(Failure::new(io::Error::from(kind).into()))
+    }
+
+    #[test]
+    fn refused_connections_in_a_row_are_those_of_the_instance() {
+        let closed = || refused(io::ErrorKind::ConnectionRefused);
+        let mut streaks = Streaks::default();
+        for other in [
+            refused(io::ErrorKind::NetworkUnreachable),
+            Unready::Refused(Failure::new("not connected within 300ms".into())),
+            Unready::Late(Duration::ZERO),
+        ] {
+            [closed(), closed(), other].iter().for_each(|unready| streaks.add(unready));
+            assert!(!streaks.is_closed());
+        }
+        (0..3).for_each(|_| streaks.add(&closed()));
+        assert!(streaks.is_closed());
+    }
+
+    #[test]
+    fn service_is_dead_after_each_third_refusal_or_ten_late_probes() {
+        let mut streaks = Streaks::default();
+        let mut is_dead = |unready: Unready| {
+            streaks.add(&unready);
+            streaks.is_dead(&unready)
+        };
+        let serves_not = || Unready::Refused(Failure::new(NotServing.into()));
+        let late = || Unready::Late(Duration::ZERO);
+        let refused = || refused(io::ErrorKind::ConnectionReset);
+        let dead: Vec<_> = [refused(), late(), refused(), serves_not(), refused(), serves_not()]
+            .into_iter()
+            .map(&mut is_dead)
+            .collect();
+        assert_eq!(dead, [false, false, false, false, true, false]);
+        let dead: Vec<_> = (0..20).map(|_| is_dead(late())).collect();
+        assert_eq!(dead.iter().filter(|dead| **dead).count(), 2);
+        assert!(dead[9] && dead[19]);
     }
 }

@@ -21,11 +21,11 @@ use tower_sd_core::{Backoff, BoxError, Instance, InstanceId, InstanceStatus, Sna
 pub(super) use self::effects::{Change, Effects};
 use self::ramps::Ramps;
 use super::{
-    ActiveCheck, Endpoint, EndpointStats, EndpointerConfig, Readiness, Tier, Tiers,
+    ActiveCheck, Endpoint, EndpointerConfig, Readiness, Tier, Tiers,
     contain::contain,
     drain::Draining,
     ejection::Judge,
-    signal::{Created, Make, PollReady, Probe, Signal, Unready},
+    signal::{Created, Make, PollReady, Probe, Signal, Streaks, Unready},
 };
 use crate::error::Failure;
 
@@ -67,7 +67,7 @@ pub(super) struct Member<S> {
     backoff: Backoff,
     probing: bool,
     last_probe: Option<Instant>,
-    n_refusals: u32,
+    streaks: Streaks,
 }
 
 /// An input of [`State::on`].
@@ -168,7 +168,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
                 member.error = None;
                 let judge = Arc::clone(&self.judge);
                 let endpoint = Endpoint::new(service, instance, takes_guards, judge);
-                attach(check, &endpoint.stats);
+                ActiveCheck::attach(check, &endpoint.stats);
                 member.endpoint = Some(Arc::new(endpoint));
                 self.share_from_now(id, now);
                 self.settle(id, now, effects);
@@ -176,7 +176,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             // In place of one that failed for good: no request gets it before it has connected.
             Some(before) => {
                 let stats = Arc::clone(&before.stats);
-                attach(check, &stats);
+                ActiveCheck::attach(check, &stats);
                 effects.replaced.push(before);
                 member.endpoint = Some(Arc::new(Endpoint::with_stats(service, stats, instance)));
                 self.unplace(id);
@@ -255,7 +255,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
                 endpoint.stats.set_readiness(Readiness::Ready);
                 endpoint.stats.connected();
                 member.error = None;
-                member.n_refusals = 0;
+                member.streaks = Streaks::default();
                 self.schedule(id, None);
                 effects.publish |= self.settle(id, now, effects);
             }
@@ -273,10 +273,10 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         let Some(member) = self.members.get_mut(id) else {
             return;
         };
-        let (is_refusal, is_closed) = (unready.is_refusal(), unready.is_closed());
-        member.n_refusals += u32::from(is_refusal);
+        member.streaks.add(&unready);
+        let is_dead = member.streaks.is_dead(&unready);
         member.error = Some(unready.into_failure());
-        if member.held && is_closed && member.n_refusals >= REMAKE_AFTER {
+        if member.held && member.streaks.is_closed() {
             // It is no member again before the registry has listed it: held instances do not
             // change.
             self.leave(id, true, now, effects);
@@ -287,8 +287,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             endpoint.stats.set_readiness(Readiness::Down);
             endpoint.stats.refused();
         }
-        // A service whose readiness fails may be dead for good, by tower's contract.
-        if is_refusal && member.n_refusals.is_multiple_of(REMAKE_AFTER) {
+        if is_dead {
             self.make(id, effects);
         }
         effects.publish |= self.settle(id, now, effects);
@@ -356,11 +355,6 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
     }
 }
 
-/// Without checks, those of an earlier service no longer count.
-fn attach(check: Option<ActiveCheck>, stats: &Arc<EndpointStats>) {
-    check.unwrap_or_default().attach(stats);
-}
-
 /// Which of the worse members are as good as the others.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 struct Sharing {
@@ -373,6 +367,3 @@ pub(crate) fn is_fit(instance: &Instance) -> bool {
     matches!(instance.status(), InstanceStatus::Passing | InstanceStatus::Warning)
         && instance.weight() > 0
 }
-
-/// As many refusals in a row as a restart of a server usually costs.
-const REMAKE_AFTER: u32 = 3;

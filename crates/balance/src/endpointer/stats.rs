@@ -15,13 +15,14 @@ use tower_sd_core::InstanceId;
 
 use super::{
     Breaker,
-    ejection::{Cause, Ejection, EjectionReason, Health, Judge, Phase, Verdict},
+    checked::Checked,
+    ejection::{Cause, Ejection, EjectionReason, Judge, Verdict},
+    health::{Health, Phase},
     latency::{Latency, Started},
     life::{EndpointState, Life},
     parking::Parking,
 };
 use crate::{
-    error::Failure,
     outcome::{N_COUNTED, Outcome},
     sync::{AtomicBool, AtomicU8, AtomicU64},
 };
@@ -62,8 +63,7 @@ pub struct EndpointStats {
     pub(crate) id: InstanceId,
     created: Instant,
     life: StdMutex<Life>,
-    /// Why its active checks fail.
-    pub(super) check: StdMutex<Option<Failure>>,
+    pub(super) check: StdMutex<Checked>,
     pub(super) parking: Parking,
 }
 
@@ -213,7 +213,7 @@ impl EndpointStats {
             Outcome::Failed(_) | Outcome::TimedOut | Outcome::NotSent => {
                 Some(EjectionReason::Probation)
             }
-            Outcome::Cancelled => return self.decide_later(),
+            Outcome::Cancelled => return self.report(Cause::Undecided),
         };
         self.report(Cause::Requests(reason));
     }
@@ -222,7 +222,7 @@ impl EndpointStats {
         self.judge.report(Verdict { id: self.id.clone(), key: self.key, cause });
     }
 
-    /// The request that was to decide has left without an outcome: another may.
+    /// The request that was to decide was never sent: another may.
     #[cold]
     pub(super) fn decide_later(&self) {
         self.health.change(Phase::Decided, Phase::Due, &self.judge);

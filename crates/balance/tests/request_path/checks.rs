@@ -10,10 +10,10 @@ use tokio::time::sleep;
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_sd_balance::{
     ActiveCheck, Balance, BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer,
-    Instance, RoundRobin,
+    Instance, LeastLoaded, RetryLayer, RetryPolicy, RoundRobin,
 };
 
-use crate::support::settle;
+use crate::support::{Mode, Registry, World, answers, balance, call, report, settle};
 
 type Checks = Arc<Mutex<HashMap<String, ActiveCheck>>>;
 type Service = BoxCloneSyncService<(), String, BoxError>;
@@ -141,4 +141,55 @@ async fn no_request_decides_about_an_endpoint_that_fails_its_checks() {
     assert_eq!(fleet.answering().await, "b");
     fleet.passes("a").await;
     assert_eq!(fleet.answering().await, "ab");
+}
+
+/// Nothing but ejected ones is left, and one of them fails.
+#[tokio::test(start_paused = true)]
+async fn retry_goes_to_another_ejected_instance() {
+    let fleet = Fleet::start(&["a", "b"]).await;
+    fleet.fails(&["a", "b"]).await;
+    fleet.broken.lock().unwrap().insert("a".to_owned());
+    let policy = RetryPolicy::new().max_attempts(2).idempotent().without_budget().with_seed(1);
+    let balance = BalanceLayer::new(LeastLoaded::new()).with_seed(1);
+    let client = RetryLayer::new(policy).layer(balance.layer(fleet.endpointer.clone()));
+    for _ in 0..200 {
+        assert_eq!(client.clone().oneshot(()).await.unwrap(), "b");
+    }
+}
+
+/// Its readiness fails at first, and its factory runs again.
+#[tokio::test(start_paused = true)]
+async fn endpoint_that_is_made_anew_is_out_until_its_own_check_passes() {
+    let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+    let (checks, make) = (Arc::<Mutex<Vec<ActiveCheck>>>::default(), world.factory());
+    let begun = Arc::clone(&checks);
+    let endpointer = Endpointer::with(&registry, move |instance: Instance| {
+        if instance.host() == "a" {
+            begun.lock().unwrap().push(ActiveCheck::begin());
+        }
+        make(instance)
+    });
+    settle().await;
+    let client = balance(&endpointer);
+    let check = |nth: usize| checks.lock().unwrap()[nth].clone();
+    check(0).fails("it is ill");
+    settle().await;
+    world.ready("a", Mode::Fails);
+    world.ready("b", Mode::Fails);
+    for _ in 0..20 {
+        let _refused = call(&client).await;
+    }
+    ["a", "b"].iter().for_each(|host| world.ready(host, Mode::Works));
+    sleep(Duration::from_secs(30)).await;
+    assert!(world.n_made("a") > 1, "{}", world.n_made("a"));
+    assert_eq!(report(&endpointer, "a").unwrap().state, EndpointState::Ejected);
+    let newest = world.n_made("a") - 1;
+    check(0).passes();
+    settle().await;
+    assert_eq!(answers(&client, 4).await, ["b"; 4], "the first check no longer decides");
+    check(newest).passes();
+    settle().await;
+    check(0).fails("it is ill");
+    settle().await;
+    assert_eq!(report(&endpointer, "a").unwrap().state, EndpointState::Ready);
 }

@@ -1,11 +1,18 @@
 //! Endpoints that refuse: down, held, tried last; and waiting when none is left.
 
-use std::{error::Error, time::Duration};
+use std::{
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep};
 use tower_sd_balance::{
-    EndpointReport, EndpointState, FailureClass, InstanceStatus, NoInstances, NoInstancesReason,
-    Outcome,
+    EndpointReport, EndpointState, Endpointer, FailureClass, FixedInstancer, Instance,
+    InstanceStatus, NoInstances, NoInstancesReason, Outcome,
 };
 
 use crate::support::{
@@ -236,4 +243,24 @@ async fn public_lease_counts_and_picks_like_a_call() {
     let endpoints = endpointer.report().endpoints;
     assert_eq!(endpoints.iter().map(|endpoint| endpoint.picks).sum::<u64>(), 2);
     assert_eq!(endpoints.iter().map(|endpoint| endpoint.failures).sum::<u64>(), 1);
+}
+
+/// Its task is gone, and its readiness pending for good.
+#[tokio::test(start_paused = true)]
+async fn service_that_is_pending_for_good_is_made_again() {
+    let n_made = Arc::new(AtomicUsize::new(0));
+    let made = Arc::clone(&n_made);
+    let endpointer = Endpointer::with(&FixedInstancer::new([Instance::new("a", 1)]), move |_| {
+        let world = World::default();
+        if made.fetch_add(1, SeqCst) == 0 {
+            world.ready("a", Mode::Hangs);
+        }
+        world.factory()(Instance::new("a", 1))
+    });
+    let balance = balance(&endpointer);
+    endpointer.ready(Duration::from_secs(1)).await.unwrap();
+    call(&balance).await.unwrap_err();
+    sleep(Duration::from_secs(90)).await;
+    assert_eq!(call(&balance).await.unwrap(), "a");
+    assert_eq!(n_made.load(SeqCst), 2);
 }

@@ -78,7 +78,7 @@ async fn one_request_decides_about_the_end_of_an_ejection() {
     let begun = Instant::now();
     world.answer("b", Mode::Hangs);
     sleep(3 * SECOND / 2).await;
-    // A request that is given up decides nothing; the next one may.
+    // A request that is given up decides nothing; another one may a second later.
     let probation = start({
         let client = client.clone();
         async move { call(&client).await }
@@ -90,7 +90,7 @@ async fn one_request_decides_about_the_end_of_an_ejection() {
     }
     assert_eq!(world.n_calls("b"), n + 1);
     probation.abort();
-    settle().await;
+    sleep(SECOND + SECOND / 100).await;
     world.answer("b", Mode::Fails);
     assert!(call(&client).await.is_err());
     settle().await;
@@ -228,4 +228,21 @@ async fn no_more_than_half_of_a_shrinking_set_stays_ejected() {
         assert!(n <= 4);
     }
     assert_eq!(n_in(&endpointer, EndpointState::Ejected), 2);
+}
+
+/// "Hardly any" is no ejection that is over when it begins.
+#[tokio::test(start_paused = true)]
+async fn ejection_without_length_grows_as_others_do() {
+    let (registry, world) = (Registry::new(&["a", "b", "c"]), World::default());
+    let policy = EjectionPolicy::new().times(Duration::ZERO, 30 * SECOND);
+    let config = EndpointerConfig::new().ejection(policy);
+    let endpointer = Endpointer::with_config(&registry, factory_fn(world.factory()), config);
+    settle().await;
+    world.answer("b", Mode::Fails);
+    let client = balance(&endpointer);
+    for _ in 0..100 {
+        let _result = call(&client).await;
+        sleep(SECOND / 10).await;
+    }
+    assert!((8..=18).contains(&world.n_calls("b")), "{}", world.n_calls("b"));
 }

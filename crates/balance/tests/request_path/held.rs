@@ -28,6 +28,7 @@ const NO_DESCRIPTOR: usize = 1;
 const NO_ROUTE: usize = 2;
 const NOT_SERVING: usize = 3;
 const REFUSED: usize = 4;
+const TIMED_OUT: usize = 5;
 
 impl Service<u32> for Moody {
     type Response = ();
@@ -41,6 +42,7 @@ impl Service<u32> for Moody {
             NO_ROUTE => Err(io::Error::from(io::ErrorKind::NetworkUnreachable).into()),
             NOT_SERVING => Err(NotServing.into()),
             REFUSED => Err(io::Error::from(io::ErrorKind::ConnectionRefused).into()),
+            TIMED_OUT => Err("not connected within 300ms".into()),
             _ => Ok(()),
         })
     }
@@ -52,9 +54,13 @@ impl Service<u32> for Moody {
 
 #[tokio::test(start_paused = true)]
 async fn held_one_stays_unless_it_refuses_itself() {
-    for (mood, n_left, n_made) in
-        [(NO_DESCRIPTOR, 2, 4), (NO_ROUTE, 2, 4), (NOT_SERVING, 2, 2), (REFUSED, 0, 2)]
-    {
+    for (mood, n_left, n_made) in [
+        (NO_DESCRIPTOR, 2, 4),
+        (NO_ROUTE, 2, 4),
+        (NOT_SERVING, 2, 2),
+        (TIMED_OUT, 2, 4),
+        (REFUSED, 0, 2),
+    ] {
         let mut registry = Registry::guarded(&["a", "b"]);
         let (moody, made) = (Moody::default(), Arc::<AtomicUsize>::default());
         let (service, counter) = (moody.clone(), Arc::clone(&made));

@@ -13,12 +13,12 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, join_all};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 use tower_sd_balance::{
     Balance, BalanceLayer, BoxError, EjectionPolicy, EndpointState, Endpointer, EndpointerConfig,
-    FailureClass, FixedInstancer, InFlight, Instance, NotSent, Outcome, RetryLayer, RetryPolicy,
-    RoundRobin, factory_fn,
+    FailureClass, FixedInstancer, HedgeLayer, HedgePolicy, InFlight, Instance, NotSent, Outcome,
+    RetryLayer, RetryPolicy, RoundRobin, factory_fn,
 };
 
 use crate::{
@@ -176,6 +176,43 @@ async fn probation_that_lasts_lets_another_request_decide() {
     assert_eq!(stream.await.unwrap().unwrap(), "b");
     settle().await;
     assert_eq!(state(&endpointer, "b"), EndpointState::Ready);
+}
+
+/// Its process is stopped: the kernel still accepts connections, and callers give up.
+#[tokio::test(start_paused = true)]
+async fn request_that_is_given_up_postpones_the_next_that_decides() {
+    let (world, endpointer, client) = without_b(EndpointerConfig::new()).await;
+    sleep(2 * SECOND).await;
+    world.answer("b", Mode::Hangs);
+    let n = world.n_calls("b");
+    for _ in 0..60 {
+        let _elapsed = timeout(SECOND / 2, call(&client)).await;
+        sleep(SECOND / 10).await;
+    }
+    let n_lost = world.n_calls("b") - n;
+    assert!((4..=8).contains(&n_lost), "one a second, of 60: {n_lost}");
+    let ejection = report(&endpointer, "b").unwrap().ejection.unwrap();
+    assert_eq!(ejection.times, 1, "it is no failure");
+    world.answer("b", Mode::Works);
+    sleep(SECOND).await;
+    assert_eq!(call(&client).await.unwrap(), "b");
+    settle().await;
+    assert_eq!(state(&endpointer, "b"), EndpointState::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hedges_send_no_ejected_instance_one_request_after_another() {
+    let (world, _endpointer, client) = without_b(EndpointerConfig::new()).await;
+    sleep(2 * SECOND).await;
+    world.answer("b", Mode::Hangs);
+    let n = world.n_calls("b");
+    let hedge = HedgePolicy::after(SECOND / 20).idempotent();
+    let client = HedgeLayer::new(hedge).layer(client);
+    for _ in 0..20 {
+        timeout(SECOND, call(&client)).await.expect("an end").expect("the others serve");
+        sleep(SECOND / 20).await;
+    }
+    assert!(world.n_calls("b") - n <= 2, "{}", world.n_calls("b") - n);
 }
 
 /// The guards of the next `n` requests that "b" gets.

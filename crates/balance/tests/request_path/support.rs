@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     future::{Future, poll_fn},
+    io,
     sync::{Arc, Mutex, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -219,7 +220,8 @@ impl Service<u32> for Client {
     type Future = BoxFuture<'static, Result<String, BoxError>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.world.poll(&self.host, |host| host.ready, "refuses", cx)
+        let refused = |error| io::Error::new(io::ErrorKind::ConnectionRefused, error).into();
+        self.world.poll(&self.host, |host| host.ready, "refuses", cx).map_err(refused)
     }
 
     fn call(&mut self, _: u32) -> Self::Future {

@@ -8,7 +8,8 @@ use tower_sd_core::InstanceId;
 use super::{Effects, State};
 use crate::endpointer::{
     EndpointStats, Tier,
-    ejection::{Cause, EjectionPolicy, EjectionReason, Phase, Verdict},
+    ejection::{Cause, EjectionPolicy, EjectionReason, Verdict},
+    health::Phase,
 };
 
 impl<S: Clone + Send + Sync + 'static> State<S> {
@@ -25,6 +26,8 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             match (stats.health().phase(), cause) {
                 // Its place follows from it.
                 (_, Cause::Checks) => {}
+                (Phase::Decided, Cause::Undecided) => self.postpone(&stats, now),
+                (_, Cause::Undecided) => {}
                 (Phase::Accused, Cause::Requests(Some(reason))) if self.may_eject() => {
                     self.eject(&stats, Phase::Accused, reason, now);
                 }
@@ -126,6 +129,13 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         let chance = self.rng.f64();
         let until = stats.health().eject(reason, self.judge.policy(), now, chance);
         stats.health().change(from, Phase::Ejected, &self.judge);
+        self.schedule_ejection(stats, Some(until));
+    }
+
+    /// It stays ejected, and that does not count as another ejection.
+    fn postpone(&mut self, stats: &EndpointStats, now: Instant) {
+        let until = stats.health().postpone(self.judge.policy(), now);
+        stats.health().change(Phase::Decided, Phase::Ejected, &self.judge);
         self.schedule_ejection(stats, Some(until));
     }
 

@@ -15,7 +15,7 @@ use super::{Change, Effects, Member, Sharing, State, is_fit};
 use crate::{
     endpointer::{
         Endpoint, EndpointState, MAX_WEIGHT, Readiness, Tier, diff::diff, drain::Draining,
-        life::Life,
+        life::Life, signal::Streaks,
     },
     error::Failure,
 };
@@ -150,7 +150,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
                 backoff: Backoff::new(self.config.initial_backoff, self.config.max_backoff),
                 probing: false,
                 last_probe: None,
-                n_refusals: 0,
+                streaks: Streaks::default(),
             };
             self.members.insert(id.clone(), member);
             match is_made {

@@ -2,7 +2,7 @@
 //!
 //! One order of each run is enough: shuttle is here for its locks alone.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use shuttle::{Config, Runner, scheduler::RandomScheduler};
 
@@ -19,13 +19,14 @@ fn once(model: impl Fn() + Send + Sync + 'static) {
     Runner::new(RandomScheduler::new(1), config).run(model);
 }
 
-/// Its ejections are over when they begin.
+/// Its ejections last 10 ms.
 fn cache() -> Cache {
     let policy = EjectionPolicy::new().times(Duration::ZERO, Duration::ZERO);
     Cache::with_config(&snapshots().both, EndpointerConfig::default().ejection(policy))
 }
 
-/// One of the two fails until it is ejected.
+/// One of the two fails until it is ejected; then that is over.
+#[expect(clippy::disallowed_methods, reason = "the test has no executor")]
 fn eject(cache: &Cache) -> Arc<EndpointStats> {
     let lease = cache.pick().expect("two are ready");
     let stats = Arc::clone(lease.shared_stats());
@@ -39,6 +40,7 @@ fn eject(cache: &Cache) -> Arc<EndpointStats> {
     }
     leases.into_iter().for_each(|lease| lease.done(Outcome::Failed(FailureClass::Response)));
     cache.work();
+    thread::sleep(Duration::from_millis(20));
     stats
 }
 

@@ -97,7 +97,7 @@ impl Cache {
     pub(super) fn pick(&self) -> Option<InFlight> {
         let mut tiers = Tier::ALL.iter();
         tiers.find_map(|tier| self.shards.pick_in(*tier, &Request::ANY).ok()?).map(
-            |(_service, stats)| {
+            |(_service, stats, _)| {
                 InFlight::begin(stats, None, &Observers::default(), Trace::default())
             },
         )
