@@ -1,4 +1,7 @@
-use super::{Choice, Members};
+use super::{
+    Choice, Members,
+    fraction::{GOLDEN, part},
+};
 
 /// A table that chooses an index in proportion to its weight in constant time.
 ///
@@ -36,6 +39,13 @@ impl Alias {
         Some(Self { columns: columns.collect() })
     }
 
+    /// The index of a fraction of 2^64.
+    #[inline]
+    pub(super) fn of_fraction(&self, fraction: u64) -> usize {
+        let (index, rest) = part(fraction, self.columns.len());
+        self.resolve(index, rest)
+    }
+
     /// An index at random.
     #[inline]
     pub(super) fn draw(&self, choice: &mut Choice<'_>) -> usize {
@@ -44,8 +54,6 @@ impl Alias {
     }
 
     /// The index of one turn: all columns in turn, and in each its two indexes evenly mixed.
-    ///
-    /// Multiples of the golden ratio are the most even sequence of fractions (Weyl).
     #[inline]
     pub(super) fn at(&self, turn: usize) -> usize {
         let n = self.columns.len().max(1);
@@ -86,9 +94,6 @@ fn columns(weights: &[usize], height: usize) -> Option<Vec<(usize, usize)>> {
 fn to_u128(n: usize) -> u128 {
     u128::try_from(n).unwrap_or(u128::MAX)
 }
-
-/// 2^64 divided by the golden ratio.
-const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,9 @@ use tokio::time::Instant;
 
 use super::{
     Members,
+    fraction::GOLDEN,
     local::{Local, N_TURNS},
+    request::Labels,
 };
 use crate::{
     Observer, RequestScope,
@@ -117,9 +119,8 @@ pub(super) trait Candidates {
     }
     fn scope(&self) -> Option<&RequestScope>;
     fn tier(&self) -> Tier;
-    /// Whether members without the label of the request are out of the question.
-    fn keeps_label(&self) -> bool {
-        false
+    fn labels(&self) -> Labels {
+        Labels::None
     }
 }
 
@@ -133,13 +134,13 @@ impl<'a> Choice<'a> {
 
     /// Picks among those with these indexes, in this order.
     ///
-    /// `nth` is the number of the group among those of the picker. Up to four groups, within up to
-    /// four, have a [`cursor`](Self::cursor) each. Returns the index in the whole set.
+    /// `nth` is the number of the group among those of the picker. The first 32 groups of the set
+    /// have a [`cursor`](Self::cursor) each, and of these the first four four groups each; further
+    /// ones share some. Returns the index in the whole set.
     #[inline]
     pub fn only(&mut self, nth: usize, indexes: &[usize], picker: &dyn Picker) -> Option<usize> {
         let candidates = Group { whole: self.candidates, indexes };
-        let (half, nth) = (self.group / HALF, self.group % HALF * 4 + nth + 1);
-        let group = half * HALF + nth % HALF;
+        let group = self.group / HALF * HALF + nested(self.group % HALF, nth);
         let (len, local) = (indexes.len(), &mut *self.local);
         let mut choice = Choice { candidates: &candidates, len, local, group };
         indexes.get(picker.pick(&mut choice)?).copied()
@@ -196,8 +197,14 @@ impl<'a> Choice<'a> {
         self.candidates.tier()
     }
 
-    pub(super) fn keeps_label(&self) -> bool {
-        self.candidates.keeps_label()
+    /// Whether members without the label of the request are out of the question; some have it if
+    /// it `is_known`.
+    pub(super) fn keeps_label(&self, is_known: bool) -> bool {
+        match self.candidates.labels() {
+            Labels::None => false,
+            Labels::Known => is_known,
+            Labels::All => true,
+        }
     }
 
     /// The present moment, read when it is called: 20 to 50 ns.
@@ -242,6 +249,19 @@ impl<'a> Choice<'a> {
         &mut self.local.turns[self.group % N_TURNS]
     }
 
+    /// A fraction of 2^64 in place of a turn, when other groups have the same cursor.
+    ///
+    /// In whatever order they take turns, those of each are even.
+    #[inline]
+    pub(super) fn fraction(&mut self) -> Option<u64> {
+        if self.group % HALF < SHARED {
+            return None;
+        }
+        let turn = self.cursor();
+        *turn = turn.wrapping_add(1);
+        Some(u64::try_from(*turn).unwrap_or(0).wrapping_mul(GOLDEN))
+    }
+
     /// The first usable member from `start` on, around the end.
     #[inline]
     pub fn first_usable(&self, start: usize) -> Option<usize> {
@@ -280,8 +300,8 @@ impl Candidates for Group<'_> {
         self.whole.tier()
     }
 
-    fn keeps_label(&self) -> bool {
-        self.whole.keeps_label()
+    fn labels(&self) -> Labels {
+        self.whole.labels()
     }
 }
 
@@ -294,5 +314,17 @@ impl fmt::Debug for Choice<'_> {
     }
 }
 
+/// The number of a group within another, 0 for the whole set.
+#[inline]
+fn nested(group: usize, nth: usize) -> usize {
+    match group {
+        0 if nth < 32 => 1 + nth,
+        1..=4 if nth < 4 => 29 + group * 4 + nth,
+        _ => SHARED + (group.wrapping_mul(31).wrapping_add(nth)) % (HALF - SHARED),
+    }
+}
+
 /// The best tier's, and the others'.
 const HALF: usize = N_TURNS / 2;
+/// From this one on groups share cursors.
+const SHARED: usize = 49;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     NoInstances, NoInstancesReason,
-    endpointer::{InFlight, Tier, Trace},
+    endpointer::{InFlight, Tier},
 };
 
 /// Any endpoint, the worse ones when no better one is left: its readiness is not polled.
@@ -30,8 +30,8 @@ pub(super) async fn obtain_any<S: Clone + Send + Sync + 'static>(
                     .shards
                     .pick_in(tier, &Request { purpose: Purpose::Lease, ..Request::ANY })
                     .map_err(|OutOfRange| NoInstances::new(NoInstancesReason::OutOfRange, None))?;
-                if let Some((service, stats)) = picked {
-                    return Ok((service, stats, tier, Trace::default()));
+                if let Some((service, stats, trace)) = picked {
+                    return Ok((service, stats, tier, trace));
                 }
             }
             let none = inner.shared.why_none();

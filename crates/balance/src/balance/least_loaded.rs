@@ -192,7 +192,7 @@ impl Cheapest {
         let typical = known.get(known.len().saturating_sub(1) / 2).copied().unwrap_or(1.0);
         let latency = |stats: &EndpointStats| match (now, self.settings.decay) {
             (Some(now), Some(decay)) => stats.average().drifted(stats.age(now), typical, decay),
-            _ => stats.average().get(),
+            _ => stats.average().get().or_else(|| Some(stats.average().floor().max(typical))),
         };
         let priced = indexes.iter().filter_map(stats).map(|(index, stats)| {
             let latency = latency(stats).unwrap_or(typical);

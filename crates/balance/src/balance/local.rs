@@ -33,6 +33,15 @@ impl Local {
     pub(super) fn new(rng: Rng, turn: usize) -> Self {
         Self { rng, turns: [turn; N_TURNS], meter: Meter::default() }
     }
+
+    /// A pick beside one whose turn it is: at random, and it moves no turn.
+    pub(super) fn beside<T>(&mut self, pick: impl FnOnce(&mut Self) -> T) -> T {
+        let turns = self.turns;
+        self.turns = [self.rng.usize(..); N_TURNS];
+        let picked = pick(self);
+        self.turns = turns;
+        picked
+    }
 }
 
 impl Meter {
@@ -67,8 +76,8 @@ impl Meter {
     }
 }
 
-/// Two levels of four groups have turns of their own.
-pub(super) const N_TURNS: usize = 64;
+/// Of two kinds of tiers; see [`Choice::only`](super::Choice::only).
+pub(super) const N_TURNS: usize = 128;
 /// Threads with fewer requests measure each.
 const FINE: Duration = Duration::from_micros(20);
 const MAX_SKIPPED: u32 = 15;

@@ -212,7 +212,7 @@ fn places(members: &[(InstanceId, usize)]) -> Vec<u32> {
     let least = heaviest.div_ceil(100);
     let few = SHARE * members.len();
     let size = PRIMES.into_iter().find(|&prime| prime > few).unwrap_or(MAX_PRIME);
-    let mut turns: Vec<_> = members.iter().map(|(id, _)| Turn::new(id, size)).collect();
+    let mut turns: Vec<_> = members.iter().map(|(id, _)| Turn::new(id, size, heaviest)).collect();
     let mut places = vec![u32::MAX; size];
     let mut n_free = size;
     loop {
@@ -240,13 +240,15 @@ struct Turn {
 }
 
 impl Turn {
-    fn new(id: &InstanceId, size: usize) -> Self {
+    fn new(id: &InstanceId, size: usize, heaviest: usize) -> Self {
         let hash = hash(id.as_str().as_bytes());
         let below = |hash: u64, bound: usize| {
             usize::try_from(hash % u64::try_from(bound).unwrap_or(u64::MAX)).unwrap_or(0)
         };
         let (next, skip) = (below(hash, size), below(mix(hash), size - 1) + 1);
-        Self { next, skip, credit: 0 }
+        // Light ones begin at different points, or all would get the floor of their share.
+        let credit = below(mix(mix(hash)), heaviest);
+        Self { next, skip, credit }
     }
 
     /// The size is prime: the permutation visits every place.

@@ -2,6 +2,8 @@
 
 mod alias;
 mod balancer;
+mod contained;
+mod fraction;
 mod future;
 mod inner;
 mod layer;

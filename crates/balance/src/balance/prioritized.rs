@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use tower_sd_core::Instance;
 
-use super::{Balancer, Choice, Members, Picker, WeightedRandom};
+use super::{
+    Balancer, Choice, Members, Picker, WeightedRandom,
+    contained::{picker, property},
+};
 use crate::endpointer::observer::Observer;
 
 /// Members of the best priority, while enough are usable; then those of the next.
@@ -95,16 +98,16 @@ impl Balancer for Prioritized {
     fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker> {
         let mut groups = BTreeMap::<u32, (Vec<usize>, usize)>::new();
         for (index, instance) in members.iter().enumerate() {
-            groups.entry((self.priority)(&instance)).or_default().0.push(index);
+            groups.entry(self.priority_of(&instance)).or_default().0.push(index);
         }
         for instance in members.unusable() {
-            groups.entry((self.priority)(&instance)).or_default().1 += 1;
+            groups.entry(self.priority_of(&instance)).or_default().1 += 1;
         }
         let counts = groups.values().map(|(usable, unusable)| (usable.len(), *unusable));
         let loads = self.loads(&counts.collect::<Vec<_>>());
         let levels = groups.into_iter().zip(loads).map(|((priority, (indexes, _)), load)| {
-            let is_of = |instance: &Instance| (self.priority)(instance) == priority;
-            let picker = members.only(&indexes, is_of, |group| self.inner.picker(group));
+            let is_of = |instance: &Instance| self.priority_of(instance) == priority;
+            let picker = members.only(&indexes, is_of, |group| picker(&*self.inner, group));
             Level { load, indexes, picker }
         });
         Arc::new(Levels(levels.collect()))
@@ -130,6 +133,11 @@ impl fmt::Debug for Prioritized {
 }
 
 impl Prioritized {
+    /// One whose priority panics is a last resort.
+    fn priority_of(&self, instance: &Instance) -> u32 {
+        property("priority", instance, &*self.priority).unwrap_or(u32::MAX)
+    }
+
     /// The share of the requests of each priority: Envoy's priority load.
     ///
     /// `counts` are its usable and its unusable members.

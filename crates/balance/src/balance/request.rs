@@ -7,8 +7,8 @@ pub(crate) struct Request<'a> {
     pub(super) allows_tried: bool,
     pub(super) excluded: &'a [u64],
     pub(super) purpose: Purpose,
-    /// One with a label has no other members: those with it are worth the wait.
-    pub(super) keeps_label: bool,
+    /// Which labels have no members but their own.
+    pub(super) labels: Labels,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -20,18 +20,31 @@ pub(crate) enum Purpose {
     Lease,
 }
 
+/// The labels whose members are worth the wait: others are out of the question.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Labels {
+    None,
+    /// Those that members of the tier have.
+    Known,
+    All,
+}
+
 impl Request<'_> {
     pub(crate) const ANY: Self = Self {
         scope: None,
         allows_tried: false,
         excluded: &[],
         purpose: Purpose::Request,
-        keeps_label: false,
+        labels: Labels::None,
     };
 
     #[inline]
     pub(super) fn excludes_nothing(&self) -> bool {
         self.excluded.is_empty() && (self.allows_tried || self.scope.is_none())
+    }
+
+    pub(super) fn is_labelled(&self) -> bool {
+        self.scope.is_some_and(|scope| scope.label().is_some())
     }
 
     pub(super) fn excludes(&self, key: u64) -> bool {

@@ -4,13 +4,15 @@ mod tests;
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
 use tower_sd_core::Instance;
 
-use super::{Balancer, Choice, Members, Picker};
+use super::{
+    Balancer, Choice, Members, Picker,
+    contained::{picker, property},
+};
 use crate::{RequestScope, endpointer::observer::Observer};
 
 /// The members with the label of the request: a version, a tag, a shard.
@@ -87,10 +89,10 @@ impl Select {
 
     /// A panic is a user's bug, which must not send requests to members of other labels.
     fn labels_of(&self, instance: &Instance) -> Vec<String> {
-        catch_unwind(AssertUnwindSafe(|| (self.labels)(instance))).unwrap_or_else(|_panic| {
-            tracing::error!(id = %instance.id(), "labels of an instance panicked: it has none");
-            Vec::new()
-        })
+        let mut labels = property("labels", instance, &*self.labels).unwrap_or_default();
+        labels.sort_unstable();
+        labels.dedup();
+        labels
     }
 
     /// Sets the fallback. Defaults to any member.
@@ -111,11 +113,11 @@ impl Balancer for Select {
         }
         let group = |((label, indexes), nth): ((String, Vec<usize>), usize)| {
             let is_of = |instance: &Instance| self.labels_of(instance).contains(&label);
-            let picker = members.only(&indexes, is_of, |group| self.inner.picker(group));
+            let picker = members.only(&indexes, is_of, |group| picker(&*self.inner, group));
             (label, Group { nth, indexes, picker })
         };
-        let groups = indexes.into_iter().zip(1..).map(group).collect();
-        let all = self.inner.picker(members);
+        let groups = indexes.into_iter().zip(0..).map(group).collect();
+        let all = picker(&*self.inner, members);
         Arc::new(Groups { groups, all, fallback: self.fallback.clone() })
     }
 
@@ -151,7 +153,7 @@ impl Picker for Groups {
         let is_labelled = label.is_some();
         let group = label.and_then(|label| self.groups.get(label));
         group.and_then(|group| group.pick(choice)).or_else(|| match &self.fallback {
-            _ if is_labelled && choice.keeps_label() => None,
+            _ if is_labelled && choice.keeps_label(group.is_some()) => None,
             Fallback::Any => self.all.pick(choice),
             Fallback::Label(label) => self.groups.get(label)?.pick(choice),
             Fallback::Fail if is_labelled => None,

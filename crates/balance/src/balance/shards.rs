@@ -2,7 +2,6 @@ use std::{
     array,
     cell::Cell,
     mem,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -12,11 +11,12 @@ use std::{
 use fastrand::Rng;
 
 use super::{
-    Balancer, Choice, Members, Picker, RoundRobin,
+    Balancer, Choice, Members, Picker,
     balancer::Candidates,
+    contained,
     local::Local,
     of_tier::OfTier,
-    request::{Purpose, Request},
+    request::{Labels, Purpose, Request},
 };
 use crate::{
     RequestScope,
@@ -127,6 +127,11 @@ impl<S> Shards<S> {
         })
     }
 
+    /// Whether that tier has any.
+    pub(super) fn is_any_in(&self, tier: Tier) -> bool {
+        self.shard().published.tiers[tier as usize].set.len() > 0
+    }
+
     /// Whether one of the best tier connects that was not tried.
     pub(super) fn is_connecting(&self, scope: Option<&RequestScope>) -> bool {
         let Published { tiers: [ready, ..], .. } = &*self.published();
@@ -193,14 +198,17 @@ impl<S: Clone> Shards<S> {
         &self,
         tier: Tier,
         request: &Request<'_>,
-    ) -> Result<Option<Endpoint<S>>, OutOfRange> {
+    ) -> Result<Option<Picked<S>>, OutOfRange> {
         let mut shard = self.shard();
         let Contents { published, local } = &mut *shard;
         let choices = &published.tiers[tier as usize];
-        let picked = choices.pick(request, choices.needs_ready, local);
-        // A request that has waited is not measured.
-        let _started = local.meter.take();
-        picked.inspect_err(|OutOfRange| self.out_of_range())
+        let index = match request.excluded {
+            [] => choices.choose_usable(request, local),
+            _ => local.beside(|local| choices.choose_usable(request, local)),
+        };
+        let started = local.meter.take().filter(|_| tier == Tier::Ready);
+        let picked = choices.get(index).inspect_err(|OutOfRange| self.out_of_range())?;
+        Ok(picked.map(|(service, stats)| (service, stats, Trace { started, ..Trace::default() })))
     }
 
     /// A bug of the user's balancer, counted, and logged once.
@@ -227,7 +235,8 @@ impl<S: Clone> Published<S> {
     fn pick_best(&self, scope: Option<&RequestScope>, local: &mut Local) -> Option<Endpoint<S>> {
         let [ready, ..] = &self.tiers;
         // The slow path finds out why there is none.
-        ready.pick(&Request { scope, ..Request::ANY }, false, local).ok().flatten()
+        let request = Request { scope, labels: Labels::Known, ..Request::ANY };
+        ready.get(ready.choose(&request, false, local)).ok().flatten()
     }
 
     /// An ejected endpoint about which this request decides.
@@ -237,7 +246,7 @@ impl<S: Clone> Published<S> {
     fn on_probation(&self, scope: Option<&RequestScope>, local: &mut Local) -> Option<Picked<S>> {
         let ejected = &self.tiers[Tier::Ejected as usize];
         let request =
-            Request { scope, purpose: Purpose::Probation, keeps_label: true, ..Request::ANY };
+            Request { scope, purpose: Purpose::Probation, labels: Labels::All, ..Request::ANY };
         let picked = ejected.choose(&request, true, local);
         // Its latency is not measured.
         let _started = local.meter.take();
@@ -249,17 +258,11 @@ impl<S: Clone> Published<S> {
 }
 
 impl<S> Choices<S> {
-    /// A balancer that panics is a user's bug, and does not end updates: the endpoints are then
-    /// used in turn.
     fn new(tier: Tier, tiers: &Tiers<S>, balancer: &dyn Balancer) -> Self {
         let set = tiers.get(tier);
         let source = OfTier { tier, tiers };
         let members = Members::new(set.len(), set.weigh_the_same(), &source);
-        let build = || balancer.picker(&members);
-        let picker = catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_panic| {
-            tracing::error!(?balancer, "balancer panicked: endpoints are used in turn");
-            RoundRobin::new().picker(&members)
-        });
+        let picker = contained::picker(balancer, &members);
         let (needs_ready, is_limited) = (tier != Tier::Down, tiers.judge.breaker.has_places());
         Self { set: set.clone(), picker, tier, needs_ready, is_limited }
     }
@@ -277,22 +280,35 @@ impl<S> Choices<S> {
         checks_ready: bool,
         local: &mut Local,
     ) -> Option<usize> {
+        let usable = self.usable(request, checks_ready);
+        self.picker.pick(&mut Choice::new(&usable, self.set.len(), local))
+    }
+
+    #[inline]
+    fn usable<'a>(&'a self, request: &'a Request<'_>, checks_ready: bool) -> Usable<'a, S> {
         let is_limited = self.is_limited && request.purpose != Purpose::Lease;
         let takes_all = request.excludes_nothing() && !checks_ready && !is_limited;
-        let usable = Usable { choices: self, request, checks_ready, is_limited, takes_all };
-        self.picker.pick(&mut Choice::new(&usable, self.set.len(), local))
+        Usable { choices: self, request, checks_ready, is_limited, takes_all }
+    }
+
+    /// A picker that ignores what is usable would choose the same one indefinitely: it gets the
+    /// next that is. A request with a label has no other members.
+    fn choose_usable(&self, request: &Request<'_>, local: &mut Local) -> Option<usize> {
+        let usable = self.usable(request, self.needs_ready);
+        let mut choice = Choice::new(&usable, self.set.len(), local);
+        let index = self.picker.pick(&mut choice)?;
+        match index < choice.len() && !choice.is_usable(index) {
+            true if request.is_labelled() => None,
+            true => choice.first_usable(index),
+            false => Some(index),
+        }
     }
 }
 
 impl<S: Clone> Choices<S> {
     #[inline]
-    fn pick(
-        &self,
-        request: &Request<'_>,
-        checks_ready: bool,
-        local: &mut Local,
-    ) -> Result<Option<Endpoint<S>>, OutOfRange> {
-        let Some(index) = self.choose(request, checks_ready, local) else {
+    fn get(&self, index: Option<usize>) -> Result<Option<Endpoint<S>>, OutOfRange> {
+        let Some(index) = index else {
             return Ok(None);
         };
         match self.set.get(index) {
@@ -340,8 +356,8 @@ impl<S> Candidates for Usable<'_, S> {
         self.choices.tier
     }
 
-    fn keeps_label(&self) -> bool {
-        self.request.keeps_label
+    fn labels(&self) -> Labels {
+        self.request.labels
     }
 }
 

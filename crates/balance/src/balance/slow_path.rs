@@ -18,8 +18,8 @@ use tower_sd_core::BoxError;
 use super::{
     inner::{First, Inner},
     own::{Own, Turn},
-    request::Request,
-    shards::OutOfRange,
+    request::{Labels, Request},
+    shards::{OutOfRange, Picked},
     waiting::{Waiting, first_ready},
 };
 use crate::{
@@ -75,6 +75,10 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
     let none = match found {
         Ok(Ok((service, stats, tier, mut trace))) => {
             trace.hold(search.held.take());
+            if let Some(started) = &mut trace.started {
+                // What it has waited is no latency of the endpoint.
+                started.at = Instant::now();
+            }
             inner.observers.on(&Event::Waited { time, none: None });
             let guard = inner.begin(stats, scope.as_ref(), tier, trace);
             return Ok((service, guard));
@@ -89,7 +93,7 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
         inner.observers.on(&Event::Refused { error: &error });
         return Err(error.into());
     }
-    let none = match search.is_any_full() {
+    let none = match search.is_any_full() || !search.waiting.is_empty() {
         true => none,
         false => none.of_label(scope.as_ref().and_then(RequestScope::label)),
     };
@@ -127,8 +131,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
                 return Ok((service, stats, tier, trace));
             }
             First::Pending(service, stats, trace) => {
-                // A request that has waited is not measured.
-                let (tier, trace) = (trace.tier(), Trace { started: None, ..trace });
+                let tier = trace.tier();
                 self.wait_for((service, stats, tier, trace));
             }
             First::Refused(stats, error) => self.refused(&stats, false, error),
@@ -236,29 +239,25 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         LAST_RESORT
             .into_iter()
             .filter(|tier| !is_busy || FRESH.contains(tier))
-            .find_map(|tier| self.look_in(tier, true))
+            .find_map(|tier| self.look_in(tier, false).or_else(|| self.look_in(tier, true)))
     }
 
     fn look_in(&mut self, tier: Tier, allows_tried: bool) -> Option<Found<S>> {
         while self.waiting.len() < self.limit() {
             let waiting: Vec<_> = self.waiting.iter().map(|one| one.key).collect();
-            let (service, stats) = self.pick_in(tier, allows_tried, &waiting)?;
-            if let Some(found) = self.attempt((service, stats, tier, Trace::default())) {
+            let (service, stats, trace) = self.pick_in(tier, allows_tried, &waiting)?;
+            if let Some(found) = self.attempt((service, stats, tier, trace)) {
                 return Some(found);
             }
         }
         None
     }
 
-    fn pick_in(
-        &mut self,
-        tier: Tier,
-        allows_tried: bool,
-        excluded: &[u64],
-    ) -> Option<(S, Arc<EndpointStats>)> {
-        let keeps_label = self.scope.is_some_and(|it| it.label().is_some()) && self.has_hope();
-        let request =
-            Request { scope: self.scope, allows_tried, excluded, keeps_label, ..Request::ANY };
+    fn pick_in(&mut self, tier: Tier, allows_tried: bool, excluded: &[u64]) -> Option<Picked<S>> {
+        let mut request = Request { scope: self.scope, allows_tried, excluded, ..Request::ANY };
+        if request.is_labelled() && (self.is_hedge() || self.has_hope()) {
+            request.labels = Labels::All;
+        }
         let picked = self.inner.shards.pick_in(tier, &request);
         picked.inspect_err(|OutOfRange| self.is_out_of_range = true).ok().flatten()
     }
@@ -309,7 +308,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         self.wanted.clear();
         let mut keys = Vec::new();
         for _ in 0..limit {
-            let Some((_service, stats)) = self.pick_in(Tier::Down, false, &keys) else {
+            let Some((_, stats, _)) = self.pick_in(Tier::Down, false, &keys) else {
                 return;
             };
             keys.push(stats.key);
@@ -333,10 +332,10 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
 
     /// Whether there may be better ones than those that are ejected.
     ///
-    /// A retry has those to go to that were tried; within the grace, one of the best tier may be
-    /// ready that is busy or connects.
+    /// A retry has those of the best tier to go to that were tried; within the grace, one of them
+    /// may be ready that is busy or connects.
     fn awaits_better(&self) -> bool {
-        self.is_retry()
+        (self.is_retry() && self.inner.shards.is_any_in(Tier::Ready))
             || (self.begun.elapsed() < GRACE
                 && (self.waiting.iter().any(|one| one.tier == Tier::Ready)
                     || self.is_any_full()

@@ -2,7 +2,10 @@ use std::{fmt, sync::Arc};
 
 use tower_sd_core::Instance;
 
-use super::{Balancer, Choice, Members, Picker};
+use super::{
+    Balancer, Choice, Members, Picker,
+    contained::{picker, property},
+};
 use crate::endpointer::observer::Observer;
 
 /// A canary: a share of the requests for some members, the rest for the others.
@@ -35,17 +38,21 @@ impl Split {
     ) -> Self {
         Self { percent, is_chosen: Arc::new(is_chosen), inner: Arc::new(inner) }
     }
+
+    fn is_chosen(&self, instance: &Instance) -> bool {
+        property("part", instance, &*self.is_chosen).unwrap_or(false)
+    }
 }
 
 impl Balancer for Split {
     fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker> {
         let (mut chosen, mut others) = (Vec::new(), Vec::new());
         for (index, instance) in members.iter().enumerate() {
-            if (self.is_chosen)(&instance) { &mut chosen } else { &mut others }.push(index);
+            if self.is_chosen(&instance) { &mut chosen } else { &mut others }.push(index);
         }
         let part = |indexes: Vec<usize>, is_chosen: bool| {
-            let is_of = |instance: &Instance| (self.is_chosen)(instance) == is_chosen;
-            let picker = members.only(&indexes, is_of, |part| self.inner.picker(part));
+            let is_of = |instance: &Instance| self.is_chosen(instance) == is_chosen;
+            let picker = members.only(&indexes, is_of, |part| picker(&*self.inner, part));
             (indexes, picker)
         };
         let percent = usize::from(self.percent);
@@ -109,6 +116,18 @@ mod tests {
         let mut counts = [0; 5];
         (0..8_000).filter_map(|_| set.pick()).for_each(|index| counts[index] += 1);
         assert!(counts[1..].iter().all(|n| (900..1_100).contains(n)), "{counts:?}");
+    }
+
+    #[test]
+    fn instance_for_which_the_choice_panics_is_one_of_the_others() {
+        let instances = (1..=5).map(|port| Instance::new("h", port));
+        let is_canary = |instance: &Instance| match instance.port() {
+            2 => panic!("a bug of the user's"),
+            port => port == 3,
+        };
+        let mut set = TestSet::new(&Split::new(5, is_canary, RoundRobin::new()), instances);
+        let n = (0..10_000).filter(|_| set.pick() == Some(2)).count();
+        assert!((400..600).contains(&n), "{n}");
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Requests for which no good endpoint is left.
 
 use std::{
-    future::Future,
+    collections::HashMap,
+    future::{Future, Ready, ready},
+    iter,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -11,11 +14,11 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, join_all};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_sd_balance::{
-    BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer, Instance, InstanceStatus,
-    RequestScope, Retry, RetryLayer, RetryPolicy, RoundRobin, ScopeLayer, Select,
+    Balance, BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer, Instance,
+    InstanceStatus, RequestScope, Retry, RetryLayer, RetryPolicy, RoundRobin, ScopeLayer, Select,
 };
 
 use crate::support::{Registry, World, balance, call, endpointer};
@@ -88,29 +91,8 @@ async fn priorities_hold_among_held_endpoints() {
 /// probe.
 #[tokio::test(start_paused = true)]
 async fn endpoints_that_connect_for_each_request_are_served() {
-    struct Fresh(Option<std::pin::Pin<Box<tokio::time::Sleep>>>);
-    impl Clone for Fresh {
-        fn clone(&self) -> Self {
-            Self(None)
-        }
-    }
-    impl Service<u32> for Fresh {
-        type Response = ();
-        type Error = BoxError;
-        type Future = BoxFuture<'static, Result<(), BoxError>>;
-        fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-            let connect = self.0.get_or_insert_with(|| Box::pin(sleep(Duration::from_millis(5))));
-            connect.as_mut().poll(cx).map(Ok)
-        }
-        fn call(&mut self, _: u32) -> Self::Future {
-            Box::pin(async { Ok(()) })
-        }
-    }
     for hosts in [&["a"][..], &["a", "b", "c"]] {
-        let instancer = FixedInstancer::new(hosts.iter().map(|host| Instance::new(*host, 1)));
-        let endpointer = Endpointer::with(&instancer, |_| async { Ok(Fresh(None)) });
-        endpointer.ready(Duration::from_secs(1)).await.unwrap();
-        let balance = BalanceLayer::new(RoundRobin::new()).layer(endpointer.clone());
+        let (endpointer, balance) = connecting(hosts, &[]).await;
         for _ in 0..20 {
             let begun = Instant::now();
             balance.clone().oneshot(0).await.unwrap();
@@ -120,6 +102,66 @@ async fn endpoints_that_connect_for_each_request_are_served() {
         let endpoints = endpointer.report().endpoints;
         assert!(endpoints.iter().all(|e| e.state == EndpointState::Ready), "{endpoints:?}");
     }
+}
+
+/// What connects beside the one whose turn it is takes no turn.
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_connect_for_each_request_take_turns() {
+    for (hosts, weights) in [
+        (&["a", "b"][..], &[1, 1][..]),
+        (&["a", "b", "c", "d"], &[1; 4]),
+        (&["a", "b", "c", "d"], &[1, 1, 2, 2]),
+    ] {
+        let (_endpointer, balance) = connecting(hosts, weights).await;
+        let mut counts = HashMap::<_, u32>::new();
+        for _ in 0..60 {
+            *counts.entry(balance.clone().oneshot(0).await.unwrap()).or_default() += 1;
+            sleep(Duration::from_millis(50)).await;
+        }
+        let unit = 60 / weights.iter().sum::<u32>();
+        for (host, weight) in hosts.iter().zip(weights) {
+            let n = counts.get(*host).copied().unwrap_or(0);
+            assert!(n.abs_diff(unit * weight) <= 1 + weight, "{weights:?}: {counts:?}");
+        }
+    }
+}
+
+struct Fresh(String, Option<Pin<Box<Sleep>>>);
+
+impl Clone for Fresh {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), None)
+    }
+}
+
+impl Service<u32> for Fresh {
+    type Response = String;
+    type Error = BoxError;
+    type Future = Ready<Result<String, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let connect = self.1.get_or_insert_with(|| Box::pin(sleep(Duration::from_millis(5))));
+        connect.as_mut().poll(cx).map(Ok)
+    }
+
+    fn call(&mut self, _: u32) -> Self::Future {
+        ready(Ok(self.0.clone()))
+    }
+}
+
+/// Endpoints that connect for each request.
+async fn connecting(hosts: &[&str], weights: &[u32]) -> (Endpointer<Fresh>, Balance<Fresh>) {
+    let weights = weights.iter().copied().chain(iter::repeat(1));
+    let weighing = |(host, weight): (&&str, u32)| Instance::new(*host, 1).with_weight(weight);
+    let instancer = FixedInstancer::new(hosts.iter().zip(weights).map(weighing));
+    let endpointer = Endpointer::with(&instancer, |instance| {
+        let host = instance.host().to_owned();
+        async { Ok(Fresh(host, None)) }
+    });
+    endpointer.ready(Duration::from_secs(1)).await.unwrap();
+    sleep(Duration::from_millis(10)).await;
+    let balance = BalanceLayer::new(RoundRobin::new()).with_seed(1).layer(endpointer.clone());
+    (endpointer, balance)
 }
 
 /// A health check that fails everywhere: the guard holds vanished instances, but not critical ones.

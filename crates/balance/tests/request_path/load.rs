@@ -1,25 +1,33 @@
 //! Balancers that judge by latency, with slow and recovered instances.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, mpsc},
+    task::{Context, Poll},
+    thread,
+    time::Duration,
+};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower::{
-    ServiceExt,
+    Layer, Service, ServiceExt,
     balance::p2c,
     buffer::Buffer,
     discover::ServiceList,
     load::{CompleteOnResponse, PeakEwma},
+    timeout::TimeoutLayer,
     util::BoxCloneSyncService,
 };
 use tower_sd_balance::{
-    Balancer, BoxError, Choice, LeastLoaded, Members, NoInstances, NoInstancesReason, Picker,
-    RoundRobin, ZoneAware,
+    BalanceLayer, Balancer, BoxError, Choice, Endpointer, FixedInstancer, LeastLoaded, Members,
+    NoInstances, NoInstancesReason, Picker, RoundRobin, ZoneAware,
 };
 
 use crate::{
     fleet::{Fleet, Node},
-    support::{Mode, Registry, World, answers, call, endpointer, settle},
+    support::{Mode, Registry, World, all_ready, answers, call, endpointer, settle},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -58,7 +66,7 @@ async fn slow_instance_gets_two_percent_until_it_recovers() {
     let (endpointer, client) = fleet.client(LeastLoaded::new(), |instance| instance).await;
     let (requests, _) = fleet.load(&client, 6_000, INTERVAL).await;
     assert!(requests[&3] <= 120, "{requests:?}");
-    let slow = |endpointer: &tower_sd_balance::Endpointer<Node>| {
+    let slow = |endpointer: &Endpointer<Node>| {
         let endpoints = endpointer.report().endpoints;
         endpoints.into_iter().find(|it| it.instance.port() == 3).unwrap().latency.unwrap()
     };
@@ -134,6 +142,110 @@ async fn index_out_of_range_is_an_immediate_error() {
     assert_eq!(begun.elapsed(), Duration::ZERO);
 }
 
+/// It ignores which members are usable.
+#[derive(Debug)]
+struct First;
+
+impl Balancer for First {
+    fn picker(&self, _: &Members<'_>) -> Arc<dyn Picker> {
+        Arc::new(Self)
+    }
+}
+
+impl Picker for First {
+    fn pick(&self, _: &mut Choice<'_>) -> Option<usize> {
+        Some(0)
+    }
+}
+
+/// What the only instance answers that is ready after 10 ms, if at all.
+#[tokio::main(flavor = "current_thread")]
+async fn answer_of_one_that_is_not_ready(mode: Mode) -> Result<String, NoInstancesReason> {
+    tokio::time::pause();
+    let (registry, world) = (Registry::new(&["a"]), World::default());
+    let endpointer = endpointer(&registry, &world).await;
+    world.ready("a", mode);
+    let client = BalanceLayer::new(First).layer(endpointer.clone());
+    let works = async {
+        sleep(INTERVAL).await;
+        if mode == Mode::Hangs {
+            world.ready("a", Mode::Works);
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        answer = call(&client) => answer.map_err(|error| {
+            error.downcast_ref::<NoInstances>().expect("no instances").reason()
+        }),
+        () = works => unreachable!("it is pending"),
+    }
+}
+
+#[test]
+fn picker_that_ignores_what_is_usable_hangs_no_thread() {
+    for (mode, expected) in
+        [(Mode::Hangs, Ok("a".to_owned())), (Mode::Fails, Err(NoInstancesReason::Refused))]
+    {
+        let (sender, receiver) = mpsc::channel();
+        // On a thread of its own, which a request that hangs takes along.
+        thread::spawn(move || sender.send(answer_of_one_that_is_not_ready(mode)));
+        let answer = receiver.recv_timeout(10 * SECOND).expect("an end");
+        assert_eq!(answer, expected, "{mode:?}");
+    }
+}
+
+/// Callers give up after 50 ms: it has never answered.
+#[tokio::test(start_paused = true)]
+async fn instance_that_hangs_from_the_start_gets_two_percent() {
+    let fleet = Fleet::new(10);
+    fleet.slow(3, 1_000 * SECOND);
+    let (_endpointer, client) = fleet.client(LeastLoaded::new(), |instance| instance).await;
+    let client = TimeoutLayer::new(5 * INTERVAL).layer(client);
+    let (requests, _) = fleet.load(&client, 6_000, INTERVAL).await;
+    assert!(requests[&3] <= 120, "{requests:?}");
+}
+
+/// As HTTP without idle connections: each request connects for 5 ms.
+struct Connecting(Node, Option<Pin<Box<Sleep>>>);
+
+impl Clone for Connecting {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), None)
+    }
+}
+
+impl Service<()> for Connecting {
+    type Response = u16;
+    type Error = BoxError;
+    type Future = <Node as Service<()>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.1.get_or_insert_with(|| Box::pin(sleep(INTERVAL / 2))).as_mut().poll(cx).map(Ok)
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        self.0.call(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn latency_counts_where_each_request_connects() {
+    let fleet = Fleet::new(10);
+    fleet.slow(3, SECOND / 10);
+    let nodes = fleet.clone();
+    let endpointer = Endpointer::with(&FixedInstancer::new(fleet.instances()), move |instance| {
+        let node = nodes.node(instance.port());
+        async move { Ok(Connecting(node, None)) }
+    });
+    all_ready(&endpointer, 10).await;
+    let client = BalanceLayer::new(LeastLoaded::new()).with_seed(1).layer(endpointer.clone());
+    let (requests, _) = fleet.load(&client, 2_000, 2 * INTERVAL).await;
+    assert!(requests[&3] <= 40, "{requests:?}");
+    let latencies = endpointer.report().endpoints.into_iter().map(|it| it.latency.unwrap());
+    let fast = latencies.filter(|latency| (SECOND / 100..SECOND / 90).contains(latency)).count();
+    assert_eq!(fast, 9, "the connection is no part of it");
+}
+
 /// The own zone has four members: with two of them down it takes 70 % of the load.
 #[tokio::test(start_paused = true)]
 async fn only_the_missing_share_of_a_zone_crosses() {
@@ -146,10 +258,7 @@ async fn only_the_missing_share_of_a_zone_crosses() {
     registry.set_instances(hosts.iter().map(zoned).collect()).await;
     let endpointer = endpointer(&registry, &world).await;
     let balancer = ZoneAware::new("a", RoundRobin::new());
-    let client = tower::Layer::layer(
-        &tower_sd_balance::BalanceLayer::new(balancer).with_seed(1),
-        endpointer.clone(),
-    );
+    let client = Layer::layer(&BalanceLayer::new(balancer).with_seed(1), endpointer.clone());
     let share = |answers: &[String]| answers.iter().filter(|host| host.starts_with('b')).count();
     for (down, expected) in [(None, 0..1), (Some("a1"), 0..1), (Some("a2"), 250..350)] {
         if let Some(down) = down {

@@ -24,6 +24,7 @@ mod fleet;
 mod go_kit;
 mod hedge;
 mod held;
+mod labels;
 mod last_resort;
 mod limits;
 mod load;

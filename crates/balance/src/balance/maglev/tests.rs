@@ -23,6 +23,17 @@ fn loads_are_even_and_follow_weights() {
 }
 
 #[test]
+fn light_members_have_their_share() {
+    for (weights, n_light) in [([vec![100; 500], vec![1; 500]].concat(), 500), (vec![1, 100], 1)] {
+        let places = places(&weighing(&weights));
+        let is_light = |member: u32| weights[usize::try_from(member).expect("small")] == 1;
+        let n = places.iter().filter(|&&member| is_light(member)).count();
+        let expected = places.len() * n_light / weights.iter().sum::<usize>();
+        assert!((expected * 95..=expected * 105).contains(&(n * 100)), "{n}, not {expected}");
+    }
+}
+
+#[test]
 fn few_keys_move_when_one_of_a_hundred_leaves() {
     let all = weighing(&[1; 100]);
     let (before, after) = (places(&all), places(&all[..99]));

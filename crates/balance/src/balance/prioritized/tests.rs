@@ -124,3 +124,16 @@ fn few_usable_members_share_the_load_in_proportion() {
     let n = (0..10_000).filter_map(|_| set.pick()).filter(|&at| usable[at].port() > 1_000).count();
     assert!((4_500..5_500).contains(&n), "{n}");
 }
+
+#[test]
+fn instance_whose_priority_panics_has_the_last() {
+    let priority = |instance: &Instance| match instance.port() {
+        8001 => panic!("a bug of the user's"),
+        _ => instance.priority(),
+    };
+    let balancer = Prioritized::by(priority, RoundRobin::new());
+    let members = World::of(&[(0, 1), (0, 1), (1, 1)]);
+    assert_eq!(members.counts(&balancer, 100), (vec![0, 100, 0], 0));
+    let (counts, none) = members.without(&[1, 2]).counts(&balancer, 100);
+    assert_eq!((counts[0], none), (100, 0));
+}
