@@ -97,6 +97,8 @@ pub trait Balancer: fmt::Debug + Send + Sync + 'static {
 /// nothing.
 pub trait Picker: Send + Sync + 'static {
     /// The index of a usable member; `None` when there is none.
+    ///
+    /// A request that waits gets another one in place of one that is not usable.
     fn pick(&self, choice: &mut Choice<'_>) -> Option<usize>;
 }
 
@@ -112,7 +114,7 @@ pub struct Choice<'a> {
 pub(super) trait Candidates {
     fn is_usable(&self, index: usize) -> bool;
     fn stats(&self, index: usize) -> Option<&Arc<EndpointStats>>;
-    /// Both at once: a member is read once.
+    /// Both together: a member is read once.
     #[inline]
     fn usable(&self, index: usize) -> Option<&Arc<EndpointStats>> {
         self.is_usable(index).then(|| self.stats(index)).flatten()

@@ -64,6 +64,8 @@ impl LeastLoaded {
     }
 
     /// Sets the time after which a latency weighs 63 % of the average.
+    ///
+    /// Clients of one endpointer share the averages: theirs must agree in this.
     pub fn decay(mut self, tau: Duration) -> Self {
         if let Some(decay) = &mut self.decay {
             decay.tau = tau;

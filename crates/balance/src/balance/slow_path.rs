@@ -3,6 +3,7 @@
 //! It owns handles, and may wait.
 
 use std::{
+    mem,
     sync::{Arc, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -136,11 +137,14 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
             }
             First::Refused(stats, error) => self.refused(&stats, false, error),
         }
-        let mut is_asked = false;
+        let (mut is_asked, mut is_woken, mut passed) = (false, false, 0);
         loop {
             versions.borrow_and_update();
             if let Some(found) = self.look() {
                 return Ok(found);
+            }
+            if mem::take(&mut is_woken) {
+                self.inner.shared.breaker().pass_on(&mut passed);
             }
             if self.is_out_of_range {
                 return Err(NoInstances::new(NoInstancesReason::OutOfRange, None));
@@ -168,7 +172,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
                     }
                 }
                 _changed = versions.changed() => {}
-                () = self.inner.shared.breaker().freed.notified() => {}
+                () = self.inner.shared.breaker().freed.notified() => is_woken = true,
                 // Time for more endpoints, or for those that were tried.
                 () = sleep(self.own.left().unwrap_or(STEP)) => {}
             }

@@ -34,7 +34,7 @@ pub struct EndpointerConfig {
     /// How long an endpoint may take to become ready.
     ///
     /// Defaults to 1 s. A service that is pending for longer, with nothing in flight, counts as
-    /// down.
+    /// down. After ten such times in a row, which take about 30 s, the factory runs anew.
     #[serde(deserialize_with = "duration::deserialize")]
     pub connect_timeout: Duration,
     /// How long an instance that left may finish its requests in flight.

@@ -66,6 +66,8 @@ pub(crate) struct Breaker {
     refused: [AtomicU64; N_LIMITS],
     /// An endpoint has a free place again.
     pub(crate) freed: Notify,
+    /// How many places have become free.
+    n_freed: AtomicU64,
 }
 
 /// A request that counts, by its limit.
@@ -182,6 +184,21 @@ impl Breaker {
             refused_requests,
             refused_pending,
             refused_retries,
+        }
+    }
+
+    /// An endpoint has a free place.
+    pub(super) fn free(&self) {
+        self.n_freed.fetch_add(1, Relaxed);
+        self.freed.notify_one();
+    }
+
+    /// One that waits cannot use the free place that it was woken for: another may. It passes each
+    /// on once.
+    pub(crate) fn pass_on(&self, passed: &mut u64) {
+        let n_freed = self.n_freed.load(Relaxed);
+        if std::mem::replace(passed, n_freed) != n_freed {
+            self.freed.notify_one();
         }
     }
 

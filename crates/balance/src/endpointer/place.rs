@@ -38,7 +38,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         if let Some(stats) = self.0.upgrade() {
             stats.n_places.fetch_sub(1, Relaxed);
-            stats.breaker().freed.notify_one();
+            stats.breaker().free();
         }
     }
 }

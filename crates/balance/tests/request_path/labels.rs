@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use futures_util::future::join_all;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_sd_balance::{
     BalanceLayer, BoxError, Endpointer, EndpointerConfig, Fallback, FixedInstancer, HedgePolicy,
@@ -17,12 +17,12 @@ const MS: Duration = Duration::from_millis(1);
 
 type Versioned = BoxCloneSyncService<u32, String, BoxError>;
 
-/// One instance of v1, which serves immediately, and one of v2, which takes 200 ms.
+/// One instance of v1, which takes 30 ms, and one of v2, which takes 200 ms.
 async fn versions(config: EndpointerConfig, is_one_at_a_time: bool) -> Endpointer<Versioned> {
     let versioned = |v: &str| Instance::new(v, 1).with_metadata("version", v);
     let instancer = FixedInstancer::new([versioned("v1"), versioned("v2")]);
     let factory = factory_fn(move |instance: Instance| {
-        let took = HashMap::from([("v1", 0), ("v2", 200)])[instance.host()] * MS;
+        let took = HashMap::from([("v1", 30), ("v2", 200)])[instance.host()] * MS;
         let service = service_fn(move |_: u32| {
             let host = instance.host().to_owned();
             async move {
@@ -41,6 +41,7 @@ async fn versions(config: EndpointerConfig, is_one_at_a_time: bool) -> Endpointe
     endpointer
 }
 
+/// Of requests for v2.
 fn scope() -> ScopeLayer<impl Fn(&u32) -> RequestScope + Clone> {
     ScopeLayer::new(|_: &u32| RequestScope::new().with_label("v2"))
 }
@@ -99,4 +100,24 @@ async fn busy_members_with_the_label_are_no_missing_ones() {
     let error = answers.next().unwrap().unwrap_err();
     let none: &NoInstances = error.downcast_ref().unwrap();
     assert_eq!(none.reason(), NoInstancesReason::Busy);
+}
+
+/// A place of v1 becomes free; the first that waits is for v2.
+#[tokio::test(start_paused = true)]
+async fn free_place_goes_to_the_next_that_can_use_it() {
+    let config = EndpointerConfig::new().limits(Limits::new().max_requests_per_endpoint(1));
+    let endpointer = versions(config, false).await;
+    let balance = BalanceLayer::new(by_version()).with_seed(1).layer(endpointer.clone());
+    let label = |n: &u32| RequestScope::new().with_label(format!("v{n}"));
+    let client = ServiceBuilder::new().layer(ScopeLayer::new(label)).service(balance);
+    let begun = Instant::now();
+    let answers = [2, 1, 2, 1].map(|n| {
+        let answer = client.clone().oneshot(n);
+        async move { (answer.await.unwrap(), begun.elapsed() / 5) }
+    });
+    let answers = join_all(answers).await;
+    let expected = [("v2", 40), ("v1", 6), ("v2", 80), ("v1", 12)];
+    for ((host, time), (version, fifths)) in answers.into_iter().zip(expected) {
+        assert_eq!((host.as_str(), time.as_millis()), (version, fifths));
+    }
 }
