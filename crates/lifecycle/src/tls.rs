@@ -79,8 +79,12 @@ impl AsyncWrite for TlsStream {
         ready!(self.get_mut().poll_open(context))?.poll_write(context, bytes)
     }
 
+    /// Nothing is written before the end of the handshake, which must not delay that of a server.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.get_mut().poll_open(context))?.poll_flush(context)
+        match &mut self.get_mut().state {
+            State::Open(stream) => stream.as_mut().poll_flush(context),
+            State::Handshake(_) | State::Failed => Poll::Ready(Ok(())),
+        }
     }
 
     /// A handshake is given up.

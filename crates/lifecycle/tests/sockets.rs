@@ -2,7 +2,12 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::ConnectInfo, routing::get};
+use axum::{
+    Router,
+    extract::ConnectInfo,
+    http::{HeaderName, StatusCode, header},
+    routing::get,
+};
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -45,6 +50,7 @@ impl Server {
                 "/peer",
                 get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }),
             )
+            .route("/upgrade", get(|| async { (StatusCode::UPGRADE_REQUIRED, UPGRADE, "other") }))
             .route("/ready", ready_route(&readiness));
         let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -184,16 +190,21 @@ async fn connections_are_kept_while_clients_take_notice() {
 async fn connections_are_closed_with_their_response_before_the_drain() {
     let wait = Duration::from_millis(1500);
     let server = Server::start(|life| no_signals(life).propagation(wait)).await;
-    let mut client = server.connect().await;
+    let (mut client, mut old) = (server.connect().await, server.connect().await);
     server.stop.cancel();
     while server.readiness.to_string() != "closing" {
         sleep(Duration::from_millis(1)).await;
     }
     client.ask("/ready").await;
+    old.ask("/upgrade").await;
     let answer = client.read_to("closing").await;
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     assert!(answer.contains("connection: close"), "{answer}");
     assert!(client.is_closed().await);
+    // A refusal that has its own use for the header keeps it.
+    let answer = old.read_to("other").await;
+    assert!(answer.contains("connection: upgrade, close"), "{answer}");
+    assert!(old.is_closed().await);
     let report = server.end().await;
     assert!(report.is_clean(), "{report}");
 }
@@ -314,4 +325,6 @@ impl Last {
     }
 }
 
+const UPGRADE: [(HeaderName, &str); 2] =
+    [(header::CONNECTION, "upgrade"), (header::UPGRADE, "example/2")];
 const BOUND: Duration = Duration::from_secs(10);

@@ -108,6 +108,36 @@ async fn protocols_of_a_listener_can_be_set() {
     assert_eq!(alpn.as_deref(), Some(&b"http/1.1"[..]), "{served:?}");
 }
 
+/// A server that waits for its first bytes, as that of gRPC does, finds their end.
+#[tokio::test]
+async fn peer_in_its_handshake_does_not_delay_the_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (issuer, _pem) = authority();
+    rotate(folder.path(), &issuer);
+    let [certificate, key] = ["cert.pem", "key.pem"].map(|file| folder.path().join(file));
+    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    let listener = listener.tls(TlsConfig::new().with_identity(certificate, key));
+    let listener = listener.expect("they fit");
+    let address = listener.local_addr().expect("bound");
+    let stop = CancellationToken::new();
+    let lifecycle = Lifecycle::new().ignore_signals().shutdown_on(stop.clone());
+    let mut life = JoinSet::new();
+    life.spawn(lifecycle.run(listener, |mut listener, _drain| async move {
+        let (mut connection, _peer) = listener.accept().await;
+        let read = connection.read(&mut [0]).await?;
+        assert_eq!(read, 0, "nothing is sent");
+        // As hyper ends a connection.
+        connection.flush().await?;
+        connection.shutdown().await
+    }));
+    let _silent = TcpStream::connect(address).await.expect("it listens");
+    sleep(Duration::from_millis(100)).await;
+    stop.cancel();
+    let ended = timeout(BOUND, life.join_next()).await.expect("it ends").expect("it runs");
+    let report = ended.expect("no panic").expect("the handshake has not timed out");
+    assert!(report.is_clean(), "{report}");
+}
+
 #[tokio::test]
 async fn server_without_a_certificate_is_refused() {
     let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");

@@ -192,3 +192,18 @@ async fn aborted_connection_does_not_wait_for_its_last_bytes() {
     let ended = timeout(Duration::from_secs(10), accepted.shutdown()).await.expect("it ends");
     assert_eq!(ended.expect_err("aborted").kind(), io::ErrorKind::ConnectionAborted);
 }
+
+/// Otherwise, connections of clients that vanished pile up.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn accepted_sockets_probe_their_peers() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (_client, (stream, _peer)) = (client.expect("it listens"), accepted.expect("one comes"));
+    tune(&stream).expect("Linux has them all");
+    let socket = SockRef::from(&stream);
+    assert!(socket.tcp_nodelay().expect("read") && socket.keepalive().expect("read"));
+    assert_eq!(socket.tcp_keepalive_time().expect("read"), Duration::from_secs(15));
+    assert_eq!(socket.tcp_user_timeout().expect("read"), Some(Duration::from_secs(30)));
+}
