@@ -1,4 +1,4 @@
-//! Answers of a raw HTTP/2 server on a paused clock: what no server of tonic's sends, and when.
+//! Answers of a raw HTTP/2 server on a paused clock, at chosen moments.
 
 use std::{
     cell::{Cell, RefCell},
@@ -200,7 +200,7 @@ fn serves(respond: &mut SendResponse<Bytes>) -> h2::SendStream<Bytes> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn instance_that_connects_slowly_is_checked_once_it_is_connected() {
+async fn instance_that_connects_slowly_is_checked_once_connected() {
     let open = RefCell::new(Vec::new());
     let answer = async |mut respond| open.borrow_mut().push(serves(&mut respond));
     let slow = Duration::from_millis(1_200);
