@@ -60,11 +60,8 @@ impl<B: Send + 'static> HttpEndpoint<B> {
     }
 }
 
-impl<B> Service<Request<B>> for HttpEndpoint<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
+impl<B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static> Service<Request<B>>
+    for HttpEndpoint<B>
 {
     type Response = Response<InFlightBody<ResponseBody<B>>>;
     type Error = HttpError;

@@ -20,7 +20,7 @@ use crate::{
     HeadersTooLarge, HttpError, HttpErrorKind, InFlightBody, ResponseBody,
     deadline::header,
     hold::{leased, released},
-    pool::{Checkout, Connection, Outgoing, Pool, Target, Unused, Upload, announced},
+    pool::{Checkout, Connection, Outgoing, Payload, Pool, Target, Unused, Upload, announced},
 };
 
 pub(crate) type Answer<B> = Result<Response<InFlightBody<ResponseBody<B>>>, HttpError>;
@@ -52,17 +52,12 @@ type Unsent<B> = TrySendError<Request<Outgoing<B>>>;
 /// Sends, and sends again on another connection as long as the one it had was closed before the
 /// request was written: a server that closes idle connections does so at any time. It ends at the
 /// first new connection.
-pub(crate) fn begin<B>(
+pub(crate) fn begin<B: Payload>(
     unused: Unused<B>,
     request: Request<B>,
     pool: &Arc<Pool<B>>,
     lease: Option<InFlight>,
-) -> Exchanging<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+) -> Exchanging<B> {
     if let Err(error) = check(&request, pool.target()) {
         return Box::pin(async move { Err(released(error, lease)) });
     }
@@ -76,16 +71,11 @@ where
 }
 
 /// Sends on another connection.
-async fn send_again<B>(
+async fn send_again<B: Payload>(
     mut request: Request<B>,
     pool: Arc<Pool<B>>,
     lease: Option<InFlight>,
-) -> Answer<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+) -> Answer<B> {
     let mut checkout = Checkout::again(Arc::clone(&pool));
     let unused = loop {
         if let Err(error) = poll_fn(|cx| checkout.poll(cx)).await {
@@ -164,18 +154,13 @@ fn answer<B: Send + 'static>(
 
 /// Another attempt, or the error of this one.
 #[cold]
-fn fail<B>(
+fn fail<B: Payload>(
     mut error: Unsent<B>,
     connection: Connection<B>,
     upload: Option<&Upload>,
     pool: &Arc<Pool<B>>,
     lease: Option<InFlight>,
-) -> Result<Exchanging<B>, HttpError>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+) -> Result<Exchanging<B>, HttpError> {
     let unsent = error.take_message();
     let error = error.into_error();
     let error = match unsent {

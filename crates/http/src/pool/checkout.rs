@@ -6,14 +6,12 @@ use std::{
     time::Duration,
 };
 
-use http_body::Body;
 use tokio::{
     sync::oneshot,
     time::{Sleep, sleep},
 };
-use tower_sd_balance::BoxError;
 
-use super::{Connection, Pool, Unused, connection::Obtained, http1::Exclusive};
+use super::{Connection, Pool, Unused, connection::Obtained, http1::Exclusive, upload::Payload};
 use crate::{HttpError, HttpErrorKind};
 
 /// Obtains one connection for one request: an idle one that is still open, else a new one. In
@@ -64,12 +62,7 @@ impl<B: Send + 'static> Checkout<B> {
     }
 }
 
-impl<B> Checkout<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl<B: Payload> Checkout<B> {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
         loop {
             self.state = match &mut self.state {

@@ -8,23 +8,17 @@ use std::{
     time::Duration,
 };
 
-use http_body::Body;
 use tokio::time::{sleep, timeout};
 use tower_sd_balance::BoxError;
 use tower_sd_core::Shutdown;
 
-use super::{Pool, connect::connect, http1, http2};
+use super::{Pool, connect::connect, http1, http2, upload::Payload};
 use crate::HttpVersion;
 
 /// Connects, reports the outcome, and then drives the connection until either side closes it.
 ///
 /// One task does both, so that a connection whose caller gave up waiting is kept for the next one.
-pub(super) async fn dial_and_drive<B>(home: Weak<Pool<B>>, stop: Shutdown)
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+pub(super) async fn dial_and_drive<B: Payload>(home: Weak<Pool<B>>, stop: Shutdown) {
     // Of its own, since it is polled at each wake-up of the connection.
     let (closed, close) = stop.child();
     let mut dial = Dial { home, is_reported: false };
@@ -79,12 +73,7 @@ where
     }
 }
 
-impl<B> Pool<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl<B: Payload> Pool<B> {
     /// Connects in a task, which reports to the queue, however it ends.
     pub(super) fn start_dial(self: &Arc<Self>) {
         let home = Arc::downgrade(self);
@@ -92,33 +81,18 @@ where
     }
 }
 
-enum Opened<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+enum Opened<B: Payload> {
     Http1(Box<(Box<http1::Exclusive<B>>, http1::Driver<B>)>),
     Http2(Box<(http2::Open<B>, http2::Driver<B>)>),
 }
 
 /// The handle of a task that connects: its end is the end of waiting for it, however it ends.
-struct Dial<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+struct Dial<B: Payload> {
     home: Weak<Pool<B>>,
     is_reported: bool,
 }
 
-impl<B> Dial<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl<B: Payload> Dial<B> {
     /// Reports a connection, and with the drop of the returned value its end.
     fn report(mut self, opened: impl FnOnce(&Arc<Pool<B>>), ended: fn(&Arc<Pool<B>>)) -> Ending<B> {
         self.is_reported = true;
@@ -144,12 +118,7 @@ where
     }
 }
 
-impl<B> Drop for Dial<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl<B: Payload> Drop for Dial<B> {
     fn drop(&mut self) {
         if !self.is_reported
             && let Some(pool) = self.home.upgrade()
@@ -160,22 +129,12 @@ where
 }
 
 /// Reports the end of a connection: the requests that wait for it need another.
-struct Ending<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+struct Ending<B: Payload> {
     home: Weak<Pool<B>>,
     ended: fn(&Arc<Pool<B>>),
 }
 
-impl<B> Drop for Ending<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl<B: Payload> Drop for Ending<B> {
     fn drop(&mut self) {
         if let Some(pool) = self.home.upgrade() {
             (self.ended)(&pool);

@@ -2,7 +2,6 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use http_body::Body;
 use tokio::{sync::oneshot, time::Instant};
 use tower_sd_balance::BoxError;
 
@@ -12,6 +11,7 @@ use super::{
     http1::{Exclusive, Home},
     http2::Open,
     queue::Queue,
+    upload::Payload,
 };
 use crate::{HttpError, HttpErrorKind, HttpVersion, error::SharedCause};
 
@@ -55,12 +55,7 @@ impl<B: Send + 'static> Pool<B> {
     }
 }
 
-impl<B> Pool<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl<B: Payload> Pool<B> {
     /// Connects for the requests that wait, within the bounds.
     pub(super) fn dial_more(self: &Arc<Self>) {
         let mut queue = self.queue();

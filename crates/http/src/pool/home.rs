@@ -2,10 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http_body::Body;
 use tokio::{runtime::Handle, sync::oneshot, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tower_sd_balance::BoxError;
 use tower_sd_core::TaskGroup;
 
 use super::{
@@ -14,6 +12,7 @@ use super::{
     http1::{self, Exclusive},
     http2::{self, Carrier},
     queue::{Idle, Queue, close_all},
+    upload::Payload,
 };
 
 pub(crate) struct Pool<B: Send + 'static> {
@@ -143,12 +142,7 @@ impl<B: Send + 'static> http2::Home for Pool<B> {
     }
 }
 
-impl<B> Pool<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl<B: Payload> Pool<B> {
     /// A connection, or the promise of one. `is_first`: before the requests that wait already.
     pub(super) fn obtain(
         self: &Arc<Self>,

@@ -7,7 +7,6 @@ use std::{
 };
 
 use http::HeaderMap;
-use http_body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -18,7 +17,10 @@ use tower_sd_balance::BoxError;
 use tower_sd_core::{Shutdown, StopOnDrop, TaskGroup};
 use tower_sd_net::Io;
 
-use super::{Settings, Target, upload::Outgoing};
+use super::{
+    Settings, Target,
+    upload::{Outgoing, Payload},
+};
 
 /// One open connection with one owner, which may send on it. Dropped, it is closed.
 ///
@@ -106,18 +108,13 @@ impl<B: Send + 'static> Exclusive<B> {
 }
 
 /// Uses HTTP/1.1 from now on.
-pub(super) async fn begin<B>(
+pub(super) async fn begin<B: Payload>(
     io: Io,
     settings: &Settings,
     home: Weak<dyn Home<B>>,
     (target, tasks): (&Arc<Target>, TaskGroup),
     close: StopOnDrop,
-) -> Result<(Box<Exclusive<B>>, Driver<B>), BoxError>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+) -> Result<(Box<Exclusive<B>>, Driver<B>), BoxError> {
     let mut builder = http1::Builder::new();
     if let Some(max_headers) = settings.max_http1_headers {
         builder.max_headers(max_headers);
@@ -137,12 +134,7 @@ where
 }
 
 /// Runs until either side closes.
-pub(super) async fn drive<B>(driver: Driver<B>, target: &Target, stop: &Shutdown)
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+pub(super) async fn drive<B: Payload>(driver: Driver<B>, target: &Target, stop: &Shutdown) {
     tokio::select! {
         biased;
         () = stop.requested() => {}

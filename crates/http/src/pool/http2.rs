@@ -9,7 +9,6 @@ use std::{
     },
 };
 
-use http_body::Body;
 use hyper::{client::conn::http2, rt::Executor};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{sync::Notify, time::Instant};
@@ -17,7 +16,10 @@ use tower_sd_balance::BoxError;
 use tower_sd_core::TaskGroup;
 use tower_sd_net::Io;
 
-use super::{Settings, Target, upload::Outgoing};
+use super::{
+    Settings, Target,
+    upload::{Outgoing, Payload},
+};
 
 /// A place on a connection. Dropped, it is free for another request.
 pub(crate) struct Stream<B: Send + 'static> {
@@ -127,12 +129,7 @@ impl<B> Open<B> {
 pub(super) type Driver<B> = http2::Connection<TokioIo<Io>, Outgoing<B>, Spawner>;
 
 /// Runs until either side closes.
-pub(super) async fn drive<B>(mut driver: Driver<B>, carrier: &Carrier)
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+pub(super) async fn drive<B: Payload>(mut driver: Driver<B>, carrier: &Carrier) {
     let ended = poll_fn(|cx| {
         let ended = Pin::new(&mut driver).poll(cx);
         // The server may change its mind; it is polled for each request, which is often enough.
@@ -145,17 +142,12 @@ where
 }
 
 /// Waits for the server's settings: its grant is then known, and that it serves HTTP/2 at all.
-pub(super) async fn begin<B>(
+pub(super) async fn begin<B: Payload>(
     io: Io,
     settings: &Settings,
     home: Weak<dyn Home>,
     (target, tasks): (&Arc<Target>, TaskGroup),
-) -> Result<(Open<B>, Driver<B>), BoxError>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+) -> Result<(Open<B>, Driver<B>), BoxError> {
     let spawner = Spawner::new(tasks.clone());
     let polled = Arc::clone(&spawner.polled);
     let (sender, mut driver) = http2::Builder::new(spawner)

@@ -20,4 +20,4 @@ pub(crate) use connection::{Connection, Unused};
 pub(crate) use home::Pool;
 pub(crate) use settings::{Settings, bounded};
 pub(crate) use target::Target;
-pub(crate) use upload::{Outgoing, Upload, announced};
+pub(crate) use upload::{Outgoing, Payload, Upload, announced};

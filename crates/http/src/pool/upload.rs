@@ -13,6 +13,7 @@ use bytes::Buf;
 
 use http::{HeaderMap, header::CONTENT_LENGTH};
 use http_body::{Body, Frame, SizeHint};
+use tower_sd_balance::BoxError;
 
 /// A request body on its way; dropped by hyper when all of it has been read, or when sending it has
 /// ended otherwise.
@@ -41,6 +42,14 @@ struct End(Upload);
 pub(crate) fn announced(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
+
+/// What every request's body is.
+pub(crate) trait Payload:
+    Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static
+{
+}
+
+impl<B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static> Payload for B {}
 
 impl<B: Body> Outgoing<B> {
     /// The body of a request with `headers`. `None`: nothing is to be sent.
