@@ -82,6 +82,18 @@ impl DialError {
     }
 }
 
+impl fmt::Display for DialErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "connect failed",
+            Self::Denied => "address denied",
+            Self::Resolve => "not resolved",
+            Self::Timeout => "timed out",
+            Self::Tls => "TLS handshake failed",
+        })
+    }
+}
+
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let target = &self.target;

@@ -117,6 +117,20 @@ fn dialled<'a>(error: &'a (dyn error::Error + 'static)) -> Option<&'a DialError>
     std::iter::successors(Some(error), |error| error.source()).find_map(|it| it.downcast_ref())
 }
 
+impl fmt::Display for HttpClientErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Body => "body cut short",
+            Self::Closed => "connection closed",
+            Self::Connect => "connect failed",
+            Self::Request => "request unusable",
+            Self::Timeout => "timed out",
+            Self::Tls => "TLS failed",
+            Self::TooLong => "body too long",
+        })
+    }
+}
+
 impl fmt::Display for HttpClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let server = &self.server;
