@@ -128,6 +128,7 @@ pub struct Announcement {
 pub struct LeaseTtl {
     ttl: Option<Duration>,
     renew_interval: Duration,
+    retry_cap: Option<Duration>,
 }
 
 /// The registry's answer to an announcement or a renewal.
@@ -197,12 +198,24 @@ impl Announcement {
 impl LeaseTtl {
     /// An entry that expires after `ttl`, and is renewed three times within it.
     pub fn new(ttl: Duration) -> Self {
-        Self { ttl: Some(ttl), renew_interval: ttl / 3 }
+        Self { ttl: Some(ttl), renew_interval: ttl / 3, retry_cap: None }
     }
 
     /// An entry that never expires, and is verified at this interval.
     pub const fn unlimited(renew_interval: Duration) -> Self {
-        Self { ttl: None, renew_interval }
+        Self { ttl: None, renew_interval, retry_cap: None }
+    }
+
+    /// Limits the pause between failed attempts; the interval of renewals by default.
+    ///
+    /// For a backend whose attempts cost the registry nothing while it is away. At least 1 s.
+    pub const fn retried_within(mut self, cap: Duration) -> Self {
+        self.retry_cap = Some(cap);
+        self
+    }
+
+    pub(crate) fn retry_cap(&self) -> Duration {
+        self.retry_cap.unwrap_or_else(|| self.renew_interval())
     }
 
     /// Returns the time after which the registry drops an entry without renewals.

@@ -65,7 +65,7 @@ pub struct ZooKeeperConfig {
     pub request_timeout: Duration,
     /// The largest answer that is read, in bytes. Defaults to 16 MiB.
     ///
-    /// That is a list of 400 000 names of Java's ids.
+    /// That is a list of 400 000 names of Java's ids. A larger one is an error of its reader alone.
     pub max_reply: usize,
     /// The largest request that is sent, in bytes. Defaults to 1 048 575.
     ///

@@ -70,9 +70,8 @@ fn kind(cause: &ClientError) -> (ErrorKind, bool) {
         ClientError::RequestTooLarge { .. } | ClientError::Settings(_) => {
             (ErrorKind::Config, false)
         }
-        ClientError::ReplyTooLarge { .. } | ClientError::Malformed(_) => {
-            (ErrorKind::Protocol, true)
-        }
+        ClientError::ReplyTooLarge { .. } => (ErrorKind::Protocol, false),
+        ClientError::Malformed(_) => (ErrorKind::Protocol, true),
         ClientError::Timeout(_) => (ErrorKind::Timeout, true),
         ClientError::Unanswered(cause) | ClientError::Unconnected(cause) => unavailable(cause),
         ClientError::At { error, .. } => kind(error),
@@ -80,6 +79,7 @@ fn kind(cause: &ClientError) -> (ErrorKind, bool) {
         | ClientError::Dial(_)
         | ClientError::Closed
         | ClientError::Io(_)
+        | ClientError::Tls(_)
         | ClientError::Ended => (ErrorKind::Unavailable, true),
     }
 }
@@ -117,7 +117,7 @@ mod tests {
             (refused(Refusal::SessionExpired), ErrorKind::Unavailable, true),
             (refused(Refusal::Other(-7)), ErrorKind::Unavailable, true),
             (ClientError::RequestTooLarge { n_bytes: 2, limit: 1 }, ErrorKind::Config, false),
-            (ClientError::ReplyTooLarge { n_bytes: 2, limit: 1 }, ErrorKind::Protocol, true),
+            (ClientError::ReplyTooLarge { n_bytes: 2, limit: 1 }, ErrorKind::Protocol, false),
             (ClientError::Timeout(Duration::ZERO), ErrorKind::Timeout, true),
             (ClientError::ReadOnly, ErrorKind::Unavailable, true),
             (lost(ClientError::Closed), ErrorKind::Unavailable, true),

@@ -144,7 +144,7 @@ impl Schedule {
     fn granted(&mut self, ttl: LeaseTtl) -> Instant {
         let interval = ttl.renew_interval();
         if self.ttl.replace(ttl) != Some(ttl) {
-            let cap = interval.clamp(MIN_CAP, MAX_CAP);
+            let cap = ttl.retry_cap().clamp(MIN_CAP, MAX_CAP);
             self.backoff =
                 Backoff::new(self.config.initial_backoff, cap).with_seed(self.rng.u64(..));
         }

@@ -137,16 +137,23 @@ impl ZooKeeperConfig {
         self
     }
 
+    /// Uses Netty, which TLS needs, of the archives beside the server's.
+    pub fn netty(mut self) -> Self {
+        let folder = self.binary.path.parent().unwrap_or(&self.binary.path).join("../share/java");
+        let files = fs::read_dir(folder).into_iter().flatten().flatten();
+        let archives = files.map(|file| file.path().display().to_string());
+        let netty: Vec<_> = archives.filter(|path| path.contains("/netty-")).collect();
+        self.properties.push(format!("-Xbootclasspath/a:{}", netty.join(":")));
+        self.lines(["serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory"])
+    }
+
     fn command(&self, data: &Path, address: SocketAddr, id: usize) -> Command {
         let (ip, port) = (address.ip(), address.port());
         let mut text = format!(
             "tickTime=500\nmaxSessionTimeout=60000\nmaxClientCnxns=0\nforceSync=no\n\
-             4lw.commands.whitelist=*\ndataDir={}\n",
+             4lw.commands.whitelist=*\ndataDir={}\nclientPort={port}\nclientPortAddress={ip}\n",
             data.display()
         );
-        if !self.lines.iter().any(|line| line.starts_with("secureClientPort=")) {
-            text.push_str(&format!("clientPort={port}\nclientPortAddress={ip}\n"));
-        }
         for line in &self.lines {
             text.push_str(&format!("{line}\n"));
         }

@@ -3,9 +3,12 @@
 mod place;
 mod too_large;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep_until},
+};
 use tower_sd_core::{
     Announcement, Announcer, Error, ErrorKind, LeaseTtl, LossReason, Registration, Renewal, Result,
     async_trait,
@@ -137,7 +140,13 @@ impl ZooKeeperAnnouncer {
                 self.in_doubt = None;
                 Ok(Some(Owned { session: created.session, czxid: created.czxid, version: 0 }))
             }
-            Err(cause) if cause.refusal() == Some(Refusal::NodeExists) => Ok(None),
+            Err(cause) if cause.refusal() == Some(Refusal::NodeExists) => {
+                // Without an earlier doubt it is certainly another's.
+                if is_first {
+                    self.in_doubt = None;
+                }
+                Ok(None)
+            }
             Err(cause) => {
                 // It shows nothing of an earlier creation that is in doubt.
                 if is_first && cause.is_without_effect() {
@@ -176,8 +185,8 @@ impl ZooKeeperAnnouncer {
             self.in_doubt = None;
             return Ok(Obstacle::Ours(Owned { session: owner, czxid, version }));
         }
-        // Its session is a former one of ours, or it has none and would stay indefinitely.
-        let is_left_over = owner == 0 || owner == self.last_session;
+        // Its session is a former one of ours.
+        let is_left_over = owner != 0 && owner == self.last_session;
         let by = self.describe(&node);
         if !takes_over && (!is_left_over || owner == session.state().id) {
             self.in_doubt = None;
@@ -249,16 +258,17 @@ impl ZooKeeperAnnouncer {
         self.owned = None;
         self.read_at = Instant::now() + session.state().timeout / 3;
         match session.get(self.place.path()).await? {
-            Some(node) if node.stat.owner != 0 => {
-                Ok(LossReason::TakenOver { by: self.describe(&node) })
-            }
-            _ => Ok(LossReason::Gone),
+            Some(node) => Ok(LossReason::TakenOver { by: self.describe(&node) }),
+            None => Ok(LossReason::Gone),
         }
     }
 
     /// The address and the session of another registration.
     fn describe(&self, node: &Node) -> String {
-        let session = format!("session {:#x}", node.stat.owner);
+        let session = match node.stat.owner {
+            0 => "no session".to_owned(),
+            owner => format!("session {owner:#x}"),
+        };
         let name = self.place.path().rsplit_once('/').map_or("", |(_parent, name)| name);
         match self.layout.decode(name, &node.data) {
             Ok(instance) => format!("{instance}, {session}"),
@@ -279,6 +289,9 @@ impl Announcer for ZooKeeperAnnouncer {
             return Err(too_large(self.place.path(), data.len()));
         }
         let session = self.session();
+        if announcement.takes_over() {
+            session.forget_leavings(self.place.path());
+        }
         let written = self.write(&session, &data, announcement.takes_over()).await;
         let is_unanswered = |cause| is_suspicious(cause, data.len());
         self.too_large.written(&data, written.as_ref().is_err_and(is_unanswered));
@@ -289,8 +302,7 @@ impl Announcer for ZooKeeperAnnouncer {
             if is_nothing { error.without_effect() } else { error }
         })?;
         self.read_at = Instant::now() + session.state().timeout / 3;
-        let ttl = LeaseTtl::new(session.state().timeout);
-        Ok(loss.map_or(Renewal::Renewed(ttl), Renewal::Lost))
+        Ok(loss.map_or_else(|| Renewal::Renewed(ttl(&session)), Renewal::Lost))
     }
 
     async fn renew(&mut self, _announcement: &Announcement) -> Result<Renewal> {
@@ -298,15 +310,14 @@ impl Announcer for ZooKeeperAnnouncer {
         let Some(owned) = self.owned else {
             return Ok(Renewal::Lost(LossReason::Gone));
         };
-        let state = session.state();
-        if state.id != owned.session {
+        if session.state().id != owned.session {
             self.owned = None;
             return Ok(Renewal::Lost(LossReason::SessionEnded));
         }
         let failed = |cause| error(cause, "renew", self.place.path());
         match session.exists(self.place.path()).await.map_err(failed)? {
             Some(stat) if owned.is(&stat) && stat.version == owned.version => {
-                Ok(Renewal::Renewed(LeaseTtl::new(state.timeout)))
+                Ok(Renewal::Renewed(ttl(&session)))
             }
             // Another client has written it: our data is written again.
             Some(stat) if owned.is(&stat) => Ok(Renewal::Lost(LossReason::Gone)),
@@ -335,10 +346,9 @@ impl Announcer for ZooKeeperAnnouncer {
     }
 
     async fn withdraw(&mut self) -> Result<()> {
-        if let Some(session) = self.session.clone().filter(|session| !session.has_ended())
-            && let Some(is_ours) = self.is_ours(&session)
-        {
-            let removed = session.remove(self.place.path(), is_ours).await;
+        if let Some(is_ours) = self.session.as_ref().and_then(|session| self.is_ours(session)) {
+            // Another one, if its task has ended: the servers keep the node for a while.
+            let removed = self.session().remove(self.place.path(), is_ours).await;
             removed.map_err(|cause| error(cause, "deregister", self.place.path()))?;
         }
         (self.owned, self.in_doubt, self.session) = (None, None, None);
@@ -350,10 +360,10 @@ impl Drop for ZooKeeperAnnouncer {
     /// What could not be withdrawn is removed with the next connection: the session goes on for
     /// others.
     fn drop(&mut self) {
-        if let Some(session) = &self.session
-            && let Some(is_ours) = self.is_ours(session)
+        if let Some(is_ours) = self.session.as_ref().and_then(|session| self.is_ours(session))
+            && Handle::try_current().is_ok()
         {
-            session.remove_later(self.place.path().to_owned(), is_ours);
+            self.session().remove_later(self.place.path().to_owned(), is_ours);
         }
     }
 }
@@ -363,6 +373,11 @@ impl Owned {
     fn is(self, stat: &Stat) -> bool {
         (stat.owner, stat.czxid) == (self.session, self.czxid)
     }
+}
+
+/// Attempts without a connection are free, and a new session is to have its node soon.
+fn ttl(session: &SessionHandle) -> LeaseTtl {
+    LeaseTtl::new(session.state().timeout).retried_within(Duration::from_secs(1))
 }
 
 /// Of processes with one id that start together, all but one notice the last one sooner.

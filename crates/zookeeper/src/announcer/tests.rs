@@ -26,6 +26,8 @@ use crate::{
 struct Model {
     /// The data of the node.
     node: Option<Vec<u8>>,
+    n_created: u32,
+    n_connections: u32,
     fault: Fault,
 }
 
@@ -51,7 +53,7 @@ impl Scripted {
     async fn start(fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let port = listener.local_addr().expect("it is bound").port();
-        let model = Arc::new(Mutex::new(Model { node: None, fault }));
+        let model = Arc::new(Mutex::new(Model { fault, ..Model::default() }));
         let (tasks, server) = (TaskGroup::new(), Arc::clone(&model));
         tasks.spawn(|stop| async move {
             select! {
@@ -59,10 +61,7 @@ impl Scripted {
                 () = serve(listener, server) => {}
             }
         });
-        let config = ZooKeeperConfig::new(["127.0.0.1:1"]).layout(GoKit);
-        let registration = Registration::new("s", instance(1));
-        let announcer = ZooKeeperAnnouncer::new(&client(port), &config, &registration);
-        Self { model, announcer: announcer.expect("a registration"), _tasks: tasks }
+        Self { model, announcer: announcer(&client(port)), _tasks: tasks }
     }
 
     fn model(&self) -> MutexGuard<'_, Model> {
@@ -79,6 +78,12 @@ impl Scripted {
             assert!(error.is_transient(), "{error:?}");
         }
     }
+}
+
+fn announcer(client: &Client) -> ZooKeeperAnnouncer {
+    let config = ZooKeeperConfig::new(["127.0.0.1:1"]).layout(GoKit);
+    let registration = Registration::new("s", instance(1));
+    ZooKeeperAnnouncer::new(client, &config, &registration).expect("a registration")
 }
 
 fn instance(port: u16) -> Instance {
@@ -108,6 +113,7 @@ fn lock(model: &Mutex<Model>) -> MutexGuard<'_, Model> {
 /// One connection after the other: a client has one.
 async fn serve(listener: TcpListener, model: Arc<Mutex<Model>>) {
     while let Ok((stream, _)) = listener.accept().await {
+        lock(&model).n_connections += 1;
         let _closed = connection(stream, &model).await;
     }
 }
@@ -141,6 +147,7 @@ fn answer(mut request: &[u8], model: &mut Model) -> Option<Vec<u8>> {
         CREATE if model.node.is_some() => Err(NODE_EXISTS),
         CREATE => {
             let _path = buffer(&mut request);
+            model.n_created += 1;
             if fault != (Fault::Lose { has_effect: false }) {
                 model.node = Some(buffer(&mut request));
             }
@@ -241,6 +248,59 @@ async fn creation_in_doubt_is_updated_to_other_data() {
     };
     assert!(matches!(written, Renewal::Renewed(_)), "{written:?}");
     assert_eq!(server.model().node.as_deref(), Some(&b"10.0.0.7:2"[..]));
+}
+
+/// The layout has no incarnation: the node of another handle of the session has the same data.
+#[tokio::test]
+async fn node_of_the_same_data_is_no_creation_of_ours() {
+    let mut server = Scripted::start(Fault::None).await;
+    server.model().node = Some(b"10.0.0.7:1".to_vec());
+    server.announce(1).await.expect("it takes the place");
+    assert_eq!(server.model().n_created, 1);
+}
+
+/// Whether the predecessor's creation had an effect is not known when its handle is dropped.
+#[tokio::test]
+async fn node_of_a_successor_is_not_left_behind_by_its_predecessor() {
+    let mut server = Scripted::start(Fault::Lose { has_effect: false }).await;
+    let client = server.announcer.client.clone();
+    server.announce(1).await.expect_err("the answer is lost");
+    server.model().fault = Fault::Refuse;
+    server.announcer = announcer(&client);
+    server.announce(1).await.expect_err("no connection");
+    server.model().fault = Fault::None;
+    while let Err(error) = server.announce(1).await {
+        assert!(error.is_transient(), "{error:?}");
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(server.model().node.is_some());
+}
+
+/// The servers keep a session whose client has vanished, and its node.
+#[tokio::test]
+async fn node_is_withdrawn_when_the_runtime_of_its_session_has_ended() {
+    let mut server = Scripted::start(Fault::None).await;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let client = server.announcer.client.clone();
+    let first = runtime.spawn(async move { client.session() }).await.expect("a session");
+    server.announce(1).await.expect("announced");
+    runtime.shutdown_background();
+    first.task_ended().await;
+    server.withdraw().await;
+    assert_eq!(server.model().node, None);
+}
+
+/// Hundreds of processes may start while the servers are away.
+#[tokio::test(start_paused = true)]
+async fn connections_without_a_session_become_rare() {
+    let server = Scripted::start(Fault::Refuse).await;
+    let _session = server.announcer.client.session();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let before = server.model().n_connections;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    let n = server.model().n_connections - before;
+    assert!((10..=60).contains(&n), "{n} connections in 5 min");
 }
 
 /// A persistent node has the owner 0, as a session before the first one.

@@ -1,6 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use thiserror::Error;
+use tower_sd_net::TlsFailure;
 
 use super::jute::Malformed;
 
@@ -36,6 +37,9 @@ pub(crate) enum ClientError {
     Closed,
     #[error("{0}")]
     Io(Arc<std::io::Error>),
+    /// The TLS handshake has failed behind its first half: the client certificate is refused.
+    #[error("{0}")]
+    Tls(Arc<TlsFailure>),
     #[error(transparent)]
     Malformed(#[from] Malformed),
     /// The credentials cannot be read.
@@ -94,6 +98,18 @@ impl ClientError {
         match self {
             Self::Refused(refusal) => Some(*refusal),
             _ => None,
+        }
+    }
+
+    /// Whether a repetition is refused as well.
+    pub(super) fn is_permanent(&self) -> bool {
+        match self {
+            Self::At { error, .. } => error.is_permanent(),
+            Self::Refused(refusal) => {
+                matches!(refusal, Refusal::AuthFailed | Refusal::SaslRequired)
+            }
+            Self::Tls(_) => true,
+            _ => false,
         }
     }
 

@@ -14,6 +14,7 @@ use tower_sd_net::Io;
 use super::{
     calls::{Reply, Request},
     error::{ClientError, Refusal},
+    frames::Read,
     jute::Malformed,
     session::{Connection, Session},
     watches::{Arm, Batch},
@@ -110,10 +111,10 @@ impl<'a> Exchange<'a> {
         let session_timeout = session.key.timeout;
         let silence = session_timeout * 2 / 3;
         select! {
-            frame = frames.next(read) => {
-                let frame = frame?;
+            read = frames.next(read) => {
+                let read = read?;
                 self.received_at = Instant::now();
-                self.receive(&frame)
+                self.receive(read)
             }
             written = pass_on(write, output), if !output.is_empty() || *is_unflushed => {
                 *is_unflushed = written?;
@@ -149,8 +150,15 @@ impl<'a> Exchange<'a> {
         self.unanswered.push_back(Sent { xid: self.last_xid, watch, reply });
     }
 
-    fn receive(&mut self, frame: &Bytes) -> Result<(), ClientError> {
-        let (header, body) = wire::answer(frame)?;
+    fn receive(&mut self, read: Read) -> Result<(), ClientError> {
+        let limit = self.session.settings.max_reply;
+        let (frame, too_large) = match read {
+            Read::Frame(frame) => (frame, None),
+            Read::TooLarge { beginning, n_bytes } => {
+                (beginning, Some(ClientError::ReplyTooLarge { n_bytes, limit }))
+            }
+        };
+        let (header, body) = wire::answer(&frame)?;
         let Header { xid, zxid, error } = header;
         self.session.key.seen(zxid, self.n_batches == 0);
         match xid {
@@ -169,11 +177,16 @@ impl<'a> Exchange<'a> {
                 Ok(())
             }
             wire::SET_WATCHES_XID => Err(ClientError::Refused(Refusal::of(error))),
-            _ => self.answer(header, frame.slice_ref(body)),
+            _ => self.answer(header, too_large.map_or_else(|| Ok(frame.slice_ref(body)), Err)),
         }
     }
 
-    fn answer(&mut self, header: Header, body: Bytes) -> Result<(), ClientError> {
+    /// Passes an answer on; one that is too large is an error of its request alone.
+    fn answer(
+        &mut self,
+        header: Header,
+        body: Result<Bytes, ClientError>,
+    ) -> Result<(), ClientError> {
         let sent = self.unanswered.pop_front().filter(|sent| sent.xid == header.xid);
         let Sent { watch, reply, .. } = sent.ok_or(Malformed)?;
         let refusal = (header.error != 0).then(|| Refusal::of(header.error));
@@ -187,7 +200,10 @@ impl<'a> Exchange<'a> {
             }
         }
         let answer = match refusal {
-            None => Ok(Reply { session: self.session.id(), zxid: header.zxid, body }),
+            None => {
+                let session = self.session.id();
+                body.map(|body| Reply { session, zxid: header.zxid, body })
+            }
             Some(refusal) => Err(ClientError::Refused(refusal)),
         };
         let ends = match refusal {

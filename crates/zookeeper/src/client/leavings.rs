@@ -33,6 +33,11 @@ impl Leavings {
         self.added.notify_one();
     }
 
+    /// A successor takes care of the node.
+    pub(super) fn forget(&self, path: &str) {
+        self.nodes().retain(|(left, _)| left != path);
+    }
+
     /// The session has ended, and its nodes with it.
     pub(super) fn clear(&self) {
         self.nodes().clear();

@@ -138,6 +138,11 @@ impl SessionHandle {
     pub(crate) fn remove_later(&self, path: String, is_ours: IsOurs) {
         self.link.handle().leavings.add(path, is_ours);
     }
+
+    /// Removes no node of this path later: for a user that replaces it, by one that may look alike.
+    pub(crate) fn forget_leavings(&self, path: &str) {
+        self.link.handle().leavings.forget(path);
+    }
 }
 
 impl Deref for SessionHandle {

@@ -9,15 +9,15 @@ use tokio::{
     io::{AsyncWriteExt, ReadHalf, WriteHalf, split},
     runtime::Handle,
     sync::{mpsc, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tower_sd_core::{Backoff, TaskGroup};
-use tower_sd_net::Io;
+use tower_sd_net::{Io, TlsFailure};
 
 use super::{
     calls::{Calls, Request},
     error::ClientError,
-    frames::Frames,
+    frames::{Frames, Read},
     leavings::Leavings,
     settings::{Server, Settings},
     watches::Watches,
@@ -72,11 +72,12 @@ pub(super) struct Connection {
 impl Session {
     /// Keeps the session, for as long as it is polled.
     pub(super) async fn run(mut self) {
-        let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
+        let mut hasty = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
+        let mut refused = Backoff::new(MAX_PAUSE, MAX_PATIENCE);
         loop {
             let error = match self.connect().await {
                 Ok(connection) => {
-                    backoff.succeeded();
+                    hasty.succeeded();
                     let error = self.exchange(connection).await;
                     self.left_at = Instant::now();
                     error
@@ -88,7 +89,31 @@ impl Session {
             };
             tracing::debug!(session = self.key.id, %error, "no connection");
             self.watches.trouble(&error);
-            sleep(backoff.next_pause()).await;
+            let pause = hasty.next_pause().max(self.patience());
+            let pause = if error.is_permanent() { refused.next_pause() } else { pause };
+            self.rest(pause, &error).await;
+        }
+    }
+
+    /// A pause that the session does not need to be shorter: it has ended, or there was none yet.
+    fn patience(&self) -> Duration {
+        let absence = self.left_at.elapsed();
+        match self.key.id != 0 && absence < self.key.timeout {
+            true => Duration::ZERO,
+            false => (absence / 4).min(MAX_PATIENCE).mul_f64(fastrand::f64()),
+        }
+    }
+
+    /// Pauses; requests that would wait for long get the error instead.
+    async fn rest(&mut self, pause: Duration, error: &ClientError) {
+        let end = Instant::now() + pause;
+        loop {
+            let now = Instant::now();
+            if end <= now + MAX_PAUSE {
+                return sleep_until(end).await;
+            }
+            sleep_until(now + MAX_PAUSE).await;
+            self.refuse_requests(error);
         }
     }
 
@@ -146,12 +171,26 @@ impl Session {
         if let Some(credentials) = credentials {
             hello.extend(wire::auth("digest", credentials.expose().as_bytes()));
         }
-        write.write_all(&hello).await?;
-        write.flush().await?;
+        let sent = async {
+            write.write_all(&hello).await?;
+            write.flush().await
+        };
+        let sent = sent.await;
         let mut frames = Frames::new(settings.max_reply);
+        // Also of a write that has failed the cause may be read.
         let answer = match frames.next(&mut read).await {
-            Ok(answer) => answer,
+            Ok(Read::Frame(answer)) => answer,
+            Ok(Read::TooLarge { n_bytes, .. }) => {
+                return Err(ClientError::ReplyTooLarge { n_bytes, limit: settings.max_reply });
+            }
             Err(error) => {
+                if let (ClientError::Io(cause), Some(tls)) = (&error, tls)
+                    && let Some(failure) = TlsFailure::find(&**cause)
+                {
+                    tls.suspect();
+                    return Err(ClientError::Tls(Arc::new(failure)));
+                }
+                sent?;
                 self.refused();
                 return Err(error);
             }
@@ -177,7 +216,10 @@ impl Session {
     /// replaced by another one, or has lost its data.
     fn refused(&mut self) {
         if self.key.last_zxid > 0 && self.left_at.elapsed() > self.key.timeout {
-            tracing::warn!(session = self.key.id, "the ensemble has lost transactions");
+            tracing::warn!(
+                session = self.key.id,
+                "the servers close every connection; they may have lost transactions"
+            );
             (self.key.last_zxid, self.key.watched_zxid) = (0, 0);
         }
     }
@@ -220,6 +262,8 @@ impl Key {
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Sessions live for seconds: a long pause would be their end.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// While no session lives; hundreds of processes may wait for the servers.
+const MAX_PATIENCE: Duration = Duration::from_secs(15);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! to the same session they are set once more, and the server reports what was missed.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -30,9 +30,9 @@ struct Table {
 /// What the server has been requested to watch.
 #[derive(Debug, Default)]
 struct Armed {
-    data: HashSet<String>,
-    absent: HashSet<String>,
-    children: HashSet<String>,
+    data: BTreeSet<String>,
+    absent: BTreeSet<String>,
+    children: BTreeSet<String>,
 }
 
 /// The three kinds of watches.
@@ -214,7 +214,7 @@ impl Table {
             if list.is_empty() {
                 self.watching.remove(path);
                 let mut armed = mem::take(&mut self.armed);
-                armed.retain(|path| self.is_watched(path));
+                armed.remove(path, |path| self.is_watched(path));
                 self.armed = armed;
             }
         }
@@ -222,7 +222,7 @@ impl Table {
 }
 
 impl Armed {
-    fn paths(&mut self, arm: Arm) -> &mut HashSet<String> {
+    fn paths(&mut self, arm: Arm) -> &mut BTreeSet<String> {
         match arm {
             Arm::Data => &mut self.data,
             Arm::Absent => &mut self.absent,
@@ -230,9 +230,15 @@ impl Armed {
         }
     }
 
-    fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+    /// Removes a node and its children, except what is kept.
+    fn remove(&mut self, path: &str, keep: impl Fn(&str) -> bool) {
+        let below = format!("{path}/");
         for paths in [&mut self.data, &mut self.absent, &mut self.children] {
-            paths.retain(|path| keep(path));
+            let children = paths.range(below.clone()..).take_while(|it| it.starts_with(&below));
+            let all = children.chain(paths.get(path)).filter(|path| !keep(path));
+            for path in all.cloned().collect::<Vec<_>>() {
+                paths.remove(&path);
+            }
         }
     }
 }

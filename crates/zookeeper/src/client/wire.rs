@@ -6,6 +6,9 @@ use super::jute::{LENGTH, Malformed, Reader, Writer};
 #[derive(Debug)]
 pub(super) struct Frame(Vec<u8>);
 
+/// The bytes of a [`Header`].
+pub(super) const HEADER: usize = 16;
+
 /// What an answer begins with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {

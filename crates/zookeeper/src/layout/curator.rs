@@ -14,7 +14,8 @@ use crate::path;
 /// Written as `x-discovery`'s `ServiceInstance` of type `DYNAMIC`, whose payload is a
 /// `ZookeeperInstance`: its metadata has that of the [`Instance`], and the rest of it as a JSON
 /// text under `tower-sd`. Read leniently: any payload will do, and the class that it names is not
-/// considered. An instance with `enabled: false` is draining.
+/// considered. An instance with `enabled: false` is draining. One whose `sslPort` is its only port,
+/// or equal to `port`, has the scheme `https`; of two different ones `port` is used.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Curator;
@@ -79,13 +80,15 @@ impl Layout for Curator {
         }
         let plain = entry.port.filter(|port| *port != 0);
         let secure = entry.ssl_port.filter(|port| *port != 0);
+        // Spring writes the port of TLS as both.
+        let is_secure = plain.is_none() || secure == plain;
         let port = plain.or(secure).ok_or("it has neither port nor sslPort")?;
         let id = entry.id.filter(|id| !id.is_empty()).unwrap_or_else(|| path::unescape(node));
         let mut metadata = metadata(entry.payload);
         let instance =
             match metadata.remove(OURS).and_then(|it| ours(&it, &id, &entry.address, port)) {
                 Some(instance) => instance,
-                None => foreign(&id, &entry.address, port, plain.is_none(), entry.registered_at_ms),
+                None => foreign(&id, &entry.address, port, is_secure, entry.registered_at_ms),
             };
         let instance = metadata
             .into_iter()

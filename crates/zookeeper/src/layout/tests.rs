@@ -61,6 +61,8 @@ fn entries_of_java_are_read() {
     assert_eq!(read(spring), instance.with_status(InstanceStatus::Draining));
     let payload = r#"{"address":"h","port":1,"payload":{"@class":"x","version":2},"enabled":true}"#;
     assert_eq!(read(payload), Instance::new("h", 1).with_id("node").with_metadata("version", "2"));
+    let spring_tls = read(r#"{"address":"h","port":8443,"sslPort":8443}"#);
+    assert_eq!(spring_tls, Instance::new("h", 8443).with_id("node").with_scheme("https"));
     let text = r#"{"address":"h","port":1,"payload":"text"}"#;
     assert_eq!(read(text), Instance::new("h", 1).with_id("node"));
 }

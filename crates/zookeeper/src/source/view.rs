@@ -80,6 +80,11 @@ impl<T: Clone + Send + Sync> View<T> {
         };
         let is_current = position.unwrap_or_default() == self.position;
         self.changes.node |= !is_current;
+        // No watch reports that access to a child is given.
+        let is_denied =
+            |item: &Result<T>| item.as_ref().is_err_and(|error| error.kind() == ErrorKind::Denied);
+        let denied = self.items.iter().filter(|(_, item)| is_denied(item));
+        self.changes.children.extend(denied.map(|(name, _)| name.clone()));
         Ok(is_current && self.changes.is_empty())
     }
 
@@ -193,9 +198,9 @@ async fn child<D: Decode>(
 ) -> Result<Option<Result<D::Item>>> {
     match session.get_watched(path).await {
         Ok(node) => Ok(node.map(|node| decode.decode(path, &node.data, node.stat))),
-        Err(cause @ ClientError::Refused(Refusal::NoAuth)) => {
-            Ok(Some(Err(error(cause, "follow", path))))
-        }
+        Err(
+            cause @ (ClientError::Refused(Refusal::NoAuth) | ClientError::ReplyTooLarge { .. }),
+        ) => Ok(Some(Err(error(cause, "follow", path)))),
         Err(cause) => Err(error(cause, "follow", path)),
     }
 }
@@ -205,7 +210,7 @@ fn restless(path: &str) -> Error {
     Error::new(ErrorKind::Unavailable, BACKEND, "follow").with_message(message)
 }
 
-/// Keeps the connection busy, without a queue of thousands for one service.
-const CONCURRENT_READS: usize = 64;
+/// Keeps a connection with a round trip of 100 ms busy, without a queue of thousands.
+const CONCURRENT_READS: usize = 256;
 /// A node that is made or removed between two reads is read again.
 const ATTEMPTS: usize = 5;

@@ -18,7 +18,7 @@ use crate::support::{
 async fn data_above_the_limit_is_refused_without_a_reconnect() {
     on_every_zookeeper(async |fixture| {
         let proxy = Proxy::start(fixture.server.address()).await.expect("a proxy");
-        let config = ZooKeeperConfig::new([proxy.address().to_string()]).session_timeout(TTL);
+        let config = ZooKeeperConfig::new([proxy.address().to_string()]).session_timeout(TTL * 5);
         let zookeeper = ZooKeeper::new(config).expect("good settings");
         let large = instance("a", 1).with_metadata("large", "x".repeat(2 << 20));
         let error = zookeeper.register(Registration::new("s", large)).await;
@@ -100,6 +100,38 @@ async fn twenty_thousand_children_are_read() {
     let mut refused = ZooKeeper::new(small).expect("good settings").instancer("s").subscribe();
     shows_that(&mut refused, "the limit", bound, |it| {
         it.freshness().error().is_some_and(|it| it.to_string().contains("max_reply"))
+    })
+    .await;
+}
+
+/// An answer above the limit is an error of its follower, or its child, and of no other.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn answer_above_the_limit_ends_no_connection() {
+    on_every_zookeeper(async |fixture| {
+        let mut operator = fixture.operator().await;
+        operator.create("/services/s/small", br#"{"address":"h","port":1}"#, Persistent).await;
+        operator.create("/services/s/large", &[b'x'; 200_000], Persistent).await;
+        operator.create("/services/many", b"", Persistent).await;
+        for n in 0..400 {
+            let path = format!("/services/many/{}-{n}", "x".repeat(200));
+            operator.create_in(&path, b"", Persistent).await;
+        }
+        let proxy = Proxy::start(fixture.server.address()).await.expect("a proxy");
+        let config = ZooKeeperConfig::new([proxy.address().to_string()]).session_timeout(TTL);
+        let zookeeper = ZooKeeper::new(config.max_reply(64 << 10)).expect("good settings");
+        let bound = Duration::from_secs(20);
+        let mut subscription = zookeeper.instancer("s").subscribe();
+        shows_that(&mut subscription, "the small one", bound, fresh_with(1)).await;
+        assert_eq!(subscription.stats().malformed, 1, "{:?}", subscription.stats());
+        let mut many = zookeeper.instancer("many").subscribe();
+        shows_that(&mut many, "the limit", bound, |it| {
+            it.freshness().error().is_some_and(|it| it.to_string().contains("max_reply"))
+        })
+        .await;
+        operator.set("/services/s/large", br#"{"address":"h","port":2}"#).await;
+        shows_that(&mut subscription, "both", bound, fresh_with(2)).await;
+        assert_eq!((proxy.n_accepted(), subscription.stats().errors), (1, 0));
     })
     .await;
 }

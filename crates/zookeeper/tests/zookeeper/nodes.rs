@@ -3,13 +3,19 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tower_sd_core::{ErrorKind, Instancer, ReadMode, ReadRequest, Registration, Source};
+use tower_sd_core::{
+    ErrorKind, Instancer, ReadMode, ReadRequest, Registration, RegistrationState, Source,
+};
 use tower_sd_testkit::wait::shows_that;
 use tower_sd_zookeeper::{Curator, GoKit, ServerSet, ZooKeeper};
 
 use crate::support::{
-    fresh_with, holds, instance, on_every_zookeeper,
-    operator::CreateMode::{Ephemeral, Persistent},
+    TTL, fresh_with, holds, instance, on_every_zookeeper,
+    operator::{
+        ALL,
+        CreateMode::{Ephemeral, Persistent},
+        UNREADABLE,
+    },
 };
 
 /// The predecessor's session is not over yet.
@@ -137,6 +143,34 @@ async fn chroot_is_made_and_used() {
     .await;
 }
 
+/// A Java process registers the same id statically, or an operator does.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn persistent_node_in_the_place_of_ours_is_left_alone() {
+    on_every_zookeeper(async |fixture| {
+        let zookeeper = fixture.client();
+        let handle = zookeeper.register(Registration::new("s", instance("a", 1))).await;
+        let handle = handle.expect("it registers");
+        let mut operator = fixture.operator().await;
+        operator.delete("/services/s/a").await;
+        let data = br#"{"address":"h","port":9}"#;
+        operator.create("/services/s/a", data, Persistent).await;
+        holds("it is taken over", BOUND, async || {
+            matches!(handle.state(), RegistrationState::TakenOver { .. })
+        })
+        .await;
+        tokio::time::sleep(TTL * 2).await;
+        let (found, stat) = operator.get("/services/s/a").await.expect("a node");
+        assert_eq!((found.as_slice(), stat.owner), (&data[..], 0));
+        operator.delete("/services/s/a").await;
+        holds("it is registered again", BOUND, async || {
+            matches!(handle.state(), RegistrationState::Registered)
+        })
+        .await;
+    })
+    .await;
+}
+
 /// Data with an owner of its own, and a wrong password.
 #[tokio::test]
 #[ignore = "needs a real ZooKeeper"]
@@ -163,6 +197,28 @@ async fn other_user_is_denied_and_not_empty() {
         let error = below.register(Registration::new("u", instance("b", 1))).await;
         let error = error.expect_err("no access");
         assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+    })
+    .await;
+}
+
+/// No watch reports that access is given.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn child_is_read_with_the_next_verification_of_access() {
+    on_every_zookeeper(async |fixture| {
+        let mut operator = fixture.operator().await;
+        operator.create("/app/a", b"1", Persistent).await;
+        operator.create("/app/b", b"2", Persistent).await;
+        operator.permit("/app/b", UNREADABLE).await;
+        let mut source = fixture.client().key_value("app/");
+        let mut read = async |mode| {
+            let read = source.read(ReadRequest::new(mode)).await.expect("it answers");
+            read.entries().map(|entries| (entries.len(), entries.iter().flatten().count()))
+        };
+        assert_eq!(read(ReadMode::Full).await, Some((2, 1)));
+        operator.permit("/app/b", ALL).await;
+        assert_eq!(read(ReadMode::Verify).await, Some((2, 2)));
+        assert_eq!(read(ReadMode::Verify).await, None, "it is unchanged");
     })
     .await;
 }

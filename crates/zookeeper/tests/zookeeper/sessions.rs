@@ -51,6 +51,35 @@ async fn expired_session_is_registered_again_with_one_node() {
     .await;
 }
 
+/// The node follows its new session, however long the servers were away.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn new_session_has_its_node_within_a_second() {
+    on_every_zookeeper(async |fixture| {
+        let proxy = Proxy::start(fixture.server.address()).await.expect("a proxy");
+        let config = ZooKeeperConfig::new([proxy.address().to_string()]);
+        // The pauses of attempts were a third of it.
+        let config = config.session_timeout(Duration::from_secs(10));
+        let zookeeper = ZooKeeper::new(config).expect("good settings");
+        let handle = zookeeper.register(Registration::new("s", instance("a", 1))).await;
+        let _handle = handle.expect("it registers");
+        proxy.set(Fault::Refuse).await;
+        sleep(Duration::from_secs(40)).await;
+        let n_before = proxy.n_accepted();
+        proxy.set(Fault::None).await;
+        holds("it connects", BOUND, async || proxy.n_accepted() > n_before).await;
+        let connected = Instant::now();
+        let mut operator = fixture.operator().await;
+        holds("it is registered again", BOUND, async || {
+            operator.get("/services/s/a").await.is_some()
+        })
+        .await;
+        note(&format!("registered again {:?} after the connection", connected.elapsed()));
+        assert!(connected.elapsed() < Duration::from_secs(3), "{:?}", connected.elapsed());
+    })
+    .await;
+}
+
 /// What was missed is reported with the watches of the resumed session.
 #[tokio::test]
 #[ignore = "needs a real ZooKeeper"]

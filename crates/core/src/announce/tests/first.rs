@@ -1,6 +1,7 @@
 //! The first registration: bounded or in the background, refused or repeated.
 
 use super::*;
+use crate::LeaseTtl;
 
 #[tokio::test(start_paused = true)]
 async fn failing_fast_returns_the_error_and_leaves_nothing_running() {
@@ -137,4 +138,16 @@ async fn requested_pause_costs_no_registration() {
     fake.set(|s| &s.down, false);
     sleep(TTL).await;
     assert_eq!((handle.stats().lost, handle.stats().renewed > 0), (0, true));
+}
+
+/// A backend whose attempts cost an absent registry nothing.
+#[tokio::test(start_paused = true)]
+async fn attempts_within_a_cap_follow_the_return_of_the_registry() {
+    let fake = Fake::default();
+    fake.grants(LeaseTtl::new(Duration::from_secs(60)).retried_within(Duration::from_secs(1)));
+    let mut handle = fake.register(registration()).await.expect("registered");
+    fake.set(|s| &s.down, true);
+    sleep(Duration::from_secs(600)).await;
+    fake.set(|s| &s.down, false);
+    handle.registered(Duration::from_millis(1100)).await.expect("registered again");
 }

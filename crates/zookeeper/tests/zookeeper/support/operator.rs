@@ -12,8 +12,8 @@ use tokio::{
     net::TcpStream,
 };
 
-use self::wire::Frame;
 pub(crate) use self::wire::{Access, CreateMode, Stat};
+use self::{jute::Writer, wire::Frame};
 
 /// A session of its own, on one connection.
 pub(crate) struct Operator {
@@ -70,9 +70,20 @@ impl Operator {
         names
     }
 
+    /// Sets the permissions that clients on this machine have.
+    pub(crate) async fn permit(&mut self, path: &str, permissions: i32) {
+        let request = Writer::new().int(1).int(SET_ACL).text(path).int(1);
+        let request = request.int(permissions).text("ip").text("127.0.0.1").int(-1);
+        self.exchange(&request.finish()).await.expect("it is permitted");
+    }
+
     /// `Err`: the code of ZooKeeper.
     async fn call(&mut self, frame: Frame) -> Result<Vec<u8>, i32> {
-        self.stream.write_all(&frame.numbered(1)).await.expect("the server runs");
+        self.exchange(&frame.numbered(1)).await
+    }
+
+    async fn exchange(&mut self, request: &[u8]) -> Result<Vec<u8>, i32> {
+        self.stream.write_all(request).await.expect("the server runs");
         loop {
             let frame = self.frame().await;
             let (header, body) = wire::answer(&frame).expect("an answer");
@@ -89,3 +100,8 @@ impl Operator {
         frame
     }
 }
+
+/// All permissions, and all but reading.
+pub(crate) const ALL: i32 = 31;
+pub(crate) const UNREADABLE: i32 = 30;
+const SET_ACL: i32 = 7;
