@@ -1,7 +1,7 @@
 use std::{
     mem::discriminant,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use tokio::{select, sync::watch};
@@ -13,7 +13,8 @@ use crate::{Error, ErrorKind, Instancer, Snapshot, Subscription, TaskGroup};
 /// It has no guard and no delay of its own: an instance that the other one holds stays held, and a
 /// stale set stays stale. A [`refresh`](Subscription::refresh) is passed on to the other one, whose
 /// [`stats`](Subscription::stats) these are. When the filter panics, or after
-/// [`close`](Self::close), the last set is stale. For a merge of several instancers use a
+/// [`close`](Self::close), the last set is stale and [`as_of`](Snapshot::as_of) of new snapshots
+/// stays at that time. For a merge of several instancers use a
 /// [`Publisher`](crate::Publisher).
 ///
 /// A filter reads the registry's view only: it cannot detect that a listed instance does not
@@ -139,7 +140,11 @@ impl<F: Fn(&Snapshot) -> Snapshot> Shown<F> {
 
 impl<F> Shown<F> {
     fn fail(&self, error: Error) {
-        self.shown.send_modify(|now| now.freshness = now.freshness.after(error));
+        self.shown.send_modify(|now| {
+            // What proves the other one's set from now on proves nothing of this one.
+            now.proof = Arc::new(Mutex::new(now.as_of()));
+            now.freshness = now.freshness.after(error);
+        });
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::{join_all, select_all};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::DropGuard;
 
@@ -60,7 +60,7 @@ pub(crate) struct End {
 pub(crate) struct Status {
     pub(crate) state: RegistrationState,
     pub(crate) stats: RegistrationStats,
-    pub(crate) last_error: Option<Error>,
+    pub(crate) last_error: Option<(Instant, Error)>,
 }
 
 /// A change of the instance, and the channel for its result.
@@ -86,7 +86,8 @@ impl RegistrationWatch {
 
     /// Returns the error of the latest call that failed, also after a recovery.
     pub fn last_error(&self) -> Option<Error> {
-        self.parts.iter().find_map(|part| part.status.borrow().last_error.clone())
+        let errors = self.parts.iter().filter_map(|part| part.status.borrow().last_error.clone());
+        errors.max_by_key(|(failed_at, _)| *failed_at).map(|(_, error)| error)
     }
 
     /// Returns the counters; of joined registrations, their sums.

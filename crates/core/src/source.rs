@@ -143,7 +143,9 @@ impl<T> ReadResult<T> {
 
     /// The set may be outdated, but the position is kept.
     ///
-    /// `Changed` is requested next, with backoff.
+    /// `Changed` is requested next, with backoff. The source should then wait for the end of the
+    /// trouble: `Verify` and the periodic `Full` are put off meanwhile, by a minute at least with
+    /// the default settings.
     pub fn trouble(error: Error) -> Self {
         Outcome::Trouble(error).into()
     }

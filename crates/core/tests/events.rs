@@ -103,6 +103,11 @@ async fn lasting_fault_of_an_entry_is_logged_once() {
     assert_eq!(log.found("WARN", "malformed entries skipped").len(), 1);
     assert_eq!(log.found("WARN", "addresses refused").len(), 1);
     assert_eq!(publisher.stats().malformed, 10);
+    let twins = || ["a", "b"].map(|id| Instance::new("10.0.0.1", 80).with_id(id)).to_vec();
+    publisher.set(twins().into());
+    publisher.set(twins().into());
+    let duplicates = log.found("WARN", "duplicate entries dropped");
+    assert_eq!((duplicates.len(), &duplicates[0]["n_duplicates"]), (1, &1.into()));
     publisher.resync("compacted");
     assert_eq!(log.found("DEBUG", "resync")[0]["reason"], "compacted");
 }
@@ -212,7 +217,8 @@ async fn address_that_clients_refuse_by_default_is_logged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn takeover_is_logged_once_with_the_other_registration() {
+async fn takeover_is_logged_on_both_sides() {
+    const TOOK_OVER: &str = "took over the entry of another registration";
     let (log, _guard) = Log::capture();
     let (registry, instance) = (MemoryRegistry::new(), Instance::new("127.0.0.1", 80));
     let register = || registry.register(Registration::new("s", instance.clone()));
@@ -223,6 +229,10 @@ async fn takeover_is_logged_once_with_the_other_registration() {
     assert_eq!(taken.len(), 1);
     let by = taken[0]["by"].as_str().expect("a text");
     assert!(by.starts_with("127.0.0.1:80, incarnation "), "{by}");
+    let took = log.found("WARN", TOOK_OVER);
+    assert_eq!(took.len(), 1, "the other side, which may be on another host");
+    let from = took[0]["from"].as_str().expect("a text");
+    assert!(from.starts_with("127.0.0.1:80, incarnation ") && from != by, "{from}");
     assert_eq!(log.found("WARN", "registration lost").len(), 0);
 }
 

@@ -7,6 +7,9 @@ use super::reporter::Reporter;
 use crate::{ErrorKind, Result};
 
 /// Runs a call of the announcer for at most `bound`; a panic is an error like others.
+///
+/// A call that is not an `async fn` may panic before it returns its future: so it belongs into an
+/// `async` block.
 pub(super) async fn bounded<T>(
     report: &Reporter,
     operation: &'static str,

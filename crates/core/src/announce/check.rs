@@ -35,7 +35,9 @@ impl Check {
         let Some(check) = &self.check else {
             return CheckResult::Passing;
         };
-        let checked = timeout(bound, AssertUnwindSafe(check.check()).catch_unwind()).await;
+        // A check may panic before it returns its future.
+        let checked = AssertUnwindSafe(async { check.check().await }).catch_unwind();
+        let checked = timeout(bound, checked).await;
         let before_renewal = renew_interval.mul_f64(0.9);
         let interval = self.interval.map_or(before_renewal, |it| it.min(before_renewal));
         self.at = Instant::now() + interval;

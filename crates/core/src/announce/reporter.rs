@@ -67,7 +67,7 @@ impl Reporter {
         self.latest_failure = Some(error.clone());
         self.edit(|status| {
             status.stats.failed += 1;
-            status.last_error = Some(error.clone());
+            status.last_error = Some((Instant::now(), error.clone()));
         });
     }
 

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{mem::replace, time::Duration};
 
 use fastrand::Rng;
 use tokio::time::Instant;
@@ -11,6 +11,8 @@ pub(super) struct Schedule {
     /// An entry that was taken over is taken back.
     reclaim: bool,
     backoff: Backoff,
+    /// A caller waits for the first answer.
+    is_awaited: bool,
     rng: Rng,
     /// The latest TTL that the registry has granted.
     ttl: Option<LeaseTtl>,
@@ -51,6 +53,7 @@ impl Schedule {
         let cap = fail_fast.map_or(max, |timeout| (timeout / 5).clamp(MIN_CAP, max));
         Self {
             backoff: Backoff::new(config.initial_backoff, cap).with_seed(rng.u64(..)),
+            is_awaited: fail_fast.is_some(),
             config,
             reclaim,
             rng,
@@ -204,6 +207,12 @@ impl Schedule {
     /// Nothing is to be announced or renewed.
     pub(super) fn withheld(&mut self) {
         (self.lease, self.announce_at) = (None, None);
+        // That was the answer: what follows is in the background.
+        if replace(&mut self.is_awaited, false) && self.ttl.is_none() {
+            let cap = self.config.max_backoff.max(MIN_CAP);
+            self.backoff =
+                Backoff::new(self.config.initial_backoff, cap).with_seed(self.rng.u64(..));
+        }
     }
 
     pub(super) fn pause(&mut self) -> Duration {

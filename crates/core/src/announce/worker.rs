@@ -1,4 +1,8 @@
-use std::{mem::replace, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    mem::replace,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use tokio::{
@@ -80,10 +84,11 @@ impl<A: Announcer> Worker<A> {
             let (at, step) = next.unwrap_or_else(|| (Instant::now(), Step::Announce));
             let is_watched = (self.schedule.is_registered() || self.report.is_taken_over())
                 && !self.is_push_ignored;
+            let lost = AssertUnwindSafe(async { self.announcer.lost().await }).catch_unwind();
             select! {
                 biased;
                 () = sleep_until(at) => return step,
-                reason = AssertUnwindSafe(self.announcer.lost()).catch_unwind(), if is_watched => {
+                reason = lost, if is_watched => {
                     self.pushed(reason.ok());
                 }
                 Some(update) = self.updates.next() => self.apply(update),
@@ -126,7 +131,7 @@ impl<A: Announcer> Worker<A> {
             let left = deadline.saturating_duration_since(Instant::now());
             // So that an attempt that hangs leaves time for another one.
             let bound = (left / 2).max(MIN_ATTEMPT).min(left);
-            let call = self.announcer.withdraw();
+            let call = async { self.announcer.withdraw().await };
             result = bounded(&self.report, "deregister", bound, call).await;
             self.is_touched = match &result {
                 Ok(()) => false,
@@ -157,7 +162,8 @@ impl<A: Announcer> Worker<A> {
 
     /// The instance is critical, and the registry has no state for that.
     fn is_withheld(&self) -> bool {
-        matches!(self.wanted.health, CheckResult::Critical(_)) && !self.announcer.shows_health()
+        let shows_health = || catch_unwind(AssertUnwindSafe(|| self.announcer.shows_health()));
+        matches!(self.wanted.health, CheckResult::Critical(_)) && !shows_health().unwrap_or(false)
     }
 
     /// Takes the instance out of the registry until it has recovered.
@@ -167,7 +173,7 @@ impl<A: Announcer> Worker<A> {
         self.updates.answer(&Ok(()));
         if self.is_touched {
             let bound = self.schedule.withdraw_timeout();
-            let call = self.announcer.withdraw();
+            let call = async { self.announcer.withdraw().await };
             match bounded(&self.report, "deregister", bound, call).await {
                 Ok(()) => self.is_touched = false,
                 Err(error) => {
@@ -183,7 +189,7 @@ impl<A: Announcer> Worker<A> {
         let was_touched = replace(&mut self.is_touched, true);
         let start = Instant::now();
         let bound = self.schedule.announcing(start);
-        let call = self.announcer.announce(&self.wanted);
+        let call = async { self.announcer.announce(&self.wanted).await };
         match bounded(&self.report, "register", bound, call).await {
             Ok(Renewal::Renewed(ttl)) => self.announced(ttl, None, start),
             Ok(Renewal::Overridden(ttl, status)) => self.announced(ttl, Some(status), start),
@@ -232,7 +238,7 @@ impl<A: Announcer> Worker<A> {
     async fn renew(&mut self) {
         let start = Instant::now();
         let bound = self.schedule.renew_timeout();
-        let call = self.announcer.renew(&self.wanted);
+        let call = async { self.announcer.renew(&self.wanted).await };
         match bounded(&self.report, "renew", bound, call).await {
             Ok(Renewal::Renewed(ttl)) => self.renewed(ttl, None, start),
             Ok(Renewal::Overridden(ttl, status)) => self.renewed(ttl, Some(status), start),

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::*;
-use crate::{Error, ErrorKind, Freshness, Instance, Publisher, RegistryConfig, Sink};
+use crate::{Error, ErrorKind, Freshness, Instance, Publisher, ReadMode, RegistryConfig, Sink};
 
 struct All(Publisher);
 
@@ -33,6 +33,14 @@ fn low(all: &All) -> FilteredInstancer {
 
 fn ports(instances: &[Instance]) -> Vec<u16> {
     instances.iter().map(Instance::port).collect()
+}
+
+/// What proves the other set proves nothing of the shown one.
+async fn ages(all: &mut All, shown: &Subscription) {
+    let as_of = shown.snapshot().as_of();
+    advance(Duration::from_secs(10)).await;
+    all.0.unchanged(ReadMode::Full);
+    assert!(as_of.is_some() && shown.snapshot().as_of() == as_of, "{as_of:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,9 +110,14 @@ async fn filter_that_panics_is_stale_until_it_works_again() {
     let snapshot = shown.changed().await.expect("stale");
     assert!(snapshot.freshness().error().is_some(), "{snapshot:?}");
     assert_eq!(ports(snapshot.instances()), [1]);
+    ages(&mut all, &shown).await;
     all.set([1, 2, 3]);
     let snapshot = shown.changed().await.expect("works again");
     assert!(snapshot.freshness().is_fresh());
+    assert_eq!(snapshot.as_of(), Some(Instant::now()));
+    advance(Duration::from_secs(10)).await;
+    all.0.unchanged(ReadMode::Full);
+    assert_eq!(snapshot.as_of(), Some(Instant::now()), "live");
     assert_eq!(ports(snapshot.instances()), [1, 2, 3]);
     let never = FilteredInstancer::new(&All::new([1, 2]), filter).subscribe().snapshot();
     assert!(!never.freshness().is_synced() && never.freshness().error().is_some());
@@ -112,10 +125,11 @@ async fn filter_that_panics_is_stale_until_it_works_again() {
 
 #[tokio::test(start_paused = true)]
 async fn closed_filter_is_stale() {
-    let all = All::new([1]);
+    let mut all = All::new([1]);
     let filtered = low(&all);
     let shown = filtered.subscribe();
     filtered.close().await;
+    ages(&mut all, &shown).await;
     let snapshot = shown.snapshot();
     assert_eq!(snapshot.freshness().error().map(Error::kind), Some(ErrorKind::Closed));
     assert_eq!(ports(snapshot.instances()), [1]);

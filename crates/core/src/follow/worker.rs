@@ -124,7 +124,7 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
                 let message = format!("no answer within {:?}", self.config.read_timeout);
                 self.fail(self.error(ErrorKind::Timeout).with_message(message));
             }
-            Event::TimedOut if self.resync_at.is_some_and(|at| at <= Instant::now()) => {
+            Event::TimedOut if !is_due(self.verify_at) && is_due(self.resync_at) => {
                 self.sink.resync("periodic");
                 self.next(ReadMode::Full, Duration::ZERO);
             }
@@ -201,6 +201,7 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             Outcome::Trouble(error) => {
                 self.fail(error);
                 self.mode = ReadMode::Changed;
+                self.leave_alone();
             }
             Outcome::Resync(reason) if self.n_resyncs < MAX_RESYNCS => {
                 self.n_resyncs += 1;
@@ -265,10 +266,7 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             self.resync_at = config.resync.map(|every| now + jittered(every, rng));
         }
         self.stale_at = self.config.max_silence.map(|silence| now + silence);
-        self.verify_at = self.config.max_silence.map(|silence| {
-            let patience = silence.saturating_sub(self.config.read_timeout).max(silence / 2);
-            now + patience.mul_f64(0.8 + 0.2 * self.rng.f64())
-        });
+        self.verify_at = self.patience().map(|patience| now + patience);
         self.mode = ReadMode::Changed;
         self.not_before = self.rate_limit.next(now);
         if let Some(wanted) = refresh_in {
@@ -279,6 +277,24 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             // A polled source sets its own pace.
             (self.stale_at, self.verify_at) = (None, None);
         }
+    }
+
+    /// Puts off the verification, and the resync after it, of a source that waits for the end of
+    /// its trouble: they fail too, and the pause after a failure, unless failures are rare, is one
+    /// in which that end is not seen.
+    fn leave_alone(&mut self) {
+        let pause = self.patience().unwrap_or_default().max(self.config.max_backoff) + HASTY;
+        let earliest = self.not_before + pause;
+        for at in [&mut self.verify_at, &mut self.resync_at].into_iter().flatten() {
+            *at = earliest.max(*at);
+        }
+    }
+
+    /// How long a source may be silent before it is verified.
+    fn patience(&mut self) -> Option<Duration> {
+        let silence = self.config.max_silence?;
+        let patience = silence.saturating_sub(self.config.read_timeout).max(silence / 2);
+        Some(patience.mul_f64(0.8 + 0.2 * self.rng.f64()))
     }
 
     fn fail(&mut self, error: Error) {
@@ -306,6 +322,10 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
     fn error(&self, kind: ErrorKind) -> Error {
         Error::new(kind, self.config.backend, "follow")
     }
+}
+
+fn is_due(at: Option<Instant>) -> bool {
+    at.is_some_and(|at| at <= Instant::now())
 }
 
 /// Within 10 % of `duration`, so that clients that were started together do not read together.

@@ -61,7 +61,16 @@ impl Announcer for MemoryAnnouncer {
         self.store.edit(|state| {
             loss = self.loss(state).filter(|loss| *loss != LossReason::Gone);
             if announcement.takes_over() || loss.is_none() {
-                loss = None;
+                if let Some(LossReason::TakenOver { by }) = loss.take() {
+                    let (service, instance) = (&self.service, &self.id);
+                    tracing::warn!(
+                        backend = "memory",
+                        service,
+                        %instance,
+                        from = by,
+                        "took over the entry of another registration"
+                    );
+                }
                 let entry = Entry {
                     instance: announcement.instance.clone(),
                     incarnation: self.incarnation.clone(),

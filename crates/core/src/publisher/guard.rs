@@ -84,9 +84,10 @@ impl Guard {
         }
     }
 
-    /// Accepts what the next read lacks, unless that is the first one after trouble.
-    pub(super) fn accept_absences(&mut self) {
-        self.accepts_absences = !self.recovering;
+    /// Sets whether what the next read lacks is accepted; not so if it is the first one after
+    /// trouble.
+    pub(super) fn accept_absences(&mut self, accepts: bool) {
+        self.accepts_absences = accepts && !self.recovering;
     }
 
     /// The registry could not be read, or has lost the position.

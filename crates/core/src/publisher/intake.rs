@@ -57,6 +57,15 @@ impl Publisher {
         items
     }
 
+    pub(super) fn duplicates(&mut self, n_duplicates: usize) {
+        self.counters.add(|stats| &mut stats.duplicates, n_duplicates);
+        let known = mem::replace(&mut self.listing.n_duplicates, n_duplicates);
+        if known != n_duplicates && n_duplicates > 0 {
+            let (backend, service) = (self.backend, &self.service);
+            tracing::warn!(backend, service, n_duplicates, "duplicate entries dropped");
+        }
+    }
+
     pub(super) fn malformed(&mut self, errors: &[Error]) {
         let n_malformed = errors.len();
         self.counters.add(|stats| &mut stats.malformed, n_malformed);

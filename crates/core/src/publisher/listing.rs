@@ -26,6 +26,7 @@ pub(super) struct Listing {
     /// The last counts that were logged, so that a lasting fault is logged once.
     pub(super) n_malformed: usize,
     pub(super) n_refused: usize,
+    pub(super) n_duplicates: usize,
 }
 
 impl Listing {

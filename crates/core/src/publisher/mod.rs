@@ -252,10 +252,8 @@ impl Sink<Instance> for Publisher {
         };
         self.rejected = false;
         let (listed, n_duplicates) = self.listing.read(items);
-        self.counters.add(|stats| &mut stats.duplicates, n_duplicates);
-        if entries.accepts_absences {
-            self.guard.accept_absences();
-        }
+        self.duplicates(n_duplicates);
+        self.guard.accept_absences(entries.accepts_absences);
         self.apply(listed, entries.mode);
     }
 

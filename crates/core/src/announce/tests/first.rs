@@ -151,3 +151,17 @@ async fn attempts_within_a_cap_follow_the_return_of_the_registry() {
     fake.set(|s| &s.down, false);
     handle.registered(Duration::from_millis(1100)).await.expect("registered again");
 }
+
+/// The registration has succeeded: what follows is in the background.
+#[tokio::test(start_paused = true)]
+async fn attempts_after_a_critical_start_become_rare() {
+    let (fake, healthy) = (Fake::default(), Arc::new(AtomicBool::new(false)));
+    let handle = fake.register(registration().health(check(&healthy))).await.expect("withheld");
+    fake.set(|s| &s.down, true);
+    healthy.store(true, SeqCst);
+    sleep(Duration::from_secs(60)).await;
+    let before = fake.counts().0;
+    sleep(Duration::from_secs(60)).await;
+    let attempts = fake.counts().0 - before;
+    assert!((2..=14).contains(&attempts), "{attempts} attempts in a minute, {handle:?}");
+}

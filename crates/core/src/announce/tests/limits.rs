@@ -1,7 +1,9 @@
 //! Panics, and durations without sense: the loop outlives both.
 
+use futures_util::future::BoxFuture;
+
 use super::*;
-use crate::LeaseTtl;
+use crate::{Announcement, LeaseTtl, Renewal};
 
 #[tokio::test(start_paused = true)]
 async fn panic_of_an_update_is_its_error() {
@@ -113,5 +115,64 @@ async fn settings_without_sense_are_clamped() {
         fake.set(|s| &s.down, false);
         handle.deregister().await.expect("withdrawn");
         assert!(!fake.there());
+    }
+}
+
+/// Panics while futures are made, the first `n` times, and not when they are polled.
+struct Hasty(usize);
+
+impl Hasty {
+    fn call<'a, T: Send + 'a>(&mut self, answer: T) -> BoxFuture<'a, T> {
+        assert_eq!(std::mem::take(&mut self.0), 0, "a bug of the backend");
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+impl Announcer for Hasty {
+    fn shows_health(&self) -> bool {
+        panic!("a bug of the backend")
+    }
+
+    fn announce<'a, 'b, 'c>(&'a mut self, _: &'b Announcement) -> BoxFuture<'c, Result<Renewal>>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
+        self.call(Ok(Renewal::Renewed(LeaseTtl::new(TTL))))
+    }
+
+    fn renew<'a, 'b, 'c>(&'a mut self, _: &'b Announcement) -> BoxFuture<'c, Result<Renewal>>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
+        self.call(Ok(Renewal::Renewed(LeaseTtl::new(TTL))))
+    }
+
+    fn withdraw<'a, 'b>(&'a mut self) -> BoxFuture<'b, Result<()>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        self.call(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn panic_outside_of_a_future_ends_no_registration() {
+    let health: fn() -> std::future::Ready<CheckResult> = || panic!("a bug of the check");
+    for check in [None, Some(health)] {
+        let registration = check.into_iter().fold(registration(), Registration::health);
+        let config = AnnounceConfig::new("hasty");
+        let tasks = TaskGroup::new();
+        let handle = announce(Hasty(1), registration.retry_in_background(), config, &tasks).await;
+        let handle = handle.expect("in the background");
+        sleep(Duration::from_secs(60)).await;
+        let is_critical = matches!(handle.state(), RegistrationState::Critical { .. });
+        assert_eq!(is_critical, check.is_some(), "{handle:?}");
+        assert!(is_critical || matches!(handle.state(), RegistrationState::Registered));
+        handle.deregister().await.expect("withdrawn");
     }
 }

@@ -136,3 +136,20 @@ fn loop_that_ends_with_its_runtime_leaves_no_registered_state() {
     let error = runtime().block_on(handle.first_answer(TTL)).expect_err("not alive");
     assert_eq!(error.kind(), ErrorKind::Closed);
 }
+
+#[tokio::test(start_paused = true)]
+async fn last_error_of_joined_registrations_is_the_latest() {
+    let (old, new) = (Fake::default(), Fake::default());
+    let handle = RegistrationHandle::join(
+        old.register(registration()).await.expect("registered"),
+        new.register(registration()).await.expect("registered"),
+    );
+    let kind = || handle.last_error().map(|error| error.kind());
+    old.set(|s| &s.down, true);
+    sleep(TTL).await;
+    old.set(|s| &s.down, false);
+    assert_eq!(kind(), Some(ErrorKind::Unavailable));
+    new.set(|s| &s.denied, true);
+    sleep(TTL).await;
+    assert_eq!(kind(), Some(ErrorKind::Denied));
+}

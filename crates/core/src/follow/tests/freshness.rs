@@ -263,3 +263,53 @@ async fn set_of_entries_that_cannot_be_read_now_is_unavailable() {
     let error = snapshot.freshness().error().expect("never synced").clone();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
 }
+
+/// Waits by itself for the end of an outage, which it reports once.
+struct Session {
+    is_back: tokio::sync::watch::Receiver<bool>,
+    has_read: bool,
+    has_reported: bool,
+}
+
+#[async_trait]
+impl Source for Session {
+    type Item = Instance;
+
+    async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
+        let ports = |ports: &[u16]| {
+            let instances = ports.iter().map(|port| Ok(Instance::new("10.0.0.1", *port)));
+            Ok(ReadResult::set(instances.collect()))
+        };
+        let away = Error::new(ErrorKind::Unavailable, "test", "watch");
+        if !std::mem::replace(&mut self.has_read, true) {
+            return ports(&[1]);
+        }
+        match request.mode {
+            _ if *self.is_back.borrow() => ports(&[1, 2]),
+            ReadMode::Changed if std::mem::replace(&mut self.has_reported, true) => {
+                self.is_back.wait_for(|is_back| *is_back).await.expect("the test lives");
+                ports(&[1, 2])
+            }
+            ReadMode::Full => Err(away),
+            _ => Ok(ReadResult::trouble(away)),
+        }
+    }
+}
+
+/// Shorter than the periodic resync, and longer.
+#[tokio::test(start_paused = true)]
+async fn end_of_long_trouble_is_seen_within_a_second() {
+    for outage in [s(600), s(1200)] {
+        let (back, is_back) = tokio::sync::watch::channel(false);
+        let source = Session { is_back, has_read: false, has_reported: false };
+        let follower = Follower::new(source, publisher(FollowConfig::new("test")));
+        let mut subscription = follower.subscribe();
+        ready(&mut subscription).await;
+        sleep(outage).await;
+        assert!(!subscription.snapshot().freshness().is_fresh());
+        let back_at = Instant::now();
+        back.send_replace(true);
+        subscription.snapshots_until(|it| it.instances().len() == 2).await;
+        assert!(back_at.elapsed() < s(1), "{:?} after {outage:?}", back_at.elapsed());
+    }
+}

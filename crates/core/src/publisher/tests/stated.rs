@@ -1,5 +1,10 @@
 //! Absences that the registry states, which the loss guard does not hold.
 
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+};
+
 use super::*;
 use crate::InstanceStatus;
 
@@ -41,4 +46,25 @@ async fn stated_absences_of_the_first_set_after_trouble_are_held() {
     driven.publisher.set(Entries::new(Vec::new()).with_accepted_absences(true));
     driven.pass(s(1)).await;
     assert_eq!(driven.held().len(), 5);
+}
+
+/// The set was not taken: the next one, of another kind, must not be taken in its place.
+#[tokio::test(start_paused = true)]
+async fn panic_of_the_filter_ends_what_its_set_has_stated() {
+    let panics = Arc::new(AtomicBool::new(false));
+    let filter = Arc::clone(&panics);
+    let publisher = Publisher::new("test", "s", RegistryConfig::default());
+    let mut driven = Driven::of(publisher.wants(move |_| {
+        assert!(!filter.load(SeqCst), "a bug of the user");
+        true
+    }));
+    driven.read(1..=5);
+    panics.store(true, SeqCst);
+    let stated = Entries::new(vec![instance(6)]).with_accepted_absences(true);
+    let set = AssertUnwindSafe(|| driven.publisher.set(stated));
+    catch_unwind(set).expect_err("the filter panics");
+    panics.store(false, SeqCst);
+    driven.read([]);
+    driven.pass(s(1)).await;
+    assert_eq!(driven.held(), [1, 2, 3, 4, 5]);
 }
