@@ -77,6 +77,11 @@ pub(crate) fn owner_beside(incarnation: &str, found: &Service) -> Option<String>
     Some(format!("{}:{}, incarnation {owner}", found.address, found.port))
 }
 
+/// Whether the entry is of this incarnation.
+pub(crate) fn is_ours(incarnation: &str, found: &Service) -> bool {
+    found.meta.get(INCARNATION).is_some_and(|owner| owner == incarnation)
+}
+
 /// Whether the agent's entry is as it was registered.
 pub(crate) fn is_as_registered(ours: &ServiceRegistration, found: &Service) -> bool {
     found.name == ours.name

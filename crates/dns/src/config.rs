@@ -29,7 +29,8 @@ pub struct DnsConfig {
     ///
     /// Defaults to the system's (`options timeout:n`), or else to 2 s. That is four times the usual
     /// time of a recursive server, and leaves room for three servers within the bound of a read.
-    /// A query behind 32 others to the same server waits for its turn, as long again at most.
+    /// A query behind 32 others to the same server waits for its turn, as long again at most. Less
+    /// than 100 ms is 100 ms.
     #[serde(deserialize_with = "duration::deserialize_option")]
     pub timeout: Option<Duration>,
     /// The number of times that all servers are queried in one read.

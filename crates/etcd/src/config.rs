@@ -58,7 +58,8 @@ pub struct EtcdConfig {
     ///
     /// Pings notice a connection that swallows everything; one that is unanswered for 5 s ends it.
     /// The time has nothing to do with the renewal of leases, which follows from their TTL. Less
-    /// than 10 s is refused, because servers end connections that ping faster than every 5 s.
+    /// than 10 s is refused, because servers end connections that ping faster than every 5 s. More
+    /// than a day is a day.
     #[serde(deserialize_with = "duration::deserialize")]
     pub ping_interval: Duration,
     /// The settings that all registries have, the TTL of registrations among them.
@@ -174,6 +175,8 @@ impl EtcdConfig {
             let message = "ping_interval below 10 s; etcd ends connections that ping too often";
             return Err(refused(message));
         }
+        // An instant cannot be as far away as a duration is long.
+        self.ping_interval = self.ping_interval.min(MAX_PING_INTERVAL);
         if let Some(ttl) = self.registry.ttl {
             check_ttl(ttl, "configure")?;
         }
@@ -249,6 +252,7 @@ pub(crate) fn refused(message: impl Into<String>) -> Error {
 /// The server's least ping interval is 5 s (`--grpc-keepalive-min-time`); measured, 5 s lives and 4
 /// s does not.
 const MIN_PING_INTERVAL: Duration = Duration::from_secs(10);
+const MAX_PING_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// A lease of days is a mistake in the unit.
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 

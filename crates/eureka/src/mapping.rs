@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use tower_sd_core::{Error, ErrorKind, Instance, InstanceStatus, Result};
 
 use crate::{
-    BACKEND, Query,
+    BACKEND, Lookup, Query,
     client::{
         reply::{InstanceInfo, Port, Status},
         request::{InstanceRequest, LeaseRequest, OwnDataCenter, PortRequest},
@@ -105,6 +105,9 @@ pub(crate) fn instance(entry: &InstanceInfo, query: &Query) -> Result<Instance> 
     if id.is_empty() {
         return Err(malformed("the entry has neither an id nor a host name".into()));
     }
+    if !is_of(&entry.app, query) {
+        return Err(malformed(format!("the entry is of the application {:?}", entry.app)));
+    }
     let (first, second) = match query.prefer_ip {
         true => (&entry.ip_addr, &entry.host_name),
         false => (&entry.host_name, &entry.ip_addr),
@@ -127,6 +130,13 @@ pub(crate) fn instance(entry: &InstanceInfo, query: &Query) -> Result<Instance> 
         instance = instance.with_zone(zone.as_str());
     }
     Ok(with_metadata(instance, &entry.metadata))
+}
+
+/// Whether an entry of `app` is one that the query is for.
+fn is_of(app: &str, query: &Query) -> bool {
+    let is_of_name =
+        || app.eq_ignore_ascii_case(&query.name) || app.to_uppercase() == app_name(&query.name);
+    query.lookup != Lookup::App || app.is_empty() || is_of_name()
 }
 
 /// The entry's owner, unless that is this incarnation.

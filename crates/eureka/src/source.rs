@@ -36,23 +36,28 @@ impl EurekaSource {
     }
 
     async fn read_alone(&mut self, mode: ReadMode) -> Result<ReadResult> {
-        self.known = None;
         if let Some(ticket) = &mut self.ticket {
             ticket.leave();
         }
-        let Self { client, query, name, .. } = self;
-        let entries = match mode {
-            ReadMode::Confirm => {
-                // A server that is away for good must not hold the last instance for good.
-                let accepts_absence = self.n_unconfirmed >= MAX_UNCONFIRMED;
-                self.n_unconfirmed = self.n_unconfirmed.saturating_add(1);
-                let all = client.instances_of_all(query.lookup, name, accepts_absence).await?;
-                self.n_unconfirmed = 0;
-                all
+        let read = match mode {
+            ReadMode::Confirm => self.confirmed().await?,
+            _ => {
+                self.known = None;
+                set(&self.client.instances(self.query.lookup, &self.name).await?, &self.query)
             }
-            _ => client.instances(query.lookup, name).await?,
         };
-        Ok(set(&entries, query).refresh_in(query.poll_interval.min(MAX_POLL)))
+        Ok(read.refresh_in(self.query.poll_interval.min(MAX_POLL)))
+    }
+
+    async fn confirmed(&mut self) -> Result<ReadResult> {
+        self.known = None;
+        let Self { client, query, name, .. } = self;
+        // A server that is away for good must not hold the last instance for good.
+        let accepts_absence = self.n_unconfirmed >= MAX_UNCONFIRMED;
+        self.n_unconfirmed = self.n_unconfirmed.saturating_add(1);
+        let all = client.instances_of_all(query.lookup, name, accepts_absence).await?;
+        self.n_unconfirmed = 0;
+        Ok(set(&all, query))
     }
 }
 
@@ -63,13 +68,20 @@ impl Source for EurekaSource {
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
         let Self { query, name, known, .. } = self;
         let shared = self.ticket.as_mut().filter(|ticket| ticket.is_shared());
-        let (Some(ticket), false) = (shared, request.mode == ReadMode::Confirm) else {
-            return self.read_alone(request.mode).await;
+        let ticket = match (shared, request.mode) {
+            (Some(_), ReadMode::Confirm) => return self.confirmed().await,
+            (Some(ticket), _) => ticket,
+            (None, _) => return self.read_alone(request.mode).await,
         };
         let entries = match request.mode {
-            ReadMode::Changed => ticket.next(name).await?,
-            ReadMode::Verify => ticket.soon(name).await?,
-            _ => ticket.latest(name).await?,
+            ReadMode::Changed => ticket.next(name).await,
+            ReadMode::Verify => ticket.soon(name).await,
+            _ => ticket.latest(name).await,
+        };
+        let entries = match entries {
+            Ok(entries) => entries,
+            // The task goes on, and its next success is waited for.
+            Err(error) => return Ok(ReadResult::trouble(error)),
         };
         if request.mode != ReadMode::Full && known.as_ref() == Some(&entries) {
             return Ok(ReadResult::unchanged());

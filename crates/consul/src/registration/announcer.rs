@@ -135,13 +135,14 @@ impl Announcer for ConsulAnnouncer {
     async fn withdraw(&mut self) -> Result<()> {
         self.announced = None;
         let found = self.client.agent_entry("deregister", &self.service_id).await?;
-        if let Some(by) = self.owner_beside(found.as_ref()) {
+        if let Some(AgentEntry { service, .. }) = found {
             let service_id = &self.service_id;
-            tracing::info!(backend = BACKEND, service_id, by, "left in place: not ours any more");
-            return Ok(());
-        }
-        if found.is_some() {
-            self.client.deregister(&self.service_id).await?;
+            if !mapping::is_ours(&self.incarnation, &service) {
+                let address = &service.address;
+                tracing::info!(backend = BACKEND, service_id, address, "left in place: not ours");
+                return Ok(());
+            }
+            self.client.deregister(service_id).await?;
         }
         self.leftovers.remove_all().await
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::{
     io::AsyncReadExt,
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     time::{sleep, timeout},
 };
 use tower_sd_consul::{Check, Consul, ConsulConfig, RegistrationOptions};
@@ -120,6 +120,20 @@ async fn entry_that_was_overwritten_is_registered_again() {
     next_to(&script, "/v1/agent/service/register").await;
 }
 
+/// Its own program alone may remove it, and would not register it again.
+#[tokio::test]
+async fn entry_without_an_owner_is_left_by_the_deregistration() {
+    let foreign = r#"{"Service":{"ID":"web:a","Service":"web","Address":"10.6.6.6","Port":80}}"#;
+    let reads = |request: &Received| request.method == "GET";
+    let script = scripted(Reply::new(200).body(foreign), reads).await;
+    let registrar = registrar(&script);
+    let handle = register(&registrar, web()).await;
+    handle.deregister().await.expect("nothing of ours is left");
+    let received = script.received();
+    let removals = received.iter().filter(|request| request.target.contains("/deregister/"));
+    assert_eq!(removals.count(), 0);
+}
+
 #[tokio::test]
 async fn servers_own_check_becomes_the_status() {
     let script = willing().await;
@@ -216,9 +230,10 @@ async fn ttl_out_of_bounds_is_refused_and_that_of_the_url_used() {
 /// The agent was killed, or the port is closed.
 #[tokio::test]
 async fn agent_that_is_not_there_is_named_with_the_systems_reason() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let address = listener.local_addr().expect("bound");
-    drop(listener);
+    // Bound and not listening, so that no other test gets the port.
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("loopback");
+    let address = socket.local_addr().expect("bound");
     let error = refusal(address).await;
     let (text, chain) = (error.to_string(), error.chain().to_string());
     let expected =

@@ -29,7 +29,7 @@ use crate::{BACKEND, Transport};
 #[derive(Clone)]
 pub(super) struct Server {
     pub(super) address: SocketAddr,
-    timeout: Duration,
+    pub(super) timeout: Duration,
     /// A pool for each way: in one pool, hickory would merge queries with and without EDNS.
     pools: Vec<(Way, Pool)>,
     /// The way of the last response, when it was not the first.

@@ -153,7 +153,7 @@ impl Servers {
         let of_system = if options.use_tcp { Transport::TcpFirst } else { Transport::UdpFirst };
         let transport = self.config.transport.unwrap_or(of_system);
         let timeout = self.config.timeout.or(options.timeout).unwrap_or(TIMEOUT);
-        Server::new(address, transport, timeout.min(MAX_TIMEOUT))
+        Server::new(address, transport, timeout.clamp(MIN_TIMEOUT, MAX_TIMEOUT))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -188,6 +188,8 @@ const SYSTEM_INTERVAL: Duration = Duration::from_secs(1);
 const REBUILD_AFTER: u32 = 3;
 /// The time of one server, if neither the caller nor the system sets one.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// No server answers in no time.
+const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 /// The bound of a read ends a longer wait anyway, and instants cannot be as far as durations.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
@@ -228,6 +230,16 @@ mod tests {
             servers.current().expect("the first stay");
         }
         assert_eq!(N_READS.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn timeout_without_sense_is_clamped() {
+        for timeout in [Duration::ZERO, Duration::MAX] {
+            let address = SocketAddr::from(([127, 0, 0, 1], 1));
+            let servers = Servers::new(DnsConfig::new([address]).timeout(timeout));
+            let server = servers.current().expect("one").servers[0].server.clone();
+            assert!((MIN_TIMEOUT..=MAX_TIMEOUT).contains(&server.timeout), "{timeout:?}");
+        }
     }
 
     #[test]

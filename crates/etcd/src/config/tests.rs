@@ -39,6 +39,13 @@ fn settings_that_cannot_work_are_refused_with_a_sentence() {
     }
 }
 
+/// A connection adds it to the present instant.
+#[test]
+fn endless_ping_interval_is_a_day() {
+    let config = EtcdConfig::new(["a:1"]).ping_interval(Duration::MAX).validated();
+    assert_eq!(config.expect("good").ping_interval, Duration::from_secs(24 * 3600));
+}
+
 fn mutual(authority: &str, certificate: &str, key: &str) -> TlsConfig {
     TlsConfig::new().with_root(authority).with_identity(certificate, key)
 }

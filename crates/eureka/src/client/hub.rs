@@ -13,7 +13,7 @@ use std::{
 use tokio::{
     select,
     sync::{Notify, watch},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tower_sd_core::{Attached, Backoff, Error, ErrorKind, Hub, Result, TaskGroup};
 
@@ -53,6 +53,8 @@ pub(crate) struct Ticket {
     attached: Option<Attached<Arc<Board>>>,
     /// The last read that this follower has seen.
     n_seen: u64,
+    /// That read has failed: the next failure is no news.
+    has_failed: bool,
 }
 
 impl Sharing {
@@ -67,7 +69,7 @@ impl Sharing {
 
     pub(super) fn join(self: &Arc<Self>) -> Ticket {
         self.n_followers.fetch_add(1, Relaxed);
-        Ticket { sharing: Arc::clone(self), attached: None, n_seen: 0 }
+        Ticket { sharing: Arc::clone(self), attached: None, n_seen: 0, has_failed: false }
     }
 }
 
@@ -82,19 +84,20 @@ impl Ticket {
         self.attached = None;
     }
 
-    /// Waits for the next read of the registry, and returns the entries of an application.
+    /// Waits for the next read of the registry, and returns the entries of an application. After an
+    /// error it waits for the next read that succeeds.
     ///
     /// # Errors
     ///
-    /// That of the read, or of the task's end.
+    /// That of the read, or of the task's end. The pause that a server requests is the task's.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
     pub(crate) async fn next(&mut self, app: &str) -> Result<Entries> {
-        let Self { sharing, attached, n_seen } = self;
+        let Self { sharing, attached, n_seen, has_failed } = self;
         if attached.as_ref().is_none_or(Attached::has_ended) {
-            (*attached, *n_seen) = (Some(sharing.hub.attach()), 0);
+            (*attached, *n_seen, *has_failed) = (Some(sharing.hub.attach()), 0, false);
         }
         let place = match attached {
             Some(place) => place.clone(),
@@ -103,37 +106,45 @@ impl Ticket {
         let mut latest = place.handle().latest.subscribe();
         let read = select! {
             biased;
-            read = latest.wait_for(|latest| latest.n_reads > *n_seen) => read.map(|it| it.clone()),
+            read = latest.wait_for(|latest| {
+                latest.n_reads > *n_seen && !(*has_failed && latest.error.is_some())
+            }) => read.map(|it| it.clone()),
             error = place.ended() => return Err(error),
         };
         let Latest { n_reads, registry, error } = read.map_err(|cause| {
             Error::new(ErrorKind::Unavailable, BACKEND, FOLLOW).with_source(cause)
         })?;
-        *n_seen = n_reads;
+        (*n_seen, *has_failed) = (n_reads, error.is_some());
         match error {
-            Some(error) => Err(error),
+            Some(error) => Err(error.with_retry_after(Duration::ZERO)),
             None => Ok(registry.entries(app)),
         }
     }
 
-    /// As [`next`](Self::next), soon: a read is requested unless one is under way.
+    /// As [`next`](Self::next), soon: a read is requested unless one is under way. The task repeats
+    /// a read that has failed by itself.
     ///
     /// # Errors
     ///
-    /// As [`next`](Self::next).
+    /// As [`next`](Self::next); that of the latest read immediately.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
     pub(crate) async fn soon(&mut self, app: &str) -> Result<Entries> {
         if let Some(place) = &self.attached {
-            self.n_seen = place.handle().latest.borrow().n_reads;
-            place.handle().wanted.notify_one();
+            let latest = place.handle().latest.borrow();
+            if latest.error.is_none() {
+                self.n_seen = latest.n_reads;
+                place.handle().wanted.notify_one();
+            } else {
+                (self.n_seen, self.has_failed) = (0, false);
+            }
         }
         self.next(app).await
     }
 
-    /// The entries of the latest read, or those of the next one if there was none without an error.
+    /// The result of the latest read, or that of the next one if there was none.
     ///
     /// # Errors
     ///
@@ -143,13 +154,7 @@ impl Ticket {
     ///
     /// Cancel safe.
     pub(crate) async fn latest(&mut self, app: &str) -> Result<Entries> {
-        let failed = self
-            .attached
-            .as_ref()
-            .is_some_and(|place| place.handle().latest.borrow().error.is_some());
-        if !failed {
-            self.n_seen = 0;
-        }
+        (self.n_seen, self.has_failed) = (0, false);
         self.next(app).await
     }
 }
@@ -172,7 +177,8 @@ async fn run(wire: Arc<Wire>, board: Arc<Board>) {
         };
         let (now, has_failed) = (Instant::now(), error.is_some());
         let pause = match &error {
-            Some(error) => backoff.next_pause_after(error),
+            Some(error) if error.is_transient() => backoff.next_pause_after(error),
+            Some(error) => backoff.next_pause_after(error).max(DENIED_PAUSE),
             None => {
                 backoff.succeeded();
                 interval.mul_f64(0.9 + 0.2 * fastrand::f64())
@@ -183,13 +189,6 @@ async fn run(wire: Arc<Wire>, board: Arc<Board>) {
             latest.registry = registry.unwrap_or_else(|| Arc::clone(&latest.registry));
             latest.error = error;
         });
-        if has_failed {
-            // A server may request a longer pause than a follower waits: it gets the cause again.
-            while now.elapsed() + MAX_PAUSE < pause {
-                sleep(MAX_PAUSE).await;
-                board.latest.send_modify(|latest| latest.n_reads += 1);
-            }
-        }
         let earliest = now + MIN_INTERVAL.min(interval);
         sleep_until(earliest).await;
         select! {
@@ -202,5 +201,7 @@ async fn run(wire: Arc<Wire>, board: Arc<Board>) {
 
 /// Of reads that followers request: a dead instance makes many of them.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
-/// After failures; below the bound of a follower's read, which then reports their cause.
+/// After failures, unless a server requests a longer one.
 const MAX_PAUSE: Duration = Duration::from_secs(20);
+/// After an error that no repetition mends.
+const DENIED_PAUSE: Duration = Duration::from_secs(15);

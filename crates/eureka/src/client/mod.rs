@@ -1,5 +1,6 @@
 //! The part of Eureka's REST interface that discovery needs, typed.
 
+mod confirm;
 mod credentials;
 mod http;
 mod hub;
@@ -11,19 +12,16 @@ mod servers;
 mod tests;
 mod wire;
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use ::http::Method;
-use futures_util::future::join_all;
-use tower_sd_core::{Error, Result};
+use tower_sd_core::Result;
 
 use self::{
+    confirm::Confirming,
     http::{Answer, Call},
     hub::Sharing,
     reply::{ApplicationReply, ApplicationsReply, InstanceInfo, InstanceReply, Status},
@@ -42,6 +40,7 @@ pub(crate) struct EurekaClient(Arc<Inner>);
 struct Inner {
     wire: Arc<Wire>,
     sharing: Arc<Sharing>,
+    confirming: Confirming,
 }
 
 /// Whether the server had the entry that a call was about.
@@ -62,7 +61,8 @@ impl EurekaClient {
         let servers = Servers::new(&config)?;
         let wire = Arc::new(Wire { servers, is_base_known: AtomicBool::new(false), config });
         let sharing = Sharing::new(&wire);
-        Ok(Self(Arc::new(Inner { wire, sharing })))
+        let confirming = Confirming::new(Arc::clone(&wire));
+        Ok(Self(Arc::new(Inner { wire, sharing, confirming })))
     }
 
     pub(crate) fn config(&self) -> &EurekaConfig {
@@ -94,8 +94,7 @@ impl EurekaClient {
         self.entries(lookup, index, &answer).await
     }
 
-    /// Reads the same from every server, and combines the answers: the youngest state of each entry
-    /// wins. The server with the most entries is used from then on.
+    /// Reads the same from every server.
     ///
     /// # Errors
     ///
@@ -111,38 +110,18 @@ impl EurekaClient {
         name: &str,
         accepts_absence: bool,
     ) -> Result<Vec<Arc<InstanceInfo>>> {
-        let (mut all, mut most, mut failure) = (BTreeMap::new(), None, None);
-        // Concurrently: with several that hang, one after the other would take longer than a read
-        // may.
-        let entries_of = async |index| {
-            let answer = self.0.wire.servers.send_to(index, &call(lookup, name)).await?;
-            self.entries(lookup, index, &answer).await
-        };
-        let order = self.0.wire.servers.order();
-        let answers = join_all(order.iter().map(|index| entries_of(*index))).await;
-        for (index, entries) in order.into_iter().zip(answers) {
-            match entries {
-                Ok(entries) => {
-                    if most.is_none_or(|(n, _)| n < entries.len()) {
-                        most = Some((entries.len(), index));
-                    }
-                    for entry in entries {
-                        add_younger(&mut all, entry);
-                    }
-                }
-                Err(error) if failure.as_ref().is_some_and(Error::is_transient) => drop(error),
-                Err(error) => failure = Some(error),
-            }
-        }
-        match (most, failure) {
-            (_, Some(error)) if all.is_empty() && error.is_transient() && !accepts_absence => {
-                return Err(error);
-            }
-            (Some((_, index)), _) => self.0.wire.servers.prefer(index),
-            (None, Some(error)) => return Err(error),
-            (None, None) => {}
-        }
-        Ok(all.into_values().collect())
+        let alone = |index| self.instances_of(index, lookup, name);
+        self.0.confirming.read(lookup, name, accepts_absence, alone).await
+    }
+
+    async fn instances_of(
+        &self,
+        index: usize,
+        lookup: Lookup,
+        name: &str,
+    ) -> Result<Vec<Arc<InstanceInfo>>> {
+        let answer = self.0.wire.servers.send_to(index, &call(lookup, name)).await?;
+        self.entries(lookup, index, &answer).await
     }
 
     /// Reads one entry, not from a cache of the server's.
@@ -250,14 +229,6 @@ fn call(lookup: Lookup, name: &str) -> Call<'_> {
         Lookup::SecureVip => "svips",
     };
     Call::get(FOLLOW, &[kind, name])
-}
-
-fn add_younger(all: &mut BTreeMap<(String, String), Arc<InstanceInfo>>, entry: Arc<InstanceInfo>) {
-    let key = (entry.app.clone(), entry.id().to_owned());
-    let known = all.get(&key).map(|known| known.last_dirty_timestamp);
-    if known.is_none_or(|known| known < entry.last_dirty_timestamp) {
-        all.insert(key, entry);
-    }
 }
 
 fn succeed(answer: &Answer) -> Result<()> {

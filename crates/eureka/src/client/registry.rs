@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tower_sd_core::Result;
 
 use super::{
-    http::Call,
+    http::{Answer, Call},
     reply::{Action, Application, Applications, ApplicationsReply, InstanceInfo, Status},
     servers::Servers,
 };
@@ -97,11 +97,7 @@ impl Fetch {
             return Ok(Arc::clone(&self.registry));
         }
         let (server, answer) = servers.send(&Call::get(FOLLOW, &["apps"])).await?;
-        if !answer.is_success() {
-            return Err(answer.refused());
-        }
-        let reply: ApplicationsReply = answer.json()?;
-        self.registry = Arc::new(Registry::of(reply.applications));
+        self.registry = Arc::new(read(&answer)?);
         self.base = Some((server, Instant::now() + FULL_EVERY));
         self.n_full += 1;
         Ok(Arc::clone(&self.registry))
@@ -124,6 +120,14 @@ impl Fetch {
         let hash = changes.hash.clone();
         Arc::make_mut(&mut self.registry).apply(changes);
         self.registry.hash() == hash
+    }
+}
+
+/// Reads the registry from a server's answer.
+pub(super) fn read(answer: &Answer) -> Result<Registry> {
+    match answer.is_success() {
+        true => answer.json::<ApplicationsReply>().map(|reply| Registry::of(reply.applications)),
+        false => Err(answer.refused()),
     }
 }
 

@@ -34,11 +34,20 @@ struct Order {
 }
 
 /// A request to one server. Dropped without success, the server is tried last from then on: a call
-/// that is given up while a server hangs must not hang at it again.
+/// that is given up while a server hangs must not hang at it again. Given up soon, it proves
+/// nothing.
 struct Attempt<'a> {
     servers: &'a Servers,
     index: usize,
-    succeeded: bool,
+    began: Instant,
+    end: End,
+}
+
+#[derive(Eq, PartialEq)]
+enum End {
+    GivenUp,
+    Failed,
+    Succeeded,
 }
 
 impl Servers {
@@ -76,8 +85,10 @@ impl Servers {
     /// A server that cannot serve now, or not yet, is an error, and so is an answer that is not
     /// Eureka's. One that it refuses to give stands, and the next request goes to another server.
     pub(super) async fn send_to(&self, index: usize, call: &Call<'_>) -> Result<Answer> {
-        let mut attempt = Attempt { servers: self, index, succeeded: false };
-        let answer = self.all[index].send(call, &self.credentials).await?;
+        let mut attempt = self.attempt(index);
+        let answer = self.all[index].send(call, &self.credentials).await;
+        attempt.end = End::Failed;
+        let answer = answer?;
         let refusal = answer.not_eurekas().or_else(|| match answer.status {
             200..=299 | 404 => None,
             _ => Some(answer.refused()),
@@ -86,16 +97,22 @@ impl Servers {
             tracing::debug!(backend = crate::BACKEND, error = %error.chain(), "server left");
             return Err(error.clone());
         }
-        attempt.succeeded = refusal.is_none();
+        if refusal.is_none() {
+            attempt.end = End::Succeeded;
+        }
         Ok(answer)
     }
 
     /// Sends to one server what it need not offer: any answer leaves it in use.
     pub(super) async fn probe(&self, index: usize, call: &Call<'_>) -> Result<Answer> {
-        let mut attempt = Attempt { servers: self, index, succeeded: false };
-        let answer = self.all[index].send(call, &self.credentials).await?;
-        attempt.succeeded = true;
-        Ok(answer)
+        let mut attempt = self.attempt(index);
+        let answer = self.all[index].send(call, &self.credentials).await;
+        attempt.end = if answer.is_ok() { End::Succeeded } else { End::Failed };
+        answer
+    }
+
+    fn attempt(&self, index: usize) -> Attempt<'_> {
+        Attempt { servers: self, index, began: Instant::now(), end: End::GivenUp }
     }
 
     /// The indices of all servers, the one in use first.
@@ -129,7 +146,8 @@ impl Servers {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        if !self.succeeded {
+        let is_soon = self.end == End::GivenUp && self.began.elapsed() < HANGING;
+        if self.end != End::Succeeded && !is_soon {
             let mut order = self.servers.lock();
             order.indices.retain(|it| *it != self.index);
             order.indices.push(self.index);
@@ -139,6 +157,9 @@ impl Drop for Attempt<'_> {
 
 /// The default of Netflix's client (`sessionedClientReconnectIntervalSeconds`), within a quarter.
 const RESHUFFLE: Duration = Duration::from_secs(20 * 60);
+
+/// A call that is given up after this time was one to a server that hangs.
+const HANGING: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -172,7 +193,11 @@ mod tests {
     async fn failed_server_is_last_until_the_order_is_drawn_anew() {
         let servers = servers("b");
         assert_eq!(servers.order()[0], 1);
-        drop(Attempt { servers: &servers, index: 1, succeeded: false });
+        drop(servers.attempt(1));
+        assert_eq!(servers.order()[0], 1, "given up soon");
+        let hanging = servers.attempt(1);
+        tokio::time::advance(HANGING).await;
+        drop(hanging);
         assert_eq!(servers.order()[3], 1);
         let sticky = servers.order();
         assert_eq!(servers.order(), sticky);

@@ -1,9 +1,18 @@
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use tokio::time::timeout;
 use tower_sd_core::{ErrorKind, ReadMode, ReadRequest, Source};
 use tower_sd_testkit::script::{Reply, Script};
 
 use super::*;
 use crate::{EurekaServer, Query, source::EurekaSource};
 
+const APPS: &str = r#"{"applications":{"application":[{"name":"X","instance":[
+    {"instanceId":"a","hostName":"h"}]}]}}"#;
 const ONE: &str = r#"{"application":{"name":"X","instance":[{"instanceId":"a","hostName":"h"}]}}"#;
 
 fn client(script: &Script) -> EurekaClient {
@@ -100,7 +109,7 @@ async fn server_that_fails_is_left_and_the_next_is_stuck_to() {
         let config = config
             .zone("here")
             .server(EurekaServer::new(format!("{}/eureka", good.url())))
-            .timeout(std::time::Duration::from_millis(500));
+            .timeout(Duration::from_millis(500));
         let client = EurekaClient::new(config).expect("it can work");
         assert_eq!(read(&client).await.expect("the second answers"), 1);
         assert_eq!(read(&client).await.expect("the second is stuck to"), 1);
@@ -164,7 +173,7 @@ async fn proxy_without_a_server_is_left_for_a_peer() {
 /// Several peers that hang take as long as one.
 #[tokio::test]
 async fn confirming_read_waits_for_all_servers_concurrently() {
-    let bound = std::time::Duration::from_secs(1);
+    let bound = Duration::from_secs(1);
     let good = Script::answering(|_| Reply::new(200).body(ONE)).await.expect("loopback");
     let mut hanging = Vec::new();
     let mut config = EurekaConfig::new(format!("{}/eureka", good.url())).timeout(bound);
@@ -205,21 +214,65 @@ async fn confirming_read_is_empty_only_if_all_servers_answer() {
     assert_eq!(n_refused, 8);
 }
 
-/// A server may request a longer pause than the bound of a follower's read.
+/// A pause that the server requests is the shared task's, and no follower's after it.
 #[tokio::test]
-async fn followers_get_the_cause_during_a_requested_pause() {
-    let script = Script::answering(|_| Reply::new(503).header("retry-after", "120"));
+async fn followers_of_a_shared_read_get_its_cause_and_its_end() {
+    let n_requests = AtomicUsize::new(0);
+    let script = Script::answering(move |_| match n_requests.fetch_add(1, Relaxed) {
+        0 => Reply::new(200).body(APPS),
+        1 => Reply::new(500),
+        2 => Reply::new(503).header("retry-after", "120"),
+        _ => Reply::new(200).body(APPS),
+    });
     let script = script.await.expect("loopback");
-    let config = EurekaConfig::new(format!("{}/eureka", script.url())).max_single_reads(0);
-    let client = EurekaClient::new(config).expect("it can work");
-    let mut source = EurekaSource::new(client, Query::new("X"));
-    source.read(ReadRequest::new(ReadMode::Full)).await.expect_err("unavailable");
+    let query = Query::new("X").poll_interval(Duration::from_millis(100));
+    let config = EurekaConfig::new(format!("{}/eureka", script.url())).query(query.clone());
+    let client = EurekaClient::new(config.max_single_reads(0)).expect("it can work");
+    let mut source = EurekaSource::new(client.clone(), query.clone());
+    let mut late = EurekaSource::new(client, query);
+    let mut reads = Vec::new();
+    for mode in [ReadMode::Full, ReadMode::Changed] {
+        reads.push(format!("{:?}", source.read(ReadRequest::new(mode)).await));
+    }
+    assert!(reads[0].contains("Set") && reads[1].contains("Trouble"), "{reads:?}");
+    while script.received().len() < 3 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Each has the cause without waiting for the end of the pause.
+    for mode in [ReadMode::Full, ReadMode::Verify] {
+        let read = timeout(BOUND, late.read(ReadRequest::new(mode))).await.expect("soon");
+        let read = format!("{read:?}");
+        assert!(read.contains("503") && !read.contains("120"), "{read}");
+    }
     tokio::time::pause();
-    let started = tokio::time::Instant::now();
-    let error = source.read(ReadRequest::new(ReadMode::Full)).await.expect_err("unavailable");
-    assert!(error.to_string().contains("503"), "{error}");
-    assert!((15..30).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
-    assert_eq!(script.received().len(), 1);
+    tokio::time::advance(Duration::from_secs(150)).await;
+    tokio::time::resume();
+    for source in [&mut source, &mut late] {
+        let read = timeout(BOUND, source.read(ReadRequest::new(ReadMode::Changed))).await;
+        let read = format!("{:?}", read.expect("soon").expect("an answer"));
+        assert!(!read.contains("Trouble"), "the cause again: {read}");
+    }
+    assert_eq!(script.received().len(), 4, "the pause was kept");
+}
+
+/// A server that was wiped: each of them loses its set in the same moment.
+#[tokio::test]
+async fn confirming_reads_of_many_followers_are_few() {
+    let start = || {
+        Script::answering(|request| match request.target.as_str() {
+            "/eureka/apps" => Reply::new(200).body(APPS),
+            _ => Reply::new(200).body(ONE),
+        })
+    };
+    let (a, b) = (start().await.expect("loopback"), start().await.expect("loopback"));
+    let config = EurekaConfig::new(format!("{}/eureka", a.url()))
+        .server(EurekaServer::new(format!("{}/eureka", b.url())));
+    let client = EurekaClient::new(config).expect("it can work");
+    let confirm = || client.instances_of_all(Lookup::App, "X", false);
+    let all = join_all((0..1000).map(|_| confirm())).await;
+    assert!(all.into_iter().all(|read| read.expect("an answer").len() == 1));
+    let (a, b) = (a.received().len(), b.received().len());
+    assert!(a <= 8 + 3 && b <= 8 + 3, "{a} and {b} requests of a thousand followers");
 }
 
 #[tokio::test]
@@ -268,3 +321,21 @@ async fn password_of_a_file_is_read_again_after_a_refusal() {
     script.reply(Reply::new(200).body(ONE));
     assert_eq!(read(&client).await.expect("the new password"), 1);
 }
+
+/// A read that is given up early, for a confirming one or with its instancer, proves nothing.
+#[tokio::test]
+async fn server_of_a_read_that_was_given_up_soon_stays_in_use() {
+    let start =
+        || Script::answering(|_| Reply::new(200).body(ONE).after(Duration::from_millis(200)));
+    let (a, b) = (start().await.expect("loopback"), start().await.expect("loopback"));
+    let config = EurekaConfig::new(format!("{}/eureka", a.url()))
+        .server(EurekaServer::new(format!("{}/eureka", b.url())));
+    let client = EurekaClient::new(config).expect("it can work");
+    for _ in 0..5 {
+        timeout(Duration::from_millis(50), read(&client)).await.expect_err("given up");
+    }
+    let n = [a.received().len(), b.received().len()];
+    assert!(n.contains(&0), "{n:?}");
+}
+
+const BOUND: Duration = Duration::from_secs(10);

@@ -147,3 +147,18 @@ fn instance_that_no_entry_can_hold_is_refused() {
         assert_eq!(error.kind(), ErrorKind::Config);
     }
 }
+
+#[test]
+fn entry_of_another_application_is_malformed() {
+    let of = |app: &str| {
+        entry(&format!(
+            r#"{{"instanceId":"a","app":"{app}","hostName":"h","port":{{"$":1,"@enabled":true}}}}"#
+        ))
+    };
+    for (app, name) in [("ORDERS", "orders"), ("orders", "orders"), ("", "orders"), ("Ü", "ü")] {
+        assert!(instance(&of(app), &Query::new(name)).is_ok(), "{app} for {name}");
+    }
+    let error = instance(&of("OTHER"), &Query::new("orders")).expect_err("another's");
+    assert!(error.to_string().contains("OTHER"), "{error}");
+    assert!(instance(&of("OTHER"), &Query::vip("orders")).is_ok(), "a virtual address is shared");
+}

@@ -35,6 +35,8 @@ pub(crate) struct EurekaAnnouncer {
     has_passed: bool,
     /// Out of service by this registration, not by an operator.
     draining: bool,
+    /// The draining has found an operator's override, which outlives it.
+    keeps_override: bool,
 }
 
 impl EurekaAnnouncer {
@@ -56,6 +58,7 @@ impl EurekaAnnouncer {
             announced: None,
             has_passed: false,
             draining: false,
+            keeps_override: false,
         }
     }
 }
@@ -147,8 +150,12 @@ impl EurekaAnnouncer {
             desired.last_dirty_timestamp = self.clock.next(None);
         }
         let (app, id) = (&self.app, &self.id);
+        let keeps_override = self.keeps_override || found.is_some_and(is_out_by_operator);
+        self.keeps_override |= keeps_override && drains;
         self.client.register(&RegistrationRequest { instance: desired.clone() }).await?;
-        let known = if drains {
+        let known = if keeps_override {
+            Known::Yes
+        } else if drains {
             // The only way out of service: over an entry that is `UP` a server ignores this status.
             self.client.set_status(app, id, Status::OutOfService).await?
         } else if self.draining || found.is_some_and(mapping::is_draining) {
@@ -160,6 +167,7 @@ impl EurekaAnnouncer {
             return Err(error::garbled("register", "the server lost the entry between two calls"));
         }
         self.draining = drains;
+        self.keeps_override &= drains;
         self.has_passed |= desired.status == Status::Up;
         self.announced = Some(desired);
         Ok(self.renewed(found))
@@ -219,6 +227,12 @@ impl EurekaAnnouncer {
         self.announced = None;
         Renewal::Lost(reason)
     }
+}
+
+/// Whether an operator has set a status in which the instance gets no requests.
+fn is_out_by_operator(found: &InstanceInfo) -> bool {
+    !mapping::is_draining(found)
+        && !matches!(found.overridden_status(), Status::Unknown | Status::Up)
 }
 
 /// Whether two entries differ in more than their age.

@@ -1,5 +1,5 @@
 use serde_json::Value;
-use tower_sd_core::{Announcement, Announcer, Instance, LossReason, Renewal};
+use tower_sd_core::{Announcement, Announcer, Instance, InstanceStatus, LossReason, Renewal};
 use tower_sd_testkit::script::{Received, Reply, Script};
 
 use super::*;
@@ -189,3 +189,40 @@ async fn zone_of_the_process_is_that_of_its_instances() {
     let posted = posted(&script.next().await);
     assert_eq!(posted["instance"]["metadata"]["zone"], "eu-1a");
 }
+
+/// An operator's end is no draining's: it stays when the instance goes on.
+#[tokio::test]
+async fn draining_keeps_the_override_of_an_operator() {
+    for (overridden, is_kept) in [("OUT_OF_SERVICE", true), ("DOWN", true), ("UP", false)] {
+        let (script, mut announcer) = start(|config| config).await;
+        let mut desired = announcement();
+        for reply in [Reply::new(404), Reply::new(204)] {
+            script.reply(reply);
+        }
+        announcer.announce(&desired).await.expect("registered");
+        let passing = desired.instance.clone();
+        let draining = passing.clone().with_status(InstanceStatus::Draining);
+        // The second draining is a repetition after an answer that was lost.
+        for (instance, mark) in [(&draining, ""), (&draining, MARK), (&passing, MARK)] {
+            let found = Reply::new(200).body(format!(
+                r#"{{"instance":{{"instanceId":"a","app":"X","status":"{overridden}",
+                "overriddenStatus":"{overridden}","lastDirtyTimestamp":"1",
+                "metadata":{{{mark}"tower-sd-incarnation":"{}"}}}}}}"#,
+                desired.incarnation()
+            ));
+            for reply in [found, Reply::new(204)] {
+                script.reply(reply);
+            }
+            if !is_kept {
+                script.reply(Reply::new(200));
+            }
+            desired.instance = instance.clone();
+            announcer.announce(&desired).await.expect("an answer");
+        }
+        let received = script.received();
+        let overrides = received.iter().filter(|request| request.target.contains("/status"));
+        assert_eq!(overrides.count(), if is_kept { 0 } else { 3 }, "{overridden}");
+    }
+}
+
+const MARK: &str = r#""tower-sd-status":"draining","#;

@@ -1,5 +1,6 @@
 //! Against real servers of Spring Cloud's.
 
+mod absence;
 mod foreign;
 mod outages;
 mod peers;

@@ -52,6 +52,13 @@ async fn operator(server: &real::Eureka) {
     let xml = entry(server, "overridden", "a").await;
     assert!(xml.contains("<overriddenstatus>UP</"), "{xml}");
     assert!(matches!(a.state(), RegistrationState::Registered), "{a:?}");
+    operate(server.address(), "PUT", "overridden", "a", "/status?value=OUT_OF_SERVICE").await;
+    for status in [InstanceStatus::Draining, InstanceStatus::Passing] {
+        a.update(move |it| it.with_status(status)).await.expect("updated");
+        let xml = entry(server, "overridden", "a").await;
+        assert!(xml.contains("<overriddenstatus>OUT_OF_SERVICE</"), "{status:?}: {xml}");
+    }
+    has(&a, "overridden by an operator: OUT_OF_SERVICE").await;
     a.deregister().await.expect("deregistered");
     assert_eq!(entry(server, "overridden", "a").await, "");
     shows(&mut subscription, &["b"], BOUND).await;

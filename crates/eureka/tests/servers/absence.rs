@@ -1,0 +1,31 @@
+//! Clients whose server is away, or behind a proxy that cuts their connections.
+
+use std::net::SocketAddr;
+
+use tower_sd_core::Registry;
+use tower_sd_eureka::{Eureka, EurekaConfig};
+use tower_sd_testkit::{absence, real, servers::required};
+
+async fn server() -> real::Eureka {
+    real::Eureka::start(real::EurekaConfig::quick(required("eureka"))).await.expect("a server")
+}
+
+fn connect(address: SocketAddr) -> Registry {
+    Eureka::new(EurekaConfig::new(format!("http://{address}/eureka"))).expect("a URL").into()
+}
+
+mod slow {
+    use super::*;
+
+    #[tokio::test]
+    #[ignore = "slow: two minutes"]
+    async fn servers_that_start_without_eureka_are_patient() {
+        absence::servers_without_a_registry_are_patient(server().await.address(), connect).await;
+    }
+
+    #[tokio::test]
+    #[ignore = "slow: five minutes"]
+    async fn proxy_that_cuts_every_50_s_blinds_rarely() {
+        absence::cut_connections_blind_rarely(server().await.address(), connect).await;
+    }
+}
