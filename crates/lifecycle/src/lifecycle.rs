@@ -14,7 +14,7 @@ use crate::{
 
 /// A server's life in the right order, see the [crate's documentation](crate).
 ///
-/// serve → ready → register → live → not ready → deregister → propagate → drain → stop
+/// serve → ready → register → live → unready → deregister → propagate → drain → stop
 ///
 /// Every step of the stop has a bound. With the defaults the whole stop takes at most 29 s, below
 /// the 30 s of Kubernetes, and the time of its hooks; in health it takes a second and the time of

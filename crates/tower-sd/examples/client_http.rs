@@ -1,4 +1,6 @@
-//! How does an axum handler call another service, with retries of GETs only?
+//! How does an axum handler call another service, and repeat GETs only?
+//!
+//! What was never sent is repeated whatever its method.
 
 use axum::{
     Router,
