@@ -116,11 +116,9 @@ impl<B> HttpFactory<B> {
         self
     }
 
-    /// The age of one connection or stream, by chance.
-    ///
-    /// It is drawn as that of connections by [`max_age`](Self::max_age).
-    pub fn draw_age(&self) -> Option<Duration> {
-        self.settings.age()
+    /// The age that no connection exceeds, see [`max_age`](Self::max_age).
+    pub fn longest_age(&self) -> Option<Duration> {
+        self.settings.max_age
     }
 
     /// Whether its endpoints use TLS.

@@ -117,7 +117,8 @@ impl Factory for GrpcFactory {
         let health = match &self.health {
             None => None,
             Some(service) => {
-                let health = watch(http.clone(), service, self.http.draw_age(), &self.tasks);
+                // A stream that ended before its connection would begin anew on the same one.
+                let health = watch(http.clone(), service, self.http.longest_age(), &self.tasks);
                 health.first_answer().await?;
                 Some(Arc::new(health))
             }

@@ -227,3 +227,24 @@ async fn health_stream_moves_on_at_the_age_of_connections() {
     until("it is out", || async { balanced(&endpointer).one(message("hello")).await.is_err() })
         .await;
 }
+
+/// Not two ages, whichever of them ends first by chance.
+#[tokio::test]
+async fn health_stream_keeps_no_connection_for_another_age() {
+    let (server, _reporter) = server_that_says(ServingStatus::Serving).await;
+    let mut tasks = JoinSet::new();
+    let mut all = Vec::new();
+    for _ in 0..10 {
+        let (instance, open) = observed(server.address, &mut tasks).await;
+        let http = HttpFactory::new().max_age(Duration::from_secs(3));
+        let factory = GrpcFactory::over(http).health(SERVICE);
+        let endpointer = Endpointer::new(&FixedInstancer::new([instance]), factory);
+        endpointer.ready(Duration::from_secs(10)).await.expect("it serves");
+        all.push((endpointer, open));
+    }
+    sleep(Duration::from_millis(4_500)).await;
+    for (_endpointer, open) in &all {
+        let open = open.lock().expect("no panic");
+        assert!(!open.is_empty() && !open.contains_key(&0), "{open:?}");
+    }
+}
