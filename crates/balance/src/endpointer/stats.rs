@@ -23,6 +23,7 @@ use super::{
     parking::Parking,
 };
 use crate::{
+    error::Failure,
     outcome::{N_COUNTED, Outcome},
     sync::{AtomicBool, AtomicU8, AtomicU64},
 };
@@ -158,6 +159,13 @@ impl EndpointStats {
     pub fn state(&self) -> (EndpointState, Instant) {
         let life = self.life();
         (life.state, life.since)
+    }
+
+    /// Why it is in its state: what has brought it down, or its ejection.
+    ///
+    /// `None` while it is well. It is the text of the error with all causes, shortened.
+    pub fn why(&self) -> Option<String> {
+        self.life().why.as_ref().map(Failure::shown)
     }
 
     /// Values that no code of this crate reads or writes, zero at first: a balancer's.

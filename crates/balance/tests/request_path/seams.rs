@@ -101,6 +101,8 @@ impl Observer for Log {
     fn on(&self, event: &Event<'_>) {
         let line = match event {
             Event::State { endpoint, from, to, why, .. } => {
+                let (state, _since) = endpoint.state();
+                assert!(state != *to || endpoint.why() == why.map(|why| why.to_string()));
                 format!("{} {from:?} {to:?} {}", endpoint.instance(), why.is_some())
             }
             Event::Picked { endpoint, tier, .. } => format!("{} {tier:?}", endpoint.instance()),
