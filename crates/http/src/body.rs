@@ -19,9 +19,10 @@ use crate::{
 
 /// A response body that holds its connection.
 ///
-/// Read to its end, the connection is used again; dropped before, or after an error, the connection
-/// is closed. A request body that is still sent at the end is sent to its own end first. In HTTP/2
-/// it holds a place on its connection instead, and an early end concerns this response alone.
+/// Read to its end, the connection is used again. Dropped before, a rest of at most 64 KiB, by its
+/// announced length, is read for 100 ms; otherwise, and after an error, the connection is closed. A
+/// request body that is still sent at the end is sent to its own end first. In HTTP/2 it holds a
+/// place on its connection instead, and an early end concerns this response alone.
 ///
 /// The default is empty, for layers that answer in place of the instance.
 pub struct ResponseBody<B: Send + 'static> {
@@ -172,6 +173,20 @@ impl<B: Send + 'static> Body for ResponseBody<B> {
         self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
+
+impl<B: Send + 'static> Drop for ResponseBody<B> {
+    fn drop(&mut self) {
+        if let (Some(rest), Some(Connection::Http1(exclusive)), None) =
+            (self.incoming.take(), self.connection.take(), self.upload.take())
+            && rest.size_hint().upper().is_some_and(|length| length <= SHORT)
+        {
+            exclusive.drain(rest);
+        }
+    }
+}
+
+/// Of the answer of a server that is busy or refuses: reading it costs less than a handshake.
+const SHORT: u64 = 64 << 10;
 
 impl<B: Send + 'static> Default for ResponseBody<B> {
     fn default() -> Self {

@@ -1,13 +1,16 @@
 //! Connections that carry one request at a time.
 
 use std::{
+    future::poll_fn,
+    pin::Pin,
     sync::{Arc, Weak},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use http::HeaderMap;
-use hyper::client::conn::http1;
+use http_body::Body;
+use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{
     runtime::Handle,
@@ -85,6 +88,34 @@ impl<B: Send + 'static> Exclusive<B> {
         }
     }
 
+    /// Reads the rest of a dropped response, and keeps the connection if that is soon over.
+    ///
+    /// Without a runtime it is closed.
+    pub(crate) fn drain(self: Box<Self>, mut rest: Incoming) {
+        if Handle::try_current().is_err() {
+            return;
+        }
+        let tasks = self.tasks.clone();
+        tasks.spawn(|stop| async move {
+            let read = poll_fn(|cx| {
+                loop {
+                    match ready!(Pin::new(&mut rest).poll_frame(cx)) {
+                        Some(Ok(_)) => {}
+                        Some(Err(_)) => return Poll::Ready(false),
+                        None => return Poll::Ready(true),
+                    }
+                }
+            });
+            tokio::select! {
+                biased;
+                () = stop.requested() => {}
+                is_whole = timeout(DRAIN, read) => if is_whole == Ok(true) {
+                    self.give_back();
+                }
+            }
+        });
+    }
+
     /// Waits until its last exchange is over, and then for `next`: one that did not settle in time
     /// is still sending the end of a request that was answered early.
     ///
@@ -95,7 +126,7 @@ impl<B: Send + 'static> Exclusive<B> {
         }
         let tasks = self.tasks.clone();
         tasks.spawn(|stop| async move {
-            let settled = std::future::poll_fn(|cx| self.poll_settled(cx));
+            let settled = poll_fn(|cx| self.poll_settled(cx));
             tokio::select! {
                 biased;
                 () = stop.requested() => {}
@@ -153,6 +184,8 @@ fn timeout_of(value: &str) -> Option<Duration> {
     seconds.trim().trim_matches('"').parse().ok().map(Duration::from_secs)
 }
 
+/// A peer that has sent the head has mostly sent a short body too.
+const DRAIN: Duration = Duration::from_millis(100);
 /// As long as an idle connection is kept.
 const LINGER: Duration = Duration::from_secs(30);
 

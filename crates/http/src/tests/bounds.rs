@@ -59,7 +59,8 @@ async fn who_gives_up_waiting_takes_nobodys_turn() {
     timeout(BOUND, patient.ready()).await.expect("in time").expect("connects");
     drop((patient, first));
     assert_eq!(timeout(BOUND, fetch(&endpoint, get("/"))).await.expect("in time").unwrap(), "ok");
-    assert_eq!(server.n_accepted(), 3, "the connection of a body that was not read is closed");
+    // A short body that was dropped is read to its end, if that comes within a moment.
+    assert!((2..=3).contains(&server.n_accepted()), "{}", server.n_accepted());
 }
 
 #[tokio::test]

@@ -3,13 +3,16 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::{sleep, timeout};
-use tower::{Service, ServiceExt};
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_sd_balance::{
+    BalanceLayer, Endpointer, FixedInstancer, RetryLayer, RetryPolicy, RoundRobin,
+};
 
 use super::{
     Sent, endpoint, endpoint_of, fetch, get, send,
     server::{OK, Server},
 };
-use crate::HttpFactory;
+use crate::{HttpFactory, HttpProtocol};
 
 #[tokio::test]
 async fn connection_is_used_again_when_the_body_has_ended() {
@@ -32,6 +35,39 @@ async fn reader_that_stops_at_the_known_length_has_read_to_the_end() {
         drop(body);
     }
     assert_eq!(server.n_accepted(), 1);
+}
+
+/// As a retry does with a response that it repeats.
+#[tokio::test]
+async fn short_body_that_is_dropped_unread_costs_no_connection() {
+    let server = Server::start(async |mut peer| {
+        for n in 0.. {
+            if peer.request().await.is_none() {
+                return;
+            }
+            match n % 2 {
+                0 => peer.write("HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy").await,
+                _ => peer.write(OK).await,
+            }
+        }
+    })
+    .await;
+    let factory = HttpFactory::<Sent>::new();
+    let endpointer = Endpointer::new(&FixedInstancer::new([server.instance()]), factory);
+    let pause = Duration::from_millis(100);
+    let policy = RetryPolicy::new().without_budget().backoff(pause, pause);
+    let client = ServiceBuilder::new()
+        .layer(RetryLayer::new(policy.protocol(HttpProtocol::new().repeat_unavailable())))
+        .layer(BalanceLayer::new(RoundRobin::new()))
+        .service(endpointer);
+    for _ in 0..10 {
+        let response = client.clone().oneshot(get("/")).await.expect("answers");
+        assert_eq!(response.status(), StatusCode::OK);
+        response.into_body().collect().await.expect("whole");
+    }
+    // The rest is read during the pause, which may be of no length.
+    let n = server.n_accepted();
+    assert!(n <= 5, "{n}");
 }
 
 #[tokio::test]
