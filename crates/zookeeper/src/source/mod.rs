@@ -61,17 +61,21 @@ impl<D: Decode> Source for ZooKeeperSource<D> {
     type Item = D::Item;
 
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResult<D::Item>> {
-        match request.mode {
-            ReadMode::Changed => self.changed(request.max_entries).await,
-            ReadMode::Verify if self.view.is_some() => match self.verify(request).await {
-                Err(error) if error.is_transient() => Ok(ReadResult::trouble(error)),
-                result => result,
-            },
-            ReadMode::Confirm => self.confirm(request).await,
+        let read = match request.mode {
+            ReadMode::Changed => return self.changed(request.max_entries).await,
+            ReadMode::Confirm => return self.confirm(request).await,
+            ReadMode::Verify if self.view.is_some() => self.verify(request).await,
             _ => {
                 self.view = None;
                 self.refresh(request.max_entries).await
             }
+        };
+        match read {
+            // The view waits for the connection, and is read then.
+            Err(error) if error.is_transient() && self.view.is_some() => {
+                Ok(ReadResult::trouble(error))
+            }
+            read => read,
         }
     }
 }
@@ -157,5 +161,26 @@ impl<D: Decode> ZooKeeperSource<D> {
             self.view = None;
         }
         self.session.get_or_insert_with(|| self.client.session()).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ZooKeeper;
+
+    /// A pause between repetitions would be one in which the connection is not noticed.
+    #[tokio::test(start_paused = true)]
+    async fn full_read_without_a_connection_waits_for_one() {
+        let zookeeper = ZooKeeper::new(ZooKeeperConfig::new(["127.0.0.1:1"])).expect("it can work");
+        let mut source = zookeeper.key_value("app/");
+        let read = source.read(ReadRequest::new(ReadMode::Full)).await.expect("no error");
+        assert!(format!("{read:?}").contains("Trouble"), "{read:?}");
+        let waiting = source.read(ReadRequest::new(ReadMode::Changed));
+        let reported = waiting.await.expect("no error");
+        assert!(format!("{reported:?}").contains("Trouble"), "{reported:?}");
+        let waiting = source.read(ReadRequest::new(ReadMode::Changed));
+        let hour = std::time::Duration::from_secs(3600);
+        tokio::time::timeout(hour, waiting).await.expect_err("it waits for the connection");
     }
 }
