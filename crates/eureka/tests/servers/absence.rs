@@ -1,9 +1,9 @@
 //! Clients whose server is away, or behind a proxy that cuts their connections.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use tower_sd_core::Registry;
-use tower_sd_eureka::{Eureka, EurekaConfig};
+use tower_sd_eureka::{Eureka, EurekaConfig, Query};
 use tower_sd_testkit::{absence, real, servers::required};
 
 async fn server() -> real::Eureka {
@@ -11,7 +11,10 @@ async fn server() -> real::Eureka {
 }
 
 fn connect(address: SocketAddr) -> Registry {
-    Eureka::new(EurekaConfig::new(format!("http://{address}/eureka"))).expect("a URL").into()
+    // Its followers see a registration within the bound of the test.
+    let query = Query::new("").poll_interval(Duration::from_secs(2));
+    let config = EurekaConfig::new(format!("http://{address}/eureka")).query(query);
+    Eureka::new(config).expect("a URL").into()
 }
 
 mod slow {
