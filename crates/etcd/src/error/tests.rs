@@ -2,7 +2,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
 };
 
 use super::*;
@@ -109,9 +109,10 @@ fn revisions_that_are_gone_differ_from_other_ranges() {
 
 #[tokio::test]
 async fn member_that_is_away_is_named_with_the_systems_reason() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let address = listener.local_addr().expect("bound");
-    drop(listener);
+    // Bound and not listening, so that no other test gets the port.
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("loopback");
+    let address = socket.local_addr().expect("bound");
     let (text, chain) = complaint(address).await;
     assert!(text.starts_with(&format!("etcd check: http://{address} cannot be reached")), "{text}");
     assert!(chain.contains("Connection refused"), "{chain}");
