@@ -325,8 +325,7 @@ async fn password_of_a_file_is_read_again_after_a_refusal() {
 /// A read that is given up early, for a confirming one or with its instancer, proves nothing.
 #[tokio::test]
 async fn server_of_a_read_that_was_given_up_soon_stays_in_use() {
-    let start =
-        || Script::answering(|_| Reply::new(200).body(ONE).after(Duration::from_millis(200)));
+    let start = || Script::answering(|_| Reply::new(200).body(ONE).after(BOUND * 360));
     let (a, b) = (start().await.expect("loopback"), start().await.expect("loopback"));
     let config = EurekaConfig::new(format!("{}/eureka", a.url()))
         .server(EurekaServer::new(format!("{}/eureka", b.url())));

@@ -150,7 +150,10 @@ impl EurekaAnnouncer {
             desired.last_dirty_timestamp = self.clock.next(None);
         }
         let (app, id) = (&self.app, &self.id);
-        let keeps_override = self.keeps_override || found.is_some_and(is_out_by_operator);
+        // Noted before the entry loses its mark: the end of the override may fail, and is repeated.
+        self.draining |= !drains && found.is_some_and(mapping::is_draining);
+        let is_operators = !self.draining && found.is_some_and(is_out_by_operator);
+        let keeps_override = self.keeps_override || is_operators;
         self.keeps_override |= keeps_override && drains;
         self.client.register(&RegistrationRequest { instance: desired.clone() }).await?;
         let known = if keeps_override {
@@ -158,7 +161,7 @@ impl EurekaAnnouncer {
         } else if drains {
             // The only way out of service: over an entry that is `UP` a server ignores this status.
             self.client.set_status(app, id, Status::OutOfService).await?
-        } else if self.draining || found.is_some_and(mapping::is_draining) {
+        } else if self.draining {
             self.client.end_override(app, id, desired.status).await?
         } else {
             Known::Yes

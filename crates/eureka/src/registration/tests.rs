@@ -225,4 +225,38 @@ async fn draining_keeps_the_override_of_an_operator() {
     }
 }
 
+/// The entry has no mark any more when the end of the override is repeated.
+#[tokio::test]
+async fn override_of_a_draining_ends_after_a_failure() {
+    for is_predecessors in [false, true] {
+        let (script, mut announcer) = start(|config| config).await;
+        let mut desired = announcement();
+        let passing = desired.instance.clone();
+        if !is_predecessors {
+            for reply in [Reply::new(404), Reply::new(204), Reply::new(200)] {
+                script.reply(reply);
+            }
+            desired.instance = passing.clone().with_status(InstanceStatus::Draining);
+            announcer.announce(&desired).await.expect("drained");
+        }
+        desired.instance = passing;
+        for (mark, ended) in [(MARK, 500), ("", 200)] {
+            let found = Reply::new(200).body(format!(
+                r#"{{"instance":{{"instanceId":"a","app":"X","status":"OUT_OF_SERVICE",
+                "overriddenStatus":"OUT_OF_SERVICE","lastDirtyTimestamp":"1",
+                "metadata":{{{mark}"tower-sd-incarnation":"{}"}}}}}}"#,
+                desired.incarnation()
+            ));
+            for reply in [found, Reply::new(204), Reply::new(ended)] {
+                script.reply(reply);
+            }
+            let announced = announcer.announce(&desired).await;
+            assert_eq!(announced.is_ok(), ended == 200, "{announced:?}");
+        }
+        let received = script.received();
+        let ends = received.iter().filter(|request| request.method == "DELETE");
+        assert_eq!(ends.count(), 2, "predecessor's: {is_predecessors}");
+    }
+}
+
 const MARK: &str = r#""tower-sd-status":"draining","#;
