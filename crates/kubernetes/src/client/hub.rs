@@ -139,6 +139,9 @@ impl Ticket {
         let shared = place.shared.borrow();
         let known = (shared.answered > 0 && shared.error.is_none()).then(|| shared.slices.clone());
         place.n_seen = shared.n;
+        if known.is_some() {
+            place.reported = None;
+        }
         known
     }
 
@@ -157,10 +160,12 @@ impl Ticket {
         let request = place.task.handle().request();
         loop {
             let shared = place.next().await?;
-            match shared.error {
-                Some(error) => return Err(error),
-                None if shared.answered >= request => return Ok(shared.slices),
-                None => {}
+            if let Some(error) = shared.error {
+                return Err(error);
+            }
+            place.reported = None;
+            if shared.answered >= request {
+                return Ok(shared.slices);
             }
         }
     }

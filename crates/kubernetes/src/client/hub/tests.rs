@@ -47,6 +47,31 @@ async fn follower_is_given_no_slices_before_a_list_of_its_service() {
     assert!(matches!(bookmark, Ok(Update::Alive)), "{bookmark:?}");
 }
 
+/// Also when the follower has observed the end of the first one by a list, or by joining again.
+#[tokio::test(start_paused = true)]
+async fn trouble_after_a_success_is_reported_again() {
+    let (board, mut ticket) = follower();
+    let trouble = || {
+        let cause = Error::new(ErrorKind::Unavailable, BACKEND, "follow");
+        board.report(None, |_, shared| shared.error = Some(cause.clone()));
+    };
+    ticket.known();
+    trouble();
+    assert!(matches!(next(&mut ticket).await, Some(Update::Trouble(_))), "first");
+    let list = async {
+        tokio::task::yield_now().await;
+        board.listed(&slices(), board.last_request());
+    };
+    let (listed, ()) = tokio::join!(ticket.listed(), list);
+    listed.expect("a list");
+    trouble();
+    assert!(matches!(next(&mut ticket).await, Some(Update::Trouble(_))), "after a list");
+    board.listed(&slices(), board.last_request());
+    assert!(ticket.known().is_some());
+    trouble();
+    assert!(matches!(next(&mut ticket).await, Some(Update::Trouble(_))), "after it is known");
+}
+
 /// The task obeys a requested pause, and its followers only wait for the end of that.
 #[tokio::test(start_paused = true)]
 async fn pause_of_the_task_is_none_of_its_followers() {
