@@ -206,16 +206,17 @@ impl LeaseTtl {
         Self { ttl: None, renew_interval, retry_cap: None }
     }
 
-    /// Limits the pause between failed attempts; the interval of renewals by default.
+    /// Limits the pause after an attempt that fails as `Unavailable` or by a `Timeout`.
     ///
-    /// For a backend whose attempts cost the registry nothing while it is away. At least 1 s.
+    /// The limit of other pauses is the interval of renewals, which is the default. For a backend
+    /// whose attempts cost the registry nothing while it is away. At least 1 s.
     pub const fn retried_within(mut self, cap: Duration) -> Self {
         self.retry_cap = Some(cap);
         self
     }
 
-    pub(crate) fn retry_cap(&self) -> Duration {
-        self.retry_cap.unwrap_or_else(|| self.renew_interval())
+    pub(crate) fn retry_cap(&self) -> Option<Duration> {
+        self.retry_cap
     }
 
     /// Returns the time after which the registry drops an entry without renewals.

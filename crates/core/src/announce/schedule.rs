@@ -3,7 +3,7 @@ use std::{mem::replace, time::Duration};
 use fastrand::Rng;
 use tokio::time::Instant;
 
-use crate::{AnnounceConfig, Backoff, Error, LeaseTtl};
+use crate::{AnnounceConfig, Backoff, Error, ErrorKind, LeaseTtl};
 
 /// The times of a registration: decides what is due next, and how long it may take.
 pub(super) struct Schedule {
@@ -147,15 +147,24 @@ impl Schedule {
     fn granted(&mut self, ttl: LeaseTtl) -> Instant {
         let interval = ttl.renew_interval();
         if self.ttl.replace(ttl) != Some(ttl) {
-            let cap = ttl.retry_cap().clamp(MIN_CAP, MAX_CAP);
+            let cap = interval.clamp(MIN_CAP, MAX_CAP);
             self.backoff =
                 Backoff::new(self.config.initial_backoff, cap).with_seed(self.rng.u64(..));
         }
         Instant::now() + self.jittered(interval)
     }
 
+    /// The pause after a failure, which the backend may limit while its registry is away.
+    fn pause_after(&mut self, error: &Error) -> Duration {
+        let pause = self.backoff.next_pause_after(error);
+        let is_away = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
+            && error.retry_after().is_none();
+        let cap = self.ttl.and_then(|ttl| ttl.retry_cap()).filter(|_| is_away);
+        cap.map_or(pause, |cap| pause.min(cap.max(MIN_CAP).mul_f64(self.rng.f64())))
+    }
+
     pub(super) fn renewal_failed(&mut self, error: &Error) -> Duration {
-        let mut pause = self.backoff.next_pause_after(error);
+        let mut pause = self.pause_after(error);
         let (now, ttl) = (Instant::now(), self.ttl());
         if let Some(lease) = &mut self.lease {
             // A registry that requests a longer pause must not cost the registration.
@@ -167,7 +176,7 @@ impl Schedule {
     }
 
     pub(super) fn announcement_failed(&mut self, error: &Error) -> Duration {
-        let mut pause = self.backoff.next_pause_after(error);
+        let mut pause = self.pause_after(error);
         if !error.is_transient() {
             let least = self.config.denied_interval.min(MAX_CAP);
             pause = pause.max(least.mul_f64(0.75 + 0.5 * self.rng.f64()));

@@ -1,6 +1,7 @@
 //! Another registration writes its entry in the place of this one's.
 
 use super::*;
+use crate::LeaseTtl;
 
 async fn taken_over(registration: Registration) -> (Fake, RegistrationHandle) {
     let fake = Fake::default();
@@ -85,6 +86,21 @@ async fn reclaimed_entry_is_taken_back_with_pauses() {
     }
     let fought = fake.counts().0 - before;
     assert!((2..60).contains(&fought), "{fought} announcements in ten seconds");
+}
+
+/// What costs an absent registry nothing costs a live one.
+#[tokio::test(start_paused = true)]
+async fn fight_for_an_entry_has_pauses_above_the_cap_of_an_outage() {
+    let fake = Fake::default();
+    fake.grants(LeaseTtl::new(Duration::from_secs(60)).retried_within(Duration::from_secs(1)));
+    let _handle = fake.register(registration().reclaim(true)).await.expect("registered");
+    for _ in 0..6000 {
+        fake.set(|s| &s.is_taken, true);
+        fake.0.lost.notify_one();
+        sleep(Duration::from_millis(100)).await;
+    }
+    let fought = fake.counts().0;
+    assert!((10..200).contains(&fought), "{fought} announcements in ten minutes");
 }
 
 #[tokio::test(start_paused = true)]
