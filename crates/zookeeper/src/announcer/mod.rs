@@ -289,10 +289,12 @@ impl Announcer for ZooKeeperAnnouncer {
             return Err(too_large(self.place.path(), data.len()));
         }
         let session = self.session();
-        if announcement.takes_over() {
-            session.forget_leavings(self.place.path());
+        let takes_over = announcement.takes_over();
+        let held = takes_over.then(|| session.hold_leavings(self.place.path()));
+        let written = self.write(&session, &data, takes_over).await;
+        if let (Some(held), Some(_)) = (held, self.owned) {
+            held.forget();
         }
-        let written = self.write(&session, &data, announcement.takes_over()).await;
         let is_unanswered = |cause| is_suspicious(cause, data.len());
         self.too_large.written(&data, written.as_ref().is_err_and(is_unanswered));
         let loss = written.map_err(|cause| {

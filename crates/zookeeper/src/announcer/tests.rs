@@ -276,6 +276,26 @@ async fn node_of_a_successor_is_not_left_behind_by_its_predecessor() {
     assert!(server.model().node.is_some());
 }
 
+/// The session goes on for others.
+#[tokio::test]
+async fn node_is_withdrawn_when_its_successor_fails() {
+    let mut server = Scripted::start(Fault::Lose { has_effect: true }).await;
+    let client = server.announcer.client.clone();
+    let _session = client.session();
+    server.announce(1).await.expect_err("the answer is lost");
+    server.model().fault = Fault::Refuse;
+    server.announcer = announcer(&client);
+    server.announce(1).await.expect_err("no connection");
+    server.announcer = announcer(&client);
+    server.model().fault = Fault::None;
+    let removed = async {
+        while server.model().node.is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), removed).await.expect("it is removed");
+}
+
 /// The servers keep a session whose client has vanished, and its node.
 #[tokio::test]
 async fn node_is_withdrawn_when_the_runtime_of_its_session_has_ended() {

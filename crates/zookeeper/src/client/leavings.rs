@@ -5,8 +5,8 @@
 use std::{
     collections::VecDeque,
     convert::Infallible,
-    fmt, mem,
-    sync::{Mutex, MutexGuard, PoisonError},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -23,19 +23,39 @@ pub(crate) type IsOurs = Box<dyn Fn(&Node) -> bool + Send + Sync>;
 /// The nodes to remove.
 #[derive(Default)]
 pub(super) struct Leavings {
-    nodes: Mutex<VecDeque<(String, IsOurs)>>,
+    nodes: Mutex<VecDeque<Arc<Leaving>>>,
     added: Notify,
+}
+
+struct Leaving {
+    path: String,
+    is_ours: IsOurs,
+}
+
+/// Nodes that a successor takes care of.
+///
+/// # Drop
+///
+/// They are to be removed again.
+#[must_use]
+pub(crate) struct Held<'a> {
+    leavings: &'a Leavings,
+    nodes: Vec<Arc<Leaving>>,
 }
 
 impl Leavings {
     pub(super) fn add(&self, path: String, is_ours: IsOurs) {
-        self.nodes().push_back((path, is_ours));
+        self.nodes().push_back(Arc::new(Leaving { path, is_ours }));
         self.added.notify_one();
     }
 
-    /// A successor takes care of the node.
-    pub(super) fn forget(&self, path: &str) {
-        self.nodes().retain(|(left, _)| left != path);
+    /// Removes no node of this path for now.
+    pub(super) fn hold(&self, path: &str) -> Held<'_> {
+        let mut nodes = self.nodes();
+        let (held, others) = nodes.drain(..).partition(|node| node.path == path);
+        *nodes = others;
+        drop(nodes);
+        Held { leavings: self, nodes: Vec::from(held) }
     }
 
     /// The session has ended, and its nodes with it.
@@ -50,16 +70,18 @@ impl Leavings {
     /// A node whose removal was interrupted is removed later.
     pub(super) async fn remove(&self, calls: &Calls) -> Infallible {
         loop {
-            let mut kept = Kept { leavings: self, node: self.nodes().pop_front() };
-            let Some((path, is_ours)) = &kept.node else {
+            let Some(leaving) = self.next() else {
                 self.added.notified().await;
                 continue;
             };
+            let path = &leaving.path;
+            // A successor may hold it meanwhile, and its own node may look alike.
+            let is_ours = |node: &Node| self.has(&leaving) && (leaving.is_ours)(node);
             match calls.remove(path, is_ours).await {
-                Ok(()) => kept.node = None,
+                Ok(()) => self.done(&leaving),
                 Err(error) if error.refusal() == Some(Refusal::NoAuth) => {
                     tracing::warn!(path, %error, "a node that was left behind stays");
-                    kept.node = None;
+                    self.done(&leaving);
                 }
                 Err(error) => {
                     tracing::debug!(path, %error, "cannot remove a node that was left behind");
@@ -69,20 +91,38 @@ impl Leavings {
         }
     }
 
-    fn nodes(&self) -> MutexGuard<'_, VecDeque<(String, IsOurs)>> {
+    /// The first one, which becomes the last one.
+    fn next(&self) -> Option<Arc<Leaving>> {
+        let mut nodes = self.nodes();
+        let next = nodes.pop_front();
+        nodes.extend(next.clone());
+        next
+    }
+
+    fn has(&self, leaving: &Arc<Leaving>) -> bool {
+        self.nodes().iter().any(|node| Arc::ptr_eq(node, leaving))
+    }
+
+    fn done(&self, leaving: &Arc<Leaving>) {
+        self.nodes().retain(|node| !Arc::ptr_eq(node, leaving));
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, VecDeque<Arc<Leaving>>> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Puts a node back unless it was removed.
-struct Kept<'a> {
-    leavings: &'a Leavings,
-    node: Option<(String, IsOurs)>,
+impl Held<'_> {
+    /// The successor has replaced them.
+    pub(crate) fn forget(mut self) {
+        self.nodes.clear();
+    }
 }
 
-impl Drop for Kept<'_> {
+impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.leavings.nodes().extend(mem::take(&mut self.node));
+        self.leavings.nodes().extend(self.nodes.drain(..));
+        self.leavings.added.notify_one();
     }
 }
 

@@ -24,7 +24,7 @@ use tower_sd_core::{Attached, Error, Hub, TaskGroup};
 pub(crate) use self::{
     calls::{Calls, Created, Node},
     error::{ClientError, Refusal},
-    leavings::IsOurs,
+    leavings::{Held, IsOurs},
     session::SessionState,
     settings::{Credentials, Server, Settings},
     watches::{Changes, Update, Watch},
@@ -139,9 +139,10 @@ impl SessionHandle {
         self.link.handle().leavings.add(path, is_ours);
     }
 
-    /// Removes no node of this path later: for a user that replaces it, by one that may look alike.
-    pub(crate) fn forget_leavings(&self, path: &str) {
-        self.link.handle().leavings.forget(path);
+    /// Removes no node of this path for now: for a user that replaces it, by one that may look
+    /// alike.
+    pub(crate) fn hold_leavings(&self, path: &str) -> Held<'_> {
+        self.link.handle().leavings.hold(path)
     }
 }
 

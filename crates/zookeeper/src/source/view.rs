@@ -1,4 +1,7 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem::replace,
+};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tower_sd_core::{Error, ErrorKind, Result};
@@ -67,8 +70,14 @@ impl<T: Clone + Send + Sync> View<T> {
     }
 
     /// Whether the server has seen nothing newer; otherwise that is noted.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped early, it is noted, as after an error.
     pub(super) async fn is_current(&mut self, session: &SessionHandle) -> Result<bool> {
         let path = self.path().to_owned();
+        // Without an answer, the next read lists again.
+        let is_noted = replace(&mut self.changes.node, true);
         let read = async {
             session.sync(&path).await?;
             session.exists(&path).await
@@ -79,7 +88,7 @@ impl<T: Clone + Send + Sync> View<T> {
             Scope::Children(_) => stat.map(|stat| stat.pzxid),
         };
         let is_current = position.unwrap_or_default() == self.position;
-        self.changes.node |= !is_current;
+        self.changes.node = is_noted || !is_current;
         // No watch reports that access to a child is given.
         let is_denied =
             |item: &Result<T>| item.as_ref().is_err_and(|error| error.kind() == ErrorKind::Denied);
@@ -214,3 +223,39 @@ fn restless(path: &str) -> Error {
 const CONCURRENT_READS: usize = 256;
 /// A node that is made or removed between two reads is read again.
 const ATTEMPTS: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+    use tower_sd_net::{Dialer, Target};
+
+    use super::*;
+    use crate::client::{Client, Server, Settings};
+
+    /// What follows waits for changes, and is not verified again for a minute.
+    #[tokio::test(start_paused = true)]
+    async fn verification_without_an_answer_leaves_a_list_to_read() {
+        let server = Server { name: "h".into(), target: Target::host("127.0.0.1", 1) };
+        let settings = Settings {
+            servers: vec![server],
+            dialer: Dialer::new(),
+            tls: None,
+            credentials: None,
+            session_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(20),
+            request_timeout: Duration::from_secs(2),
+            max_reply: 1 << 20,
+            max_request: 1 << 20,
+        };
+        let session = Client::new(BACKEND, settings).session();
+        let mut view = View::<()>::new(session.watch("/app"), Scope::Children("/app".to_owned()));
+        view.changes = Changes::default();
+        view.is_current(&session).await.expect_err("no connection");
+        assert!(view.changes.node, "failed");
+        view.changes = Changes::default();
+        assert!(view.is_current(&session).now_or_never().is_none());
+        assert!(view.changes.node, "dropped early");
+    }
+}

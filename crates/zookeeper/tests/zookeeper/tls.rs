@@ -1,10 +1,14 @@
 //! TLS, with certificates of clients.
 
-use std::{fs, net::TcpListener, path::Path, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use tempfile::TempDir;
 use tower_sd_core::{Instancer, Registration, TlsConfig};
-use tower_sd_testkit::{real, wait::shows_that};
+use tower_sd_testkit::{
+    loopback::{free_ports, own_address},
+    real,
+    wait::shows_that,
+};
 use tower_sd_zookeeper::{ZooKeeper, ZooKeeperConfig};
 
 use crate::support::{TTL, binaries, fresh_with, instance};
@@ -18,15 +22,17 @@ async fn client_certificate_lets_in_and_a_strange_one_is_named() {
         let authority = real::Authority::new().expect("an authority");
         let stranger = real::Authority::new().expect("another one");
         let folder = TempDir::new().expect("a folder");
-        let port = free_port();
+        let ip = own_address();
+        let [port] = free_ports(ip).expect("a free port");
+        let address = SocketAddr::from((ip, port));
         let config = real::ZooKeeperConfig::new(binary).netty();
-        let config = config.lines(secure(&authority, folder.path(), port));
+        let config = config.lines(secure(&authority, folder.path(), address));
         let _server = real::ZooKeeper::start(config).await.expect("it starts");
         let client = |signer: &real::Authority| {
             let (certificate, key) = signer.sign("client", ["client"]).expect("a certificate");
             let tls = TlsConfig::new().with_root(pem(authority.pem()));
             let tls = tls.with_identity(pem(&certificate), pem(&key));
-            let config = ZooKeeperConfig::new([format!("127.0.0.1:{port}")]).session_timeout(TTL);
+            let config = ZooKeeperConfig::new([address.to_string()]).session_timeout(TTL);
             ZooKeeper::new(config.tls(tls)).expect("good settings")
         };
         let zookeeper = client(&authority);
@@ -40,14 +46,15 @@ async fn client_certificate_lets_in_and_a_strange_one_is_named() {
     }
 }
 
-fn secure(authority: &real::Authority, folder: &Path, port: u16) -> Vec<String> {
-    let (certificate, key) = authority.sign("server", ["127.0.0.1"]).expect("a certificate");
+fn secure(authority: &real::Authority, folder: &Path, address: SocketAddr) -> Vec<String> {
+    let (ip, port) = (address.ip().to_string(), address.port());
+    let (certificate, key) = authority.sign("server", [ip.as_str()]).expect("a certificate");
     let [keys, trusted] = ["server.pem", "trusted.pem"].map(|name| folder.join(name));
     fs::write(&keys, key + &certificate).expect("our folder");
     fs::write(&trusted, authority.pem()).expect("our folder");
     vec![
         format!("secureClientPort={port}"),
-        "secureClientPortAddress=127.0.0.1".to_owned(),
+        format!("secureClientPortAddress={ip}"),
         format!("ssl.keyStore.location={}", keys.display()),
         format!("ssl.trustStore.location={}", trusted.display()),
         "ssl.protocol=TLSv1.3".to_owned(),
@@ -58,11 +65,6 @@ fn secure(authority: &real::Authority, folder: &Path, port: u16) -> Vec<String> 
 
 fn pem(text: &str) -> tower_sd_core::Pem {
     tower_sd_core::Pem::Text(text.into())
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
-    listener.local_addr().expect("it is bound").port()
 }
 
 const BOUND: Duration = Duration::from_secs(20);
