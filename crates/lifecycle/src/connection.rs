@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -27,10 +27,14 @@ pub struct Connection {
     /// Two, because a reader and a writer may be different tasks.
     abort_read: Pin<Box<WaitForCancellationFutureOwned>>,
     abort_write: Pin<Box<WaitForCancellationFutureOwned>>,
-    leaving: Pin<Box<WaitForCancellationFutureOwned>>,
+    leaving: CancellationToken,
+    /// That of the reader.
+    left: Pin<Box<WaitForCancellationFutureOwned>>,
     received: Received,
-    /// While the server leaves and its peer is silent: the time until it counts as gone.
+    /// Once a server that leaves has written a PING: the time until its peer counts as gone.
     silence: Option<Pin<Box<Sleep>>>,
+    /// To be woken when the silence begins.
+    reader: Option<Waker>,
     /// No more can be written.
     is_shut: bool,
     connections: Connections,
@@ -43,7 +47,8 @@ struct Received {
     /// The first bytes.
     head: [u8; 3],
     n_head: usize,
-    is_any_since_leaving: bool,
+    /// Any since the PING of a server that leaves.
+    is_any_since_ping: bool,
     /// There is no more.
     is_over: bool,
 }
@@ -100,32 +105,41 @@ impl Connection {
 
     /// The end of a peer that is silent while the server leaves.
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.received.is_any_since_leaving {
+        if self.received.is_any_since_ping {
             return Poll::Pending;
         }
-        ready!(self.leaving.as_mut().poll(context));
+        ready!(self.left.as_mut().poll(context));
         if !self.received.is_any() {
             // As if the peer had closed it.
             return Poll::Ready(Ok(()));
         }
-        if !self.received.is_http2() {
+        let Some(silence) = &mut self.silence else {
+            self.reader = Some(context.waker().clone());
             return Poll::Pending;
-        }
-        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(SILENCE)));
+        };
         ready!(silence.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer is silent")))
     }
 
-    /// Sent bytes may be before the acknowledgement on a slow line.
-    fn note_written(&mut self) {
+    /// A peer whose requests are in flight has nothing to send, until it must acknowledge a PING.
+    fn note_written(&mut self, bytes: &[u8]) {
         if let Some(silence) = &mut self.silence {
+            // They may be before the acknowledgement on a slow line.
             silence.as_mut().reset(Instant::now() + SILENCE);
+            return;
+        }
+        if !self.received.is_http2() || !self.leaving.is_cancelled() || !has_ping(bytes) {
+            return;
+        }
+        self.silence = Some(Box::pin(sleep(SILENCE)));
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
         }
     }
 }
 
 impl Received {
-    fn note(&mut self, bytes: &[u8], is_full: bool, is_leaving: bool) {
+    fn note(&mut self, bytes: &[u8], is_full: bool, is_after_ping: bool) {
         if bytes.is_empty() {
             self.is_over |= !is_full;
             return;
@@ -134,7 +148,7 @@ impl Received {
             *place = *byte;
             self.n_head += 1;
         }
-        self.is_any_since_leaving |= is_leaving;
+        self.is_any_since_ping |= is_after_ping;
     }
 
     fn is_any(&self) -> bool {
@@ -161,15 +175,17 @@ impl Connections {
 
     pub(crate) fn add(&self, stream: Stream, addresses: Addresses) -> Connection {
         // A token each: all connections would contend for the lock of a common one at every read.
-        let abort = self.abort.child_token();
+        let (abort, leaving) = (self.abort.child_token(), self.leaving.child_token());
         Connection {
             stream,
             addresses,
             abort_read: Box::pin(abort.clone().cancelled_owned()),
             abort_write: Box::pin(abort.cancelled_owned()),
-            leaving: Box::pin(self.leaving.child_token().cancelled_owned()),
+            left: Box::pin(leaving.clone().cancelled_owned()),
+            leaving,
             received: Received::default(),
             silence: None,
+            reader: None,
             is_shut: false,
             connections: self.clone(),
             _open: Open::new(&self.open),
@@ -208,7 +224,7 @@ impl Connections {
     /// Begins the end of connections whose peers send nothing.
     ///
     /// Servers cannot close these by themselves: one waits for the preface of HTTP/2, the other for
-    /// the acknowledgement of its GOAWAY.
+    /// the acknowledgement of the PING after its GOAWAY.
     pub(crate) fn leave(&self) {
         self.leaving.cancel();
     }
@@ -259,8 +275,8 @@ impl AsyncRead for Connection {
             Poll::Pending => self.poll_silence(context),
             Poll::Ready(read) => {
                 read?;
-                let (is_full, is_leaving) = (buffer.remaining() == 0, self.silence.is_some());
-                self.received.note(&buffer.filled()[before..], is_full, is_leaving);
+                let (is_full, is_after_ping) = (buffer.remaining() == 0, self.silence.is_some());
+                self.received.note(&buffer.filled()[before..], is_full, is_after_ping);
                 Poll::Ready(Ok(()))
             }
         }
@@ -273,9 +289,9 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(self.writable(context)?.poll_write(context, bytes));
-        self.note_written();
-        Poll::Ready(written)
+        let written = ready!(self.writable(context)?.poll_write(context, bytes))?;
+        self.note_written(&bytes[..written]);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -283,9 +299,14 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(self.writable(context)?.poll_write_vectored(context, parts));
-        self.note_written();
-        Poll::Ready(written)
+        let written = ready!(self.writable(context)?.poll_write_vectored(context, parts))?;
+        let mut rest = written;
+        for part in parts {
+            let n = rest.min(part.len());
+            self.note_written(&part[..n]);
+            rest -= n;
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -321,11 +342,18 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// Whether the server requests an acknowledgement, as it does with its first GOAWAY.
+fn has_ping(written: &[u8]) -> bool {
+    written.windows(PING.len()).any(|frame| frame == PING)
+}
+
 fn aborted() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "aborted at the end of the drain")
 }
 
+/// The head of a PING that is no acknowledgement itself (RFC 9113 §6.7).
+const PING: [u8; 9] = [0, 0, 8, 6, 0, 0, 0, 0, 0];
 /// A few round trips, until the peer has read that the connection closes.
 const LINGER: Duration = Duration::from_millis(500);
-/// Some round trips under packet loss: a live peer acknowledges a GOAWAY within one.
+/// Some round trips under packet loss: a live peer acknowledges a PING within one.
 const SILENCE: Duration = Duration::from_secs(5);

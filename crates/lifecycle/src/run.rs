@@ -173,7 +173,7 @@ async fn propagate(servers: &Servers, readiness: &Readiness, wait: Duration) -> 
 }
 
 async fn drain(servers: &mut Servers, bound: Duration) -> Outcome {
-    if servers.are_over() {
+    if servers.are_over() && servers.n_open() == 0 {
         return Outcome::Skipped(NOT_NEEDED);
     }
     match timeout(bound, servers.drain()).await {

@@ -92,6 +92,11 @@ impl Servers {
         self.tasks.is_empty()
     }
 
+    /// The number of open connections, which outlive a server that has closed them for a moment.
+    pub(crate) fn n_open(&self) -> usize {
+        self.connections.iter().map(Connections::n_open).sum()
+    }
+
     /// Stops accepting, waits for the last requests, and then for the servers and connections.
     ///
     /// # Cancel safety
@@ -112,13 +117,14 @@ impl Servers {
 
     /// Requests the servers' end.
     pub(crate) fn stop(&self) {
-        self.drain.cancel();
+        // First: a peer is silent after a GOAWAY that is written from then on.
         self.connections.iter().for_each(Connections::leave);
+        self.drain.cancel();
     }
 
     /// Aborts the open connections, and returns their number.
     pub(crate) fn abort(&self) -> usize {
-        let n_open = self.connections.iter().map(Connections::n_open).sum();
+        let n_open = self.n_open();
         self.connections.iter().for_each(Connections::abort);
         n_open
     }

@@ -142,6 +142,28 @@ async fn idle_connection_is_closed_when_the_drain_begins() {
     assert!(report.is_clean(), "{report}");
 }
 
+/// It reads for a moment what clients still send, which its end must not cut.
+#[tokio::test]
+async fn server_that_ends_by_itself_aborts_no_idle_connection() {
+    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let ends = CancellationToken::new();
+    let ended = ends.clone().cancelled_owned();
+    let router = Router::new().route("/fast", get(|| async { "fast" }));
+    let mut life = JoinSet::new();
+    life.spawn(Lifecycle::new().ignore_signals().run(listener, |listener, _drain| async move {
+        axum::serve(listener, router).with_graceful_shutdown(ended).await
+    }));
+    let mut client = Client(TcpStream::connect(address).await.expect("it listens"));
+    client.ask("/fast").await;
+    client.read_to("fast").await;
+    ends.cancel();
+    let ended = timeout(BOUND, life.join_next()).await.expect("it ends").expect("it runs");
+    let report = ended.expect("no panic").expect("no failure");
+    assert!(report.is_clean(), "{report}");
+    assert!(client.is_closed().await);
+}
+
 #[tokio::test]
 async fn request_that_never_ends_is_aborted_at_the_timeout() {
     let deadline = Duration::from_millis(300);

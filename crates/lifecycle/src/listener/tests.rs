@@ -85,12 +85,17 @@ async fn half_that_is_shut_down_reads_nothing_of_the_other() {
 
 const NAMELESS: Addresses = Addresses { peer: None, local: None };
 
-/// What a reader gets of a connection whose peer has sent `first` before its server leaves, and
-/// `then` a second later; and after which time.
-async fn leaving(first: &[u8], then: &[u8]) -> (io::Result<usize>, Duration) {
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The GOAWAY and PING of a server that leaves.
+const GOAWAY: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\0\
+    \0\0\x08\x06\0\0\0\0\0shutdown";
+
+/// What a reader gets of a connection whose peer has sent `first` before its server leaves and
+/// writes `written`, and `then` a second later; and after which time.
+async fn leaving(first: &[u8], written: &[u8], then: &[u8]) -> (io::Result<usize>, Duration) {
     let (io, mut peer) = duplex(100);
     let connections = Connections::new();
-    let mut accepted = connections.add(Box::pin(io), NAMELESS);
+    let (mut accepted, mut writer) = tokio::io::split(connections.add(Box::pin(io), NAMELESS));
     let mut buffer = [0; 100];
     peer.write_all(first).await.expect("it is open");
     let read_all = async {
@@ -103,6 +108,7 @@ async fn leaving(first: &[u8], then: &[u8]) -> (io::Result<usize>, Duration) {
     let leave = async {
         sleep(Duration::from_secs(60)).await;
         connections.leave();
+        writer.write_all(written).await.expect("it is open");
         sleep(Duration::from_secs(1)).await;
         peer.write_all(then).await.expect("it is open");
         pending::<()>().await;
@@ -119,15 +125,25 @@ async fn leaving(first: &[u8], then: &[u8]) -> (io::Result<usize>, Duration) {
 /// A server that waits for a preface, or for the acknowledgement of its GOAWAY, ends by them alone.
 #[tokio::test(start_paused = true)]
 async fn silent_peers_end_when_the_server_leaves() {
-    let (read, after) = leaving(b"", b"").await;
+    let (read, after) = leaving(b"", b"", b"").await;
     assert_eq!((read.expect("an end"), after), (0, Duration::ZERO));
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    let (read, after) = leaving(preface, b"").await;
+    let (read, after) = leaving(PREFACE, GOAWAY, b"").await;
     assert_eq!(read.expect_err("silent").kind(), io::ErrorKind::TimedOut);
     assert!((5..6).contains(&after.as_secs()), "{after:?}");
     // One that acknowledges it, and one of HTTP/1 with a request in flight.
-    for (first, then) in [(&preface[..], &b"ack"[..]), (b"GET / HTTP/1.1\r\n", b"")] {
-        let (read, after) = leaving(first, then).await;
+    for (first, then) in [(PREFACE, &b"ack"[..]), (b"GET / HTTP/1.1\r\n", b"")] {
+        let (read, after) = leaving(first, GOAWAY, then).await;
+        assert_eq!((read.expect("nothing"), after), (usize::MAX, Duration::from_secs(1_000)));
+    }
+}
+
+/// A server that waits for its requests before its GOAWAY, which it has not written.
+#[tokio::test(start_paused = true)]
+async fn peer_without_ping_to_acknowledge_is_not_silent() {
+    let response = b"\0\0\x01\x01\x04\0\0\0\x01\x88";
+    // One of two requests in flight, or none, has ended. The acknowledgement is the server's own.
+    for written in [&b""[..], response, b"\0\0\x08\x06\x01\0\0\0\0shutdown"] {
+        let (read, after) = leaving(PREFACE, written, b"").await;
         assert_eq!((read.expect("nothing"), after), (usize::MAX, Duration::from_secs(1_000)));
     }
 }
@@ -143,6 +159,7 @@ async fn peer_that_reads_is_not_silent() {
     reader.read_exact(&mut buffer[..3]).await.expect("it is open");
     connections.leave();
     let writes = async {
+        writer.write_all(&[0, 0, 8, 6, 0, 0, 0, 0, 0, 0]).await.expect("it is open");
         loop {
             writer.write_all(&[0; 10]).await.expect("it is open");
         }
