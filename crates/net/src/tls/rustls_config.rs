@@ -1,6 +1,6 @@
 //! rustls's configuration of a client, of PEM texts.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, OnceLock};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -8,6 +8,7 @@ use rustls::{
     crypto::{self, CryptoProvider},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
+use rustls_native_certs::CertificateResult;
 use tower_sd_core::{Error, ErrorKind, Result, Secret, TlsConfig, TlsMaterial};
 
 pub(super) fn build(config: &TlsConfig, material: &TlsMaterial) -> Result<Arc<ClientConfig>> {
@@ -44,17 +45,31 @@ pub(super) fn provider() -> Result<Arc<CryptoProvider>> {
     Err(invalid("the process has no crypto provider; install one, or enable the feature tls-ring"))
 }
 
-/// Read once per process. Those that cannot be parsed are left out, as in other programs.
 fn system_roots() -> Result<Arc<RootCertStore>> {
-    static ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Arc::new(roots)
-    });
-    let roots = Arc::clone(&ROOTS);
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    let roots = read_once(&ROOTS, rustls_native_certs::load_native_certs);
     match roots.is_empty() {
         true => Err(invalid("the operating system trusts no authorities; name some")),
         false => Ok(roots),
+    }
+}
+
+/// Read until it succeeds. Those that cannot be parsed are left out, as in other programs.
+fn read_once(
+    cell: &OnceLock<Arc<RootCertStore>>,
+    read: impl FnOnce() -> CertificateResult,
+) -> Arc<RootCertStore> {
+    if let Some(roots) = cell.get() {
+        return Arc::clone(roots);
+    }
+    let mut roots = RootCertStore::empty();
+    let CertificateResult { certs, errors, .. } = read();
+    roots.add_parsable_certificates(certs);
+    let roots = Arc::new(roots);
+    // Without a free descriptor, or before the bundle is mounted, the next time may differ.
+    match errors.is_empty() && !roots.is_empty() {
+        true => Arc::clone(cell.get_or_init(|| roots)),
+        false => roots,
     }
 }
 
@@ -121,5 +136,38 @@ impl ServerCertVerifier for AnyServer {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rustls_native_certs::{Error, ErrorKind};
+
+    use super::*;
+
+    fn read(has_certificate: bool, has_failed: bool) -> CertificateResult {
+        let mut read = CertificateResult::default();
+        if has_certificate {
+            let signed = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+            read.certs.push(signed.cert.into());
+        }
+        if has_failed {
+            let kind = ErrorKind::Io { inner: io::ErrorKind::Other.into(), path: "/a".into() };
+            read.errors.push(Error { context: "not opened", kind });
+        }
+        read
+    }
+
+    #[test]
+    fn system_roots_are_read_again_after_a_failure() {
+        let cell = OnceLock::new();
+        for (has_certificate, has_failed) in [(false, false), (false, true), (true, true)] {
+            let roots = read_once(&cell, || read(has_certificate, has_failed));
+            assert_eq!((roots.is_empty(), cell.get().is_some()), (!has_certificate, false));
+        }
+        assert_eq!(read_once(&cell, || read(true, false)).len(), 1);
+        assert_eq!(read_once(&cell, || panic!("they are known")).len(), 1);
     }
 }
