@@ -24,6 +24,7 @@ pub struct ActiveCheck(Arc<Mutex<State>>);
 struct State {
     /// Why it fails; `None` while it passes.
     failure: Option<Failure>,
+    has_reported: bool,
     /// And the number of its service.
     stats: Option<(Weak<EndpointStats>, u64)>,
 }
@@ -58,6 +59,7 @@ impl ActiveCheck {
 
     fn set(&self, failure: Option<Failure>) {
         let mut state = self.state();
+        state.has_reported = true;
         if state.failure.is_none() && failure.is_none() {
             return;
         }
@@ -71,14 +73,15 @@ impl ActiveCheck {
 
     /// From now on `check` decides about that endpoint, and that of an earlier service does not.
     ///
-    /// A service that is made anew has not passed yet: it is out for as long as the one before.
+    /// A service that is made anew is out for as long as the one before, until it passes.
     pub(super) fn attach(check: Option<Self>, stats: &Arc<EndpointStats>) {
         let (service, failure) = stats.check().begin();
         let Some(check) = check else {
             return stats.checked(service, None);
         };
         let mut state = check.state();
-        if state.failure.is_none() {
+        // It may have passed since.
+        if !state.has_reported {
             state.failure = failure;
         }
         state.stats = Some((Arc::downgrade(stats), service));
@@ -110,4 +113,28 @@ impl EndpointStats {
 
 thread_local! {
     static BEGUN: Cell<Option<ActiveCheck>> = const { Cell::new(None) };
+}
+
+#[cfg(test)]
+mod tests {
+    use tower_sd_core::Instance;
+
+    use super::*;
+
+    /// The checks of a service may be faster than its factory.
+    #[test]
+    fn report_before_the_service_is_in_use_counts() {
+        let id = Instance::new("a", 1).id().clone();
+        let stats = Arc::new(EndpointStats::new(id, false, Arc::default()));
+        let new = |report: fn(&ActiveCheck)| {
+            let check = ActiveCheck::default();
+            report(&check);
+            ActiveCheck::attach(Some(check), &stats);
+            stats.check_failure().is_some()
+        };
+        assert!(new(|check| check.fails("ill")));
+        assert!(new(|_| ()), "it is out for as long as the one before");
+        assert!(!new(ActiveCheck::passes));
+        assert!(!new(|_| ()));
+    }
 }

@@ -23,6 +23,10 @@ use crate::scope;
 /// balancer alone in such a handler has not: its refusal counts as that of the whole, so what
 /// stands between a `Retry` and a `Balance` must bear being repeated.
 ///
+/// With two in one stack, as a [`RetryLayer`](crate::RetryLayer) above a client that retries by
+/// itself, the record is the inner one's: a per-try timeout of the outer blames no instance and
+/// excludes none. Set the timeout of the inner.
+///
 /// Retries are paid from a [`RetryBudget`](crate::RetryBudget), to which each success adds.
 ///
 /// Dropping the future drops the attempt in flight, and returns what was withdrawn for the next. A
