@@ -223,7 +223,7 @@ async fn one_timeout_a_request(version: HttpVersion, instances: [Instance; 3]) {
     let id = instances[0].id().clone();
     let endpointer = endpointer(version, instances).await;
     let policy = RetryPolicy::new()
-        .per_try_timeout(Duration::from_millis(300))
+        .per_try_timeout(Duration::from_secs(2))
         .backoff(Duration::ZERO, Duration::ZERO);
     let client = stack(&endpointer, policy);
     for _ in 0..9 {
