@@ -150,7 +150,7 @@ async fn hanging_instance_of_three_costs_one_timeout_a_call() {
     endpointer.ready(BOUND).await.expect("endpoints");
     let policy = RetryPolicy::new()
         .idempotent()
-        .per_try_timeout(Duration::from_millis(300))
+        .per_try_timeout(Duration::from_secs(2))
         .backoff(Duration::ZERO, Duration::ZERO);
     let client = retried(&endpointer, policy);
     for _ in 0..9 {
