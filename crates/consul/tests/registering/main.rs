@@ -104,13 +104,17 @@ async fn no_heartbeat_follows_the_deregistration() {
     assert_eq!(last.target, "/v1/agent/service/deregister/web:a");
 }
 
+/// An agent that has an entry of another program under our id.
+async fn overwritten() -> Script {
+    let foreign = r#"{"Service":{"ID":"web:a","Service":"web","Address":"10.6.6.6","Port":80}}"#;
+    scripted(Reply::new(200).body(foreign), |request| request.method == "GET").await
+}
+
 /// An operator, or another process, has registered something else under our id: the check may live
 /// on.
 #[tokio::test]
 async fn entry_that_was_overwritten_is_registered_again() {
-    let foreign = r#"{"Service":{"ID":"web:a","Service":"web","Address":"10.6.6.6","Port":80}}"#;
-    let reads = |request: &Received| request.method == "GET";
-    let script = scripted(Reply::new(200).body(foreign), reads).await;
+    let script = overwritten().await;
     let registrar = registrar(&script);
     let _handle = register(&registrar, web()).await;
     next_to(&script, "/v1/agent/service/register").await;
@@ -123,9 +127,7 @@ async fn entry_that_was_overwritten_is_registered_again() {
 /// Its own program alone may remove it, and would not register it again.
 #[tokio::test]
 async fn entry_without_an_owner_is_left_by_the_deregistration() {
-    let foreign = r#"{"Service":{"ID":"web:a","Service":"web","Address":"10.6.6.6","Port":80}}"#;
-    let reads = |request: &Received| request.method == "GET";
-    let script = scripted(Reply::new(200).body(foreign), reads).await;
+    let script = overwritten().await;
     let registrar = registrar(&script);
     let handle = register(&registrar, web()).await;
     handle.deregister().await.expect("nothing of ours is left");

@@ -181,16 +181,7 @@ async fn http_2_repeats_refused_requests_and_broken_idempotent_ones() {
         (Reason::INTERNAL_ERROR, Method::GET, 2),
         (Reason::INTERNAL_ERROR, Method::POST, 1),
     ] {
-        let n_seen = Arc::new(AtomicUsize::new(0));
-        let seen = Arc::clone(&n_seen);
-        let server = Http2Server::start(100, move |_, mut reply| {
-            match seen.fetch_add(1, Ordering::SeqCst) {
-                0 => reply.send_reset(reason),
-                _ => answer(reply, "ok"),
-            }
-            async {}
-        })
-        .await;
+        let (server, n_seen) = Http2Server::resetting_the_first(reason).await;
         let mut stack = Stack::new(HttpVersion::Http2, [server.instance()]);
         let outcome = stack.fetch(request(method)).await;
         assert_eq!(n_seen.load(Ordering::SeqCst), n_wanted, "{reason:?}");

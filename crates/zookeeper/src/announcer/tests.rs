@@ -13,13 +13,9 @@ use tokio::{
     select,
 };
 use tower_sd_core::{Instance, TaskGroup};
-use tower_sd_net::{Dialer, Target};
 
 use super::*;
-use crate::{
-    GoKit,
-    client::{Server, Settings},
-};
+use crate::{GoKit, client::tests::client};
 
 /// The server's state.
 #[derive(Debug, Default)]
@@ -88,22 +84,6 @@ fn announcer(client: &Client) -> ZooKeeperAnnouncer {
 
 fn instance(port: u16) -> Instance {
     Instance::new("10.0.0.7", port).with_id("a")
-}
-
-fn client(port: u16) -> Client {
-    let server = Server { name: "h".into(), target: Target::host("127.0.0.1", port) };
-    let settings = Settings {
-        servers: vec![server],
-        dialer: Dialer::new(),
-        tls: None,
-        credentials: None,
-        session_timeout: Duration::from_secs(60),
-        connect_timeout: Duration::from_secs(20),
-        request_timeout: Duration::from_secs(2),
-        max_reply: 1 << 20,
-        max_request: 1 << 20,
-    };
-    Client::new(BACKEND, settings)
 }
 
 fn lock(model: &Mutex<Model>) -> MutexGuard<'_, Model> {

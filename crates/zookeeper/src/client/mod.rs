@@ -158,4 +158,4 @@ impl Deref for SessionHandle {
 const QUEUE: usize = 256;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,8 +1,29 @@
-//! Of the encoding.
+//! Of the encoding; and a client for the tests of others.
+
+use std::time::Duration;
 
 use proptest::{collection::vec, prelude::*};
+use tower_sd_net::{Dialer, Target};
 
-use super::jute::*;
+use super::{Client, Server, Settings, jute::*};
+use crate::BACKEND;
+
+/// Of a server on loopback, with long sessions.
+pub(crate) fn client(port: u16) -> Client {
+    let server = Server { name: "h".into(), target: Target::host("127.0.0.1", port) };
+    let settings = Settings {
+        servers: vec![server],
+        dialer: Dialer::new(),
+        tls: None,
+        credentials: None,
+        session_timeout: Duration::from_secs(60),
+        connect_timeout: Duration::from_secs(20),
+        request_timeout: Duration::from_secs(2),
+        max_reply: 1 << 20,
+        max_request: 1 << 20,
+    };
+    Client::new(BACKEND, settings)
+}
 
 #[test]
 fn frame_has_its_length_and_its_fields() {

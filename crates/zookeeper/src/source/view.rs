@@ -226,30 +226,15 @@ const ATTEMPTS: usize = 5;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use futures_util::FutureExt;
-    use tower_sd_net::{Dialer, Target};
 
     use super::*;
-    use crate::client::{Client, Server, Settings};
+    use crate::client::tests::client;
 
     /// What follows waits for changes, and is not verified again for a minute.
     #[tokio::test(start_paused = true)]
     async fn verification_without_an_answer_leaves_a_list_to_read() {
-        let server = Server { name: "h".into(), target: Target::host("127.0.0.1", 1) };
-        let settings = Settings {
-            servers: vec![server],
-            dialer: Dialer::new(),
-            tls: None,
-            credentials: None,
-            session_timeout: Duration::from_secs(60),
-            connect_timeout: Duration::from_secs(20),
-            request_timeout: Duration::from_secs(2),
-            max_reply: 1 << 20,
-            max_request: 1 << 20,
-        };
-        let session = Client::new(BACKEND, settings).session();
+        let session = client(1).session();
         let mut view = View::<()>::new(session.watch("/app"), Scope::Children("/app".to_owned()));
         view.changes = Changes::default();
         view.is_current(&session).await.expect_err("no connection");

@@ -1,14 +1,6 @@
 //! Whose failure the end of a request is.
 
-use std::{
-    error::Error,
-    iter::successors,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{error::Error, iter::successors, sync::atomic::Ordering, time::Duration};
 
 use ::reqwest::{Body, Client, ClientBuilder};
 use bytes::Bytes;
@@ -27,7 +19,7 @@ use crate::{
     tests::{
         http2::{
             failures::{BEFORE_THE_FIRST, THE_FIRST, going_away},
-            server::{Server as Http2Server, answer},
+            server::Server as Http2Server,
         },
         server::Server,
     },
@@ -96,16 +88,7 @@ async fn upload_that_its_sender_breaks_off_is_a_failure_of_the_caller() {
 #[tokio::test]
 async fn request_that_http_2_refuses_is_sent_again() {
     for (reason, n_wanted) in [(Reason::REFUSED_STREAM, 2), (Reason::INTERNAL_ERROR, 1)] {
-        let n_seen = Arc::<AtomicUsize>::default();
-        let seen = Arc::clone(&n_seen);
-        let server = Http2Server::start(100, move |_, mut reply| {
-            match seen.fetch_add(1, Ordering::SeqCst) {
-                0 => reply.send_reset(reason),
-                _ => answer(reply, "ok"),
-            }
-            async {}
-        })
-        .await;
+        let (server, n_seen) = Http2Server::resetting_the_first(reason).await;
         let orders =
             orders(server.instance(), ClientBuilder::http2_prior_knowledge, RetryPolicy::new());
         let order = orders.client().post("http://orders/").body("order");

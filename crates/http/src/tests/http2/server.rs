@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{
-    RecvStream,
+    Reason, RecvStream,
     server::{Builder, SendResponse},
 };
 use http::{Request, Response};
@@ -67,6 +67,20 @@ impl Server {
     /// Answers every request with `ok`.
     pub(crate) async fn polite(max_streams: u32) -> Self {
         Self::start(max_streams, async |_, reply| answer(reply, "ok")).await
+    }
+
+    /// Resets the first request with `reason`, and answers the others: how many it has seen, too.
+    pub(crate) async fn resetting_the_first(reason: Reason) -> (Self, Arc<AtomicUsize>) {
+        let n_seen = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&n_seen);
+        let server = Self::start(100, move |_, mut reply| {
+            match seen.fetch_add(1, Ordering::SeqCst) {
+                0 => reply.send_reset(reason),
+                _ => answer(reply, "ok"),
+            }
+            async {}
+        });
+        (server.await, n_seen)
     }
 
     /// Goes away by the RFC: first a warning, then what is in flight is finished.
