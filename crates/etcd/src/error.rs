@@ -99,13 +99,16 @@ impl Failure {
 
     /// The requested revision is gone, or (after the cluster was wiped) has not been yet.
     pub(crate) fn is_revision_gone(&self) -> bool {
-        self.status().is_some_and(|it| it.code() == Code::OutOfRange) && self.has_text("revision")
+        self.is_out_of_range("revision")
     }
 
     /// One message is larger than the limit; tonic itself reports it.
     pub(crate) fn is_message_too_large(&self) -> bool {
-        self.status().is_some_and(|it| it.code() == Code::OutOfRange)
-            && self.has_text("length too large")
+        self.is_out_of_range("length too large")
+    }
+
+    fn is_out_of_range(&self, text: &str) -> bool {
+        self.status().is_some_and(|it| it.code() == Code::OutOfRange) && self.has_text(text)
     }
 
     /// As [`into_error`](Self::into_error), of a call that carried a value of so many bytes.

@@ -57,7 +57,7 @@ impl HttpError {
         address: &Arc<str>,
         source: impl Into<BoxError>,
     ) -> Self {
-        // `Retry` searches the mark in the chain of sources.
+        // For callers that search the mark; retries go by the kind.
         let source = match kind {
             HttpErrorKind::Connect | HttpErrorKind::NotSent => NotSent::new(source).into(),
             _ => source.into(),

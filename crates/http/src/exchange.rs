@@ -13,7 +13,7 @@ use http_body::Body;
 use hyper::{body::Incoming, client::conn::TrySendError};
 use pin_project::pin_project;
 use tokio_util::either::Either;
-use tower_sd_balance::{BoxError, InFlight};
+use tower_sd_balance::InFlight;
 use tower_sd_net::TlsFailure;
 
 use crate::{
@@ -96,9 +96,7 @@ impl<F, S, B> Future for Exchange<F, S, B>
 where
     F: Future<Output = Result<Response<Incoming>, Unsent<B>>>,
     S: Fn(&mut Connection<B>, Request<Outgoing<B>>) -> F,
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
+    B: Payload,
 {
     type Output = Answer<B>;
 

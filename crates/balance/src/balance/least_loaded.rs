@@ -194,10 +194,10 @@ impl Cheapest {
         let typical = known.get(known.len().saturating_sub(1) / 2).copied().unwrap_or(1.0);
         let latency = |stats: &EndpointStats| match (now, self.settings.decay) {
             (Some(now), Some(decay)) => stats.average().drifted(stats.age(now), typical, decay),
-            _ => stats.average().get().or_else(|| Some(stats.average().floor().max(typical))),
+            _ => stats.average().or_typical(typical),
         };
         let priced = indexes.iter().filter_map(stats).map(|(index, stats)| {
-            let latency = latency(stats).unwrap_or(typical);
+            let latency = latency(stats);
             (index, stats, latency, self.weight(index, choice.in_flight(index)) * latency)
         });
         let (cheapest, stats, latency, _) = priced.min_by(|a, b| a.3.total_cmp(&b.3))?;

@@ -82,6 +82,11 @@ impl Latency {
         self.seconds.store(value.to_bits(), Relaxed);
     }
 
+    /// What is known, else what is typical; one that has only failed is at least its floor.
+    pub(crate) fn or_typical(&self, typical: f64) -> f64 {
+        self.get().unwrap_or_else(|| self.floor().max(typical))
+    }
+
     /// Goes on from the value that it has drifted to.
     pub(crate) fn go_on(&self, drifted: f64) {
         self.seconds.store(drifted.to_bits(), Relaxed);
@@ -89,22 +94,17 @@ impl Latency {
 
     /// The average at `now`; without a sample for longer than τ it drifts to `typical`.
     ///
-    /// It has arrived after 7/3 τ more, so that an endpoint that was slow is tried again. One that
-    /// has only failed is at least what is typical.
-    pub(crate) fn drifted(&self, now: Duration, typical: f64, decay: Decay) -> Option<f64> {
-        let known = match self.get() {
-            Some(known) => known,
-            None if self.floor() > 0.0 => self.floor().max(typical),
-            None => return None,
-        };
+    /// It has arrived after 7/3 τ more, so that an endpoint that was slow is tried again.
+    pub(crate) fn drifted(&self, now: Duration, typical: f64, decay: Decay) -> f64 {
+        let known = self.or_typical(typical);
         let age = nanoseconds(now).saturating_sub(self.sampled.load(Relaxed));
         let over = Duration::from_nanos(age).saturating_sub(decay.tau).as_secs_f64();
         if over == 0.0 || known <= typical {
-            return Some(known);
+            return known;
         }
         let drifted = typical + (known - typical) * (-over * 3.0 / tau(decay)).exp();
         let has_arrived = drifted < typical * 1.1 || over * 3.0 >= tau(decay) * 7.0;
-        Some(if has_arrived { typical } else { drifted })
+        if has_arrived { typical } else { drifted }
     }
 }
 
@@ -175,15 +175,15 @@ mod tests {
     fn slow_one_without_samples_drifts_to_what_is_typical() {
         let latency = Latency::default();
         latency.add(at(0.0), at(1.0), DECAY, true);
-        let drifted = |seconds| latency.drifted(at(seconds), 0.1, DECAY).expect("a sample");
+        let drifted = |seconds| latency.drifted(at(seconds), 0.1, DECAY);
         assert!((drifted(3.0) - 1.0).abs() < 1e-9, "not before τ");
         assert!(drifted(5.0) < 0.5, "{}", drifted(5.0));
         assert!((drifted(8.0) - 0.1).abs() < 1e-9, "{}", drifted(8.0));
-        assert!((latency.drifted(at(60.0), 2.0, DECAY).expect("known") - 1.0).abs() < 1e-9);
+        assert!((latency.drifted(at(60.0), 2.0, DECAY) - 1.0).abs() < 1e-9);
         // However slow it was.
         let latency = Latency::default();
         latency.add(at(0.0), at(30.0), DECAY, true);
-        let drifted = latency.drifted(at(10.1), 0.01, DECAY).expect("a sample");
+        let drifted = latency.drifted(at(10.1), 0.01, DECAY);
         assert!((drifted - 0.01).abs() < 1e-9, "{drifted}");
     }
 
@@ -193,9 +193,9 @@ mod tests {
         latency.add(at(1.0), at(0.5), DECAY, false);
         latency.add(at(2.0), at(0.1), DECAY, false);
         let drifted = |seconds, typical| latency.drifted(at(seconds), typical, DECAY);
-        assert_eq!((latency.get(), drifted(2.0, 0.1)), (None, Some(0.5)));
-        assert_eq!(drifted(2.0, 1.0), Some(1.0), "failing fast is no merit");
-        assert_eq!(drifted(12.1, 0.1), Some(0.1), "it is tried again");
+        assert_eq!((latency.get(), drifted(2.0, 0.1)), (None, 0.5));
+        assert_eq!(drifted(2.0, 1.0), 1.0, "failing fast is no merit");
+        assert_eq!(drifted(12.1, 0.1), 0.1, "it is tried again");
         latency.add(at(13.0), at(0.2), DECAY, true);
         assert!((known(&latency) - 0.2).abs() < 1e-9, "the first success counts in full");
     }

@@ -6,16 +6,15 @@ use tokio::time::timeout;
 use super::reporter::Reporter;
 use crate::{ErrorKind, Result};
 
-/// Runs a call of the announcer for at most `bound`; a panic is an error like others.
-///
-/// A call that is not an `async fn` may panic before it returns its future: so it belongs into an
-/// `async` block.
-pub(super) async fn bounded<T>(
+/// Runs a call of the announcer for at most `bound`; a panic is an error like others, also one
+/// before the call has returned its future.
+pub(super) async fn bounded<T, F: Future<Output = Result<T>>>(
     report: &Reporter,
     operation: &'static str,
     bound: Duration,
-    call: impl Future<Output = Result<T>>,
+    call: impl FnOnce() -> F,
 ) -> Result<T> {
+    let call = async { call().await };
     match timeout(bound, AssertUnwindSafe(call).catch_unwind()).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_panic)) => Err(report.panicked(operation)),

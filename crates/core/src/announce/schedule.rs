@@ -147,11 +147,14 @@ impl Schedule {
     fn granted(&mut self, ttl: LeaseTtl) -> Instant {
         let interval = ttl.renew_interval();
         if self.ttl.replace(ttl) != Some(ttl) {
-            let cap = interval.clamp(MIN_CAP, MAX_CAP);
-            self.backoff =
-                Backoff::new(self.config.initial_backoff, cap).with_seed(self.rng.u64(..));
+            self.restart_backoff(interval.clamp(MIN_CAP, MAX_CAP));
         }
         Instant::now() + self.jittered(interval)
+    }
+
+    /// Begins the pauses anew, up to `cap`.
+    fn restart_backoff(&mut self, cap: Duration) {
+        self.backoff = Backoff::new(self.config.initial_backoff, cap).with_seed(self.rng.u64(..));
     }
 
     /// The pause after a failure, which the backend may limit while its registry is away.
@@ -218,9 +221,7 @@ impl Schedule {
         (self.lease, self.announce_at) = (None, None);
         // That was the answer: what follows is in the background.
         if replace(&mut self.is_awaited, false) && self.ttl.is_none() {
-            let cap = self.config.max_backoff.max(MIN_CAP);
-            self.backoff =
-                Backoff::new(self.config.initial_backoff, cap).with_seed(self.rng.u64(..));
+            self.restart_backoff(self.config.max_backoff.max(MIN_CAP));
         }
     }
 

@@ -131,8 +131,7 @@ impl<A: Announcer> Worker<A> {
             let left = deadline.saturating_duration_since(Instant::now());
             // So that an attempt that hangs leaves time for another one.
             let bound = (left / 2).max(MIN_ATTEMPT).min(left);
-            let call = async { self.announcer.withdraw().await };
-            result = bounded(&self.report, "deregister", bound, call).await;
+            result = bounded(&self.report, "deregister", bound, || self.announcer.withdraw()).await;
             self.is_touched = match &result {
                 Ok(()) => false,
                 Err(error) => error.is_transient() && Instant::now() < deadline,
@@ -173,8 +172,7 @@ impl<A: Announcer> Worker<A> {
         self.updates.answer(&Ok(()));
         if self.is_touched {
             let bound = self.schedule.withdraw_timeout();
-            let call = async { self.announcer.withdraw().await };
-            match bounded(&self.report, "deregister", bound, call).await {
+            match bounded(&self.report, "deregister", bound, || self.announcer.withdraw()).await {
                 Ok(()) => self.is_touched = false,
                 Err(error) => {
                     let pause = self.schedule.pause();
@@ -189,8 +187,9 @@ impl<A: Announcer> Worker<A> {
         let was_touched = replace(&mut self.is_touched, true);
         let start = Instant::now();
         let bound = self.schedule.announcing(start);
-        let call = async { self.announcer.announce(&self.wanted).await };
-        match bounded(&self.report, "register", bound, call).await {
+        match bounded(&self.report, "register", bound, || self.announcer.announce(&self.wanted))
+            .await
+        {
             Ok(Renewal::Renewed(ttl)) => self.announced(ttl, None, start),
             Ok(Renewal::Overridden(ttl, status)) => self.announced(ttl, Some(status), start),
             Ok(Renewal::Lost(LossReason::TakenOver { by })) => self.taken_over(by),
@@ -238,8 +237,7 @@ impl<A: Announcer> Worker<A> {
     async fn renew(&mut self) {
         let start = Instant::now();
         let bound = self.schedule.renew_timeout();
-        let call = async { self.announcer.renew(&self.wanted).await };
-        match bounded(&self.report, "renew", bound, call).await {
+        match bounded(&self.report, "renew", bound, || self.announcer.renew(&self.wanted)).await {
             Ok(Renewal::Renewed(ttl)) => self.renewed(ttl, None, start),
             Ok(Renewal::Overridden(ttl, status)) => self.renewed(ttl, Some(status), start),
             Ok(Renewal::Lost(reason)) => self.lost_because(reason),

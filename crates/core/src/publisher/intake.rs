@@ -27,18 +27,16 @@ impl Publisher {
         });
         let refused = total - entries.len();
         self.counters.add(|stats| &mut stats.refused, refused);
-        let has_changed = mem::replace(&mut self.listing.n_refused, refused) != refused;
+        let is_news = is_news(&mut self.listing.n_refused, refused);
         match last {
             Some(refused) if entries.is_empty() => {
                 Err(self.error(format!("all {total} instances refused: {refused}")))
             }
-            Some(last) => {
-                if has_changed {
-                    tracing::warn!(backend = self.backend, service = self.service, refused, %last, "addresses refused");
-                }
+            Some(last) if is_news => {
+                tracing::warn!(backend = self.backend, service = self.service, refused, %last, "addresses refused");
                 Ok(entries)
             }
-            None => Ok(entries),
+            _ => Ok(entries),
         }
     }
 
@@ -59,8 +57,7 @@ impl Publisher {
 
     pub(super) fn duplicates(&mut self, n_duplicates: usize) {
         self.counters.add(|stats| &mut stats.duplicates, n_duplicates);
-        let known = mem::replace(&mut self.listing.n_duplicates, n_duplicates);
-        if known != n_duplicates && n_duplicates > 0 {
+        if is_news(&mut self.listing.n_duplicates, n_duplicates) {
             let (backend, service) = (self.backend, &self.service);
             tracing::warn!(backend, service, n_duplicates, "duplicate entries dropped");
         }
@@ -69,11 +66,16 @@ impl Publisher {
     pub(super) fn malformed(&mut self, errors: &[Error]) {
         let n_malformed = errors.len();
         self.counters.add(|stats| &mut stats.malformed, n_malformed);
-        let has_changed = mem::replace(&mut self.listing.n_malformed, n_malformed) != n_malformed;
+        let is_news = is_news(&mut self.listing.n_malformed, n_malformed);
         if let Some(error) = errors.first()
-            && has_changed
+            && is_news
         {
             tracing::warn!(backend = self.backend, service = self.service, n_malformed, error = %error.chain(), "malformed entries skipped");
         }
     }
+}
+
+/// Notes how often a fault has occurred; whether that is to be logged.
+fn is_news(known: &mut usize, n: usize) -> bool {
+    mem::replace(known, n) != n && n > 0
 }

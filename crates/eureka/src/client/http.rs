@@ -148,6 +148,14 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
+    /// `Err`: the server has refused the request.
+    pub(super) fn succeeded(&self) -> Result<()> {
+        match self.is_success() {
+            true => Ok(()),
+            false => Err(self.refused()),
+        }
+    }
+
     /// The error that a status other than success is.
     pub(super) fn refused(&self) -> Error {
         let body = self.plain().unwrap_or_default();

@@ -147,7 +147,7 @@ impl EurekaClient {
         let mut call = Call::new("register", Method::POST, &["apps", &request.instance.app]);
         call.body = Some(body.into());
         let (_, answer) = self.0.wire.servers.send(&call).await?;
-        succeed(&answer)
+        answer.succeeded()
     }
 
     /// Renews the lease of an entry that is as old as `last_dirty_timestamp`, or younger.
@@ -231,16 +231,9 @@ fn call(lookup: Lookup, name: &str) -> Call<'_> {
     Call::get(FOLLOW, &[kind, name])
 }
 
-fn succeed(answer: &Answer) -> Result<()> {
-    match answer.is_success() {
-        true => Ok(()),
-        false => Err(answer.refused()),
-    }
-}
-
 fn known(answer: &Answer) -> Result<Known> {
     match answer.status {
         404 => Ok(Known::No),
-        _ => succeed(answer).map(|()| Known::Yes),
+        _ => answer.succeeded().map(|()| Known::Yes),
     }
 }

@@ -105,13 +105,9 @@ impl Fetch {
 
     /// Applies the recent changes; false where all must be read.
     async fn changes(&mut self, servers: &Servers, server: usize) -> bool {
-        let changes = match servers.probe(server, &Call::get(FOLLOW, &["apps", "delta"])).await {
-            Ok(answer) if answer.is_success() => answer.json::<ApplicationsReply>(),
-            Ok(answer) => Err(answer.refused()),
-            Err(error) => Err(error),
-        };
-        let changes = match changes {
-            Ok(reply) => reply.applications,
+        let answer = servers.probe(server, &Call::get(FOLLOW, &["apps", "delta"])).await;
+        let changes = match answer.and_then(|answer| applications(&answer)) {
+            Ok(changes) => changes,
             Err(error) => {
                 tracing::debug!(backend = BACKEND, error = %error.chain(), "changes not read");
                 return false;
@@ -125,10 +121,12 @@ impl Fetch {
 
 /// Reads the registry from a server's answer.
 pub(super) fn read(answer: &Answer) -> Result<Registry> {
-    match answer.is_success() {
-        true => answer.json::<ApplicationsReply>().map(|reply| Registry::of(reply.applications)),
-        false => Err(answer.refused()),
-    }
+    applications(answer).map(Registry::of)
+}
+
+fn applications(answer: &Answer) -> Result<Applications> {
+    answer.succeeded()?;
+    answer.json::<ApplicationsReply>().map(|reply| reply.applications)
 }
 
 const FULL_EVERY: Duration = Duration::from_secs(15 * 60);

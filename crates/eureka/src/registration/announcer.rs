@@ -154,7 +154,7 @@ impl EurekaAnnouncer {
         self.draining |= !drains && found.is_some_and(mapping::is_draining);
         let is_operators = !self.draining && found.is_some_and(is_out_by_operator);
         let keeps_override = self.keeps_override || is_operators;
-        self.keeps_override |= keeps_override && drains;
+        self.keeps_override |= is_operators && drains;
         self.client.register(&RegistrationRequest { instance: desired.clone() }).await?;
         let known = if keeps_override {
             Known::Yes

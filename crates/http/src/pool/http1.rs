@@ -2,14 +2,13 @@
 
 use std::{
     future::poll_fn,
-    pin::Pin,
     sync::{Arc, Weak},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use http::HeaderMap;
-use http_body::Body;
+use http_body_util::BodyExt;
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -97,19 +96,16 @@ impl<B: Send + 'static> Exclusive<B> {
         }
         let tasks = self.tasks.clone();
         tasks.spawn(|stop| async move {
-            let read = poll_fn(|cx| {
-                loop {
-                    match ready!(Pin::new(&mut rest).poll_frame(cx)) {
-                        Some(Ok(_)) => {}
-                        Some(Err(_)) => return Poll::Ready(false),
-                        None => return Poll::Ready(true),
-                    }
+            let read = async {
+                while let Some(frame) = rest.frame().await {
+                    frame?;
                 }
-            });
+                Ok::<_, hyper::Error>(())
+            };
             tokio::select! {
                 biased;
                 () = stop.requested() => {}
-                is_whole = timeout(DRAIN, read) => if is_whole == Ok(true) {
+                read = timeout(DRAIN, read) => if let Ok(Ok(())) = read {
                     self.give_back();
                 }
             }

@@ -10,7 +10,6 @@ use std::{
 };
 
 use bytes::Buf;
-
 use http::{HeaderMap, header::CONTENT_LENGTH};
 use http_body::{Body, Frame, SizeHint};
 use tower_sd_balance::BoxError;
@@ -65,9 +64,7 @@ impl<B: Body> Outgoing<B> {
     pub(crate) fn into_inner(self) -> B {
         self.body
     }
-}
 
-impl<B: Body> Outgoing<B> {
     /// Counts `data`; whether it is more than was announced.
     fn is_exceeded_by(&mut self, data: Option<&B::Data>) -> bool {
         let (Some(left), Some(data)) = (&mut self.left, data) else {

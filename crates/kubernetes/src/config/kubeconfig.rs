@@ -9,7 +9,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
-use tower_sd_core::{Pem, Result, Secret, TlsConfig};
+use tower_sd_core::{Error, Pem, Result, Secret, TlsConfig};
 
 use super::{ExecPlugin, KubernetesConfig, refuse, yaml};
 
@@ -182,9 +182,7 @@ struct File {
 
 impl File {
     fn read(file: &PathBuf) -> Result<Self> {
-        let text = fs::read_to_string(file).map_err(|cause| {
-            refuse(format!("kubeconfig: cannot read {}", file.display())).with_source(cause)
-        })?;
+        let text = fs::read_to_string(file).map_err(|cause| unreadable(file, cause))?;
         let folder = file.parent().map(Path::to_owned).unwrap_or_default();
         Ok(Self { content: parsed(yaml::parse(&text)?, "file")?, folder })
     }
@@ -248,13 +246,10 @@ impl Cluster {
     /// What an exec plugin may require of the cluster, as client-go has it.
     fn info(&self, folder: &Path) -> Result<Value> {
         let authority = match (&self.certificate_authority_data, &self.certificate_authority) {
-            (Some(data), _) => Some(data.split_ascii_whitespace().collect()),
+            (Some(data), _) => Some(unbroken(data)),
             (None, Some(file)) => {
                 let file = folder.join(file);
-                let pem = fs::read(&file).map_err(|cause| {
-                    refuse(format!("kubeconfig: cannot read {}", file.display())).with_source(cause)
-                })?;
-                Some(STANDARD.encode(pem))
+                Some(STANDARD.encode(fs::read(&file).map_err(|cause| unreadable(&file, cause))?))
             }
             (None, None) => None,
         };
@@ -336,11 +331,18 @@ impl Exec {
 }
 
 fn pem(field: &str, data: &str) -> Result<Pem> {
-    // In a block of YAML it has line breaks.
-    let data: String = data.split_ascii_whitespace().collect();
-    let text = STANDARD.decode(data).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let text = STANDARD.decode(unbroken(data)).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let text = text.ok_or_else(|| refuse(format!("kubeconfig: {field} is no PEM in base64")))?;
     Ok(Pem::Text(text.into()))
+}
+
+/// In a block of YAML base64 has line breaks.
+fn unbroken(data: &str) -> String {
+    data.split_ascii_whitespace().collect()
+}
+
+fn unreadable(file: &Path, cause: std::io::Error) -> Error {
+    refuse(format!("kubeconfig: cannot read {}", file.display())).with_source(cause)
 }
 
 const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";

@@ -75,12 +75,12 @@ impl Watching {
                 return;
             }
             tracing::debug!(service = %self.service, %status, "health stream ended");
-            self.answers.send_if_modified(|answer| match answer {
-                Answer::Connecting | Answer::Connected => {
+            self.answers.send_if_modified(|answer| {
+                let is_missing = answer.is_missing();
+                if is_missing {
                     *answer = Answer::NotServing(status);
-                    true
                 }
-                Answer::Serving | Answer::NotServing(_) => false,
+                is_missing
             });
             sleep(self.backoff.next_pause()).await;
         }

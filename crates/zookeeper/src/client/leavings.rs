@@ -40,7 +40,7 @@ struct Leaving {
 #[must_use]
 pub(crate) struct Held<'a> {
     leavings: &'a Leavings,
-    nodes: Vec<Arc<Leaving>>,
+    nodes: VecDeque<Arc<Leaving>>,
 }
 
 impl Leavings {
@@ -55,7 +55,7 @@ impl Leavings {
         let (held, others) = nodes.drain(..).partition(|node| node.path == path);
         *nodes = others;
         drop(nodes);
-        Held { leavings: self, nodes: Vec::from(held) }
+        Held { leavings: self, nodes: held }
     }
 
     /// The session has ended, and its nodes with it.
