@@ -11,7 +11,7 @@ use crate::{
     HealthPolicy, HttpEndpoint,
     health::check,
     host::HostPolicy,
-    pool::{Pool, Settings, Target},
+    pool::{ConnectionLimit, Pool, Settings, Target},
 };
 
 mod settings;
@@ -38,6 +38,7 @@ pub struct HttpFactory<B> {
     dialer: Dialer,
     observer: Option<Arc<dyn Observer>>,
     health: Option<HealthPolicy>,
+    limit: Option<ConnectionLimit>,
     tasks: TaskGroup,
     body: PhantomData<fn(B)>,
 }
@@ -96,6 +97,12 @@ impl<B> HttpFactory<B> {
     /// Observes the connections that its pools open.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// Bounds the connections to all instances together. Defaults to no bound but those of each.
+    pub fn connection_limit(mut self, limit: ConnectionLimit) -> Self {
+        self.limit = Some(limit);
         self
     }
 
@@ -163,6 +170,7 @@ impl<B: Send + 'static> HttpFactory<B> {
             tls: self.tls.clone(),
             dialer: self.dialer.clone().connect_timeout(self.settings.connect_timeout),
             observer: self.observer.clone(),
+            limit: self.limit.clone(),
         };
         InFlight::enable();
         Ok(HttpEndpoint::new(Pool::new(target, self.settings, self.tasks.clone())))
@@ -198,6 +206,7 @@ impl<B> Clone for HttpFactory<B> {
             dialer: self.dialer.clone(),
             observer: self.observer.clone(),
             health: self.health.clone(),
+            limit: self.limit.clone(),
             tasks: self.tasks.clone(),
             body: PhantomData,
         }
@@ -213,6 +222,7 @@ impl<B> Default for HttpFactory<B> {
             dialer: Dialer::new().addresses(AddressPolicy::default()),
             observer: None,
             health: None,
+            limit: None,
             tasks: TaskGroup::new(),
             body: PhantomData,
         }

@@ -33,6 +33,7 @@ pub use headers::HeadersTooLarge;
 pub use health::HealthPolicy;
 pub use hold::InFlightBody;
 pub use host::HostPolicy;
+pub use pool::ConnectionLimit;
 pub use protocol::{HttpProtocol, Idempotent};
 pub use replay::{NotRepeatable, RepeatableBody, ReplayBody};
 pub use tower_sd_core::{Pem, TlsConfig};

@@ -24,6 +24,9 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     /// the endpointer alive. An endpoint whose readiness has failed, which tower's balancers drop,
     /// is inserted again when the endpointer has connected to it.
     ///
+    /// What such a balancer sends is not counted in [`EndpointStats`], and an instance that leaves
+    /// waits for none of it: a request in flight has its own clone of the service.
+    ///
     /// It is for what is built on tower's `Discover`; a [`Balance`](crate::Balance) needs none of
     /// it.
     pub fn changes(

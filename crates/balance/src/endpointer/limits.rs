@@ -16,7 +16,8 @@ use crate::{Limit, Overloaded};
 /// is above a bound fails with [`Overloaded`] before anything is sent, and is not repeated: a
 /// service that is overloaded gets no more than it can bear. By default there are none.
 ///
-/// Connections are bounded by the factories of HTTP.
+/// Connections are bounded by the factories of HTTP: per instance, and of all by
+/// `ConnectionLimit`.
 ///
 /// ```
 /// use tower_sd::endpoint::{EndpointerConfig, Limits};

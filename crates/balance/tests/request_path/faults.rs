@@ -16,7 +16,7 @@ use tokio::{
 use tower::{Layer, Service, ServiceExt};
 use tower_sd_balance::{
     BalanceLayer, BoxError, Endpointer, FailureClass, FixedInstancer, HedgePolicy, Instance,
-    NotSent, Outcome, Protocol, RetryPolicy, Verdict,
+    NotSent, Outcome, Protocol, RetryError, RetryPolicy, Verdict,
 };
 
 use crate::support::settle;
@@ -154,7 +154,13 @@ async fn post_arrives_at_most_once_and_get_ends_by_its_deadline() {
         let client = client.clone();
         requests.spawn(async move {
             let begun = Instant::now();
-            let answered = matches!(client.oneshot(request).await, Ok(200));
+            let answered = match client.oneshot(request).await {
+                Ok(status) => status == 200,
+                Err(error) => {
+                    assert!(error.is::<RetryError>(), "{error:?}");
+                    false
+                }
+            };
             (request, answered, begun.elapsed())
         });
     }

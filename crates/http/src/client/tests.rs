@@ -248,6 +248,38 @@ async fn timeout_bounds_the_head_and_not_the_body() {
 
 /// Only what may be repeated is sent to a second instance, and the first one's request is dropped.
 #[tokio::test]
+async fn each_attempt_tells_its_server_what_is_left() {
+    let told = Arc::<Mutex<Vec<u64>>>::default();
+    let heard = Arc::clone(&told);
+    let servers = [Server::start(move |mut peer| {
+        let heard = Arc::clone(&heard);
+        async move {
+            while let Some(head) = peer.request().await {
+                let name = "x-envoy-expected-rq-timeout-ms: ";
+                let line = head.lines().find_map(|line| line.strip_prefix(name));
+                let left = line.expect("a deadline").parse().expect("milliseconds");
+                let n_before = heard.lock().expect("no panic").len();
+                heard.lock().expect("no panic").push(left);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                if n_before == 0 {
+                    return;
+                }
+                peer.write(OK).await;
+            }
+        }
+    })
+    .await];
+    let timeout = Duration::from_secs(20);
+    let client = Client::builder(of(&servers)).timeout(timeout).per_try_timeout(timeout).build();
+    assert_eq!(client.request(get()).await.expect("answered").status(), StatusCode::OK);
+    let told = told.lock().expect("no panic");
+    assert!(
+        matches!(told[..], [first, second] if first <= 20_000 && second + 100 <= first),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
 async fn hedge_answers_for_an_instance_that_hangs() {
     let (hanging, answering) = (Received::default(), Received::default());
     let servers =

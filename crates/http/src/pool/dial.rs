@@ -12,16 +12,15 @@ use tokio::time::{sleep, timeout};
 use tower_sd_balance::BoxError;
 use tower_sd_core::Shutdown;
 
-use super::{Pool, connect::connect, http1, http2, upload::Payload};
+use super::{Pool, connect::connect, http1, http2, limit::Place, upload::Payload};
 use crate::HttpVersion;
 
 /// Connects, reports the outcome, and then drives the connection until either side closes it.
 ///
 /// One task does both, so that a connection whose caller gave up waiting is kept for the next one.
-pub(super) async fn dial_and_drive<B: Payload>(home: Weak<Pool<B>>, stop: Shutdown) {
+async fn dial_and_drive<B: Payload>(mut dial: Dial<B>, stop: Shutdown) {
     // Of its own, since it is polled at each wake-up of the connection.
     let (closed, close) = stop.child();
-    let mut dial = Dial { home, is_reported: false };
     let Some(pool) = dial.home.upgrade() else {
         return;
     };
@@ -75,9 +74,9 @@ pub(super) async fn dial_and_drive<B: Payload>(home: Weak<Pool<B>>, stop: Shutdo
 
 impl<B: Payload> Pool<B> {
     /// Connects in a task, which reports to the queue, however it ends.
-    pub(super) fn start_dial(self: &Arc<Self>) {
-        let home = Arc::downgrade(self);
-        self.tasks.spawn(|stop| dial_and_drive(home, stop));
+    pub(super) fn start_dial(self: &Arc<Self>, place: Option<Place>) {
+        let dial = Dial { home: Arc::downgrade(self), place, is_reported: false };
+        self.tasks.spawn(|stop| dial_and_drive(dial, stop));
     }
 }
 
@@ -89,6 +88,8 @@ enum Opened<B: Payload> {
 /// The handle of a task that connects: its end is the end of waiting for it, however it ends.
 struct Dial<B: Payload> {
     home: Weak<Pool<B>>,
+    /// Free before its end is reported, which may open the next one.
+    place: Option<Place>,
     is_reported: bool,
 }
 
@@ -99,7 +100,7 @@ impl<B: Payload> Dial<B> {
         if let Some(pool) = self.home.upgrade() {
             opened(&pool);
         }
-        Ending { home: Weak::clone(&self.home), ended }
+        Ending { home: Weak::clone(&self.home), place: self.place.take(), ended }
     }
 
     /// Whether this dial is to be repeated after a pause, of which [`paused`](Self::paused) is the
@@ -112,6 +113,7 @@ impl<B: Payload> Dial<B> {
 
     fn paused(mut self) {
         self.is_reported = true;
+        self.place = None;
         if let Some(pool) = self.home.upgrade() {
             pool.dial_again();
         }
@@ -131,11 +133,13 @@ impl<B: Payload> Drop for Dial<B> {
 /// Reports the end of a connection: the requests that wait for it need another.
 struct Ending<B: Payload> {
     home: Weak<Pool<B>>,
+    place: Option<Place>,
     ended: fn(&Arc<Pool<B>>),
 }
 
 impl<B: Payload> Drop for Ending<B> {
     fn drop(&mut self) {
+        self.place = None;
         if let Some(pool) = self.home.upgrade() {
             (self.ended)(&pool);
         }

@@ -64,11 +64,13 @@ impl<B: Payload> Pool<B> {
         queue.any_waits();
         let protocol = self.expected(&queue);
         let n = queue.n_dials_wanted(&self.settings, protocol);
-        queue.dials.n_running += n;
+        let has_none = queue.n_http1 + queue.open.len() + queue.dials.n_running == 0;
+        let places = self.target.places(n, has_none);
+        queue.dials.n_running += places.len();
         drop(queue);
         drop(over);
-        for _ in 0..n {
-            self.start_dial();
+        for place in places {
+            self.start_dial(place);
         }
     }
 

@@ -4,6 +4,7 @@ use http::uri::{Authority, Scheme};
 use tower_sd_balance::Observer;
 use tower_sd_net::{Dialer, Target as Peer, TlsClient};
 
+use super::limit::{ConnectionLimit, Place};
 use crate::HostPolicy;
 
 /// Where the connections lead.
@@ -18,11 +19,21 @@ pub(crate) struct Target {
     pub(crate) tls: Option<TlsClient>,
     pub(crate) dialer: Dialer,
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    pub(crate) limit: Option<ConnectionLimit>,
 }
 
 impl Target {
     pub(crate) fn scheme(&self) -> Scheme {
         if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
+    }
+
+    /// Room for up to `n` connections.
+    pub(super) fn places(&self, n: usize, has_none: bool) -> Vec<Option<Place>> {
+        let place = |i| match &self.limit {
+            Some(limit) => limit.place(has_none && i == 0).map(Some),
+            None => Some(None),
+        };
+        (0..n).map_while(place).collect()
     }
 }
 

@@ -11,6 +11,9 @@
 //! | Unix sockets | no | no | yes |
 //! | certificates are for | the instance's host | the service's name | the service's name |
 //! | you keep | cookies, redirects, decompression, proxies | all of reqwest | – |
+//!
+//! A `reqwest::Client` connects to one Unix socket for all of its requests or to none: it cannot
+//! have one an instance.
 
 mod client;
 mod endpoint;

@@ -108,6 +108,31 @@ async fn busy_connections_end_at_their_age_and_no_request_fails() {
     }
 }
 
+/// A virtual IP sends each new connection to the backend of the moment, and moves none.
+#[tokio::test]
+async fn busy_connections_leave_a_virtual_address_for_its_new_backend() {
+    let backend = Arc::<AtomicUsize>::default();
+    let moved = Arc::clone(&backend);
+    let server = Server::start(move |mut peer: Peer| {
+        let name = ["old", "new"][backend.load(Ordering::SeqCst)];
+        async move {
+            while peer.request().await.is_some() {
+                peer.write(&format!("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n{name}")).await;
+            }
+        }
+    })
+    .await;
+    let endpoint = endpoint_of(HttpFactory::new().max_age(Duration::from_millis(300)), &server);
+    let answers = async || {
+        let requests = join_all((0..4).map(|_| fetch(&endpoint, get("/")))).await;
+        requests.into_iter().map(|answer| answer.expect("no request fails")).collect::<Vec<_>>()
+    };
+    assert_eq!(answers().await, ["old"; 4]);
+    moved.store(1, Ordering::SeqCst);
+    let left = async { while answers().await != ["new"; 4] {} };
+    timeout(BOUND, left).await.expect("no connection outlives its age");
+}
+
 /// However short the age is, each connection serves a request.
 #[tokio::test]
 async fn age_of_zero_is_one_request_a_connection() {

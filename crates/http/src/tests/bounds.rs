@@ -13,7 +13,7 @@ use tower::ServiceExt;
 use tower_sd_balance::Instance;
 
 use super::{Sent, endpoint_of, fetch, get, send, server::Server};
-use crate::{HttpEndpoint, HttpFactory, InFlightBody, ResponseBody};
+use crate::{ConnectionLimit, HttpEndpoint, HttpFactory, InFlightBody, ResponseBody};
 
 async fn two_at_most() -> (Server, HttpEndpoint<Sent>) {
     let server = Server::polite().await;
@@ -30,6 +30,54 @@ async fn requests_beyond_the_bound_wait_and_all_are_served() {
         assert!(outcomes.into_iter().all(|outcome| outcome.is_ok()));
     }
     assert_eq!(server.n_accepted(), 2);
+}
+
+#[tokio::test]
+async fn connections_to_all_instances_are_bounded_and_each_has_one() {
+    let limit = ConnectionLimit::new(3);
+    let factory = HttpFactory::new().connection_limit(limit.clone());
+    let (one, other) = (Server::polite().await, Server::polite().await);
+    let first = endpoint_of(factory.clone(), &one);
+    let burst = async |endpoint: &HttpEndpoint<Sent>| {
+        let all = join_all((0..20).map(|_| fetch(endpoint, get("/"))));
+        assert!(timeout(BOUND, all).await.expect("in time").iter().all(Result::is_ok));
+    };
+    burst(&first).await;
+    assert_eq!((one.n_accepted(), limit.open()), (3, 3));
+    let n_refused = limit.refused();
+    assert!(n_refused > 0);
+    let second = endpoint_of(factory, &other);
+    burst(&second).await;
+    assert_eq!((other.n_accepted(), limit.open()), (1, 4), "one in any case");
+    assert!(limit.refused() > n_refused);
+    drop(first);
+    let freed = async {
+        while limit.open() > 1 {
+            sleep(A_WHILE / 10).await;
+        }
+    };
+    timeout(BOUND, freed).await.expect("its connections close");
+    burst(&second).await;
+    assert_eq!((other.n_accepted(), limit.open()), (3, 3));
+}
+
+#[tokio::test]
+async fn place_of_a_failed_dial_is_free_again() {
+    let limit = ConnectionLimit::new(1);
+    let factory = HttpFactory::<Sent>::new().connection_limit(limit.clone());
+    let port = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let refusing = Instance::new("127.0.0.1", port.local_addr().expect("bound").port());
+    drop(port);
+    let mut endpoint = factory.endpoint(&refusing).expect("an address");
+    for _ in 0..3 {
+        assert!(timeout(BOUND, endpoint.ready()).await.expect("in time").is_err());
+    }
+    let freed = async {
+        while limit.open() > 0 {
+            sleep(A_WHILE / 10).await;
+        }
+    };
+    timeout(BOUND, freed).await.expect("nothing is open");
 }
 
 #[tokio::test]

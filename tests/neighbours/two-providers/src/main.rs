@@ -1,6 +1,7 @@
 //! A program with two crypto providers.
 //!
-//! The README of `tower-sd-net` warns of it: rustls with its default provider, and ring beside it.
+//! Its reqwest, which uses plain HTTP, notices none. The README of `tower-sd-net` warns of
+//! two: rustls with its default provider, and ring beside it.
 
 use std::panic;
 
@@ -11,6 +12,8 @@ use tower_sd_net::TlsClient;
 fn main() {
     let config = || TlsConfig::new().danger_accept_invalid_certificates();
     TlsClient::new(config()).expect("by ring");
+    let client = reqwest::Client::builder().build();
+    assert!(client.is_ok(), "{client:?}");
     panic::set_hook(Box::new(|_| {}));
     assert!(panic::catch_unwind(ClientConfig::builder).is_err(), "the README warns of nothing");
     let _hook = panic::take_hook();
