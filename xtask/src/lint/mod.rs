@@ -1,6 +1,7 @@
 //! `cargo xtask lint [STEP]`: what a change must pass beside the tests.
 //!
-//! A step that fails does not hide the others.
+//! A step that fails does not hide the others. Those that compile into a folder of their own run
+//! beside the others: one build alone seldom keeps two cores busy.
 #![expect(
     clippy::disallowed_types,
     reason = "the time that a step took is for people to read; nothing depends on it"
@@ -19,6 +20,7 @@ mod tools;
 mod tree;
 mod unused;
 
+use std::thread;
 use std::time::Instant;
 
 use crate::command::{Result, cargo, must_succeed};
@@ -38,8 +40,13 @@ pub(crate) fn main(args: &[&str]) -> Result<()> {
         return Err(format!("usage: cargo xtask lint [STEP], of {}", names.join(", ")).into());
     }
     protoc::set_up()?;
-    let failed: Vec<&str> =
-        chosen.into_iter().filter(|step| !step.passes()).map(|step| step.name).collect();
+    let (beside, in_turn): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|it| it.own_target);
+    let failed = thread::scope(|scope| {
+        let beside = scope.spawn(|| failed(&beside));
+        let mut failed = failed(&in_turn);
+        failed.extend(beside.join().expect("a step does not panic"));
+        failed
+    });
     if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", ")).into()) }
 }
 
@@ -47,9 +54,22 @@ struct Step {
     name: &'static str,
     proves: &'static str,
     run: fn() -> Result<()>,
+    own_target: bool,
+}
+
+fn failed(steps: &[&Step]) -> Vec<&'static str> {
+    steps.iter().filter(|step| !step.passes()).map(|step| step.name).collect()
 }
 
 impl Step {
+    const fn new(name: &'static str, proves: &'static str, run: fn() -> Result<()>) -> Self {
+        Self { name, proves, run, own_target: false }
+    }
+
+    const fn own_target(self) -> Self {
+        Self { own_target: true, ..self }
+    }
+
     fn passes(&self) -> bool {
         println!("lint {}: {}", self.name, self.proves);
         let start = Instant::now();
@@ -65,44 +85,37 @@ impl Step {
 
 /// The quick ones first.
 const STEPS: &[Step] = &[
-    Step { name: "fmt", proves: "the code is formatted", run: fmt },
-    Step { name: "files", proves: "files are short", run: files::check },
-    Step {
-        name: "circles",
-        proves: "files and folders use each other in one direction",
-        run: circles::check,
-    },
-    Step { name: "links", proves: "files named in documents exist", run: links::check },
-    Step {
-        name: "prose",
-        proves: "docs, comments, messages and names of tests are plain technical English",
-        run: prose::check,
-    },
-    Step { name: "unused", proves: "every dependency is used", run: unused::check },
-    Step {
-        name: "tree",
-        proves: "core has no HTTP client, TLS or server in its tree, and a first program few crates",
-        run: tree::check,
-    },
-    Step { name: "clippy", proves: "no warnings, all features on", run: clippy },
-    Step {
-        name: "features",
-        proves: "each package builds by itself, with each feature alone",
-        run: features::check,
-    },
-    Step {
-        name: "neighbours",
-        proves: "programs beside our crates keep their own reqwest and rustls",
-        run: neighbours::check,
-    },
-    Step { name: "docs", proves: "the documentation builds without warnings", run: docs },
-    Step {
-        name: "publish",
-        proves: "each crate can be published, and nothing else",
-        run: publish::check,
-    },
-    Step { name: "semver", proves: "the API is that of the last release", run: semver::check },
-    Step { name: "deny", proves: "dependencies are those we allow", run: deny::check },
+    Step::new("fmt", "the code is formatted", fmt),
+    Step::new("files", "files are short", files::check),
+    Step::new("circles", "files and folders use each other in one direction", circles::check),
+    Step::new("links", "files named in documents exist", links::check),
+    Step::new(
+        "prose",
+        "docs, comments, messages and names of tests are plain technical English",
+        prose::check,
+    ),
+    Step::new("unused", "every dependency is used", unused::check),
+    Step::new(
+        "tree",
+        "core has no HTTP client, TLS or server in its tree, and a first program few crates",
+        tree::check,
+    ),
+    Step::new("clippy", "no warnings, all features on", clippy),
+    Step::new(
+        "features",
+        "each package builds by itself, with each feature alone",
+        features::check,
+    ),
+    Step::new(
+        "neighbours",
+        "programs beside our crates keep their own reqwest and rustls",
+        neighbours::check,
+    )
+    .own_target(),
+    Step::new("docs", "the documentation builds without warnings", docs),
+    Step::new("publish", "each crate can be published, and nothing else", publish::check),
+    Step::new("semver", "the API is that of the last release", semver::check),
+    Step::new("deny", "dependencies are those we allow", deny::check).own_target(),
 ];
 
 fn fmt() -> Result<()> {

@@ -34,8 +34,15 @@ pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
     };
     let (binaries, without_server) = runnable(binaries, &servers);
     let left_out = run.left_out(&binaries)?;
-    let tests_passed = run.tests(binaries, &servers)?;
-    let doc_tests_passed = !run.has_library() || succeeds(&mut run.doc_tests())?;
+    // Tests wait for servers most of their time, and doc tests for the compiler.
+    let (tests_passed, doc_tests_passed) = thread::scope(|scope| {
+        let doc_tests = scope.spawn(|| match run.has_library() {
+            true => succeeds(&mut run.doc_tests()).map_err(|error| error.to_string()),
+            false => Ok(true),
+        });
+        (run.tests(binaries, &servers), doc_tests.join().expect("running cargo does not panic"))
+    });
+    let (tests_passed, doc_tests_passed) = (tests_passed?, doc_tests_passed?);
 
     for (source, server) in without_server {
         println!("left out {source}: `cargo xtask test {server}` and --slow build its server");

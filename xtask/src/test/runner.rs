@@ -202,7 +202,7 @@ fn locked<T, R>(mutex: &Mutex<T>, action: impl FnOnce(&mut T) -> R) -> R {
 }
 
 /// Tests with real servers wait most of their time: one takes about a fifth of a core.
-const LANES: usize = 3;
+const LANES: usize = 4;
 /// After the end of a binary, for what is still in the pipe.
 const SILENCE: Duration = Duration::from_millis(200);
 /// Several times the slowest binary.
