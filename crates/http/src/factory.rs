@@ -100,7 +100,9 @@ impl<B> HttpFactory<B> {
         self
     }
 
-    /// Bounds the connections to all instances together. Defaults to no bound but those of each.
+    /// Bounds the connections to all instances together.
+    ///
+    /// Defaults to no bound but those of each instance.
     pub fn connection_limit(mut self, limit: ConnectionLimit) -> Self {
         self.limit = Some(limit);
         self

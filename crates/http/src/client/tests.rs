@@ -248,7 +248,7 @@ async fn timeout_bounds_the_head_and_not_the_body() {
 
 /// Only what may be repeated is sent to a second instance, and the first one's request is dropped.
 #[tokio::test]
-async fn each_attempt_tells_its_server_what_is_left() {
+async fn each_attempt_sends_what_is_left() {
     let told = Arc::<Mutex<Vec<u64>>>::default();
     let heard = Arc::clone(&told);
     let servers = [Server::start(move |mut peer| {
