@@ -15,11 +15,16 @@ use tokio::{
 use tower_sd_core::{Instance, TaskGroup};
 
 use super::*;
-use crate::{GoKit, client::tests::client};
+use crate::{
+    GoKit,
+    client::{CreateMode, Update, tests::client},
+};
 
 /// The server's state.
 #[derive(Debug, Default)]
 struct Model {
+    /// Sessions that it has replaced by others.
+    n_replaced: i64,
     /// The data of the node.
     node: Option<Vec<u8>>,
     n_created: u32,
@@ -35,6 +40,10 @@ enum Fault {
     Refuse,
     /// Connections get no session.
     Hang,
+    /// Connections get a session of a server that accepts reads alone.
+    ReadOnly,
+    /// Requests are refused.
+    Sasl,
     /// The answer to a creation is lost with the connection.
     Lose { has_effect: bool },
 }
@@ -104,13 +113,14 @@ async fn connection(mut stream: TcpStream, model: &Mutex<Model>) -> io::Result<(
     match fault {
         Fault::Refuse => return Ok(()),
         Fault::Hang => std::future::pending().await,
-        Fault::None | Fault::Lose { .. } => {}
+        Fault::None | Fault::Lose { .. } | Fault::ReadOnly | Fault::Sasl => {}
     }
     let mut granted = Vec::new();
     granted.put_i32(0);
     granted.put_i32(60_000);
-    granted.put_i64(SESSION);
+    granted.put_i64(SESSION + lock(model).n_replaced);
     granted.put_i32(0);
+    granted.put_u8(u8::from(fault == Fault::ReadOnly));
     send(&mut stream, &granted).await?;
     loop {
         let request = frame(&mut stream).await?;
@@ -124,6 +134,7 @@ fn answer(mut request: &[u8], model: &mut Model) -> Option<Vec<u8>> {
     let (xid, op) = (request.get_i32(), request.get_i32());
     let fault = model.fault;
     let body = match op {
+        _ if fault == Fault::Sasl => Err(SASL_REQUIRED),
         CREATE if model.node.is_some() => Err(NODE_EXISTS),
         CREATE => {
             let _path = buffer(&mut request);
@@ -303,6 +314,39 @@ async fn connections_without_a_session_become_rare() {
     assert!((10..=60).contains(&n), "{n} connections in 5 min");
 }
 
+#[tokio::test]
+async fn server_of_reads_alone_and_one_with_sasl_are_refused_by_name() {
+    for (fault, name) in [(Fault::ReadOnly, "read-only"), (Fault::Sasl, "SASL")] {
+        let mut server = Scripted::start(fault).await;
+        let error = server.announce(1).await.expect_err("refused");
+        assert!(error.chain().to_string().contains(name), "{}", error.chain());
+        assert_eq!(server.model().node, None);
+    }
+}
+
+/// ClickHouse's Keeper has no session of a former connection, and reports no expiry.
+#[tokio::test]
+async fn session_in_place_of_another_ends_that_and_its_watches() {
+    let mut server = Scripted::start(Fault::None).await;
+    server.announce(1).await.expect("announced");
+    let session = server.announcer.session();
+    let watch = session.watch("/services/s");
+    session.get_watched("/services/s/a").await.expect("it answers");
+    {
+        let mut model = server.model();
+        (model.n_replaced, model.node) = (1, None);
+        model.fault = Fault::Lose { has_effect: false };
+    }
+    let created = session.create("/services/t", &[], CreateMode::Persistent, Access::Open).await;
+    created.expect_err("the connection breaks");
+    server.model().fault = Fault::None;
+    let ended = async { while !matches!(watch.next().await, Update::Ended) {} };
+    tokio::time::timeout(Duration::from_secs(60), ended).await.expect("the watch ends");
+    assert_eq!(server.announcer.lost().await, LossReason::SessionEnded);
+    server.announce(1).await.expect("announced again");
+    assert!(server.model().node.is_some());
+}
+
 /// A persistent node has the owner 0, as a session before the first one.
 #[tokio::test]
 async fn node_without_an_owner_is_not_ours_before_the_first_session() {
@@ -326,3 +370,4 @@ const SET: i32 = 5;
 
 const NO_NODE: i32 = -101;
 const NODE_EXISTS: i32 = -110;
+const SASL_REQUIRED: i32 = -124;

@@ -144,17 +144,20 @@ impl Session {
 
     /// Connects to a server and resumes the session, or begins one.
     async fn open(&mut self, server: &Server) -> Result<Connection, ClientError> {
-        if let Some(connection) = self.handshake(server).await? {
+        let former = self.key.id;
+        let connection = self.handshake(server).await?;
+        if former != 0 && (connection.is_none() || self.key.id != former) {
+            tracing::warn!(session = former, "session expired");
+            self.watches.ended();
+            self.leavings.clear();
+            (self.key.last_zxid, self.key.watched_zxid) = (0, 0);
+        }
+        if let Some(connection) = connection {
+            // ClickHouse's Keeper grants another session in place of one that goes on.
             return Ok(connection);
         }
-        tracing::warn!(session = self.key.id, "session expired");
-        self.watches.ended();
-        self.leavings.clear();
         self.key = Key::default();
-        match self.handshake(server).await? {
-            Some(connection) => Ok(connection),
-            None => Err(ClientError::Closed),
-        }
+        self.handshake(server).await?.ok_or(ClientError::Closed)
     }
 
     /// Returns `None` if the session has expired.
