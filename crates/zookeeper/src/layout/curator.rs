@@ -14,8 +14,9 @@ use crate::path;
 /// Written as `x-discovery`'s `ServiceInstance` of type `DYNAMIC`, whose payload is a
 /// `ZookeeperInstance`: its metadata has that of the [`Instance`], and the rest of it as a JSON
 /// text under `tower-sd`. Read leniently: any payload will do, and the class that it names is not
-/// considered. An instance with `enabled: false` is draining. One whose `sslPort` is its only port,
-/// or equal to `port`, has the scheme `https`; of two different ones `port` is used.
+/// considered. An instance with `enabled: false` is draining, and so is one that Spring has taken
+/// out of service. One whose `sslPort` is its only port, or equal to `port`, has the scheme
+/// `https`; of two different ones `port` is used.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Curator;
@@ -52,6 +53,9 @@ impl Layout for Curator {
         }
         let mut metadata = instance.metadata().clone();
         metadata.insert(OURS.to_owned(), ours.to_string());
+        if !instance.status().accepts_requests() {
+            metadata.insert(SPRING_STATUS.to_owned(), "OUT_OF_SERVICE".to_owned());
+        }
         // Spring takes an instance with this port for one of TLS.
         let ssl_port = (instance.scheme() == Some("https")).then(|| instance.port());
         let entry = json!({
@@ -85,6 +89,12 @@ impl Layout for Curator {
         let port = plain.or(secure).ok_or("it has neither port nor sslPort")?;
         let id = entry.id.filter(|id| !id.is_empty()).unwrap_or_else(|| path::unescape(node));
         let mut metadata = metadata(entry.payload);
+        // Spring gives no requests to an instance with another status.
+        let status = metadata.get(SPRING_STATUS).map(|status| status.trim().to_uppercase());
+        let is_out = status.is_some_and(|status| !matches!(&*status, "" | "UP"));
+        if is_out {
+            metadata.remove(SPRING_STATUS);
+        }
         let instance =
             match metadata.remove(OURS).and_then(|it| ours(&it, &id, &entry.address, port)) {
                 Some(instance) => instance,
@@ -93,9 +103,10 @@ impl Layout for Curator {
         let instance = metadata
             .into_iter()
             .fold(instance, |instance, (key, value)| instance.with_metadata(key, value));
-        Ok(match entry.enabled {
-            Some(false) => instance.with_status(InstanceStatus::Draining),
-            Some(true) | None => instance,
+        let is_out = is_out || entry.enabled == Some(false);
+        Ok(match is_out && instance.status().accepts_requests() {
+            true => instance.with_status(InstanceStatus::Draining),
+            false => instance,
         })
     }
 }
@@ -147,4 +158,6 @@ fn uri_parts() -> Value {
 const TYPES: [&str; 4] = ["DYNAMIC", "DYNAMIC_SEQUENTIAL", "STATIC", "PERMANENT"];
 /// The key of what Curator has no place for.
 const OURS: &str = "tower-sd";
+/// Spring's key of a status.
+const SPRING_STATUS: &str = "instance_status";
 const SPRING_CLASS: &str = "org.springframework.cloud.zookeeper.discovery.ZookeeperInstance";

@@ -67,6 +67,35 @@ fn entries_of_java_are_read() {
     assert_eq!(read(text), Instance::new("h", 1).with_id("node"));
 }
 
+/// By the actuator of Spring Cloud ZooKeeper, whose clients leave such an instance out.
+#[test]
+fn instance_out_of_service_is_one_for_spring_and_for_ours() {
+    let read = |status: &str| {
+        let data = format!(
+            r#"{{"address":"h","port":1,"payload":{{"metadata":{{"instance_status":"{status}"}}}}}}"#
+        );
+        Curator.decode("node", data.as_bytes()).expect("decodes").status()
+    };
+    for (status, expected) in [
+        ("OUT_OF_SERVICE", InstanceStatus::Draining),
+        ("DOWN", InstanceStatus::Draining),
+        ("up", InstanceStatus::Passing),
+        ("", InstanceStatus::Passing),
+    ] {
+        assert_eq!(read(status), expected, "{status:?}");
+    }
+    for (status, is_out) in [
+        (InstanceStatus::Draining, true),
+        (InstanceStatus::Critical, true),
+        (InstanceStatus::Warning, false),
+    ] {
+        let data = written(&Curator, &full().with_status(status));
+        assert_eq!(data.contains(r#""instance_status":"OUT_OF_SERVICE""#), is_out, "{data}");
+        let read = Curator.decode("node", data.as_bytes()).expect("decodes");
+        assert_eq!(read, full().with_status(status));
+    }
+}
+
 #[test]
 fn other_data_is_no_entry_of_curator() {
     for data in [
