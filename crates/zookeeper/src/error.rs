@@ -1,5 +1,7 @@
 //! One table from errors of the wire to their kinds.
 
+use std::time::Duration;
+
 use tower_sd_core::{Error, ErrorKind};
 
 use crate::{
@@ -20,7 +22,14 @@ pub(crate) fn error(cause: ClientError, operation: &'static str, path: &str) -> 
         ClientError::Refused(Refusal::SaslRequired) => {
             error.with_message("the servers require SASL, which is not supported")
         }
-        ClientError::Refused(refusal) => error.with_message(format!("{path}: {refusal:?}")),
+        ClientError::Refused(refusal) => {
+            let error = error.with_message(format!("{path}: {refusal:?}"));
+            // Of a server that is there: attempts cost it something.
+            match transient && !matches!(refusal, Refusal::SessionExpired | Refusal::SessionMoved) {
+                true => error.with_retry_after(REFUSED_PAUSE),
+                false => error,
+            }
+        }
         _ => error.with_message(cause.to_string()).with_source(cause),
     }
 }
@@ -94,12 +103,14 @@ fn unavailable(cause: &ClientError) -> (ErrorKind, bool) {
     }
 }
 
+/// The least pause after a refusal that may not last.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// Below this, no server has a limit of requests.
 const LARGE: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::sync::Arc;
 
     use super::*;
 
@@ -127,6 +138,20 @@ mod tests {
             let text = format!("{cause:?}");
             let error = error(cause, "follow", "/a");
             assert_eq!((error.kind(), error.is_transient()), (kind, transient), "{text}");
+        }
+    }
+
+    /// Without a pause requested, a registration repeats it every second.
+    #[test]
+    fn refusal_of_a_live_server_has_a_pause() {
+        for (refusal, has_pause) in [
+            (Refusal::QuotaExceeded, true),
+            (Refusal::Other(-127), true),
+            (Refusal::SessionExpired, false),
+            (Refusal::NoAuth, false),
+        ] {
+            let pause = error(ClientError::Refused(refusal), "register", "/a").retry_after();
+            assert_eq!(pause.is_some(), has_pause, "{refusal:?}");
         }
     }
 
