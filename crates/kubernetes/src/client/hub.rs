@@ -200,9 +200,9 @@ impl Ticket {
         }
     }
 
-    /// The slices of the last report.
-    pub(crate) fn latest(&mut self) -> View {
-        self.place().shared.borrow().slices.clone()
+    /// The slices of the last report, of a task that may have ended since.
+    pub(crate) fn latest(&self) -> View {
+        self.place.as_ref().map(|place| place.shared.borrow().slices.clone()).unwrap_or_default()
     }
 
     /// The place at the running task.

@@ -10,6 +10,7 @@ mod selection;
 mod slices;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod wire;
 
 use std::sync::Arc;

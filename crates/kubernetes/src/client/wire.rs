@@ -6,15 +6,15 @@ use http::{
     header::{ACCEPT, AUTHORIZATION, RETRY_AFTER, USER_AGENT},
 };
 use serde::de::DeserializeOwned;
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time::timeout,
-};
+use tokio::{sync::SemaphorePermit, time::timeout};
 use tower_sd_core::{Error, ErrorKind, Result};
 use tower_sd_net::{HttpBody, HttpClient, HttpClientErrorKind, TlsClient};
 use url::{Position, Url};
 
-use super::credentials::{Credentials, Token};
+use super::{
+    credentials::{Credentials, Token},
+    turns::Turns,
+};
 use crate::{
     BACKEND, KubernetesConfig,
     config::{Endpoint, refuse},
@@ -27,10 +27,9 @@ pub(crate) struct Wire {
     /// A list that gets no answer is no reason to close the connection of all watches.
     lists: HttpClient,
     watches: HttpClient,
-    /// Of requests whose response has not begun. Hundreds of followers start together, and every
-    /// request opens a connection while none is known to carry several. Slow lists delay no watch.
-    list_turns: Semaphore,
-    watch_turns: Semaphore,
+    /// Slow lists delay no watch.
+    list_turns: Turns,
+    watch_turns: Turns,
     /// Of the namespace's slices.
     base: Url,
     credentials: Credentials,
@@ -69,7 +68,7 @@ impl Wire {
         base.set_query(None);
         base.set_fragment(None);
         let credentials = Credentials::new(&config)?;
-        let (list_turns, watch_turns) = (Semaphore::new(MAX_TURNS), Semaphore::new(MAX_TURNS));
+        let (list_turns, watch_turns) = (Turns::new(), Turns::new());
         Ok(Self { lists, watches, list_turns, watch_turns, base, credentials, config })
     }
 
@@ -143,6 +142,7 @@ impl Wire {
         let request = self.request(query, token)?;
         let _turn = self.turn(&self.list_turns).await?;
         let answer = self.lists.send(request, self.config.timeout, max_body).await;
+        self.list_turns.ended(answer.is_ok());
         let (head, body) = answer
             .map_err(|cause| {
                 let is_long = cause.kind() == HttpClientErrorKind::TooLong;
@@ -161,16 +161,15 @@ impl Wire {
         let request = self.request(query, token)?;
         let _turn = self.turn(&self.watch_turns).await?;
         let answer = self.watches.stream(request, self.config.timeout).await;
+        self.watch_turns.ended(answer.is_ok());
         let answer = answer.map_err(|cause| error::unanswered(self.base.path(), cause))?;
         let (head, body) = answer.into_parts();
         Ok((head.status, head.headers, body))
     }
 
-    /// A wait that is as long as that for an answer: those before it got none.
-    async fn turn<'a>(&self, turns: &'a Semaphore) -> Result<SemaphorePermit<'a>> {
+    async fn turn<'a>(&self, turns: &'a Turns) -> Result<SemaphorePermit<'a>> {
         let bound = self.config.timeout;
-        // The semaphore is never closed.
-        timeout(bound, turns.acquire()).await.ok().and_then(Result::ok).ok_or_else(|| {
+        turns.next(bound).await.ok_or_else(|| {
             let message =
                 format!("{}: other requests had no answer within {bound:?}", self.base.path());
             Error::new(ErrorKind::Timeout, BACKEND, FOLLOW).with_message(message)
@@ -224,6 +223,5 @@ impl From<Error> for Failure {
     }
 }
 
-const MAX_TURNS: usize = 4;
 /// A `Status` is a few hundred bytes.
 const MAX_STATUS: usize = 64 << 10;
