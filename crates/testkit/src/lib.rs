@@ -12,6 +12,7 @@ mod runner;
 mod scene;
 pub mod script;
 pub mod servers;
+pub mod stall;
 pub mod usage;
 pub mod wait;
 pub mod wire;

@@ -117,13 +117,10 @@ pub(super) const SERVERS: &[Server] = &[
         name: "kubernetes",
         program: "kube-apiserver",
         version_arg: "--version",
-        releases: &[Release {
-            version: "1.36.3",
-            origin: Origin::Go(Go {
-                package: "k8s.io/kubernetes/cmd/kube-apiserver",
-                version_variable: Some("k8s.io/component-base/version.gitVersion"),
-            }),
-        }],
+        releases: &[
+            Release { version: "1.34.4", origin: KUBERNETES },
+            Release { version: "1.36.3", origin: KUBERNETES },
+        ],
         on_request: true,
     },
     Server {
@@ -201,6 +198,11 @@ pub(super) const SERVERS: &[Server] = &[
         on_request: false,
     },
 ];
+
+const KUBERNETES: Origin = Origin::Go(Go {
+    package: "k8s.io/kubernetes/cmd/kube-apiserver",
+    version_variable: Some("k8s.io/component-base/version.gitVersion"),
+});
 
 const fn go(package: &'static str) -> Origin {
     Origin::Go(Go { package, version_variable: None })

@@ -24,6 +24,8 @@ contexts:
   context: { cluster: here, user: by-password }
 - name: dangling
   context: { cluster: nowhere, user: by-token }
+- name: file
+  context: { cluster: here, user: by-file }
 clusters:
 - name: here
   cluster:
@@ -48,6 +50,8 @@ users:
       env: [{ name: AWS_PROFILE, value: hunter2 }]
       interactiveMode: IfAvailable
       provideClusterInfo: true
+- name: by-file
+  user: { tokenFile: tokens/me }
 - name: by-provider
   user: { auth-provider: { name: gcp, config: { access-token: hunter2 } } }
 - name: by-password
@@ -105,6 +109,13 @@ fn client_certificate_is_relative_to_its_file() {
         .with_server_name("kubernetes")
         .with_identity(pki.join("me.crt"), PathBuf::from("/abs/me.key"));
     assert_eq!((config.tls, config.namespace.as_str()), (Some(tls), "default"));
+}
+
+#[test]
+fn token_file_is_relative_to_its_file() {
+    let (folder, config) = of(Some("file"));
+    let config = config.expect("a context");
+    assert_eq!(config.token_file, Some(folder.path().join("tokens/me")));
 }
 
 #[test]
@@ -210,6 +221,7 @@ fn pod_has_variables_and_files() {
         ("https://[fd00::1]:6443", "shop")
     );
     assert_eq!(config.token_file, Some(folder.path().join("token")));
+    assert_eq!(config.tls, Some(TlsConfig::new().with_root(folder.path().join("ca.crt"))));
     let error = KubernetesConfig::of_pod(|_| None, folder.path()).expect_err("no pod");
     assert!(error.to_string().contains("runs in no pod"), "{error}");
 }

@@ -85,6 +85,29 @@ fn conditions_become_a_status() {
     }
 }
 
+/// A Service without a selector, whose slice an operator writes, and a headless one.
+#[test]
+fn slice_of_an_operator_needs_no_pod_no_conditions_and_no_name() {
+    let slice = json!({
+        "metadata": {
+            "name": "orders-legacy", "resourceVersion": "1", "labels": { SERVICE_NAME: "orders" }
+        },
+        "addressType": "IPv4",
+        "endpoints": [{ "addresses": ["192.0.2.7"] }],
+        "ports": [{ "port": 9376 }],
+    });
+    assert_eq!(read(std::slice::from_ref(&slice), "orders").0, ["192.0.2.7:9376"]);
+    let headless = with(
+        of(json!([endpoint("10.0.0.1")])),
+        "metadata",
+        json!({
+            "name": "orders-x", "resourceVersion": "1",
+            "labels": { SERVICE_NAME: "orders", "service.kubernetes.io/headless": "" },
+        }),
+    );
+    assert_eq!(read(&[headless], "orders").0, ["10.0.0.1:8080"]);
+}
+
 #[test]
 fn named_port_may_differ_between_slices_and_be_missing() {
     let ports =

@@ -5,11 +5,10 @@ use tower_sd_core::{Instancer, Snapshot, Subscription, TlsConfig};
 use tower_sd_kubernetes::{Kubernetes, KubernetesConfig};
 use tower_sd_testkit::{
     real::{self, KubernetesApi},
-    servers::required,
     wait::{shows, shows_that},
 };
 
-use crate::support::{Condition, NAMESPACE, endpoint, slice, start};
+use crate::support::{Condition, NAMESPACE, endpoint, newest, slice, start};
 
 /// A server, its administrator, and a client of ours.
 pub(crate) struct Scene {
@@ -20,7 +19,8 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) async fn new() -> Self {
-        let server = start(required("kubernetes")).await.expect("it starts");
+        let server = newest("kubernetes").expect("one is there");
+        let server = start(server).await.expect("it starts");
         let api = server.admin().expect("an administrator's client");
         let config = config(&server).token(real::Kubernetes::ADMIN);
         let client = Kubernetes::new(config).expect("good settings");

@@ -10,11 +10,15 @@ use tower_sd_testkit::{
 
 /// With the newest etcd that there is.
 pub(crate) async fn start(kubernetes: ServerBinary) -> io::Result<Kubernetes> {
-    let etcd = configured("etcd").map_err(io::Error::other)?;
-    let etcd = etcd.into_iter().next_back().ok_or_else(|| io::Error::other("no etcd"))?;
-    let server = Kubernetes::start(KubernetesConfig::new(kubernetes, etcd)).await?;
+    let server = Kubernetes::start(KubernetesConfig::new(kubernetes, newest("etcd")?)).await?;
     server.admin()?.namespace(NAMESPACE).await?;
     Ok(server)
+}
+
+/// The newest of a server that there is.
+pub(crate) fn newest(server: &'static str) -> io::Result<ServerBinary> {
+    let mut binaries = configured(server).map_err(io::Error::other)?;
+    binaries.pop().ok_or_else(|| io::Error::other(format!("no {server}")))
 }
 
 /// One slice of a Service, with one port.

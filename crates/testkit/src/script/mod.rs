@@ -78,6 +78,7 @@ struct Shared {
     received: watch::Sender<Vec<Received>>,
     answer: Answer,
     n_connections: AtomicUsize,
+    n_accepted: AtomicUsize,
 }
 
 enum Answer {
@@ -147,6 +148,11 @@ impl Script {
         self.shared.n_connections.load(Relaxed)
     }
 
+    /// Connections that it has accepted so far.
+    pub fn n_accepted(&self) -> usize {
+        self.shared.n_accepted.load(Relaxed)
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -169,6 +175,7 @@ impl Script {
             received: watch::Sender::new(Vec::new()),
             answer,
             n_connections: AtomicUsize::new(0),
+            n_accepted: AtomicUsize::new(0),
         });
         let tasks = TaskGroup::new();
         let server = Arc::clone(&shared);
@@ -235,6 +242,7 @@ struct Open<'a>(&'a Shared);
 impl<'a> Open<'a> {
     fn new(shared: &'a Shared) -> Self {
         shared.n_connections.fetch_add(1, Relaxed);
+        shared.n_accepted.fetch_add(1, Relaxed);
         Self(shared)
     }
 }

@@ -65,6 +65,24 @@ async fn list_after_a_broken_watch_states_no_absence() {
     shows(&mut subscription, 0, 0).await;
 }
 
+/// A broken readiness probe, or a node that lost its network, takes all pods at once.
+#[tokio::test]
+async fn endpoints_that_are_all_unready_are_held() {
+    let script = Script::start().await.expect("loopback");
+    let addresses = ["10.0.0.1", "10.0.0.2"];
+    let ready = slice("a", 1, &addresses);
+    let (_follower, mut subscription) = following(&script, std::slice::from_ref(&ready)).await;
+    let mut unready = slice("a", 8, &addresses);
+    for endpoint in unready["endpoints"].as_array_mut().expect("two") {
+        endpoint["conditions"] = json!({ "ready": false });
+    }
+    let back = slice("a", 9, &addresses);
+    let reply = Reply::new(200).chunk(event("MODIFIED", &unready)).pause(Duration::from_secs(2));
+    script.reply(reply.chunk(event("MODIFIED", &back)).hang());
+    shows(&mut subscription, 0, 2).await;
+    shows(&mut subscription, 2, 0).await;
+}
+
 #[tokio::test]
 async fn slice_that_loses_the_port_takes_no_endpoint_away() {
     let script = Script::start().await.expect("loopback");

@@ -103,6 +103,32 @@ async fn watch_is_read_on_while_its_set_is_refused() {
     }
 }
 
+/// A server that was restored, or one behind the others, has not reached the position.
+#[tokio::test]
+async fn version_that_the_server_has_not_reached_is_read_anew() {
+    let mut behind = status(504, "Timeout");
+    behind["message"] = "Too large resource version: 7, current: 3".into();
+    behind["details"] = json!({ "causes": [{ "reason": "ResourceVersionTooLarge" }] });
+    let refusals =
+        [Reply::new(504).body(behind.to_string()), Reply::new(200).chunk(event("ERROR", &behind))];
+    for refusal in refusals {
+        let script = Script::start().await.expect("loopback");
+        let mut source = source(config(&script));
+        script.reply(list(7, "", &[slice("a", 1, &["10.0.0.1"])]));
+        set(&mut source, ReadMode::Full).await;
+        script.reply(refusal);
+        let trouble = outcome(&mut source).await;
+        assert!(trouble.contains("Trouble") && trouble.contains("Too large"), "{trouble}");
+        script.reply(list(3, "", &[slice("a", 3, &["10.0.0.2"])]));
+        assert_eq!(set(&mut source, ReadMode::Changed).await, ["10.0.0.2:80"]);
+        script.reply(Reply::new(200).chunk(event("MODIFIED", &slice("a", 4, &["10.0.0.3"]))));
+        assert_eq!(set(&mut source, ReadMode::Changed).await, ["10.0.0.3:80"]);
+        let versions = script.received().into_iter().map(|it| option(&it, "resourceVersion"));
+        let some = |version: &str| Some(version.to_owned());
+        assert_eq!(versions.collect::<Vec<_>>(), [None, some("7"), None, some("3")]);
+    }
+}
+
 /// An API server is restarted, and the watches of all its clients break in one moment.
 #[tokio::test]
 async fn lists_after_broken_watches_are_spread() {
