@@ -65,7 +65,7 @@ async fn list_after_a_broken_watch_states_no_absence() {
     shows(&mut subscription, 0, 0).await;
 }
 
-/// A broken readiness probe, or a node that lost its network, takes all pods at once.
+/// A broken readiness probe, or a node that lost its network, makes all pods unready.
 #[tokio::test]
 async fn endpoints_that_are_all_unready_are_held() {
     let script = Script::start().await.expect("loopback");
