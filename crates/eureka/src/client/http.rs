@@ -173,7 +173,7 @@ impl Answer {
     /// The error when a success or a 404 has a body that no server of Eureka's sends for JSON.
     ///
     /// A proxy sends a page, or a sentence: it has no server, or a user is to sign in. An unknown
-    /// entry has no body, or the JSON of Spring's error page.
+    /// entry has no body, the JSON of Spring's error page, or the page of Netflix's Tomcat.
     pub(super) fn not_eurekas(&self) -> Option<Error> {
         let first = |body: &Bytes| body.trim_ascii_start().first().copied();
         let is_other = || self.plain().is_ok_and(|body| !matches!(first(&body), None | Some(b'{')));

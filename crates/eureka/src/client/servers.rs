@@ -6,13 +6,16 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tower_sd_core::Result;
+use tower_sd_core::{Error, Result};
 
 use super::{
     credentials::Credentials,
     http::{Answer, Call, Server},
 };
-use crate::{EurekaConfig, error};
+use crate::{
+    EurekaConfig,
+    error::{self, FOLLOW},
+};
 
 /// The servers, in the order in which they are tried.
 ///
@@ -87,9 +90,13 @@ impl Servers {
     pub(super) async fn send_to(&self, index: usize, call: &Call<'_>) -> Result<Answer> {
         let mut attempt = self.attempt(index);
         let answer = self.all[index].send(call, &self.credentials).await;
+        let foreign = match &answer {
+            Ok(answer) => self.foreign(index, answer).await,
+            Err(_) => None,
+        };
         attempt.end = End::Failed;
         let answer = answer?;
-        let refusal = answer.not_eurekas().or_else(|| match answer.status {
+        let refusal = foreign.or_else(|| match answer.status {
             200..=299 | 404 => None,
             _ => Some(answer.refused()),
         });
@@ -101,6 +108,24 @@ impl Servers {
             attempt.end = End::Succeeded;
         }
         Ok(answer)
+    }
+
+    /// The error of an answer that is not Eureka's.
+    ///
+    /// Tomcat writes a page of its own for an unknown entry, as a proxy does without its server.
+    /// Only a server has recent changes, or refuses them as not ready.
+    async fn foreign(&self, index: usize, answer: &Answer) -> Option<Error> {
+        let error = answer.not_eurekas()?;
+        if answer.status == 404 {
+            let changes = Call::get(FOLLOW, &["apps", "delta"]);
+            let changes = self.all[index].send(&changes, &self.credentials).await;
+            let is_eurekas =
+                |it: Answer| it.status == 403 || it.is_success() && it.not_eurekas().is_none();
+            if changes.is_ok_and(is_eurekas) {
+                return None;
+            }
+        }
+        Some(error)
     }
 
     /// Sends to one server what it need not offer: any answer leaves it in use.

@@ -6,7 +6,7 @@ use std::{
 use futures_util::future::join_all;
 use tokio::time::timeout;
 use tower_sd_core::{ErrorKind, ReadMode, ReadRequest, Source};
-use tower_sd_testkit::script::{Reply, Script};
+use tower_sd_testkit::script::{Received, Reply, Script};
 
 use super::*;
 use crate::{EurekaServer, Query, source::EurekaSource};
@@ -88,12 +88,33 @@ async fn unknown_application_is_empty_and_wrong_base_path_an_error() {
     assert_eq!(read(&client).await.expect("an answer"), 0);
     script.reply(Reply::new(404).body(r#"{"status":404,"path":"/eureka/apps/X"}"#));
     assert_eq!(read(&client).await.expect("an answer"), 0);
+    let n_received = script.received().len();
     for page in ["<html>no backend</html>", "404 page not found\n", "default backend - 404"] {
-        script.reply(Reply::new(404).body(page));
-        let error = read(&client).await.expect_err("a proxy's answer");
-        assert!(error.is_transient(), "{error}");
+        for changes in [Reply::new(404).body(page), Reply::new(200).body(page), Reply::new(503)] {
+            script.reply(Reply::new(404).body(page));
+            script.reply(changes);
+            let error = read(&client).await.expect_err("a proxy's answer");
+            assert!(error.is_transient(), "{error}");
+        }
     }
-    assert_eq!(script.received().len(), 9);
+    assert_eq!(script.received().len(), n_received + 18);
+}
+
+/// Netflix's server runs in Tomcat, which has a page for each error.
+#[tokio::test]
+async fn page_of_a_server_that_has_recent_changes_is_an_unknown_entry() {
+    let page = "<!doctype html><html><head><title>HTTP Status 404</title></head></html>";
+    for changes in [Reply::new(200).body(APPS), Reply::new(403).body(page)] {
+        let answer = move |request: &Received| match request.target.as_str() {
+            "/eureka/apps/delta" => changes.clone(),
+            _ => Reply::new(404).body(page),
+        };
+        let script = Script::answering(answer).await.expect("loopback");
+        let client = client(&script);
+        assert_eq!(read(&client).await.expect("an answer"), 0);
+        assert!(client.entry("register", "X", "a").await.expect("an answer").is_none());
+        assert_eq!(client.renew("X", "a", Status::Up, 1).await.expect("an answer"), Known::No);
+    }
 }
 
 /// Refused reads, errors, a hanging and an absent server: each is left for the next one.
@@ -141,11 +162,11 @@ async fn confirming_read_combines_the_answers_of_all_servers() {
 /// An ingress without its server, a page to sign in, a redirect.
 #[tokio::test]
 async fn proxy_without_a_server_is_left_for_a_peer() {
-    for (reply, n_failures) in [
-        (Reply::new(404).body("404 page not found"), 0),
-        (Reply::new(200).body("<html>Sign in</html>"), 0),
-        (Reply::new(302).header("location", "/login"), 1),
-        (Reply::new(401), 1),
+    for (reply, n_failures, n_received) in [
+        (Reply::new(404).body("404 page not found"), 0, 2),
+        (Reply::new(200).body("<html>Sign in</html>"), 0, 1),
+        (Reply::new(302).header("location", "/login"), 1, 1),
+        (Reply::new(401), 1, 1),
     ] {
         let proxy = Script::answering(move |_| reply.clone()).await.expect("loopback");
         let peer = Script::answering(|request| match request.method.as_str() {
@@ -166,7 +187,7 @@ async fn proxy_without_a_server_is_left_for_a_peer() {
         }
         assert_eq!(failures, n_failures);
         assert_eq!(read(&client).await.expect("of the peer"), 1);
-        assert_eq!(proxy.received().len(), 1);
+        assert_eq!(proxy.received().len(), n_received);
     }
 }
 

@@ -150,7 +150,11 @@ async fn has(handle: &RegistrationHandle, state: &str) {
 #[tokio::test]
 #[ignore = "needs eureka"]
 async fn statuses_are_those_of_operators_instances_and_checks() {
-    let config = real::EurekaConfig::quick(required("eureka"));
+    // Without Spring's page of errors an unknown entry has Tomcat's, as with Netflix's server.
+    let config = real::EurekaConfig::quick(required("eureka")).option(
+        "spring.autoconfigure.exclude",
+        "org.springframework.boot.webmvc.autoconfigure.error.ErrorMvcAutoConfiguration",
+    );
     let server = real::Eureka::start(config).await.expect("a server");
     join!(operator(&server), draining(&server), predecessor(&server), health(&server));
 }
