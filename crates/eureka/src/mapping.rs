@@ -157,6 +157,16 @@ pub(crate) fn is_draining(found: &InstanceInfo) -> bool {
     found.metadata.get(STATUS).is_some_and(|status| status == DRAINING)
 }
 
+/// Takes that note out of an entry.
+pub(crate) fn unmark(entry: &mut InstanceRequest) {
+    entry.metadata.remove(STATUS);
+}
+
+/// Whether the server has the status of an entry.
+pub(crate) fn has_status_of(found: &InstanceInfo, entry: &InstanceRequest) -> bool {
+    found.status == entry.status && found.metadata.get(STATUS) == entry.metadata.get(STATUS)
+}
+
 /// Notes a warning of the health check, which Eureka has no status for.
 pub(crate) fn warn(entry: &mut InstanceRequest) {
     entry.metadata.entry(STATUS.to_owned()).or_insert_with(|| WARNING.to_owned());

@@ -104,7 +104,10 @@ impl Announcer for EurekaAnnouncer {
             // An update that its announcement will refuse.
             return Ok(self.renewed(Some(&found)));
         };
-        if differ(announced, &desired) || self.is_stuck(&found, &desired) {
+        // A write that was not answered, or was copied late from a peer.
+        let is_override = self.draining || found.overridden_status() != Status::Unknown;
+        let is_outdated = !is_override && !mapping::has_status_of(&found, announced);
+        if is_outdated || differ(announced, &desired) {
             match self.write(announcement, Some(&found)).await {
                 Err(error) if desired.status == status => {
                     tracing::debug!(
@@ -152,10 +155,15 @@ impl EurekaAnnouncer {
         let (app, id) = (&self.app, &self.id);
         // Noted before the entry loses its mark: the end of the override may fail, and is repeated.
         self.draining |= !drains && found.is_some_and(mapping::is_draining);
-        let is_operators = !self.draining && found.is_some_and(is_out_by_operator);
+        let is_operators = found.is_some_and(|found| self.is_out_by_operator(found));
         let keeps_override = self.keeps_override || is_operators;
         self.keeps_override |= is_operators && drains;
-        self.client.register(&RegistrationRequest { instance: desired.clone() }).await?;
+        let mut instance = desired.clone();
+        if keeps_override && drains {
+            // A successor must not end it.
+            mapping::unmark(&mut instance);
+        }
+        self.client.register(&RegistrationRequest { instance }).await?;
         let known = if keeps_override {
             Known::Yes
         } else if drains {
@@ -208,6 +216,16 @@ impl EurekaAnnouncer {
         is_out && !is_override && !self.draining && desired.status == Status::Up
     }
 
+    /// Whether an operator has set a status in which the instance gets no requests. A draining sets
+    /// `OUT_OF_SERVICE` alone.
+    fn is_out_by_operator(&self, found: &InstanceInfo) -> bool {
+        match found.overridden_status() {
+            Status::Unknown | Status::Up => false,
+            Status::OutOfService => !self.draining && !mapping::is_draining(found),
+            Status::Down | Status::Starting => true,
+        }
+    }
+
     fn owner_beside(&self, found: Option<&InstanceInfo>) -> Option<String> {
         mapping::owner_beside(&self.incarnation, found?)
     }
@@ -230,12 +248,6 @@ impl EurekaAnnouncer {
         self.announced = None;
         Renewal::Lost(reason)
     }
-}
-
-/// Whether an operator has set a status in which the instance gets no requests.
-fn is_out_by_operator(found: &InstanceInfo) -> bool {
-    !mapping::is_draining(found)
-        && !matches!(found.overridden_status(), Status::Unknown | Status::Up)
 }
 
 /// Whether two entries differ in more than their age.

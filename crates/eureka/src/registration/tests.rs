@@ -1,5 +1,7 @@
 use serde_json::Value;
-use tower_sd_core::{Announcement, Announcer, Instance, InstanceStatus, LossReason, Renewal};
+use tower_sd_core::{
+    Announcement, Announcer, CheckResult, Instance, InstanceStatus, LossReason, Renewal,
+};
 use tower_sd_testkit::script::{Received, Reply, Script};
 
 use super::*;
@@ -19,9 +21,14 @@ fn announcement() -> Announcement {
 }
 
 fn entry(timestamp: i64, incarnation: &str) -> Reply {
+    entry_with(timestamp, incarnation, "UP", "")
+}
+
+/// With `mark` in its metadata.
+fn entry_with(timestamp: i64, incarnation: &str, status: &str, mark: &str) -> Reply {
     Reply::new(200).body(format!(
-        r#"{{"instance":{{"instanceId":"a","app":"X","lastDirtyTimestamp":"{timestamp}","status":"UP",
-        "metadata":{{"tower-sd-incarnation":"{incarnation}"}}}}}}"#
+        r#"{{"instance":{{"instanceId":"a","app":"X","lastDirtyTimestamp":"{timestamp}",
+        "status":"{status}","metadata":{{{mark}"tower-sd-incarnation":"{incarnation}"}}}}}}"#
     ))
 }
 
@@ -95,6 +102,39 @@ async fn update_that_cannot_be_written_stops_no_heartbeat() {
         assert!(matches!(renewed, Renewal::Renewed(_)), "{renewed:?}");
         let methods = [script.next().await, script.next().await, script.next().await];
         assert_eq!(methods.map(|request| request.method), ["GET", "PUT", "POST"]);
+    }
+}
+
+/// The server has taken what it did not answer, and the health has changed back meanwhile.
+#[tokio::test]
+async fn status_that_was_written_without_an_answer_is_written_again() {
+    let warning = r#""tower-sd-status":"warning","#;
+    for (health, status, mark) in [
+        (CheckResult::Critical("no database".into()), "DOWN", ""),
+        (CheckResult::Warning("slow".into()), "UP", warning),
+    ] {
+        let (script, mut announcer) = start(|config| config).await;
+        let desired = announcement();
+        for reply in [Reply::new(404), Reply::new(204)] {
+            script.reply(reply);
+        }
+        announcer.announce(&desired).await.expect("registered");
+        let mut unwell = desired.clone();
+        unwell.health = health;
+        for reply in [entry(1, desired.incarnation()), Reply::new(200), Reply::closed()] {
+            script.reply(reply);
+        }
+        let _unanswered = announcer.renew(&unwell).await;
+        let found = entry_with(2, desired.incarnation(), status, mark);
+        for reply in [found, Reply::new(200), Reply::new(204)] {
+            script.reply(reply);
+        }
+        announcer.renew(&desired).await.expect("renewed");
+        let received = script.received();
+        assert_eq!(received.len(), 8, "{status}");
+        let posted = posted(&received[7]);
+        assert_eq!(posted["instance"]["status"], "UP");
+        assert_eq!(posted["instance"]["metadata"]["tower-sd-status"], Value::Null);
     }
 }
 
@@ -223,6 +263,43 @@ async fn draining_keeps_the_override_of_an_operator() {
         let overrides = received.iter().filter(|request| request.target.contains("/status"));
         assert_eq!(overrides.count(), if is_kept { 0 } else { 3 }, "{overridden}");
     }
+}
+
+/// For a successor only the mark makes it another than that of the draining.
+#[tokio::test]
+async fn draining_that_keeps_an_override_is_not_marked() {
+    for (overridden, is_marked) in [("OUT_OF_SERVICE", false), ("UNKNOWN", true)] {
+        let (script, mut announcer) = start(|config| config).await;
+        let mut desired = announcement();
+        let found = Reply::new(200).body(format!(
+            r#"{{"instance":{{"instanceId":"a","app":"X","status":"UP",
+            "overriddenStatus":"{overridden}","lastDirtyTimestamp":"1"}}}}"#
+        ));
+        for reply in [found, Reply::new(204), Reply::new(200)] {
+            script.reply(reply);
+        }
+        desired.instance = desired.instance.with_status(InstanceStatus::Draining);
+        announcer.announce(&desired).await.expect("drained");
+        let posted = posted(&script.received()[1]);
+        let mark = &posted["instance"]["metadata"]["tower-sd-status"];
+        assert_eq!(mark == "draining", is_marked, "{overridden}: {mark}");
+    }
+}
+
+/// No draining sets another status.
+#[tokio::test]
+async fn override_of_an_operator_after_that_of_a_draining_stays() {
+    let (script, mut announcer) = start(|config| config).await;
+    let desired = announcement();
+    let found = Reply::new(200).body(format!(
+        r#"{{"instance":{{"instanceId":"a","app":"X","status":"DOWN","overriddenStatus":"DOWN",
+        "lastDirtyTimestamp":"1","metadata":{{{MARK}"tower-sd-incarnation":"predecessor"}}}}}}"#
+    ));
+    for reply in [found, Reply::new(204)] {
+        script.reply(reply);
+    }
+    let renewal = announcer.announce(&desired).await.expect("registered");
+    assert!(script.received().iter().all(|request| request.method != "DELETE"), "{renewal:?}");
 }
 
 /// The entry has no mark any more when the end of the override is repeated.

@@ -97,6 +97,15 @@ async fn draining(server: &real::Eureka) {
     let _b = successor.register(registration).await.expect("registered");
     let xml = entry(server, "draining", "c").await;
     assert!(xml.contains("<status>UP</status>"), "{xml}");
+    // An operator's does not end with it.
+    let registration = || Registration::new("draining", instance("f", 6)).fail_fast(BOUND);
+    let f = eureka.register(registration()).await.expect("registered");
+    operate(server.address(), "PUT", "draining", "f", "/status?value=OUT_OF_SERVICE").await;
+    f.update(|it| it.with_status(InstanceStatus::Draining)).await.expect("updated");
+    let g = successor.register(registration()).await.expect("registered");
+    has(&g, "overridden by an operator: OUT_OF_SERVICE").await;
+    let xml = entry(server, "draining", "f").await;
+    assert!(xml.contains("<overriddenstatus>OUT_OF_SERVICE</"), "{xml}");
 }
 
 /// Without an override: of a predecessor that has registered itself as out of service.
