@@ -106,7 +106,6 @@ impl Guard {
         let mut old = std::mem::take(&mut self.members).into_iter().peekable();
         let mut members = Vec::with_capacity(listed.len());
         let mut changed = false;
-        let mut n_held = 0;
         for (instance, class) in listed.into_iter().zip(classes) {
             while let Some(gone) = old.next_if(|old| before(&old.instance, &instance)) {
                 changed |= self.absent(now, gone, confirmed, &mut members);
@@ -118,22 +117,19 @@ impl Guard {
             changed |= self.absent(now, gone, confirmed, &mut members);
         }
         (self.recovering, self.accepts_absences) = (false, false);
-        let mut n_offered = 0;
-        for member in &members {
-            n_offered += usize::from(member.is_offered());
-            n_held += usize::from(member.is_held());
-        }
+        let n_offered = members.iter().filter(|member| member.is_offered()).count();
         for member in &mut members {
             if let Standing::Leaving(gone) = &mut member.standing {
                 gone.least = gone.least.min(n_offered);
             }
         }
         self.members = members;
-        if n_held > 0 {
+        if self.members.iter().any(Member::is_held) {
             if n_offered >= self.lost_from {
                 self.shorten_terms();
             }
-            changed |= self.drop_replaced();
+            // Another instance at its address is offered since this read: the set has changed.
+            self.drop_renamed(&Member::is_held);
         }
         changed
     }

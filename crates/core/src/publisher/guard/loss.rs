@@ -81,8 +81,7 @@ impl Guard {
             let is_due = due(member);
             match std::mem::replace(&mut member.standing, Standing::Unfit) {
                 Standing::Leaving(gone) if is_due => {
-                    let (since, confirms) = (now, Confirms::Neither);
-                    let gone = Gone { since, term, confirms, ..*gone };
+                    let gone = Gone { since: now, term, ..*gone };
                     member.standing = Standing::Held(Box::new(gone));
                 }
                 Standing::Held(mut gone) => {
@@ -94,9 +93,7 @@ impl Guard {
             }
         }
         let removed = self.history.take_removed(now, nothing_left);
-        if !removed.is_empty() {
-            self.bring_back(now, term, removed);
-        }
+        self.bring_back(now, term, removed);
         self.n_held() - n_held_before
     }
 
@@ -145,7 +142,7 @@ impl Guard {
             };
             let doubted = hold.filter(|_| gone.recovering);
             if let (Registered::No, Some(hold)) = (&gone.now, doubted) {
-                (gone.since, gone.term, gone.confirms) = (now, hold, Confirms::Neither);
+                (gone.since, gone.term) = (now, hold);
                 member.standing = Standing::Held(gone);
                 n_doubted += 1;
                 return true;
@@ -170,17 +167,10 @@ impl Guard {
     }
 
     /// An instance whose address is listed under another id has been renamed, not lost.
-    fn drop_renamed(&mut self, due: &impl Fn(&Member) -> bool) {
+    pub(super) fn drop_renamed(&mut self, due: &impl Fn(&Member) -> bool) {
         let offered = self.members.iter().filter(|member| member.is_offered());
         let offered: HashSet<_> = offered.map(|member| address(&member.instance)).collect();
         self.members.retain(|m| !due(m) || !offered.contains(&address(&m.instance)));
-    }
-
-    /// The same of held instances; `true` when there were any.
-    pub(super) fn drop_replaced(&mut self) -> bool {
-        let n_members = self.members.len();
-        self.drop_renamed(&Member::is_held);
-        self.members.len() < n_members
     }
 
     /// All losses are replaced: what is still held is held no longer than after a lesser loss.
