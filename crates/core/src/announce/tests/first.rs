@@ -95,10 +95,15 @@ async fn denied_attempts_in_the_background_are_rare() {
     fake.set(|s| &s.denied, true);
     let mut handle = fake.register(registration().retry_in_background()).await.expect("accepted");
     sleep(Duration::from_secs(600)).await;
-    let before = fake.counts().0;
-    sleep(Duration::from_secs(60)).await;
-    let attempts = fake.counts().0 - before;
-    assert!((2..=6).contains(&attempts), "{attempts} attempts in a minute");
+    let pause = |n| Duration::from_secs(15) * n / 4;
+    for _ in 0..20 {
+        let before = fake.counts().0;
+        let gap = until("attempted", || fake.counts().0 > before).await;
+        assert!(gap <= pause(5) + Duration::from_millis(20), "{gap:?} without an attempt");
+        let gap = until("attempted again", || fake.counts().0 > before + 1).await;
+        let within = pause(3)..=pause(5) + Duration::from_millis(20);
+        assert!(within.contains(&gap), "{gap:?} between two attempts");
+    }
     fake.set(|s| &s.denied, false);
     handle.registered(Duration::from_secs(20)).await.expect("registered");
 }
@@ -164,4 +169,21 @@ async fn attempts_after_a_critical_start_become_rare() {
     sleep(Duration::from_secs(60)).await;
     let attempts = fake.counts().0 - before;
     assert!((2..=14).contains(&attempts), "{attempts} attempts in a minute, {handle:?}");
+}
+
+/// A registry that answers gets the attempts that any registry gets.
+#[tokio::test(start_paused = true)]
+async fn cap_of_attempts_at_an_absent_registry_holds_for_no_answer() {
+    let ttl = LeaseTtl::new(Duration::from_secs(600)).retried_within(Duration::from_secs(1));
+    for retry_after in [None, Some(Duration::from_secs(100))] {
+        let fake = Fake::default();
+        fake.grants(ttl);
+        let handle = fake.register(registration()).await.expect("registered");
+        fake.pauses(retry_after);
+        fake.set(|s| if retry_after.is_some() { &s.down } else { &s.denied }, true);
+        until("refused", || handle.stats().failed > 0).await;
+        sleep(Duration::from_secs(300)).await;
+        let failed = handle.stats().failed;
+        assert!(failed < 40, "{failed} attempts in 5 min, {retry_after:?}");
+    }
 }

@@ -158,3 +158,37 @@ async fn interval_of_checks_changes_no_interval_of_renewals() {
     let checks = n_checks.load(SeqCst);
     assert!((140..=160).contains(&checks), "{checks} checks in 150 s");
 }
+
+#[tokio::test(start_paused = true)]
+async fn withdrawal_that_failed_is_repeated_soon_and_with_pauses() {
+    let (fake, healthy) = (Fake::default(), Arc::new(AtomicBool::new(true)));
+    fake.grants(crate::LeaseTtl::new(Duration::from_secs(600)));
+    let _handle = fake.register(registration().health(check(&healthy))).await.expect("registered");
+    fake.add(|s| &s.failing, "withdraw");
+    healthy.store(false, SeqCst);
+    until("failed", || fake.counts().2 > 0).await;
+    sleep(Duration::from_secs(2)).await;
+    assert!((3..30).contains(&fake.counts().2), "{:?}: attempts in 2 s", fake.counts());
+    fake.clear(|s| &s.failing);
+    let took = until("withdrawn", || !fake.there()).await;
+    assert!(took <= Duration::from_secs(20), "{took:?}");
+}
+
+/// The first answer was the critical one: what follows has the pauses of any other outage.
+#[tokio::test(start_paused = true)]
+async fn recovery_during_an_outage_is_announced_within_one_renewal() {
+    let (fake, healthy) = (Fake::default(), Arc::new(AtomicBool::new(true)));
+    let registration =
+        registration().health(check(&healthy)).health_interval(Duration::from_secs(1));
+    let _handle = fake.register(registration).await.expect("registered");
+    for outage in 60..80 {
+        healthy.store(false, SeqCst);
+        until("withdrawn", || !fake.there()).await;
+        fake.set(|s| &s.down, true);
+        healthy.store(true, SeqCst);
+        sleep(Duration::from_secs(outage)).await;
+        fake.set(|s| &s.down, false);
+        let took = until("back", || fake.there()).await;
+        assert!(took <= TTL / 3 + Duration::from_millis(100), "{took:?} after {outage} s");
+    }
+}

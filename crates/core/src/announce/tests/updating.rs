@@ -168,3 +168,29 @@ async fn update_that_shortens_the_ttl_advances_the_renewal() {
     sleep(TTL).await;
     assert!(fake.counts().1 >= 2, "{:?}", fake.counts());
 }
+
+#[tokio::test(start_paused = true)]
+async fn update_that_hangs_has_the_time_of_any_call() {
+    let fake = Fake::default();
+    let handle = fake.register(registration()).await.expect("registered");
+    fake.add(|s| &s.hanging, "announce");
+    let start = Instant::now();
+    let error = handle.update(|instance| instance.with_weight(3)).await.expect_err("hangs");
+    assert_eq!((error.kind(), start.elapsed()), (ErrorKind::Timeout, Duration::from_secs(5)));
+}
+
+/// The token has lost its rights: there is nothing else to announce.
+#[tokio::test(start_paused = true)]
+async fn refused_announcements_after_a_loss_are_rare() {
+    let fake = Fake::default();
+    let mut handle = fake.register(registration()).await.expect("registered");
+    fake.set(|s| &s.denied, true);
+    let state = timeout(TTL * 2, handle.changed()).await.expect("its TTL is over");
+    assert!(matches!(state, RegistrationState::Lost { .. }), "{state:?}");
+    let before = fake.counts().0;
+    sleep(Duration::from_secs(60)).await;
+    let attempts = fake.counts().0 - before;
+    assert!((3..=7).contains(&attempts), "{attempts} attempts in a minute");
+    fake.set(|s| &s.denied, false);
+    handle.registered(Duration::from_secs(20)).await.expect("registered again");
+}

@@ -113,6 +113,10 @@ async fn silent_source_is_verified_and_stays_fresh() {
     timeout(s(600), subscription.changed()).await.expect_err("fresh for ten minutes");
     let verified = source.asked().iter().filter(|mode| **mode == ReadMode::Verify).count();
     assert!((5..=8).contains(&verified), "{verified} reads");
+    // A wait follows each immediately.
+    let pauses: Vec<_> = source.gaps().into_iter().filter(|gap| *gap > s(1)).collect();
+    let in_time = s(72)..=s(120) - s(30);
+    assert!(pauses.iter().all(|it| in_time.contains(it)), "{pauses:?}: with time for an answer");
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,6 +195,7 @@ async fn resyncs_without_a_set_are_an_error_with_backoff() {
     let read_at = Instant::now();
     subscription.snapshots_until(|s| !s.freshness().is_fresh()).await;
     assert!(read_at.elapsed() < s(4), "{:?}", read_at.elapsed());
+    assert_eq!(subscription.stats().resyncs, 3);
     sleep(s(600)).await;
     let n_reads = source.asked().len();
     assert!(n_reads < 60, "{n_reads} reads");
@@ -296,13 +301,15 @@ impl Source for Session {
     }
 }
 
-/// Shorter than the periodic resync, and longer.
+/// Shorter than the periodic resync, and longer; of sources that may be silent for long, and not.
 #[tokio::test(start_paused = true)]
 async fn end_of_long_trouble_is_seen_within_a_second() {
-    for outage in [s(600), s(1200)] {
+    let outages = [s(600), s(1200), s(1210), s(1220), s(1230), s(1240)];
+    for (outage, silence) in outages.into_iter().flat_map(|it| [(it, s(120)), (it, s(40))]) {
         let (back, is_back) = tokio::sync::watch::channel(false);
         let source = Session { is_back, has_read: false, has_reported: false };
-        let follower = Follower::new(source, publisher(FollowConfig::new("test")));
+        let config = FollowConfig { max_silence: Some(silence), ..FollowConfig::new("test") };
+        let follower = Follower::new(source, publisher(config));
         let mut subscription = follower.subscribe();
         ready(&mut subscription).await;
         sleep(outage).await;

@@ -312,6 +312,25 @@ async fn refresh_cuts_the_wait_of_a_polled_source_but_no_backoff() {
     assert_eq!(source.asked().len(), 3, "one error, and the pause after it is kept");
 }
 
+/// All clients of a failing registry would read it together.
+#[tokio::test(start_paused = true)]
+async fn refresh_cuts_no_pause_after_a_failure() {
+    let errors = || (0..1000).map(|_| Answer::Error(ErrorKind::Unavailable));
+    let n_reads = |is_nudged| async move {
+        let source = Scripted::new([Answer::Ports(vec![1])].into_iter().chain(errors()));
+        let config = FollowConfig { seed: Some(7), ..FollowConfig::new("test") };
+        let subscription = source.follow_with(config).subscribe();
+        for _ in 0..600 {
+            if is_nudged {
+                subscription.refresh();
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        source.asked().len()
+    };
+    assert_eq!(n_reads(true).await, n_reads(false).await);
+}
+
 #[tokio::test(start_paused = true)]
 async fn flood_of_refreshes_is_obeyed_ever_more_rarely() {
     let source = Scripted::new([Answer::Ports(vec![1])]);

@@ -58,6 +58,59 @@ async fn lone_nudge_is_obeyed_within_a_second_and_so_is_a_later_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn flood_of_nudges_costs_nothing_after_a_calm_time() {
+    let source = Scripted::new([Answer::Ports(vec![1])]);
+    let mut subscription = source.follow().subscribe();
+    ready(&mut subscription).await;
+    for _ in 0..600 {
+        subscription.refresh();
+        sleep(Duration::from_millis(100)).await;
+    }
+    sleep(s(60)).await;
+    let before = source.asked().len();
+    for _ in 0..50 {
+        subscription.refresh();
+        sleep(Duration::from_millis(100)).await;
+    }
+    let n_verified = source.asked()[before..].iter().filter(|m| **m == ReadMode::Verify).count();
+    assert!((2..=4).contains(&n_verified), "{n_verified} reads in 5 s");
+}
+
+/// It would never end if each request of a failing client began it anew.
+#[tokio::test(start_paused = true)]
+async fn nudge_cuts_no_read_that_runs() {
+    /// Reads for 5 s.
+    struct Slow(Scripted);
+    #[async_trait]
+    impl Source for Slow {
+        type Item = Instance;
+        async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
+            self.0.with(|script| script.asked.push((Instant::now(), request)));
+            match request.waits() {
+                true => std::future::pending().await,
+                false => sleep(s(5)).await,
+            }
+            Ok(ReadResult::set(vec![Ok(Instance::new("10.0.0.1", 1))]))
+        }
+    }
+    let source = Scripted::new([]);
+    let follower = Follower::new(Slow(source.clone()), publisher(FollowConfig::new("test")));
+    let mut subscription = follower.subscribe();
+    let start = Instant::now();
+    subscription.refresh();
+    ready(&mut subscription).await;
+    assert_eq!(start.elapsed(), s(5));
+    sleep(s(60)).await;
+    subscription.refresh();
+    sleep(s(2)).await;
+    subscription.refresh();
+    sleep(s(3)).await;
+    let asked = source.asked();
+    let count = |wanted| asked.iter().filter(|mode| **mode == wanted).count();
+    assert_eq!((count(ReadMode::Full), count(ReadMode::Verify)), (1, 2), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn first_answer_is_awaited_every_5_s_and_sooner_on_demand() {
     let errors = || (0..1000).map(|_| Answer::Error(ErrorKind::Unavailable));
     let source = Scripted::new(errors());
@@ -161,6 +214,32 @@ async fn proofs_of_life_without_pause_are_limited() {
     sleep(s(600)).await;
     let n_reads = source.asked().len();
     assert!((100..600).contains(&n_reads), "{n_reads} reads");
+}
+
+/// A long poll whose every wait ends with a proof of life.
+#[tokio::test(start_paused = true)]
+async fn proof_of_life_that_was_waited_for_costs_no_pause() {
+    struct LongPoll(Scripted, Duration);
+    #[async_trait]
+    impl Source for LongPoll {
+        type Item = Instance;
+        async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
+            self.0.with(|script| script.asked.push((Instant::now(), request)));
+            if !request.waits() {
+                return Ok(ReadResult::set(vec![Ok(Instance::new("10.0.0.1", 1))]));
+            }
+            sleep(self.1).await;
+            Ok(ReadResult::unchanged())
+        }
+    }
+    for wait in [s(1), s(20)] {
+        let source = Scripted::new([]);
+        let long_poll = LongPoll(source.clone(), wait);
+        let _follower = Follower::new(long_poll, publisher(FollowConfig::new("test")));
+        sleep(s(601)).await;
+        let gaps = source.gaps();
+        assert!(gaps.len() >= 30 && gaps[1..].iter().all(|gap| *gap == wait), "{gaps:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -98,6 +98,29 @@ async fn set_replaced_as_a_whole_is_held_for_the_short_term() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn set_is_replaced_when_less_than_half_of_it_stays() {
+    let cases = [(4, vec![5, 6, 7, 8, 9, 10]), (5, vec![])];
+    for (stays, held) in cases {
+        let mut driven = Driven::guarded();
+        driven.read(1..=10);
+        driven.read((1..=stays).chain(11..=20 - stays));
+        driven.pass(ms(60)).await;
+        assert_eq!((driven.listed().len(), driven.held()), (10, held), "{stays} of ten stay");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn replacement_counts_within_one_read_alone() {
+    let mut driven = Driven::guarded();
+    driven.read(1..=10);
+    driven.read(5..=14);
+    driven.pass(ms(20)).await;
+    driven.read(7..=16);
+    driven.pass(ms(100)).await;
+    assert_eq!((driven.listed(), driven.held()), ((7..=16).collect(), vec![]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn instance_renamed_at_its_address_is_no_loss() {
     let mut driven = Driven::guarded();
     driven.read([1, 2]);
@@ -123,6 +146,34 @@ async fn one_that_drains_is_shown_so_and_its_departure_is_no_loss() {
     driven.read([]);
     driven.pass(ms(60)).await;
     assert_eq!(driven.held(), [1, 3], "not the one that had drained");
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_of_one_that_drains_is_shown_immediately_and_once() {
+    let mut driven = Driven::guarded();
+    let drains = |weight| vec![instance(1), with(2, Draining).with_weight(weight), instance(3)];
+    driven.read([1, 2, 3]);
+    driven.set(drains(1));
+    driven.pass(ms(60)).await;
+    assert!(driven.changed());
+    driven.set(drains(1));
+    driven.pass(s(1)).await;
+    assert!(!driven.changed(), "nothing has changed");
+    driven.set(drains(7));
+    assert_eq!(driven.subscription.snapshot().instances()[1].weight(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hidden_instance_leaves_immediately_when_none_is_to_be_held() {
+    let guard = LossGuard { hold_unhealthy: Duration::ZERO, ..LossGuard::default() };
+    let config = RegistryConfig::default().loss(LossPolicy::Guard(guard));
+    let publisher = Publisher::new("test", "s", config);
+    let mut driven = Driven::of(publisher.wants(|instance| instance.status() == Passing));
+    driven.read(1..=4);
+    driven.set([vec![with(1, Critical)], all(2..=4, Passing)].concat());
+    driven.pass(ms(60)).await;
+    assert_eq!((driven.listed(), driven.held()), (vec![2, 3, 4], vec![]));
+    assert_eq!(driven.publisher.stats().unhealthy, 0);
 }
 
 /// A restarted agent reports its instances as critical until their first check: 6 to 8 s with an

@@ -1,27 +1,7 @@
-//! What the loss guard holds, for how long, and what it lets go.
+//! What the loss guard holds, and what it lets go.
 
 use super::*;
-
-#[tokio::test(start_paused = true)]
-async fn emptied_set_is_held_until_confirmation_and_hold_down() {
-    let mut driven = Driven::guarded();
-    driven.read(1..=5);
-    driven.read([]);
-    driven.pass(ms(60)).await;
-    assert_eq!((driven.listed(), driven.held()), (vec![], vec![1, 2, 3, 4, 5]));
-    driven.pass(s(61)).await;
-    assert_eq!(driven.n_confirms, 1, "half-way");
-    driven.read([]);
-    driven.pass(s(58)).await;
-    assert_eq!(driven.held().len(), 5, "not before the end of the term");
-    driven.pass(s(3)).await;
-    assert_eq!(driven.n_confirms, 2, "at the end");
-    driven.read([]);
-    assert_eq!(driven.held().len(), 5, "not before the confirming read");
-    driven.confirm([]);
-    assert!(driven.held().is_empty());
-    assert_eq!(driven.publisher.stats().suppressed, 1);
-}
+use crate::InstanceStatus::Critical;
 
 #[tokio::test(start_paused = true)]
 async fn filter_that_panics_drops_no_member() {
@@ -113,21 +93,6 @@ async fn rolling_replacement_loses_none_and_holds_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replaced_singleton_is_not_held_for_long() {
-    let mut driven = Driven::guarded();
-    driven.read([1]);
-    driven.read([]);
-    driven.pass(s(3)).await;
-    assert_eq!(driven.held(), [1]);
-    driven.read([2]);
-    assert_eq!((driven.listed(), driven.held()), (vec![2], vec![1]));
-    driven.pass(s(8)).await;
-    assert!(driven.n_confirms >= 1);
-    driven.confirm([2]);
-    assert!(driven.held().is_empty(), "the loss is replaced: 10 s, not 2 min");
-}
-
-#[tokio::test(start_paused = true)]
 async fn wiped_registry_that_fills_slowly_keeps_all_instances() {
     let mut driven = Driven::guarded();
     driven.read(1..=10);
@@ -139,20 +104,6 @@ async fn wiped_registry_that_fills_slowly_keeps_all_instances() {
         assert_eq!(driven.listed().len() + driven.held().len(), 10);
     }
     assert_eq!(driven.listed().len(), 10);
-}
-
-#[tokio::test(start_paused = true)]
-async fn held_instances_outlast_an_outage() {
-    let mut driven = Driven::guarded();
-    driven.read(1..=4);
-    driven.read([1]);
-    driven.pass(s(1)).await;
-    driven.publisher.failed(unavailable("gone"));
-    driven.pass(s(600)).await;
-    driven.read([1]);
-    assert_eq!(driven.held().len(), 3, "no read has confirmed the loss");
-    driven.confirm([1]);
-    assert!(driven.held().is_empty());
 }
 
 /// A registry that was wiped, and fills within milliseconds.
@@ -220,42 +171,6 @@ async fn instance_missing_after_trouble_is_offered_when_it_is_back() {
     driven.read([1, 2]);
     driven.pass(s(1)).await;
     assert_eq!((driven.listed(), driven.held()), (vec![1, 2], vec![]), "without the guard");
-}
-
-#[tokio::test(start_paused = true)]
-async fn instances_whose_term_was_lengthened_are_confirmed_again() {
-    let mut driven = Driven::guarded();
-    driven.read(1..=5);
-    driven.read([4, 5]);
-    driven.pass(ms(5_060)).await;
-    driven.confirm([4, 5]);
-    driven.pass(ms(4_960)).await;
-    driven.read([]);
-    driven.pass(ms(100)).await;
-    assert_eq!((driven.held(), driven.n_confirms), (vec![1, 2, 3, 4, 5], 2));
-    driven.confirm([]);
-    driven.pass(s(30)).await;
-    driven.read([4, 5]);
-    driven.pass(s(1)).await;
-    assert_eq!((driven.held(), driven.n_confirms), (vec![1, 2, 3], 3));
-    driven.confirm([4, 5]);
-    assert!(driven.held().is_empty());
-}
-
-#[tokio::test(start_paused = true)]
-async fn confirmation_that_was_refused_is_requested_again() {
-    let mut driven = Driven::new(RegistryConfig::default().max_instances(5));
-    driven.read(1..=4);
-    driven.read([1]);
-    driven.pass(s(11)).await;
-    driven.confirm(10..=20);
-    driven.pass(s(60)).await;
-    assert_eq!((driven.held(), driven.n_confirms), (vec![2, 3, 4], 2), "too many to be accepted");
-    driven.read([1]);
-    driven.pass(s(1)).await;
-    assert_eq!((driven.held(), driven.n_confirms), (vec![2, 3, 4], 3));
-    driven.confirm([1]);
-    assert!(driven.held().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -376,4 +291,72 @@ async fn no_setting_of_a_duration_panics() {
     driven.read([]);
     driven.pass(s(3600)).await;
     assert_eq!(driven.listed(), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_removal_waits_for_its_own_reads() {
+    let mut driven = Driven::guarded();
+    driven.read(1..=10);
+    driven.read(1..=4);
+    driven.pass(ms(20)).await;
+    driven.read(1..=3);
+    driven.pass(ms(35)).await;
+    assert_eq!((driven.listed(), driven.held()), ((1..=4).collect(), (5..=10).collect()));
+    driven.pass(ms(20)).await;
+    assert_eq!((driven.listed(), driven.held()), ((1..=3).collect(), (4..=10).collect()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn instance_that_came_back_stays_listed_when_others_are_lost() {
+    let mut driven = Driven::guarded();
+    driven.read(1..=4);
+    driven.read([1, 2, 4]);
+    driven.pass(s(1)).await;
+    assert_eq!((driven.listed(), driven.held()), (vec![1, 2, 4], vec![]));
+    driven.read(1..=4);
+    driven.read([3]);
+    driven.pass(s(1)).await;
+    assert_eq!((driven.listed(), driven.held()), (vec![3], vec![1, 2, 4]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn instance_belongs_to_a_loss_a_quarter_of_the_window_later() {
+    for (gap, held) in [(ms(2_500), vec![2, 3]), (ms(2_501), vec![2])] {
+        let mut driven = Driven::guarded();
+        driven.read([1, 2, 3]);
+        driven.read([1, 2]);
+        driven.pass(gap).await;
+        driven.read([1]);
+        driven.pass(s(1)).await;
+        assert_eq!((driven.listed(), driven.held()), (vec![1], held), "{gap:?}");
+    }
+}
+
+/// For the log: how many are held, how many are left, and why.
+#[tokio::test(start_paused = true)]
+async fn held_loss_is_reported_with_its_cause() {
+    let idle = || (1..=10).map(|port| instance(port).with_weight(0)).collect::<Vec<_>>();
+    let sick = || idle().into_iter().map(|it| it.with_weight(1).with_status(Critical)).collect();
+    let cases: [(&str, Vec<Instance>, usize); 4] = [
+        ("absent", vec![], 0),
+        ("weight", idle(), 0),
+        ("status", sick(), 0),
+        ("replacement", (11..=20).map(instance).collect(), 10),
+    ];
+    for (cause, entries, left) in cases {
+        let mut driven = Driven::guarded();
+        driven.read(1..=10);
+        driven.set(entries);
+        let tripped = driven.publisher.guard.tick(Instant::now() + ms(50)).tripped;
+        assert_eq!(tripped, Some(Tripped { n_held: 10, left, cause }));
+    }
+    let mut driven = Driven::guarded();
+    driven.read(1..=10);
+    driven.publisher.failed(unavailable("gone"));
+    driven.read(1..=8);
+    let tripped = driven.publisher.guard.tick(Instant::now() + ms(50)).tripped;
+    assert_eq!(tripped, Some(Tripped { n_held: 2, left: 8, cause: "recovery" }));
+    driven.read(1..=3);
+    let tripped = driven.publisher.guard.tick(Instant::now() + ms(50)).tripped;
+    assert_eq!(tripped, Some(Tripped { n_held: 5, left: 3, cause: "absent" }));
 }

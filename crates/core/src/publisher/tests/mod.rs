@@ -1,6 +1,7 @@
 mod fitness;
 mod loss;
 mod stated;
+mod terms;
 
 use std::time::Duration;
 
