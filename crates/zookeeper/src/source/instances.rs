@@ -29,3 +29,17 @@ impl Decode for Instances {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Curator;
+
+    #[test]
+    fn error_of_a_node_that_is_no_instance_names_its_path() {
+        let decoded = Instances(vec![Arc::new(Curator)]);
+        let error = decoded.decode("/services/s/x", b"no JSON", Stat::default());
+        let error = error.expect_err("no instance").to_string();
+        assert!(error.contains("/services/s/x"), "{error}");
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower_sd_core::{Instancer, Registration};
 use tower_sd_testkit::{
+    proxy::{Fault, Proxy},
     real::{ZooKeeperConfig as Server, ZooKeeperEnsemble},
     wait::shows_that,
 };
@@ -39,6 +40,38 @@ async fn session_survives_the_death_of_the_leader() {
         member.restart().await.expect("it starts again");
         shows_that(&mut subscription, "a and b", BOUND, fresh_with(2)).await;
     }
+    assert_eq!(handle.stats().lost, 0, "{handle:?}");
+}
+
+/// Clients see it close every connection; the majority has the session.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn session_leaves_a_member_without_the_majority() {
+    let ensemble = ZooKeeperEnsemble::start(Server::new(newest()), 3).await;
+    let ensemble = ensemble.expect("the ensemble starts");
+    let mut proxies = Vec::new();
+    for member in &ensemble.members {
+        proxies.push(Proxy::start(member.address()).await.expect("a proxy"));
+    }
+    let config = ZooKeeperConfig::new(proxies.iter().map(|proxy| proxy.address().to_string()));
+    let config = config.session_timeout(Duration::from_secs(10));
+    let zookeeper = ZooKeeper::new(config).expect("good settings");
+    let handle = zookeeper.register(Registration::new("s", instance("a", 1))).await;
+    let handle = handle.expect("it registers");
+    let mut subscription = zookeeper.instancer("s").subscribe();
+    shows_that(&mut subscription, "a", BOUND, fresh_with(1)).await;
+    // Whichever has the session, the leader or not.
+    let alone = proxies.iter().position(|proxy| proxy.n_open() > 0).expect("a connection");
+    ensemble.members[alone].suspend().expect("it runs");
+    proxies[alone].set(Fault::Cut).await;
+    let late = Registration::new("s", instance("b", 2)).retry_in_background();
+    let _late = zookeeper.register(late).await.expect("in the background");
+    shows_that(&mut subscription, "a and b", BOUND, fresh_with(2)).await;
+    assert_eq!(proxies[alone].n_open(), 0);
+    ensemble.members[alone].resume().expect("it runs");
+    proxies[alone].set(Fault::None).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    shows_that(&mut subscription, "a and b", BOUND, fresh_with(2)).await;
     assert_eq!(handle.stats().lost, 0, "{handle:?}");
 }
 

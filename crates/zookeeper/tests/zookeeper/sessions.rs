@@ -1,14 +1,18 @@
 //! Sessions that end, and connections that break.
 
-use std::time::Duration;
+use std::{env, process::Command, time::Duration};
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    join,
+    time::{Instant, sleep, timeout},
+};
 use tower_sd_core::{Instancer, Registration, RegistrationState};
 use tower_sd_testkit::{
+    process::Process,
     proxy::{Fault, Proxy},
     wait::shows_that,
 };
-use tower_sd_zookeeper::{ZooKeeper, ZooKeeperConfig};
+use tower_sd_zookeeper::{Acl, ZooKeeper, ZooKeeperConfig};
 
 use crate::support::{
     TTL, ZooKeeperFixture, fresh_with, holds, instance, is_stale, note, on_every_zookeeper,
@@ -115,36 +119,96 @@ async fn changes_while_disconnected_are_seen_by_the_same_session() {
     .await;
 }
 
-/// 1 000 connections that break at random points of creations and deletions.
 #[tokio::test]
 #[ignore = "needs a real ZooKeeper"]
 async fn broken_connections_leave_one_node_and_no_foreign_deletion() {
-    on_every_zookeeper(async |fixture| {
-        let (proxy, zookeeper) = behind_proxy(fixture).await;
-        let mut operator = fixture.operator().await;
-        let foreign = "/services/s/foreign";
-        operator.create(foreign, br#"{"address":"h","port":1}"#, PERSISTENT).await;
-        let (_, before) = operator.get(foreign).await.expect("a node");
-        let n_rounds = 300;
-        for round in 0..n_rounds {
-            let registration = Registration::new("s", instance("a", 1)).retry_in_background();
-            let handle = zookeeper.register(registration).await.expect("in the background");
-            sleep(Duration::from_micros(fastrand::u64(0..4000))).await;
-            proxy.set(Fault::Reset).await;
-            proxy.set(Fault::None).await;
-            let names = operator.children("/services/s").await;
-            assert!(names.len() <= 2, "round {round}: {names:?}");
-            let deregistered = timeout(BOUND, handle.deregister());
-            deregistered.await.expect("in time").expect("it deregisters");
-        }
-        holds("no node is left", BOUND, async || {
-            operator.children("/services/s").await == ["foreign"]
-        })
+    on_every_zookeeper(async |fixture| break_connections(fixture, 100).await).await;
+}
+
+mod slow {
+    use super::*;
+
+    #[tokio::test]
+    #[ignore = "slow: 1 000 connections"]
+    async fn thousand_broken_connections_leave_one_node_and_others_alone() {
+        on_every_zookeeper(async |fixture| break_connections(fixture, 500).await).await;
+    }
+}
+
+/// In each round one connection breaks at a random point of a creation, one of a deletion.
+async fn break_connections(fixture: &ZooKeeperFixture, n_rounds: usize) {
+    let seed = fastrand::u64(..);
+    note(&format!("seed {seed}"));
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let (proxy, zookeeper) = behind_proxy(fixture).await;
+    let mut operator = fixture.operator().await;
+    let foreign = "/services/s/foreign";
+    operator.create(foreign, br#"{"address":"h","port":1}"#, PERSISTENT).await;
+    let (_, before) = operator.get(foreign).await.expect("a node");
+    let mut breaks = async || {
+        sleep(Duration::from_micros(rng.u64(0..4000))).await;
+        proxy.set(Fault::Reset).await;
+        proxy.set(Fault::None).await;
+    };
+    for round in 0..n_rounds {
+        let registration = Registration::new("s", instance("a", 1)).retry_in_background();
+        let handle = zookeeper.register(registration).await.expect("in the background");
+        breaks().await;
+        let names = operator.children("/services/s").await;
+        assert!(names.len() <= 2, "round {round}: {names:?}");
+        let (deregistered, ()) = join!(timeout(BOUND, handle.deregister()), breaks());
+        deregistered.expect("in time").expect("it deregisters");
+    }
+    holds("no node is left", BOUND, async || operator.children("/services/s").await == ["foreign"])
         .await;
-        assert_eq!(operator.get(foreign).await.expect("untouched").1, before);
-        note(&format!("{} connections for {n_rounds} registrations", proxy.n_accepted()));
+    assert_eq!(operator.get(foreign).await.expect("untouched").1, before);
+    note(&format!("{} connections for {n_rounds} registrations", proxy.n_accepted()));
+}
+
+/// Its session ends meanwhile, and it learns that later.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn process_suspended_beyond_its_session_has_one_node_afterwards() {
+    on_every_zookeeper(async |fixture| {
+        let logs = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new(env::current_exe().expect("a path"));
+        command.args(["--exact", "--include-ignored", "sessions::suspended_process"]);
+        command.env(SERVER, fixture.server.address().to_string());
+        let process = Process::start(&mut command, &logs.path().join("output"));
+        let process = process.expect("it starts");
+        let mut operator = fixture.operator().await;
+        let mut owner = async |what: &str, is_there: bool| {
+            let mut owner = None;
+            holds(what, BOUND, async || {
+                owner = operator.get("/services/s/a").await.map(|(_, stat)| stat.owner);
+                owner.is_some() == is_there
+            })
+            .await;
+            owner
+        };
+        let before = owner("registered", true).await;
+        process.suspend().expect("it runs");
+        owner("its session has ended", false).await;
+        process.resume().expect("it runs");
+        let after = owner("registered again", true).await;
+        assert_ne!(after, before);
+        sleep(TTL * 2).await;
+        assert_eq!(owner("still registered", true).await, after);
+        assert_eq!(fixture.operator().await.children("/services/s").await, ["a"]);
     })
     .await;
+}
+
+/// The process of the test above.
+#[tokio::test]
+#[ignore = "a part of another test"]
+async fn suspended_process() {
+    let Ok(server) = env::var(SERVER) else { return };
+    let config = ZooKeeperConfig::new([server]).session_timeout(TTL);
+    let zookeeper = ZooKeeper::new(config).expect("good settings");
+    let handle = zookeeper.register(Registration::new("s", instance("a", 1))).await;
+    let _handle = handle.expect("it registers");
+    std::future::pending::<()>().await;
 }
 
 /// The ensemble is replaced by an empty one.
@@ -164,6 +228,25 @@ async fn wiped_data_is_registered_again() {
         })
         .await;
         shows_that(&mut subscription, "a", BOUND, fresh_with(1)).await;
+    })
+    .await;
+}
+
+/// A connection has nothing of the one before it.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn credentials_are_sent_with_every_connection() {
+    on_every_zookeeper(async |fixture| {
+        let proxy = Proxy::start(fixture.server.address()).await.expect("a proxy");
+        let config = ZooKeeperConfig::new([proxy.address().to_string()]).session_timeout(TTL * 5);
+        let config = config.user("app", "s3cr3t").acl(Acl::Creator);
+        let zookeeper = ZooKeeper::new(config).expect("good settings");
+        let handle = zookeeper.register(Registration::new("s", instance("a", 1))).await;
+        let handle = handle.expect("it registers");
+        proxy.set(Fault::Cut).await;
+        proxy.set(Fault::None).await;
+        handle.update(|it| it.with_weight(3)).await.expect("the owner may");
+        assert_eq!((handle.stats().lost, proxy.n_accepted() > 1), (0, true));
     })
     .await;
 }
@@ -219,3 +302,5 @@ async fn behind_proxy(fixture: &ZooKeeperFixture) -> (Proxy, ZooKeeper) {
 const PERSISTENT: crate::support::operator::CreateMode =
     crate::support::operator::CreateMode::Persistent;
 const BOUND: Duration = Duration::from_secs(20);
+/// The variable with the address of the server.
+const SERVER: &str = "SUSPENDED_PROCESS_SERVER";
