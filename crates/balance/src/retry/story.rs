@@ -75,7 +75,7 @@ impl<R> Story<R> {
         }
     }
 
-    /// Whether there is a copy that can still be sent.
+    /// Whether there is a copy, which the last attempt leaves none of, and it can still be sent.
     pub(super) fn is_repeatable<T, Req>(&self, spare: Option<&Req>) -> bool
     where
         R: Protocol<Req, T>,
@@ -209,7 +209,7 @@ impl<R> Story<R> {
             Verdict::NotSent => true,
             Verdict::Failed => self.idempotent,
         };
-        let left = repeatable && safe && self.attempts_left() > 0;
+        let left = repeatable && safe;
         let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX);
         let next = match (&self.policy.on_failure, self.attempts.last()) {
             (Some(on_failure), Some(attempt)) => on_failure(number, attempt),
@@ -296,7 +296,7 @@ impl<R> Story<R> {
     }
 
     /// How many attempts there may be, the one in flight included.
-    pub(super) fn attempts_left(&self) -> u32 {
+    fn attempts_left(&self) -> u32 {
         let over = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX);
         self.policy.attempts.saturating_sub(over)
     }

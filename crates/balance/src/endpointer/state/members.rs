@@ -81,8 +81,8 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         let n_critical = members().filter(|member| is_critical(&member.instance)).count();
         let policy = self.config.tiers;
         let sharing = Sharing {
-            held: n_held > 0 && is_below(n - n_held, n, policy.held_below),
-            critical: n_critical > 0 && is_below(n - n_critical, n, policy.panic_below),
+            held: is_below(n - n_held, n, policy.held_below),
+            critical: is_below(n - n_critical, n, policy.panic_below),
         };
         if mem::replace(&mut self.sharing, sharing) != sharing {
             let ids: Vec<_> = self.members.keys().cloned().collect();
