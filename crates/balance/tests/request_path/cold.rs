@@ -6,9 +6,9 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tower_sd_balance::Endpointer;
+use tower_sd_balance::{Endpointer, RegistryConfig};
 
-use crate::support::{Mode, Registry, World, balance, call, settle};
+use crate::support::{Mode, Registry, World, balance, call, settle, start};
 
 /// The answers of `n` requests that begin together, by host, and the longest time of one.
 async fn burst(world: &World, hosts: &[&str], n: usize) -> (BTreeMap<String, usize>, Duration) {
@@ -72,4 +72,27 @@ async fn endpoint_that_never_connects_delays_a_burst_little() {
     // 25 ms after the first connection, others are taken.
     assert!(longest <= Duration::from_millis(32), "{longest:?}");
     settle().await;
+}
+
+/// Its answer may be what the request waits for.
+#[tokio::test(start_paused = true)]
+async fn request_before_the_first_snapshot_has_the_registry_read_once() {
+    let (mut registry, world) =
+        (Registry::with_config(RegistryConfig::default()), World::default());
+    world.make("a", Mode::Hangs);
+    let client = balance(&Endpointer::with(&registry, world.factory()));
+    for is_synced in [false, true] {
+        if is_synced {
+            registry.set(&["a"]).await;
+        }
+        let request = start({
+            let client = client.clone();
+            async move { call(&client).await }
+        });
+        settle().await;
+        let is_asked = || timeout(Duration::from_millis(500), registry.refresh_requested());
+        assert_eq!(is_asked().await.is_ok(), !is_synced);
+        is_asked().await.expect_err("once");
+        request.await.unwrap().unwrap_err();
+    }
 }

@@ -28,6 +28,7 @@ mod labels;
 mod last_resort;
 mod limits;
 mod load;
+mod log;
 mod outcomes;
 mod panics;
 mod pauses;

@@ -2,17 +2,26 @@
 
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tower_sd_balance::{Endpointer, EndpointerConfig, factory_fn};
 
-use crate::support::{Mode, Registry, World, answers, balance, call, settle};
+use crate::support::{Mode, Registry, World, answers, balance, call, report, settle, start};
 
 fn endpointer(
     registry: &Registry,
     world: &World,
     pause: Duration,
 ) -> Endpointer<crate::support::Client> {
-    let config = EndpointerConfig::new().backoff(pause, pause);
+    growing(registry, world, pause, pause)
+}
+
+fn growing(
+    registry: &Registry,
+    world: &World,
+    first: Duration,
+    longest: Duration,
+) -> Endpointer<crate::support::Client> {
+    let config = EndpointerConfig::new().backoff(first, longest);
     Endpointer::with_config(registry, factory_fn(world.factory()), config)
 }
 
@@ -60,4 +69,57 @@ async fn creations_without_a_limit_are_accepted() {
     let config = EndpointerConfig::new().max_concurrent_creations(usize::MAX);
     let endpointer = Endpointer::with_config(&registry, factory_fn(world.factory()), config);
     endpointer.ready(Duration::from_secs(1)).await.unwrap();
+}
+
+/// Each request that waits has it probed, and not more often than in the shortest pause.
+#[tokio::test(start_paused = true)]
+async fn requests_that_wait_are_no_storm_of_probes() {
+    let (registry, world) = (Registry::new(&["a"]), World::default());
+    world.ready("a", Mode::Fails);
+    let endpointer = endpointer(&registry, &world, Duration::from_secs(3600));
+    settle().await;
+    let balance = balance(&endpointer);
+    for _ in 0..10 {
+        call(&balance).await.unwrap_err();
+    }
+    let n_refused = report(&endpointer, "a").unwrap().refusals;
+    assert!((1..=4).contains(&n_refused), "{n_refused} in 10 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_that_waits_cuts_a_long_pause_to_the_shortest() {
+    let (registry, world) = (Registry::new(&["a"]), World::default());
+    world.ready("a", Mode::Fails);
+    let shortest = Duration::from_millis(100);
+    let endpointer = growing(&registry, &world, shortest, Duration::from_secs(10_000));
+    settle().await;
+    let balance = balance(&endpointer);
+    call(&balance).await.unwrap_err();
+    sleep(Duration::from_secs(50_000)).await;
+    let begun = Instant::now();
+    let waiting = start(async move { call(&balance).await });
+    sleep(shortest / 2).await;
+    world.ready("a", Mode::Works);
+    assert_eq!(waiting.await.unwrap().unwrap(), "a");
+    assert!(begun.elapsed() <= shortest * 2, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_that_waits_postpones_no_probe() {
+    let mut n_soon = 0;
+    for _ in 0..50 {
+        let (registry, world) = (Registry::new(&["a"]), World::default());
+        world.ready("a", Mode::Fails);
+        let pause = Duration::from_millis(900);
+        let endpointer = endpointer(&registry, &world, pause);
+        settle().await;
+        let (balance, begun) = (balance(&endpointer), Instant::now());
+        let waiting = start(async move { call(&balance).await });
+        settle().await;
+        world.ready("a", Mode::Works);
+        waiting.await.unwrap().unwrap();
+        n_soon += usize::from(begun.elapsed() < pause / 2);
+    }
+    // 25 are expected: a pause is drawn evenly from zero to its ceiling.
+    assert!(n_soon >= 8, "{n_soon} of 50 within half of the longest pause");
 }

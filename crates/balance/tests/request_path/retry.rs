@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::timeout;
 use tower::{Layer, ServiceBuilder, ServiceExt, buffer::Buffer, service_fn, timeout::TimeoutLayer};
 use tower_sd_balance::{
     Balance, BalanceLayer, BoxError, Endpointer, FailureClass, FixedInstancer, Instance,
@@ -321,4 +322,17 @@ async fn attempt_that_was_not_begun_names_no_instance() {
     let layer = RetryLayer::new(RetryPolicy::new().idempotent().with_seed(1));
     let client = layer.layer(Once(balance, Arc::default()));
     assert_eq!(tried(&client.oneshot(0).await.unwrap_err()), ["a:1", ""]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn debug_shows_settings_and_attempts() {
+    let (registry, world) = (Registry::new(&["a"]), World::default());
+    world.answer("a", Mode::Fails);
+    let hour = Duration::from_secs(3600);
+    let policy = RetryPolicy::new().max_attempts(7).idempotent().backoff(hour, hour);
+    assert!(format!("{policy:?}").contains("attempts: 7"), "{policy:?}");
+    let mut client = retry(policy, balance(&endpointer(&registry, &world).await));
+    let mut request = Box::pin(tower::Service::call(&mut client, 0));
+    timeout(Duration::from_millis(1), &mut request).await.expect_err("it pauses");
+    assert!(format!("{request:?}").contains("a fails"), "{request:?}");
 }

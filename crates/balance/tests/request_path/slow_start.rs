@@ -80,7 +80,7 @@ async fn neither_refresh_nor_short_absence_restarts_the_ramp() {
     ramping.registry.set_instances(changed).await;
     assert!(ramping.share("e") >= half);
     ramping.registry.set(&["a", "b", "c", "d"]).await;
-    sleep(SECOND).await;
+    sleep(2 * SECOND).await;
     ramping.registry.set(&["a", "b", "c", "d", "e"]).await;
     assert!(ramping.share("e") >= half);
     assert_eq!(ramping.share("a"), 100);
@@ -117,6 +117,35 @@ async fn ramp_counts_from_the_start_that_the_registry_reports() {
     all[4] = started("old", 0);
     ramping.registry.set_instances(all).await;
     assert!(ramping.share("old") <= 15);
+}
+
+/// Its share was whole, because it was of the first set.
+#[tokio::test(start_paused = true)]
+async fn change_of_an_instance_that_has_just_started_begins_no_ramp() {
+    let (mut registry, world) = (Registry::new(&[]), World::default());
+    let config = EndpointerConfig::new().slow_start(30 * SECOND);
+    let endpointer = Endpointer::with_config(&registry, factory_fn(world.factory()), config);
+    let now = u64::try_from(unix_now().as_millis()).unwrap();
+    let (a, b) = (Instance::new("a", 1).with_started_at_ms(now), Instance::new("b", 1));
+    registry.set_instances(vec![a.clone(), b.clone()]).await;
+    for changed in [vec![a.clone().with_zone("z"), b.clone()], vec![a, b.with_started_at_ms(now)]] {
+        registry.set_instances(changed).await;
+        let share = |host| report(&endpointer, host).unwrap().share;
+        assert_eq!((share("a"), share("b")), (100, 100));
+    }
+}
+
+/// The steps of the ramp are no whole number of milliseconds.
+#[tokio::test(start_paused = true)]
+async fn window_of_any_length_ends() {
+    let (mut registry, world) = (Registry::new(&["a"]), World::default());
+    let config = EndpointerConfig::new().slow_start(Duration::from_nanos(1_234_567_891));
+    let endpointer = Endpointer::with_config(&registry, factory_fn(world.factory()), config);
+    settle().await;
+    registry.set(&["a", "b"]).await;
+    assert_eq!(report(&endpointer, "b").unwrap().share, 10);
+    sleep(2 * SECOND).await;
+    assert_eq!(report(&endpointer, "b").unwrap().share, 100);
 }
 
 #[tokio::test(start_paused = true)]

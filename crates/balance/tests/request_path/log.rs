@@ -1,0 +1,75 @@
+//! What is logged about members.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    span::{Attributes, Id, Record},
+};
+
+use crate::support::{Registry, World, endpointer, instances};
+
+/// The fields of each warning on this thread, the message among them.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Warnings {
+    fn about(&self, part: &str) -> usize {
+        self.0.lock().unwrap().iter().filter(|fields| fields.contains(part)).count()
+    }
+}
+
+struct Fields(String);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0 += &format!("{field}={value:?} ");
+    }
+}
+
+impl Subscriber for Warnings {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        if *event.metadata().level() == Level::WARN {
+            let mut fields = Fields(String::new());
+            event.record(&mut fields);
+            self.0.lock().unwrap().push(fields.0);
+        }
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn weight_out_of_range_is_logged_once_and_when_it_changes() {
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let (mut registry, world) = (Registry::new(&["a"]), World::default());
+    let _endpointer = endpointer(&registry, &world).await;
+    let steps = [(1_000_000, 0), (1_000_001, 1), (1_000_001, 1), (7_000_000, 2), (1, 2)];
+    for (n, (weight, n_logged)) in steps.into_iter().enumerate() {
+        let a = instances(&["a"]).remove(0).with_weight(weight);
+        registry.set_instances(vec![a.with_metadata("n", n.to_string())]).await;
+        assert_eq!(warnings.about("weight out of range"), n_logged, "{weight}");
+    }
+    let heavy = instances(&["a", "b"]).remove(1).with_weight(2_000_000);
+    registry.set_instances(vec![heavy]).await;
+    assert_eq!(warnings.about("instance=b:1 weight=2000000"), 1, "also of a new one");
+}
