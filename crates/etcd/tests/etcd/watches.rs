@@ -215,6 +215,32 @@ async fn wiped_server_is_filled_again_and_no_instance_is_lost() {
     .await;
 }
 
+/// etcd-io/etcd#16028: the same cluster, and a revision that has caught up when the client is back.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn backup_that_has_caught_up_is_read_anew() {
+    on_every_etcd(async |etcd| {
+        let (proxy, client) = behind_a_proxy(etcd).await;
+        put(etcd, "restored", "a", 1).await;
+        etcd.server.save().await.expect("is copied");
+        // Each start is an election.
+        for _ in 0..2 {
+            etcd.server.restart().await.expect("it starts again");
+        }
+        put(etcd, "restored", "b", 2).await;
+        let (_instancer, mut subscription) = ready(&client, "restored").await;
+        shows(&mut subscription, &["a", "b"], SOON).await;
+        proxy.set(Fault::Cut).await;
+        etcd.server.restart_saved().await.expect("it starts again");
+        for (id, port) in [("c", 3), ("d", 4), ("e", 5)] {
+            put(etcd, "restored", id, port).await;
+        }
+        proxy.set(Fault::None).await;
+        shows(&mut subscription, &["a", "c", "d", "e"], SOON).await;
+    })
+    .await;
+}
+
 /// Keys of one lease go in one revision; the guard holds them.
 #[tokio::test]
 #[ignore = "needs a real etcd"]

@@ -93,6 +93,8 @@ async fn watch_from_a_future_revision_or_another_cluster_is_over() {
         assert_eq!(reason(scene.watch(future).await).await, "the revision went back");
         let elsewhere = Position { cluster: now.cluster + 1, ..now };
         assert_eq!(reason(scene.watch(elsewhere).await).await, "another cluster");
+        let before = Position { term: now.term + 1, ..now };
+        assert_eq!(reason(scene.watch(before).await).await, "the store was restored");
     }
 }
 

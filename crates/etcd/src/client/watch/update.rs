@@ -29,15 +29,18 @@ pub(crate) struct Position {
     /// 0 if unknown: etcd's gRPC proxy answers so.
     pub(crate) cluster: u64,
     pub(crate) revision: i64,
+    /// The election before the last change that the member has applied; 0 if unknown.
+    pub(crate) term: u64,
 }
 
 impl Position {
-    pub(super) const UNKNOWN: Self = Self { cluster: 0, revision: 0 };
+    pub(super) const UNKNOWN: Self = Self { cluster: 0, revision: 0, term: 0 };
 
     pub(crate) fn of(header: Option<&ResponseHeader>) -> Self {
         Self {
             cluster: header.map_or(0, ResponseHeader::cluster_id),
             revision: header.map_or(0, ResponseHeader::revision),
+            term: header.map_or(0, ResponseHeader::raft_term),
         }
     }
 
@@ -49,11 +52,13 @@ impl Position {
     /// Why a watch from here cannot go on in a store at `now`.
     ///
     /// etcd accepts a start in the future silently: a store that went back would be silent until it
-    /// has caught up.
+    /// has caught up. One that was restored from a backup and has caught up already has another
+    /// history: its terms begin anew, and the cluster's number is the same.
     pub(crate) fn lost_at(self, now: Self) -> Option<&'static str> {
         match () {
             () if !self.is_of_cluster(now) => Some(OTHER_CLUSTER),
             () if now.revision < self.revision => Some(WENT_BACK),
+            () if now.term != 0 && now.term < self.term => Some(RESTORED),
             () => None,
         }
     }
@@ -61,3 +66,4 @@ impl Position {
 
 pub(super) const OTHER_CLUSTER: &str = "another cluster";
 const WENT_BACK: &str = "the revision went back";
+const RESTORED: &str = "the store was restored";

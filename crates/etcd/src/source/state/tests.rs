@@ -3,7 +3,7 @@ use tower_sd_core::Instance;
 use super::*;
 use crate::{Codec, NamingJson, RawAddress, key::service_range, source::instances::Instances};
 
-const AT_100: Position = Position { cluster: 1, revision: 100 };
+const AT_100: Position = Position { cluster: 1, revision: 100, term: 0 };
 
 fn state(list: impl IntoIterator<Item = Change>) -> State<Instances> {
     let range = service_range("p", "s").expect("good names");
@@ -68,13 +68,13 @@ fn malformed_value_is_one_entry_and_every_codec_is_tried() {
 #[test]
 fn state_is_current_only_with_the_same_keys_and_newest_one() {
     let mut state = state([put("a", 50, "h:1"), put("b", 60, "h:1")]);
-    let at = |revision| Position { cluster: 1, revision };
+    let at = |revision| Position { revision, ..AT_100 };
     let newest = |id, revision| Some(put(id, revision, ""));
     assert!(state.is_at(at(100), 2, newest("b", 60).as_ref()));
     assert!(state.is_at(at(500), 2, newest("b", 60).as_ref()), "others have changed");
     for (now, n_keys, newest) in [
         (at(99), 2, newest("b", 60)),
-        (Position { cluster: 2, revision: 100 }, 2, newest("b", 60)),
+        (Position { cluster: 2, ..AT_100 }, 2, newest("b", 60)),
         (at(101), 1, newest("b", 60)),
         (at(101), 3, newest("b", 60)),
         (at(101), 2, newest("b", 101)),
