@@ -59,7 +59,11 @@ impl<D: Decode> Source for EtcdSource<D> {
             ReadMode::Changed => self.changed(request.max_entries).await,
             ReadMode::Verify => match self.is_current().await {
                 Ok(true) => Ok(ReadResult::unchanged()),
-                Ok(false) => self.list(request).await,
+                Ok(false) => {
+                    // What its watch has missed, it may miss again.
+                    self.following = None;
+                    self.list(request).await
+                }
                 // The watch waits for the cluster: no reason to list everything then.
                 Err(error) => Ok(ReadResult::trouble(error)),
             },

@@ -242,6 +242,9 @@ impl Multiplexer {
     /// Everything up to `now` was reported, or nearly so: servers before 3.5.8 have reported
     /// progress ahead of events (etcd-io/etcd#15220). So positions move to that of the proof
     /// before.
+    ///
+    /// Behind a gRPC proxy it proves that the store can be reached. Watches there have stayed
+    /// silent while reads went on (etcd-io/etcd#18231): so their followers verify themselves.
     fn proved_at(&mut self, now: Position) {
         if let Some(reason) = self.proof.lost_at(now) {
             return self.table.end_all(&Ended::Resync(reason));
@@ -251,10 +254,13 @@ impl Multiplexer {
         };
         stream.prove();
         self.n_failures = 0;
-        self.table.advance(self.proof.revision, |id| stream.is_created(id));
+        let of_watches = !stream.is_of_proxy();
+        if of_watches {
+            self.table.advance(self.proof.revision, |id| stream.is_created(id));
+        }
         self.proof = Position { cluster: self.proof.cluster.max(now.cluster), ..now };
-        let is_due = self.trouble.is_some() || self.alive_at.elapsed() >= ALIVE_INTERVAL;
-        if is_due && self.table.all_sent() {
+        let is_due = of_watches && self.alive_at.elapsed() >= ALIVE_INTERVAL;
+        if (is_due || self.trouble.is_some()) && self.table.all_sent() {
             self.trouble = None;
             self.alive_at = Instant::now();
             self.table.broadcast(|| Update::Alive);

@@ -208,6 +208,10 @@ impl Stream {
         self.heard.elapsed()
     }
 
+    pub(super) fn is_of_proxy(&self) -> bool {
+        self.numbering == Numbering::Theirs
+    }
+
     pub(super) fn is_created(&self, id: i64) -> bool {
         !self.uncreated.contains(&id)
     }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::{runtime::Runtime, time::sleep};
 use tonic::Code;
-use tower_sd_core::{Instancer, Registration};
+use tower_sd_core::{FollowConfig, Instancer, Registration, RegistryConfig};
 use tower_sd_etcd::{Etcd, EtcdConfig};
 use tower_sd_testkit::wait::shows;
 
 use super::{
-    Count, Fake, Header, REVISION, Replies, Reply, WatchResponse, created, event, listed, say,
-    wanted, well,
+    Count, Fake, Header, REVISION, RangeResponse, Replies, Reply, WatchResponse, created, entry,
+    event, listed, say, wanted, well,
 };
 use crate::support::{holds, instance};
 
@@ -105,6 +105,55 @@ async fn event_of_another_cluster_is_not_applied_and_all_is_read_anew() {
     let known = subscription.ready(SOON).await.expect("the server answers");
     assert!(known.instances().iter().all(|it| it.id().as_str() != "foreign"));
     shows(&mut subscription, &["b"], SOON).await;
+}
+
+/// A proxy that numbers watches itself, and whose watches are silent about what it reads after the
+/// first list. The second watch ends its stream.
+async fn silent_proxy() -> Fake {
+    let (reads, watches) = (Count::default(), Count::default());
+    Fake::start(move |call| match &*call.method {
+        "Range" if reads.next() == 0 => listed(&["a"]),
+        "Range" => {
+            let kvs = vec![entry("a", REVISION), entry("b", REVISION + 1)];
+            let header = Some(Header { cluster_id: 1, revision: REVISION + 50 });
+            vec![say(&RangeResponse { header, kvs, more: false, count: 2 })]
+        }
+        "Watch" if watches.next() == 1 => vec![Reply::End(Code::Ok, "")],
+        "Watch" => vec![say(&created(77))],
+        _ => well(call),
+    })
+    .await
+}
+
+/// etcd-io/etcd#18231: its gRPC proxy goes on reading.
+#[tokio::test]
+async fn silence_of_a_proxys_watch_is_found_by_its_follower() {
+    let fake = silent_proxy().await;
+    let mut follow = FollowConfig::new("etcd");
+    // Longer than the interval at which a stream reports that all is well.
+    follow.max_silence = Some(Duration::from_secs(16));
+    follow.read_timeout = Duration::from_secs(1);
+    let registry = RegistryConfig::default().follow(follow);
+    let config = EtcdConfig::new([fake.endpoint()]).registry(registry);
+    let instancer = Etcd::new(config).expect("good settings").instancer("s");
+    shows(&mut instancer.subscribe(), &["a", "b"], Duration::from_secs(25)).await;
+}
+
+#[tokio::test]
+async fn reads_beside_a_proxys_watch_do_not_move_its_position() {
+    let fake = silent_proxy().await;
+    let client = client(&fake);
+    let instancer = client.instancer("s");
+    shows(&mut instancer.subscribe(), &["a"], SOON).await;
+    holds("reads instead of progress", SOON, async || fake.calls("Range").len() > 3).await;
+    let _other = client.instancer("t");
+    let positions = || {
+        let creates = fake.calls("Watch").into_iter().filter_map(|call| wanted(&call));
+        let first = creates.filter(|create| create.watch_id == 1);
+        first.map(|create| create.start_revision).collect::<Vec<_>>()
+    };
+    holds("it goes on", SOON, async || positions().len() > 1).await;
+    assert_eq!(positions(), [REVISION, REVISION]);
 }
 
 /// A static client in several tests, or in worker threads with a runtime each.
