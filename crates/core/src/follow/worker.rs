@@ -135,7 +135,7 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             Event::Confirm => {
                 self.confirm = true;
                 if self.may_nudge {
-                    self.not_before = Instant::now();
+                    self.not_before = Instant::now() + HASTY.mul_f64(self.rng.f64());
                 }
             }
         }
@@ -333,8 +333,8 @@ fn jittered(duration: Duration, rng: &mut Rng) -> Duration {
     duration.mul_f64(0.9 + 0.2 * rng.f64())
 }
 
-/// A result within this time of its request came without waiting; resyncs of many clients are
-/// spread over as much.
+/// A result within this time of its request came without waiting; resyncs and confirmations of many
+/// clients are spread over as much.
 const HASTY: Duration = Duration::from_secs(1);
 const MAX_CALM: Duration = Duration::from_secs(5);
 /// A position that is lost again before anything was read is lost for a reason.

@@ -205,6 +205,22 @@ async fn resyncs_of_many_followers_are_spread() {
     assert!(reads[99] <= Duration::from_millis(1100), "{reads:?}");
 }
 
+/// Of a registry that was wiped: all lose all in one moment.
+#[tokio::test(start_paused = true)]
+async fn confirming_reads_of_many_followers_are_spread() {
+    let lost = || Scripted::new([Answer::Ports(vec![1]), Answer::Ports(vec![])]);
+    let sources: Vec<_> = (0..100).map(|_| lost()).collect();
+    let _followers: Vec<_> = sources.iter().map(Scripted::follow).collect();
+    sleep(s(100)).await;
+    let confirmed = |source: &Scripted| {
+        let at = source.asked().iter().position(|mode| *mode == ReadMode::Confirm);
+        source.times()[at.expect("half-way")]
+    };
+    let mut reads: Vec<_> = sources.iter().map(confirmed).collect();
+    reads.sort();
+    assert!(reads[90] - reads[10] > Duration::from_millis(500), "{reads:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn proofs_of_life_without_pause_are_limited() {
     let source = Scripted::new(
