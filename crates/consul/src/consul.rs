@@ -114,9 +114,9 @@ impl Consul {
     ///
     /// One blocking query is open at any time. Beyond
     /// [`max_blocking_queries`](ConsulConfig::max_blocking_queries), keys are read every 5 s
-    /// instead. A path is read whole with each change: it must fit into
-    /// [`max_body`](ConsulConfig::max_body), in base 64. The token needs `key:read` of all of it:
-    /// Consul leaves out other keys without an error.
+    /// instead. A path is read whole with each change, but not before 300 ms for each megabyte are
+    /// over: it must fit into [`max_body`](ConsulConfig::max_body), in base 64. The token needs
+    /// `key:read` of all of it: Consul leaves out other keys without an error.
     pub fn key_value(&self, path: &str) -> Box<dyn Source<Item = KeyValue>> {
         Box::new(KeySource::new(&self.client, path))
     }

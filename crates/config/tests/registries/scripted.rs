@@ -105,3 +105,20 @@ async fn values_that_are_not_in_base_64_are_an_error() {
     let latest = sees(&mut config, "the trouble", failed).await;
     assert!(latest.value().is_none() && !latest.freshness().is_synced());
 }
+
+/// Two megabytes of keys, of which one is always new.
+#[tokio::test]
+async fn large_values_that_always_change_are_read_with_pauses() {
+    let (value, mut index) = ("A".repeat(2 << 20), 100);
+    let script = Script::answering(move |_| {
+        index += 1;
+        let body = format!(r#"[{{"Key":"app","Value":"{value}","ModifyIndex":{index}}}]"#);
+        Reply::new(200).header("x-consul-index", &index.to_string()).body(body)
+    });
+    let script = script.await.expect("loopback");
+    let client = Consul::new(ConsulConfig::new(script.url())).expect("an address");
+    let _config = WatchedConfig::<Settings>::new(client.key_value("app"), json());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let n_reads = script.received().len();
+    assert!((2..=5).contains(&n_reads), "{n_reads} reads of 2 MB in 2 s");
+}

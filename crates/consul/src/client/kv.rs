@@ -20,6 +20,8 @@ pub(crate) struct KeysAnswer {
     pub(crate) meta: Meta,
     /// Empty: there is no such key, which Consul reports with 404.
     pub(crate) keys: Vec<Key>,
+    /// Its length in bytes.
+    pub(crate) size: usize,
 }
 
 /// A key as Consul writes it.
@@ -58,12 +60,12 @@ impl ConsulClient {
         // Without an index it is not the store that answered: a proxy, or a path that the agent
         // does not have.
         if answer.status == 404 && meta.index.is_some() {
-            return Ok(KeysAnswer { meta, keys: Vec::new() });
+            return Ok(KeysAnswer { meta, keys: Vec::new(), size: 0 });
         }
         succeed(&answer)?;
         let keys = serde_json::from_slice(&answer.body)
             .map_err(|cause| error::garbled(operation, "not a list of keys").with_source(cause))?;
-        Ok(KeysAnswer { meta, keys })
+        Ok(KeysAnswer { meta, keys, size: answer.body.len() })
     }
 
     /// Writes a key, or deletes it when there is no `value`. False: the condition in `query` does

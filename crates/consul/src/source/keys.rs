@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
 use tower_sd_core::{
     Error, ErrorKind, KeyValue, ReadMode, ReadRequest, ReadResult, Result, Source, async_trait,
 };
 
+use super::size_pause;
 use crate::{
     BACKEND,
     client::{
@@ -22,6 +24,8 @@ pub(crate) struct KeySource {
     what: What,
     /// The last answer, while it can be trusted; `None` makes the next query answer immediately.
     index: Option<u64>,
+    /// A large value that changes all the time is not read all the time.
+    not_before: Instant,
 }
 
 #[derive(Debug)]
@@ -37,7 +41,8 @@ impl KeySource {
             true => What::Prefix(path.to_owned()),
             false => What::Key(path.to_owned()),
         };
-        Self { client: client.clone(), ticket: client.follow_keys(), what, index: None }
+        let (client, ticket) = (client.clone(), client.follow_keys());
+        Self { client, ticket, what, index: None, not_before: Instant::now() }
     }
 
     async fn ask(&self, mode: ReadMode, index: Option<u64>) -> Result<KeysAnswer> {
@@ -74,6 +79,9 @@ impl Source for KeySource {
     type Item = KeyValue;
 
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResult<KeyValue>> {
+        if request.waits() {
+            sleep_until(self.not_before).await;
+        }
         // Taken out: an answer that is an error, or dropped, leaves none (an index ahead of a
         // server that was reset would block for the whole wait).
         let asked = self.index.take().filter(|_| request.waits());
@@ -94,10 +102,13 @@ impl Source for KeySource {
             return Ok(ReadResult::resync("the index went back"));
         }
         self.index = index;
+        let pause = size_pause(answer.size);
+        self.not_before = Instant::now() + pause;
         let keys = answer.keys.iter().filter(|key| self.wants(key));
         let set = ReadResult::set(keys.map(|key| self.entry(key)).collect());
         // A proxy that eats the header leaves nothing to wait for.
-        Ok(if index.is_none() || self.ticket.is_shared() { set.refresh_in(POLL) } else { set })
+        let polls = index.is_none() || self.ticket.is_shared();
+        Ok(if polls { set.refresh_in(POLL + pause) } else { set })
     }
 }
 
