@@ -212,10 +212,12 @@ fn both(value: &str, below: &str) -> Error {
     wrong(format!("key {value} is a value, and key {below} makes it a folder"))
 }
 
+/// Without the byte order mark that editors on Windows put in front.
 fn text_of(entry: &KeyValue) -> Result<&str> {
-    str::from_utf8(entry.value()).map_err(|error| {
+    let text = str::from_utf8(entry.value()).map_err(|error| {
         wrong(format!("key {}: not UTF-8 from byte {} on", entry.key(), error.valid_up_to()))
-    })
+    })?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
 /// A string of JSON, which is one of TOML too.

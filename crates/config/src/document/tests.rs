@@ -44,6 +44,18 @@ fn document_is_read_in_both_languages() {
     assert_eq!(toml.expect("good"), expected);
 }
 
+/// Go's parsers call it an invalid character (krakend/krakendesigner#13).
+#[test]
+fn byte_order_mark_is_no_part_of_a_value() {
+    let expected = Settings { port: 80, level: "info".into(), db: None };
+    let json = one("\u{feff}{\"port\": 80, \"level\": \"info\"}");
+    assert_eq!(decode::<Settings>(Format::Json, &json).expect("good"), expected);
+    let keys = below(&[("level", "\u{feff}\"info\""), ("port", "\u{feff}80")]);
+    for format in [Format::Json, Format::Toml] {
+        assert_eq!(decode::<Settings>(format, &keys).expect("good"), expected);
+    }
+}
+
 #[test]
 fn below_a_prefix_every_key_is_a_field_in_both_languages() {
     let keys = [
