@@ -140,7 +140,7 @@ impl DnsSource {
         let (mut answers, mut failed) = (false, None);
         for kind in self.query.family.order() {
             let answer = match self.client.in_hosts_file(name, kind) {
-                Some(found) => Ok(Answer::Found(found)),
+                Some(answer) => Ok(answer),
                 None => self.client.resolve(name, kind).await,
             };
             answers |= answer.is_ok();

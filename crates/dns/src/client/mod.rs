@@ -36,9 +36,9 @@ impl DnsClient {
         Self(Arc::new(Servers::new(config)))
     }
 
-    /// The hosts file's record of an address; none if name servers are given.
-    pub(crate) fn in_hosts_file(&self, name: &Name, kind: RecordType) -> Option<Found> {
-        self.0.in_hosts_file(&Query::query(name.clone(), kind))
+    /// The hosts file's answer for an address; none if name servers are given.
+    pub(crate) fn in_hosts_file(&self, name: &Name, kind: RecordType) -> Option<Answer> {
+        self.0.in_hosts_file(name, kind)
     }
 
     /// The records of `name`, through aliases.
@@ -79,16 +79,16 @@ impl DnsClient {
         for known in servers {
             match query_one(&known.server, name, kind).await {
                 Ok(Step::Nothing { ttl }) => {
-                    self.0.answered(known, false);
+                    self.0.answered(known);
                     negative_ttl = negative_ttl.min(ttl);
                 }
                 Ok(step) => {
-                    self.0.answered(known, true);
+                    self.0.answered(known);
                     return Ok(step);
                 }
                 Err(error) => {
                     tracing::debug!(server = %known.server.address, %error, "query failed");
-                    self.0.failed(known);
+                    self.0.failed(known, &error);
                     failed = Some(error);
                 }
             }

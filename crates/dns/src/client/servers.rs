@@ -7,12 +7,18 @@ use std::{
     time::Duration,
 };
 
-use hickory_resolver::{Hosts, proto::op};
+use hickory_resolver::{
+    Hosts,
+    proto::{
+        op,
+        rr::{Name, RecordType},
+    },
+};
 use tokio::time::Instant;
 use tower_sd_core::{Error, ErrorKind, Result};
 
 use super::{
-    answer::Found,
+    answer::{Answer, Found},
     server::Server,
     system::{System, SystemOptions},
 };
@@ -42,6 +48,8 @@ pub(super) struct Known {
     /// Counts the sockets' replacements: a failure of old ones does not count against new ones.
     generation: u64,
     failures: u32,
+    /// When it has let a query time out last.
+    silent_at: Option<Instant>,
 }
 
 /// The servers of one lookup.
@@ -59,7 +67,9 @@ impl Servers {
         Self { config, read_system, state: Mutex::default() }
     }
 
-    /// The servers, the one with the last records in front.
+    /// The servers in their order, those that are silent behind the others.
+    ///
+    /// The order matters: where views of one name differ, the first server has the right one.
     pub(super) fn current(&self) -> Result<Current> {
         let mut state = self.state();
         self.follow_system(&mut state)?;
@@ -67,27 +77,31 @@ impl Servers {
             state.servers = self.all(&self.config.servers, state.options)?;
         }
         let attempts = self.config.attempts.or(state.options.attempts).unwrap_or(1).max(1);
-        Ok(Current { servers: state.servers.clone(), attempts })
+        let mut servers = state.servers.clone();
+        servers.sort_by_key(Known::is_silent);
+        Ok(Current { servers, attempts })
     }
 
-    /// Records a response; a server with records becomes the first one.
-    pub(super) fn answered(&self, known: &Known, has_records: bool) {
+    /// Records a response.
+    pub(super) fn answered(&self, known: &Known) {
         let mut state = self.state();
         let Some(at) = state.position(known) else { return };
         state.servers[at].failures = 0;
-        if has_records {
-            state.servers[..=at].rotate_right(1);
-        }
     }
 
     /// Records a failure, and replaces the sockets and connections after several.
     ///
     /// Hickory can stay with a broken one (hickory-dns/hickory-dns#3837).
-    pub(super) fn failed(&self, known: &Known) {
+    pub(super) fn failed(&self, known: &Known, error: &Error) {
         let mut state = self.state();
         let Some(at) = state.position(known) else { return };
-        state.servers[at].failures += 1;
-        if state.servers[at].failures < REBUILD_AFTER {
+        let failing = &mut state.servers[at];
+        failing.failures += 1;
+        if error.kind() == ErrorKind::Timeout {
+            failing.silent_at = Some(Instant::now());
+        }
+        let (failures, silent_at) = (failing.failures, failing.silent_at);
+        if !failures.is_multiple_of(REBUILD_AFTER) {
             return;
         }
         let address = known.server.address;
@@ -95,20 +109,28 @@ impl Servers {
         match self.server(address, state.options) {
             Ok(server) => {
                 let generation = known.generation + 1;
-                state.servers[at] = Known { server, generation, failures: 0 };
+                state.servers[at] = Known { server, generation, failures, silent_at };
             }
             Err(error) => tracing::warn!(server = %address, %error, "connections not replaced"),
         }
     }
 
-    /// The hosts file's records; none if name servers are given.
-    pub(super) fn in_hosts_file(&self, query: &op::Query) -> Option<Found> {
+    /// The hosts file's answer; none if name servers are given.
+    ///
+    /// A name that it has with the other family only has no address of this one, as in
+    /// `getaddrinfo`.
+    pub(super) fn in_hosts_file(&self, name: &Name, kind: RecordType) -> Option<Answer> {
         let mut state = self.state();
         self.follow_system(&mut state).ok()?;
-        let lookup = state.hosts.lookup_static_host(query)?;
-        let records = lookup.answers().iter().map(|record| record.data.clone()).collect();
+        let lookup = |kind| state.hosts.lookup_static_host(&op::Query::query(name.clone(), kind));
         // The file has no TTL, and may be edited at any time.
-        Some(Found { records, ttl: Duration::ZERO, glue: Vec::new() })
+        let ttl = Duration::ZERO;
+        if let Some(lookup) = lookup(kind) {
+            let records = lookup.answers().iter().map(|record| record.data.clone()).collect();
+            return Some(Answer::Found(Found { records, ttl, glue: Vec::new() }));
+        }
+        let families = [RecordType::A, RecordType::AAAA];
+        families.into_iter().find_map(lookup).map(|_| Answer::Nothing { ttl })
     }
 
     /// Reads files, which block, but are small, local, and read at most once a second.
@@ -130,11 +152,8 @@ impl Servers {
         };
         state.read_at = Some(now);
         state.hosts = system.hosts;
-        let mut known: Vec<_> = state.servers.iter().map(|it| it.server.address).collect();
-        let mut wanted = system.servers.clone();
-        known.sort_unstable();
-        wanted.sort_unstable();
-        if known != wanted || state.options != system.options {
+        let known = state.servers.iter().map(|it| it.server.address);
+        if !known.eq(system.servers.iter().copied()) || state.options != system.options {
             state.servers = self.all(&system.servers, system.options)?;
             state.options = system.options;
         }
@@ -144,7 +163,7 @@ impl Servers {
     fn all(&self, addresses: &[SocketAddr], options: SystemOptions) -> Result<Vec<Known>> {
         let servers = addresses.iter().map(|address| {
             let server = self.server(*address, options)?;
-            Ok(Known { server, generation: 0, failures: 0 })
+            Ok(Known { server, generation: 0, failures: 0, silent_at: None })
         });
         servers.collect()
     }
@@ -158,6 +177,13 @@ impl Servers {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// Several queries in a row have failed, and the time of one was lost lately.
+    fn is_silent(&self) -> bool {
+        self.failures >= SILENT_AFTER && self.silent_at.is_some_and(|at| at.elapsed() < SILENCE)
     }
 }
 
@@ -186,6 +212,10 @@ fn unreadable(cause: io::Error) -> Error {
 const SYSTEM_INTERVAL: Duration = Duration::from_secs(1);
 /// One or two failures are lost packets.
 const REBUILD_AFTER: u32 = 3;
+/// One name may be slow everywhere: its timeout alone does not count.
+const SILENT_AFTER: u32 = 2;
+/// A server that has restarted is the first one again after this time.
+const SILENCE: Duration = Duration::from_secs(10);
 /// The time of one server, if neither the caller nor the system sets one.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// No server answers in no time.
@@ -242,14 +272,27 @@ mod tests {
         }
     }
 
-    #[test]
-    fn server_that_has_answered_is_queried_first_from_then_on() {
-        let servers = named(3);
-        let third = servers.current().expect("three").servers[2].clone();
-        servers.answered(&third, false);
-        assert_eq!(addresses(&servers), ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
-        servers.answered(&third, true);
-        assert_eq!(addresses(&servers), ["127.0.0.1:3", "127.0.0.1:1", "127.0.0.1:2"]);
+    fn error(kind: ErrorKind) -> Error {
+        Error::new(kind, BACKEND, "follow")
+    }
+
+    /// systemd/systemd#5755 and #21174 stay with another server, and with its view of a zone.
+    #[tokio::test(start_paused = true)]
+    async fn silent_server_is_the_first_one_again_after_ten_seconds() {
+        let servers = named(2);
+        let first = servers.current().expect("two").servers[0].clone();
+        let is_first = || addresses(&servers)[0] == "127.0.0.1:1";
+        let timed_out = || servers.failed(&first, &error(ErrorKind::Timeout));
+        timed_out();
+        servers.answered(&first);
+        timed_out();
+        assert!(is_first(), "one query is no proof");
+        timed_out();
+        assert!(!is_first());
+        advance(SILENCE).await;
+        assert!(is_first());
+        servers.failed(&first, &error(ErrorKind::Unavailable));
+        assert!(is_first(), "a response costs no time");
     }
 
     #[test]
@@ -257,15 +300,16 @@ mod tests {
         let servers = named(1);
         let first = servers.current().expect("one").servers[0].clone();
         let generation = || servers.current().expect("one").servers[0].generation;
-        servers.failed(&first);
-        servers.failed(&first);
-        servers.answered(&first, false);
-        servers.failed(&first);
-        servers.failed(&first);
+        let fails = || servers.failed(&first, &error(ErrorKind::Unavailable));
+        fails();
+        fails();
+        servers.answered(&first);
+        fails();
+        fails();
         assert_eq!(generation(), 0, "an answer in between starts the count again");
-        servers.failed(&first);
+        fails();
         assert_eq!(generation(), 1);
-        servers.failed(&first);
+        fails();
         assert_eq!(generation(), 1, "what the old one did is not held against the new one");
     }
 
@@ -287,6 +331,19 @@ mod tests {
         assert_eq!(addresses(&servers), ["10.0.0.1:2"], "a file that is gone changes nothing");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn order_of_the_systems_servers_is_followed() {
+        static FIRST: AtomicU16 = AtomicU16::new(1);
+        let servers = Servers::reading_from(DnsConfig::default(), || {
+            let first = FIRST.load(Ordering::SeqCst);
+            Ok(system([first, 3 - first].map(|port| SocketAddr::from(([10, 0, 0, 1], port)))))
+        });
+        assert_eq!(addresses(&servers), ["10.0.0.1:1", "10.0.0.1:2"]);
+        FIRST.store(2, Ordering::SeqCst);
+        advance(SYSTEM_INTERVAL).await;
+        assert_eq!(addresses(&servers), ["10.0.0.1:2", "10.0.0.1:1"]);
+    }
+
     /// Nor is its connection lost, or what is known of it.
     #[tokio::test(start_paused = true)]
     async fn system_that_has_not_changed_costs_nothing() {
@@ -294,8 +351,10 @@ mod tests {
             let servers = [1, 2].map(|last| SocketAddr::from(([10, 0, 0, last], 53)));
             Ok(system(servers))
         });
-        let second = servers.current().expect("two").servers[1].clone();
-        servers.answered(&second, true);
+        let first = servers.current().expect("two").servers[0].clone();
+        for _ in 0..SILENT_AFTER {
+            servers.failed(&first, &error(ErrorKind::Timeout));
+        }
         advance(SYSTEM_INTERVAL).await;
         assert_eq!(addresses(&servers), ["10.0.0.2:53", "10.0.0.1:53"]);
     }

@@ -88,6 +88,22 @@ async fn hosts_file_is_obeyed_and_read_again() {
     sees(&mut subscription, "10.0.0.1").await;
 }
 
+/// The name servers know another address, of the other family.
+#[tokio::test]
+async fn name_in_the_hosts_file_is_not_queried() {
+    static SERVER: Mutex<Option<SocketAddr>> = Mutex::new(None);
+    let server = server(1).await;
+    *SERVER.lock().expect("not poisoned") = Some(server.address);
+    let mut subscription = follow(DnsConfig::default(), || {
+        let mut hosts = Hosts::default();
+        hosts.read_hosts_conf(&b"fd00::5 a.lab.test"[..]).expect("well formed");
+        let server = SERVER.lock().expect("not poisoned").expect("set above");
+        Ok(System::new(vec![server], SystemOptions::default(), hosts))
+    });
+    sees(&mut subscription, "fd00::5").await;
+    assert!(server.asked().is_empty(), "{:?}", server.asked());
+}
+
 #[tokio::test]
 async fn options_of_the_system_are_obeyed_and_followed() {
     static SYSTEM: Mutex<(Vec<SocketAddr>, bool)> = Mutex::new((Vec::new(), false));
