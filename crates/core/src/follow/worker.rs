@@ -44,7 +44,7 @@ struct Worker<S, K> {
     sink: K,
     config: FollowConfig,
     backoff: Backoff,
-    /// Paces proofs of life that come without pause.
+    /// Paces proofs of life, and resyncs, that come without pause.
     calm: Backoff,
     rate_limit: RateLimit,
     nudges: Nudges,
@@ -206,7 +206,8 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             Outcome::Resync(reason) if self.n_resyncs < MAX_RESYNCS => {
                 self.n_resyncs += 1;
                 self.sink.resync(reason);
-                let pause = HASTY.mul_f64(self.rng.f64());
+                // A position that each set gives may be lost each time.
+                let pause = HASTY.mul_f64(self.rng.f64()).max(self.calm.next_pause());
                 self.next(ReadMode::Full, pause);
             }
             Outcome::Resync(reason) => {

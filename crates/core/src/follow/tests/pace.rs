@@ -258,6 +258,18 @@ async fn proof_of_life_that_was_waited_for_costs_no_pause() {
     }
 }
 
+/// A server whose history is always too short for the position that it has just given.
+#[tokio::test(start_paused = true)]
+async fn resyncs_with_a_set_between_them_are_limited() {
+    let answers = (0..100_000).flat_map(|_| [Answer::Ports(vec![1]), Answer::Resync]);
+    let source = Scripted::new(answers);
+    let follower = source.follow();
+    sleep(s(600)).await;
+    let n_reads = source.asked().len();
+    assert!((100..800).contains(&n_reads), "{n_reads} reads");
+    assert!(follower.subscribe().snapshot().freshness().is_fresh());
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_setting_of_a_duration_ends_the_loop() {
     let (least, most) = (Duration::ZERO, Duration::MAX);
