@@ -154,6 +154,9 @@ pub(super) async fn begin<B: Payload>(
         .timer(TokioTimer::new())
         .initial_max_send_streams(NOT_SAID)
         .max_header_list_size(settings.max_header_size.saturating_mul(HEADER_SLACK))
+        .initial_connection_window_size(WIDE)
+        // After 1024 frames that crossed the end of their streams it would close the connection.
+        .max_local_error_reset_streams(None)
         .keep_alive_interval(settings.keep_alive_interval())
         .keep_alive_timeout(settings.keep_alive_timeout)
         .handshake(TokioIo::new(io))
@@ -223,6 +226,10 @@ where
 /// The grant of a server before its settings. One that grants nothing is waited for like one that
 /// is silent.
 const NOT_SAID: usize = 0;
+
+/// Bytes of a connection's responses that wait to be read. Those of one are bounded by its own
+/// window; this one would let a few readers who pause stop all other requests.
+const WIDE: u32 = 1 << 30;
 
 /// Above its own limit h2 resets a response, and cuts trailers without an error; up to this
 /// multiple of the setting, the error can name the size and keep the status.

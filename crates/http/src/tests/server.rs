@@ -16,6 +16,9 @@ use tokio::{
 };
 use tower_sd_balance::Instance;
 
+/// A type of HTTP/2 frames.
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// Its connections die with it.
@@ -62,6 +65,21 @@ impl Server {
         Self::start(async |mut peer| {
             while peer.request().await.is_some() {
                 peer.write(OK).await;
+            }
+        })
+        .await
+    }
+
+    /// Answers each request with its head, and its body if that is chunked.
+    pub(crate) async fn echo() -> Self {
+        Self::start(async |mut peer| {
+            while let Some(mut told) = peer.request().await {
+                if told.contains("transfer-encoding: chunked") {
+                    peer.chunks(|data| told.push_str(&String::from_utf8_lossy(data))).await;
+                }
+                let length = told.len();
+                peer.write(&format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{told}"))
+                    .await;
             }
         })
         .await
@@ -133,18 +151,22 @@ impl Peer {
 
     /// Reads HTTP/2 frames until the head of a request, which the client sends after its preface.
     pub(crate) async fn until_headers(&mut self) {
-        const HEADERS: u8 = 1;
-        let mut preface = [0; 24];
-        self.stream.read_exact(&mut preface).await.expect("a preface");
-        let mut kind = None;
-        while kind != Some(HEADERS) {
-            let mut head = [0; 9];
-            self.stream.read_exact(&mut head).await.expect("a frame");
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let mut payload = vec![0; usize::try_from(length).expect("short")];
-            self.stream.read_exact(&mut payload).await.expect("a whole frame");
-            kind = Some(head[3]);
-        }
+        self.preface().await;
+        while self.frame().await.is_some_and(|(kind, _)| kind != HEADERS) {}
+    }
+
+    pub(crate) async fn preface(&mut self) {
+        self.stream.read_exact(&mut [0; 24]).await.expect("a preface");
+    }
+
+    /// The type and the stream of the next HTTP/2 frame.
+    pub(crate) async fn frame(&mut self) -> Option<(u8, [u8; 4])> {
+        let mut head = [0; 9];
+        self.stream.read_exact(&mut head).await.ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; usize::try_from(length).expect("short")];
+        self.stream.read_exact(&mut payload).await.ok()?;
+        Some((head[3], [head[5], head[6], head[7], head[8]]))
     }
 
     /// Closes as a crashed machine does: with a reset.

@@ -5,12 +5,16 @@ use futures_util::future::join_all;
 use h2::Reason;
 use http::Response;
 use http_body_util::BodyExt;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use tower::ServiceExt;
 use tower_sd_balance::Instance;
 
 use super::{
-    super::server::Server as RawServer, Server, answer, endpoint, fetch, gated, get, http2, send,
+    super::server::{HEADERS, RST_STREAM, Server as RawServer},
+    Server, answer, endpoint, fetch, gated, get, http2, send,
 };
 use crate::{HttpError, HttpErrorKind};
 
@@ -125,6 +129,52 @@ async fn reset_request_is_unsent_only_when_the_server_refused_it() {
         }
         assert_eq!(server.n_accepted(), 1);
     }
+}
+
+/// Each that is given up may have an answer on its way.
+#[tokio::test]
+async fn requests_that_are_given_up_break_no_other() {
+    const N: usize = 1_200;
+    let (n_seen, n_reset) = (watch::Sender::new(0), watch::Sender::new(0));
+    let (seen, reset) = (n_seen.clone(), n_reset.clone());
+    let server = RawServer::start(move |mut peer| {
+        let (n_seen, n_reset) = (n_seen.clone(), n_reset.clone());
+        async move {
+            peer.write_bytes(SETTINGS).await;
+            peer.preface().await;
+            let mut streams = Vec::new();
+            while let Some((kind, stream)) = peer.frame().await {
+                match kind {
+                    HEADERS => streams.push(stream),
+                    RST_STREAM => n_reset.send_modify(|n| *n += 1),
+                    _ => {}
+                }
+                n_seen.send_replace(streams.len());
+                if *n_reset.borrow() == N {
+                    let data = |stream: &[u8; 4]| [b"\0\0\x01\0\0", &stream[..], b"x"].concat();
+                    let late: Vec<_> = streams.drain(1..).flat_map(|it| data(&it)).collect();
+                    peer.write_bytes(&late).await;
+                    // The status 200, and the end.
+                    peer.write_bytes(&[b"\0\0\x01\x01\x05", &streams[0][..], b"\x88"].concat())
+                        .await;
+                }
+            }
+        }
+    })
+    .await;
+    let endpoint = http2().max_streams(2 * N).endpoint(&server.instance()).expect("an address");
+    let first = async { fetch(&endpoint, get("/")).await };
+    let others = async {
+        let given_up = join_all((0..N).map(|_| fetch(&endpoint, get("/"))));
+        tokio::select! {
+            _ = given_up => panic!("nothing is answered"),
+            all = async { seen.subscribe().wait_for(|n| *n == N + 1).await.map(drop) } => all,
+        }
+    };
+    let both = async { tokio::join!(first, others) };
+    let (first, _) = timeout(Duration::from_secs(20), both).await.expect("in time");
+    first.expect("answers");
+    assert_eq!((*reset.borrow(), server.n_accepted()), (N, 1));
 }
 
 #[tokio::test]

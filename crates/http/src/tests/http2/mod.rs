@@ -135,6 +135,47 @@ async fn body_dropped_early_ends_its_stream_and_not_the_connection() {
     assert_eq!(server.n_accepted(), 1);
 }
 
+/// Each response has a window of its own, and all share that of the connection.
+#[tokio::test]
+async fn responses_that_are_not_read_stop_no_other_request() {
+    let server = Server::start(100, async |request, mut reply| {
+        let is_large = request.uri().path() == "/large";
+        let mut stream = reply.send_response(Response::new(()), false).expect("a stream");
+        let body = vec![b'.'; if is_large { 4 << 20 } else { 2 }];
+        stream.send_data(body.into(), true).expect("a stream");
+    })
+    .await;
+    let endpoint = endpoint(&server);
+    let unread = join_all((0..10).map(|_| send(&endpoint, get("/large")))).await;
+    for _ in 0..10 {
+        let small = timeout(Duration::from_secs(5), fetch(&endpoint, get("/"))).await;
+        assert_eq!(small.expect("in time").expect("answers"), "..");
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(unread.iter().all(Result::is_ok));
+    assert_eq!(server.n_accepted(), 1);
+}
+
+/// h2 counts what their frames cost beside the data, and closes the connection.
+#[tokio::test]
+async fn many_small_frames_that_are_not_read_break_no_other_request() {
+    const N: usize = 20_000;
+    let server = Server::start(100, async |request, mut reply| {
+        let n = if request.uri().path() == "/many" { N } else { 1 };
+        let mut stream = reply.send_response(Response::new(()), false).expect("a stream");
+        for i in 1..=n {
+            stream.send_data(Bytes::from_static(b"frame"), i == n).expect("a stream");
+        }
+    })
+    .await;
+    let endpoint = endpoint(&server);
+    let many = send(&endpoint, get("/many")).await.expect("begins");
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(fetch(&endpoint, get("/")).await.expect("answers"), "frame");
+    let body = many.into_body().collect().await.expect("whole").to_bytes();
+    assert_eq!((body.len(), server.n_accepted()), (5 * N, 1));
+}
+
 #[tokio::test]
 async fn trailers_pass_and_the_place_is_free_after_them() {
     let server = Server::start(1, async |_, mut reply| {
