@@ -1,7 +1,8 @@
 use http::{Request, Response};
+use http_body::Body;
 use tower_sd_balance::BoxError;
 
-use super::{Target, http1::Exclusive, http2::Stream};
+use super::{Target, framing, http1::Exclusive, http2::Stream};
 use crate::{
     HttpError, HttpErrorKind,
     host::{to_http1, to_http2},
@@ -80,9 +81,15 @@ impl<B: Send + 'static> Connection<B> {
     }
 
     /// Gives the request the form of the connection's protocol.
-    pub(crate) fn adapt<T>(&self, request: &mut Request<T>) {
+    pub(crate) fn adapt(&self, request: &mut Request<impl Body>) {
         match self {
-            Self::Http1(_) => to_http1(request),
+            Self::Http1(_) => {
+                to_http1(request);
+                let body = Some(request.body());
+                if let Some((name, value)) = framing(request.method(), request.headers(), body) {
+                    request.headers_mut().insert(name, value);
+                }
+            }
             Self::Http2(stream) => to_http2(request, stream.target().scheme()),
         }
     }

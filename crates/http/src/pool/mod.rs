@@ -22,4 +22,4 @@ pub(crate) use home::Pool;
 pub use limit::ConnectionLimit;
 pub(crate) use settings::{Settings, bounded};
 pub(crate) use target::Target;
-pub(crate) use upload::{Outgoing, Payload, Upload, announced};
+pub(crate) use upload::{Outgoing, Payload, Upload, announced, framing};

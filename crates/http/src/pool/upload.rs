@@ -10,7 +10,10 @@ use std::{
 };
 
 use bytes::Buf;
-use http::{HeaderMap, header::CONTENT_LENGTH};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+};
 use http_body::{Body, Frame, SizeHint};
 use tower_sd_balance::BoxError;
 
@@ -40,6 +43,29 @@ struct End(Upload);
 /// What `content-length` announces.
 pub(crate) fn announced(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// A header that hyper leaves out in HTTP/1.1.
+///
+/// Servers require the length of an empty body where the method has one (RFC 9110 §8.6). A stream
+/// of a method that seldom has one is not sent without its framing.
+pub(crate) fn framing(
+    method: &Method,
+    headers: &HeaderMap,
+    body: Option<&impl Body>,
+) -> Option<(HeaderName, HeaderValue)> {
+    let body = body.filter(|body| !body.is_end_stream());
+    let (methods, name, value) = match body {
+        None => ([Method::POST, Method::PUT, Method::PATCH].as_slice(), CONTENT_LENGTH, "0"),
+        Some(body) if body.size_hint().exact().is_none() => {
+            ([Method::GET, Method::HEAD].as_slice(), TRANSFER_ENCODING, "chunked")
+        }
+        Some(_) => return None,
+    };
+    let is_missing = methods.contains(method)
+        && !headers.contains_key(CONTENT_LENGTH)
+        && !headers.contains_key(&name);
+    is_missing.then(|| (name, HeaderValue::from_static(value)))
 }
 
 /// What every request's body is.

@@ -23,7 +23,7 @@ use crate::{
     HttpError, HttpErrorKind, HttpProtocol,
     deadline::header,
     exchange::is_refused,
-    pool::{Outgoing, Upload},
+    pool::{Outgoing, Upload, framing},
     protocol::{outcome_of, retry_after},
 };
 
@@ -199,6 +199,9 @@ impl Service<Request> for ReqwestEndpoint {
         }
         if let Some(at) = lease.as_ref().and_then(InFlight::head_deadline) {
             header::write(request.headers_mut(), at);
+        }
+        if let Some((name, value)) = framing(request.method(), request.headers(), request.body()) {
+            request.headers_mut().insert(name, value);
         }
         let upload = observe_body(&mut request);
         let exchange = self.client.execute(request);

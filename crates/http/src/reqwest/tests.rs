@@ -22,17 +22,6 @@ use tower_sd_balance::{
 use super::{InstanceResolver, ReqwestClient, ReqwestEndpoint, ReqwestFactory};
 use crate::{HttpError, HttpErrorKind, HttpProtocol, tests::server::Server};
 
-/// Answers each request with its head.
-async fn echo() -> Server {
-    Server::start(async |mut peer| {
-        while let Some(head) = peer.request().await {
-            let length = head.len();
-            peer.write(&format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{head}")).await;
-        }
-    })
-    .await
-}
-
 async fn dead() -> Instance {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
     Instance::new("127.0.0.1", listener.local_addr().expect("bound").port())
@@ -78,7 +67,7 @@ where
 
 #[tokio::test]
 async fn requests_go_round_and_the_host_stays_the_services() {
-    let servers = [echo().await, echo().await];
+    let servers = [Server::echo().await, Server::echo().await];
     let client = client().build().expect("a client");
     let (_endpointer, mut service) = balanced(&client, servers.iter().map(Server::instance));
     for _ in 0..10 {
@@ -94,7 +83,7 @@ async fn requests_go_round_and_the_host_stays_the_services() {
 
 #[tokio::test]
 async fn request_refused_by_a_dead_instance_is_sent_to_another() {
-    let server = echo().await;
+    let server = Server::echo().await;
     let client = client().build().expect("a client");
     let (_endpointer, mut service) = balanced(&client, [dead().await, server.instance()]);
     for _ in 0..10 {
@@ -176,7 +165,7 @@ async fn host_that_becomes_an_address_is_refused() {
 
 #[tokio::test]
 async fn name_resolves_to_instances_with_ports_and_fails_over() {
-    let server = echo().await;
+    let server = Server::echo().await;
     let instancer = FixedInstancer::new([dead().await, server.instance(), dead().await]);
     let resolver = InstanceResolver::new().service("Arithmetic", &instancer);
     let client = client()
@@ -193,7 +182,7 @@ async fn name_resolves_to_instances_with_ports_and_fails_over() {
 
 #[tokio::test]
 async fn other_names_are_the_systems_and_an_empty_service_is_an_error() {
-    let server = echo().await;
+    let server = Server::echo().await;
     let nobody = FixedInstancer::new([]);
     let resolver = InstanceResolver::new().service("arithmetic", &nobody);
     let client = client().dns_resolver(Arc::new(resolver)).build().expect("a client");
@@ -261,7 +250,7 @@ async fn name_is_resolved_to_instances_that_want_requests_only() {
 #[tokio::test]
 async fn client_balances_retries_and_names_the_service_in_errors() {
     let dies = Server::start(async |mut peer| drop(peer.request().await)).await;
-    let polite = echo().await;
+    let polite = Server::echo().await;
     let instances = [dead().await, dies.instance(), polite.instance()];
     let orders = ReqwestClient::builder(FixedInstancer::new(instances))
         .client(|_| client())

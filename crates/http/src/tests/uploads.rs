@@ -91,6 +91,38 @@ async fn arrives_whole(n_got: &AtomicUsize) {
     timeout(BOUND, whole).await.expect("all of it");
 }
 
+/// hyper leaves out the length of an empty body, and drops one of unknown length where it expects
+/// none.
+#[tokio::test]
+async fn server_learns_that_a_body_is_empty_or_comes() {
+    let server = Server::echo().await;
+    let endpoint = HttpFactory::<Upload>::new().endpoint(&server.instance()).expect("an address");
+    let streamed = || {
+        let parts = stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"query")))]);
+        StreamBody::new(parts).boxed_unsync()
+    };
+    let told = async |method: Method, body| {
+        let mut request = empty("/").map(|empty| if body { streamed() } else { empty });
+        *request.method_mut() = method;
+        let response = endpoint.clone().ready().await.expect("connects").call(request).await;
+        let body = response.expect("answers").into_body().collect().await.expect("whole");
+        String::from_utf8(body.to_bytes().to_vec()).expect("ASCII")
+    };
+    for (method, is_told) in [
+        (Method::POST, true),
+        (Method::PUT, true),
+        (Method::PATCH, true),
+        (Method::GET, false),
+        (Method::DELETE, false),
+    ] {
+        let bare = told(method.clone(), false).await;
+        assert_eq!(bare.contains("\r\ncontent-length: 0\r\n"), is_told, "{bare}");
+        assert!(!bare.contains("transfer-encoding"), "{bare}");
+        let sent = told(method, true).await;
+        assert!(sent.ends_with("\r\n\r\nquery") && !sent.contains("content-length"), "{sent}");
+    }
+}
+
 #[tokio::test]
 async fn upload_answered_early_is_not_cut_by_the_next_request() {
     for max_idle in [0, 100] {

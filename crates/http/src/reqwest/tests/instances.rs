@@ -10,7 +10,7 @@ use tower_sd_balance::{
     AddressPolicy, FixedInstancer, Instance, NoInstancesReason, RetryPolicy, RoundRobin,
 };
 
-use super::{client, dead, echo, outcomes::stalling, with_tls};
+use super::{client, dead, outcomes::stalling, with_tls};
 use crate::{
     ClientErrorKind, HttpError, HttpErrorKind, HttpProtocol,
     reqwest::{InstanceResolver, ReqwestClient},
@@ -35,7 +35,7 @@ fn orders(
 /// 100 requests a second, of which none may be sent twice: none fails.
 #[tokio::test]
 async fn no_post_fails_beside_a_black_hole() {
-    let (hole, server) = (BlackHole::open().await, echo().await);
+    let (hole, server) = (BlackHole::open().await, Server::echo().await);
     let orders = orders([hole.instance(), server.instance()], |it| it.per_try_timeout(PER_TRY));
     orders.wait_until_ready(BOUND).await.expect("ready");
     let mut posts = JoinSet::new();
@@ -84,7 +84,7 @@ async fn hanging_instance_of_three_costs_one_timeout_a_request() {
         peer.closed().await;
     })
     .await;
-    let (one, two) = (echo().await, echo().await);
+    let (one, two) = (Server::echo().await, Server::echo().await);
     let instances = [hanging.instance(), one.instance(), two.instance()];
     let orders = orders(instances, |it| it.per_try_timeout(PER_TRY));
     orders.wait_until_ready(BOUND).await.expect("ready");
@@ -104,7 +104,7 @@ async fn hanging_instance_of_three_costs_one_timeout_a_request() {
 
 #[tokio::test]
 async fn closed_client_sends_nothing_and_waits_for_nothing() {
-    let server = echo().await;
+    let server = Server::echo().await;
     let orders = orders([server.instance()], |it| it);
     orders.send(orders.client().get("http://orders/")).await.expect("answered");
     timeout(BOUND, orders.close()).await.expect("in time");
@@ -136,7 +136,7 @@ async fn stalled_body_ends_without_a_timeout_of_the_user() {
 /// Node, uvicorn and Apache close it then, and a POST may cross that.
 #[tokio::test]
 async fn connection_idle_for_5_s_is_not_used_again() {
-    let server = echo().await;
+    let server = Server::echo().await;
     let orders = plain(server.instance());
     for _ in 0..2 {
         let response = orders.send(orders.client().post("http://orders/")).await;
@@ -149,7 +149,7 @@ async fn connection_idle_for_5_s_is_not_used_again() {
 /// As each other connector does, it checks the addresses of an instance's host name.
 #[tokio::test]
 async fn host_name_of_a_denied_address_is_not_connected_to() {
-    let server = echo().await;
+    let server = Server::echo().await;
     let instance = Instance::new("localhost", server.instance().port());
     let loopback = ["127.0.0.0/8", "::1/128"].map(|net| net.parse().expect("a network"));
     let policy = AddressPolicy::default().deny(loopback);

@@ -2,7 +2,7 @@
 
 use std::{error::Error, iter::successors, sync::atomic::Ordering, time::Duration};
 
-use ::reqwest::{Body, Client, ClientBuilder};
+use ::reqwest::{Body, Client, ClientBuilder, RequestBuilder};
 use bytes::Bytes;
 use futures_util::stream;
 use h2::Reason;
@@ -12,7 +12,7 @@ use tokio::time::{Instant, advance, pause, resume, timeout};
 use tower::ServiceExt;
 use tower_sd_balance::{BoxError, FixedInstancer, Instance, RetryPolicy, Served};
 
-use super::{client, dead, echo};
+use super::{client, dead};
 use crate::{
     ClientErrorKind, HttpError, HttpErrorKind,
     reqwest::ReqwestClient,
@@ -82,6 +82,26 @@ async fn upload_that_its_sender_breaks_off_is_a_failure_of_the_caller() {
         let endpoint = &orders.report().endpoints[0];
         assert_eq!((endpoint.failures, endpoint.outcomes.cancelled), (0, 1));
     }
+}
+
+/// As over the endpoints of this crate.
+#[tokio::test]
+async fn server_learns_that_a_body_is_empty_or_comes() {
+    let server = Server::echo().await;
+    let orders = orders(server.instance(), |client| client, RetryPolicy::new());
+    let told = async |request: RequestBuilder| {
+        orders.send(request).await.expect("answers").text().await.expect("whole")
+    };
+    let client = orders.client();
+    for request in [client.post("http://orders/"), client.put("http://orders/").body("")] {
+        let bare = told(request).await;
+        assert!(bare.contains("\r\ncontent-length: 0\r\n"), "{bare}");
+    }
+    let bare = told(client.get("http://orders/")).await;
+    assert!(!bare.contains("content-length"), "{bare}");
+    let parts = stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"query")))]);
+    let sent = told(client.get("http://orders/").body(Body::wrap(StreamBody::new(parts)))).await;
+    assert!(sent.ends_with("\r\n\r\nquery"), "{sent}");
 }
 
 /// As over the endpoints of this crate: what the server has not read is sent again.
@@ -210,7 +230,7 @@ async fn status_and_instance_of_a_response_are_known() {
 #[tokio::test]
 async fn errors_have_no_query() {
     let (dies, echo) =
-        (Server::start(async |mut peer| drop(peer.request().await)).await, echo().await);
+        (Server::start(async |mut peer| drop(peer.request().await)).await, Server::echo().await);
     for instance in [dead().await, dies.instance()] {
         let orders = orders(instance, |client| client, RetryPolicy::new().max_attempts(1));
         let request = orders.client().get("http://orders/a?token=hunter2");
