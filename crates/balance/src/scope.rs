@@ -12,7 +12,7 @@ use std::{
 use tokio::time::Instant;
 use tower_sd_core::InstanceId;
 
-use crate::{CallerDeadline, NoInstances};
+use crate::{CallerDeadline, NoInstances, Overloaded, endpointer::Ticket};
 
 /// One logical request, across all its attempts, as a balancer reads and writes it.
 ///
@@ -66,6 +66,10 @@ struct Inner {
     result_of: Option<usize>,
     /// Why there is no endpoint yet, while one is searched.
     search: Option<Box<WhyNone>>,
+    /// The limit of retries of the balancer below.
+    admit_retry: Option<Box<AdmitRetry>>,
+    /// Of a retry that is admitted and not begun.
+    admitted: Option<Ticket>,
 }
 
 struct Tried {
@@ -75,6 +79,7 @@ struct Tried {
 }
 
 pub(crate) type WhyNone = dyn Fn() -> NoInstances + Send + Sync;
+pub(crate) type AdmitRetry = dyn Fn() -> Result<Ticket, Overloaded> + Send + Sync;
 
 impl RequestScope {
     /// A request that was not tried yet, without key and deadline.
@@ -289,6 +294,25 @@ impl RequestScope {
     pub(crate) fn give_up(&self) -> Option<NoInstances> {
         let search = self.inner().search.take();
         search.map(|why_none| why_none().of_request(Some(self.id())))
+    }
+
+    /// The balancer below has limits.
+    pub(crate) fn limit_retries(&self, admit: Box<AdmitRetry>) {
+        self.inner().admit_retry = Some(admit);
+    }
+
+    /// Whether the limits of the balancer below admit another attempt, which begins after a pause.
+    pub(crate) fn admit_retry(&self) -> Result<(), Overloaded> {
+        let mut inner = self.inner();
+        if let Some(admit) = inner.admit_retry.as_ref().filter(|_| !inner.tried.is_empty()) {
+            inner.admitted = Some(admit()?);
+        }
+        Ok(())
+    }
+
+    /// The attempt that was admitted begins.
+    pub(crate) fn admitted(&self) -> Option<Ticket> {
+        self.inner().admitted.take()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

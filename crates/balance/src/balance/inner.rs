@@ -40,8 +40,16 @@ impl<S: Clone + Send + Sync + 'static> Inner<S> {
         let breaker = self.shared.breaker();
         let mut held = Box::new(Held::default());
         held.tickets.push(breaker.admit(Limit::Requests)?);
-        if scope.is_some_and(|scope| scope.n_tried() > 0) {
-            held.tickets.push(breaker.admit(Limit::Retries)?);
+        if let Some(scope) = scope {
+            if scope.n_tried() > 0 {
+                let admitted = scope.admitted().map_or_else(|| breaker.admit(Limit::Retries), Ok);
+                held.tickets.push(admitted?);
+            }
+            let (breaker, observers) = (Arc::clone(breaker), self.observers.clone());
+            scope.limit_retries(Box::new(move || {
+                let admitted = breaker.admit(Limit::Retries);
+                admitted.inspect_err(|error| observers.on(&Event::Refused { error }))
+            }));
         }
         // A request that decides about an ejection takes a place that no other waits for.
         let decides = self.shards.is_due() && scope.is_none_or(|scope| scope.n_tried() == 0);

@@ -108,7 +108,9 @@ impl Limits {
     /// Bounds the retries and hedges in flight.
     ///
     /// A [`RetryBudget`](crate::RetryBudget) bounds them in proportion to the load, and is on by
-    /// default. A retry that is above it fails with [`Overloaded`]; a hedge is not sent.
+    /// default. A retry counts from its pause on. One above the bound is not sent: its request ends
+    /// with the response or the error that there is, and
+    /// [`refused_retry`](crate::RetryError::refused_retry). A hedge is not sent either.
     pub fn max_retries(mut self, max: usize) -> Self {
         self.retries = max;
         self

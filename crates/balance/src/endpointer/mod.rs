@@ -57,7 +57,7 @@ pub(crate) use self::{
     ejection::Judge,
     endpoint::Endpoint,
     latency::{Decay, Started},
-    limits::Breaker,
+    limits::{Breaker, Ticket},
     place::{Full, Held, Place},
     probation::Probation,
     set::{MAX_WEIGHT, Set},

@@ -66,10 +66,10 @@ pub enum Event<'a> {
         /// The reason, when it has found none.
         none: Option<&'a NoInstances>,
     },
-    /// A limit has refused a request.
+    /// A limit has refused a request, or another attempt of one.
     #[non_exhaustive]
     Refused {
-        /// What the request has failed with.
+        /// The limit, as an error.
         error: &'a Overloaded,
     },
     /// An attempt has failed, and another follows.

@@ -2,6 +2,8 @@ use std::{error, fmt, time::Duration};
 
 use tower_sd_core::{BoxError, InstanceId};
 
+use crate::Overloaded;
+
 /// A request has failed for good: what was tried, where, and what came of it.
 ///
 /// `source()` is the last attempt's error, or the one that the policy's callback put in its place.
@@ -21,6 +23,8 @@ pub(super) enum End {
     Deadline(Duration),
     /// The retry budget is exhausted.
     Budget,
+    /// A limit has refused another attempt.
+    Limit(Overloaded),
 }
 
 /// One attempt of a [`RetryError`].
@@ -54,6 +58,16 @@ impl RetryError {
     pub fn is_budget_exhausted(&self) -> bool {
         self.end == End::Budget
     }
+
+    /// The limit that has refused another attempt, if one has.
+    ///
+    /// It is [`Limits::max_retries`](crate::Limits::max_retries).
+    pub fn refused_retry(&self) -> Option<&Overloaded> {
+        match &self.end {
+            End::Limit(refused) => Some(refused),
+            _ => None,
+        }
+    }
 }
 
 impl Attempt {
@@ -86,6 +100,7 @@ impl fmt::Display for RetryError {
             End::Failure => write!(f, "request failed")?,
             End::Deadline(bound) => write!(f, "request failed: no response within {bound:?}")?,
             End::Budget => write!(f, "request failed: retry budget exhausted")?,
+            End::Limit(refused) => write!(f, "request failed: {refused}")?,
         }
         for (n, attempt) in self.attempts.iter().enumerate() {
             let separator = if n == 0 { " after" } else { "," };

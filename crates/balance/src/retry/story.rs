@@ -217,9 +217,8 @@ impl<R> Story<R> {
         };
         match (next, response) {
             (RetryDecision::Retry, response) if left => {
-                if !self.withdraw(verdict) {
-                    self.observe_exhausted(number);
-                    let fail = || Err(self.fail(None, RetryEnd::Budget));
+                if let Err(end) = self.withdraw(verdict, number) {
+                    let fail = || Err(self.fail(None, end));
                     return Step::Done(response.map_or_else(fail, Ok));
                 }
                 let asked = response.and_then(|response| self.policy.protocol.pause(&response));
@@ -275,17 +274,23 @@ impl<R> Story<R> {
         }
     }
 
-    /// Whether another attempt is paid, or free because nothing was sent.
+    /// Another attempt is paid, or free because nothing was sent, and the limits admit it.
     ///
     /// What an instance has refused is free once: refusing costs it work (gRFC A6).
-    fn withdraw(&mut self, verdict: Verdict) -> bool {
+    fn withdraw(&mut self, verdict: Verdict, attempt: u32) -> Result<(), RetryEnd> {
         let is_free = verdict == Verdict::NotSent
             && (!self.has_endpoint() || !mem::replace(&mut self.was_refused, true));
-        let Some(budget) = self.policy.paying().filter(|_| !is_free) else {
-            return true;
-        };
-        self.paid = budget.withdraw(Instant::now());
-        self.paid.is_some()
+        if let Some(budget) = self.policy.paying().filter(|_| !is_free) {
+            self.paid = budget.withdraw(Instant::now());
+            if self.paid.is_none() {
+                self.observe_exhausted(attempt);
+                return Err(RetryEnd::Budget);
+            }
+        }
+        self.scope.admit_retry().map_err(|refused| {
+            self.paid = None;
+            RetryEnd::Limit(refused)
+        })
     }
 
     /// The attempt in flight is over.

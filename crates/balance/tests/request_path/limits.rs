@@ -1,6 +1,7 @@
 //! Too many requests: another endpoint, a bounded wait, or an immediate error.
 
 use std::{
+    error::Error,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,7 +16,7 @@ use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_sd_balance::{
     BalanceLayer, BoxError, EndpointState, Endpointer, EndpointerConfig, Event, FixedInstancer,
     HedgePolicy, Instance, Limit, Limits, LimitsReport, NoInstances, NoInstancesReason, Observer,
-    Overloaded, RetryError, RetryLayer, RetryPolicy, factory_fn,
+    Overloaded, Protocol, RetryError, RetryLayer, RetryPolicy, Verdict, factory_fn,
 };
 
 use crate::support::{
@@ -168,10 +169,15 @@ async fn retries_have_a_limit_of_their_own() {
     world.answer("b", Mode::Fails);
     let endpointer = endpointer(&registry, &world, Limits::new().max_retries(0)).await;
     let client = RetryLayer::new(RetryPolicy::new().idempotent()).layer(balance(&endpointer));
+    let begun = Instant::now();
     let error = call(&client).await.unwrap_err();
     let error: &RetryError = error.downcast_ref().unwrap();
-    let attempts: Vec<_> = error.attempts().iter().map(|it| limit(it.error())).collect();
-    assert_eq!(attempts, [None, Some(Limit::Retries)], "{error}");
+    // The first error is the request's, without a pause.
+    assert_eq!((error.attempts().len(), begun.elapsed()), (1, Duration::ZERO));
+    assert_eq!(error.refused_retry().map(Overloaded::limit), Some(Limit::Retries));
+    assert_eq!(error.source().unwrap().to_string(), "a fails");
+    let message = "request failed: overloaded: 0 retries are in flight after attempt 1 at";
+    assert!(error.to_string().starts_with(message), "{error}");
     assert_eq!(endpointer.report().limits.refused_retries, 1);
     // A hedge is left out, and costs its request nothing.
     world.answer("a", Mode::Hangs);
@@ -183,6 +189,49 @@ async fn retries_have_a_limit_of_their_own() {
     assert_eq!(endpointer.report().limits.refused_retries, 2);
     world.answer("a", Mode::Works);
     assert_eq!(request.await.unwrap().unwrap(), "a");
+}
+
+/// Each response is one of failure, of a request that may be repeated.
+struct Rejecting;
+
+impl Protocol<u32, String> for Rejecting {
+    fn copy(&self, request: &u32) -> Option<u32> {
+        Some(*request)
+    }
+
+    fn verdict(&self, result: Result<&String, &BoxError>) -> Verdict {
+        result.map_or_else(Verdict::of_error, |_| Verdict::NotSent)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_response_is_returned_where_no_retry_is_admitted() {
+    let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+    let seen = Arc::<Seen>::default();
+    let config = EndpointerConfig::new()
+        .limits(Limits::new().max_retries(1))
+        .observer(Arc::<Seen>::clone(&seen));
+    let endpointer = Endpointer::with_config(&registry, factory_fn(world.factory()), config);
+    settle().await;
+    let pause = 1_000 * MS;
+    let policy = RetryPolicy::new().max_attempts(2).backoff(pause, pause).protocol(Rejecting);
+    let client = RetryLayer::new(policy).layer(balance(&endpointer));
+    let mut requests = JoinSet::new();
+    for _ in 0..3 {
+        requests.spawn(client.clone().oneshot(0));
+    }
+    settle().await;
+    // One pauses before its second attempt, and the two others have what there is.
+    assert_eq!(endpointer.report().limits.retries, 1);
+    for _ in 0..2 {
+        let ended = requests.try_join_next().expect("ended").expect("no panic");
+        assert!(["a", "b"].contains(&ended.expect("a response").as_str()));
+    }
+    assert_eq!(*seen.0.lock().unwrap(), [Limit::Retries; 2]);
+    requests.join_all().await.into_iter().for_each(|ended| drop(ended.unwrap()));
+    assert_eq!(world.n_calls("a") + world.n_calls("b"), 4);
+    let LimitsReport { retries, refused_retries, .. } = endpointer.report().limits;
+    assert_eq!((retries, refused_retries), (0, 2));
 }
 
 #[tokio::test(start_paused = true)]
