@@ -216,9 +216,10 @@ fn failure<B: Send + 'static>(
 
 /// Whether the server refused the client's certificate, which in TLS 1.3 it reports in the place of
 /// the first response. On a connection that has carried requests, the alert may concern one that
-/// was read.
+/// was read; over HTTP/2 others are answered beside the first.
 fn is_client_refused<B: Send + 'static>(error: &hyper::Error, connection: &Connection<B>) -> bool {
-    let Some(tls) = connection.target().tls.as_ref().filter(|_| !connection.is_reused()) else {
+    let is_first = matches!(connection, Connection::Http1(exclusive) if !exclusive.reused);
+    let Some(tls) = connection.target().tls.as_ref().filter(|_| is_first) else {
         return false;
     };
     let is_refused = TlsFailure::find(error).is_some_and(|failure| failure.is_client_refused());

@@ -1,5 +1,6 @@
 //! TLS over real sockets, with certificates made for the test.
 
+mod alerts;
 mod server;
 
 use std::{error::Error, sync::Arc, time::Duration};
