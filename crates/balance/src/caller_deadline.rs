@@ -1,14 +1,6 @@
-use std::{
-    cell::Cell,
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll},
-    thread_local,
-    time::Duration,
-};
+use std::{future::Future, time::Duration};
 
-use pin_project::pin_project;
-use tokio::time::Instant;
+use tokio::{task::futures::TaskLocalFuture, task_local, time::Instant};
 
 /// The deadline of the request that a server is working on.
 ///
@@ -36,16 +28,6 @@ use tokio::time::Instant;
 pub struct CallerDeadline {
     at: Instant,
     to_head: bool,
-}
-
-/// A future inside a [`CallerDeadline`].
-#[pin_project]
-#[derive(Debug)]
-#[must_use = "futures do nothing unless polled"]
-pub struct CallerDeadlineFuture<F> {
-    #[pin]
-    inner: F,
-    deadline: CallerDeadline,
 }
 
 impl CallerDeadline {
@@ -82,42 +64,22 @@ impl CallerDeadline {
     /// That of the request which the caller is serving.
     #[inline]
     pub fn current() -> Option<Self> {
-        CURRENT.get()
+        CURRENT.try_get().ok()
     }
 
     /// Runs `f`, the poll of a future or a call, inside this deadline.
     pub fn enter<T>(self, f: impl FnOnce() -> T) -> T {
-        let _outer = Outer(CURRENT.replace(Some(self)));
-        f()
+        CURRENT.sync_scope(self, f)
     }
 
     /// Polls `future` inside this deadline.
-    pub fn scope<F: Future>(self, future: F) -> CallerDeadlineFuture<F> {
-        CallerDeadlineFuture { inner: future, deadline: self }
-    }
-}
-
-impl<F: Future> Future for CallerDeadlineFuture<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        this.deadline.enter(|| this.inner.poll(cx))
+    pub fn scope<F: Future>(self, future: F) -> TaskLocalFuture<Self, F> {
+        CURRENT.scope(self, future)
     }
 }
 
 const ROUNDING: Duration = Duration::from_millis(2);
 
-/// Restores the outer deadline, after a panic too.
-struct Outer(Option<CallerDeadline>);
-
-impl Drop for Outer {
-    fn drop(&mut self) {
-        CURRENT.set(self.0);
-    }
-}
-
-thread_local! {
-    /// Read with every request: without a destructor it costs a load.
-    static CURRENT: Cell<Option<CallerDeadline>> = const { Cell::new(None) };
+task_local! {
+    static CURRENT: CallerDeadline;
 }

@@ -63,17 +63,8 @@ impl NoInstances {
 
     /// Whether it is certain, so that waiting is of no use.
     pub(crate) fn is_known(&self) -> bool {
-        match self.reason {
-            NoInstancesReason::Closed
-            | NoInstancesReason::Empty
-            | NoInstancesReason::Ineligible
-            | NoInstancesReason::OutOfRange => true,
-            NoInstancesReason::Busy
-            | NoInstancesReason::NeverSynced
-            | NoInstancesReason::NotReady
-            | NoInstancesReason::Refused
-            | NoInstancesReason::Unmatched => false,
-        }
+        use NoInstancesReason::{Closed, Empty, Ineligible, OutOfRange};
+        matches!(self.reason, Closed | Empty | Ineligible | OutOfRange)
     }
 
     /// With a label, ready ones that were not picked have others.
@@ -171,6 +162,97 @@ impl error::Error for NoInstances {
         })
     }
 }
+
+/// A failure before anything of the request was sent.
+///
+/// Repeating the request is safe, whatever it is.
+///
+/// An endpoint whose connection was dead when it was called returns it. (One that has
+/// [taken](crate::InFlight::take) its lease reports [`Outcome::NotSent`](crate::Outcome) instead,
+/// and may return any error.)
+#[derive(Debug)]
+pub struct NotSent(BoxError);
+
+impl NotSent {
+    /// Marks `error`.
+    pub fn new(error: impl Into<BoxError>) -> Self {
+        Self(error.into())
+    }
+}
+
+impl fmt::Display for NotSent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the request was not sent")
+    }
+}
+
+impl error::Error for NotSent {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+/// An instance is reachable, and reports that it does not serve for now.
+///
+/// An endpoint whose `poll_ready` fails with it, or with an error that has it among its sources, is
+/// down and probed again, as after a refused connection. But it is not created anew, and it stays
+/// while the instance is held that the registry no longer lists.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "a mark, which endpoints make")]
+pub struct NotServing;
+
+impl fmt::Display for NotServing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the instance reports that it does not serve")
+    }
+}
+
+impl error::Error for NotServing {}
+
+/// One of the [`Limits`](crate::Limits) of a whole service.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// [`Limits::max_requests`](crate::Limits::max_requests).
+    Requests,
+    /// [`Limits::max_pending`](crate::Limits::max_pending).
+    Pending,
+    /// [`Limits::max_retries`](crate::Limits::max_retries).
+    Retries,
+}
+
+/// A request was not sent, because too many are in flight.
+///
+/// Repeating it is safe, and would add to the overload.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Overloaded {
+    limit: Limit,
+    max: usize,
+}
+
+impl Overloaded {
+    pub(crate) fn new(limit: Limit, max: usize) -> Self {
+        Self { limit, max }
+    }
+
+    /// The limit that it would have exceeded.
+    pub fn limit(&self) -> Limit {
+        self.limit
+    }
+}
+
+impl fmt::Display for Overloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.limit {
+            Limit::Requests => "requests are in flight",
+            Limit::Pending => "requests wait for an instance",
+            Limit::Retries => "retries are in flight",
+        };
+        write!(f, "overloaded: {} {what}", self.max)
+    }
+}
+
+impl error::Error for Overloaded {}
 
 /// Enough for five causes.
 const MAX_SHOWN: usize = 512;

@@ -33,7 +33,7 @@ use crate::{CallerDeadline, NoInstances, Overloaded, endpointer::Ticket};
 /// assert_eq!(key, Some(7));
 /// assert!(RequestScope::current().is_none());
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct RequestScope {
     key: Option<u64>,
@@ -84,17 +84,7 @@ pub(crate) type AdmitRetry = dyn Fn() -> Result<Ticket, Overloaded> + Send + Syn
 impl RequestScope {
     /// A request that was not tried yet, without key and deadline.
     pub fn new() -> Self {
-        Self {
-            key: None,
-            deadline: None,
-            label: None,
-            head_deadline: None,
-            per_try: None,
-            is_hedge: false,
-            is_retried: false,
-            caller: None,
-            progress: Arc::default(),
-        }
+        Self::default()
     }
 
     /// Sets the key by which a hashing balancer chooses.
@@ -347,12 +337,6 @@ impl Drop for Entered {
 impl Drop for Before {
     fn drop(&mut self) {
         drop(CURRENT.replace(self.0.take()));
-    }
-}
-
-impl Default for RequestScope {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     Members,
     fraction::GOLDEN,
     local::{Local, N_TURNS},
-    request::Labels,
+    request::{Labels, Request},
 };
 use crate::{
     Observer, RequestScope,
@@ -67,25 +67,30 @@ pub trait Balancer: fmt::Debug + Send + Sync + 'static {
     /// A picker for these members.
     fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker>;
 
+    /// The balancer inside this one, from which the methods below take their defaults.
+    fn inner(&self) -> Option<&dyn Balancer> {
+        None
+    }
+
     /// Where [`Choice::cursor`] starts. Defaults to `random`.
     ///
     /// The clients of a fleet that starts together then begin with different instances.
     fn initial_cursor(&self, random: usize) -> usize {
-        random
+        self.inner().map_or(random, |inner| inner.initial_cursor(random))
     }
 
     /// Whether its pickers depend on [`Members::unusable`].
     ///
     /// They are then built anew when those change, too. Defaults to false.
     fn counts_unusable(&self) -> bool {
-        false
+        self.inner().is_some_and(|inner| inner.counts_unusable())
     }
 
     /// An observer of the requests that it has chosen for, when it learns from them.
     ///
     /// Called once for each [`BalanceLayer::layer`](crate::BalanceLayer).
     fn observer(&self) -> Option<Arc<dyn Observer>> {
-        None
+        self.inner()?.observer()
     }
 }
 
@@ -106,6 +111,8 @@ pub trait Picker: Send + Sync + 'static {
 pub struct Choice<'a> {
     candidates: &'a dyn Candidates,
     len: usize,
+    tier: Tier,
+    request: &'a Request<'a>,
     local: &'a mut Local,
     /// The group that this is, among those of `local.turns`.
     group: usize,
@@ -115,23 +122,20 @@ pub(super) trait Candidates {
     fn is_usable(&self, index: usize) -> bool;
     fn stats(&self, index: usize) -> Option<&Arc<EndpointStats>>;
     /// Both together: a member is read once.
-    #[inline]
-    fn usable(&self, index: usize) -> Option<&Arc<EndpointStats>> {
-        self.is_usable(index).then(|| self.stats(index)).flatten()
-    }
-    fn scope(&self) -> Option<&RequestScope>;
-    fn tier(&self) -> Tier;
-    fn labels(&self) -> Labels {
-        Labels::None
-    }
+    fn usable(&self, index: usize) -> Option<&Arc<EndpointStats>>;
 }
 
 impl<'a> Choice<'a> {
     #[inline]
-    pub(super) fn new(candidates: &'a dyn Candidates, len: usize, local: &'a mut Local) -> Self {
+    pub(super) fn new(
+        candidates: &'a dyn Candidates,
+        (len, tier): (usize, Tier),
+        request: &'a Request<'a>,
+        local: &'a mut Local,
+    ) -> Self {
         // The turns of the best tier go on after a request that went to another.
-        let group = if candidates.tier() == Tier::Ready { 0 } else { HALF };
-        Self { candidates, len, local, group }
+        let group = if tier == Tier::Ready { 0 } else { HALF };
+        Self { candidates, len, tier, request, local, group }
     }
 
     /// Picks among those with these indexes, in this order.
@@ -144,7 +148,7 @@ impl<'a> Choice<'a> {
         let candidates = Group { whole: self.candidates, indexes };
         let group = self.group / HALF * HALF + nested(self.group % HALF, nth);
         let (len, local) = (indexes.len(), &mut *self.local);
-        let mut choice = Choice { candidates: &candidates, len, local, group };
+        let mut choice = Choice { candidates: &candidates, len, local, group, ..*self };
         indexes.get(picker.pick(&mut choice)?).copied()
     }
 
@@ -191,18 +195,18 @@ impl<'a> Choice<'a> {
 
     /// The scope that the request is in: its key, its deadline, its attempts.
     pub fn scope(&self) -> Option<&RequestScope> {
-        self.candidates.scope()
+        self.request.scope
     }
 
     /// The tier that is chosen from.
     pub fn tier(&self) -> Tier {
-        self.candidates.tier()
+        self.tier
     }
 
     /// Whether members without the label of the request are out of the question; some have it if
     /// it `is_known`.
     pub(super) fn keeps_label(&self, is_known: bool) -> bool {
-        match self.candidates.labels() {
+        match self.request.labels {
             Labels::None => false,
             Labels::Known => is_known,
             Labels::All => true,
@@ -264,6 +268,33 @@ impl<'a> Choice<'a> {
         Some(u64::try_from(*turn).unwrap_or(0).wrapping_mul(GOLDEN))
     }
 
+    /// What `draw` draws that is usable, at the `n`th time at last; else any that is.
+    ///
+    /// Members that are not usable leave the set immediately: what is drawn in vain was tried for
+    /// this request, or became down this instant. Drawing again keeps the others equally likely,
+    /// where walking on would favour their neighbours.
+    #[inline]
+    pub(super) fn drawn(
+        &mut self,
+        n: usize,
+        mut draw: impl FnMut(&mut Self) -> usize,
+    ) -> Option<usize> {
+        for _ in 0..n {
+            let index = draw(self);
+            if index < self.len && self.is_usable(index) {
+                return Some(index);
+            }
+        }
+        self.any()
+    }
+
+    /// Any usable member, from a random one on.
+    #[cold]
+    pub(super) fn any(&mut self) -> Option<usize> {
+        let start = self.random(self.len);
+        self.first_usable(start)
+    }
+
     /// The first usable member from `start` on, around the end.
     #[inline]
     pub fn first_usable(&self, start: usize) -> Option<usize> {
@@ -292,18 +323,6 @@ impl Candidates for Group<'_> {
     #[inline]
     fn usable(&self, index: usize) -> Option<&Arc<EndpointStats>> {
         self.whole.usable(*self.indexes.get(index)?)
-    }
-
-    fn scope(&self) -> Option<&RequestScope> {
-        self.whole.scope()
-    }
-
-    fn tier(&self) -> Tier {
-        self.whole.tier()
-    }
-
-    fn labels(&self) -> Labels {
-        self.whole.labels()
     }
 }
 

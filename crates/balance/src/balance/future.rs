@@ -162,22 +162,16 @@ impl Watched {
     /// Only a mark of the last poll, or of a call with one poll, belongs to the result.
     fn poll<F: Future>(&mut self, future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let _stale = InFlight::was_not_sent(self.key);
-        let polled = self.poll_endpoint(future, cx);
-        self.not_sent &= polled.is_ready();
-        polled
-    }
-
-    fn poll_endpoint<F: Future>(
-        &mut self,
-        future: Pin<&mut F>,
-        cx: &mut Context<'_>,
-    ) -> Poll<F::Output> {
         let poll = || scope::leave(|| future.poll(cx));
-        if self.guard.is_some() {
-            return poll();
-        }
-        let (polled, returned) = InFlight::watch(self.key, poll);
-        self.guard = returned;
+        let polled = match self.guard {
+            Some(_) => poll(),
+            None => {
+                let (polled, returned) = InFlight::watch(self.key, poll);
+                self.guard = returned;
+                polled
+            }
+        };
+        self.not_sent &= polled.is_ready();
         polled
     }
 

@@ -1,10 +1,15 @@
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::timeout;
 use tower_sd_core::BoxError;
 
-use super::Shards;
+use super::{
+    Shards,
+    request::{Purpose, Request},
+    shards::{OutOfRange, Picked},
+};
 use crate::{
-    Limit, Overloaded, RequestScope,
+    Limit, NoInstances, NoInstancesReason, Overloaded, RequestScope,
     endpointer::{
         EndpointStats, Full, Held, InFlight, Place, Shared, Tier, Trace,
         observer::{Event, Observers},
@@ -14,8 +19,8 @@ use crate::{
 /// The endpoint that was picked first, and its readiness.
 pub(super) enum First<S> {
     Nothing,
-    Ready(S, Arc<EndpointStats>, Trace),
-    Pending(S, Arc<EndpointStats>, Trace),
+    Ready(Picked<S>),
+    Pending(Picked<S>),
     Refused(Arc<EndpointStats>, BoxError),
 }
 
@@ -30,14 +35,17 @@ pub(super) struct Inner<S: 'static> {
 }
 
 impl<S: Clone + Send + Sync + 'static> Inner<S> {
-    /// Counts a request by the limits: what it holds goes along with its endpoint, or with its
-    /// search for one.
+    /// Counts a request by the limits, if there are any: what it holds goes along with its
+    /// endpoint, or with its search for one.
     pub(super) fn limited(
         &self,
-        first: impl FnOnce() -> First<S>,
         scope: Option<&RequestScope>,
+        first: impl FnOnce() -> First<S>,
     ) -> Result<(First<S>, Option<Box<Held>>), Overloaded> {
-        let breaker = self.shared.breaker();
+        let breaker = &self.shared.breaker;
+        if !breaker.is_on() {
+            return Ok((first(), None));
+        }
         let mut held = Box::new(Held::default());
         held.tickets.push(breaker.admit(Limit::Requests)?);
         if let Some(scope) = scope {
@@ -55,17 +63,50 @@ impl<S: Clone + Send + Sync + 'static> Inner<S> {
         let decides = self.shards.is_due() && scope.is_none_or(|scope| scope.n_tried() == 0);
         held.is_behind = breaker.has_queue() && !decides;
         let first = match if held.is_behind { First::Nothing } else { first() } {
-            First::Ready(service, stats, trace) => match Place::take(&stats) {
-                Ok(place) => {
-                    held.place = place;
-                    let trace = Trace { held: Some(held), ..trace };
-                    return Ok((First::Ready(service, stats, trace), None));
-                }
+            First::Ready((service, stats, trace)) => match Place::take(&stats) {
+                Ok(place) => First::Ready((service, stats, Trace { place, ..trace })),
                 Err(Full) => First::Nothing,
             },
             first => first,
         };
         Ok((first, Some(held)))
+    }
+
+    /// Any endpoint for a caller without a request, the worse ones when no better one is left: its
+    /// readiness is not polled.
+    pub(super) async fn lease(&self) -> Result<(S, InFlight), NoInstances> {
+        let mut versions = self.shared.versions();
+        let found = async {
+            loop {
+                versions.borrow_and_update();
+                let first = self.shards.pick(None).filter(|(_, stats, _)| stats.is_ready());
+                if let Some(picked) = first {
+                    return Ok(picked);
+                }
+                for tier in Tier::ALL {
+                    let picked = self
+                        .shards
+                        .pick_in(tier, &Request { purpose: Purpose::Lease, ..Request::ANY })
+                        .map_err(|OutOfRange| {
+                            NoInstances::new(NoInstancesReason::OutOfRange, None)
+                        })?;
+                    if let Some(picked) = picked {
+                        return Ok(picked);
+                    }
+                }
+                let none = self.shared.why_none();
+                if none.is_known() {
+                    return Err(none);
+                }
+                // The sender is in `inner`.
+                let _changed = versions.changed().await;
+            }
+        };
+        let (service, stats, trace) = match timeout(self.wait, found).await {
+            Ok(found) => found?,
+            Err(_elapsed) => return Err(self.shared.why_none().waited()),
+        };
+        Ok((service, self.begin(stats, None, trace)))
     }
 }
 
@@ -75,10 +116,9 @@ impl<S> Inner<S> {
         &self,
         stats: Arc<EndpointStats>,
         scope: Option<&RequestScope>,
-        tier: Tier,
         trace: Trace,
     ) -> InFlight {
-        self.observers.on(&Event::Picked { endpoint: &stats, tier });
+        self.observers.on(&Event::Picked { endpoint: &stats, tier: trace.tier });
         InFlight::begin(stats, scope, &self.observers, trace)
     }
 }

@@ -135,7 +135,7 @@ impl Picker for Cheapest {
                 break;
             }
         }
-        self.cheapest(choice, now, &few).or_else(|| Self::any(choice))
+        self.cheapest(choice, now, &few).or_else(|| choice.any())
     }
 }
 
@@ -154,7 +154,7 @@ impl Cheapest {
         let Some((stats, in_flight)) = choice.usable(index) else {
             return false;
         };
-        let latency = self.settings.decay.map_or(Some(1.0), |_| stats.average().get());
+        let latency = self.settings.decay.map_or(Some(1.0), |_| stats.latency.get());
         few.push(index, latency.map(|latency| self.weight(index, in_flight) * latency));
         true
     }
@@ -184,7 +184,7 @@ impl Cheapest {
     ) -> Option<usize> {
         let stats = |index: &usize| Some((*index, choice.stats(*index)?));
         let (mut known, mut len) = ([0.0; FEW], 0);
-        for latency in indexes.iter().filter_map(stats).filter_map(|(_, it)| it.average().get()) {
+        for latency in indexes.iter().filter_map(stats).filter_map(|(_, it)| it.latency.get()) {
             known[len] = latency;
             len += 1;
         }
@@ -193,8 +193,8 @@ impl Cheapest {
         // Of two the lower: one of them may be the one that is slow.
         let typical = known.get(known.len().saturating_sub(1) / 2).copied().unwrap_or(1.0);
         let latency = |stats: &EndpointStats| match (now, self.settings.decay) {
-            (Some(now), Some(decay)) => stats.average().drifted(stats.age(now), typical, decay),
-            _ => stats.average().or_typical(typical),
+            (Some(now), Some(decay)) => stats.latency.drifted(stats.age(now), typical, decay),
+            _ => stats.latency.or_typical(typical),
         };
         let priced = indexes.iter().filter_map(stats).map(|(index, stats)| {
             let latency = latency(stats);
@@ -202,17 +202,10 @@ impl Cheapest {
         });
         let (cheapest, stats, latency, _) = priced.min_by(|a, b| a.3.total_cmp(&b.3))?;
         // What it had before its drift no longer counts.
-        if stats.average().get().is_some_and(|known| known > latency) {
-            stats.average().go_on(latency);
+        if stats.latency.get().is_some_and(|known| known > latency) {
+            stats.latency.go_on(latency);
         }
         Some(cheapest)
-    }
-
-    /// All that were drawn are unusable.
-    #[cold]
-    fn any(choice: &mut Choice<'_>) -> Option<usize> {
-        let start = choice.random(choice.len());
-        choice.first_usable(start)
     }
 }
 

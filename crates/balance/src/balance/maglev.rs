@@ -9,7 +9,7 @@ use std::{
 use tower_sd_core::InstanceId;
 
 use super::{Balancer, Choice, Members, Picker};
-use crate::{Observer, RequestScope};
+use crate::RequestScope;
 
 /// The same member for the same key, as far as the set allows: consistent hashing.
 ///
@@ -100,16 +100,8 @@ impl Balancer for Maglev {
         Arc::new(ByKey { table: self.table(members), indexes, keyless })
     }
 
-    fn initial_cursor(&self, random: usize) -> usize {
-        self.keyless.as_ref().map_or(random, |balancer| balancer.initial_cursor(random))
-    }
-
-    fn counts_unusable(&self) -> bool {
-        self.keyless.as_ref().is_some_and(|balancer| balancer.counts_unusable())
-    }
-
-    fn observer(&self) -> Option<Arc<dyn Observer>> {
-        self.keyless.as_ref()?.observer()
+    fn inner(&self) -> Option<&dyn Balancer> {
+        self.keyless.as_deref()
     }
 }
 

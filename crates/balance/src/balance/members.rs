@@ -8,25 +8,18 @@ use crate::endpointer::MAX_WEIGHT;
 pub struct Members<'a> {
     len: usize,
     weigh_the_same: bool,
-    source: &'a dyn Source,
-}
-
-/// Where the members are.
-pub(super) trait Source {
     /// A member, and its share of its weight, in percent.
-    fn member(&self, index: usize) -> Option<(Instance, u8)>;
-    fn unusable(&self) -> Vec<Instance>;
+    member: &'a dyn Fn(usize) -> Option<(Instance, u8)>,
+    unusable: &'a dyn Fn() -> Vec<Instance>,
 }
 
 impl<'a> Members<'a> {
-    pub(super) fn new(len: usize, weigh_the_same: bool, source: &'a dyn Source) -> Self {
-        Self { len, weigh_the_same, source }
-    }
-
-    pub(super) fn of(len: usize, source: &'a dyn Source) -> Self {
-        let members = Self::new(len, true, source);
-        let weigh_the_same = members.weights().is_sorted_by(|a, b| a == b);
-        Self { weigh_the_same, ..members }
+    pub(super) fn new(
+        (len, weigh_the_same): (usize, bool),
+        member: &'a dyn Fn(usize) -> Option<(Instance, u8)>,
+        unusable: &'a dyn Fn() -> Vec<Instance>,
+    ) -> Self {
+        Self { len, weigh_the_same, member, unusable }
     }
 
     /// Those with these indexes, in this order.
@@ -38,8 +31,11 @@ impl<'a> Members<'a> {
         is_of: impl Fn(&Instance) -> bool,
         f: impl FnOnce(&Members<'_>) -> T,
     ) -> T {
-        let part = Part { whole: self.source, indexes, is_of: &is_of };
-        f(&Members::of(indexes.len(), &part))
+        let member = |index: usize| (self.member)(*indexes.get(index)?);
+        let unusable = || self.unusable().into_iter().filter(&is_of).collect();
+        let mut part = Members::new((indexes.len(), true), &member, &unusable);
+        part.weigh_the_same = part.weights().is_sorted_by(|a, b| a == b);
+        f(&part)
     }
 
     /// How many there are.
@@ -79,7 +75,7 @@ impl<'a> Members<'a> {
     ///
     /// They are ejected, down, held, unhealthy, or without a service so far.
     pub fn unusable(&self) -> Vec<Instance> {
-        self.source.unusable()
+        (self.unusable)()
     }
 
     /// The instances in the order of their indexes.
@@ -90,24 +86,7 @@ impl<'a> Members<'a> {
     }
 
     fn members(&self) -> impl Iterator<Item = (Instance, u8)> {
-        (0..self.len).filter_map(|index| self.source.member(index))
-    }
-}
-
-/// Some of the members, renumbered.
-struct Part<'a> {
-    whole: &'a dyn Source,
-    indexes: &'a [usize],
-    is_of: &'a dyn Fn(&Instance) -> bool,
-}
-
-impl Source for Part<'_> {
-    fn member(&self, index: usize) -> Option<(Instance, u8)> {
-        self.whole.member(*self.indexes.get(index)?)
-    }
-
-    fn unusable(&self) -> Vec<Instance> {
-        self.whole.unusable().into_iter().filter(|it| (self.is_of)(it)).collect()
+        (0..self.len).filter_map(|index| (self.member)(index))
     }
 }
 

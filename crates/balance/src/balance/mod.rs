@@ -2,18 +2,14 @@
 
 mod alias;
 mod balancer;
-mod contained;
 mod fraction;
 mod future;
 mod inner;
-mod layer;
-mod lease;
 mod least_loaded;
 mod local;
 mod maglev;
 mod members;
-mod of_tier;
-mod own;
+mod part;
 mod prioritized;
 mod random;
 mod rendezvous;
@@ -35,7 +31,6 @@ pub(crate) use self::shards::Shards;
 pub use self::{
     balancer::{Balancer, Choice, Picker},
     future::ResponseFuture,
-    layer::BalanceLayer,
     least_loaded::LeastLoaded,
     maglev::Maglev,
     members::Members,
@@ -44,7 +39,7 @@ pub use self::{
     rendezvous::Rendezvous,
     round_robin::RoundRobin,
     select::{Fallback, Select},
-    service::Balance,
+    service::{Balance, BalanceLayer},
     split::Split,
     test_set::TestSet,
     weighted_random::WeightedRandom,

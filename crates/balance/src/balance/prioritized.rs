@@ -1,15 +1,14 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use tower_sd_core::Instance;
 
 use super::{
     Balancer, Choice, Members, Picker, WeightedRandom,
-    contained::{picker, property},
+    part::{Part, Property},
 };
-use crate::endpointer::observer::Observer;
 
 /// Members of the best priority, while enough are usable; then those of the next.
 ///
@@ -32,16 +31,14 @@ use crate::endpointer::observer::Observer;
 /// let in_turn = BalanceLayer::new(Prioritized::new(RoundRobin::new()));
 /// let all_or_nothing = BalanceLayer::new(Prioritized::default().overprovisioning(u32::MAX));
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct Prioritized {
     inner: Arc<dyn Balancer>,
-    priority: Arc<Priority>,
+    priority: Property<u32>,
     overprovisioning: u32,
     panic_threshold: u8,
 }
-
-type Priority = dyn Fn(&Instance) -> u32 + Send + Sync;
 
 impl Prioritized {
     /// With `inner` among members of one priority.
@@ -66,7 +63,7 @@ impl Prioritized {
         priority: impl Fn(&Instance) -> u32 + Send + Sync + 'static,
         inner: impl Balancer,
     ) -> Self {
-        let (inner, priority) = (Arc::new(inner), Arc::new(priority));
+        let (inner, priority) = (Arc::new(inner), Property::new("priority", priority));
         Self { inner, priority, overprovisioning: 140, panic_threshold: 50 }
     }
 
@@ -105,10 +102,10 @@ impl Balancer for Prioritized {
         }
         let counts = groups.values().map(|(usable, unusable)| (usable.len(), *unusable));
         let loads = self.loads(&counts.collect::<Vec<_>>());
-        let levels = groups.into_iter().zip(loads).map(|((priority, (indexes, _)), load)| {
+        let groups = groups.into_iter().zip(loads).zip(0..);
+        let levels = groups.map(|(((priority, (indexes, _)), load), nth)| {
             let is_of = |instance: &Instance| self.priority_of(instance) == priority;
-            let picker = members.only(&indexes, is_of, |group| picker(&*self.inner, group));
-            Level { load, indexes, picker }
+            (load, Part::new((nth, indexes), members, is_of, &*self.inner))
         });
         Arc::new(Levels(levels.collect()))
     }
@@ -117,25 +114,15 @@ impl Balancer for Prioritized {
         true
     }
 
-    fn initial_cursor(&self, random: usize) -> usize {
-        self.inner.initial_cursor(random)
-    }
-
-    fn observer(&self) -> Option<Arc<dyn Observer>> {
-        self.inner.observer()
-    }
-}
-
-impl fmt::Debug for Prioritized {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prioritized").field("inner", &self.inner).finish_non_exhaustive()
+    fn inner(&self) -> Option<&dyn Balancer> {
+        Some(&*self.inner)
     }
 }
 
 impl Prioritized {
     /// One whose priority panics is a last resort.
     fn priority_of(&self, instance: &Instance) -> u32 {
-        property("priority", instance, &*self.priority).unwrap_or(u32::MAX)
+        self.priority.of(instance).unwrap_or(u32::MAX)
     }
 
     /// The share of the requests of each priority: Envoy's priority load.
@@ -171,38 +158,25 @@ impl Prioritized {
     }
 }
 
-/// The best first.
-struct Levels(Vec<Level>);
-
-struct Level {
-    load: usize,
-    indexes: Vec<usize>,
-    picker: Arc<dyn Picker>,
-}
-
-impl Level {
-    #[inline]
-    fn pick(&self, nth: usize, choice: &mut Choice<'_>) -> Option<usize> {
-        choice.only(nth, &self.indexes, &*self.picker)
-    }
-}
+/// The best first, with their shares of the requests.
+struct Levels(Vec<(usize, Part)>);
 
 impl Picker for Levels {
     #[inline]
     fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        if self.0.first().is_some_and(|first| first.load < WHOLE) {
+        if self.0.first().is_some_and(|(load, _)| *load < WHOLE) {
             let mut drawn = choice.random(WHOLE);
-            for (nth, level) in self.0.iter().enumerate() {
-                if drawn < level.load {
-                    if let Some(picked) = level.pick(nth, choice) {
+            for (load, level) in &self.0 {
+                if drawn < *load {
+                    if let Some(picked) = level.pick(choice) {
                         return Some(picked);
                     }
                     break;
                 }
-                drawn -= level.load;
+                drawn -= load;
             }
         }
-        self.0.iter().enumerate().find_map(|(nth, level)| level.pick(nth, choice))
+        self.0.iter().find_map(|(_, level)| level.pick(choice))
     }
 }
 

@@ -29,22 +29,9 @@ struct Any;
 impl Picker for Any {
     #[inline]
     fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        let len = choice.len();
-        if len == 0 {
-            return None;
-        }
-        for _ in 0..DRAWS {
-            let index = choice.random(len);
-            if choice.is_usable(index) {
-                return Some(index);
-            }
-        }
-        let start = choice.random(len);
-        choice.first_usable(start)
+        choice.drawn(DRAWS, |choice| choice.random(choice.len()))
     }
 }
 
-/// Members that are not usable leave the set immediately; what is drawn in vain was tried for this
-/// request, or became down this instant. Drawing again keeps the others equally likely, where
-/// walking on would favour their neighbours.
+/// In vain only for those that were tried for this request, or became down this instant.
 const DRAWS: usize = 8;

@@ -69,21 +69,15 @@ struct Weighted(Alias);
 impl Picker for Weighted {
     #[inline]
     fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        for _ in 0..TURNS {
-            let index = match choice.fraction() {
-                Some(fraction) => self.0.of_fraction(fraction),
-                None => {
-                    let turn = *choice.cursor();
-                    *choice.cursor() = turn.wrapping_add(1);
-                    self.0.at(turn)
-                }
-            };
-            if choice.is_usable(index) {
-                return Some(index);
+        choice.drawn(TURNS, |choice| match choice.fraction() {
+            Some(fraction) => self.0.of_fraction(fraction),
+            None => {
+                let turn = choice.cursor();
+                let at = *turn;
+                *turn = at.wrapping_add(1);
+                self.0.at(at)
             }
-        }
-        let start = choice.random(choice.len());
-        choice.first_usable(start)
+        })
     }
 }
 

@@ -3,7 +3,6 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
     sync::Arc,
 };
 
@@ -11,9 +10,9 @@ use tower_sd_core::Instance;
 
 use super::{
     Balancer, Choice, Members, Picker,
-    contained::{picker, property},
+    part::{Part, Property, picker},
 };
-use crate::{RequestScope, endpointer::observer::Observer};
+use crate::RequestScope;
 
 /// The members with the label of the request: a version, a tag, a shard.
 ///
@@ -40,14 +39,12 @@ use crate::{RequestScope, endpointer::observer::Observer};
 ///     .layer(BalanceLayer::new(by_version.fallback(Fallback::Label("v1".to_owned()))));
 /// # let _ = client;
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Select {
-    labels: Arc<Labels>,
+    labels: Property<Vec<String>>,
     inner: Arc<dyn Balancer>,
     fallback: Fallback,
 }
-
-type Labels = dyn Fn(&Instance) -> Vec<String> + Send + Sync;
 
 /// Where a [`Select`] sends requests whose label no usable member has.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -70,7 +67,8 @@ impl Select {
         labels: impl Fn(&Instance) -> Vec<String> + Send + Sync + 'static,
         inner: impl Balancer,
     ) -> Self {
-        Self { labels: Arc::new(labels), inner: Arc::new(inner), fallback: Fallback::default() }
+        let labels = Property::new("labels", labels);
+        Self { labels, inner: Arc::new(inner), fallback: Fallback::default() }
     }
 
     /// Selects by the value of one entry of the metadata, such as `version`.
@@ -89,7 +87,7 @@ impl Select {
 
     /// A panic is a user's bug, which must not send requests to members of other labels.
     fn labels_of(&self, instance: &Instance) -> Vec<String> {
-        let mut labels = property("labels", instance, &*self.labels).unwrap_or_default();
+        let mut labels = self.labels.of(instance).unwrap_or_default();
         labels.sort_unstable();
         labels.dedup();
         labels
@@ -113,37 +111,23 @@ impl Balancer for Select {
         }
         let group = |((label, indexes), nth): ((String, Vec<usize>), usize)| {
             let is_of = |instance: &Instance| self.labels_of(instance).contains(&label);
-            let picker = members.only(&indexes, is_of, |group| picker(&*self.inner, group));
-            (label, Group { nth, indexes, picker })
+            let part = Part::new((nth, indexes), members, is_of, &*self.inner);
+            (label, part)
         };
         let groups = indexes.into_iter().zip(0..).map(group).collect();
         let all = picker(&*self.inner, members);
         Arc::new(Groups { groups, all, fallback: self.fallback.clone() })
     }
 
-    fn counts_unusable(&self) -> bool {
-        self.inner.counts_unusable()
-    }
-
-    fn initial_cursor(&self, random: usize) -> usize {
-        self.inner.initial_cursor(random)
-    }
-
-    fn observer(&self) -> Option<Arc<dyn Observer>> {
-        self.inner.observer()
+    fn inner(&self) -> Option<&dyn Balancer> {
+        Some(&*self.inner)
     }
 }
 
 struct Groups {
-    groups: HashMap<String, Group>,
+    groups: HashMap<String, Part>,
     all: Arc<dyn Picker>,
     fallback: Fallback,
-}
-
-struct Group {
-    nth: usize,
-    indexes: Vec<usize>,
-    picker: Arc<dyn Picker>,
 }
 
 impl Picker for Groups {
@@ -159,21 +143,5 @@ impl Picker for Groups {
             Fallback::Fail if is_labelled => None,
             Fallback::Fail => self.all.pick(choice),
         })
-    }
-}
-
-impl Group {
-    #[inline]
-    fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        choice.only(self.nth, &self.indexes, &*self.picker)
-    }
-}
-
-impl fmt::Debug for Select {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Select")
-            .field("inner", &self.inner)
-            .field("fallback", &self.fallback)
-            .finish_non_exhaustive()
     }
 }

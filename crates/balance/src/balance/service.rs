@@ -5,23 +5,88 @@ use std::{
     time::Duration,
 };
 
+use fastrand::Rng;
+use tower_layer::Layer;
 use tower_sd_core::BoxError;
 use tower_service::Service;
 
 use super::{
-    ResponseFuture, Shards,
+    Balancer, LeastLoaded, ResponseFuture, Shards,
     inner::{First, Inner},
-    lease::obtain_any,
     slow_path::obtain,
 };
 use crate::{
-    NoInstances, RequestScope,
-    endpointer::{
-        Held, InFlight, Shared,
-        observer::{Event, Observers},
-    },
+    Endpointer, NoInstances, RequestScope,
+    endpointer::{Held, InFlight, Trace, observer::Event},
     scope,
 };
+
+/// Turns an [`Endpointer`] into a [`Balance`].
+///
+/// It stands directly above the endpointer. A layer for each endpoint, such as a timeout, goes on
+/// the factory.
+#[derive(Clone)]
+#[must_use]
+pub struct BalanceLayer {
+    balancer: Arc<dyn Balancer>,
+    wait: Duration,
+    seed: Option<u64>,
+}
+
+impl BalanceLayer {
+    /// Chooses with `balancer`.
+    pub fn new(balancer: impl Balancer) -> Self {
+        Self { balancer: Arc::new(balancer), wait: WAIT, seed: None }
+    }
+
+    /// Bounds the time that a request waits for an endpoint. Defaults to 1 s.
+    ///
+    /// That is longer than a restart of the last instance takes to be noticed. When it is certain
+    /// that there is no instance, a request does not wait.
+    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
+        self.wait = timeout;
+        self
+    }
+
+    /// Derives all chance from this seed: for tests.
+    ///
+    /// Defaults to one from the operating system.
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> Layer<Endpointer<S>> for BalanceLayer {
+    type Service = Balance<S>;
+
+    fn layer(&self, endpointer: Endpointer<S>) -> Balance<S> {
+        let seeds = self.seed.map_or_else(Rng::new, Rng::with_seed);
+        let shards = Arc::new(Shards::new(Arc::clone(&self.balancer), seeds));
+        let shared = endpointer.shared;
+        shared.attach(&shards);
+        let observers = shared.observers.with(self.balancer.observer());
+        let is_watched = observers.watch_requests() || shared.breaker.is_on();
+        let inner = Inner { shards, shared, wait: self.wait, observers, is_watched };
+        Balance { inner: Arc::new(inner) }
+    }
+}
+
+/// With [`LeastLoaded`].
+impl Default for BalanceLayer {
+    fn default() -> Self {
+        Self::new(LeastLoaded::new())
+    }
+}
+
+impl fmt::Debug for BalanceLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BalanceLayer")
+            .field("balancer", &self.balancer)
+            .field("wait", &self.wait)
+            .finish_non_exhaustive()
+    }
+}
 
 /// Sends each request to one endpoint of an [`Endpointer`](crate::Endpointer).
 ///
@@ -43,21 +108,12 @@ use crate::{
 ///   others are left.
 ///
 /// `Clone` is one `Arc`. Dropping a request in flight leaves nothing behind but its end.
+#[derive(Clone)]
 pub struct Balance<S: 'static> {
     inner: Arc<Inner<S>>,
 }
 
 impl<S: Clone + Send + Sync + 'static> Balance<S> {
-    pub(super) fn new(
-        shards: Arc<Shards<S>>,
-        shared: Arc<Shared<S>>,
-        wait: Duration,
-        observers: Observers,
-    ) -> Self {
-        let is_watched = observers.watch_requests() || shared.breaker().is_on();
-        Self { inner: Arc::new(Inner { shards, shared, wait, observers, is_watched }) }
-    }
-
     /// Picks an endpoint for a caller that does not use tower.
     ///
     /// Returns a clone of its service, and the guard, which must be kept as long as it is used.
@@ -71,7 +127,7 @@ impl<S: Clone + Send + Sync + 'static> Balance<S> {
     ///
     /// Cancel safe.
     pub async fn lease(&self) -> Result<(S, InFlight), NoInstances> {
-        obtain_any(&self.inner).await
+        self.inner.lease().await
     }
 
     /// The index that the balancer chooses in the set of this moment.
@@ -103,12 +159,12 @@ where
             return self.call_watched(request);
         }
         match self.first::<Req>(None) {
-            First::Ready(service, stats, trace)
+            First::Ready((service, stats, trace))
                 if !stats.takes_guards && trace.probation.is_none() =>
             {
                 ResponseFuture::plain(service, request, stats, trace.started)
             }
-            first => self.call_first(first, None, request),
+            first => self.send(first, None, None, request),
         }
     }
 }
@@ -136,9 +192,9 @@ where
             None => service.poll_ready(cx),
         };
         match polled {
-            Poll::Ready(Ok(())) => First::Ready(service, stats, trace),
+            Poll::Ready(Ok(())) => First::Ready((service, stats, trace)),
             Poll::Ready(Err(error)) => First::Refused(stats, error.into()),
-            Poll::Pending => First::Pending(service, stats, trace),
+            Poll::Pending => First::Pending((service, stats, trace)),
         }
     }
 
@@ -146,26 +202,9 @@ where
     where
         S: Service<Req, Error: Into<BoxError>>,
     {
-        let scope = RequestScope::current();
-        if self.inner.shared.breaker().is_on() {
-            return self.call_limited(scope, request);
-        }
-        self.call_first(self.first::<Req>(scope.as_ref()), scope, request)
-    }
-
-    #[cold]
-    fn call_limited<Req>(&self, scope: Option<RequestScope>, request: Req) -> ResponseFuture<S, Req>
-    where
-        S: Service<Req, Error: Into<BoxError>>,
-    {
-        let inner = &self.inner;
-        match inner.limited(|| self.first::<Req>(scope.as_ref()), scope.as_ref()) {
-            Ok((First::Ready(service, stats, trace), _)) => {
-                let tier = trace.tier();
-                let guard = inner.begin(stats, scope.as_ref(), tier, trace);
-                ResponseFuture::watched(service, request, guard, scope)
-            }
-            Ok((first, held)) => self.obtain(first, held, scope, request),
+        let (inner, scope) = (&self.inner, RequestScope::current());
+        match inner.limited(scope.as_ref(), || self.first::<Req>(scope.as_ref())) {
+            Ok((first, held)) => self.send(first, held, scope, request),
             Err(error) => {
                 inner.observers.on(&Event::Refused { error: &error });
                 let refused = Box::pin(future::ready(Err(error.into())));
@@ -175,24 +214,7 @@ where
     }
 
     #[cold]
-    fn call_first<Req>(
-        &self,
-        first: First<S>,
-        scope: Option<RequestScope>,
-        request: Req,
-    ) -> ResponseFuture<S, Req>
-    where
-        S: Service<Req, Error: Into<BoxError>>,
-    {
-        if let First::Ready(service, stats, trace) = first {
-            let tier = trace.tier();
-            let guard = self.inner.begin(stats, scope.as_ref(), tier, trace);
-            return ResponseFuture::watched(service, request, guard, scope);
-        }
-        self.obtain(first, None, scope, request)
-    }
-
-    fn obtain<Req>(
+    fn send<Req>(
         &self,
         first: First<S>,
         held: Option<Box<Held>>,
@@ -202,6 +224,11 @@ where
     where
         S: Service<Req, Error: Into<BoxError>>,
     {
+        if let First::Ready((service, stats, trace)) = first {
+            let trace = Trace { held, ..trace };
+            let guard = self.inner.begin(stats, scope.as_ref(), trace);
+            return ResponseFuture::watched(service, request, guard, scope);
+        }
         let inner = Arc::clone(&self.inner);
         let obtain = obtain(inner, poll_ready::<S, Req>, first, (scope.clone(), held));
         ResponseFuture::obtaining(Box::pin(obtain), request, scope)
@@ -217,14 +244,10 @@ where
     scope::leave(|| service.poll_ready(cx)).map_err(Into::into)
 }
 
-impl<S> Clone for Balance<S> {
-    fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner) }
-    }
-}
-
 impl<S> fmt::Debug for Balance<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Balance").finish_non_exhaustive()
     }
 }
+
+const WAIT: Duration = Duration::from_secs(1);

@@ -13,16 +13,14 @@ use fastrand::Rng;
 use super::{
     Balancer, Choice, Members, Picker,
     balancer::Candidates,
-    contained,
     local::Local,
-    of_tier::OfTier,
+    part,
     request::{Labels, Purpose, Request},
 };
 use crate::{
     RequestScope,
     endpointer::{
-        EndpointStats, Judge, N_TIERS, Probation, Readiness, Set, Subscriber, Tier, Tiers, Trace,
-        contain,
+        EndpointStats, Judge, N_TIERS, Probation, Set, Subscriber, Tier, Tiers, Trace, contain,
     },
     sync::{Mutex, MutexGuard, thread_local},
 };
@@ -59,8 +57,8 @@ pub(super) type Picked<S> = (S, Arc<EndpointStats>, Trace);
 
 type Endpoint<S> = (S, Arc<EndpointStats>);
 
-struct Choices<S> {
-    set: Set<S>,
+pub(super) struct Choices<S> {
+    pub(super) set: Set<S>,
     picker: Arc<dyn Picker>,
     tier: Tier,
     needs_ready: bool,
@@ -81,10 +79,11 @@ struct Usable<'a, S> {
     takes_all: bool,
 }
 
-impl<S> Shards<S> {
+impl<S: Clone> Shards<S> {
     pub(crate) fn new(balancer: Arc<dyn Balancer>, mut seeds: Rng) -> Self {
         let tiers = Tiers::default();
-        let empty = Tier::ALL.map(|tier| Arc::new(Choices::new(tier, &tiers, &*balancer)));
+        let build = |members: &Members<'_>| part::picker(&*balancer, members);
+        let empty = Tier::ALL.map(|tier| Arc::new(Choices::new(tier, &tiers, build)));
         let published = Arc::new(Published { tiers: empty, judge: Arc::default() });
         let shards = array::from_fn(|_| {
             let mut rng = seeds.fork();
@@ -111,20 +110,17 @@ impl<S> Shards<S> {
         self.shard().published.judge.is_due()
     }
 
-    /// Whether one that was not tried is in that state.
-    pub(super) fn is_any(&self, readiness: Readiness, scope: Option<&RequestScope>) -> bool {
+    /// Whether one of these tiers is so, and was not tried in `scope`.
+    pub(super) fn any(
+        &self,
+        tiers: &[Tier],
+        scope: Option<&RequestScope>,
+        is_so: impl Fn(&EndpointStats) -> bool,
+    ) -> bool {
         let tried = scope.map(RequestScope::keys).unwrap_or_default();
-        self.published().tiers.iter().any(|choices| choices.is_any(readiness, &tried))
-    }
-
-    /// Whether one of these tiers has all requests that it may have, and was not tried in `scope`.
-    pub(super) fn is_any_full(&self, tiers: &[Tier], scope: Option<&RequestScope>) -> bool {
         let published = self.published();
-        let is_fresh = |key| scope.is_none_or(|scope| !scope.contains(key));
-        tiers.iter().map(|tier| &published.tiers[*tier as usize]).any(|choices| {
-            let is_full = |it: &EndpointStats| it.is_full() && is_fresh(it.key);
-            choices.is_limited && choices.set.iter().any(|endpoint| is_full(&endpoint.stats))
-        })
+        let mut all = tiers.iter().flat_map(|tier| published.tiers[*tier as usize].set.iter());
+        all.any(|endpoint| is_so(&endpoint.stats) && !tried.contains(&endpoint.stats.key))
     }
 
     /// Whether that tier has any.
@@ -132,35 +128,6 @@ impl<S> Shards<S> {
         self.shard().published.tiers[tier as usize].set.len() > 0
     }
 
-    /// Whether one of the best tier connects that was not tried.
-    pub(super) fn is_connecting(&self, scope: Option<&RequestScope>) -> bool {
-        let Published { tiers: [ready, ..], .. } = &*self.published();
-        ready.is_any(Readiness::Connecting, &scope.map(RequestScope::keys).unwrap_or_default())
-    }
-}
-
-impl<S: Send + Sync> Subscriber<S> for Shards<S> {
-    fn publish(&self, tiers: &Tiers<S>) {
-        let before = self.published();
-        let published = array::from_fn(|index| {
-            let (tier, before) = (Tier::ALL[index], &before.tiers[index]);
-            let counts = || contain("balancer", || self.balancer.counts_unusable());
-            let counts = tier == Tier::Ready && counts() != Some(false);
-            match before.set.is_same(tiers.get(tier)) && !counts {
-                true => Arc::clone(before),
-                false => Arc::new(Choices::new(tier, tiers, &*self.balancer)),
-            }
-        });
-        let judge = Arc::clone(&tiers.judge);
-        let published = Arc::new(Published { tiers: published, judge });
-        for shard in &self.shards {
-            // Dropped after the lock is released.
-            let _old = mem::replace(&mut shard.lock().published, Arc::clone(&published));
-        }
-    }
-}
-
-impl<S: Clone> Shards<S> {
     /// Picks an endpoint of the best tier. It may have become unready this instant.
     #[inline]
     pub(crate) fn pick(&self, scope: Option<&RequestScope>) -> Option<Picked<S>> {
@@ -176,7 +143,7 @@ impl<S: Clone> Shards<S> {
         let picked = published.pick_best(scope, local);
         let started = local.meter.take();
         let (service, stats) = picked?;
-        Some((service, stats, Trace { started, ..Trace::default() }))
+        Some((service, stats, Trace { started, ..Trace::of(Tier::Ready) }))
     }
 
     /// Picks one of the best tier, ready or not, for a request that has waited.
@@ -208,7 +175,8 @@ impl<S: Clone> Shards<S> {
         };
         let started = local.meter.take().filter(|_| tier == Tier::Ready);
         let picked = choices.get(index).inspect_err(|OutOfRange| self.out_of_range())?;
-        Ok(picked.map(|(service, stats)| (service, stats, Trace { started, ..Trace::default() })))
+        let trace = || Trace { started, ..Trace::of(tier) };
+        Ok(picked.map(|(service, stats)| (service, stats, trace())))
     }
 
     /// A bug of the user's balancer, counted, and logged once.
@@ -227,6 +195,28 @@ impl<S: Clone> Shards<S> {
         let Contents { published, local } = &mut *shard;
         let Published { tiers: [ready, ..], .. } = &**published;
         ready.choose(&Request::ANY, false, local)
+    }
+}
+
+impl<S: Clone + Send + Sync> Subscriber<S> for Shards<S> {
+    fn publish(&self, tiers: &Tiers<S>) {
+        let before = self.published();
+        let build = |members: &Members<'_>| part::picker(&*self.balancer, members);
+        let published = array::from_fn(|index| {
+            let (tier, before) = (Tier::ALL[index], &before.tiers[index]);
+            let counts = || contain("balancer", || self.balancer.counts_unusable());
+            let counts = tier == Tier::Ready && counts() != Some(false);
+            match before.set.is_same(tiers.get(tier)) && !counts {
+                true => Arc::clone(before),
+                false => Arc::new(Choices::new(tier, tiers, build)),
+            }
+        });
+        let judge = Arc::clone(&tiers.judge);
+        let published = Arc::new(Published { tiers: published, judge });
+        for shard in &self.shards {
+            // Dropped after the lock is released.
+            let _old = mem::replace(&mut shard.lock().published, Arc::clone(&published));
+        }
     }
 }
 
@@ -252,36 +242,44 @@ impl<S: Clone> Published<S> {
         let _started = local.meter.take();
         let endpoint = ejected.set.get(picked?)?;
         let probation = Probation::take(&endpoint.stats)?;
-        let trace = Trace { probation: Some(probation), ..Trace::default() };
+        let trace = Trace { probation: Some(probation), ..Trace::of(Tier::Ejected) };
         Some((endpoint.service.clone(), Arc::clone(&endpoint.stats), trace))
     }
 }
 
-impl<S> Choices<S> {
-    fn new(tier: Tier, tiers: &Tiers<S>, balancer: &dyn Balancer) -> Self {
+impl<S: Clone> Choices<S> {
+    /// Of one tier, with what `build` makes a picker of; the members of the others are unusable.
+    pub(super) fn new(
+        tier: Tier,
+        tiers: &Tiers<S>,
+        build: impl FnOnce(&Members<'_>) -> Arc<dyn Picker>,
+    ) -> Self {
         let set = tiers.get(tier);
-        let source = OfTier { tier, tiers };
-        let members = Members::new(set.len(), set.weigh_the_same(), &source);
-        let picker = contained::picker(balancer, &members);
+        let member = |index| {
+            let endpoint = set.get(index)?;
+            Some((endpoint.instance(), endpoint.stats.share()))
+        };
+        let unusable = || {
+            let others = Tier::ALL.into_iter().filter(|other| *other != tier);
+            let others = others.flat_map(|other| tiers.get(other).iter());
+            let others = others.map(|endpoint| endpoint.instance());
+            others.chain(tiers.creating().cloned()).collect()
+        };
+        let picker = build(&Members::new((set.len(), set.weigh_the_same()), &member, &unusable));
         let (needs_ready, is_limited) = (tier != Tier::Down, tiers.judge.breaker.has_places());
         Self { set: set.clone(), picker, tier, needs_ready, is_limited }
     }
 
-    fn is_any(&self, readiness: Readiness, tried: &[u64]) -> bool {
-        self.set.iter().any(|endpoint| {
-            endpoint.stats.readiness() == readiness && !tried.contains(&endpoint.stats.key)
-        })
-    }
-
     #[inline]
-    fn choose(
+    pub(super) fn choose(
         &self,
         request: &Request<'_>,
         checks_ready: bool,
         local: &mut Local,
     ) -> Option<usize> {
         let usable = self.usable(request, checks_ready);
-        self.picker.pick(&mut Choice::new(&usable, self.set.len(), local))
+        let of = (self.set.len(), self.tier);
+        self.picker.pick(&mut Choice::new(&usable, of, request, local))
     }
 
     #[inline]
@@ -295,7 +293,7 @@ impl<S> Choices<S> {
     /// next that is. A request with a label has no other members.
     fn choose_usable(&self, request: &Request<'_>, local: &mut Local) -> Option<usize> {
         let usable = self.usable(request, self.needs_ready);
-        let mut choice = Choice::new(&usable, self.set.len(), local);
+        let mut choice = Choice::new(&usable, (self.set.len(), self.tier), request, local);
         let index = self.picker.pick(&mut choice)?;
         match index < choice.len() && !choice.is_usable(index) {
             true if request.is_labelled() => None,
@@ -303,9 +301,7 @@ impl<S> Choices<S> {
             false => Some(index),
         }
     }
-}
 
-impl<S: Clone> Choices<S> {
     #[inline]
     fn get(&self, index: Option<usize>) -> Result<Option<Endpoint<S>>, OutOfRange> {
         let Some(index) = index else {
@@ -346,18 +342,6 @@ impl<S> Candidates for Usable<'_, S> {
     fn usable(&self, index: usize) -> Option<&Arc<EndpointStats>> {
         let stats = &self.choices.set.get(index)?.stats;
         (self.takes_all || self.takes(stats)).then_some(stats)
-    }
-
-    fn scope(&self) -> Option<&RequestScope> {
-        self.request.scope
-    }
-
-    fn tier(&self) -> Tier {
-        self.choices.tier
-    }
-
-    fn labels(&self) -> Labels {
-        self.request.labels
     }
 }
 

@@ -18,22 +18,17 @@ use tower_sd_core::BoxError;
 
 use super::{
     inner::{First, Inner},
-    own::{Own, Turn},
     request::{Labels, Request},
     shards::{OutOfRange, Picked},
-    waiting::{Waiting, first_ready},
+    waiting::{Own, Waiting, first_ready},
 };
 use crate::{
     Limit, NoInstances, NoInstancesReason, Overloaded, RequestScope,
     endpointer::{
-        EndpointStats, Held, InFlight, Place, PollReady, Readiness, Signal, Tier, Trace,
-        observer::Event,
+        EndpointStats, Held, InFlight, Place, PollReady, Readiness, Signal, Tier, observer::Event,
     },
     error::Failure,
 };
-
-/// A service that is ready, its record, its tier, and what goes with the request.
-type Found<S> = (S, Arc<EndpointStats>, Tier, Trace);
 
 /// A service that is ready, with its guard. Waits for one no longer than `inner.wait`.
 ///
@@ -74,14 +69,15 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
     let found = found.await;
     let (error, time) = (search.error.take().map(BoxError::from), search.begun.elapsed());
     let none = match found {
-        Ok(Ok((service, stats, tier, mut trace))) => {
-            trace.hold(search.held.take());
+        Ok(Ok((service, stats, mut trace))) => {
+            // Its wait is over.
+            trace.held = search.held.take().map(|held| Box::new(Held { waits: None, ..*held }));
             if let Some(started) = &mut trace.started {
                 // What it has waited is no latency of the endpoint.
                 started.at = Instant::now();
             }
             inner.observers.on(&Event::Waited { time, none: None });
-            let guard = inner.begin(stats, scope.as_ref(), tier, trace);
+            let guard = inner.begin(stats, scope.as_ref(), trace);
             return Ok((service, guard));
         }
         Ok(Err(none)) => none,
@@ -94,7 +90,8 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
         inner.observers.on(&Event::Refused { error: &error });
         return Err(error.into());
     }
-    let none = match search.is_any_full() || !search.waiting.is_empty() {
+    let none = match search.is_any_full(&[Tier::Ready], search.scope) || !search.waiting.is_empty()
+    {
         true => none,
         false => none.of_label(scope.as_ref().and_then(RequestScope::label)),
     };
@@ -123,18 +120,12 @@ struct Search<'a, S: Clone + Send + Sync + 'static> {
 }
 
 impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
-    async fn run(&mut self, first: First<S>) -> Result<Found<S>, NoInstances> {
+    async fn run(&mut self, first: First<S>) -> Result<Picked<S>, NoInstances> {
         let mut versions = self.inner.shared.versions();
         match first {
             First::Nothing => {}
-            First::Ready(service, stats, trace) => {
-                let tier = trace.tier();
-                return Ok((service, stats, tier, trace));
-            }
-            First::Pending(service, stats, trace) => {
-                let tier = trace.tier();
-                self.wait_for((service, stats, tier, trace));
-            }
+            First::Ready(picked) => return Ok(picked),
+            First::Pending(picked) => self.wait_for(picked),
             First::Refused(stats, error) => self.refused(&stats, false, error),
         }
         let (mut is_asked, mut is_woken, mut passed) = (false, false, 0);
@@ -144,7 +135,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
                 return Ok(found);
             }
             if mem::take(&mut is_woken) {
-                self.inner.shared.breaker().pass_on(&mut passed);
+                self.inner.shared.breaker.pass_on(&mut passed);
             }
             if self.is_out_of_range {
                 return Err(NoInstances::new(NoInstancesReason::OutOfRange, None));
@@ -154,7 +145,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
                 return Err(none);
             }
             if none.reason() == NoInstancesReason::NeverSynced && !is_asked {
-                self.inner.shared.refresh();
+                self.inner.shared.subscription.refresh();
                 is_asked = true;
             }
             if !self.may_wait() {
@@ -172,7 +163,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
                     }
                 }
                 _changed = versions.changed() => {}
-                () = self.inner.shared.breaker().freed.notified() => is_woken = true,
+                () = self.inner.shared.breaker.freed.notified() => is_woken = true,
                 // Time for more endpoints, or for those that were tried.
                 () = sleep(self.own.left().unwrap_or(STEP)) => {}
             }
@@ -185,7 +176,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
             return false;
         }
         if let Some(held) = self.held.as_mut().filter(|held| held.waits.is_none()) {
-            match self.inner.shared.breaker().admit(Limit::Pending) {
+            match self.inner.shared.breaker.admit(Limit::Pending) {
                 Ok(ticket) => held.waits = Some(ticket),
                 Err(error) => self.overloaded = Some(error),
             }
@@ -194,34 +185,34 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
     }
 
     /// It has become ready; other requests wait for that too, if it connected.
-    fn found(&self, one: Waiting<S>, stats: Arc<EndpointStats>) -> Found<S> {
+    fn found(&self, one: Waiting<S>, stats: Arc<EndpointStats>) -> Picked<S> {
         if one.connects {
             stats.set_readiness(Readiness::Ready);
-            self.inner.shared.signal(&stats, Signal::Connected);
+            self.inner.shared.signal(&stats, Signal::Connected, self.poll_ready);
         }
-        (one.service, stats, one.tier, one.trace)
+        (one.service, stats, one.trace)
     }
 
     /// Takes a place at the endpoint; `None`: it is full.
-    fn placed(&self, (service, stats, tier, mut trace): Found<S>) -> Option<Found<S>> {
-        if let Some(place) = Place::take(&stats).ok()? {
-            trace.take(place);
+    fn placed(&self, (service, stats, mut trace): Picked<S>) -> Option<Picked<S>> {
+        trace.place = Place::take(&stats).ok()?;
+        if trace.place.is_some() {
             // There may be more than one that waits.
-            self.inner.shared.breaker().freed.notify_one();
+            self.inner.shared.breaker.freed.notify_one();
         }
-        Some((service, stats, tier, trace))
+        Some((service, stats, trace))
     }
 
     /// Tries what is ready, best first; endpoints that were tried for this request come last.
-    fn look(&mut self) -> Option<Found<S>> {
+    fn look(&mut self) -> Option<Picked<S>> {
         match self.own.turn(&self.inner.shards, self.scope) {
-            Turn::Wait => return None,
-            Turn::Take(service, stats) if self.waiting.iter().all(|one| one.key != stats.key) => {
-                if let Some(found) = self.attempt((service, stats, Tier::Ready, Trace::default())) {
+            Poll::Pending => return None,
+            Poll::Ready(Some(own)) if self.waiting.iter().all(|one| one.key != own.1.key) => {
+                if let Some(found) = self.attempt(own) {
                     return Some(found);
                 }
             }
-            Turn::Take(..) | Turn::Any => {}
+            Poll::Ready(_) => {}
         }
         if self.is_hedge() {
             return self.look_in(Tier::Ready, false);
@@ -238,19 +229,19 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         if self.has_hope() {
             return None;
         }
-        let is_busy = self.waiting.iter().any(|one| !one.connects)
-            || self.inner.shards.is_any_full(&FRESH, None);
+        let is_busy =
+            self.waiting.iter().any(|one| !one.connects) || self.is_any_full(&FRESH, None);
         LAST_RESORT
             .into_iter()
             .filter(|tier| !is_busy || FRESH.contains(tier))
             .find_map(|tier| self.look_in(tier, false).or_else(|| self.look_in(tier, true)))
     }
 
-    fn look_in(&mut self, tier: Tier, allows_tried: bool) -> Option<Found<S>> {
+    fn look_in(&mut self, tier: Tier, allows_tried: bool) -> Option<Picked<S>> {
         while self.waiting.len() < self.limit() {
             let waiting: Vec<_> = self.waiting.iter().map(|one| one.key).collect();
-            let (service, stats, trace) = self.pick_in(tier, allows_tried, &waiting)?;
-            if let Some(found) = self.attempt((service, stats, tier, trace)) {
+            let picked = self.pick_in(tier, allows_tried, &waiting)?;
+            if let Some(found) = self.attempt(picked) {
                 return Some(found);
             }
         }
@@ -267,26 +258,26 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
     }
 
     /// Polls the readiness of one; waits for it if it is pending.
-    fn attempt(&mut self, (mut service, stats, tier, trace): Found<S>) -> Option<Found<S>> {
+    fn attempt(&mut self, (mut service, stats, trace): Picked<S>) -> Option<Picked<S>> {
         let cx = &mut Context::from_waker(Waker::noop());
         match (self.poll_ready)(&mut service, cx) {
-            Poll::Ready(Ok(())) => return self.placed((service, stats, tier, trace)),
+            Poll::Ready(Ok(())) => return self.placed((service, stats, trace)),
             Poll::Ready(Err(error)) => self.refused(&stats, false, error),
-            Poll::Pending => self.wait_for((service, stats, tier, trace)),
+            Poll::Pending => self.wait_for((service, stats, trace)),
         }
         None
     }
 
     /// Its readiness is pending: it is busy when it has other requests in flight, and connects
     /// else.
-    fn wait_for(&mut self, (service, stats, tier, trace): Found<S>) {
+    fn wait_for(&mut self, (service, stats, trace): Picked<S>) {
         // One is the endpoint's own, and one is this.
         let is_busy = Arc::strong_count(&stats) > 2;
         // Otherwise another request connects.
         if is_busy || stats.leave_ready(Readiness::Connecting) {
             let connects = stats.readiness() == Readiness::Connecting;
             let (key, stats) = (stats.key, Arc::downgrade(&stats));
-            self.waiting.push(Waiting { service, key, stats, tier, trace, connects });
+            self.waiting.push(Waiting { service, key, stats, trace, connects });
         }
     }
 
@@ -296,8 +287,8 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
             stats.set_readiness(Readiness::Ready);
         }
         if stats.leave_ready(Readiness::Down) {
-            let refused = Signal::Refused(failure.clone(), self.poll_ready);
-            self.inner.shared.signal(stats, refused);
+            let refused = Signal::Refused(failure.clone());
+            self.inner.shared.signal(stats, refused, self.poll_ready);
         }
         self.error = Some(failure);
     }
@@ -317,7 +308,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
             };
             keys.push(stats.key);
             if stats.want() {
-                self.inner.shared.signal(&stats, Signal::Wanted(self.poll_ready));
+                self.inner.shared.signal(&stats, Signal::Wanted, self.poll_ready);
             }
             self.wanted.push(Arc::downgrade(&stats));
         }
@@ -330,8 +321,8 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         self.begun.elapsed() < GRACE
             && (!self.waiting.is_empty()
                 || self.wanted.iter().any(is_probed)
-                || self.is_any_full()
-                || self.inner.shards.is_any(Readiness::Connecting, self.scope))
+                || self.is_any_full(&[Tier::Ready], self.scope)
+                || self.is_any_connecting(&Tier::ALL))
     }
 
     /// Whether there may be better ones than those that are ejected.
@@ -341,13 +332,19 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
     fn awaits_better(&self) -> bool {
         (self.is_retry() && self.inner.shards.is_any_in(Tier::Ready))
             || (self.begun.elapsed() < GRACE
-                && (self.waiting.iter().any(|one| one.tier == Tier::Ready)
-                    || self.is_any_full()
-                    || self.inner.shards.is_connecting(self.scope)))
+                && (self.waiting.iter().any(|one| one.trace.tier == Tier::Ready)
+                    || self.is_any_full(&[Tier::Ready], self.scope)
+                    || self.is_any_connecting(&[Tier::Ready])))
     }
 
-    fn is_any_full(&self) -> bool {
-        self.inner.shards.is_any_full(&[Tier::Ready], self.scope)
+    fn is_any_full(&self, tiers: &[Tier], scope: Option<&RequestScope>) -> bool {
+        self.inner.shared.breaker.has_places()
+            && self.inner.shards.any(tiers, scope, EndpointStats::is_full)
+    }
+
+    fn is_any_connecting(&self, tiers: &[Tier]) -> bool {
+        let connects = |stats: &EndpointStats| stats.readiness() == Readiness::Connecting;
+        self.inner.shards.any(tiers, self.scope, connects)
     }
 
     /// How many endpoints are waited for by now: each may cost a connection attempt, and any may be
@@ -372,8 +369,8 @@ impl<S: Clone + Send + Sync + 'static> Drop for Search<'_, S> {
     fn drop(&mut self) {
         for one in self.waiting.drain(..).filter(|one| one.connects) {
             if let Some(stats) = one.stats.upgrade() {
-                let signal = Signal::Pending(one.service, self.poll_ready);
-                self.inner.shared.signal(&stats, signal);
+                let pending = Signal::Pending(one.service);
+                self.inner.shared.signal(&stats, pending, self.poll_ready);
             }
         }
     }

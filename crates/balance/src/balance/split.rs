@@ -1,12 +1,11 @@
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use tower_sd_core::Instance;
 
 use super::{
     Balancer, Choice, Members, Picker,
-    contained::{picker, property},
+    part::{Part, Property},
 };
-use crate::endpointer::observer::Observer;
 
 /// A canary: a share of the requests for some members, the rest for the others.
 ///
@@ -22,10 +21,10 @@ use crate::endpointer::observer::Observer;
 /// let canary = BalanceLayer::new(Split::new(5, is_canary, RoundRobin::new()));
 /// # let _ = canary;
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Split {
     percent: u8,
-    is_chosen: Arc<dyn Fn(&Instance) -> bool + Send + Sync>,
+    is_chosen: Property<bool>,
     inner: Arc<dyn Balancer>,
 }
 
@@ -36,11 +35,12 @@ impl Split {
         is_chosen: impl Fn(&Instance) -> bool + Send + Sync + 'static,
         inner: impl Balancer,
     ) -> Self {
-        Self { percent, is_chosen: Arc::new(is_chosen), inner: Arc::new(inner) }
+        let is_chosen = Property::new("part", is_chosen);
+        Self { percent, is_chosen, inner: Arc::new(inner) }
     }
 
     fn is_chosen(&self, instance: &Instance) -> bool {
-        property("part", instance, &*self.is_chosen).unwrap_or(false)
+        self.is_chosen.of(instance).unwrap_or(false)
     }
 }
 
@@ -50,25 +50,19 @@ impl Balancer for Split {
         for (index, instance) in members.iter().enumerate() {
             if self.is_chosen(&instance) { &mut chosen } else { &mut others }.push(index);
         }
-        let part = |indexes: Vec<usize>, is_chosen: bool| {
-            let is_of = |instance: &Instance| self.is_chosen(instance) == is_chosen;
-            let picker = members.only(&indexes, is_of, |part| picker(&*self.inner, part));
-            (indexes, picker)
+        let part = |nth, indexes| {
+            let is_of = |instance: &Instance| self.is_chosen(instance) == (nth == 0);
+            Part::new((nth, indexes), members, is_of, &*self.inner)
         };
-        let percent = usize::from(self.percent);
-        Arc::new(Parts { percent, chosen: part(chosen, true), others: part(others, false) })
+        Arc::new(Parts {
+            percent: usize::from(self.percent),
+            chosen: part(0, chosen),
+            others: part(1, others),
+        })
     }
 
-    fn counts_unusable(&self) -> bool {
-        self.inner.counts_unusable()
-    }
-
-    fn initial_cursor(&self, random: usize) -> usize {
-        self.inner.initial_cursor(random)
-    }
-
-    fn observer(&self) -> Option<Arc<dyn Observer>> {
-        self.inner.observer()
+    fn inner(&self) -> Option<&dyn Balancer> {
+        Some(&*self.inner)
     }
 }
 
@@ -78,28 +72,13 @@ struct Parts {
     others: Part,
 }
 
-type Part = (Vec<usize>, Arc<dyn Picker>);
-
 impl Picker for Parts {
     fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        let drawn = choice.random(100);
-        let mut part = |nth: usize| {
-            let (indexes, picker) = if nth == 0 { &self.chosen } else { &self.others };
-            choice.only(nth, indexes, &**picker)
+        let (first, second) = match choice.random(100) < self.percent {
+            true => (&self.chosen, &self.others),
+            false => (&self.others, &self.chosen),
         };
-        match drawn < self.percent {
-            true => part(0).or_else(|| part(1)),
-            false => part(1).or_else(|| part(0)),
-        }
-    }
-}
-
-impl fmt::Debug for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Split")
-            .field("percent", &self.percent)
-            .field("inner", &self.inner)
-            .finish_non_exhaustive()
+        first.pick(choice).or_else(|| second.pick(choice))
     }
 }
 

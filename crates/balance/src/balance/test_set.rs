@@ -3,12 +3,10 @@ use std::{fmt, sync::Arc};
 use fastrand::Rng;
 use tower_sd_core::Instance;
 
-use super::{
-    Balancer, Choice, Members, Picker, balancer::Candidates, local::Local, members::Source,
-};
+use super::{Balancer, local::Local, request::Request, shards::Choices};
 use crate::{
     RequestScope,
-    endpointer::{EndpointStats, Tier},
+    endpointer::{Endpoint, EndpointStats, Tier, Tiers},
 };
 
 /// Members for the unit test of a [`Balancer`].
@@ -25,10 +23,9 @@ use crate::{
 /// assert_eq!([set.pick(), set.pick(), set.pick()], [Some(0), Some(2), Some(0)]);
 /// ```
 pub struct TestSet {
-    members: Vec<Arc<EndpointStats>>,
-    excluded: Vec<usize>,
+    choices: Choices<()>,
+    excluded: Vec<u64>,
     scope: Option<RequestScope>,
-    picker: Arc<dyn Picker>,
     local: Local,
 }
 
@@ -46,25 +43,24 @@ impl TestSet {
         instances: impl IntoIterator<Item = Instance>,
         unusable: impl IntoIterator<Item = Instance>,
     ) -> Self {
-        let instances: Vec<_> = instances.into_iter().collect();
-        let given = Given { instances: &instances, unusable: unusable.into_iter().collect() };
-        let picker = balancer.picker(&Members::of(instances.len(), &given));
-        let new = |id: &Instance| EndpointStats::new(id.id().clone(), false, Arc::default());
-        let stats = instances.iter().map(|instance| Arc::new(new(instance)));
-        Self {
-            members: stats.collect(),
-            excluded: Vec::new(),
-            scope: None,
-            picker,
-            local: Local::new(Rng::with_seed(7), balancer.initial_cursor(0)),
-        }
+        let mut tiers = Tiers::default();
+        let judge = Arc::clone(&tiers.judge);
+        let mut put = |tier, instance: Instance| {
+            let stats = EndpointStats::new(instance.id().clone(), false, Arc::clone(&judge));
+            tiers.get_mut(tier).push(Arc::new(Endpoint::new((), stats.into(), instance)));
+        };
+        instances.into_iter().for_each(|instance| put(Tier::Ready, instance));
+        unusable.into_iter().for_each(|instance| put(Tier::Down, instance));
+        let choices = Choices::new(Tier::Ready, &tiers, |members| balancer.picker(members));
+        let local = Local::new(Rng::with_seed(7), balancer.initial_cursor(0));
+        Self { choices, excluded: Vec::new(), scope: None, local }
     }
 
     /// Makes a member unusable.
     ///
     /// As one that was tried for the request, or has become unavailable.
     pub fn exclude(&mut self, index: usize) {
-        self.excluded.push(index);
+        self.excluded.extend(self.stats(index).map(|stats| stats.key));
     }
 
     /// Picks for a request in `scope` from now on.
@@ -74,62 +70,19 @@ impl TestSet {
 
     /// The record of a member.
     pub fn stats(&self, index: usize) -> Option<&EndpointStats> {
-        self.members.get(index).map(|stats| &**stats)
+        self.choices.set.get(index).map(|endpoint| &*endpoint.stats)
     }
 
     /// The index that the balancer picks next.
     pub fn pick(&mut self) -> Option<usize> {
-        let candidates =
-            Fixed { members: &self.members, excluded: &self.excluded, scope: self.scope.as_ref() };
-        let len = self.members.len();
-        self.picker.pick(&mut Choice::new(&candidates, len, &mut self.local))
-    }
-}
-
-struct Given<'a> {
-    instances: &'a [Instance],
-    unusable: Vec<Instance>,
-}
-
-impl Source for Given<'_> {
-    fn member(&self, index: usize) -> Option<(Instance, u8)> {
-        Some((self.instances.get(index)?.clone(), 100))
-    }
-
-    fn unusable(&self) -> Vec<Instance> {
-        self.unusable.clone()
-    }
-}
-
-struct Fixed<'a> {
-    members: &'a [Arc<EndpointStats>],
-    excluded: &'a [usize],
-    scope: Option<&'a RequestScope>,
-}
-
-impl Candidates for Fixed<'_> {
-    fn is_usable(&self, index: usize) -> bool {
-        index < self.members.len() && !self.excluded.contains(&index)
-    }
-
-    fn stats(&self, index: usize) -> Option<&Arc<EndpointStats>> {
-        self.members.get(index)
-    }
-
-    fn scope(&self) -> Option<&RequestScope> {
-        self.scope
-    }
-
-    fn tier(&self) -> Tier {
-        Tier::Ready
+        let request =
+            Request { scope: self.scope.as_ref(), excluded: &self.excluded, ..Request::ANY };
+        self.choices.choose(&request, false, &mut self.local)
     }
 }
 
 impl fmt::Debug for TestSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TestSet")
-            .field("members", &self.members)
-            .field("excluded", &self.excluded)
-            .finish_non_exhaustive()
+        f.debug_struct("TestSet").finish_non_exhaustive()
     }
 }

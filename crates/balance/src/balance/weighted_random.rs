@@ -56,21 +56,20 @@ impl Weighted {
     /// Visits all of them, so that what is left is still drawn by weight.
     #[cold]
     fn pick_of_the_usable(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        let weight_now = |choice: &Choice<'_>, index, weight| match choice.is_usable(index) {
-            true => weight,
-            false => 0,
-        };
-        let weights = || self.weights.iter().copied().enumerate();
-        let total = weights().map(|(index, weight)| weight_now(choice, index, weight)).sum();
+        let total = self.usable(choice).map(|(_, weight)| weight).sum();
         let mut drawn = choice.random(total);
-        for (index, weight) in weights() {
-            let weight = weight_now(choice, index, weight);
-            if drawn < weight {
-                return Some(index);
+        self.usable(choice).find_map(|(index, weight)| match drawn.checked_sub(weight) {
+            Some(left) => {
+                drawn = left;
+                None
             }
-            drawn -= weight;
-        }
-        None
+            None => Some(index),
+        })
+    }
+
+    fn usable(&self, choice: &Choice<'_>) -> impl Iterator<Item = (usize, usize)> {
+        let weights = self.weights.iter().copied().enumerate();
+        weights.filter(|(index, _)| choice.is_usable(*index))
     }
 }
 

@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use super::{Balancer, Members, Picker, Prioritized};
-use crate::endpointer::observer::Observer;
 
 /// Members of the client's own zone, while enough of them are usable.
 ///
@@ -48,15 +47,7 @@ impl Balancer for ZoneAware {
         self.0.picker(members)
     }
 
-    fn counts_unusable(&self) -> bool {
-        self.0.counts_unusable()
-    }
-
-    fn initial_cursor(&self, random: usize) -> usize {
-        self.0.initial_cursor(random)
-    }
-
-    fn observer(&self) -> Option<Arc<dyn Observer>> {
-        self.0.observer()
+    fn inner(&self) -> Option<&dyn Balancer> {
+        Some(&self.0)
     }
 }

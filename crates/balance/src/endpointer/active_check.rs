@@ -1,11 +1,12 @@
 use std::{
     cell::Cell,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tower_sd_core::BoxError;
+use tower_sd_core::{BoxError, InstanceId};
 
-use super::{EndpointStats, checked::Checked, ejection::Cause};
+use super::ejection::{Cause, Judge, Verdict};
 use crate::error::Failure;
 
 /// The result of the active checks of one endpoint, which its factory reports.
@@ -25,8 +26,8 @@ struct State {
     /// Why it fails; `None` while it passes.
     failure: Option<Failure>,
     has_reported: bool,
-    /// And the number of its service.
-    stats: Option<(Weak<EndpointStats>, u64)>,
+    /// What its endpoint reports to, and its key.
+    judge: Option<(Arc<Judge>, InstanceId, u64)>,
 }
 
 impl ActiveCheck {
@@ -60,54 +61,33 @@ impl ActiveCheck {
     fn set(&self, failure: Option<Failure>) {
         let mut state = self.state();
         state.has_reported = true;
-        if state.failure.is_none() && failure.is_none() {
-            return;
-        }
-        state.failure = failure;
-        if let Some((stats, service)) = &state.stats
-            && let Some(stats) = stats.upgrade()
+        let before = mem::replace(&mut state.failure, failure);
+        if (before.is_some() || state.failure.is_some())
+            && let Some((judge, id, key)) = &state.judge
         {
-            stats.checked(*service, state.failure.clone());
+            judge.report(Verdict { id: id.clone(), key: *key, cause: Cause::Checks });
         }
     }
 
-    /// From now on `check` decides about that endpoint, and that of an earlier service does not.
+    /// It decides about an endpoint from now on, which has failed by the check `before` it.
     ///
     /// A service that is made anew is out for as long as the one before, until it passes.
-    pub(super) fn attach(check: Option<Self>, stats: &Arc<EndpointStats>) {
-        let (service, failure) = stats.check().begin();
-        let Some(check) = check else {
-            return stats.checked(service, None);
-        };
-        let mut state = check.state();
+    pub(super) fn attach(&self, before: Option<Failure>, judge: (Arc<Judge>, InstanceId, u64)) {
+        let mut state = self.state();
         // It may have passed since.
         if !state.has_reported {
-            state.failure = failure;
+            state.failure = before;
         }
-        state.stats = Some((Arc::downgrade(stats), service));
-        stats.checked(service, state.failure.clone());
+        state.judge = Some(judge);
+    }
+
+    /// Why it fails, while it does.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.state().failure.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl EndpointStats {
-    /// The active checks of a service fail, or pass.
-    fn checked(&self, service: u64, failure: Option<Failure>) {
-        if self.check().set(service, failure) {
-            self.report(Cause::Checks);
-        }
-    }
-
-    /// Why its active checks fail, while they do.
-    pub(super) fn check_failure(&self) -> Option<Failure> {
-        self.check().failure()
-    }
-
-    fn check(&self) -> MutexGuard<'_, Checked> {
-        self.check.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,16 +100,17 @@ mod tests {
     use tower_sd_core::Instance;
 
     use super::*;
+    use crate::EndpointStats;
 
     /// The checks of a service may be faster than its factory.
     #[test]
     fn report_before_the_service_is_in_use_counts() {
         let id = Instance::new("a", 1).id().clone();
-        let stats = Arc::new(EndpointStats::new(id, false, Arc::default()));
+        let stats = EndpointStats::new(id, false, Arc::default());
         let new = |report: fn(&ActiveCheck)| {
             let check = ActiveCheck::default();
             report(&check);
-            ActiveCheck::attach(Some(check), &stats);
+            stats.attach(Some(check));
             stats.check_failure().is_some()
         };
         assert!(new(|check| check.fails("ill")));

@@ -3,7 +3,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use serde::Deserialize;
 use tower_sd_core::{Instance, duration};
 
-use super::{EjectionPolicy, Limits, observer::Observer};
+use super::{
+    EjectionPolicy, Limits,
+    observer::{Observer, Observers},
+};
 
 /// Settings of an [`Endpointer`](crate::Endpointer).
 #[derive(Clone, Debug, Deserialize)]
@@ -60,7 +63,7 @@ pub struct EndpointerConfig {
     #[serde(skip)]
     pub(super) subset: Option<Arc<dyn Subset>>,
     #[serde(skip)]
-    pub(super) observers: Vec<Arc<dyn Observer>>,
+    pub(super) observers: Observers,
 }
 
 /// The shares, in percent, below which worse endpoints get requests too.
@@ -108,7 +111,7 @@ impl EndpointerConfig {
             slow_start: Duration::ZERO,
             limits: Limits::new(),
             subset: None,
-            observers: Vec::new(),
+            observers: Observers::default(),
         }
     }
 
@@ -178,7 +181,7 @@ impl EndpointerConfig {
     /// Adds an observer of its endpoints, and of the requests to them: all events but
     /// [`Event::Retried`](crate::Event::Retried) and `Connected`.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observers.push(observer);
+        self.observers = self.observers.with(Some(observer));
         self
     }
 }

@@ -1,14 +1,14 @@
 //! An adapter to tower's own notion of a changing set, `tower::discover`.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     convert::Infallible,
-    fmt, mem,
+    fmt,
     sync::{Arc, Weak},
     task::{Context, Poll},
 };
 
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt};
 use tower::discover::Change;
 use tower_sd_core::{BoxError, InstanceId};
 use tower_service::Service;
@@ -32,17 +32,16 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     pub fn changes(
         &self,
     ) -> impl Stream<Item = Result<Change<InstanceId, Discovered<S>>, Infallible>> + Send {
-        let changes = Changes {
-            versions: self.shared.versions(),
-            shared: Arc::clone(&self.shared),
-            seen: HashMap::new(),
-            queue: VecDeque::new(),
-            first: true,
-        };
-        stream::unfold(changes, |mut changes| async move {
-            let change = changes.next().await?;
-            Some((Ok(change), changes))
-        })
+        let (mut versions, shared) = (self.shared.versions(), Arc::clone(&self.shared));
+        // It starts with all members.
+        versions.mark_changed();
+        let begun = (versions, shared, HashMap::new());
+        let changes = stream::unfold(begun, |(mut versions, shared, mut seen)| async move {
+            versions.changed().await.ok()?;
+            let changes = compare(&shared, &mut seen);
+            Some((stream::iter(changes).map(Ok), (versions, shared, seen)))
+        });
+        changes.flatten()
     }
 }
 
@@ -73,10 +72,10 @@ where
         if let (Some(stats), Some(shared)) = (self.stats.upgrade(), self.shared.upgrade())
             && stats.leave_ready(Readiness::Down)
         {
-            let refused = Signal::Refused(failure.clone(), |service, cx| {
+            let refused = Signal::Refused(failure.clone());
+            shared.signal(&stats, refused, |service, cx| {
                 Service::<Req>::poll_ready(service, cx).map_err(Into::into)
             });
-            shared.signal(&stats, refused);
         }
         Poll::Ready(Err(failure.into()))
     }
@@ -94,50 +93,26 @@ impl<S> fmt::Debug for Discovered<S> {
     }
 }
 
-struct Changes<S: 'static> {
-    shared: Arc<Shared<S>>,
-    versions: tokio::sync::watch::Receiver<u64>,
-    /// The instances that were announced, with the key of the endpoint and its connects.
-    seen: HashMap<InstanceId, (u64, u64)>,
-    queue: VecDeque<Change<InstanceId, Discovered<S>>>,
-    first: bool,
-}
-
-impl<S: Clone + Send + Sync + 'static> Changes<S> {
-    async fn next(&mut self) -> Option<Change<InstanceId, Discovered<S>>> {
-        loop {
-            if let Some(change) = self.queue.pop_front() {
-                return Some(change);
-            }
-            if !mem::take(&mut self.first) {
-                self.versions.changed().await.ok()?;
-            }
-            self.versions.borrow_and_update();
-            self.compare();
+/// What has changed; `seen` are the members so far, with their keys and connections.
+fn compare<S: Clone + Send + Sync + 'static>(
+    shared: &Arc<Shared<S>>,
+    seen: &mut HashMap<InstanceId, (u64, u64)>,
+) -> Vec<Change<InstanceId, Discovered<S>>> {
+    let now = shared.state().tiers.pickable();
+    let ids: HashSet<_> = now.iter().map(|endpoint| &endpoint.stats.id).collect();
+    let gone = seen.extract_if(|id, _| !ids.contains(id));
+    let mut changes: Vec<_> = gone.map(|(id, _)| Change::Remove(id)).collect();
+    for endpoint in &now {
+        let (id, stats) = (&endpoint.stats.id, &endpoint.stats);
+        let current = (stats.key, stats.connects());
+        if seen.insert(id.clone(), current) != Some(current) {
+            let discovered = Discovered {
+                service: endpoint.service.clone(),
+                stats: Arc::downgrade(stats),
+                shared: Arc::downgrade(shared),
+            };
+            changes.push(Change::Insert(id.clone(), discovered));
         }
     }
-
-    fn compare(&mut self) {
-        let now = self.shared.state().tiers.pickable();
-        let ids: HashSet<_> = now.iter().map(|endpoint| &endpoint.stats.id).collect();
-        self.seen.retain(|id, _| {
-            let stays = ids.contains(id);
-            if !stays {
-                self.queue.push_back(Change::Remove(id.clone()));
-            }
-            stays
-        });
-        for endpoint in &now {
-            let (id, stats) = (&endpoint.stats.id, &endpoint.stats);
-            let current = (stats.key, stats.connects());
-            if self.seen.insert(id.clone(), current) != Some(current) {
-                let discovered = Discovered {
-                    service: endpoint.service.clone(),
-                    stats: Arc::downgrade(stats),
-                    shared: Arc::downgrade(&self.shared),
-                };
-                self.queue.push_back(Change::Insert(id.clone(), discovered));
-            }
-        }
-    }
+    changes
 }

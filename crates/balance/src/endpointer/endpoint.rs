@@ -1,12 +1,9 @@
-use std::{
-    fmt,
-    sync::{Arc, Mutex as StdMutex, PoisonError},
-};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower_sd_core::Instance;
 
-use super::{EndpointStats, Readiness, ejection::Judge};
+use super::{EndpointStats, Readiness};
 
 /// One instance with the service that sends to it.
 //
@@ -20,18 +17,7 @@ pub(crate) struct Endpoint<S> {
 }
 
 impl<S> Endpoint<S> {
-    pub(crate) fn new(
-        service: S,
-        instance: Instance,
-        takes_guards: bool,
-        judge: Arc<Judge>,
-    ) -> Self {
-        let stats = Arc::new(EndpointStats::new(instance.id().clone(), takes_guards, judge));
-        Self::with_stats(service, stats, instance)
-    }
-
-    /// One that goes on with the statistics of an earlier service.
-    pub(crate) fn with_stats(service: S, stats: Arc<EndpointStats>, instance: Instance) -> Self {
+    pub(crate) fn new(service: S, stats: Arc<EndpointStats>, instance: Instance) -> Self {
         Self { service, stats, instance: StdMutex::new(instance) }
     }
 
@@ -64,15 +50,6 @@ impl<S> Endpoint<S> {
 impl<S: Clone + Send + 'static> Endpoint<S> {
     /// Leaves the service to the requests in flight; without any it is dropped with the endpoint.
     pub(super) fn park(&self, token: TaskTrackerToken) {
-        self.stats.parking.park(self.service.clone(), token);
-    }
-}
-
-impl<S> fmt::Debug for Endpoint<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint")
-            .field("instance", &self.instance())
-            .field("stats", &self.stats)
-            .finish_non_exhaustive()
+        self.stats.park(self.service.clone(), token);
     }
 }

@@ -1,4 +1,4 @@
-use std::{fmt, future::Future};
+use std::future::Future;
 
 use tower_sd_core::{BoxError, Instance};
 
@@ -14,10 +14,11 @@ use tower_sd_core::{BoxError, Instance};
 ///   another.
 /// - Clones of the service share their connections: the balancer clones one for each request.
 ///
-/// A closure is one through [`Endpointer::with`](crate::Endpointer::with) or [`factory_fn`].
+/// A closure from an [`Instance`] to a future of a service is one; see
+/// [`Endpointer::with`](crate::Endpointer::with) and [`factory_fn`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` makes no endpoints",
-    note = "a closure from an `Instance` to a service is a factory through `Endpointer::with` or `factory_fn`"
+    note = "a closure from an `Instance` to a future of a service is a factory, see `Endpointer::with`"
 )]
 #[doc(alias = "MakeService")]
 pub trait Factory: Send + Sync + 'static {
@@ -37,23 +38,8 @@ pub trait Factory: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Service, BoxError>> + Send;
 }
 
-/// A [`Factory`] from an async closure.
-pub fn factory_fn<F, Fut, S>(make: F) -> FactoryFn<F>
-where
-    F: Fn(Instance) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<S, BoxError>> + Send,
-    S: Clone + Send + Sync + 'static,
-{
-    FactoryFn { make }
-}
-
-/// A [`Factory`] made by [`factory_fn`].
-#[derive(Clone, Copy)]
-pub struct FactoryFn<F> {
-    make: F,
-}
-
-impl<F, Fut, S> Factory for FactoryFn<F>
+/// Of async closures.
+impl<F, Fut, S> Factory for F
 where
     F: Fn(Instance) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<S, BoxError>> + Send,
@@ -62,12 +48,16 @@ where
     type Service = S;
 
     fn make(&self, instance: Instance) -> impl Future<Output = Result<S, BoxError>> + Send {
-        (self.make)(instance)
+        self(instance)
     }
 }
 
-impl<F> fmt::Debug for FactoryFn<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FactoryFn").finish_non_exhaustive()
-    }
+/// The same closure as a [`Factory`]: it need not name the type of its argument.
+pub fn factory_fn<F, Fut, S>(make: F) -> F
+where
+    F: Fn(Instance) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<S, BoxError>> + Send,
+    S: Clone + Send + Sync + 'static,
+{
+    make
 }

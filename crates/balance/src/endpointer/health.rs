@@ -25,8 +25,6 @@ struct Record {
     ejection: Option<Ejection>,
     /// When it has returned, and from which ejection.
     returned: Option<(Instant, u32)>,
-    /// When the worker examines it next.
-    next: Option<Instant>,
     older: Option<Mark>,
     newer: Option<Mark>,
 }
@@ -53,15 +51,13 @@ pub(super) enum Phase {
     Decided,
 }
 
+impl Phase {
+    const ALL: [Self; 5] = [Self::Well, Self::Accused, Self::Ejected, Self::Due, Self::Decided];
+}
+
 impl Health {
     pub(super) fn phase(&self) -> Phase {
-        match self.phase.load(Relaxed) {
-            0 => Phase::Well,
-            1 => Phase::Accused,
-            2 => Phase::Ejected,
-            3 => Phase::Due,
-            _ => Phase::Decided,
-        }
+        Phase::ALL[usize::from(self.phase.load(Relaxed))]
     }
 
     /// Whether it is out of the set.
@@ -71,7 +67,7 @@ impl Health {
 
     /// Only one caller succeeds.
     pub(super) fn change(&self, from: Phase, to: Phase, judge: &Judge) -> bool {
-        let (before, after) = (code(from), code(to));
+        let (before, after) = (from as u8, to as u8);
         let changed = self.phase.compare_exchange(before, after, SeqCst, SeqCst).is_ok();
         if changed {
             if to == Phase::Due {
@@ -156,17 +152,12 @@ impl Health {
         (record.older, record.newer) = (None, None);
     }
 
-    /// When the worker examines it next; returns what that was before.
-    pub(super) fn schedule(&self, at: Option<Instant>) -> Option<Instant> {
-        std::mem::replace(&mut self.record().next, at)
-    }
-
     /// No request decides about it.
     ///
     /// For the worker, which alone makes an ejected one well: what requests change meanwhile is
     /// overwritten.
     pub(super) fn suspend(&self, judge: &Judge) {
-        if self.is_ejected() && self.phase.swap(code(Phase::Ejected), SeqCst) == code(Phase::Due) {
+        if self.is_ejected() && self.phase.swap(Phase::Ejected as u8, SeqCst) == Phase::Due as u8 {
             judge.n_due.fetch_sub(1, SeqCst);
         }
     }
@@ -189,16 +180,6 @@ impl Record {
             Some(_) | None => (self.older, self.newer) = (Some(mark), Some(mark)),
         }
         self.older.unwrap_or(mark)
-    }
-}
-
-fn code(phase: Phase) -> u8 {
-    match phase {
-        Phase::Well => 0,
-        Phase::Accused => 1,
-        Phase::Ejected => 2,
-        Phase::Due => 3,
-        Phase::Decided => 4,
     }
 }
 

@@ -221,10 +221,10 @@ impl InFlight {
 impl Guard {
     fn end(self, outcome: Outcome) {
         let Self { stats, trace, more, .. } = self;
-        let Trace { started, probation, held } = trace;
+        let Trace { started, probation, place, held, .. } = trace;
         stats.ended(outcome);
         // Before an observer that may panic, and while the endpoint is there.
-        drop(held);
+        drop((place, held));
         if let Some(started) = started {
             stats.measured(&started, outcome);
         }

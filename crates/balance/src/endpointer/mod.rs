@@ -1,7 +1,6 @@
 //! The cache of live services: one endpoint per instance, kept across updates.
 
 mod active_check;
-mod checked;
 mod config;
 mod contain;
 mod counted;
@@ -10,7 +9,6 @@ mod discover;
 mod drain;
 mod ejection;
 mod endpoint;
-mod factories;
 mod factory;
 mod health;
 mod in_flight;
@@ -18,9 +16,6 @@ mod latency;
 mod life;
 mod limits;
 pub(crate) mod observer;
-mod parking;
-mod place;
-mod probation;
 mod report;
 mod set;
 mod shared;
@@ -38,12 +33,13 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use tower_sd_core::{BoxError, Instance, InstanceId, Instancer};
 
+use self::worker::{Runs, work};
 pub use self::{
     active_check::ActiveCheck,
     config::{EndpointerConfig, Subset, TierPolicy},
     discover::Discovered,
     ejection::{Ejection, EjectionPolicy, EjectionReason},
-    factory::{Factory, FactoryFn, factory_fn},
+    factory::{Factory, factory_fn},
     in_flight::{InFlight, Served},
     life::EndpointState,
     limits::{Limits, LimitsReport},
@@ -58,17 +54,14 @@ pub(crate) use self::{
     endpoint::Endpoint,
     latency::{Decay, Started},
     limits::{Breaker, Ticket},
-    place::{Full, Held, Place},
-    probation::Probation,
     set::{MAX_WEIGHT, Set},
     shared::Shared,
     signal::{PollReady, Signal},
     state::is_fit,
     stats::Readiness,
     tiers::{N_TIERS, Subscriber, Tiers},
-    trace::Trace,
+    trace::{Full, Held, Place, Probation, Trace},
 };
-use self::{factories::Factories, worker::work};
 use crate::NoInstances;
 
 /// Keeps one live service for each instance of the service that it follows.
@@ -117,9 +110,10 @@ use crate::NoInstances;
 /// # Ok(())
 /// # }
 /// ```
+#[derive(Clone)]
 #[doc(alias = "Pool")]
 pub struct Endpointer<S: 'static> {
-    shared: Arc<Shared<S>>,
+    pub(crate) shared: Arc<Shared<S>>,
 }
 
 impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
@@ -155,8 +149,8 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
         let subscription = instancer.subscribe();
         let shared = Arc::new(Shared::new(subscription.clone(), config.clone()));
         let weak = Arc::downgrade(&shared);
-        let runs = Factories::new(factory, config);
-        shared.spawn(|stop| work(weak, subscription, runs, stop));
+        let runs = Runs::new(factory, config);
+        shared.tasks.spawn(|stop| work(weak, subscription, runs, stop));
         Self { shared }
     }
 
@@ -203,11 +197,7 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     /// For benchmarks: the cost of publishing alone.
     #[doc(hidden)]
     pub fn republish(&self, id: &InstanceId) {
-        self.shared.republish(id);
-    }
-
-    pub(crate) fn shared(&self) -> &Arc<Shared<S>> {
-        &self.shared
+        drop(self.shared.apply([state::Event::Replace(id.clone())].into_iter()));
     }
 
     /// Follows `instancer`, and makes services with an async closure.
@@ -220,13 +210,7 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
         F: Fn(Instance) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<S, BoxError>> + Send + 'static,
     {
-        Self::new(instancer, factory_fn(make))
-    }
-}
-
-impl<S> Clone for Endpointer<S> {
-    fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self::new(instancer, make)
     }
 }
 

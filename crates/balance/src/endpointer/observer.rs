@@ -115,29 +115,22 @@ pub enum Event<'a> {
 
 /// The observers of one balancer, or of one endpointer.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Observers(Option<Arc<[Arc<dyn Observer>]>>);
+pub(crate) struct Observers(Arc<[Arc<dyn Observer>]>);
 
 impl Observers {
-    pub(crate) fn of(observers: impl IntoIterator<Item = Arc<dyn Observer>>) -> Self {
-        let observers: Arc<[_]> = observers.into_iter().collect();
-        Self(Some(observers).filter(|observers| !observers.is_empty()))
-    }
-
     pub(crate) fn with(&self, more: Option<Arc<dyn Observer>>) -> Self {
-        let before = self.0.iter().flat_map(|observers| observers.iter().cloned());
-        Self::of(before.chain(more))
+        Self(self.0.iter().cloned().chain(more).collect())
     }
 
     pub(crate) fn and(&self, others: &Self) -> Self {
-        let all = [self, others].into_iter().flat_map(|one| one.0.iter());
-        Self::of(all.flat_map(|observers| observers.iter().cloned()))
+        Self(self.0.iter().chain(&*others.0).cloned().collect())
     }
 
     pub(crate) fn watch_requests(&self) -> bool {
-        self.0.iter().flat_map(|all| all.iter()).any(|one| one.watches_requests())
+        self.0.iter().any(|one| one.watches_requests())
     }
 
     pub(crate) fn on(&self, event: &Event<'_>) {
-        self.0.iter().flat_map(|all| all.iter()).for_each(|one| one.on(event));
+        self.0.iter().for_each(|one| one.on(event));
     }
 }

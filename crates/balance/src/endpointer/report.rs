@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::{Serialize, Serializer};
 use tokio::time::Instant;
@@ -117,21 +117,16 @@ pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> En
                 ..EndpointReport::of(member.instance.clone(), stats, in_flight)
             }
         }
-        None => EndpointReport {
-            instance: member.instance.clone(),
-            state: EndpointState::Creating,
-            since: None,
-            in_flight: 0,
-            share: 100,
-            picks: 0,
-            failures: 0,
-            outcomes: Outcomes::default(),
-            connects: 0,
-            refusals: 0,
-            latency: None,
-            ejection: None,
-            error: member.error.as_ref().map(Failure::shown),
-        },
+        None => {
+            let (instance, judge) = (member.instance.clone(), Arc::default());
+            let stats = EndpointStats::new(instance.id().clone(), false, judge);
+            EndpointReport {
+                state: EndpointState::Creating,
+                since: None,
+                error: member.error.as_ref().map(Failure::shown),
+                ..EndpointReport::of(instance, &stats, 0)
+            }
+        }
     });
     let mut endpoints: Vec<_> = members.collect();
     endpoints.sort_by(|a, b| a.instance.id().cmp(b.instance.id()));
@@ -147,7 +142,7 @@ pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> En
             Some(error.map_or_else(|| NEVER_SYNCED.to_owned(), |error| error.chain().to_string()))
         }
     };
-    EndpointerReport { trouble, endpoints, panic: state.panic, limits: shared.breaker().report() }
+    EndpointerReport { trouble, endpoints, panic: state.panic, limits: shared.breaker.report() }
 }
 
 impl EndpointReport {

@@ -7,19 +7,13 @@ use super::Endpoint;
 /// Two levels, copied on write: changing one of 10 000 copies a chunk of pointers and the list of
 /// chunks. The order is unspecified: the last one takes the place of one that is removed. Slices,
 /// because each hop counts for every request.
-#[derive(Debug)]
+#[derive(Clone)]
 pub(crate) struct Set<S> {
     /// All are full but the last, and none is empty.
     chunks: Arc<[Chunk<S>]>,
     len: usize,
-    weights: Weights,
-}
-
-/// Whether all weigh the same is known without a walk: that is when n·Σw² = (Σw)².
-#[derive(Clone, Copy, Debug, Default)]
-struct Weights {
-    sum: u128,
-    squares: u128,
+    /// Of the weights, and of their squares.
+    sums: (i128, i128),
 }
 
 type Chunk<S> = Arc<[Arc<Endpoint<S>>]>;
@@ -39,17 +33,24 @@ impl<S> Set<S> {
         self.chunks.iter().flat_map(|chunk| chunk.iter())
     }
 
+    /// Known without a walk: that is when n·Σw² = (Σw)².
     pub(crate) fn weigh_the_same(&self) -> bool {
-        let n = u128::try_from(self.len).unwrap_or(u128::MAX);
-        n * self.weights.squares == self.weights.sum * self.weights.sum
+        let (n, (sum, squares)) = (i128::try_from(self.len).unwrap_or(i128::MAX), self.sums);
+        n * squares == sum * sum
+    }
+
+    fn weigh(&mut self, weight: u64, sign: i128) {
+        let weight = i128::from(weight);
+        self.sums.0 += sign * weight;
+        self.sums.1 += sign * weight * weight;
     }
 
     /// Makes it another set with the same members: the payload of one has changed.
     ///
     /// Its weight was `before`, and is `now`.
     pub(crate) fn touch(&mut self, before: u64, now: u64) {
-        self.weights.remove(before);
-        self.weights.add(now);
+        self.weigh(before, -1);
+        self.weigh(now, 1);
         self.chunks = self.chunks.iter().cloned().collect();
     }
 
@@ -60,7 +61,7 @@ impl<S> Set<S> {
 
     /// Its index is the old length.
     pub(crate) fn push(&mut self, endpoint: Arc<Endpoint<S>>) {
-        self.weights.add(endpoint.weight());
+        self.weigh(endpoint.weight(), 1);
         let mut chunks = self.chunks.to_vec();
         match chunks.last_mut() {
             Some(last) if last.len() < CHUNK => *last = with(last, |last| last.push(endpoint)),
@@ -72,8 +73,7 @@ impl<S> Set<S> {
 
     /// Removes one; the one that was last and now stands in its place, if there is one.
     pub(crate) fn swap_remove(&mut self, index: usize) -> Option<&Arc<Endpoint<S>>> {
-        let weight = self.get(index)?.weight();
-        self.weights.remove(weight);
+        self.weigh(self.get(index)?.weight(), -1);
         let moved = Arc::clone(self.get(self.len.checked_sub(1)?)?);
         let mut chunks = self.chunks.to_vec();
         let last = chunks.last_mut()?;
@@ -91,35 +91,15 @@ impl<S> Set<S> {
     }
 }
 
-impl Weights {
-    fn add(&mut self, weight: u64) {
-        let weight = u128::from(weight);
-        self.sum += weight;
-        self.squares += weight * weight;
-    }
-
-    fn remove(&mut self, weight: u64) {
-        let weight = u128::from(weight);
-        self.sum -= weight;
-        self.squares -= weight * weight;
-    }
-}
-
 fn with<T: Clone>(slice: &[T], change: impl FnOnce(&mut Vec<T>)) -> Arc<[T]> {
     let mut copy = slice.to_vec();
     change(&mut copy);
     copy.into()
 }
 
-impl<S> Clone for Set<S> {
-    fn clone(&self) -> Self {
-        Self { chunks: Arc::clone(&self.chunks), len: self.len, weights: self.weights }
-    }
-}
-
 impl<S> Default for Set<S> {
     fn default() -> Self {
-        Self { chunks: Arc::new([]), len: 0, weights: Weights::default() }
+        Self { chunks: Arc::new([]), len: 0, sums: (0, 0) }
     }
 }
 
@@ -134,9 +114,12 @@ mod tests {
     use tower_sd_core::Instance;
 
     use super::*;
+    use crate::EndpointStats;
 
     fn endpoint(port: u16) -> Arc<Endpoint<()>> {
-        Arc::new(Endpoint::new((), Instance::new("h", port), false, Arc::default()))
+        let instance = Instance::new("h", port);
+        let stats = EndpointStats::new(instance.id().clone(), false, Arc::default());
+        Arc::new(Endpoint::new((), stats.into(), instance))
     }
 
     fn ports<S>(set: &Set<S>) -> Vec<u16> {

@@ -1,6 +1,6 @@
 use std::{
     error::Error,
-    fmt, mem,
+    mem,
     sync::{Arc, PoisonError, Weak},
     time::Duration,
 };
@@ -10,10 +10,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
-use tower_sd_core::{BoxError, InstanceId, Shutdown, Subscription, TaskGroup};
+use tower_sd_core::{BoxError, Freshness, Snapshot, Subscription, TaskGroup};
 
 use super::{
-    Breaker, EndpointStats, EndpointerConfig, Readiness, Signal, Subscriber, Tier,
+    Breaker, EndpointStats, EndpointerConfig, PollReady, Readiness, Signal, Subscriber, Tier,
     contain::contain,
     drain::Draining,
     ejection::Judge,
@@ -32,14 +32,14 @@ pub(crate) struct Shared<S: 'static> {
     subscribers: Mutex<Vec<Weak<dyn Subscriber<S>>>>,
     /// Signals on their way to the worker; few, because each endpoint has two at most.
     signals: Mutex<Vec<Event<S>>>,
-    wake: Arc<Notify>,
+    pub(super) wake: Arc<Notify>,
     /// Grows with every change that waiting requests have to see.
     version: watch::Sender<u64>,
-    subscription: Subscription,
+    pub(crate) subscription: Subscription,
     config: EndpointerConfig,
-    observers: Observers,
-    breaker: Arc<Breaker>,
-    tasks: TaskGroup,
+    pub(crate) observers: Observers,
+    pub(crate) breaker: Arc<Breaker>,
+    pub(super) tasks: TaskGroup,
     /// One token for each endpoint that drains.
     draining: TaskTracker,
 }
@@ -57,7 +57,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
             wake,
             version: watch::Sender::new(0),
             subscription,
-            observers: Observers::of(config.observers.iter().cloned()),
+            observers: config.observers.clone(),
             config,
             breaker,
             tasks: TaskGroup::new(),
@@ -68,18 +68,18 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
     /// Applies `events` and the signals of requests, publishes once, and returns what is left to be
     /// done.
     pub(super) fn apply(&self, events: impl Iterator<Item = Event<S>>) -> Effects<S> {
-        let now = Instant::now();
-        let mut effects = Effects::default();
         let signals = mem::take(&mut *self.signals.lock().unwrap_or_else(PoisonError::into_inner));
         let mut state = self.state();
+        state.now = Instant::now();
         for event in events.chain(signals) {
-            contain("change of the set", || state.on(event, now, &mut effects));
+            contain("change of the set", || state.on(event));
         }
-        contain("judgement", || state.judge(now, &mut effects));
+        contain("judgement", || state.judge());
         // Whatever has woken the worker, so that signals without a pause postpone no deadline.
-        contain("deadline", || state.expire(now, &mut effects));
+        contain("deadline", || state.expire());
         state.draining.retain(|left| left.in_flight() > 0);
-        let until = now.checked_add(self.config.drain_timeout);
+        let mut effects = mem::take(&mut state.effects);
+        let until = state.now.checked_add(self.config.drain_timeout);
         for endpoint in &effects.gone {
             state.draining.push(Draining::new(endpoint, until));
             // Before another change can need it again.
@@ -93,7 +93,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
             None => {}
         }
         for left in mem::take(&mut effects.expired) {
-            contain("drop of a service", || self.give_up(&left));
+            contain("drop of a service", || give_up::<S>(&left));
         }
         if effects.publish {
             self.publish();
@@ -109,8 +109,13 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
     }
 
     /// Reports what a request has found out to the worker.
-    pub(crate) fn signal(&self, stats: &EndpointStats, signal: Signal<S>) {
-        let event = Event::Signal { id: stats.id.clone(), key: stats.key, signal };
+    pub(crate) fn signal(
+        &self,
+        stats: &EndpointStats,
+        signal: Signal<S>,
+        poll_ready: PollReady<S>,
+    ) {
+        let event = Event::Signal { id: stats.id.clone(), key: stats.key, signal, poll_ready };
         self.signals.lock().unwrap_or_else(PoisonError::into_inner).push(event);
         self.wake.notify_one();
     }
@@ -128,42 +133,27 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
     /// Waits until there is an endpoint that is not known to be down.
     pub(super) async fn ready(&self, bound: Duration) -> Result<(), NoInstances> {
         let mut version = self.version.subscribe();
-        let usable = async {
-            loop {
-                version.borrow_and_update();
-                {
-                    let state = self.state();
-                    let is_usable = |tier| state.tiers.get(tier).len() > 0;
-                    if is_usable(Tier::Ready)
-                        || is_usable(Tier::Ejected)
-                        || is_usable(Tier::Held)
-                        || state.closed
-                    {
-                        return;
-                    }
-                }
-                // The sender is in `self`.
-                let _changed = version.changed().await;
-            }
+        let is_over = |_: &u64| {
+            let state = self.state();
+            let has_any = |tier| state.tiers.get(tier).len() > 0;
+            state.closed || [Tier::Ready, Tier::Ejected, Tier::Held].into_iter().any(has_any)
         };
-        match timeout(bound, usable).await {
-            Ok(()) if !self.state().closed => Ok(()),
-            Ok(()) | Err(_) => Err(self.why_none()),
+        let is_over = timeout(bound, version.wait_for(is_over)).await.is_ok();
+        match is_over && !self.state().closed {
+            true => Ok(()),
+            false => Err(self.why_none()),
         }
     }
 
     /// Why a request finds no endpoint now.
     pub(crate) fn why_none(&self) -> NoInstances {
         let state = self.state();
-        let Some(snapshot) = state.snapshot.as_ref().filter(|_| !state.closed) else {
-            let reason = match state.closed {
-                true => NoInstancesReason::Closed,
-                false => NoInstancesReason::NeverSynced,
-            };
-            return NoInstances::new(reason, None);
-        };
-        let trouble = snapshot.freshness().error().cloned().map(BoxError::from);
-        if !snapshot.freshness().is_synced() {
+        if state.closed {
+            return NoInstances::new(NoInstancesReason::Closed, None);
+        }
+        let freshness = state.snapshot.as_ref().map(Snapshot::freshness);
+        let trouble = freshness.and_then(Freshness::error).cloned().map(BoxError::from);
+        if !freshness.is_some_and(Freshness::is_synced) {
             return NoInstances::new(NoInstancesReason::NeverSynced, trouble);
         }
         let mut members = state.members.values();
@@ -189,44 +179,12 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         self.draining.close();
         if timeout(self.config.drain_timeout, self.draining.wait()).await.is_err() {
             let left = mem::take(&mut self.state().draining);
-            left.iter().for_each(|left| self.give_up(left));
+            left.iter().for_each(give_up::<S>);
         }
-    }
-
-    pub(super) fn republish(&self, id: &InstanceId) {
-        drop(self.apply([Event::Replace(id.clone())].into_iter()));
-    }
-
-    /// Requests a new read of the registry; its loop limits the rate.
-    pub(crate) fn refresh(&self) {
-        self.subscription.refresh();
-    }
-
-    pub(crate) fn observers(&self) -> &Observers {
-        &self.observers
-    }
-
-    pub(crate) fn breaker(&self) -> &Arc<Breaker> {
-        &self.breaker
-    }
-
-    pub(super) fn spawn<F>(&self, task: impl FnOnce(Shutdown) -> F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        self.tasks.spawn(task);
     }
 
     pub(crate) fn versions(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
-    }
-
-    pub(super) fn wake(&self) -> Arc<Notify> {
-        Arc::clone(&self.wake)
-    }
-
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.state().next_deadline()
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State<S>> {
@@ -240,15 +198,6 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         let why = why.as_ref().map(|why| -> &(dyn Error + 'static) { why });
         let observe = || self.observers.on(&Observed::State { endpoint: &stats, from, to, why });
         contain("observer", observe);
-    }
-
-    /// Takes the service of one that has not finished in time.
-    #[expect(clippy::unused_self, reason = "names the type of the service")]
-    fn give_up(&self, left: &Draining) {
-        let in_flight = left.give_up::<S>();
-        if in_flight > 0 {
-            tracing::warn!(instance = %left.instance.id(), in_flight, "not drained in time");
-        }
     }
 
     /// Always with the newest set, whichever thread publishes: the lock of the subscribers comes
@@ -280,8 +229,10 @@ impl<S: 'static> Drop for Shared<S> {
     }
 }
 
-impl<S> fmt::Debug for Shared<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
+/// Takes the service of one that has not finished in time.
+fn give_up<S: 'static>(left: &Draining) {
+    let in_flight = left.give_up::<S>();
+    if in_flight > 0 {
+        tracing::warn!(instance = %left.instance.id(), in_flight, "not drained in time");
     }
 }

@@ -24,11 +24,11 @@ pub(crate) enum Signal<S> {
     Connected,
     /// Its readiness is pending with nothing in flight; the service has begun to connect, and its
     /// request is gone.
-    Pending(S, PollReady<S>),
+    Pending(S),
     /// Its readiness has failed.
-    Refused(Failure, PollReady<S>),
+    Refused(Failure),
     /// It is down, and a request has nothing better.
-    Wanted(PollReady<S>),
+    Wanted,
 }
 
 /// One run of the factory.
@@ -69,15 +69,6 @@ pub(super) struct Streaks {
     closed: u32,
     /// In a row.
     late: u32,
-}
-
-impl<S> Signal<S> {
-    pub(super) fn into_service(self) -> Option<S> {
-        match self {
-            Self::Pending(service, _) => Some(service),
-            Self::Connected | Self::Refused(..) | Self::Wanted(_) => None,
-        }
-    }
 }
 
 impl Streaks {

@@ -6,10 +6,9 @@ mod effects;
 mod judged;
 mod members;
 mod ramp;
-mod ramps;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     mem,
     sync::Arc,
 };
@@ -19,9 +18,8 @@ use tokio::time::Instant;
 use tower_sd_core::{Backoff, BoxError, Instance, InstanceId, InstanceStatus, Snapshot};
 
 pub(super) use self::effects::{Change, Effects};
-use self::ramps::Ramps;
 use super::{
-    ActiveCheck, Endpoint, EndpointerConfig, Readiness, Tier, Tiers,
+    Endpoint, EndpointStats, EndpointerConfig, Readiness, Tier, Tiers,
     contain::contain,
     drain::Draining,
     ejection::Judge,
@@ -30,8 +28,11 @@ use super::{
 use crate::error::Failure;
 
 /// See the module.
-#[derive(Debug)]
 pub(super) struct State<S> {
+    /// The moment of what is applied.
+    pub(super) now: Instant,
+    /// What has to follow from what was applied so far.
+    pub(super) effects: Effects<S>,
     pub(super) members: HashMap<InstanceId, Member<S>>,
     pub(super) tiers: Tiers<S>,
     /// The last one applied.
@@ -45,15 +46,14 @@ pub(super) struct State<S> {
     poll_ready: Option<PollReady<S>>,
     sharing: Sharing,
     judge: Arc<Judge>,
-    /// The ends of ejections.
-    ejected: BTreeSet<(Instant, InstanceId)>,
+    /// When each ejection is over, or another request may decide about it.
+    ejected: BTreeMap<InstanceId, Instant>,
     /// Nothing but ejected endpoints is usable.
     pub(super) panic: bool,
     ramps: Ramps,
     rng: Rng,
 }
 
-#[derive(Debug)]
 pub(super) struct Member<S> {
     pub(super) instance: Instance,
     pub(super) held: bool,
@@ -84,6 +84,7 @@ pub(super) enum Event<S> {
         id: InstanceId,
         key: u64,
         signal: Signal<S>,
+        poll_ready: PollReady<S>,
     },
     /// The end of one probe.
     Probed {
@@ -100,6 +101,8 @@ pub(super) enum Event<S> {
 impl<S: Clone + Send + Sync + 'static> State<S> {
     pub(super) fn new(config: EndpointerConfig, judge: Arc<Judge>) -> Self {
         Self {
+            now: Instant::now(),
+            effects: Effects::default(),
             members: HashMap::new(),
             tiers: Tiers::new(Arc::clone(&judge)),
             snapshot: None,
@@ -111,24 +114,26 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             poll_ready: None,
             sharing: Sharing::default(),
             judge,
-            ejected: BTreeSet::new(),
+            ejected: BTreeMap::new(),
             panic: false,
             ramps: Ramps::default(),
             rng: Rng::new(),
         }
     }
 
-    pub(super) fn on(&mut self, event: Event<S>, now: Instant, effects: &mut Effects<S>) {
+    pub(super) fn on(&mut self, event: Event<S>) {
         match event {
-            Event::Snapshot(snapshot) => self.apply(&snapshot, now, effects),
-            Event::Created { id, run, result } => self.created(&id, run, result, now, effects),
-            Event::Signal { id, key, signal } => self.signalled(&id, key, signal, now, effects),
-            Event::Probed { id, key, result } => self.probed(&id, key, result, now, effects),
-            Event::Close => self.close(now, effects),
+            Event::Snapshot(snapshot) => self.apply(&snapshot),
+            Event::Created { id, run, result } => self.created(&id, run, result),
+            Event::Signal { id, key, signal, poll_ready } => {
+                self.poll_ready = Some(poll_ready);
+                self.signalled(&id, key, signal);
+            }
+            Event::Probed { id, key, result } => self.probed(&id, key, result),
+            Event::Close => self.close(),
             Event::Replace(id) => {
                 self.unplace(&id);
-                self.settle(&id, now, effects);
-                effects.publish = true;
+                self.settle(&id);
             }
         }
     }
@@ -136,20 +141,13 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let drained = self.draining.iter().filter_map(|left| left.until).min();
         let due = self.due.first().map(|(at, _)| *at);
-        let ejected = self.ejected.first().map(|(at, _)| *at);
+        let ejected = self.ejected.values().min().copied();
         drained.into_iter().chain(due).chain(ejected).chain(self.ramps.next).min()
     }
 
-    fn created(
-        &mut self,
-        id: &InstanceId,
-        run: u64,
-        result: Result<Created<S>, BoxError>,
-        now: Instant,
-        effects: &mut Effects<S>,
-    ) {
+    fn created(&mut self, id: &InstanceId, run: u64, result: Result<Created<S>, BoxError>) {
         let Some(member) = self.members.get_mut(id).filter(|member| member.run == run) else {
-            effects.spare.extend(result.ok().map(|created| created.service));
+            self.effects.spare.extend(result.ok().map(|created| created.service));
             return;
         };
         let Created { service, takes_guards, check } = match result {
@@ -157,119 +155,98 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             Err(error) => {
                 member.error = Some(Failure::new(error));
                 if member.endpoint.is_none() {
-                    self.schedule_next(id, now);
+                    self.schedule_next(id);
                 }
                 return;
             }
         };
         let instance = member.instance.clone();
-        match member.endpoint.take() {
+        let before = member.endpoint.take();
+        let stats = match &before {
+            Some(before) => Arc::clone(&before.stats),
+            None => EndpointStats::new(id.clone(), takes_guards, Arc::clone(&self.judge)).into(),
+        };
+        stats.attach(check);
+        member.endpoint = Some(Arc::new(Endpoint::new(service, stats, instance)));
+        match before {
             None => {
                 member.error = None;
-                let judge = Arc::clone(&self.judge);
-                let endpoint = Endpoint::new(service, instance, takes_guards, judge);
-                ActiveCheck::attach(check, &endpoint.stats);
-                member.endpoint = Some(Arc::new(endpoint));
-                self.share_from_now(id, now);
-                self.settle(id, now, effects);
+                self.share_from_now(id);
+                self.settle(id);
             }
-            // In place of one that failed for good: no request gets it before it has connected.
+            // It has failed for good: no request gets its successor before that has connected.
             Some(before) => {
-                let stats = Arc::clone(&before.stats);
-                ActiveCheck::attach(check, &stats);
-                effects.replaced.push(before);
-                member.endpoint = Some(Arc::new(Endpoint::with_stats(service, stats, instance)));
+                self.effects.replaced.push(before);
                 self.unplace(id);
-                self.settle(id, now, effects);
-                self.probe(id, now, effects);
+                self.settle(id);
+                self.probe(id);
             }
         }
-        effects.publish = true;
+        self.effects.publish = true;
     }
 
-    fn signalled(
-        &mut self,
-        id: &InstanceId,
-        key: u64,
-        signal: Signal<S>,
-        now: Instant,
-        effects: &mut Effects<S>,
-    ) {
-        let Some(member) = self.member_with(id, key) else {
-            effects.spare.extend(signal.into_service());
+    fn signalled(&mut self, id: &InstanceId, key: u64, signal: Signal<S>) {
+        let Some(member) = self.members.get_mut(id).filter(|member| member.has_key(key)) else {
+            if let Signal::Pending(service) = signal {
+                self.effects.spare.push(service);
+            }
             return;
         };
         match signal {
-            Signal::Connected => self.probed(id, key, Ok(()), now, effects),
-            Signal::Pending(service, poll_ready) => {
+            Signal::Connected => self.probed(id, key, Ok(())),
+            Signal::Pending(service) => {
                 let is_new = !mem::replace(&mut member.probing, true);
-                self.poll_ready = Some(poll_ready);
-                match is_new {
-                    true => effects.probe.push(Probe { id: id.clone(), key, service, poll_ready }),
-                    false => effects.spare.push(service),
+                match self.poll_ready.filter(|_| is_new) {
+                    Some(poll_ready) => {
+                        self.effects.probe.push(Probe { id: id.clone(), key, service, poll_ready });
+                    }
+                    None => self.effects.spare.push(service),
                 }
             }
-            Signal::Refused(error, poll_ready) => {
-                self.poll_ready = Some(poll_ready);
-                self.unready(id, Unready::Refused(error), now, effects);
-            }
-            Signal::Wanted(poll_ready) => {
+            Signal::Refused(error) => self.unready(id, Unready::Refused(error)),
+            Signal::Wanted => {
                 // One that was probed just now is probed again when the shortest pause is over.
-                let (last, due, pause) = (member.last_probe, member.due, member.backoff.initial());
-                self.poll_ready = Some(poll_ready);
-                let earliest = last.map(|last| last + pause);
-                match earliest.filter(|earliest| *earliest > now) {
+                let earliest = member.last_probe.map(|last| last + member.backoff.initial());
+                let due = member.due;
+                match earliest.filter(|earliest| *earliest > self.now) {
                     Some(earliest) if due.is_none_or(|due| due > earliest) => {
                         self.schedule(id, Some(earliest));
                     }
                     Some(_) => {}
-                    None => self.probe(id, now, effects),
+                    None => self.probe(id),
                 }
             }
         }
     }
 
-    fn probed(
-        &mut self,
-        id: &InstanceId,
-        key: u64,
-        result: Result<(), Unready>,
-        now: Instant,
-        effects: &mut Effects<S>,
-    ) {
-        let Some(member) = self.member_with(id, key) else {
+    fn probed(&mut self, id: &InstanceId, key: u64, result: Result<(), Unready>) {
+        let Some(member) = self.members.get_mut(id).filter(|member| member.has_key(key)) else {
             return;
         };
         member.probing = false;
-        member.last_probe = Some(now);
+        member.last_probe = Some(self.now);
         let Some(endpoint) = &member.endpoint else {
             return;
         };
         endpoint.stats.probed();
-        effects.wake = true;
+        self.effects.wake = true;
         // Pending with requests in flight is busy, which is no failure.
         let is_busy = matches!(&result, Err(Unready::Late(_)) if endpoint.in_flight() > 0);
         match result {
-            Err(unready) if !is_busy => self.unready(id, unready, now, effects),
+            Err(unready) if !is_busy => self.unready(id, unready),
             Ok(()) | Err(_) => {
                 endpoint.stats.set_readiness(Readiness::Ready);
                 endpoint.stats.connected();
                 member.error = None;
                 member.streaks = Streaks::default();
                 self.schedule(id, None);
-                effects.publish |= self.settle(id, now, effects);
+                self.settle(id);
             }
         }
     }
 
     /// It is down from now on; a held one that refuses again and again leaves.
-    fn unready(
-        &mut self,
-        id: &InstanceId,
-        unready: Unready,
-        now: Instant,
-        effects: &mut Effects<S>,
-    ) {
+    fn unready(&mut self, id: &InstanceId, unready: Unready) {
         let Some(member) = self.members.get_mut(id) else {
             return;
         };
@@ -279,8 +256,8 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         if member.held && member.streaks.is_closed() {
             // It is no member again before the registry has listed it: held instances do not
             // change.
-            self.leave(id, true, now, effects);
-            effects.refresh = true;
+            self.leave(id, true);
+            self.effects.refresh = true;
             return;
         }
         if let Some(endpoint) = &member.endpoint {
@@ -288,40 +265,40 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             endpoint.stats.refused();
         }
         if is_dead {
-            self.make(id, effects);
+            self.make(id);
         }
-        effects.publish |= self.settle(id, now, effects);
+        self.settle(id);
         // Each time, not the first alone: the instance may move later. The following loop bounds
         // the rate.
-        effects.refresh = true;
-        self.schedule_next(id, now);
+        self.effects.refresh = true;
+        self.schedule_next(id);
     }
 
     /// Acts on the deadlines that have passed.
-    pub(super) fn expire(&mut self, now: Instant, effects: &mut Effects<S>) {
-        self.end_ejections(now);
-        self.ramp(now, effects);
-        while let Some((_, id)) = self.due.first().filter(|(at, _)| *at <= now).cloned() {
+    pub(super) fn expire(&mut self) {
+        self.end_ejections();
+        self.ramp();
+        while let Some((_, id)) = self.due.first().filter(|(at, _)| *at <= self.now).cloned() {
             self.schedule(&id, None);
             match self.members.get(&id).is_some_and(|member| member.endpoint.is_some()) {
-                true => self.probe(&id, now, effects),
-                false => self.make(&id, effects),
+                true => self.probe(&id),
+                false => self.make(&id),
             }
         }
-        let is_over = |left: &mut Draining| left.until.is_some_and(|until| until <= now);
-        effects.expired.extend(self.draining.extract_if(.., is_over));
+        let is_over = |left: &mut Draining| left.until.is_some_and(|until| until <= self.now);
+        self.effects.expired.extend(self.draining.extract_if(.., is_over));
     }
 
     /// Runs the factory.
-    fn make(&mut self, id: &InstanceId, effects: &mut Effects<S>) {
+    fn make(&mut self, id: &InstanceId) {
         if let Some(member) = self.members.get_mut(id) {
             self.n_runs += 1;
             member.run = self.n_runs;
-            effects.make.push(Make { instance: member.instance.clone(), run: self.n_runs });
+            self.effects.make.push(Make { instance: member.instance.clone(), run: self.n_runs });
         }
     }
 
-    fn probe(&mut self, id: &InstanceId, now: Instant, effects: &mut Effects<S>) {
+    fn probe(&mut self, id: &InstanceId) {
         let (Some(member), Some(poll_ready)) = (self.members.get_mut(id), self.poll_ready) else {
             return;
         };
@@ -330,17 +307,17 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         {
             let key = endpoint.stats.key;
             let Some(service) = contain("clone of a service", || endpoint.service.clone()) else {
-                return self.schedule_next(id, now);
+                return self.schedule_next(id);
             };
             member.probing = true;
-            effects.probe.push(Probe { id: id.clone(), key, service, poll_ready });
+            self.effects.probe.push(Probe { id: id.clone(), key, service, poll_ready });
         }
         self.schedule(id, None);
     }
 
-    fn schedule_next(&mut self, id: &InstanceId, now: Instant) {
+    fn schedule_next(&mut self, id: &InstanceId) {
         if let Some(member) = self.members.get_mut(id) {
-            let at = now.checked_add(member.backoff.next_pause());
+            let at = self.now.checked_add(member.backoff.next_pause());
             self.schedule(id, at);
         }
     }
@@ -353,6 +330,22 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             self.due.extend(at.map(|at| (at, id.clone())));
         }
     }
+}
+
+/// Of slow starts.
+#[derive(Default)]
+struct Ramps {
+    /// When the start of each member began; `None`: it has none.
+    seen: BTreeMap<InstanceId, Seen>,
+    /// Those below their full weight.
+    growing: BTreeSet<InstanceId>,
+    next: Option<Instant>,
+}
+
+#[derive(Clone, Copy)]
+struct Seen {
+    begun: Option<Instant>,
+    left: Option<Instant>,
 }
 
 /// Which of the worse members are as good as the others.

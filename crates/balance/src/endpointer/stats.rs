@@ -1,4 +1,5 @@
 use std::{
+    any::Any,
     fmt,
     sync::{
         Arc, Mutex as StdMutex, PoisonError,
@@ -11,21 +12,20 @@ use std::{
 };
 
 use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower_sd_core::InstanceId;
 
 use super::{
-    Breaker,
-    checked::Checked,
+    ActiveCheck,
     ejection::{Cause, Ejection, EjectionReason, Judge, Verdict},
     health::{Health, Phase},
     latency::{Latency, Started},
     life::{EndpointState, Life},
-    parking::Parking,
 };
 use crate::{
     error::Failure,
     outcome::{N_COUNTED, Outcome},
-    sync::{AtomicBool, AtomicU8, AtomicU64},
+    sync::{AtomicBool, AtomicU8, AtomicU64, Mutex},
 };
 
 /// The record of one endpoint, kept across updates of the set.
@@ -41,7 +41,7 @@ use crate::{
 #[repr(C)]
 pub struct EndpointStats {
     /// First: a balancer compares it, and the count, of several endpoints.
-    latency: Latency,
+    pub(crate) latency: Latency,
     picks: AtomicU64,
     /// Distinguishes endpoints of one process; an instance that is created anew gets a new one.
     pub(crate) key: u64,
@@ -52,8 +52,8 @@ pub struct EndpointStats {
     wanted: AtomicBool,
     /// Its failures since its last success, and the requests that it did not take.
     n_failed: AtomicU32,
-    health: Health,
-    judge: Arc<Judge>,
+    pub(super) health: Health,
+    pub(super) judge: Arc<Judge>,
     outcomes: [StdAtomicU64; N_COUNTED],
     connects: StdAtomicU64,
     refusals: StdAtomicU64,
@@ -64,8 +64,10 @@ pub struct EndpointStats {
     pub(crate) id: InstanceId,
     created: Instant,
     life: StdMutex<Life>,
-    pub(super) check: StdMutex<Checked>,
-    pub(super) parking: Parking,
+    /// That of its service, if it has one.
+    check: StdMutex<Option<ActiveCheck>>,
+    /// Its service while it drains.
+    pub(super) parked: Mutex<Option<(Box<dyn Any + Send>, TaskTrackerToken)>>,
 }
 
 /// Whether an endpoint takes requests; requests and the worker change it, the worker alone acts on
@@ -103,7 +105,7 @@ impl EndpointStats {
             created: now,
             life: StdMutex::new(Life { state: EndpointState::Ready, since: now, why: None }),
             check: StdMutex::default(),
-            parking: Parking::default(),
+            parked: Mutex::new(None),
         }
     }
 
@@ -207,7 +209,7 @@ impl EndpointStats {
         let requests = self.picks().saturating_sub(not_sent + cancelled + others);
         let policy = self.judge.policy();
         if let Some(reason) = self.health.is_outlier(policy, n, requests, self.failures())
-            && self.health.change(Phase::Well, Phase::Accused, &self.judge)
+            && self.change(Phase::Well, Phase::Accused)
         {
             self.report(Cause::Requests(Some(reason)));
         }
@@ -226,23 +228,19 @@ impl EndpointStats {
         self.report(Cause::Requests(reason));
     }
 
-    pub(super) fn report(&self, cause: Cause) {
+    fn report(&self, cause: Cause) {
         self.judge.report(Verdict { id: self.id.clone(), key: self.key, cause });
     }
 
     /// The request that was to decide was never sent: another may.
     #[cold]
     pub(super) fn decide_later(&self) {
-        self.health.change(Phase::Decided, Phase::Due, &self.judge);
+        self.change(Phase::Decided, Phase::Due);
     }
 
     /// Takes a request that decides; only one caller gets `true`.
     pub(super) fn take_probation(&self) -> bool {
-        self.is_ready() && self.health.change(Phase::Due, Phase::Decided, &self.judge)
-    }
-
-    pub(super) fn breaker(&self) -> &Breaker {
-        &self.judge.breaker
+        self.is_ready() && self.change(Phase::Due, Phase::Decided)
     }
 
     /// Whether a request may decide about the end of its ejection.
@@ -250,8 +248,9 @@ impl EndpointStats {
         self.health.phase() == Phase::Due
     }
 
-    pub(super) fn health(&self) -> &Health {
-        &self.health
+    /// Only one caller succeeds.
+    pub(super) fn change(&self, from: Phase, to: Phase) -> bool {
+        self.health.change(from, to, &self.judge)
     }
 
     /// Its ejection, while it lasts.
@@ -271,11 +270,6 @@ impl EndpointStats {
     /// [measure](crate::Choice::measure) add to it.
     pub fn latency(&self) -> Option<Duration> {
         self.latency.get().map(Duration::from_secs_f64)
-    }
-
-    #[inline]
-    pub(crate) fn average(&self) -> &Latency {
-        &self.latency
     }
 
     /// The time since its creation.
@@ -322,27 +316,37 @@ impl EndpointStats {
         Some(before)
     }
 
+    /// From now on `check` decides about it, and that of an earlier service does not.
+    pub(super) fn attach(&self, check: Option<ActiveCheck>) {
+        let before = self.check_failure();
+        if let Some(check) = &check {
+            check.attach(before, (Arc::clone(&self.judge), self.id.clone(), self.key));
+        }
+        *self.check.lock().unwrap_or_else(PoisonError::into_inner) = check;
+    }
+
+    /// Why its active checks fail, while they do.
+    pub(super) fn check_failure(&self) -> Option<Failure> {
+        self.check.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.failure()
+    }
+
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
         self.readiness.load(Relaxed) == READY
     }
 
     pub(crate) fn readiness(&self) -> Readiness {
-        match self.readiness.load(Relaxed) {
-            READY => Readiness::Ready,
-            CONNECTING => Readiness::Connecting,
-            _ => Readiness::Down,
-        }
+        Readiness::ALL[usize::from(self.readiness.load(Relaxed))]
     }
 
     pub(crate) fn set_readiness(&self, readiness: Readiness) {
-        self.readiness.store(code(readiness), Relaxed);
+        self.readiness.store(readiness as u8, Relaxed);
     }
 
     /// Leaves [`Readiness::Ready`]. Only the first caller gets `true`, and reports it to the
     /// worker.
     pub(crate) fn leave_ready(&self, to: Readiness) -> bool {
-        self.readiness.compare_exchange(READY, code(to), Relaxed, Relaxed).is_ok()
+        self.readiness.compare_exchange(READY, to as u8, Relaxed, Relaxed).is_ok()
     }
 
     /// Requests a probe. Only the first caller until the probe's end gets `true`.
@@ -359,12 +363,8 @@ impl EndpointStats {
     }
 }
 
-fn code(readiness: Readiness) -> u8 {
-    match readiness {
-        Readiness::Ready => READY,
-        Readiness::Connecting => CONNECTING,
-        Readiness::Down => DOWN,
-    }
+impl Readiness {
+    const ALL: [Self; 3] = [Self::Ready, Self::Connecting, Self::Down];
 }
 
 impl fmt::Debug for EndpointStats {
@@ -377,9 +377,7 @@ impl fmt::Debug for EndpointStats {
     }
 }
 
-const READY: u8 = 0;
-const CONNECTING: u8 = 1;
-const DOWN: u8 = 2;
+const READY: u8 = Readiness::Ready as u8;
 /// As many as the peers' load-aware balancers keep: a value, its time, an ejection, a ramp.
 const N_EXTRA: usize = 4;
 /// Only distinguishes endpoints: nothing depends on its order.

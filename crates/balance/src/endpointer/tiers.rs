@@ -1,23 +1,17 @@
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, Mutex as StdMutex, PoisonError},
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use tower_sd_core::{Instance, InstanceId};
 
 use super::{Endpoint, Set, ejection::Judge};
 
 /// The endpoints that can be picked, in one set per [`Tier`]. `Clone` is a few `Arc`s.
-#[derive(Debug)]
+#[derive(Clone)]
 pub(crate) struct Tiers<S> {
     sets: [Set<S>; N_TIERS],
     pub(crate) judge: Arc<Judge>,
-    creating: Arc<Creating>,
+    /// The instances whose factory has not succeeded yet.
+    creating: Arc<BTreeMap<InstanceId, Instance>>,
 }
-
-/// The instances whose factory has not succeeded yet.
-type Creating = StdMutex<BTreeMap<InstanceId, Instance>>;
 
 /// How good an endpoint is, best first.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -66,21 +60,23 @@ impl<S> Tiers<S> {
         &self.sets[tier as usize]
     }
 
-    pub(super) fn get_mut(&mut self, tier: Tier) -> &mut Set<S> {
+    pub(crate) fn get_mut(&mut self, tier: Tier) -> &mut Set<S> {
         &mut self.sets[tier as usize]
     }
 
     /// The instances without an endpoint, those of this moment.
-    pub(crate) fn creating(&self) -> Vec<Instance> {
-        self.creating.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    pub(crate) fn creating(&self) -> impl Iterator<Item = &Instance> {
+        self.creating.values()
     }
 
     /// `None`: it has an endpoint, or has left.
-    pub(super) fn set_creating(&self, id: &InstanceId, instance: Option<Instance>) {
-        let mut creating = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn set_creating(&mut self, id: &InstanceId, instance: Option<Instance>) {
         match instance {
-            Some(instance) => drop(creating.insert(id.clone(), instance)),
-            None => drop(creating.remove(id)),
+            Some(instance) => drop(Arc::make_mut(&mut self.creating).insert(id.clone(), instance)),
+            None if self.creating.contains_key(id) => {
+                Arc::make_mut(&mut self.creating).remove(id);
+            }
+            None => {}
         }
     }
 
@@ -90,13 +86,6 @@ impl<S> Tiers<S> {
         let listed = ready.iter().chain(ejected.iter()).chain(down.iter());
         let listed: Vec<_> = listed.cloned().collect();
         if listed.is_empty() { held.iter().cloned().collect() } else { listed }
-    }
-}
-
-impl<S> Clone for Tiers<S> {
-    fn clone(&self) -> Self {
-        let (judge, creating) = (Arc::clone(&self.judge), Arc::clone(&self.creating));
-        Self { sets: self.sets.clone(), judge, creating }
     }
 }
 

@@ -82,7 +82,7 @@ where
                 // The other one is dropped here, and not with this future.
                 this.second.set(None);
                 *this.spare = None;
-                return Poll::Ready(story.first_of(result, this.kept.take()));
+                return Poll::Ready(story.better(false, result, this.kept.take()));
             }
             *this.kept = Some(result);
         }
@@ -122,7 +122,7 @@ where
             this.first.set(None);
         }
         match is_good || this.first.is_none() {
-            true => Poll::Ready(story.second_of(result, this.kept.take())),
+            true => Poll::Ready(story.better(true, result, this.kept.take())),
             false => {
                 *this.kept = Some(result);
                 Poll::Pending
@@ -200,36 +200,22 @@ impl<R> Story<R> {
         })
     }
 
-    /// The result of the first attempt, unless it is an error and there is a response.
-    fn first_of<T>(
+    /// The result of one attempt, unless it is an error and the other one, which was kept, has a
+    /// response.
+    fn better<T>(
         &self,
+        is_second: bool,
         result: Result<T, BoxError>,
         kept: Option<Result<T, BoxError>>,
     ) -> Result<T, BoxError> {
-        match (result, kept) {
-            (Err(_), Some(Ok(response))) => Ok(response),
-            (result, _) => {
-                if self.is_sent() {
-                    self.scope.result_of(self.n_tried);
-                }
-                result
-            }
+        let (result, is_second) = match (result, kept) {
+            (Err(_), Some(Ok(response))) => (Ok(response), !is_second),
+            (result, _) => (result, is_second),
+        };
+        if !is_second && self.is_sent() {
+            self.scope.result_of(self.n_tried);
         }
-    }
-
-    /// The result of the second attempt, unless it is an error and there is a response.
-    fn second_of<T>(
-        &self,
-        result: Result<T, BoxError>,
-        kept: Option<Result<T, BoxError>>,
-    ) -> Result<T, BoxError> {
-        match (result, kept) {
-            (Err(_), Some(Ok(response))) => {
-                self.scope.result_of(self.n_tried);
-                Ok(response)
-            }
-            (result, _) => result,
-        }
+        result
     }
 }
 

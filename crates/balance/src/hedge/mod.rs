@@ -1,8 +1,6 @@
 //! Sending a request to a second instance while the first has not answered.
 
-mod beside;
 mod future;
-mod latencies;
 mod policy;
 mod service;
 mod shared;

@@ -9,9 +9,9 @@ use crate::Overloaded;
 /// `source()` is the last attempt's error, or the one that the policy's callback put in its place.
 #[derive(Debug)]
 pub struct RetryError {
-    attempts: Vec<Attempt>,
-    replacement: Option<BoxError>,
-    end: End,
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) replacement: Option<BoxError>,
+    pub(super) end: End,
 }
 
 /// What has put an end to the attempts.
@@ -30,9 +30,9 @@ pub(super) enum End {
 /// One attempt of a [`RetryError`].
 #[derive(Debug)]
 pub struct Attempt {
-    instance: Option<InstanceId>,
-    error: BoxError,
-    elapsed: Duration,
+    pub(super) instance: Option<InstanceId>,
+    pub(super) error: BoxError,
+    pub(super) elapsed: Duration,
 }
 
 /// There was no response within the bound of an attempt, or of all of them.
@@ -40,10 +40,6 @@ pub struct Attempt {
 pub struct Elapsed(pub(super) Duration);
 
 impl RetryError {
-    pub(super) fn new(attempts: Vec<Attempt>, replacement: Option<BoxError>, end: End) -> Self {
-        Self { attempts, replacement, end }
-    }
-
     /// The attempts, in order; none when the deadline was over before the first.
     pub fn attempts(&self) -> &[Attempt] {
         &self.attempts
@@ -71,10 +67,6 @@ impl RetryError {
 }
 
 impl Attempt {
-    pub(super) fn new(instance: Option<InstanceId>, error: BoxError, elapsed: Duration) -> Self {
-        Self { instance, error, elapsed }
-    }
-
     /// The instance that the request went to.
     ///
     /// `None` if no instance was chosen, or if a `Buffer` or a spawned task is between the `Retry`

@@ -1,8 +1,10 @@
 use std::{
     fmt,
     future::Future,
+    ops::ControlFlow,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use pin_project::pin_project;
@@ -10,11 +12,7 @@ use tokio::time::{Sleep, sleep};
 use tower_sd_core::BoxError;
 use tower_service::Service;
 
-use super::{
-    Protocol,
-    error::End as RetryEnd,
-    story::{End, Late, Step, Story},
-};
+use super::{Elapsed, Protocol, Verdict, error::End, story::Story};
 
 /// The response of a [`Retry`](super::Retry).
 #[pin_project]
@@ -76,18 +74,18 @@ where
             let end = match this.state.as_mut().project() {
                 StateProjection::Calling { future, timer } => {
                     // A response that is there counts, whatever timer fires at the same time.
-                    let result = story.scope.enter(|| future.poll(cx));
-                    match result.map_err(Into::into) {
+                    match story.scope.enter(|| future.poll(cx)).map_err(Into::into) {
                         Poll::Ready(result) => story.classify::<_, Req>(result),
                         Poll::Pending => {
-                            let is_over = poll_deadline(deadline, cx).is_ready();
-                            let bound = story.bound.filter(|_| is_over).map(Late::All);
-                            let late = bound.or_else(|| late_since_sent(story, timer, cx));
-                            let Some(late) = late else {
-                                return Poll::Pending;
-                            };
-                            story.time_out(&late, || this.state.set(State::Readying));
-                            End::Late(late)
+                            if let Some(bound) = story.bound
+                                && poll_deadline(deadline, cx).is_ready()
+                            {
+                                let drop = || this.state.set(State::Over);
+                                return Poll::Ready(Err(story.time_out_all(bound, drop)));
+                            }
+                            let per_try = ready!(poll_per_try(story, timer, cx));
+                            story.time_out(|| this.state.set(State::Readying));
+                            (Err(Elapsed(per_try).into()), Verdict::Failed)
                         }
                     }
                 }
@@ -111,7 +109,7 @@ where
                         Poll::Ready(Ok(())) => {
                             let Some(request) = story.next::<S::Response, _>(this.spare) else {
                                 this.state.set(State::Over);
-                                return Poll::Ready(Err(story.fail(None, RetryEnd::Failure)));
+                                return Poll::Ready(Err(story.fail(None, End::Failure)));
                             };
                             let future = story.scope.enter(|| this.inner.call(request));
                             this.state.set(State::Calling { future, timer: None });
@@ -122,11 +120,12 @@ where
                 }
                 StateProjection::Over => return Poll::Ready(Err(story.late())),
             };
-            let repeatable = story.is_repeatable::<S::Response, _>(this.spare.as_ref());
-            match story.step::<_, Req>(end, repeatable) {
+            match story.step(end, this.spare.as_ref()) {
                 // Drops the attempt: one that hangs is cancelled before the next one starts.
-                Step::Pause(pause) => this.state.set(State::Pausing(Box::pin(sleep(pause)))),
-                Step::Done(result) => {
+                ControlFlow::Continue(pause) => {
+                    this.state.set(State::Pausing(Box::pin(sleep(pause))));
+                }
+                ControlFlow::Break(result) => {
                     this.state.set(State::Over);
                     return Poll::Ready(result);
                 }
@@ -136,17 +135,18 @@ where
 }
 
 /// Whether the attempt has taken too long since an endpoint has it.
-fn late_since_sent<R>(
+fn poll_per_try<R>(
     story: &Story<R>,
     timer: &mut Option<Timer>,
     cx: &mut Context<'_>,
-) -> Option<Late> {
-    let per_try = story.per_try()?;
+) -> Poll<Duration> {
+    let Some(per_try) = story.per_try() else {
+        return Poll::Pending;
+    };
     let timer = timer.get_or_insert_with(|| Box::pin(sleep(per_try)));
-    timer.as_mut().poll(cx).is_ready().then_some(Late::Attempt(per_try))
+    timer.as_mut().poll(cx).map(|()| per_try)
 }
 
-/// Ready when the time for all attempts is over.
 fn poll_deadline(deadline: &mut Option<Timer>, cx: &mut Context<'_>) -> Poll<()> {
     deadline.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(cx))
 }

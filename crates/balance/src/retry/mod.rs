@@ -1,10 +1,8 @@
 //! Sending a request again, to another instance.
 
 mod budget;
-mod classify;
 mod error;
 mod future;
-mod layer;
 mod policy;
 mod protocol;
 mod service;
@@ -12,11 +10,9 @@ mod story;
 
 pub use self::{
     budget::{RetryBudget, RetryBudgetReport, Withdrawal},
-    classify::Verdict,
     error::{Attempt, Elapsed, RetryError},
     future::RetryFuture,
-    layer::RetryLayer,
     policy::{RetryDecision, RetryPolicy},
-    protocol::{CloneRequest, Protocol},
-    service::Retry,
+    protocol::{CloneRequest, Protocol, Verdict},
+    service::{Retry, RetryLayer},
 };

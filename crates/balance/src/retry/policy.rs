@@ -37,8 +37,8 @@ pub struct RetryPolicy<R = CloneRequest> {
     deadline: Option<Bound>,
     head_only: bool,
     inherits: bool,
-    pub(super) first_pause: Duration,
-    pub(super) max_pause: Duration,
+    /// The first one, and the longest.
+    pauses: (Duration, Duration),
     pub(crate) idempotent: bool,
     pub(super) on_failure: Option<Arc<OnFailure>>,
     pub(super) seed: Option<u64>,
@@ -89,8 +89,7 @@ impl RetryPolicy {
             deadline: None,
             head_only: false,
             inherits: true,
-            first_pause: Duration::from_millis(25),
-            max_pause: Duration::from_millis(250),
+            pauses: (Duration::from_millis(25), Duration::from_millis(250)),
             idempotent: false,
             on_failure: None,
             seed: None,
@@ -188,8 +187,7 @@ impl<R> RetryPolicy<R> {
     /// The first doubles with each failure. A pause is drawn evenly from zero to its ceiling.
     /// Defaults to 25 and 250 ms, as Envoy's.
     pub fn backoff(mut self, first: Duration, max: Duration) -> Self {
-        self.first_pause = first;
-        self.max_pause = max;
+        self.pauses = (first, max);
         self
     }
 
@@ -233,8 +231,7 @@ impl<R> RetryPolicy<R> {
             deadline: self.deadline,
             head_only: self.head_only,
             inherits: self.inherits,
-            first_pause: self.first_pause,
-            max_pause: self.max_pause,
+            pauses: self.pauses,
             idempotent: self.idempotent,
             on_failure: self.on_failure,
             seed: self.seed,
@@ -309,8 +306,9 @@ impl<R> RetryPolicy<R> {
 
     /// The pause before the attempt that follows `n` failures.
     pub(super) fn pause(&self, n: u32, rng: &mut Rng) -> Duration {
-        let doubled = self.first_pause.saturating_mul(1 << n.saturating_sub(1).min(MAX_SHIFT));
-        doubled.min(self.max_pause).mul_f64(rng.f64())
+        let (first, max) = self.pauses;
+        let doubled = first.saturating_mul(1 << n.saturating_sub(1).min(MAX_SHIFT));
+        doubled.min(max).mul_f64(rng.f64())
     }
 }
 
@@ -326,7 +324,7 @@ impl<R: fmt::Debug> fmt::Debug for RetryPolicy<R> {
             .field("attempts", &self.attempts)
             .field("per_try", &self.per_try())
             .field("deadline", &self.deadline.map(|bound| bound.time))
-            .field("pauses", &(self.first_pause, self.max_pause))
+            .field("pauses", &self.pauses)
             .field("idempotent", &self.idempotent)
             .field("budget", &self.budget)
             .field("protocol", &self.protocol)

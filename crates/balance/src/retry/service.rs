@@ -5,11 +5,42 @@ use std::{
 };
 
 use tokio::time::Instant;
+use tower_layer::Layer;
 use tower_sd_core::BoxError;
 use tower_service::Service;
 
 use super::{CloneRequest, Protocol, RetryFuture, RetryPolicy, story::Story};
 use crate::scope;
+
+/// Puts a [`Retry`] above a service.
+#[derive(Clone, Debug)]
+pub struct RetryLayer<R = CloneRequest> {
+    policy: Arc<RetryPolicy<R>>,
+}
+
+impl<R> RetryLayer<R> {
+    /// Retries by `policy`.
+    ///
+    /// The services of one layer share its budget.
+    ///
+    /// # Panics
+    ///
+    /// When the settings contradict each other, see [`RetryPolicy::check`].
+    pub fn new(policy: RetryPolicy<R>) -> Self {
+        if let Err(error) = policy.check() {
+            panic!("{error}");
+        }
+        Self { policy: Arc::new(policy.with_own_budget()) }
+    }
+}
+
+impl<R, S> Layer<S> for RetryLayer<R> {
+    type Service = Retry<S, R>;
+
+    fn layer(&self, inner: S) -> Retry<S, R> {
+        Retry { inner, policy: Arc::clone(&self.policy) }
+    }
+}
 
 /// Sends a failed request again, to another instance while there is one.
 ///
@@ -75,12 +106,6 @@ use crate::scope;
 pub struct Retry<S, R = CloneRequest> {
     inner: S,
     policy: Arc<RetryPolicy<R>>,
-}
-
-impl<S, R> Retry<S, R> {
-    pub(super) fn new(inner: S, policy: Arc<RetryPolicy<R>>) -> Self {
-        Self { inner, policy }
-    }
 }
 
 impl<S, R, Req> Service<Req> for Retry<S, R>

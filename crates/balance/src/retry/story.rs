@@ -1,4 +1,4 @@
-use std::{error::Error, iter::successors, mem, sync::Arc, time::Duration};
+use std::{error::Error, iter::successors, mem, ops::ControlFlow, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use tokio::time::Instant;
@@ -6,7 +6,7 @@ use tower_sd_core::{BoxError, InstanceId, chain};
 
 use super::{
     Attempt, Elapsed, Protocol, RetryDecision, RetryError, RetryPolicy, Verdict, Withdrawal,
-    error::End as RetryEnd,
+    error::End,
 };
 use crate::{
     NoInstances, Outcome, Overloaded, RequestScope,
@@ -34,23 +34,7 @@ pub(super) struct Story<R> {
 }
 
 /// How an attempt has ended.
-pub(super) enum End<T> {
-    Response(T, Verdict),
-    Error(BoxError, Verdict),
-    Late(Late),
-}
-
-/// What has taken too long.
-pub(super) enum Late {
-    Attempt(Duration),
-    All(Duration),
-}
-
-/// What becomes of it.
-pub(super) enum Step<T> {
-    Pause(Duration),
-    Done(Result<T, BoxError>),
-}
+pub(super) type Ended<T> = (Result<T, BoxError>, Verdict);
 
 impl<R> Story<R> {
     pub(super) fn new(
@@ -75,14 +59,6 @@ impl<R> Story<R> {
         }
     }
 
-    /// Whether there is a copy, which the last attempt leaves none of, and it can still be sent.
-    pub(super) fn is_repeatable<T, Req>(&self, spare: Option<&Req>) -> bool
-    where
-        R: Protocol<Req, T>,
-    {
-        spare.is_some_and(|copy| self.policy.protocol.is_repeatable(copy))
-    }
-
     /// The request of the next attempt, which begins; `None` when it can no longer be repeated.
     pub(super) fn next<T, Req>(&mut self, spare: &mut Option<Req>) -> Option<Req>
     where
@@ -101,9 +77,9 @@ impl<R> Story<R> {
     }
 
     /// The next attempt has no service to go to.
-    pub(super) fn unready<T>(&mut self, error: BoxError) -> End<T> {
+    pub(super) fn unready<T>(&mut self, error: BoxError) -> Ended<T> {
         self.begin();
-        End::Error(error, Verdict::Final)
+        (Err(error), Verdict::Final)
     }
 
     fn begin(&mut self) {
@@ -113,44 +89,33 @@ impl<R> Story<R> {
         self.scope.give_up();
     }
 
-    pub(super) fn classify<T, Req>(&self, result: Result<T, BoxError>) -> End<T>
+    pub(super) fn classify<T, Req>(&self, result: Result<T, BoxError>) -> Ended<T>
     where
         R: Protocol<Req, T>,
     {
-        match result {
-            Ok(response) => {
-                let verdict = self.policy.protocol.verdict(Ok(&response));
-                End::Response(response, verdict)
-            }
-            Err(error) => {
-                let none = self.no_instances(&error);
+        let verdict = self.policy.protocol.verdict(result.as_ref());
+        let Err(error) = &result else {
+            return (result, verdict);
+        };
+        let verdict = match self.no_instances(error) {
+            // Waiting as long again is of no use.
+            Some(none) if none.has_waited() => Verdict::Final,
+            Some(_) => Verdict::NotSent,
+            None if !self.has_endpoint() => match self.scope.give_up() {
                 // A timeout above the balancer has dropped the search: nothing was sent.
-                if none.is_none()
-                    && !self.has_endpoint()
-                    && let Some(none) = self.scope.give_up()
-                {
-                    return End::Error(none.into(), Verdict::NotSent);
-                }
-                let verdict = match none {
-                    // Waiting as long again is of no use.
-                    Some(none) if none.has_waited() => Verdict::Final,
-                    Some(_) => Verdict::NotSent,
-                    // More requests are what a limit is against.
-                    None if error.is::<Overloaded>() && !self.has_endpoint() => Verdict::Final,
-                    None => match self.policy.protocol.verdict(Err(&error)) {
-                        // The endpoint below has reported it itself.
-                        Verdict::Failed | Verdict::NotSent if self.has_endpoint() => {
-                            match self.scope.was_sent_since(self.n_tried) {
-                                true => Verdict::Failed,
-                                false => Verdict::NotSent,
-                            }
-                        }
-                        verdict => verdict,
-                    },
-                };
-                End::Error(error, verdict)
-            }
-        }
+                Some(none) => return (Err(none.into()), Verdict::NotSent),
+                // More requests are what a limit is against.
+                None if error.is::<Overloaded>() => Verdict::Final,
+                None => verdict,
+            },
+            // The endpoint below has reported it itself.
+            None if verdict != Verdict::Final => match self.scope.was_sent_since(self.n_tried) {
+                true => Verdict::Failed,
+                false => Verdict::NotSent,
+            },
+            None => verdict,
+        };
+        (result, verdict)
     }
 
     /// The error of the balancer below that found no instance for this request; not that of a
@@ -169,14 +134,22 @@ impl<R> Story<R> {
     }
 
     /// Drops the attempt in flight: the time is over for its endpoint.
-    pub(super) fn time_out<T>(&self, late: &Late, drop: impl FnOnce() -> T) -> T {
-        // The caller's haste is no fault of the endpoint.
-        if matches!(late, Late::All(_)) && self.is_callers_bound {
-            return drop();
-        }
+    pub(super) fn time_out<T>(&self, drop: impl FnOnce() -> T) -> T {
         // A hedge beside it had less time.
         let first = self.scope.nth(self.n_tried);
         InFlight::time_out(first.map(|(key, _)| key), drop)
+    }
+
+    /// The same when the time for all attempts is over; returns the error.
+    pub(super) fn time_out_all(&mut self, bound: Duration, drop: impl FnOnce()) -> BoxError {
+        // The caller's haste is no fault of the endpoint.
+        match self.is_callers_bound {
+            true => drop(),
+            false => self.time_out(drop),
+        }
+        let none = self.scope.give_up().filter(|_| !self.has_endpoint());
+        self.ended(none.map_or_else(|| Elapsed(bound).into(), BoxError::from));
+        self.fail(None, End::Deadline(bound))
     }
 
     /// The bound of the attempt in flight, once an endpoint has it.
@@ -184,24 +157,22 @@ impl<R> Story<R> {
         self.policy.per_try().filter(|_| self.has_endpoint() || !self.scope.is_searching())
     }
 
-    pub(super) fn step<T, Req>(&mut self, end: End<T>, repeatable: bool) -> Step<T>
+    /// Goes on with the next attempt, which sends `spare`, after a pause, or ends.
+    pub(super) fn step<T, Req>(
+        &mut self,
+        (result, verdict): Ended<T>,
+        spare: Option<&Req>,
+    ) -> ControlFlow<Result<T, BoxError>, Duration>
     where
         R: Protocol<Req, T>,
     {
-        let (response, error, verdict) = match end {
-            End::Response(response, Verdict::Final) => {
+        let (response, error) = match result {
+            Ok(response) if verdict == Verdict::Final => {
                 self.deposit::<_, Req>(&response);
-                return Step::Done(Ok(response));
+                return ControlFlow::Break(Ok(response));
             }
-            End::Response(response, verdict) => (Some(response), BoxError::from(REJECTED), verdict),
-            End::Error(error, verdict) => (None, error, verdict),
-            End::Late(Late::Attempt(bound)) => (None, Elapsed(bound).into(), Verdict::Failed),
-            End::Late(Late::All(bound)) => {
-                let none = self.scope.give_up().filter(|_| !self.has_endpoint());
-                let none = none.map(BoxError::from);
-                self.ended(none.unwrap_or_else(|| Elapsed(bound).into()));
-                return Step::Done(Err(self.fail(None, RetryEnd::Deadline(bound))));
-            }
+            Ok(response) => (Some(response), BoxError::from(REJECTED)),
+            Err(error) => (None, error),
         };
         self.ended(error);
         let safe = match verdict {
@@ -209,7 +180,9 @@ impl<R> Story<R> {
             Verdict::NotSent => true,
             Verdict::Failed => self.idempotent,
         };
-        let left = repeatable && safe;
+        // The last attempt leaves no copy.
+        let is_repeatable = |copy| self.policy.protocol.is_repeatable(copy);
+        let left = safe && spare.is_some_and(is_repeatable);
         let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX);
         let next = match (&self.policy.on_failure, self.attempts.last()) {
             (Some(on_failure), Some(attempt)) => on_failure(number, attempt),
@@ -219,49 +192,45 @@ impl<R> Story<R> {
             (RetryDecision::Retry, response) if left => {
                 if let Err(end) = self.withdraw(verdict, number) {
                     let fail = || Err(self.fail(None, end));
-                    return Step::Done(response.map_or_else(fail, Ok));
+                    return ControlFlow::Break(response.map_or_else(fail, Ok));
                 }
                 let asked = response.and_then(|response| self.policy.protocol.pause(&response));
                 let pause = asked.unwrap_or_else(|| self.pause(number));
-                self.observe(number, pause);
-                Step::Pause(pause)
+                self.observe(number, Some(pause));
+                ControlFlow::Continue(pause)
             }
             (RetryDecision::Fail(error), _) => {
-                Step::Done(Err(self.fail(Some(error), RetryEnd::Failure)))
+                ControlFlow::Break(Err(self.fail(Some(error), End::Failure)))
             }
             // The last response is the caller's, however it is judged.
             (RetryDecision::Retry | RetryDecision::Stop, Some(response)) => {
-                Step::Done(Ok(response))
+                ControlFlow::Break(Ok(response))
             }
             (RetryDecision::Retry | RetryDecision::Stop, None) => {
-                Step::Done(Err(self.fail(None, RetryEnd::Failure)))
+                ControlFlow::Break(Err(self.fail(None, End::Failure)))
             }
         }
     }
 
-    /// Another attempt follows the last one.
-    fn observe(&self, attempt: u32, pause: Duration) {
+    /// The request is repeated after a pause; `None`: its budget is exhausted.
+    fn observe(&self, attempt: u32, pause: Option<Duration>) {
         let Some(last) = self.attempts.last() else {
             return;
         };
         let (instance, error) = (last.instance(), &**last.error());
-        let shown = instance.map(InstanceId::as_str);
-        tracing::debug!(attempt, instance = shown, error = %chain(error), ?pause, "request is repeated");
-        self.policy.observers.on(&Event::Retried { attempt, instance, error, pause });
+        let (shown, chain) = (instance.map(InstanceId::as_str), chain(error));
+        self.policy.observers.on(&match pause {
+            Some(pause) => {
+                tracing::debug!(attempt, instance = shown, error = %chain, ?pause, "request is repeated");
+                Event::Retried { attempt, instance, error, pause }
+            }
+            None => {
+                tracing::debug!(attempt, instance = shown, error = %chain, "retry budget exhausted");
+                Event::BudgetExhausted { attempt, instance, error }
+            }
+        });
     }
 
-    /// The attempt that would follow the last one is not paid.
-    fn observe_exhausted(&self, attempt: u32) {
-        let Some(last) = self.attempts.last() else {
-            return;
-        };
-        let (instance, error) = (last.instance(), &**last.error());
-        let shown = instance.map(InstanceId::as_str);
-        tracing::debug!(attempt, instance = shown, error = %chain(error), "retry budget exhausted");
-        self.policy.observers.on(&Event::BudgetExhausted { attempt, instance, error });
-    }
-
-    /// A success pays for retries.
     fn deposit<T, Req>(&self, response: &T)
     where
         R: Protocol<Req, T>,
@@ -277,19 +246,19 @@ impl<R> Story<R> {
     /// Another attempt is paid, or free because nothing was sent, and the limits admit it.
     ///
     /// What an instance has refused is free once: refusing costs it work (gRFC A6).
-    fn withdraw(&mut self, verdict: Verdict, attempt: u32) -> Result<(), RetryEnd> {
+    fn withdraw(&mut self, verdict: Verdict, attempt: u32) -> Result<(), End> {
         let is_free = verdict == Verdict::NotSent
             && (!self.has_endpoint() || !mem::replace(&mut self.was_refused, true));
         if let Some(budget) = self.policy.paying().filter(|_| !is_free) {
             self.paid = budget.withdraw(Instant::now());
             if self.paid.is_none() {
-                self.observe_exhausted(attempt);
-                return Err(RetryEnd::Budget);
+                self.observe(attempt, None);
+                return Err(End::Budget);
             }
         }
         self.scope.admit_retry().map_err(|refused| {
             self.paid = None;
-            RetryEnd::Limit(refused)
+            End::Limit(refused)
         })
     }
 
@@ -297,7 +266,7 @@ impl<R> Story<R> {
     fn ended(&mut self, error: BoxError) {
         let instance = self.scope.last_since(self.n_tried);
         let elapsed = self.started.elapsed();
-        self.attempts.push(Attempt::new(instance, error, elapsed));
+        self.attempts.push(Attempt { instance, error, elapsed });
     }
 
     /// How many attempts there may be, the one in flight included.
@@ -314,14 +283,14 @@ impl<R> Story<R> {
 
     /// The time for all attempts is over.
     pub(super) fn late(&mut self) -> BoxError {
-        let end = self.bound.map_or(RetryEnd::Failure, RetryEnd::Deadline);
+        let end = self.bound.map_or(End::Failure, End::Deadline);
         self.fail(None, end)
     }
 
-    pub(super) fn fail(&mut self, replacement: Option<BoxError>, end: RetryEnd) -> BoxError {
+    pub(super) fn fail(&mut self, replacement: Option<BoxError>, end: End) -> BoxError {
         self.paid = None;
         let attempts = mem::take(&mut self.attempts);
-        RetryError::new(attempts, replacement, end).into()
+        RetryError { attempts, replacement, end }.into()
     }
 }
 

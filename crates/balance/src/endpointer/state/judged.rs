@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tower_sd_core::InstanceId;
 
-use super::{Effects, State};
+use super::State;
 use crate::endpointer::{
     EndpointStats, Tier,
     ejection::{Cause, EjectionPolicy, EjectionReason, Verdict},
@@ -14,91 +14,83 @@ use crate::endpointer::{
 
 impl<S: Clone + Send + Sync + 'static> State<S> {
     /// Acts on what requests have found out.
-    pub(in crate::endpointer) fn judge(&mut self, now: Instant, effects: &mut Effects<S>) {
+    pub(in crate::endpointer) fn judge(&mut self) {
         for Verdict { id, key, cause } in self.judge.take_verdicts() {
-            let Some(member) = self.member_with(&id, key) else {
+            let Some(stats) = self.stats(&id).filter(|stats| stats.key == key).cloned() else {
                 continue;
             };
-            let Some(endpoint) = &member.endpoint else {
-                continue;
-            };
-            let stats = Arc::clone(&endpoint.stats);
-            match (stats.health().phase(), cause) {
-                // Its place follows from it.
-                (_, Cause::Checks) => {}
-                (Phase::Decided, Cause::Undecided) => self.postpone(&stats, now),
-                (_, Cause::Undecided) => {}
-                (Phase::Accused, Cause::Requests(Some(reason))) if self.may_eject() => {
-                    self.eject(&stats, Phase::Accused, reason, now);
+            match (stats.health.phase(), cause) {
+                (Phase::Decided, Cause::Undecided) => {
+                    // It stays ejected, and that does not count as another ejection.
+                    let until = stats.health.postpone(self.judge.policy(), self.now);
+                    self.eject(&stats, Phase::Decided, until);
                 }
-                (Phase::Accused, _) => self.acquit(&stats, Phase::Accused, now),
-                (Phase::Decided, Cause::Requests(Some(reason))) if !self.is_over_limit() => {
-                    self.eject(&stats, Phase::Decided, reason, now);
+                (from @ Phase::Accused, Cause::Requests(Some(reason))) if self.may_eject() => {
+                    self.sentence(&stats, from, reason);
                 }
-                (Phase::Decided, _) => self.acquit(&stats, Phase::Decided, now),
+                (from @ Phase::Decided, Cause::Requests(Some(reason))) if !self.is_over_limit() => {
+                    self.sentence(&stats, from, reason);
+                }
+                (from @ (Phase::Accused | Phase::Decided), Cause::Requests(_)) => {
+                    stats.forgive(self.now);
+                    stats.change(from, Phase::Well);
+                    self.ejected.remove(&id);
+                }
+                // Its place follows from active checks.
                 _ => {}
             }
-            effects.publish |= self.settle(&id, now, effects);
+            self.settle(&id);
         }
     }
 
     /// One request decides about each ejection that is over; after a while without a verdict,
     /// another may.
-    pub(super) fn end_ejections(&mut self, now: Instant) {
-        while let Some((_, id)) = self.ejected.first().filter(|(at, _)| *at <= now).cloned() {
-            self.ejected.pop_first();
-            if let Some(endpoint) = self.members.get(&id).and_then(|m| m.endpoint.as_ref()) {
-                let stats = Arc::clone(&endpoint.stats);
-                stats.health().change(Phase::Decided, Phase::Ejected, &self.judge);
-                self.open(&id, now);
-                let next = now.checked_add(self.judge.policy().patience());
-                self.schedule_ejection(&stats, next);
+    pub(super) fn end_ejections(&mut self) {
+        let over = self.ejected.iter().filter(|(_, at)| **at <= self.now);
+        let over: Vec<_> = over.map(|(id, _)| id.clone()).collect();
+        for id in over {
+            if let Some(stats) = self.stats(&id) {
+                stats.change(Phase::Decided, Phase::Ejected);
+                self.open(&id);
             }
+            let patience = self.judge.policy().patience();
+            self.ejected.insert(id, self.now + patience);
         }
     }
 
     /// A request may decide about it when its time is over, and it is where such requests go.
-    pub(super) fn open(&mut self, id: &InstanceId, now: Instant) {
-        let Some(member) = self.members.get(id) else {
+    pub(super) fn open(&self, id: &InstanceId) {
+        let Some(stats) = self.stats(id).filter(|stats| stats.health.is_ejected()) else {
             return;
         };
-        let Some(stats) = member.endpoint.as_ref().map(|endpoint| &endpoint.stats) else {
-            return;
-        };
-        let health = stats.health();
-        if !health.is_ejected() {
-            return;
-        }
-        let is_in_place = member.place.is_some_and(|(tier, _)| tier == Tier::Ejected);
-        let is_over = health.ejection().is_some_and(|ejection| ejection.until <= now)
+        let place = self.members.get(id).and_then(|member| member.place);
+        let is_in_place = place.is_some_and(|(tier, _)| tier == Tier::Ejected);
+        let is_over = stats.ejection().is_some_and(|ejection| ejection.until <= self.now)
             && stats.check_failure().is_none();
         match is_in_place && is_over {
-            true => health.change(Phase::Ejected, Phase::Due, &self.judge),
+            true => stats.change(Phase::Ejected, Phase::Due),
             // While it is down, picks do not look for it.
-            false => health.change(Phase::Due, Phase::Ejected, &self.judge),
+            false => stats.change(Phase::Due, Phase::Ejected),
         };
     }
 
     /// It leaves: no request decides about it.
     pub(super) fn suspend(&mut self, id: &InstanceId) {
-        let Some(endpoint) = self.members.get(id).and_then(|member| member.endpoint.as_ref())
-        else {
-            return;
-        };
-        let stats = Arc::clone(&endpoint.stats);
-        stats.health().suspend(&self.judge);
-        stats.health().change(Phase::Accused, Phase::Well, &self.judge);
-        self.schedule_ejection(&stats, None);
+        if let Some(stats) = self.stats(id) {
+            stats.health.suspend(&self.judge);
+            stats.change(Phase::Accused, Phase::Well);
+            self.ejected.remove(id);
+        }
     }
 
     /// It has returned with its endpoint: its ejection goes on.
     pub(super) fn resume(&mut self, stats: &EndpointStats) {
         // Its last requests have failed after it had left: that verdict had no member.
-        stats.health().change(Phase::Accused, Phase::Well, &self.judge);
-        if stats.health().is_ejected()
+        stats.change(Phase::Accused, Phase::Well);
+        if stats.health.is_ejected()
             && let Some(ejection) = stats.ejection()
         {
-            self.schedule_ejection(stats, Some(ejection.until));
+            self.ejected.insert(stats.id.clone(), ejection.until);
         }
     }
 
@@ -125,31 +117,18 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         n_ejected > EjectionPolicy::limit(self.tiers.get(Tier::Ready).len() + n_out)
     }
 
-    fn eject(&mut self, stats: &EndpointStats, from: Phase, reason: EjectionReason, now: Instant) {
+    fn sentence(&mut self, stats: &EndpointStats, from: Phase, reason: EjectionReason) {
         let chance = self.rng.f64();
-        let until = stats.health().eject(reason, self.judge.policy(), now, chance);
-        stats.health().change(from, Phase::Ejected, &self.judge);
-        self.schedule_ejection(stats, Some(until));
+        let until = stats.health.eject(reason, self.judge.policy(), self.now, chance);
+        self.eject(stats, from, until);
     }
 
-    /// It stays ejected, and that does not count as another ejection.
-    fn postpone(&mut self, stats: &EndpointStats, now: Instant) {
-        let until = stats.health().postpone(self.judge.policy(), now);
-        stats.health().change(Phase::Decided, Phase::Ejected, &self.judge);
-        self.schedule_ejection(stats, Some(until));
+    fn eject(&mut self, stats: &EndpointStats, from: Phase, until: Instant) {
+        stats.change(from, Phase::Ejected);
+        self.ejected.insert(stats.id.clone(), until);
     }
 
-    fn acquit(&mut self, stats: &EndpointStats, from: Phase, now: Instant) {
-        stats.forgive(now);
-        stats.health().change(from, Phase::Well, &self.judge);
-        self.schedule_ejection(stats, None);
-    }
-
-    /// Each ejected member has one time, others have none.
-    fn schedule_ejection(&mut self, stats: &EndpointStats, at: Option<Instant>) {
-        if let Some(before) = stats.health().schedule(at) {
-            self.ejected.remove(&(before, stats.id.clone()));
-        }
-        self.ejected.extend(at.map(|at| (at, stats.id.clone())));
+    fn stats(&self, id: &InstanceId) -> Option<&Arc<EndpointStats>> {
+        Some(&self.members.get(id)?.endpoint.as_ref()?.stats)
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use tokio::time::Instant;
 use tower_sd_core::{Backoff, Instance, InstanceId, InstanceStatus, Snapshot};
 
-use super::{Change, Effects, Member, Sharing, State, is_fit};
+use super::{Change, Member, Sharing, State, is_fit};
 use crate::{
     endpointer::{
         Endpoint, EndpointState, MAX_WEIGHT, Readiness, Tier, diff::diff, drain::Draining,
@@ -22,7 +22,7 @@ use crate::{
 
 impl<S: Clone + Send + Sync + 'static> State<S> {
     /// Makes the members those of `snapshot`.
-    pub(super) fn apply(&mut self, snapshot: &Snapshot, now: Instant, effects: &mut Effects<S>) {
+    pub(super) fn apply(&mut self, snapshot: &Snapshot) {
         if self.closed {
             return;
         }
@@ -32,7 +32,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             None => (&[][..], &[][..], false),
         };
         // Requests that wait for the first snapshot have to see it although it may be empty.
-        effects.wake |= was_synced != snapshot.freshness().is_synced();
+        self.effects.wake |= was_synced != snapshot.freshness().is_synced();
         let [was_listed, was_held] = self.selected(was_listed, was_held);
         let [is_listed, is_held] = self.selected(snapshot.instances(), snapshot.held());
         let (listed, held) = (diff(&was_listed, &is_listed), diff(&was_held, &is_held));
@@ -40,16 +40,16 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         let is_new_set = all.all(|instance| !self.members.contains_key(instance.id()));
         for (put, held) in [(listed.put, false), (held.put, true)] {
             for instance in put {
-                self.put(instance, held, is_new_set, now, effects);
+                self.put(instance, held, is_new_set);
             }
         }
         for instance in listed.gone {
-            self.leave(instance.id(), false, now, effects);
+            self.leave(instance.id(), false);
         }
         for instance in held.gone {
-            self.leave(instance.id(), true, now, effects);
+            self.leave(instance.id(), true);
         }
-        self.share(now, effects);
+        self.share();
     }
 
     /// The instances that get an endpoint.
@@ -74,7 +74,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
     }
 
     /// Settles all members anew when worse ones begin or cease to share the load.
-    fn share(&mut self, now: Instant, effects: &mut Effects<S>) {
+    fn share(&mut self) {
         let is_below = |n: usize, all: usize, percent: u8| n * 100 < all * usize::from(percent);
         let members = || self.members.values().filter(|member| member.instance.weight() > 0);
         let (n, n_held) = (members().count(), members().filter(|member| member.held).count());
@@ -87,35 +87,28 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         if mem::replace(&mut self.sharing, sharing) != sharing {
             let ids: Vec<_> = self.members.keys().cloned().collect();
             for id in ids {
-                effects.publish |= self.settle(&id, now, effects);
+                self.settle(&id);
             }
         }
     }
 
-    pub(super) fn close(&mut self, now: Instant, effects: &mut Effects<S>) {
+    pub(super) fn close(&mut self) {
         self.closed = true;
         let all: Vec<_> = self.members.iter().map(|(id, m)| (id.clone(), m.held)).collect();
         for (id, held) in all {
-            self.leave(&id, held, now, effects);
+            self.leave(&id, held);
         }
-        effects.wake = true;
+        self.effects.wake = true;
     }
 
-    fn put(
-        &mut self,
-        instance: &Instance,
-        held: bool,
-        is_new_set: bool,
-        now: Instant,
-        effects: &mut Effects<S>,
-    ) {
+    fn put(&mut self, instance: &Instance, held: bool, is_new_set: bool) {
         let id = instance.id();
         if let Some(member) = self.members.get(id)
             && !member.instance.same_address(instance)
         {
             let was_held = member.held;
-            self.leave(id, was_held, now, effects);
-            self.end_ramp(id, true, now);
+            self.leave(id, was_held);
+            self.end_ramp(id, true);
         }
         if let Some(member) = self.members.get_mut(id) {
             if member.instance.weight() != instance.weight() {
@@ -130,10 +123,10 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
                     self.tiers.get_mut(tier).touch(weight, endpoint.weight());
                 }
             }
-            self.restart_ramp(&before, instance, now);
+            self.restart_ramp(&before, instance);
         } else {
             warn_of_weight(instance);
-            self.begin_ramp(instance, is_new_set, now);
+            self.begin_ramp(instance, is_new_set);
             let endpoint = Draining::give_back(&mut self.draining, instance);
             let is_made = endpoint.is_some();
             if let Some(endpoint) = &endpoint {
@@ -155,22 +148,16 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             self.members.insert(id.clone(), member);
             match is_made {
                 // What its endpoint had when it left is of the past.
-                true => self.share_from_now(id, now),
-                false => self.make(id, effects),
+                true => self.share_from_now(id),
+                false => self.make(id),
             }
         }
-        self.settle(id, now, effects);
-        effects.publish = true;
+        self.settle(id);
+        self.effects.publish = true;
     }
 
     /// Removes it, unless it has changed between listed and held meanwhile.
-    pub(super) fn leave(
-        &mut self,
-        id: &InstanceId,
-        held: bool,
-        now: Instant,
-        effects: &mut Effects<S>,
-    ) {
+    pub(super) fn leave(&mut self, id: &InstanceId, held: bool) {
         if self.members.get(id).is_none_or(|member| member.held != held) {
             return;
         }
@@ -178,31 +165,26 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         self.tiers.set_creating(id, None);
         self.schedule(id, None);
         self.suspend(id);
-        if let Some(mut member) = self.members.remove(id) {
-            member.enter(EndpointState::Draining, now, effects);
-            effects.gone.extend(member.endpoint);
-            effects.stop.push(id.clone());
-            self.end_ramp(id, false, now);
-            effects.publish = true;
+        if let Some(member) = self.members.remove(id) {
+            self.effects.changes.extend(member.enter(EndpointState::Draining, self.now));
+            self.effects.gone.extend(member.endpoint);
+            self.effects.stop.push(id.clone());
+            self.end_ramp(id, false);
+            self.effects.publish = true;
         }
     }
 
-    /// Puts its endpoint where it belongs now; `true` when that is another tier.
-    pub(super) fn settle(
-        &mut self,
-        id: &InstanceId,
-        now: Instant,
-        effects: &mut Effects<S>,
-    ) -> bool {
+    /// Puts its endpoint where it belongs now.
+    pub(super) fn settle(&mut self, id: &InstanceId) {
         let Some(member) = self.members.get_mut(id) else {
-            return false;
+            return;
         };
-        member.enter(member.state(), now, effects);
+        self.effects.changes.extend(member.enter(member.state(), self.now));
         let is_creating = member.endpoint.is_none() && member.instance.weight() > 0;
         self.tiers.set_creating(id, is_creating.then(|| member.instance.clone()));
         let tier = member.tier(self.sharing);
-        let moves = tier != member.place.map(|(tier, _)| tier);
-        if moves {
+        if tier != member.place.map(|(tier, _)| tier) {
+            self.effects.publish = true;
             self.unplace(id);
             if let Some(tier) = tier
                 && let Some(member) = self.members.get_mut(id)
@@ -213,8 +195,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
                 set.push(Arc::clone(endpoint));
             }
         }
-        self.open(id, now);
-        moves
+        self.open(id);
     }
 
     pub(super) fn unplace(&mut self, id: &InstanceId) {
@@ -229,32 +210,28 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             member.place = Some((tier, index));
         }
     }
-
-    pub(super) fn member_with(&mut self, id: &InstanceId, key: u64) -> Option<&mut Member<S>> {
-        let has_key = |m: &&mut Member<S>| m.endpoint.as_ref().is_some_and(|e| e.stats.key == key);
-        self.members.get_mut(id).filter(has_key)
-    }
 }
 
 impl<S> Member<S> {
-    /// Records the state of its endpoint.
-    fn enter(&mut self, state: EndpointState, since: Instant, effects: &mut Effects<S>) {
-        let Some(endpoint) = &self.endpoint else {
-            return;
+    /// Whether that is the key of its endpoint.
+    pub(super) fn has_key(&self, key: u64) -> bool {
+        self.endpoint.as_ref().is_some_and(|endpoint| endpoint.stats.key == key)
+    }
+
+    /// Records the state of its endpoint, and returns what that changes.
+    fn enter(&self, state: EndpointState, since: Instant) -> Option<Change> {
+        let stats = &self.endpoint.as_ref()?.stats;
+        let ejected = || {
+            let ejection = || Some(Failure::new(stats.ejection()?.reason.to_string().into()));
+            stats.check_failure().or_else(ejection)
         };
-        let why = match (state, endpoint.stats.ejection()) {
-            (EndpointState::Ejected, _) if endpoint.stats.check_failure().is_some() => {
-                endpoint.stats.check_failure()
-            }
-            (EndpointState::Ejected, Some(ejection)) => {
-                Some(Failure::new(ejection.reason.to_string().into()))
-            }
+        let why = match state {
+            EndpointState::Ejected => ejected().or_else(|| self.error.clone()),
             _ => self.error.clone(),
         };
         let to = Life { state, since, why };
-        if let Some(from) = endpoint.stats.enter(to.clone()) {
-            effects.changes.push(Change { stats: Arc::clone(&endpoint.stats), from, to });
-        }
+        let from = stats.enter(to.clone())?;
+        Some(Change { stats: Arc::clone(stats), from, to })
     }
 
     pub(in crate::endpointer) fn state(&self) -> EndpointState {
@@ -288,7 +265,7 @@ impl<S> Member<S> {
 
 /// Whether its requests or its active checks have failed too often.
 fn is_out<S>(endpoint: &Endpoint<S>) -> bool {
-    endpoint.stats.health().is_ejected() || endpoint.stats.check_failure().is_some()
+    endpoint.stats.health.is_ejected() || endpoint.stats.check_failure().is_some()
 }
 
 fn is_critical(instance: &Instance) -> bool {

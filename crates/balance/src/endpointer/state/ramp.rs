@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower_sd_core::{Instance, InstanceId};
 
-use super::{Effects, State, ramps::Seen};
+use super::{Seen, State};
 
 impl<S: Clone + Send + Sync + 'static> State<S> {
     fn window(&self) -> Duration {
@@ -13,70 +13,70 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
     }
 
     /// A member is there; `is_warm` when it is one of a set that is wholly new.
-    pub(super) fn begin_ramp(&mut self, instance: &Instance, is_warm: bool, now: Instant) {
+    pub(super) fn begin_ramp(&mut self, instance: &Instance, is_warm: bool) {
         let window = self.window();
         if window.is_zero() {
             return;
         }
         let known = self.ramps.seen.get(instance.id()).copied();
-        let is_recent = |seen: &Seen| seen.left.is_none_or(|left| now - left < window);
+        let is_recent = |seen: &Seen| seen.left.is_none_or(|left| self.now - left < window);
         let begun = match known.filter(is_recent) {
             // It was gone for a moment.
             Some(seen) => seen.begun,
             None if is_warm => None,
-            None => begun(instance, window, now),
+            None => begun(instance, window, self.now),
         };
         self.ramps.seen.insert(instance.id().clone(), Seen { begun, left: None });
         if begun.is_some() {
             self.ramps.growing.insert(instance.id().clone());
-            self.ramps.next = Some(now);
+            self.ramps.next = Some(self.now);
         }
     }
 
     /// It was started anew at its address: its ramp begins again.
-    pub(super) fn restart_ramp(&mut self, before: &Instance, instance: &Instance, now: Instant) {
+    pub(super) fn restart_ramp(&mut self, before: &Instance, instance: &Instance) {
         if before.started_at_ms() < instance.started_at_ms() && before.started_at_ms().is_some() {
             self.ramps.seen.remove(instance.id());
-            self.begin_ramp(instance, false, now);
+            self.begin_ramp(instance, false);
         }
     }
 
     /// It leaves; `is_replaced` when another process takes its id.
-    pub(super) fn end_ramp(&mut self, id: &InstanceId, is_replaced: bool, now: Instant) {
+    pub(super) fn end_ramp(&mut self, id: &InstanceId, is_replaced: bool) {
         self.ramps.growing.remove(id);
         if is_replaced {
             self.ramps.seen.remove(id);
         } else if let Some(seen) = self.ramps.seen.get_mut(id) {
-            seen.left = Some(now);
+            seen.left = Some(self.now);
             let window = self.window();
-            self.ramps.next.get_or_insert(now + window);
+            self.ramps.next.get_or_insert(self.now + window);
         }
     }
 
     /// Lets the shares grow when it is time.
-    pub(super) fn ramp(&mut self, now: Instant, effects: &mut Effects<S>) {
+    pub(super) fn ramp(&mut self) {
         let window = self.window();
-        if self.ramps.next.is_none_or(|next| next > now) {
+        if self.ramps.next.is_none_or(|next| next > self.now) {
             return;
         }
-        let is_recent = |seen: &Seen| seen.left.is_none_or(|left| now - left < window);
+        let is_recent = |seen: &Seen| seen.left.is_none_or(|left| self.now - left < window);
         self.ramps.seen.retain(|_, seen| is_recent(seen));
         for id in self.ramps.growing.clone() {
             let begun = self.ramps.seen.get(&id).and_then(|seen| seen.begun);
-            let share = begun.map_or(WHOLE, |begun| share(now - begun, window));
+            let share = begun.map_or(WHOLE, |begun| share(self.now - begun, window));
             if share == WHOLE {
                 self.ramps.growing.remove(&id);
             }
-            effects.publish |= self.set_share(&id, share);
+            self.effects.publish |= self.set_share(&id, share);
         }
         let is_over = self.ramps.growing.is_empty();
-        self.ramps.next = (!is_over).then(|| now + (window / STEPS).max(SHORTEST));
+        self.ramps.next = (!is_over).then(|| self.now + (window / STEPS).max(SHORTEST));
     }
 
     /// It has an endpoint: before it is placed, it has its share.
-    pub(super) fn share_from_now(&mut self, id: &InstanceId, now: Instant) {
+    pub(super) fn share_from_now(&mut self, id: &InstanceId) {
         let begun = self.ramps.seen.get(id).and_then(|seen| seen.begun);
-        self.set_share(id, begun.map_or(WHOLE, |begun| share(now - begun, self.window())));
+        self.set_share(id, begun.map_or(WHOLE, |begun| share(self.now - begun, self.window())));
     }
 
     /// Whether that is another one.

@@ -25,7 +25,7 @@ use tower_sd_core::{
 };
 
 use super::super::{
-    EndpointStats, EndpointerConfig, InFlight, Readiness, Shared, Signal, Tier, Trace,
+    EndpointStats, EndpointerConfig, InFlight, Readiness, Shared, Signal, Tier,
     observer::Observers,
     signal::{Created, Unready},
     state::Event,
@@ -97,16 +97,14 @@ impl Cache {
     pub(super) fn pick(&self) -> Option<InFlight> {
         let mut tiers = Tier::ALL.iter();
         tiers.find_map(|tier| self.shards.pick_in(*tier, &Request::ANY).ok()?).map(
-            |(_service, stats, _)| {
-                InFlight::begin(stats, None, &Observers::default(), Trace::default())
-            },
+            |(_service, stats, trace)| InFlight::begin(stats, None, &Observers::default(), trace),
         )
     }
 
     pub(super) fn refused(&self, stats: &EndpointStats) {
         if stats.leave_ready(Readiness::Down) {
-            let refused = Signal::Refused(Failure::new("refused".into()), |_, _| Poll::Pending);
-            self.shared.signal(stats, refused);
+            let refused = Signal::Refused(Failure::new("refused".into()));
+            self.shared.signal(stats, refused, |_, _| Poll::Pending);
         }
     }
 
@@ -299,8 +297,8 @@ fn probe_that_is_late_leaves_no_endpoint_connecting() {
             thread::spawn(move || {
                 if lease.stats().leave_ready(Readiness::Connecting) {
                     let service = Arc::clone(&cache.service);
-                    let pending = Signal::Pending(service, |_, _| Poll::Pending);
-                    cache.shared.signal(lease.stats(), pending);
+                    let pending = Signal::Pending(service);
+                    cache.shared.signal(lease.stats(), pending, |_, _| Poll::Pending);
                 }
                 cache.work();
                 cache.late(&lease);

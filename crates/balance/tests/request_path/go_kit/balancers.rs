@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 use tower::{Layer, service_fn};
 use tower_sd_balance::{
@@ -113,7 +114,7 @@ async fn random_gives_each_of_seven_the_same_share_within_one_percent() {
 /// A bug of go-kit: every process starts with the same instance.
 #[tokio::test]
 async fn fresh_clients_of_eight_instances_start_on_all_eight() {
-    let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(42);
+    let mut rng = StdRng::seed_from_u64(42);
     let instancer = FixedInstancer::new((1..=8).map(|port| Instance::new("h", port)));
     let n_made = Arc::new(AtomicUsize::new(0));
     let made = Arc::clone(&n_made);
@@ -126,7 +127,7 @@ async fn fresh_clients_of_eight_instances_start_on_all_eight() {
     all_ready(&endpointer, 8).await;
     let mut first = HashSet::new();
     for _ in 0..64 {
-        let fresh = BalanceLayer::new(RoundRobin::new()).seed_from(&mut rng);
+        let fresh = BalanceLayer::new(RoundRobin::new()).with_seed(rng.next_u64());
         first.insert(call(&fresh.layer(endpointer.clone())).await.unwrap());
     }
     assert_eq!(first.len(), 8, "{first:?}");

@@ -1,0 +1,79 @@
+//! Parts of the members, by a property that the user computes.
+//!
+//! Panics are a user's bug, which must not end the updates: members are kept apart nevertheless.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use tower_sd_core::Instance;
+
+use super::{Balancer, Choice, Members, Picker, RoundRobin};
+
+/// A picker of `balancer`; when that panics, these members are used in turn.
+pub(super) fn picker(balancer: &dyn Balancer, members: &Members<'_>) -> Arc<dyn Picker> {
+    let build = || balancer.picker(members);
+    catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_panic| {
+        tracing::error!(?balancer, "balancer panicked: endpoints are used in turn");
+        RoundRobin::new().picker(members)
+    })
+}
+
+/// A property of an instance.
+#[derive(Clone)]
+pub(super) struct Property<T> {
+    what: &'static str,
+    of: Arc<dyn Fn(&Instance) -> T + Send + Sync>,
+}
+
+/// Some of the members, with a picker of their own.
+pub(super) struct Part {
+    nth: usize,
+    indexes: Vec<usize>,
+    picker: Arc<dyn Picker>,
+}
+
+impl<T> Property<T> {
+    pub(super) fn new(
+        what: &'static str,
+        of: impl Fn(&Instance) -> T + Send + Sync + 'static,
+    ) -> Self {
+        Self { what, of: Arc::new(of) }
+    }
+
+    /// `None`: its computation has panicked.
+    pub(super) fn of(&self, instance: &Instance) -> Option<T> {
+        let property = catch_unwind(AssertUnwindSafe(|| (self.of)(instance)));
+        if property.is_err() {
+            let (id, what) = (instance.id(), self.what);
+            tracing::error!(%id, what, "property of an instance panicked: it has none");
+        }
+        property.ok()
+    }
+}
+
+impl Part {
+    /// The members with these indexes, the `nth` part; `is_of` selects the unusable ones of it.
+    pub(super) fn new(
+        (nth, indexes): (usize, Vec<usize>),
+        members: &Members<'_>,
+        is_of: impl Fn(&Instance) -> bool,
+        inner: &dyn Balancer,
+    ) -> Self {
+        let picker = members.only(&indexes, is_of, |part| picker(inner, part));
+        Self { nth, indexes, picker }
+    }
+
+    #[inline]
+    pub(super) fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
+        choice.only(self.nth, &self.indexes, &*self.picker)
+    }
+}
+
+impl<T> fmt::Debug for Property<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what)
+    }
+}
