@@ -41,7 +41,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static> WatchedConfig<T> {
         let config = options.follow.clone();
         let (sink, latest) = ConfigSink::new(options);
         let nudged = Arc::clone(&nudge);
-        tasks.spawn(|stop| follow(source, sink, config, nudged, stop));
+        tasks.spawn(|stop| follow("config", source, sink, config, nudged, stop));
         Self { latest, nudge, tasks }
     }
 }

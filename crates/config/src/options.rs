@@ -52,7 +52,7 @@ impl<T> WatchOptions<T> {
             format,
             default: None,
             when_deleted: OnDelete::default(),
-            follow: FollowConfig::new("config"),
+            follow: FollowConfig::default(),
         }
     }
 

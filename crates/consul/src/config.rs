@@ -9,12 +9,12 @@ use std::{fmt, path::PathBuf, time::Duration};
 use ::url::Url;
 use serde::Deserialize;
 use tower_sd_core::{
-    RegistryConfig, Result, Secret, TlsConfig, secret,
+    RegistryConfig, Result, Secret, TlsConfig, duration, secret,
     url::{has_user, without_user},
 };
 use tower_sd_net::Target;
 
-use crate::{Query, error};
+use crate::{BACKEND, Query, error};
 
 /// Where the agent is, and how to talk to it.
 ///
@@ -38,8 +38,8 @@ pub struct ConsulConfig {
     pub token: Option<Secret>,
     /// A file with the ACL token. Defaults to none.
     ///
-    /// It wins over [`token`](Self::token) unless it is empty. It is read when the client is made,
-    /// and again when the agent has denied something: tokens are rotated.
+    /// It wins over [`token`](Self::token) unless it is empty. It is read again for a request 1 s
+    /// or more after the last read, and after a denial: tokens are rotated.
     pub token_file: Option<PathBuf>,
     /// User and password, for a proxy in front of the agent. Defaults to none.
     ///
@@ -183,7 +183,7 @@ impl ConsulConfig {
     /// Refuses what cannot work.
     pub(crate) fn validate(&self) -> Result<()> {
         if let Some(ttl) = self.registry.ttl {
-            check_ttl(ttl, "configure")?;
+            duration::check_ttl(BACKEND, "configure", ttl)?;
         }
         self.endpoint().map(|_| ())
     }
@@ -255,17 +255,3 @@ impl Default for ConsulConfig {
 fn refuse(message: String) -> tower_sd_core::Error {
     error::config("configure", message)
 }
-
-/// A TTL that a busy machine's scheduling does not end, and that is no mistake in the unit.
-pub(crate) fn check_ttl(ttl: Duration, operation: &'static str) -> Result<()> {
-    match (MIN_TTL..=MAX_TTL).contains(&ttl) {
-        true => Ok(()),
-        false => {
-            Err(error::config(operation, format!("ttl = {ttl:?}: has to be between 1 s and 24 h")))
-        }
-    }
-}
-
-/// A shorter one would turn critical by a busy machine's scheduling.
-const MIN_TTL: Duration = Duration::from_secs(1);
-const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);

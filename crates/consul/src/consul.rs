@@ -1,9 +1,9 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Deref, time::Duration};
 
 use fastrand::Rng;
 use tower_sd_core::{
-    Announcer, Backend, Follower, Instance, InstanceId, KeyValue, Registrar, Registration,
-    RegistrationHandle, Registry, RegistryConfig, Result, Source, async_trait,
+    Announcer, Backend, Follower, Instance, InstanceId, KeyValue, Registration, Registry,
+    RegistryConfig, Result, Source,
 };
 
 use crate::{
@@ -15,8 +15,8 @@ use crate::{
 
 /// A Consul agent: registers instances, follows services, reads and writes keys.
 ///
-/// `Clone` shares its connections, and the registrations that [`close`](Self::close) withdraws.
-/// Nothing is sent before the first use. [`Registry`] is the same for any kind of registry.
+/// `Clone` shares its connections, and the registrations that [`close`](Registry::close) withdraws.
+/// Nothing is sent before the first use. It is a [`Registry`], by `Deref`, with queries of its own.
 ///
 /// An instance with the status [`Draining`](tower_sd_core::InstanceStatus::Draining), given at
 /// registration or by an update of its handle, is in maintenance: it leaves `?passing` and DNS
@@ -95,19 +95,6 @@ impl Consul {
         self.registry.follow(service, source, |publisher| publisher.wants(wants))
     }
 
-    /// Registers an instance; see [`Registry::register`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Registry::register`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped early, the instance is withdrawn in the background, as for a dropped handle.
-    pub async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
-        self.registry.register(registration).await
-    }
-
     /// Follows a key, or all keys below a path that ends in a slash.
     ///
     /// The empty path is the root.
@@ -166,15 +153,6 @@ impl Consul {
         let id = mapping::service_id(service, instance.as_str());
         self.client.wait_until_visible(service, instance, &id, timeout).await
     }
-
-    /// Withdraws all registrations, and waits for that; see [`Registry::close`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped early, they are still withdrawn; only the waiting is lost.
-    pub async fn close(&self) {
-        self.registry.close().await;
-    }
 }
 
 fn source(client: &ConsulClient, query: Query, seed: Option<u64>) -> ConsulSource {
@@ -220,13 +198,10 @@ impl From<Consul> for Registry {
     }
 }
 
-#[async_trait]
-impl Registrar for Consul {
-    async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
-        Self::register(self, registration).await
-    }
+impl Deref for Consul {
+    type Target = Registry;
 
-    async fn close(&self) {
-        Self::close(self).await;
+    fn deref(&self) -> &Registry {
+        &self.registry
     }
 }

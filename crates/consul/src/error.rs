@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_sd_core::{Error, ErrorKind};
+use tower_sd_core::{Error, ErrorKind, clipped};
 use tower_sd_net::{HttpClientError, HttpClientErrorKind};
 
 use crate::BACKEND;
@@ -34,29 +34,20 @@ pub(crate) fn unanswered(
 ) -> Error {
     // No address has a user in it, see `ConsulConfig::endpoint`; a query may have anything.
     let address = address.split(['?', '#']).next().unwrap_or_default();
-    let (kind, message) = match cause.kind() {
-        HttpClientErrorKind::Request => {
-            (ErrorKind::Config, "the request cannot be made".to_owned())
-        }
-        HttpClientErrorKind::Timeout => {
-            (ErrorKind::Timeout, format!("no answer from {address} in time"))
-        }
+    let error = Error::new(cause.kind().into(), BACKEND, operation);
+    let message = match cause.kind() {
+        HttpClientErrorKind::Request => "the request cannot be made".to_owned(),
+        HttpClientErrorKind::Timeout => format!("no answer from {address} in time"),
         HttpClientErrorKind::Connect => {
-            let message = format!("the agent cannot be reached: {cause}");
-            let error = Error::new(ErrorKind::Unavailable, BACKEND, operation);
-            let error = error.with_message(message);
+            let error = error.with_message(format!("the agent cannot be reached: {cause}"));
             return cause.into_cause().into_iter().fold(error, Error::with_source);
         }
-        HttpClientErrorKind::Body => {
-            (ErrorKind::Unavailable, format!("{address} closed the connection amid its answer"))
-        }
-        HttpClientErrorKind::TooLong => {
-            (ErrorKind::Protocol, "the answer is longer than max_body".to_owned())
-        }
-        HttpClientErrorKind::Tls => (ErrorKind::Unavailable, cause.to_string()),
-        _ => (ErrorKind::Unavailable, closed(address, elapsed)),
+        HttpClientErrorKind::Body => format!("{address} closed the connection amid its answer"),
+        HttpClientErrorKind::TooLong => "the answer is longer than max_body".to_owned(),
+        HttpClientErrorKind::Tls => cause.to_string(),
+        _ => closed(address, elapsed),
     };
-    Error::new(kind, BACKEND, operation).with_message(message).with_source(cause)
+    error.with_message(message).with_source(cause)
 }
 
 /// A connection that ended before an answer.
@@ -147,16 +138,8 @@ fn with_transience(error: Error, transient: bool) -> Error {
     if transient { error.transient() } else { error.permanent() }
 }
 
-fn clipped(text: &str) -> &str {
-    let end = (0..=text.len().min(MAX_DETAIL)).rev().find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or(0)]
-}
-
 /// An agent that has too many connections accepts one more and closes it immediately.
 const TURNED_AWAY_WITHIN: Duration = Duration::from_secs(1);
-/// The longest known sentence, a permission's, has some 150 characters; an answer of a proxy may be
-/// a whole page.
-const MAX_DETAIL: usize = 300;
 
 #[cfg(test)]
 mod tests {

@@ -175,14 +175,8 @@ impl Query {
     }
 }
 
-impl From<&str> for Query {
-    fn from(service: &str) -> Self {
-        Self::new(service)
-    }
-}
-
-impl From<String> for Query {
-    fn from(service: String) -> Self {
+impl<T: Into<String>> From<T> for Query {
+    fn from(service: T) -> Self {
         Self::new(service)
     }
 }

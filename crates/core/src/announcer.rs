@@ -85,29 +85,6 @@ pub trait Announcer: Send + 'static {
     async fn withdraw(&mut self) -> Result<()>;
 }
 
-#[async_trait]
-impl<A: Announcer + ?Sized> Announcer for Box<A> {
-    fn shows_health(&self) -> bool {
-        (**self).shows_health()
-    }
-
-    async fn announce(&mut self, announcement: &Announcement) -> Result<Renewal> {
-        (**self).announce(announcement).await
-    }
-
-    async fn renew(&mut self, announcement: &Announcement) -> Result<Renewal> {
-        (**self).renew(announcement).await
-    }
-
-    async fn lost(&mut self) -> LossReason {
-        (**self).lost().await
-    }
-
-    async fn withdraw(&mut self) -> Result<()> {
-        (**self).withdraw().await
-    }
-}
-
 /// The content of one registration: what its entry must contain.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -118,8 +95,12 @@ pub struct Announcement {
     pub instance: Instance,
     /// The latest result of the server's own check; `Passing` without one.
     pub health: CheckResult,
+    /// Whether an entry of another incarnation is to be replaced.
+    ///
+    /// True until the registry has accepted the registration for the first time: the entry is a
+    /// predecessor's. False later: it is a successor's.
+    pub takes_over: bool,
     incarnation: String,
-    pub(crate) takes_over: bool,
 }
 
 /// The lifetime of an entry without renewals, and the interval of renewals.
@@ -128,7 +109,7 @@ pub struct Announcement {
 pub struct LeaseTtl {
     ttl: Option<Duration>,
     renew_interval: Duration,
-    retry_cap: Option<Duration>,
+    pub(crate) retry_cap: Option<Duration>,
 }
 
 /// The registry's answer to an announcement or a renewal.
@@ -178,21 +159,6 @@ impl Announcement {
     pub fn incarnation(&self) -> &str {
         &self.incarnation
     }
-
-    /// Returns whether an entry of another incarnation is to be replaced.
-    ///
-    /// True until the registry has accepted the registration for the first time: the entry is a
-    /// predecessor's. False later: it is a successor's.
-    pub fn takes_over(&self) -> bool {
-        self.takes_over
-    }
-
-    /// Sets [`takes_over`](Self::takes_over).
-    #[must_use]
-    pub fn with_takes_over(mut self, takes_over: bool) -> Self {
-        self.takes_over = takes_over;
-        self
-    }
 }
 
 impl LeaseTtl {
@@ -213,10 +179,6 @@ impl LeaseTtl {
     pub const fn retried_within(mut self, cap: Duration) -> Self {
         self.retry_cap = Some(cap);
         self
-    }
-
-    pub(crate) fn retry_cap(&self) -> Option<Duration> {
-        self.retry_cap
     }
 
     /// Returns the time after which the registry drops an entry without renewals.

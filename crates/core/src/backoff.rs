@@ -31,6 +31,7 @@ pub struct Backoff {
     initial: Duration,
     cap: Duration,
     healthy_after: Duration,
+    denied_pause: Duration,
     failures: u32,
     last_failure: Option<Instant>,
     /// The first success after the last failure.
@@ -50,6 +51,7 @@ impl Backoff {
             initial,
             cap,
             healthy_after: cap.max(HEALTHY_AFTER),
+            denied_pause: DENIED_PAUSE,
             failures: 0,
             last_failure: None,
             well_since: None,
@@ -62,6 +64,12 @@ impl Backoff {
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.rng = Rng::with_seed(seed);
         self
+    }
+
+    /// Sets the least pause after an error that no repetition mends. Defaults to 15 s.
+    #[must_use]
+    pub fn with_denied_pause(self, denied_pause: Duration) -> Self {
+        Self { denied_pause: denied_pause.min(LONGEST), ..self }
     }
 
     /// The pause after one more failure.
@@ -86,13 +94,14 @@ impl Backoff {
 
     /// Returns the pause after one more failure, at least [`Error::retry_after`].
     ///
-    /// That is clamped to 5 min.
+    /// That is clamped to 5 min. The pause after an error that is not transient is
+    /// [`with_denied_pause`](Self::with_denied_pause) at least.
     pub fn next_pause_after(&mut self, error: &Error) -> Duration {
         let pause = self.next_pause();
-        error.retry_after().map_or(pause, |wanted| {
-            // Above it, so that clients with the same answer do not return together.
-            pause.max(wanted.min(MAX_RETRY_AFTER).mul_f64(1.0 + 0.2 * self.rng.f64()))
-        })
+        let wanted = error.retry_after().map(|wanted| wanted.min(MAX_RETRY_AFTER));
+        let least = wanted.max((!error.is_transient()).then_some(self.denied_pause));
+        // Above it, so that clients with the same answer do not return together.
+        least.map_or(pause, |least| pause.max(least.mul_f64(1.0 + 0.2 * self.rng.f64())))
     }
 
     /// Notes that an attempt has succeeded.
@@ -136,6 +145,8 @@ const HEALTH_PER_PAUSE: u32 = 16;
 /// A clock counts beyond it.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 const SHORTEST: Duration = Duration::from_millis(1);
+/// A token or a setting must change first, and a registry logs every denied request.
+const DENIED_PAUSE: Duration = Duration::from_secs(15);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 #[cfg(test)]

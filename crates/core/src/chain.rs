@@ -35,3 +35,13 @@ impl fmt::Display for Chain<'_> {
         Ok(())
     }
 }
+
+/// Returns the beginning of a foreign text, at most 300 bytes of it: for messages.
+///
+/// A server answers in a sentence; a proxy may answer with a page.
+pub fn clipped(text: &str) -> &str {
+    let end = (0..=text.len().min(MAX_TEXT)).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
+const MAX_TEXT: usize = 300;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+use crate::{Error, ErrorKind};
 
 /// Parses a whole number with one of the units `ms`, `s`, `m` and `h`.
 ///
@@ -23,6 +25,25 @@ pub fn parse(text: &str) -> Option<Duration> {
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(millis).map(Duration::from_millis)
+}
+
+/// Refuses a TTL that is not from 1 s to 24 h.
+///
+/// A busy machine would not renew a shorter one in time, and a longer one is a wrong unit.
+///
+/// # Errors
+///
+/// `Config`.
+pub fn check_ttl(
+    backend: &'static str,
+    operation: &'static str,
+    ttl: Duration,
+) -> Result<(), Error> {
+    match (MIN_TTL..=MAX_TTL).contains(&ttl) {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::Config, backend, operation)
+            .with_message(format!("ttl = {ttl:?}: has to be between 1 s and 24 h"))),
+    }
 }
 
 /// Deserializes a text that [`parse`] accepts: for `#[serde(deserialize_with)]`.
@@ -57,6 +78,11 @@ where
 {
     deserialize(deserializer).map(Some)
 }
+
+const MIN_TTL: Duration = Duration::from_secs(1);
+const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest duration of the loops: an `Instant` cannot be as far away as a `Duration` is long.
+pub(crate) const MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 pub(crate) fn expected(text: &str) -> String {
     format!("{text:?} is not a time such as 30s, 500ms or 2m")

@@ -59,9 +59,11 @@ impl ErrorKind {
     const fn is_transient(self) -> bool {
         matches!(self, Self::Protocol | Self::Timeout | Self::Unavailable)
     }
+}
 
-    const fn as_str(self) -> &'static str {
-        match self {
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Self::Closed => "closed",
             Self::Config => "invalid configuration",
             Self::Conflict => "owned by another process",
@@ -70,13 +72,7 @@ impl ErrorKind {
             Self::Protocol => "the answer was not understood",
             Self::Timeout => "no answer in time",
             Self::Unavailable => "registry unavailable",
-        }
-    }
-}
-
-impl fmt::Display for ErrorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        })
     }
 }
 
@@ -218,22 +214,19 @@ impl Serialize for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let inner = &*self.0;
-        let text = inner.message.as_deref().unwrap_or_else(|| inner.kind.as_str());
-        write!(f, "{} {}: {text}", inner.backend, inner.operation)?;
-        match &inner.instance {
-            Some(instance) => write!(f, " (instance {instance})"),
-            None => Ok(()),
+        let Inner { kind, backend, operation, instance, message, .. } = &*self.0;
+        write!(f, "{backend} {operation}: ")?;
+        match message {
+            Some(message) => f.write_str(message)?,
+            None => kind.fmt(f)?,
         }
+        instance.iter().try_for_each(|instance| write!(f, " (instance {instance})"))
     }
 }
 
 impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        self.0.source.as_ref().map(|source| {
-            let source: &(dyn error::Error + 'static) = &**source;
-            source
-        })
+        self.0.source.as_deref().map(|source| -> &(dyn error::Error + 'static) { source })
     }
 }
 

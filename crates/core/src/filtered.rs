@@ -1,12 +1,10 @@
-use std::{
-    mem::discriminant,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use tokio::{select, sync::watch};
 
-use crate::{Error, ErrorKind, Instancer, Snapshot, Subscription, TaskGroup};
+use crate::{
+    Error, ErrorKind, Instancer, Snapshot, Subscription, TaskGroup, panics::contained_now,
+};
 
 /// Shows a part of another instancer's instances: those of a zone, of a version.
 ///
@@ -116,9 +114,9 @@ impl Instancer for FilteredInstancer {
 impl<F: Fn(&Snapshot) -> Snapshot> Shown<F> {
     /// Shows the filtered snapshot. Subscribers wake when their part has changed.
     fn update(&self, all: &Snapshot) {
-        match catch_unwind(AssertUnwindSafe(|| (self.filter)(all))) {
-            Ok(next) => self.show(next),
-            Err(_panic) => {
+        match contained_now(|| (self.filter)(all)) {
+            Some(next) => self.show(next),
+            None => {
                 tracing::error!("instance filter panicked; the last set is stale");
                 let error = Error::new(ErrorKind::Config, "core", "filter");
                 self.fail(error.with_message("the filter panicked"));
@@ -129,8 +127,7 @@ impl<F: Fn(&Snapshot) -> Snapshot> Shown<F> {
     fn show(&self, next: Snapshot) {
         self.shown.send_if_modified(|now| {
             let same_set = now.instances == next.instances && now.held == next.held;
-            let same_trouble = discriminant(&now.freshness) == discriminant(&next.freshness)
-                && now.freshness.error().is_some() == next.freshness.error().is_some();
+            let same_trouble = now.freshness.nature() == next.freshness.nature();
             let revision = now.revision + u64::from(!same_set);
             *now = Snapshot { revision, ..next };
             !(same_set && same_trouble)

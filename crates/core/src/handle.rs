@@ -10,11 +10,10 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, timeout},
 };
-use tokio_util::sync::DropGuard;
 
 use crate::{
     Error, ErrorKind, Instance, InstanceId, RegistrationState, RegistrationStats, Result,
-    TaskGroup, registration_state::urgency,
+    StopOnDrop, TaskGroup, registration_state::urgency,
 };
 
 /// A view of a registration: its state, errors and counters.
@@ -49,7 +48,7 @@ struct Part {
 
 /// Ends one registration.
 pub(crate) struct End {
-    pub(crate) stop: DropGuard,
+    pub(crate) stop: StopOnDrop,
     pub(crate) done: watch::Receiver<Option<Result<()>>>,
     /// The loop runs while the registrar or a handle lives.
     pub(crate) tasks: TaskGroup,
@@ -279,7 +278,7 @@ impl RegistrationHandle {
     pub async fn deregister(self) -> Result<()> {
         let Self { watch, ends } = self;
         let stopping = ends.into_iter().map(|End { stop, done, tasks }| {
-            stop.disarm().cancel();
+            drop(stop);
             (done, tasks)
         });
         let mut result = Ok(());

@@ -1,15 +1,14 @@
 use std::{
     fmt,
     future::Future,
-    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::select;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
-use crate::{Error, ErrorKind, Shutdown, TaskGroup};
+use crate::{Error, ErrorKind, Shutdown, StopOnDrop, TaskGroup, panics::contained};
 
 /// One shared task for many users.
 ///
@@ -53,7 +52,7 @@ struct Run<H> {
     stop: Shutdown,
     /// Fires when the task has ended, however it did.
     ended: CancellationToken,
-    _end_with_last_user: DropGuard,
+    _end_with_last_user: StopOnDrop,
 }
 
 impl<H: Send + Sync + 'static> Hub<H> {
@@ -88,24 +87,21 @@ impl<H: Send + Sync + 'static> Hub<H> {
             return Attached(run);
         }
         let (handle, task) = (self.start)();
-        let (backend, ended, idle) =
-            (self.backend, CancellationToken::new(), CancellationToken::new());
+        let (backend, ended, stop) =
+            (self.backend, CancellationToken::new(), self.tasks.shutdown());
         let end = ended.clone().drop_guard();
-        let unused = idle.clone();
-        self.tasks.spawn(|stop| async move {
+        let (unused, _end_with_last_user) = stop.child();
+        self.tasks.spawn(|_stop| async move {
             // Dropped with the task: at its end, its panic, the shutdown of its runtime.
             let _end = end;
             select! {
                 biased;
-                () = stop.requested() => {}
-                () = unused.cancelled() => {}
-                done = AssertUnwindSafe(task).catch_unwind() => if done.is_err() {
+                () = unused.requested() => {}
+                done = contained(|| task) => if done.is_none() {
                     tracing::error!(backend, "shared task panicked; the next user restarts it");
                 },
             }
         });
-        let stop = self.tasks.shutdown();
-        let _end_with_last_user = idle.drop_guard();
         let run = Arc::new(Run { backend, handle, stop, ended, _end_with_last_user });
         *running = Arc::downgrade(&run);
         Attached(run)

@@ -34,12 +34,12 @@ use crate::{Error, ErrorKind, InstanceId, InstanceStatus, Result, url::without_u
 /// assert_eq!(least, Instance::new("10.0.0.8", 80));
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Clone, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(transparent)]
 #[must_use]
 pub struct Instance(Arc<Inner>);
 
-#[derive(Clone, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 struct Inner {
     /// Empty: that of [`Instance::new`].
     #[serde(default = "no_id")]
@@ -263,25 +263,6 @@ impl<'de> Deserialize<'de> for Instance {
     }
 }
 
-impl fmt::Debug for Instance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let this = &*self.0;
-        f.debug_struct("Instance")
-            .field("id", &this.id)
-            .field("scheme", &this.scheme)
-            .field("host", &this.host)
-            .field("port", &this.port)
-            .field("weight", &this.weight)
-            .field("priority", &this.priority)
-            .field("zone", &this.zone)
-            .field("tags", &this.tags)
-            .field("metadata", &this.metadata)
-            .field("status", &this.status)
-            .field("started_at_ms", &this.started_at_ms)
-            .finish()
-    }
-}
-
 impl fmt::Display for Instance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&host_port(&self.0.host, self.0.port))
@@ -346,7 +327,6 @@ mod tests {
         assert_eq!(instance, Instance::new("::1", 80).with_tags(["v2", "blue"]));
         assert_eq!(instance.id().as_str(), "[::1]:80");
         serde_json::from_str::<Instance>(r#"{"port": 80}"#).expect_err("no host");
-        assert!(format!("{instance:?}").starts_with("Instance { id: \"[::1]:80\""));
     }
 
     #[test]

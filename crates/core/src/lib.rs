@@ -21,11 +21,13 @@ mod instance_id;
 mod instance_status;
 mod key_value;
 mod memory;
+mod panics;
 mod publisher;
 mod registrar;
 mod registration;
 mod registration_state;
 mod registry;
+mod rotating;
 mod schemes;
 pub mod secret;
 mod sink;
@@ -35,6 +37,7 @@ mod subscription;
 mod tasks;
 mod tls;
 pub mod url;
+mod user;
 
 pub use address::{AddressPolicy, AddressRejected};
 pub use advertise::AdvertiseAddress;
@@ -42,7 +45,7 @@ pub use announce::announce;
 pub use announcer::{Announcement, Announcer, LeaseTtl, LossReason, Renewal};
 pub use async_trait::async_trait;
 pub use backoff::Backoff;
-pub use chain::chain;
+pub use chain::{chain, clipped};
 pub use config::{
     AnnounceConfig, FollowConfig, LossGuard, LossPolicy, RegistryConfig, StalePolicy,
 };
@@ -64,6 +67,7 @@ pub use registrar::Registrar;
 pub use registration::Registration;
 pub use registration_state::{RegistrationState, RegistrationStats};
 pub use registry::{Backend, Registry};
+pub use rotating::{Rotated, Rotating};
 pub use schemes::Schemes;
 pub use secret::Secret;
 pub use sink::{Entries, Sink};
@@ -71,8 +75,9 @@ pub use snapshot::{Freshness, Snapshot};
 pub use source::{ReadMode, ReadRequest, ReadResult, Source};
 pub use subscription::{Instancer, Subscription};
 pub use tasks::{Shutdown, StopOnDrop, TaskGroup};
-pub use tls::{Pem, TlsConfig, TlsFiles, TlsMaterial};
+pub use tls::{Pem, TlsConfig, TlsMaterial};
 pub use url::RegistryUrl;
+pub use user::User;
 
 #[cfg(test)]
 mod tests {

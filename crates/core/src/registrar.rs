@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::ops::Deref;
 
 use async_trait::async_trait;
 
@@ -42,19 +42,9 @@ pub trait Registrar: Send + Sync + 'static {
     async fn close(&self) {}
 }
 
+/// `Arc`, `Box`, and the registries of one kind, which are a [`Registry`](crate::Registry) each.
 #[async_trait]
-impl<T: Registrar + ?Sized> Registrar for Arc<T> {
-    async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
-        (**self).register(registration).await
-    }
-
-    async fn close(&self) {
-        (**self).close().await;
-    }
-}
-
-#[async_trait]
-impl<T: Registrar + ?Sized> Registrar for Box<T> {
+impl<T: Deref<Target: Registrar> + Send + Sync + 'static> Registrar for T {
     async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
         (**self).register(registration).await
     }

@@ -126,17 +126,10 @@ impl Registration {
 
 impl fmt::Debug for Registration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service, instance, health, health_interval, .. } = self;
         f.debug_struct("Registration")
-            .field("service", service)
-            .field("instance", instance)
-            .field("health", &health.is_some())
-            .field("health_interval", health_interval)
-            .field("ttl", &self.ttl)
-            .field("fail_fast", &self.fail_fast)
-            .field("deregister_timeout", &self.deregister_timeout)
-            .field("reclaim", &self.reclaim)
-            .finish()
+            .field("service", &self.service)
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
     }
 }
 

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 pub use self::backend::Backend;
 use self::fixed::FixedBackend;
 use crate::{
-    AnnounceConfig, Follower, Instance, KeyValue, Publisher, Registrar, Registration,
-    RegistrationHandle, RegistryConfig, RegistryUrl, Result, Source, TaskGroup, announce,
+    Follower, Instance, KeyValue, Publisher, Registrar, Registration, RegistrationHandle,
+    RegistryConfig, RegistryUrl, Result, Source, TaskGroup, announce,
 };
 
 /// A registry of any kind: registers instances, and follows services.
@@ -150,8 +150,8 @@ impl Registry {
     pub async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
         let registration = registration.or_ttl(self.config.ttl);
         let announcer = self.backend.announcer(&registration)?;
-        let config = AnnounceConfig { backend: self.name(), ..self.config.announce.clone() };
-        announce(announcer, registration, config, &self.tasks).await
+        let config = self.config.announce.clone();
+        announce(self.name(), announcer, registration, config, &self.tasks).await
     }
 
     /// Withdraws all registrations made here, and waits until that is done.

@@ -1,6 +1,11 @@
 //! Texts that are never shown.
 
-use std::fmt;
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 use serde::{Deserialize, Deserializer, de::Error};
 
@@ -23,6 +28,19 @@ impl Secret {
     /// Wraps a text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
+    }
+
+    /// Reads a file of at most 64 KiB.
+    ///
+    /// A line end behind the text is not part of it.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or is not UTF-8.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let mut text = String::new();
+        File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
+        Ok(Self::new(text.trim_end_matches(['\r', '\n'])))
     }
 
     /// The text itself: for the wire, and nowhere else.
@@ -64,6 +82,9 @@ impl fmt::Debug for Secret {
         f.write_str("***")
     }
 }
+
+/// Above every token and password.
+const MAX_FILE: u64 = 64 << 10;
 
 #[cfg(test)]
 mod tests {

@@ -64,16 +64,6 @@ impl<T> Entries<T> {
     pub fn with_mode(self, mode: ReadMode) -> Self {
         Self { mode, ..self }
     }
-
-    /// Sets [`accepts_absences`](Self::accepts_absences).
-    pub fn with_accepted_absences(self, accepts_absences: bool) -> Self {
-        Self { accepts_absences, ..self }
-    }
-
-    /// Adds entries that could not be decoded.
-    pub fn with_errors(self, errors: Vec<Error>) -> Self {
-        Self { errors, ..self }
-    }
 }
 
 impl<T> From<Vec<T>> for Entries<T> {

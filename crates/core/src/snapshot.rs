@@ -137,6 +137,11 @@ impl Freshness {
         }
     }
 
+    /// What subscribers wake for; a later error of the same trouble is no change.
+    pub(crate) fn nature(&self) -> (bool, bool) {
+        (self.is_synced(), self.error().is_some())
+    }
+
     /// The trouble, if there is any.
     pub fn error(&self) -> Option<&Error> {
         match self {

@@ -116,12 +116,6 @@ impl ReadRequest {
         Self { mode, max_entries: usize::MAX }
     }
 
-    /// Sets [`max_entries`](Self::max_entries).
-    #[must_use]
-    pub fn with_max_entries(self, max_entries: usize) -> Self {
-        Self { max_entries, ..self }
-    }
-
     /// Whether the source should wait for a change.
     pub fn waits(&self) -> bool {
         self.mode == ReadMode::Changed

@@ -1,4 +1,4 @@
-use std::{any::Any, fmt, sync::Arc, time::Duration};
+use std::{any::Any, fmt, ops::Deref, sync::Arc, time::Duration};
 
 use futures_util::{
     StreamExt,
@@ -35,13 +35,8 @@ pub trait Instancer: Send + Sync + 'static {
     fn subscribe(&self) -> Subscription;
 }
 
-impl<T: Instancer + ?Sized> Instancer for Arc<T> {
-    fn subscribe(&self) -> Subscription {
-        (**self).subscribe()
-    }
-}
-
-impl<T: Instancer + ?Sized> Instancer for Box<T> {
+/// `Arc` and `Box`.
+impl<T: Deref<Target: Instancer> + Send + Sync + 'static> Instancer for T {
     fn subscribe(&self) -> Subscription {
         (**self).subscribe()
     }

@@ -3,7 +3,9 @@
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{borrow::Cow, fmt, net::IpAddr, path::PathBuf, time::Duration};
+
+use percent_encoding::percent_decode_str;
 
 use crate::{Error, ErrorKind, Result, TlsConfig, duration};
 
@@ -52,12 +54,10 @@ impl RegistryUrl {
     /// contains the URL.
     pub fn parse(backend: &'static str, url: &str) -> Result<Self> {
         let refuse = |message: String| Err(refusal(backend, message));
-        let Some((scheme, rest)) = url.split_once("://") else {
+        let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| is_scheme(scheme))
+        else {
             return refuse(format!("not a URL such as {backend}://host:port or {backend}:///path"));
         };
-        if !is_scheme(scheme) {
-            return refuse(format!("not a URL such as {backend}://host:port or {backend}:///path"));
-        }
         if scheme != backend {
             return refuse(format!("the scheme is {scheme:?}, not {backend}"));
         }
@@ -205,8 +205,7 @@ impl RegistryUrl {
     /// `Config` for half of a client certificate, and for options beside `tls=false`.
     pub fn tls(&mut self) -> Result<Option<TlsConfig>> {
         let enabled = self.flag("tls")?;
-        let roots = [self.list("ca-file")?, self.list("ca-path")?].concat();
-        let roots = roots.into_iter().map(PathBuf::from);
+        let roots = [self.list("ca-file")?, self.list("ca-path")?].concat().into_iter();
         let mut tls = roots.fold(TlsConfig::new(), TlsConfig::with_root);
         tls = match (self.file("cert-file")?, self.file("key-file")?) {
             (Some(certificate), Some(key)) => tls.with_identity(certificate, key),
@@ -233,17 +232,13 @@ impl RegistryUrl {
     ///
     /// `Config`: there are such; the message lists the known ones.
     pub fn finish(mut self) -> Result<()> {
+        let Some((name, _)) = self.options.first() else { return Ok(()) };
         self.known.sort_unstable();
-        match self.options.first() {
-            None => Ok(()),
-            Some((name, _)) if self.known.is_empty() => {
-                Err(self.refusal(format!("unknown option {name:?}; there are none")))
-            }
-            Some((name, _)) => {
-                let known = self.known.join(", ");
-                Err(self.refusal(format!("unknown option {name:?}; the options are {known}")))
-            }
-        }
+        let known = match self.known.join(", ") {
+            known if known.is_empty() => "there are none".to_owned(),
+            known => format!("the options are {known}"),
+        };
+        Err(self.refusal(format!("unknown option {name:?}; {known}")))
     }
 
     /// Creates the error for a setting of this registry that cannot work.
@@ -328,23 +323,7 @@ fn refusal(backend: &'static str, message: impl Into<String>) -> Error {
 
 /// Replaces percent-encoded bytes; `None` for a text that is not UTF-8 then.
 fn decode(text: &str) -> Option<String> {
-    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
-    while let [byte, behind @ ..] = rest {
-        let digits =
-            behind.get(..2).filter(|d| *byte == b'%' && d.iter().all(u8::is_ascii_hexdigit));
-        let digits = digits.and_then(|digits| str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(decoded) => {
-                bytes.push(decoded);
-                rest = &behind[2..];
-            }
-            None => {
-                bytes.push(*byte);
-                rest = behind;
-            }
-        }
-    }
-    String::from_utf8(bytes).ok()
+    percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned)
 }
 
 /// Without values, which may be secrets in the wrong place.

@@ -98,7 +98,9 @@ async fn lasting_fault_of_an_entry_is_logged_once() {
     for _ in 0..10 {
         let items = vec![Instance::new("10.0.0.1", 80), Instance::new("0.0.0.0", 80)];
         let errors = vec![Error::new(ErrorKind::Protocol, "test", "decode")];
-        publisher.set(Entries::new(items).with_errors(errors));
+        let mut entries = Entries::new(items);
+        entries.errors = errors;
+        publisher.set(entries);
     }
     assert_eq!(log.found("WARN", "malformed entries skipped").len(), 1);
     assert_eq!(log.found("WARN", "addresses refused").len(), 1);

@@ -33,7 +33,7 @@ async fn thousand_names_cost_no_thread_and_no_needless_question() {
 
 #[expect(clippy::print_stdout, reason = "prints what it measures")]
 async fn thousand(server: &NameServer, dns: DnsConfig) {
-    let mut follow = FollowConfig::new("dns");
+    let mut follow = FollowConfig::default();
     follow.min_refresh = INTERVAL;
     let dns = Dns::new(dns.registry(RegistryConfig::default().follow(follow)));
     let (threads, memory) = (status("Threads:"), status("VmRSS:"));

@@ -1,7 +1,5 @@
 //! Settings, checked once.
 
-mod user;
-
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Deserialize;
@@ -9,8 +7,8 @@ use tower_sd_core::{
     Error, ErrorKind, RegistryConfig, Result, Secret, TlsConfig, duration, secret, url,
 };
 
-pub use self::user::User;
 use crate::{BACKEND, Codec, NamingJson};
+pub use tower_sd_core::User;
 
 /// Settings of an [`Etcd`](crate::Etcd).
 #[derive(Clone, Deserialize)]
@@ -178,7 +176,7 @@ impl EtcdConfig {
         // An instant cannot be as far away as a duration is long.
         self.ping_interval = self.ping_interval.min(MAX_PING_INTERVAL);
         if let Some(ttl) = self.registry.ttl {
-            check_ttl(ttl, "configure")?;
+            duration::check_ttl(BACKEND, "configure", ttl)?;
         }
         if self.connect_timeout.is_zero() || self.request_timeout.is_zero() {
             return Err(refused("a timeout of zero lets nothing succeed"));
@@ -215,15 +213,6 @@ fn codecs() -> Vec<Arc<dyn Codec>> {
     vec![Arc::new(NamingJson)]
 }
 
-/// Refuses a TTL that a server would raise, and one with a mistake in its unit.
-pub(crate) fn check_ttl(ttl: Duration, operation: &'static str) -> Result<()> {
-    match ttl.is_zero() || ttl > MAX_TTL {
-        false => Ok(()),
-        true => Err(Error::new(ErrorKind::Config, BACKEND, operation)
-            .with_message("ttl has to be between 1 s and 24 h")),
-    }
-}
-
 /// `host:port` with the scheme that etcd-client requires.
 fn normal_endpoint(endpoint: &str, is_secure: bool) -> Result<String> {
     if url::has_user(endpoint) {
@@ -253,8 +242,6 @@ pub(crate) fn refused(message: impl Into<String>) -> Error {
 /// s does not.
 const MIN_PING_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_PING_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
-/// A lease of days is a mistake in the unit.
-const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[cfg(test)]
 mod tests;

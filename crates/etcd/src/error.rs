@@ -3,7 +3,7 @@
 use std::{error::Error as _, fmt};
 
 use tonic::{Code, Status};
-use tower_sd_core::{Error, ErrorKind};
+use tower_sd_core::{Error, ErrorKind, clipped};
 use tower_sd_net::TlsFailure;
 
 use crate::BACKEND;
@@ -221,11 +221,6 @@ fn of_broken(member: &str, cause: &(dyn std::error::Error + 'static)) -> String 
     format!("{member} cannot be reached, or closed the connection")
 }
 
-fn clipped(text: &str) -> &str {
-    let end = (0..=text.len().min(MAX_TEXT)).rev().find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or(0)]
-}
-
 impl From<tonic::transport::Error> for Failure {
     fn from(error: tonic::transport::Error) -> Self {
         etcd_client::Error::TransportError(error).into()
@@ -274,8 +269,6 @@ fn of_status(status: &Status) -> Verdict {
 }
 
 pub(crate) const NO_ETCD: &str = "the server does not serve etcd's gRPC; give the address at which etcd serves its clients (port 2379)";
-/// An answer of something that is not etcd may be a whole page.
-const MAX_TEXT: usize = 300;
 
 type Verdict = (ErrorKind, bool, Remedy);
 const UNREACHABLE: Verdict = (ErrorKind::Unavailable, true, Remedy::NextMember);

@@ -1,16 +1,17 @@
+use std::ops::Deref;
+
 use tower_sd_core::{
-    Announcer, Backend, Follower, Instance, KeyValue, Registrar, Registration, RegistrationHandle,
-    Registry, Result, Source, async_trait,
+    Announcer, Backend, Follower, Instance, KeyValue, Registration, Registry, Result, Source,
 };
 
 use crate::{BACKEND, EtcdConfig, client::EtcdClient, registration::EtcdAnnouncer, source};
 
 /// An etcd cluster: registers instances, follows services and keys.
 ///
-/// `Clone` shares its connections, and the registrations that [`close`](Self::close) withdraws.
+/// `Clone` shares its connections, and the registrations that [`close`](Registry::close) withdraws.
 /// Hundreds of registrations and thousands of followed services use a few TCP connections and one
-/// watch stream. Nothing is sent before the first use. [`Registry`] is the same for any kind of
-/// registry.
+/// watch stream; each registration has a lease of its own. Nothing is sent before the first use. It
+/// is a [`Registry`], by `Deref`.
 ///
 /// # Drop
 ///
@@ -58,19 +59,6 @@ impl Etcd {
         self.registry.follow(service, source, |publisher| publisher)
     }
 
-    /// Registers an instance under a lease of its own; see [`Registry::register`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Registry::register`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped early, the instance is withdrawn in the background, as for a dropped handle.
-    pub async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
-        self.registry.register(registration).await
-    }
-
     /// Follows a key, or all keys below a path that ends in a slash.
     ///
     /// The empty path is the root.
@@ -94,15 +82,6 @@ impl Etcd {
     /// Cancel safe.
     pub async fn check(&self) -> Result<()> {
         self.client.check().await
-    }
-
-    /// Withdraws all registrations, and waits for that; see [`Registry::close`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped early, they are still withdrawn; only the waiting is lost.
-    pub async fn close(&self) {
-        self.registry.close().await;
     }
 }
 
@@ -130,13 +109,10 @@ impl From<Etcd> for Registry {
     }
 }
 
-#[async_trait]
-impl Registrar for Etcd {
-    async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
-        Self::register(self, registration).await
-    }
+impl Deref for Etcd {
+    type Target = Registry;
 
-    async fn close(&self) {
-        Self::close(self).await;
+    fn deref(&self) -> &Registry {
+        &self.registry
     }
 }

@@ -13,7 +13,7 @@ use tower_sd_core::{
 };
 use tower_sd_net::Target;
 
-use crate::{Query, error};
+use crate::{BACKEND, Query, error};
 
 /// Where the servers are, and how to use them.
 ///
@@ -46,8 +46,8 @@ pub struct EurekaConfig {
     pub password: Option<Secret>,
     /// A file with the password. Defaults to none.
     ///
-    /// It wins over [`password`](Self::password). It is read when the client is made, and again
-    /// after a refusal.
+    /// It wins over [`password`](Self::password). It is read again for a request 1 s or more after
+    /// the last read, and after a refusal.
     pub password_file: Option<PathBuf>,
     /// TLS of the servers whose URL has `https`.
     ///
@@ -229,7 +229,7 @@ impl EurekaConfig {
     /// Refuses what cannot work.
     pub(crate) fn validate(&self) -> Result<()> {
         if let Some(ttl) = self.registry.ttl {
-            check_ttl(ttl, "configure")?;
+            duration::check_ttl(BACKEND, "configure", ttl)?;
         }
         if self.servers.is_empty() {
             return Err(refuse("servers: there are none".into()));
@@ -257,20 +257,8 @@ pub(crate) fn refuse(message: String) -> tower_sd_core::Error {
     error::config("configure", message)
 }
 
-/// Leases have whole seconds.
-pub(crate) fn check_ttl(ttl: Duration, operation: &'static str) -> Result<()> {
-    match (MIN_TTL..=MAX_TTL).contains(&ttl) {
-        true => Ok(()),
-        false => {
-            Err(error::config(operation, format!("ttl = {ttl:?}: has to be between 1 s and 24 h")))
-        }
-    }
-}
-
 /// The default of Netflix's client (`leaseExpirationDurationInSeconds`).
 pub(crate) const LEASE: Duration = Duration::from_secs(90);
-const MIN_TTL: Duration = Duration::from_secs(1);
 /// A shorter pause between reads is a load test.
 const MIN_POLL: Duration = Duration::from_millis(100);
 pub(crate) const MAX_POLL: Duration = Duration::from_secs(60 * 60);
-const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);

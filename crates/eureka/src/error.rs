@@ -1,7 +1,7 @@
 //! The one table from the answers of a server to what a caller can do about them.
 
-use tower_sd_core::{Error, ErrorKind};
-use tower_sd_net::{HttpClientError, HttpClientErrorKind};
+use tower_sd_core::{Error, ErrorKind, clipped};
+use tower_sd_net::HttpClientError;
 
 use crate::BACKEND;
 
@@ -20,13 +20,9 @@ pub(crate) fn refused(operation: &'static str, server: &str, status: u16, detail
 
 /// The error for a request without a complete answer.
 pub(crate) fn unanswered(operation: &'static str, cause: HttpClientError) -> Error {
-    let kind = match cause.kind() {
-        HttpClientErrorKind::Request => ErrorKind::Config,
-        HttpClientErrorKind::Timeout => ErrorKind::Timeout,
-        HttpClientErrorKind::TooLong => ErrorKind::Protocol,
-        _ => ErrorKind::Unavailable,
-    };
-    Error::new(kind, BACKEND, operation).with_message(cause.to_string()).with_source(cause)
+    Error::new(cause.kind().into(), BACKEND, operation)
+        .with_message(cause.to_string())
+        .with_source(cause)
 }
 
 /// The error for an answer with status 200 that cannot be parsed.
@@ -66,15 +62,8 @@ fn class_of(operation: &'static str, status: u16) -> (ErrorKind, bool, &'static 
     }
 }
 
-fn clipped(text: &str) -> &str {
-    let end = (0..=text.len().min(MAX_DETAIL)).rev().find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or(0)]
-}
-
 /// The operation of all reads of a set.
 pub(crate) const FOLLOW: &str = "follow";
-/// A server answers in a sentence; a proxy may answer with a page.
-const MAX_DETAIL: usize = 300;
 
 #[cfg(test)]
 mod tests {

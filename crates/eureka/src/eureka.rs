@@ -1,6 +1,7 @@
+use std::ops::Deref;
+
 use tower_sd_core::{
-    Announcer, Backend, Follower, Instance, Registrar, Registration, RegistrationHandle, Registry,
-    RegistryConfig, Result, Source, async_trait,
+    Announcer, Backend, Follower, Instance, Registration, Registry, RegistryConfig, Result, Source,
 };
 
 use crate::{
@@ -10,8 +11,8 @@ use crate::{
 
 /// The Eureka servers of one registry: registers instances, follows applications.
 ///
-/// `Clone` shares its connections, and the registrations that [`close`](Self::close) withdraws.
-/// Nothing is sent before the first use. [`Registry`] is the same for any kind of registry.
+/// `Clone` shares its connections, and the registrations that [`close`](Registry::close) withdraws.
+/// Nothing is sent before the first use. It is a [`Registry`], by `Deref`, with queries of its own.
 ///
 /// An instance with the status [`Draining`](tower_sd_core::InstanceStatus::Draining), given at
 /// registration or by an update of its handle, is `OUT_OF_SERVICE` and stays registered.
@@ -89,28 +90,6 @@ impl Eureka {
         let wants = move |instance: &Instance| wanted.wants(instance.status());
         self.registry.follow(service, source, |publisher| publisher.wants(wants))
     }
-
-    /// Registers an instance; see [`Registry::register`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Registry::register`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped early, the instance is withdrawn in the background, as for a dropped handle.
-    pub async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
-        self.registry.register(registration).await
-    }
-
-    /// Withdraws all registrations, and waits for that; see [`Registry::close`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped early, they are still withdrawn; only the waiting is lost.
-    pub async fn close(&self) {
-        self.registry.close().await;
-    }
 }
 
 impl Backend for EurekaBackend {
@@ -150,13 +129,10 @@ impl From<Eureka> for Registry {
     }
 }
 
-#[async_trait]
-impl Registrar for Eureka {
-    async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
-        Self::register(self, registration).await
-    }
+impl Deref for Eureka {
+    type Target = Registry;
 
-    async fn close(&self) {
-        Self::close(self).await;
+    fn deref(&self) -> &Registry {
+        &self.registry
     }
 }

@@ -110,14 +110,8 @@ impl Default for Query {
     }
 }
 
-impl From<&str> for Query {
-    fn from(app: &str) -> Self {
-        Self::new(app)
-    }
-}
-
-impl From<String> for Query {
-    fn from(app: String) -> Self {
+impl<T: Into<String>> From<T> for Query {
+    fn from(app: T) -> Self {
         Self::new(app)
     }
 }

@@ -6,14 +6,14 @@ mod options;
 #[cfg(test)]
 mod tests;
 
-use tower_sd_core::{Registration, Result};
+use tower_sd_core::{Registration, Result, duration};
 
 pub use self::options::RegistrationOptions;
 
 use self::announcer::EurekaAnnouncer;
 use crate::{
+    BACKEND,
     client::{EurekaClient, request::LeaseRequest},
-    config::check_ttl,
     mapping,
 };
 
@@ -25,7 +25,8 @@ pub(crate) fn announcer(
 ) -> Result<EurekaAnnouncer> {
     let (service, instance) = (registration.service(), registration.instance());
     let ttl = registration.lease_ttl();
-    check_ttl(ttl, "register").map_err(|error| error.with_instance(instance.id().clone()))?;
+    duration::check_ttl(BACKEND, "register", ttl)
+        .map_err(|error| error.with_instance(instance.id().clone()))?;
     let duration = ttl.as_secs();
     let lease = LeaseRequest {
         renewal_interval_in_secs: (duration / 3).max(1),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use tower_sd_core::{Error, ErrorKind};
-use tower_sd_net::{HttpClientError, HttpClientErrorKind};
+use tower_sd_core::{Error, ErrorKind, clipped};
+use tower_sd_net::HttpClientError;
 
 use crate::BACKEND;
 
@@ -81,14 +81,8 @@ impl Status {
 
 /// The error for a request without a complete answer.
 pub(crate) fn unanswered(path: &str, cause: HttpClientError) -> Error {
-    let kind = match cause.kind() {
-        HttpClientErrorKind::Request => ErrorKind::Config,
-        HttpClientErrorKind::Timeout => ErrorKind::Timeout,
-        HttpClientErrorKind::TooLong => ErrorKind::Protocol,
-        _ => ErrorKind::Unavailable,
-    };
     let message = format!("{path}: {cause}");
-    let error = Error::new(kind, BACKEND, FOLLOW).with_message(message);
+    let error = Error::new(cause.kind().into(), BACKEND, FOLLOW).with_message(message);
     match cause.into_cause() {
         Some(cause) => error.with_source(cause),
         None => error,
@@ -118,17 +112,10 @@ fn class_of(code: u16) -> (ErrorKind, bool, &'static str) {
     }
 }
 
-fn clipped(text: &str) -> &str {
-    let end = (0..=text.len().min(MAX_DETAIL)).rev().find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or(0)]
-}
-
 /// The operation of all reads.
 pub(crate) const FOLLOW: &str = "follow";
 /// The operation of everything that is wrong before a request.
 pub(crate) const CONFIGURE: &str = "configure";
-/// An API server answers in a sentence; a proxy may answer with a page.
-const MAX_DETAIL: usize = 400;
 
 #[cfg(test)]
 mod tests {

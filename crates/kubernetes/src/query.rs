@@ -83,18 +83,13 @@ impl FromStr for Query {
     }
 }
 
-impl From<&str> for Query {
-    fn from(text: &str) -> Self {
+impl<T: AsRef<str>> From<T> for Query {
+    fn from(text: T) -> Self {
+        let text = text.as_ref();
         match text.split_once(':') {
             Some((service, port)) => Self::new(service).port(port),
             None => Self::new(text),
         }
-    }
-}
-
-impl From<String> for Query {
-    fn from(text: String) -> Self {
-        Self::from(text.as_str())
     }
 }
 

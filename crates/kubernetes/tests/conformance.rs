@@ -51,7 +51,8 @@ impl Registrar for SliceRegistrar {
 
     async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
         let announcer = SliceAnnouncer { api: self.api.clone(), written: None };
-        announce(announcer, registration, AnnounceConfig::new("slices"), &self.tasks).await
+        let config = AnnounceConfig::default();
+        announce("slices", Box::new(announcer), registration, config, &self.tasks).await
     }
 }
 

@@ -9,7 +9,8 @@ mod tls;
 pub use crate::{
     dial::{Connection, Connector, DialError, DialErrorKind, Dialer},
     http::{
-        HttpBody, HttpClient, HttpClientBuilder, HttpClientError, HttpClientErrorKind, HttpVersions,
+        HttpBody, HttpClient, HttpClientBuilder, HttpClientError, HttpClientErrorKind,
+        HttpVersions, retry_after,
     },
     io::{Duplex, Io},
     target::Target,

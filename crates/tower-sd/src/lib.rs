@@ -19,8 +19,8 @@ pub mod backend {
     pub use tower_sd_core::{
         Announcement, Announcer, Attached, Backend, Backoff, Entries, Error, ErrorKind, Hub,
         Instance, KeyValue, LeaseTtl, LossReason, Publisher, PublisherStats, ReadMode, ReadRequest,
-        ReadResult, RegistryUrl, Renewal, Result, Shutdown, Sink, Source, TaskGroup, announce,
-        async_trait, chain, duration, follow,
+        ReadResult, RegistryUrl, Renewal, Result, Rotated, Rotating, Shutdown, Sink, Source,
+        TaskGroup, announce, async_trait, chain, duration, follow,
     };
 }
 

@@ -1,7 +1,5 @@
 //! Settings, checked once.
 
-mod user;
-
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Deserialize;
@@ -9,8 +7,8 @@ use tower_sd_core::{
     Error, ErrorKind, RegistryConfig, Result, Secret, TlsConfig, duration, secret, url,
 };
 
-pub use self::user::User;
 use crate::{BACKEND, Curator, Layout, path};
+pub use tower_sd_core::User;
 
 /// Settings of a [`ZooKeeper`](crate::ZooKeeper).
 #[derive(Clone, Deserialize)]

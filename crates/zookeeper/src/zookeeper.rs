@@ -1,8 +1,7 @@
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use tower_sd_core::{
-    Announcer, Backend, Follower, Instance, KeyValue, Registrar, Registration, RegistrationHandle,
-    Registry, Result, Source, async_trait, url,
+    Announcer, Backend, Follower, Instance, KeyValue, Registration, Registry, Result, Source, url,
 };
 use tower_sd_net::{Dialer, Target, TlsClient};
 
@@ -17,8 +16,9 @@ use crate::{
 
 /// A ZooKeeper ensemble: registers instances, follows services and nodes.
 ///
-/// `Clone` shares its one session, and the registrations that [`close`](Self::close) withdraws.
-/// Nothing is sent before the first use. [`Registry`] is the same for any kind of registry.
+/// `Clone` shares its one session, and the registrations that [`close`](Registry::close) withdraws.
+/// Nothing is sent before the first use. It is a [`Registry`], by `Deref`, whose registrations are
+/// nodes that end with the session.
 ///
 /// # Drop
 ///
@@ -76,21 +76,6 @@ impl ZooKeeper {
         self.registry.follow(service, source, |publisher| publisher)
     }
 
-    /// Registers an instance by a node that ends with the session.
-    ///
-    /// See [`Registry::register`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Registry::register`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped early, the instance is withdrawn in the background, as for a dropped handle.
-    pub async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
-        self.registry.register(registration).await
-    }
-
     /// Follows the data of a node, or of all children of a node.
     ///
     /// A path that ends in a slash means the children. The path is below the chroot. The empty
@@ -115,15 +100,6 @@ impl ZooKeeper {
         let path = if path.is_empty() { "/" } else { path.as_str() };
         let read = client.session().exists(path).await;
         read.map(drop).map_err(|cause| error(cause, "check", path))
-    }
-
-    /// Withdraws all registrations, and waits for that; see [`Registry::close`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped early, they are still withdrawn; only the waiting is lost.
-    pub async fn close(&self) {
-        self.registry.close().await;
     }
 }
 
@@ -154,14 +130,11 @@ impl From<ZooKeeper> for Registry {
     }
 }
 
-#[async_trait]
-impl Registrar for ZooKeeper {
-    async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
-        Self::register(self, registration).await
-    }
+impl Deref for ZooKeeper {
+    type Target = Registry;
 
-    async fn close(&self) {
-        Self::close(self).await;
+    fn deref(&self) -> &Registry {
+        &self.registry
     }
 }
 

@@ -139,7 +139,7 @@ fn binaries(server: &'static str) -> impl Iterator<Item = ServerBinary> {
 
 /// JSON, with short pauses: a test does not wait for a minute.
 pub(crate) fn json() -> WatchOptions<Settings> {
-    let mut follow = FollowConfig::new("config");
+    let mut follow = FollowConfig::default();
     follow.max_backoff = Duration::from_secs(1);
     follow.denied_interval = Duration::from_millis(100);
     WatchOptions::json().follow(follow)

@@ -5,18 +5,18 @@ use std::time::Duration;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request,
-    header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER},
+    HeaderMap, Method, Request,
+    header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use serde::Serialize;
 use tokio::{sync::Semaphore, time::Instant};
-use tower_sd_core::{Error, Result, Secret};
-use tower_sd_net::{HttpClient, HttpVersions, TlsClient};
+use tower_sd_core::{Error, Result, Rotating, Secret};
+use tower_sd_net::{HttpClient, HttpVersions, TlsClient, retry_after};
 use url::{Position, Url};
 
 use super::{
     streams::Streams,
-    token::{Token, Tokens},
+    token::{Token, header, secret_header, tokens},
 };
 use crate::{ConsulConfig, config::Endpoint, error};
 
@@ -28,7 +28,7 @@ pub(crate) struct Wire {
     http: HttpClient,
     pub(super) streams: Streams,
     base: Url,
-    tokens: Tokens,
+    tokens: Rotating<Option<Secret>>,
     /// Concurrent short calls: blocking queries need none. Each kind has its own permits: neither
     /// thousands of heartbeats nor of reads keep a registration waiting.
     reads: Semaphore,
@@ -100,20 +100,13 @@ impl<'a> Call<'a> {
 impl Wire {
     pub(super) fn new(config: ConsulConfig) -> Result<Self> {
         let Endpoint { base, target } = config.endpoint()?;
-        let tls = match base.scheme() {
-            "https" => Some(TlsClient::new(config.tls.clone().unwrap_or_default())),
-            _ => None,
-        };
-        let tls = tls.transpose().map_err(|cause| {
-            error::config("configure", "tls: unusable settings").with_source(cause)
-        })?;
+        let tls = TlsClient::for_scheme(base.scheme(), config.tls.as_ref())?;
         let client = |versions| {
             HttpClient::builder(target.clone()).tls(tls.clone()).versions(versions).build()
         };
         let http = client(HttpVersions::Http1)?;
         let streams = Streams::new(tls.is_some(), || client(HttpVersions::Http2OrHttp1))?;
-        let tokens = Tokens::new(&config)?;
-        header(tokens.current().secret.as_ref())?;
+        let tokens = tokens(&config)?;
         Ok(Self {
             http,
             streams,
@@ -152,7 +145,7 @@ impl Wire {
         let operation = call.operation;
         let place = matches!(call.kind, Kind::Blocking | Kind::Read).then(|| self.streams.place());
         let http = place.as_ref().map_or(&self.http, |place| &place.http);
-        let request = self.request(call, token.secret.as_ref())?;
+        let request = self.request(call, token.value.as_ref())?;
         let sent_at = Instant::now();
         let sent = http.send(request, call.timeout, self.config.max_body).await;
         let (head, body) = sent
@@ -242,22 +235,6 @@ pub(crate) fn check_path(operation: &'static str, path: &[&str]) -> Result<()> {
     }
 }
 
-fn header(token: Option<&Secret>) -> Result<Option<HeaderValue>> {
-    let Some(token) = token.filter(|token| !token.expose().is_empty()) else {
-        return Ok(None);
-    };
-    secret_header(token.expose()).map(Some)
-}
-
-fn secret_header(text: &str) -> Result<HeaderValue> {
-    let mut value = HeaderValue::from_str(text).map_err(|cause| {
-        error::config("configure", "the token has characters that no header can hold")
-            .with_source(cause)
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
 impl Answer {
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
@@ -266,7 +243,7 @@ impl Answer {
     /// The body as text, for errors: without the token, should a server echo it.
     pub(super) fn detail(&self) -> String {
         let text = String::from_utf8_lossy(&self.body);
-        match &self.token.secret {
+        match &self.token.value {
             Some(token) if !token.expose().is_empty() => text.replace(token.expose(), "***"),
             _ => text.into_owned(),
         }
@@ -281,11 +258,7 @@ impl Answer {
     pub(super) fn refused(&self) -> Error {
         let error = error::refused(self.operation, self.status, &self.detail());
         // Consul sends none; a proxy in front of it does.
-        let after = self.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        match after.and_then(|seconds| seconds.trim().parse().ok()) {
-            Some(seconds) => error.with_retry_after(Duration::from_secs(seconds)),
-            None => error,
-        }
+        retry_after(&self.headers).into_iter().fold(error, Error::with_retry_after)
     }
 }
 

@@ -76,7 +76,7 @@ impl ConsulClient {
 
     /// Whether a token is sent.
     pub(crate) fn has_token(&self) -> bool {
-        self.0.wire.token().secret.is_some()
+        self.0.wire.token().value.is_some()
     }
 
     /// A place among the followers of this client.

@@ -1,4 +1,4 @@
-use std::{env, path::PathBuf};
+use std::env;
 
 use tower_sd_core::{Result, Secret, TlsConfig, url};
 
@@ -55,10 +55,10 @@ impl ConsulConfig {
         config.namespace = text("CONSUL_NAMESPACE")?;
         config.partition = text("CONSUL_PARTITION")?;
         let roots = [text("CONSUL_CACERT")?, text("CONSUL_CAPATH")?].into_iter().flatten();
-        let mut tls = roots.map(PathBuf::from).fold(TlsConfig::new(), TlsConfig::with_root);
+        let mut tls = roots.fold(TlsConfig::new(), TlsConfig::with_root);
         tls = match (text("CONSUL_CLIENT_CERT")?, text("CONSUL_CLIENT_KEY")?) {
             (None, None) => tls,
-            (Some(chain), Some(key)) => tls.with_identity(PathBuf::from(chain), PathBuf::from(key)),
+            (Some(chain), Some(key)) => tls.with_identity(chain, key),
             (Some(_), None) => {
                 return Err(refuse("CONSUL_CLIENT_CERT is given without CONSUL_CLIENT_KEY".into()));
             }

@@ -74,7 +74,7 @@ impl Announcer for ConsulAnnouncer {
         let found = self.client.agent_entry("register", &self.service_id).await;
         let found = found.map_err(Error::without_effect)?;
         if let Some(by) = self.owner_beside(found.as_ref()) {
-            if !announcement.takes_over() {
+            if !announcement.takes_over {
                 return Ok(self.lost(LossReason::TakenOver { by }));
             }
             self.warn_of_predecessor(found.as_ref(), &by);
@@ -85,7 +85,7 @@ impl Announcer for ConsulAnnouncer {
         if accepted.token_generation != token_generation {
             return Ok(self.lost(LossReason::SessionEnded));
         }
-        let replaces = if announcement.takes_over() { found.as_ref() } else { None };
+        let replaces = if announcement.takes_over { found.as_ref() } else { None };
         self.remove_checks_beside(&service, replaces).await?;
         let draining = announcement.instance.status() == InstanceStatus::Draining;
         let was_draining = self.announced.as_ref().is_some_and(|before| before.draining);

@@ -1,8 +1,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use tower_sd_core::{LeaseTtl, Result};
+use tower_sd_core::{LeaseTtl, Result, duration};
 
-use crate::{Check, client::request::TaggedAddress, config::check_ttl, error};
+use crate::{BACKEND, Check, client::request::TaggedAddress, error};
 
 /// Consul's own options of registrations; see
 /// [`Consul::with_options`](crate::Consul::with_options).
@@ -111,7 +111,7 @@ impl Default for RegistrationOptions {
 impl Settings {
     pub(super) fn validate(&self) -> Result<()> {
         if let Some(ttl) = self.ttl {
-            check_ttl(ttl, "register")?;
+            duration::check_ttl(BACKEND, "register", ttl)?;
         }
         match self.options.deregister_critical_after {
             Some(after) if after < MIN_DEREGISTER => Err(error::config(

@@ -164,7 +164,7 @@ async fn changed_policy_is_published_though_the_index_stands() {
         // No probe: the blocking queries alone have to show it.
         let query = Query::new("web").wait(Duration::from_secs(1));
         let query = query.consistency_check_interval(Duration::from_secs(600));
-        let mut follow = FollowConfig::new("consul");
+        let mut follow = FollowConfig::default();
         follow.denied_interval = Duration::from_millis(500);
         let registry = RegistryConfig::default().follow(follow);
         let config = ConsulConfig::new(agent.url()).token(token.secret.as_str());
@@ -198,7 +198,7 @@ async fn token_that_was_rotated_is_found_in_its_file() {
         std::fs::write(file.path(), &old.secret).expect("our file");
         // A streaming agent goes on answering a deleted token from its view.
         let query = Query::new("web").consistency_check_interval(Duration::from_secs(1));
-        let mut follow = FollowConfig::new("consul");
+        let mut follow = FollowConfig::default();
         follow.denied_interval = Duration::from_millis(500);
         let registry = RegistryConfig::default().follow(follow);
         let config = ConsulConfig::new(agent.url()).token_file(file.path()).registry(registry);

@@ -51,8 +51,8 @@ async fn keys_above_bound_share_few_connections_and_miss_no_change() {
             let (sender, receiver) = watch::channel(Ok(None));
             let source = consul.key_value(&format!("app/k{n}"));
             tasks.spawn(|stop| {
-                let config = FollowConfig::new("consul");
-                follow(source, Latest(sender), config, std::sync::Arc::default(), stop)
+                let config = FollowConfig::default();
+                follow("consul", source, Latest(sender), config, std::sync::Arc::default(), stop)
             });
             keys.push(receiver);
         }

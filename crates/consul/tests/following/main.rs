@@ -35,7 +35,7 @@ fn listing(index: &str, instances: impl IntoIterator<Item = u8>) -> Reply {
 
 fn follow(config: ConsulConfig, query: Query) -> Follower {
     let loss = LossPolicy::Accept;
-    let mut follow = FollowConfig::new("consul");
+    let mut follow = FollowConfig::default();
     follow.initial_backoff = Duration::from_millis(20);
     follow.max_backoff = Duration::from_millis(50);
     follow.denied_interval = Duration::from_millis(50);

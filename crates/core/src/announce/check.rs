@@ -1,9 +1,8 @@
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
 use tokio::time::{Instant, timeout};
 
-use crate::{CheckResult, HealthCheck};
+use crate::{CheckResult, HealthCheck, panics::contained};
 
 /// The server's own check, and the time of its next run.
 pub(super) struct Check {
@@ -35,15 +34,13 @@ impl Check {
         let Some(check) = &self.check else {
             return CheckResult::Passing;
         };
-        // A check may panic before it returns its future.
-        let checked = AssertUnwindSafe(async { check.check().await }).catch_unwind();
-        let checked = timeout(bound, checked).await;
+        let checked = timeout(bound, contained(|| check.check())).await;
         let before_renewal = renew_interval.mul_f64(0.9);
         let interval = self.interval.map_or(before_renewal, |it| it.min(before_renewal));
         self.at = Instant::now() + interval;
         match checked {
-            Ok(Ok(health)) => health,
-            Ok(Err(_panic)) => CheckResult::Critical("the health check panicked".to_owned()),
+            Ok(Some(health)) => health,
+            Ok(None) => CheckResult::Critical("the health check panicked".to_owned()),
             Err(_elapsed) => {
                 CheckResult::Critical(format!("no answer of the health check within {bound:?}"))
             }

@@ -1,6 +1,5 @@
 //! The announcing loop: compares the desired entry with the registry's.
 
-mod call;
 mod check;
 mod reporter;
 mod schedule;
@@ -16,9 +15,8 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
 
-use self::{schedule::Step, worker::Worker};
+use self::worker::Worker;
 use crate::{
     AnnounceConfig, Announcer, Error, ErrorKind, Registration, RegistrationHandle, Result,
     Shutdown, TaskGroup,
@@ -28,7 +26,8 @@ use crate::{
 
 /// Announces until the handle is deregistered or dropped or `tasks` is closed.
 ///
-/// The body of a backend's [`Registrar::register`](crate::Registrar::register).
+/// The body of a backend's [`Registrar::register`](crate::Registrar::register). `backend` is its
+/// name in logs and errors.
 ///
 /// # Errors
 ///
@@ -42,26 +41,26 @@ use crate::{
 ///
 /// Dropped early, the entry is withdrawn in the background.
 pub async fn announce(
-    announcer: impl Announcer,
+    backend: &'static str,
+    announcer: Box<dyn Announcer>,
     registration: Registration,
     config: AnnounceConfig,
     tasks: &TaskGroup,
 ) -> Result<RegistrationHandle> {
-    let config = config.clamped();
-    let backend = config.backend;
     reachable(&registration.instance)?;
     named(&registration, backend)?;
     warn_of_refusal(&registration);
     let (id, fail_fast) = (registration.instance.id().clone(), registration.fail_fast);
-    let (stop, status) = (CancellationToken::new(), watch::Sender::new(Status::new()));
+    let ((stop, stop_on_drop), status) =
+        (tasks.shutdown().child(), watch::Sender::new(Status::new()));
     let (updates, update_queue) = mpsc::channel(UPDATES);
     let done = watch::Sender::new(None);
-    let end = End { stop: stop.clone().drop_guard(), done: done.subscribe(), tasks: tasks.clone() };
+    let end = End { stop: stop_on_drop, done: done.subscribe(), tasks: tasks.clone() };
     let mut handle = RegistrationHandle::new(backend, id, status.subscribe(), updates, end);
     let deregister_timeout = registration.deregister_timeout;
-    let mut worker = Worker::new(announcer, registration, config, status, update_queue);
-    tasks.spawn(|owner| async move {
-        let deadline = keep(&mut worker, &owner, &stop, deregister_timeout).await;
+    let mut worker = Worker::new(backend, announcer, registration, config, status, update_queue);
+    tasks.spawn(|_stop| async move {
+        let deadline = keep(&mut worker, &stop, deregister_timeout).await;
         let result = worker.withdraw(deadline).await;
         done.send_replace(Some(result));
     });
@@ -85,37 +84,19 @@ fn named(registration: &Registration, backend: &'static str) -> Result<()> {
 ///
 /// A call in flight is waited for: dropped, it could reach the registry after the withdrawal, and
 /// bring the entry back.
-async fn keep<A: Announcer>(
-    worker: &mut Worker<A>,
-    owner: &Shutdown,
-    stop: &CancellationToken,
-    deregister_timeout: Duration,
-) -> Instant {
-    let mut stopped = pin!(async {
-        select! {
-            () = owner.requested() => {}
-            () = stop.cancelled() => {}
-        }
-    });
+async fn keep(worker: &mut Worker, stop: &Shutdown, deregister_timeout: Duration) -> Instant {
     loop {
         let step = select! {
             biased;
-            () = &mut stopped => return Instant::now() + deregister_timeout,
+            // A health check reaches no registry: nothing of it is waited for.
+            () = stop.requested() => return Instant::now() + deregister_timeout,
             step = worker.wait() => step,
         };
-        if step == Step::Check {
-            // It reaches no registry: nothing of it is waited for.
-            select! {
-                biased;
-                () = &mut stopped => return Instant::now() + deregister_timeout,
-                () = worker.probe() => {}
-            }
-        }
         let mut act = pin!(worker.act(step));
         select! {
             biased;
             () = &mut act => {}
-            () = &mut stopped => {
+            () = stop.requested() => {
                 let now = Instant::now();
                 // The other half is for the withdrawal.
                 let _in_flight = timeout_at(now + deregister_timeout / 2, act).await;

@@ -19,7 +19,7 @@ pub(super) struct Reporter {
     in_background: bool,
     status: watch::Sender<Status>,
     /// The error of the latest call, if it failed.
-    latest_failure: Option<Error>,
+    pub(super) latest_failure: Option<Error>,
     /// The status that an operator has set.
     overriding: Option<&'static str>,
 }
@@ -46,10 +46,6 @@ impl Reporter {
 
     pub(super) fn error(&self, kind: ErrorKind, operation: &'static str) -> Error {
         Error::new(kind, self.backend, operation).with_instance(self.instance.clone())
-    }
-
-    pub(super) fn latest_failure(&self) -> Option<Error> {
-        self.latest_failure.clone()
     }
 
     pub(super) fn is_taken_over(&self) -> bool {

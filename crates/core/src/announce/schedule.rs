@@ -7,7 +7,7 @@ use crate::{AnnounceConfig, Backoff, Error, ErrorKind, LeaseTtl};
 
 /// The times of a registration: decides what is due next, and how long it may take.
 pub(super) struct Schedule {
-    config: AnnounceConfig,
+    pub(super) config: AnnounceConfig,
     /// An entry that was taken over is taken back.
     reclaim: bool,
     backoff: Backoff,
@@ -52,7 +52,7 @@ impl Schedule {
         let max = config.max_backoff.max(MIN_CAP);
         let cap = fail_fast.map_or(max, |timeout| (timeout / 5).clamp(MIN_CAP, max));
         Self {
-            backoff: Backoff::new(config.initial_backoff, cap).with_seed(rng.u64(..)),
+            backoff: backoff(&config, cap, &mut rng),
             is_awaited: fail_fast.is_some(),
             config,
             reclaim,
@@ -97,10 +97,6 @@ impl Schedule {
     /// Half of the TTL at most, so that another renewal fits into it.
     pub(super) fn renew_timeout(&self) -> Duration {
         self.config.call_timeout.min(self.ttl().map_or(Duration::MAX, |ttl| ttl / 2))
-    }
-
-    pub(super) fn withdraw_timeout(&self) -> Duration {
-        self.config.call_timeout
     }
 
     /// Bounds an announcement so that the renewal that is due meanwhile still fits into the TTL.
@@ -154,7 +150,7 @@ impl Schedule {
 
     /// Begins the pauses anew, up to `cap`.
     fn restart_backoff(&mut self, cap: Duration) {
-        self.backoff = Backoff::new(self.config.initial_backoff, cap).with_seed(self.rng.u64(..));
+        self.backoff = backoff(&self.config, cap, &mut self.rng);
     }
 
     /// The pause after a failure, which the backend may limit while its registry is away.
@@ -162,12 +158,13 @@ impl Schedule {
         let pause = self.backoff.next_pause_after(error);
         let is_away = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
             && error.retry_after().is_none();
-        let cap = self.ttl.and_then(|ttl| ttl.retry_cap()).filter(|_| is_away);
+        let cap = self.ttl.and_then(|ttl| ttl.retry_cap).filter(|_| is_away);
         cap.map_or(pause, |cap| pause.min(cap.max(MIN_CAP).mul_f64(self.rng.f64())))
     }
 
     pub(super) fn renewal_failed(&mut self, error: &Error) -> Duration {
-        let mut pause = self.pause_after(error);
+        // A refusal waits no longer than another failure: the TTL goes on.
+        let mut pause = self.pause_after(&error.clone().transient());
         let (now, ttl) = (Instant::now(), self.ttl());
         if let Some(lease) = &mut self.lease {
             // A registry that requests a longer pause must not cost the registration.
@@ -179,11 +176,7 @@ impl Schedule {
     }
 
     pub(super) fn announcement_failed(&mut self, error: &Error) -> Duration {
-        let mut pause = self.pause_after(error);
-        if !error.is_transient() {
-            let least = self.config.denied_interval.min(MAX_CAP);
-            pause = pause.max(least.mul_f64(0.75 + 0.5 * self.rng.f64()));
-        }
+        let pause = self.pause_after(error);
         self.announce_at = Some(Instant::now() + pause);
         pause
     }
@@ -236,6 +229,11 @@ impl Schedule {
     fn jittered(&mut self, interval: Duration) -> Duration {
         interval.mul_f64(0.9 + 0.1 * self.rng.f64())
     }
+}
+
+fn backoff(config: &AnnounceConfig, cap: Duration, rng: &mut Rng) -> Backoff {
+    let backoff = Backoff::new(config.initial_backoff, cap).with_seed(rng.u64(..));
+    backoff.with_denied_pause(config.denied_interval.min(MAX_CAP))
 }
 
 /// Until the registry has granted a TTL: a third of 15 s, the TTL that most backends request.

@@ -1,15 +1,12 @@
-use std::{
-    mem::take,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::mem::take;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Instance, InstanceId, Result, handle::Update};
+use crate::{Instance, InstanceId, Result, handle::Update, panics::contained_now};
 
 /// The updates of a registration, and the callers that wait for the registry's answer.
 pub(super) struct Updates {
-    queue: mpsc::Receiver<Update>,
+    pub(super) queue: mpsc::Receiver<Update>,
     waiting: Vec<oneshot::Sender<Result<()>>>,
 }
 
@@ -18,26 +15,19 @@ impl Updates {
         Self { queue, waiting: Vec::new() }
     }
 
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub(super) async fn next(&mut self) -> Option<Update> {
-        self.queue.recv().await
-    }
-
     /// Changes `instance`, or returns the caller and the reason of the refusal.
     pub(super) fn apply(
         &mut self,
         Update { change, accepted }: Update,
         instance: &Instance,
     ) -> Result<Instance, (oneshot::Sender<Result<()>>, &'static str)> {
-        match catch_unwind(AssertUnwindSafe(|| change(instance.clone()))) {
-            Ok(changed) if key(&changed) == key(instance) => {
+        match contained_now(|| change(instance.clone())) {
+            Some(changed) if key(&changed) == key(instance) => {
                 self.waiting.push(accepted);
                 Ok(changed)
             }
-            Ok(_) => Err((accepted, OTHER_INSTANCE)),
-            Err(_panic) => Err((accepted, "the change panicked")),
+            Some(_) => Err((accepted, OTHER_INSTANCE)),
+            None => Err((accepted, "the change panicked")),
         }
     }
 

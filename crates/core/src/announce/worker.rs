@@ -1,18 +1,12 @@
-use std::{
-    mem::replace,
-    panic::{AssertUnwindSafe, catch_unwind},
-    time::Duration,
-};
+use std::{future::Future, mem::replace, time::Duration};
 
-use futures_util::FutureExt;
 use tokio::{
     select,
     sync::{mpsc, watch},
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use super::{
-    call::bounded,
     check::Check,
     reporter::Reporter,
     schedule::{MIN_ATTEMPT, MIN_CAP, Schedule, Step},
@@ -22,11 +16,12 @@ use crate::{
     AnnounceConfig, Announcement, Announcer, Backoff, CheckResult, Error, ErrorKind, Instance,
     LeaseTtl, LossReason, Registration, Renewal, Result,
     handle::{Status, Update},
+    panics::{contained, contained_now},
 };
 
 /// Keeps one registration up: takes the steps of its schedule.
-pub(super) struct Worker<A> {
-    announcer: A,
+pub(super) struct Worker {
+    announcer: Box<dyn Announcer>,
     wanted: Announcement,
     /// The instance that the registry has accepted last.
     accepted: Option<Instance>,
@@ -36,7 +31,6 @@ pub(super) struct Worker<A> {
     is_touched: bool,
     /// A pushed loss is not polled for again before the next call.
     is_push_ignored: bool,
-    initial_backoff: Duration,
     schedule: Schedule,
     check: Check,
     /// What the check that is due has returned.
@@ -45,9 +39,10 @@ pub(super) struct Worker<A> {
     report: Reporter,
 }
 
-impl<A: Announcer> Worker<A> {
+impl Worker {
     pub(super) fn new(
-        announcer: A,
+        backend: &'static str,
+        announcer: Box<dyn Announcer>,
         registration: Registration,
         config: AnnounceConfig,
         status: watch::Sender<Status>,
@@ -62,8 +57,7 @@ impl<A: Announcer> Worker<A> {
             is_uncertain: false,
             is_touched: false,
             is_push_ignored: false,
-            initial_backoff: config.initial_backoff,
-            report: Reporter::new(config.backend, &wanted, fail_fast.is_none(), status),
+            report: Reporter::new(backend, &wanted, fail_fast.is_none(), status),
             wanted,
             schedule: Schedule::new(config, fail_fast, registration.reclaim, now),
             check: Check::new(registration.health, registration.health_interval, now),
@@ -72,7 +66,8 @@ impl<A: Announcer> Worker<A> {
         }
     }
 
-    /// Waits for the time of the next step, and takes updates and losses meanwhile.
+    /// Waits for the time of the next step, and takes updates and losses meanwhile; runs the health
+    /// check, if that is the step.
     ///
     /// # Cancel safety
     ///
@@ -84,26 +79,21 @@ impl<A: Announcer> Worker<A> {
             let (at, step) = next.unwrap_or_else(|| (Instant::now(), Step::Announce));
             let is_watched = (self.schedule.is_registered() || self.report.is_taken_over())
                 && !self.is_push_ignored;
-            let lost = AssertUnwindSafe(async { self.announcer.lost().await }).catch_unwind();
+            let lost = contained(|| self.announcer.lost());
             select! {
                 biased;
-                () = sleep_until(at) => return step,
-                reason = lost, if is_watched => {
-                    self.pushed(reason.ok());
+                () = sleep_until(at) => {
+                    if step == Step::Check {
+                        let (bound, renewals) =
+                            (self.schedule.check_timeout(), self.schedule.renew_interval());
+                        self.probed = Some(self.check.run(bound, renewals).await);
+                    }
+                    return step;
                 }
-                Some(update) = self.updates.next() => self.apply(update),
+                reason = lost, if is_watched => self.pushed(reason),
+                Some(update) = self.updates.queue.recv() => self.apply(update),
             }
         }
-    }
-
-    /// Runs the health check, before its step.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe: the check is due again.
-    pub(super) async fn probe(&mut self) {
-        let (bound, renewals) = (self.schedule.check_timeout(), self.schedule.renew_interval());
-        self.probed = Some(self.check.run(bound, renewals).await);
     }
 
     /// Takes a step.
@@ -112,7 +102,7 @@ impl<A: Announcer> Worker<A> {
         if self.schedule.is_expired() {
             let error = self.report.error(ErrorKind::Timeout, "renew");
             let error = error.with_message("not renewed within its TTL");
-            let cause = self.report.latest_failure();
+            let cause = self.report.latest_failure.clone();
             self.lost(cause.into_iter().fold(error, Error::with_source));
         }
         match step {
@@ -125,7 +115,7 @@ impl<A: Announcer> Worker<A> {
 
     /// Removes the entry, trying until `deadline`.
     pub(super) async fn withdraw(&mut self, deadline: Instant) -> Result<()> {
-        let mut backoff = Backoff::new(self.initial_backoff, MIN_CAP);
+        let mut backoff = Backoff::new(self.schedule.config.initial_backoff, MIN_CAP);
         let mut result = Ok(());
         while self.is_touched {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -161,8 +151,8 @@ impl<A: Announcer> Worker<A> {
 
     /// The instance is critical, and the registry has no state for that.
     fn is_withheld(&self) -> bool {
-        let shows_health = || catch_unwind(AssertUnwindSafe(|| self.announcer.shows_health()));
-        matches!(self.wanted.health, CheckResult::Critical(_)) && !shows_health().unwrap_or(false)
+        let shows_health = || contained_now(|| self.announcer.shows_health());
+        matches!(self.wanted.health, CheckResult::Critical(_)) && shows_health() != Some(true)
     }
 
     /// Takes the instance out of the registry until it has recovered.
@@ -171,7 +161,7 @@ impl<A: Announcer> Worker<A> {
         self.report.accepted(&self.wanted.health);
         self.updates.answer(&Ok(()));
         if self.is_touched {
-            let bound = self.schedule.withdraw_timeout();
+            let bound = self.schedule.config.call_timeout;
             match bounded(&self.report, "deregister", bound, || self.announcer.withdraw()).await {
                 Ok(()) => self.is_touched = false,
                 Err(error) => {
@@ -304,5 +294,19 @@ impl<A: Announcer> Worker<A> {
         } else {
             self.schedule.announce();
         }
+    }
+}
+
+/// Runs a call of the announcer for at most `bound`; a panic is an error like others.
+async fn bounded<T, F: Future<Output = Result<T>>>(
+    report: &Reporter,
+    operation: &'static str,
+    bound: Duration,
+    call: impl FnOnce() -> F,
+) -> Result<T> {
+    match timeout(bound, contained(call)).await {
+        Ok(Some(answer)) => answer,
+        Ok(None) => Err(report.panicked(operation)),
+        Err(_elapsed) => Err(report.error(ErrorKind::Timeout, operation)),
     }
 }

@@ -2,7 +2,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::follow::MAX;
 use crate::duration;
 
 /// Settings of the announcing loop.
@@ -12,9 +11,6 @@ use crate::duration;
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
 pub struct AnnounceConfig {
-    /// The name of the backend, for logs and errors.
-    #[serde(skip)]
-    pub(crate) backend: &'static str,
     /// The longest time of one call of the announcer. Defaults to 5 s.
     ///
     /// A renewal gets at most half of the TTL, so that another one fits in.
@@ -34,7 +30,7 @@ pub struct AnnounceConfig {
     /// back gets an announcement within one interval.
     #[serde(deserialize_with = "duration::deserialize")]
     pub max_backoff: Duration,
-    /// The least pause, within 25 %, after an announcement was refused for good.
+    /// The least pause after an announcement was refused for good.
     ///
     /// Such an error, a denied access for example, is mended by no repetition. Defaults to 15 s.
     #[serde(deserialize_with = "duration::deserialize")]
@@ -43,11 +39,9 @@ pub struct AnnounceConfig {
     pub seed: Option<u64>,
 }
 
-impl AnnounceConfig {
-    /// Returns the defaults for `backend`.
-    pub fn new(backend: &'static str) -> Self {
+impl Default for AnnounceConfig {
+    fn default() -> Self {
         Self {
-            backend,
             call_timeout: Duration::from_secs(5),
             health_timeout: Duration::from_secs(5),
             initial_backoff: Duration::from_millis(250),
@@ -55,26 +49,5 @@ impl AnnounceConfig {
             denied_interval: Duration::from_secs(15),
             seed: None,
         }
-    }
-
-    /// Moves every duration into the range that the loop can work with.
-    pub(crate) fn clamped(self) -> Self {
-        let clamp = |duration: Duration| duration.clamp(Duration::from_millis(1), MAX);
-        let initial_backoff = clamp(self.initial_backoff);
-        Self {
-            initial_backoff,
-            max_backoff: clamp(self.max_backoff).max(initial_backoff),
-            call_timeout: clamp(self.call_timeout),
-            health_timeout: clamp(self.health_timeout),
-            denied_interval: clamp(self.denied_interval),
-            ..self
-        }
-    }
-}
-
-impl Default for AnnounceConfig {
-    /// Returns the defaults of a backend without a name.
-    fn default() -> Self {
-        Self::new("registry")
     }
 }

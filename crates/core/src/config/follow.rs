@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::duration;
+use crate::duration::{self, MAX};
 
 /// Settings of the following loop.
 ///
@@ -11,9 +11,6 @@ use crate::duration;
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
 pub struct FollowConfig {
-    /// The name of the backend, for logs and errors.
-    #[serde(skip)]
-    pub(crate) backend: &'static str,
     /// The ceiling of the first pause after a failed read. Defaults to 250 ms.
     #[serde(deserialize_with = "duration::deserialize")]
     pub initial_backoff: Duration,
@@ -63,10 +60,29 @@ pub struct FollowConfig {
 }
 
 impl FollowConfig {
-    /// Creates the default settings for `backend`.
-    pub fn new(backend: &'static str) -> Self {
+    /// Moves every duration into the range that the loop can work with; [`Backoff`] does so with
+    /// its own.
+    ///
+    /// [`Backoff`]: crate::Backoff
+    pub(crate) fn clamped(self) -> Self {
+        let clamp = |duration: Duration| duration.clamp(Duration::from_millis(1), MAX);
+        let min_refresh = clamp(self.min_refresh);
         Self {
-            backend,
+            max_backoff: clamp(self.max_backoff),
+            min_interval: clamp(self.min_interval),
+            min_refresh,
+            max_refresh: clamp(self.max_refresh).max(min_refresh),
+            read_timeout: clamp(self.read_timeout),
+            resync: self.resync.map(clamp),
+            max_silence: self.max_silence.map(clamp),
+            ..self
+        }
+    }
+}
+
+impl Default for FollowConfig {
+    fn default() -> Self {
+        Self {
             initial_backoff: Duration::from_millis(250),
             max_backoff: Duration::from_secs(60),
             first_max_backoff: Duration::from_secs(5),
@@ -80,33 +96,4 @@ impl FollowConfig {
             seed: None,
         }
     }
-
-    /// Moves every duration into the range that the loop can work with.
-    pub(crate) fn clamped(self) -> Self {
-        let clamp = |duration: Duration| duration.clamp(Duration::from_millis(1), MAX);
-        let (initial_backoff, min_refresh) = (clamp(self.initial_backoff), clamp(self.min_refresh));
-        Self {
-            initial_backoff,
-            max_backoff: clamp(self.max_backoff).max(initial_backoff),
-            first_max_backoff: clamp(self.first_max_backoff).max(initial_backoff),
-            denied_interval: self.denied_interval.min(MAX),
-            min_interval: clamp(self.min_interval),
-            min_refresh,
-            max_refresh: clamp(self.max_refresh).max(min_refresh),
-            read_timeout: clamp(self.read_timeout),
-            resync: self.resync.map(clamp),
-            max_silence: self.max_silence.map(clamp),
-            ..self
-        }
-    }
 }
-
-impl Default for FollowConfig {
-    /// Returns the defaults of a backend without a name.
-    fn default() -> Self {
-        Self::new("registry")
-    }
-}
-
-/// An `Instant` cannot be as far away as a `Duration` is long.
-pub(super) const MAX: Duration = Duration::from_secs(30 * 24 * 3600);

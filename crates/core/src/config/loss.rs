@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::duration;
+use crate::duration::{self, MAX};
 
 /// The treatment of instances that are absent, unhealthy, or have weight 0.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
@@ -88,12 +88,11 @@ pub enum StalePolicy {
 impl LossGuard {
     /// With times that can be added to an instant.
     pub(crate) fn clamped(self) -> Self {
-        let clamp = |duration: Duration| duration.min(Duration::from_secs(30 * 24 * 3600));
         Self {
-            window: clamp(self.window),
-            hold: clamp(self.hold),
-            hold_empty: clamp(self.hold_empty),
-            hold_unhealthy: clamp(self.hold_unhealthy),
+            window: self.window.min(MAX),
+            hold: self.hold.min(MAX),
+            hold_empty: self.hold_empty.min(MAX),
+            hold_unhealthy: self.hold_unhealthy.min(MAX),
             ..self
         }
     }

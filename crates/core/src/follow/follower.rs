@@ -18,8 +18,9 @@ impl Follower {
     pub fn new(source: impl Source<Item = Instance>, publisher: Publisher) -> Self {
         let tasks = TaskGroup::new();
         let subscription = publisher.subscribe().with_owner(Arc::new(tasks.clone()));
-        let (nudge, config) = (publisher.nudge(), publisher.config().follow.clone());
-        tasks.spawn(|stop| follow(source, publisher, config, nudge, stop));
+        let Publisher { backend, config, nudge, .. } = &publisher;
+        let (backend, config, nudge) = (*backend, config.follow.clone(), Arc::clone(nudge));
+        tasks.spawn(|stop| follow(backend, source, publisher, config, nudge, stop));
         Self { subscription, tasks }
     }
 

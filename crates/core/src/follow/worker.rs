@@ -1,12 +1,6 @@
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use fastrand::Rng;
-use futures_util::FutureExt;
 use tokio::{
     select,
     sync::Notify,
@@ -16,22 +10,26 @@ use tokio::{
 use super::{nudges::Nudges, rate_limit::RateLimit};
 use crate::{
     Backoff, Entries, Error, ErrorKind, FollowConfig, ReadMode, ReadRequest, ReadResult, Result,
-    Shutdown, Sink, Source, source::Outcome,
+    Shutdown, Sink, Source,
+    panics::{contained, contained_now},
+    source::Outcome,
 };
 
 /// Follows `source` until `stop`, and feeds `sink`.
 ///
 /// Backoff, rate limits, resync, time-outs, freshness and the separation of malformed entries are
-/// here. `nudge` requests a verification of the view; such reads are jittered, and rarer the longer
-/// the requests go on. Most callers need a [`Follower`](super::Follower).
+/// here. `backend` is the name in logs and errors. `nudge` requests a verification of the view;
+/// such reads are jittered, and rarer the longer the requests go on. Most callers need a
+/// [`Follower`](super::Follower).
 pub async fn follow<S: Source>(
+    backend: &'static str,
     source: S,
     sink: impl Sink<S::Item>,
     config: FollowConfig,
     nudge: Arc<Notify>,
     stop: Shutdown,
 ) {
-    let mut worker = Worker::new(source, sink, config, nudge);
+    let mut worker = Worker::new(backend, source, sink, config, nudge);
     select! {
         biased;
         () = stop.requested() => {}
@@ -40,6 +38,7 @@ pub async fn follow<S: Source>(
 }
 
 struct Worker<S, K> {
+    backend: &'static str,
     source: S,
     sink: K,
     config: FollowConfig,
@@ -76,13 +75,18 @@ enum Event<T> {
 }
 
 impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
-    fn new(source: S, sink: K, config: FollowConfig, nudge: Arc<Notify>) -> Self {
+    fn new(
+        backend: &'static str,
+        source: S,
+        sink: K,
+        config: FollowConfig,
+        nudge: Arc<Notify>,
+    ) -> Self {
         let config = config.clamped();
         let mut rng = config.seed.map_or_else(Rng::new, Rng::with_seed);
-        let mut backoff = |max| Backoff::new(config.initial_backoff, max).with_seed(rng.u64(..));
         Self {
-            backoff: backoff(config.first_max_backoff),
-            calm: backoff(MAX_CALM),
+            backoff: backoff(&config, config.first_max_backoff, &mut rng),
+            calm: backoff(&config, MAX_CALM, &mut rng),
             rate_limit: RateLimit::new(config.min_interval),
             nudges: Nudges::new(nudge),
             mode: ReadMode::Full,
@@ -94,6 +98,7 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             may_nudge: true,
             synced: false,
             n_resyncs: 0,
+            backend,
             source,
             sink,
             config,
@@ -103,12 +108,11 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
 
     async fn run(&mut self) {
         loop {
-            if AssertUnwindSafe(self.turn()).catch_unwind().await.is_err() {
-                let backend = self.config.backend;
-                tracing::error!(backend, "read panicked; retrying with backoff");
+            if contained(|| self.turn()).await.is_none() {
+                tracing::error!(backend = self.backend, "read panicked; retrying with backoff");
                 let error = self.error(ErrorKind::Protocol).with_message("the read panicked");
                 // The next read is planned before the sink is called, which may panic again.
-                drop(catch_unwind(AssertUnwindSafe(|| self.fail(error))));
+                contained_now(|| self.fail(error));
                 // The sink may panic before the next read waits for its time.
                 sleep_until(self.not_before).await;
             }
@@ -159,7 +163,7 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             }
         };
         let max_entries = self.sink.max_entries();
-        let request = ReadRequest::new(mode).with_max_entries(max_entries);
+        let request = ReadRequest { mode, max_entries };
         let waits = mode == ReadMode::Changed || not_before > now;
         let may_nudge = self.may_nudge && waits && mode != ReadMode::Confirm;
         let Self { source, sink, nudges, rng, .. } = self;
@@ -243,8 +247,7 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
             return self.fail(error);
         }
         let mode = self.mode();
-        let entries = Entries::new(items).with_errors(errors).with_mode(mode);
-        self.sink.set(entries.with_accepted_absences(accepts_absences));
+        self.sink.set(Entries { items, errors, mode, accepts_absences });
         self.succeeded(refresh_in);
     }
 
@@ -254,9 +257,7 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
         let mode = self.mode();
         if !self.synced {
             self.synced = true;
-            let Self { config, rng, .. } = self;
-            self.backoff =
-                Backoff::new(config.initial_backoff, config.max_backoff).with_seed(rng.u64(..));
+            self.backoff = backoff(&self.config, self.config.max_backoff, &mut self.rng);
         }
         self.backoff.succeeded();
         self.may_nudge = true;
@@ -299,11 +300,8 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
     }
 
     fn fail(&mut self, error: Error) {
-        let mut pause = self.backoff.next_pause_after(&error);
-        if !error.is_transient() {
-            pause = pause.max(jittered(self.config.denied_interval, &mut self.rng));
-        }
-        tracing::debug!(backend = self.config.backend, error = %error.chain(), ?pause, "read failed");
+        let pause = self.backoff.next_pause_after(&error);
+        tracing::debug!(backend = self.backend, error = %error.chain(), ?pause, "read failed");
         // A caller that waits for the first set may cut the pause; a token that was refused stays
         // refused.
         self.may_nudge = !self.synced && error.is_transient();
@@ -321,12 +319,17 @@ impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
     }
 
     fn error(&self, kind: ErrorKind) -> Error {
-        Error::new(kind, self.config.backend, "follow")
+        Error::new(kind, self.backend, "follow")
     }
 }
 
 fn is_due(at: Option<Instant>) -> bool {
     at.is_some_and(|at| at <= Instant::now())
+}
+
+fn backoff(config: &FollowConfig, max: Duration, rng: &mut Rng) -> Backoff {
+    let backoff = Backoff::new(config.initial_backoff, max).with_seed(rng.u64(..));
+    backoff.with_denied_pause(config.denied_interval)
 }
 
 /// Within 10 % of `duration`, so that clients that were started together do not read together.

@@ -60,7 +60,7 @@ impl Announcer for MemoryAnnouncer {
         let mut loss = None;
         self.store.edit(|state| {
             loss = self.loss(state).filter(|loss| *loss != LossReason::Gone);
-            if announcement.takes_over() || loss.is_none() {
+            if announcement.takes_over || loss.is_none() {
                 if let Some(LossReason::TakenOver { by }) = loss.take() {
                     let (service, instance) = (&self.service, &self.id);
                     tracing::warn!(
@@ -85,21 +85,19 @@ impl Announcer for MemoryAnnouncer {
 
     async fn renew(&mut self, _announcement: &Announcement) -> Result<Renewal> {
         self.store.call("renew").await?;
-        let mut loss = None;
-        self.store.edit_quietly(|state| {
-            loss = self.loss(state);
-            if let (None, Some(entry)) = (&loss, state.get_mut(&self.service, &self.id)) {
-                entry.expires_at = Instant::now() + self.ttl;
-            }
-        });
+        let mut state = self.store.lock();
+        let loss = self.loss(&mut state);
+        if let (None, Some(entry)) = (&loss, state.get_mut(&self.service, &self.id)) {
+            entry.expires_at = Instant::now() + self.ttl;
+        }
+        drop(state);
         Ok(self.answer(loss))
     }
 
     async fn lost(&mut self) -> LossReason {
         let mut changes = self.store.changes();
         loop {
-            let mut loss = None;
-            self.store.edit_quietly(|state| loss = self.loss(state));
+            let loss = self.loss(&mut self.store.lock());
             // An interrupted registry reports nothing.
             if self.store.available("renew").is_ok() && loss != self.reported {
                 self.reported.clone_from(&loss);

@@ -6,19 +6,22 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
-
-use async_trait::async_trait;
+use std::{
+    ops::Deref,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use self::{announcer::MemoryAnnouncer, source::MemorySource, store::Store};
 use crate::{
-    Announcer, Backend, Follower, Instance, InstanceId, LossPolicy, Registrar, Registration,
-    RegistrationHandle, Registry, RegistryConfig, Result, Source,
+    Announcer, Backend, Follower, Instance, InstanceId, LossPolicy, Registration, Registry,
+    RegistryConfig, Result, Source,
 };
 
 /// A registry inside the process, with a TTL, both sides, and faults on demand.
 ///
-/// `Clone` shares it.
+/// `Clone` shares it. It is a [`Registry`], by `Deref`, whose [`instancer`](Self::instancer) cannot
+/// fail.
 ///
 /// ```
 /// use std::time::Duration;
@@ -86,38 +89,16 @@ impl MemoryRegistry {
         self.registry.follow(service, source, |publisher| publisher)
     }
 
-    /// Registers an instance; see [`Registry::register`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Registry::register`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped early, the instance is withdrawn in the background, as for a dropped handle.
-    pub async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
-        self.registry.register(registration).await
-    }
-
-    /// Withdraws all registrations, and waits for that; see [`Registry::close`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped early, they are still withdrawn; only the waiting is lost.
-    pub async fn close(&self) {
-        self.registry.close().await;
-    }
-
     /// What is registered under `service` now, whatever readers are made to see.
     pub fn entries(&self, service: &str) -> Vec<Instance> {
-        self.store.entries(service)
+        self.store.lock().entries(service).map(|entry| entry.instance.clone()).collect()
     }
 
     /// Returns the number of calls so far, refused ones included.
     ///
     /// Those are reads that answered, announcements, renewals and withdrawals.
     pub fn n_calls(&self) -> u64 {
-        self.store.n_calls()
+        self.store.n_calls.load(Relaxed)
     }
 
     /// Fault: every call fails until [`resume`](Self::resume). TTLs go on.
@@ -140,7 +121,9 @@ impl MemoryRegistry {
 
     /// Fault: the entry cannot be understood until it is announced again.
     pub fn corrupt(&self, service: &str, id: &InstanceId) {
-        self.store.edit(|state| state.corrupt(service, id));
+        self.store.edit(|state| {
+            state.get_mut(service, id).into_iter().for_each(|entry| entry.corrupt = true);
+        });
     }
 
     /// Fault: readers see an empty set until [`resume`](Self::resume).
@@ -173,13 +156,10 @@ impl From<MemoryRegistry> for Registry {
     }
 }
 
-#[async_trait]
-impl Registrar for MemoryRegistry {
-    async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
-        Self::register(self, registration).await
-    }
+impl Deref for MemoryRegistry {
+    type Target = Registry;
 
-    async fn close(&self) {
-        Self::close(self).await;
+    fn deref(&self) -> &Registry {
+        &self.registry
     }
 }

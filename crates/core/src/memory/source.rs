@@ -30,10 +30,9 @@ impl Source for MemorySource {
         }
         self.store.call("follow").await?;
         self.changes.mark_unchanged();
-        if self.store.is_empty_fault() {
-            return Ok(ReadResult::set(Vec::new()));
-        }
-        Ok(ReadResult::set(self.store.read(&self.service, decode)))
+        let state = self.store.lock();
+        let entries = state.entries(&self.service).filter(|_| !state.empty);
+        Ok(ReadResult::set(entries.map(decode).collect()))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{Error, ErrorKind, Instance, InstanceId, Result};
 pub(super) struct Store {
     state: Mutex<State>,
     changes: watch::Sender<()>,
-    n_calls: AtomicU64,
+    pub(super) n_calls: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -43,10 +43,6 @@ pub(super) struct Entry {
 }
 
 impl Store {
-    pub(super) fn n_calls(&self) -> u64 {
-        self.n_calls.load(Relaxed)
-    }
-
     /// The start of every call: takes its time, and fails while the registry is interrupted.
     pub(super) async fn call(&self, operation: &'static str) -> Result<()> {
         self.n_calls.fetch_add(1, Relaxed);
@@ -78,25 +74,6 @@ impl Store {
         self.changes.send_replace(());
     }
 
-    /// An edit that no reader can see.
-    pub(super) fn edit_quietly(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.lock());
-    }
-
-    pub(super) fn entries(&self, service: &str) -> Vec<Instance> {
-        self.read(service, |entry| entry.instance.clone())
-    }
-
-    /// Every live entry of `service`.
-    pub(super) fn read<T>(&self, service: &str, read: impl Fn(&Entry) -> T) -> Vec<T> {
-        let state = self.lock();
-        state.services.get(service).into_iter().flat_map(BTreeMap::values).map(read).collect()
-    }
-
-    pub(super) fn is_empty_fault(&self) -> bool {
-        self.lock().empty
-    }
-
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }
@@ -118,7 +95,7 @@ impl Store {
     }
 
     /// The state as of now: what has expired is gone.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.expire(Instant::now());
         state
@@ -132,10 +109,8 @@ impl State {
         }
     }
 
-    pub(super) fn corrupt(&mut self, service: &str, id: &InstanceId) {
-        if let Some(entry) = self.get_mut(service, id) {
-            entry.corrupt = true;
-        }
+    pub(super) fn entries(&self, service: &str) -> impl Iterator<Item = &Entry> {
+        self.services.get(service).into_iter().flat_map(BTreeMap::values)
     }
 
     pub(super) fn get_mut(&mut self, service: &str, id: &InstanceId) -> Option<&mut Entry> {

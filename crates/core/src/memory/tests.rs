@@ -3,7 +3,7 @@ use std::time::Duration;
 use tokio::time::{Instant, advance, sleep};
 
 use super::*;
-use crate::{ErrorKind, Instancer, RegistrationState, Snapshot, Subscription};
+use crate::{ErrorKind, Instancer, RegistrationHandle, RegistrationState, Snapshot, Subscription};
 
 const TTL: Duration = Duration::from_secs(15);
 

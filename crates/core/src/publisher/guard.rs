@@ -12,16 +12,15 @@ use tokio::time::Instant;
 
 use self::{
     history::History,
-    member::{Confirms, Gone, Member, Registered, Standing},
+    member::{Class, Confirms, Gone, Member, Standing},
 };
 use super::wants::Wants;
-use crate::{Instance, LossGuard, LossPolicy};
+use crate::{Instance, LossGuard, LossPolicy, duration::MAX};
 
-#[derive(Debug)]
 pub(super) struct Guard {
     /// `None`: every loss is accepted.
     policy: Option<LossGuard>,
-    removal_wait: Duration,
+    pub(super) removal_wait: Duration,
     pub(super) wants: Wants,
     /// Sorted by id.
     members: Vec<Member>,
@@ -55,14 +54,6 @@ pub(super) struct Tripped {
     pub(super) cause: &'static str,
 }
 
-/// What an entry of the registry is to the guard.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Class {
-    Offered,
-    Unfit,
-    Hidden,
-}
-
 impl Guard {
     pub(super) fn new(policy: LossPolicy, removal_wait: Duration) -> Self {
         let policy = match policy {
@@ -70,10 +61,9 @@ impl Guard {
             LossPolicy::Guard(guard) => Some(guard.clamped()),
         };
         let history = History::new(policy.map_or(Duration::ZERO, |policy| policy.window));
-        let removal_wait = removal_wait.min(Duration::from_secs(30 * 24 * 3600));
         Self {
             policy,
-            removal_wait,
+            removal_wait: removal_wait.min(MAX),
             wants: Wants::default(),
             members: Vec::new(),
             history,
@@ -119,7 +109,7 @@ impl Guard {
         (self.recovering, self.accepts_absences) = (false, false);
         let n_offered = members.iter().filter(|member| member.is_offered()).count();
         for member in &mut members {
-            if let Standing::Leaving(gone) = &mut member.standing {
+            if let Standing::Gone(gone) = &mut member.standing {
                 gone.least = gone.least.min(n_offered);
             }
         }
@@ -140,7 +130,7 @@ impl Guard {
         self.decide(now, &mut tick);
         let n_members = self.members.len();
         self.members.retain_mut(|member| match &mut member.standing {
-            Standing::Held(gone) => {
+            Standing::Gone(gone) if gone.is_held => {
                 tick.confirm |= gone.request_confirm(now);
                 gone.confirms != Confirms::None || gone.end() > now
             }
@@ -158,7 +148,8 @@ impl Guard {
     /// The confirming read that was requested has shown nothing: it is due again.
     pub(super) fn confirm_again(&mut self) {
         for member in &mut self.members {
-            if let Standing::Held(gone) = &mut member.standing
+            if let Standing::Gone(gone) = &mut member.standing
+                && gone.is_held
                 && gone.confirms == Confirms::Both
             {
                 gone.confirms = Confirms::HalfWay;
@@ -199,24 +190,17 @@ impl Guard {
             return false;
         };
         let first_read = known.as_ref().map_or(self.n_reads, |known| known.first_read);
-        let registered = match class {
-            Class::Offered => {
+        match known {
+            known if class == Class::Offered => {
                 let same = known.is_some_and(|k| k.is_counted() && k.instance == instance);
                 members.push(Member::offered(instance, first_read));
-                return !same;
+                !same
             }
-            Class::Unfit => Registered::Unfit(instance),
-            Class::Hidden => Registered::Hidden(instance),
-        };
-        match known {
             Some(known) if !matches!(known.standing, Standing::Unfit) => {
-                self.gone(now, known, registered, confirmed, members)
+                self.gone(now, known, Some((class, instance)), confirmed, members)
             }
+            known if class == Class::Hidden => known.is_some(),
             known => {
-                let instance = match registered {
-                    Registered::Unfit(instance) => instance,
-                    Registered::Hidden(_) | Registered::No => return known.is_some(),
-                };
                 let changed = known.is_none_or(|known| known.instance != instance);
                 members.push(Member { instance, standing: Standing::Unfit, first_read });
                 changed
@@ -238,7 +222,7 @@ impl Guard {
                 true
             }
             standing if self.accepts_absences && standing.is_listed() => true,
-            _ => self.gone(now, member, Registered::No, confirmed, members),
+            _ => self.gone(now, member, None, confirmed, members),
         }
     }
 
@@ -247,31 +231,23 @@ impl Guard {
         &self,
         now: Instant,
         mut member: Member,
-        registered: Registered,
+        registered: Option<(Class, Instance)>,
         confirmed: bool,
         members: &mut Vec<Member>,
     ) -> bool {
         match &mut member.standing {
             standing @ (Standing::Offered | Standing::Unfit) => {
-                *standing = Standing::Leaving(Box::new(Gone {
-                    read: self.n_reads,
-                    since: now,
-                    term: self.removal_wait,
-                    least: usize::MAX,
-                    recovering: self.recovering,
-                    confirms: Confirms::Neither,
-                    now: registered,
-                }));
+                let mut gone = Gone::new(self.n_reads, now, self.removal_wait, registered);
+                gone.recovering = self.recovering;
+                *standing = Standing::Gone(Box::new(gone));
             }
-            Standing::Leaving(gone) => gone.now = registered,
-            Standing::Held(gone) => {
-                let doubted = gone.confirms != Confirms::None;
-                let over = match doubted {
-                    true => confirmed && gone.end() <= now,
-                    false => matches!(registered, Registered::No),
+            Standing::Gone(gone) => {
+                let is_over = match gone.confirms {
+                    Confirms::None => registered.is_none(),
+                    _ => confirmed && gone.end() <= now,
                 };
-                if over {
-                    if let Registered::Unfit(instance) = registered {
+                if gone.is_held && is_over {
+                    if let Some((Class::Unfit, instance)) = registered {
                         let (standing, first_read) = (Standing::Unfit, member.first_read);
                         members.push(Member { instance, standing, first_read });
                     }

@@ -13,7 +13,7 @@ use crate::{Instance, InstanceId};
 /// Of several with one id or one address the first in this order is kept: those that accept
 /// requests and pass the filter, the youngest, and then by content. No order of an answer, and no
 /// entry of a dead process, hides a live instance.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Listing {
     pub(super) wants: Wants,
     /// Sorted by id, each id once; addresses may still repeat.

@@ -25,7 +25,7 @@ use self::{
 };
 use crate::{
     Entries, Error, ErrorKind, Freshness, Instance, PublisherStats, ReadMode, RegistryConfig, Sink,
-    Snapshot, StalePolicy, Subscription, counters::Counters,
+    Snapshot, StalePolicy, Subscription, counters::Counters, duration::MAX,
 };
 
 /// The single writer of one service's [`Snapshot`]s.
@@ -54,13 +54,13 @@ use crate::{
 /// Leaves its subscribers the last set, stale with a `Closed` error.
 #[must_use]
 pub struct Publisher {
-    backend: &'static str,
+    pub(crate) backend: &'static str,
     service: String,
-    config: RegistryConfig,
+    pub(crate) config: RegistryConfig,
     listing: Listing,
     guard: Guard,
     snapshots: watch::Sender<Snapshot>,
-    nudge: Arc<Notify>,
+    pub(crate) nudge: Arc<Notify>,
     counters: Counters,
     /// The error that armed [`StalePolicy::InvalidateAfter`], and when it strikes.
     invalidation: Option<(Instant, Error)>,
@@ -76,12 +76,7 @@ impl Publisher {
     ///
     /// It uses the settings of what is published; a [`Follower`](crate::Follower) uses those of the
     /// following loop.
-    pub fn new(
-        backend: &'static str,
-        service: impl Into<String>,
-        mut config: RegistryConfig,
-    ) -> Self {
-        config.follow.backend = backend;
+    pub fn new(backend: &'static str, service: impl Into<String>, config: RegistryConfig) -> Self {
         Self {
             backend,
             service: service.into(),
@@ -113,13 +108,8 @@ impl Publisher {
     ///
     /// See [`RegistryConfig::removal_wait`].
     pub fn min_removal_wait(mut self, wait: Duration) -> Self {
-        self.guard = Guard::new(self.config.loss, self.config.removal_wait.max(wait));
-        self.guard.wants = self.listing.wants.clone();
+        self.guard.removal_wait = self.guard.removal_wait.max(wait.min(MAX));
         self
-    }
-
-    pub(crate) fn config(&self) -> &RegistryConfig {
-        &self.config
     }
 
     /// A subscription to what it publishes. It does not keep the publisher alive.
@@ -137,12 +127,8 @@ impl Publisher {
     ///
     /// Cancel safe.
     pub fn refresh_requested(&self) -> impl Future<Output = ()> + Send + use<> {
-        let nudge = self.nudge();
+        let nudge = Arc::clone(&self.nudge);
         async move { nudge.notified().await }
-    }
-
-    pub(crate) fn nudge(&self) -> Arc<Notify> {
-        Arc::clone(&self.nudge)
     }
 
     #[cfg(test)]
@@ -175,7 +161,7 @@ impl Publisher {
     /// attempt.
     fn publish(&self, set_changed: bool, freshness: Option<Freshness>) {
         self.snapshots.send_if_modified(|snapshot| {
-            let before = (snapshot.freshness.is_synced(), snapshot.freshness.error().is_some());
+            let before = snapshot.freshness.nature();
             if set_changed {
                 snapshot.instances = self.guard.instances();
                 snapshot.held = self.guard.held();
@@ -184,8 +170,7 @@ impl Publisher {
             if let Some(freshness) = freshness {
                 snapshot.freshness = freshness;
             }
-            let after = (snapshot.freshness.is_synced(), snapshot.freshness.error().is_some());
-            set_changed || before != after
+            set_changed || before != snapshot.freshness.nature()
         });
         if set_changed {
             self.counters.add(|stats| &mut stats.updates, 1);
@@ -268,14 +253,12 @@ impl Sink<Instance> for Publisher {
         self.guard.trouble();
         self.counters.add(|stats| &mut stats.errors, 1);
         // After an invalidation the error that caused it stays, as in go-kit.
-        let (before, after) = {
-            let before = &self.snapshots.borrow().freshness;
-            (before.error().is_some(), before.after(error.clone()))
-        };
         if self.invalidated {
             return;
         }
-        if !before {
+        let before = self.snapshots.borrow().freshness.clone();
+        let after = before.after(error.clone());
+        if before.error().is_none() {
             let (backend, service) = (self.backend, &self.service);
             match after.is_synced() {
                 true => tracing::warn!(backend, service, error = %error.chain(), "stale"),
@@ -285,7 +268,7 @@ impl Sink<Instance> for Publisher {
         if let StalePolicy::InvalidateAfter(timeout) = self.config.stale
             && after.is_synced()
         {
-            let at = Instant::now() + timeout.min(MAX_TIMEOUT);
+            let at = Instant::now() + timeout.min(MAX);
             self.invalidation.get_or_insert((at, error));
         }
         self.publish(false, Some(after));
@@ -313,9 +296,6 @@ impl Sink<Instance> for Publisher {
         }
     }
 }
-
-/// An `Instant` cannot be as far away as a `Duration` is long.
-const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Drop for Publisher {
     fn drop(&mut self) {

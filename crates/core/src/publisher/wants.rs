@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use crate::Instance;
 
@@ -16,11 +16,5 @@ impl Wants {
 
     pub(super) fn of(&self, instance: &Instance) -> bool {
         self.0.as_ref().is_none_or(|wants| wants(instance))
-    }
-}
-
-impl fmt::Debug for Wants {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "a filter" } else { "all" })
     }
 }

@@ -1,16 +1,13 @@
 use serde::Deserialize;
 
-use super::{
-    material::TlsMaterial,
-    pem::{CERTIFICATE, KEY, Pem, invalid},
-};
-use crate::Result;
+use super::pem::{CERTIFICATE, KEY, Pem, invalid};
+use crate::{Result, Secret};
 
 /// Settings of TLS: trusted authorities, client certificate, server name.
 ///
 /// Defaults to the operating system's authorities, no client certificate, and a server
 /// certificate for the host that is connected to. Certificates and keys are PEM texts, in
-/// files or in memory; [`TlsFiles`](super::TlsFiles) reads rotated files again.
+/// files or in memory; [`Rotating`](crate::Rotating) reads rotated files again.
 ///
 /// Partial configurations cannot be expressed: a client certificate always comes with its key,
 /// and an authority that is given is never ignored.
@@ -39,6 +36,16 @@ pub struct TlsConfig {
 struct TlsIdentity {
     certificate: Pem,
     key: Pem,
+}
+
+/// The PEM texts that a [`TlsConfig`] names.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct TlsMaterial {
+    /// The trusted authorities; `None` stands for the operating system's.
+    pub roots: Option<String>,
+    /// The client certificate with its chain, and its key.
+    pub identity: Option<(String, Secret)>,
 }
 
 impl TlsConfig {
@@ -113,6 +120,6 @@ impl TlsConfig {
                 Some((certificate.read("certificate", CERTIFICATE)?, key.read("key", KEY)?.into()))
             }
         };
-        Ok(TlsMaterial { generation: 0, roots, identity })
+        Ok(TlsMaterial { roots, identity })
     }
 }

@@ -46,30 +46,13 @@ impl Pem {
     }
 }
 
-impl From<String> for Pem {
-    fn from(text: String) -> Self {
-        match text.contains("-----BEGIN") {
-            true => Self::Text(text.into()),
-            false => Self::File(text.into()),
+impl<T: Into<PathBuf>> From<T> for Pem {
+    fn from(text: T) -> Self {
+        let path = text.into();
+        match path.to_str() {
+            Some(text) if text.contains("-----BEGIN") => Self::Text(text.into()),
+            _ => Self::File(path),
         }
-    }
-}
-
-impl From<&str> for Pem {
-    fn from(text: &str) -> Self {
-        text.to_owned().into()
-    }
-}
-
-impl From<PathBuf> for Pem {
-    fn from(path: PathBuf) -> Self {
-        Self::File(path)
-    }
-}
-
-impl From<&Path> for Pem {
-    fn from(path: &Path) -> Self {
-        Self::File(path.to_owned())
     }
 }
 

@@ -3,8 +3,8 @@ use std::{fs, path::Path, time::Duration};
 use tempfile::TempDir;
 use tokio::time::advance;
 
-use super::{Pem, TlsConfig, TlsFiles};
-use crate::ErrorKind;
+use super::{Pem, TlsConfig, TlsMaterial};
+use crate::{ErrorKind, Rotating};
 
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n";
@@ -32,6 +32,10 @@ impl Folder {
         let (certificate, key) = (self.pem("cert.pem"), self.pem("key.pem"));
         TlsConfig::new().with_root(self.pem("ca.pem")).with_identity(certificate, key)
     }
+}
+
+fn rotating(config: TlsConfig) -> Rotating<TlsMaterial> {
+    Rotating::new("TLS files", move || config.load(), |read| Ok(read.clone())).expect("reads")
 }
 
 #[test]
@@ -89,7 +93,7 @@ fn comments_may_be_in_any_encoding() {
 #[test]
 fn secrets_are_not_shown() {
     let config = TlsConfig::new().with_root(CERTIFICATE).with_identity(CERTIFICATE, KEY);
-    let files = TlsFiles::new(config.clone()).expect("reads");
+    let files = rotating(config.clone());
     for text in [format!("{config:?}"), format!("{files:?}"), format!("{:?}", files.current())] {
         assert!(!text.contains("hunter2"), "{text}");
     }
@@ -115,14 +119,14 @@ fn settings_are_read_from_a_file_of_settings() {
 #[tokio::test(start_paused = true)]
 async fn rotated_file_is_read_for_a_later_connection() {
     let folder = Folder::new();
-    let files = TlsFiles::new(folder.config()).expect("reads");
+    let files = rotating(folder.config());
     let first = files.current();
     folder.write("key.pem", KEY.replace("hunter2", "hunter3"));
     assert_eq!(files.current(), first, "at most once a second");
     advance(Duration::from_secs(1)).await;
     let second = files.current();
     assert_eq!(second.generation, first.generation + 1);
-    assert!(second.identity.expect("own").1.expose().contains("hunter3"));
+    assert!(second.value.identity.expect("own").1.expose().contains("hunter3"));
     advance(Duration::from_secs(1)).await;
     assert_eq!(files.current().generation, second.generation, "nothing has changed");
 }
@@ -130,7 +134,7 @@ async fn rotated_file_is_read_for_a_later_connection() {
 #[tokio::test(start_paused = true)]
 async fn failure_has_files_read_immediately() {
     let folder = Folder::new();
-    let files = TlsFiles::new(folder.config()).expect("reads");
+    let files = rotating(folder.config());
     folder.write("ca.pem", CERTIFICATE.repeat(2));
     files.suspect();
     assert_eq!(files.current().generation, 1);
@@ -139,7 +143,7 @@ async fn failure_has_files_read_immediately() {
 #[tokio::test(start_paused = true)]
 async fn unreadable_file_leaves_the_last_texts_in_use() {
     let folder = Folder::new();
-    let files = TlsFiles::new(folder.config()).expect("reads");
+    let files = rotating(folder.config());
     let first = files.current();
     for broken in ["", "half of a fi"] {
         folder.write("cert.pem", broken);

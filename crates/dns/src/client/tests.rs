@@ -34,7 +34,7 @@ async fn server(last: u8) -> NameServer {
 fn follow(config: DnsConfig, read_system: fn() -> io::Result<System>) -> Subscription {
     let client = DnsClient(Arc::new(Servers::reading_from(config, read_system)));
     let query = Query::host("a.lab.test", 80).expect("a name");
-    let mut follow = FollowConfig::new("dns");
+    let mut follow = FollowConfig::default();
     follow.min_refresh = Duration::from_millis(50);
     let config = RegistryConfig::default().loss(LossPolicy::Accept).follow(follow);
     Follower::new(DnsSource::new(client, query), Publisher::new("dns", "a", config)).subscribe()

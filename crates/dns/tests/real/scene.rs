@@ -16,7 +16,7 @@ pub(crate) async fn named() -> Bind {
 
 /// In a hurry; the guard is as it is by default.
 pub(crate) fn hasty() -> FollowConfig {
-    let mut follow = FollowConfig::new("dns");
+    let mut follow = FollowConfig::default();
     (follow.min_refresh, follow.max_refresh) = (OFTEN, Duration::from_secs(60));
     follow
 }

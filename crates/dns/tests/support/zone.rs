@@ -49,8 +49,8 @@ impl Registrar for ZoneRegistrar {
 
     async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
         let Self { server, ttl, .. } = *self;
-        let announcer = ZoneAnnouncer { server, ttl, written: None };
-        announce(announcer, registration, AnnounceConfig::new("zone"), &self.tasks).await
+        let announcer = Box::new(ZoneAnnouncer { server, ttl, written: None });
+        announce("zone", announcer, registration, AnnounceConfig::default(), &self.tasks).await
     }
 }
 
@@ -125,7 +125,7 @@ pub(crate) fn client(server: SocketAddr) -> Dns {
 }
 
 fn hasty() -> FollowConfig {
-    let mut follow = FollowConfig::new("dns");
+    let mut follow = FollowConfig::default();
     follow.min_refresh = Duration::from_millis(300);
     follow.max_backoff = Duration::from_millis(500);
     follow

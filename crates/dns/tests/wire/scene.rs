@@ -26,7 +26,7 @@ pub(crate) struct Following {
 
 impl Settings {
     pub(crate) fn of(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
-        let mut follow = FollowConfig::new("dns");
+        let mut follow = FollowConfig::default();
         follow.min_refresh = Duration::from_millis(50);
         follow.max_backoff = Duration::from_millis(100);
         follow.denied_interval = Duration::from_millis(50);

@@ -3,14 +3,13 @@ use std::future::pending;
 use tokio::time::{Instant, sleep_until};
 use tower_sd_core::{
     Announcement, Announcer, Backoff, Error, ErrorKind, LeaseTtl, LossReason, Registration,
-    Renewal, Result, async_trait,
+    Renewal, Result, async_trait, duration,
 };
 
 use super::entry::{Entry, Lease, Put};
 use crate::{
     BACKEND, Codec,
     client::{Change, EtcdClient, Position, Update, Watch},
-    config::check_ttl,
     error::Failure,
     key::{Range, instance_key},
 };
@@ -50,7 +49,7 @@ impl EtcdAnnouncer {
     pub(crate) fn new(client: &EtcdClient, registration: &Registration) -> Result<Self> {
         let (service, id) = (registration.service(), registration.instance().id().as_str());
         let key = instance_key(&client.config().prefix, service, id)?;
-        check_ttl(registration.lease_ttl(), "register")?;
+        duration::check_ttl(BACKEND, "register", registration.lease_ttl())?;
         Ok(Self {
             entry: Entry::new(client, key, registration.lease_ttl()),
             lease: None,
@@ -209,7 +208,7 @@ impl Announcer for EtcdAnnouncer {
                 .with_message(message)
                 .with_source(cause)
         })?;
-        let put = self.put(&value, announcement.takes_over()).await;
+        let put = self.put(&value, announcement.takes_over).await;
         let (lease, put) = put.map_err(|failure| {
             let error = failure.of_value(value.len(), "register");
             // Nothing is put without a lease.

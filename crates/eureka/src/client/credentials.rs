@@ -1,59 +1,26 @@
 //! The user and password: given, or in a file that is read again.
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
-
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::HeaderValue;
-use tower_sd_core::{Result, Secret};
+use tower_sd_core::{Result, Rotating, Secret};
 
-use crate::{BACKEND, EurekaConfig, error};
+use crate::{EurekaConfig, error};
 
-/// Basic authentication, or none.
-///
-/// A file that cannot be read again leaves the last password in use.
-#[derive(Debug)]
-pub(super) struct Credentials {
-    user: Option<String>,
-    file: Option<PathBuf>,
-    password: Mutex<Secret>,
-}
+/// The value of `Authorization`: of Basic authentication, or none.
+pub(super) type Credentials = Rotating<Option<HeaderValue>>;
 
-impl Credentials {
-    pub(super) fn new(config: &EurekaConfig) -> Result<Self> {
-        let file = config.password_file.clone();
-        let password = match &file {
-            Some(file) => read(file)?,
-            None => config.password.clone().unwrap_or_default(),
-        };
-        let credentials = Self { user: config.user.clone(), file, password: Mutex::new(password) };
-        credentials.header()?;
-        Ok(credentials)
-    }
-
-    /// The value of `Authorization`.
-    pub(super) fn header(&self) -> Result<Option<HeaderValue>> {
-        let header = |user: &String| basic(user, self.lock().expose());
-        self.user.as_ref().map(header).transpose()
-    }
-
-    /// Reads the file again, after a refusal.
-    pub(super) fn reread(&self) {
-        match self.file.as_ref().map(read) {
-            Some(Ok(password)) => *self.lock() = password,
-            Some(Err(error)) => {
-                tracing::warn!(backend = BACKEND, error = %error.chain(), "the last password stays in use");
-            }
-            None => {}
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Secret> {
-        self.password.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+pub(super) fn credentials(config: &EurekaConfig) -> Result<Credentials> {
+    let EurekaConfig { user, password, password_file: file, .. } = config.clone();
+    let read = move || match &file {
+        Some(file) => Secret::read(file).map_err(|cause| {
+            error::config("configure", format!("password_file: cannot read {}", file.display()))
+                .with_source(cause)
+        }),
+        None => Ok(password.clone().unwrap_or_default()),
+    };
+    Rotating::new("Eureka password", read, move |password| {
+        user.as_ref().map(|user| basic(user, password.expose())).transpose()
+    })
 }
 
 /// The value of `Authorization` for a user.
@@ -64,12 +31,4 @@ fn basic(user: &str, password: &str) -> Result<HeaderValue> {
     })?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-fn read(file: &PathBuf) -> Result<Secret> {
-    let text = fs::read_to_string(file).map_err(|cause| {
-        error::config("configure", format!("password_file: cannot read {}", file.display()))
-            .with_source(cause)
-    })?;
-    Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
 }

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use flate2::read::GzDecoder;
 use http::{
     HeaderMap, HeaderValue, Method, Request,
-    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER},
+    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE},
 };
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tower_sd_core::{Error, Result};
-use tower_sd_net::{HttpClient, HttpVersions, TlsClient};
+use tower_sd_net::{HttpClient, HttpVersions, TlsClient, retry_after};
 use url::{Position, Url};
 
 use super::credentials::Credentials;
@@ -62,13 +62,7 @@ impl<'a> Call<'a> {
 impl Server {
     pub(super) fn new(server: &EurekaServer, config: &EurekaConfig) -> Result<Self> {
         let Endpoint { base, target } = server.endpoint()?;
-        let tls = match base.scheme() {
-            "https" => Some(TlsClient::new(config.tls.clone().unwrap_or_default())),
-            _ => None,
-        };
-        let tls = tls.transpose().map_err(|cause| {
-            error::config("configure", "tls: unusable settings").with_source(cause)
-        })?;
+        let tls = TlsClient::for_scheme(base.scheme(), config.tls.as_ref())?;
         let name = target.to_string();
         let http = HttpClient::builder(target).tls(tls).versions(HttpVersions::Http1).build()?;
         let EurekaConfig { timeout, max_body, .. } = *config;
@@ -82,15 +76,14 @@ impl Server {
     ///
     /// The server may have read the request.
     pub(super) async fn send(&self, call: &Call<'_>, credentials: &Credentials) -> Result<Answer> {
-        let sent = credentials.header()?;
-        let answer = self.send_as(call, sent.clone()).await?;
+        let sent = credentials.current();
+        let answer = self.send_as(call, sent.value.clone()).await?;
         if answer.status != 401 {
             return Ok(answer);
         }
-        credentials.reread();
-        match credentials.header()? {
-            renewed if renewed == sent => Ok(answer),
-            renewed => self.send_as(call, renewed).await,
+        match credentials.replacement(&sent) {
+            Some(renewed) => self.send_as(call, renewed.value).await,
+            None => Ok(answer),
         }
     }
 
@@ -163,11 +156,7 @@ impl Answer {
         // Tomcat's pages explain nothing.
         let detail = if detail.trim_start().starts_with('<') { "" } else { &*detail };
         let error = error::refused(self.operation, &self.server, self.status, detail);
-        let after = self.headers.get(RETRY_AFTER).and_then(|after| after.to_str().ok());
-        match after.and_then(|after| after.parse().ok()) {
-            Some(seconds) => error.with_retry_after(Duration::from_secs(seconds)),
-            None => error,
-        }
+        retry_after(&self.headers).into_iter().fold(error, Error::with_retry_after)
     }
 
     /// The error when a success or a 404 has a body that no server of Eureka's sends for JSON.

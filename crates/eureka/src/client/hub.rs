@@ -177,8 +177,7 @@ async fn run(wire: Arc<Wire>, board: Arc<Board>) {
         };
         let (now, has_failed) = (Instant::now(), error.is_some());
         let pause = match &error {
-            Some(error) if error.is_transient() => backoff.next_pause_after(error),
-            Some(error) => backoff.next_pause_after(error).max(DENIED_PAUSE),
+            Some(error) => backoff.next_pause_after(error),
             None => {
                 backoff.succeeded();
                 interval.mul_f64(0.9 + 0.2 * fastrand::f64())
@@ -203,5 +202,3 @@ async fn run(wire: Arc<Wire>, board: Arc<Board>) {
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// After failures, unless a server requests a longer one.
 const MAX_PAUSE: Duration = Duration::from_secs(20);
-/// After an error that no repetition mends.
-const DENIED_PAUSE: Duration = Duration::from_secs(15);

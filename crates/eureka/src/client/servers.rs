@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tower_sd_core::{Error, Result};
 
 use super::{
-    credentials::Credentials,
+    credentials::{Credentials, credentials},
     http::{Answer, Call, Server},
 };
 use crate::{
@@ -59,7 +59,7 @@ impl Servers {
         let servers = Self {
             all: servers.collect::<Result<_>>()?,
             zone: config.zone.clone(),
-            credentials: Credentials::new(config)?,
+            credentials: credentials(config)?,
             order: Mutex::new(Order { indices: Vec::new(), until: Instant::now() }),
         };
         servers.reshuffle(&mut servers.lock());

@@ -74,7 +74,7 @@ impl Announcer for EurekaAnnouncer {
         let found = self.client.entry("register", &self.app, &self.id).await;
         let found = found.map_err(Error::without_effect)?;
         if let Some(by) = self.owner_beside(found.as_ref())
-            && !announcement.takes_over()
+            && !announcement.takes_over
         {
             return Ok(self.lost(LossReason::TakenOver { by }));
         }

@@ -157,7 +157,8 @@ async fn entry_of_a_successor_is_left_alone() {
         script.reply(reply);
     }
     announcer.announce(&desired).await.expect("registered");
-    let accepted = desired.with_takes_over(false);
+    let mut accepted = desired;
+    accepted.takes_over = false;
     script.reply(entry(1, "successor"));
     let lost = announcer.renew(&accepted).await.expect("an answer");
     assert!(matches!(lost, Renewal::Lost(LossReason::TakenOver { .. })), "{lost:?}");

@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, Request, StatusCode,
-    header::{ACCEPT, AUTHORIZATION, RETRY_AFTER, USER_AGENT},
+    header::{ACCEPT, AUTHORIZATION, USER_AGENT},
 };
 use serde::de::DeserializeOwned;
 use tokio::{sync::SemaphorePermit, time::timeout};
 use tower_sd_core::{Error, ErrorKind, Result};
-use tower_sd_net::{HttpBody, HttpClient, HttpClientErrorKind, TlsClient};
+use tower_sd_net::{HttpBody, HttpClient, HttpClientErrorKind, TlsClient, retry_after};
 use url::{Position, Url};
 
 use super::{
@@ -50,12 +50,7 @@ impl Wire {
     pub(super) fn new(config: KubernetesConfig) -> Result<Self> {
         config.validate()?;
         let Endpoint { mut base, target } = config.endpoint()?;
-        let tls = match base.scheme() {
-            "https" => Some(TlsClient::new(config.tls.clone().unwrap_or_default())),
-            _ => None,
-        };
-        let tls =
-            tls.transpose().map_err(|cause| refuse("tls: unusable settings").with_source(cause))?;
+        let tls = TlsClient::for_scheme(base.scheme(), config.tls.as_ref())?;
         let client = || HttpClient::builder(target.clone()).tls(tls.clone()).build();
         let (lists, watches) = (client()?, client()?);
         match base.path_segments_mut() {
@@ -200,9 +195,8 @@ impl Wire {
     ) -> Failure {
         let mut answer = Status::parse(status.as_u16(), body);
         answer.message = token.hidden_in(answer.message);
-        let after = headers.get(RETRY_AFTER).and_then(|after| after.to_str().ok());
-        if let Some(seconds) = after.and_then(|after| after.trim().parse().ok()) {
-            answer.retry_after(seconds);
+        if let Some(after) = retry_after(headers) {
+            answer.retry_after(after.as_secs());
         }
         self.failure(verb, answer)
     }

@@ -1,6 +1,6 @@
 use std::{error, fmt, sync::Arc, time::Duration};
 
-use tower_sd_core::BoxError;
+use tower_sd_core::{BoxError, ErrorKind};
 
 use crate::{DialError, DialErrorKind, TlsFailure};
 
@@ -34,6 +34,20 @@ pub enum HttpClientErrorKind {
     Tls,
     /// The response's body is longer than the bound.
     TooLong,
+}
+
+impl From<HttpClientErrorKind> for ErrorKind {
+    fn from(kind: HttpClientErrorKind) -> Self {
+        match kind {
+            HttpClientErrorKind::Request => Self::Config,
+            HttpClientErrorKind::Timeout => Self::Timeout,
+            HttpClientErrorKind::TooLong => Self::Protocol,
+            HttpClientErrorKind::Body
+            | HttpClientErrorKind::Closed
+            | HttpClientErrorKind::Connect
+            | HttpClientErrorKind::Tls => Self::Unavailable,
+        }
+    }
 }
 
 impl HttpClientError {

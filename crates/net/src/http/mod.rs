@@ -12,3 +12,12 @@ pub use self::{
     error::{HttpClientError, HttpClientErrorKind},
     versions::HttpVersions,
 };
+
+use std::time::Duration;
+
+use http::{HeaderMap, header::RETRY_AFTER};
+
+/// Returns the pause that a server requests in seconds (RFC 9110 §10.2.3).
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}

@@ -2,9 +2,9 @@ use std::{fmt, sync::Arc};
 
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio_rustls::TlsConnector;
-use tower_sd_core::{BoxError, Error, ErrorKind, Result, TlsConfig};
+use tower_sd_core::{BoxError, Error, ErrorKind, Result, Rotating, TlsConfig};
 
-use super::{failure::TlsFailure, rotating::Rotating, rustls_config};
+use super::{failure::TlsFailure, rustls_config};
 use crate::{Io, Target};
 
 /// TLS for client connections, which follows rotated files. `Clone` is one `Arc`.
@@ -22,7 +22,7 @@ struct Inner {
 }
 
 enum Source {
-    Files(Box<Rotating<ClientConfig>>),
+    Files(Box<TlsConfig>, Rotating<Arc<ClientConfig>>),
     Given(Arc<ClientConfig>),
 }
 
@@ -36,8 +36,8 @@ impl TlsClient {
     /// `tls` alone also for a process without an installed crypto provider.
     pub fn new(config: TlsConfig) -> Result<Self> {
         let name = config.server_name().map(server_name).transpose()?;
-        let files = Rotating::new(config, rustls_config::build)?;
-        Ok(Self::from_source(Source::Files(Box::new(files)), name))
+        let files = rustls_config::rotating(config.clone(), rustls_config::build)?;
+        Ok(Self::from_source(Source::Files(Box::new(config), files), name))
     }
 
     /// Uses a configuration of rustls, for settings that [`TlsConfig`] lacks.
@@ -56,15 +56,14 @@ impl TlsClient {
     /// `Config` for a name that is no DNS name or IP address.
     pub fn with_server_name(self, name: &str) -> Result<Self> {
         let name = server_name(name)?;
-        let source = match &self.0.source {
-            Source::Given(config) => Source::Given(Arc::clone(config)),
-            Source::Files(rotating) => {
-                return Self::new(
-                    rotating.files().config().clone().with_server_name(name.to_str()),
-                );
+        match &self.0.source {
+            Source::Given(config) => {
+                Ok(Self::from_source(Source::Given(Arc::clone(config)), Some(name)))
             }
-        };
-        Ok(Self::from_source(source, Some(name)))
+            Source::Files(config, _) => {
+                Self::new(TlsConfig::clone(config).with_server_name(name.to_str()))
+            }
+        }
     }
 
     /// Has the files read again for the next connection.
@@ -72,8 +71,8 @@ impl TlsClient {
     /// To be called when [`TlsFailure::find`] finds a failure in the error of a connection: in
     /// TLS 1.3 a server refuses a client certificate after the client's half of the handshake.
     pub fn suspect(&self) {
-        if let Source::Files(rotating) = &self.0.source {
-            rotating.files().suspect();
+        if let Source::Files(_, rotating) = &self.0.source {
+            rotating.suspect();
         }
     }
 
@@ -85,7 +84,7 @@ impl TlsClient {
     fn config(&self) -> Arc<ClientConfig> {
         match &self.0.source {
             Source::Given(config) => Arc::clone(config),
-            Source::Files(rotating) => rotating.current(),
+            Source::Files(_, rotating) => rotating.current().value,
         }
     }
 
@@ -128,8 +127,8 @@ impl fmt::Debug for TlsClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("TlsClient");
         debug.field("server_name", &self.0.server_name);
-        if let Source::Files(rotating) = &self.0.source {
-            debug.field("config", rotating.files().config());
+        if let Source::Files(config, _) = &self.0.source {
+            debug.field("config", config);
         }
         debug.finish_non_exhaustive()
     }

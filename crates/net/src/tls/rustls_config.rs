@@ -9,7 +9,16 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
 use rustls_native_certs::CertificateResult;
-use tower_sd_core::{Error, ErrorKind, Result, Secret, TlsConfig, TlsMaterial};
+use tower_sd_core::{Error, ErrorKind, Result, Rotating, Secret, TlsConfig, TlsMaterial};
+
+/// A configuration that follows the files of `config`.
+pub(super) fn rotating<C: 'static>(
+    config: TlsConfig,
+    build: fn(&TlsConfig, &TlsMaterial) -> Result<Arc<C>>,
+) -> Result<Rotating<Arc<C>>> {
+    let files = config.clone();
+    Rotating::new("TLS files", move || files.load(), move |read| build(&config, read))
+}
 
 pub(super) fn build(config: &TlsConfig, material: &TlsMaterial) -> Result<Arc<ClientConfig>> {
     let provider = provider()?;

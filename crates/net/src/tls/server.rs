@@ -1,4 +1,4 @@
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use rustls::{
     RootCertStore, ServerConfig,
@@ -10,12 +10,9 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tower_sd_core::{Result, TlsConfig, TlsMaterial};
+use tower_sd_core::{Result, Rotating, TlsConfig, TlsMaterial};
 
-use super::{
-    rotating::Rotating,
-    rustls_config::{certificates, invalid, private_key, provider, trusting},
-};
+use super::rustls_config::{certificates, invalid, private_key, provider, rotating, trusting};
 
 /// TLS for accepted connections, which follows rotated files. `Clone` is one `Arc`.
 ///
@@ -24,8 +21,8 @@ use super::{
 ///
 /// Files are read again for a new connection 1 s or more after the last read. While they cannot
 /// be used (a certificate whose key has not been replaced yet), the last good ones stay in use.
-#[derive(Clone)]
-pub struct TlsServer(Arc<Rotating<ServerConfig>>);
+#[derive(Clone, Debug)]
+pub struct TlsServer(Arc<Rotating<Arc<ServerConfig>>>);
 
 impl TlsServer {
     /// Reads all files, and checks that they fit together.
@@ -34,7 +31,7 @@ impl TlsServer {
     ///
     /// `Config` without an identity, and as [`TlsClient::new`](crate::TlsClient::new).
     pub fn new(config: TlsConfig) -> Result<Self> {
-        Rotating::new(config, build).map(|rotating| Self(Arc::new(rotating)))
+        rotating(config, build).map(|rotating| Self(Arc::new(rotating)))
     }
 
     /// Shakes hands with a client, within 10 s, and offers these protocols (ALPN).
@@ -50,7 +47,7 @@ impl TlsServer {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut config = ServerConfig::clone(&self.0.current());
+        let mut config = ServerConfig::clone(&self.0.current().value);
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         let handshake = TlsAcceptor::from(Arc::new(config)).accept(stream);
         match timeout(HANDSHAKE_TIMEOUT, handshake).await {
@@ -84,12 +81,6 @@ fn build(_config: &TlsConfig, material: &TlsMaterial) -> Result<Arc<ServerConfig
         .with_single_cert(chain, key)
         .map_err(|cause| invalid("the key is not the certificate's").with_source(cause))?;
     Ok(Arc::new(config))
-}
-
-impl fmt::Debug for TlsServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsServer").field("config", self.0.files().config()).finish_non_exhaustive()
-    }
 }
 
 /// Some round trips under packet loss, and no longer: a silent client costs a descriptor.

@@ -133,10 +133,10 @@ fn instancer(store: &Arc<Store>, service: &str) -> TestInstancer {
     }
     let publisher = Publisher::new("test", service, config);
     if store.bug == Bug::EndsWithInstancer {
-        let (config, tasks) = (FollowConfig::new("test"), TaskGroup::new());
+        let (config, tasks) = (FollowConfig::default(), TaskGroup::new());
         let subscription = publisher.subscribe();
         let nudge = Arc::new(Notify::new());
-        tasks.spawn(|stop| follow(source, publisher, config, nudge, stop));
+        tasks.spawn(|stop| follow("test", source, publisher, config, nudge, stop));
         return TestInstancer::new(Ending(subscription, tasks), async {});
     }
     let follower = Follower::new(source, publisher);
@@ -164,8 +164,8 @@ struct BrokenRegistrar {
 #[async_trait]
 impl Registrar for BrokenRegistrar {
     async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
-        let writer = Writer::new(Arc::clone(&self.store));
-        announce(writer, registration, AnnounceConfig::new("test"), &self.tasks).await
+        let writer = Box::new(Writer::new(Arc::clone(&self.store)));
+        announce("test", writer, registration, AnnounceConfig::default(), &self.tasks).await
     }
 
     async fn close(&self) {

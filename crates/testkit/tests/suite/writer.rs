@@ -100,7 +100,7 @@ impl Announcer for Writer {
             return Err(Error::new(ErrorKind::Config, "test", "register"));
         }
         if let Some(loss) = self.taken_over()
-            && !announcement.takes_over()
+            && !announcement.takes_over
             && bug != Bug::WritesForAnother
         {
             return Ok(Renewal::Lost(loss));

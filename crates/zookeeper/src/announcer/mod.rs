@@ -289,7 +289,7 @@ impl Announcer for ZooKeeperAnnouncer {
             return Err(too_large(self.place.path(), data.len()));
         }
         let session = self.session();
-        let takes_over = announcement.takes_over();
+        let takes_over = announcement.takes_over;
         let held = takes_over.then(|| session.hold_leavings(self.place.path()));
         let written = self.write(&session, &data, takes_over).await;
         if let (Some(held), Some(_)) = (held, self.owned) {

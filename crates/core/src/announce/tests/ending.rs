@@ -74,8 +74,9 @@ async fn dropped_handle_withdraws_in_the_background() {
 #[tokio::test(start_paused = true)]
 async fn closing_the_registrar_waits_for_the_withdrawals() {
     let (fake, tasks) = (Fake::default(), TaskGroup::new());
-    let config = AnnounceConfig::new("fake");
-    let handle = announce(fake.clone(), registration(), config, &tasks).await.expect("registered");
+    let config = AnnounceConfig::default();
+    let handle = announce("fake", Box::new(fake.clone()), registration(), config, &tasks).await;
+    let handle = handle.expect("registered");
     tasks.close().await;
     assert!(!fake.there());
     assert!(matches!(handle.state(), RegistrationState::Deregistered));

@@ -122,9 +122,8 @@ impl Fake {
     }
 
     pub(super) async fn register(&self, registration: Registration) -> Result<RegistrationHandle> {
-        let mut config = AnnounceConfig::new("fake");
-        config.seed = Some(7);
-        announce(self.clone(), registration, config, &TaskGroup::new()).await
+        let config = AnnounceConfig { seed: Some(7), ..AnnounceConfig::default() };
+        announce("fake", Box::new(self.clone()), registration, config, &TaskGroup::new()).await
     }
 }
 
@@ -149,7 +148,7 @@ impl Announcer for Fake {
             return Err(Error::new(ErrorKind::Config, "fake", "announce"));
         }
         if self.0.is_taken.load(SeqCst) {
-            if !announcement.takes_over() {
+            if !announcement.takes_over {
                 return Ok(Renewal::Lost(LossReason::TakenOver { by: "another".to_owned() }));
             }
             self.0.is_taken.store(false, SeqCst);

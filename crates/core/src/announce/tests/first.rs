@@ -74,9 +74,10 @@ async fn attempts_before_the_first_success_become_rare() {
     let mut handles = Vec::new();
     for fake in &fakes {
         fake.set(|s| &s.down, true);
-        let config = AnnounceConfig::new("fake");
+        let config = AnnounceConfig::default();
         let registration = registration().retry_in_background();
-        handles.push(announce(fake.clone(), registration, config, &TaskGroup::new()).await);
+        let (announcer, tasks) = (Box::new(fake.clone()), TaskGroup::new());
+        handles.push(announce("fake", announcer, registration, config, &tasks).await);
     }
     let attempts = || fakes.iter().map(|fake| fake.counts().0).collect::<Vec<_>>();
     sleep(Duration::from_secs(60)).await;

@@ -94,13 +94,13 @@ async fn settings_without_sense_are_clamped() {
             .health_interval(duration)
             .fail_fast(duration.max(Duration::from_secs(1)))
             .deregister_timeout(duration.max(Duration::from_secs(1)));
-        let mut settings = AnnounceConfig::new("fake");
+        let mut settings = AnnounceConfig::default();
         (settings.initial_backoff, settings.max_backoff) = (config, config);
         settings.denied_interval = config;
         settings.health_timeout = config.max(Duration::from_millis(1));
         settings.call_timeout = config.max(Duration::from_secs(1));
         let tasks = TaskGroup::new();
-        let handle = announce(fake.clone(), registration, settings, &tasks).await;
+        let handle = announce("fake", Box::new(fake.clone()), registration, settings, &tasks).await;
         let handle = handle.expect("registered");
         fake.set(|s| &s.denied, true);
         handle.update(|instance| instance.with_weight(2)).await.expect_err("denied");
@@ -165,9 +165,10 @@ async fn panic_outside_of_a_future_ends_no_registration() {
     let health: fn() -> std::future::Ready<CheckResult> = || panic!("a bug of the check");
     for check in [None, Some(health)] {
         let registration = check.into_iter().fold(registration(), Registration::health);
-        let config = AnnounceConfig::new("hasty");
+        let config = AnnounceConfig::default();
         let tasks = TaskGroup::new();
-        let handle = announce(Hasty(1), registration.retry_in_background(), config, &tasks).await;
+        let registration = registration.retry_in_background();
+        let handle = announce("hasty", Box::new(Hasty(1)), registration, config, &tasks).await;
         let handle = handle.expect("in the background");
         sleep(Duration::from_secs(60)).await;
         let is_critical = matches!(handle.state(), RegistrationState::Critical { .. });

@@ -122,8 +122,7 @@ async fn silent_source_is_verified_and_stays_fresh() {
 #[tokio::test(start_paused = true)]
 async fn source_that_hangs_is_stale_within_its_bound() {
     let source = Scripted::new([Answer::Ports(vec![1]), Answer::Hang, Answer::Hang]);
-    let mut config = FollowConfig::new("test");
-    config.max_silence = Some(s(40));
+    let config = FollowConfig { max_silence: Some(s(40)), ..FollowConfig::default() };
     let mut subscription = source.follow_with(config).subscribe();
     ready(&mut subscription).await;
     let read_at = Instant::now();
@@ -179,7 +178,8 @@ async fn sink_that_panics_while_it_waits_does_not_spin() {
     let source = Scripted::new([]);
     let n = Arc::<Mutex<usize>>::default();
     let (tasks, sink) = (crate::TaskGroup::new(), Panicking(Arc::clone(&n)));
-    tasks.spawn(|stop| follow(source, sink, FollowConfig::new("test"), Arc::default(), stop));
+    let (config, nudge) = (FollowConfig::default(), Arc::default());
+    tasks.spawn(|stop| follow("test", source, sink, config, nudge, stop));
     sleep(s(60)).await;
     let n = *n.lock().unwrap_or_else(PoisonError::into_inner);
     assert!((3..60).contains(&n), "{n} calls in a minute");
@@ -244,7 +244,8 @@ async fn panic_of_a_sink_is_an_error_and_the_loop_goes_on() {
     let source = Scripted::new((1..=9).map(|n| Answer::Ports((0..n).collect())));
     let calls = Arc::<Mutex<Vec<usize>>>::default();
     let (tasks, sink) = (crate::TaskGroup::new(), Shaky(Arc::clone(&calls), 0));
-    tasks.spawn(|stop| follow(source, sink, FollowConfig::new("test"), Arc::default(), stop));
+    let (config, nudge) = (FollowConfig::default(), Arc::default());
+    tasks.spawn(|stop| follow("test", source, sink, config, nudge, stop));
     sleep(s(1800)).await;
     let calls = calls.lock().unwrap_or_else(PoisonError::into_inner).clone();
     assert_eq!(calls[..7], [1, 99, 2, 3, 4, 99, 5], "{calls:?}");
@@ -262,7 +263,7 @@ async fn set_of_entries_that_cannot_be_read_now_is_unavailable() {
             Ok(ReadResult::set(vec![unread(), unread()]))
         }
     }
-    let follower = Follower::new(Unread, publisher(FollowConfig::new("test")));
+    let follower = Follower::new(Unread, publisher(FollowConfig::default()));
     sleep(s(1)).await;
     let snapshot = follower.subscribe().snapshot();
     let error = snapshot.freshness().error().expect("never synced").clone();
@@ -308,7 +309,7 @@ async fn end_of_long_trouble_is_seen_within_a_second() {
     for (outage, silence) in outages.into_iter().flat_map(|it| [(it, s(120)), (it, s(40))]) {
         let (back, is_back) = tokio::sync::watch::channel(false);
         let source = Session { is_back, has_read: false, has_reported: false };
-        let config = FollowConfig { max_silence: Some(silence), ..FollowConfig::new("test") };
+        let config = FollowConfig { max_silence: Some(silence), ..FollowConfig::default() };
         let follower = Follower::new(source, publisher(config));
         let mut subscription = follower.subscribe();
         ready(&mut subscription).await;

@@ -67,7 +67,7 @@ impl Scripted {
     }
 
     fn follow(&self) -> Follower {
-        self.follow_with(FollowConfig::new("test"))
+        self.follow_with(FollowConfig::default())
     }
 
     fn follow_with(&self, config: FollowConfig) -> Follower {
@@ -318,7 +318,7 @@ async fn refresh_cuts_no_pause_after_a_failure() {
     let errors = || (0..1000).map(|_| Answer::Error(ErrorKind::Unavailable));
     let n_reads = |is_nudged| async move {
         let source = Scripted::new([Answer::Ports(vec![1])].into_iter().chain(errors()));
-        let config = FollowConfig { seed: Some(7), ..FollowConfig::new("test") };
+        let config = FollowConfig { seed: Some(7), ..FollowConfig::default() };
         let subscription = source.follow_with(config).subscribe();
         for _ in 0..600 {
             if is_nudged {

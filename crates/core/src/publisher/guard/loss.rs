@@ -2,20 +2,18 @@ use std::{collections::HashSet, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Confirms, Gone, Guard, Member, Registered, Standing, Tick, Tripped};
+use super::{Class, Confirms, Gone, Guard, Member, Standing, Tick, Tripped};
 use crate::{Instance, LossGuard};
 
 impl Guard {
     /// The losses whose wait is over: publish them, or hold them with what was lost just before.
     pub(super) fn decide(&mut self, now: Instant, tick: &mut Tick) {
-        let due = |member: &Member| matches!(&member.standing, Standing::Leaving(gone) if gone.end() <= now);
-        let Some(first) = self.members.iter().find(|member| due(member)) else {
-            return;
-        };
-        let (Standing::Leaving(gone) | Standing::Held(gone)) = &first.standing else {
-            return;
-        };
-        let (read, cause) = (gone.read, gone.now.cause());
+        let due = |member: &Member| matches!(&member.standing, Standing::Gone(gone) if !gone.is_held && gone.end() <= now);
+        let first = self.members.iter().find_map(|member| match &member.standing {
+            Standing::Gone(gone) if due(member) => Some((gone.read, gone.cause())),
+            _ => None,
+        });
+        let Some((read, cause)) = first else { return };
         tick.changed = true;
         self.drop_renamed(&due);
         match self.tripped(now, read, &due) {
@@ -49,7 +47,7 @@ impl Guard {
         let (mut n_left, mut n_lost, mut n_survivors, mut least) = (0, 0, 0, usize::MAX);
         for member in counted {
             match &member.standing {
-                Standing::Leaving(gone) if due(member) => {
+                Standing::Gone(gone) if due(member) => {
                     n_lost += 1;
                     least = least.min(gone.least);
                 }
@@ -79,17 +77,11 @@ impl Guard {
         let nothing_left = !self.members.iter().any(Member::is_offered);
         for member in &mut self.members {
             let is_due = due(member);
-            match std::mem::replace(&mut member.standing, Standing::Unfit) {
-                Standing::Leaving(gone) if is_due => {
-                    let gone = Gone { since: now, term, ..*gone };
-                    member.standing = Standing::Held(Box::new(gone));
-                }
-                Standing::Held(mut gone) => {
-                    // A loss to nothing that came one by one is the same loss.
-                    gone.extend(term, now);
-                    member.standing = Standing::Held(gone);
-                }
-                other => member.standing = other,
+            match &mut member.standing {
+                Standing::Gone(gone) if is_due => gone.hold(now, term, Confirms::Neither),
+                // A loss to nothing that came one by one is the same loss.
+                Standing::Gone(gone) if gone.is_held => gone.extend(term, now),
+                _ => {}
             }
         }
         let removed = self.history.take_removed(now, nothing_left);
@@ -102,21 +94,19 @@ impl Guard {
         let addresses: HashSet<_> = self.members.iter().map(|m| address(&m.instance)).collect();
         for instance in removed {
             let held = |registered| {
-                let confirms = Confirms::Neither;
-                let (read, since, least) = (self.n_reads, now, usize::MAX);
-                let recovering = false;
-                let gone = Gone { read, since, term, least, recovering, confirms, now: registered };
-                Standing::Held(Box::new(gone))
+                let mut gone = Gone::new(self.n_reads, now, term, registered);
+                gone.is_held = true;
+                Standing::Gone(Box::new(gone))
             };
             match self.members.iter_mut().find(|member| member.instance.id() == instance.id()) {
                 Some(member) if matches!(member.standing, Standing::Unfit) => {
                     let unfit = std::mem::replace(&mut member.instance, instance);
-                    member.standing = held(Registered::Unfit(unfit));
+                    member.standing = held(Some((Class::Unfit, unfit)));
                 }
                 Some(_) => {}
                 None if addresses.contains(&address(&instance)) => {}
                 None => {
-                    let standing = held(Registered::No);
+                    let standing = held(None);
                     self.members.push(Member { instance, standing, first_read: self.n_reads });
                 }
             }
@@ -136,31 +126,27 @@ impl Guard {
             if !due(member) {
                 return true;
             }
-            let standing = std::mem::replace(&mut member.standing, Standing::Unfit);
-            let Standing::Leaving(mut gone) = standing else {
+            let Standing::Gone(gone) = &mut member.standing else {
                 return true;
             };
             let doubted = hold.filter(|_| gone.recovering);
-            if let (Registered::No, Some(hold)) = (&gone.now, doubted) {
-                (gone.since, gone.term) = (now, hold);
-                member.standing = Standing::Held(gone);
+            if let (None, Some(hold)) = (&gone.now, doubted) {
+                gone.hold(now, hold, Confirms::Neither);
                 n_doubted += 1;
                 return true;
             }
             history.remember_removed(now, member.instance.clone());
-            match gone.now {
-                Registered::Unfit(instance) => {
-                    member.instance = instance;
+            match &gone.now {
+                Some((Class::Unfit, instance)) => {
+                    (member.instance, member.standing) = (instance.clone(), Standing::Unfit);
                     true
                 }
-                Registered::Hidden(instance) if !keep.is_zero() => {
-                    (gone.since, gone.term, gone.confirms) = (now, keep, Confirms::None);
-                    gone.now = Registered::Hidden(instance);
-                    member.standing = Standing::Held(gone);
+                Some(_) if !keep.is_zero() => {
+                    gone.hold(now, keep, Confirms::None);
                     tick.n_unhealthy += 1;
                     true
                 }
-                Registered::Hidden(_) | Registered::No => false,
+                _ => false,
             }
         });
         n_doubted
@@ -179,7 +165,8 @@ impl Guard {
             return;
         };
         for member in &mut self.members {
-            if let Standing::Held(gone) = &mut member.standing
+            if let Standing::Gone(gone) = &mut member.standing
+                && gone.is_held
                 && gone.confirms != Confirms::None
             {
                 gone.term = hold.min(gone.term);

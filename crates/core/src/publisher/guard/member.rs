@@ -19,9 +19,8 @@ pub(super) enum Standing {
     Offered,
     /// Listed with a status or weight that accepts no requests.
     Unfit,
-    /// No longer offered; waits for the reads that follow.
-    Leaving(Box<Gone>),
-    Held(Box<Gone>),
+    /// No longer offered.
+    Gone(Box<Gone>),
 }
 
 /// A member that is no longer offered.
@@ -29,6 +28,8 @@ pub(super) enum Standing {
 pub(super) struct Gone {
     /// The read that did not offer it any more.
     pub(super) read: u64,
+    /// Held; before, it waits for the reads that follow.
+    pub(super) is_held: bool,
     pub(super) since: Instant,
     pub(super) term: Duration,
     /// The least number of offered instances that a read has left since.
@@ -36,16 +37,17 @@ pub(super) struct Gone {
     /// That read was the first one after trouble.
     pub(super) recovering: bool,
     pub(super) confirms: Confirms,
-    pub(super) now: Registered,
+    /// What the registry has of it.
+    pub(super) now: Option<(Class, Instance)>,
 }
 
-/// What the registry has of an instance that is not offered.
-#[derive(Debug)]
-pub(super) enum Registered {
-    No,
-    /// An entry that the filter refuses.
-    Hidden(Instance),
-    Unfit(Instance),
+/// What an entry of the registry is to the guard.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Class {
+    Offered,
+    Unfit,
+    /// The filter refuses it.
+    Hidden,
 }
 
 /// Which of the two confirming reads of a held instance was requested.
@@ -64,7 +66,7 @@ impl Member {
     }
 
     pub(super) fn is_held(&self) -> bool {
-        matches!(self.standing, Standing::Held(_))
+        matches!(&self.standing, Standing::Gone(gone) if gone.is_held)
     }
 
     pub(super) fn is_offered(&self) -> bool {
@@ -73,14 +75,13 @@ impl Member {
 
     /// Offered, or about to be decided on.
     pub(super) fn is_counted(&self) -> bool {
-        matches!(self.standing, Standing::Offered | Standing::Leaving(_))
+        !matches!(self.standing, Standing::Unfit) && !self.is_held()
     }
 
     /// When time changes its standing.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.standing {
-            Standing::Leaving(gone) => Some(gone.end()),
-            Standing::Held(gone) => gone.next_event(),
+            Standing::Gone(gone) => gone.next_event(),
             Standing::Offered | Standing::Unfit => None,
         }
     }
@@ -91,14 +92,32 @@ impl Standing {
     pub(super) fn is_listed(&self) -> bool {
         match self {
             Self::Offered | Self::Unfit => true,
-            Self::Leaving(gone) | Self::Held(gone) => !matches!(gone.now, Registered::No),
+            Self::Gone(gone) => gone.now.is_some(),
         }
     }
 }
 
 impl Gone {
+    /// One that waits for `term` from now on.
+    pub(super) fn new(
+        read: u64,
+        since: Instant,
+        term: Duration,
+        now: Option<(Class, Instance)>,
+    ) -> Self {
+        let (is_held, least, recovering) = (false, usize::MAX, false);
+        let confirms = Confirms::Neither;
+        Self { read, is_held, since, term, least, recovering, confirms, now }
+    }
+
     pub(super) fn end(&self) -> Instant {
         self.since + self.term
+    }
+
+    /// Holds it from now on, for another term.
+    pub(super) fn hold(&mut self, now: Instant, term: Duration, confirms: Confirms) {
+        self.is_held = true;
+        (self.since, self.term, self.confirms) = (now, term, confirms);
     }
 
     /// Lengthens the term of a held one. A confirming read before its end confirms nothing.
@@ -111,10 +130,19 @@ impl Gone {
         };
     }
 
+    /// Why it is not offered, for the log.
+    pub(super) fn cause(&self) -> &'static str {
+        match &self.now {
+            None => "absent",
+            Some((_, instance)) if instance.weight() == 0 => "weight",
+            Some(_) => "status",
+        }
+    }
+
     fn next_event(&self) -> Option<Instant> {
         match self.confirms {
-            Confirms::Neither => Some(self.since + self.term / 2),
-            Confirms::HalfWay | Confirms::None => Some(self.end()),
+            Confirms::Neither if self.is_held => Some(self.since + self.term / 2),
+            Confirms::Neither | Confirms::HalfWay | Confirms::None => Some(self.end()),
             Confirms::Both => None,
         }
     }
@@ -130,21 +158,5 @@ impl Gone {
             Confirms::HalfWay | Confirms::Both => Confirms::Both,
         };
         true
-    }
-}
-
-impl Registered {
-    /// Why it is not offered, for the log.
-    pub(super) fn cause(&self) -> &'static str {
-        match self {
-            Self::No => "absent",
-            Self::Hidden(instance) | Self::Unfit(instance) => {
-                if instance.weight() == 0 {
-                    "weight"
-                } else {
-                    "status"
-                }
-            }
-        }
     }
 }

@@ -277,11 +277,11 @@ async fn entry_that_cannot_be_read_now_keeps_its_last_value() {
     let named =
         |kind, n: u16| Error::new(kind, "test", "get").with_instance(instance(n).id().clone());
     let errors = vec![named(ErrorKind::Unavailable, 2), named(ErrorKind::Protocol, 3)];
-    driven.publisher.set(Entries::new(vec![instance(1)]).with_errors(errors));
+    driven.publisher.set(Entries { errors, ..Entries::new(vec![instance(1)]) });
     driven.pass(ms(60)).await;
     assert_eq!((driven.listed(), driven.publisher.stats().kept), (vec![1, 2], 1));
     let errors = vec![named(ErrorKind::Unavailable, 9), named(ErrorKind::Timeout, 1)];
-    driven.publisher.set(Entries::new(vec![instance(1), instance(2)]).with_errors(errors));
+    driven.publisher.set(Entries { errors, ..Entries::new(vec![instance(1), instance(2)]) });
     assert_eq!((driven.listed(), driven.publisher.stats().kept), (vec![1, 2], 1));
 }
 

@@ -8,12 +8,15 @@ use std::{
 use super::*;
 use crate::InstanceStatus;
 
+fn stated(items: Vec<Instance>) -> Entries<Instance> {
+    Entries { accepts_absences: true, ..Entries::new(items) }
+}
+
 #[tokio::test(start_paused = true)]
 async fn absences_that_the_registry_states_are_not_held() {
     let mut driven = Driven::guarded();
     let state = |driven: &mut Driven, ids: &[u16]| {
-        let entries = Entries::new(ids.iter().copied().map(instance).collect());
-        driven.publisher.set(entries.with_accepted_absences(true));
+        driven.publisher.set(stated(ids.iter().copied().map(instance).collect()));
     };
     driven.read(1..=5);
     state(&mut driven, &[1]);
@@ -34,7 +37,7 @@ async fn held_unfit_instances_leave_when_the_registry_states_it() {
     driven.set((1..=5).map(unfit).collect());
     driven.pass(s(1)).await;
     assert_eq!(driven.held().len(), 5);
-    driven.publisher.set(Entries::new(Vec::new()).with_accepted_absences(true));
+    driven.publisher.set(stated(Vec::new()));
     assert_eq!((driven.listed(), driven.held()), (vec![], vec![]));
 }
 
@@ -43,7 +46,7 @@ async fn stated_absences_of_the_first_set_after_trouble_are_held() {
     let mut driven = Driven::guarded();
     driven.read(1..=5);
     driven.publisher.failed(unavailable("restored from a backup"));
-    driven.publisher.set(Entries::new(Vec::new()).with_accepted_absences(true));
+    driven.publisher.set(stated(Vec::new()));
     driven.pass(s(1)).await;
     assert_eq!(driven.held().len(), 5);
 }
@@ -60,8 +63,7 @@ async fn panic_of_the_filter_ends_what_its_set_has_stated() {
     }));
     driven.read(1..=5);
     panics.store(true, SeqCst);
-    let stated = Entries::new(vec![instance(6)]).with_accepted_absences(true);
-    let set = AssertUnwindSafe(|| driven.publisher.set(stated));
+    let set = AssertUnwindSafe(|| driven.publisher.set(stated(vec![instance(6)])));
     catch_unwind(set).expect_err("the filter panics");
     panics.store(false, SeqCst);
     driven.read([]);

@@ -24,7 +24,8 @@ async fn put_under_a_lease_that_has_died_is_made_under_a_new_one() {
         let client = EtcdClient::new(EtcdConfig::new([server.url()])).expect("good settings");
         let first = Announcement::new("s", Instance::new("127.0.0.1", 80));
         let registration = Registration::new("s", first.instance.clone().with_id("a"));
-        let later = first.clone().with_takes_over(takes_over);
+        let mut later = first.clone();
+        later.takes_over = takes_over;
         let mut announcer = EtcdAnnouncer::new(&client, &registration).expect("good names");
         announcer.announce(&first).await.expect("announces");
         let lease = announcer.lease.expect("has one").id;

@@ -129,7 +129,7 @@ async fn silent_proxy() -> Fake {
 #[tokio::test]
 async fn silence_of_a_proxys_watch_is_found_by_its_follower() {
     let fake = silent_proxy().await;
-    let mut follow = FollowConfig::new("etcd");
+    let mut follow = FollowConfig::default();
     // Longer than the interval at which a stream reports that all is well.
     follow.max_silence = Some(Duration::from_secs(16));
     follow.read_timeout = Duration::from_secs(1);

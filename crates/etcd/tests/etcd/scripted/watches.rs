@@ -184,7 +184,7 @@ async fn prefix_with_too_many_keys_is_an_error_after_one_page() {
         _ => well(call),
     })
     .await;
-    let mut follow = FollowConfig::new("etcd");
+    let mut follow = FollowConfig::default();
     follow.first_max_backoff = Duration::from_secs(60);
     follow.initial_backoff = Duration::from_secs(60);
     let registry = RegistryConfig::default().follow(follow);

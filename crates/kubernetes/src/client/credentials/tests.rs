@@ -1,3 +1,5 @@
+use std::fs;
+
 use tempfile::TempDir;
 
 use super::*;
@@ -23,7 +25,14 @@ echo "{\"kind\":\"ExecCredential\",\"status\":{\"token\":\"token-$n\"}}"
 "#;
 
 fn shown(token: &Token) -> &str {
-    token.secret.as_ref().map_or("", Secret::expose)
+    token.0.value.as_ref().map_or("", Secret::expose)
+}
+
+fn printed(credentials: &Credentials) -> &Printed {
+    match credentials {
+        Credentials::Printed(printed) => printed,
+        Credentials::Rotating(_) => panic!("no program"),
+    }
 }
 
 #[tokio::test]
@@ -34,7 +43,7 @@ async fn plugin_is_run_once_and_again_after_a_refusal() {
     let (a, b) = (a.expect("a token"), b.expect("a token"));
     assert_eq!((shown(&a), shown(&b)), ("token-1", "token-1"));
     assert!(credentials.replacement(&a).await.expect("no run").is_none(), "run a moment ago");
-    credentials.lock().read_at = Instant::now().checked_sub(RUN_AGAIN);
+    printed(&credentials).lock().read_at = Instant::now().checked_sub(RUN_AGAIN);
     let (c, d) = tokio::join!(credentials.replacement(&a), credentials.replacement(&a));
     for token in [c, d] {
         assert_eq!(token.expect("a run").as_ref().map(shown), Some("token-2"));
@@ -100,9 +109,9 @@ async fn failing_plugin_is_run_once_for_those_that_wait() {
     }
     let runs = || fs::read_to_string(folder.path().join("runs")).expect("it has run");
     assert_eq!(runs().lines().count(), 1);
-    let failed = credentials.lock().failed.take().expect("noted");
+    let failed = printed(&credentials).lock().failed.take().expect("noted");
     let earlier = failed.0.checked_sub(RUN_AGAIN).expect("the clock is older");
-    credentials.lock().failed = Some((earlier, failed.1));
+    printed(&credentials).lock().failed = Some((earlier, failed.1));
     credentials.current().await.expect_err("it fails again");
     assert_eq!(runs().lines().count(), 2);
 }
@@ -116,11 +125,11 @@ async fn token_file_is_read_again_and_an_emptied_one_is_not_used() {
     assert_eq!(shown(&credentials.current().await.expect("read")), "old");
     for (text, expected) in [("new", "new"), ("", "new"), ("newest", "newest")] {
         fs::write(file.path(), text).expect("our file");
-        tokio::time::advance(READ_AGAIN).await;
+        tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(shown(&credentials.current().await.expect("read")), expected);
     }
     file.close().expect("removed");
-    tokio::time::advance(READ_AGAIN).await;
+    tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(shown(&credentials.current().await.expect("the last one")), "newest");
     Credentials::new(&config).expect_err("a client needs it");
 }

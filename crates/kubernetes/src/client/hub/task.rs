@@ -29,10 +29,7 @@ pub(super) async fn run(mut slices: Slices, board: Arc<Board>) {
         match ended {
             Ok(()) => sleep_until(not_before).await,
             Err(error) => {
-                let mut pause = backoff.next_pause_after(&error);
-                if !error.is_transient() {
-                    pause = pause.max(DENIED_PAUSE.mul_f64(1.0 + 0.2 * fastrand::f64()));
-                }
+                let pause = backoff.next_pause_after(&error);
                 rest(&board, pause, error).await;
             }
         }
@@ -96,5 +93,3 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// After failures, and between reports; below the bound of a follower's read, which then reports
 /// their cause.
 pub(super) const MAX_PAUSE: Duration = Duration::from_secs(20);
-/// After a refusal, which a repetition does not mend.
-const DENIED_PAUSE: Duration = Duration::from_secs(15);

@@ -1,15 +1,18 @@
-use std::{fs::File, io::Read, path::PathBuf};
+use std::path::PathBuf;
 
 use serde::Deserialize;
-use tower_sd_core::{Error, Result, Secret};
 
-use super::refused;
+use crate::{Error, ErrorKind, Result, Secret};
 
-/// Name and password of an etcd user.
+/// Name and password of a registry's user.
+///
+/// In a configuration file it has a `name`, and one of `password` and `password_file`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "Fields")]
+#[non_exhaustive]
 pub struct User {
-    pub(crate) name: String,
+    /// The name.
+    pub name: String,
     password: Password,
 }
 
@@ -46,7 +49,7 @@ impl User {
         Self { name: name.into(), password: Password::Text(password.into()) }
     }
 
-    /// A user whose password is in a file, which is read for every authentication.
+    /// A user whose password is in a file, which is read for every log-in.
     ///
     /// A line end behind the password is not part of it.
     pub fn from_file(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
@@ -54,20 +57,20 @@ impl User {
     }
 
     /// The password as it is now.
-    pub(crate) fn password(&self) -> Result<Secret> {
-        let path = match &self.password {
-            Password::Text(password) => return Ok(password.clone()),
-            Password::File(path) => path,
-        };
-        let mut text = String::new();
-        let read =
-            File::open(path).and_then(|file| file.take(MAX_PASSWORD).read_to_string(&mut text));
-        read.map_err(|cause| {
-            refused(format!("password-file: cannot read {path:?}")).with_source(cause)
-        })?;
-        Ok(text.trim_end_matches(['\r', '\n']).into())
+    ///
+    /// # Errors
+    ///
+    /// `Config`: its file cannot be read.
+    pub fn password(&self) -> Result<Secret> {
+        match &self.password {
+            Password::Text(password) => Ok(password.clone()),
+            Password::File(path) => Secret::read(path).map_err(|cause| {
+                refused(format!("password-file: cannot read {path:?}")).with_source(cause)
+            }),
+        }
     }
 }
 
-/// A file that is longer is none of a password.
-const MAX_PASSWORD: u64 = 4096;
+fn refused(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Config, "registry", "configure").with_message(message)
+}
