@@ -6,6 +6,7 @@ mod endpointer;
 mod error;
 mod factory_ext;
 mod hedge;
+mod limits;
 mod outcome;
 mod retry;
 mod scope;
@@ -29,13 +30,14 @@ pub use self::{
     endpointer::{
         ActiveCheck, Discovered, Ejection, EjectionPolicy, EjectionReason, EjectionReport,
         EndpointReport, EndpointState, EndpointStats, Endpointer, EndpointerConfig,
-        EndpointerReport, Factory, InFlight, Limits, LimitsReport, Outcomes, Served, Subset, Tier,
-        TierPolicy, factory_fn,
+        EndpointerReport, Factory, InFlight, Outcomes, Served, Subset, Tier, TierPolicy,
+        factory_fn,
         observer::{Event, Observer},
     },
     error::{Limit, NoInstances, NoInstancesReason, NotSent, NotServing, Overloaded},
     factory_ext::{Classified, ClassifiedFuture, FactoryExt},
     hedge::{Hedge, HedgeFuture, HedgeLayer, HedgePolicy},
+    limits::{Limits, LimitsReport},
     outcome::{FailureClass, Outcome},
     retry::{
         Attempt, CloneRequest, Elapsed, Protocol, Retry, RetryBudget, RetryBudgetReport,

@@ -12,7 +12,7 @@ use std::{
 use tokio::time::Instant;
 use tower_sd_core::InstanceId;
 
-use crate::{CallerDeadline, NoInstances, Overloaded, endpointer::Ticket};
+use crate::{CallerDeadline, NoInstances, Overloaded, limits::Ticket};
 
 /// One logical request, across all its attempts, as a balancer reads and writes it.
 ///

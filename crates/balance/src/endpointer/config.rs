@@ -4,9 +4,10 @@ use serde::Deserialize;
 use tower_sd_core::{Instance, duration};
 
 use super::{
-    EjectionPolicy, Limits,
+    EjectionPolicy,
     observer::{Observer, Observers},
 };
+use crate::Limits;
 
 /// Settings of an [`Endpointer`](crate::Endpointer).
 #[derive(Clone, Debug, Deserialize)]

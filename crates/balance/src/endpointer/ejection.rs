@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::{sync::Notify, time::Instant};
 use tower_sd_core::{InstanceId, duration};
 
-use super::Breaker;
+use crate::limits::Breaker;
 
 /// When an endpoint that fails gets no requests for a while.
 ///

@@ -14,7 +14,6 @@ mod health;
 mod in_flight;
 mod latency;
 mod life;
-mod limits;
 pub(crate) mod observer;
 mod report;
 mod set;
@@ -42,7 +41,6 @@ pub use self::{
     factory::{Factory, factory_fn},
     in_flight::{InFlight, Served},
     life::EndpointState,
-    limits::{Limits, LimitsReport},
     report::{EjectionReport, EndpointReport, EndpointerReport, Outcomes},
     stats::EndpointStats,
     tiers::Tier,
@@ -53,7 +51,6 @@ pub(crate) use self::{
     ejection::Judge,
     endpoint::Endpoint,
     latency::{Decay, Started},
-    limits::{Breaker, Ticket},
     set::{MAX_WEIGHT, Set},
     shared::Shared,
     signal::{PollReady, Signal},
@@ -134,7 +131,8 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime, and when the limits contradict each other, see [`Limits::check`].
+    /// Outside a tokio runtime, and when the limits contradict each other, see
+    /// [`Limits::check`](crate::Limits::check).
     pub fn with_config<F>(
         instancer: &(impl Instancer + ?Sized),
         factory: F,

@@ -4,8 +4,8 @@ use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 use tower_sd_core::{Freshness, Instance, Snapshot};
 
-use super::{EndpointState, EndpointStats, LimitsReport, shared::Shared};
-use crate::error::Failure;
+use super::{EndpointState, EndpointStats, shared::Shared};
+use crate::{LimitsReport, error::Failure};
 
 /// The state of an [`Endpointer`](crate::Endpointer), for dashboards and tests.
 ///

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use tower_sd_core::{BoxError, Freshness, Snapshot, Subscription, TaskGroup};
 
 use super::{
-    Breaker, EndpointStats, EndpointerConfig, PollReady, Readiness, Signal, Subscriber, Tier,
+    EndpointStats, EndpointerConfig, PollReady, Readiness, Signal, Subscriber, Tier,
     contain::contain,
     drain::Draining,
     ejection::Judge,
@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     error::{Failure, NoInstances, NoInstancesReason},
+    limits::Breaker,
     sync::{Mutex, MutexGuard},
 };
 

@@ -1,7 +1,7 @@
 use std::sync::{Arc, Weak, atomic::Ordering::Relaxed};
 
-use super::{EndpointStats, Tier, latency::Started, limits::Ticket};
-use crate::Outcome;
+use super::{EndpointStats, Tier, latency::Started};
+use crate::{Outcome, limits::Ticket};
 
 /// What a pick leaves with its request.
 #[derive(Debug)]

@@ -144,7 +144,7 @@ impl Limits {
 }
 
 impl Breaker {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
     }
 
@@ -176,7 +176,7 @@ impl Breaker {
         }
     }
 
-    pub(super) fn report(&self) -> LimitsReport {
+    pub(crate) fn report(&self) -> LimitsReport {
         let [requests, pending, retries] = self.in_flight.each_ref().map(|n| n.load(Relaxed));
         let refused = self.refused.each_ref().map(|n| n.load(Relaxed));
         let [refused_requests, refused_pending, refused_retries] = refused;
@@ -191,7 +191,7 @@ impl Breaker {
     }
 
     /// An endpoint has a free place.
-    pub(super) fn free(&self) {
+    pub(crate) fn free(&self) {
         self.n_freed.fetch_add(1, Relaxed);
         self.freed.notify_one();
     }
@@ -205,7 +205,7 @@ impl Breaker {
         }
     }
 
-    pub(super) fn is_full(&self, n: usize) -> bool {
+    pub(crate) fn is_full(&self, n: usize) -> bool {
         n >= self.limits.per_endpoint
     }
 }
