@@ -7,11 +7,12 @@
 #[expect(dead_code, reason = "shared with the wire tests, which use all of it")]
 mod support;
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 use tower_sd_core::{FollowConfig, Instancer, RegistryConfig};
 use tower_sd_dns::{Dns, DnsConfig, Query, Transport};
+use tower_sd_testkit::usage::{resident_kib, threads};
 
 use self::support::{NameServer, Reply, a, srv};
 
@@ -36,7 +37,7 @@ async fn thousand(server: &NameServer, dns: DnsConfig) {
     let mut follow = FollowConfig::default();
     follow.min_refresh = INTERVAL;
     let dns = Dns::new(dns.registry(RegistryConfig::default().follow(follow)));
-    let (threads, memory) = (status("Threads:"), status("VmRSS:"));
+    let (n_threads, before) = (threads().expect("Linux"), resident_kib().expect("Linux"));
     let started = Instant::now();
     let instancers: Vec<_> = (0..NAMES)
         .map(|n| {
@@ -50,15 +51,15 @@ async fn thousand(server: &NameServer, dns: DnsConfig) {
         assert_eq!(ready.expect("it answers").instances().len(), 1);
     }
     let all_ready = started.elapsed();
-    let before = server.asked().len();
+    let n_before = server.asked().len();
     sleep(INTERVAL * 2).await;
-    let asked = server.asked().len() - before;
-    let memory = status("VmRSS:").saturating_sub(memory);
+    let asked = server.asked().len() - n_before;
+    let memory = resident_kib().expect("Linux").saturating_sub(before);
     println!("ready in {all_ready:?}; {asked} questions in {:?}; {memory} KiB more", INTERVAL * 2);
-    assert_eq!(status("Threads:"), threads);
+    assert_eq!(threads().expect("Linux"), n_threads);
     // One each per interval of at most 110 %, and those that were under way.
     assert!((NAMES..=NAMES * 3).contains(&asked), "{asked} questions in two intervals");
-    assert!(memory < NAMES * 64, "{memory} KiB for {NAMES} names");
+    assert!(memory < 64 << 10, "{memory} KiB for {NAMES} names");
     let errors: u64 = subscriptions.iter().map(|it| it.stats().errors).sum();
     assert_eq!(errors, 0, "no query is turned away");
     let closed = async {
@@ -67,13 +68,6 @@ async fn thousand(server: &NameServer, dns: DnsConfig) {
         }
     };
     timeout(Duration::from_secs(5), closed).await.expect("all end immediately");
-}
-
-/// A number of `/proc/self/status`.
-fn status(key: &str) -> usize {
-    let status = fs::read_to_string("/proc/self/status").expect("Linux has it");
-    let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("it is there");
-    line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")
 }
 
 const NAMES: usize = 1000;

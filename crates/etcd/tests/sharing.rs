@@ -12,6 +12,7 @@ use tower_sd_core::{Instancer, Registration};
 use tower_sd_etcd::Etcd;
 use tower_sd_testkit::{
     proxy::Proxy,
+    usage::resident_kib,
     wait::{shows, shows_that},
 };
 
@@ -34,7 +35,7 @@ async fn registrations_and_services_share_few_connections() {
         };
         let handles = join_all((0..100).map(register)).await;
         assert!(handles.iter().all(Result::is_ok));
-        let before = resident_kib();
+        let before = resident_kib().expect("Linux");
         let follow = |n: u16| client.instancer(format!("many-{n}"));
         let instancers: Vec<_> = (0..1000).map(follow).collect();
         for (n, instancer) in instancers.iter().enumerate() {
@@ -44,7 +45,7 @@ async fn registrations_and_services_share_few_connections() {
             let wanted = |it: &tower_sd_core::Snapshot| it.instances().len() == n_wanted;
             shows_that(&mut subscription, "itself", Duration::from_secs(5), wanted).await;
         }
-        let kib = resident_kib().saturating_sub(before);
+        let kib = resident_kib().expect("Linux").saturating_sub(before);
         let n_open = proxy.n_open();
         note(&format!("{n_open} connections; {kib} KiB for 1000 followed services"));
         assert!(proxy.n_accepted() <= 4, "{} connections", proxy.n_accepted());
@@ -81,12 +82,4 @@ async fn last_user_closes_the_connection() {
         .await;
     })
     .await;
-}
-
-/// What this process has in memory.
-fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number.and_then(|number| number.parse().ok()).expect("a number of kB")
 }

@@ -43,6 +43,34 @@ pub fn threads() -> io::Result<usize> {
     Ok(fs::read_dir("/proc/self/task")?.count())
 }
 
+/// Memory of this process, in KiB, as far as it is resident.
+///
+/// # Errors
+///
+/// The system does not have Linux's `/proc`.
+pub fn resident_kib() -> io::Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.and_then(|number| number.parse().ok()).ok_or_else(|| io::Error::other("no VmRSS"))
+}
+
+/// Processor time of this process, in milliseconds, user and system.
+///
+/// It grows in steps of 10 ms.
+///
+/// # Errors
+///
+/// The system does not have Linux's `/proc`.
+pub fn cpu_ms() -> io::Result<u64> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    // The name of the program, in brackets, may have spaces.
+    let (_, rest) = stat.rsplit_once(')').unwrap_or_default();
+    let ticks = rest.split_whitespace().skip(USER_TIME).take(2).map(str::parse::<u64>);
+    let sum: Option<u64> = ticks.map(Result::ok).sum();
+    Ok(sum.ok_or_else(|| io::Error::other("no times"))? * TICK_MS)
+}
+
 /// Sockets are files of the process, and rows of its network's tables; the inode joins them.
 fn count_sockets(wanted: impl Fn(&str) -> bool) -> io::Result<usize> {
     let mut open = HashSet::new();
@@ -87,6 +115,11 @@ fn proc_form(address: SocketAddr) -> String {
     format!("{}:{:04X}", words.collect::<String>(), address.port())
 }
 
+/// The column of the user's time, behind the name. That of the system follows.
+const USER_TIME: usize = 11;
+/// Linux shows 100 ticks a second on every architecture that Rust supports.
+const TICK_MS: u64 = 10;
+
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
@@ -109,6 +142,15 @@ mod tests {
             drop(streams);
             assert_eq!(connections_to(address).expect("Linux"), 0);
         }
+    }
+
+    #[test]
+    fn memory_and_time_are_those_of_the_process() {
+        let before = resident_kib().expect("Linux");
+        let block = vec![1_u8; 64 << 20];
+        assert!(resident_kib().expect("Linux") >= before + (32 << 10), "{} bytes", block.len());
+        let busy = cpu_ms().expect("Linux");
+        while cpu_ms().expect("Linux") < busy + 30 {}
     }
 
     #[tokio::test]

@@ -6,10 +6,10 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower_sd_core::{Snapshot, Subscription};
-use tower_sd_testkit::wait::shows_that;
+use tower_sd_testkit::{usage::resident_kib, wait::shows_that};
 
 use crate::{
-    scene::{RECOVERED, Scene, note, resident_kib, shows_now},
+    scene::{RECOVERED, Scene, note, shows_now},
     support::{Condition, endpoint, slice},
 };
 
@@ -104,13 +104,13 @@ mod slow {
         let written: Vec<_> = written.try_collect().await.expect("a well server takes slices");
         drop(written);
         note(&format!("10 000 slices written in {:?}", start.elapsed()));
-        let (before, start) = (resident_kib(), Instant::now());
+        let (before, start) = (resident_kib().expect("Linux"), Instant::now());
         let mut followed: Vec<_> =
             (0..N_FOLLOWED).map(|n| scene.follow(&format!("s{n}"))).collect();
         for subscription in &mut followed {
             has(subscription, 10).await;
         }
-        let (kib, took) = (resident_kib().saturating_sub(before), start.elapsed());
+        let (kib, took) = (resident_kib().expect("Linux").saturating_sub(before), start.elapsed());
         note(&format!("{N_FOLLOWED} services among 10 000 slices: {took:?}, {kib} KiB"));
         assert!(kib < 64 << 10, "{kib} KiB");
         scene.lists("s0", &["a"]).await;

@@ -5,9 +5,12 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, sleep};
 use tower_sd_core::Snapshot;
-use tower_sd_testkit::wait::shows_that;
+use tower_sd_testkit::{
+    usage::{cpu_ms, resident_kib},
+    wait::shows_that,
+};
 
-use crate::scene::{RECOVERED, Scene, note, ready, resident_kib, shows_now};
+use crate::scene::{RECOVERED, Scene, note, ready, shows_now};
 
 #[tokio::test]
 #[ignore = "needs kubernetes: cargo xtask test kubernetes"]
@@ -19,16 +22,16 @@ async fn thousand_services_share_few_connections() {
     };
     let written = stream::iter((0..1000).map(create)).buffer_unordered(32);
     let _written: Vec<_> = written.try_collect().await.expect("a well server takes slices");
-    let (before, start) = (resident_kib(), Instant::now());
+    let (before, start) = (resident_kib().expect("Linux"), Instant::now());
     let mut followed: Vec<_> = (0..1000).map(|n| scene.follow(&format!("s{n}"))).collect();
     for subscription in &mut followed {
         let both = |it: &Snapshot| it.instances().len() == 2;
         shows_that(subscription, "both", RECOVERED, both).await;
     }
-    let (kib, took) = (resident_kib().saturating_sub(before), start.elapsed());
-    let busy = cpu_ms();
+    let (kib, took) = (resident_kib().expect("Linux").saturating_sub(before), start.elapsed());
+    let busy = cpu_ms().expect("Linux");
     sleep(Duration::from_secs(5)).await;
-    let (busy, n_open) = (cpu_ms() - busy, scene.server.proxy().n_open());
+    let (busy, n_open) = (cpu_ms().expect("Linux") - busy, scene.server.proxy().n_open());
     note(&format!(
         "1 000 services after {took:?}: {n_open} connections, {kib} KiB, {busy} ms of CPU in 5 s"
     ));
@@ -36,13 +39,4 @@ async fn thousand_services_share_few_connections() {
     assert!(kib < 64 << 10, "{kib} KiB");
     scene.lists("s999", &["a", "b", "c"]).await;
     shows_now(&mut followed[999], &["a", "b", "c"]).await;
-}
-
-/// Of this process, user and system; in ticks of 10 ms.
-fn cpu_ms() -> u64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux has it");
-    let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
-    let fields: Vec<&str> = fields.split_whitespace().collect();
-    let ticks = |n: usize| fields[n].parse::<u64>().expect("a number");
-    (ticks(11) + ticks(12)) * 10
 }

@@ -78,14 +78,6 @@ pub(crate) fn note(text: &str) {
     eprintln!("note: {text}");
 }
 
-/// What this process has in memory.
-pub(crate) fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number.and_then(|number| number.parse().ok()).expect("a number of kB")
-}
-
 /// Long enough for everything that should be immediate.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
 /// For a client that waits between two attempts, and for the guard against losses.
