@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{borrow::Cow, fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{borrow::Cow, ffi::OsString, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use percent_encoding::percent_decode_str;
 
@@ -301,6 +301,21 @@ pub fn has_user(text: &str) -> bool {
 /// Returns the text for `Debug`, or three stars if it [has a user](has_user).
 pub fn without_user(text: &str) -> &str {
     if has_user(text) { "***" } else { text }
+}
+
+/// Returns the text of a variable of the environment; an empty one counts as missing.
+///
+/// # Errors
+///
+/// `Config`: it is not UTF-8.
+pub fn variable(
+    backend: &'static str,
+    name: &str,
+    value: Option<OsString>,
+) -> Result<Option<String>> {
+    let text = value.map(OsString::into_string).transpose();
+    let text = text.map_err(|_shown| refusal(backend, format!("{name} is not UTF-8")))?;
+    Ok(text.filter(|text| !text.is_empty()))
 }
 
 /// RFC 3986 §3.1. Another text may be a secret in the wrong place.

@@ -1,5 +1,7 @@
 //! Settings, checked once.
 
+mod env;
+
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Deserialize;

@@ -62,6 +62,17 @@ impl ZooKeeper {
         Self::new(ZooKeeperConfig::from_url(url)?)
     }
 
+    /// Creates a client of the ensemble that the environment names.
+    ///
+    /// See [`ZooKeeperConfig::from_env`].
+    ///
+    /// # Errors
+    ///
+    /// `Config` for a malformed variable, and for settings that cannot work.
+    pub fn from_env() -> Result<Self> {
+        Self::new(ZooKeeperConfig::from_env()?)
+    }
+
     /// Follows a service: its nodes and their data, with watches.
     ///
     /// A service without a parent node is empty, and is noticed when that is made.

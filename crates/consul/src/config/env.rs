@@ -1,8 +1,9 @@
-use std::env;
+use std::{env, ffi::OsString};
 
 use tower_sd_core::{Result, Secret, TlsConfig, url};
 
 use super::{ConsulConfig, refuse};
+use crate::BACKEND;
 
 impl ConsulConfig {
     /// The `CONSUL_*` variables, read as by Consul's own client (`api/api.go`).
@@ -28,17 +29,11 @@ impl ConsulConfig {
     /// `Config` for a variable that is not UTF-8, for half of a client certificate, and for a
     /// boolean that is none: Consul's client warns and goes on without TLS.
     pub fn from_env() -> Result<Self> {
-        Self::from_variables(|name| match env::var(name) {
-            Ok(value) => Ok(Some(value)),
-            Err(env::VarError::NotPresent) => Ok(None),
-            Err(cause) => Err(refuse(format!("{name} is not UTF-8")).with_source(cause)),
-        })
+        Self::from_variables(|name| env::var_os(name))
     }
 
-    pub(super) fn from_variables(
-        variable: impl Fn(&'static str) -> Result<Option<String>>,
-    ) -> Result<Self> {
-        let text = |name| Ok(variable(name)?.filter(|value| !value.is_empty()));
+    pub(super) fn from_variables(get: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
+        let text = |name| url::variable(BACKEND, name, get(name));
         let flag = |name| match text(name)? {
             Some(value) => url::boolean(&value)
                 .map(Some)

@@ -7,7 +7,7 @@ use crate::Consul;
 
 fn from(variables: &[(&str, &str)]) -> Result<ConsulConfig> {
     let variables: HashMap<_, _> = variables.iter().copied().collect();
-    ConsulConfig::from_variables(|name| Ok(variables.get(name).map(|value| (*value).to_owned())))
+    ConsulConfig::from_variables(|name| variables.get(name).map(Into::into))
 }
 
 fn base(address: &str) -> String {

@@ -115,6 +115,21 @@ fn malformed_options_are_named() {
 }
 
 #[test]
+fn empty_variable_is_missing_and_another_encoding_refused() {
+    let text = |value: Option<OsString>| variable("test", "V", value);
+    for (value, expected) in [(None, None), (Some(""), None), (Some("x"), Some("x"))] {
+        let text = text(value.map(Into::into)).expect("UTF-8");
+        assert_eq!(text.as_deref(), expected);
+    }
+    #[cfg(unix)]
+    {
+        let other = std::os::unix::ffi::OsStringExt::from_vec(vec![0xff]);
+        let error = text(Some(other)).expect_err("no UTF-8").to_string();
+        assert_eq!(error, "test configure: V is not UTF-8");
+    }
+}
+
+#[test]
 fn debug_shows_no_option() {
     let shown = format!("{:?}", url("test://a?password=hunter2"));
     assert!(shown.contains("\"a\"") && !shown.contains("hunter2"), "{shown}");

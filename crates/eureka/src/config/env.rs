@@ -1,9 +1,10 @@
-use std::env;
+use std::{env, ffi::OsString};
 
 use ::url::Url;
-use tower_sd_core::{Result, Secret};
+use tower_sd_core::{Result, Secret, url};
 
 use super::{EurekaConfig, EurekaServer, refuse};
+use crate::BACKEND;
 
 impl EurekaConfig {
     /// Reads the settings from the environment, as Spring Cloud's client does.
@@ -22,17 +23,11 @@ impl EurekaConfig {
     ///
     /// `Config` for a variable that is not UTF-8, and for one that is not a URL.
     pub fn from_env() -> Result<Self> {
-        Self::from_variables(|name| match env::var(name) {
-            Ok(value) => Ok(Some(value)),
-            Err(env::VarError::NotPresent) => Ok(None),
-            Err(cause) => Err(refuse(format!("{name} is not UTF-8")).with_source(cause)),
-        })
+        Self::from_variables(|name| env::var_os(name))
     }
 
-    pub(super) fn from_variables(
-        variable: impl Fn(&'static str) -> Result<Option<String>>,
-    ) -> Result<Self> {
-        let text = |name| Ok(variable(name)?.filter(|value| !value.is_empty()));
+    pub(super) fn from_variables(get: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
+        let text = |name| url::variable(BACKEND, name, get(name));
         let mut config = Self::default();
         if let Some(urls) = text(SERVERS)? {
             config.servers.clear();

@@ -43,14 +43,12 @@ fn url_that_cannot_work_is_refused_with_a_sentence() {
 
 #[test]
 fn environment_of_spring_is_read_and_its_password_is_hidden() {
-    let config = EurekaConfig::from_variables(|name| {
-        Ok(match name {
-            "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE" => {
-                Some("http://app:s3c%40et@a:8761/eureka/, https://b/eureka".to_owned())
-            }
-            "EUREKA_INSTANCE_METADATAMAP_ZONE" => Some("z1".to_owned()),
-            _ => None,
-        })
+    let config = EurekaConfig::from_variables(|name| match name {
+        "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE" => {
+            Some("http://app:s3c%40et@a:8761/eureka/, https://b/eureka".into())
+        }
+        "EUREKA_INSTANCE_METADATAMAP_ZONE" => Some("z1".into()),
+        _ => None,
     });
     let config = config.expect("well formed");
     config.validate().expect("it can work");
