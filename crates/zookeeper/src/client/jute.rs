@@ -2,11 +2,10 @@
 //!
 //! Numbers are big-endian; texts, byte strings and lists begin with their length.
 
-use thiserror::Error;
+use std::{error::Error, fmt};
 
 /// An answer that is none of the protocol.
-#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error("malformed answer")]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Malformed;
 
 /// Writes one frame.
@@ -116,6 +115,15 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 }
+
+// Without `thiserror`: tests of other packages include this file.
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("malformed answer")
+    }
+}
+
+impl Error for Malformed {}
 
 /// A length on the wire; requests are bounded far below its maximum.
 fn length(n: usize) -> i32 {

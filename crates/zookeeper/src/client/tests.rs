@@ -1,19 +1,28 @@
 //! Of the encoding; and a client for the tests of others.
 
-use std::time::Duration;
+use std::{io, net::SocketAddr, sync::Mutex, time::Duration};
 
 use proptest::{collection::vec, prelude::*};
-use tower_sd_net::{Dialer, Target};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tower_sd_core::async_trait;
+use tower_sd_net::{Connector, Dialer, Io, Target};
 
 use super::{Client, Server, Settings, jute::*};
 use crate::BACKEND;
 
 /// Of a server on loopback, with long sessions.
 pub(crate) fn client(port: u16) -> Client {
+    client_by(Dialer::new(), port)
+}
+
+fn client_by(dialer: Dialer, port: u16) -> Client {
     let server = Server { name: "h".into(), target: Target::host("127.0.0.1", port) };
     let settings = Settings {
         servers: vec![server],
-        dialer: Dialer::new(),
+        dialer,
         tls: None,
         credentials: None,
         session_timeout: Duration::from_secs(60),
@@ -23,6 +32,36 @@ pub(crate) fn client(port: u16) -> Client {
         max_request: 1 << 20,
     };
     Client::new(BACKEND, settings)
+}
+
+/// A name whose address is another one each time.
+#[derive(Debug)]
+struct Moving(Mutex<Vec<SocketAddr>>);
+
+#[async_trait]
+impl Connector for Moving {
+    async fn resolve(&self, _host: &str, _port: u16) -> io::Result<Vec<SocketAddr>> {
+        let address = self.0.lock().expect("no panic").pop();
+        Ok(address.into_iter().collect())
+    }
+
+    async fn connect(&self, _target: &Target, address: SocketAddr) -> io::Result<Io> {
+        TcpStream::connect(address).await.map(Io::Tcp)
+    }
+}
+
+#[tokio::test]
+async fn name_is_resolved_for_each_connection() {
+    let bind = || TcpListener::bind("127.0.0.1:0");
+    let (first, second) = (bind().await.expect("loopback"), bind().await.expect("loopback"));
+    let addresses = [&second, &first].map(|it| it.local_addr().expect("it is bound"));
+    let client = client_by(Dialer::new().connector(Moving(Mutex::new(addresses.into()))), 1);
+    let _session = client.session();
+    for listener in [first, second] {
+        // Closed without a session.
+        let accepted = timeout(Duration::from_secs(10), listener.accept()).await;
+        drop(accepted.expect("the client comes").expect("it listens"));
+    }
 }
 
 #[test]

@@ -6,16 +6,17 @@ use tokio::time::timeout;
 use tower_sd_core::{
     ErrorKind, Instancer, ReadMode, ReadRequest, Registration, RegistrationState, Source,
 };
-use tower_sd_testkit::wait::shows_that;
+use tower_sd_testkit::{real, wait::shows_that};
 use tower_sd_zookeeper::{Curator, GoKit, ServerSet, ZooKeeper};
 
 use crate::support::{
-    TTL, fresh_with, holds, instance, on_every_zookeeper,
+    TTL, fresh_with, holds, instance, newest, on_every_zookeeper,
     operator::{
         ALL,
         CreateMode::{Ephemeral, Persistent},
-        UNREADABLE,
+        Operator, UNREADABLE,
     },
+    patient,
 };
 
 /// The predecessor's session is not over yet.
@@ -199,6 +200,60 @@ async fn other_user_is_denied_and_not_empty() {
         assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
     })
     .await;
+}
+
+/// Between the list and the read of each.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn children_that_leave_while_they_are_read_are_no_error() {
+    on_every_zookeeper(async |fixture| {
+        let data = |port| format!(r#"{{"address":"h","port":{port}}}"#);
+        let mut operator = fixture.operator().await;
+        operator.create("/services/s/z", data(999).as_bytes(), Persistent).await;
+        for _round in 0..10 {
+            for n in 0..300 {
+                let path = format!("/services/s/{n}");
+                operator.create_in(&path, data(n + 1).as_bytes(), Persistent).await;
+            }
+            let zookeeper = patient(fixture.server.address());
+            let mut subscription = zookeeper.instancer("s").subscribe();
+            let leave = async {
+                for n in (0..300).rev() {
+                    operator.delete(&format!("/services/s/{n}")).await;
+                }
+            };
+            tokio::join!(
+                leave,
+                shows_that(&mut subscription, "z", BOUND, |it| {
+                    it.instances().iter().any(|it| it.id().as_str() == "z")
+                })
+            );
+            shows_that(&mut subscription, "z alone", BOUND, fresh_with(1)).await;
+            let stats = subscription.stats();
+            assert_eq!((stats.errors, stats.malformed), (0, 0), "{stats:?}");
+        }
+    })
+    .await;
+}
+
+/// The server removes the parents, which are containers, some time after their last child.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn containers_that_the_server_has_removed_are_made_again() {
+    let config = real::ZooKeeperConfig::new(newest());
+    let config = config.property("znode.container.checkIntervalMs=500");
+    let server = real::ZooKeeper::start(config).await.expect("it starts");
+    let zookeeper = patient(server.address());
+    let register = async || {
+        let handle = zookeeper.register(Registration::new("s", instance("a", 1))).await;
+        handle.expect("it registers")
+    };
+    register().await.deregister().await.expect("deregistered");
+    let mut operator = Operator::connect(server.address()).await;
+    holds("the server removes them", BOUND, async || operator.get("/services").await.is_none())
+        .await;
+    let _again = register().await;
+    assert_eq!(operator.children("/services/s").await, ["a"]);
 }
 
 /// No watch reports that access is given.

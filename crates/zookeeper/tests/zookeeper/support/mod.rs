@@ -5,6 +5,7 @@
 pub(crate) mod operator;
 
 use std::{
+    net::SocketAddr,
     panic::{AssertUnwindSafe, resume_unwind},
     sync::Arc,
     time::Duration,
@@ -46,6 +47,17 @@ pub(crate) fn note(text: &str) {
 
 pub(crate) fn binaries() -> Vec<ServerBinary> {
     configured("zookeeper").unwrap_or_else(|missing| panic!("{missing}"))
+}
+
+/// A client for which no server of a busy machine is slow.
+pub(crate) fn patient(server: SocketAddr) -> ZooKeeper {
+    ZooKeeper::new(patient_config(server)).expect("the settings can work")
+}
+
+pub(crate) fn patient_config(server: SocketAddr) -> ZooKeeperConfig {
+    let bound = Duration::from_secs(20);
+    let config = ZooKeeperConfig::new([server.to_string()]).session_timeout(bound * 3);
+    config.connect_timeout(bound).request_timeout(bound)
 }
 
 /// The newest one.

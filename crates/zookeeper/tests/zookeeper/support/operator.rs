@@ -32,6 +32,19 @@ impl Operator {
         operator
     }
 
+    /// Ends the session of another client.
+    pub(crate) async fn kill_session(server: SocketAddr, session: i64) {
+        let mut stream = TcpStream::connect(server).await.expect("the server runs");
+        // Both in one piece: the client, whose connection ends, comes back within milliseconds.
+        let requests = [wire::connect(0, 60_000, session, &password(session)), wire::close()];
+        stream.write_all(&requests.concat()).await.expect("it accepts a session");
+        let mut operator = Self { stream };
+        let granted = wire::granted(&operator.frame().await).expect("an answer");
+        assert_eq!(granted.session, session, "it is alive, and this is its password");
+        // The answer, and the end of the connection.
+        drop(operator.stream.read_to_end(&mut Vec::new()).await);
+    }
+
     /// Creates a node, and those above it.
     pub(crate) async fn create(&mut self, path: &str, data: &[u8], mode: CreateMode) {
         for (end, _) in path.match_indices('/').skip(1) {
@@ -100,6 +113,23 @@ impl Operator {
         frame
     }
 }
+
+/// The password that servers give to a session: Java's `new Random(session ^ SECRET)`.
+fn password(session: i64) -> Vec<u8> {
+    let mut state = (session ^ SECRET ^ MULTIPLIER) & MASK;
+    let words = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(MULTIPLIER).wrapping_add(0xb) & MASK;
+        // The upper 32 of 48 bits, from the lowest byte on.
+        (state >> 16).to_le_bytes()
+    });
+    words.take(4).flat_map(|word| word.into_iter().take(4)).collect()
+}
+
+/// `ZooKeeperServer.superSecret`.
+const SECRET: i64 = 0xb341_5c00;
+/// Those of `java.util.Random`.
+const MULTIPLIER: i64 = 0x5_deec_e66d;
+const MASK: i64 = (1 << 48) - 1;
 
 /// All permissions, and all but reading.
 pub(crate) const ALL: i32 = 31;
