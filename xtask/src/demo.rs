@@ -37,6 +37,7 @@ mod tests {
         assert_eq!(feature(&["--seconds", "4", "--registry", "etcd://127.0.0.1:1"]), Some("etcd"));
         assert_eq!(feature(&["--registry=etcds://127.0.0.1"]), Some("etcd"));
         assert_eq!(feature(&["--registry=eureka://127.0.0.1/eureka"]), Some("eureka"));
+        assert_eq!(feature(&["--registry", "zookeeper://127.0.0.1:1"]), Some("zookeeper"));
         assert_eq!(feature(&["--registry", "consul://etcd.example:8500"]), None);
     }
 }

@@ -100,7 +100,10 @@ pub(crate) fn needs(folder: &str) -> Needs {
 
 const NEEDS: &[(&str, Needs)] = &[
     ("arithmetic", Needs { servers: Servers::All, tests: Threads::One }),
-    ("config", Needs { servers: Servers::These(&["consul", "etcd"]), tests: Threads::One }),
+    (
+        "config",
+        Needs { servers: Servers::These(&["consul", "etcd", "zookeeper"]), tests: Threads::One },
+    ),
     ("consul", Needs { servers: Servers::These(&["consul"]), tests: Threads::One }),
     ("core", Needs { servers: Servers::None, tests: Threads::Many }),
     ("dns", Needs { servers: Servers::These(&["consul", "named"]), tests: Threads::One }),

@@ -78,8 +78,8 @@ pub(crate) struct ServerArgs {
     /// The address for clients, where it is another one
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) advertise: Option<String>,
-    /// A key that it follows, for what it logs and which operations it offers (over HTTP): consul://HOST:PORT/KEY or
-    /// etcd://HOST:PORT/KEY
+    /// A key that it follows, for what it logs and which operations it offers (over HTTP): consul://HOST:PORT/KEY,
+    /// etcd://HOST:PORT/KEY or zookeeper://HOST:PORT/KEY
     #[arg(long, value_name = "URL")]
     pub(crate) config: Option<String>,
     /// Where to register it; static:// registers nothing

@@ -1,6 +1,6 @@
 //! Configuration from real registries: the promises of all, and those of one.
 //!
-//! Beside `tower_sd_config` this needs both backends, which it does not depend on itself.
+//! Beside `tower_sd_config` this needs the backends, which it does not depend on itself.
 
 mod consul;
 mod etcd;

@@ -1,5 +1,6 @@
 //! What every registry's configuration keeps.
 
+use tokio::time::Instant;
 use tower_sd_config::{ConfigSnapshot, OnDelete, WatchOptions};
 use tower_sd_core::Freshness;
 
@@ -8,14 +9,14 @@ use crate::support::{
 };
 
 #[tokio::test]
-#[ignore = "needs a real consul and etcd"]
+#[ignore = "needs a real consul, etcd and zookeeper"]
 async fn burst_of_a_thousand_writes_ends_at_the_last_one() {
     on_every_registry(async |registry| {
         registry.put("app", r#"{"limit": 0}"#).await;
         let mut config = registry.follow("app", json());
         config.ready(BOUND).await.expect("the registry answers");
         let mut slow = config.clone();
-        let mut n_seen = 0;
+        let (mut n_seen, start) = (0, Instant::now());
         let write = async {
             for n in 1..=1000 {
                 registry.put("app", &format!(r#"{{"limit": {n}}}"#)).await;
@@ -29,7 +30,9 @@ async fn burst_of_a_thousand_writes_ends_at_the_last_one() {
             }
         };
         tokio::join!(write, watch);
-        assert!((1..=200).contains(&n_seen), "{n_seen} values");
+        // Ten reads a second, and some when it begins.
+        let most = 20 + 10 * start.elapsed().as_secs();
+        assert!((1..=most).contains(&n_seen), "{n_seen} values, at most {most}");
         // A reader that has not read meanwhile sees one change, the last.
         let latest = slow.changed().await.expect("the loop lives");
         assert_eq!(latest.value().expect("a value").limit, 1000);
@@ -38,7 +41,7 @@ async fn burst_of_a_thousand_writes_ends_at_the_last_one() {
 }
 
 #[tokio::test]
-#[ignore = "needs a real consul and etcd"]
+#[ignore = "needs a real consul, etcd and zookeeper"]
 async fn registry_that_is_down_at_the_start_leaves_the_default() {
     on_every_lasting_registry(async |registry| {
         registry.put("app", r#"{"limit": 1}"#).await;
@@ -57,7 +60,7 @@ async fn registry_that_is_down_at_the_start_leaves_the_default() {
 }
 
 #[tokio::test]
-#[ignore = "needs a real consul and etcd"]
+#[ignore = "needs a real consul, etcd and zookeeper"]
 async fn outage_is_seen_as_stale_and_changes_nothing() {
     on_every_lasting_registry(async |registry| {
         registry.put("app", r#"{"limit": 1}"#).await;
@@ -77,7 +80,7 @@ async fn outage_is_seen_as_stale_and_changes_nothing() {
 }
 
 #[tokio::test]
-#[ignore = "needs a real consul and etcd"]
+#[ignore = "needs a real consul, etcd and zookeeper"]
 async fn malformed_value_is_named_and_not_applied() {
     on_every_registry(async |registry| {
         registry.put("app", r#"{"limit": 1}"#).await;
@@ -100,7 +103,7 @@ async fn malformed_value_is_named_and_not_applied() {
 }
 
 #[tokio::test]
-#[ignore = "needs a real consul and etcd"]
+#[ignore = "needs a real consul, etcd and zookeeper"]
 async fn key_that_is_deleted_and_made_again_is_followed_throughout() {
     on_every_registry(async |registry| {
         let policies = [
@@ -126,7 +129,7 @@ async fn key_that_is_deleted_and_made_again_is_followed_throughout() {
 }
 
 #[tokio::test]
-#[ignore = "needs a real consul and etcd"]
+#[ignore = "needs a real consul, etcd and zookeeper"]
 async fn key_that_is_not_there_yet_is_waited_for() {
     on_every_registry(async |registry| {
         let mut config = registry.follow("app", json());
@@ -140,7 +143,7 @@ async fn key_that_is_not_there_yet_is_waited_for() {
 }
 
 #[tokio::test]
-#[ignore = "needs a real consul and etcd"]
+#[ignore = "needs a real consul, etcd and zookeeper"]
 async fn keys_below_a_prefix_are_the_fields() {
     on_every_registry(async |registry| {
         registry.put("app/limit", "1").await;
@@ -172,7 +175,7 @@ async fn keys_below_a_prefix_are_the_fields() {
 }
 
 #[tokio::test]
-#[ignore = "needs a real consul and etcd"]
+#[ignore = "needs a real consul, etcd and zookeeper"]
 async fn toml_is_read_too() {
     on_every_registry(async |registry| {
         registry.put("app", "limit = 1\n\ntext = 'x'\n").await;

@@ -1,3 +1,7 @@
+#[path = "../../../zookeeper/tests/zookeeper/support/operator.rs"]
+#[expect(dead_code, reason = "shared with the tests of ZooKeeper, which use all of it")]
+mod operator;
+
 use std::{ops::Deref, time::Duration};
 
 use etcd_client::Client;
@@ -11,6 +15,9 @@ use tower_sd_testkit::{
     real::{self, Server},
     servers::{ServerBinary, configured},
 };
+use tower_sd_zookeeper::{ZooKeeper, ZooKeeperConfig};
+
+use self::operator::{CreateMode, Operator};
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 pub(crate) struct Settings {
@@ -27,6 +34,7 @@ pub(crate) fn limited(limit: u32) -> Settings {
 pub(crate) enum Registry {
     Consul(real::Consul, Consul),
     Etcd(real::Etcd, Etcd),
+    ZooKeeper(real::ZooKeeper, ZooKeeper),
 }
 
 impl Registry {
@@ -35,6 +43,7 @@ impl Registry {
         match self {
             Self::Consul(server, _) => server.deref(),
             Self::Etcd(server, _) => server.deref(),
+            Self::ZooKeeper(server, _) => server.deref(),
         }
     }
 
@@ -46,6 +55,7 @@ impl Registry {
         match self {
             Self::Consul(_, client) => WatchedConfig::new(client.key_value(key), options),
             Self::Etcd(_, client) => WatchedConfig::new(client.key_value(key), options),
+            Self::ZooKeeper(_, client) => WatchedConfig::new(client.key_value(key), options),
         }
     }
 
@@ -54,14 +64,7 @@ impl Registry {
         prefix: &str,
         options: WatchOptions<Settings>,
     ) -> WatchedConfig<Settings> {
-        match self {
-            Self::Consul(_, client) => {
-                WatchedConfig::new(client.key_value(&format!("{prefix}/")), options)
-            }
-            Self::Etcd(_, client) => {
-                WatchedConfig::new(client.key_value(&format!("{prefix}/")), options)
-            }
-        }
+        self.follow(&format!("{prefix}/"), options)
     }
 
     /// `Err`: refused.
@@ -74,6 +77,17 @@ impl Registry {
             Self::Etcd(server, _) => {
                 let put = operator(server).await.put(key, value, None).await;
                 put.map(drop).map_err(|error| error.to_string())
+            }
+            Self::ZooKeeper(server, _) => {
+                let mut operator = Operator::connect(server.address()).await;
+                let path = format!("/{key}");
+                match operator.get(&path).await {
+                    Some(_) => operator.set(&path, value.as_bytes()).await,
+                    None => {
+                        operator.create(&path, value.as_bytes(), CreateMode::Persistent).await;
+                    }
+                }
+                Ok(())
             }
         }
     }
@@ -88,6 +102,9 @@ impl Registry {
             Self::Etcd(server, _) => {
                 operator(server).await.delete(key, None).await.expect("deleted");
             }
+            Self::ZooKeeper(server, _) => {
+                Operator::connect(server.address()).await.delete(&format!("/{key}")).await;
+            }
         }
     }
 }
@@ -100,12 +117,14 @@ pub(crate) async fn operator(server: &real::Etcd) -> Client {
 pub(crate) async fn on_every_registry(test: impl AsyncFn(&Registry) + Send + Sync) {
     on_every_consul(&test).await;
     on_every_etcd(&test).await;
+    on_zookeeper(&test).await;
 }
 
 /// As [`on_every_registry`], of those that keep their data when restarted.
 pub(crate) async fn on_every_lasting_registry(test: impl AsyncFn(&Registry) + Send + Sync) {
     on_consuls(real::ConsulConfig::server, &test).await;
     on_every_etcd(&test).await;
+    on_zookeeper(&test).await;
 }
 
 pub(crate) async fn on_every_consul(test: impl AsyncFn(&Registry) + Send + Sync) {
@@ -129,6 +148,16 @@ pub(crate) async fn on_every_etcd(test: impl AsyncFn(&Registry) + Send + Sync) {
         let client = Etcd::new(EtcdConfig::new([server.url()])).expect("an address");
         Box::pin(test(&Registry::Etcd(server, client))).await;
     }
+}
+
+/// On the newest one: what versions of it differ in is the affair of its own tests.
+async fn on_zookeeper(test: impl AsyncFn(&Registry) + Send + Sync) {
+    let binary = binaries("zookeeper").last().expect("there is one");
+    let server = real::ZooKeeper::start(real::ZooKeeperConfig::new(binary)).await;
+    let server = server.expect("zookeeper starts");
+    let config = ZooKeeperConfig::new([server.address().to_string()]);
+    let client = ZooKeeper::new(config).expect("an address");
+    Box::pin(test(&Registry::ZooKeeper(server, client))).await;
 }
 
 #[expect(clippy::print_stdout, reason = "which server a failed test ran on")]

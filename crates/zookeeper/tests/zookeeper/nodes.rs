@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tower_sd_core::{
-    ErrorKind, Instancer, ReadMode, ReadRequest, Registration, RegistrationState, Source,
+    ErrorKind, Instancer, ReadMode, ReadRequest, Registration, RegistrationState, Snapshot, Source,
 };
 use tower_sd_testkit::{real, wait::shows_that};
 use tower_sd_zookeeper::{Curator, GoKit, ServerSet, ZooKeeper};
@@ -31,7 +31,7 @@ async fn node_of_a_dead_predecessor_is_replaced_and_stays() {
         let handle = handle.expect("it registers");
         drop(predecessor);
         let mut subscription = zookeeper.instancer("s").subscribe();
-        let is_ours = |it: &tower_sd_core::Snapshot| {
+        let is_ours = |it: &Snapshot| {
             it.instances().first().is_some_and(|it| it.host() == "127.0.0.1")
         };
         shows_that(&mut subscription, "ours", BOUND, is_ours).await;
@@ -202,6 +202,30 @@ async fn other_user_is_denied_and_not_empty() {
     .await;
 }
 
+/// A service that may not be read is not one without instances.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn denied_service_is_stale_and_not_empty() {
+    on_every_zookeeper(async |fixture| {
+        let mut operator = fixture.operator().await;
+        operator.create("/services/s/a", br#"{"address":"h","port":1}"#, Persistent).await;
+        let mut early = patient(fixture.server.address()).instancer("s").subscribe();
+        shows_that(&mut early, "a", BOUND, fresh_with(1)).await;
+        operator.permit("/services/s", UNREADABLE).await;
+        // It makes the follower list the children again.
+        operator.create_in("/services/s/b", br#"{"address":"h","port":2}"#, Persistent).await;
+        let is_denied = |it: &Snapshot| {
+            it.freshness().error().is_some_and(|error| error.kind() == ErrorKind::Denied)
+        };
+        let kept = shows_that(&mut early, "denied", BOUND, is_denied).await;
+        assert_eq!(kept.instances().len(), 1, "{kept:?}");
+        let mut late = patient(fixture.server.address()).instancer("s").subscribe();
+        let unknown = shows_that(&mut late, "denied", BOUND, is_denied).await;
+        assert!(!unknown.freshness().is_synced(), "{unknown:?}");
+    })
+    .await;
+}
+
 /// Between the list and the read of each.
 #[tokio::test]
 #[ignore = "needs a real ZooKeeper"]
@@ -252,7 +276,13 @@ async fn containers_that_the_server_has_removed_are_made_again() {
     let mut operator = Operator::connect(server.address()).await;
     holds("the server removes them", BOUND, async || operator.get("/services").await.is_none())
         .await;
-    let _again = register().await;
+    let again = register().await;
+    assert_eq!(operator.children("/services/s").await, ["a"]);
+    // Under a live registration too.
+    for path in ["/services/s/a", "/services/s", "/services"] {
+        operator.delete(path).await;
+    }
+    again.update(|it| it.with_weight(3)).await.expect("updated");
     assert_eq!(operator.children("/services/s").await, ["a"]);
 }
 

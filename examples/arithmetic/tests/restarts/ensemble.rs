@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tower_sd::retry::RetryPolicy;
 use tower_sd_testkit::{real, servers::required};
 
@@ -11,6 +11,7 @@ use crate::{
     client::{Client, Protocol},
     fleet::Fleet,
     load::Load,
+    operator::Operator,
 };
 
 /// Does one after the other to three servers under load, and fails when a request has failed.
@@ -41,6 +42,22 @@ pub(crate) async fn tell() {
         member.restart().await.expect("it starts again");
     }
     fleet.restart(2).await;
+
+    // The sessions of all servers, by another client.
+    let (address, parent) = (ensemble.members[0].address(), "/services/arithmetic");
+    let mut operator = Operator::connect(address).await;
+    let names = operator.children(parent).await;
+    assert_eq!(names.len(), 3, "{names:?}");
+    for name in names {
+        let path = format!("{parent}/{name}");
+        let (_, before) = operator.get(&path).await.expect("a node");
+        Operator::kill_session(address, before.owner).await;
+        let killed = Instant::now();
+        while operator.get(&path).await.is_none_or(|(_, stat)| stat.owner == before.owner) {
+            assert!(killed.elapsed() < OUTAGE, "{path} is not made again");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
 
     let emptied = join_all(ensemble.members.iter().map(|member| member.restart_empty())).await;
     emptied.into_iter().for_each(|emptied| emptied.expect("it starts again"));

@@ -83,7 +83,7 @@ async fn start(registry: &str, protocol: Protocol, port: u16, logs: &Path) -> Pr
 
 /// The release build that `cargo xtask test --slow` makes, or else the one that cargo has made for
 /// this test.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     release().unwrap_or_else(|| env!("CARGO_BIN_EXE_arithmetic").into())
 }
 

@@ -7,13 +7,19 @@
 //! printed.
 
 mod client;
+mod demo;
 mod ensemble;
 mod fleet;
 mod load;
+#[path = "../../../../crates/zookeeper/tests/zookeeper/support/operator.rs"]
+#[expect(dead_code, reason = "shared with the tests of ZooKeeper, which use all of it")]
+mod operator;
 mod registry;
+mod settings;
 mod stories;
 
 use client::Protocol;
+use registry::Registry;
 use stories::{Registries, Size, Story};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,10 +76,23 @@ async fn grpc_server_that_is_killed_fails_no_call_with_one_retry() {
     stories::tell(Story::Kill, Registries::Consul, Protocol::Grpc, Size::Short).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real zookeeper: cargo xtask test"]
+async fn demo_on_zookeeper_fails_no_request() {
+    demo::tell(&Registry::zookeeper().await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a real zookeeper: cargo xtask test"]
+async fn settings_in_zookeeper_change_a_running_server() {
+    settings::tell().await;
+}
+
 mod slow {
     use super::{
         client::Protocol,
-        ensemble,
+        demo, ensemble,
+        registry::Registry,
         stories::{self, Registries, Size, Story},
     };
 
@@ -124,6 +143,12 @@ mod slow {
     async fn rolling_restart_on_zookeeper_fails_none_of_50_000() {
         let registries = Registries::ZooKeeper;
         stories::tell(Story::RollingRestart, registries, Protocol::Http, Size::Full).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "slow: ten seconds, after the start of a server that takes as long"]
+    async fn demo_on_eureka_fails_no_request() {
+        demo::tell(&Registry::eureka().await, 10);
     }
 
     #[tokio::test(flavor = "multi_thread")]
