@@ -5,8 +5,11 @@ use std::{
 
 use futures_util::future::join_all;
 use tokio::time::timeout;
-use tower_sd_core::{ErrorKind, ReadMode, ReadRequest, Source};
-use tower_sd_testkit::script::{Received, Reply, Script};
+use tower_sd_core::{ErrorKind, Instancer, ReadMode, ReadRequest, Snapshot, Source};
+use tower_sd_testkit::{
+    script::{Received, Reply, Script},
+    wait::shows_that,
+};
 
 use super::*;
 use crate::{EurekaServer, Query, source::EurekaSource};
@@ -341,6 +344,33 @@ async fn password_of_a_file_is_read_again_after_a_refusal() {
     script.reply(Reply::new(401));
     script.reply(Reply::new(200).body(ONE));
     assert_eq!(read(&client).await.expect("the new password"), 1);
+}
+
+/// The server's cache can lack an application that has just registered.
+#[tokio::test]
+async fn application_that_becomes_unknown_is_held_without_an_error() {
+    let n_requests = AtomicUsize::new(0);
+    let script = Script::answering(move |_| match n_requests.fetch_add(1, Relaxed) {
+        0 => Reply::new(200).body(
+            r#"{"application":{"name":"X","instance":{"instanceId":"a","app":"X",
+            "hostName":"h","status":"UP","port":{"$":1,"@enabled":"true"}}}}"#,
+        ),
+        _ => Reply::new(404),
+    });
+    let script = script.await.expect("loopback");
+    let query = Query::new("X").poll_interval(Duration::from_millis(100));
+    let config = EurekaConfig::new(format!("{}/eureka", script.url()));
+    let instancer = crate::Eureka::new(config).expect("it can work").instancer(query);
+    let mut subscription = instancer.subscribe();
+    let is_held = |it: &Snapshot| it.instances().is_empty() && it.held().len() == 1;
+    shows_that(&mut subscription, "held", BOUND, is_held).await;
+    let before = script.received().len();
+    while script.received().len() < before + 10 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (snapshot, stats) = (subscription.snapshot(), subscription.stats());
+    assert!(is_held(&snapshot) && snapshot.freshness().is_fresh(), "{snapshot:?}");
+    assert_eq!((stats.errors, stats.malformed), (0, 0), "{stats:?}");
 }
 
 /// A read that is given up early, for a confirming one or with its instancer, proves nothing.

@@ -100,6 +100,23 @@ fn secure_port_is_used_where_wanted_or_alone() {
     assert_eq!(by_ip.host(), "10.0.0.1");
 }
 
+/// Of Netflix's clients at Amazon; Spring's `metadata.zone` is nearer to the instance's owner.
+#[test]
+fn zone_is_that_of_the_metadata_or_else_of_the_data_center() {
+    let of = |metadata: &str| {
+        entry(&format!(
+            r#"{{"instanceId":"a","hostName":"h","port":{{"$":1,"@enabled":true}},
+            "dataCenterInfo":{{"@class":"com.netflix.appinfo.AmazonInfo","name":"Amazon",
+            "metadata":{{"availability-zone":"us-east-1c","instance-id":"i-1"}}}},
+            "metadata":{{{metadata}}}}}"#
+        ))
+    };
+    for (metadata, zone) in [("", "us-east-1c"), (r#""zone":"z""#, "z")] {
+        let found = instance(&of(metadata), &Query::new("x")).expect("readable");
+        assert_eq!(found.zone(), Some(zone), "{metadata}");
+    }
+}
+
 #[test]
 fn only_up_accepts_requests() {
     for (status, expected) in [

@@ -303,6 +303,47 @@ async fn override_of_an_operator_after_that_of_a_draining_stays() {
     assert!(script.received().iter().all(|request| request.method != "DELETE"), "{renewal:?}");
 }
 
+/// As a lifecycle ends it.
+#[tokio::test]
+async fn drained_entry_is_out_of_service_before_it_is_removed() {
+    let (script, mut announcer) = start(|config| config).await;
+    let mut desired = announcement();
+    let ours = |status: &str| {
+        Reply::new(200).body(format!(
+            r#"{{"instance":{{"instanceId":"a","app":"X","status":"{status}",
+            "lastDirtyTimestamp":"1","metadata":{{{MARK}"tower-sd-incarnation":"{}"}}}}}}"#,
+            desired.incarnation()
+        ))
+    };
+    for reply in [
+        Reply::new(404),
+        Reply::new(204),
+        ours("UP"),
+        Reply::new(204),
+        Reply::new(200),
+        ours("OUT_OF_SERVICE"),
+        Reply::new(200),
+    ] {
+        script.reply(reply);
+    }
+    announcer.announce(&desired).await.expect("registered");
+    desired.instance = desired.instance.with_status(InstanceStatus::Draining);
+    announcer.announce(&desired).await.expect("drained");
+    announcer.withdraw().await.expect("withdrawn");
+    let received = script.received().into_iter();
+    let sent: Vec<_> = received.map(|it| format!("{} {}", it.method, it.target)).collect();
+    let expected = [
+        "GET /eureka/apps/X/a",
+        "POST /eureka/apps/X",
+        "GET /eureka/apps/X/a",
+        "POST /eureka/apps/X",
+        "PUT /eureka/apps/X/a/status?value=OUT_OF_SERVICE",
+        "GET /eureka/apps/X/a",
+        "DELETE /eureka/apps/X/a",
+    ];
+    assert_eq!(sent, expected);
+}
+
 /// The entry has no mark any more when the end of the override is repeated.
 #[tokio::test]
 async fn override_of_a_draining_ends_after_a_failure() {

@@ -16,7 +16,10 @@ use tower_sd_testkit::{
     wait::{shows, shows_that},
 };
 
-use crate::support::{BOUND, LEASE, client, entry, entry_that, instance, operate, post, query};
+use crate::support::{
+    BOUND, LEASE, LONG_LEASE, PORT, client, entry, entry_that, instance, operate, post, post_with,
+    query,
+};
 
 /// The override of an operator outlives updates and renewals, and ends when the operator ends it.
 ///
@@ -94,7 +97,7 @@ async fn draining(server: &real::Eureka) {
     a.update(|it| it.with_status(InstanceStatus::Draining)).await.expect("updated");
     let successor = client(&[server]);
     let registration = Registration::new("draining", instance("c", 3)).fail_fast(BOUND);
-    let _b = successor.register(registration).await.expect("registered");
+    let b = successor.register(registration).await.expect("registered");
     let xml = entry(server, "draining", "c").await;
     assert!(xml.contains("<status>UP</status>"), "{xml}");
     // An operator's does not end with it.
@@ -106,6 +109,27 @@ async fn draining(server: &real::Eureka) {
     has(&g, "overridden by an operator: OUT_OF_SERVICE").await;
     let xml = entry(server, "draining", "f").await;
     assert!(xml.contains("<overriddenstatus>OUT_OF_SERVICE</"), "{xml}");
+    // As a lifecycle ends: nothing is left of the override.
+    b.update(|it| it.with_status(InstanceStatus::Draining)).await.expect("updated");
+    b.deregister().await.expect("deregistered");
+    assert_eq!(entry(server, "draining", "c").await, "");
+    post(server, "DRAINING", "c", "UP").await;
+    let xml = entry(server, "draining", "c").await;
+    assert!(xml.contains("<status>UP</status>"), "{xml}");
+    assert!(xml.contains("<overriddenstatus>UNKNOWN</"), "{xml}");
+}
+
+/// Ports that no client can connect to: left out, and counted.
+async fn malformed(server: &real::Eureka) {
+    let eureka = client(&[server]);
+    for (id, port) in [("zero", r#"{"$":0,"@enabled":"true"}"#), ("none", NO_PORT), ("good", PORT)]
+    {
+        post_with(server, "MALFORMED", id, "UP", port, LONG_LEASE).await;
+    }
+    let mut subscription = eureka.instancer(query("malformed")).subscribe();
+    shows(&mut subscription, &["good"], BOUND).await;
+    assert!(subscription.stats().malformed >= 2, "{:?}", subscription.stats());
+    assert_eq!(subscription.stats().errors, 0, "{:?}", subscription.stats());
 }
 
 /// Without an override: of a predecessor that has registered itself as out of service.
@@ -142,7 +166,11 @@ async fn health(server: &real::Eureka) {
         check.send_replace(result);
         let node = format!("<status>{status}</status>");
         let xml = entry_that(server, "health", "d", |xml| xml.contains(&node)).await;
-        assert!(xml.contains("<healthCheckUrl>http://10.0.0.7:1/health</healthCheckUrl>"), "{xml}");
+        for (node, path) in [("homePage", ""), ("statusPage", "status"), ("healthCheck", "health")]
+        {
+            let node = format!("<{node}Url>http://10.0.0.7:1/{path}</{node}Url>");
+            assert!(xml.contains(&node), "{node}: {xml}");
+        }
         assert!(xml.contains("<durationInSecs>3</durationInSecs>"), "{xml}");
     }
 }
@@ -156,6 +184,8 @@ async fn has(handle: &RegistrationHandle, state: &str) {
     }
 }
 
+const NO_PORT: &str = r#"{"$":9,"@enabled":"false"}"#;
+
 #[tokio::test]
 #[ignore = "needs eureka"]
 async fn statuses_are_those_of_operators_instances_and_checks() {
@@ -165,5 +195,11 @@ async fn statuses_are_those_of_operators_instances_and_checks() {
         "org.springframework.boot.webmvc.autoconfigure.error.ErrorMvcAutoConfiguration",
     );
     let server = real::Eureka::start(config).await.expect("a server");
-    join!(operator(&server), draining(&server), predecessor(&server), health(&server));
+    join!(
+        operator(&server),
+        draining(&server),
+        predecessor(&server),
+        health(&server),
+        malformed(&server)
+    );
 }

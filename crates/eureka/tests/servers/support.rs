@@ -133,11 +133,23 @@ pub(crate) async fn operate(server: SocketAddr, method: &str, app: &str, id: &st
 ///
 /// Its address refuses connections.
 pub(crate) async fn post(server: &real::Eureka, app: &str, id: &str, status: &str) {
+    post_with(server, app, id, status, PORT, 1).await;
+}
+
+/// As [`post`], with this port as JSON, and a lease of so many seconds.
+pub(crate) async fn post_with(
+    server: &real::Eureka,
+    app: &str,
+    id: &str,
+    status: &str,
+    port: &str,
+    lease: u32,
+) {
     let body = format!(
         r#"{{"instance":{{"instanceId":"{id}","app":"{app}","hostName":"127.0.0.1",
-        "ipAddr":"127.0.0.1","status":"{status}","port":{{"$":9,"@enabled":"true"}},
+        "ipAddr":"127.0.0.1","status":"{status}","port":{port},
         "dataCenterInfo":{{"@class":"com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo",
-        "name":"MyOwn"}},"leaseInfo":{{"renewalIntervalInSecs":1,"durationInSecs":1}}}}}}"#
+        "name":"MyOwn"}},"leaseInfo":{{"renewalIntervalInSecs":1,"durationInSecs":{lease}}}}}}}"#
     );
     let mut stream = TcpStream::connect(server.address()).await.expect("it listens");
     let request = format!(
@@ -155,6 +167,10 @@ fn encoded(id: &str) -> String {
     id.replace(' ', "%20")
 }
 
+/// Nothing listens there.
+pub(crate) const PORT: &str = r#"{"$":9,"@enabled":"true"}"#;
+/// In seconds, for entries that are not renewed.
+pub(crate) const LONG_LEASE: u32 = 3600;
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 /// For servers that start on a busy machine.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);

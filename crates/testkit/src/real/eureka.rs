@@ -1,16 +1,11 @@
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    ops::Deref,
-    path::Path,
-    process::Command,
-};
+use std::{io, net::SocketAddr, ops::Deref, path::Path, process::Command};
 
 use futures_util::FutureExt;
 
 use super::Server;
 use crate::{
     loopback::{free_ports, own_address},
+    proxy::Proxy,
     servers::ServerBinary,
     wire::request,
 };
@@ -30,6 +25,16 @@ pub struct Eureka {
 pub struct EurekaConfig {
     binary: ServerBinary,
     options: Vec<String>,
+}
+
+/// Two servers, each other's peers.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct EurekaPair {
+    /// The servers.
+    pub servers: [Eureka; 2],
+    /// The link to the server of the same index, which the other one replicates through.
+    pub links: [Proxy; 2],
 }
 
 /// A Spring Cloud application, registered with a server.
@@ -52,34 +57,17 @@ impl Eureka {
     pub async fn start(config: EurekaConfig) -> io::Result<Self> {
         let ip = own_address();
         let [port] = free_ports(ip)?;
-        Self::listen(config, ip, port, &[]).await
-    }
-
-    /// Starts two servers, each other's peers.
-    ///
-    /// # Errors
-    ///
-    /// One of them does not become ready; with its output.
-    pub async fn pair(config: EurekaConfig) -> io::Result<[Self; 2]> {
-        let (a, b) = (own_address(), own_address());
-        let ([port_a], [port_b]) = (free_ports(a)?, free_ports(b)?);
-        let urls = [url(a, port_a), url(b, port_b)];
-        let (a, b) = tokio::join!(
-            Self::listen(config.clone(), a, port_a, &urls),
-            Self::listen(config, b, port_b, &urls)
-        );
-        Ok([a?, b?])
+        Self::listen(config, (ip, port).into(), None).await
     }
 
     async fn listen(
         config: EurekaConfig,
-        ip: Ipv4Addr,
-        port: u16,
-        peers: &[String],
+        address: SocketAddr,
+        peer: Option<&Proxy>,
     ) -> io::Result<Self> {
-        let address = SocketAddr::from((ip, port));
-        // Spring's default is another server.
-        let peers = if peers.is_empty() { url(ip, port) } else { peers.join(",") };
+        // Spring's default is another server. Its own URL is no peer, and shows that there are.
+        let urls = [Some(address), peer.map(Proxy::address)].into_iter().flatten().map(url);
+        let peers = urls.collect::<Vec<_>>().join(",");
         let server = Server::start(
             move |data| config.command(data, address, &peers),
             move || is_ready(address).boxed(),
@@ -94,7 +82,7 @@ impl Eureka {
 
     /// As `http://127.1.2.3:20000/eureka`.
     pub fn url(&self) -> String {
-        format!("http://{}/eureka", self.address)
+        url(self.address)
     }
 }
 
@@ -104,6 +92,25 @@ impl Deref for Eureka {
 
     fn deref(&self) -> &Server {
         &self.server
+    }
+}
+
+impl EurekaPair {
+    /// Starts two servers, each other's peers.
+    ///
+    /// # Errors
+    ///
+    /// One of them does not become ready; with its output.
+    pub async fn start(config: EurekaConfig) -> io::Result<Self> {
+        let (a, b) = (own_address(), own_address());
+        let ([port_a], [port_b]) = (free_ports(a)?, free_ports(b)?);
+        let [a, b] = [SocketAddr::from((a, port_a)), SocketAddr::from((b, port_b))];
+        let links = [Proxy::start(a).await?, Proxy::start(b).await?];
+        let (a, b) = tokio::join!(
+            Eureka::listen(config.clone(), a, Some(&links[1])),
+            Eureka::listen(config, b, Some(&links[0]))
+        );
+        Ok(Self { servers: [a?, b?], links })
     }
 }
 
@@ -205,8 +212,8 @@ impl Deref for SpringClient {
     }
 }
 
-fn url(ip: Ipv4Addr, port: u16) -> String {
-    format!("http://{ip}:{port}/eureka")
+fn url(address: SocketAddr) -> String {
+    format!("http://{address}/eureka")
 }
 
 async fn is_ready(address: SocketAddr) -> bool {

@@ -25,7 +25,7 @@ pub use self::{
     consul::{Consul, ConsulConfig},
     consul_cluster::ConsulCluster,
     etcd::{Etcd, EtcdConfig},
-    eureka::{Eureka, EurekaConfig, SpringClient},
+    eureka::{Eureka, EurekaConfig, EurekaPair, SpringClient},
     kubernetes::{Authority, Kubernetes, KubernetesApi, KubernetesConfig},
     zookeeper::{ZooKeeper, ZooKeeperConfig, ZooKeeperEnsemble},
 };
