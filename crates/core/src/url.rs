@@ -303,7 +303,7 @@ pub fn without_user(text: &str) -> &str {
     if has_user(text) { "***" } else { text }
 }
 
-/// Returns the text of a variable of the environment; an empty one counts as missing.
+/// Returns the text of an environment variable; an empty one is missing.
 ///
 /// # Errors
 ///

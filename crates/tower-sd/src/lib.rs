@@ -41,19 +41,19 @@ pub mod endpoint {
     pub use tower_sd_balance::{
         ActiveCheck, Classified, ClassifiedFuture, Discovered, Ejection, EjectionPolicy,
         EjectionReason, EjectionReport, EndpointReport, EndpointState, EndpointStats, Endpointer,
-        EndpointerConfig, EndpointerReport, Event, Factory, FactoryExt, FailureClass,
-        InFlight, Limit, Limits, LimitsReport, NoInstances, NoInstancesReason, NotServing,
-        Observer, Outcome, Outcomes, Overloaded, RequestScope, ScopeLayer, Scoped, ScopedFuture,
-        Served, Subset, factory_fn,
+        EndpointerConfig, EndpointerReport, Event, Factory, FactoryExt, FailureClass, InFlight,
+        Limit, Limits, LimitsReport, NoInstances, NoInstancesReason, NotServing, Observer, Outcome,
+        Outcomes, Overloaded, RequestScope, ScopeLayer, Scoped, ScopedFuture, Served, Subset,
+        factory_fn,
     };
 }
 
 /// Layers that repeat requests, at best each time at another instance.
 pub mod retry {
     pub use tower_sd_balance::{
-        Attempt, CallerDeadline, CloneRequest, Elapsed, Hedge, HedgeFuture,
-        HedgeLayer, HedgePolicy, NotSent, Protocol, Retry, RetryBudget, RetryBudgetReport,
-        RetryDecision, RetryError, RetryFuture, RetryLayer, RetryPolicy, Verdict, Withdrawal,
+        Attempt, CallerDeadline, CloneRequest, Elapsed, Hedge, HedgeFuture, HedgeLayer,
+        HedgePolicy, NotSent, Protocol, Retry, RetryBudget, RetryBudgetReport, RetryDecision,
+        RetryError, RetryFuture, RetryLayer, RetryPolicy, Verdict, Withdrawal,
     };
 }
 

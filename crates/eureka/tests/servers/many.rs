@@ -58,7 +58,7 @@ mod slow {
         );
         // One loop: neither a read for each application, nor a full read beside that of changes.
         assert!(n_first <= 8, "{n_first} reads");
-        assert!((5..=12).contains(&n_gets), "{n_gets} reads");
+        assert!((1..=12).contains(&n_gets), "{n_gets} reads");
         assert!(proxy.n_open() <= 4, "{} connections", proxy.n_open());
         assert!(kib < 128 << 10, "{kib} KiB");
         // Changes are seen by each in its own application alone.

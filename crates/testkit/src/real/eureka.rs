@@ -33,7 +33,7 @@ pub struct EurekaConfig {
 pub struct EurekaPair {
     /// The servers.
     pub servers: [Eureka; 2],
-    /// The link to the server of the same index, which the other one replicates through.
+    /// The link by which the other server reaches that of the same index.
     pub links: [Proxy; 2],
 }
 

@@ -10,7 +10,7 @@ impl ZooKeeperConfig {
     ///
     /// | variable | sets |
     /// |---|---|
-    /// | `SPRING_CLOUD_ZOOKEEPER_CONNECTSTRING` | [`servers`](Self::servers), [`chroot`](Self::chroot) |
+    /// | `SPRING_CLOUD_ZOOKEEPER_CONNECTSTRING` | [`servers`](Self::servers) and chroot |
     /// | `SPRING_CLOUD_ZOOKEEPER_DISCOVERY_ROOT` | [`path`](Self::path) |
     /// | `ZOOKEEPER_USER` with `ZOOKEEPER_PASSWORD` | [`user`](Self::user) |
     /// | `ZOOKEEPER_USER` with `ZOOKEEPER_PASSWORD_FILE` | [`user`](Self::user_from_file) |

@@ -31,9 +31,8 @@ async fn node_of_a_dead_predecessor_is_replaced_and_stays() {
         let handle = handle.expect("it registers");
         drop(predecessor);
         let mut subscription = zookeeper.instancer("s").subscribe();
-        let is_ours = |it: &Snapshot| {
-            it.instances().first().is_some_and(|it| it.host() == "127.0.0.1")
-        };
+        let is_ours =
+            |it: &Snapshot| it.instances().first().is_some_and(|it| it.host() == "127.0.0.1");
         shows_that(&mut subscription, "ours", BOUND, is_ours).await;
         handle.deregister().await.expect("it deregisters");
         shows_that(&mut subscription, "none", BOUND, fresh_with(0)).await;
@@ -198,30 +197,6 @@ async fn other_user_is_denied_and_not_empty() {
         let error = below.register(Registration::new("u", instance("b", 1))).await;
         let error = error.expect_err("no access");
         assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
-    })
-    .await;
-}
-
-/// A service that may not be read is not one without instances.
-#[tokio::test]
-#[ignore = "needs a real ZooKeeper"]
-async fn denied_service_is_stale_and_not_empty() {
-    on_every_zookeeper(async |fixture| {
-        let mut operator = fixture.operator().await;
-        operator.create("/services/s/a", br#"{"address":"h","port":1}"#, Persistent).await;
-        let mut early = patient(fixture.server.address()).instancer("s").subscribe();
-        shows_that(&mut early, "a", BOUND, fresh_with(1)).await;
-        operator.permit("/services/s", UNREADABLE).await;
-        // It makes the follower list the children again.
-        operator.create_in("/services/s/b", br#"{"address":"h","port":2}"#, Persistent).await;
-        let is_denied = |it: &Snapshot| {
-            it.freshness().error().is_some_and(|error| error.kind() == ErrorKind::Denied)
-        };
-        let kept = shows_that(&mut early, "denied", BOUND, is_denied).await;
-        assert_eq!(kept.instances().len(), 1, "{kept:?}");
-        let mut late = patient(fixture.server.address()).instancer("s").subscribe();
-        let unknown = shows_that(&mut late, "denied", BOUND, is_denied).await;
-        assert!(!unknown.freshness().is_synced(), "{unknown:?}");
     })
     .await;
 }
