@@ -6,9 +6,10 @@ mod keys;
 mod pages;
 mod state;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use etcd_client::{GetOptions, SortOrder, SortTarget};
+use tokio::time::timeout;
 use tower_sd_core::{KeyValue, ReadMode, ReadRequest, ReadResult, Result, Source, async_trait};
 
 use self::{
@@ -59,11 +60,15 @@ impl<D: Decode> Source for EtcdSource<D> {
             ReadMode::Changed => self.changed(request.max_entries).await,
             ReadMode::Verify => match self.is_current().await {
                 Ok(true) => Ok(ReadResult::unchanged()),
-                Ok(false) => {
-                    // What its watch has missed, it may miss again.
-                    self.following = None;
-                    self.list(request).await
-                }
+                Ok(false) => match timeout(LAG, self.changed(request.max_entries)).await {
+                    // A healthy watch is behind by a moment.
+                    Ok(Ok(result)) if result.entries().is_some() => Ok(result),
+                    // What it has missed, it may miss again.
+                    _ => {
+                        self.following = None;
+                        self.list(request).await
+                    }
+                },
                 // The watch waits for the cluster: no reason to list everything then.
                 Err(error) => Ok(ReadResult::trouble(error)),
             },
@@ -149,3 +154,6 @@ impl<D: Decode> EtcdSource<D> {
         }
     }
 }
+
+/// What a read knows, a watch reports within milliseconds.
+const LAG: Duration = Duration::from_secs(1);

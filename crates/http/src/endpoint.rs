@@ -18,7 +18,7 @@ use crate::{
     deadline::header,
     exchange::{self, Answer, Exchanging},
     host::name_host,
-    pool::{Checkout, Pool},
+    pool::{Checkout, Pool, Target},
 };
 
 /// One instance over HTTP, with connections of its own.
@@ -48,10 +48,12 @@ impl<B: Send + 'static> HttpEndpoint<B> {
 }
 
 impl<B: Send + 'static> HttpEndpoint<B> {
-    /// Another one to the same instance, for requests with other bodies.
+    /// Another one to the same instance, for requests with other bodies, of which no limit counts
+    /// the connection.
     pub(crate) fn beside<C: Send + 'static>(&self, tasks: TaskGroup) -> HttpEndpoint<C> {
         let pool = self.checkout.pool();
-        HttpEndpoint::new(Pool::new(pool.target().as_ref().clone(), *pool.settings(), tasks))
+        let target = Target { limit: None, ..pool.target().as_ref().clone() };
+        HttpEndpoint::new(Pool::new(target, *pool.settings(), tasks))
     }
 
     /// Fires when its last clone is gone.

@@ -118,8 +118,9 @@ impl Guard {
             if n_offered >= self.lost_from {
                 self.shorten_terms();
             }
-            // Another instance at its address is offered since this read: the set has changed.
+            let n_members = self.members.len();
             self.drop_renamed(&Member::is_held);
+            changed |= self.members.len() < n_members;
         }
         changed
     }

@@ -246,7 +246,6 @@ async fn timeout_bounds_the_head_and_not_the_body() {
     assert_eq!(text(client.request(get()).await.expect("a head")).await, "slow");
 }
 
-/// Only what may be repeated is sent to a second instance, and the first one's request is dropped.
 #[tokio::test]
 async fn each_attempt_sends_what_is_left() {
     let told = Arc::<Mutex<Vec<u64>>>::default();
@@ -279,6 +278,7 @@ async fn each_attempt_sends_what_is_left() {
     );
 }
 
+/// Only what may be repeated is sent to a second instance, and the first one's request is dropped.
 #[tokio::test]
 async fn hedge_answers_for_an_instance_that_hangs() {
     let (hanging, answering) = (Received::default(), Received::default());

@@ -157,5 +157,6 @@ async fn within<T>(
     }
 }
 
-/// Between a failed dial and the next, while other connections to the instance live.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Between a failed dial and the next, while other connections to the instance live; and between
+/// one that a limit refused and the next.
+pub(super) const PAUSE: Duration = Duration::from_millis(100);

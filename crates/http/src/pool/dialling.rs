@@ -2,12 +2,16 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
 use tower_sd_balance::BoxError;
 
 use super::{
     Pool, Settings,
     connection::Obtained,
+    dial::PAUSE,
     http1::{Exclusive, Home},
     http2::Open,
     queue::Queue,
@@ -67,11 +71,31 @@ impl<B: Payload> Pool<B> {
         let has_none = queue.n_http1 + queue.open.len() + queue.dials.n_running == 0;
         let places = self.target.places(n, has_none);
         queue.dials.n_running += places.len();
+        let again = places.len() < n && !std::mem::replace(&mut queue.dials.is_limited, true);
         drop(queue);
         drop(over);
+        if again {
+            self.dial_later();
+        }
         for place in places {
             self.start_dial(place);
         }
+    }
+
+    /// Nothing reports that another pool has freed a place.
+    fn dial_later(self: &Arc<Self>) {
+        let (pool, gone) = (Arc::downgrade(self), self.gone.clone());
+        self.tasks.spawn(|stop| async move {
+            tokio::select! {
+                biased;
+                () = stop.requested() => {}
+                () = gone.cancelled() => {}
+                () = sleep(PAUSE) => if let Some(pool) = pool.upgrade() {
+                    pool.queue().dials.is_limited = false;
+                    pool.dial_more();
+                }
+            }
+        });
     }
 
     pub(super) fn opened_http1(self: &Arc<Self>, exclusive: Box<Exclusive<B>>) {

@@ -12,11 +12,13 @@ pub(super) struct Dials {
     pub(super) chosen: Option<HttpVersion>,
     /// Whether a connection was opened, or a place became free, since a dial failed.
     pub(super) is_alive: bool,
+    /// A limit has refused one, which is tried again soon.
+    pub(super) is_limited: bool,
 }
 
 impl Dials {
     pub(super) fn new() -> Self {
-        Self { n_running: 0, window: WINDOW, chosen: None, is_alive: false }
+        Self { n_running: 0, window: WINDOW, chosen: None, is_alive: false, is_limited: false }
     }
 
     /// No request has waited before.

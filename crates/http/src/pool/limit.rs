@@ -11,7 +11,7 @@ use std::{
 /// Clones share it: those of one [`HttpFactory`](crate::HttpFactory), or factories of several
 /// services that share the files which a process may open. At the bound no connection is opened,
 /// which is counted, and requests wait for those that their instance has; an instance with none
-/// gets one, whatever the bound is.
+/// gets one, whatever the bound is. Connections of active checks do not count.
 ///
 /// ```
 /// use tower_sd::http::{ConnectionLimit, HttpFactory};

@@ -48,16 +48,7 @@ struct State {
 impl Token {
     /// The value of `Authorization`.
     pub(super) fn header(&self) -> Result<Option<HeaderValue>> {
-        let Some(secret) = self.0.value.as_ref().filter(|secret| !secret.expose().is_empty())
-        else {
-            return Ok(None);
-        };
-        let text = format!("Bearer {}", secret.expose());
-        let mut value = HeaderValue::try_from(text).map_err(|_quoting| {
-            error::config(CONFIGURE, "the token has characters that no header can hold")
-        })?;
-        value.set_sensitive(true);
-        Ok(Some(value))
+        header(self.0.value.as_ref())
     }
 
     /// A text of the server's, without the token should that be echoed.
@@ -67,6 +58,18 @@ impl Token {
             None => text,
         }
     }
+}
+
+fn header(token: Option<&Secret>) -> Result<Option<HeaderValue>> {
+    let Some(secret) = token.filter(|secret| !secret.expose().is_empty()) else {
+        return Ok(None);
+    };
+    let text = format!("Bearer {}", secret.expose());
+    let mut value = HeaderValue::try_from(text).map_err(|_quoting| {
+        error::config(CONFIGURE, "the token has characters that no header can hold")
+    })?;
+    value.set_sensitive(true);
+    Ok(Some(value))
 }
 
 impl Credentials {
@@ -91,9 +94,9 @@ impl Credentials {
                 token => Ok(Some(Secret::new(token))),
             }
         };
-        let tokens = Rotating::new("Kubernetes token", read, |token| Ok(token.clone()))?;
-        Token(tokens.current()).header()?;
-        Ok(Self::Rotating(tokens))
+        // One that no header can hold replaces none.
+        let usable = |token: &Option<Secret>| header(token.as_ref()).map(|_| token.clone());
+        Ok(Self::Rotating(Rotating::new("Kubernetes token", read, usable)?))
     }
 
     /// The token for a request.

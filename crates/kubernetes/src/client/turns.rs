@@ -31,7 +31,8 @@ impl Turns {
     ///
     /// Cancel safe; the place in the queue is lost.
     pub(super) async fn next(&self, bound: Duration) -> Option<SemaphorePermit<'_>> {
-        let began = Instant::now();
+        // An `Instant` cannot be as far away as a `Duration` is long.
+        let (began, bound) = (Instant::now(), bound.min(Duration::from_secs(30 * 24 * 3600)));
         let mut permit = pin!(self.permits.acquire());
         loop {
             let until = began.max(*self.answered_at()) + bound;

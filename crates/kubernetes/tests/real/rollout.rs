@@ -24,7 +24,7 @@ use tower_sd_testkit::{
 };
 
 use crate::{
-    scene::{SOON, Scene, note, shows_now},
+    scene::{RECOVERED, SOON, Scene, note, shows_now},
     support::{Condition, endpoint, slice},
 };
 
@@ -78,7 +78,8 @@ fn factory(pods: &[&Pod], made: &Arc<Mutex<Vec<String>>>) -> impl Factory<Servic
         let address = addresses[&name];
         made.lock().unwrap_or_else(PoisonError::into_inner).push(name);
         let instance = Instance::new(address.ip().to_string(), address.port());
-        async move { HttpFactory::new().make(instance).await }
+        // None closes for want of requests.
+        async move { HttpFactory::new().idle_timeout(RECOVERED).make(instance).await }
     })
 }
 

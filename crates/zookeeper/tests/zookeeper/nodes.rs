@@ -201,6 +201,31 @@ async fn other_user_is_denied_and_not_empty() {
     .await;
 }
 
+/// A service that may not be read is not one without instances.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn denied_service_is_stale_and_not_empty() {
+    on_every_zookeeper(async |fixture| {
+        let mut operator = fixture.operator().await;
+        operator.create("/services/s/a", br#"{"address":"h","port":1}"#, Persistent).await;
+        let mut early = patient(fixture.server.address()).instancer("s").subscribe();
+        shows_that(&mut early, "a", BOUND, fresh_with(1)).await;
+        operator.permit("/services/s", UNREADABLE).await;
+        // Newer servers report no change to a client that may not read: it is found by a read.
+        operator.create_in("/services/s/b", br#"{"address":"h","port":2}"#, Persistent).await;
+        let is_denied = |it: &Snapshot| {
+            it.freshness().error().is_some_and(|error| error.kind() == ErrorKind::Denied)
+        };
+        early.refresh();
+        let kept = shows_that(&mut early, "denied", BOUND, is_denied).await;
+        assert_eq!(kept.instances().len(), 1, "{kept:?}");
+        let mut late = patient(fixture.server.address()).instancer("s").subscribe();
+        let unknown = shows_that(&mut late, "denied", BOUND, is_denied).await;
+        assert!(!unknown.freshness().is_synced(), "{unknown:?}");
+    })
+    .await;
+}
+
 /// Between the list and the read of each.
 #[tokio::test]
 #[ignore = "needs a real ZooKeeper"]

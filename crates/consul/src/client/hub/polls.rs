@@ -155,7 +155,8 @@ impl Polls {
                 }
                 Err(error) => {
                     index = None;
-                    let pause = backoff.next_pause_after(&error);
+                    // Its followers wait after a denial; for each of them it is asked again.
+                    let pause = backoff.next_pause_after(&error.clone().transient());
                     failures.send_modify(|failures| drop(failures.insert(n, error)));
                     sleep(pause).await;
                 }
