@@ -1,7 +1,7 @@
 use std::{
     fmt, future,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use super::{
     Balancer, LeastLoaded, ResponseFuture, Shards,
     inner::{First, Inner},
     slow_path::obtain,
+    waiting::poll_now,
 };
 use crate::{
     Endpointer, NoInstances, RequestScope,
@@ -185,12 +186,10 @@ where
         if !stats.is_ready() {
             return First::Nothing;
         }
-        // Polled without a waker: one that is not ready now is polled again on the slow path.
-        let cx = &mut Context::from_waker(Waker::noop());
-        let polled = match scope {
+        let polled = poll_now(|cx| match scope {
             Some(_) => scope::leave(|| service.poll_ready(cx)),
             None => service.poll_ready(cx),
-        };
+        });
         match polled {
             Poll::Ready(Ok(())) => First::Ready((service, stats, trace)),
             Poll::Ready(Err(error)) => First::Refused(stats, error.into()),

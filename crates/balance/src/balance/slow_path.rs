@@ -5,7 +5,7 @@
 use std::{
     mem,
     sync::{Arc, Weak},
-    task::{Context, Poll, Waker},
+    task::Poll,
     time::Duration,
 };
 
@@ -20,7 +20,7 @@ use super::{
     inner::{First, Inner},
     request::{Labels, Request},
     shards::{OutOfRange, Picked},
-    waiting::{Own, Waiting, first_ready},
+    waiting::{Own, Waiting, first_ready, poll_now},
 };
 use crate::{
     Limit, NoInstances, NoInstancesReason, Overloaded, RequestScope,
@@ -259,8 +259,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
 
     /// Polls the readiness of one; waits for it if it is pending.
     fn attempt(&mut self, (mut service, stats, trace): Picked<S>) -> Option<Picked<S>> {
-        let cx = &mut Context::from_waker(Waker::noop());
-        match (self.poll_ready)(&mut service, cx) {
+        match poll_now(|cx| (self.poll_ready)(&mut service, cx)) {
             Poll::Ready(Ok(())) => return self.placed((service, stats, trace)),
             Poll::Ready(Err(error)) => self.refused(&stats, false, error),
             Poll::Pending => self.wait_for((service, stats, trace)),

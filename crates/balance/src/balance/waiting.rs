@@ -1,14 +1,15 @@
 //! What a request waits for: endpoints that are busy, or connect.
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     mem,
+    pin::pin,
     sync::{Arc, Weak},
-    task::Poll,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{task::coop::unconstrained, time::Instant};
 use tower_sd_core::BoxError;
 
 use super::{Shards, shards::Picked};
@@ -25,6 +26,14 @@ pub(super) struct Waiting<S> {
     pub(super) trace: Trace,
     /// Nothing is in flight: this request connects on behalf of all, as a probe does.
     pub(super) connects: bool,
+}
+
+/// Polls readiness without a waker: a service that is not ready now is polled again in
+/// [`first_ready`].
+///
+/// Unconstrained, as tokio answers a task that has run for long that nothing is ready.
+pub(super) fn poll_now<T>(poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    pin!(unconstrained(poll_fn(poll))).poll(&mut Context::from_waker(Waker::noop()))
 }
 
 /// The first that becomes ready, or refuses; that one is taken out. Pending while there is none.

@@ -9,10 +9,10 @@ use std::{
 use futures_util::FutureExt;
 use tokio::{
     sync::Semaphore,
-    task::JoinSet,
+    task::{JoinSet, coop},
     time::{Instant, sleep, sleep_until},
 };
-use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower::{Layer, ServiceExt, buffer::Buffer, service_fn, util::BoxCloneSyncService};
 use tower_sd_balance::{
     BalanceLayer, BoxError, EndpointState, Endpointer, EndpointerConfig, Event, FixedInstancer,
     HedgePolicy, Instance, Limit, Limits, LimitsReport, NoInstances, NoInstancesReason, Observer,
@@ -97,6 +97,33 @@ async fn request_that_another_endpoint_takes_is_not_pending() {
     let error = call(&client).await.unwrap_err();
     assert_eq!(limit(&error), Some(Limit::Pending), "{error}");
     hanging.abort();
+}
+
+/// To it, tokio's channels seem full.
+#[tokio::test(start_paused = true)]
+async fn task_that_has_run_for_long_is_not_refused() {
+    let make = factory_fn(|instance: Instance| async move {
+        let host = instance.host().to_owned();
+        let service = service_fn(move |_: u32| {
+            let host = host.clone();
+            async move { Ok::<_, BoxError>(host) }
+        });
+        Ok(Buffer::new(service, 10))
+    });
+    let config = EndpointerConfig::new().limits(Limits::new().max_requests(10).max_pending(0));
+    let instances = FixedInstancer::new([Instance::new("a", 80)]);
+    let endpointer = Endpointer::with_config(&instances, make, config);
+    endpointer.ready(Duration::from_secs(1)).await.unwrap();
+    let client = BalanceLayer::default().layer(endpointer.clone());
+    for _ in 0..3 {
+        while coop::has_budget_remaining() {
+            coop::consume_budget().await;
+        }
+        assert_eq!(call(&client).await.unwrap(), "a");
+        let report = endpointer.report();
+        assert_eq!(report.limits.refused_pending, 0);
+        assert_eq!(report.endpoints[0].state, EndpointState::Ready);
+    }
 }
 
 #[tokio::test(start_paused = true)]
