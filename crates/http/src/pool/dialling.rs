@@ -71,7 +71,11 @@ impl<B: Payload> Pool<B> {
         let has_none = queue.n_http1 + queue.open.len() + queue.dials.n_running == 0;
         let places = self.target.places(n, has_none);
         queue.dials.n_running += places.len();
-        let again = places.len() < n && !std::mem::replace(&mut queue.dials.is_limited, true);
+        let is_due = queue.dials.limited_until.is_none_or(|at| at <= now);
+        let again = places.len() < n && is_due;
+        if again {
+            queue.dials.limited_until = Some(now + PAUSE);
+        }
         drop(queue);
         drop(over);
         if again {
@@ -91,7 +95,6 @@ impl<B: Payload> Pool<B> {
                 () = stop.requested() => {}
                 () = gone.cancelled() => {}
                 () = sleep(PAUSE) => if let Some(pool) = pool.upgrade() {
-                    pool.queue().dials.is_limited = false;
                     pool.dial_more();
                 }
             }

@@ -1,5 +1,7 @@
 //! How many connects run.
 
+use tokio::time::Instant;
+
 use crate::HttpVersion;
 
 /// How many connects may run.
@@ -12,13 +14,13 @@ pub(super) struct Dials {
     pub(super) chosen: Option<HttpVersion>,
     /// Whether a connection was opened, or a place became free, since a dial failed.
     pub(super) is_alive: bool,
-    /// A limit has refused one, which is tried again soon.
-    pub(super) is_limited: bool,
+    /// A limit has refused one, which is tried again at this moment.
+    pub(super) limited_until: Option<Instant>,
 }
 
 impl Dials {
     pub(super) fn new() -> Self {
-        Self { n_running: 0, window: WINDOW, chosen: None, is_alive: false, is_limited: false }
+        Self { n_running: 0, window: WINDOW, chosen: None, is_alive: false, limited_until: None }
     }
 
     /// No request has waited before.

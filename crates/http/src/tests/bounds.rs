@@ -63,7 +63,6 @@ async fn connections_to_all_instances_are_bounded_and_each_has_one() {
     while let Some(ready) = timeout(BOUND, waiting.join_next()).await.expect("places are free") {
         ready.expect("no panic").expect("connected");
     }
-    assert_eq!(limit.open(), 3);
     drop(busy);
     let freed = async {
         while limit.open() > 3 {
