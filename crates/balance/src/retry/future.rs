@@ -90,12 +90,8 @@ where
                     }
                 }
                 StateProjection::Pausing(pause) => {
-                    if pause.as_mut().poll(cx).is_ready() {
-                        this.state.set(State::Readying);
-                        continue;
-                    }
-                    ready!(poll_deadline(deadline, cx));
-                    this.state.set(State::Over);
+                    ready!(pause.as_mut().poll(cx));
+                    this.state.set(State::Readying);
                     continue;
                 }
                 StateProjection::Readying => {
@@ -120,7 +116,8 @@ where
                 }
                 StateProjection::Over => return Poll::Ready(Err(story.late())),
             };
-            match story.step(end, this.spare.as_ref()) {
+            let until = deadline.as_ref().map(|timer| timer.deadline());
+            match story.step(end, this.spare.as_ref(), until) {
                 // Drops the attempt: one that hangs is cancelled before the next one starts.
                 ControlFlow::Continue(pause) => {
                     this.state.set(State::Pausing(Box::pin(sleep(pause))));

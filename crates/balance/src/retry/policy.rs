@@ -121,12 +121,13 @@ impl<R> RetryPolicy<R> {
 
     /// Bounds all attempts together, pauses and the response's body included.
     ///
-    /// Defaults to no bound. An earlier deadline of the [`RequestScope`](crate::RequestScope) that
-    /// the request is in holds in any case, and so does that of the
-    /// [caller](Self::without_caller_deadline). What is left is carried to the server with each
-    /// attempt, by endpoints that have a header for it: those of HTTP and gRPC. A layer that calls
-    /// its endpoint later, as a `Buffer` does, carries none. Over HTTP/1.1 an upload may go on
-    /// after its response has ended, without this bound.
+    /// Defaults to no bound. A retry whose pause would not end in time is not waited for: the last
+    /// response or error is then the caller's. An earlier deadline of the
+    /// [`RequestScope`](crate::RequestScope) that the request is in holds in any case, and so does
+    /// that of the [caller](Self::without_caller_deadline). What is left is carried to the server
+    /// with each attempt, by endpoints that have a header for it: those of HTTP and gRPC. A layer
+    /// that calls its endpoint later, as a `Buffer` does, carries none. Over HTTP/1.1 an upload may
+    /// go on after its response has ended, without this bound.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.deadline = Some(Bound { time: timeout, is_default: false });
         self.head_only = false;

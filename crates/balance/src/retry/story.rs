@@ -157,11 +157,13 @@ impl<R> Story<R> {
         self.policy.per_try().filter(|_| self.has_endpoint() || !self.scope.is_searching())
     }
 
-    /// Goes on with the next attempt, which sends `spare`, after a pause, or ends.
+    /// Goes on with the next attempt, which sends `spare`, after a pause that ends by `until`,
+    /// or ends.
     pub(super) fn step<T, Req>(
         &mut self,
         (result, verdict): Ended<T>,
         spare: Option<&Req>,
+        until: Option<Instant>,
     ) -> ControlFlow<Result<T, BoxError>, Duration>
     where
         R: Protocol<Req, T>,
@@ -180,10 +182,13 @@ impl<R> Story<R> {
             Verdict::NotSent => true,
             Verdict::Failed => self.idempotent,
         };
+        let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX);
+        let asked = response.as_ref().and_then(|it| self.policy.protocol.pause(it));
+        let pause = asked.unwrap_or_else(|| self.pause(number));
+        let in_time = until.is_none_or(|until| until.duration_since(Instant::now()) >= pause);
         // The last attempt leaves no copy.
         let is_repeatable = |copy| self.policy.protocol.is_repeatable(copy);
-        let left = safe && spare.is_some_and(is_repeatable);
-        let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX);
+        let left = safe && in_time && spare.is_some_and(is_repeatable);
         let next = match (&self.policy.on_failure, self.attempts.last()) {
             (Some(on_failure), Some(attempt)) => on_failure(number, attempt),
             _ => RetryDecision::Retry,
@@ -194,8 +199,6 @@ impl<R> Story<R> {
                     let fail = || Err(self.fail(None, end));
                     return ControlFlow::Break(response.map_or_else(fail, Ok));
                 }
-                let asked = response.and_then(|response| self.policy.protocol.pause(&response));
-                let pause = asked.unwrap_or_else(|| self.pause(number));
                 self.observe(number, Some(pause));
                 ControlFlow::Continue(pause)
             }

@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_sd_balance::{
     Attempt, BalanceLayer, BoxError, CallerDeadline, EndpointState, Endpointer, FixedInstancer,
-    InFlight, Instance, NotSent, RequestScope, Retry, RetryError, RetryLayer, RetryPolicy,
+    InFlight, Instance, NotSent, Protocol, RequestScope, Retry, RetryError, RetryLayer,
+    RetryPolicy, Verdict,
 };
 
 use crate::support::{Mode, Registry, World, balance, call, endpointer};
@@ -133,6 +134,43 @@ async fn nothing_is_sent_after_the_deadline() {
     let error = client.oneshot(()).await.unwrap_err();
     assert!(is_deadline(&error), "{error}");
     assert_eq!(n_calls.load(Relaxed), 1);
+}
+
+/// What the caller would wait for is another error than the one that is known.
+#[tokio::test(start_paused = true)]
+async fn pause_that_ends_after_the_deadline_is_not_waited_for() {
+    let policy = RetryPolicy::new().idempotent().with_seed(1).timeout(MS);
+    let policy = policy.backoff(Duration::from_secs(10), Duration::from_secs(10));
+    let service = service_fn(async |()| Err::<(), _>(BoxError::from("refused")));
+    let begun = Instant::now();
+    let error = RetryLayer::new(policy).layer(service).oneshot(()).await.unwrap_err();
+    assert!(!is_deadline(&error), "{error}");
+    assert!(error.to_string().contains("refused"), "{error}");
+    let policy = RetryPolicy::new().idempotent().timeout(Busy::PAUSE - MS).protocol(Busy);
+    let service = service_fn(async |()| Ok::<_, BoxError>("busy"));
+    let response = RetryLayer::new(policy).layer(service).oneshot(()).await.unwrap();
+    assert_eq!((response, begun.elapsed()), ("busy", Duration::ZERO));
+}
+
+/// Each response is a failure, and requires a pause.
+struct Busy;
+
+impl Busy {
+    const PAUSE: Duration = Duration::from_secs(1);
+}
+
+impl Protocol<(), &'static str> for Busy {
+    fn copy(&self, (): &()) -> Option<()> {
+        Some(())
+    }
+
+    fn verdict(&self, _: Result<&&'static str, &BoxError>) -> Verdict {
+        Verdict::Failed
+    }
+
+    fn pause(&self, _: &&'static str) -> Option<Duration> {
+        Some(Self::PAUSE)
+    }
 }
 
 #[tokio::test(start_paused = true)]

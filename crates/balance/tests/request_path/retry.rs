@@ -114,22 +114,6 @@ async fn error_lists_every_attempt_and_has_the_last_as_its_source() {
     assert_eq!(source, if last == "a:1" { "a fails" } else { "no response within 40ms" });
 }
 
-#[tokio::test(start_paused = true)]
-async fn deadline_ends_a_pause_too() {
-    let (registry, world) = (Registry::new(&["a"]), World::default());
-    world.answer("a", Mode::Fails);
-    let endpointer = endpointer(&registry, &world).await;
-    let second = Duration::from_secs(1);
-    let policy =
-        RetryPolicy::new().max_attempts(99).idempotent().backoff(second * 100, second * 100);
-    let client = retry(policy.timeout(second), balance(&endpointer));
-    let started = tokio::time::Instant::now();
-    let error = call(&client).await.unwrap_err();
-    assert_eq!(started.elapsed().as_millis(), 1_000);
-    assert!(error.downcast_ref::<RetryError>().unwrap().is_deadline());
-    assert_eq!(tried(&error), ["a:1"]);
-}
-
 /// A request whose copy is its own business, and responses that are failures: what the HTTP crate
 /// needs.
 #[derive(Clone, Debug)]
