@@ -35,13 +35,13 @@ impl GrpcBody {
         Self { ahead: VecDeque::new(), rest: Some(rest), deadline }
     }
 
-    /// Reads the answer to its end, and returns the trailers; of an answer that is longer than
-    /// [`AHEAD`], only so much.
+    /// Reads the answer to its end, and returns the trailers, which may be missing; of an answer
+    /// that is longer than [`AHEAD`], only so much.
     pub(crate) async fn read_ahead(&mut self) -> Result<Option<HeaderMap>, Status> {
         let mut n_read = 0;
         while n_read <= AHEAD {
             let Some(frame) = poll_fn(|cx| self.poll_rest(cx)).await else {
-                return Ok(None);
+                return Ok(Some(HeaderMap::new()));
             };
             let frame = frame?;
             n_read += frame.data_ref().map_or(0, Bytes::len);

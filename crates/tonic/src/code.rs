@@ -15,11 +15,12 @@ pub(crate) struct Trailers(pub(crate) HeaderMap);
 
 /// The status, if it is known before the body is read: in the headers of an answer without a body
 /// ("trailers-only"), in trailers that were read ahead, or in place of one when the peer does not
-/// use gRPC.
+/// use gRPC or has ended without.
 pub(crate) fn known_code<B>(response: &Response<B>) -> Option<Code> {
     let early = metadata(response).and_then(code);
     let is_grpc = response.status() == StatusCode::OK && is_grpc(response.headers());
-    early.or_else(|| (!is_grpc).then(|| of_http(response.status())))
+    let late = || metadata(response).map(|_| Code::Unknown);
+    early.or_else(|| (!is_grpc).then(|| of_http(response.status()))).or_else(late)
 }
 
 /// Where the status of `response` stands with what belongs to it.
@@ -186,6 +187,8 @@ mod tests {
         trailers.insert("grpc-status", "5".parse().expect("a value"));
         response.extensions_mut().insert(Trailers(trailers));
         assert_eq!(known_code(&response), Some(Code::NotFound));
+        response.extensions_mut().insert(Trailers(HeaderMap::new()));
+        assert_eq!(known_code(&response), Some(Code::Unknown));
     }
 
     /// A proxy's answer has none.

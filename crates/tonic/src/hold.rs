@@ -7,14 +7,15 @@ use std::{
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
-use tonic::Status;
+use tonic::{Code, Status};
 use tower_sd_balance::{InFlight, Outcome};
 
 use crate::{code, deadline::Deadline};
 
 /// The body of an answer, which keeps its endpoint busy until its status.
 ///
-/// The status is in the headers, in the trailers, or the answer failed or was dropped.
+/// The status is in the headers, in the trailers, or the answer failed or was dropped. One that
+/// ends without is UNKNOWN.
 ///
 /// A stream is load for as long as it is open. A status by which the instance is in trouble
 /// (UNAVAILABLE, INTERNAL, UNKNOWN, DATA_LOSS) counts as its failure, and DEADLINE_EXCEEDED as a
@@ -27,6 +28,8 @@ pub struct InFlightBody<B> {
     body: B,
     lease: Option<InFlight>,
     deadline: Option<Deadline>,
+    /// What an end is that brings no status.
+    at_end: Outcome,
     /// The last poll has found nothing.
     waits: bool,
 }
@@ -38,9 +41,9 @@ pub(crate) fn leased<B: Body>(
     lease: Option<InFlight>,
     deadline: Option<Deadline>,
 ) -> Result<Response<InFlightBody<B>>, Status> {
-    let hold = |body, lease| InFlightBody { body, lease, deadline, waits: false };
+    let hold = |body, lease, at_end| InFlightBody { body, lease, deadline, at_end, waits: false };
     let Some(mut lease) = lease else {
-        return result.map(|response| response.map(|body| hold(body, None)));
+        return result.map(|response| response.map(|body| hold(body, None, Outcome::Success)));
     };
     let judge = |outcome| Deadline::judge(deadline.as_ref(), outcome);
     let mut response = match result {
@@ -52,24 +55,15 @@ pub(crate) fn leased<B: Body>(
     };
     lease.responded();
     response.extensions_mut().insert(lease.served());
-    let known = code::known_code(&response).map(code::outcome_of).map(judge);
+    let known = code::known_code(&response).map(code::outcome_of);
+    let at_end = known.unwrap_or_else(|| code::outcome_of(Code::Unknown));
     Ok(response.map(|body| {
-        let lease = match (known, body.is_end_stream()) {
-            (Some(outcome), true) => {
-                lease.done(outcome);
-                None
-            }
-            (Some(outcome), false) if outcome != Outcome::Success => {
-                lease.done(outcome);
-                None
-            }
-            (None, true) => {
-                lease.done(Outcome::Success);
-                None
-            }
-            _ => Some(lease),
-        };
-        hold(body, lease)
+        let is_failure = known.is_some_and(|outcome| outcome != Outcome::Success);
+        if is_failure || body.is_end_stream() {
+            lease.done(judge(at_end));
+            return hold(body, None, at_end);
+        }
+        hold(body, Some(lease), at_end)
     }))
 }
 
@@ -86,15 +80,15 @@ impl<B: Body<Error = Status>> Body for InFlightBody<B> {
         let has_waited = mem::replace(this.waits, polled.is_pending());
         let frame = ready!(polled);
         let outcome = match &frame {
-            Some(Ok(frame)) => match frame.trailers_ref().map(code::code) {
-                Some(code) => Some(code.map_or(Outcome::Success, code::outcome_of)),
-                None => this.body.is_end_stream().then_some(Outcome::Success),
+            Some(Ok(frame)) => match frame.trailers_ref() {
+                Some(trailers) => Some(code::code(trailers).map_or(*this.at_end, code::outcome_of)),
+                None => this.body.is_end_stream().then_some(*this.at_end),
             },
             Some(Err(status)) => Some(match code::outcome_of_status(status) {
                 Outcome::TimedOut if !has_waited => Outcome::Cancelled,
                 outcome => outcome,
             }),
-            None => Some(Outcome::Success),
+            None => Some(*this.at_end),
         };
         if let (Some(outcome), Some(_)) = (outcome, &this.lease)
             && let Some(lease) = this.lease.take()
@@ -116,6 +110,12 @@ impl<B: Body<Error = Status>> Body for InFlightBody<B> {
 impl<B: Default> Default for InFlightBody<B> {
     /// A body that holds nothing: what an interceptor's refusal is made of.
     fn default() -> Self {
-        Self { body: B::default(), lease: None, deadline: None, waits: false }
+        Self {
+            body: B::default(),
+            lease: None,
+            deadline: None,
+            at_end: Outcome::Success,
+            waits: false,
+        }
     }
 }

@@ -23,9 +23,9 @@ use tower_sd_balance::{
 };
 use tower_sd_http::{Connector, HttpFactory, Io};
 use tower_sd_net::Target;
-use tower_sd_tonic::GrpcFactory;
+use tower_sd_tonic::{GrpcFactory, GrpcLayer};
 
-use crate::{Endpoints, balanced, message, retried};
+use crate::{Endpoints, balanced, echo::echo_client::EchoClient, message, retried, stack};
 
 /// A network without sockets, whose connections take a while.
 #[derive(Debug)]
@@ -190,6 +190,44 @@ async fn answer_that_is_no_grpc_counts_against_the_instance() {
         },
     )
     .await;
+}
+
+/// As after a crash behind a proxy: the caller gets UNKNOWN.
+#[tokio::test(start_paused = true)]
+async fn answer_without_a_status_counts_against_the_instance() {
+    let in_headers = |mut respond: SendResponse<Bytes>| {
+        respond.send_response(head(&[GRPC]), true).expect("open");
+    };
+    let after_a_message = |mut respond: SendResponse<Bytes>| {
+        let mut body = respond.send_response(head(&[GRPC]), false).expect("open");
+        body.send_data(Bytes::from_static(&[0; 5]), true).expect("open");
+    };
+    let with_trailers = |mut respond: SendResponse<Bytes>| {
+        let mut body = respond.send_response(head(&[GRPC]), false).expect("open");
+        body.send_data(Bytes::from_static(&[0; 5]), false).expect("open");
+        body.send_trailers(HeaderMap::new()).expect("open");
+    };
+    for (how, end) in [
+        ("in the headers", in_headers as fn(_)),
+        ("after a message", after_a_message),
+        ("with trailers", with_trailers),
+    ] {
+        // The second reads ahead.
+        for idempotent in [&[][..], &["echo.Echo"]] {
+            let answer = async |respond| end(respond);
+            let calls = async |endpointer: Endpoints| {
+                endpointer.ready(Duration::from_secs(1)).await.expect("connects");
+                let layer = GrpcLayer::new().idempotent(idempotent.iter().copied());
+                let mut client = EchoClient::new(stack(&endpointer, layer, RetryPolicy::new()));
+                let status = client.one(message("hello")).await.expect_err("no status");
+                assert_eq!(status.code(), Code::Unknown, "{how}: {status}");
+                let endpoint = only(&endpointer);
+                let it = (endpoint.failures, endpoint.outcomes.success);
+                assert_eq!(it, (1, 0), "{how}, {idempotent:?}");
+            };
+            serving(|it| it, Duration::ZERO, answer, calls).await;
+        }
+    }
 }
 
 /// One message of the health protocol: SERVING.
