@@ -155,5 +155,5 @@ impl<D: Decode> EtcdSource<D> {
     }
 }
 
-/// What a read knows, a watch reports within milliseconds.
+/// What a read has found, a healthy watch reports within milliseconds.
 const LAG: Duration = Duration::from_secs(1);

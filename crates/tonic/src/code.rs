@@ -13,9 +13,10 @@ use tower_sd_http::HttpError;
 #[derive(Clone, Debug)]
 pub(crate) struct Trailers(pub(crate) HeaderMap);
 
-/// The status, if it is known before the body is read: in the headers of an answer without a body
-/// ("trailers-only"), in trailers that were read ahead, or in place of one when the peer does not
-/// use gRPC or has ended without.
+/// The status, if it is known before the body is read.
+///
+/// It is in the headers of an answer without a body ("trailers-only"), or in trailers that were
+/// read ahead. A peer that does not use gRPC, or has ended without a status, has given it by that.
 pub(crate) fn known_code<B>(response: &Response<B>) -> Option<Code> {
     let early = metadata(response).and_then(code);
     let is_grpc = response.status() == StatusCode::OK && is_grpc(response.headers());

@@ -155,7 +155,7 @@ impl Polls {
                 }
                 Err(error) => {
                     index = None;
-                    // Its followers wait after a denial; for each of them it is asked again.
+                    // Its followers wait after a denial; this poll goes on for all.
                     let pause = backoff.next_pause_after(&error.clone().transient());
                     failures.send_modify(|failures| drop(failures.insert(n, error)));
                     sleep(pause).await;
