@@ -210,6 +210,12 @@ impl Breaker {
     }
 }
 
+impl Ticket {
+    pub(crate) fn is_of(&self, breaker: &Arc<Breaker>) -> bool {
+        Arc::ptr_eq(&self.0, breaker)
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.0.in_flight[self.1 as usize].fetch_sub(1, Relaxed);

@@ -67,7 +67,7 @@ struct Inner {
     /// Why there is no endpoint yet, while one is searched.
     search: Option<Box<WhyNone>>,
     /// The limit of retries of the balancer below.
-    admit_retry: Option<Box<AdmitRetry>>,
+    admit_retry: Option<Arc<AdmitRetry>>,
     /// Of a retry that is admitted and not begun.
     admitted: Option<Ticket>,
 }
@@ -189,7 +189,7 @@ impl RequestScope {
     /// included.
     pub(crate) fn sent(&self, key: u64, id: &InstanceId) -> u32 {
         let mut inner = self.inner();
-        (inner.search, inner.result_of) = (None, None);
+        (inner.search, inner.result_of, inner.admitted) = (None, None, None);
         inner.tried.push(Tried { key, id: id.clone(), was_sent: true });
         u32::try_from(inner.tried.len()).unwrap_or(u32::MAX)
     }
@@ -287,15 +287,20 @@ impl RequestScope {
     }
 
     /// The balancer below has limits.
-    pub(crate) fn limit_retries(&self, admit: Box<AdmitRetry>) {
-        self.inner().admit_retry = Some(admit);
+    pub(crate) fn limit_retries(&self, admit: &Arc<AdmitRetry>) {
+        if self.is_retried {
+            self.inner().admit_retry = Some(Arc::clone(admit));
+        }
     }
 
     /// Whether the limits of the balancer below admit another attempt, which begins after a pause.
     pub(crate) fn admit_retry(&self) -> Result<(), Overloaded> {
-        let mut inner = self.inner();
-        if let Some(admit) = inner.admit_retry.as_ref().filter(|_| !inner.tried.is_empty()) {
-            inner.admitted = Some(admit()?);
+        let is_retry = self.n_tried() > 0;
+        // It calls observers, which may read this scope.
+        let admit = self.inner().admit_retry.take().filter(|_| is_retry);
+        if let Some(admit) = admit {
+            let ticket = admit()?;
+            self.inner().admitted = Some(ticket);
         }
         Ok(())
     }

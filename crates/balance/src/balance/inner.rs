@@ -14,6 +14,7 @@ use crate::{
         EndpointStats, Full, Held, InFlight, Place, Shared, Tier, Trace,
         observer::{Event, Observers},
     },
+    scope::AdmitRetry,
 };
 
 /// The endpoint that was picked first, and its readiness.
@@ -30,6 +31,7 @@ pub(super) struct Inner<S: 'static> {
     pub(super) shared: Arc<Shared<S>>,
     pub(super) wait: Duration,
     pub(super) observers: Observers,
+    pub(super) admit_retry: Arc<AdmitRetry>,
     /// Each request is observed, or counts by a limit.
     pub(super) is_watched: bool,
 }
@@ -50,14 +52,10 @@ impl<S: Clone + Send + Sync + 'static> Inner<S> {
         held.tickets.push(breaker.admit(Limit::Requests)?);
         if let Some(scope) = scope {
             if scope.n_tried() > 0 {
-                let admitted = scope.admitted().map_or_else(|| breaker.admit(Limit::Retries), Ok);
-                held.tickets.push(admitted?);
+                let admitted = scope.admitted().filter(|ticket| ticket.is_of(breaker));
+                held.tickets.push(admitted.map_or_else(|| breaker.admit(Limit::Retries), Ok)?);
             }
-            let (breaker, observers) = (Arc::clone(breaker), self.observers.clone());
-            scope.limit_retries(Box::new(move || {
-                let admitted = breaker.admit(Limit::Retries);
-                admitted.inspect_err(|error| observers.on(&Event::Refused { error }))
-            }));
+            scope.limit_retries(&self.admit_retry);
         }
         // A request that decides about an ejection takes a place that no other waits for.
         let decides = self.shards.is_due() && scope.is_none_or(|scope| scope.n_tried() == 0);

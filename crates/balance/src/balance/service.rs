@@ -17,7 +17,7 @@ use super::{
     waiting::poll_now,
 };
 use crate::{
-    Endpointer, NoInstances, RequestScope,
+    Endpointer, Limit, NoInstances, RequestScope,
     endpointer::{Held, InFlight, Trace, observer::Event},
     scope,
 };
@@ -68,8 +68,15 @@ impl<S: Clone + Send + Sync + 'static> Layer<Endpointer<S>> for BalanceLayer {
         shared.attach(&shards);
         let observers = shared.observers.with(self.balancer.observer());
         let is_watched = observers.watch_requests() || shared.breaker.is_on();
-        let inner = Inner { shards, shared, wait: self.wait, observers, is_watched };
-        Balance { inner: Arc::new(inner) }
+        let (breaker, told) = (Arc::clone(&shared.breaker), observers.clone());
+        let admit_retry = Arc::new(move || {
+            let admitted = breaker.admit(Limit::Retries);
+            admitted.inspect_err(|error| told.on(&Event::Refused { error }))
+        });
+        let wait = self.wait;
+        Balance {
+            inner: Arc::new(Inner { shards, shared, wait, observers, admit_retry, is_watched }),
+        }
     }
 }
 

@@ -37,7 +37,7 @@ struct More {
     deadline: Option<Instant>,
     head_deadline: Option<Instant>,
     caller: Option<CallerDeadline>,
-    observers: Observers,
+    observers: Option<Observers>,
     started: Instant,
 }
 
@@ -86,8 +86,9 @@ impl InFlight {
         let attempt = scope.map_or(1, |scope| scope.sent(stats.key, &stats.id));
         let deadline = scope.and_then(RequestScope::deadline);
         let is_bounded = scope.is_some_and(RequestScope::is_bounded);
-        let more = (is_bounded || observers.watch_requests()).then(|| {
-            let (observers, started) = (observers.clone(), Instant::now());
+        let is_watched = observers.watch_requests();
+        let more = (is_bounded || is_watched).then(|| {
+            let (observers, started) = (is_watched.then(|| observers.clone()), Instant::now());
             let head_deadline = scope.and_then(|scope| scope.attempt_deadline(started));
             let caller = scope.and_then(RequestScope::caller);
             More { deadline, head_deadline, caller, observers, started }
@@ -231,7 +232,7 @@ impl Guard {
         if let Some(probation) = probation {
             probation.end(outcome);
         }
-        if let Some(More { observers, started, .. }) = more {
+        if let Some(More { observers: Some(observers), started, .. }) = more {
             let latency = started.elapsed();
             observers.on(&Event::Ended { endpoint: &stats, outcome, latency });
         }

@@ -292,8 +292,18 @@ impl<R> Story<R> {
 
     pub(super) fn fail(&mut self, replacement: Option<BoxError>, end: End) -> BoxError {
         self.paid = None;
+        drop(self.scope.admitted());
         let attempts = mem::take(&mut self.attempts);
         RetryError { attempts, replacement, end }.into()
+    }
+}
+
+impl<R> Drop for Story<R> {
+    fn drop(&mut self) {
+        // The caller may keep the scope.
+        if !self.attempts.is_empty() {
+            drop(self.scope.admitted());
+        }
     }
 }
 

@@ -25,7 +25,11 @@ use crate::support::{
 
 const MS: Duration = Duration::from_millis(1);
 
-async fn endpointer(registry: &Registry, world: &World, limits: Limits) -> Endpointer<Client> {
+pub(crate) async fn endpointer(
+    registry: &Registry,
+    world: &World,
+    limits: Limits,
+) -> Endpointer<Client> {
     let config = EndpointerConfig::new().limits(limits);
     let endpointer = Endpointer::with_config(registry, factory_fn(world.factory()), config);
     settle().await;

@@ -26,6 +26,7 @@ mod hedge;
 mod held;
 mod labels;
 mod last_resort;
+mod limited_retries;
 mod limits;
 mod load;
 mod log;
