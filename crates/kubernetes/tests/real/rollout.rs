@@ -199,6 +199,7 @@ async fn rolling_update_fails_no_request() {
     let (over, start) = (AtomicBool::new(false), Instant::now());
     let replaced = async {
         let ready = rollout.replace(&old, &new).await;
+        new.iter().for_each(Pod::keeps_its_connections);
         over.store(true, Relaxed);
         ready
     };
@@ -206,7 +207,6 @@ async fn rolling_update_fails_no_request() {
     let ((ready, left, n_requests), stall) = with_stall(followed).await;
 
     let took = start.elapsed();
-    new.iter().for_each(Pod::keeps_its_connections);
     let late = old.iter().map(|pod| {
         let (seen, last) = (left[&pod.name], pod.served().last.expect("it was used"));
         last.saturating_duration_since(seen)
