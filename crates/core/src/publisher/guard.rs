@@ -131,7 +131,7 @@ impl Guard {
         self.decide(now, &mut tick);
         let n_members = self.members.len();
         self.members.retain_mut(|member| match &mut member.standing {
-            Standing::Gone(gone) if gone.is_held => {
+            Standing::Gone(gone) if gone.is_held() => {
                 tick.confirm |= gone.request_confirm(now);
                 gone.confirms != Confirms::None || gone.end() > now
             }
@@ -150,7 +150,6 @@ impl Guard {
     pub(super) fn confirm_again(&mut self) {
         for member in &mut self.members {
             if let Standing::Gone(gone) = &mut member.standing
-                && gone.is_held
                 && gone.confirms == Confirms::Both
             {
                 gone.confirms = Confirms::HalfWay;
@@ -244,10 +243,11 @@ impl Guard {
             }
             Standing::Gone(gone) => {
                 let is_over = match gone.confirms {
+                    Confirms::NotHeld => false,
                     Confirms::None => registered.is_none(),
                     _ => confirmed && gone.end() <= now,
                 };
-                if gone.is_held && is_over {
+                if is_over {
                     if let Some((Class::Unfit, instance)) = registered {
                         let (standing, first_read) = (Standing::Unfit, member.first_read);
                         members.push(Member { instance, standing, first_read });

@@ -8,7 +8,7 @@ use crate::{Instance, LossGuard};
 impl Guard {
     /// The losses whose wait is over: publish them, or hold them with what was lost just before.
     pub(super) fn decide(&mut self, now: Instant, tick: &mut Tick) {
-        let due = |member: &Member| matches!(&member.standing, Standing::Gone(gone) if !gone.is_held && gone.end() <= now);
+        let due = |member: &Member| matches!(&member.standing, Standing::Gone(gone) if !gone.is_held() && gone.end() <= now);
         let first = self.members.iter().find_map(|member| match &member.standing {
             Standing::Gone(gone) if due(member) => Some((gone.read, gone.cause())),
             _ => None,
@@ -80,7 +80,7 @@ impl Guard {
             match &mut member.standing {
                 Standing::Gone(gone) if is_due => gone.hold(now, term, Confirms::Neither),
                 // A loss to nothing that came one by one is the same loss.
-                Standing::Gone(gone) if gone.is_held => gone.extend(term, now),
+                Standing::Gone(gone) if gone.is_held() => gone.extend(term, now),
                 _ => {}
             }
         }
@@ -95,7 +95,7 @@ impl Guard {
         for instance in removed {
             let held = |registered| {
                 let mut gone = Gone::new(self.n_reads, now, term, registered);
-                gone.is_held = true;
+                gone.confirms = Confirms::Neither;
                 Standing::Gone(Box::new(gone))
             };
             match self.members.iter_mut().find(|member| member.instance.id() == instance.id()) {
@@ -166,8 +166,7 @@ impl Guard {
         };
         for member in &mut self.members {
             if let Standing::Gone(gone) = &mut member.standing
-                && gone.is_held
-                && gone.confirms != Confirms::None
+                && !matches!(gone.confirms, Confirms::NotHeld | Confirms::None)
             {
                 gone.term = hold.min(gone.term);
             }

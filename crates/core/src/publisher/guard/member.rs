@@ -28,8 +28,6 @@ pub(super) enum Standing {
 pub(super) struct Gone {
     /// The read that did not offer it any more.
     pub(super) read: u64,
-    /// Held; before, it waits for the reads that follow.
-    pub(super) is_held: bool,
     pub(super) since: Instant,
     pub(super) term: Duration,
     /// The least number of offered instances that a read has left since.
@@ -50,9 +48,11 @@ pub(super) enum Class {
     Hidden,
 }
 
-/// Which of the two confirming reads of a held instance was requested.
+/// Whether it is held, and which of the two confirming reads was requested then.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Confirms {
+    /// It is not held yet: it waits for the reads that follow.
+    NotHeld,
     /// Its loss is not doubted: it is held for the term, without a confirmation.
     None,
     Neither,
@@ -66,7 +66,7 @@ impl Member {
     }
 
     pub(super) fn is_held(&self) -> bool {
-        matches!(&self.standing, Standing::Gone(gone) if gone.is_held)
+        matches!(&self.standing, Standing::Gone(gone) if gone.is_held())
     }
 
     pub(super) fn is_offered(&self) -> bool {
@@ -105,9 +105,12 @@ impl Gone {
         term: Duration,
         now: Option<(Class, Instance)>,
     ) -> Self {
-        let (is_held, least, recovering) = (false, usize::MAX, false);
-        let confirms = Confirms::Neither;
-        Self { read, is_held, since, term, least, recovering, confirms, now }
+        let (least, recovering, confirms) = (usize::MAX, false, Confirms::NotHeld);
+        Self { read, since, term, least, recovering, confirms, now }
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.confirms != Confirms::NotHeld
     }
 
     pub(super) fn end(&self) -> Instant {
@@ -116,7 +119,6 @@ impl Gone {
 
     /// Holds it from now on, for another term.
     pub(super) fn hold(&mut self, now: Instant, term: Duration, confirms: Confirms) {
-        self.is_held = true;
         (self.since, self.term, self.confirms) = (now, term, confirms);
     }
 
@@ -141,8 +143,8 @@ impl Gone {
 
     fn next_event(&self) -> Option<Instant> {
         match self.confirms {
-            Confirms::Neither if self.is_held => Some(self.since + self.term / 2),
-            Confirms::Neither | Confirms::HalfWay | Confirms::None => Some(self.end()),
+            Confirms::Neither => Some(self.since + self.term / 2),
+            Confirms::NotHeld | Confirms::HalfWay | Confirms::None => Some(self.end()),
             Confirms::Both => None,
         }
     }
@@ -153,7 +155,7 @@ impl Gone {
             return false;
         }
         self.confirms = match self.confirms {
-            Confirms::None => return false,
+            Confirms::NotHeld | Confirms::None => return false,
             Confirms::Neither => Confirms::HalfWay,
             Confirms::HalfWay | Confirms::Both => Confirms::Both,
         };
