@@ -171,7 +171,7 @@ impl<T> ReadResult<T> {
         Self { accepts_absences: true, ..self }
     }
 
-    /// Returns the entries of a set, `None` for another result: for tests of a source.
+    /// Returns the entries of a set, `None` for another result.
     pub fn entries(&self) -> Option<&[Result<T>]> {
         match &self.outcome {
             Outcome::Set(entries) => Some(entries),

@@ -162,10 +162,9 @@ pub(crate) fn outcome_of(result: Result<StatusCode, &BoxError>) -> Outcome {
     }
 }
 
-/// The pause that the server requires (RFC 9110 §10.2.3), when it is short enough to wait for.
+/// The pause that the server requires, when it is short enough to wait for.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds)).filter(|pause| *pause <= PATIENCE)
+    tower_sd_net::retry_after(headers).filter(|pause| *pause <= PATIENCE)
 }
 
 /// A longer pause is the caller's decision.

@@ -100,16 +100,16 @@ impl Servers {
         if error.kind() == ErrorKind::Timeout {
             failing.silent_at = Some(Instant::now());
         }
-        let (failures, silent_at) = (failing.failures, failing.silent_at);
-        if !failures.is_multiple_of(REBUILD_AFTER) {
+        if !failing.failures.is_multiple_of(REBUILD_AFTER) {
             return;
         }
         let address = known.server.address;
         tracing::debug!(server = %address, "connections replaced after repeated failures");
         match self.server(address, state.options) {
             Ok(server) => {
-                let generation = known.generation + 1;
-                state.servers[at] = Known { server, generation, failures, silent_at };
+                let replaced = &mut state.servers[at];
+                replaced.server = server;
+                replaced.generation += 1;
             }
             Err(error) => tracing::warn!(server = %address, %error, "connections not replaced"),
         }

@@ -129,7 +129,9 @@ impl Polls {
         mut changed: impl FnMut(&[u8]) -> bool + Send,
     ) {
         let failures = &self.board.failures;
-        let (mut backoff, mut index, mut idle) = (Backoff::default(), None, Duration::ZERO);
+        // Its followers wait after a denial; this poll goes on for all.
+        let mut backoff = Backoff::default().with_denied_pause(Duration::ZERO);
+        let (mut index, mut idle) = (None, Duration::ZERO);
         loop {
             match ask(&self.followers.wire, path, filter.as_deref(), index).await {
                 Ok((found, body)) => {
@@ -155,8 +157,7 @@ impl Polls {
                 }
                 Err(error) => {
                     index = None;
-                    // Its followers wait after a denial; this poll goes on for all.
-                    let pause = backoff.next_pause_after(&error.clone().transient());
+                    let pause = backoff.next_pause_after(&error);
                     failures.send_modify(|failures| drop(failures.insert(n, error)));
                     sleep(pause).await;
                 }
