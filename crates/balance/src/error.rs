@@ -12,7 +12,7 @@ pub struct NoInstances {
     reason: NoInstancesReason,
     source: Option<BoxError>,
     waited: bool,
-    /// The request that found none, see [`Record`](crate::RequestScope).
+    /// The request that found none, see [`RequestScope::id`](crate::RequestScope).
     request: Option<u64>,
 }
 
@@ -156,10 +156,7 @@ impl error::Error for NoInstances {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         let source: &(dyn error::Error + 'static) = &**self.source.as_ref()?;
         // A shared failure is transparent, so that its type is found in the chain.
-        Some(match source.downcast_ref::<Failure>() {
-            Some(failure) => &**failure.0,
-            None => source,
-        })
+        Some(source.downcast_ref::<Failure>().map_or(source, Failure::cause))
     }
 }
 
@@ -168,7 +165,7 @@ impl error::Error for NoInstances {
 /// Repeating the request is safe, whatever it is.
 ///
 /// An endpoint whose connection was dead when it was called returns it. (One that has
-/// [taken](crate::InFlight::take) its lease reports [`Outcome::NotSent`](crate::Outcome) instead,
+/// [taken](crate::InFlight::take) its guard reports [`Outcome::NotSent`](crate::Outcome) instead,
 /// and may return any error.)
 #[derive(Debug)]
 pub struct NotSent(BoxError);

@@ -305,7 +305,7 @@ impl RequestScope {
         Ok(())
     }
 
-    /// The attempt that was admitted begins.
+    /// Takes the place of the attempt that was admitted: it begins, or never will.
     pub(crate) fn admitted(&self) -> Option<Ticket> {
         self.inner().admitted.take()
     }

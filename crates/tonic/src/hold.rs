@@ -90,7 +90,7 @@ impl<B: Body<Error = Status>> Body for InFlightBody<B> {
             }),
             None => Some(*this.at_end),
         };
-        if let (Some(outcome), Some(_)) = (outcome, &this.lease)
+        if let Some(outcome) = outcome
             && let Some(lease) = this.lease.take()
         {
             lease.done(Deadline::judge(this.deadline.as_ref(), outcome));

@@ -50,16 +50,17 @@ impl<S: Clone + Send + Sync + 'static> Inner<S> {
         }
         let mut held = Box::new(Held::default());
         held.tickets.push(breaker.admit(Limit::Requests)?);
+        let is_retry = scope.is_some_and(|scope| scope.n_tried() > 0);
         if let Some(scope) = scope {
-            if scope.n_tried() > 0 {
+            if is_retry {
                 let admitted = scope.admitted().filter(|ticket| ticket.is_of(breaker));
                 held.tickets.push(admitted.map_or_else(|| breaker.admit(Limit::Retries), Ok)?);
             }
             scope.limit_retries(&self.admit_retry);
         }
         // A request that decides about an ejection takes a place that no other waits for.
-        let decides = self.shards.is_due() && scope.is_none_or(|scope| scope.n_tried() == 0);
-        held.is_behind = breaker.has_queue() && !decides;
+        let decides = || !is_retry && self.shards.is_due();
+        held.is_behind = breaker.has_queue() && !decides();
         let first = match if held.is_behind { First::Nothing } else { first() } {
             First::Ready((service, stats, trace)) => match Place::take(&stats) {
                 Ok(place) => First::Ready((service, stats, Trace { place, ..trace })),

@@ -70,8 +70,11 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
     let (error, time) = (search.error.take().map(BoxError::from), search.begun.elapsed());
     let none = match found {
         Ok(Ok((service, stats, mut trace))) => {
-            // Its wait is over.
-            trace.held = search.held.take().map(|held| Box::new(Held { waits: None, ..*held }));
+            trace.held = search.held.take();
+            if let Some(held) = &mut trace.held {
+                // Its wait is over.
+                held.waits = None;
+            }
             if let Some(started) = &mut trace.started {
                 // What it has waited is no latency of the endpoint.
                 started.at = Instant::now();

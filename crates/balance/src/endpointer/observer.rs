@@ -115,22 +115,33 @@ pub enum Event<'a> {
 
 /// The observers of one balancer, or of one endpointer.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Observers(Arc<[Arc<dyn Observer>]>);
+pub(crate) struct Observers {
+    all: Arc<[Arc<dyn Observer>]>,
+    /// One of them watches requests.
+    watch_requests: bool,
+}
 
 impl Observers {
     pub(crate) fn with(&self, more: Option<Arc<dyn Observer>>) -> Self {
-        Self(self.0.iter().cloned().chain(more).collect())
+        let watches = more.as_ref().is_some_and(|one| one.watches_requests());
+        Self {
+            all: self.all.iter().cloned().chain(more).collect(),
+            watch_requests: self.watch_requests || watches,
+        }
     }
 
     pub(crate) fn and(&self, others: &Self) -> Self {
-        Self(self.0.iter().chain(&*others.0).cloned().collect())
+        Self {
+            all: self.all.iter().chain(&*others.all).cloned().collect(),
+            watch_requests: self.watch_requests || others.watch_requests,
+        }
     }
 
     pub(crate) fn watch_requests(&self) -> bool {
-        self.0.iter().any(|one| one.watches_requests())
+        self.watch_requests
     }
 
     pub(crate) fn on(&self, event: &Event<'_>) {
-        self.0.iter().for_each(|one| one.on(event));
+        self.all.iter().for_each(|one| one.on(event));
     }
 }

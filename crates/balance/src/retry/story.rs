@@ -183,18 +183,21 @@ impl<R> Story<R> {
             Verdict::Failed => self.idempotent,
         };
         let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX);
-        let asked = response.as_ref().and_then(|it| self.policy.protocol.pause(it));
-        let pause = asked.unwrap_or_else(|| self.pause(number));
-        let in_time = until.is_none_or(|until| until.duration_since(Instant::now()) >= pause);
         // The last attempt leaves no copy.
-        let is_repeatable = |copy| self.policy.protocol.is_repeatable(copy);
-        let left = safe && in_time && spare.is_some_and(is_repeatable);
+        let is_left = safe && spare.is_some_and(|copy| self.policy.protocol.is_repeatable(copy));
+        let pause = is_left.then(|| {
+            let asked = response.as_ref().and_then(|it| self.policy.protocol.pause(it));
+            asked.unwrap_or_else(|| self.pause(number))
+        });
+        let pause = pause.filter(|pause| {
+            until.is_none_or(|until| until.duration_since(Instant::now()) >= *pause)
+        });
         let next = match (&self.policy.on_failure, self.attempts.last()) {
             (Some(on_failure), Some(attempt)) => on_failure(number, attempt),
             _ => RetryDecision::Retry,
         };
-        match (next, response) {
-            (RetryDecision::Retry, response) if left => {
+        match (next, response, pause) {
+            (RetryDecision::Retry, response, Some(pause)) => {
                 if let Err(end) = self.withdraw(verdict, number) {
                     let fail = || Err(self.fail(None, end));
                     return ControlFlow::Break(response.map_or_else(fail, Ok));
@@ -202,14 +205,14 @@ impl<R> Story<R> {
                 self.observe(number, Some(pause));
                 ControlFlow::Continue(pause)
             }
-            (RetryDecision::Fail(error), _) => {
+            (RetryDecision::Fail(error), ..) => {
                 ControlFlow::Break(Err(self.fail(Some(error), End::Failure)))
             }
             // The last response is the caller's, however it is judged.
-            (RetryDecision::Retry | RetryDecision::Stop, Some(response)) => {
+            (RetryDecision::Retry | RetryDecision::Stop, Some(response), _) => {
                 ControlFlow::Break(Ok(response))
             }
-            (RetryDecision::Retry | RetryDecision::Stop, None) => {
+            (RetryDecision::Retry | RetryDecision::Stop, None, _) => {
                 ControlFlow::Break(Err(self.fail(None, End::Failure)))
             }
         }

@@ -62,8 +62,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         let is_recent = |seen: &Seen| seen.left.is_none_or(|left| self.now - left < window);
         self.ramps.seen.retain(|_, seen| is_recent(seen));
         for id in self.ramps.growing.clone() {
-            let begun = self.ramps.seen.get(&id).and_then(|seen| seen.begun);
-            let share = begun.map_or(WHOLE, |begun| share(self.now - begun, window));
+            let share = self.share_of(&id);
             if share == WHOLE {
                 self.ramps.growing.remove(&id);
             }
@@ -75,8 +74,14 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
 
     /// It has an endpoint: before it is placed, it has its share.
     pub(super) fn share_from_now(&mut self, id: &InstanceId) {
+        let share = self.share_of(id);
+        self.set_share(id, share);
+    }
+
+    /// What it has now.
+    fn share_of(&self, id: &InstanceId) -> u8 {
         let begun = self.ramps.seen.get(id).and_then(|seen| seen.begun);
-        self.set_share(id, begun.map_or(WHOLE, |begun| share(self.now - begun, self.window())));
+        begun.map_or(WHOLE, |begun| share(self.now - begun, self.window()))
     }
 
     /// Whether that is another one.
