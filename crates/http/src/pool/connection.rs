@@ -58,7 +58,7 @@ impl<B: Send + 'static> Connection<B> {
         }
     }
 
-    /// Whether it is new to its request: otherwise the server may be closing it at this moment.
+    /// Whether it has carried a request before: then the server may be closing it at this moment.
     pub(crate) fn is_reused(&self) -> bool {
         match self {
             Self::Http1(exclusive) => exclusive.reused,

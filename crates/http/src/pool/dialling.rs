@@ -88,15 +88,11 @@ impl<B: Payload> Pool<B> {
 
     /// Nothing reports that another pool has freed a place.
     fn dial_later(self: &Arc<Self>) {
-        let (pool, gone) = (Arc::downgrade(self), self.gone.clone());
-        self.tasks.spawn(|stop| async move {
-            tokio::select! {
-                biased;
-                () = stop.requested() => {}
-                () = gone.cancelled() => {}
-                () = sleep(PAUSE) => if let Some(pool) = pool.upgrade() {
-                    pool.dial_more();
-                }
+        let pool = Arc::downgrade(self);
+        self.spawn(async move {
+            sleep(PAUSE).await;
+            if let Some(pool) = pool.upgrade() {
+                pool.dial_more();
             }
         });
     }

@@ -16,15 +16,7 @@ impl<B: Send + 'static> Pool<B> {
             self.queue().reaper_runs = false;
             return;
         }
-        let (pool, gone) = (Arc::downgrade(self), self.gone.clone());
-        self.tasks.spawn(|stop| async move {
-            tokio::select! {
-                biased;
-                () = stop.requested() => {}
-                () = gone.cancelled() => {}
-                () = reap(pool, at) => {}
-            }
-        });
+        self.spawn(reap(Arc::downgrade(self), at));
     }
 
     /// Closes the connections that are too old; with the time of the next.

@@ -49,6 +49,19 @@ impl<B: Send + 'static> Pool<B> {
         &self.settings
     }
 
+    /// Runs `work` until the pool is closed or gone.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let gone = self.gone.clone();
+        self.tasks.spawn(|stop| async move {
+            tokio::select! {
+                biased;
+                () = stop.requested() => {}
+                () = gone.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
     pub(super) fn queue(&self) -> MutexGuard<'_, Queue<B>> {
         // Nothing inside can be left half-done by a panic.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
