@@ -105,8 +105,7 @@ impl Announcer for EurekaAnnouncer {
             return Ok(self.renewed(Some(&found)));
         };
         // A write that was not answered, or was copied late from a peer.
-        let is_override = self.draining || found.overridden_status() != Status::Unknown;
-        let is_outdated = !is_override && !mapping::has_status_of(&found, announced);
+        let is_outdated = !self.is_overridden(&found) && !mapping::has_status_of(&found, announced);
         if is_outdated || differ(announced, &desired) {
             match self.write(announcement, Some(&found)).await {
                 Err(error) if desired.status == status => {
@@ -212,8 +211,13 @@ impl EurekaAnnouncer {
     /// entry a server ignores `UP`, unless another status comes before.
     fn is_stuck(&self, found: &InstanceInfo, desired: &InstanceRequest) -> bool {
         let is_out = found.status == Status::OutOfService;
-        let is_override = found.overridden_status() != Status::Unknown;
-        is_out && !is_override && !self.draining && desired.status == Status::Up
+        is_out && !self.is_overridden(found) && desired.status == Status::Up
+    }
+
+    /// Whether a status other than the announced one may be in force: of an operator, or of a
+    /// draining.
+    fn is_overridden(&self, found: &InstanceInfo) -> bool {
+        self.draining || found.overridden_status() != Status::Unknown
     }
 
     /// Whether an operator has set a status in which the instance gets no requests. A draining sets
