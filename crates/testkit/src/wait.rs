@@ -65,6 +65,11 @@ pub async fn shows_that(
     }
 }
 
+/// What is `wanted` of [`shows_that`]: `n` instances, and fresh.
+pub fn fresh_with(n: usize) -> impl Fn(&Snapshot) -> bool + Send + Sync {
+    move |it| it.freshness().is_fresh() && it.instances().len() == n
+}
+
 pub(crate) fn ids_of(snapshot: &Snapshot) -> Vec<&str> {
     let ids = snapshot.instances().iter();
     ids.map(|instance| instance.id().as_str()).collect()

@@ -4,14 +4,14 @@ mod binaries;
 mod release;
 mod runner;
 
-use std::io::{IsTerminal, stdout};
+use std::io::{IsTerminal, Write, stderr, stdout};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
 use binaries::TestBinary;
 use runner::Runner;
 
-use crate::command::{Result, cargo, succeeds};
+use crate::command::{Result, cargo};
 use crate::packages::{self, Package};
 use crate::protoc;
 use crate::servers;
@@ -35,14 +35,16 @@ pub(crate) fn main(args: &[&str]) -> Result<ExitCode> {
     let (binaries, without_server) = runnable(binaries, &servers);
     let left_out = run.left_out(&binaries)?;
     // Tests wait for servers most of their time, and doc tests for the compiler.
-    let (tests_passed, doc_tests_passed) = thread::scope(|scope| {
-        let doc_tests = scope.spawn(|| match run.has_library() {
-            true => succeeds(&mut run.doc_tests()).map_err(|error| error.to_string()),
-            false => Ok(true),
-        });
+    let (tests_passed, doc_tests) = thread::scope(|scope| {
+        let doc_tests = scope.spawn(|| run.has_library().then(|| run.doc_tests().output()));
         (run.tests(binaries, &servers), doc_tests.join().expect("running cargo does not panic"))
     });
-    let (tests_passed, doc_tests_passed) = (tests_passed?, doc_tests_passed?);
+    let (tests_passed, doc_tests) = (tests_passed?, doc_tests.transpose()?);
+    if let Some(output) = &doc_tests {
+        stderr().write_all(&output.stderr)?;
+        stdout().write_all(&output.stdout)?;
+    }
+    let doc_tests_passed = doc_tests.is_none_or(|output| output.status.success());
 
     for (source, server) in without_server {
         println!("left out {source}: `cargo xtask test {server}` and --slow build its server");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tower_sd_core::{Freshness, Instancer, Snapshot};
 use tower_sd_dns::{DnsConfig, Transport};
+use tower_sd_testkit::wait::fresh_with;
 
 use crate::scene::{SOON, follow, hasty, named, sees, sees_that, services, update};
 
@@ -35,8 +36,7 @@ async fn server_is_away_for(away: Duration, longest_pause: Duration) {
             sleep(Duration::from_millis(100)).await;
         }
         bind.restart().await.expect("it starts again");
-        let fresh = |it: &Snapshot| it.freshness().is_fresh() && it.instances().len() == 1;
-        sees_that(&mut subscription, longest_pause + SOON, fresh).await;
+        sees_that(&mut subscription, longest_pause + SOON, fresh_with(1)).await;
     }
 }
 

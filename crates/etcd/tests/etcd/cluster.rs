@@ -7,12 +7,12 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 use tower_sd_core::{ErrorKind, Instancer, Registration, Snapshot};
 use tower_sd_etcd::{Etcd, EtcdConfig};
-use tower_sd_testkit::wait::shows_that;
+use tower_sd_testkit::wait::{fresh_with, shows_that};
 
 use crate::support::{
     TTL, binaries,
     custom::{Cluster, Node, place},
-    fresh_with, holds, instance, is_stale, note, oldest_and_newest, on_each,
+    holds, instance, is_stale, note, oldest_and_newest, on_each,
 };
 
 const SOON: Duration = Duration::from_secs(30);

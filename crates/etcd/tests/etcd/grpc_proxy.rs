@@ -11,10 +11,10 @@ use tower_sd_etcd::{Etcd, EtcdConfig};
 use tower_sd_testkit::{
     real::{self, EtcdConfig as ServerConfig, Server},
     servers::ServerBinary,
-    wait::{shows, shows_that},
+    wait::{fresh_with, shows, shows_that},
 };
 
-use crate::support::{TTL, binaries, custom::place, fresh_with, instance, is_stale, on_each};
+use crate::support::{TTL, binaries, custom::place, instance, is_stale, on_each};
 
 const SOON: Duration = Duration::from_secs(10);
 /// Far less than the time after which silence is noticed.

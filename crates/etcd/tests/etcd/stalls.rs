@@ -7,8 +7,8 @@ use tokio::time::sleep;
 use tower_sd_core::{Follower, Instancer, Registration, Subscription};
 use tower_sd_testkit::wire::request;
 
-use crate::support::{EtcdFixture, fresh_with, instance, is_stale, note, on_every_etcd};
-use tower_sd_testkit::wait::shows_that;
+use crate::support::{EtcdFixture, instance, is_stale, note, on_every_etcd};
+use tower_sd_testkit::wait::{fresh_with, shows_that};
 
 const SOON: Duration = Duration::from_secs(30);
 const N_FOLLOWERS: usize = 200;

@@ -7,9 +7,9 @@ use tokio::time::sleep;
 use tower_sd_core::{Follower, Freshness, Instancer, Registration, Subscription};
 use tower_sd_etcd::{Etcd, RawAddress};
 use tower_sd_testkit::proxy::{Fault, Proxy};
-use tower_sd_testkit::wait::{shows, shows_that};
+use tower_sd_testkit::wait::{fresh_with, shows, shows_that};
 
-use crate::support::{EtcdFixture, TTL, fresh_with, instance, is_stale, on_every_etcd};
+use crate::support::{EtcdFixture, TTL, instance, is_stale, on_every_etcd};
 
 const SOON: Duration = Duration::from_secs(5);
 

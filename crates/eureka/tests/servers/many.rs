@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, sleep};
-use tower_sd_core::{Instancer, Registration, Snapshot};
+use tower_sd_core::{Instancer, Registration};
 use tower_sd_eureka::{Eureka, EurekaConfig, Query};
 use tower_sd_testkit::{
     proxy::Proxy,
     real,
     servers::required,
     usage::{cpu_ms, resident_kib},
-    wait::shows_that,
+    wait::{fresh_with, shows_that},
 };
 
 use crate::support::{BOUND, LONG_LEASE, PORT, instance, operate, post_with};
@@ -43,7 +43,7 @@ mod slow {
         let apps = (0..1000).map(|n| Query::new(format!("many-{n}")).poll_interval(POLL));
         let mut followed: Vec<_> = apps.map(|query| eureka.instancer(query).subscribe()).collect();
         for subscription in &mut followed {
-            shows_that(subscription, "ten", BOUND, has(10)).await;
+            shows_that(subscription, "ten", BOUND, fresh_with(10)).await;
         }
         let (took, kib) = (start.elapsed(), resident_kib().expect("Linux").saturating_sub(before));
         let n_first = proxy.n_gets();
@@ -67,15 +67,11 @@ mod slow {
         operate(server.address(), "DELETE", "many-7", "7-3", "").await;
         operate(server.address(), "PUT", "many-8", "8-3", "/status?value=OUT_OF_SERVICE").await;
         for (n, wanted) in [(999, 11), (7, 9), (8, 9), (9, 10)] {
-            shows_that(&mut followed[n], "the change", BOUND, has(wanted)).await;
+            shows_that(&mut followed[n], "the change", BOUND, fresh_with(wanted)).await;
         }
         let n_errors: u64 = followed.iter().map(|it| it.stats().errors).sum();
         assert_eq!(n_errors, 0);
     }
-}
-
-fn has(n: usize) -> impl Fn(&Snapshot) -> bool + Send + Sync {
-    move |it| it.freshness().is_fresh() && it.instances().len() == n
 }
 
 /// The default is 30 s.

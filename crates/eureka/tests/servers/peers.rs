@@ -1,9 +1,14 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tower_sd_core::{Instancer, Registration, RegistrationState, Snapshot};
+use tower_sd_core::{Instancer, Registration, RegistrationState};
 use tower_sd_eureka::Eureka;
-use tower_sd_testkit::{proxy::Fault, real, servers::required, wait::shows};
+use tower_sd_testkit::{
+    proxy::Fault,
+    real,
+    servers::required,
+    wait::{fresh_with, shows},
+};
 
 use crate::support::{BOUND, Pair, client, entry_that, instance, query};
 
@@ -70,7 +75,7 @@ async fn outage(lasts: Duration) -> usize {
     let mut pair = Pair::start(&eureka, "peers").await;
     let id = format!("127.0.0.1:peers:{}", pair.server.address().port());
     replicated(&[a, b], &id).await;
-    let fresh = |it: &Snapshot| it.freshness().is_fresh() && it.instances().len() == 1;
+    let fresh = fresh_with(1);
     let subscription = pair.subscription.clone();
     let n = pair
         .survives(async {

@@ -1,6 +1,6 @@
 use std::{
     pin::pin,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -52,7 +52,7 @@ impl Turns {
         }
     }
 
-    fn answered_at(&self) -> std::sync::MutexGuard<'_, Instant> {
+    fn answered_at(&self) -> MutexGuard<'_, Instant> {
         self.answered_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,15 +3,26 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tower_sd_core::{Instancer, Registration};
+use tower_sd_core::{Instancer, Registration, RegistrationHandle, Subscription};
 use tower_sd_testkit::{
     proxy::{Fault, Proxy},
     real::{ZooKeeperConfig as Server, ZooKeeperEnsemble},
-    wait::shows_that,
+    wait::{fresh_with, shows_that},
 };
 use tower_sd_zookeeper::{ZooKeeper, ZooKeeperConfig};
 
-use crate::support::{fresh_with, instance, newest, note};
+use crate::support::{instance, newest, note};
+
+/// A client with a session of 10 s, its registration, and what follows that.
+async fn registered(servers: Vec<String>) -> (ZooKeeper, RegistrationHandle, Subscription) {
+    let config = ZooKeeperConfig::new(servers).session_timeout(Duration::from_secs(10));
+    let zookeeper = ZooKeeper::new(config).expect("good settings");
+    let handle = zookeeper.register(Registration::new("s", instance("a", 1))).await;
+    let handle = handle.expect("it registers");
+    let mut subscription = zookeeper.instancer("s").subscribe();
+    shows_that(&mut subscription, "a", BOUND, fresh_with(1)).await;
+    (zookeeper, handle, subscription)
+}
 
 /// The session goes on at another server: nothing is registered again.
 #[tokio::test]
@@ -19,13 +30,7 @@ use crate::support::{fresh_with, instance, newest, note};
 async fn session_survives_the_death_of_the_leader() {
     let ensemble = ZooKeeperEnsemble::start(Server::new(newest()), 3).await;
     let ensemble = ensemble.expect("the ensemble starts");
-    let config = ZooKeeperConfig::new(ensemble.addresses());
-    let config = config.session_timeout(Duration::from_secs(10));
-    let zookeeper = ZooKeeper::new(config).expect("good settings");
-    let handle = zookeeper.register(Registration::new("s", instance("a", 1))).await;
-    let handle = handle.expect("it registers");
-    let mut subscription = zookeeper.instancer("s").subscribe();
-    shows_that(&mut subscription, "a", BOUND, fresh_with(1)).await;
+    let (zookeeper, handle, mut subscription) = registered(ensemble.addresses()).await;
     let leader = ensemble.leader().await.expect("there is a leader");
     leader.kill();
     let start = Instant::now();
@@ -53,13 +58,8 @@ async fn session_leaves_a_member_without_the_majority() {
     for member in &ensemble.members {
         proxies.push(Proxy::start(member.address()).await.expect("a proxy"));
     }
-    let config = ZooKeeperConfig::new(proxies.iter().map(|proxy| proxy.address().to_string()));
-    let config = config.session_timeout(Duration::from_secs(10));
-    let zookeeper = ZooKeeper::new(config).expect("good settings");
-    let handle = zookeeper.register(Registration::new("s", instance("a", 1))).await;
-    let handle = handle.expect("it registers");
-    let mut subscription = zookeeper.instancer("s").subscribe();
-    shows_that(&mut subscription, "a", BOUND, fresh_with(1)).await;
+    let servers = proxies.iter().map(|proxy| proxy.address().to_string()).collect();
+    let (zookeeper, handle, mut subscription) = registered(servers).await;
     // Whichever has the session, the leader or not.
     let alone = proxies.iter().position(|proxy| proxy.n_open() > 0).expect("a connection");
     ensemble.members[alone].suspend().expect("it runs");

@@ -7,11 +7,11 @@ use tower_sd_testkit::{
     process::Process,
     proxy::{Fault, Proxy},
     servers::required,
-    wait::shows_that,
+    wait::{fresh_with, shows_that},
 };
 use tower_sd_zookeeper::{Curator, GoKit, Layout, ZooKeeper, ZooKeeperConfig};
 
-use crate::support::{TTL, ZooKeeperFixture, fresh_with, holds, newest, on_every_zookeeper};
+use crate::support::{TTL, ZooKeeperFixture, holds, newest, on_every_zookeeper};
 
 /// In both directions, and again after ZooKeeper has ended the session of ours.
 #[tokio::test]

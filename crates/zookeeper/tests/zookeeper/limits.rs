@@ -12,12 +12,12 @@ use tower_sd_testkit::{
     proxy::{Fault, Proxy},
     real,
     usage::{cpu_ms, resident_kib},
-    wait::shows_that,
+    wait::{fresh_with, shows_that},
 };
 use tower_sd_zookeeper::{GoKit, ZooKeeper, ZooKeeperConfig};
 
 use crate::support::{
-    TTL, ZooKeeperFixture, fresh_with, holds, instance, newest, note, on_every_zookeeper,
+    TTL, ZooKeeperFixture, holds, instance, newest, note, on_every_zookeeper,
     operator::{CreateMode::Persistent, Operator},
     patient_config,
 };

@@ -6,11 +6,14 @@ use tokio::time::timeout;
 use tower_sd_core::{
     ErrorKind, Instancer, ReadMode, ReadRequest, Registration, RegistrationState, Snapshot, Source,
 };
-use tower_sd_testkit::{real, wait::shows_that};
+use tower_sd_testkit::{
+    real,
+    wait::{fresh_with, shows_that},
+};
 use tower_sd_zookeeper::{Curator, GoKit, ServerSet, ZooKeeper};
 
 use crate::support::{
-    TTL, fresh_with, holds, instance, newest, on_every_zookeeper,
+    TTL, holds, instance, newest, on_every_zookeeper,
     operator::{
         ALL,
         CreateMode::{Ephemeral, Persistent},

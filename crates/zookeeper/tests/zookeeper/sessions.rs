@@ -11,12 +11,12 @@ use tower_sd_testkit::{
     process::Process,
     proxy::{Fault, Proxy},
     real,
-    wait::shows_that,
+    wait::{fresh_with, shows_that},
 };
 use tower_sd_zookeeper::{Acl, ZooKeeper, ZooKeeperConfig};
 
 use crate::support::{
-    TTL, ZooKeeperFixture, fresh_with, holds, instance, is_stale, newest, note, on_every_zookeeper,
+    TTL, ZooKeeperFixture, holds, instance, is_stale, newest, note, on_every_zookeeper,
     operator::Operator, patient,
 };
 

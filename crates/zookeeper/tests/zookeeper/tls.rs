@@ -7,11 +7,11 @@ use tower_sd_core::{Instancer, Registration, TlsConfig};
 use tower_sd_testkit::{
     loopback::{free_ports, own_address},
     real,
-    wait::shows_that,
+    wait::{fresh_with, shows_that},
 };
 use tower_sd_zookeeper::{ZooKeeper, ZooKeeperConfig};
 
-use crate::support::{TTL, binaries, fresh_with, instance};
+use crate::support::{TTL, binaries, instance};
 
 /// In TLS 1.3 the refusal arrives behind the client's half of the handshake.
 #[tokio::test]

@@ -1,6 +1,6 @@
 use std::{
     env, fs,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -73,12 +73,21 @@ async fn start(registry: &str, protocol: Protocol, port: u16, logs: &Path) -> Pr
     let args = ["server", "--registry", registry, "--listen", &listen];
     let args = args.into_iter().chain(protocol.flag());
     let process = Process::start(Command::new(program()).args(args), &log).expect("starts");
+    listening_on(&process, &log).await;
+    process
+}
+
+/// Waits until a server prints where it listens, which it does when it is registered.
+pub(crate) async fn listening_on(server: &Process, log: &Path) -> SocketAddr {
     let begun = Instant::now();
-    while !fs::read_to_string(&log).unwrap_or_default().contains("listening on ") {
-        assert!(begun.elapsed() < START, "{}", process.output());
+    loop {
+        let text = fs::read_to_string(log).unwrap_or_default();
+        if let Some(address) = text.lines().find_map(|line| line.strip_prefix("listening on ")) {
+            return address.parse().expect("an address");
+        }
+        assert!(begun.elapsed() < START, "{}", server.output());
         sleep(Duration::from_millis(5)).await;
     }
-    process
 }
 
 /// The release build that `cargo xtask test --slow` makes, or else the one that cargo has made for

@@ -1,13 +1,13 @@
 //! Settings that a running server follows, in a node of ZooKeeper.
 
-use std::{fs, process::Command, time::Duration};
+use std::{process::Command, time::Duration};
 
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use tower_sd_testkit::{process::Process, real, servers::required, wire::request};
 
 use crate::{
-    fleet::program,
+    fleet::{listening_on, program},
     operator::{CreateMode, Operator},
 };
 
@@ -20,15 +20,7 @@ pub(crate) async fn tell() {
     let url = format!("zookeeper://{}/arithmetic/server", zookeeper.address());
     let args = ["server", "--registry", "static://", "--listen", "127.0.0.1:0", "--config", &url];
     let server = Process::start(Command::new(program()).args(args), &log).expect("starts");
-    let begun = Instant::now();
-    let address = loop {
-        let text = fs::read_to_string(&log).unwrap_or_default();
-        if let Some(address) = text.lines().find_map(|line| line.strip_prefix("listening on ")) {
-            break address.parse().expect("an address");
-        }
-        assert!(begun.elapsed() < BOUND, "{}", server.output());
-        sleep(Duration::from_millis(5)).await;
-    };
+    let address = listening_on(&server, &log).await;
     let becomes = async |status: u16| {
         let begun = Instant::now();
         loop {

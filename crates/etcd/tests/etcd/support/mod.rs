@@ -79,10 +79,6 @@ pub(crate) fn instance(id: &str, port: u16) -> Instance {
     Instance::new("127.0.0.1", port).with_id(id)
 }
 
-pub(crate) fn fresh_with(n: usize) -> impl Fn(&Snapshot) -> bool + Send + Sync {
-    move |it| it.freshness().is_fresh() && it.instances().len() == n
-}
-
 pub(crate) fn is_stale(snapshot: &Snapshot) -> bool {
     matches!(snapshot.freshness(), Freshness::Stale { .. })
 }
