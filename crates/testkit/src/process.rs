@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::time::{Instant, sleep};
 
 /// A running program, its output in a file.
@@ -57,11 +57,17 @@ impl Process {
 
     /// STOP: it does nothing until [`resume`](Self::resume), its connections stay open.
     ///
+    /// Returns when all of its threads have stopped, which is a matter of the machine's load.
+    ///
     /// # Errors
     ///
     /// It has ended.
     pub fn suspend(&self) -> io::Result<()> {
-        self.signal(Signal::STOP)
+        let pid = self.signal(Signal::STOP)?;
+        // The thread that receives it stops the others, when it is scheduled.
+        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(pid), stopped)?;
+        Ok(())
     }
 
     /// CONT.
@@ -70,7 +76,7 @@ impl Process {
     ///
     /// It has ended.
     pub fn resume(&self) -> io::Result<()> {
-        self.signal(Signal::CONT)
+        self.signal(Signal::CONT).map(drop)
     }
 
     /// TERM, and KILL when it has not ended within `bound`; returns when it has ended.
@@ -116,14 +122,15 @@ impl Process {
     }
 
     /// By the id of a child that has not been waited for, which no other process can have got.
-    fn signal(&self, signal: Signal) -> io::Result<()> {
+    fn signal(&self, signal: Signal) -> io::Result<Pid> {
         let mut child = self.child();
         if let Some(status) = child.try_wait()? {
             return Err(io::Error::other(format!("{}: {status}", self.name)));
         }
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("not a process id"))?;
-        Ok(kill_process(pid, signal)?)
+        kill_process(pid, signal)?;
+        Ok(pid)
     }
 
     fn child(&self) -> MutexGuard<'_, Child> {

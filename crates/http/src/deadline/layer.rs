@@ -3,7 +3,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
@@ -144,13 +144,13 @@ where
             counters.malformed.fetch_add(1, Relaxed);
             None
         });
-        let timer = deadline.map(Timer::new);
-        let state = match &timer {
-            Some(timer) if timer.is_over() => {
+        let mut timer = deadline.map(Timer::new);
+        let state = match timer.take_if(|timer| timer.is_over()) {
+            Some(_) => {
                 counters.late.fetch_add(1, Relaxed);
                 State::Over
             }
-            _ => State::Waiting(self.inner.clone(), Some(request)),
+            None => State::Waiting(self.inner.clone(), Some(request)),
         };
         DeadlineFuture { state, timer, is_grpc, counters }
     }
@@ -164,41 +164,31 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        // First, because what this service calls has the same deadline and fails at it.
+        if this.timer.as_mut().is_some_and(|timer| timer.poll(cx).is_ready()) {
+            // Drops what works on it.
+            this.state.set(State::Over);
+            *this.timer = None;
+            this.counters.cancelled();
+        }
         loop {
             let polled = match this.state.as_mut().project() {
                 StateProjection::Over => return Poll::Ready(Ok(too_late(*this.is_grpc))),
                 StateProjection::Waiting(service, request) => {
-                    match within(this.timer.as_ref(), || service.poll_ready(cx)) {
-                        Poll::Ready(Ok(())) if !this.timer.as_ref().is_some_and(Timer::is_over) => {
-                            let request = request.take().expect("a request waits once");
-                            let future = within(this.timer.as_ref(), || service.call(request));
-                            this.state.set(State::Working(future));
-                            continue;
-                        }
-                        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                        Poll::Pending | Poll::Ready(Ok(())) => Poll::Pending,
-                    }
+                    ready!(within(this.timer.as_ref(), || service.poll_ready(cx)))?;
+                    let request = request.take().expect("a request waits once");
+                    let future = within(this.timer.as_ref(), || service.call(request));
+                    this.state.set(State::Working(future));
+                    continue;
                 }
                 StateProjection::Working(future) => within(this.timer.as_ref(), || future.poll(cx)),
             };
-            if let Poll::Ready(result) = polled {
-                let timer = this.timer.take().filter(|_| *this.is_grpc);
-                return Poll::Ready(result.map(|response| match timer {
-                    Some(timer) => {
-                        response.map(|body| {
-                            DeadlineBody::bounded(body, timer, Arc::clone(this.counters))
-                        })
-                    }
-                    None => response.map(DeadlineBody::new),
-                }));
-            }
-            let is_over = this.timer.as_mut().is_some_and(|timer| timer.poll(cx).is_ready());
-            if !is_over {
-                return Poll::Pending;
-            }
-            // Drops what works on it.
-            this.state.set(State::Over);
-            this.counters.cancelled();
+            let response = ready!(polled)?;
+            let timer = this.timer.take().filter(|_| *this.is_grpc);
+            return Poll::Ready(Ok(response.map(|body| match timer {
+                Some(timer) => DeadlineBody::bounded(body, timer, Arc::clone(this.counters)),
+                None => DeadlineBody::new(body),
+            })));
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_sd_balance::CallerDeadline;
 
@@ -84,6 +84,21 @@ async fn late_work_is_refused_immediately_and_running_work_is_dropped() {
     }
     let report = layer.report();
     assert_eq!((report.late, report.cancelled, report.malformed), (2, 2, 0));
+}
+
+/// A handler's own clients fail at the deadline too: its answer to that is not what happened.
+#[tokio::test(start_paused = true)]
+async fn handler_that_fails_at_the_deadline_is_late() {
+    let layer = DeadlineLayer::new();
+    let handler = layer.layer(service_fn(|_: Request<()>| async {
+        sleep_until(CallerDeadline::current().expect("a deadline").at()).await;
+        let mut response = Sent::new(Full::default());
+        *response.status_mut() = StatusCode::BAD_GATEWAY;
+        Ok::<_, Infallible>(response)
+    }));
+    let response = handler.oneshot(request(0, (EXPECTED, "300"))).await.expect("infallible");
+    assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(layer.report().cancelled, 1);
 }
 
 #[tokio::test(start_paused = true)]

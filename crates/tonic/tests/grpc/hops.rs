@@ -9,19 +9,22 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use http_body::Body;
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpListener,
+    sync::oneshot,
     task::JoinSet,
     time::{Instant, sleep},
 };
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming, transport};
-use tower::{Layer, ServiceExt, service_fn};
-use tower_sd_balance::{FixedInstancer, Instance};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_sd_balance::{BoxError, FixedInstancer, Instance};
 use tower_sd_http::{Client, ClientErrorKind};
+use tower_sd_testkit::stall::with_stall;
 use tower_sd_tonic::{Channel, DeadlineLayer};
 
 use crate::{
@@ -34,8 +37,8 @@ use crate::{
 };
 
 const DEADLINE: Duration = Duration::from_millis(300);
-/// Beyond the deadline, on a busy machine; the work itself would take 30 s.
-const LATE: Duration = Duration::from_secs(2);
+/// Beyond the deadline, on an idle machine; the work itself would take 30 s.
+const LATE: Duration = Duration::from_millis(50);
 
 /// What a hop has received, and when it has stopped.
 #[derive(Clone, Default)]
@@ -78,25 +81,37 @@ impl Hop {
     }
 }
 
-/// Serves HTTP below a `DeadlineLayer`; `work` is what a handler does.
-async fn serve_http<F>(
-    tasks: &mut JoinSet<()>,
+/// A handler of HTTP requests that does `work`.
+fn handler<F>(
     hop: Hop,
     work: impl Fn() -> F + Clone + Send + Sync + 'static,
-) -> Instance
+) -> impl Service<http::Request<Incoming>, Response = Answer, Error = Infallible, Future: Send>
++ Clone
++ Send
++ 'static
 where
     F: Future<Output = StatusCode> + Send + 'static,
 {
-    let handler = service_fn(move |request: http::Request<Incoming>| {
+    service_fn(move |request: http::Request<Incoming>| {
         let (working, work) = (hop.begin(request.headers()), work());
         async move {
             let _working = working;
-            let mut response = http::Response::new(Full::new(Bytes::new()));
+            let mut response = Answer::default();
             *response.status_mut() = work.await;
-            Ok::<_, Infallible>(response)
+            Ok(response)
         }
-    });
-    let service = DeadlineLayer::new().layer(handler);
+    })
+}
+
+type Answer = http::Response<Full<Bytes>>;
+
+async fn serve_http<S, B>(tasks: &mut JoinSet<()>, service: S) -> Instance
+where
+    S: Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     let (listener, instance) = listen().await;
     tasks.spawn(async move {
         let mut connections = JoinSet::new();
@@ -171,36 +186,42 @@ async fn serve_grpc(tasks: &mut JoinSet<()>, middle: Middle) -> Instance {
 #[tokio::test]
 async fn deadline_ends_the_work_of_three_hops() {
     let (mut tasks, hops) = (JoinSet::new(), [(); 3].map(|()| Hop::default()));
-    let last = serve_http(&mut tasks, hops[2].clone(), || async {
+    let work = handler(hops[2].clone(), || async {
         sleep(Duration::from_secs(30)).await;
         StatusCode::OK
-    })
-    .await;
+    });
+    let last = serve_http(&mut tasks, DeadlineLayer::new().layer(work)).await;
     let next = Client::new(FixedInstancer::new([last]));
     let middle = serve_grpc(&mut tasks, Middle { hop: hops[1].clone(), next }).await;
     let channel = EchoClient::new(Channel::new(FixedInstancer::new([middle])));
-    let first = serve_http(&mut tasks, hops[0].clone(), move || {
+    let work = handler(hops[0].clone(), move || {
         let mut channel = channel.clone();
         async move {
             let answer = channel.one(message("order")).await;
             answer.map_or(StatusCode::BAD_GATEWAY, |_| StatusCode::OK)
         }
-    })
-    .await;
+    });
+    let first = serve_http(&mut tasks, DeadlineLayer::new().layer(work)).await;
     let client = Client::builder(FixedInstancer::new([first])).timeout(DEADLINE).build();
     client.wait_until_ready(Duration::from_secs(20)).await.expect("an instance");
 
     let begun = Instant::now();
     let request = http::Request::get("http://first/").body(String::new()).expect("a request");
-    let outcome = client.request(request).await;
+    let all = async {
+        let outcome = client.request(request).await;
+        let [first, middle, last] = &hops;
+        (outcome, [first.stopped().await, middle.stopped().await, last.stopped().await])
+    };
+    let ((outcome, stopped), stall) = with_stall(all).await;
     // Its own timer, or the answer of the first hop's.
     match outcome {
         Ok(response) => assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT),
         Err(error) => assert_eq!(error.kind(), ClientErrorKind::Timeout, "{error}"),
     }
-    for (n, hop) in hops.iter().enumerate() {
-        let late = hop.stopped().await.saturating_duration_since(begun + DEADLINE);
-        assert!(late < LATE, "hop {n} has stopped {late:?} late");
+    // What is left is told on the way, so each hop is later by what stalled those before it.
+    for (stopped, n) in stopped.into_iter().zip(1..) {
+        let late = stopped.saturating_duration_since(begun + DEADLINE);
+        assert!(late < LATE + stall * n, "hop {n} has stopped {late:?} late, stalled {stall:?}");
     }
     let http = |hop: &Hop| hop.header("x-envoy-expected-rq-timeout-ms");
     let left = |ms: Option<String>| ms.expect("a header").parse::<u64>().expect("milliseconds");
@@ -208,4 +229,42 @@ async fn deadline_ends_the_work_of_three_hops() {
     assert!(first <= 300 && last <= first, "{first} {last}");
     let middle = hops[1].header("grpc-timeout").expect("a header");
     assert!(middle.ends_with('u'), "{middle}");
+}
+
+/// Its client is answered in time; only work that outlives its connection goes on.
+#[tokio::test]
+async fn hop_without_the_layer_works_on_without_a_deadline() {
+    const WORK: Duration = Duration::from_millis(600);
+    let (mut tasks, hops) = (JoinSet::new(), [(); 2].map(|()| Hop::default()));
+    let work = handler(hops[1].clone(), || async {
+        sleep(WORK).await;
+        StatusCode::OK
+    });
+    let last = serve_http(&mut tasks, DeadlineLayer::new().layer(work)).await;
+    let next = Client::new(FixedInstancer::new([last]));
+    let (sender, answered) = oneshot::channel();
+    let sender = Arc::new(Mutex::new(Some(sender)));
+    let work = handler(hops[0].clone(), move || {
+        let (next, sender) = (next.clone(), sender.lock().expect("no panic").take());
+        async move {
+            let request = http::Request::get("http://last/").body(String::new());
+            let work = tokio::spawn(async move {
+                let answer = next.request(request.expect("a request")).await;
+                let _gone = sender.expect("one request").send(answer.map(|it| it.status()));
+            });
+            work.await.map_or(StatusCode::BAD_GATEWAY, |()| StatusCode::OK)
+        }
+    });
+    let first = serve_http(&mut tasks, work).await;
+    let client = Client::builder(FixedInstancer::new([first])).timeout(DEADLINE).build();
+    client.wait_until_ready(Duration::from_secs(20)).await.expect("an instance");
+
+    let request = http::Request::get("http://first/").body(String::new()).expect("a request");
+    let error = client.request(request).await.expect_err("too late");
+    assert_eq!(error.kind(), ClientErrorKind::Timeout, "{error}");
+    let status = answered.await.expect("it works on").expect("an answer");
+    assert_eq!(status, StatusCode::OK);
+    let header = "x-envoy-expected-rq-timeout-ms";
+    assert!(hops[0].header(header).is_some(), "the client tells its deadline");
+    assert_eq!(hops[1].header(header), None, "no hop without the layer carries it on");
 }
