@@ -7,7 +7,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tower_sd_testkit::proxy::Fault;
 
-use crate::scene::{Scene, is_stale, shows_fresh, shows_now};
+use crate::{
+    scene::{Scene, is_stale, shows_fresh, shows_now},
+    support::NAMESPACE,
+};
 
 #[tokio::test]
 #[ignore = "needs kubernetes: cargo xtask test kubernetes"]
@@ -61,6 +64,9 @@ async fn server_restored_with_older_data_is_followed() {
 async fn history_compacted_during_an_outage_is_read_anew() {
     let scene = Scene::new().await;
     scene.lists("orders", &["a", "b"]).await;
+    let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices");
+    let listed = scene.api.get(&slices).await.expect("a list");
+    let version = listed["metadata"]["resourceVersion"].as_str().expect("a version").to_owned();
     let mut orders = scene.follow("orders");
     shows_now(&mut orders, &["a", "b"]).await;
     scene.server.proxy().set(Fault::Refuse).await;
@@ -72,6 +78,10 @@ async fn history_compacted_during_an_outage_is_read_anew() {
     }
     scene.server.etcd().compact().await.expect("it compacts");
     scene.server.restart().await.expect("it starts again");
+    // Ours broke off, and is followed by a list. One that ended orderly goes on with this answer.
+    let watch = format!("{slices}?watch=true&timeoutSeconds=5&resourceVersion={version}");
+    let gone = scene.api.get(&watch).await.map_or_else(|it| it.to_string(), |it| it.to_string());
+    assert!(gone.contains("410") && gone.contains("Expired"), "{gone}");
     scene.lists("orders", &["b", "e"]).await;
     scene.server.proxy().set(Fault::None).await;
     shows_fresh(&mut orders, &["b", "e"]).await;
