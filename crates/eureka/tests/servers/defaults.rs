@@ -29,7 +29,7 @@ mod slow {
         assert_eq!(read().await, 404);
         let start = Instant::now();
         let register = async |id, port| {
-            let registration = Registration::new("defaults", instance(id, port));
+            let registration = Registration::new("defaults", instance(id, port)).fail_fast(BOUND);
             eureka.register(registration).await.expect("registered")
         };
         let (a, _b) = (register("a", 1).await, register("b", 2).await);

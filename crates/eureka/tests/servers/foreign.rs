@@ -6,7 +6,7 @@ use tower_sd_testkit::{
     process::Process, real, servers::required, wait::shows_that, wire::request,
 };
 
-use crate::support::{BOUND, client, query};
+use crate::support::{BOUND, client, query, update};
 
 /// A Spring Cloud application finds ours with metadata and status, and is found by us.
 #[tokio::test]
@@ -30,9 +30,11 @@ async fn spring_client_finds_ours_and_is_found() {
     shows_that(&mut by_vip, "Spring's", BOUND, |it| it.instances() == [found.clone()]).await;
 
     let instance = Instance::new("10.0.0.7", 8081).with_metadata("shard", "3").with_zone("eu-1b");
-    let ours = eureka.register(Registration::new("ours", instance)).await.expect("registered");
+    let ours = Registration::new("ours", instance).fail_fast(BOUND);
+    let ours = eureka.register(ours).await.expect("registered");
     let secure = Instance::new("10.0.0.7", 8443).with_scheme("https");
-    let _tls = eureka.register(Registration::new("ours-tls", secure)).await.expect("registered");
+    let secure = Registration::new("ours-tls", secure).fail_fast(BOUND);
+    let _tls = eureka.register(secure).await.expect("registered");
     shows(&spring, "/found/ours", |it| {
         ["\"port\":8081", "10.0.0.7:ours:8081", "\"shard\":\"3\"", "\"zone\":\"eu-1b\""]
             .iter()
@@ -44,7 +46,7 @@ async fn spring_client_finds_ours_and_is_found() {
     })
     .await;
     shows(&spring, "/statuses/ours", |it| it == r#"["UP"]"#).await;
-    ours.update(|it| it.with_status(InstanceStatus::Draining)).await.expect("updated");
+    update(&ours, |it| it.with_status(InstanceStatus::Draining)).await;
     shows(&spring, "/statuses/ours", |it| it == r#"["OUT_OF_SERVICE"]"#).await;
     shows(&spring, "/found/ours", |it| it == "[]").await;
     ours.deregister().await.expect("deregistered");
@@ -58,7 +60,7 @@ async fn go_kit_finds_ours() {
     let config = real::EurekaConfig::quick(required("eureka"));
     let server = real::Eureka::start(config).await.expect("a server");
     let eureka = client(&[&server]);
-    let ours = Registration::new("ours", Instance::new("10.0.0.7", 8081));
+    let ours = Registration::new("ours", Instance::new("10.0.0.7", 8081)).fail_fast(BOUND);
     let ours = eureka.register(ours).await.expect("registered");
     let logs = tempfile::tempdir().expect("a folder");
     let mut command = Command::new(required("gokit").path);
@@ -72,7 +74,7 @@ async fn go_kit_finds_ours() {
         }
     };
     shows(r#"["10.0.0.7:8081"]"#).await;
-    let second = Registration::new("ours", Instance::new("10.0.0.8", 8082));
+    let second = Registration::new("ours", Instance::new("10.0.0.8", 8082)).fail_fast(BOUND);
     let _second = eureka.register(second).await.expect("registered");
     shows(r#"["10.0.0.7:8081","10.0.0.8:8082"]"#).await;
     ours.deregister().await.expect("deregistered");

@@ -18,7 +18,7 @@ use tower_sd_testkit::{
 
 use crate::support::{
     BOUND, LEASE, LONG_LEASE, PORT, client, entry, entry_that, instance, operate, post, post_with,
-    query,
+    query, update,
 };
 
 /// The override of an operator outlives updates and renewals, and ends when the operator ends it.
@@ -39,7 +39,7 @@ async fn operator(server: &real::Eureka) {
         |it: &Snapshot| matches!(it.instances(), [a, _b] if a.status() == InstanceStatus::Draining);
     shows_that(&mut all, "a, out of service", BOUND, drains).await;
     shows(&mut subscription, &["b"], BOUND).await;
-    a.update(|it| it.with_metadata("shard", "3")).await.expect("updated");
+    update(&a, |it| it.with_metadata("shard", "3")).await;
     has(&a, "overridden by an operator: OUT_OF_SERVICE").await;
     let xml = entry(server, "overridden", "a").await;
     assert!(xml.contains("<overriddenstatus>OUT_OF_SERVICE</"), "{xml}");
@@ -57,7 +57,7 @@ async fn operator(server: &real::Eureka) {
     assert!(matches!(a.state(), RegistrationState::Registered), "{a:?}");
     operate(server.address(), "PUT", "overridden", "a", "/status?value=OUT_OF_SERVICE").await;
     for status in [InstanceStatus::Draining, InstanceStatus::Passing] {
-        a.update(move |it| it.with_status(status)).await.expect("updated");
+        update(&a, move |it| it.with_status(status)).await;
         let xml = entry(server, "overridden", "a").await;
         assert!(xml.contains("<overriddenstatus>OUT_OF_SERVICE</"), "{status:?}: {xml}");
     }
@@ -85,7 +85,7 @@ async fn draining(server: &real::Eureka) {
         (InstanceStatus::Draining, "OUT_OF_SERVICE"),
         (InstanceStatus::Warning, "UP"),
     ] {
-        a.update(move |it| it.with_status(status)).await.expect("updated");
+        update(&a, move |it| it.with_status(status)).await;
         let xml = entry(server, "draining", "c").await;
         // In XML a server writes `DOWN` for an instance that is out of service.
         let node = if shown == "OUT_OF_SERVICE" { "overriddenstatus" } else { "status" };
@@ -94,7 +94,7 @@ async fn draining(server: &real::Eureka) {
         assert_eq!(entry(server, "draining", "c").await.contains("<status>UP"), shown == "UP");
     }
     // A predecessor that was killed while it drained leaves its override to its successor.
-    a.update(|it| it.with_status(InstanceStatus::Draining)).await.expect("updated");
+    update(&a, |it| it.with_status(InstanceStatus::Draining)).await;
     let successor = client(&[server]);
     let registration = Registration::new("draining", instance("c", 3)).fail_fast(BOUND);
     let b = successor.register(registration).await.expect("registered");
@@ -104,13 +104,13 @@ async fn draining(server: &real::Eureka) {
     let registration = || Registration::new("draining", instance("f", 6)).fail_fast(BOUND);
     let f = eureka.register(registration()).await.expect("registered");
     operate(server.address(), "PUT", "draining", "f", "/status?value=OUT_OF_SERVICE").await;
-    f.update(|it| it.with_status(InstanceStatus::Draining)).await.expect("updated");
+    update(&f, |it| it.with_status(InstanceStatus::Draining)).await;
     let g = successor.register(registration()).await.expect("registered");
     has(&g, "overridden by an operator: OUT_OF_SERVICE").await;
     let xml = entry(server, "draining", "f").await;
     assert!(xml.contains("<overriddenstatus>OUT_OF_SERVICE</"), "{xml}");
     // As a lifecycle ends: nothing is left of the override.
-    b.update(|it| it.with_status(InstanceStatus::Draining)).await.expect("updated");
+    update(&b, |it| it.with_status(InstanceStatus::Draining)).await;
     b.deregister().await.expect("deregistered");
     assert_eq!(entry(server, "draining", "c").await, "");
     post(server, "DRAINING", "c", "UP").await;

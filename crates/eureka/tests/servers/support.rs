@@ -63,7 +63,10 @@ impl Pair {
         let instancer = eureka.instancer(query(app));
         let mut subscription = instancer.subscribe();
         shows_that(&mut subscription, "the server", BOUND, |it| it.instances().len() == 1).await;
-        Self { server, handle, subscription, client: Client::new(instancer) }
+        let pair = Self { server, handle, subscription, client: Client::new(instancer) };
+        // It connects: while a server of Java's is killed, this thread waits for its end.
+        pair.request().await;
+        pair
     }
 
     pub(crate) async fn sees(
@@ -79,10 +82,7 @@ impl Pair {
         let n = AtomicUsize::new(0);
         let requests = async {
             loop {
-                let request = Request::get("http://app/").body(Full::<Bytes>::default());
-                let sent = self.client.request(request.expect("a request"));
-                let answer = timeout(Duration::from_secs(10), sent).await.expect("no hang");
-                assert_eq!(answer.expect("no failure").status(), 200);
+                self.request().await;
                 n.fetch_add(1, Relaxed);
                 sleep(Duration::from_millis(20)).await;
             }
@@ -94,6 +94,24 @@ impl Pair {
         let n = n.load(Relaxed);
         assert!(n > 10, "only {n} requests");
         n
+    }
+
+    async fn request(&self) {
+        let request = Request::get("http://app/").body(Full::<Bytes>::default());
+        let sent = self.client.request(request.expect("a request"));
+        let answer = timeout(Duration::from_secs(10), sent).await.expect("no hang");
+        assert_eq!(answer.expect("no failure").status(), 200);
+    }
+}
+
+/// Updates a registration, again where a busy server has not answered within the lease.
+pub(crate) async fn update(
+    handle: &RegistrationHandle,
+    change: impl Fn(Instance) -> Instance + Copy + Send + 'static,
+) {
+    let deadline = Instant::now() + BOUND;
+    while let Err(error) = handle.update(change).await {
+        assert!(error.is_transient() && Instant::now() < deadline, "{error:?}");
     }
 }
 

@@ -220,8 +220,10 @@ async fn rolling_update_fails_no_request() {
         "{n_requests} requests in {took:?}; the last to a pod {late:?} after it was seen to leave, \
          the first {used:?} after it was ready; stalls of {stall:?}"
     ));
-    assert!(n_requests > 1000, "{n_requests}");
-    assert!(late < LATE + stall && used < BUSY, "{late:?}, {used:?}, stalled for {stall:?}");
+    // Ten for each pod, however busy the machine is.
+    assert!(n_requests > 200, "{n_requests}");
+    let is_prompt = late < LATE + stall && used < BUSY + stall;
+    assert!(is_prompt, "{late:?}, {used:?}, stalled for {stall:?}");
     let mut made = made.lock().expect("no panic").clone();
     made.sort();
     let mut once: Vec<String> = all.iter().map(|pod| pod.name.clone()).collect();

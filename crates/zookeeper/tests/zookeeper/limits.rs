@@ -7,7 +7,9 @@ use tokio::{
     join,
     time::{Instant, sleep, timeout},
 };
-use tower_sd_core::{ErrorKind, Instance, Instancer, Registration, Snapshot};
+use tower_sd_core::{
+    ErrorKind, FollowConfig, Instance, Instancer, Registration, RegistryConfig, Snapshot,
+};
 use tower_sd_testkit::{
     proxy::{Fault, Proxy},
     real,
@@ -99,10 +101,14 @@ async fn twenty_thousand_children_are_read() {
     fixture.operator().await.create("/services/s", b"", Persistent).await;
     join_all(operators).await;
     let start = Instant::now();
-    let zookeeper =
-        ZooKeeper::new(fixture.config().layout(GoKit::default())).expect("good settings");
-    let mut subscription = zookeeper.instancer("s").subscribe();
     let bound = Duration::from_secs(60);
+    let mut follow = FollowConfig::default();
+    // Half of it, on a busy machine.
+    follow.read_timeout = bound;
+    let registry = RegistryConfig::default().follow(follow);
+    let config = patient_config(fixture.server.address()).layout(GoKit::default());
+    let zookeeper = ZooKeeper::new(config.registry(registry)).expect("good settings");
+    let mut subscription = zookeeper.instancer("s").subscribe();
     shows_that(&mut subscription, "20 000", bound, fresh_with(20_000)).await;
     note(&format!("20 000 children are read in {:?}", start.elapsed()));
     let small = fixture.config().max_reply(64 << 10);
