@@ -265,6 +265,6 @@ async fn hop_without_the_layer_works_on_without_a_deadline() {
     let status = answered.await.expect("it works on").expect("an answer");
     assert_eq!(status, StatusCode::OK);
     let header = "x-envoy-expected-rq-timeout-ms";
-    assert!(hops[0].header(header).is_some(), "the client tells its deadline");
+    assert!(hops[0].header(header).is_some(), "the client sends its deadline");
     assert_eq!(hops[1].header(header), None, "no hop without the layer carries it on");
 }
