@@ -82,15 +82,15 @@ impl<S: Clone + Send + Sync + 'static> Inner<S> {
                 if let Some(picked) = first {
                     return Ok(picked);
                 }
-                for tier in Tier::ALL {
-                    let picked = self
-                        .shards
-                        .pick_in(tier, &Request { purpose: Purpose::Lease, ..Request::ANY })
-                        .map_err(|OutOfRange| {
+                for purpose in [Purpose::Lease, Purpose::Down] {
+                    let request = Request { purpose, ..Request::ANY };
+                    for tier in Tier::ALL {
+                        let picked = self.shards.pick_in(tier, &request).map_err(|OutOfRange| {
                             NoInstances::new(NoInstancesReason::OutOfRange, None)
                         })?;
-                    if let Some(picked) = picked {
-                        return Ok(picked);
+                        if let Some(picked) = picked {
+                            return Ok(picked);
+                        }
                     }
                 }
                 let none = self.shared.why_none();

@@ -1,6 +1,7 @@
 use crate::RequestScope;
 
 /// The request of a pick, and the endpoints that it leaves out.
+#[derive(Clone, Copy)]
 pub(crate) struct Request<'a> {
     pub(super) scope: Option<&'a RequestScope>,
     /// Those that were tried for the request may be picked again.
@@ -18,6 +19,8 @@ pub(crate) enum Purpose {
     Probation,
     /// No number of requests is too many.
     Lease,
+    /// Those alone are picked that are down.
+    Down,
 }
 
 /// The labels whose members are worth the wait: others are out of the question.

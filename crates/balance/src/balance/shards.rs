@@ -20,7 +20,8 @@ use super::{
 use crate::{
     RequestScope,
     endpointer::{
-        EndpointStats, Judge, N_TIERS, Probation, Set, Subscriber, Tier, Tiers, Trace, contain,
+        EndpointStats, Judge, N_TIERS, Probation, Readiness, Set, Subscriber, Tier, Tiers, Trace,
+        contain,
     },
     sync::{Mutex, MutexGuard, thread_local},
 };
@@ -61,7 +62,6 @@ pub(super) struct Choices<S> {
     pub(super) set: Set<S>,
     picker: Arc<dyn Picker>,
     tier: Tier,
-    needs_ready: bool,
     /// The number of requests at an endpoint is bounded.
     is_limited: bool,
 }
@@ -266,8 +266,7 @@ impl<S: Clone> Choices<S> {
             others.chain(tiers.creating().cloned()).collect()
         };
         let picker = build(&Members::new((set.len(), set.weigh_the_same()), &member, &unusable));
-        let (needs_ready, is_limited) = (tier != Tier::Down, tiers.judge.breaker.has_places());
-        Self { set: set.clone(), picker, tier, needs_ready, is_limited }
+        Self { set: set.clone(), picker, tier, is_limited: tiers.judge.breaker.has_places() }
     }
 
     #[inline]
@@ -292,7 +291,7 @@ impl<S: Clone> Choices<S> {
     /// A picker that ignores what is usable would choose the same one indefinitely: it gets the
     /// next that is. A request with a label has no other members.
     fn choose_usable(&self, request: &Request<'_>, local: &mut Local) -> Option<usize> {
-        let usable = self.usable(request, self.needs_ready);
+        let usable = self.usable(request, true);
         let mut choice = Choice::new(&usable, (self.set.len(), self.tier), request, local);
         let index = self.picker.pick(&mut choice)?;
         match index < choice.len() && !choice.is_usable(index) {
@@ -319,7 +318,11 @@ impl<S: Clone> Choices<S> {
 impl<S> Usable<'_, S> {
     #[inline]
     fn takes(&self, stats: &EndpointStats) -> bool {
-        (!self.checks_ready || stats.is_ready())
+        let is_so = match self.request.purpose {
+            Purpose::Down => stats.readiness() == Readiness::Down,
+            _ => !self.checks_ready || stats.is_ready(),
+        };
+        is_so
             && (self.request.purpose != Purpose::Probation || stats.is_due())
             && !self.request.excludes(stats.key)
             && (!self.is_limited || !stats.is_full())

@@ -18,7 +18,7 @@ use tower_sd_core::BoxError;
 
 use super::{
     inner::{First, Inner},
-    request::{Labels, Request},
+    request::{Labels, Purpose, Request},
     shards::{OutOfRange, Picked},
     waiting::{Own, Waiting, first_ready, poll_now},
 };
@@ -228,22 +228,27 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
                 return Some(found);
             }
         }
-        self.want_down();
+        self.want_down(&[Tier::Down]);
         if self.has_hope() {
             return None;
         }
         let is_busy =
             self.waiting.iter().any(|one| !one.connects) || self.is_any_full(&FRESH, None);
-        LAST_RESORT
+        let found = LAST_RESORT
             .into_iter()
             .filter(|tier| !is_busy || FRESH.contains(tier))
-            .find_map(|tier| self.look_in(tier, false).or_else(|| self.look_in(tier, true)))
+            .find_map(|tier| self.look_in(tier, false).or_else(|| self.look_in(tier, true)));
+        if found.is_none() {
+            self.want_down(&[Tier::Draining, Tier::Ineligible]);
+        }
+        found
     }
 
     fn look_in(&mut self, tier: Tier, allows_tried: bool) -> Option<Picked<S>> {
         while self.waiting.len() < self.limit() {
             let waiting: Vec<_> = self.waiting.iter().map(|one| one.key).collect();
-            let picked = self.pick_in(tier, allows_tried, &waiting)?;
+            let request = Request { allows_tried, excluded: &waiting, ..Request::ANY };
+            let picked = self.pick_in(tier, request)?;
             if let Some(found) = self.attempt(picked) {
                 return Some(found);
             }
@@ -251,8 +256,8 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         None
     }
 
-    fn pick_in(&mut self, tier: Tier, allows_tried: bool, excluded: &[u64]) -> Option<Picked<S>> {
-        let mut request = Request { scope: self.scope, allows_tried, excluded, ..Request::ANY };
+    fn pick_in(&mut self, tier: Tier, request: Request<'_>) -> Option<Picked<S>> {
+        let mut request = Request { scope: self.scope, ..request };
         if request.is_labelled() && (self.is_hedge() || self.has_hope()) {
             request.labels = Labels::All;
         }
@@ -297,7 +302,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
 
     /// Has endpoints probed that are down: they may be back. One for a retry, which has others to
     /// go to.
-    fn want_down(&mut self) {
+    fn want_down(&mut self, tiers: &[Tier]) {
         let limit = if self.is_retry() { 1 } else { MAX_WANTED };
         if self.is_retry() && !self.wanted.is_empty() {
             return;
@@ -305,7 +310,9 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
         self.wanted.clear();
         let mut keys = Vec::new();
         for _ in 0..limit {
-            let Some((_, stats, _)) = self.pick_in(Tier::Down, false, &keys) else {
+            let down = Request { purpose: Purpose::Down, excluded: &keys, ..Request::ANY };
+            let picked = tiers.iter().find_map(|tier| self.pick_in(*tier, down));
+            let Some((_, stats, _)) = picked else {
                 return;
             };
             keys.push(stats.key);

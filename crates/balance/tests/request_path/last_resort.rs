@@ -21,7 +21,7 @@ use tower_sd_balance::{
     InstanceStatus, RequestScope, Retry, RetryLayer, RetryPolicy, RoundRobin, ScopeLayer, Select,
 };
 
-use crate::support::{Registry, World, balance, call, endpointer};
+use crate::support::{Mode, Registry, World, balance, call, endpointer};
 
 /// a zone is out (5 of 6 refuse, and are known to); the one that lives fails once.
 #[tokio::test(start_paused = true)]
@@ -248,4 +248,24 @@ async fn request_with_a_label_waits_for_a_busy_member_that_has_it() {
     let answers = join_all((0..3).map(|_| client.clone().oneshot(0))).await;
     let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
     assert_eq!(answers, ["v2", "v2", "v1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn instance_that_was_down_is_found_whatever_its_status() {
+    for status in [InstanceStatus::Passing, InstanceStatus::Critical, InstanceStatus::Draining] {
+        for _ in 0..10 {
+            let (mut registry, world) = (Registry::new(&[]), World::default());
+            registry.set_instances(vec![Instance::new("a", 1).with_status(status)]).await;
+            let endpointer = endpointer(&registry, &world).await;
+            let client = balance(&endpointer);
+            world.ready("a", Mode::Fails);
+            call(&client).await.unwrap_err();
+            // The pauses between probes are of up to 10 s by now.
+            sleep(Duration::from_secs(120)).await;
+            // What leases it polls it itself.
+            drop(client.lease().await.unwrap_or_else(|error| panic!("{status:?}: {error}")));
+            world.ready("a", Mode::Works);
+            assert_eq!(call(&client).await.expect("is back"), "a", "{status:?}");
+        }
+    }
 }
