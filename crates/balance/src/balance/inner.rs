@@ -105,7 +105,8 @@ impl<S: Clone + Send + Sync + 'static> Inner<S> {
             Ok(found) => found?,
             Err(_elapsed) => return Err(self.shared.why_none().waited()),
         };
-        Ok((service, self.begin(stats, None, trace)))
+        // The time for which it is held is no latency.
+        Ok((service, self.begin(stats, None, Trace { started: None, ..trace })))
     }
 }
 

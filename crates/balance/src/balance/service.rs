@@ -125,7 +125,7 @@ impl<S: Clone + Send + Sync + 'static> Balance<S> {
     /// Picks an endpoint for a caller that does not use tower.
     ///
     /// Returns a clone of its service, and the guard, which must be kept as long as it is used.
-    /// [`Limits`](crate::Limits) do not apply.
+    /// [`Limits`](crate::Limits) do not apply, and its latency is not measured.
     ///
     /// # Errors
     ///

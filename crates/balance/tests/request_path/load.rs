@@ -276,3 +276,20 @@ async fn only_the_missing_share_of_a_zone_crosses() {
     }
     assert_eq!(share(&answers(&client, 100).await), 100, "the zone is lost, no request is");
 }
+
+#[tokio::test(start_paused = true)]
+async fn time_that_a_lease_is_held_is_no_latency() {
+    let (registry, world) = (Registry::new(&["a", "b"]), World::default());
+    let endpointer = endpointer(&registry, &world).await;
+    let client = BalanceLayer::default().with_seed(1).layer(endpointer.clone());
+    let (_service, guard) = client.lease().await.unwrap();
+    let held = guard.instance().clone();
+    sleep(Duration::from_secs(3_600)).await;
+    drop(guard);
+    let mut guards = Vec::new();
+    for _ in 0..8 {
+        guards.push(client.lease().await.unwrap().1);
+    }
+    let n = guards.iter().filter(|guard| *guard.instance() == held).count();
+    assert!((3..=5).contains(&n), "{n}");
+}
