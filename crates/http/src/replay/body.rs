@@ -34,9 +34,10 @@ pub trait RepeatableBody: Sized {
 
 /// A request body of any kind that can be sent again.
 ///
-/// It keeps the bytes that pass through, up to a bound, and streams the rest. Once more bytes than
-/// that were sent, it drops what it has kept, and [`repeat`](RepeatableBody::repeat) returns
-/// `None`. In the last attempt, which no copy can follow, it keeps nothing. Nothing is read ahead.
+/// It keeps the bytes that pass through, up to a bound and 1024 parts, and streams the rest. Once
+/// more than that was sent, it drops what it has kept, and [`repeat`](RepeatableBody::repeat)
+/// returns `None`. In the last attempt, which no copy can follow, it keeps nothing. Nothing is read
+/// ahead.
 ///
 /// The bound defaults to 64 KiB: more than most calls have, and little enough to hold for each
 /// request in flight.
@@ -164,8 +165,8 @@ where
     }
 
     fn keep(&mut self, frame: &Frame<Bytes>) {
-        if self.state == State::Spent {
-            return;
+        if self.state == State::Spent || self.kept.len() == PARTS {
+            return self.spend();
         }
         if let Some(data) = frame.data_ref() {
             match self.room.checked_sub(data.len()) {
@@ -329,6 +330,8 @@ impl error::Error for NotRepeatable {}
 
 /// More than most calls carry, and little enough to hold for each request in flight.
 const LIMIT: usize = 64 * 1024;
+/// Each costs about 100 bytes beside its own.
+const PARTS: usize = 1024;
 
 #[cfg(test)]
 mod tests;

@@ -173,3 +173,13 @@ async fn body_that_was_read_whole_is_read_by_all_copies() {
     assert_eq!(whole(later).await.expect("whole"), "ab");
     assert!(ReplayBody::new(Empty::<Bytes>::new()).is_shareable());
 }
+
+#[tokio::test]
+async fn bound_counts_the_parts_too() {
+    for n in [PARTS, PARTS + 1] {
+        let mut body = ReplayBody::new(chunks(&vec![""; n]));
+        let copy = body.repeat().expect("its beginning");
+        while body.frame().await.is_some() {}
+        assert_eq!(copy.is_repeatable(), n == PARTS);
+    }
+}
