@@ -21,7 +21,8 @@ use http::{Request, Response, uri::Authority};
 use http_body::Body as HttpBody;
 use tower_layer::Layer;
 use tower_sd_balance::{
-    Balance, BoxError, CallerDeadline, Endpointer, EndpointerReport, Instancer, NoInstances, Retry,
+    Balance, BoxError, CallerDeadline, Endpointer, EndpointerReport, Instancer, NoInstances,
+    RequestScope, Retry,
 };
 use tower_service::Service;
 
@@ -193,15 +194,16 @@ impl Client {
         match &self.stack {
             Stack::Direct(direct) => ClientFuture::direct(service, direct.clone().call(request)),
             Stack::Layered(layered) => {
-                let future = layered(request);
+                let mut future = layered(request);
                 // It calls the client below when it is polled, which may be elsewhere.
-                ClientFuture::layered(
-                    service,
-                    match CallerDeadline::current() {
-                        Some(deadline) => Box::pin(deadline.scope(future)),
-                        None => future,
-                    },
-                )
+                if let Some(deadline) = CallerDeadline::current() {
+                    future = Box::pin(deadline.scope(future));
+                }
+                if let Some(scope) = RequestScope::current() {
+                    let mut inner = future;
+                    future = Box::pin(poll_fn(move |cx| scope.enter(|| inner.as_mut().poll(cx))));
+                }
+                ClientFuture::layered(service, future)
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Over real sockets, against servers that answer, refuse, die and hang.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     future::pending,
     io,
     sync::{Arc, Mutex},
@@ -13,10 +13,12 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
 use tokio::task::JoinSet;
-use tower::{ServiceExt, limit::ConcurrencyLimitLayer, timeout::TimeoutLayer};
+use tower::{
+    ServiceExt, layer::util::Identity, limit::ConcurrencyLimitLayer, timeout::TimeoutLayer,
+};
 use tower_sd_balance::{
-    EndpointerConfig, FactoryExt, FixedInstancer, HedgePolicy, Instance, Limits, NoInstancesReason,
-    RoundRobin, Served,
+    EndpointerConfig, FactoryExt, FixedInstancer, HedgePolicy, Instance, Limits, Maglev,
+    NoInstancesReason, RequestScope, RoundRobin, Served,
 };
 
 use super::{Body, Client, ClientError, ClientErrorKind, ClientFuture, RequestBody};
@@ -342,4 +344,25 @@ async fn error_names_the_service_without_its_user() {
     let error = client.request(request.expect("a request")).await.expect_err("refused");
     assert!(!format!("{error} {error:?}").contains("s3cr3t"), "{error:?}");
     assert!(error.to_string().contains("orders"), "{error}");
+}
+
+#[tokio::test]
+async fn scope_of_a_call_reaches_a_layered_client_too() {
+    let received = Received::default();
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        servers.push(server(Manner::Answers, &received).await);
+    }
+    let client = Client::builder(of(&servers)).balancer(Maglev::new()).build();
+    for client in [client.clone(), client.layer(Identity::new())] {
+        let mut served = HashSet::new();
+        for _ in 0..20 {
+            let scope = RequestScope::new().with_key(7);
+            let response = scope.enter(|| client.request(get())).await.expect("answers");
+            let by = response.extensions().get::<Served>().expect("present").instance().clone();
+            served.insert(by);
+            text(response).await;
+        }
+        assert_eq!(served.len(), 1, "{served:?}");
+    }
 }
