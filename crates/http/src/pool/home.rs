@@ -132,7 +132,7 @@ impl<B: Send + 'static> http1::Home<B> for Pool<B> {
     }
 }
 
-impl<B: Send + 'static> http2::Home for Pool<B> {
+impl<B: Payload> http2::Home for Pool<B> {
     fn release(self: Arc<Self>, carrier: &Arc<Carrier>) {
         let mut queue = self.queue();
         let Some(i) = queue.open.iter().position(|open| open.is_carried_by(carrier)) else {
@@ -151,6 +151,8 @@ impl<B: Send + 'static> http2::Home for Pool<B> {
         }
         if any_waits {
             self.hand_out();
+            // One that takes nothing more counts no longer by the bound.
+            self.dial_more();
         }
     }
 }

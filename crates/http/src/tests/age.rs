@@ -210,3 +210,36 @@ async fn durations_without_end_do_not_panic() {
         }
     }
 }
+
+/// Its bound counts no connection that takes nothing more.
+#[tokio::test]
+async fn request_at_the_bound_gets_a_new_connection_for_an_old_one() {
+    let server = Http2Server::start(2, async |request, reply| {
+        match request.uri().path() {
+            "/long" => std::future::pending().await,
+            "/short" => sleep(Duration::from_millis(400)).await,
+            _ => {}
+        }
+        answer(reply, "ok");
+    })
+    .await;
+    let factory = HttpFactory::new()
+        .version(HttpVersion::Http2)
+        .max_http2_connections(1)
+        .max_age(Duration::from_millis(200));
+    let endpoint = factory.endpoint(&server.instance()).expect("an address");
+    let (long, short) = (fetch(&endpoint, get("/long")), fetch(&endpoint, get("/short")));
+    let waiting = async {
+        sleep(Duration::from_millis(50)).await;
+        fetch(&endpoint, get("/")).await
+    };
+    let both = async { tokio::join!(short, waiting) };
+    tokio::select! {
+        _ = long => panic!("it never ends"),
+        ended = timeout(Duration::from_secs(20), both) => {
+            let (short, waiting) = ended.expect("in time");
+            assert_eq!((short.expect("answers"), waiting.expect("answers")), ("ok".into(), "ok".into()));
+        }
+    }
+    assert_eq!(server.n_accepted(), 2);
+}
