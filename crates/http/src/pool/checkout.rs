@@ -85,7 +85,7 @@ impl<B: Payload> Checkout<B> {
                         }
                     }
                 }
-                State::Ready(unused) if unused.is_closed() => State::Empty,
+                State::Ready(unused) if unused.is_over(&self.pool.settings) => State::Empty,
                 State::Ready(_) => return Poll::Ready(Ok(())),
             };
             // A new connection is not checked again: a server that accepts and closes would keep it

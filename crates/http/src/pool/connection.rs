@@ -1,8 +1,9 @@
 use http::{Request, Response};
 use http_body::Body;
+use tokio::time::Instant;
 use tower_sd_balance::BoxError;
 
-use super::{Target, framing, http1::Exclusive, http2::Stream};
+use super::{Settings, Target, framing, http1::Exclusive, http2::Stream};
 use crate::{
     HttpError, HttpErrorKind,
     host::{to_http1, to_http2},
@@ -37,8 +38,17 @@ impl<B: Send + 'static> Unused<B> {
         self.0.as_mut()
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        self.0.as_ref().is_none_or(Connection::is_closed)
+    /// Whether it takes no request any more: it is closed, or was idle for too long.
+    pub(super) fn is_over(&self, settings: &Settings) -> bool {
+        self.0.as_ref().is_none_or(|connection| match connection {
+            Connection::Http1(exclusive) => {
+                let now = Instant::now();
+                // A new one has to serve a request first.
+                let is_old = exclusive.reused && exclusive.expires(now, settings) <= now;
+                is_old || exclusive.sender.is_closed()
+            }
+            Connection::Http2(stream) => stream.sender.is_closed(),
+        })
     }
 }
 
@@ -51,13 +61,6 @@ impl<B: Send + 'static> Drop for Unused<B> {
 }
 
 impl<B: Send + 'static> Connection<B> {
-    fn is_closed(&self) -> bool {
-        match self {
-            Self::Http1(exclusive) => exclusive.sender.is_closed(),
-            Self::Http2(stream) => stream.sender.is_closed(),
-        }
-    }
-
     /// Whether it has carried a request before: then the server may be closing it at this moment.
     pub(crate) fn is_reused(&self) -> bool {
         match self {

@@ -92,9 +92,8 @@ impl<B: Send + 'static> Pool<B> {
 impl<B: Send + 'static> http1::Home<B> for Pool<B> {
     fn keep(self: Arc<Self>, mut exclusive: Box<Exclusive<B>>) {
         let now = Instant::now();
-        let idle_for = self.settings.http1_idle(exclusive.announced);
-        let is_over =
-            exclusive.is_retired(now) || idle_for.is_zero() || self.settings.max_idle == 0;
+        let until = exclusive.expires(now, &self.settings);
+        let is_over = until <= now || self.settings.max_idle == 0;
         // A new one has to serve a request first.
         if is_over && exclusive.reused {
             return exclusive.close();
@@ -109,8 +108,6 @@ impl<B: Send + 'static> http1::Home<B> for Pool<B> {
                     return exclusive.close();
                 }
                 exclusive.reused = true;
-                let until = now + idle_for;
-                let until = exclusive.retire_at.map_or(until, |at| at.min(until));
                 queue.idle.push(Idle { until, exclusive });
                 let start = !std::mem::replace(&mut queue.reaper_runs, true);
                 drop(queue);

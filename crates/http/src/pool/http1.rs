@@ -31,9 +31,11 @@ pub(crate) struct Exclusive<B: Send + 'static> {
     pub(crate) sender: http1::SendRequest<Outgoing<B>>,
     pub(crate) reused: bool,
     pub(super) target: Arc<Target>,
-    pub(super) retire_at: Option<Instant>,
+    retire_at: Option<Instant>,
     /// `Keep-Alive: timeout`.
-    pub(super) announced: Option<Duration>,
+    announced: Option<Duration>,
+    /// `None`: it carries a request.
+    idle_since: Option<Instant>,
     home: Weak<dyn Home<B>>,
     _close: StopOnDrop,
     /// A response may outlive its client: the connection's task then has no other owner.
@@ -59,11 +61,15 @@ impl<B: Send + 'static> Exclusive<B> {
         self.sender.poll_ready(cx).map(|settled| settled.is_ok())
     }
 
-    pub(super) fn is_retired(&self, now: Instant) -> bool {
-        self.retire_at.is_some_and(|at| at <= now)
+    /// The end of its time without a request.
+    pub(super) fn expires(&self, now: Instant, settings: &Settings) -> Instant {
+        let until = self.idle_since.unwrap_or(now) + settings.http1_idle(self.announced);
+        self.retire_at.map_or(until, |at| at.min(until))
     }
 
+    /// Reads the head of a response.
     pub(super) fn observe(&mut self, headers: &HeaderMap) {
+        self.idle_since = None;
         self.announced =
             headers.get("keep-alive").and_then(|value| timeout_of(value.to_str().ok()?));
     }
@@ -71,6 +77,7 @@ impl<B: Send + 'static> Exclusive<B> {
     /// Keeps it for the next request, if its endpoint still exists and has room.
     pub(crate) fn give_back(mut self: Box<Self>) {
         self.reused = true;
+        self.idle_since.get_or_insert_with(Instant::now);
         if self.sender.is_closed() {
             return;
         }
@@ -153,6 +160,7 @@ pub(super) async fn begin<B: Payload>(
         target: Arc::clone(target),
         retire_at: settings.retire_at(),
         announced: None,
+        idle_since: Some(Instant::now()),
         home,
         _close: close,
         tasks,

@@ -193,3 +193,37 @@ async fn open_connections_become(server: &Server, n: usize) {
     let in_time = timeout(Duration::from_secs(5), reached).await.is_ok();
     assert!(in_time, "{} connections are open, not {n}", server.n_open());
 }
+
+/// As tower's p2c balancer does.
+#[tokio::test]
+async fn connection_that_a_ready_service_holds_grows_old_too() {
+    let server = Server::polite().await;
+    for (factory, is_new) in [
+        (HttpFactory::new().idle_timeout(Duration::from_millis(50)), true),
+        (HttpFactory::new().max_age(Duration::from_millis(50)), true),
+        (HttpFactory::new(), false),
+    ] {
+        let endpoint = endpoint_of(factory, &server);
+        fetch(&endpoint, get("/")).await.expect("answers");
+        let mut held = endpoint.clone();
+        held.ready().await.expect("an idle one");
+        let n_before = server.n_accepted();
+        sleep(Duration::from_millis(100)).await;
+        let sent = held.ready().await.expect("another one").call(get("/")).await;
+        drop(sent.expect("answers"));
+        assert_eq!(server.n_accepted() > n_before, is_new);
+    }
+}
+
+#[tokio::test]
+async fn connection_that_is_given_back_unused_grows_no_younger() {
+    let server = Server::polite().await;
+    let endpoint =
+        endpoint_of(HttpFactory::new().idle_timeout(Duration::from_millis(300)), &server);
+    fetch(&endpoint, get("/")).await.expect("answers");
+    for _ in 0..6 {
+        sleep(Duration::from_millis(100)).await;
+        endpoint.clone().ready().await.expect("a connection");
+    }
+    assert!(server.n_accepted() > 1);
+}
