@@ -6,7 +6,7 @@ use std::{
 
 use ::reqwest::{Body, Response, ResponseBuilderExt};
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Sleep, sleep_until};
 use tower_sd_balance::{BoxError, InFlight};
 
@@ -78,7 +78,7 @@ impl http_body::Body for Bounded {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
         let this = self.get_mut();
-        let Some(body) = &mut this.body else {
+        let Some(body) = this.body.as_mut().filter(|body| !body.is_end_stream()) else {
             return Poll::Ready(None);
         };
         if let Some(deadline) = &mut this.deadline

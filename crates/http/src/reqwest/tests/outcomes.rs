@@ -209,6 +209,22 @@ async fn slow_reader_of_a_ready_body_is_no_timeout_of_the_instance() {
 }
 
 #[tokio::test]
+async fn response_that_is_over_is_whole_after_the_deadline() {
+    let server = Server::start(async |mut peer| {
+        while peer.request().await.is_some() {
+            peer.write("HTTP/1.1 204 No Content\r\n\r\n").await;
+        }
+    })
+    .await;
+    let orders = orders(server.instance(), |client| client, RetryPolicy::new().timeout(LIMIT));
+    let response = orders.send(orders.client().get("http://orders/")).await.expect("a head");
+    pause();
+    advance(LIMIT).await;
+    resume();
+    assert_eq!(response.bytes().await.expect("whole"), "");
+}
+
+#[tokio::test]
 async fn status_and_instance_of_a_response_are_known() {
     for (status, failures) in [(200, 0), (404, 0), (503, 1)] {
         let server = Server::start(move |mut peer| async move {
