@@ -22,7 +22,8 @@ use crate::{
 /// Read to its end, the connection is used again. Dropped before, a rest of at most 64 KiB, by its
 /// announced length, is read for 100 ms; otherwise, and after an error, the connection is closed. A
 /// request body that is still sent at the end is sent to its own end first. In HTTP/2 it holds a
-/// place on its connection instead, and an early end concerns this response alone.
+/// place on its connection instead, and an early end concerns this request alone: it is reset, as
+/// soon as its body can be.
 ///
 /// The default is empty, for layers that answer in place of the instance.
 pub struct ResponseBody<B: Send + 'static> {
@@ -84,9 +85,13 @@ impl<B: Send + 'static> ResponseBody<B> {
     }
 
     fn fail(&mut self, kind: HttpErrorKind, error: impl Into<BoxError>) -> Option<HttpError> {
-        let has_failed = self.upload.take().is_some_and(|upload| upload.has_failed());
+        let upload = self.upload.take();
+        let has_failed = upload.as_ref().is_some_and(Upload::has_failed);
         let kind = if has_failed { HttpErrorKind::Request } else { kind };
-        Some(self.connection.take()?.error(kind, error))
+        let connection = self.connection.take()?;
+        let error = connection.error(kind, error);
+        connection.give_up(upload);
+        Some(error)
     }
 
     fn time_out(&mut self, error: impl Into<BoxError>) -> Option<HttpError> {
@@ -176,11 +181,11 @@ impl<B: Send + 'static> Body for ResponseBody<B> {
 
 impl<B: Send + 'static> Drop for ResponseBody<B> {
     fn drop(&mut self) {
-        if let (Some(rest), Some(Connection::Http1(exclusive)), None) =
-            (self.incoming.take(), self.connection.take(), self.upload.take())
-            && rest.size_hint().upper().is_some_and(|length| length <= SHORT)
-        {
-            exclusive.drain(rest);
+        let short = |rest: &Incoming| rest.size_hint().upper().is_some_and(|n| n <= SHORT);
+        match (self.incoming.take().filter(short), self.connection.take(), self.upload.take()) {
+            (Some(rest), Some(Connection::Http1(exclusive)), None) => exclusive.drain(rest),
+            (_, Some(connection), upload) => connection.give_up(upload),
+            (_, None, _) => {}
         }
     }
 }

@@ -19,7 +19,7 @@ use tower_sd_net::TlsFailure;
 use crate::{
     HeadersTooLarge, HttpError, HttpErrorKind, InFlightBody, ResponseBody,
     deadline::header,
-    hold::{leased, released},
+    hold::{Unanswered, leased, released},
     pool::{Checkout, Connection, Outgoing, Payload, Pool, Target, Unused, Upload, announced},
 };
 
@@ -39,12 +39,12 @@ struct Exchange<F, S, B: Send + 'static> {
     fresh: Option<(Unused<B>, Request<B>)>,
     #[pin]
     response: Option<F>,
-    /// What belongs to a request that was sent.
-    sent: Option<(Connection<B>, Option<Upload>)>,
+    /// That of a request that was sent.
+    sent: Option<Connection<B>>,
     /// On another connection.
     next: Option<Exchanging<B>>,
     pool: Arc<Pool<B>>,
-    lease: Option<InFlight>,
+    held: Unanswered,
 }
 
 type Unsent<B> = TrySendError<Request<Outgoing<B>>>;
@@ -67,7 +67,8 @@ pub(crate) fn begin<B: Payload>(
         Connection::Http2(stream) => Either::Right(stream.sender.try_send_request(request)),
     };
     let (fresh, pool) = (Some((unused, request)), Arc::clone(pool));
-    Box::pin(Exchange { send, fresh, response: None, sent: None, next: None, pool, lease })
+    let held = Unanswered { lease, upload: None };
+    Box::pin(Exchange { send, fresh, response: None, sent: None, next: None, pool, held })
 }
 
 /// Sends on another connection.
@@ -109,13 +110,13 @@ where
             let mut request = Request::from_parts(parts, body);
             connection.adapt(&mut request);
             this.response.set(Some((this.send)(&mut connection, request)));
-            *this.sent = Some((connection, upload));
+            (*this.sent, this.held.upload) = (Some(connection), upload);
         }
         if let Some(response) = this.response.as_mut().as_pin_mut() {
             let result = ready!(response.poll(cx));
             this.response.set(None);
-            let (connection, upload) = this.sent.take().expect("it was sent");
-            let lease = this.lease.take();
+            let connection = this.sent.take().expect("it was sent");
+            let (lease, upload) = (this.held.lease.take(), this.held.upload.take());
             match result {
                 Ok(response) => {
                     return Poll::Ready(answer(response, connection, upload, this.pool, lease));
@@ -140,7 +141,9 @@ fn answer<B: Send + 'static>(
     let settings = pool.settings();
     let (status, limit) = (response.status(), settings.max_header_size);
     if let Some(found) = HeadersTooLarge::of(Some(status), response.headers(), limit) {
-        return Err(released(connection.error(HttpErrorKind::Headers, found), lease));
+        let error = connection.error(HttpErrorKind::Headers, found);
+        connection.give_up(upload);
+        return Err(released(error, lease));
     }
     connection.observe(&response);
     let upload = upload.filter(|upload| !upload.is_over());

@@ -17,8 +17,8 @@ use crate::{HttpError, pool::Upload, protocol::outcome_of};
 /// It has ended when it was read to its end, has failed, or was dropped; and not before the
 /// request's own body has been sent. One that is dropped while a part of it is waited for is a
 /// cancelled request; otherwise the status has decided the outcome. A time-out is the instance's
-/// only when a part of the body was waited for, and by a deadline that is not the
-/// [caller's](InFlight::caller).
+/// only when a part of the body was waited for, and none of the request's own; and by a deadline
+/// that is not the [caller's](InFlight::caller).
 #[pin_project(PinnedDrop)]
 #[derive(Debug)]
 pub struct InFlightBody<B> {
@@ -65,6 +65,30 @@ pub(crate) fn released(error: HttpError, lease: Option<InFlight>) -> HttpError {
     error
 }
 
+/// The lease of a request that has no response yet.
+pub(crate) struct Unanswered {
+    pub(crate) lease: Option<InFlight>,
+    pub(crate) upload: Option<Upload>,
+}
+
+impl Unanswered {
+    /// Whether its sender is waited for.
+    pub(crate) fn waits(&self) -> bool {
+        self.upload.as_ref().is_some_and(Upload::waits)
+    }
+}
+
+impl Drop for Unanswered {
+    /// The time that its sender takes is no fault of the instance.
+    fn drop(&mut self) {
+        if self.waits()
+            && let Some(lease) = self.lease.take()
+        {
+            lease.done(Outcome::Cancelled);
+        }
+    }
+}
+
 /// An answer may come before the end of the request.
 fn end(lease: &mut Option<InFlight>, upload: &mut Option<Upload>, outcome: Outcome) {
     let Some(lease) = lease.take() else {
@@ -108,10 +132,10 @@ impl<B: Body<Error: Error + 'static>> Body for InFlightBody<B> {
                 if let Some(lease) = this.lease.take() {
                     let outcome = HttpError::find(error).map_or(BROKEN, HttpError::outcome);
                     let caller = lease.caller().filter(|caller| !caller.is_to_head());
+                    let is_callers = caller.is_some_and(|caller| caller.is_over())
+                        || this.upload.as_ref().is_some_and(Upload::waits);
                     let outcome = match outcome {
-                        Outcome::TimedOut if caller.is_some_and(|caller| caller.is_over()) => {
-                            Outcome::Cancelled
-                        }
+                        Outcome::TimedOut if is_callers => Outcome::Cancelled,
                         // The reader was slow: it has found a frame each time.
                         Outcome::TimedOut if !has_waited => *this.outcome,
                         outcome => outcome,

@@ -112,8 +112,9 @@ impl<R> RetryPolicy<R> {
 
     /// Bounds one attempt, which is then dropped and counts as failed.
     ///
-    /// Defaults to no bound. Without one, an instance that hangs uses up the time for all. It is
-    /// carried to the server over HTTP; `grpc-timeout` would bound the stream.
+    /// Defaults to no bound. Without one, an instance that hangs uses up the time for all. The
+    /// upload is included; over HTTP it is no failure of the instance when the upload's sender was
+    /// waited for. It is carried to the server over HTTP; `grpc-timeout` would bound the stream.
     pub fn per_try_timeout(mut self, timeout: Duration) -> Self {
         self.per_try = Some(Bound { time: timeout, is_default: false });
         self

@@ -50,9 +50,9 @@ use crate::{HttpEndpoint, HttpProtocol};
 /// | balancer | [least loaded] | a slow or loaded instance gets less |
 /// | attempts | 3, each at another instance if there is one | two failing instances are survived |
 /// | repeated | what was never sent, and idempotent methods | a POST arrives at most once |
-/// | per try | 5 s to the head of the response | three attempts fit into the whole |
+/// | per try | 5 s to the head, the upload included | three attempts fit into the whole |
 /// | hedged | nothing | it costs load; see [`hedge`](ClientBuilder::hedge) |
-/// | whole request | 15 s to the head of the response | Envoy's default for a route |
+/// | whole request | 15 s to the head, the upload included | Envoy's default for a route |
 /// | response body | 5 min between two parts | Envoy's default for an idle stream |
 /// | waiting for an instance | 1 s | longer than a restart takes to be noticed |
 ///

@@ -3,7 +3,7 @@ use http_body::Body;
 use tokio::time::Instant;
 use tower_sd_balance::BoxError;
 
-use super::{Settings, Target, framing, http1::Exclusive, http2::Stream};
+use super::{Settings, Target, Upload, framing, http1::Exclusive, http2::Stream};
 use crate::{
     HttpError, HttpErrorKind,
     host::{to_http1, to_http2},
@@ -109,6 +109,15 @@ impl<B: Send + 'static> Connection<B> {
         match self {
             Self::Http1(exclusive) => exclusive.give_back(),
             Self::Http2(stream) => drop(stream),
+        }
+    }
+
+    /// Gives it up with its response. Over HTTP/2 the server learns of that when the request's body
+    /// has ended, too, and only then the place is free.
+    pub(crate) fn give_up(self, upload: Option<Upload>) {
+        if let (Self::Http2(stream), Some(upload)) = (self, upload) {
+            upload.abort();
+            upload.park(stream);
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Buf;
@@ -34,6 +34,9 @@ pub(crate) struct Upload(Arc<Mutex<State>>);
 struct State {
     is_over: bool,
     has_failed: bool,
+    is_aborted: bool,
+    /// Of a sender that is waited for.
+    waiting: Option<Waker>,
     /// Dropped at the end.
     parked: Vec<Box<dyn Send>>,
 }
@@ -119,6 +122,22 @@ impl Upload {
         self.lock().is_over
     }
 
+    /// Whether its sender is waited for; a server that does not read is not.
+    pub(crate) fn waits(&self) -> bool {
+        self.lock().waiting.is_some()
+    }
+
+    /// Lets the body fail: its response has been given up.
+    pub(crate) fn abort(&self) {
+        let mut state = self.lock();
+        state.is_aborted = true;
+        let waiting = state.waiting.clone();
+        drop(state);
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
+    }
+
     /// Whether the body itself has failed: by an error, or by another length than announced.
     pub(crate) fn has_failed(&self) -> bool {
         self.lock().has_failed
@@ -141,27 +160,33 @@ impl Drop for End {
     }
 }
 
-impl<B: Body + Unpin> Body for Outgoing<B> {
+impl<B: Body<Error: Into<BoxError>> + Unpin> Body for Outgoing<B> {
     type Data = B::Data;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        let has_failed = match &frame {
-            Some(Err(_)) => true,
-            Some(Ok(frame)) => this.is_exceeded_by(frame.data_ref()),
-            None => false,
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        let has_failed = match &polled {
+            Poll::Ready(Some(Err(_))) => true,
+            Poll::Ready(Some(Ok(frame))) => this.is_exceeded_by(frame.data_ref()),
+            Poll::Ready(None) | Poll::Pending => false,
         };
-        let is_over = frame.is_none() || this.body.is_end_stream();
+        let is_over = matches!(polled, Poll::Ready(None)) || this.body.is_end_stream();
         let is_short = is_over && this.left.is_some_and(|left| left > 0);
-        if let Some(End(upload)) = this.end.as_ref().filter(|_| has_failed || is_short) {
-            upload.lock().has_failed = true;
+        if let Some(End(upload)) = &this.end {
+            let mut state = upload.lock();
+            if state.is_aborted {
+                // hyper resets the stream with the reason that it finds in the error.
+                return Poll::Ready(Some(Err(h2::Error::from(h2::Reason::CANCEL).into())));
+            }
+            state.has_failed |= has_failed || is_short;
+            state.waiting = polled.is_pending().then(|| cx.waker().clone());
         }
-        Poll::Ready(frame)
+        polled.map_err(Into::into)
     }
 
     fn is_end_stream(&self) -> bool {

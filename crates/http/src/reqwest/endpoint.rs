@@ -23,6 +23,7 @@ use crate::{
     HttpError, HttpErrorKind, HttpProtocol,
     deadline::header,
     exchange::is_refused,
+    hold::Unanswered,
     pool::{Outgoing, Upload, framing},
     protocol::{outcome_of, retry_after},
 };
@@ -193,9 +194,8 @@ impl Service<Request> for ReqwestEndpoint {
         let lease = InFlight::take();
         if let Err(error) = self.target.address(&mut request) {
             let address = Arc::clone(&self.target.address);
-            return ResponseFuture(Box::pin(
-                async move { hold(Err(error), lease, None, &address) },
-            ));
+            let held = Unanswered { lease, upload: None };
+            return ResponseFuture(Box::pin(async move { hold(Err(error), held, &address) }));
         }
         if let Some(at) = lease.as_ref().and_then(InFlight::head_deadline) {
             header::write(request.headers_mut(), at);
@@ -205,11 +205,12 @@ impl Service<Request> for ReqwestEndpoint {
         }
         let upload = observe_body(&mut request);
         let exchange = self.client.execute(request);
+        let held = Unanswered { lease, upload };
         let target = Arc::clone(&self.target);
         let is_first_hop = !self.follows_redirects;
         ResponseFuture(Box::pin(async move {
             let result = exchange.await.map_err(|error| {
-                let kind = match upload.as_ref() {
+                let kind = match held.upload.as_ref() {
                     Some(upload) if upload.has_failed() => HttpErrorKind::Request,
                     _ if error.is_connect() && is_first_hop => HttpErrorKind::Connect,
                     _ if error.is_builder() => HttpErrorKind::Request,
@@ -220,7 +221,7 @@ impl Service<Request> for ReqwestEndpoint {
                 // Its query may have secrets.
                 HttpError::new(kind, &target.address, error.without_url())
             });
-            hold(result, lease, upload, &target.address)
+            hold(result, held, &target.address)
         }))
     }
 }

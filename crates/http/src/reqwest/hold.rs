@@ -6,28 +6,30 @@ use std::{
 
 use ::reqwest::{Body, Response, ResponseBuilderExt};
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Sleep, sleep_until};
-use tower_sd_balance::{BoxError, InFlight};
+use tower_sd_balance::{BoxError, InFlight, Outcome};
 
 use crate::{
     HttpError, HttpErrorKind,
-    hold::{leased, released},
+    hold::{Unanswered, leased, released},
     pool::Upload,
 };
 
 /// Ties the guard and the deadline of its request to the response, or releases it.
 pub(super) fn hold(
     result: Result<Response, HttpError>,
-    guard: Option<InFlight>,
-    upload: Option<Upload>,
+    mut held: Unanswered,
     address: &Arc<str>,
 ) -> Result<Response, HttpError> {
     let response = match result {
-        Ok(response) if guard.is_some() => response,
+        Ok(response) if held.lease.is_some() => response,
         Ok(response) => return Ok(response),
-        Err(error) => return Err(released(error, guard)),
+        Err(error) if error.outcome() == Outcome::TimedOut && held.waits() => return Err(error),
+        Err(error) => return Err(released(error, held.lease.take())),
     };
+    let (guard, upload) = (held.lease.take(), held.upload.take());
     // Only a builder can name the URL again.
     let url = response.url().clone();
     let (parts, body) = http::Response::<Body>::from(response).into_parts();
@@ -43,6 +45,7 @@ pub(super) fn hold(
     let upload = upload.filter(|upload| !upload.is_over());
     let body = Bounded {
         body: Some(body),
+        is_http2: parts.version == Version::HTTP_2,
         upload: upload.clone(),
         deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
         address: Arc::clone(address),
@@ -53,8 +56,9 @@ pub(super) fn hold(
 
 /// A body that fails at the deadline of its request.
 struct Bounded {
-    /// `None`: it has failed.
+    /// `None`: it is over.
     body: Option<Body>,
+    is_http2: bool,
     upload: Option<Upload>,
     deadline: Option<Pin<Box<Sleep>>>,
     address: Arc<str>,
@@ -62,10 +66,25 @@ struct Bounded {
 
 impl Bounded {
     fn fail(&mut self, kind: HttpErrorKind, error: impl Into<BoxError>) -> HttpError {
-        self.body = None;
-        let has_failed = self.upload.take().is_some_and(|upload| upload.has_failed());
+        let has_failed = self.upload.as_ref().is_some_and(Upload::has_failed);
         let kind = if has_failed { HttpErrorKind::Request } else { kind };
+        self.give_up();
         HttpError::new(kind, &self.address, error)
+    }
+
+    /// Over HTTP/2 hyper does not end the stream of a request that is still sent.
+    fn give_up(&mut self) {
+        let is_early = self.is_http2 && !self.is_end_stream();
+        self.body = None;
+        if let Some(upload) = self.upload.take().filter(|_| is_early) {
+            upload.abort();
+        }
+    }
+}
+
+impl Drop for Bounded {
+    fn drop(&mut self) {
+        self.give_up();
     }
 }
 
@@ -95,7 +114,10 @@ impl http_body::Body for Bounded {
                 Some(Err(this.fail(kind, error.without_url())))
             }
             Some(Ok(frame)) => Some(Ok(frame)),
-            None => None,
+            None => {
+                this.body = None;
+                None
+            }
         };
         Poll::Ready(frame)
     }

@@ -13,6 +13,7 @@ mod lifetime;
 mod limits;
 mod reuse;
 pub(crate) mod server;
+mod silent_senders;
 mod time_limits;
 #[cfg(feature = "tls")]
 mod tls;

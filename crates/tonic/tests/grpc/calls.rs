@@ -196,3 +196,24 @@ async fn calls_go_over_tls_to_the_name_of_the_service() {
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("certificate"), "{}", status.message());
 }
+
+/// Its sender is silent, and does not learn of the end.
+#[tokio::test]
+async fn conversation_that_is_given_up_ends_at_the_server() {
+    let builder = transport::Server::builder().max_concurrent_streams(1);
+    let server = Server::start_on(builder, |_| {});
+    let factory = GrpcFactory::over(HttpFactory::new().max_http2_connections(1));
+    let instancer = FixedInstancer::new([server.instance()]);
+    let mut client = balanced(&Endpointer::new(&instancer, factory));
+    let mut request = Request::new(stream::pending());
+    request.set_timeout(Duration::from_millis(300));
+    let mut late = client.converse(request).await.expect("begins").into_inner();
+    assert_eq!(late.message().await.expect_err("late").code(), Code::DeadlineExceeded);
+    for _ in 0..3 {
+        let begun = timeout(Duration::from_secs(20), client.converse(stream::pending())).await;
+        drop(begun.expect("in time").expect("begins"));
+    }
+    let answer = timeout(Duration::from_secs(20), client.one(message("hello"))).await;
+    assert_eq!(answer.expect("in time").expect("unary").into_inner().text, "hello");
+    drop(late);
+}

@@ -1,6 +1,8 @@
 //! Whose failure the end of a request is.
 
-use std::{error::Error, iter::successors, sync::atomic::Ordering, time::Duration};
+use std::{
+    error::Error, future::poll_fn, iter::successors, sync::atomic::Ordering, time::Duration,
+};
 
 use ::reqwest::{Body, Client, ClientBuilder, RequestBuilder};
 use bytes::Bytes;
@@ -19,7 +21,7 @@ use crate::{
     tests::{
         http2::{
             failures::{BEFORE_THE_FIRST, THE_FIRST, going_away},
-            server::Server as Http2Server,
+            server::{Server as Http2Server, answer},
         },
         server::Server,
     },
@@ -222,6 +224,43 @@ async fn response_that_is_over_is_whole_after_the_deadline() {
     advance(LIMIT).await;
     resume();
     assert_eq!(response.bytes().await.expect("whole"), "");
+}
+
+fn endless(client: &Client) -> RequestBuilder {
+    let parts = stream::pending::<Result<Frame<Bytes>, BoxError>>();
+    client.put("http://orders/upload").body(Body::wrap(StreamBody::new(parts)))
+}
+
+#[tokio::test]
+async fn slow_sender_is_no_timeout_of_the_instance() {
+    let server = Server::start(async |mut peer| {
+        peer.head().await;
+        peer.chunks(|_| {}).await;
+    })
+    .await;
+    let policy = RetryPolicy::new().max_attempts(1).per_try_timeout(Duration::from_millis(300));
+    let orders = orders(server.instance(), |client| client, policy);
+    orders.send(endless(orders.client())).await.map(drop).expect_err("late");
+    let endpoint = &orders.report().endpoints[0];
+    assert_eq!((endpoint.failures, endpoint.outcomes.cancelled), (0, 1));
+}
+
+#[tokio::test]
+async fn response_given_up_during_its_upload_ends_its_stream() {
+    let server = Http2Server::start(1, async |request, mut reply| {
+        if request.uri().path() != "/upload" {
+            return answer(reply, "ok");
+        }
+        let mut stream = reply.send_response(http::Response::new(()), false).expect("a stream");
+        poll_fn(|cx| stream.poll_reset(cx)).await.expect("a reset");
+    })
+    .await;
+    let policy = RetryPolicy::new().max_attempts(1).per_try_timeout(BOUND);
+    let orders = orders(server.instance(), ClientBuilder::http2_prior_knowledge, policy);
+    drop(orders.send(endless(orders.client())).await.expect("begins"));
+    let sent = orders.send(orders.client().get("http://orders/"));
+    let response = timeout(BOUND, sent).await.expect("in time").expect("answers");
+    assert_eq!(response.bytes().await.expect("whole"), "ok");
 }
 
 #[tokio::test]
