@@ -195,7 +195,7 @@ async fn answer_above_the_limit_ends_no_connection() {
             operator.create_in(&path, b"", Persistent).await;
         }
         let proxy = Proxy::start(fixture.server.address()).await.expect("a proxy");
-        let config = ZooKeeperConfig::new([proxy.address().to_string()]).session_timeout(TTL);
+        let config = ZooKeeperConfig::new([proxy.address().to_string()]).session_timeout(TTL * 5);
         let zookeeper = ZooKeeper::new(config.max_reply(64 << 10)).expect("good settings");
         let bound = Duration::from_secs(20);
         let mut subscription = zookeeper.instancer("s").subscribe();

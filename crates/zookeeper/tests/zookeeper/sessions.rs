@@ -25,7 +25,7 @@ use crate::support::{
 #[ignore = "needs a real ZooKeeper"]
 async fn expired_session_is_registered_again_with_one_node() {
     on_every_zookeeper(async |fixture| {
-        let (proxy, zookeeper) = behind_proxy(fixture).await;
+        let (proxy, zookeeper) = behind_proxy(fixture, TTL).await;
         let handle = zookeeper.register(Registration::new("s", instance("a", 1))).await;
         let handle = handle.expect("it registers");
         let mut subscription = zookeeper.instancer("s").subscribe();
@@ -146,7 +146,7 @@ async fn granted_timeout_is_the_schedule() {
 #[ignore = "needs a real ZooKeeper"]
 async fn changes_while_disconnected_are_seen_by_the_same_session() {
     on_every_zookeeper(async |fixture| {
-        let (proxy, zookeeper) = behind_proxy(fixture).await;
+        let (proxy, zookeeper) = behind_proxy(fixture, LONG).await;
         let handle = zookeeper.register(Registration::new("s", instance("a", 1))).await;
         let handle = handle.expect("it registers");
         let mut operator = fixture.operator().await;
@@ -197,7 +197,7 @@ async fn break_connections(fixture: &ZooKeeperFixture, n_rounds: usize) {
     let seed = fastrand::u64(..);
     note(&format!("seed {seed}"));
     let mut rng = fastrand::Rng::with_seed(seed);
-    let (proxy, zookeeper) = behind_proxy(fixture).await;
+    let (proxy, zookeeper) = behind_proxy(fixture, TTL).await;
     let mut operator = fixture.operator().await;
     let foreign = "/services/s/foreign";
     operator.create(foreign, br#"{"address":"h","port":1}"#, PERSISTENT).await;
@@ -313,7 +313,7 @@ async fn credentials_are_sent_with_every_connection() {
 #[ignore = "needs a real ZooKeeper"]
 async fn node_left_behind_is_removed_with_the_next_connection() {
     on_every_zookeeper(async |fixture| {
-        let (proxy, zookeeper) = behind_proxy(fixture).await;
+        let (proxy, zookeeper) = behind_proxy(fixture, LONG).await;
         let stays = zookeeper.register(Registration::new("s", instance("stays", 1))).await;
         let _stays = stays.expect("it registers");
         let leaves = Registration::new("s", instance("leaves", 2));
@@ -334,7 +334,7 @@ async fn node_left_behind_is_removed_with_the_next_connection() {
 #[ignore = "needs a real ZooKeeper"]
 async fn last_user_closes_the_session() {
     on_every_zookeeper(async |fixture| {
-        let (proxy, zookeeper) = behind_proxy(fixture).await;
+        let (proxy, zookeeper) = behind_proxy(fixture, LONG).await;
         let instancer = zookeeper.instancer("s");
         let mut subscription = instancer.subscribe();
         subscription.ready(BOUND).await.expect("it answers");
@@ -350,14 +350,16 @@ async fn last_user_closes_the_session() {
 }
 
 /// A client whose only server is a proxy.
-async fn behind_proxy(fixture: &ZooKeeperFixture) -> (Proxy, ZooKeeper) {
+async fn behind_proxy(fixture: &ZooKeeperFixture, session: Duration) -> (Proxy, ZooKeeper) {
     let proxy = Proxy::start(fixture.server.address()).await.expect("a proxy");
-    let config = ZooKeeperConfig::new([proxy.address().to_string()]).session_timeout(TTL);
+    let config = ZooKeeperConfig::new([proxy.address().to_string()]).session_timeout(session);
     (proxy, ZooKeeper::new(config).expect("good settings"))
 }
 
 const PERSISTENT: crate::support::operator::CreateMode =
     crate::support::operator::CreateMode::Persistent;
 const BOUND: Duration = Duration::from_secs(20);
+/// A session that ends in no test by itself, however busy the machine is.
+const LONG: Duration = Duration::from_secs(30);
 /// The variable with the address of the server.
 const SERVER: &str = "SUSPENDED_PROCESS_SERVER";
