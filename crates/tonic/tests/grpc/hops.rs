@@ -218,7 +218,7 @@ async fn deadline_ends_the_work_of_three_hops() {
         Ok(response) => assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT),
         Err(error) => assert_eq!(error.kind(), ClientErrorKind::Timeout, "{error}"),
     }
-    // What is left is told on the way, so each hop is later by what stalled those before it.
+    // What is left is sent with each call, so each hop is later by what stalled those before it.
     for (stopped, n) in stopped.into_iter().zip(1..) {
         let late = stopped.saturating_duration_since(begun + DEADLINE);
         assert!(late < LATE + stall * n, "hop {n} has stopped {late:?} late, stalled {stall:?}");
