@@ -199,8 +199,8 @@ async fn open_connections_become(server: &Server, n: usize) {
 async fn connection_that_a_ready_service_holds_grows_old_too() {
     let server = Server::polite().await;
     for (factory, is_new) in [
-        (HttpFactory::new().idle_timeout(Duration::from_millis(50)), true),
-        (HttpFactory::new().max_age(Duration::from_millis(50)), true),
+        (HttpFactory::new().idle_timeout(Duration::from_secs(1)), true),
+        (HttpFactory::new().max_age(Duration::from_secs(1)), true),
         (HttpFactory::new(), false),
     ] {
         let endpoint = endpoint_of(factory, &server);
@@ -208,7 +208,7 @@ async fn connection_that_a_ready_service_holds_grows_old_too() {
         let mut held = endpoint.clone();
         held.ready().await.expect("an idle one");
         let n_before = server.n_accepted();
-        sleep(Duration::from_millis(100)).await;
+        sleep(Duration::from_millis(1_100)).await;
         let sent = held.ready().await.expect("another one").call(get("/")).await;
         drop(sent.expect("answers"));
         assert_eq!(server.n_accepted() > n_before, is_new);

@@ -67,7 +67,7 @@ async fn response_given_up_during_its_upload_ends_its_stream() {
         .version(HttpVersion::Http2)
         .max_http2_connections(1)
         .max_header_size(2048)
-        .read_timeout(Some(Duration::from_millis(50)));
+        .read_timeout(Duration::from_millis(500));
     let endpoint = factory.endpoint(&server.instance()).expect("an address");
     for request in [endless(0), endless(3)] {
         let response = endpoint.clone().ready().await.expect("connects").call(request).await;
