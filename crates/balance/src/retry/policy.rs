@@ -101,10 +101,11 @@ impl RetryPolicy {
 }
 
 impl<R> RetryPolicy<R> {
-    /// Sets the number of attempts, the first one included, as in go-kit.
+    /// Sets how often a request is sent, the first time included, as in go-kit.
     ///
     /// 0 counts as 1. Defaults to 3: each is at another instance while there is one, so that two
-    /// that fail are survived.
+    /// that fail are survived. Attempts that were not sent have a count of their own, with the same
+    /// bound: where instances die together, they would leave none for those that live.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.max(1);
         self

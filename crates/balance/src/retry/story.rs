@@ -23,6 +23,8 @@ pub(super) struct Story<R> {
     /// It is what the caller of this server has left.
     pub(super) is_callers_bound: bool,
     pub(super) attempts: Vec<Attempt>,
+    /// How many of them were not sent.
+    n_unsent: u32,
     started: Instant,
     /// How long the record was when the attempt in flight began.
     n_tried: usize,
@@ -51,6 +53,7 @@ impl<R> Story<R> {
             bound,
             is_callers_bound,
             attempts: Vec::new(),
+            n_unsent: 0,
             started,
             n_tried,
             rng: None,
@@ -66,9 +69,7 @@ impl<R> Story<R> {
     {
         // Again: its body may have been read further during the pause.
         let request = spare.take().filter(|copy| self.policy.protocol.is_repeatable(copy))?;
-        if self.attempts_left() > 1 {
-            *spare = self.policy.protocol.copy(&request);
-        }
+        *spare = self.policy.protocol.copy(&request);
         if let Some(paid) = self.paid.take() {
             paid.spend();
         }
@@ -177,14 +178,16 @@ impl<R> Story<R> {
             Err(error) => (None, error),
         };
         self.ended(error);
-        let safe = match verdict {
-            Verdict::Final => false,
-            Verdict::NotSent => true,
-            Verdict::Failed => self.idempotent,
-        };
         let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX);
-        // The last attempt leaves no copy.
-        let is_left = safe && spare.is_some_and(|copy| self.policy.protocol.is_repeatable(copy));
+        self.n_unsent += u32::from(verdict == Verdict::NotSent);
+        // What reaches no instance leaves the retries to what does.
+        let n = match verdict {
+            Verdict::Final => None,
+            Verdict::NotSent => Some(self.n_unsent),
+            Verdict::Failed => self.idempotent.then(|| number - self.n_unsent),
+        };
+        let is_left = n.is_some_and(|n| n < self.policy.attempts)
+            && spare.is_some_and(|copy| self.policy.protocol.is_repeatable(copy));
         let pause = is_left.then(|| {
             let asked = response.as_ref().and_then(|it| self.policy.protocol.pause(it));
             asked.unwrap_or_else(|| self.pause(number))
@@ -273,12 +276,6 @@ impl<R> Story<R> {
         let instance = self.scope.last_since(self.n_tried);
         let elapsed = self.started.elapsed();
         self.attempts.push(Attempt { instance, error, elapsed });
-    }
-
-    /// How many attempts there may be, the one in flight included.
-    fn attempts_left(&self) -> u32 {
-        let over = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX);
-        self.policy.attempts.saturating_sub(over)
     }
 
     fn pause(&mut self, n: u32) -> Duration {

@@ -97,6 +97,33 @@ async fn what_was_not_sent_is_always_repeated() {
     assert_eq!(waiting.await.unwrap().unwrap(), "a");
 }
 
+/// Of two that die together, one breaks off, and the other's connection was closed before.
+#[tokio::test(start_paused = true)]
+async fn attempts_that_were_not_sent_use_up_no_retry() {
+    // An attempt each: "f" has failed, "u" was not sent.
+    for (attempts, n) in
+        [("fu.", 3), ("uf.", 3), ("ff.", 2), ("uu.", 2), ("fuf.", 3), ("fuu.", 3), ("ufu.", 3)]
+    {
+        let n_calls = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&n_calls);
+        let service = service_fn(move |_: u32| {
+            let nth = usize::try_from(counter.fetch_add(1, Relaxed)).unwrap();
+            async move {
+                match attempts.as_bytes()[nth] {
+                    b'f' => Err(BoxError::from("reset by peer")),
+                    b'u' => Err(NotSent::new("connection closed").into()),
+                    _ => Ok(()),
+                }
+            }
+        });
+        let policy = RetryPolicy::new().max_attempts(2).idempotent();
+        let result = RetryLayer::new(policy).layer(service).oneshot(0).await;
+        let n_failed = attempts.len() - 1;
+        assert_eq!(n_calls.load(Relaxed), n, "{attempts}");
+        assert_eq!(result.is_ok(), usize::try_from(n).unwrap() > n_failed, "{attempts}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn error_lists_every_attempt_and_has_the_last_as_its_source() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());
