@@ -11,15 +11,13 @@ use tower_sd_http::{HttpFactory, HttpProtocol, Idempotent};
 use tower_sd_testkit::script::{Reply, Script};
 
 use super::{
-    Answer, Sent, balanced, dying, endpointer, fetch, get, instance, polite, post, refusing,
-    retried,
+    Answer, Sent, balanced, dead, dying, endpointer, fetch, get, instance, polite, post, retried,
 };
 
 #[tokio::test]
 async fn refused_connects_cost_no_request_while_one_instance_lives() {
     let live = polite().await;
-    let [one, two] = refusing();
-    let endpointer = endpointer([one, instance(&live), two]);
+    let endpointer = endpointer([dead(), instance(&live), dead()]);
     let client = balanced(&endpointer);
     assert_eq!(n_failed(&client, 10_000).await, 0);
     assert_eq!(live.received().len(), 10_000);

@@ -8,9 +8,9 @@
 mod bodies;
 mod churn;
 mod dying;
+mod fleet;
+mod judging;
 mod leases;
-
-use std::net::Ipv4Addr;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -23,7 +23,7 @@ use tower_sd_balance::{
 };
 use tower_sd_http::{HttpEndpoint, HttpFactory, HttpProtocol, InFlightBody, ResponseBody};
 use tower_sd_testkit::{
-    loopback::free_ports,
+    loopback::refusing,
     script::{Reply, Script},
 };
 
@@ -46,10 +46,9 @@ fn instance(script: &Script) -> Instance {
     Instance::new(script.address().ip().to_string(), script.address().port())
 }
 
-/// Ports that refuse connections.
-fn refusing<const N: usize>() -> [Instance; N] {
-    let ports: [u16; N] = free_ports(Ipv4Addr::LOCALHOST).expect("free ports");
-    ports.map(|port| Instance::new("127.0.0.1", port))
+/// Its port refuses connections.
+fn dead() -> Instance {
+    refusing().expect("loopback")
 }
 
 fn endpointer<B>(instances: impl IntoIterator<Item = Instance>) -> Endpointer<HttpEndpoint<B>>
