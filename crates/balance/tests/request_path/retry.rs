@@ -347,3 +347,13 @@ async fn debug_shows_settings_and_attempts() {
     timeout(Duration::from_millis(1), &mut request).await.expect_err("it pauses");
     assert!(format!("{request:?}").contains("a fails"), "{request:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn request_with_one_attempt_is_sent_once() {
+    let (registry, world) = (Registry::new(&["a"]), World::default());
+    world.answer("a", Mode::Fails);
+    let policy = RetryPolicy::new().max_attempts(1).idempotent();
+    let client = retry(policy, balance(&endpointer(&registry, &world).await));
+    assert_eq!(tried(&call(&client).await.unwrap_err()), ["a:1"]);
+    assert_eq!(world.n_calls("a"), 1);
+}
