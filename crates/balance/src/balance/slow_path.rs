@@ -347,8 +347,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
     }
 
     fn is_any_full(&self, tiers: &[Tier], scope: Option<&RequestScope>) -> bool {
-        self.inner.shared.breaker.has_places()
-            && self.inner.shards.any(tiers, scope, EndpointStats::is_full)
+        self.inner.shards.any(tiers, scope, EndpointStats::is_full)
     }
 
     fn is_any_connecting(&self, tiers: &[Tier]) -> bool {

@@ -146,11 +146,6 @@ impl EjectionPolicy {
         self
     }
 
-    /// How many of `n` endpoints may be ejected together.
-    pub(super) fn limit(n: usize) -> usize {
-        if n < 2 { 0 } else { (n / 2).max(1) }
-    }
-
     /// The length of an ejection; `chance` is in 0..1.
     pub(super) fn length(&self, times: u32, chance: f64) -> Duration {
         let factor = 1_u32.checked_shl(times.saturating_sub(1).min(31)).unwrap_or(u32::MAX);

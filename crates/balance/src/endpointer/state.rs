@@ -206,15 +206,10 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             Signal::Refused(error) => self.unready(id, Unready::Refused(error)),
             Signal::Wanted => {
                 // One that was probed just now is probed again when the shortest pause is over.
-                let earliest = member.last_probe.map(|last| last + member.backoff.initial());
-                let due = member.due;
-                match earliest.filter(|earliest| *earliest > self.now) {
-                    Some(earliest) if due.is_none_or(|due| due > earliest) => {
-                        self.schedule(id, Some(earliest));
-                    }
-                    Some(_) => {}
-                    None => self.probe(id),
-                }
+                let shortest = member.backoff.initial();
+                let earliest = member.last_probe.map_or(self.now, |last| last + shortest);
+                let at = member.due.map_or(earliest, |due| due.min(earliest));
+                self.schedule(id, Some(at));
             }
         }
     }
@@ -342,7 +337,6 @@ struct Ramps {
     next: Option<Instant>,
 }
 
-#[derive(Clone, Copy)]
 struct Seen {
     begun: Option<Instant>,
     left: Option<Instant>,

@@ -8,7 +8,7 @@ use tower_sd_core::InstanceId;
 use super::State;
 use crate::endpointer::{
     EndpointStats, Tier,
-    ejection::{Cause, EjectionPolicy, EjectionReason, Verdict},
+    ejection::{Cause, EjectionReason, Verdict},
     health::Phase,
 };
 
@@ -78,14 +78,13 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
     pub(super) fn suspend(&mut self, id: &InstanceId) {
         if let Some(stats) = self.stats(id) {
             stats.health.suspend(&self.judge);
-            stats.change(Phase::Accused, Phase::Well);
             self.ejected.remove(id);
         }
     }
 
     /// It has returned with its endpoint: its ejection goes on.
     pub(super) fn resume(&mut self, stats: &EndpointStats) {
-        // Its last requests have failed after it had left: that verdict had no member.
+        // Its last requests have failed when it left, or after: that verdict had no member.
         stats.change(Phase::Accused, Phase::Well);
         if stats.health.is_ejected()
             && let Some(ejection) = stats.ejection()
@@ -102,11 +101,10 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         (before != panic).then_some(panic)
     }
 
-    /// At most half, and never the last that is usable.
+    /// Then at most half are, and never the last that is usable.
     fn may_eject(&self) -> bool {
         // Those that are down as well are ejected still when they are back.
-        let (n_ready, n_ejected) = (self.tiers.get(Tier::Ready).len(), self.ejected.len());
-        n_ready > 1 && n_ejected < EjectionPolicy::limit(n_ready + n_ejected)
+        self.ejected.len() + 1 < self.tiers.get(Tier::Ready).len()
     }
 
     /// More than half are ejected, because others have left.
@@ -114,7 +112,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         let n_ejected = self.ejected.len();
         // Those that are out by their checks are there still.
         let n_out = self.tiers.get(Tier::Ejected).len().max(n_ejected);
-        n_ejected > EjectionPolicy::limit(self.tiers.get(Tier::Ready).len() + n_out)
+        2 * n_ejected > self.tiers.get(Tier::Ready).len() + n_out
     }
 
     fn sentence(&mut self, stats: &EndpointStats, from: Phase, reason: EjectionReason) {

@@ -26,6 +26,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         if self.closed {
             return;
         }
+        self.forget_ramps();
         let before = self.snapshot.replace(snapshot.clone());
         let (was_listed, was_held, was_synced) = match &before {
             Some(before) => (before.instances(), before.held(), before.freshness().is_synced()),
@@ -221,12 +222,9 @@ impl<S> Member<S> {
     /// Records the state of its endpoint, and returns what that changes.
     fn enter(&self, state: EndpointState, since: Instant) -> Option<Change> {
         let stats = &self.endpoint.as_ref()?.stats;
-        let ejected = || {
-            let ejection = || Some(Failure::new(stats.ejection()?.reason.to_string().into()));
-            stats.check_failure().or_else(ejection)
-        };
+        let ejection = || Some(Failure::new(stats.ejection()?.reason.to_string().into()));
         let why = match state {
-            EndpointState::Ejected => ejected().or_else(|| self.error.clone()),
+            EndpointState::Ejected => stats.check_failure().or_else(ejection),
             _ => self.error.clone(),
         };
         let to = Life { state, since, why };

@@ -12,19 +12,23 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         self.config.slow_start.min(MAX_WINDOW)
     }
 
+    /// What has left for as long as a ramp takes begins anew.
+    pub(super) fn forget_ramps(&mut self) {
+        let (now, window) = (self.now, self.window());
+        let is_recent = |seen: &Seen| seen.left.is_none_or(|left| now - left < window);
+        self.ramps.seen.retain(|_, seen| is_recent(seen));
+    }
+
     /// A member is there; `is_warm` when it is one of a set that is wholly new.
     pub(super) fn begin_ramp(&mut self, instance: &Instance, is_warm: bool) {
-        let window = self.window();
-        if window.is_zero() {
+        if self.window().is_zero() {
             return;
         }
-        let known = self.ramps.seen.get(instance.id()).copied();
-        let is_recent = |seen: &Seen| seen.left.is_none_or(|left| self.now - left < window);
-        let begun = match known.filter(is_recent) {
+        let begun = match self.ramps.seen.get(instance.id()) {
             // It was gone for a moment.
             Some(seen) => seen.begun,
             None if is_warm => None,
-            None => begun(instance, window, self.now),
+            None => begun(instance, self.now),
         };
         self.ramps.seen.insert(instance.id().clone(), Seen { begun, left: None });
         if begun.is_some() {
@@ -48,8 +52,6 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             self.ramps.seen.remove(id);
         } else if let Some(seen) = self.ramps.seen.get_mut(id) {
             seen.left = Some(self.now);
-            let window = self.window();
-            self.ramps.next.get_or_insert(self.now + window);
         }
     }
 
@@ -59,8 +61,6 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         if self.ramps.next.is_none_or(|next| next > self.now) {
             return;
         }
-        let is_recent = |seen: &Seen| seen.left.is_none_or(|left| self.now - left < window);
-        self.ramps.seen.retain(|_, seen| is_recent(seen));
         for id in self.ramps.growing.clone() {
             let share = self.share_of(&id);
             if share == WHOLE {
@@ -103,13 +103,10 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
     }
 }
 
-/// When its ramp has begun; `None`: it is over.
-fn begun(instance: &Instance, window: Duration, now: Instant) -> Option<Instant> {
-    let age = match instance.started_at_ms() {
-        Some(started) => Duration::from_millis(unix_ms().saturating_sub(started)),
-        None => Duration::ZERO,
-    };
-    if age < window { now.checked_sub(age) } else { None }
+/// When its ramp has begun; `None`: before any moment.
+fn begun(instance: &Instance, now: Instant) -> Option<Instant> {
+    let age = instance.started_at_ms().map_or(0, |started| unix_ms().saturating_sub(started));
+    now.checked_sub(Duration::from_millis(age))
 }
 
 /// Envoy's: linear, from a tenth on.
