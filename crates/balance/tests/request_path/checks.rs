@@ -75,7 +75,12 @@ impl Fleet {
 async fn endpoint_that_fails_its_checks_is_ejected_until_it_passes() {
     let fleet = Fleet::start(&["a", "b", "c"]).await;
     assert_eq!(fleet.answering().await, "abc", "before the first check all are used");
+    let mut guard = fleet.balance.lease().await.unwrap().1;
+    while guard.instance().as_str() != "a:1" {
+        guard = fleet.balance.lease().await.unwrap().1;
+    }
     fleet.fails(&["a"]).await;
+    assert_eq!(guard.stats().why().unwrap(), "a is ill");
     assert_eq!(fleet.answering().await, "bc");
     let report = fleet.endpointer.report();
     let a = report.endpoints.iter().find(|it| it.instance.host() == "a").unwrap();

@@ -6,9 +6,9 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tower_sd_balance::{Endpointer, RegistryConfig};
+use tower_sd_balance::{EndpointState, Endpointer, NoInstances, NoInstancesReason, RegistryConfig};
 
-use crate::support::{Mode, Registry, World, balance, call, settle, start};
+use crate::support::{Mode, Registry, World, balance, call, endpointer, settle, start};
 
 /// The answers of `n` requests that begin together, by host, and the longest time of one.
 async fn burst(world: &World, hosts: &[&str], n: usize) -> (BTreeMap<String, usize>, Duration) {
@@ -94,5 +94,65 @@ async fn request_before_the_first_snapshot_has_the_registry_read_once() {
         assert_eq!(is_asked().await.is_ok(), !is_synced);
         is_asked().await.expect_err("once");
         request.await.unwrap().unwrap_err();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_snapshot_ends_a_wait_although_it_is_empty() {
+    let mut registry = Registry::with_config(RegistryConfig::default());
+    let client = balance(&Endpointer::with(&registry, World::default().factory()));
+    let (request, lease) = (client.clone(), client.clone());
+    let request = start(async move { call(&request).await });
+    let lease = start(async move { lease.lease().await.map(drop) });
+    settle().await;
+    let begun = Instant::now();
+    registry.set(&[]).await;
+    let error = request.await.unwrap().unwrap_err();
+    let none: &NoInstances = error.downcast_ref().unwrap();
+    assert_eq!(none.reason(), NoInstancesReason::Empty);
+    assert_eq!(lease.await.unwrap().unwrap_err().reason(), NoInstancesReason::Empty);
+    assert!(begun.elapsed() < Duration::from_millis(10), "{:?}", begun.elapsed());
+}
+
+/// Each may be a black hole.
+#[tokio::test(start_paused = true)]
+async fn request_connects_to_two_endpoints_more_with_each_step() {
+    let hosts = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let (registry, world) = (Registry::new(&hosts), World::default());
+    hosts.iter().for_each(|host| world.ready(host, Mode::Hangs));
+    let endpointer = endpointer(&registry, &world).await;
+    let client = balance(&endpointer);
+    let _request = start(async move { call(&client).await });
+    // Between two steps.
+    sleep(Duration::from_millis(50)).await;
+    for n in [2, 4, 6, 8] {
+        let endpoints = endpointer.report().endpoints;
+        let connecting = endpoints.iter().filter(|it| it.state == EndpointState::Connecting);
+        assert_eq!(connecting.count(), n);
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Whichever of four that are busy becomes free.
+#[tokio::test(start_paused = true)]
+async fn request_waits_for_two_busy_endpoints_more_with_each_step() {
+    let hosts = ["a", "b", "c", "d"];
+    for free in hosts {
+        let (registry, world) = (Registry::new(&hosts), World::default());
+        let endpointer = endpointer(&registry, &world).await;
+        let client = balance(&endpointer);
+        let request = || {
+            let client = client.clone();
+            start(async move { call(&client).await })
+        };
+        hosts.iter().for_each(|host| world.answer(host, Mode::Hangs));
+        let _busy = [(); 4].map(|()| request());
+        settle().await;
+        hosts.iter().for_each(|host| world.ready(host, Mode::Hangs));
+        let _waiting = request();
+        sleep(Duration::from_millis(150)).await;
+        world.ready(free, Mode::Works);
+        settle().await;
+        assert_eq!(world.n_calls(free), 2, "{free}");
     }
 }

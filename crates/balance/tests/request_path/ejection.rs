@@ -210,24 +210,72 @@ async fn requests_in_flight_are_no_successes() {
 #[tokio::test(start_paused = true)]
 async fn no_more_than_half_of_a_shrinking_set_stays_ejected() {
     let hosts = ["a", "b", "c", "d", "e", "f", "g", "h"];
-    let (mut registry, world) = (Registry::new(&hosts), World::default());
+    for (n_left, n_ejected) in [(5, 2), (6, 3)] {
+        let (mut registry, world) = (Registry::new(&hosts), World::default());
+        let endpointer = endpointer(&registry, &world).await;
+        let client = balance(&endpointer);
+        hosts[..4].iter().for_each(|host| world.answer(host, Mode::Fails));
+        for _ in 0..80 {
+            let _result = call(&client).await;
+            settle().await;
+        }
+        assert_eq!(n_in(&endpointer, EndpointState::Ejected), 4);
+        registry.set(&hosts[..n_left]).await;
+        for _ in 0..40 {
+            sleep(SECOND).await;
+            let _result = call(&client).await;
+            settle().await;
+            let n = n_in(&endpointer, EndpointState::Ejected);
+            assert!(n <= 4);
+        }
+        assert_eq!(n_in(&endpointer, EndpointState::Ejected), n_ejected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_prefers_ejected_endpoints_to_down_ones() {
+    let (registry, world) = (Registry::new(&["a", "b", "c", "d"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let client = balance(&endpointer);
-    hosts[..4].iter().for_each(|host| world.answer(host, Mode::Fails));
-    for _ in 0..80 {
-        let _result = call(&client).await;
-        settle().await;
-    }
-    assert_eq!(n_in(&endpointer, EndpointState::Ejected), 4);
-    registry.set(&hosts[..5]).await;
+    ["a", "b"].iter().for_each(|host| world.answer(host, Mode::Fails));
     for _ in 0..40 {
-        sleep(SECOND).await;
         let _result = call(&client).await;
         settle().await;
-        let n = n_in(&endpointer, EndpointState::Ejected);
-        assert!(n <= 4);
     }
-    assert_eq!(n_in(&endpointer, EndpointState::Ejected), 2);
+    ["c", "d"].iter().for_each(|host| world.ready(host, Mode::Fails));
+    for _ in 0..4 {
+        let _result = call(&client).await;
+        settle().await;
+    }
+    let n = |state| n_in(&endpointer, state);
+    assert_eq!((n(EndpointState::Ejected), n(EndpointState::Down)), (2, 2));
+    // Their probes last.
+    ["c", "d"].iter().for_each(|host| world.ready(host, Mode::Hangs));
+    let policy = RetryPolicy::new().max_attempts(2).idempotent();
+    let client = RetryLayer::new(policy.backoff(Duration::ZERO, Duration::ZERO)).layer(client);
+    for n in 1..=3 {
+        let (begun, before) = (Instant::now(), ["a", "b"].map(|host| world.n_calls(host)));
+        call(&client).await.unwrap_err();
+        assert!(begun.elapsed() < SECOND / 100, "{n}: {:?}", begun.elapsed());
+        assert_eq!(["a", "b"].map(|host| world.n_calls(host)), before.map(|n| n + 1));
+        settle().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ejected_ones_that_have_left_count_no_more() {
+    let (mut registry, world) = (Registry::new(&["a", "b", "c", "d"]), World::default());
+    let endpointer = endpointer(&registry, &world).await;
+    let client = balance(&endpointer);
+    for (failing, hosts) in [(["a", "b"], &["c", "d"][..]), (["c", "d"], &["c", "d"])] {
+        failing.iter().for_each(|host| world.answer(host, Mode::Fails));
+        for _ in 0..40 {
+            let _result = call(&client).await;
+            settle().await;
+        }
+        registry.set(hosts).await;
+    }
+    assert_eq!(n_in(&endpointer, EndpointState::Ejected), 1, "half of the two that are left");
 }
 
 /// "Hardly any" is no ejection that is over when it begins.

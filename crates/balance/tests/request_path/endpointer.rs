@@ -303,6 +303,21 @@ async fn what_a_factory_brings_for_one_that_has_left_is_dropped() {
     assert_eq!((world.n_made("a"), world.n_live("a")), (2, 1));
 }
 
+/// The factory ends just when the instance moves.
+#[tokio::test(start_paused = true)]
+async fn service_of_an_earlier_address_is_dropped() {
+    let (mut registry, world) = (Registry::new(&[]), World::default());
+    ["a", "b"].iter().for_each(|host| world.make(host, Mode::Hangs));
+    let endpointer = endpointer(&registry, &world).await;
+    let at = |host| vec![Instance::new(host, 1).with_id("one")];
+    registry.set_instances(at("a")).await;
+    world.make("a", Mode::Works);
+    registry.set_instances(at("b")).await;
+    assert_eq!(endpointer.report().endpoints[0].state, EndpointState::Creating);
+    world.make("b", Mode::Works);
+    assert_eq!(answers(&balance(&endpointer), 1).await, ["b"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn factory_that_panics_is_called_again() {
     let (registry, world) = (Registry::new(&["a", "b"]), World::default());

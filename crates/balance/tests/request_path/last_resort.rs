@@ -18,10 +18,11 @@ use tokio::time::{Instant, Sleep, sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_sd_balance::{
     Balance, BalanceLayer, BoxError, EndpointState, Endpointer, FixedInstancer, Instance,
-    InstanceStatus, RequestScope, Retry, RetryLayer, RetryPolicy, RoundRobin, ScopeLayer, Select,
+    InstanceStatus, Prioritized, RequestScope, Retry, RetryLayer, RetryPolicy, RoundRobin,
+    ScopeLayer, Select,
 };
 
-use crate::support::{Mode, Registry, World, balance, call, endpointer};
+use crate::support::{Mode, Registry, World, answers, balance, call, endpointer};
 
 /// a zone is out (5 of 6 refuse, and are known to); the one that lives fails once.
 #[tokio::test(start_paused = true)]
@@ -71,9 +72,7 @@ async fn priorities_hold_among_held_endpoints() {
     let all = [("p1", 0), ("p2", 0), ("p3", 0), ("x1", 1), ("x2", 1), ("x3", 1)];
     registry.set_instances(all.map(|(h, p)| Instance::new(h, 1).with_priority(p)).to_vec()).await;
     let endpointer = endpointer(&registry, &world).await;
-    let balance = BalanceLayer::new(tower_sd_balance::Prioritized::default())
-        .with_seed(1)
-        .layer(endpointer.clone());
+    let balance = BalanceLayer::new(Prioritized::default()).with_seed(1).layer(endpointer.clone());
     for _ in 0..100 {
         assert!(call(&balance).await.unwrap().starts_with('p'));
     }
@@ -178,19 +177,20 @@ async fn instances_that_are_all_critical_still_get_requests() {
     assert!(outcome.is_ok(), "{outcome:?}");
 }
 
-/// Serves one request at a time, 20 ms each; on the host "fails" every one fails immediately.
+/// Serves one request at a time; on the host "fails" every one fails immediately.
 async fn one_at_a_time(
+    took: Duration,
     instances: impl IntoIterator<Item = Instance>,
 ) -> Vec<Result<String, BoxError>> {
     let instancer = FixedInstancer::new(instances);
-    let endpointer = Endpointer::with(&instancer, |instance| async move {
+    let endpointer = Endpointer::with(&instancer, move |instance| async move {
         let inner = service_fn(move |_: u32| {
             let host = instance.host().to_owned();
             async move {
                 if host == "fails" {
                     return Err(BoxError::from("reset by peer"));
                 }
-                sleep(Duration::from_millis(20)).await;
+                sleep(took).await;
                 Ok(host)
             }
         });
@@ -207,16 +207,47 @@ async fn one_at_a_time(
 /// The only instance that works is busy: a retry waits for it.
 #[tokio::test(start_paused = true)]
 async fn retry_waits_for_busy_endpoint_before_it_repeats_a_failed_one() {
-    let answers = one_at_a_time(["fails", "works"].map(|host| Instance::new(host, 1))).await;
+    let took = Duration::from_millis(20);
+    let answers = one_at_a_time(took, ["fails", "works"].map(|host| Instance::new(host, 1))).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn request_waits_for_busy_endpoint_rather_than_unhealthy_one() {
     let critical = Instance::new("critical", 1).with_status(InstanceStatus::Critical);
-    let answers = one_at_a_time([Instance::new("works", 1), critical]).await;
+    // The last ones wait for longer than the grace.
+    let took = Duration::from_millis(100);
+    let answers = one_at_a_time(took, [Instance::new("works", 1), critical]).await;
     for answer in answers {
         assert_eq!(answer.unwrap(), "works");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unhealthy_endpoint_serves_when_the_others_do_not_connect() {
+    let (mut registry, world) = (Registry::new(&[]), World::default());
+    world.ready("hangs", Mode::Hangs);
+    let critical = Instance::new("critical", 1).with_status(InstanceStatus::Critical);
+    let endpointer = endpointer(&registry, &world).await;
+    registry.set_instances(vec![Instance::new("hangs", 1), critical]).await;
+    let begun = Instant::now();
+    assert_eq!(call(&balance(&endpointer)).await.unwrap(), "critical");
+    let waited = begun.elapsed().as_millis();
+    assert!((250..=350).contains(&waited), "{waited} ms");
+}
+
+#[tokio::test(start_paused = true)]
+async fn instance_that_is_created_counts_for_its_priority() {
+    let (mut registry, world) = (Registry::new(&[]), World::default());
+    world.make("idle", Mode::Hangs);
+    let endpointer = endpointer(&registry, &world).await;
+    let (best, next) = (Instance::new("best", 1), Instance::new("next", 1).with_priority(1));
+    let client = BalanceLayer::new(Prioritized::default()).with_seed(1).layer(endpointer);
+    for weight in [0, 1] {
+        let idle = Instance::new("idle", 1).with_weight(weight);
+        registry.set_instances(vec![best.clone(), next.clone(), idle]).await;
+        let answers = answers(&client, 50).await;
+        assert_eq!(answers.contains(&"next".to_owned()), weight > 0, "{answers:?}");
     }
 }
 

@@ -11,7 +11,7 @@ use tracing::{
     span::{Attributes, Id, Record},
 };
 
-use crate::support::{Registry, World, endpointer, instances};
+use crate::support::{Mode, Registry, World, balance, call, endpointer, instances, settle};
 
 /// The fields of each warning on this thread, the message among them.
 #[derive(Clone, Default)]
@@ -72,4 +72,25 @@ async fn weight_out_of_range_is_logged_once_and_when_it_changes() {
     let heavy = instances(&["a", "b"]).remove(1).with_weight(2_000_000);
     registry.set_instances(vec![heavy]).await;
     assert_eq!(warnings.about("instance=b:1 weight=2000000"), 1, "also of a new one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn panic_is_logged_once() {
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let (mut registry, world) = (Registry::new(&["a", "b"]), World::default());
+    let client = balance(&endpointer(&registry, &world).await);
+    world.answer("a", Mode::Fails);
+    for _ in 0..10 {
+        let _result = call(&client).await;
+        settle().await;
+    }
+    assert_eq!(warnings.about("ejected ones get requests"), 0);
+    world.ready("b", Mode::Fails);
+    for _ in 0..3 {
+        call(&client).await.unwrap_err();
+        settle().await;
+    }
+    registry.set(&["a", "b"]).await;
+    assert_eq!(warnings.about("ejected ones get requests"), 1);
 }

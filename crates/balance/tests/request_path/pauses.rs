@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
-use tower_sd_balance::{Endpointer, EndpointerConfig, factory_fn};
+use tower::Layer;
+use tower_sd_balance::{Endpointer, EndpointerConfig, RetryLayer, RetryPolicy, factory_fn};
 
 use crate::support::{Mode, Registry, World, answers, balance, call, report, settle, start};
 
@@ -122,4 +123,22 @@ async fn request_that_waits_postpones_no_probe() {
     }
     // 25 are expected: a pause is drawn evenly from zero to its ceiling.
     assert!(n_soon >= 8, "{n_soon} of 50 within half of the longest pause");
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_has_one_down_endpoint_probed() {
+    let (registry, world) = (Registry::new(&["a", "b", "c", "d"]), World::default());
+    ["b", "c", "d"].iter().for_each(|host| world.ready(host, Mode::Fails));
+    // So long that none is probed by itself.
+    let endpointer = endpointer(&registry, &world, Duration::MAX);
+    settle().await;
+    let client = balance(&endpointer);
+    answers(&client, 4).await;
+    settle().await;
+    world.answer("a", Mode::Fails);
+    let refusals = || endpointer.report().endpoints.into_iter().map(|endpoint| endpoint.refusals);
+    let before: Vec<_> = refusals().collect();
+    let policy = RetryPolicy::new().max_attempts(2).idempotent();
+    call(&RetryLayer::new(policy).layer(client)).await.unwrap_err();
+    assert_eq!(refusals().zip(before).filter(|(after, before)| after > before).count(), 1);
 }

@@ -17,8 +17,8 @@ use tokio::time::{Sleep, sleep, timeout};
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 use tower_sd_balance::{
     Balance, BalanceLayer, BoxError, EjectionPolicy, EndpointState, Endpointer, EndpointerConfig,
-    FailureClass, FixedInstancer, HedgeLayer, HedgePolicy, InFlight, Instance, NotSent, Outcome,
-    RetryLayer, RetryPolicy, RoundRobin, factory_fn,
+    FailureClass, FixedInstancer, HedgeLayer, HedgePolicy, InFlight, Instance, Limits, NotSent,
+    Outcome, RetryLayer, RetryPolicy, RoundRobin, factory_fn,
 };
 
 use crate::{
@@ -237,9 +237,12 @@ async fn lease_decides_about_end_of_ejection() {
     let (registry, world) = (Registry::new(&["a", "b", "c"]), World::default());
     let endpointer = endpointer(&registry, &world).await;
     let client = balance(&endpointer);
-    leases(&client, 5).await.into_iter().for_each(|guard| guard.done(FAILED));
+    let mut guards = leases(&client, 6).await;
+    let last = guards.pop().unwrap();
+    guards.into_iter().for_each(|guard| guard.done(FAILED));
     settle().await;
     assert_eq!(state(&endpointer, "b"), EndpointState::Ejected);
+    assert_eq!(last.stats().why().unwrap(), "ejected: 5 consecutive failures");
     sleep(2 * SECOND).await;
     for _ in 0..20 {
         client.lease().await.unwrap().1.done(Outcome::Success);
@@ -311,6 +314,43 @@ async fn request_waits_for_busy_endpoint_rather_than_ejected_one() {
     sleep(ejected.left.saturating_sub(SECOND / 20)).await;
     for answer in join_all((0..6).map(|_| call(&client))).await {
         assert_eq!(answer.unwrap(), "works");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_prefers_endpoints_that_failed_to_ejected_ones() {
+    let (world, _endpointer, client) = without_b(EndpointerConfig::new()).await;
+    ["a", "c"].iter().for_each(|host| world.answer(host, Mode::Fails));
+    let n = world.n_calls("b");
+    let policy = RetryPolicy::new().max_attempts(4).idempotent();
+    call(&RetryLayer::new(policy).layer(client)).await.unwrap_err();
+    assert_eq!(world.n_calls("b"), n);
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_prefers_connecting_or_full_endpoint_to_ejected_one() {
+    let limits = Limits::new().max_requests_per_endpoint(1);
+    let limited = EndpointerConfig::new().limits(limits);
+    for (config, is_full) in [(EndpointerConfig::new(), false), (limited, true)] {
+        let (world, _endpointer, client) = without_b(config).await;
+        let n = world.n_calls("b");
+        let set = |mode| {
+            ["a", "c"].iter().for_each(|host| match is_full {
+                true => world.answer(host, mode),
+                false => world.ready(host, mode),
+            });
+        };
+        set(Mode::Hangs);
+        let requests = [(); 3].map(|()| {
+            let client = client.clone();
+            start(async move { call(&client).await })
+        });
+        sleep(SECOND / 20).await;
+        set(Mode::Works);
+        for request in requests {
+            request.await.unwrap().unwrap();
+        }
+        assert_eq!(world.n_calls("b"), n);
     }
 }
 

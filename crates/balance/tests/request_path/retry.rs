@@ -15,7 +15,7 @@ use tower::{Layer, ServiceBuilder, ServiceExt, buffer::Buffer, service_fn, timeo
 use tower_sd_balance::{
     Balance, BalanceLayer, BoxError, Endpointer, FailureClass, FixedInstancer, Instance,
     NoInstances, NoInstancesReason, NotSent, Outcome, Protocol, Retry, RetryError, RetryLayer,
-    RetryPolicy, RoundRobin,
+    RetryPolicy, RoundRobin, Verdict,
 };
 
 use crate::support::{
@@ -355,5 +355,38 @@ async fn request_with_one_attempt_is_sent_once() {
     let policy = RetryPolicy::new().max_attempts(1).idempotent();
     let client = retry(policy, balance(&endpointer(&registry, &world).await));
     assert_eq!(tried(&call(&client).await.unwrap_err()), ["a:1"]);
+    assert_eq!(world.n_calls("a"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn timeout_per_try_bounds_a_service_without_a_balancer() {
+    let bound = Duration::from_millis(40);
+    let policy = RetryPolicy::new().max_attempts(2).idempotent().per_try_timeout(bound);
+    let hanging = service_fn(|_: u32| std::future::pending::<Result<(), BoxError>>());
+    let request = RetryLayer::new(policy).layer(hanging).oneshot(0);
+    let error = timeout(Duration::from_secs(1), request).await.expect("in time").unwrap_err();
+    assert_eq!(tried(&error), ["", ""]);
+}
+
+/// No error is mended by another attempt.
+struct Fatal;
+
+impl Protocol<u32, String> for Fatal {
+    fn copy(&self, request: &u32) -> Option<u32> {
+        Some(*request)
+    }
+
+    fn verdict(&self, _result: Result<&String, &BoxError>) -> Verdict {
+        Verdict::Final
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn final_verdict_of_the_protocol_ends_the_attempts() {
+    let (registry, world) = (Registry::new(&["a"]), World::default());
+    world.answer("a", Mode::Fails);
+    let policy = RetryPolicy::new().idempotent().protocol(Fatal);
+    let client = RetryLayer::new(policy).layer(balance(&endpointer(&registry, &world).await));
+    call(&client).await.unwrap_err();
     assert_eq!(world.n_calls("a"), 1);
 }

@@ -1,4 +1,4 @@
-//! When a request may decide about the end of an ejection.
+//! When a request may decide about an ejection, and what a probe decides.
 //!
 //! One order of each run is enough: shuttle is here for its locks alone.
 
@@ -7,7 +7,7 @@ use std::{sync::Arc, thread, time::Duration};
 use shuttle::{Config, Runner, scheduler::RandomScheduler};
 
 use super::{
-    super::{EjectionPolicy, EndpointStats, EndpointerConfig},
+    super::{EjectionPolicy, EndpointStats, EndpointerConfig, Readiness, Tier},
     interleavings::{Cache, snapshots},
 };
 use crate::{FailureClass, Outcome};
@@ -69,5 +69,45 @@ fn no_request_decides_while_endpoint_is_down() {
         assert!(!is_due(&cache));
         cache.connected(&stats);
         assert!(is_due(&cache));
+    });
+}
+
+#[test]
+fn no_request_decides_about_one_that_has_left() {
+    once(|| {
+        let cache = cache();
+        // It drains while this is there.
+        let _stats = eject(&cache);
+        cache.work();
+        assert!(is_due(&cache));
+        cache.apply(&snapshots().none);
+        assert!(!is_due(&cache));
+        cache.apply(&snapshots().both);
+        cache.work();
+        assert!(is_due(&cache), "it has returned to its endpoint");
+    });
+}
+
+/// It has become busy since the probe began.
+#[test]
+fn probe_that_is_late_brings_no_busy_endpoint_down() {
+    once(|| {
+        let cache = cache();
+        let lease = cache.pick().expect("two are ready");
+        lease.stats().set_readiness(Readiness::Connecting);
+        cache.late(&lease);
+        assert_eq!(lease.stats().readiness(), Readiness::Ready);
+    });
+}
+
+#[test]
+fn signal_about_an_earlier_endpoint_brings_no_successor_down() {
+    once(|| {
+        let cache = cache();
+        let lease = cache.pick().expect("two are ready");
+        let earlier = EndpointStats::new(lease.instance().clone(), false, Arc::default());
+        cache.refused(&earlier);
+        cache.work();
+        assert_eq!(cache.shared.state().tiers.get(Tier::Ready).len(), 2);
     });
 }

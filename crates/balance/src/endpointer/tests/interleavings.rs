@@ -62,7 +62,7 @@ impl Cache {
     }
 
     /// Applies a snapshot as the worker does, with a factory that is done immediately.
-    fn apply(&self, snapshot: &Snapshot) {
+    pub(super) fn apply(&self, snapshot: &Snapshot) {
         let mut events = vec![Event::Snapshot(snapshot.clone())];
         while !events.is_empty() {
             let effects = self.shared.apply(mem::take(&mut events).into_iter());
@@ -88,7 +88,7 @@ impl Cache {
         drop(self.shared.apply([connected].into_iter()));
     }
 
-    fn late(&self, lease: &InFlight) {
+    pub(super) fn late(&self, lease: &InFlight) {
         let (id, key) = (lease.instance().clone(), lease.stats().key);
         let late = Event::Probed { id, key, result: Err(Unready::Late(Duration::ZERO)) };
         drop(self.shared.apply([late].into_iter()));
@@ -140,11 +140,12 @@ impl Cache {
 const STAYS: &str = "stays";
 const LEAVES: &str = "leaves";
 
-/// Snapshots as a publisher makes them: two listed, one of them gone, and none listed but both
-/// held.
+/// Snapshots as a publisher makes them: two listed, one of them gone, both, and none listed but
+/// both held.
 pub(super) struct Snapshots {
     pub(super) both: Snapshot,
     one: Snapshot,
+    pub(super) none: Snapshot,
     held: Snapshot,
 }
 
@@ -165,7 +166,12 @@ pub(super) fn snapshots() -> &'static Snapshots {
         let _confirming = paused.expect("a runtime").block_on(decided);
         let held = subscription.snapshot();
         assert_eq!((held.instances().len(), held.held().len()), (0, 2));
-        Snapshots { both: fixed(&[stays.clone(), leaves]), one: fixed(&[stays]), held }
+        Snapshots {
+            both: fixed(&[stays.clone(), leaves]),
+            one: fixed(&[stays]),
+            none: fixed(&[]),
+            held,
+        }
     })
 }
 
