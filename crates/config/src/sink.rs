@@ -1,6 +1,6 @@
 //! The loop's sink: decodes the keys and publishes the value.
 
-use std::future::pending;
+use std::{future::pending, mem};
 
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -69,11 +69,16 @@ impl<T> ConfigSink<T> {
     }
 
     fn reject(&mut self, error: Error) {
-        tracing::warn!(backend = BACKEND, %error, "configuration rejected, the last good one stays");
-        self.latest.send_modify(|latest| {
+        self.latest.send_if_modified(|latest| {
+            let text = |error: &Error| error.chain().to_string();
+            let is_news = latest.rejected.as_ref().map(text) != Some(text(&error));
+            if is_news {
+                let what = "configuration rejected, the last good one stays";
+                tracing::warn!(backend = BACKEND, %error, "{what}");
+            }
             latest.rejected = Some(error);
-            latest.absent = false;
-            latest.freshness = Freshness::Fresh;
+            let was_absent = mem::take(&mut latest.absent);
+            fresh(latest) || is_news || was_absent
         });
     }
 

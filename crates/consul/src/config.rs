@@ -38,8 +38,9 @@ pub struct ConsulConfig {
     pub token: Option<Secret>,
     /// A file with the ACL token. Defaults to none.
     ///
-    /// It wins over [`token`](Self::token) unless it is empty. It is read again for a request 1 s
-    /// or more after the last read, and after a denial: tokens are rotated.
+    /// It wins over [`token`](Self::token). It is read again for a request 1 s or more after the
+    /// last read, and after a denial: tokens are rotated. One that is missing or empty meanwhile
+    /// leaves the last token.
     pub token_file: Option<PathBuf>,
     /// User and password, for a proxy in front of the agent. Defaults to none.
     ///
@@ -221,6 +222,11 @@ impl ConsulConfig {
             let what =
                 "address: a wildcard is where the agent listens, not where it is; use 127.0.0.1";
             return Err(refuse(what.into()));
+        }
+        if base.query().or(base.fragment()).is_some() {
+            return Err(refuse(
+                "address: has a query; a token goes into token or token_file".into(),
+            ));
         }
         let target = match (socket, base.host_str(), base.port_or_known_default()) {
             (Some(socket), ..) => Target::unix(socket),

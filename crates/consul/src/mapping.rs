@@ -260,8 +260,8 @@ fn check_limits(service: &str, instance: &Instance, meta: &BTreeMap<String, Stri
     }
     check_path("register", &[service])
         .map_err(|error| error.with_instance(instance.id().clone()))?;
-    if service.chars().any(char::is_control) {
-        return refuse(format!("the service name {service:?} has control characters"));
+    if instance.id().as_str().contains(char::is_control) {
+        return refuse("the instance's id has control characters".into());
     }
     if instance.host().is_empty() {
         return refuse("the instance has no host".into());

@@ -1,4 +1,7 @@
-use std::{error::Error, fmt};
+use std::{
+    error::Error,
+    fmt::{self, Write},
+};
 
 /// Returns an error and its causes in one line: for logs and reports.
 ///
@@ -17,17 +20,30 @@ pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + use<'a
     Chain(error)
 }
 
+/// A text in one line: others may have written it, and a line of their own in a log would be a
+/// forged one.
+pub(crate) struct OneLine<'a>(pub(crate) &'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c.is_control() {
+            true => write!(f, "{}", c.escape_default()),
+            false => f.write_char(c),
+        })
+    }
+}
+
 struct Chain<'a>(&'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = self.0.to_string();
-        f.write_str(&shown)?;
+        OneLine(&shown).fmt(f)?;
         let mut cause = self.0.source();
         while let Some(next) = cause {
             let text = next.to_string();
             if !shown.contains(&text) {
-                write!(f, ": {text}")?;
+                write!(f, ": {}", OneLine(&text))?;
             }
             shown = text;
             cause = next.source();

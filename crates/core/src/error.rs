@@ -2,7 +2,10 @@ use std::{error, fmt, sync::Arc, time::Duration};
 
 use serde::{Serialize, Serializer};
 
-use crate::{InstanceId, chain::chain};
+use crate::{
+    InstanceId,
+    chain::{OneLine, chain},
+};
 
 /// A boxed error of any kind, as tower has it.
 pub type BoxError = Box<dyn error::Error + Send + Sync>;
@@ -217,10 +220,11 @@ impl fmt::Display for Error {
         let Inner { kind, backend, operation, instance, message, .. } = &*self.0;
         write!(f, "{backend} {operation}: ")?;
         match message {
-            Some(message) => f.write_str(message)?,
+            Some(message) => OneLine(message).fmt(f)?,
             None => kind.fmt(f)?,
         }
-        instance.iter().try_for_each(|instance| write!(f, " (instance {instance})"))
+        let instance = instance.as_ref().map(|id| OneLine(id.as_str()));
+        instance.iter().try_for_each(|id| write!(f, " (instance {id})"))
     }
 }
 
@@ -235,6 +239,18 @@ mod tests {
     use std::error::Error as _;
 
     use super::*;
+
+    #[test]
+    fn text_of_others_makes_no_line_of_its_own() {
+        let error = Error::new(ErrorKind::Protocol, "etcd", "read")
+            .with_message("not JSON: a\r\nb")
+            .with_instance("c\nINFO forged".into())
+            .with_source(std::io::Error::other("d\u{1b}[2J\ne"));
+        for text in [error.to_string(), error.chain().to_string(), format!("{error:?}")] {
+            assert!(!text.contains(char::is_control), "{text:?}");
+            assert!(text.contains(r"(instance c\nINFO forged)"), "{text}");
+        }
+    }
 
     #[test]
     fn display_prints_this_level_only_and_the_chain_has_the_rest() {

@@ -36,11 +36,14 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or is not UTF-8.
+    /// The file cannot be read, is not UTF-8, or is empty: a writer is about to fill it.
     pub fn read(path: &Path) -> io::Result<Self> {
         let mut text = String::new();
         File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
-        Ok(Self::new(text.trim_end_matches(['\r', '\n'])))
+        match text.trim() {
+            "" => Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty")),
+            _ => Ok(Self::new(text.trim_end_matches(['\r', '\n']))),
+        }
     }
 
     /// The text itself: for the wire, and nowhere else.
@@ -89,6 +92,16 @@ const MAX_FILE: u64 = 64 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn file_that_is_about_to_be_written_is_no_secret() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        for (text, expected) in [("", None), (" \n", None), ("a b \r\n", Some("a b "))] {
+            std::fs::write(file.path(), text).expect("our file");
+            let secret = Secret::read(file.path());
+            assert_eq!(secret.ok().as_ref().map(Secret::expose), expected, "{text:?}");
+        }
+    }
 
     #[test]
     fn secret_of_another_type_is_not_shown() {

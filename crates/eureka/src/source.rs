@@ -8,7 +8,7 @@ use crate::{
     Lookup, Query,
     client::{Entries, EurekaClient, Ticket, reply::InstanceInfo},
     config::MAX_POLL,
-    mapping,
+    error, mapping,
 };
 
 /// The wire of one followed service.
@@ -67,6 +67,10 @@ impl Source for EurekaSource {
 
     async fn read(&mut self, request: ReadRequest) -> Result<ReadResult> {
         let Self { query, name, known, .. } = self;
+        if name.is_empty() {
+            // `apps/` is all of the registry.
+            return Err(error::config("follow", "an application needs a name that is not empty"));
+        }
         let shared = self.ticket.as_mut().filter(|ticket| ticket.is_shared());
         let ticket = match (shared, request.mode) {
             (Some(_), ReadMode::Confirm) => return self.confirmed().await,

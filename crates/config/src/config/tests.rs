@@ -167,6 +167,8 @@ async fn entry_that_cannot_be_read_takes_no_part_of_the_value_away() {
     store.edit(|kept| kept.unreadable = true);
     let latest = until(&mut config, |it| it.rejected().is_some()).await;
     assert_eq!(limit(&latest), Some(1));
+    store.edit(|_same| ());
+    timeout(Duration::from_secs(1), config.changed()).await.expect_err("no news");
     store.edit(|kept| kept.unreadable = false);
     let latest = until(&mut config, |it| it.rejected().is_none()).await;
     assert_eq!(limit(&latest), Some(1));

@@ -13,7 +13,7 @@ use tower_sd_core::Result;
 
 use super::{
     AgentCheck, ConsulClient, Known,
-    http::{Answer, Call},
+    http::{Answer, Call, Kind},
     known,
     reply::ServiceEntry,
     succeed,
@@ -40,6 +40,7 @@ impl ConsulClient {
         service_id: &str,
     ) -> Result<Vec<AgentCheck>> {
         let mut call = Call::get("verify", &["health", "node", node]);
+        call.kind = Kind::Write;
         call.query.extend(filter("ServiceID", service_id));
         // Any server will do: a check that is not known to it yet is found next time.
         call.query.push(("stale", String::new()));
@@ -51,7 +52,7 @@ impl ConsulClient {
     /// The node on which the catalogue has a service, where there is just one.
     pub(crate) async fn node_of(&self, service: &str, service_id: &str) -> Result<Option<String>> {
         let query = filter("Service.ID", service_id).into_iter().collect();
-        let answer = self.health(service, query, None).await?;
+        let answer = self.registered(service, query).await?;
         let entries = answer.entries.iter();
         let mut nodes = entries
             .filter_map(|entry| serde_json::from_str::<ServiceEntry>(entry.get()).ok())

@@ -54,10 +54,10 @@ pub(super) struct Call<'a> {
 pub(super) enum Kind {
     /// Waits for a change.
     Blocking,
-    /// Reads what is followed.
+    /// Reads what is followed, and reads and writes keys.
     Read,
     Heartbeat,
-    /// Registers, deregisters, and the reads in between.
+    /// Registers, deregisters, and reads what is registered.
     Write,
 }
 
@@ -193,8 +193,9 @@ impl Wire {
             Err(()) => return Err(error::config("configure", "the address takes no path")),
         };
         let ConsulConfig { datacenter, namespace, partition, .. } = &self.config;
-        // An agent is where it is: it registers in no other datacenter.
-        let datacenter = datacenter.as_ref().filter(|_| call.method == Method::GET);
+        // An agent registers where it is.
+        let is_read = matches!(call.kind, Kind::Blocking | Kind::Read);
+        let datacenter = datacenter.as_ref().filter(|_| is_read);
         // Community agents refuse the last two, whatever their value.
         let everywhere =
             [("dc", datacenter), ("ns", namespace.as_ref()), ("partition", partition.as_ref())];
@@ -209,11 +210,6 @@ impl Wire {
         &self.config
     }
 
-    /// The datacenter that is queried instead of the agent's own.
-    pub(super) fn datacenter(&self) -> Option<&str> {
-        self.config.datacenter.as_deref()
-    }
-
     pub(super) fn token(&self) -> Token {
         self.tokens.current()
     }
@@ -221,12 +217,18 @@ impl Wire {
 
 /// Refuses names that make another path than themselves.
 ///
+/// Of a URL tabs and line ends are dropped (WHATWG URL, "basic URL parser"), and agents refuse what
+/// cannot be printed (`disable_http_unprintable_char_filter`).
+///
 /// Servers in Go clean the decoded path: an agent 1.8 redirects `/v1/health/service/a%2F..%2Fb` to
 /// the service `b`, and agents of all versions redirect `/v1/health/service/..`.
 pub(crate) fn check_path(operation: &'static str, path: &[&str]) -> Result<()> {
     let path = path.join("/");
-    let parts = path.strip_suffix('/').unwrap_or(&path).split('/');
-    match parts.into_iter().any(|part| matches!(part, "" | "." | "..")) {
+    if path.contains(char::is_control) {
+        return Err(error::config(operation, format!("{path:?} has control characters")));
+    }
+    let mut parts = path.strip_suffix('/').unwrap_or(&path).split('/');
+    match parts.any(|part| matches!(part, "" | "." | "..")) {
         true => Err(error::config(
             operation,
             format!("{path:?} has an empty part, or one of . or .., which HTTP resolves as a path"),

@@ -74,12 +74,10 @@ impl ConsulClient {
         &self,
         operation: &'static str,
         key: &str,
-        mut query: Vec<(&'static str, String)>,
+        query: Vec<(&'static str, String)>,
         value: Option<Vec<u8>>,
     ) -> Result<bool> {
         let path = path(key);
-        // Only reads get it by themselves: an agent registers nowhere else.
-        query.extend(self.0.wire.datacenter().map(|name| ("dc", name.to_owned())));
         let method = if value.is_some() { Method::PUT } else { Method::DELETE };
         let call = Call { query, method, body: value, ..Call::get(operation, &path) };
         let answer = self.0.wire.send(call).await?;

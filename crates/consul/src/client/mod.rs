@@ -153,7 +153,7 @@ impl ConsulClient {
 
     async fn lists(&self, service: &str, id: &str) -> Result<bool> {
         let query = vec![("passing", "true".to_owned()), ("consistent", String::new())];
-        let answer = self.health(service, query, None).await?;
+        let answer = self.registered(service, query).await?;
         let mut entries = answer.entries.iter();
         Ok(entries.any(|entry| {
             let parsed = serde_json::from_str::<ServiceEntry>(entry.get());
@@ -171,16 +171,30 @@ impl ConsulClient {
     ) -> Result<HealthAnswer> {
         let mut call = Call::get("follow", &["health", "service", service]);
         call.query = query;
-        call.kind = Kind::Read;
         if let Some(wait) = wait {
             call.timeout = wait + wait / 16 + HOLD;
             call.kind = Kind::Blocking;
         }
+        self.entries(call).await
+    }
+
+    /// Reads the entries of a service where this agent registers.
+    async fn registered(
+        &self,
+        service: &str,
+        query: Vec<(&'static str, String)>,
+    ) -> Result<HealthAnswer> {
+        let call = Call::get("verify", &["health", "service", service]);
+        self.entries(Call { query, kind: Kind::Write, ..call }).await
+    }
+
+    async fn entries(&self, call: Call<'_>) -> Result<HealthAnswer> {
+        let operation = call.operation;
         let answer = self.0.wire.send(call).await?;
         succeed(&answer)?;
         let entries: Option<Vec<Box<RawValue>>> =
             serde_json::from_slice(&answer.body).map_err(|cause| {
-                error::garbled("follow", "not a list of services").with_source(cause)
+                error::garbled(operation, "not a list of services").with_source(cause)
             })?;
         Ok(HealthAnswer {
             meta: Meta::of(&answer.headers),

@@ -2,6 +2,22 @@ use ::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::*;
 
+#[test]
+fn name_that_is_another_path_is_refused() {
+    for path in [
+        &["kv", "a\tb"][..],
+        &["kv", "..\n"],
+        &["health", "service", "web\r"],
+        &["health", "service", ".."],
+        &["agent", "check", "update", "service:web:a\n"],
+    ] {
+        let error = check_path("follow", path).expect_err("another path");
+        assert_eq!(error.kind(), ErrorKind::Config, "{path:?}");
+        assert!(!error.to_string().contains(char::is_control), "{error}");
+    }
+    check_path("follow", &["kv", "a b", "ü", ""]).expect("a folder");
+}
+
 /// What is missing or strange in the headers is no error.
 #[test]
 fn headers_are_read_as_far_as_they_can_be_trusted() {
@@ -32,7 +48,8 @@ fn headers_are_read_as_far_as_they_can_be_trusted() {
 
 #[test]
 fn address_that_is_none_is_refused_with_a_sentence() {
-    for address in ["", "ftp://a:1", "http://", "http://user:pw@a:8500"] {
+    let with_token = "http://a:8500/?token=pw";
+    for address in ["", "ftp://a:1", "http://", "http://user:pw@a:8500", with_token] {
         let error = ConsulClient::new(ConsulConfig::new(address)).expect_err(address);
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(!format!("{error:?}").contains("pw"), "{error:?}");

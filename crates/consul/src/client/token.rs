@@ -8,7 +8,7 @@ use crate::{ConsulConfig, error};
 /// A token, and how many others there were before it.
 pub(super) type Token = Rotated<Option<Secret>>;
 
-/// The token of the file, or the given one where the file is missing in the settings or empty.
+/// The token of the file, or the given one where there is no file in the settings.
 pub(super) fn tokens(config: &ConsulConfig) -> Result<Rotating<Option<Secret>>> {
     let (given, file) = (config.token.clone(), config.token_file.clone());
     let read = move || -> Result<Option<Secret>> {
@@ -19,10 +19,7 @@ pub(super) fn tokens(config: &ConsulConfig) -> Result<Rotating<Option<Secret>>> 
             error::config("configure", format!("token_file: cannot read {file:?}"))
                 .with_source(cause)
         })?;
-        Ok(match token.expose().trim() {
-            "" => given.clone(),
-            token => Some(Secret::new(token)),
-        })
+        Ok(Some(Secret::new(token.expose().trim())))
     };
     Rotating::new("Consul token", read, |token| {
         header(token.as_ref())?;
@@ -85,16 +82,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn missing_file_keeps_the_token_and_an_empty_one_the_given() {
+    async fn file_that_is_missing_or_empty_keeps_the_token() {
         let file = file("old");
         let config = ConsulConfig::default().token("given").token_file(file.path());
         let tokens = tokens(&config).expect("read");
         fs::write(file.path(), " \n").expect("our file");
         advance(Duration::from_secs(1)).await;
-        assert_eq!(secret(&tokens.current()), "given");
+        assert_eq!(secret(&tokens.current()), "old");
         file.close().expect("removed");
         advance(Duration::from_secs(1)).await;
-        assert_eq!(secret(&tokens.current()), "given");
+        assert_eq!(secret(&tokens.current()), "old");
         assert!(super::tokens(&config).is_err(), "a client needs it");
     }
 }

@@ -23,9 +23,9 @@ async fn writes_have_key_condition_datacenter_and_token() {
     let lines: Vec<_> = asked.iter().map(|it| format!("{} {}", it.method, it.target)).collect();
     let expected = [
         "PUT /v1/kv/a%20b/%C3%BC/?dc=eu",
-        "PUT /v1/kv/a?cas=0&dc=eu",
-        "PUT /v1/kv/a?cas=7&dc=eu",
-        "DELETE /v1/kv/a?cas=9&dc=eu",
+        "PUT /v1/kv/a?dc=eu&cas=0",
+        "PUT /v1/kv/a?dc=eu&cas=7",
+        "DELETE /v1/kv/a?dc=eu&cas=9",
     ];
     assert_eq!(lines, expected);
     assert_eq!(asked[2].body, "y");

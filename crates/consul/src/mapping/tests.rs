@@ -122,6 +122,8 @@ fn what_breaks_a_limit_of_consul_is_refused_before_it_is_sent() {
         (base.clone().with_metadata("tower-sd-x", ""), "reserved"),
         (base.clone().with_metadata("k", "v".repeat(513)), "512"),
         (crowded, "64"),
+        // As in /etc/hostname.
+        (base.clone().with_id("web-1\n"), "control"),
     ];
     for (instance, says) in cases {
         let error = registration("web", &instance, "1f").expect_err(says);

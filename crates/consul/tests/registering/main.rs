@@ -49,6 +49,21 @@ async fn registration_is_one_put_and_a_heartbeat() {
     handle.deregister().await.expect("the agent accepts it");
 }
 
+/// An agent registers where it is, whatever datacenter is followed.
+#[tokio::test]
+async fn registration_is_in_the_agents_own_datacenter() {
+    let script = willing().await;
+    let config = ConsulConfig::new(script.url()).ttl(Duration::from_secs(1)).datacenter("eu");
+    let registrar = Consul::new(config).expect("an address");
+    let handle = register(&registrar, web()).await;
+    let bound = Duration::from_millis(1);
+    registrar.wait_until_visible("web", &"a".into(), bound).await.expect_err("no catalogue");
+    handle.deregister().await.expect("the agent accepts it");
+    let targets: Vec<_> = script.received().into_iter().map(|request| request.target).collect();
+    assert!(targets.iter().any(|target| target.starts_with("/v1/health/service/web")));
+    assert!(!targets.iter().any(|target| target.contains("dc=")), "{targets:?}");
+}
+
 /// Three forms of the same answer.
 #[tokio::test]
 async fn agent_without_the_check_gets_it_again_immediately() {
@@ -266,7 +281,7 @@ async fn connection_that_ends_before_an_answer_is_reported_as_that() {
 
 /// Why a registration fails.
 async fn refusal(address: std::net::SocketAddr) -> tower_sd_core::Error {
-    let config = ConsulConfig::new(format!("http://{address}?token=s3cr3t"));
+    let config = ConsulConfig::new(format!("http://{address}")).token("s3cr3t");
     let registrar = Consul::new(config).expect("an address");
     let registration = web().fail_fast(Duration::from_secs(1));
     let error = registrar.register(registration).await.expect_err("no answer");

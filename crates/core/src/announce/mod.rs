@@ -49,6 +49,9 @@ pub async fn announce(
 ) -> Result<RegistrationHandle> {
     reachable(&registration.instance)?;
     named(&registration, backend)?;
+    if tasks.shutdown().is_requested() {
+        return Err(Error::new(ErrorKind::Closed, backend, "register"));
+    }
     warn_of_refusal(&registration);
     let (id, fail_fast) = (registration.instance.id().clone(), registration.fail_fast);
     let ((stop, stop_on_drop), status) =

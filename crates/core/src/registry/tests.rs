@@ -34,8 +34,11 @@ async fn closed_registry_has_no_registrations_and_still_follows() {
     registry.close().await;
     assert!(memory.entries("a").is_empty());
     assert!(instancer.subscribe().snapshot().freshness().is_fresh());
-    let error = registry.register(Registration::new("a", instance("10.0.0.1:80"))).await;
-    assert_eq!(error.expect_err("closed").kind(), ErrorKind::Closed);
+    let registration = Registration::new("a", instance("10.0.0.1:80"));
+    for registration in [registration.clone(), registration.retry_in_background()] {
+        let error = registry.register(registration).await.expect_err("closed");
+        assert_eq!(error.kind(), ErrorKind::Closed);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -33,7 +33,7 @@ impl Codec for NamingJson {
         if let Value::Object(rest) = &mut rest {
             rest.remove("host");
             rest.remove("port");
-            rest.insert("incarnation".to_owned(), announcement.incarnation().into());
+            rest.insert(INCARNATION.to_owned(), announcement.incarnation().into());
         }
         let entry = json!({ "Op": ADD, "Addr": instance.to_string(), "Metadata": rest });
         Ok(serde_json::to_vec(&entry)?)
@@ -46,8 +46,9 @@ impl Codec for NamingJson {
         }
         let (host, port) = host_and_port(&entry.addr)?;
         match entry.metadata {
-            Value::Object(rest) => Ok(ours(host, port, rest.clone())
-                .unwrap_or_else(|_foreign| foreign(id, host, port, rest))),
+            // What we write has it; the names of an instance's fields may be anyone's.
+            Value::Object(rest) if rest.contains_key(INCARNATION) => Ok(ours(host, port, rest)?),
+            Value::Object(rest) => Ok(foreign(id, host, port, rest)),
             _ => Ok(Instance::new(host, port).with_id(id)),
         }
     }
@@ -70,5 +71,6 @@ fn foreign(id: &str, host: &str, port: u16, rest: Map<String, Value>) -> Instanc
     })
 }
 
+const INCARNATION: &str = "incarnation";
 /// etcd's `endpoints.Add`.
 const ADD: u8 = 0;

@@ -51,6 +51,11 @@ fn what_other_producers_write_is_read() {
     let bare = Instance::new("1.2.3.4", 80).with_id("key");
     assert_eq!(read(r#"{"Addr":"1.2.3.4:80"}"#), bare);
     assert_eq!(read(r#"{"Op":0,"Addr":"1.2.3.4:80","Metadata":null}"#), bare);
+    assert_eq!(read(r#"{"Addr":"1.2.3.4:80","Metadata":{}}"#), bare);
+    assert_eq!(
+        read(r#"{"Addr":"1.2.3.4:80","Metadata":{"version":"2"}}"#),
+        bare.clone().with_metadata("version", "2"),
+    );
     assert_eq!(read(r#"{"Op":0,"Addr":"1.2.3.4:80","Metadata":"blue"}"#), bare);
     assert_eq!(
         read(r#"{"Addr":"[::1]:80","Metadata":{"zone":"a","weight":"9","more":{"x":1}}}"#),

@@ -61,7 +61,8 @@ fn environment_of_spring_is_read_and_its_password_is_hidden() {
 
 #[test]
 fn address_that_is_none_is_refused_with_a_sentence() {
-    for address in ["", "ftp://a/eureka", "http://user:pw@a/eureka", "a:8761/eureka"] {
+    let with_token = "http://a/eureka?token=pw";
+    for address in ["", "ftp://a/eureka", "http://user:pw@a/eureka", "a:8761/eureka", with_token] {
         let error = EurekaConfig::new(address).validate().expect_err(address);
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(!format!("{error:?}").contains("pw"), "{error:?}");

@@ -88,11 +88,7 @@ impl Credentials {
                 error::config(CONFIGURE, format!("token_file: cannot read {file}"))
                     .with_source(cause)
             })?;
-            match token.expose().trim() {
-                // A writer that is not atomic.
-                "" => Err(error::config(CONFIGURE, format!("token_file: {file} is empty"))),
-                token => Ok(Some(Secret::new(token))),
-            }
+            Ok(Some(Secret::new(token.expose().trim())))
         };
         // One that no header can hold replaces none.
         let usable = |token: &Option<Secret>| header(token.as_ref()).map(|_| token.clone());
@@ -152,6 +148,7 @@ impl Printed {
             }
         }
         let printed = exec::run(&self.plugin).await;
+        let printed = printed.and_then(|token| header(Some(&token)).map(|_| token));
         let mut state = self.lock();
         state.failed = printed.as_ref().err().map(|error| (Instant::now(), error.clone()));
         state.token.value = Some(printed?);

@@ -209,6 +209,10 @@ impl<'a> Exchange<'a> {
         let ends = match refusal {
             // The connection is of no more use.
             Some(Refusal::SessionExpired | Refusal::SessionMoved) => answer.as_ref().err().cloned(),
+            // The password was rotated: the session goes on with a connection that has the new one.
+            Some(Refusal::NoAuth) if self.session.has_new_credentials() => {
+                Some(ClientError::Closed)
+            }
             _ => None,
         };
         let _gone = reply.send(answer);

@@ -87,6 +87,7 @@ impl Client {
                 tasks: closing.clone(),
                 next_server: 0,
                 left_at: Instant::now(),
+                credentials: None,
             };
             (link, session.run())
         });

@@ -11,7 +11,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until, timeout},
 };
-use tower_sd_core::{Backoff, TaskGroup};
+use tower_sd_core::{Backoff, Secret, TaskGroup};
 use tower_sd_net::{Io, TlsFailure};
 
 use super::{
@@ -38,6 +38,8 @@ pub(super) struct Session {
     pub(super) next_server: usize,
     /// The end of the last connection.
     pub(super) left_at: Instant,
+    /// As the last connection has sent them.
+    pub(super) credentials: Option<Secret>,
 }
 
 /// What proves the session to the servers.
@@ -162,16 +164,15 @@ impl Session {
 
     /// Returns `None` if the session has expired.
     async fn handshake(&mut self, server: &Server) -> Result<Option<Connection>, ClientError> {
+        self.credentials = self.settings.credentials().map_err(ClientError::Settings)?;
         let settings = &self.settings;
         let tls = settings.tls.as_ref();
-        let credentials = settings.credentials.as_ref().map(|credentials| credentials());
-        let credentials = credentials.transpose().map_err(ClientError::Settings)?;
         let dialled = settings.dialer.dial(&server.target, tls, &[]).await?;
         let (mut read, mut write) = split(dialled.io);
         let timeout_ms = settings.session_timeout.as_millis().try_into().unwrap_or(i32::MAX);
         let Key { id, password, last_zxid, .. } = &self.key;
         let mut hello = wire::connect(*last_zxid, timeout_ms, *id, password);
-        if let Some(credentials) = credentials {
+        if let Some(credentials) = &self.credentials {
             hello.extend(wire::auth("digest", credentials.expose().as_bytes()));
         }
         let sent = async {
@@ -225,6 +226,11 @@ impl Session {
             );
             (self.key.last_zxid, self.key.watched_zxid) = (0, 0);
         }
+    }
+
+    /// Whether another connection would be that of another user.
+    pub(super) fn has_new_credentials(&self) -> bool {
+        self.settings.credentials().is_ok_and(|credentials| credentials != self.credentials)
     }
 
     fn refuse_requests(&mut self, error: &ClientError) {

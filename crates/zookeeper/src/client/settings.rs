@@ -28,7 +28,14 @@ pub(crate) struct Server {
     pub(crate) target: Target,
 }
 
-/// Returns `user:password`, for every connection anew.
+impl Settings {
+    /// `user:password`, as they are now.
+    pub(super) fn credentials(&self) -> Result<Option<Secret>> {
+        self.credentials.as_ref().map(|credentials| credentials()).transpose()
+    }
+}
+
+/// Returns `user:password`, for every connection anew, and after a refusal.
 pub(crate) type Credentials = Arc<dyn Fn() -> Result<Secret> + Send + Sync>;
 
 impl fmt::Debug for Settings {

@@ -1,8 +1,9 @@
 //! Nodes of ours and of others, and who owns them.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
-use tokio::time::timeout;
+use tempfile::NamedTempFile;
+use tokio::time::{sleep, timeout};
 use tower_sd_core::{
     ErrorKind, Instancer, ReadMode, ReadRequest, Registration, RegistrationState, Snapshot, Source,
 };
@@ -200,6 +201,32 @@ async fn other_user_is_denied_and_not_empty() {
         let error = below.register(Registration::new("u", instance("b", 1))).await;
         let error = error.expect_err("no access");
         assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+    })
+    .await;
+}
+
+/// A connection has the user that it began with.
+#[tokio::test]
+#[ignore = "needs a real ZooKeeper"]
+async fn rotated_password_is_used_after_a_denial() {
+    on_every_zookeeper(async |fixture| {
+        let file = NamedTempFile::new().expect("a file");
+        let config = fixture.config().acl(tower_sd_zookeeper::Acl::Creator);
+        let owner = ZooKeeper::new(config.clone().user("app", "right")).expect("good settings");
+        let handle = owner.register(Registration::new("s", instance("a", 1))).await;
+        let _handle = handle.expect("it registers");
+        fs::write(file.path(), "wrong").expect("our file");
+        let config = config.user_from_file("app", file.path());
+        let other = ZooKeeper::new(config).expect("good settings");
+        let register = || other.register(Registration::new("s", instance("b", 1)));
+        assert_eq!(register().await.expect_err("no access").kind(), ErrorKind::Denied);
+        fs::write(file.path(), "right").expect("our file");
+        let rotated = async {
+            while register().await.is_err() {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(BOUND, rotated).await.expect("the connection is another one");
     })
     .await;
 }

@@ -56,6 +56,7 @@ async fn failing_plugin_is_an_error_without_its_output() {
     for (script, part) in [
         ("echo hunter2; exit 3", "ended with"),
         ("echo hunter2", "has no token"),
+        (r#"printf %s '{"status":{"token":"hunter2\nerror"}}'"#, "no header can hold"),
         ("echo '{\"status\":{\"clientCertificateData\":\"hunter2\"}}'", "client certificate"),
     ] {
         let (_folder, config) = plugin(script);
