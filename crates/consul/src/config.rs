@@ -223,7 +223,7 @@ impl ConsulConfig {
                 "address: a wildcard is where the agent listens, not where it is; use 127.0.0.1";
             return Err(refuse(what.into()));
         }
-        if base.query().or(base.fragment()).is_some() {
+        if base.query().is_some() || base.fragment().is_some() {
             return Err(refuse(
                 "address: has a query; a token goes into token or token_file".into(),
             ));

@@ -119,7 +119,7 @@ impl EurekaServer {
         if !base.username().is_empty() || base.password().is_some() {
             return Err(refuse("server: has a user or password in it; use basic_auth".into()));
         }
-        if base.query().or(base.fragment()).is_some() {
+        if base.query().is_some() || base.fragment().is_some() {
             return Err(refuse("server: a URL with a query or fragment".into()));
         }
         let target = match (base.host_str(), base.port_or_known_default()) {

@@ -163,7 +163,7 @@ async fn persistent_node_in_the_place_of_ours_is_left_alone() {
             matches!(handle.state(), RegistrationState::TakenOver { .. })
         })
         .await;
-        tokio::time::sleep(TTL * 2).await;
+        sleep(TTL * 2).await;
         let (found, stat) = operator.get("/services/s/a").await.expect("a node");
         assert_eq!((found.as_slice(), stat.owner), (&data[..], 0));
         operator.delete("/services/s/a").await;
