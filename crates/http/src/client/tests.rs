@@ -17,14 +17,17 @@ use tower::{
     ServiceExt, layer::util::Identity, limit::ConcurrencyLimitLayer, timeout::TimeoutLayer,
 };
 use tower_sd_balance::{
-    EndpointerConfig, FactoryExt, FixedInstancer, HedgePolicy, Instance, Limits, Maglev,
-    NoInstancesReason, RequestScope, RoundRobin, Served,
+    EndpointerConfig, FactoryExt, FixedInstancer, HedgePolicy, Limits, Maglev, NoInstancesReason,
+    RequestScope, RoundRobin, Served,
 };
 
 use super::{Body, Client, ClientError, ClientErrorKind, ClientFuture, RequestBody};
 use crate::{
     HttpProtocol, RepeatableBody,
-    tests::server::{OK, Server},
+    tests::{
+        dead,
+        server::{OK, Server},
+    },
 };
 
 const URI: &str = "http://orders/a";
@@ -58,11 +61,6 @@ async fn server(manner: Manner, received: &Received) -> Server {
     .await
 }
 
-async fn refusing() -> Instance {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    Instance::new("127.0.0.1", listener.local_addr().expect("bound").port())
-}
-
 fn get() -> Request<String> {
     Request::get(URI).body(String::new()).expect("a valid request")
 }
@@ -91,7 +89,7 @@ async fn troubled() -> (FixedInstancer, Vec<Server>, Received) {
     for manner in [Manner::Answers, Manner::Dies, Manner::Hangs] {
         servers.push(server(manner, &received).await);
     }
-    let instances = servers.iter().map(Server::instance).chain([refusing().await]);
+    let instances = servers.iter().map(Server::instance).chain([dead()]);
     (FixedInstancer::new(instances), servers, received)
 }
 
@@ -339,7 +337,7 @@ async fn request_above_the_limit_is_not_sent() {
 
 #[tokio::test]
 async fn error_names_the_service_without_its_user() {
-    let client = Client::new(FixedInstancer::new([refusing().await]));
+    let client = Client::new(FixedInstancer::new([dead()]));
     let request = Request::get("http://user:s3cr3t@orders/a").body(String::new());
     let error = client.request(request.expect("a request")).await.expect_err("refused");
     assert!(!format!("{error} {error:?}").contains("s3cr3t"), "{error:?}");

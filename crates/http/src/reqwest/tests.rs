@@ -20,12 +20,10 @@ use tower_sd_balance::{
 };
 
 use super::{InstanceResolver, ReqwestClient, ReqwestEndpoint, ReqwestFactory};
-use crate::{HttpError, HttpErrorKind, HttpProtocol, tests::server::Server};
-
-async fn dead() -> Instance {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    Instance::new("127.0.0.1", listener.local_addr().expect("bound").port())
-}
+use crate::{
+    HttpError, HttpErrorKind, HttpProtocol,
+    tests::{dead, server::Server},
+};
 
 /// reqwest needs a TLS provider even where no TLS is used.
 fn with_tls(client: ::reqwest::ClientBuilder) -> ::reqwest::ClientBuilder {
@@ -85,7 +83,7 @@ async fn requests_go_round_and_the_host_stays_the_services() {
 async fn request_refused_by_a_dead_instance_is_sent_to_another() {
     let server = Server::echo().await;
     let client = client().build().expect("a client");
-    let (_endpointer, mut service) = balanced(&client, [dead().await, server.instance()]);
+    let (_endpointer, mut service) = balanced(&client, [dead(), server.instance()]);
     for _ in 0..10 {
         let request = client.post("http://arithmetic/").body("order").build().expect("a request");
         send(&mut service, request).await.expect("answers");
@@ -166,7 +164,7 @@ async fn host_that_becomes_an_address_is_refused() {
 #[tokio::test]
 async fn name_resolves_to_instances_with_ports_and_fails_over() {
     let server = Server::echo().await;
-    let instancer = FixedInstancer::new([dead().await, server.instance(), dead().await]);
+    let instancer = FixedInstancer::new([dead(), server.instance(), dead()]);
     let resolver = InstanceResolver::new().service("Arithmetic", &instancer);
     let client = client()
         .dns_resolver(Arc::new(resolver))
@@ -251,7 +249,7 @@ async fn name_is_resolved_to_instances_that_want_requests_only() {
 async fn client_balances_retries_and_names_the_service_in_errors() {
     let dies = Server::start(async |mut peer| drop(peer.request().await)).await;
     let polite = Server::echo().await;
-    let instances = [dead().await, dies.instance(), polite.instance()];
+    let instances = [dead(), dies.instance(), polite.instance()];
     let orders = ReqwestClient::builder(FixedInstancer::new(instances))
         .client(|_| client())
         .build()

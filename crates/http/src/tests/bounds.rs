@@ -6,14 +6,12 @@ use futures_util::{FutureExt, future::join_all};
 use http::Response;
 use http_body_util::BodyExt;
 use tokio::{
-    net::TcpListener,
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tower::ServiceExt;
-use tower_sd_balance::Instance;
 
-use super::{Sent, endpoint_of, fetch, get, send, server::Server};
+use super::{Sent, dead, endpoint_of, fetch, get, send, server::Server};
 use crate::{ConnectionLimit, HttpEndpoint, HttpFactory, InFlightBody, ResponseBody};
 
 async fn two_at_most() -> (Server, HttpEndpoint<Sent>) {
@@ -78,10 +76,7 @@ async fn connections_to_all_instances_are_bounded_and_each_has_one() {
 async fn place_of_a_failed_dial_is_free_again() {
     let limit = ConnectionLimit::new(1);
     let factory = HttpFactory::<Sent>::new().connection_limit(limit.clone());
-    let port = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let refusing = Instance::new("127.0.0.1", port.local_addr().expect("bound").port());
-    drop(port);
-    let mut endpoint = factory.endpoint(&refusing).expect("an address");
+    let mut endpoint = factory.endpoint(&dead()).expect("an address");
     for _ in 0..3 {
         assert!(timeout(BOUND, endpoint.ready()).await.expect("in time").is_err());
     }
@@ -137,12 +132,8 @@ async fn callers_that_give_up_share_one_dial() {
 
 #[tokio::test]
 async fn connect_that_fails_frees_its_place() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let address = listener.local_addr().expect("bound");
-    drop(listener);
-    let instance = Instance::new(address.ip().to_string(), address.port());
     let factory = HttpFactory::<Sent>::new().max_http1_connections(1);
-    let endpoint = factory.endpoint(&instance).expect("an address");
+    let endpoint = factory.endpoint(&dead()).expect("an address");
     for _ in 0..3 {
         timeout(BOUND, endpoint.clone().ready()).await.expect("in time").expect_err("refused");
     }

@@ -16,20 +16,18 @@ use futures_util::{FutureExt, future::join_all};
 use http::Method;
 use http_body_util::BodyExt;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use tower::{ServiceBuilder, ServiceExt};
 use tower_sd_balance::{
-    BalanceLayer, Endpointer, FixedInstancer, Instance, RetryLayer, RetryPolicy, RoundRobin,
-    async_trait,
+    BalanceLayer, Endpointer, FixedInstancer, RetryLayer, RetryPolicy, RoundRobin, async_trait,
 };
 use tower_sd_net::Target;
+use tower_sd_testkit::loopback::BlackHole;
 
-use super::{
-    BlackHole, Sent, fetch, get, http2::server::Server as Http2Server, send, server::Server,
-};
+use super::{Sent, dead, fetch, get, http2::server::Server as Http2Server, send, server::Server};
 use crate::{Connector, HttpErrorKind, HttpFactory, HttpProtocol, HttpVersion, Io};
 
 const PROTOCOLS: [HttpVersion; 2] = [HttpVersion::Http1, HttpVersion::Http2];
@@ -77,7 +75,7 @@ fn counting(hole: &BlackHole, protocol: HttpVersion) -> (HttpFactory<Sent>, Arc<
 #[tokio::test]
 async fn black_hole_is_dialled_by_four_sockets_at_most() {
     for protocol in PROTOCOLS {
-        let hole = BlackHole::open().await;
+        let hole = BlackHole::open().await.expect("loopback");
         let (factory, most) = counting(&hole, protocol);
         let endpoint = factory.endpoint(&hole.instance()).expect("an address");
         let mut requests = JoinSet::new();
@@ -100,7 +98,7 @@ async fn black_hole_is_dialled_by_four_sockets_at_most() {
 #[tokio::test]
 async fn failed_connect_is_reported_to_every_request_that_waits() {
     for protocol in PROTOCOLS {
-        let hole = BlackHole::open().await;
+        let hole = BlackHole::open().await.expect("loopback");
         let factory = HttpFactory::<Sent>::new()
             .version(protocol)
             .connect_timeout(Duration::from_millis(300));
@@ -116,7 +114,7 @@ async fn failed_connect_is_reported_to_every_request_that_waits() {
 
 #[tokio::test]
 async fn readiness_is_pending_while_connecting_and_an_error_after() {
-    let hole = BlackHole::open().await;
+    let hole = BlackHole::open().await.expect("loopback");
     let factory = HttpFactory::<Sent>::new().connect_timeout(Duration::from_millis(200));
     let endpoint = factory.endpoint(&hole.instance()).expect("an address");
     let mut probe = endpoint.clone();
@@ -235,11 +233,8 @@ async fn places_are_given_first_come_first_served() {
 
 #[tokio::test]
 async fn refused_connect_ends_the_waiting_of_a_burst() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let port = listener.local_addr().expect("bound").port();
-    drop(listener);
     let factory = HttpFactory::<Sent>::new();
-    let endpoint = factory.endpoint(&Instance::new("127.0.0.1", port)).expect("an address");
+    let endpoint = factory.endpoint(&dead()).expect("an address");
     let waits = (0..500).map(|_| endpoint.clone().ready_oneshot());
     for outcome in timeout(BOUND, join_all(waits)).await.expect("in time") {
         assert_eq!(outcome.map(drop).expect_err("refused").kind(), HttpErrorKind::Connect);
@@ -254,7 +249,7 @@ async fn no_request_fails_and_few_sockets_open_beside_a_black_hole() {
     for (protocol, instance) in
         [(HttpVersion::Http1, one.instance()), (HttpVersion::Http2, two.instance())]
     {
-        let hole = BlackHole::open().await;
+        let hole = BlackHole::open().await.expect("loopback");
         let instancer = FixedInstancer::new([hole.instance(), instance]);
         let (factory, most) = counting(&hole, protocol);
         let policy = RetryPolicy::new()

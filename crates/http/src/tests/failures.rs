@@ -8,30 +8,24 @@ use std::{
 };
 
 use http_body_util::BodyExt;
-use tokio::{
-    net::TcpListener,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt;
-use tower_sd_balance::Instance;
+use tower_sd_testkit::loopback::BlackHole;
 
 use super::{
-    BlackHole, Sent, endpoint, fetch, get, send,
+    Sent, dead, endpoint, fetch, get, send,
     server::{OK, Server},
 };
 use crate::{HttpError, HttpErrorKind, HttpFactory};
 
 #[tokio::test]
 async fn refused_connect_is_seen_before_the_request_is_given() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let port = listener.local_addr().expect("bound").port();
-    drop(listener);
-    let dead =
-        HttpFactory::<Sent>::new().endpoint(&Instance::new("127.0.0.1", port)).expect("an address");
-    let error = dead.clone().ready().await.map(drop).expect_err("the port is closed");
+    let instance = dead();
+    let endpoint = HttpFactory::<Sent>::new().endpoint(&instance).expect("an address");
+    let error = endpoint.clone().ready().await.map(drop).expect_err("the port is closed");
     assert_eq!(error.kind(), HttpErrorKind::Connect);
     assert!(error.is_not_sent());
-    assert_eq!(error.to_string(), format!("no connection to 127.0.0.1:{port}"));
+    assert_eq!(error.to_string(), format!("no connection to {instance}"));
     let first: &(dyn Error + 'static) = &error;
     let chain = std::iter::successors(Some(first), |error| (*error).source());
     let cause = chain.last().expect("at least itself").to_string();
@@ -40,7 +34,7 @@ async fn refused_connect_is_seen_before_the_request_is_given() {
 
 #[tokio::test]
 async fn host_that_never_answers_a_connect_is_given_up_in_time() {
-    let hole = BlackHole::open().await;
+    let hole = BlackHole::open().await.expect("loopback");
     let black_hole = HttpFactory::<Sent>::new()
         .connect_timeout(Duration::from_millis(200))
         .endpoint(&hole.instance())

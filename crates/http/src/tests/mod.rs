@@ -19,18 +19,12 @@ mod time_limits;
 mod tls;
 mod uploads;
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
-    task::JoinSet,
-    time::sleep,
-};
 use tower::{Service, ServiceExt};
 use tower_sd_balance::Instance;
+use tower_sd_testkit::loopback::refusing;
 
 use crate::{HttpEndpoint, HttpError, HttpFactory, InFlightBody, ResponseBody};
 use server::Server;
@@ -64,28 +58,7 @@ async fn fetch(endpoint: &HttpEndpoint<Sent>, request: Request<Sent>) -> Result<
     Ok(body.collect().await?.to_bytes())
 }
 
-/// A listener whose backlog is full: the kernel drops further SYNs, as a host that vanished does.
-pub(crate) struct BlackHole {
-    listener: TcpListener,
-    _backlog: JoinSet<std::io::Result<TcpStream>>,
-}
-
-impl BlackHole {
-    pub(crate) async fn open() -> Self {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("loopback");
-        let listener = socket.listen(1).expect("listens");
-        let address = listener.local_addr().expect("bound");
-        let mut backlog = JoinSet::new();
-        for _ in 0..8 {
-            backlog.spawn(TcpStream::connect(address));
-        }
-        sleep(Duration::from_millis(200)).await;
-        Self { listener, _backlog: backlog }
-    }
-
-    pub(crate) fn instance(&self) -> Instance {
-        let address = self.listener.local_addr().expect("bound");
-        Instance::new(address.ip().to_string(), address.port())
-    }
+/// Its port refuses connections.
+pub(crate) fn dead() -> Instance {
+    refusing().expect("loopback")
 }

@@ -5,10 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Response};
 use http_body_util::BodyExt;
-use tokio::{
-    net::TcpListener,
-    time::{Instant, advance, pause, resume, sleep, timeout},
-};
+use tokio::time::{Instant, advance, pause, resume, sleep, timeout};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_sd_balance::{
     Balance, BalanceLayer, CallerDeadline, Endpointer, FixedInstancer, Instance, NoInstances,
@@ -16,7 +13,7 @@ use tower_sd_balance::{
 };
 
 use super::{
-    Sent, get,
+    Sent, dead, get,
     http2::server::Server as Http2Server,
     server::{Peer, Server},
 };
@@ -175,13 +172,7 @@ async fn status_counts_though_its_body_is_not_read() {
 #[tokio::test]
 async fn service_that_refuses_everywhere_fails_in_one_wait() {
     for version in VERSIONS {
-        let mut instances = Vec::new();
-        for _ in 0..3 {
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-            instances
-                .push(Instance::new("127.0.0.1", listener.local_addr().expect("bound").port()));
-        }
-        let endpointer = endpointer(version, instances).await;
+        let endpointer = endpointer(version, [dead(), dead(), dead()]).await;
         let policy = RetryPolicy::new().per_try_timeout(Duration::from_millis(300));
         let client = stack(&endpointer, policy);
         let mut order = get("/");

@@ -46,7 +46,7 @@ async fn black_holed_address_costs_one_attempt_delay() {
 #[tokio::test]
 async fn refused_address_is_followed_by_the_next() {
     let server = Server::start(greet).await;
-    let addresses = vec![refusing().await, server.address];
+    let addresses = vec![refusing(), server.address];
     let dialer = Dialer::new().attempt_delay(Duration::from_secs(60)).connector(Hosts(addresses));
     assert_eq!(greeting(dial(dialer, "dual.test").await.expect("connected")).await, "hello");
 }
@@ -83,7 +83,7 @@ async fn name_that_resolves_to_a_denied_address_is_refused() {
 
 #[tokio::test]
 async fn errors_have_the_reason_of_each_address() {
-    let (first, second) = (refusing().await, refusing().await);
+    let (first, second) = (refusing(), refusing());
     let error = dial(Dialer::new().connector(Hosts(vec![first, second])), "dead.test").await;
     let error = error.expect_err("refused");
     assert_eq!(error.kind(), DialErrorKind::Connect);
@@ -98,7 +98,7 @@ async fn errors_have_the_reason_of_each_address() {
 
 #[tokio::test]
 async fn connecting_is_bounded() {
-    let (hole, dead) = (BlackHole::new().await, refusing().await);
+    let (hole, dead) = (BlackHole::new().await, refusing());
     let timeout = Duration::from_millis(300);
     let dialer = Dialer::new().connect_timeout(timeout).connector(Hosts(vec![dead, hole.address]));
     let error = dial(dialer, "hole.test").await.expect_err("silent");

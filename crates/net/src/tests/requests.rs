@@ -90,7 +90,7 @@ async fn failures_have_their_kind_and_name_the_server() {
         assert_eq!(error.kind(), kind, "{}", chain(&error));
         assert!(error.to_string().contains(&server.address.to_string()), "{error}");
     }
-    let dead = refusing().await;
+    let dead = refusing();
     let target = Target::host(dead.ip().to_string(), dead.port());
     let error = client(target).send(get("/"), LONG, 1).await.expect_err("refused");
     assert_eq!(error.kind(), Kind::Connect);

@@ -12,7 +12,7 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::timeout,
 };
 use tower_sd_core::{TaskGroup, async_trait};
@@ -60,10 +60,14 @@ impl BlackHole {
     }
 }
 
-/// An address that refuses connections.
-pub(super) async fn refusing() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    listener.local_addr().expect("bound")
+/// An address that refuses connections. It is bound, and no other socket gets it, until the process
+/// ends.
+pub(super) fn refusing() -> SocketAddr {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let address = socket.local_addr().expect("bound");
+    std::mem::forget(socket);
+    address
 }
 
 /// Accepts connections, gives each to `serve`, and counts them.

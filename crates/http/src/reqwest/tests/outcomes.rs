@@ -286,7 +286,7 @@ async fn status_and_instance_of_a_response_are_known() {
 async fn errors_have_no_query() {
     let (dies, echo) =
         (Server::start(async |mut peer| drop(peer.request().await)).await, Server::echo().await);
-    for instance in [dead().await, dies.instance()] {
+    for instance in [dead(), dies.instance()] {
         let orders = orders(instance, |client| client, RetryPolicy::new().max_attempts(1));
         let request = orders.client().get("http://orders/a?token=hunter2");
         let error = orders.send(request).await.expect_err("fails");

@@ -10,10 +10,12 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tower::ServiceExt;
-use tower_sd_balance::Instance;
 
 use super::{
-    super::server::{HEADERS, RST_STREAM, Server as RawServer},
+    super::{
+        dead,
+        server::{HEADERS, RST_STREAM, Server as RawServer},
+    },
     Server, answer, endpoint, fetch, gated, get, http2, send,
 };
 use crate::{HttpError, HttpErrorKind};
@@ -26,11 +28,8 @@ pub(crate) const THE_FIRST: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0";
 
 #[tokio::test]
 async fn refused_connect_fails_all_waiting_requests() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let port = listener.local_addr().expect("bound").port();
-    drop(listener);
-    let dead = http2().endpoint(&Instance::new("127.0.0.1", port)).expect("an address");
-    let outcomes = join_all((0..10).map(|_| fetch(&dead, get("/"))));
+    let endpoint = http2().endpoint(&dead()).expect("an address");
+    let outcomes = join_all((0..10).map(|_| fetch(&endpoint, get("/"))));
     for outcome in timeout(Duration::from_secs(5), outcomes).await.expect("in time") {
         let error = outcome.expect_err("the port is closed");
         assert_eq!(error.kind(), HttpErrorKind::Connect);
