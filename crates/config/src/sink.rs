@@ -68,10 +68,11 @@ impl<T> ConfigSink<T> {
         });
     }
 
-    fn reject(&mut self, error: Error) {
+    /// Keeps the last good value; one that stays bad `is_new` once.
+    fn reject(&mut self, error: Error, is_new: bool) {
         self.latest.send_if_modified(|latest| {
             let text = |error: &Error| error.chain().to_string();
-            let is_news = latest.rejected.as_ref().map(text) != Some(text(&error));
+            let is_news = is_new || latest.rejected.as_ref().map(text) != Some(text(&error));
             if is_news {
                 let what = "configuration rejected, the last good one stays";
                 tracing::warn!(backend = BACKEND, %error, "{what}");
@@ -122,7 +123,7 @@ impl<T: DeserializeOwned> ConfigSink<T> {
                     freshness,
                 });
             }
-            Err(error) => self.reject(error),
+            Err(error) => self.reject(error, true),
         }
         self.judged = entries;
     }
@@ -134,7 +135,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Sink<KeyValue> for ConfigSink<
         if let Some(error) = entries.errors.into_iter().next() {
             // The rest might be valid by itself, and is not the value that was written.
             (self.outdated, self.absence) = (true, Absence::No);
-            return self.reject(error);
+            return self.reject(error, false);
         }
         // A folder as Consul's web page makes it.
         keys.retain(|entry| !(entry.name().ends_with('/') && entry.value().is_empty()));

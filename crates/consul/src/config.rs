@@ -194,6 +194,10 @@ impl ConsulConfig {
         if scheme != "unix" && has_user(&self.address) {
             return Err(refuse("address: has a user or password in it; use basic_auth".into()));
         }
+        if self.address.contains(['?', '#']) {
+            let what = "address: has a query; a token goes into token or token_file";
+            return Err(refuse(what.into()));
+        }
         let (scheme, socket) = match scheme {
             "unix" => ("http", Some(PathBuf::from(rest))),
             "https" => ("https", None),
@@ -222,11 +226,6 @@ impl ConsulConfig {
             let what =
                 "address: a wildcard is where the agent listens, not where it is; use 127.0.0.1";
             return Err(refuse(what.into()));
-        }
-        if base.query().is_some() || base.fragment().is_some() {
-            return Err(refuse(
-                "address: has a query; a token goes into token or token_file".into(),
-            ));
         }
         let target = match (socket, base.host_str(), base.port_or_known_default()) {
             (Some(socket), ..) => Target::unix(socket),

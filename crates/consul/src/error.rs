@@ -32,8 +32,7 @@ pub(crate) fn unanswered(
     elapsed: Duration,
     cause: HttpClientError,
 ) -> Error {
-    // No address has a user in it, see `ConsulConfig::endpoint`; a query may have anything.
-    let address = address.split(['?', '#']).next().unwrap_or_default();
+    // No address has a user or a query in it, see `ConsulConfig::endpoint`.
     let error = Error::new(cause.kind().into(), BACKEND, operation);
     let message = match cause.kind() {
         HttpClientErrorKind::Request => "the request cannot be made".to_owned(),

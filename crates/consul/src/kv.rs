@@ -13,8 +13,8 @@ use crate::{
 /// Reads and writes keys, with the client's token, TLS and bounds.
 ///
 /// A value has at most 512 KiB (the servers' `limits.kv_max_value_size`); a larger one is refused
-/// with `Config`. A key does not begin with a slash, and has no part `.` or `..`, which HTTP takes
-/// for something else. Sessions and locks are left alone.
+/// with `Config`. A key does not begin with a slash, and has no control characters and no part `.`
+/// or `..`, which HTTP takes for something else. Sessions and locks are left alone.
 ///
 /// ```no_run
 /// # use tower_sd::consul::{Consul, ConsulConfig};

@@ -117,13 +117,6 @@ impl Backoff {
     pub fn initial(&self) -> Duration {
         self.initial
     }
-
-    /// Drops the failures.
-    pub fn reset(&mut self) {
-        self.failures = 0;
-        self.last_failure = None;
-        self.well_since = None;
-    }
 }
 
 impl Default for Backoff {

@@ -34,11 +34,6 @@ impl InstanceStatus {
 
 impl fmt::Display for InstanceStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Passing => "passing",
-            Self::Warning => "warning",
-            Self::Critical => "critical",
-            Self::Draining => "draining",
-        })
+        self.serialize(f)
     }
 }

@@ -24,8 +24,9 @@ pub trait Registrar: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `Config` for an instance that no client could reach (a wildcard address, port 0). Unless
-    /// [`Registration::retry_in_background`] is set, the error of the first attempts.
+    /// `Config` for an instance that no client could reach (a wildcard address, port 0), `Closed`
+    /// after [`close`](Self::close). Unless [`Registration::retry_in_background`] is set, the error
+    /// of the first attempts.
     ///
     /// # Cancel safety
     ///

@@ -2,23 +2,17 @@
 //!
 //! Panics are a user's bug, which must not end the updates: members are kept apart nevertheless.
 
-use std::{
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{fmt, sync::Arc};
 
 use tower_sd_core::Instance;
 
 use super::{Balancer, Choice, Members, Picker, RoundRobin};
+use crate::endpointer::contain;
 
 /// A picker of `balancer`; when that panics, these members are used in turn.
 pub(super) fn picker(balancer: &dyn Balancer, members: &Members<'_>) -> Arc<dyn Picker> {
-    let build = || balancer.picker(members);
-    catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_panic| {
-        tracing::error!(?balancer, "balancer panicked: endpoints are used in turn");
-        RoundRobin::new().picker(members)
-    })
+    contain("balancer: its endpoints are used in turn", || balancer.picker(members))
+        .unwrap_or_else(|| RoundRobin::new().picker(members))
 }
 
 /// A property of an instance.
@@ -45,12 +39,7 @@ impl<T> Property<T> {
 
     /// `None`: its computation has panicked.
     pub(super) fn of(&self, instance: &Instance) -> Option<T> {
-        let property = catch_unwind(AssertUnwindSafe(|| (self.of)(instance)));
-        if property.is_err() {
-            let (id, what) = (instance.id(), self.what);
-            tracing::error!(%id, what, "property of an instance panicked: it has none");
-        }
-        property.ok()
+        contain(self.what, || (self.of)(instance))
     }
 }
 

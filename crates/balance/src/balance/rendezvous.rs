@@ -3,7 +3,7 @@ use std::fmt;
 use tower_sd_core::Instance;
 
 use super::maglev::{hash, mix};
-use crate::{Subset, endpointer::is_fit};
+use crate::Subset;
 
 /// As many instances for each client, chosen by rendezvous hashing.
 ///
@@ -38,7 +38,7 @@ impl Subset for Rendezvous {
     fn select(&self, instances: &[Instance]) -> Vec<Instance> {
         let score =
             |instance: &Instance| mix(self.client ^ hash(instance.id().as_str().as_bytes()));
-        let key = |instance: &Instance| (!is_fit(instance), score(instance));
+        let key = |instance: &Instance| (!instance.accepts_requests(), score(instance));
         let mut scored: Vec<_> = instances.iter().map(|it| (key(it), it)).collect();
         if self.size < scored.len() {
             scored.select_nth_unstable_by_key(self.size, |(key, it)| (*key, it.id().clone()));

@@ -238,7 +238,7 @@ impl<S: Clone + Send + Sync + 'static> Search<'_, S> {
             .into_iter()
             .filter(|tier| !is_busy || FRESH.contains(tier))
             .find_map(|tier| self.look_in(tier, false).or_else(|| self.look_in(tier, true)));
-        if found.is_none() {
+        if found.is_none() && !is_busy {
             self.want_down(&[Tier::Draining, Tier::Ineligible]);
         }
         found

@@ -35,16 +35,7 @@ pub enum EndpointState {
 
 impl fmt::Display for EndpointState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ready => "ready",
-            Self::Creating => "creating",
-            Self::Ineligible => "ineligible",
-            Self::Held => "held",
-            Self::Connecting => "connecting",
-            Self::Down => "down",
-            Self::Ejected => "ejected",
-            Self::Draining => "draining",
-        })
+        self.serialize(f)
     }
 }
 

@@ -54,7 +54,6 @@ pub(crate) use self::{
     set::{MAX_WEIGHT, Set},
     shared::Shared,
     signal::{PollReady, Signal},
-    state::is_fit,
     stats::Readiness,
     tiers::{N_TIERS, Subscriber, Tiers},
     trace::{Full, Held, Place, Probation, Trace},

@@ -2,7 +2,7 @@
 
 use std::{
     error::Error,
-    fmt, io,
+    io,
     iter::successors,
     task::{Context, Poll},
     time::Duration,
@@ -120,7 +120,7 @@ impl Unready {
     pub(super) fn into_failure(self) -> Failure {
         match self {
             Self::Refused(failure) => failure,
-            Self::Late(_) => Failure::new(self.to_string().into()),
+            Self::Late(bound) => Failure::new(format!("not ready within {bound:?}").into()),
         }
     }
 }
@@ -128,15 +128,6 @@ impl Unready {
 fn sources(failure: &Failure) -> impl Iterator<Item = &(dyn Error + 'static)> {
     let first: &(dyn Error + 'static) = failure.cause();
     successors(Some(first), |error| (*error).source())
-}
-
-impl fmt::Display for Unready {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(error) => error.fmt(f),
-            Self::Late(bound) => write!(f, "not ready within {bound:?}"),
-        }
-    }
 }
 
 /// As many refusals as a restart of a server usually costs.

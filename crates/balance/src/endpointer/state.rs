@@ -15,7 +15,7 @@ use std::{
 
 use fastrand::Rng;
 use tokio::time::Instant;
-use tower_sd_core::{Backoff, BoxError, Instance, InstanceId, InstanceStatus, Snapshot};
+use tower_sd_core::{Backoff, BoxError, Instance, InstanceId, Snapshot};
 
 pub(super) use self::effects::{Change, Effects};
 use super::{
@@ -347,10 +347,4 @@ struct Seen {
 struct Sharing {
     held: bool,
     critical: bool,
-}
-
-/// Whether the instance accepts requests.
-pub(crate) fn is_fit(instance: &Instance) -> bool {
-    matches!(instance.status(), InstanceStatus::Passing | InstanceStatus::Warning)
-        && instance.weight() > 0
 }

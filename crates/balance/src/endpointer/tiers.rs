@@ -1,5 +1,6 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use serde::Serialize;
 use tower_sd_core::{Instance, InstanceId};
 
 use super::{Endpoint, Set, ejection::Judge};
@@ -14,7 +15,8 @@ pub(crate) struct Tiers<S> {
 }
 
 /// How good an endpoint is, best first.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Tier {
     /// Listed by the registry, and not known to be down.
@@ -39,14 +41,7 @@ pub(crate) trait Subscriber<S>: Send + Sync {
 
 impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ready => "ready",
-            Self::Ejected => "ejected",
-            Self::Held => "held",
-            Self::Down => "down",
-            Self::Draining => "draining",
-            Self::Ineligible => "ineligible",
-        })
+        self.serialize(f)
     }
 }
 

@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tower_sd_core::{Error, ErrorKind, Result};
 
@@ -17,7 +17,7 @@ use crate::{CloneRequest, Observer, RetryBudget, endpointer::observer::Observers
 /// let fixed = HedgePolicy::after(Duration::from_millis(50)).max_extra_load(2);
 /// # drop((slowest, fixed));
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct HedgePolicy<R = CloneRequest> {
     pub(super) delay: Delay,
@@ -120,18 +120,6 @@ impl<R> HedgePolicy<R> {
             Delay::Fixed(_) => 5,
             Delay::Percentile(percent) => 100 - percent,
         })
-    }
-}
-
-impl<R: fmt::Debug> fmt::Debug for HedgePolicy<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HedgePolicy")
-            .field("delay", &self.delay)
-            .field("extra", &self.extra)
-            .field("idempotent", &self.idempotent)
-            .field("budget", &self.budget)
-            .field("protocol", &self.protocol)
-            .finish_non_exhaustive()
     }
 }
 

@@ -153,6 +153,9 @@ async fn bad_value_is_reported_and_the_last_good_one_stays() {
     assert!(latest.freshness().is_fresh(), "it was read");
     let error = latest.rejected().expect("rejected").to_string();
     assert!(error.contains("key app, line 2, column"), "{error}");
+    // Its error does not quote it: the text is the same.
+    store.put("{\n\"limit\": \"much\"}");
+    timeout(Duration::from_secs(1), config.changed()).await.expect("news").expect("it goes on");
     store.put("{\"limit\": 3}");
     let latest = until(&mut config, |it| limit(it) == Some(3)).await;
     assert!(latest.rejected().is_none());

@@ -40,7 +40,7 @@ impl ConsulClient {
         service_id: &str,
     ) -> Result<Vec<AgentCheck>> {
         let mut call = Call::get("verify", &["health", "node", node]);
-        call.kind = Kind::Write;
+        call.kind = Kind::Verify;
         call.query.extend(filter("ServiceID", service_id));
         // Any server will do: a check that is not known to it yet is found next time.
         call.query.push(("stale", String::new()));

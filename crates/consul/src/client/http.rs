@@ -56,8 +56,10 @@ pub(super) enum Kind {
     Blocking,
     /// Reads what is followed, and reads and writes keys.
     Read,
+    /// Reads from the servers what is registered here.
+    Verify,
     Heartbeat,
-    /// Registers, deregisters, and reads what is registered.
+    /// Registers, deregisters, and reads what the agent has.
     Write,
 }
 
@@ -128,7 +130,7 @@ impl Wire {
         let _permit = match call.kind {
             Kind::Blocking => None,
             Kind::Heartbeat => self.heartbeats.acquire().await.ok(),
-            Kind::Read => self.reads.acquire().await.ok(),
+            Kind::Read | Kind::Verify => self.reads.acquire().await.ok(),
             Kind::Write => self.writes.acquire().await.ok(),
         };
         let answer = self.send_as(&call, self.tokens.current()).await?;
@@ -143,7 +145,8 @@ impl Wire {
 
     async fn send_as(&self, call: &Call<'_>, token: Token) -> Result<Answer> {
         let operation = call.operation;
-        let place = matches!(call.kind, Kind::Blocking | Kind::Read).then(|| self.streams.place());
+        let place =
+            (!matches!(call.kind, Kind::Heartbeat | Kind::Write)).then(|| self.streams.place());
         let http = place.as_ref().map_or(&self.http, |place| &place.http);
         let request = self.request(call, token.value.as_ref())?;
         let sent_at = Instant::now();

@@ -185,7 +185,7 @@ impl ConsulClient {
         query: Vec<(&'static str, String)>,
     ) -> Result<HealthAnswer> {
         let call = Call::get("verify", &["health", "service", service]);
-        self.entries(Call { query, kind: Kind::Write, ..call }).await
+        self.entries(Call { query, kind: Kind::Verify, ..call }).await
     }
 
     async fn entries(&self, call: Call<'_>) -> Result<HealthAnswer> {

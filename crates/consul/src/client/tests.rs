@@ -48,9 +48,9 @@ fn headers_are_read_as_far_as_they_can_be_trusted() {
 
 #[test]
 fn address_that_is_none_is_refused_with_a_sentence() {
-    let with_token = "http://a:8500/?token=pw";
-    for address in ["", "ftp://a:1", "http://", "http://user:pw@a:8500", with_token] {
-        let error = ConsulClient::new(ConsulConfig::new(address)).expect_err(address);
+    let with_token = ["http://a:8500/?token=pw", "unix:///run/consul?token=pw"];
+    for address in ["", "ftp://a:1", "http://", "http://user:pw@a:8500"].iter().chain(&with_token) {
+        let error = ConsulClient::new(ConsulConfig::new(*address)).expect_err(address);
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(!format!("{error:?}").contains("pw"), "{error:?}");
     }

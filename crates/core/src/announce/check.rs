@@ -6,20 +6,12 @@ use crate::{CheckResult, HealthCheck, panics::contained};
 
 /// The server's own check, and the time of its next run.
 pub(super) struct Check {
-    check: Option<Arc<dyn HealthCheck>>,
-    interval: Option<Duration>,
-    at: Instant,
+    pub(super) check: Option<Arc<dyn HealthCheck>>,
+    pub(super) interval: Option<Duration>,
+    pub(super) at: Instant,
 }
 
 impl Check {
-    pub(super) fn new(
-        check: Option<Arc<dyn HealthCheck>>,
-        interval: Option<Duration>,
-        at: Instant,
-    ) -> Self {
-        Self { check, interval, at }
-    }
-
     /// `None` without a check.
     pub(super) fn at(&self) -> Option<Instant> {
         self.check.as_ref().map(|_| self.at)

@@ -6,44 +6,25 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    Announcement, CheckResult, Error, ErrorKind, InstanceId, LossReason, RegistrationState,
-    RegistrationStats, Result, handle::Status,
+    CheckResult, Error, ErrorKind, InstanceId, LossReason, RegistrationState, RegistrationStats,
+    Result, handle::Status,
 };
 
 /// Publishes the state of a registration, and logs its changes.
 pub(super) struct Reporter {
-    backend: &'static str,
-    service: String,
-    instance: InstanceId,
+    pub(super) backend: &'static str,
+    pub(super) service: String,
+    pub(super) instance: InstanceId,
     /// No caller gets the error of the first attempt.
-    in_background: bool,
-    status: watch::Sender<Status>,
+    pub(super) in_background: bool,
+    pub(super) status: watch::Sender<Status>,
     /// The error of the latest call, if it failed.
     pub(super) latest_failure: Option<Error>,
     /// The status that an operator has set.
-    overriding: Option<&'static str>,
+    pub(super) overriding: Option<&'static str>,
 }
 
 impl Reporter {
-    pub(super) fn new(
-        backend: &'static str,
-        announcement: &Announcement,
-        in_background: bool,
-        status: watch::Sender<Status>,
-    ) -> Self {
-        let (service, instance) =
-            (announcement.service.clone(), announcement.instance.id().clone());
-        Self {
-            backend,
-            service,
-            instance,
-            in_background,
-            status,
-            latest_failure: None,
-            overriding: None,
-        }
-    }
-
     pub(super) fn error(&self, kind: ErrorKind, operation: &'static str) -> Error {
         Error::new(kind, self.backend, operation).with_instance(self.instance.clone())
     }

@@ -7,14 +7,10 @@ use crate::{Instance, InstanceId, Result, handle::Update, panics::contained_now}
 /// The updates of a registration, and the callers that wait for the registry's answer.
 pub(super) struct Updates {
     pub(super) queue: mpsc::Receiver<Update>,
-    waiting: Vec<oneshot::Sender<Result<()>>>,
+    pub(super) waiting: Vec<oneshot::Sender<Result<()>>>,
 }
 
 impl Updates {
-    pub(super) fn new(queue: mpsc::Receiver<Update>) -> Self {
-        Self { queue, waiting: Vec::new() }
-    }
-
     /// Changes `instance`, or returns the caller and the reason of the refusal.
     pub(super) fn apply(
         &mut self,

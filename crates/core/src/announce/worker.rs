@@ -57,12 +57,24 @@ impl Worker {
             is_uncertain: false,
             is_touched: false,
             is_push_ignored: false,
-            report: Reporter::new(backend, &wanted, fail_fast.is_none(), status),
+            report: Reporter {
+                backend,
+                service: wanted.service.clone(),
+                instance: wanted.instance.id().clone(),
+                in_background: fail_fast.is_none(),
+                status,
+                latest_failure: None,
+                overriding: None,
+            },
             wanted,
             schedule: Schedule::new(config, fail_fast, registration.reclaim, now),
-            check: Check::new(registration.health, registration.health_interval, now),
+            check: Check {
+                check: registration.health,
+                interval: registration.health_interval,
+                at: now,
+            },
             probed: None,
-            updates: Updates::new(updates),
+            updates: Updates { queue: updates, waiting: Vec::new() },
         }
     }
 

@@ -29,7 +29,28 @@ pub async fn follow<S: Source>(
     nudge: Arc<Notify>,
     stop: Shutdown,
 ) {
-    let mut worker = Worker::new(backend, source, sink, config, nudge);
+    let config = config.clamped();
+    let mut rng = config.seed.map_or_else(Rng::new, Rng::with_seed);
+    let mut worker = Worker {
+        backoff: backoff(&config, config.first_max_backoff, &mut rng),
+        calm: backoff(&config, MAX_CALM, &mut rng),
+        rate_limit: RateLimit::new(config.min_interval),
+        nudges: Nudges::new(nudge),
+        mode: ReadMode::Full,
+        confirm: false,
+        not_before: Instant::now(),
+        resync_at: None,
+        verify_at: None,
+        stale_at: None,
+        may_nudge: true,
+        synced: false,
+        n_resyncs: 0,
+        backend,
+        source,
+        sink,
+        config,
+        rng,
+    };
     select! {
         biased;
         () = stop.requested() => {}
@@ -75,37 +96,6 @@ enum Event<T> {
 }
 
 impl<S: Source, K: Sink<S::Item>> Worker<S, K> {
-    fn new(
-        backend: &'static str,
-        source: S,
-        sink: K,
-        config: FollowConfig,
-        nudge: Arc<Notify>,
-    ) -> Self {
-        let config = config.clamped();
-        let mut rng = config.seed.map_or_else(Rng::new, Rng::with_seed);
-        Self {
-            backoff: backoff(&config, config.first_max_backoff, &mut rng),
-            calm: backoff(&config, MAX_CALM, &mut rng),
-            rate_limit: RateLimit::new(config.min_interval),
-            nudges: Nudges::new(nudge),
-            mode: ReadMode::Full,
-            confirm: false,
-            not_before: Instant::now(),
-            resync_at: None,
-            verify_at: None,
-            stale_at: None,
-            may_nudge: true,
-            synced: false,
-            n_resyncs: 0,
-            backend,
-            source,
-            sink,
-            config,
-            rng,
-        }
-    }
-
     async fn run(&mut self) {
         loop {
             if contained(|| self.turn()).await.is_none() {

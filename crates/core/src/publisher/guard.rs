@@ -14,7 +14,7 @@ use self::{
     history::History,
     member::{Class, Confirms, Gone, Member, Standing},
 };
-use super::wants::Wants;
+use super::Wants;
 use crate::{Instance, LossGuard, LossPolicy, duration::MAX};
 
 pub(super) struct Guard {
@@ -64,7 +64,7 @@ impl Guard {
         Self {
             policy,
             removal_wait: removal_wait.min(MAX),
-            wants: Wants::default(),
+            wants: Vec::new(),
             members: Vec::new(),
             history,
             lost_from: 0,
@@ -193,7 +193,7 @@ impl Guard {
         match known {
             known if class == Class::Offered => {
                 let same = known.is_some_and(|k| k.is_counted() && k.instance == instance);
-                members.push(Member::offered(instance, first_read));
+                members.push(Member { instance, standing: Standing::Offered, first_read });
                 !same
             }
             Some(known) if !matches!(known.standing, Standing::Unfit) => {
@@ -221,7 +221,8 @@ impl Guard {
                 self.history.forget_removed(member.instance.id());
                 true
             }
-            standing if self.accepts_absences && standing.is_listed() => true,
+            Standing::Offered if self.accepts_absences => true,
+            Standing::Gone(gone) if self.accepts_absences && gone.now.is_some() => true,
             _ => self.gone(now, member, None, confirmed, members),
         }
     }
@@ -280,7 +281,7 @@ impl Guard {
             (!policy.by_status || instance.status().accepts_requests())
                 && (!policy.by_weight || instance.weight() > 0)
         });
-        match (self.wants.of(instance), fit) {
+        match (self.wants.iter().all(|wants| wants(instance)), fit) {
             (false, _) => Class::Hidden,
             (true, true) => Class::Offered,
             (true, false) => Class::Unfit,

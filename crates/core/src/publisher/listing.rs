@@ -4,7 +4,7 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
-use super::wants::Wants;
+use super::Wants;
 use crate::{Instance, InstanceId};
 
 /// The entries of the registry: sorted by id, each id and each address once, unchanged entries with
@@ -113,7 +113,9 @@ impl Listing {
         if a.ptr_eq(b) {
             return Ordering::Equal;
         }
-        let refused = |entry: &Instance| !(entry.accepts_requests() && self.wants.of(entry));
+        let refused = |entry: &Instance| {
+            !(entry.accepts_requests() && self.wants.iter().all(|wants| wants(entry)))
+        };
         refused(a)
             .cmp(&refused(b))
             .then_with(|| b.started_at_ms().cmp(&a.started_at_ms()))

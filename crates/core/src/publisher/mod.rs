@@ -5,7 +5,6 @@ mod intake;
 mod listing;
 #[cfg(test)]
 mod tests;
-mod wants;
 
 use std::{
     fmt,
@@ -27,6 +26,9 @@ use crate::{
     Entries, Error, ErrorKind, Freshness, Instance, PublisherStats, ReadMode, RegistryConfig, Sink,
     Snapshot, StalePolicy, Subscription, counters::Counters, duration::MAX,
 };
+
+/// The filters of a publisher: all must accept.
+type Wants = Vec<Arc<dyn Fn(&Instance) -> bool + Send + Sync>>;
 
 /// The single writer of one service's [`Snapshot`]s.
 ///
@@ -99,7 +101,7 @@ impl Publisher {
     /// returns the other entries as well: a hidden instance is still registered, and the loss guard
     /// treats it so ([`LossGuard::hold_unhealthy`](crate::LossGuard::hold_unhealthy)).
     pub fn wants(mut self, wants: impl Fn(&Instance) -> bool + Send + Sync + 'static) -> Self {
-        self.guard.wants = std::mem::take(&mut self.guard.wants).and(wants);
+        self.guard.wants.push(Arc::new(wants));
         self.listing.wants = self.guard.wants.clone();
         self
     }

@@ -47,7 +47,10 @@ impl Codec for NamingJson {
         let (host, port) = host_and_port(&entry.addr)?;
         match entry.metadata {
             // What we write has it; the names of an instance's fields may be anyone's.
-            Value::Object(rest) if rest.contains_key(INCARNATION) => Ok(ours(host, port, rest)?),
+            Value::Object(rest) if rest.contains_key(INCARNATION) => {
+                let ours = ours(host, port, rest.clone());
+                Ok(ours.unwrap_or_else(|_foreign| foreign(id, host, port, rest)))
+            }
             Value::Object(rest) => Ok(foreign(id, host, port, rest)),
             _ => Ok(Instance::new(host, port).with_id(id)),
         }

@@ -98,7 +98,7 @@ impl<F, P> ClientBuilder<F, P> {
 
     /// Changes the retry policy: attempts, backoff, which requests are repeated.
     ///
-    /// Defaults to 3 attempts and [`HttpProtocol`]: requests that were never sent are always
+    /// Defaults to sending 3 times and [`HttpProtocol`]: requests that were never sent are always
     /// repeated, those that may have been sent only when their method is idempotent.
     pub fn retry<Q>(
         self,

@@ -48,7 +48,7 @@ use crate::{HttpEndpoint, HttpProtocol};
 /// | | default | reason |
 /// |---|---|---|
 /// | balancer | [least loaded] | a slow or loaded instance gets less |
-/// | attempts | 3, each at another instance if there is one | two failing instances are survived |
+/// | sent | 3 times, at other instances if there are | two failing instances are survived |
 /// | repeated | what was never sent, and idempotent methods | a POST arrives at most once |
 /// | per try | 5 s to the head, the upload included | three attempts fit into the whole |
 /// | hedged | nothing | it costs load; see [`hedge`](ClientBuilder::hedge) |

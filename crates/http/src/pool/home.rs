@@ -148,8 +148,11 @@ impl<B: Payload> http2::Home for Pool<B> {
         }
         if any_waits {
             self.hand_out();
-            // One that takes nothing more counts no longer by the bound.
-            self.dial_more();
+            // One that takes nothing more counts no longer by the bound. Bodies may be dropped
+            // outside a runtime.
+            if Handle::try_current().is_ok() {
+                self.dial_more();
+            }
         }
     }
 }

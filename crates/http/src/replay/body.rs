@@ -36,8 +36,7 @@ pub trait RepeatableBody: Sized {
 ///
 /// It keeps the bytes that pass through, up to a bound and 1024 parts, and streams the rest. Once
 /// more than that was sent, it drops what it has kept, and [`repeat`](RepeatableBody::repeat)
-/// returns `None`. In the last attempt, which no copy can follow, it keeps nothing. Nothing is read
-/// ahead.
+/// returns `None`. Without a copy it keeps nothing. Nothing is read ahead.
 ///
 /// The bound defaults to 64 KiB: more than most calls have, and little enough to hold for each
 /// request in flight.

@@ -92,7 +92,7 @@ impl ChannelBuilder {
     /// Changes the retry policy: attempts, backoff, timeouts, codes.
     ///
     /// Timeouts bound the time to the head of the response, which many servers send with the first
-    /// message of a stream. Defaults to 3 attempts without timeouts.
+    /// message of a stream. Defaults to sending 3 times without timeouts.
     pub fn retry(
         mut self,
         change: impl FnOnce(RetryPolicy<GrpcProtocol>) -> RetryPolicy<GrpcProtocol>,

@@ -31,7 +31,7 @@ use crate::{Grpc, GrpcBody, GrpcEndpoint, GrpcFuture, GrpcProtocol, InFlightBody
 /// | | default | reason |
 /// |---|---|---|
 /// | balancer | [least loaded], per call | a slow or loaded instance gets less |
-/// | attempts | 3, each at another instance if there is one | two failing instances are survived |
+/// | sent | 3 times, at other instances if there are | two failing instances are survived |
 /// | repeated | what no server acted on; else [`idempotent`] methods | calls arrive at most once |
 /// | hedged | nothing | it costs load; see [`hedge`](ChannelBuilder::hedge) |
 /// | call time | its `grpc-timeout` ([`set_timeout`]), else unbounded | streams, as in grpc-go |

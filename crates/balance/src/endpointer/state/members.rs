@@ -1,21 +1,15 @@
 //! Who is a member, and its place in the tiers.
 
-use std::{
-    borrow::Cow,
-    collections::HashSet,
-    mem,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{borrow::Cow, collections::HashSet, mem, sync::Arc};
 
 use tokio::time::Instant;
 use tower_sd_core::{Backoff, Instance, InstanceId, InstanceStatus, Snapshot};
 
-use super::{Change, Member, Sharing, State, is_fit};
+use super::{Change, Member, Sharing, State};
 use crate::{
     endpointer::{
-        Endpoint, EndpointState, MAX_WEIGHT, Readiness, Tier, diff::diff, drain::Draining,
-        life::Life, signal::Streaks,
+        Endpoint, EndpointState, MAX_WEIGHT, Readiness, Tier, contain::contain, diff::diff,
+        drain::Draining, life::Life, signal::Streaks,
     },
     error::Failure,
 };
@@ -64,12 +58,8 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         };
         let mut all = [listed, held].concat();
         all.sort_by(|a, b| a.id().cmp(b.id()));
-        // One that panics is a user's bug, and does not end the updates.
-        let select = AssertUnwindSafe(|| subset.select(&all));
-        let selected = catch_unwind(select).unwrap_or_else(|_panic| {
-            tracing::error!(?subset, "subset panicked: all instances get an endpoint");
-            all.clone()
-        });
+        let selected = contain("subset: all instances get an endpoint", || subset.select(&all));
+        let selected = selected.unwrap_or_else(|| all.clone());
         let ids: HashSet<_> = selected.iter().map(Instance::id).collect();
         [listed, held].map(|all| all.iter().filter(|i| ids.contains(i.id())).cloned().collect())
     }
@@ -237,7 +227,7 @@ impl<S> Member<S> {
             return EndpointState::Creating;
         };
         match endpoint.stats.readiness() {
-            _ if !is_fit(&self.instance) => EndpointState::Ineligible,
+            _ if !self.instance.accepts_requests() => EndpointState::Ineligible,
             Readiness::Down => EndpointState::Down,
             _ if self.held => EndpointState::Held,
             _ if is_out(endpoint) => EndpointState::Ejected,
@@ -249,7 +239,7 @@ impl<S> Member<S> {
     fn tier(&self, sharing: Sharing) -> Option<Tier> {
         let endpoint = self.endpoint.as_ref().filter(|_| self.instance.weight() > 0)?;
         let is_eligible =
-            is_fit(&self.instance) || (sharing.critical && is_critical(&self.instance));
+            self.instance.accepts_requests() || (sharing.critical && is_critical(&self.instance));
         Some(match endpoint.is(Readiness::Down) {
             _ if self.instance.status() == InstanceStatus::Draining => Tier::Draining,
             _ if !is_eligible => Tier::Ineligible,

@@ -61,10 +61,6 @@ pub(super) enum Confirms {
 }
 
 impl Member {
-    pub(super) fn offered(instance: Instance, first_read: u64) -> Self {
-        Self { instance, standing: Standing::Offered, first_read }
-    }
-
     pub(super) fn is_held(&self) -> bool {
         matches!(&self.standing, Standing::Gone(gone) if gone.is_held())
     }
@@ -83,16 +79,6 @@ impl Member {
         match &self.standing {
             Standing::Gone(gone) => gone.next_event(),
             Standing::Offered | Standing::Unfit => None,
-        }
-    }
-}
-
-impl Standing {
-    /// Whether the last read listed it, fit or not.
-    pub(super) fn is_listed(&self) -> bool {
-        match self {
-            Self::Offered | Self::Unfit => true,
-            Self::Gone(gone) => gone.now.is_some(),
         }
     }
 }
