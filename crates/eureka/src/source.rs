@@ -103,3 +103,25 @@ fn set<'a>(entries: impl IntoIterator<Item = &'a Arc<InstanceInfo>>, query: &Que
 /// Beyond it the servers that answer are enough. A living instance registers again within 30 s, and
 /// with the backoff of failed reads this takes longer.
 const MAX_UNCONFIRMED: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    use tower_sd_core::ErrorKind;
+    use tower_sd_testkit::script::{Reply, Script};
+
+    use super::*;
+    use crate::EurekaConfig;
+
+    #[tokio::test]
+    async fn name_that_is_empty_is_not_followed() {
+        let script = Script::answering(|_| Reply::new(200).body("{}")).await.expect("loopback");
+        let config = EurekaConfig::new(format!("{}/eureka", script.url()));
+        let client = EurekaClient::new(config).expect("it can work");
+        for query in [Query::new(""), Query::vip("")] {
+            let mut source = EurekaSource::new(client.clone(), query);
+            let read = source.read(ReadRequest::new(ReadMode::Full)).await;
+            assert_eq!(read.expect_err("no name").kind(), ErrorKind::Config);
+        }
+        assert!(script.received().is_empty());
+    }
+}

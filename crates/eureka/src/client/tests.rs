@@ -238,20 +238,6 @@ async fn confirming_read_is_empty_only_if_all_servers_answer() {
     assert_eq!(n_refused, 8);
 }
 
-/// `apps/` is all of the registry.
-#[tokio::test]
-async fn name_that_is_empty_is_not_followed() {
-    let script = Script::answering(|_| Reply::new(200).body(APPS)).await.expect("loopback");
-    let config = EurekaConfig::new(format!("{}/eureka", script.url()));
-    let client = EurekaClient::new(config).expect("it can work");
-    for query in [Query::new(""), Query::vip("")] {
-        let mut source = EurekaSource::new(client.clone(), query);
-        let read = source.read(ReadRequest::new(ReadMode::Full)).await;
-        assert_eq!(read.expect_err("no name").kind(), ErrorKind::Config);
-    }
-    assert!(script.received().is_empty());
-}
-
 /// A pause that the server requests is the shared task's, and no follower's after it.
 #[tokio::test]
 async fn followers_of_a_shared_read_get_its_cause_and_its_end() {
