@@ -14,7 +14,7 @@ use self::{
     history::History,
     member::{Class, Confirms, Gone, Member, Standing},
 };
-use super::Wants;
+use super::listing::Wants;
 use crate::{Instance, LossGuard, LossPolicy, duration::MAX};
 
 pub(super) struct Guard {

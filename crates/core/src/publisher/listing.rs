@@ -2,10 +2,13 @@ use std::{
     cmp::Ordering,
     collections::HashMap,
     hash::{BuildHasher, RandomState},
+    sync::Arc,
 };
 
-use super::Wants;
 use crate::{Instance, InstanceId};
+
+/// The filters of a publisher: all must accept.
+pub(super) type Wants = Vec<Arc<dyn Fn(&Instance) -> bool + Send + Sync>>;
 
 /// The entries of the registry: sorted by id, each id and each address once, unchanged entries with
 /// the `Arc` they had.

@@ -27,9 +27,6 @@ use crate::{
     Snapshot, StalePolicy, Subscription, counters::Counters, duration::MAX,
 };
 
-/// The filters of a publisher: all must accept.
-type Wants = Vec<Arc<dyn Fn(&Instance) -> bool + Send + Sync>>;
-
 /// The single writer of one service's [`Snapshot`]s.
 ///
 /// The following loop feeds it; a combinator (a merge of two instancers) owns one itself: it gives
