@@ -74,8 +74,7 @@ impl<T> ConfigSink<T> {
             let text = |error: &Error| error.chain().to_string();
             let is_news = is_new || latest.rejected.as_ref().map(text) != Some(text(&error));
             if is_news {
-                let what = "configuration rejected, the last good one stays";
-                tracing::warn!(backend = BACKEND, %error, "{what}");
+                tracing::warn!(backend = BACKEND, %error, "configuration rejected, the last good one stays");
             }
             latest.rejected = Some(error);
             let was_absent = mem::take(&mut latest.absent);

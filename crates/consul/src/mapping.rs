@@ -261,7 +261,8 @@ fn check_limits(service: &str, instance: &Instance, meta: &BTreeMap<String, Stri
     check_path("register", &[service])
         .map_err(|error| error.with_instance(instance.id().clone()))?;
     if instance.id().as_str().contains(char::is_control) {
-        return refuse("the instance's id has control characters".into());
+        let what = "has control characters, perhaps the line end of a file that it was read from";
+        return refuse(format!("the instance id {:?} {what}", instance.id().as_str()));
     }
     if instance.host().is_empty() {
         return refuse("the instance has no host".into());

@@ -120,7 +120,10 @@ impl EurekaServer {
             return Err(refuse("server: has a user or password in it; use basic_auth".into()));
         }
         if base.query().is_some() || base.fragment().is_some() {
-            return Err(refuse("server: a URL with a query or fragment".into()));
+            return Err(refuse(
+                "server: has a query, which no server of Eureka reads; use basic_auth for secrets"
+                    .into(),
+            ));
         }
         let target = match (base.host_str(), base.port_or_known_default()) {
             (Some(host), Some(port)) => Target::host(host, port),

@@ -132,10 +132,10 @@ impl<B: Body<Error: Error + 'static>> Body for InFlightBody<B> {
                 if let Some(lease) = this.lease.take() {
                     let outcome = HttpError::find(error).map_or(BROKEN, HttpError::outcome);
                     let caller = lease.caller().filter(|caller| !caller.is_to_head());
-                    let is_callers = caller.is_some_and(|caller| caller.is_over())
+                    let is_no_fault = caller.is_some_and(|caller| caller.is_over())
                         || this.upload.as_ref().is_some_and(Upload::waits);
                     let outcome = match outcome {
-                        Outcome::TimedOut if is_callers => Outcome::Cancelled,
+                        Outcome::TimedOut if is_no_fault => Outcome::Cancelled,
                         // The reader was slow: it has found a frame each time.
                         Outcome::TimedOut if !has_waited => *this.outcome,
                         outcome => outcome,

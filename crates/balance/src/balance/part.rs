@@ -11,8 +11,8 @@ use crate::endpointer::contain;
 
 /// A picker of `balancer`; when that panics, these members are used in turn.
 pub(super) fn picker(balancer: &dyn Balancer, members: &Members<'_>) -> Arc<dyn Picker> {
-    contain("balancer: its endpoints are used in turn", || balancer.picker(members))
-        .unwrap_or_else(|| RoundRobin::new().picker(members))
+    let what = format_args!("{balancer:?}: its endpoints are used in turn");
+    contain(what, || balancer.picker(members)).unwrap_or_else(|| RoundRobin::new().picker(members))
 }
 
 /// A property of an instance.
@@ -39,7 +39,8 @@ impl<T> Property<T> {
 
     /// `None`: its computation has panicked.
     pub(super) fn of(&self, instance: &Instance) -> Option<T> {
-        contain(self.what, || (self.of)(instance))
+        let what = format_args!("{}: instance {} has none", self.what, instance.id());
+        contain(what, || (self.of)(instance))
     }
 }
 

@@ -18,7 +18,8 @@ pub trait Observer: fmt::Debug + Send + Sync + 'static {
 
     /// Whether it observes [`Event::Picked`] and [`Event::Ended`]. Defaults to true.
     ///
-    /// They cost every request two readings of the clock. Read once, when it is attached.
+    /// They cost every request two readings of the clock. Read when observers are attached, and not
+    /// for each request.
     fn watches_requests(&self) -> bool {
         true
     }
@@ -116,25 +117,16 @@ pub enum Event<'a> {
 /// The observers of one balancer, or of one endpointer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Observers {
-    all: Arc<[Arc<dyn Observer>]>,
+    pub(crate) all: Arc<[Arc<dyn Observer>]>,
     /// One of them watches requests.
     watch_requests: bool,
 }
 
 impl Observers {
-    pub(crate) fn with(&self, more: Option<Arc<dyn Observer>>) -> Self {
-        let watches = more.as_ref().is_some_and(|one| one.watches_requests());
-        Self {
-            all: self.all.iter().cloned().chain(more).collect(),
-            watch_requests: self.watch_requests || watches,
-        }
-    }
-
-    pub(crate) fn and(&self, others: &Self) -> Self {
-        Self {
-            all: self.all.iter().chain(&*others.all).cloned().collect(),
-            watch_requests: self.watch_requests || others.watch_requests,
-        }
+    pub(crate) fn with(&self, more: impl IntoIterator<Item = Arc<dyn Observer>>) -> Self {
+        let all: Arc<[_]> = self.all.iter().cloned().chain(more).collect();
+        let watch_requests = all.iter().any(|one| one.watches_requests());
+        Self { all, watch_requests }
     }
 
     pub(crate) fn watch_requests(&self) -> bool {

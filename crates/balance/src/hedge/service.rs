@@ -146,7 +146,7 @@ impl<R> RetryPolicy<R> {
         let mut hedge = hedge.protocol(retry.protocol.clone());
         hedge.idempotent |= retry.idempotent;
         (hedge.budget, hedge.pays) = (retry.paying().cloned(), false);
-        hedge.observers = hedge.observers.and(&retry.observers);
+        hedge.observers = hedge.observers.with(retry.observers.all.iter().cloned());
         (RetryLayer::new(retry), HedgeLayer::new(hedge))
     }
 }

@@ -49,7 +49,7 @@ pub(super) struct Call<'a> {
     pub(super) kind: Kind,
 }
 
-/// How a call shares the agent's connections with others.
+/// How a call shares the agent's connections with others, and whose datacenter it is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
     /// Waits for a change.
@@ -228,7 +228,10 @@ impl Wire {
 pub(crate) fn check_path(operation: &'static str, path: &[&str]) -> Result<()> {
     let path = path.join("/");
     if path.contains(char::is_control) {
-        return Err(error::config(operation, format!("{path:?} has control characters")));
+        return Err(error::config(
+            operation,
+            format!("{path:?} has control characters, which HTTP drops or agents refuse"),
+        ));
     }
     let mut parts = path.strip_suffix('/').unwrap_or(&path).split('/');
     match parts.any(|part| matches!(part, "" | "." | "..")) {

@@ -58,8 +58,8 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         };
         let mut all = [listed, held].concat();
         all.sort_by(|a, b| a.id().cmp(b.id()));
-        let selected = contain("subset: all instances get an endpoint", || subset.select(&all));
-        let selected = selected.unwrap_or_else(|| all.clone());
+        let what = format_args!("{subset:?}: all instances get an endpoint");
+        let selected = contain(what, || subset.select(&all)).unwrap_or_else(|| all.clone());
         let ids: HashSet<_> = selected.iter().map(Instance::id).collect();
         [listed, held].map(|all| all.iter().filter(|i| ids.contains(i.id())).cloned().collect())
     }
