@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tower_sd_core::{BoxError, Instance, MemoryRegistry, Registration, TlsConfig};
 use tower_sd_lifecycle::{Lifecycle, Listener};
 use tower_sd_net::{Dialer, Io, Target, TlsClient};
+use tower_sd_testkit::loopback::own_address;
 
 #[expect(dead_code, reason = "the example's main")]
 #[path = "../examples/server_dependency.rs"]
@@ -103,7 +104,8 @@ async fn dependency_that_never_comes_ends_the_start() {
 
 #[tokio::test]
 async fn propagation_serves_requests_after_the_order_to_stop() {
-    let (listener, address) = listen().await;
+    let listener = Listener::bind((own_address(), 0)).await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
     let (stop, propagation) = (CancellationToken::new(), Duration::from_secs(2));
     let mut life = JoinSet::new();
     life.spawn(server_kubernetes::run(stopping_on(&stop), listener, propagation));

@@ -22,6 +22,7 @@ use tower_sd_core::MemoryRegistry;
 use tower_sd_lifecycle::{
     Lifecycle, LifecycleError, Listener, Readiness, Report, ready_route, serve_axum,
 };
+use tower_sd_testkit::loopback::own_address;
 
 /// A running server, whose `/slow` responds on demand.
 struct Server {
@@ -52,7 +53,7 @@ impl Server {
             )
             .route("/upgrade", get(|| async { (StatusCode::UPGRADE_REQUIRED, UPGRADE, "other") }))
             .route("/ready", ready_route(&readiness));
-        let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = Listener::bind((own_address(), 0)).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let stop = CancellationToken::new();
         let lifecycle = Lifecycle::new().readiness(&readiness).shutdown_on(stop.clone());

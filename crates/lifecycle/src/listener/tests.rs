@@ -3,11 +3,12 @@ use tokio::{
     net::TcpStream,
     time::Instant,
 };
+use tower_sd_testkit::loopback::own_address;
 
 use super::*;
 
 async fn listening() -> (Listener, SocketAddr, Connections) {
-    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    let listener = Listener::bind((own_address(), 0)).await.expect("a free port");
     let (address, connections) = (listener.local_addr().expect("bound"), listener.connections());
     (listener, address, connections)
 }

@@ -1,7 +1,6 @@
 //! Servers that are dead, die, and close with GOAWAY.
 
 use std::{
-    net::TcpListener,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -20,15 +19,15 @@ use tonic::{
     transport::{Channel, Endpoint, channel::Change},
 };
 use tower_sd_balance::{Instance, RetryPolicy};
+use tower_sd_testkit::loopback::refusing;
 
 use crate::{
     balanced, echo::echo_client::EchoClient, endpointer, message, retried, server::Server,
 };
 
-/// The port is closed.
+/// Its port refuses connections.
 pub(crate) fn dead() -> Instance {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
-    Instance::new("127.0.0.1", listener.local_addr().expect("bound").port())
+    refusing().expect("loopback")
 }
 
 /// Several at a time, until `stop`; how many there were, and the errors of those that failed.
