@@ -3,6 +3,8 @@
 //! One test at a time, because signals reach the whole process.
 #![cfg(unix)]
 
+mod traffic;
+
 use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
