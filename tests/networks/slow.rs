@@ -3,7 +3,8 @@
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, header::CONTENT_TYPE};
+use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -16,11 +17,12 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
+use tower_sd::grpc::GrpcFactory;
 use tower_sd_balance::{
-    Balance, BalanceLayer, BoxError, Endpointer, FixedInstancer, Instance, RoundRobin,
+    BalanceLayer, BoxError, Endpointer, EndpointerReport, FixedInstancer, Instance, RoundRobin,
 };
-use tower_sd_http::{Dialer, HttpEndpoint, HttpFactory, HttpVersion};
+use tower_sd_http::{Dialer, HttpFactory, HttpVersion};
 
 use crate::namespace::{self, Host};
 
@@ -46,7 +48,9 @@ impl Server {
                     arrived.add_permits(1);
                     std::future::pending::<()>().await;
                 }
-                Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("fast")))
+                let response = Response::builder().header("grpc-status", "0");
+                let response = response.header(CONTENT_TYPE, "application/grpc");
+                Ok::<_, Infallible>(response.body(Full::<Bytes>::from("fast")).expect("valid"))
             }
         };
         let mut serving = JoinSet::new();
@@ -71,50 +75,86 @@ impl Server {
     }
 }
 
-async fn fetch(client: &Balance<HttpEndpoint<Sent>>, path: &str) -> Result<Bytes, BoxError> {
-    let request = Request::get(format!("http://orders{path}")).body(Sent::default());
-    let response = client.clone().ready().await?.call(request.expect("a path")).await?;
-    Ok(response.into_body().collect().await?.to_bytes())
+/// Returns the bodies of responses.
+type Client = BoxCloneSyncService<Request<Sent>, Bytes, BoxError>;
+
+async fn fetch(client: &Client, path: &str) -> Result<Bytes, BoxError> {
+    let request = Request::post(format!("http://orders{path}")).body(Sent::default());
+    client.clone().oneshot(request.expect("a path")).await
 }
 
-/// Two requests hang on a host that vanishes; their places are free when it is back.
-async fn vanish(version: HttpVersion) {
+#[derive(Clone, Copy, Debug)]
+enum Protocol {
+    Http(HttpVersion),
+    Grpc,
+}
+
+/// The settings of all protocols: places for three requests.
+fn factory<B>() -> HttpFactory<B>
+where
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
+    let dialer = Dialer::new().keepalive(PROBE).user_timeout(USER_TIMEOUT);
+    let factory = HttpFactory::new().dialer(dialer).max_http1_connections(3);
+    factory.max_http2_connections(1).max_streams(3)
+}
+
+/// A client of the server, and the number of its requests in flight.
+fn client(protocol: Protocol, server: &Server) -> (Client, Box<dyn Fn() -> usize + Send + Sync>) {
+    let instance = Instance::new(server.address.ip().to_string(), server.address.port());
+    let instances = FixedInstancer::new([instance]);
+    let layer = BalanceLayer::new(RoundRobin::new());
+    match protocol {
+        Protocol::Http(version) => {
+            let endpointer = Endpointer::new(&instances, factory().version(version));
+            let client = layer.layer(endpointer.clone()).and_then(whole);
+            (Client::new(client), Box::new(move || in_flight(&endpointer.report())))
+        }
+        Protocol::Grpc => {
+            let endpointer = Endpointer::new(&instances, GrpcFactory::over(factory()));
+            let to_grpc = |request: Request<Sent>| request.map(tonic::body::Body::new);
+            let client = layer.layer(endpointer.clone()).map_request(to_grpc);
+            (Client::new(client.and_then(whole)), Box::new(move || in_flight(&endpointer.report())))
+        }
+    }
+}
+
+async fn whole<B: Body<Error: Into<BoxError>>>(response: Response<B>) -> Result<Bytes, BoxError> {
+    Ok(response.into_body().collect().await.map_err(Into::into)?.to_bytes())
+}
+
+fn in_flight(report: &EndpointerReport) -> usize {
+    report.endpoints.iter().map(|endpoint| endpoint.in_flight).sum()
+}
+
+/// Two requests hang on a host that vanishes, and one is sent to it by an open connection; their
+/// places are free when it is back.
+async fn vanish(protocol: Protocol) {
     let host = Host::new(ADDRESS);
     let server = Server::start(ADDRESS).await;
-    let dialer = Dialer::new().keepalive(Duration::from_secs(1)).user_timeout(USER_TIMEOUT);
-    let factory = HttpFactory::new()
-        .version(version)
-        .dialer(dialer)
-        .max_http1_connections(2)
-        .max_http2_connections(1)
-        .max_streams(2);
-    let (host_name, port) = (server.address.ip().to_string(), server.address.port());
-    let instances = FixedInstancer::new([Instance::new(host_name, port)]);
-    let endpointer = Endpointer::new(&instances, factory);
-    let client = BalanceLayer::new(RoundRobin::new()).layer(endpointer.clone());
-    assert_eq!(fetch(&client, "/fast").await.expect("responds"), "fast");
-
-    let hanging = async { tokio::join!(fetch(&client, "/hangs"), fetch(&client, "/hangs")) };
+    let (client, in_flight) = client(protocol, &server);
+    let begun = Instant::now();
+    let hanging =
+        async { tokio::join!(ended(&client, "/hangs", begun), ended(&client, "/hangs", begun)) };
     let vanished = async {
         server.hangs(2).await;
+        assert_eq!(fetch(&client, "/fast").await.expect("responds"), "fast");
         host.vanish();
-        Instant::now()
+        let vanished_at = begun.elapsed();
+        (vanished_at, ended(&client, "/hangs", begun).await)
     };
-    let (ended, vanished_at) =
-        timeout(LONG, async { tokio::join!(hanging, vanished) }).await.expect("the requests end");
-    let took = vanished_at.elapsed();
-    ended.0.expect_err("no response");
-    ended.1.expect_err("no response");
+    let all = async { tokio::join!(hanging, vanished) };
+    let ((one, two), (vanished_at, late)) = timeout(LONG, all).await.expect("the requests end");
+    let took = [one, two, late].map(|ended_at| ended_at - vanished_at);
     // A probe each second finds out after the user timeout.
-    assert!(took < USER_TIMEOUT * 2, "{version:?}: {took:?}");
-    let in_flight: Vec<_> =
-        endpointer.report().endpoints.iter().map(|endpoint| endpoint.in_flight).collect();
-    assert_eq!(in_flight, [0]);
+    let bound = USER_TIMEOUT + PROBE + Duration::from_secs(1);
+    assert!(took.into_iter().all(|took| took < bound), "{protocol:?}: {took:?}");
+    assert_eq!(in_flight(), 0);
 
     host.come_back();
     let back_at = Instant::now();
     loop {
-        match timeout(LONG, both_of(&client)).await.expect("their places are free") {
+        match timeout(LONG, all_of(&client)).await.expect("their places are free") {
             Ok(()) => break,
             Err(error) => assert!(back_at.elapsed() < LONG, "{error}"),
         }
@@ -123,25 +163,40 @@ async fn vanish(version: HttpVersion) {
     host.vanish();
 }
 
-async fn both_of(client: &Balance<HttpEndpoint<Sent>>) -> Result<(), BoxError> {
-    let (one, two) = tokio::join!(fetch(client, "/fast"), fetch(client, "/fast"));
-    one.and(two).map(drop)
+/// The time from `begun` to the failure.
+async fn ended(client: &Client, path: &str, begun: Instant) -> Duration {
+    fetch(client, path).await.expect_err("no response");
+    begun.elapsed()
+}
+
+async fn all_of(client: &Client) -> Result<(), BoxError> {
+    let fast = || fetch(client, "/fast");
+    let (one, two, three) = tokio::join!(fast(), fast(), fast());
+    one.and(two).and(three).map(drop)
 }
 
 #[tokio::test]
 async fn requests_to_a_vanished_host_end_within_the_user_timeout() {
     if namespace::is_inside("slow::requests_to_a_vanished_host_end_within_the_user_timeout") {
-        vanish(HttpVersion::Http1).await;
+        vanish(Protocol::Http(HttpVersion::Http1)).await;
     }
 }
 
 #[tokio::test]
 async fn streams_to_a_vanished_host_end_within_the_user_timeout() {
     if namespace::is_inside("slow::streams_to_a_vanished_host_end_within_the_user_timeout") {
-        vanish(HttpVersion::Http2).await;
+        vanish(Protocol::Http(HttpVersion::Http2)).await;
+    }
+}
+
+#[tokio::test]
+async fn calls_to_a_vanished_host_end_within_the_user_timeout() {
+    if namespace::is_inside("slow::calls_to_a_vanished_host_end_within_the_user_timeout") {
+        vanish(Protocol::Grpc).await;
     }
 }
 
 const ADDRESS: &str = "10.9.9.9";
 const USER_TIMEOUT: Duration = Duration::from_secs(3);
+const PROBE: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(30);
