@@ -224,7 +224,7 @@ impl<'a> Choice<'a> {
     /// request is not measured, because the thread sends so many that the clock would cost more
     /// than the pick.
     pub fn measure(&mut self, tau: Duration) -> Option<Instant> {
-        self.measure_by(Decay { tau, peak: false })
+        self.measure_by(Decay { tau: tau.as_secs_f32(), peak: false })
     }
 
     #[inline]

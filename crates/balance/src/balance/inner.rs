@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, task::Poll, time::Duration};
 
 use tokio::time::timeout;
 use tower_sd_core::BoxError;
@@ -23,6 +23,16 @@ pub(super) enum First<S> {
     Ready(Picked<S>),
     Pending(Picked<S>),
     Refused(Arc<EndpointStats>, BoxError),
+}
+
+impl<S> First<S> {
+    pub(super) fn of<E: Into<BoxError>>(picked: Picked<S>, polled: Poll<Result<(), E>>) -> Self {
+        match polled {
+            Poll::Ready(Ok(())) => Self::Ready(picked),
+            Poll::Ready(Err(error)) => Self::Refused(picked.1, error.into()),
+            Poll::Pending => Self::Pending(picked),
+        }
+    }
 }
 
 /// What the clones of one balancer share.

@@ -38,7 +38,7 @@ pub struct LeastLoaded {
 impl LeastLoaded {
     /// The best of three by (in flight + 1)² × latency.
     pub fn new() -> Self {
-        let decay = Decay { tau: Duration::from_secs(3), peak: false };
+        let decay = Decay { tau: 3.0, peak: false };
         Self { choices: 3, squared: true, decay: Some(decay) }
     }
 
@@ -53,7 +53,7 @@ impl LeastLoaded {
     ///
     /// The average follows a higher latency immediately, and decays over 10 s.
     pub fn peak_ewma() -> Self {
-        let decay = Decay { tau: Duration::from_secs(10), peak: true };
+        let decay = Decay { tau: 10.0, peak: true };
         Self { choices: 2, squared: false, decay: Some(decay) }
     }
 
@@ -68,7 +68,7 @@ impl LeastLoaded {
     /// Clients of one endpointer share the averages: theirs must agree in this.
     pub fn decay(mut self, tau: Duration) -> Self {
         if let Some(decay) = &mut self.decay {
-            decay.tau = tau;
+            decay.tau = tau.as_secs_f32();
         }
         self
     }

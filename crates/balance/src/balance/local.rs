@@ -1,9 +1,9 @@
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use fastrand::Rng;
 use tokio::time::Instant;
 
-use crate::endpointer::{Decay, Started};
+use crate::endpointer::{Decay, EndpointStats, Started};
 
 /// What the thread of a shard has for itself.
 pub(super) struct Local {
@@ -24,9 +24,9 @@ pub(super) struct Meter {
     left: u32,
     /// One of so many is measured, less one.
     skipped: u32,
-    last: Option<Instant>,
-    /// For the request that is picked for now.
-    started: Option<Started>,
+    last: Option<(Instant, Decay)>,
+    /// The request that is picked for now is measured, from `last` on.
+    measures: bool,
 }
 
 impl Local {
@@ -60,19 +60,26 @@ impl Meter {
     #[cold]
     fn read(&mut self, decay: Decay) -> Instant {
         let now = Instant::now();
-        let gap = self.last.replace(now).map(|last| now.saturating_duration_since(last));
+        let last = self.last.replace((now, decay));
+        let gap = last.map(|(last, _)| now.saturating_duration_since(last));
         self.skipped = match gap {
             Some(gap) if gap < FINE * (self.skipped + 1) => (self.skipped * 2 + 1).min(MAX_SKIPPED),
             Some(_) | None => 0,
         };
         self.left = self.skipped;
-        self.started = Some(Started { at: now, decay, head: None });
+        self.measures = true;
         now
     }
 
+    /// Whether the request is measured that was picked for now, at the endpoint that it goes to.
     #[inline]
-    pub(super) fn take(&mut self) -> Option<Started> {
-        self.started.take()
+    pub(super) fn take(&mut self, stats: Option<&EndpointStats>) -> Option<Started> {
+        if mem::take(&mut self.measures) { self.started(stats?) } else { None }
+    }
+
+    #[cold]
+    fn started(&self, stats: &EndpointStats) -> Option<Started> {
+        self.last.map(|(now, decay)| stats.measure(now, decay))
     }
 }
 

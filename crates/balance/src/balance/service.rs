@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Endpointer, Limit, NoInstances, RequestScope,
-    endpointer::{Held, InFlight, Trace, observer::Event},
+    endpointer::{Held, InFlight, Tier, Trace, observer::Event},
     scope,
 };
 
@@ -166,14 +166,20 @@ where
         if self.inner.is_watched || scope::is_entered() {
             return self.call_watched(request);
         }
-        match self.first::<Req>(None) {
-            First::Ready((service, stats, trace))
-                if !stats.takes_guards && trace.probation.is_none() =>
-            {
-                ResponseFuture::plain(service, request, stats, trace.started)
-            }
-            first => self.send(first, None, None, request),
+        let Some((mut service, stats, started)) = self.inner.shards.pick_plain() else {
+            return self.call_watched(request);
+        };
+        if !stats.is_ready() {
+            return self.send(First::Nothing, None, None, request);
         }
+        let polled = poll_now(|cx| service.poll_ready(cx));
+        if let Poll::Ready(Ok(())) = polled
+            && !stats.takes_guards
+        {
+            return ResponseFuture::plain(service, request, stats, started);
+        }
+        let trace = Trace { started, ..Trace::of(Tier::Ready) };
+        self.send(First::of((service, stats, trace), polled), None, None, request)
     }
 }
 
@@ -182,25 +188,16 @@ where
     S: Clone + Send + Sync + 'static,
 {
     /// Picks an endpoint, and polls its readiness.
-    #[inline(always)]
     fn first<Req>(&self, scope: Option<&RequestScope>) -> First<S>
     where
         S: Service<Req, Error: Into<BoxError>>,
     {
-        let Some((mut service, stats, trace)) = self.inner.shards.pick(scope) else {
-            return First::Nothing;
-        };
-        if !stats.is_ready() {
-            return First::Nothing;
-        }
-        let polled = poll_now(|cx| match scope {
-            Some(_) => scope::leave(|| service.poll_ready(cx)),
-            None => service.poll_ready(cx),
-        });
-        match polled {
-            Poll::Ready(Ok(())) => First::Ready((service, stats, trace)),
-            Poll::Ready(Err(error)) => First::Refused(stats, error.into()),
-            Poll::Pending => First::Pending((service, stats, trace)),
+        match self.inner.shards.pick(scope) {
+            Some((mut service, stats, trace)) if stats.is_ready() => {
+                let polled = poll_now(|cx| poll_ready(&mut service, cx));
+                First::of((service, stats, trace), polled)
+            }
+            Some(_) | None => First::Nothing,
         }
     }
 

@@ -25,7 +25,8 @@ use super::{
 use crate::{
     Limit, NoInstances, NoInstancesReason, Overloaded, RequestScope,
     endpointer::{
-        EndpointStats, Held, InFlight, Place, PollReady, Readiness, Signal, Tier, observer::Event,
+        EndpointStats, Held, InFlight, Place, PollReady, Readiness, Signal, Started, Tier,
+        observer::Event,
     },
     error::Failure,
 };
@@ -75,10 +76,8 @@ pub(super) async fn obtain<S: Clone + Send + Sync + 'static>(
                 // Its wait is over.
                 held.waits = None;
             }
-            if let Some(started) = &mut trace.started {
-                // What it has waited is no latency of the endpoint.
-                started.at = Instant::now();
-            }
+            // What it has waited is no latency of the endpoint.
+            trace.started = trace.started.map(|_| Started::new(stats.age(Instant::now())));
             inner.observers.on(&Event::Waited { time, none: None });
             let guard = inner.begin(stats, scope.as_ref(), trace);
             return Ok((service, guard));

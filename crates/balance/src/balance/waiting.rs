@@ -31,8 +31,18 @@ pub(super) struct Waiting<S> {
 /// Polls readiness without a waker: a service that is not ready now is polled again in
 /// [`first_ready`].
 ///
-/// Unconstrained, as tokio answers a task that has run for long that nothing is ready.
-pub(super) fn poll_now<T>(poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+/// Tokio answers a task that has run for long that nothing is ready: what seems so is polled again,
+/// unconstrained.
+#[inline]
+pub(super) fn poll_now<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+    match poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Pending => poll_unconstrained(poll),
+        ready => ready,
+    }
+}
+
+#[cold]
+fn poll_unconstrained<T>(poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
     pin!(unconstrained(poll_fn(poll))).poll(&mut Context::from_waker(Waker::noop()))
 }
 

@@ -20,8 +20,8 @@ impl Counted {
     pub(crate) fn done(&mut self, outcome: Outcome) {
         if let Some(stats) = self.stats.take() {
             stats.ended(outcome);
-            if let Some(started) = &self.started {
-                stats.measured(started, outcome);
+            if let Some(started) = self.started {
+                stats.measured(started, None, outcome);
             }
         }
     }

@@ -1,4 +1,4 @@
-use std::{cell::Cell, fmt, mem, sync::Arc};
+use std::{cell::Cell, fmt, mem, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tower_sd_core::InstanceId;
@@ -29,6 +29,8 @@ struct Guard {
     stats: Arc<EndpointStats>,
     attempt: u32,
     trace: Trace,
+    /// The latency up to the head of the response, once that has come.
+    head: Option<Duration>,
     more: Option<More>,
 }
 
@@ -93,7 +95,7 @@ impl InFlight {
             let caller = scope.and_then(RequestScope::caller);
             More { deadline, head_deadline, caller, observers, started }
         });
-        Self(Some(Box::new(Guard { stats, attempt, trace, more })))
+        Self(Some(Box::new(Guard { stats, attempt, trace, head: None, more })))
     }
 
     /// Declares that the endpoint in creation takes the guards of its requests.
@@ -172,9 +174,10 @@ impl InFlight {
     ///
     /// An endpoint that has [taken](Self::take) the guard calls it before it passes the head on.
     pub fn responded(&mut self) {
-        let started = self.0.as_mut().and_then(|guard| guard.trace.started.as_mut());
-        if let Some(started) = started {
-            started.head.get_or_insert_with(|| started.at.elapsed());
+        if let Some(Guard { stats, trace, head, .. }) = self.0.as_deref_mut()
+            && let Some(started) = trace.started
+        {
+            head.get_or_insert_with(|| started.elapsed(stats.age(Instant::now())));
         }
     }
 
@@ -221,13 +224,13 @@ impl InFlight {
 
 impl Guard {
     fn end(self, outcome: Outcome) {
-        let Self { stats, trace, more, .. } = self;
+        let Self { stats, trace, head, more, .. } = self;
         let Trace { started, probation, place, held, .. } = trace;
         stats.ended(outcome);
         // Before an observer that may panic, and while the endpoint is there.
         drop((place, held));
         if let Some(started) = started {
-            stats.measured(&started, outcome);
+            stats.measured(started, head, outcome);
         }
         if let Some(probation) = probation {
             probation.end(outcome);

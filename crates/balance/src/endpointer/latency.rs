@@ -1,9 +1,8 @@
 use std::{
+    num::NonZeroU64,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
-
-use tokio::time::Instant;
 
 /// A moving average of latencies, weighted by time: of an endpoint's successes.
 ///
@@ -22,19 +21,42 @@ pub(crate) struct Latency {
 /// How latencies are averaged.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Decay {
-    /// After this time a sample weighs 63 % of what is known.
-    pub(crate) tau: Duration,
+    /// After so many seconds a sample weighs 63 % of what is known.
+    pub(crate) tau: f32,
     /// A latency above the average replaces it.
     pub(crate) peak: bool,
 }
 
-/// A request whose latency is measured.
+/// When a request was sent whose latency is measured: the age of its endpoint, in ns, and 1.
+//
+// One word: each request carries it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Started {
-    pub(crate) at: Instant,
-    pub(crate) decay: Decay,
-    /// Up to the head of the response, when that has come.
-    pub(crate) head: Option<Duration>,
+pub(crate) struct Started(NonZeroU64);
+
+impl Decay {
+    pub(super) fn to_bits(self) -> u64 {
+        u64::from(self.tau.to_bits()) << 1 | u64::from(self.peak)
+    }
+
+    pub(super) fn from_bits(bits: u64) -> Self {
+        let tau = u32::try_from(bits >> 1).unwrap_or_default();
+        Self { tau: f32::from_bits(tau), peak: bits & 1 == 1 }
+    }
+
+    fn seconds(self) -> f64 {
+        f64::from(self.tau).max(RESOLUTION)
+    }
+}
+
+impl Started {
+    pub(crate) fn new(age: Duration) -> Self {
+        Self(NonZeroU64::MIN.saturating_add(nanoseconds(age)))
+    }
+
+    /// The time since then.
+    pub(crate) fn elapsed(self, age: Duration) -> Duration {
+        age.saturating_sub(Duration::from_nanos(self.0.get() - 1))
+    }
 }
 
 impl Latency {
@@ -71,9 +93,9 @@ impl Latency {
             Some(known) if decay.peak && sample > known => sample,
             Some(known) => {
                 let since = Duration::from_nanos(at.saturating_sub(before)).as_secs_f64();
-                let share = 1.0 - (-since.max(RESOLUTION) / tau(decay)).exp();
+                let share = 1.0 - (-since.max(RESOLUTION) / decay.seconds()).exp();
                 // Of few samples each is mostly chance.
-                let is_one_of_few = !decay.peak && since < tau(decay);
+                let is_one_of_few = !decay.peak && since < decay.seconds();
                 let share = if is_one_of_few { share.min(AT_MOST) } else { share };
                 known + (sample - known) * share
             }
@@ -98,18 +120,14 @@ impl Latency {
     pub(crate) fn drifted(&self, now: Duration, typical: f64, decay: Decay) -> f64 {
         let known = self.or_typical(typical);
         let age = nanoseconds(now).saturating_sub(self.sampled.load(Relaxed));
-        let over = Duration::from_nanos(age).saturating_sub(decay.tau).as_secs_f64();
+        let over = (Duration::from_nanos(age).as_secs_f64() - decay.seconds()).max(0.0);
         if over == 0.0 || known <= typical {
             return known;
         }
-        let drifted = typical + (known - typical) * (-over * 3.0 / tau(decay)).exp();
-        let has_arrived = drifted < typical * 1.1 || over * 3.0 >= tau(decay) * 7.0;
+        let drifted = typical + (known - typical) * (-over * 3.0 / decay.seconds()).exp();
+        let has_arrived = drifted < typical * 1.1 || over * 3.0 >= decay.seconds() * 7.0;
         if has_arrived { typical } else { drifted }
     }
-}
-
-fn tau(decay: Decay) -> f64 {
-    decay.tau.as_secs_f64().max(RESOLUTION)
 }
 
 fn nanoseconds(time: Duration) -> u64 {
@@ -125,7 +143,7 @@ const RESOLUTION: f64 = 1e-6;
 mod tests {
     use super::*;
 
-    const DECAY: Decay = Decay { tau: Duration::from_secs(3), peak: false };
+    const DECAY: Decay = Decay { tau: 3.0, peak: false };
 
     fn at(seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds)

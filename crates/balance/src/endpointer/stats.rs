@@ -19,7 +19,7 @@ use super::{
     ActiveCheck,
     ejection::{Cause, Ejection, EjectionReason, Judge, Verdict},
     health::{Health, Phase},
-    latency::{Latency, Started},
+    latency::{Decay, Latency, Started},
     life::{EndpointState, Life},
 };
 use crate::{
@@ -54,6 +54,8 @@ pub struct EndpointStats {
     n_failed: AtomicU32,
     pub(super) health: Health,
     pub(super) judge: Arc<Judge>,
+    /// How its latency is averaged: the last balancer that measures it says so.
+    decay: StdAtomicU64,
     outcomes: [StdAtomicU64; N_COUNTED],
     connects: StdAtomicU64,
     refusals: StdAtomicU64,
@@ -95,6 +97,7 @@ impl EndpointStats {
             n_failed: AtomicU32::new(0),
             health: Health::default(),
             judge,
+            decay: StdAtomicU64::new(0),
             outcomes: [const { StdAtomicU64::new(0) }; N_COUNTED],
             connects: StdAtomicU64::new(0),
             refusals: StdAtomicU64::new(0),
@@ -277,19 +280,26 @@ impl EndpointStats {
         now.saturating_duration_since(self.created)
     }
 
+    /// The latency of a request is measured from `now` on.
+    pub(crate) fn measure(&self, now: Instant, decay: Decay) -> Started {
+        self.decay.store(decay.to_bits(), Relaxed);
+        Started::new(self.age(now))
+    }
+
     #[cold]
-    pub(crate) fn measured(&self, started: &Started, outcome: Outcome) {
+    pub(crate) fn measured(&self, started: Started, head: Option<Duration>, outcome: Outcome) {
         let is_success = match outcome {
             Outcome::Success => true,
             // The head had come.
-            Outcome::Cancelled if started.head.is_some() => true,
+            Outcome::Cancelled if head.is_some() => true,
             // The time that was waited is a lower bound.
             Outcome::Failed(_) | Outcome::TimedOut | Outcome::Cancelled => false,
             Outcome::NotSent => return,
         };
-        let now = Instant::now();
-        let latency = started.head.unwrap_or_else(|| now.saturating_duration_since(started.at));
-        self.latency.add(self.age(now), latency, started.decay, is_success);
+        let age = self.age(Instant::now());
+        let latency = head.unwrap_or_else(|| started.elapsed(age));
+        let decay = Decay::from_bits(self.decay.load(Relaxed));
+        self.latency.add(age, latency, decay, is_success);
     }
 
     pub(super) fn connected(&self) {

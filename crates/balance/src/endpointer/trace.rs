@@ -1,4 +1,7 @@
-use std::sync::{Arc, Weak, atomic::Ordering::Relaxed};
+use std::{
+    mem,
+    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+};
 
 use super::{EndpointStats, Tier, latency::Started};
 use crate::{Outcome, limits::Ticket};
@@ -30,18 +33,18 @@ impl Trace {
 //
 // Weak: the strong count is the number of requests in flight.
 #[derive(Debug)]
-pub(crate) struct Probation(Option<Weak<EndpointStats>>);
+pub(crate) struct Probation(Weak<EndpointStats>);
 
 impl Probation {
     /// Only one caller gets it.
     pub(crate) fn take(stats: &Arc<EndpointStats>) -> Option<Self> {
-        stats.take_probation().then(|| Self(Some(Arc::downgrade(stats))))
+        stats.take_probation().then(|| Self(Arc::downgrade(stats)))
     }
 
     /// The request has ended.
     #[cold]
     pub(super) fn end(mut self, outcome: Outcome) {
-        if let Some(stats) = self.0.take().and_then(|stats| stats.upgrade()) {
+        if let Some(stats) = mem::take(&mut self.0).upgrade() {
             stats.decide(outcome);
         }
     }
@@ -49,7 +52,7 @@ impl Probation {
 
 impl Drop for Probation {
     fn drop(&mut self) {
-        if let Some(stats) = self.0.take().and_then(|stats| stats.upgrade()) {
+        if let Some(stats) = self.0.upgrade() {
             stats.decide_later();
         }
     }

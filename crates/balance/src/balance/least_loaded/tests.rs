@@ -17,7 +17,7 @@ fn shares(set: &mut TestSet, n: usize) -> Vec<usize> {
 
 fn know(set: &TestSet, index: usize, milliseconds: u64) {
     let stats = set.stats(index).expect("a member");
-    let decay = Decay { tau: Duration::from_secs(3), peak: false };
+    let decay = Decay { tau: 3.0, peak: false };
     let (now, latency) = (stats.age(Instant::now()), Duration::from_millis(milliseconds));
     stats.latency.add(now, latency, decay, true);
 }
