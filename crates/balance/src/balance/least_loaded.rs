@@ -1,7 +1,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{hint::select_unpredictable, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -87,7 +87,9 @@ impl Balancer for LeastLoaded {
             Some(_) => loads(&members.weights()),
             None => Vec::new(),
         };
-        Arc::new(Cheapest { settings: *self, alias, loads })
+        let choices = self.choices.min(members.len());
+        let arc = members.len().saturating_sub(1) / choices.saturating_sub(1).max(1);
+        Arc::new(Cheapest { settings: Self { choices, ..*self }, alias, loads, arc })
     }
 }
 
@@ -97,6 +99,8 @@ struct Cheapest {
     alias: Option<Alias>,
     /// What one request in flight counts; empty: one.
     loads: Vec<f64>,
+    /// From how many members in a row each further one is drawn.
+    arc: usize,
 }
 
 /// What is compared: indexes without an allocation, and the cheapest of them.
@@ -123,6 +127,12 @@ impl Picker for Cheapest {
                 .for_each(|index| _ = self.compare(choice, index, &mut few));
             return self.cheapest(choice, now, &few);
         }
+        if self.alias.is_none()
+            && now.is_none()
+            && let Some(index) = self.cheapest_drawn(choice)
+        {
+            return Some(index);
+        }
         let mut n_drawn = 0;
         for _ in 0..choices + DRAWS {
             let index = self.draw(choice);
@@ -140,6 +150,34 @@ impl Picker for Cheapest {
 }
 
 impl Cheapest {
+    /// The cheapest of a few, when all are usable and their latencies are known.
+    ///
+    /// The first is any, and each of the others one of its own part of the rest: they differ, and
+    /// all members are equally likely. Nothing but the result depends on what is drawn, so that the
+    /// reads of several members overlap.
+    #[inline]
+    fn cheapest_drawn(&self, choice: &mut Choice<'_>) -> Option<usize> {
+        let len = choice.len();
+        let start = choice.random(len);
+        let (mut cheapest, mut least) = (start, self.cost(choice, start)??);
+        for nth in 0..self.settings.choices.saturating_sub(1) {
+            let index = start + 1 + nth * self.arc + choice.random(self.arc);
+            let index = index - select_unpredictable(index >= len, len, 0);
+            let cost = self.cost(choice, index)??;
+            cheapest = select_unpredictable(cost < least, index, cheapest);
+            least = least.min(cost);
+        }
+        Some(cheapest)
+    }
+
+    /// That of a usable member, if its latency is known.
+    #[inline]
+    fn cost(&self, choice: &Choice<'_>, index: usize) -> Option<Option<f64>> {
+        let (stats, in_flight) = choice.usable(index)?;
+        let latency = self.settings.decay.map_or(Some(1.0), |_| stats.latency.get());
+        Some(latency.map(|latency| self.weight(index, in_flight) * latency))
+    }
+
     #[inline]
     fn draw(&self, choice: &mut Choice<'_>) -> usize {
         match &self.alias {
@@ -151,12 +189,8 @@ impl Cheapest {
     /// Whether the member is usable.
     #[inline]
     fn compare(&self, choice: &Choice<'_>, index: usize, few: &mut Few) -> bool {
-        let Some((stats, in_flight)) = choice.usable(index) else {
-            return false;
-        };
-        let latency = self.settings.decay.map_or(Some(1.0), |_| stats.latency.get());
-        few.push(index, latency.map(|latency| self.weight(index, in_flight) * latency));
-        true
+        let cost = self.cost(choice, index);
+        cost.inspect(|cost| few.push(index, *cost)).is_some()
     }
 
     /// What its requests in flight make of the latency of a member.

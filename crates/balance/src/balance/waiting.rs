@@ -37,7 +37,7 @@ pub(super) struct Waiting<S> {
 pub(super) fn poll_now<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
     match poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Pending => poll_unconstrained(poll),
-        ready => ready,
+        ready @ Poll::Ready(_) => ready,
     }
 }
 
