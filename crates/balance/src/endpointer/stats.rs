@@ -54,7 +54,7 @@ pub struct EndpointStats {
     n_failed: AtomicU32,
     pub(super) health: Health,
     pub(super) judge: Arc<Judge>,
-    /// How its latency is averaged: the last balancer that measures it says so.
+    /// How its latency is averaged: by the last balancer that measures it.
     decay: StdAtomicU64,
     outcomes: [StdAtomicU64; N_COUNTED],
     connects: StdAtomicU64,
