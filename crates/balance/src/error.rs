@@ -32,7 +32,7 @@ pub enum NoInstancesReason {
     Empty,
     /// The registry has not answered yet.
     NeverSynced,
-    /// There are instances, and no service could be made for any of them yet.
+    /// There are instances, and none is ready yet: their services are made, or connect.
     NotReady,
     /// None has accepted a connection.
     Refused,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, Request};
 use tokio::time::Instant;
 use tonic::{Code, Status};
-use tower_sd_balance::{CallerDeadline, Outcome};
+use tower_sd_balance::CallerDeadline;
 use tower_sd_http::grpc_timeout;
 
 /// When a call's time is over. As an extension of a request it was set by who saw the call begin;
@@ -48,15 +48,9 @@ impl Deadline {
         }
     }
 
-    /// What the end of a call is to its instance: the caller's haste is no fault of it.
-    pub(crate) fn judge(deadline: Option<&Self>, outcome: Outcome) -> Outcome {
-        match deadline {
-            Some(deadline) if deadline.is_callers && deadline.is_over() => match outcome {
-                Outcome::TimedOut => Outcome::Cancelled,
-                outcome => outcome,
-            },
-            Some(_) | None => outcome,
-        }
+    /// Whether the caller's haste ends the call: that is no fault of its instance.
+    pub(crate) fn is_over_for_caller(&self) -> bool {
+        self.is_callers && self.is_over()
     }
 
     pub(crate) fn at(&self) -> Instant {

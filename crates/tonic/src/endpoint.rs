@@ -19,7 +19,7 @@ use crate::{
     code::{self, Trailers},
     deadline::Deadline,
     health::Health,
-    hold::leased,
+    hold::Call,
     layer::Unary,
 };
 
@@ -70,7 +70,9 @@ where
             deadline.write(request.headers_mut());
         }
         let unary = request.extensions().get::<Unary>().is_some();
-        let response = self.http.call(request.map(Body::new));
+        let (parts, body) = request.into_parts();
+        let (call, body) = Call::new(lease, deadline, body);
+        let response = self.http.call(Request::from_parts(parts, Body::new(body)));
         let answer = async move {
             let (mut parts, rest) = response.await.map_err(code::of_exchange)?.into_parts();
             let mut body = GrpcBody::new(rest, deadline);
@@ -83,14 +85,14 @@ where
             Ok(Response::from_parts(parts, body))
         };
         GrpcResponse(match deadline {
-            None => Box::pin(async move { leased(answer.await, lease, None) }),
+            None => Box::pin(async move { call.answered(answer.await) }),
             Some(deadline) => Box::pin(async move {
                 let answer = match timeout_at(deadline.at(), answer).await {
                     Ok(Ok(it)) if !deadline.explains(code::known_code(&it)) => Ok(it),
                     Ok(Err(it)) if !deadline.explains(Some(it.code())) => Err(it),
                     Ok(_) | Err(_) => Err(deadline.status()),
                 };
-                leased(answer, lease, Some(deadline))
+                call.answered(answer)
             }),
         })
     }

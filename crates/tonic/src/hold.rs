@@ -1,6 +1,10 @@
 use std::{
     mem,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -20,51 +24,126 @@ use crate::{code, deadline::Deadline};
 /// A stream is load for as long as it is open. A status by which the instance is in trouble
 /// (UNAVAILABLE, INTERNAL, UNKNOWN, DATA_LOSS) counts as its failure, and DEADLINE_EXCEEDED as a
 /// time-out; any other is the caller's. So is a time-out by the [caller's](InFlight::caller)
-/// deadline, and one that is found by a reader for which a message was ready each time.
+/// deadline, or while a message of the caller is waited for. It is also the caller's when a message
+/// was ready for the reader each time.
 #[pin_project]
 #[derive(Debug)]
 pub struct InFlightBody<B> {
     #[pin]
     body: B,
-    lease: Option<InFlight>,
-    deadline: Option<Deadline>,
+    call: Call,
     /// What an end is that brings no status.
     at_end: Outcome,
     /// The last poll has found nothing.
     waits: bool,
 }
 
-/// Ties the lease to the answer, whose extensions get a [`Served`](tower_sd_balance::Served), or
-/// releases it.
-pub(crate) fn leased<B: Body>(
-    result: Result<Response<B>, Status>,
+/// The lease of a call, and what decides whether its end is the caller's.
+#[derive(Debug, Default)]
+pub(crate) struct Call {
     lease: Option<InFlight>,
     deadline: Option<Deadline>,
-) -> Result<Response<InFlightBody<B>>, Status> {
-    let hold = |body, lease, at_end| InFlightBody { body, lease, deadline, at_end, waits: false };
-    let Some(mut lease) = lease else {
-        return result.map(|response| response.map(|body| hold(body, None, Outcome::Success)));
-    };
-    let judge = |outcome| Deadline::judge(deadline.as_ref(), outcome);
-    let mut response = match result {
-        Ok(response) => response,
-        Err(status) => {
-            lease.done(judge(code::outcome_of_status(&status)));
-            return Err(status);
+    sender: Sender,
+}
+
+/// Whether the sender of a request's body is waited for.
+#[derive(Clone, Debug, Default)]
+struct Sender(Arc<AtomicBool>);
+
+/// A request's body on its way.
+#[pin_project]
+struct Sending<B> {
+    #[pin]
+    body: B,
+    sender: Sender,
+}
+
+impl Call {
+    /// One that sends the body, which is returned.
+    pub(crate) fn new<B>(
+        lease: Option<InFlight>,
+        deadline: Option<Deadline>,
+        body: B,
+    ) -> (Self, impl Body<Data = B::Data, Error = B::Error>)
+    where
+        B: Body,
+    {
+        let sender = Sender::default();
+        (Self { lease, deadline, sender: sender.clone() }, Sending { body, sender })
+    }
+
+    fn done(&mut self, outcome: Outcome) {
+        let is_callers = self.deadline.as_ref().is_some_and(Deadline::is_over_for_caller);
+        if let Some(lease) = self.lease.take() {
+            lease.done(match outcome {
+                Outcome::TimedOut if is_callers || self.sender.is_waited_for() => {
+                    Outcome::Cancelled
+                }
+                outcome => outcome,
+            });
         }
-    };
-    lease.responded();
-    response.extensions_mut().insert(lease.served());
-    let known = code::known_code(&response).map(code::outcome_of);
-    let at_end = known.unwrap_or_else(|| code::outcome_of(Code::Unknown));
-    Ok(response.map(|body| {
+    }
+
+    /// Ties the lease to the answer, whose extensions get a
+    /// [`Served`](tower_sd_balance::Served), or releases it.
+    pub(crate) fn answered<B: Body>(
+        mut self,
+        result: Result<Response<B>, Status>,
+    ) -> Result<Response<InFlightBody<B>>, Status> {
+        let mut response =
+            result.inspect_err(|status| self.done(code::outcome_of_status(status)))?;
+        if let Some(lease) = &mut self.lease {
+            lease.responded();
+            response.extensions_mut().insert(lease.served());
+        }
+        let known = code::known_code(&response).map(code::outcome_of);
+        let at_end = known.unwrap_or_else(|| code::outcome_of(Code::Unknown));
         let is_failure = known.is_some_and(|outcome| outcome != Outcome::Success);
-        if is_failure || body.is_end_stream() {
-            lease.done(judge(at_end));
-            return hold(body, None, at_end);
+        Ok(response.map(|body| {
+            if is_failure || body.is_end_stream() {
+                self.done(at_end);
+            }
+            InFlightBody { body, call: self, at_end, waits: false }
+        }))
+    }
+}
+
+impl Drop for Call {
+    /// The time that its sender takes is no fault of the instance.
+    fn drop(&mut self) {
+        if self.sender.is_waited_for() {
+            self.done(Outcome::Cancelled);
         }
-        hold(body, Some(lease), at_end)
-    }))
+    }
+}
+
+impl Sender {
+    fn is_waited_for(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
+impl<B: Body> Body for Sending<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let polled = this.body.poll_frame(cx);
+        this.sender.0.store(polled.is_pending(), Relaxed);
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 impl<B: Body<Error = Status>> Body for InFlightBody<B> {
@@ -90,10 +169,8 @@ impl<B: Body<Error = Status>> Body for InFlightBody<B> {
             }),
             None => Some(*this.at_end),
         };
-        if let Some(outcome) = outcome
-            && let Some(lease) = this.lease.take()
-        {
-            lease.done(Deadline::judge(this.deadline.as_ref(), outcome));
+        if let Some(outcome) = outcome {
+            this.call.done(outcome);
         }
         Poll::Ready(frame)
     }
@@ -110,12 +187,7 @@ impl<B: Body<Error = Status>> Body for InFlightBody<B> {
 impl<B: Default> Default for InFlightBody<B> {
     /// A body that holds nothing: what an interceptor's refusal is made of.
     fn default() -> Self {
-        Self {
-            body: B::default(),
-            lease: None,
-            deadline: None,
-            at_end: Outcome::Success,
-            waits: false,
-        }
+        let (body, call) = (B::default(), Call::default());
+        Self { body, call, at_end: Outcome::Success, waits: false }
     }
 }

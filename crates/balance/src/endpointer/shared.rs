@@ -157,20 +157,23 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         if !freshness.is_some_and(Freshness::is_synced) {
             return NoInstances::new(NoInstancesReason::NeverSynced, trouble);
         }
-        let mut members = state.members.values();
+        let members = state.members.values();
         if members.len() == 0 {
             return NoInstances::new(NoInstancesReason::Empty, trouble);
         }
         if !members.clone().any(|member| member.instance.weight() > 0) {
             return NoInstances::new(NoInstancesReason::Ineligible, trouble);
         }
-        let mut endpoints = members.clone().filter_map(|member| member.endpoint.as_ref());
-        let reason = match endpoints.clone().count() {
-            0 => NoInstancesReason::NotReady,
-            _ if endpoints.any(|endpoint| endpoint.is(Readiness::Ready)) => NoInstancesReason::Busy,
-            _ => NoInstancesReason::Refused,
+        let endpoints = members.clone().filter_map(|member| member.endpoint.as_ref());
+        let is_any = |readiness| endpoints.clone().any(|endpoint| endpoint.is(readiness));
+        let failure = members.clone().find_map(|member| member.error.clone());
+        // Of those that connect some may be probed after a failure.
+        let has_failed = is_any(Readiness::Connecting) && failure.is_some();
+        let reason = match is_any(Readiness::Ready) {
+            true => NoInstancesReason::Busy,
+            false if has_failed || is_any(Readiness::Down) => NoInstancesReason::Refused,
+            false => NoInstancesReason::NotReady,
         };
-        let failure = members.find_map(|member| member.error.clone());
         NoInstances::new(reason, failure.map(BoxError::from).or(trouble))
     }
 

@@ -20,7 +20,8 @@ use self::ring::{Ring, SECOND, WINDOW, count_of, second_of, word};
 ///
 /// An instance that fails under load gets more load by retries, and no longer recovers. A budget
 /// bounds them: within 10 s there are at most as many retries as a share of the successes, or a
-/// few where successes are rare. A client whose requests all fail has the few alone.
+/// few where successes are rare. A client whose requests all fail has the few alone. What was never
+/// sent is repeated without it; of what an instance itself has refused that is so once.
 ///
 /// Each [`RetryLayer`](crate::RetryLayer) has one of its own, with the defaults, unless
 /// [`RetryPolicy::budget`](crate::RetryPolicy::budget) sets another. Clones are the same budget:

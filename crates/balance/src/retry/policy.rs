@@ -171,9 +171,10 @@ impl<R> RetryPolicy<R> {
     /// Pays retries from `budget`, which other clients may share.
     ///
     /// Defaults to one of the layer's own, with the defaults of [`RetryBudget::new`]. A request
-    /// that was never sent is repeated without it. When it is exhausted, the failure is the
-    /// caller's: see [`RetryError::is_budget_exhausted`](crate::RetryError::is_budget_exhausted),
-    /// and [`Event::BudgetExhausted`](crate::Event).
+    /// that was never sent is repeated without it, and once if an instance that had it has refused
+    /// it. When it is exhausted, the failure is the caller's: see
+    /// [`RetryError::is_budget_exhausted`](crate::RetryError::is_budget_exhausted), and
+    /// [`Event::BudgetExhausted`](crate::Event).
     pub fn budget(mut self, budget: RetryBudget) -> Self {
         self.budget = Budget::Shared(budget);
         self

@@ -122,7 +122,7 @@ async fn request_connects_to_two_endpoints_more_with_each_step() {
     hosts.iter().for_each(|host| world.ready(host, Mode::Hangs));
     let endpointer = endpointer(&registry, &world).await;
     let client = balance(&endpointer);
-    let _request = start(async move { call(&client).await });
+    let request = start(async move { call(&client).await });
     // Between two steps.
     sleep(Duration::from_millis(50)).await;
     for n in [2, 4, 6, 8] {
@@ -131,6 +131,10 @@ async fn request_connects_to_two_endpoints_more_with_each_step() {
         assert_eq!(connecting.count(), n);
         sleep(Duration::from_millis(100)).await;
     }
+    // None has refused: nothing is known of them.
+    let error = request.await.unwrap().expect_err("none connects");
+    let none = error.downcast_ref::<NoInstances>().expect("no instances");
+    assert_eq!(none.reason(), NoInstancesReason::NotReady);
 }
 
 /// Whichever of four that are busy becomes free.

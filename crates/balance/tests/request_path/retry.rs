@@ -265,7 +265,7 @@ async fn timeout_below_a_retry_keeps_not_sent() {
         let error = sent.await.unwrap().unwrap_err();
         assert_eq!(tried(&error), ["", "", ""]);
         let none: &NoInstances = error.source().unwrap().downcast_ref().unwrap();
-        assert_eq!(none.reason(), NoInstancesReason::Refused);
+        assert_eq!(none.reason(), NoInstancesReason::NotReady);
     }
 }
 

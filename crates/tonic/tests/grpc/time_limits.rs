@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use tokio::{
     task::JoinSet,
     time::{Instant, advance, pause, resume, sleep, timeout},
@@ -60,6 +61,29 @@ async fn slow_reader_of_a_ready_stream_is_no_timeout_of_the_instance() {
     let endpoint = &endpointer.report().endpoints[0];
     let outcomes = (endpoint.outcomes.timed_out, endpoint.outcomes.cancelled, endpoint.in_flight);
     assert_eq!(outcomes, (0, 1, 0), "the stream is over before it is dropped");
+}
+
+/// Whichever bound ends the call: its own, that of one try, or that of all.
+#[tokio::test]
+async fn slow_sender_is_no_timeout_of_the_instance() {
+    let (server, bound) = (Server::start(), Duration::from_millis(300));
+    let once = RetryPolicy::new().max_attempts(1);
+    for (n, policy) in [once.clone(), once.clone().per_try_timeout(bound), once.timeout(bound)]
+        .into_iter()
+        .enumerate()
+    {
+        let endpointer = endpointer([server.instance()]);
+        let mut client = retried(&endpointer, policy);
+        let messages = stream::iter([message("one")]).chain(stream::pending());
+        let mut request = Request::new(messages);
+        if n == 0 {
+            request.set_timeout(bound);
+        }
+        client.collect(request).await.expect_err("late");
+        let endpoint = &endpointer.report().endpoints[0];
+        let counted = (endpoint.failures, endpoint.outcomes.cancelled, endpoint.in_flight);
+        assert_eq!(counted, (0, 1, 0), "{n}");
+    }
 }
 
 /// Neither by the timer of the endpoint nor by the status of a server that has the same deadline.
