@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -74,7 +74,11 @@ impl Proxy {
     ///
     /// Loopback cannot be listened on.
     pub async fn start(server: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind((own_address(), 0)).await?;
+        Self::listen(own_address(), server).await
+    }
+
+    pub(crate) async fn listen(ip: Ipv4Addr, server: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind((ip, 0)).await?;
         let address = listener.local_addr()?;
         let fault = watch::Sender::new(Fault::None);
         let (applied_sender, applied) = watch::channel(Fault::None);

@@ -184,3 +184,17 @@ fn server(address: &str) -> Result<Server> {
     }
     Ok(Server { name: address.into(), target: Target::host(host, port) })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn clients_begin_with_different_servers() {
+        let config = ZooKeeperConfig::new((1..=8).map(|n| format!("h{n}:2181")));
+        let first = |_| settings(&config).expect("it can work").servers[0].name.to_string();
+        assert!((0..100).map(first).collect::<BTreeSet<_>>().len() > 4);
+    }
+}

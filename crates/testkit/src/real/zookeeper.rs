@@ -1,4 +1,10 @@
-use std::{fs, io, net::SocketAddr, ops::Deref, path::Path, process::Command};
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr},
+    ops::Deref,
+    path::Path,
+    process::Command,
+};
 
 use futures_util::{FutureExt, future::try_join_all};
 use tokio::{
@@ -9,6 +15,7 @@ use tokio::{
 use super::Server;
 use crate::{
     loopback::{free_ports, own_address},
+    proxy::Proxy,
     servers::ServerBinary,
 };
 
@@ -34,6 +41,17 @@ pub struct ZooKeeperConfig {
 pub struct ZooKeeperEnsemble {
     /// The members.
     pub members: Vec<ZooKeeper>,
+    /// Every way between the first member and the others, if it was started so.
+    pub links: Vec<Proxy>,
+}
+
+/// Where a member will be.
+struct Place {
+    id: usize,
+    ip: Ipv4Addr,
+    client: u16,
+    peers: u16,
+    election: u16,
 }
 
 impl ZooKeeper {
@@ -87,18 +105,38 @@ impl ZooKeeperEnsemble {
     ///
     /// A member does not become ready; with its output.
     pub async fn start(config: ZooKeeperConfig, n_members: usize) -> io::Result<Self> {
-        let mut places = Vec::new();
-        let mut lines = vec!["initLimit=20".to_owned(), "syncLimit=4".to_owned()];
-        for id in 1..=n_members {
+        let places = Place::of_all(n_members)?;
+        let lines: Vec<String> = places.iter().map(Place::line).collect();
+        let members = places.iter().map(|place| place.start(&config, lines.clone()));
+        Ok(Self { members: try_join_all(members).await?, links: Vec::new() })
+    }
+
+    /// Starts an ensemble whose first member can be cut off by its `links`.
+    ///
+    /// Of ZooKeeper 3.4 alone: later ones report their own addresses to each other.
+    ///
+    /// # Errors
+    ///
+    /// A member does not become ready; with its output.
+    pub async fn start_linked(config: ZooKeeperConfig, n_members: usize) -> io::Result<Self> {
+        let places = Place::of_all(n_members)?;
+        let (mut links, mut linked) = (Vec::new(), Vec::new());
+        for place in &places {
             let ip = own_address();
-            let [client, peers, election] = free_ports(ip)?;
-            lines.push(format!("server.{id}={ip}:{peers}:{election}"));
-            places.push((id, SocketAddr::from((ip, client))));
+            let peers = Proxy::listen(ip, (place.ip, place.peers).into()).await?;
+            let election = Proxy::listen(ip, (place.ip, place.election).into()).await?;
+            let (peers_port, election_port) = (peers.address().port(), election.address().port());
+            linked.push(format!("server.{}={ip}:{peers_port}:{election_port}", place.id));
+            links.extend([peers, election]);
         }
-        let config = config.lines(lines);
-        let members =
-            places.into_iter().map(|(id, at)| ZooKeeper::start_at(at, id, config.clone()));
-        Ok(Self { members: try_join_all(members).await? })
+        let members = places.iter().map(|member| {
+            let seen = places.iter().zip(&linked).map(|(other, linked)| {
+                let is_direct = (other.id == 1) == (member.id == 1);
+                if is_direct { other.line() } else { linked.clone() }
+            });
+            member.start(&config, seen.collect())
+        });
+        Ok(Self { members: try_join_all(members).await?, links })
     }
 
     /// The addresses of all members, as `host:port`.
@@ -114,6 +152,28 @@ impl ZooKeeperEnsemble {
             }
         }
         None
+    }
+}
+
+impl Place {
+    fn of_all(n_members: usize) -> io::Result<Vec<Self>> {
+        let one = |id| {
+            let ip = own_address();
+            let [client, peers, election] = free_ports(ip)?;
+            Ok(Self { id, ip, client, peers, election })
+        };
+        (1..=n_members).map(one).collect()
+    }
+
+    /// By which other members find it.
+    fn line(&self) -> String {
+        format!("server.{}={}:{}:{}", self.id, self.ip, self.peers, self.election)
+    }
+
+    /// `seen` has a line for each member.
+    async fn start(&self, config: &ZooKeeperConfig, seen: Vec<String>) -> io::Result<ZooKeeper> {
+        let config = config.clone().lines(["initLimit=20", "syncLimit=4"]).lines(seen);
+        ZooKeeper::start_at((self.ip, self.client).into(), self.id, config).await
     }
 }
 

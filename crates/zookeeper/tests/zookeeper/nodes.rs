@@ -106,12 +106,12 @@ async fn layouts_are_read_beside_each_other() {
         let mut operator = fixture.operator().await;
         let protected = "/services/s/_c_0123456789abcdef0123456789abcdef-0000000001";
         operator.create(protected, b"10.0.2.10:80", Ephemeral).await;
-        for (layout, id, port) in [("go-kit", "b", 1), ("curator", "c", 2)] {
+        for (layout, id, port) in [("go-kit", "b", 1), ("curator", "c", 2), ("twitter", "d", 3)] {
             let config = fixture.config();
-            let config = if layout == "go-kit" {
-                config.layout(GoKit::default())
-            } else {
-                config.layout(Curator::default())
+            let config = match layout {
+                "go-kit" => config.layout(GoKit::default()),
+                "curator" => config.layout(Curator::default()),
+                _ => config.layout(ServerSet::default()),
             };
             let zookeeper = ZooKeeper::new(config).expect("good settings");
             let handle = zookeeper.register(Registration::new("s", instance(id, port))).await;
@@ -119,12 +119,15 @@ async fn layouts_are_read_beside_each_other() {
         }
         let (data, _) = operator.get("/services/s/b").await.expect("a node");
         assert_eq!(data, b"127.0.0.1:1");
+        let (data, _) = operator.get("/services/s/member_d").await.expect("a node");
+        let data = String::from_utf8(data).expect("JSON");
+        assert!(data.contains(r#""serviceEndpoint":{"host":"127.0.0.1","port":3}"#), "{data}");
         let config = fixture.config().also_read(GoKit::default()).also_read(ServerSet::default());
         let zookeeper = ZooKeeper::new(config).expect("good settings");
         let mut subscription = zookeeper.instancer("s").subscribe();
-        let snapshot = shows_that(&mut subscription, "three", BOUND, fresh_with(3)).await;
+        let snapshot = shows_that(&mut subscription, "four", BOUND, fresh_with(4)).await;
         let ids: Vec<_> = snapshot.instances().iter().map(|it| it.id().as_str()).collect();
-        assert_eq!(ids, ["10.0.2.10:80", "b", "c"]);
+        assert_eq!(ids, ["10.0.2.10:80", "b", "c", "d"]);
     })
     .await;
 }

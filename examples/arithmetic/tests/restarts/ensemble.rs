@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 use tower_sd::retry::RetryPolicy;
-use tower_sd_testkit::{real, servers::required};
+use tower_sd_testkit::{proxy::Fault, real, servers::required};
 
 use crate::{
     client::{Client, Protocol},
@@ -17,7 +17,8 @@ use crate::{
 /// Does one after the other to three servers under load, and fails when a request has failed.
 pub(crate) async fn tell() {
     let config = real::ZooKeeperConfig::new(required("zookeeper"));
-    let ensemble = real::ZooKeeperEnsemble::start(config, 3).await.expect("the ensemble starts");
+    let ensemble =
+        real::ZooKeeperEnsemble::start_linked(config, 3).await.expect("the ensemble starts");
     let url = format!("zookeeper://{}?session-timeout=6s", ensemble.addresses().join(","));
     let mut fleet = Fleet::start(&url, Protocol::Http).await;
     let registry = tower_sd::open(&url).expect("a URL");
@@ -31,12 +32,15 @@ pub(crate) async fn tell() {
     fleet.restart(0).await;
     leader.restart().await.expect("it starts again");
 
-    // A minority without a connection to the others.
-    let member = &ensemble.members[0];
-    member.suspend().expect("it runs");
+    // A minority without a connection to the others; clients reach it.
+    for link in &ensemble.links {
+        link.set(Fault::BlackHole).await;
+    }
     sleep(OUTAGE).await;
     fleet.restart(1).await;
-    member.resume().expect("it runs");
+    for link in &ensemble.links {
+        link.set(Fault::None).await;
+    }
 
     for member in &ensemble.members {
         member.restart().await.expect("it starts again");

@@ -60,6 +60,11 @@ pub(crate) fn patient_config(server: SocketAddr) -> ZooKeeperConfig {
     config.connect_timeout(bound).request_timeout(bound)
 }
 
+/// The oldest one.
+pub(crate) fn oldest() -> ServerBinary {
+    binaries().remove(0)
+}
+
 /// The newest one.
 pub(crate) fn newest() -> ServerBinary {
     binaries().pop().expect("there is one")
