@@ -129,6 +129,7 @@ pub(crate) fn server_on_request(source: &str) -> Option<&'static str> {
 }
 
 const ON_REQUEST: &[(&str, &str)] = &[
+    ("examples/arithmetic/tests/kubernetes.rs", "kubernetes"),
     ("crates/kubernetes/tests/conformance.rs", "kubernetes"),
     ("crates/kubernetes/tests/conformance_shared.rs", "kubernetes"),
     ("crates/kubernetes/tests/real/main.rs", "kubernetes"),
