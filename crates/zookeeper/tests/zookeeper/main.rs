@@ -5,6 +5,7 @@ mod ensemble;
 mod foreign;
 mod limits;
 mod nodes;
+mod persistent;
 mod sessions;
 mod support;
 #[cfg(feature = "tls-ring")]

@@ -18,6 +18,11 @@ use self::{jute::Writer, wire::Frame};
 /// A session of its own, on one connection.
 pub(crate) struct Operator {
     stream: TcpStream,
+    session: i64,
+    /// The latest transaction that it has seen.
+    zxid: i64,
+    /// The paths of watches that have reported something.
+    reported: Vec<String>,
 }
 
 impl Operator {
@@ -25,11 +30,46 @@ impl Operator {
         let mut stream = TcpStream::connect(server).await.expect("the server runs");
         let hello = wire::connect(0, 60_000, 0, &[]);
         stream.write_all(&hello).await.expect("it accepts a session");
-        let mut operator = Self { stream };
+        let mut operator = Self::of(stream);
         let granted = wire::granted(&operator.frame().await).expect("an answer");
         assert!(granted.session != 0 && granted.timeout_ms > 0 && !granted.password.is_empty());
         assert!(!granted.is_read_only);
+        operator.session = granted.session;
         operator
+    }
+
+    fn of(stream: TcpStream) -> Self {
+        Self { stream, session: 0, zxid: 0, reported: Vec::new() }
+    }
+
+    /// Sets a persistent recursive watch; since ZooKeeper 3.6.
+    pub(crate) async fn watch_below(&mut self, path: &str) {
+        let request = Writer::new().int(1).int(ADD_WATCH).text(path).int(RECURSIVE);
+        self.exchange(&request.finish()).await.expect("it watches");
+    }
+
+    /// Breaks its connection.
+    pub(crate) async fn disconnect(&mut self) {
+        self.stream.shutdown().await.expect("it is connected");
+    }
+
+    /// Resumes its session, and sets that watch again.
+    pub(crate) async fn resume(&mut self, server: SocketAddr, path: &str) {
+        self.stream = TcpStream::connect(server).await.expect("the server runs");
+        let hello = wire::connect(self.zxid, 60_000, self.session, &password(self.session));
+        self.stream.write_all(&hello).await.expect("it accepts a session");
+        let granted = wire::granted(&self.frame().await).expect("an answer");
+        assert_eq!(granted.session, self.session, "it is alive");
+        let (none, below) = (Vec::new(), vec![path.to_owned()]);
+        let request = Writer::new().int(1).int(SET_WATCHES_2).long(self.zxid);
+        let request = request.texts(&none).texts(&none).texts(&none).texts(&none).texts(&below);
+        self.exchange(&request.finish()).await.expect("it watches");
+    }
+
+    /// The paths that watches have reported so far.
+    pub(crate) async fn reported(&mut self) -> Vec<String> {
+        self.call(Frame::sync("/")).await.expect("it answers");
+        std::mem::take(&mut self.reported)
     }
 
     /// Ends the session of another client.
@@ -38,7 +78,7 @@ impl Operator {
         // Both in one piece: the client, whose connection ends, comes back within milliseconds.
         let requests = [wire::connect(0, 60_000, session, &password(session)), wire::close()];
         stream.write_all(&requests.concat()).await.expect("it accepts a session");
-        let mut operator = Self { stream };
+        let mut operator = Self::of(stream);
         let granted = wire::granted(&operator.frame().await).expect("an answer");
         assert_eq!(granted.session, session, "it is alive, and this is its password");
         // The answer, and the end of the connection.
@@ -100,7 +140,11 @@ impl Operator {
         loop {
             let frame = self.frame().await;
             let (header, body) = wire::answer(&frame).expect("an answer");
+            if header.xid == wire::EVENT_XID {
+                self.reported.push(wire::event(body).expect("an event").path);
+            }
             if header.xid == 1 {
+                self.zxid = header.zxid;
                 return if header.error == 0 { Ok(body.to_vec()) } else { Err(header.error) };
             }
         }
@@ -135,3 +179,7 @@ const MASK: i64 = (1 << 48) - 1;
 pub(crate) const ALL: i32 = 31;
 pub(crate) const UNREADABLE: i32 = 30;
 const SET_ACL: i32 = 7;
+const SET_WATCHES_2: i32 = 105;
+const ADD_WATCH: i32 = 106;
+/// The mode of a persistent recursive watch.
+const RECURSIVE: i32 = 1;
