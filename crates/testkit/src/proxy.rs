@@ -18,7 +18,7 @@ use tokio::{
     },
     select,
     sync::watch,
-    time::sleep,
+    time::{Instant, sleep},
     try_join,
 };
 use tower_sd_core::{Shutdown, TaskGroup};
@@ -74,10 +74,16 @@ impl Proxy {
     ///
     /// Loopback cannot be listened on.
     pub async fn start(server: SocketAddr) -> io::Result<Self> {
-        Self::listen(own_address(), server).await
+        Self::listen(own_address(), server, Duration::ZERO).await
     }
 
-    pub(crate) async fn listen(ip: Ipv4Addr, server: SocketAddr) -> io::Result<Self> {
+    /// Within `patience` a server that does not listen yet is waited for: a client's connect has
+    /// succeeded.
+    pub(crate) async fn listen(
+        ip: Ipv4Addr,
+        server: SocketAddr,
+        patience: Duration,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind((ip, 0)).await?;
         let address = listener.local_addr()?;
         let fault = watch::Sender::new(Fault::None);
@@ -86,6 +92,7 @@ impl Proxy {
         let (n_gets, tasks) = (Arc::new(AtomicU64::new(0)), TaskGroup::new());
         let accepting = Accepting {
             server,
+            patience,
             fault: fault.subscribe(),
             applied: applied_sender,
             n_open: n_open.clone(),
@@ -153,6 +160,7 @@ impl Fault {
 
 struct Accepting {
     server: SocketAddr,
+    patience: Duration,
     fault: watch::Receiver<Fault>,
     applied: watch::Sender<Fault>,
     n_open: watch::Sender<usize>,
@@ -185,6 +193,7 @@ impl Accepting {
                         fault: self.fault.clone(),
                         n_open: self.n_open.clone(),
                         n_gets: Arc::clone(&self.n_gets),
+                        patience: self.patience,
                     };
                     let server = self.server;
                     connections.spawn(|stop| async move {
@@ -207,6 +216,7 @@ struct Connection {
     fault: watch::Receiver<Fault>,
     n_open: watch::Sender<usize>,
     n_gets: Arc<AtomicU64>,
+    patience: Duration,
 }
 
 impl Connection {
@@ -239,7 +249,7 @@ impl Connection {
         let mut fault = self.fault.clone();
         // A closed sender means that the proxy is going away.
         drop(fault.wait_for(|fault| *fault != Fault::BlackHole).await);
-        let server = server_side.insert(TcpStream::connect(server).await?);
+        let server = server_side.insert(self.dial(server).await?);
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = server.split();
         let ask = async {
@@ -251,6 +261,16 @@ impl Connection {
         // An end in one direction is passed on; a failure ends both.
         try_join!(ask, answer)?;
         Ok(())
+    }
+
+    async fn dial(&self, server: SocketAddr) -> io::Result<TcpStream> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            match TcpStream::connect(server).await {
+                Err(_refused) if Instant::now() < deadline => sleep(AGAIN).await,
+                result => return result,
+            }
+        }
     }
 
     async fn pump(
@@ -313,6 +333,7 @@ impl fmt::Debug for Proxy {
 }
 
 const BUFFER: usize = 16 * 1024;
+const AGAIN: Duration = Duration::from_millis(20);
 /// What a client that has ended its half gets for the rest of the answer. Most have closed both,
 /// which a proxy cannot see; and a Consul 1.8 agent keeps its half of a blocking query until the
 /// wait is over.

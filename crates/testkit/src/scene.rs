@@ -8,6 +8,7 @@ use tower_sd_core::{
 
 use crate::{
     Fixture, TestInstancer,
+    stall::within,
     wait::{ids_of, shows, shows_that},
 };
 
@@ -100,18 +101,21 @@ impl<'a> Scene<'a> {
 
     /// Reads until the registry itself has exactly these ids, at most for `bound`.
     pub(crate) async fn finds(&self, ids: &[&str], bound: Duration) -> Snapshot {
-        let deadline = Instant::now() + bound;
-        loop {
-            let snapshot = self.look().await;
-            if ids_of(&snapshot) == ids {
-                return snapshot;
+        let mut last = None;
+        let found = within(bound, async {
+            loop {
+                let snapshot = self.look().await;
+                if ids_of(&snapshot) == ids {
+                    return snapshot;
+                }
+                last = Some(snapshot);
+                sleep(LOOK_AGAIN).await;
             }
-            assert!(
-                Instant::now() < deadline,
-                "the registry does not have {ids:?} within {bound:?}: {snapshot:#?}"
-            );
-            sleep(LOOK_AGAIN).await;
-        }
+        });
+        let found = found.await;
+        found.unwrap_or_else(|| {
+            panic!("the registry does not have {ids:?} within {bound:?}: {last:#?}")
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::{pin::pin, time::Duration};
 
 use tokio::{
     select,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 /// Runs `future`, and returns by how much this task was woken too late at most.
@@ -46,6 +46,44 @@ pub async fn with_stall<T>(future: impl Future<Output = T>) -> (T, Duration) {
             return (output, worst);
         }
     }
+}
+
+/// Runs `future` for at most `bound`, without the stalls of the machine.
+///
+/// The clock of the bound stands still while this task is woken too late. `None`: it takes longer.
+///
+/// ```
+/// use std::{thread, time::Duration};
+///
+/// use tokio::time::sleep;
+/// use tower_sd_testkit::stall::within;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let bound = Duration::from_millis(100);
+/// let stalled = async {
+///     thread::sleep(bound * 3);
+///     sleep(bound / 4).await;
+/// };
+/// assert!(within(bound, stalled).await.is_some());
+/// assert!(within(bound, sleep(bound * 5)).await.is_none());
+/// # }
+/// ```
+///
+/// # Cancel safety
+///
+/// Cancel safe if the future is.
+pub async fn within<T>(bound: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let (mut future, mut left) = (pin!(future), bound);
+    while !left.is_zero() {
+        let start = Instant::now();
+        select! {
+            biased;
+            output = &mut future => return Some(output),
+            () = sleep(TICK) => left = left.saturating_sub(start.elapsed().min(TICK * 2)),
+        }
+    }
+    None
 }
 
 const TICK: Duration = Duration::from_millis(5);

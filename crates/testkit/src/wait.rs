@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
 use tower_sd_core::{Snapshot, Subscription};
+
+use crate::stall::within;
 
 /// Waits until `subscription` shows exactly these ids, in the order of ids.
 ///
@@ -56,13 +57,11 @@ pub async fn shows_that(
         }
         snapshot
     };
-    match timeout(bound, wait).await {
-        Ok(snapshot) => snapshot,
-        Err(_elapsed) => {
-            let last = subscription.snapshot();
-            panic!("not seen within {bound:?}: {what}; last seen: {last:#?}")
-        }
-    }
+    let seen = within(bound, wait).await;
+    seen.unwrap_or_else(|| {
+        let last = subscription.snapshot();
+        panic!("not seen within {bound:?}: {what}; last seen: {last:#?}")
+    })
 }
 
 /// What is `wanted` of [`shows_that`]: `n` instances, and fresh.

@@ -1,4 +1,4 @@
-//! Server, client and gateway as processes, with a slice of a real API server between them.
+//! Processes, with a slice of a real API server between them.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use tower_sd_testkit::{
@@ -75,19 +75,7 @@ async fn client_and_gateway_follow_a_slice() {
     let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
     let (one, two) = (listening(&args, &one).await, listening(&args, &two).await);
     let lists = async |server: &Listening| {
-        let slice = json!({
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "namespace": "shop",
-                "name": "arithmetic-1",
-                "labels": { "kubernetes.io/service-name": "arithmetic" },
-            },
-            "addressType": "IPv4",
-            "ports": [{ "name": "", "port": server.address.port() }],
-            "endpoints": [{ "addresses": [server.address.ip().to_string()] }],
-        });
-        api.apply(&slice).await.expect("a well server takes a slice");
+        api.apply(&slice(server)).await.expect("a well server takes a slice");
     };
     let client = || {
         let args = ["client", "--registry", &registry, "Add", "2", "3"];
@@ -119,6 +107,22 @@ async fn client_and_gateway_follow_a_slice() {
     }
     assert_eq!(client().stdout, b"5\n");
     gateway.process.stop(BOUND).await.expect("it ends");
+}
+
+/// The slice of the Service `arithmetic`, which lists this server.
+fn slice(server: &Listening) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": "shop",
+            "name": "arithmetic-1",
+            "labels": { "kubernetes.io/service-name": "arithmetic" },
+        },
+        "addressType": "IPv4",
+        "ports": [{ "name": "", "port": server.address.port() }],
+        "endpoints": [{ "addresses": [server.address.ip().to_string()] }],
+    })
 }
 
 /// How many calculations a server has answered.

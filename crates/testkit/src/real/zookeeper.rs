@@ -4,6 +4,7 @@ use std::{
     ops::Deref,
     path::Path,
     process::Command,
+    time::Duration,
 };
 
 use futures_util::{FutureExt, future::try_join_all};
@@ -123,8 +124,8 @@ impl ZooKeeperEnsemble {
         let (mut links, mut linked) = (Vec::new(), Vec::new());
         for place in &places {
             let ip = own_address();
-            let peers = Proxy::listen(ip, (place.ip, place.peers).into()).await?;
-            let election = Proxy::listen(ip, (place.ip, place.election).into()).await?;
+            let peers = Proxy::listen(ip, (place.ip, place.peers).into(), ELECTED).await?;
+            let election = Proxy::listen(ip, (place.ip, place.election).into(), ELECTED).await?;
             let (peers_port, election_port) = (peers.address().port(), election.address().port());
             linked.push(format!("server.{}={ip}:{peers_port}:{election_port}", place.id));
             links.extend([peers, election]);
@@ -172,7 +173,7 @@ impl Place {
 
     /// `seen` has a line for each member.
     async fn start(&self, config: &ZooKeeperConfig, seen: Vec<String>) -> io::Result<ZooKeeper> {
-        let config = config.clone().lines(["initLimit=20", "syncLimit=4"]).lines(seen);
+        let config = config.clone().lines(["initLimit=20", "syncLimit=8"]).lines(seen);
         ZooKeeper::start_at((self.ip, self.client).into(), self.id, config).await
     }
 }
@@ -243,3 +244,7 @@ async fn four_letters(address: SocketAddr, letters: &str) -> io::Result<String> 
     stream.read_to_string(&mut answer).await?;
     Ok(answer)
 }
+
+/// A follower begins another election when a new leader closes its connection, but not when it does
+/// not listen yet; and the leader waits for that follower until `initLimit`.
+const ELECTED: Duration = Duration::from_secs(2);

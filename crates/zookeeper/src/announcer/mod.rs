@@ -36,6 +36,7 @@ pub(crate) struct ZooKeeperAnnouncer {
     /// Data of a node whose creation may have taken effect.
     in_doubt: Option<Vec<u8>>,
     too_large: TooLarge,
+    max_request: usize,
     /// The session of the node that was owned last.
     last_session: i64,
     /// When to read a node that was taken over.
@@ -85,6 +86,7 @@ impl ZooKeeperAnnouncer {
             owned: None,
             in_doubt: None,
             too_large: TooLarge::default(),
+            max_request: config.max_request,
             last_session: 0,
             read_at: Instant::now(),
         })
@@ -291,7 +293,11 @@ impl Announcer for ZooKeeperAnnouncer {
         let session = self.session();
         let takes_over = announcement.takes_over;
         let held = takes_over.then(|| session.hold_leavings(self.place.path()));
-        let written = self.write(&session, &data, takes_over).await;
+        let (n_bytes, limit) = (data.len(), self.max_request);
+        let written = match n_bytes > limit {
+            true => Err(ClientError::RequestTooLarge { n_bytes, limit }),
+            false => self.write(&session, &data, takes_over).await,
+        };
         if let (Some(held), Some(_)) = (held, self.owned) {
             held.forget();
         }

@@ -302,6 +302,17 @@ async fn node_is_withdrawn_when_the_runtime_of_its_session_has_ended() {
     assert_eq!(server.model().node, None);
 }
 
+/// It needs no server.
+#[tokio::test]
+async fn data_above_the_limit_are_refused_without_a_connection() {
+    let mut server = Scripted::start(Fault::Hang).await;
+    let large = Instance::new("h".repeat(2 << 20), 1).with_id("a");
+    let error = server.announcer.announce(&Announcement::new("s", large)).await;
+    let error = error.expect_err("too large");
+    assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Config, false), "{error:?}");
+    assert!(error.is_without_effect(), "{error:?}");
+}
+
 /// Hundreds of processes may start while the servers are away.
 #[tokio::test(start_paused = true)]
 async fn connections_without_a_session_become_rare() {

@@ -9,7 +9,7 @@ use crate::support::{
 /// `changes_while_disconnected_are_seen_by_the_same_session`.
 #[tokio::test]
 #[ignore = "needs a real ZooKeeper"]
-async fn persistent_watch_of_a_server_loses_changes_while_disconnected() {
+async fn persistent_watch_loses_changes_while_disconnected() {
     // Persistent ones came with 3.6.
     for binary in binaries().into_iter().filter(|binary| !binary.version.starts_with("3.4")) {
         let fixture = ZooKeeperFixture::start(binary).await.expect("it starts");

@@ -46,6 +46,10 @@ pub(crate) async fn tell() {
         member.restart().await.expect("it starts again");
     }
     fleet.restart(2).await;
+    // The restart of the last one was perhaps that of a leader.
+    for member in &ensemble.members {
+        member.wait_until_ready().await.expect("it serves");
+    }
 
     // The sessions of all servers, by another client.
     let (address, parent) = (ensemble.members[0].address(), "/services/arithmetic");

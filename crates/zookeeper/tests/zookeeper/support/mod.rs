@@ -113,13 +113,11 @@ impl ZooKeeperFixture {
     pub(crate) async fn operator(&self) -> Operator {
         Operator::connect(self.server.address()).await
     }
-}
 
-#[async_trait]
-impl Fixture for ZooKeeperFixture {
-    fn client(&self) -> TestClient {
+    /// Through the proxy.
+    fn client_with(&self, session: Duration) -> TestClient {
         let address = self.proxy.address().to_string();
-        let config = ZooKeeperConfig::new([address]).session_timeout(TTL);
+        let config = ZooKeeperConfig::new([address]).session_timeout(session);
         let client = ZooKeeper::new(config).expect("the settings can work");
         let registering = client.clone();
         TestClient::new(
@@ -130,6 +128,17 @@ impl Fixture for ZooKeeperFixture {
                 TestInstancer::new(instancer, async move { closing.close().await })
             },
         )
+    }
+}
+
+#[async_trait]
+impl Fixture for ZooKeeperFixture {
+    fn client(&self) -> TestClient {
+        self.client_with(TTL)
+    }
+
+    fn client_of_many(&self) -> TestClient {
+        self.client_with(Duration::from_secs(60))
     }
 
     async fn interrupt(&self) {
