@@ -29,6 +29,11 @@ pub(super) struct Part {
     picker: Arc<dyn Picker>,
 }
 
+/// Parts with their shares of the requests, drawn for each request.
+///
+/// Without a usable member in its part, a request goes to the first part that has one.
+pub(super) struct Levels(pub(super) Vec<(usize, Part)>);
+
 impl<T> Property<T> {
     pub(super) fn new(
         what: &'static str,
@@ -62,8 +67,30 @@ impl Part {
     }
 }
 
+impl Picker for Levels {
+    #[inline]
+    fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
+        if self.0.first().is_some_and(|(load, _)| *load < WHOLE) {
+            let mut drawn = choice.random(WHOLE);
+            for (load, level) in &self.0 {
+                if drawn < *load {
+                    if let Some(picked) = level.pick(choice) {
+                        return Some(picked);
+                    }
+                    break;
+                }
+                drawn -= load;
+            }
+        }
+        self.0.iter().find_map(|(_, level)| level.pick(choice))
+    }
+}
+
 impl<T> fmt::Debug for Property<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.what)
     }
 }
+
+/// All requests; fine enough for one usable member of 10 000.
+pub(super) const WHOLE: usize = 1_000_000;

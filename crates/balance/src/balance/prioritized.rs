@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use tower_sd_core::Instance;
 
 use super::{
-    Balancer, Choice, Members, Picker, WeightedRandom,
-    part::{Part, Property},
+    Balancer, Members, Picker, WeightedRandom,
+    part::{Levels, Part, Property, WHOLE},
 };
 
 /// Members of the best priority, while enough are usable; then those of the next.
@@ -157,28 +157,3 @@ impl Prioritized {
         shares
     }
 }
-
-/// The best first, with their shares of the requests.
-struct Levels(Vec<(usize, Part)>);
-
-impl Picker for Levels {
-    #[inline]
-    fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        if self.0.first().is_some_and(|(load, _)| *load < WHOLE) {
-            let mut drawn = choice.random(WHOLE);
-            for (load, level) in &self.0 {
-                if drawn < *load {
-                    if let Some(picked) = level.pick(choice) {
-                        return Some(picked);
-                    }
-                    break;
-                }
-                drawn -= load;
-            }
-        }
-        self.0.iter().find_map(|(_, level)| level.pick(choice))
-    }
-}
-
-/// All requests; fine enough for one usable member of 10 000.
-const WHOLE: usize = 1_000_000;

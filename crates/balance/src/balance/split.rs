@@ -3,8 +3,8 @@ use std::sync::Arc;
 use tower_sd_core::Instance;
 
 use super::{
-    Balancer, Choice, Members, Picker,
-    part::{Part, Property},
+    Balancer, Members, Picker,
+    part::{Levels, Part, Property, WHOLE},
 };
 
 /// A canary: a share of the requests for some members, the rest for the others.
@@ -54,31 +54,12 @@ impl Balancer for Split {
             let is_of = |instance: &Instance| self.is_chosen(instance) == (nth == 0);
             Part::new((nth, indexes), members, is_of, &*self.inner)
         };
-        Arc::new(Parts {
-            percent: usize::from(self.percent),
-            chosen: part(0, chosen),
-            others: part(1, others),
-        })
+        let share = usize::from(self.percent.min(100)) * (WHOLE / 100);
+        Arc::new(Levels(vec![(share, part(0, chosen)), (WHOLE - share, part(1, others))]))
     }
 
     fn inner(&self) -> Option<&dyn Balancer> {
         Some(&*self.inner)
-    }
-}
-
-struct Parts {
-    percent: usize,
-    chosen: Part,
-    others: Part,
-}
-
-impl Picker for Parts {
-    fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        let (first, second) = match choice.random(100) < self.percent {
-            true => (&self.chosen, &self.others),
-            false => (&self.others, &self.chosen),
-        };
-        first.pick(choice).or_else(|| second.pick(choice))
     }
 }
 
