@@ -30,8 +30,7 @@ pub use self::{
     endpointer::{
         ActiveCheck, Discovered, Ejection, EjectionPolicy, EjectionReason, EjectionReport,
         EndpointReport, EndpointState, EndpointStats, Endpointer, EndpointerConfig,
-        EndpointerReport, Factory, InFlight, Outcomes, Served, Subset, Tier, TierPolicy,
-        factory_fn,
+        EndpointerReport, Factory, InFlight, Outcomes, Served, Subset, Tier, factory_fn,
         observer::{Event, Observer},
     },
     error::{Limit, NoInstances, NoInstancesReason, NotSent, NotServing, Overloaded},

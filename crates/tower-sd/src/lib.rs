@@ -8,7 +8,7 @@ pub mod balance {
     pub use tower_sd_balance::{
         Balance, BalanceLayer, Balancer, Choice, Fallback, LeastLoaded, Maglev, Members, Picker,
         Prioritized, Random, Rendezvous, ResponseFuture, RoundRobin, Select, Split, TestSet, Tier,
-        TierPolicy, WeightedRandom, ZoneAware,
+        WeightedRandom, ZoneAware,
     };
 }
 

@@ -46,8 +46,15 @@ pub struct EndpointerConfig {
     /// Defaults to 30 s, as Kubernetes gives a pod to stop; then its service is dropped.
     #[serde(deserialize_with = "duration::deserialize")]
     pub drain_timeout: Duration,
-    /// When worse endpoints get requests beside the good ones.
-    pub tiers: TierPolicy,
+    /// The percentage of listed endpoints below which held ones are as good.
+    ///
+    /// Defaults to 50, the fraction of the guard: what is left must not carry the load of all that
+    /// was lost. With 0, a held one gets a request only when there is no better one.
+    pub held_below: u8,
+    /// The percentage of healthy endpoints below which critical ones are as good.
+    ///
+    /// That is Envoy's panic threshold. Defaults to 0: only when there is no healthy one.
+    pub panic_below: u8,
     /// When an endpoint that fails gets no requests for a while.
     pub ejection: EjectionPolicy,
     /// How long a new instance takes to get its full weight.
@@ -65,25 +72,6 @@ pub struct EndpointerConfig {
     pub(super) subset: Option<Arc<dyn Subset>>,
     #[serde(skip)]
     pub(super) observers: Observers,
-}
-
-/// The shares, in percent, below which worse endpoints get requests too.
-///
-/// Without one of them, a worse endpoint gets a request only when there is no better one.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
-#[non_exhaustive]
-#[serde(default, deny_unknown_fields)]
-#[must_use]
-pub struct TierPolicy {
-    /// The share of listed endpoints below which held ones are as good.
-    ///
-    /// Defaults to 50, the fraction of the guard: what is left must not carry the load of all that
-    /// was lost.
-    pub held_below: u8,
-    /// The share of healthy endpoints below which critical ones are as good.
-    ///
-    /// That is Envoy's panic threshold. Defaults to 0: only when there is no healthy one.
-    pub panic_below: u8,
 }
 
 /// A choice of the instances that get an endpoint at all.
@@ -107,7 +95,8 @@ impl EndpointerConfig {
             max_backoff: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(30),
-            tiers: TierPolicy::new(),
+            held_below: 50,
+            panic_below: 0,
             ejection: EjectionPolicy::new(),
             slow_start: Duration::ZERO,
             limits: Limits::new(),
@@ -149,9 +138,15 @@ impl EndpointerConfig {
         self
     }
 
-    /// Sets [`tiers`](Self::tiers).
-    pub fn tiers(mut self, tiers: TierPolicy) -> Self {
-        self.tiers = tiers;
+    /// Sets [`held_below`](Self::held_below).
+    pub fn held_below(mut self, percent: u8) -> Self {
+        self.held_below = percent;
+        self
+    }
+
+    /// Sets [`panic_below`](Self::panic_below).
+    pub fn panic_below(mut self, percent: u8) -> Self {
+        self.panic_below = percent;
         self
     }
 
@@ -193,44 +188,18 @@ impl Default for EndpointerConfig {
     }
 }
 
-impl TierPolicy {
-    /// The defaults.
-    pub fn new() -> Self {
-        Self { held_below: 50, panic_below: 0 }
-    }
-
-    /// Sets [`held_below`](Self::held_below).
-    pub fn held_below(mut self, percent: u8) -> Self {
-        self.held_below = percent;
-        self
-    }
-
-    /// Sets [`panic_below`](Self::panic_below).
-    pub fn panic_below(mut self, percent: u8) -> Self {
-        self.panic_below = percent;
-        self
-    }
-}
-
-impl Default for TierPolicy {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn settings_are_read_from_a_file() {
-        let text = r#"{ "max_backoff": "30s", "tiers": { "held_below": 20 },
+        let text = r#"{ "max_backoff": "30s", "held_below": 20,
             "ejection": { "success_rate": 50, "max": "1m" } }"#;
         let config: EndpointerConfig = serde_json::from_str(text).unwrap();
-        let tiers = TierPolicy::new().held_below(20);
         let mut ejection = EjectionPolicy::new();
         (ejection.success_rate, ejection.max) = (50, Duration::from_secs(60));
-        assert_eq!((config.tiers, config.ejection), (tiers, ejection));
+        assert_eq!((config.held_below, config.ejection), (20, ejection));
         assert_eq!(config.max_backoff, Duration::from_secs(30));
         assert_eq!(config.connect_timeout, EndpointerConfig::new().connect_timeout);
         for wrong in [r#"{ "max_backof": "30s" }"#, r#"{ "max_backoff": 30 }"#] {

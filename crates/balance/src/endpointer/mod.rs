@@ -35,7 +35,7 @@ use tower_sd_core::{BoxError, Instance, InstanceId, Instancer};
 use self::worker::{Runs, work};
 pub use self::{
     active_check::ActiveCheck,
-    config::{EndpointerConfig, Subset, TierPolicy},
+    config::{EndpointerConfig, Subset},
     discover::Discovered,
     ejection::{Ejection, EjectionPolicy, EjectionReason},
     factory::{Factory, factory_fn},

@@ -152,7 +152,7 @@ async fn down_endpoint_is_tried_when_no_other_is_left() {
 #[tokio::test(start_paused = true)]
 async fn held_endpoints_can_be_kept_for_when_none_is_ready() {
     let (mut registry, world) = (Registry::guarded(&["a", "b", "c", "d", "e"]), World::default());
-    let endpointer = endpointer_with(&registry, &world, |tiers| tiers.held_below(0)).await;
+    let endpointer = endpointer_with(&registry, &world, |config| config.held_below(0)).await;
     let balance = balance(&endpointer);
     registry.set(&["a"]).await;
     assert_eq!(state(report(&endpointer, "b")), EndpointState::Held);
@@ -184,7 +184,7 @@ async fn held_endpoints_share_load_while_few_are_listed() {
 #[tokio::test(start_paused = true)]
 async fn critical_endpoints_share_load_below_the_panic_threshold() {
     let (mut registry, world) = (Registry::new(&["a", "b", "c"]), World::default());
-    let endpointer = endpointer_with(&registry, &world, |tiers| tiers.panic_below(50)).await;
+    let endpointer = endpointer_with(&registry, &world, |config| config.panic_below(50)).await;
     let balance = balance(&endpointer);
     let with_critical = |critical: &[&str]| {
         instances(&["a", "b", "c"])
@@ -207,7 +207,7 @@ async fn critical_endpoints_share_load_below_the_panic_threshold() {
 #[tokio::test(start_paused = true)]
 async fn threshold_of_panic_is_a_share_of_the_members_with_a_weight() {
     let (mut registry, world) = (Registry::new(&[]), World::default());
-    let endpointer = endpointer_with(&registry, &world, |tiers| tiers.panic_below(60)).await;
+    let endpointer = endpointer_with(&registry, &world, |config| config.panic_below(60)).await;
     let balance = balance(&endpointer);
     for (n_critical, serving) in [(2, vec!["a", "b", "c"]), (3, vec!["a", "b", "c", "d", "e"])] {
         let hosts = ["a", "b", "c", "d", "e"];

@@ -15,7 +15,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_sd_balance::{
     AddressPolicy, Balance, BalanceLayer, BoxError, EndpointReport, EndpointState, Endpointer,
     EndpointerConfig, Error, ErrorKind, Instance, Instancer, LossPolicy, Publisher, RegistryConfig,
-    RoundRobin, Sink, Subscription, TierPolicy, factory_fn,
+    RoundRobin, Sink, Subscription, factory_fn,
 };
 
 /// A registry whose instances the test sets.
@@ -241,13 +241,13 @@ pub(crate) async fn endpointer(registry: &Registry, world: &World) -> Endpointer
     endpointer
 }
 
-/// The same with another tier policy.
+/// The same with other settings.
 pub(crate) async fn endpointer_with(
     registry: &Registry,
     world: &World,
-    tiers: impl FnOnce(TierPolicy) -> TierPolicy,
+    set: impl FnOnce(EndpointerConfig) -> EndpointerConfig,
 ) -> Endpointer<Client> {
-    let config = EndpointerConfig::new().tiers(tiers(TierPolicy::new()));
+    let config = set(EndpointerConfig::new());
     let endpointer = Endpointer::with_config(registry, factory_fn(world.factory()), config);
     settle().await;
     endpointer

@@ -70,10 +70,9 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         let members = || self.members.values().filter(|member| member.instance.weight() > 0);
         let (n, n_held) = (members().count(), members().filter(|member| member.held).count());
         let n_critical = members().filter(|member| is_critical(&member.instance)).count();
-        let policy = self.config.tiers;
         let sharing = Sharing {
-            held: is_below(n - n_held, n, policy.held_below),
-            critical: is_below(n - n_critical, n, policy.panic_below),
+            held: is_below(n - n_held, n, self.config.held_below),
+            critical: is_below(n - n_critical, n, self.config.panic_below),
         };
         if mem::replace(&mut self.sharing, sharing) != sharing {
             let ids: Vec<_> = self.members.keys().cloned().collect();
