@@ -26,18 +26,14 @@ use crate::{Limit, Overloaded};
 /// let config = EndpointerConfig::new().limits(limits);
 /// # drop(config);
 /// ```
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 #[must_use]
 pub struct Limits {
-    #[serde(rename = "max_requests_per_endpoint")]
-    per_endpoint: usize,
-    #[serde(rename = "max_requests")]
-    requests: usize,
-    #[serde(rename = "max_pending")]
-    pending: usize,
-    #[serde(rename = "max_retries")]
-    retries: usize,
+    max_requests_per_endpoint: Option<usize>,
+    max_requests: Option<usize>,
+    max_pending: Option<usize>,
+    max_retries: Option<usize>,
 }
 
 /// What is in flight by the [`Limits`], and what they have refused.
@@ -78,8 +74,7 @@ pub(crate) struct Ticket(Arc<Breaker>, Limit);
 impl Limits {
     /// No limits.
     pub fn new() -> Self {
-        let none = usize::MAX;
-        Self { per_endpoint: none, requests: none, pending: none, retries: none }
+        Self::default()
     }
 
     /// Bounds the requests in flight at one endpoint.
@@ -87,13 +82,13 @@ impl Limits {
     /// One that has as many is busy: another is picked, and when all are, requests wait for the
     /// first free place, see [`ready_timeout`](crate::BalanceLayer::ready_timeout).
     pub fn max_requests_per_endpoint(mut self, max: usize) -> Self {
-        self.per_endpoint = max;
+        self.max_requests_per_endpoint = Some(max);
         self
     }
 
     /// Bounds the attempts in flight at all endpoints, those that wait included.
     pub fn max_requests(mut self, max: usize) -> Self {
-        self.requests = max;
+        self.max_requests = Some(max);
         self
     }
 
@@ -101,7 +96,7 @@ impl Limits {
     ///
     /// With 0 none waits, and one that an endpoint takes immediately is none of them.
     pub fn max_pending(mut self, max: usize) -> Self {
-        self.pending = max;
+        self.max_pending = Some(max);
         self
     }
 
@@ -112,7 +107,7 @@ impl Limits {
     /// with the response or the error that there is, and
     /// [`refused_retry`](crate::RetryError::refused_retry). A hedge is not sent either.
     pub fn max_retries(mut self, max: usize) -> Self {
-        self.retries = max;
+        self.max_retries = Some(max);
         self
     }
 
@@ -122,23 +117,22 @@ impl Limits {
     ///
     /// A bound of 0 requests, or a bound for one endpoint that is above that for all.
     pub fn check(&self) -> Result<()> {
-        let Self { per_endpoint, requests, .. } = *self;
-        let message = match (per_endpoint, requests) {
-            (0, _) => "limit of 0 requests per endpoint lets none pass".to_owned(),
-            (_, 0) => "limit of 0 requests lets none pass".to_owned(),
-            _ if per_endpoint > requests && per_endpoint != usize::MAX => format!(
-                "limit of {per_endpoint} requests per endpoint is above limit of {requests} requests"
-            ),
+        let message = match (self.max_requests_per_endpoint, self.max_requests) {
+            (Some(0), _) => "limit of 0 requests per endpoint lets none pass".to_owned(),
+            (_, Some(0)) => "limit of 0 requests lets none pass".to_owned(),
+            (Some(one), Some(all)) if one > all => {
+                format!("limit of {one} requests per endpoint is above limit of {all} requests")
+            }
             _ => return Ok(()),
         };
         Err(Error::new(ErrorKind::Config, "endpointer", "build").with_message(message))
     }
 
-    fn max(&self, limit: Limit) -> usize {
+    fn max(&self, limit: Limit) -> Option<usize> {
         match limit {
-            Limit::Requests => self.requests,
-            Limit::Pending => self.pending,
-            Limit::Retries => self.retries,
+            Limit::Requests => self.max_requests,
+            Limit::Pending => self.max_pending,
+            Limit::Retries => self.max_retries,
         }
     }
 }
@@ -150,12 +144,12 @@ impl Breaker {
 
     /// Whether anything is limited.
     pub(crate) fn is_on(&self) -> bool {
-        self.limits != Limits::new()
+        self.limits != Limits::default()
     }
 
     /// Whether the requests of each endpoint are.
     pub(crate) fn has_places(&self) -> bool {
-        self.limits.per_endpoint != usize::MAX
+        self.limits.max_requests_per_endpoint.is_some()
     }
 
     /// Whether requests wait, for a place perhaps.
@@ -166,12 +160,13 @@ impl Breaker {
     /// A request of that kind begins, or is refused.
     pub(crate) fn admit(self: &Arc<Self>, limit: Limit) -> std::result::Result<Ticket, Overloaded> {
         let (index, max) = (limit as usize, self.limits.max(limit));
-        let more = |n: usize| (n < max).then_some(n + 1);
+        let more = |n: usize| max.is_none_or(|max| n < max).then_some(n + 1);
         match self.in_flight[index].fetch_update(Relaxed, Relaxed, more) {
             Ok(_) => Ok(Ticket(Arc::clone(self), limit)),
+            // There is a bound, or it would have been admitted.
             Err(_) => {
                 self.refused[index].fetch_add(1, Relaxed);
-                Err(Overloaded::new(limit, max))
+                Err(Overloaded::new(limit, max.unwrap_or_default()))
             }
         }
     }
@@ -206,7 +201,7 @@ impl Breaker {
     }
 
     pub(crate) fn is_full(&self, n: usize) -> bool {
-        n >= self.limits.per_endpoint
+        self.limits.max_requests_per_endpoint.is_some_and(|max| n >= max)
     }
 }
 
@@ -219,12 +214,6 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.0.in_flight[self.1 as usize].fetch_sub(1, Relaxed);
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
