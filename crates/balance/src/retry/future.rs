@@ -4,7 +4,6 @@ use std::{
     ops::ControlFlow,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use pin_project::pin_project;
@@ -83,7 +82,11 @@ where
                                 let drop = || this.state.set(State::Over);
                                 return Poll::Ready(Err(story.time_out_all(bound, drop)));
                             }
-                            let per_try = ready!(poll_per_try(story, timer, cx));
+                            let Some(per_try) = story.per_try() else {
+                                return Poll::Pending;
+                            };
+                            let timer = timer.get_or_insert_with(|| Box::pin(sleep(per_try)));
+                            ready!(timer.as_mut().poll(cx));
                             story.time_out(|| this.state.set(State::Readying));
                             (Err(Elapsed(per_try).into()), Verdict::Failed)
                         }
@@ -100,9 +103,8 @@ where
                         this.state.set(State::Over);
                         continue;
                     }
-                    match story.scope.enter(|| this.inner.poll_ready(cx)) {
-                        Poll::Pending => return Poll::Pending,
-                        Poll::Ready(Ok(())) => {
+                    match ready!(story.scope.enter(|| this.inner.poll_ready(cx))) {
+                        Ok(()) => {
                             let Some(request) = story.next::<S::Response, _>(this.spare) else {
                                 this.state.set(State::Over);
                                 return Poll::Ready(Err(story.fail(None, End::Failure)));
@@ -111,7 +113,7 @@ where
                             this.state.set(State::Calling { future, timer: None });
                             continue;
                         }
-                        Poll::Ready(Err(error)) => story.unready(error.into()),
+                        Err(error) => story.unready(error.into()),
                     }
                 }
                 StateProjection::Over => return Poll::Ready(Err(story.late())),
@@ -129,19 +131,6 @@ where
             }
         }
     }
-}
-
-/// Whether the attempt has taken too long since an endpoint has it.
-fn poll_per_try<R>(
-    story: &Story<R>,
-    timer: &mut Option<Timer>,
-    cx: &mut Context<'_>,
-) -> Poll<Duration> {
-    let Some(per_try) = story.per_try() else {
-        return Poll::Pending;
-    };
-    let timer = timer.get_or_insert_with(|| Box::pin(sleep(per_try)));
-    timer.as_mut().poll(cx).map(|()| per_try)
 }
 
 fn poll_deadline(deadline: &mut Option<Timer>, cx: &mut Context<'_>) -> Poll<()> {
