@@ -33,12 +33,7 @@ use crate::{CallerDeadline, Observer, RequestScope, endpointer::observer::Observ
 #[must_use]
 pub struct RetryPolicy<R = CloneRequest> {
     pub(super) attempts: u32,
-    per_try: Option<Bound>,
-    deadline: Option<Bound>,
-    head_only: bool,
-    inherits: bool,
-    /// The first one, and the longest.
-    pauses: (Duration, Duration),
+    times: Times,
     pub(crate) idempotent: bool,
     pub(super) on_failure: Option<Arc<OnFailure>>,
     pub(super) seed: Option<u64>,
@@ -56,8 +51,20 @@ pub(super) enum Budget {
     Unlimited,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    per_try: Option<Bound>,
+    deadline: Option<Bound>,
+    /// The deadline is that of the response's head.
+    head_only: bool,
+    /// The deadline of the caller of this server holds too.
+    inherits: bool,
+    /// The first one, and the longest.
+    pauses: (Duration, Duration),
+}
+
 /// A timeout.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Bound {
     time: Duration,
     /// Of the client, and not set by its user.
@@ -85,11 +92,13 @@ impl RetryPolicy {
     pub fn new() -> Self {
         Self {
             attempts: 3,
-            per_try: None,
-            deadline: None,
-            head_only: false,
-            inherits: true,
-            pauses: (Duration::from_millis(25), Duration::from_millis(250)),
+            times: Times {
+                per_try: None,
+                deadline: None,
+                head_only: false,
+                inherits: true,
+                pauses: (Duration::from_millis(25), Duration::from_millis(250)),
+            },
             idempotent: false,
             on_failure: None,
             seed: None,
@@ -117,7 +126,7 @@ impl<R> RetryPolicy<R> {
     /// upload is included; over HTTP it is no failure of the instance when the upload's sender was
     /// waited for. It is carried to the server over HTTP; `grpc-timeout` would bound the stream.
     pub fn per_try_timeout(mut self, timeout: Duration) -> Self {
-        self.per_try = Some(Bound { time: timeout, is_default: false });
+        self.times.per_try = Some(Bound { time: timeout, is_default: false });
         self
     }
 
@@ -131,8 +140,8 @@ impl<R> RetryPolicy<R> {
     /// that calls its endpoint later, as a `Buffer` does, carries none. Over HTTP/1.1 an upload may
     /// go on after its response has ended, without this bound.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.deadline = Some(Bound { time: timeout, is_default: false });
-        self.head_only = false;
+        self.times.deadline = Some(Bound { time: timeout, is_default: false });
+        self.times.head_only = false;
         self
     }
 
@@ -141,8 +150,8 @@ impl<R> RetryPolicy<R> {
     /// As [`timeout`](Self::timeout), which it replaces, without a bound on the body: downloads and
     /// streams go on. It is carried over HTTP; `grpc-timeout` would bound the stream.
     pub fn timeout_to_head(mut self, timeout: Duration) -> Self {
-        self.deadline = Some(Bound { time: timeout, is_default: false });
-        self.head_only = true;
+        self.times.deadline = Some(Bound { time: timeout, is_default: false });
+        self.times.head_only = true;
         self
     }
 
@@ -152,9 +161,9 @@ impl<R> RetryPolicy<R> {
     /// [`timeout_to_head`](Self::timeout_to_head). They are a guard and no promise: they are not
     /// carried to the server, and contradict no timeout that is set later.
     pub fn default_timeouts(mut self, per_try: Duration, to_head: Duration) -> Self {
-        self.per_try = Some(Bound { time: per_try, is_default: true });
-        self.deadline = Some(Bound { time: to_head, is_default: true });
-        self.head_only = true;
+        self.times.per_try = Some(Bound { time: per_try, is_default: true });
+        self.times.deadline = Some(Bound { time: to_head, is_default: true });
+        self.times.head_only = true;
         self
     }
 
@@ -164,7 +173,7 @@ impl<R> RetryPolicy<R> {
     /// caller's request, such as filling a cache, does without. A header of the caller's that is
     /// copied to such a request still limits its server: leave that header out.
     pub fn without_caller_deadline(mut self) -> Self {
-        self.inherits = false;
+        self.times.inherits = false;
         self
     }
 
@@ -191,7 +200,7 @@ impl<R> RetryPolicy<R> {
     /// The first doubles with each failure. A pause is drawn evenly from zero to its ceiling.
     /// Defaults to 25 and 250 ms, as Envoy's.
     pub fn backoff(mut self, first: Duration, max: Duration) -> Self {
-        self.pauses = (first, max);
+        self.times.pauses = (first, max);
         self
     }
 
@@ -229,20 +238,8 @@ impl<R> RetryPolicy<R> {
 
     /// Repeats and classifies with `protocol` instead of [`CloneRequest`].
     pub fn protocol<Q>(self, protocol: Q) -> RetryPolicy<Q> {
-        RetryPolicy {
-            attempts: self.attempts,
-            per_try: self.per_try,
-            deadline: self.deadline,
-            head_only: self.head_only,
-            inherits: self.inherits,
-            pauses: self.pauses,
-            idempotent: self.idempotent,
-            on_failure: self.on_failure,
-            seed: self.seed,
-            observers: self.observers,
-            budget: self.budget,
-            protocol,
-        }
+        let Self { attempts, times, idempotent, on_failure, seed, observers, budget, .. } = self;
+        RetryPolicy { attempts, times, idempotent, on_failure, seed, observers, budget, protocol }
     }
 
     /// Whether its settings agree.
@@ -252,7 +249,7 @@ impl<R> RetryPolicy<R> {
     /// A per-try timeout above the timeout for all attempts.
     pub fn check(&self) -> Result<()> {
         let set = |bound: Option<Bound>| bound.filter(|bound| !bound.is_default);
-        match (set(self.per_try), set(self.deadline)) {
+        match (set(self.times.per_try), set(self.times.deadline)) {
             (Some(per_try), Some(all)) if per_try.time > all.time => {
                 let (per_try, all) = (per_try.time, all.time);
                 let message = format!("per-try timeout of {per_try:?} is above timeout of {all:?}");
@@ -264,30 +261,30 @@ impl<R> RetryPolicy<R> {
 
     /// The bound of one attempt.
     pub fn per_try(&self) -> Option<Duration> {
-        self.per_try.map(|bound| bound.time)
+        self.times.per_try.map(|bound| bound.time)
     }
 
     /// The scope of a request that begins at `now`, and its time for all attempts: whether that is
     /// what the caller of this server has left.
     pub(super) fn scope(&self, now: Instant) -> (RequestScope, (Option<Duration>, bool)) {
         let mut scope = RequestScope::current().unwrap_or_default().retried();
-        let caller = CallerDeadline::current().filter(|_| self.inherits);
+        let caller = CallerDeadline::current().filter(|_| self.times.inherits);
         if let Some(caller) = caller {
             scope = scope.with_caller(caller);
         }
-        if let Some(bound) = self.deadline
-            && !(self.head_only && bound.is_default)
+        if let Some(bound) = self.times.deadline
+            && !(self.times.head_only && bound.is_default)
             && let Some(at) = now.checked_add(bound.time)
         {
-            scope = match self.head_only {
+            scope = match self.times.head_only {
                 true => scope.with_head_deadline(at),
                 false => scope.with_deadline(at),
             };
         }
-        let per_try = self.per_try.filter(|bound| !bound.is_default);
+        let per_try = self.times.per_try.filter(|bound| !bound.is_default);
         scope = scope.with_per_try(per_try.map(|bound| bound.time));
         let of_scope = scope.head_deadline().map(|at| at.saturating_duration_since(now));
-        let bound = self.deadline.map(|bound| bound.time).into_iter().chain(of_scope).min();
+        let bound = self.times.deadline.map(|bound| bound.time).into_iter().chain(of_scope).min();
         let left = caller.map(|caller| caller.at().saturating_duration_since(now));
         (scope, (bound, bound.is_some() && bound == left))
     }
@@ -310,7 +307,7 @@ impl<R> RetryPolicy<R> {
 
     /// The pause before the attempt that follows `n` failures.
     pub(super) fn pause(&self, n: u32, rng: &mut Rng) -> Duration {
-        let (first, max) = self.pauses;
+        let (first, max) = self.times.pauses;
         let doubled = first.saturating_mul(1 << n.saturating_sub(1).min(MAX_SHIFT));
         doubled.min(max).mul_f64(rng.f64())
     }
@@ -326,9 +323,7 @@ impl<R: fmt::Debug> fmt::Debug for RetryPolicy<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetryPolicy")
             .field("attempts", &self.attempts)
-            .field("per_try", &self.per_try())
-            .field("deadline", &self.deadline.map(|bound| bound.time))
-            .field("pauses", &self.pauses)
+            .field("times", &self.times)
             .field("idempotent", &self.idempotent)
             .field("budget", &self.budget)
             .field("protocol", &self.protocol)
