@@ -4,13 +4,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_sd_core::BoxError;
 use tower_service::Service;
 
 use super::{CloneRequest, Protocol, RetryFuture, RetryPolicy, story::Story};
-use crate::scope;
 
 /// Puts a [`Retry`] above a service.
 #[derive(Clone, Debug)]
@@ -130,14 +128,9 @@ where
             _ => self.policy.protocol.copy(&request),
         };
         let idempotent = self.policy.idempotent || self.policy.protocol.is_idempotent(&request);
-        let started = Instant::now();
-        let (scope, bound) = self.policy.scope(started);
-        // Of an outer retry or hedge, whose attempts are not this one's.
-        let n_tried = if scope::is_entered() { scope.n_tried() } else { 0 };
-        let is_over = bound.0.is_some_and(|bound| bound.is_zero());
-        let future = (!is_over).then(|| scope.enter(|| inner.call(request)));
-        let policy = Arc::clone(&self.policy);
-        let story = Story::new(policy, idempotent, (scope, n_tried), bound, started);
+        let story = Story::new(Arc::clone(&self.policy), idempotent);
+        let is_over = story.bound.is_some_and(|bound| bound.is_zero());
+        let future = (!is_over).then(|| story.scope.enter(|| inner.call(request)));
         RetryFuture::new(inner, story, spare, future)
     }
 }

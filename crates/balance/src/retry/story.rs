@@ -11,6 +11,7 @@ use super::{
 use crate::{
     NoInstances, Outcome, Overloaded, RequestScope,
     endpointer::{InFlight, observer::Event},
+    scope,
 };
 
 /// What has happened, and the decisions of the policy.
@@ -39,13 +40,12 @@ pub(super) struct Story<R> {
 pub(super) type Ended<T> = (Result<T, BoxError>, Verdict);
 
 impl<R> Story<R> {
-    pub(super) fn new(
-        policy: Arc<RetryPolicy<R>>,
-        idempotent: bool,
-        (scope, n_tried): (RequestScope, usize),
-        (bound, is_callers_bound): (Option<Duration>, bool),
-        started: Instant,
-    ) -> Self {
+    /// Begins now, with the first attempt.
+    pub(super) fn new(policy: Arc<RetryPolicy<R>>, idempotent: bool) -> Self {
+        let started = Instant::now();
+        let (scope, (bound, is_callers_bound)) = policy.scope(started);
+        // Of an outer retry or hedge, whose attempts are not this one's.
+        let n_tried = if scope::is_entered() { scope.n_tried() } else { 0 };
         Self {
             policy,
             idempotent,
