@@ -17,7 +17,7 @@ pub use tower_sd_core::{
     AddressPolicy, Backoff, BoxError, Error, ErrorKind, FixedInstancer, Freshness, Instance,
     InstanceId, InstanceStatus, Instancer, LossPolicy, Publisher, Registration, RegistrationHandle,
     RegistryConfig, Result, Shutdown, Sink, Snapshot, StalePolicy, Subscription, TaskGroup,
-    async_trait,
+    async_trait, causes,
 };
 
 pub use self::{

@@ -1,6 +1,7 @@
 use std::{
     error::Error,
     fmt::{self, Write},
+    iter::successors,
 };
 
 /// Returns an error and its causes in one line: for logs and reports.
@@ -18,6 +19,13 @@ use std::{
 /// ```
 pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + use<'a> {
     Chain(error)
+}
+
+/// Returns an error and its causes.
+pub fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    successors(Some(error), |error| (*error).source())
 }
 
 /// A text in one line: others may have written it, and a line of their own in a log would be a
@@ -39,14 +47,12 @@ impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = self.0.to_string();
         OneLine(&shown).fmt(f)?;
-        let mut cause = self.0.source();
-        while let Some(next) = cause {
-            let text = next.to_string();
+        for cause in causes(self.0).skip(1) {
+            let text = cause.to_string();
             if !shown.contains(&text) {
                 write!(f, ": {}", OneLine(&text))?;
             }
             shown = text;
-            cause = next.source();
         }
         Ok(())
     }

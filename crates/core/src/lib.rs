@@ -45,7 +45,7 @@ pub use announce::announce;
 pub use announcer::{Announcement, Announcer, LeaseTtl, LossReason, Renewal};
 pub use async_trait::async_trait;
 pub use backoff::Backoff;
-pub use chain::{chain, clipped};
+pub use chain::{causes, chain, clipped};
 pub use config::{
     AnnounceConfig, FollowConfig, LossGuard, LossPolicy, RegistryConfig, StalePolicy,
 };

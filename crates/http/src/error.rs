@@ -1,6 +1,6 @@
 use std::{error, fmt, sync::Arc};
 
-use tower_sd_balance::{BoxError, FailureClass, NotSent, Outcome};
+use tower_sd_balance::{BoxError, FailureClass, NotSent, Outcome, causes};
 
 use crate::HeadersTooLarge;
 
@@ -67,8 +67,7 @@ impl HttpError {
 
     /// Searches one in `error` and in its sources: a layer may have wrapped it.
     pub fn find<'e>(error: &'e (dyn error::Error + 'static)) -> Option<&'e Self> {
-        std::iter::successors(Some(error), |error| error.source())
-            .find_map(|error| error.downcast_ref())
+        causes(error).find_map(|error| error.downcast_ref())
     }
 
     /// How far the exchange had come.

@@ -5,7 +5,7 @@ use std::{error::Error, sync::Arc};
 use http::{HeaderMap, Response, StatusCode, header::CONTENT_TYPE};
 use tonic::{Code, Status};
 use tower_sd_balance::{
-    BoxError, Elapsed, FailureClass, NoInstances, NotSent, Outcome, Overloaded, RetryError,
+    BoxError, Elapsed, FailureClass, NoInstances, NotSent, Outcome, Overloaded, RetryError, causes,
 };
 use tower_sd_http::HttpError;
 
@@ -152,11 +152,6 @@ fn chain(error: &(dyn Error + 'static)) -> String {
 
 pub(crate) fn find<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e E> {
     causes(error).find_map(|error| error.downcast_ref())
-}
-
-/// `error` and what stands behind it.
-fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| (*error).source())
 }
 
 #[cfg(test)]

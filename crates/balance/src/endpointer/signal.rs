@@ -3,12 +3,11 @@
 use std::{
     error::Error,
     io,
-    iter::successors,
     task::{Context, Poll},
     time::Duration,
 };
 
-use tower_sd_core::{BoxError, Instance, InstanceId};
+use tower_sd_core::{BoxError, Instance, InstanceId, causes};
 
 use super::ActiveCheck;
 use crate::{NotServing, error::Failure};
@@ -102,7 +101,7 @@ impl Unready {
     /// A service that reports that it does not serve is no dead one.
     fn is_refusal(&self) -> bool {
         match self {
-            Self::Refused(failure) => !sources(failure).any(<dyn Error>::is::<NotServing>),
+            Self::Refused(failure) => !causes(failure.cause()).any(<dyn Error>::is::<NotServing>),
             Self::Late(_) => false,
         }
     }
@@ -113,7 +112,8 @@ impl Unready {
         let Self::Refused(failure) = self else {
             return false;
         };
-        let mut system = sources(failure).filter_map(|error| error.downcast_ref::<io::Error>());
+        let causes = causes(failure.cause());
+        let mut system = causes.filter_map(|error| error.downcast_ref::<io::Error>());
         system.any(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     }
 
@@ -123,11 +123,6 @@ impl Unready {
             Self::Late(bound) => Failure::new(format!("not ready within {bound:?}").into()),
         }
     }
-}
-
-fn sources(failure: &Failure) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    let first: &(dyn Error + 'static) = failure.cause();
-    successors(Some(first), |error| (*error).source())
 }
 
 /// As many refusals as a restart of a server usually costs.

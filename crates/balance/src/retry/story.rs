@@ -1,8 +1,8 @@
-use std::{error::Error, iter::successors, mem, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{mem, ops::ControlFlow, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use tokio::time::Instant;
-use tower_sd_core::{BoxError, InstanceId, chain};
+use tower_sd_core::{BoxError, InstanceId, causes, chain};
 
 use super::{
     Attempt, Elapsed, Protocol, RetryDecision, RetryError, RetryPolicy, Verdict, Withdrawal,
@@ -122,11 +122,8 @@ impl<R> Story<R> {
     /// The error of the balancer below that found no instance for this request; not that of a
     /// balancer inside an endpoint.
     fn no_instances<'e>(&self, error: &'e BoxError) -> Option<&'e NoInstances> {
-        let first: &(dyn Error + 'static) = &**error;
-        let mut chain = successors(Some(first), |error| (*error).source());
-        chain.find_map(|error| {
-            error.downcast_ref::<NoInstances>().filter(|none| none.is_of(self.scope.id()))
-        })
+        let mut none = causes(&**error).filter_map(|error| error.downcast_ref::<NoInstances>());
+        none.find(|none| none.is_of(self.scope.id()))
     }
 
     /// Whether a balancer below has given the attempt in flight to an endpoint.

@@ -1,9 +1,9 @@
-use std::{error::Error, fmt, iter::successors};
+use std::{error::Error, fmt};
 
 use http::{StatusCode, uri::Authority};
 use tower_sd_balance::{
     Attempt, BoxError, Elapsed, InstanceId, NoInstances, NoInstancesReason, Outcome, Overloaded,
-    RetryError,
+    RetryError, causes,
 };
 
 use crate::{HttpError, HttpErrorKind};
@@ -109,8 +109,7 @@ impl ClientError {
 
     /// Searches the chain of errors.
     fn find<E: Error + 'static>(&self) -> Option<&E> {
-        let first: &(dyn Error + 'static) = &*self.error;
-        successors(Some(first), |error| (*error).source()).find_map(|error| error.downcast_ref())
+        causes(&*self.error).find_map(|error| error.downcast_ref())
     }
 }
 

@@ -1,8 +1,6 @@
 use std::{
-    error::Error as _,
     fmt,
     future::Future,
-    iter::successors,
     mem,
     net::IpAddr,
     pin::Pin,
@@ -14,7 +12,7 @@ use std::{
 use ::reqwest::{Body, Client, ClientBuilder, Request, Response, Url, redirect::Policy};
 use http::{HeaderValue, StatusCode, header::HOST};
 use tower_sd_balance::{
-    BoxError, Error, ErrorKind, Factory, InFlight, Instance, Outcome, Protocol, Verdict,
+    BoxError, Error, ErrorKind, Factory, InFlight, Instance, Outcome, Protocol, Verdict, causes,
 };
 use tower_service::Service;
 
@@ -229,7 +227,7 @@ impl Service<Request> for ReqwestEndpoint {
 /// Whether the connection closed before the request was written to it, or the server reports that
 /// it has not read it. hyper cancels only what it returns.
 fn is_unsent(error: &::reqwest::Error) -> bool {
-    successors(error.source(), |error| (*error).source())
+    causes(error)
         .filter_map(|error| error.downcast_ref::<hyper::Error>())
         .any(|error| error.is_canceled() || is_refused(error))
 }

@@ -1,6 +1,6 @@
 use std::{error, fmt, sync::Arc, time::Duration};
 
-use tower_sd_core::{BoxError, ErrorKind};
+use tower_sd_core::{BoxError, ErrorKind, causes};
 
 use crate::{DialError, DialErrorKind, TlsFailure};
 
@@ -128,7 +128,7 @@ impl error::Error for Cause {
 
 /// The error of the dialer among the causes.
 fn dialled<'a>(error: &'a (dyn error::Error + 'static)) -> Option<&'a DialError> {
-    std::iter::successors(Some(error), |error| error.source()).find_map(|it| it.downcast_ref())
+    causes(error).find_map(|error| error.downcast_ref())
 }
 
 impl fmt::Display for HttpClientErrorKind {
