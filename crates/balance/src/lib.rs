@@ -16,8 +16,7 @@ mod sync;
 pub use tower_sd_core::{
     AddressPolicy, Backoff, BoxError, Error, ErrorKind, FixedInstancer, Freshness, Instance,
     InstanceId, InstanceStatus, Instancer, LossPolicy, Publisher, Registration, RegistrationHandle,
-    RegistryConfig, Result, Shutdown, Sink, Snapshot, StalePolicy, Subscription, TaskGroup,
-    async_trait, causes,
+    RegistryConfig, Result, Shutdown, Sink, Snapshot, Subscription, TaskGroup, async_trait, causes,
 };
 
 pub use self::{

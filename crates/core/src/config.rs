@@ -11,7 +11,7 @@ use serde::Deserialize;
 pub use self::{
     announce::AnnounceConfig,
     follow::FollowConfig,
-    loss::{LossGuard, LossPolicy, StalePolicy},
+    loss::{LossGuard, LossPolicy},
 };
 use crate::{AddressPolicy, duration};
 
@@ -39,10 +39,13 @@ pub struct RegistryConfig {
     pub ttl: Option<Duration>,
     /// The treatment of losses.
     pub loss: LossPolicy,
-    /// The treatment of a set while the registry cannot be read.
+    /// The time after the first failed read after which the set is emptied.
     ///
-    /// Defaults to [`StalePolicy::Keep`].
-    pub stale: StalePolicy,
+    /// Defaults to never: instances outlive their registry. The set is emptied by a timer, unless
+    /// the registry was read meanwhile, and keeps that failure as its error; go-kit's
+    /// `InvalidateOnError`.
+    #[serde(deserialize_with = "duration::deserialize_option")]
+    pub invalidate_after: Option<Duration>,
     /// The addresses that are accepted.
     pub addresses: AddressPolicy,
     /// The time for which a removal waits for the reads that follow it.
@@ -75,9 +78,9 @@ impl RegistryConfig {
         self
     }
 
-    /// Sets [`stale`](Self::stale).
-    pub fn stale(mut self, stale: StalePolicy) -> Self {
-        self.stale = stale;
+    /// Sets [`invalidate_after`](Self::invalidate_after).
+    pub fn invalidate_after(mut self, after: Duration) -> Self {
+        self.invalidate_after = Some(after);
         self
     }
 
@@ -117,7 +120,7 @@ impl Default for RegistryConfig {
         Self {
             ttl: None,
             loss: LossPolicy::default(),
-            stale: StalePolicy::default(),
+            invalidate_after: None,
             addresses: AddressPolicy::default(),
             removal_wait: Duration::from_millis(50),
             max_instances: 100_000,

@@ -46,9 +46,7 @@ pub use announcer::{Announcement, Announcer, LeaseTtl, LossReason, Renewal};
 pub use async_trait::async_trait;
 pub use backoff::Backoff;
 pub use chain::{causes, chain, clipped};
-pub use config::{
-    AnnounceConfig, FollowConfig, LossGuard, LossPolicy, RegistryConfig, StalePolicy,
-};
+pub use config::{AnnounceConfig, FollowConfig, LossGuard, LossPolicy, RegistryConfig};
 pub use counters::PublisherStats;
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use filtered::FilteredInstancer;

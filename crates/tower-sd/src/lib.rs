@@ -32,7 +32,7 @@ pub mod discovery {
         AddressPolicy, AddressRejected, AdvertiseAddress, AnnounceConfig, CheckResult,
         FilteredInstancer, FollowConfig, Follower, Freshness, HealthCheck, InstanceId,
         InstanceStatus, LossGuard, LossPolicy, RegistrationState, RegistrationStats,
-        RegistrationWatch, RegistryConfig, Secret, Snapshot, StalePolicy, Subscription,
+        RegistrationWatch, RegistryConfig, Secret, Snapshot, Subscription,
     };
 }
 

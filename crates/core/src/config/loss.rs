@@ -72,19 +72,6 @@ pub struct LossGuard {
     pub by_replacement: bool,
 }
 
-/// The treatment of the set while the registry cannot be read.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[non_exhaustive]
-#[serde(rename_all = "snake_case")]
-pub enum StalePolicy {
-    /// It is kept: instances outlive their registry.
-    #[default]
-    Keep,
-    /// It is emptied when the registry has not been read for this long since the first failure, by
-    /// a timer, and keeps that failure as its error; go-kit's `InvalidateOnError`.
-    InvalidateAfter(#[serde(deserialize_with = "duration::deserialize")] Duration),
-}
-
 impl LossGuard {
     /// With times that can be added to an instant.
     pub(crate) fn clamped(self) -> Self {

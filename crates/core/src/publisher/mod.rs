@@ -24,7 +24,7 @@ use self::{
 };
 use crate::{
     Entries, Error, ErrorKind, Freshness, Instance, PublisherStats, ReadMode, RegistryConfig, Sink,
-    Snapshot, StalePolicy, Subscription, counters::Counters, duration::MAX,
+    Snapshot, Subscription, counters::Counters, duration::MAX,
 };
 
 /// The single writer of one service's [`Snapshot`]s.
@@ -45,8 +45,8 @@ use crate::{
 ///   [`removal_wait`](RegistryConfig::removal_wait) for the reads that follow it; then the
 ///   [`LossPolicy`](crate::LossPolicy) decides whether it is published or held. A removal that the
 ///   first set after an error or a resync shows is held until it is confirmed, however small.
-/// - **An error** changes the [`Freshness`] and never the set, unless the [`StalePolicy`] requires
-///   it.
+/// - **An error** changes the [`Freshness`] and never the set, unless
+///   [`invalidate_after`](RegistryConfig::invalidate_after) requires it.
 ///
 /// # Drop
 ///
@@ -61,7 +61,7 @@ pub struct Publisher {
     snapshots: watch::Sender<Snapshot>,
     pub(crate) nudge: Arc<Notify>,
     counters: Counters,
-    /// The error that armed [`StalePolicy::InvalidateAfter`], and when it strikes.
+    /// The error that armed [`RegistryConfig::invalidate_after`], and when it strikes.
     invalidation: Option<(Instant, Error)>,
     invalidated: bool,
     /// The last set was refused as a whole, so that nothing proves the one before it.
@@ -264,7 +264,7 @@ impl Sink<Instance> for Publisher {
                 false => tracing::warn!(backend, service, error = %error.chain(), "not read yet"),
             }
         }
-        if let StalePolicy::InvalidateAfter(timeout) = self.config.stale
+        if let Some(timeout) = self.config.invalidate_after
             && after.is_synced()
         {
             let at = Instant::now() + timeout.min(MAX);

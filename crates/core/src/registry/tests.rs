@@ -109,7 +109,7 @@ fn config_is_read_from_a_file() {
     let text = r#"{
         "ttl": "5s",
         "loss": {"guard": {"fraction": 0.3, "hold": "20s"}},
-        "stale": {"invalidate_after": "1m"},
+        "invalidate_after": "1m",
         "addresses": {"allow": ["10.0.0.0/8"], "deny": ["10.1.0.0/16"], "ip_only": true},
         "follow": {"resync": "never", "max_backoff": "10s"},
         "announce": {"call_timeout": "1s"}
@@ -119,7 +119,7 @@ fn config_is_read_from_a_file() {
     let crate::LossPolicy::Guard(guard) = config.loss else { panic!("{:?}", config.loss) };
     assert_eq!((guard.fraction, guard.hold), (0.3, Duration::from_secs(20)));
     assert_eq!(guard.window, Duration::from_secs(10), "the default");
-    assert_eq!(config.stale, crate::StalePolicy::InvalidateAfter(Duration::from_secs(60)));
+    assert_eq!(config.invalidate_after, Some(Duration::from_secs(60)));
     assert_eq!((config.follow.resync, config.follow.max_backoff), (None, Duration::from_secs(10)));
     assert_eq!(config.announce.call_timeout, Duration::from_secs(1));
     let refused = |text| config.addresses.check(&instance(text)).is_err();

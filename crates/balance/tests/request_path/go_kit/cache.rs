@@ -3,9 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use tokio::time::Instant;
-use tower_sd_balance::{
-    FixedInstancer, NoInstances, NoInstancesReason, RegistryConfig, StalePolicy,
-};
+use tower_sd_balance::{FixedInstancer, NoInstances, NoInstancesReason, RegistryConfig};
 
 use crate::support::{
     Mode, Registry, World, answers, balance, call, endpointer, instances, report, settle, start,
@@ -35,7 +33,7 @@ async fn cache_keeps_who_stays_and_closes_who_leaves() {
 async fn lasting_error_invalidates_the_set_by_a_timer() {
     let timeout = Duration::from_secs(5);
     let config = RegistryConfig::default();
-    let mut registry = Registry::with_config(config.stale(StalePolicy::InvalidateAfter(timeout)));
+    let mut registry = Registry::with_config(config.invalidate_after(timeout));
     registry.set(&["a"]).await;
     let world = World::default();
     let endpointer = endpointer(&registry, &world).await;

@@ -287,7 +287,7 @@ async fn entry_that_cannot_be_read_now_keeps_its_last_value() {
 
 #[tokio::test(start_paused = true)]
 async fn proof_of_life_is_fresh_confirms_and_restores() {
-    let config = RegistryConfig::default().stale(StalePolicy::InvalidateAfter(s(10)));
+    let config = RegistryConfig::default().invalidate_after(s(10));
     let mut driven = Driven::new(config);
     assert_eq!(driven.subscription.snapshot().as_of(), None);
     driven.read(1..=4);

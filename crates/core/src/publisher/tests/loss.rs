@@ -279,7 +279,7 @@ async fn no_setting_of_a_duration_panics() {
     let mut guard = LossGuard::default();
     (guard.window, guard.hold, guard.hold_empty, guard.hold_unhealthy) = (most, most, most, most);
     let config = RegistryConfig::default().loss(LossPolicy::Guard(guard));
-    let mut driven = Driven::new(config.stale(StalePolicy::InvalidateAfter(most)));
+    let mut driven = Driven::new(config.invalidate_after(most));
     driven.read(1..=4);
     driven.read([]);
     driven.pass(ms(60)).await;

@@ -201,7 +201,7 @@ async fn set_above_the_cap_is_an_error_and_the_old_one_kept() {
 /// go-kit's `TestEndpointCacheErrorAndTimeout`, without a call that triggers it.
 #[tokio::test(start_paused = true)]
 async fn invalidation_fires_by_timer_and_keeps_the_first_error() {
-    let config = RegistryConfig::default().stale(StalePolicy::InvalidateAfter(s(10)));
+    let config = RegistryConfig::default().invalidate_after(s(10));
     let mut driven = Driven::new(config);
     driven.read([1]);
     driven.publisher.failed(unavailable("first"));
