@@ -38,12 +38,13 @@ pub struct RegistrationHandle {
     ends: Vec<End>,
 }
 
+/// The view of one registration.
 #[derive(Clone)]
-struct Part {
-    backend: &'static str,
-    id: InstanceId,
-    status: watch::Receiver<Status>,
-    updates: mpsc::Sender<Update>,
+pub(crate) struct Part {
+    pub(crate) backend: &'static str,
+    pub(crate) id: InstanceId,
+    pub(crate) status: watch::Receiver<Status>,
+    pub(crate) updates: mpsc::Sender<Update>,
 }
 
 /// Ends one registration.
@@ -237,15 +238,8 @@ impl Part {
 }
 
 impl RegistrationHandle {
-    pub(crate) fn new(
-        backend: &'static str,
-        id: InstanceId,
-        status: watch::Receiver<Status>,
-        updates: mpsc::Sender<Update>,
-        end: End,
-    ) -> Self {
-        let watch = RegistrationWatch { parts: vec![Part { backend, id, status, updates }] };
-        Self { watch, ends: vec![end] }
+    pub(crate) fn new(part: Part, end: End) -> Self {
+        Self { watch: RegistrationWatch { parts: vec![part] }, ends: vec![end] }
     }
 
     /// Joins two registrations of one server.

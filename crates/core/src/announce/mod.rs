@@ -21,7 +21,7 @@ use crate::{
     AnnounceConfig, Announcer, Error, ErrorKind, Registration, RegistrationHandle, Result,
     Shutdown, TaskGroup,
     advertise::{reachable, warn_of_refusal},
-    handle::{End, Status},
+    handle::{End, Part, Status},
 };
 
 /// Announces until the handle is deregistered or dropped or `tasks` is closed.
@@ -59,7 +59,8 @@ pub async fn announce(
     let (updates, update_queue) = mpsc::channel(UPDATES);
     let done = watch::Sender::new(None);
     let end = End { stop: stop_on_drop, done: done.subscribe(), tasks: tasks.clone() };
-    let mut handle = RegistrationHandle::new(backend, id, status.subscribe(), updates, end);
+    let part = Part { backend, id, status: status.subscribe(), updates };
+    let mut handle = RegistrationHandle::new(part, end);
     let deregister_timeout = registration.deregister_timeout;
     let mut worker = Worker::new(backend, announcer, registration, config, status, update_queue);
     tasks.spawn(|_stop| async move {
