@@ -1,5 +1,3 @@
-use std::fmt;
-
 use tower_sd_core::Instance;
 
 use super::maglev::{hash, mix};
@@ -19,7 +17,7 @@ use crate::Subset;
 /// let config = EndpointerConfig::new().subset(Rendezvous::new("client-7", 20));
 /// # let _ = config;
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Rendezvous {
     client: u64,
     size: usize,
@@ -45,12 +43,6 @@ impl Subset for Rendezvous {
             scored.truncate(self.size);
         }
         scored.into_iter().map(|(_, instance)| instance.clone()).collect()
-    }
-}
-
-impl fmt::Debug for Rendezvous {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rendezvous").field("size", &self.size).finish_non_exhaustive()
     }
 }
 
