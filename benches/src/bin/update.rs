@@ -2,13 +2,12 @@
 //!
 //! `change_1` is the way from the new list in hand to the moment at which the new address can be
 //! picked: publisher, comparison, factory, publication. (An instance that only leaves is waited
-//! for, on purpose: the guard against loss.) `publish_1` is the last step alone.
+//! for, on purpose: the guard against loss.)
 
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
     error::Error,
-    hint::black_box,
     time::{Duration, Instant},
 };
 
@@ -22,7 +21,7 @@ use tower_sd_balance::{
     Publisher, RegistryConfig, RoundRobin, Sink, Subscription,
 };
 use tower_sd_benches::{
-    measure::{Contestant, medians, single},
+    measure::{Contestant, medians},
     noop::Noop,
     peers::{go_kit, pingora},
     results::Results,
@@ -33,22 +32,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut results = Results::new("update")?;
     for n in [1_000, 10_000] {
         let ours = Ours::new(&runtime, n);
-        // Publishing writes to a cell for each balancer: there is one.
+        // An update writes to a cell for each balancer: there is one.
         let _balance = BalanceLayer::new(RoundRobin::new()).layer(ours.endpointer.clone());
-        let id = ours.instances.borrow()[n / 2 + 1].id().clone();
         let mut contestants = vec![
             Contestant::new("change_1", |rounds| ours.change(rounds)),
-            Contestant::new("publish_1", single(|| ours.endpointer.republish(black_box(&id)))),
             Contestant::new("rwlock_rebuild", rebuild(n)),
             Contestant::new("pingora_update", pingora_update(n)),
         ];
         let times = medians(&mut contestants, ROUNDS, SLICE);
-        let [change, publish, rebuild, pingora] = times[..] else {
-            unreachable!("four contestants")
-        };
+        let [change, rebuild, pingora] = times[..] else { unreachable!("three contestants") };
         let peers = [("rwlock_rebuild", rebuild), ("pingora_update", pingora)];
         results.add("change_1", (n, 1), change, &peers)?;
-        results.add("publish_1", (n, 1), publish, &peers)?;
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ mod tests;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use tower_sd_core::{BoxError, Instance, InstanceId, Instancer};
+use tower_sd_core::{BoxError, Instance, Instancer};
 
 use self::worker::{Runs, work};
 pub use self::{
@@ -187,14 +187,6 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
     #[doc(hidden)]
     pub fn version(&self) -> u64 {
         *self.shared.versions().borrow()
-    }
-
-    /// Takes one endpoint out of the set, puts it back and publishes.
-    ///
-    /// For benchmarks: the cost of publishing alone.
-    #[doc(hidden)]
-    pub fn republish(&self, id: &InstanceId) {
-        drop(self.shared.apply([state::Event::Replace(id.clone())].into_iter()));
     }
 
     /// Follows `instancer`, and makes services with an async closure.

@@ -94,8 +94,6 @@ pub(super) enum Event<S> {
     },
     /// All members leave, for good.
     Close,
-    /// Takes one from its place and puts it back: what publishing costs, for benchmarks.
-    Replace(InstanceId),
 }
 
 impl<S: Clone + Send + Sync + 'static> State<S> {
@@ -131,10 +129,6 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             }
             Event::Probed { id, key, result } => self.probed(&id, key, result),
             Event::Close => self.close(),
-            Event::Replace(id) => {
-                self.unplace(&id);
-                self.settle(&id);
-            }
         }
     }
 
