@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use tower_sd_core::{Error, ErrorKind, clipped};
-use tower_sd_net::{HttpClientError, HttpClientErrorKind};
+use tower_sd_net::{HttpClientError, HttpClientErrorKind, kind_of_status};
 
 use crate::BACKEND;
 
 /// The error for an answer whose status is no success. `detail` is the body, without secrets.
 pub(crate) fn refused(operation: &'static str, status: u16, detail: &str) -> Error {
-    let class = class_of(status, detail);
+    let (kind, hint) = class_of(status, detail);
     let detail = clipped(detail.trim());
     let code = status.to_string();
     // The page that Go's server has for what it does not know starts with the status too.
@@ -17,12 +17,8 @@ pub(crate) fn refused(operation: &'static str, status: u16, detail: &str) -> Err
         Some(rest) if rest.is_empty() || rest.starts_with(' ') => detail.to_owned(),
         _ => format!("{code} {detail}"),
     };
-    let message = match class.hint {
-        Some(hint) => format!("{answer}: {hint}"),
-        None => answer,
-    };
-    with_transience(Error::new(class.kind, BACKEND, operation), class.transient)
-        .with_message(message)
+    let message = if hint.is_empty() { answer } else { format!("{answer}: {hint}") };
+    Error::new(kind, BACKEND, operation).with_message(message)
 }
 
 /// The error for a request to `address` that got no complete answer within `elapsed`.
@@ -86,55 +82,34 @@ pub(crate) fn is_unknown_service(status: u16, detail: &str) -> bool {
         && (detail.contains("Unknown service") || detail.contains("unknown service"))
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Class {
-    kind: ErrorKind,
-    transient: bool,
-    hint: Option<&'static str>,
-}
-
-fn class_of(status: u16, detail: &str) -> Class {
-    let class = |kind, transient, hint| Class { kind, transient, hint };
-    let denied = Some(
-        "give a token that may do this (service:write to register, service:read and node:read to follow)",
-    );
-    match status {
-        300..=399 => class(
-            ErrorKind::Config,
-            false,
-            Some("redirects are not followed; give the address they lead to"),
-        ),
-        401 | 403 => class(ErrorKind::Denied, false, denied),
+fn class_of(status: u16, detail: &str) -> (ErrorKind, &'static str) {
+    let kind = match status {
         // The agent found the datacenter's servers, and they refused.
         500 if detail.contains("Permission denied") || detail.contains("ACL not found") => {
-            class(ErrorKind::Denied, false, denied)
+            ErrorKind::Denied
         }
-        500 if is_bad_filter(detail) => class(ErrorKind::Config, false, Some("correct the filter")),
-        404 if detail.contains("page not found") => {
-            class(ErrorKind::NotFound, false, Some("is this a Consul agent?"))
+        500 if is_bad_filter(detail) => ErrorKind::Config,
+        _ => kind_of_status(status),
+    };
+    let hint = match (kind, status) {
+        (ErrorKind::Denied, _) => {
+            "give a token that may do this (service:write to register, service:read and node:read to follow)"
         }
-        404 => class(ErrorKind::NotFound, false, None),
-        408 => class(ErrorKind::Timeout, true, None),
-        429 => class(
-            ErrorKind::Unavailable,
-            true,
-            Some(
-                "the agent limits its clients (limits.http_max_conns_per_client, limits.request_limits)",
-            ),
-        ),
-        400..=499 => class(ErrorKind::Config, false, None),
-        _ => class(ErrorKind::Unavailable, true, None),
-    }
+        (_, 300..=399) => "redirects are not followed; give the address they lead to",
+        (_, 404) if detail.contains("page not found") => "is this a Consul agent?",
+        (_, 429) => {
+            "the agent limits its clients (limits.http_max_conns_per_client, limits.request_limits)"
+        }
+        (ErrorKind::Config, 500) => "correct the filter",
+        _ => "",
+    };
+    (kind, hint)
 }
 
 /// Both versions answer 500 for an expression that go-bexpr cannot parse or that names no field.
 fn is_bad_filter(detail: &str) -> bool {
     detail.contains("Failed to create boolean expression evaluator")
         || detail.contains("failed to parse expression")
-}
-
-fn with_transience(error: Error, transient: bool) -> Error {
-    if transient { error.transient() } else { error.permanent() }
 }
 
 /// An agent that has too many connections accepts one more and closes it immediately.

@@ -1,21 +1,20 @@
 //! The one table from the answers of a server to what a caller can do about them.
 
 use tower_sd_core::{Error, ErrorKind, clipped};
-use tower_sd_net::HttpClientError;
+use tower_sd_net::{HttpClientError, kind_of_status};
 
 use crate::BACKEND;
 
 /// The error for an answer of `server` whose status is no success.
 pub(crate) fn refused(operation: &'static str, server: &str, status: u16, detail: &str) -> Error {
-    let (kind, transient, hint) = class_of(operation, status);
-    let detail = clipped(detail.trim());
-    let mut message = format!("{server} answered {status}");
-    for part in [detail, hint].into_iter().filter(|part| !part.is_empty()) {
-        message.push_str(": ");
-        message.push_str(part);
-    }
-    let error = Error::new(kind, BACKEND, operation).with_message(message);
-    if transient { error.transient() } else { error.permanent() }
+    let kind = match status {
+        403 if operation == FOLLOW => ErrorKind::Unavailable,
+        _ => kind_of_status(status),
+    };
+    let answer = format!("{server} answered {status}");
+    let parts = [&answer, clipped(detail.trim()), hint_for(operation, status)];
+    let message = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
+    Error::new(kind, BACKEND, operation).with_message(message)
 }
 
 /// The error for a request without a complete answer.
@@ -43,22 +42,16 @@ pub(crate) fn config(operation: &'static str, message: impl Into<String>) -> Err
     Error::new(ErrorKind::Config, BACKEND, operation).with_message(message)
 }
 
-fn class_of(operation: &'static str, status: u16) -> (ErrorKind, bool, &'static str) {
+fn hint_for(operation: &'static str, status: u16) -> &'static str {
     match status {
-        300..=399 => (ErrorKind::Config, false, "redirects are not followed"),
-        401 => (ErrorKind::Denied, false, "set the user and password"),
+        300..=399 => "redirects are not followed",
         // A server that has started, and found no peer to copy from, refuses reads for 5 min.
-        403 if operation == FOLLOW => (
-            ErrorKind::Unavailable,
-            true,
-            "the server is not ready for reads, or it does not offer this one",
-        ),
-        403 => (ErrorKind::Denied, false, "set the user and password"),
-        404 => (ErrorKind::NotFound, false, "is the base path right?"),
-        408 => (ErrorKind::Timeout, true, ""),
-        429 => (ErrorKind::Unavailable, true, ""),
-        400..=499 => (ErrorKind::Config, false, ""),
-        _ => (ErrorKind::Unavailable, true, ""),
+        403 if operation == FOLLOW => {
+            "the server is not ready for reads, or it does not offer this one"
+        }
+        401 | 403 => "set the user and password",
+        404 => "is the base path right?",
+        _ => "",
     }
 }
 

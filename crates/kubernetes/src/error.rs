@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tower_sd_core::{Error, ErrorKind, clipped};
-use tower_sd_net::HttpClientError;
+use tower_sd_net::{HttpClientError, kind_of_status};
 
 use crate::BACKEND;
 
@@ -57,12 +57,10 @@ impl Status {
     /// The error for it.
     pub(crate) fn into_error(self, request: Refused<'_>) -> Error {
         let Refused { verb, path, namespace } = request;
-        let (kind, transient, hint) = class_of(self.code);
-        let mut message = format!("{path}: status {}", self.code);
-        for part in [clipped(&self.message), hint].into_iter().filter(|part| !part.is_empty()) {
-            message.push_str(": ");
-            message.push_str(part);
-        }
+        let answer = format!("{path}: status {}", self.code);
+        let parts = [&answer, clipped(&self.message), hint_for(self.code)];
+        let parts = parts.into_iter().filter(|part| !part.is_empty());
+        let mut message = parts.collect::<Vec<_>>().join(": ");
         if self.code == 403 {
             message.push_str(&format!(
                 ": the verb {verb} on endpointslices is missing; apply `kubectl -n {namespace} \
@@ -70,8 +68,8 @@ impl Status {
                  --resource=endpointslices.discovery.k8s.io`, and a RoleBinding of it"
             ));
         }
+        let kind = kind_of_status(self.code);
         let error = Error::new(kind, BACKEND, FOLLOW).with_message(message);
-        let error = if transient { error.transient() } else { error.permanent() };
         match self.details.retry_after_seconds {
             0 => error,
             seconds => error.with_retry_after(Duration::from_secs(seconds)),
@@ -99,16 +97,12 @@ pub(crate) fn config(operation: &'static str, message: impl Into<String>) -> Err
     Error::new(ErrorKind::Config, BACKEND, operation).with_message(message)
 }
 
-fn class_of(code: u16) -> (ErrorKind, bool, &'static str) {
-    match code {
-        300..=399 => (ErrorKind::Config, false, "redirects are not followed"),
-        401 => (ErrorKind::Denied, false, "the token or client certificate is not accepted"),
-        403 => (ErrorKind::Denied, false, ""),
-        404 => (ErrorKind::NotFound, false, "EndpointSlices are there since Kubernetes 1.21"),
-        408 => (ErrorKind::Timeout, true, ""),
-        410 | 429 => (ErrorKind::Unavailable, true, ""),
-        400..=499 => (ErrorKind::Config, false, ""),
-        _ => (ErrorKind::Unavailable, true, ""),
+fn hint_for(status: u16) -> &'static str {
+    match status {
+        300..=399 => "redirects are not followed",
+        401 => "the token or client certificate is not accepted",
+        404 => "EndpointSlices are there since Kubernetes 1.21",
+        _ => "",
     }
 }
 

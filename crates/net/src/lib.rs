@@ -10,7 +10,7 @@ pub use crate::{
     dial::{Connection, Connector, DialError, DialErrorKind, Dialer},
     http::{
         HttpBody, HttpClient, HttpClientBuilder, HttpClientError, HttpClientErrorKind,
-        HttpVersions, retry_after,
+        HttpVersions, kind_of_status, retry_after,
     },
     io::{Duplex, Io},
     target::Target,
