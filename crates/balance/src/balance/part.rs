@@ -2,7 +2,7 @@
 //!
 //! Panics are a user's bug, which must not end the updates: members are kept apart nevertheless.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use tower_sd_core::Instance;
 
@@ -50,15 +50,28 @@ impl<T> Property<T> {
 }
 
 impl Part {
-    /// The members with these indexes, the `nth` part; `is_of` selects the unusable ones of it.
-    pub(super) fn new(
-        (nth, indexes): (usize, Vec<usize>),
+    /// The members by a property, of which one may have several values: a part for each value.
+    pub(super) fn by<K: Ord, I: IntoIterator<Item = K>>(
         members: &Members<'_>,
-        is_of: impl Fn(&Instance) -> bool,
+        property: impl Fn(&Instance) -> I,
         inner: &dyn Balancer,
-    ) -> Self {
-        let picker = members.only(&indexes, is_of, |part| picker(inner, part));
-        Self { nth, indexes, picker }
+    ) -> BTreeMap<K, Self> {
+        let mut indexes = BTreeMap::<K, Vec<usize>>::new();
+        for (index, instance) in members.iter().enumerate() {
+            for value in property(&instance) {
+                indexes.entry(value).or_default().push(index);
+            }
+        }
+        let part = |((value, indexes), nth): ((K, Vec<usize>), usize)| {
+            let is_of = |instance: &Instance| property(instance).into_iter().any(|it| it == value);
+            let picker = members.only(&indexes, is_of, |part| picker(inner, part));
+            (value, Self { nth, indexes, picker })
+        };
+        indexes.into_iter().zip(0..).map(part).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.indexes.len()
     }
 
     #[inline]

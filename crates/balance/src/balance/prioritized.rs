@@ -93,20 +93,15 @@ impl Default for Prioritized {
 
 impl Balancer for Prioritized {
     fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker> {
-        let mut groups = BTreeMap::<u32, (Vec<usize>, usize)>::new();
-        for (index, instance) in members.iter().enumerate() {
-            groups.entry(self.priority_of(&instance)).or_default().0.push(index);
-        }
+        let mut parts = Part::by(members, |instance| [self.priority_of(instance)], &*self.inner);
+        let n_usable = parts.iter().map(|(priority, part)| (*priority, (part.len(), 0)));
+        let mut counts: BTreeMap<u32, (usize, usize)> = n_usable.collect();
         for instance in members.unusable() {
-            groups.entry(self.priority_of(&instance)).or_default().1 += 1;
+            counts.entry(self.priority_of(&instance)).or_default().1 += 1;
         }
-        let counts = groups.values().map(|(usable, unusable)| (usable.len(), *unusable));
-        let loads = self.loads(&counts.collect::<Vec<_>>());
-        let groups = groups.into_iter().zip(loads).zip(0..);
-        let levels = groups.map(|(((priority, (indexes, _)), load), nth)| {
-            let is_of = |instance: &Instance| self.priority_of(instance) == priority;
-            (load, Part::new((nth, indexes), members, is_of, &*self.inner))
-        });
+        let loads = self.loads(&counts.values().copied().collect::<Vec<_>>());
+        let levels = counts.keys().zip(loads);
+        let levels = levels.filter_map(|(priority, load)| Some((load, parts.remove(priority)?)));
         Arc::new(Levels(levels.collect()))
     }
 

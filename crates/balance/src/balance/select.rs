@@ -1,10 +1,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use tower_sd_core::Instance;
 
@@ -103,19 +100,9 @@ impl Select {
 
 impl Balancer for Select {
     fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker> {
-        let mut indexes = BTreeMap::<String, Vec<usize>>::new();
-        for (index, instance) in members.iter().enumerate() {
-            for label in self.labels_of(&instance) {
-                indexes.entry(label).or_default().push(index);
-            }
-        }
-        let group = |((label, indexes), nth): ((String, Vec<usize>), usize)| {
-            let is_of = |instance: &Instance| self.labels_of(instance).contains(&label);
-            let part = Part::new((nth, indexes), members, is_of, &*self.inner);
-            (label, part)
-        };
-        let groups = indexes.into_iter().zip(0..).map(group).collect();
+        let groups = Part::by(members, |instance| self.labels_of(instance), &*self.inner);
         let all = picker(&*self.inner, members);
+        let groups = groups.into_iter().collect();
         Arc::new(Groups { groups, all, fallback: self.fallback.clone() })
     }
 

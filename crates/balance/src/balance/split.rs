@@ -46,16 +46,11 @@ impl Split {
 
 impl Balancer for Split {
     fn picker(&self, members: &Members<'_>) -> Arc<dyn Picker> {
-        let (mut chosen, mut others) = (Vec::new(), Vec::new());
-        for (index, instance) in members.iter().enumerate() {
-            if self.is_chosen(&instance) { &mut chosen } else { &mut others }.push(index);
-        }
-        let part = |nth, indexes| {
-            let is_of = |instance: &Instance| self.is_chosen(instance) == (nth == 0);
-            Part::new((nth, indexes), members, is_of, &*self.inner)
-        };
+        let parts = Part::by(members, |instance| [!self.is_chosen(instance)], &*self.inner);
         let share = usize::from(self.percent.min(100)) * (WHOLE / 100);
-        Arc::new(Levels(vec![(share, part(0, chosen)), (WHOLE - share, part(1, others))]))
+        let share_of = |is_other| if is_other { WHOLE - share } else { share };
+        let parts = parts.into_iter().map(|(is_other, part)| (share_of(is_other), part));
+        Arc::new(Levels(parts.collect()))
     }
 
     fn inner(&self) -> Option<&dyn Balancer> {
