@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tower_sd_core::Result;
 
 use super::{
@@ -45,7 +45,8 @@ impl ConsulClient {
         // Any server will do: a check that is not known to it yet is found next time.
         call.query.push(("stale", String::new()));
         let answer = self.bounded(call).await?;
-        let checks: Vec<AgentCheck> = parsed(&answer)?;
+        succeed(&answer)?;
+        let checks: Vec<AgentCheck> = answer.list("checks")?;
         Ok(checks.into_iter().filter(|check| check.is_of(service_id)).collect())
     }
 
@@ -102,12 +103,6 @@ impl ConsulClient {
 fn filter(field: &str, id: &str) -> Option<(&'static str, String)> {
     // Nothing is special between these, so an id cannot end the text.
     (!id.contains('`')).then(|| ("filter", format!("{field} == `{id}`")))
-}
-
-fn parsed<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T> {
-    succeed(answer)?;
-    serde_json::from_slice(&answer.body)
-        .map_err(|cause| error::garbled("verify", "not a list of checks").with_source(cause))
 }
 
 /// The agent has answered by then, and a caller that stops is waiting.

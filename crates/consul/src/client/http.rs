@@ -8,7 +8,7 @@ use http::{
     HeaderMap, Method, Request,
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::{sync::Semaphore, time::Instant};
 use tower_sd_core::{Error, Result, Rotating, Secret};
 use tower_sd_net::{HttpClient, HttpVersions, TlsClient, retry_after};
@@ -96,6 +96,11 @@ impl<'a> Call<'a> {
                 .with_source(cause)
         })?;
         Ok(Self { body: Some(body), ..self })
+    }
+
+    /// A read that is answered at the next change, or after `wait`.
+    pub(super) fn blocking(self, wait: Duration) -> Self {
+        Self { timeout: wait + wait / 16 + HOLD, kind: Kind::Blocking, ..self }
     }
 }
 
@@ -248,6 +253,13 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
+    /// The body as a list, of `what`.
+    pub(super) fn list<T: DeserializeOwned>(&self, what: &str) -> Result<T> {
+        serde_json::from_slice(&self.body).map_err(|cause| {
+            error::garbled(self.operation, format!("not a list of {what}")).with_source(cause)
+        })
+    }
+
     /// The body as text, for errors: without the token, should a server echo it.
     pub(super) fn detail(&self) -> String {
         let text = String::from_utf8_lossy(&self.body);
@@ -278,3 +290,7 @@ const MAX_HEARTBEATS: usize = 32;
 /// Without a quorum an agent takes 7 to 14 s to accept a registration. The loops have bounds of
 /// their own.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long beyond `wait` and the agent's jitter of a sixteenth an answer may take: the 7 s for
+/// which the agent holds a request while there is no leader (`rpc_hold_timeout`), and 5 s for the
+/// way.
+const HOLD: Duration = Duration::from_secs(12);

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use tower_sd_core::{Error, ErrorKind, Result};
 
 use super::{
-    ConsulClient, HOLD,
-    http::{Answer, Call, Kind},
+    ConsulClient,
+    http::{Answer, Call},
     reply::Meta,
 };
 use crate::error;
@@ -50,12 +50,8 @@ impl ConsulClient {
         wait: Option<Duration>,
     ) -> Result<KeysAnswer> {
         let path = path(key);
-        let mut call = Call { query, ..Call::get(operation, &path) };
-        if let Some(wait) = wait {
-            call.timeout = wait + wait / 16 + HOLD;
-            call.kind = Kind::Blocking;
-        }
-        let answer = self.0.wire.send(call).await?;
+        let call = Call { query, ..Call::get(operation, &path) };
+        let answer = self.0.wire.send(wait.into_iter().fold(call, Call::blocking)).await?;
         let meta = Meta::of(&answer.headers);
         // Without an index it is not the store that answered: a proxy, or a path that the agent
         // does not have.
@@ -63,9 +59,7 @@ impl ConsulClient {
             return Ok(KeysAnswer { meta, keys: Vec::new(), size: 0 });
         }
         succeed(&answer)?;
-        let keys = serde_json::from_slice(&answer.body)
-            .map_err(|cause| error::garbled(operation, "not a list of keys").with_source(cause))?;
-        Ok(KeysAnswer { meta, keys, size: answer.body.len() })
+        Ok(KeysAnswer { meta, keys: answer.list("keys")?, size: answer.body.len() })
     }
 
     /// Writes a key, or deletes it when there is no `value`. False: the condition in `query` does

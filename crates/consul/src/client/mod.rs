@@ -28,7 +28,7 @@ use self::{
     hub::Sharing,
     reply::{Meta, ServiceEntry},
 };
-use crate::{BACKEND, ConsulConfig, error};
+use crate::{BACKEND, ConsulConfig};
 
 /// A client of one Consul agent, shared by registrars and instancers. `Clone` is one `Arc`.
 #[derive(Clone, Debug)]
@@ -101,10 +101,7 @@ impl ConsulClient {
     pub(crate) async fn services(&self) -> Result<BTreeMap<String, Vec<String>>> {
         let answer = self.0.wire.send(Call::get("services", &["catalog", "services"])).await?;
         succeed(&answer)?;
-        let mut services: BTreeMap<String, Vec<String>> = serde_json::from_slice(&answer.body)
-            .map_err(|cause| {
-                error::garbled("services", "not a list of services").with_source(cause)
-            })?;
+        let mut services: BTreeMap<String, Vec<String>> = answer.list("services")?;
         services.values_mut().for_each(|tags| tags.sort());
         Ok(services)
     }
@@ -169,13 +166,8 @@ impl ConsulClient {
         query: Vec<(&'static str, String)>,
         wait: Option<Duration>,
     ) -> Result<HealthAnswer> {
-        let mut call = Call::get("follow", &["health", "service", service]);
-        call.query = query;
-        if let Some(wait) = wait {
-            call.timeout = wait + wait / 16 + HOLD;
-            call.kind = Kind::Blocking;
-        }
-        self.entries(call).await
+        let call = Call { query, ..Call::get("follow", &["health", "service", service]) };
+        self.entries(wait.into_iter().fold(call, Call::blocking)).await
     }
 
     /// Reads the entries of a service where this agent registers.
@@ -189,13 +181,9 @@ impl ConsulClient {
     }
 
     async fn entries(&self, call: Call<'_>) -> Result<HealthAnswer> {
-        let operation = call.operation;
         let answer = self.0.wire.send(call).await?;
         succeed(&answer)?;
-        let entries: Option<Vec<Box<RawValue>>> =
-            serde_json::from_slice(&answer.body).map_err(|cause| {
-                error::garbled(operation, "not a list of services").with_source(cause)
-            })?;
+        let entries: Option<Vec<Box<RawValue>>> = answer.list("services")?;
         Ok(HealthAnswer {
             meta: Meta::of(&answer.headers),
             entries: entries.unwrap_or_default(),
@@ -220,7 +208,3 @@ fn known(answer: &Answer, is_unknown: impl Fn(u16, &str) -> bool) -> Result<Know
 
 /// A catalogue of one agent has it after a few milliseconds.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// How long beyond `wait` and the agent's jitter of a sixteenth an answer may take: the 7 s for
-/// which the agent holds a request while there is no leader (`rpc_hold_timeout`), and 5 s for the
-/// way.
-const HOLD: Duration = Duration::from_secs(12);

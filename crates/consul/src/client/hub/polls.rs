@@ -23,8 +23,8 @@ use tower_sd_net::{HttpClientError, HttpClientErrorKind};
 
 use super::{Board, Followers, checks::Checks};
 use crate::client::{
-    HOLD, Meta,
-    http::{Call, Kind, Wire},
+    Meta,
+    http::{Call, Wire},
     succeed,
 };
 
@@ -199,9 +199,7 @@ async fn ask(
         call.query.push(("index", index.to_string()));
         call.query.push(("wait", format!("{}ms", WAIT.as_millis())));
     }
-    call.timeout = WAIT + WAIT / 16 + HOLD;
-    call.kind = Kind::Blocking;
-    let answer = wire.send(call).await?;
+    let answer = wire.send(call.blocking(WAIT)).await?;
     succeed(&answer)?;
     Ok((Meta::of(&answer.headers).index, answer.body))
 }
