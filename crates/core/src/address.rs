@@ -135,7 +135,7 @@ impl AddressPolicy {
         let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&ip));
         if ip.is_unspecified() {
             Err("a wildcard address cannot be connected to")
-        } else if ip.is_multicast() || is_broadcast(ip) {
+        } else if ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast()) {
             Err("a multicast or broadcast address is no instance")
         } else if within(&self.deny) {
             Err("in a denied network")
@@ -169,10 +169,6 @@ impl fmt::Display for AddressRejected {
 }
 
 impl error::Error for AddressRejected {}
-
-fn is_broadcast(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V4(ip) if ip.is_broadcast())
-}
 
 /// Whether resolvers read a host as an IPv4 address, in one of the forms that [`IpAddr`] does not
 /// accept: decimal, octal, hexadecimal, with fewer than four parts. WHATWG URL, "ends in a number
