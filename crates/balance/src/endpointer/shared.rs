@@ -218,7 +218,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         });
     }
 
-    fn subscribers(&self) -> MutexGuard<'_, Vec<Weak<dyn Subscriber<S>>>> {
+    pub(super) fn subscribers(&self) -> MutexGuard<'_, Vec<Weak<dyn Subscriber<S>>>> {
         self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

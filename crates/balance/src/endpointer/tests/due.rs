@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{FailureClass, Outcome};
 
-fn once(model: impl Fn() + Send + Sync + 'static) {
+pub(super) fn once(model: impl Fn() + Send + Sync + 'static) {
     let mut config = Config::new();
     // The shards of a balancer are built on it.
     config.stack_size = 1 << 20;

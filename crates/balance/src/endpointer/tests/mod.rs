@@ -1,2 +1,3 @@
 mod due;
 mod interleavings;
+mod subscribers;
