@@ -3,6 +3,7 @@ use std::{
     future::Future,
     mem,
     net::IpAddr,
+    path::Path,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -78,11 +79,15 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ReqwestFactory {
     client: Client,
     follows_redirects: bool,
+    unix: Option<Arc<UnixClient>>,
 }
+
+/// Makes the client of a unix socket.
+type UnixClient = dyn Fn(&Path) -> ::reqwest::Result<Client> + Send + Sync;
 
 /// One instance, called by a [`Client`].
 ///
@@ -110,7 +115,7 @@ impl ReqwestFactory {
     ///
     /// All endpoints share its connections.
     pub fn new(client: Client) -> Self {
-        Self { client, follows_redirects: true }
+        Self { client, follows_redirects: true, unix: None }
     }
 
     /// Over a client of `builder` that follows no redirects and repeats no requests.
@@ -132,6 +137,33 @@ impl ReqwestFactory {
         self
     }
 
+    /// Takes instances with the host `unix:/path`, each with a client of its own.
+    ///
+    /// A client of reqwest connects to one unix socket for all of its requests, or to none. `make`
+    /// builds one for a path, with the settings of the other.
+    ///
+    /// ```
+    /// # #[cfg(unix)]
+    /// # fn example() -> reqwest::Result<()> {
+    /// use reqwest::{Client, redirect::Policy, retry};
+    /// use tower_sd::reqwest::ReqwestFactory;
+    ///
+    /// let builder = || Client::builder().redirect(Policy::none()).retry(retry::never());
+    /// let factory = ReqwestFactory::build(builder())?
+    ///     .unix_sockets(move |path| builder().unix_socket(path).build());
+    /// # drop(factory);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn unix_sockets<F>(mut self, make: F) -> Self
+    where
+        F: Fn(&Path) -> ::reqwest::Result<Client> + Send + Sync + 'static,
+    {
+        self.unix = Some(Arc::new(make));
+        self
+    }
+
     /// The client.
     pub fn client(&self) -> &Client {
         &self.client
@@ -144,20 +176,21 @@ impl Factory for ReqwestFactory {
     async fn make(&self, instance: Instance) -> Result<ReqwestEndpoint, BoxError> {
         let scheme = instance.scheme().unwrap_or("http").to_ascii_lowercase();
         let address = Arc::from(instance.to_string());
-        if !matches!(scheme.as_str(), "http" | "https") || !is_authority(&address, instance.host())
-        {
+        let client = match (instance.host().strip_prefix("unix:"), &self.unix) {
+            (Some(path), Some(make)) => Some(make(Path::new(path))?),
+            _ if is_authority(&address, instance.host()) => Some(self.client.clone()),
+            _ => None,
+        };
+        let client = client.filter(|_| matches!(scheme.as_str(), "http" | "https"));
+        let Some(client) = client else {
             let refused = Error::new(ErrorKind::Config, "reqwest", "endpoint")
                 .with_instance(instance.id().clone())
                 .with_message(format!("{scheme}://{address} is no address for HTTP"));
             return Err(refused.into());
-        }
+        };
         let target = Arc::new(Target { address, instance });
         InFlight::enable();
-        Ok(ReqwestEndpoint {
-            client: self.client.clone(),
-            follows_redirects: self.follows_redirects,
-            target,
-        })
+        Ok(ReqwestEndpoint { client, follows_redirects: self.follows_redirects, target })
     }
 }
 
@@ -261,6 +294,10 @@ impl Target {
             _ => {}
         }
         let host = self.instance.host();
+        if host.starts_with("unix:") {
+            // The client connects to the socket whatever the URL.
+            return Ok(());
+        }
         let url = request.url_mut();
         match host.parse::<IpAddr>() {
             Ok(ip) => url.set_ip_host(ip).unwrap_or_default(),
@@ -310,6 +347,12 @@ impl Future for ResponseFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for ReqwestFactory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReqwestFactory").field("client", &self.client).finish_non_exhaustive()
     }
 }
 

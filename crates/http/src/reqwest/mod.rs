@@ -8,12 +8,9 @@
 //! | a dead instance costs | an attempt, repeated by `Retry` | nothing, on connecting | nothing |
 //! | an instance that left gets | what it has | requests until its connections end | what it has |
 //! | connections end | when idle | when idle | when idle, and by age |
-//! | Unix sockets | no | no | yes |
+//! | unix sockets | [on demand](ReqwestFactory::unix_sockets) | no | yes |
 //! | certificates are for | the instance's host | the service's name | the service's name |
 //! | you keep | cookies, redirects, decompression, proxies | all of reqwest | – |
-//!
-//! A `reqwest::Client` connects to one Unix socket for all of its requests or to none: it cannot
-//! have one an instance.
 
 mod client;
 mod endpoint;

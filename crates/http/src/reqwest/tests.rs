@@ -148,6 +148,56 @@ async fn host_with_a_path_or_a_user_is_refused() {
     factory.make(Instance::new("::1", 80)).await.expect("an address");
 }
 
+/// Each has a client of its own, and servers see the name of the service.
+#[cfg(unix)]
+#[tokio::test]
+async fn unix_sockets_are_instances_on_demand() {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::UnixListener,
+        task::JoinSet,
+    };
+
+    let (folder, mut tasks) = (tempfile::tempdir().expect("a folder"), JoinSet::new());
+    let instances = ["one", "two"].map(|name| {
+        let path = folder.path().join(name);
+        let listener = UnixListener::bind(&path).expect("a socket");
+        tasks.spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("accepts");
+            loop {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    assert_ne!(stream.read_buf(&mut head).await.expect("readable"), 0);
+                }
+                let head = String::from_utf8_lossy(&head).into_owned();
+                assert!(head.contains("\r\nhost: orders\r\n"), "{head}");
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n{name}");
+                stream.write_all(answer.as_bytes()).await.expect("writable");
+            }
+        });
+        Instance::new(format!("unix:{}", path.display()), 0)
+    });
+    let factory = ReqwestFactory::build(client())
+        .expect("a client")
+        .unix_sockets(|path| client().unix_socket(path).build());
+    let http = factory.client().clone();
+    for scheme in ["ftp", "https"] {
+        let instance = instances[0].clone().with_scheme(scheme);
+        assert_eq!(factory.make(instance).await.is_ok(), scheme == "https");
+    }
+    let endpointer = Endpointer::new(&FixedInstancer::new(instances), factory);
+    let layer = BalanceLayer::new(RoundRobin::new());
+    let mut service = ServiceBuilder::new().layer(layer).service(endpointer);
+    let mut answers = Vec::new();
+    for _ in 0..4 {
+        let request = http.get("http://orders/").build().expect("a request");
+        let response = send(&mut service, request).await.expect("answers");
+        answers.push(response.text().await.expect("whole"));
+    }
+    answers.sort_unstable();
+    assert_eq!(answers, ["one", "one", "two", "two"]);
+}
+
 /// A URL makes an address of each of them, which no resolver sees.
 #[tokio::test]
 async fn host_that_becomes_an_address_is_refused() {
