@@ -3,6 +3,7 @@
 pub mod absence;
 mod cases;
 mod fixture;
+pub mod load;
 pub mod loopback;
 mod outage;
 pub mod process;
