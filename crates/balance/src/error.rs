@@ -75,19 +75,16 @@ impl NoInstances {
         self
     }
 
-    pub(crate) fn waited(mut self) -> Self {
-        self.waited = true;
-        self
+    pub(crate) fn waited(self) -> Self {
+        Self { waited: true, ..self }
     }
 
-    pub(crate) fn with_source(mut self, source: Option<BoxError>) -> Self {
-        self.source = source.or(self.source);
-        self
+    pub(crate) fn with_source(self, source: Option<BoxError>) -> Self {
+        Self { source: source.or(self.source), ..self }
     }
 
-    pub(crate) fn of_request(mut self, request: Option<u64>) -> Self {
-        self.request = request;
-        self
+    pub(crate) fn of_request(self, request: Option<u64>) -> Self {
+        Self { request, ..self }
     }
 
     /// Whether it is this request that found none, and not one that an endpoint has sent on its

@@ -81,23 +81,20 @@ impl Limits {
     ///
     /// One that has as many is busy: another is picked, and when all are, requests wait for the
     /// first free place, see [`ready_timeout`](crate::BalanceLayer::ready_timeout).
-    pub fn max_requests_per_endpoint(mut self, max: usize) -> Self {
-        self.max_requests_per_endpoint = Some(max);
-        self
+    pub fn max_requests_per_endpoint(self, max: usize) -> Self {
+        Self { max_requests_per_endpoint: Some(max), ..self }
     }
 
     /// Bounds the attempts in flight at all endpoints, those that wait included.
-    pub fn max_requests(mut self, max: usize) -> Self {
-        self.max_requests = Some(max);
-        self
+    pub fn max_requests(self, max: usize) -> Self {
+        Self { max_requests: Some(max), ..self }
     }
 
     /// Bounds the attempts that wait for an endpoint: it connects, or all are busy.
     ///
     /// With 0 none waits, and one that an endpoint takes immediately is none of them.
-    pub fn max_pending(mut self, max: usize) -> Self {
-        self.max_pending = Some(max);
-        self
+    pub fn max_pending(self, max: usize) -> Self {
+        Self { max_pending: Some(max), ..self }
     }
 
     /// Bounds the retries and hedges in flight.
@@ -106,9 +103,8 @@ impl Limits {
     /// default. A retry counts from its pause on. One above the bound is not sent: its request ends
     /// with the response or the error that there is, and
     /// [`refused_retry`](crate::RetryError::refused_retry). A hedge is not sent either.
-    pub fn max_retries(mut self, max: usize) -> Self {
-        self.max_retries = Some(max);
-        self
+    pub fn max_retries(self, max: usize) -> Self {
+        Self { max_retries: Some(max), ..self }
     }
 
     /// Whether its bounds agree.

@@ -82,27 +82,23 @@ impl Check {
     ///
     /// Less than 1 s counts as 1 s, as the agent has it. A check is critical until the agent has
     /// made the first one, within this interval.
-    pub fn interval(mut self, interval: Duration) -> Self {
-        self.interval = interval.max(MIN_INTERVAL);
-        self
+    pub fn interval(self, interval: Duration) -> Self {
+        Self { interval: interval.max(MIN_INTERVAL), ..self }
     }
 
     /// How long one check may take. Defaults to 5 s.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// How many checks in a row have to pass before it passes. Defaults to 1.
-    pub fn successes_before_passing(mut self, n: u32) -> Self {
-        self.successes_before_passing = n.max(1);
-        self
+    pub fn successes_before_passing(self, n: u32) -> Self {
+        Self { successes_before_passing: n.max(1), ..self }
     }
 
     /// How many checks in a row have to fail before it is critical. Defaults to 1.
-    pub fn failures_before_critical(mut self, n: u32) -> Self {
-        self.failures_before_critical = n.max(1);
-        self
+    pub fn failures_before_critical(self, n: u32) -> Self {
+        Self { failures_before_critical: n.max(1), ..self }
     }
 
     fn of(kind: Kind) -> Self {

@@ -110,51 +110,43 @@ impl ConsulConfig {
     }
 
     /// Sets [`token`](Self::token).
-    pub fn token(mut self, token: impl Into<Secret>) -> Self {
-        self.token = Some(token.into());
-        self
+    pub fn token(self, token: impl Into<Secret>) -> Self {
+        Self { token: Some(token.into()), ..self }
     }
 
     /// Sets [`token_file`](Self::token_file).
-    pub fn token_file(mut self, token_file: impl Into<PathBuf>) -> Self {
-        self.token_file = Some(token_file.into());
-        self
+    pub fn token_file(self, token_file: impl Into<PathBuf>) -> Self {
+        Self { token_file: Some(token_file.into()), ..self }
     }
 
     /// Sets [`basic_auth`](Self::basic_auth).
-    pub fn basic_auth(mut self, user: impl Into<String>, password: impl Into<Secret>) -> Self {
-        self.basic_auth = Some((user.into(), password.into()));
-        self
+    pub fn basic_auth(self, user: impl Into<String>, password: impl Into<Secret>) -> Self {
+        Self { basic_auth: Some((user.into(), password.into())), ..self }
     }
 
     /// Sets [`tls`](Self::tls).
-    pub fn tls(mut self, tls: TlsConfig) -> Self {
-        self.tls = Some(tls);
-        self
+    pub fn tls(self, tls: TlsConfig) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// Sets [`datacenter`](Self::datacenter).
-    pub fn datacenter(mut self, datacenter: impl Into<String>) -> Self {
-        self.datacenter = Some(datacenter.into());
-        self
+    pub fn datacenter(self, datacenter: impl Into<String>) -> Self {
+        Self { datacenter: Some(datacenter.into()), ..self }
     }
 
     /// Sets [`namespace`](Self::namespace).
-    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
-        self.namespace = Some(namespace.into());
-        self
+    pub fn namespace(self, namespace: impl Into<String>) -> Self {
+        Self { namespace: Some(namespace.into()), ..self }
     }
 
     /// Sets [`partition`](Self::partition).
-    pub fn partition(mut self, partition: impl Into<String>) -> Self {
-        self.partition = Some(partition.into());
-        self
+    pub fn partition(self, partition: impl Into<String>) -> Self {
+        Self { partition: Some(partition.into()), ..self }
     }
 
     /// Sets [`max_blocking_queries`](Self::max_blocking_queries).
-    pub fn max_blocking_queries(mut self, follow_alone: usize) -> Self {
-        self.max_blocking_queries = follow_alone;
-        self
+    pub fn max_blocking_queries(self, follow_alone: usize) -> Self {
+        Self { max_blocking_queries: follow_alone, ..self }
     }
 
     /// Sets the TTL of registrations.
@@ -164,21 +156,18 @@ impl ConsulConfig {
     }
 
     /// Sets [`query`](Self::query).
-    pub fn query(mut self, query: Query) -> Self {
-        self.query = query;
-        self
+    pub fn query(self, query: Query) -> Self {
+        Self { query, ..self }
     }
 
     /// Sets [`registry`](Self::registry).
-    pub fn registry(mut self, registry: RegistryConfig) -> Self {
-        self.registry = registry;
-        self
+    pub fn registry(self, registry: RegistryConfig) -> Self {
+        Self { registry, ..self }
     }
 
     /// Sets [`max_body`](Self::max_body).
-    pub fn max_body(mut self, max_body: usize) -> Self {
-        self.max_body = max_body;
-        self
+    pub fn max_body(self, max_body: usize) -> Self {
+        Self { max_body, ..self }
     }
 
     /// Refuses what cannot work.

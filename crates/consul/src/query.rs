@@ -75,56 +75,49 @@ impl Query {
     /// Only instances whose every check passes.
     ///
     /// Consul's `?passing` and its DNS have it so.
-    pub fn passing(mut self) -> Self {
-        self.health = Wanted::Passing;
-        self
+    pub fn passing(self) -> Self {
+        Self { health: Wanted::Passing, ..self }
     }
 
     /// All instances, critical ones too, with their status.
-    pub fn any_health(mut self) -> Self {
-        self.health = Wanted::Any;
-        self
+    pub fn any_health(self) -> Self {
+        Self { health: Wanted::Any, ..self }
     }
 
     /// Lists instances near this node first, `_agent` for the agent's own.
     ///
     /// Snapshots are sorted by id all the same; but such queries do not read the streaming view of
     /// newer agents, which hides an outage of the servers.
-    pub fn near(mut self, node: impl Into<String>) -> Self {
-        self.near = Some(node.into());
-        self
+    pub fn near(self, node: impl Into<String>) -> Self {
+        Self { near: Some(node.into()), ..self }
     }
 
     /// Only entries that this expression of Consul's filter language selects:
     /// `Service.Meta.shard == "3"`.
-    pub fn filter(mut self, expression: impl Into<String>) -> Self {
-        self.filter = Some(expression.into());
-        self
+    pub fn filter(self, expression: impl Into<String>) -> Self {
+        Self { filter: Some(expression.into()), ..self }
     }
 
     /// Any server may answer: works without a leader, and may be behind.
     ///
     /// An answer of a server without contact to the leader for 10 s is an error. Where services
     /// share their queries, a read after a change is the leader's if there is one.
-    pub fn stale(mut self) -> Self {
-        self.consistency = Consistency::Stale;
-        self
+    pub fn stale(self) -> Self {
+        Self { consistency: Consistency::Stale, ..self }
     }
 
     /// The leader confirms its leadership before it answers.
     ///
     /// It confirms with the others that it still is the leader.
-    pub fn consistent(mut self) -> Self {
-        self.consistency = Consistency::Consistent;
-        self
+    pub fn consistent(self) -> Self {
+        Self { consistency: Consistency::Consistent, ..self }
     }
 
     /// Uses this one of an instance's registered addresses (`wan`).
     ///
     /// It applies where an instance has registered that address.
-    pub fn tagged_address(mut self, tag: impl Into<String>) -> Self {
-        self.tagged_address = Some(tag.into());
-        self
+    pub fn tagged_address(self, tag: impl Into<String>) -> Self {
+        Self { tagged_address: Some(tag.into()), ..self }
     }
 
     /// How often a plain read checks a streaming agent. Defaults to 45 s.
@@ -133,18 +126,16 @@ impl Query {
     ///
     /// From 1.10 on, agents answer blocking queries from a view that keeps returning 200 when the
     /// servers are gone. An outage shows as stale within this time.
-    pub fn consistency_check_interval(mut self, interval: Duration) -> Self {
-        self.consistency_check_interval = interval.clamp(MIN_PROBE, MAX_PROBE);
-        self
+    pub fn consistency_check_interval(self, interval: Duration) -> Self {
+        Self { consistency_check_interval: interval.clamp(MIN_PROBE, MAX_PROBE), ..self }
     }
 
     /// How long a blocking query waits. Defaults to 55 s.
     ///
     /// That is below the 60 s after which many proxies close an idle connection. Consul allows
     /// 10 min.
-    pub fn wait(mut self, wait: Duration) -> Self {
-        self.wait = wait.clamp(MIN_WAIT, MAX_WAIT);
-        self
+    pub fn wait(self, wait: Duration) -> Self {
+        Self { wait: wait.clamp(MIN_WAIT, MAX_WAIT), ..self }
     }
 
     /// The parameters of a query, without an index. Health is filtered by the publisher: an

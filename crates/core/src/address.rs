@@ -78,23 +78,20 @@ impl AddressPolicy {
     }
 
     /// Allows these ports only. Defaults to all but 0.
-    pub fn ports(mut self, ports: RangeInclusive<u16>) -> Self {
-        self.ports = ports;
-        self
+    pub fn ports(self, ports: RangeInclusive<u16>) -> Self {
+        Self { ports, ..self }
     }
 
     /// Refuses host names.
-    pub fn ip_only(mut self) -> Self {
-        self.ip_only = true;
-        self
+    pub fn ip_only(self) -> Self {
+        Self { ip_only: true, ..self }
     }
 
     /// Allows the hosts `unix:/path`, which are sockets of the client's machine.
     ///
     /// Their port has no meaning.
-    pub fn unix_sockets(mut self) -> Self {
-        self.unix_sockets = true;
-        self
+    pub fn unix_sockets(self) -> Self {
+        Self { unix_sockets: true, ..self }
     }
 
     /// Whether this instance is accepted.

@@ -176,9 +176,8 @@ impl LeaseTtl {
     ///
     /// The limit of other pauses is the interval of renewals, which is the default. For a backend
     /// whose attempts cost the registry nothing while it is away. At least 1 s.
-    pub const fn retried_within(mut self, cap: Duration) -> Self {
-        self.retry_cap = Some(cap);
-        self
+    pub const fn retried_within(self, cap: Duration) -> Self {
+        Self { retry_cap: Some(cap), ..self }
     }
 
     /// Returns the time after which the registry drops an entry without renewals.

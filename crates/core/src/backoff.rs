@@ -61,9 +61,8 @@ impl Backoff {
 
     /// Draws from this seed instead of a random one: for tests.
     #[must_use]
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.rng = Rng::with_seed(seed);
-        self
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { rng: Rng::with_seed(seed), ..self }
     }
 
     /// Sets the least pause after an error that no repetition mends. Defaults to 15 s.

@@ -67,51 +67,43 @@ pub struct RegistryConfig {
 
 impl RegistryConfig {
     /// Sets [`ttl`](Self::ttl).
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
+    pub fn ttl(self, ttl: Duration) -> Self {
+        Self { ttl: Some(ttl), ..self }
     }
 
     /// Sets [`loss`](Self::loss).
-    pub fn loss(mut self, loss: LossPolicy) -> Self {
-        self.loss = loss;
-        self
+    pub fn loss(self, loss: LossPolicy) -> Self {
+        Self { loss, ..self }
     }
 
     /// Sets [`invalidate_after`](Self::invalidate_after).
-    pub fn invalidate_after(mut self, after: Duration) -> Self {
-        self.invalidate_after = Some(after);
-        self
+    pub fn invalidate_after(self, after: Duration) -> Self {
+        Self { invalidate_after: Some(after), ..self }
     }
 
     /// Sets [`addresses`](Self::addresses).
-    pub fn addresses(mut self, addresses: AddressPolicy) -> Self {
-        self.addresses = addresses;
-        self
+    pub fn addresses(self, addresses: AddressPolicy) -> Self {
+        Self { addresses, ..self }
     }
 
     /// Sets [`removal_wait`](Self::removal_wait).
-    pub fn removal_wait(mut self, wait: Duration) -> Self {
-        self.removal_wait = wait;
-        self
+    pub fn removal_wait(self, wait: Duration) -> Self {
+        Self { removal_wait: wait, ..self }
     }
 
     /// Sets [`max_instances`](Self::max_instances).
-    pub fn max_instances(mut self, max_instances: usize) -> Self {
-        self.max_instances = max_instances;
-        self
+    pub fn max_instances(self, max_instances: usize) -> Self {
+        Self { max_instances, ..self }
     }
 
     /// Sets [`follow`](Self::follow).
-    pub fn follow(mut self, follow: FollowConfig) -> Self {
-        self.follow = follow;
-        self
+    pub fn follow(self, follow: FollowConfig) -> Self {
+        Self { follow, ..self }
     }
 
     /// Sets [`announce`](Self::announce).
-    pub fn announce(mut self, announce: AnnounceConfig) -> Self {
-        self.announce = announce;
-        self
+    pub fn announce(self, announce: AnnounceConfig) -> Self {
+        Self { announce, ..self }
     }
 }
 

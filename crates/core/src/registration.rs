@@ -38,17 +38,15 @@ impl Registration {
     /// withdrawn while the check is critical. A check that takes longer than
     /// [`AnnounceConfig::health_timeout`](crate::AnnounceConfig::health_timeout), or than a third
     /// of the registry's TTL, counts as critical.
-    pub fn health(mut self, check: impl HealthCheck) -> Self {
-        self.health = Some(Arc::new(check));
-        self
+    pub fn health(self, check: impl HealthCheck) -> Self {
+        Self { health: Some(Arc::new(check)), ..self }
     }
 
     /// Runs the check at this interval, from 10 ms up to the interval of renewals.
     ///
     /// Defaults to the interval of renewals, a third of the TTL.
-    pub fn health_interval(mut self, interval: Duration) -> Self {
-        self.health_interval = Some(interval.max(MIN_HEALTH_INTERVAL));
-        self
+    pub fn health_interval(self, interval: Duration) -> Self {
+        Self { health_interval: Some(interval.max(MIN_HEALTH_INTERVAL)), ..self }
     }
 
     /// Sets the time after which the registry drops the entry unless it is renewed.
@@ -57,26 +55,23 @@ impl Registration {
     /// Registries have limits: those of Consul and etcd accept 1 s to 24 h.
     ///
     /// [`RegistryConfig::ttl`]: crate::RegistryConfig::ttl
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
+    pub fn ttl(self, ttl: Duration) -> Self {
+        Self { ttl: Some(ttl), ..self }
     }
 
     /// Returns an error unless the first registration succeeds within `timeout`.
     ///
     /// Defaults to 5 s. An error that no repetition can mend, such as a wrong token, is returned
     /// immediately.
-    pub fn fail_fast(mut self, timeout: Duration) -> Self {
-        self.fail_fast = Some(timeout);
-        self
+    pub fn fail_fast(self, timeout: Duration) -> Self {
+        Self { fail_fast: Some(timeout), ..self }
     }
 
     /// Returns from `register` immediately, and registers in the background.
     ///
     /// The server then starts whatever the state of the registry.
-    pub fn retry_in_background(mut self) -> Self {
-        self.fail_fast = None;
-        self
+    pub fn retry_in_background(self) -> Self {
+        Self { fail_fast: None, ..self }
     }
 
     /// Bounds the time of the withdrawal. Defaults to 5 s.
@@ -84,18 +79,16 @@ impl Registration {
     /// At most one day; see
     /// [`RegistrationHandle::deregister`](crate::RegistrationHandle::deregister). The default is
     /// half of the 10 s that most supervisors leave between SIGTERM and SIGKILL.
-    pub fn deregister_timeout(mut self, timeout: Duration) -> Self {
-        self.deregister_timeout = timeout.min(MAX_DEREGISTER_TIMEOUT);
-        self
+    pub fn deregister_timeout(self, timeout: Duration) -> Self {
+        Self { deregister_timeout: timeout.min(MAX_DEREGISTER_TIMEOUT), ..self }
     }
 
     /// Takes the entry back, with backoff, when another registration has taken it over.
     ///
     /// Defaults to false: of two processes with one id, usually the younger one is right. With true
     /// for both, they replace each other's entry for as long as both run.
-    pub fn reclaim(mut self, reclaim: bool) -> Self {
-        self.reclaim = reclaim;
-        self
+    pub fn reclaim(self, reclaim: bool) -> Self {
+        Self { reclaim, ..self }
     }
 
     /// Returns the bound of [`fail_fast`](Self::fail_fast); `None` in the background.

@@ -68,26 +68,22 @@ impl DnsConfig {
     }
 
     /// Sets [`registry`](Self::registry).
-    pub fn registry(mut self, registry: RegistryConfig) -> Self {
-        self.registry = registry;
-        self
+    pub fn registry(self, registry: RegistryConfig) -> Self {
+        Self { registry, ..self }
     }
 
     /// Sets [`transport`](Self::transport).
-    pub fn transport(mut self, transport: Transport) -> Self {
-        self.transport = Some(transport);
-        self
+    pub fn transport(self, transport: Transport) -> Self {
+        Self { transport: Some(transport), ..self }
     }
 
     /// Sets [`timeout`](Self::timeout).
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self }
     }
 
     /// Sets [`attempts`](Self::attempts); zero counts as one.
-    pub fn attempts(mut self, attempts: u32) -> Self {
-        self.attempts = Some(attempts);
-        self
+    pub fn attempts(self, attempts: u32) -> Self {
+        Self { attempts: Some(attempts), ..self }
     }
 }

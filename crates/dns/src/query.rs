@@ -71,9 +71,8 @@ impl Query {
     }
 
     /// Sets the addresses of a host that are used. Defaults to IPv4, or else IPv6.
-    pub fn family(mut self, family: Family) -> Self {
-        self.family = family;
-        self
+    pub fn family(self, family: Family) -> Self {
+        Self { family, ..self }
     }
 
     /// Sets the time for which an instance stays after the last answer that listed it.
@@ -83,9 +82,8 @@ impl Query {
     /// them. In return, an instance that was taken out of DNS stays for that long. It is the
     /// [`removal_wait`](tower_sd_core::RegistryConfig::removal_wait) of the set, if that is
     /// shorter.
-    pub fn retention(mut self, retention: Duration) -> Self {
-        self.retention = retention;
-        self
+    pub fn retention(self, retention: Duration) -> Self {
+        Self { retention, ..self }
     }
 
     fn new(name: Name, kind: Kind) -> Self {

@@ -86,34 +86,29 @@ impl EtcdConfig {
     }
 
     /// Sets [`user`](Self::user).
-    pub fn user(mut self, name: impl Into<String>, password: impl Into<Secret>) -> Self {
-        self.user = Some(User::new(name, password));
-        self
+    pub fn user(self, name: impl Into<String>, password: impl Into<Secret>) -> Self {
+        Self { user: Some(User::new(name, password)), ..self }
     }
 
     /// Sets [`user`](Self::user) with a password from a file, which is read for every
     /// authentication.
-    pub fn user_from_file(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        self.user = Some(User::from_file(name, path));
-        self
+    pub fn user_from_file(self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self { user: Some(User::from_file(name, path)), ..self }
     }
 
     /// Sets [`tls`](Self::tls).
-    pub fn tls(mut self, tls: TlsConfig) -> Self {
-        self.tls = Some(tls);
-        self
+    pub fn tls(self, tls: TlsConfig) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// Sets [`prefix`](Self::prefix).
-    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
-        self
+    pub fn prefix(self, prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into(), ..self }
     }
 
     /// Sets [`codecs`](Self::codecs) to this one.
-    pub fn codec(mut self, codec: impl Codec) -> Self {
-        self.codecs = vec![Arc::new(codec)];
-        self
+    pub fn codec(self, codec: impl Codec) -> Self {
+        Self { codecs: vec![Arc::new(codec)], ..self }
     }
 
     /// Adds a codec that only reads, for the time of a migration.
@@ -129,27 +124,23 @@ impl EtcdConfig {
     }
 
     /// Sets [`registry`](Self::registry).
-    pub fn registry(mut self, registry: RegistryConfig) -> Self {
-        self.registry = registry;
-        self
+    pub fn registry(self, registry: RegistryConfig) -> Self {
+        Self { registry, ..self }
     }
 
     /// Sets [`connect_timeout`](Self::connect_timeout).
-    pub fn connect_timeout(mut self, bound: Duration) -> Self {
-        self.connect_timeout = bound;
-        self
+    pub fn connect_timeout(self, bound: Duration) -> Self {
+        Self { connect_timeout: bound, ..self }
     }
 
     /// Sets [`request_timeout`](Self::request_timeout).
-    pub fn request_timeout(mut self, bound: Duration) -> Self {
-        self.request_timeout = bound;
-        self
+    pub fn request_timeout(self, bound: Duration) -> Self {
+        Self { request_timeout: bound, ..self }
     }
 
     /// Sets [`ping_interval`](Self::ping_interval).
-    pub fn ping_interval(mut self, interval: Duration) -> Self {
-        self.ping_interval = interval;
-        self
+    pub fn ping_interval(self, interval: Duration) -> Self {
+        Self { ping_interval: interval, ..self }
     }
 
     /// Checks the settings, and brings endpoints and prefix into the form that is used.

@@ -167,9 +167,8 @@ impl EurekaConfig {
     }
 
     /// Sets [`zone`](Self::zone).
-    pub fn zone(mut self, zone: impl Into<String>) -> Self {
-        self.zone = Some(zone.into());
-        self
+    pub fn zone(self, zone: impl Into<String>) -> Self {
+        Self { zone: Some(zone.into()), ..self }
     }
 
     /// Sets [`user`](Self::user) and [`password`](Self::password).
@@ -191,27 +190,23 @@ impl EurekaConfig {
     }
 
     /// Sets [`tls`](Self::tls).
-    pub fn tls(mut self, tls: TlsConfig) -> Self {
-        self.tls = Some(tls);
-        self
+    pub fn tls(self, tls: TlsConfig) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// Sets [`timeout`](Self::timeout).
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// Sets [`max_single_reads`](Self::max_single_reads).
-    pub fn max_single_reads(mut self, max_single_reads: usize) -> Self {
-        self.max_single_reads = max_single_reads;
-        self
+    pub fn max_single_reads(self, max_single_reads: usize) -> Self {
+        Self { max_single_reads, ..self }
     }
 
     /// Sets [`query`](Self::query).
-    pub fn query(mut self, query: Query) -> Self {
-        self.query = query;
-        self
+    pub fn query(self, query: Query) -> Self {
+        Self { query, ..self }
     }
 
     /// Sets the TTL of registrations.
@@ -221,15 +216,13 @@ impl EurekaConfig {
     }
 
     /// Sets [`registry`](Self::registry).
-    pub fn registry(mut self, registry: RegistryConfig) -> Self {
-        self.registry = registry;
-        self
+    pub fn registry(self, registry: RegistryConfig) -> Self {
+        Self { registry, ..self }
     }
 
     /// Sets [`max_body`](Self::max_body).
-    pub fn max_body(mut self, max_body: usize) -> Self {
-        self.max_body = max_body;
-        self
+    pub fn max_body(self, max_body: usize) -> Self {
+        Self { max_body, ..self }
     }
 
     /// Refuses what cannot work.

@@ -69,23 +69,20 @@ impl Query {
     /// An instance without an enabled secure port is left out and counted. By default the secure
     /// port is used where it is the only enabled one. An instance at its secure port has the scheme
     /// `https`.
-    pub fn secure(mut self) -> Self {
-        self.secure = true;
-        self
+    pub fn secure(self) -> Self {
+        Self { secure: true, ..self }
     }
 
     /// Uses the IP address of an instance instead of its host name.
     ///
     /// Defaults to the host name, as Spring's and Netflix's clients; go-kit's uses the address.
-    pub fn prefer_ip(mut self) -> Self {
-        self.prefer_ip = true;
-        self
+    pub fn prefer_ip(self) -> Self {
+        Self { prefer_ip: true, ..self }
     }
 
     /// Shows instances that are not `UP` too.
-    pub fn any_status(mut self) -> Self {
-        self.any_status = true;
-        self
+    pub fn any_status(self) -> Self {
+        Self { any_status: true, ..self }
     }
 
     /// Sets the interval of reads, within 10 %.
@@ -93,9 +90,8 @@ impl Query {
     /// Defaults to 30 s, the pace at which servers refresh their response cache. It is at least
     /// 5 s, or the interval of [`EurekaConfig::query`](crate::EurekaConfig::query) if shorter; it
     /// is at most 1 h. A configuration with less than 100 ms, or more than 1 h, is refused.
-    pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.poll_interval = interval;
-        self
+    pub fn poll_interval(self, interval: Duration) -> Self {
+        Self { poll_interval: interval, ..self }
     }
 
     /// Only `UP` can be routed to.

@@ -56,17 +56,15 @@ impl<B> HttpFactory<B> {
     /// [`AddressPolicy::default`]: all addresses of a name are raced (RFC 8305), and link-local
     /// ones are denied. Its connect timeout is replaced by
     /// [`connect_timeout`](Self::connect_timeout).
-    pub fn dialer(mut self, dialer: Dialer) -> Self {
-        self.dialer = dialer;
-        self
+    pub fn dialer(self, dialer: Dialer) -> Self {
+        Self { dialer, ..self }
     }
 
     /// Opens connections by `connector` in place of the operating system.
     ///
     /// Through a proxy, for example, or over a simulated network.
-    pub fn connector(mut self, connector: impl Connector) -> Self {
-        self.dialer = self.dialer.connector(connector);
-        self
+    pub fn connector(self, connector: impl Connector) -> Self {
+        Self { dialer: self.dialer.connector(connector), ..self }
     }
 
     /// Sets TLS for every instance. Defaults to none.
@@ -89,23 +87,20 @@ impl<B> HttpFactory<B> {
     /// # }
     /// # Ok::<(), tower_sd::Error>(())
     /// ```
-    pub fn tls(mut self, tls: TlsClient) -> Self {
-        self.tls = Some(tls);
-        self
+    pub fn tls(self, tls: TlsClient) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// Observes the connections that its pools open.
-    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observer = Some(observer);
-        self
+    pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
+        Self { observer: Some(observer), ..self }
     }
 
     /// Bounds the connections to all instances together.
     ///
     /// Defaults to no bound but those of each instance.
-    pub fn connection_limit(mut self, limit: ConnectionLimit) -> Self {
-        self.limit = Some(limit);
-        self
+    pub fn connection_limit(self, limit: ConnectionLimit) -> Self {
+        Self { limit: Some(limit), ..self }
     }
 
     /// Checks its endpoints actively. Defaults to no checks.

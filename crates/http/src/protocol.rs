@@ -62,17 +62,15 @@ impl HttpProtocol {
     /// It applies where a server may have received the first attempt. Defaults to the idempotent
     /// methods of RFC 9110 §9.2.2. Requests that were never sent, and those that carry
     /// [`Idempotent`], are repeated all the same.
-    pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
-        self.methods = Some(methods.into_iter().collect());
-        self
+    pub fn methods(self, methods: impl IntoIterator<Item = Method>) -> Self {
+        Self { methods: Some(methods.into_iter().collect()), ..self }
     }
 
     /// Takes 502, 503 and 504 for failures too.
     ///
     /// They are a proxy's words for an instance that cannot serve now (RFC 9110 §15.6).
-    pub fn repeat_unavailable(mut self) -> Self {
-        self.unavailable = true;
-        self
+    pub fn repeat_unavailable(self) -> Self {
+        Self { unavailable: true, ..self }
     }
 
     pub(crate) fn repeats(&self, method: &Method) -> bool {

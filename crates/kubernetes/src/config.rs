@@ -137,69 +137,58 @@ impl KubernetesConfig {
     }
 
     /// Sets [`namespace`](Self::namespace).
-    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
-        self.namespace = namespace.into();
-        self
+    pub fn namespace(self, namespace: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), ..self }
     }
 
     /// Sets [`zone`](Self::zone).
-    pub fn zone(mut self, zone: impl Into<String>) -> Self {
-        self.zone = Some(zone.into());
-        self
+    pub fn zone(self, zone: impl Into<String>) -> Self {
+        Self { zone: Some(zone.into()), ..self }
     }
 
     /// Sets [`family`](Self::family).
-    pub fn family(mut self, family: Family) -> Self {
-        self.family = family;
-        self
+    pub fn family(self, family: Family) -> Self {
+        Self { family, ..self }
     }
 
     /// Sets [`token`](Self::token).
-    pub fn token(mut self, token: impl Into<Secret>) -> Self {
-        self.token = Some(token.into());
-        self
+    pub fn token(self, token: impl Into<Secret>) -> Self {
+        Self { token: Some(token.into()), ..self }
     }
 
     /// Sets [`token_file`](Self::token_file).
-    pub fn token_file(mut self, file: impl Into<PathBuf>) -> Self {
-        self.token_file = Some(file.into());
-        self
+    pub fn token_file(self, file: impl Into<PathBuf>) -> Self {
+        Self { token_file: Some(file.into()), ..self }
     }
 
     /// Sets [`exec`](Self::exec).
-    pub fn exec(mut self, plugin: ExecPlugin) -> Self {
-        self.exec = Some(plugin);
-        self
+    pub fn exec(self, plugin: ExecPlugin) -> Self {
+        Self { exec: Some(plugin), ..self }
     }
 
     /// Sets [`tls`](Self::tls).
-    pub fn tls(mut self, tls: TlsConfig) -> Self {
-        self.tls = Some(tls);
-        self
+    pub fn tls(self, tls: TlsConfig) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// Sets [`timeout`](Self::timeout).
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// Sets [`max_single_watches`](Self::max_single_watches).
-    pub fn max_single_watches(mut self, max_single_watches: usize) -> Self {
-        self.max_single_watches = max_single_watches;
-        self
+    pub fn max_single_watches(self, max_single_watches: usize) -> Self {
+        Self { max_single_watches, ..self }
     }
 
     /// Sets [`max_object`](Self::max_object).
-    pub fn max_object(mut self, max_object: usize) -> Self {
-        self.max_object = max_object;
-        self
+    pub fn max_object(self, max_object: usize) -> Self {
+        Self { max_object, ..self }
     }
 
     /// Sets [`registry`](Self::registry).
-    pub fn registry(mut self, registry: RegistryConfig) -> Self {
-        self.registry = registry;
-        self
+    pub fn registry(self, registry: RegistryConfig) -> Self {
+        Self { registry, ..self }
     }
 
     /// Refuses what cannot work.

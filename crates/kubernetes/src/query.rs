@@ -48,9 +48,8 @@ impl Query {
     /// Sets the name of the port, as the Service has it.
     ///
     /// Needed for a Service with several ports. Defaults to the only one.
-    pub fn port(mut self, name: impl Into<String>) -> Self {
-        self.port = Some(name.into());
-        self
+    pub fn port(self, name: impl Into<String>) -> Self {
+        Self { port: Some(name.into()), ..self }
     }
 
     /// Refuses what no Service can be called.

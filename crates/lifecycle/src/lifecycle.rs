@@ -125,15 +125,13 @@ impl Lifecycle {
     /// Sets the addresses that are registered.
     ///
     /// Defaults to the listener's own, which must not be a wildcard then.
-    pub fn advertise(mut self, advertise: AdvertiseAddress) -> Self {
-        self.advertise = advertise;
-        self
+    pub fn advertise(self, advertise: AdvertiseAddress) -> Self {
+        Self { advertise, ..self }
     }
 
     /// Sets the readiness that this life moves, and that a `/ready` route reads.
-    pub fn readiness(mut self, readiness: &Readiness) -> Self {
-        self.readiness = readiness.clone();
-        self
+    pub fn readiness(self, readiness: &Readiness) -> Self {
+        Self { readiness: readiness.clone(), ..self }
     }
 
     /// Runs `hook` before the server is ready: a warm-up, the wait for a dependency.

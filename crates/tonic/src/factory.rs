@@ -55,9 +55,8 @@ impl GrpcFactory {
     /// [`connect_timeout`](tower_sd_balance::EndpointerConfig::connect_timeout) and the balancer's
     /// [`ready_timeout`](tower_sd_balance::BalanceLayer::ready_timeout) with it: after these, 1 s
     /// each by default, the instance is down and the request has failed.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.http = self.http.connect_timeout(timeout);
-        self
+    pub fn connect_timeout(self, timeout: Duration) -> Self {
+        Self { http: self.http.connect_timeout(timeout), ..self }
     }
 
     /// Watches `service` on each instance by `grpc.health.v1`.
@@ -72,9 +71,8 @@ impl GrpcFactory {
     /// within [`max_backoff`](tower_sd_balance::EndpointerConfig::max_backoff) of reporting
     /// SERVING. A server without health service counts as serving; while a stream is broken the
     /// last answer counts.
-    pub fn health(mut self, service: impl Into<String>) -> Self {
-        self.health = Some(service.into());
-        self
+    pub fn health(self, service: impl Into<String>) -> Self {
+        Self { health: Some(service.into()), ..self }
     }
 
     /// With the scheme of the transport: `grpc` names a protocol and leaves TLS to the factory,

@@ -100,9 +100,8 @@ impl GrpcLayer {
     /// By default a call inside a server has it, its stream included: see
     /// [`CallerDeadline`](tower_sd_balance::CallerDeadline). The retry policy has a setting
     /// [of its own](tower_sd_balance::RetryPolicy::without_caller_deadline).
-    pub fn without_caller_deadline(mut self) -> Self {
-        self.is_detached = true;
-        self
+    pub fn without_caller_deadline(self) -> Self {
+        Self { is_detached: true, ..self }
     }
 }
 

@@ -111,47 +111,40 @@ impl ZooKeeperConfig {
     }
 
     /// Sets [`chroot`](Self::chroot).
-    pub fn chroot(mut self, chroot: impl Into<String>) -> Self {
-        self.chroot = chroot.into();
-        self
+    pub fn chroot(self, chroot: impl Into<String>) -> Self {
+        Self { chroot: chroot.into(), ..self }
     }
 
     /// Sets [`path`](Self::path).
-    pub fn path(mut self, path: impl Into<String>) -> Self {
-        self.path = path.into();
-        self
+    pub fn path(self, path: impl Into<String>) -> Self {
+        Self { path: path.into(), ..self }
     }
 
     /// Sets [`user`](Self::user).
-    pub fn user(mut self, name: impl Into<String>, password: impl Into<Secret>) -> Self {
-        self.user = Some(User::new(name, password));
-        self
+    pub fn user(self, name: impl Into<String>, password: impl Into<Secret>) -> Self {
+        Self { user: Some(User::new(name, password)), ..self }
     }
 
     /// Sets [`user`](Self::user) with a password from a file.
     ///
     /// It is read for every connection.
-    pub fn user_from_file(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        self.user = Some(User::from_file(name, path));
-        self
+    pub fn user_from_file(self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self { user: Some(User::from_file(name, path)), ..self }
     }
 
     /// Sets [`acl`](Self::acl).
-    pub fn acl(mut self, acl: Acl) -> Self {
-        self.acl = acl;
-        self
+    pub fn acl(self, acl: Acl) -> Self {
+        Self { acl, ..self }
     }
 
     /// Sets [`tls`](Self::tls).
-    pub fn tls(mut self, tls: TlsConfig) -> Self {
-        self.tls = Some(tls);
-        self
+    pub fn tls(self, tls: TlsConfig) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// Sets [`layouts`](Self::layouts) to this one.
-    pub fn layout(mut self, layout: impl Layout) -> Self {
-        self.layouts = vec![Arc::new(layout)];
-        self
+    pub fn layout(self, layout: impl Layout) -> Self {
+        Self { layouts: vec![Arc::new(layout)], ..self }
     }
 
     /// Adds a layout that is read beside the first one, for the time of a migration.
@@ -161,39 +154,33 @@ impl ZooKeeperConfig {
     }
 
     /// Sets [`session_timeout`](Self::session_timeout).
-    pub fn session_timeout(mut self, timeout: Duration) -> Self {
-        self.session_timeout = timeout;
-        self
+    pub fn session_timeout(self, timeout: Duration) -> Self {
+        Self { session_timeout: timeout, ..self }
     }
 
     /// Sets [`connect_timeout`](Self::connect_timeout).
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
+    pub fn connect_timeout(self, timeout: Duration) -> Self {
+        Self { connect_timeout: timeout, ..self }
     }
 
     /// Sets [`request_timeout`](Self::request_timeout).
-    pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.request_timeout = timeout;
-        self
+    pub fn request_timeout(self, timeout: Duration) -> Self {
+        Self { request_timeout: timeout, ..self }
     }
 
     /// Sets [`max_reply`](Self::max_reply).
-    pub fn max_reply(mut self, n_bytes: usize) -> Self {
-        self.max_reply = n_bytes;
-        self
+    pub fn max_reply(self, n_bytes: usize) -> Self {
+        Self { max_reply: n_bytes, ..self }
     }
 
     /// Sets [`max_request`](Self::max_request).
-    pub fn max_request(mut self, n_bytes: usize) -> Self {
-        self.max_request = n_bytes;
-        self
+    pub fn max_request(self, n_bytes: usize) -> Self {
+        Self { max_request: n_bytes, ..self }
     }
 
     /// Sets [`registry`](Self::registry).
-    pub fn registry(mut self, registry: RegistryConfig) -> Self {
-        self.registry = registry;
-        self
+    pub fn registry(self, registry: RegistryConfig) -> Self {
+        Self { registry, ..self }
     }
 
     /// Checks the settings, and brings paths into the form that is used.

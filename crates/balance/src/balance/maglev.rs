@@ -62,9 +62,8 @@ impl Maglev {
     /// # let _ = sticky;
     /// ```
     #[must_use]
-    pub fn keyless(mut self, balancer: impl Balancer) -> Self {
-        self.keyless = Some(Arc::new(balancer));
-        self
+    pub fn keyless(self, balancer: impl Balancer) -> Self {
+        Self { keyless: Some(Arc::new(balancer)), ..self }
     }
 
     /// The table of these members, which are sorted by id.

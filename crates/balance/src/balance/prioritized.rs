@@ -70,17 +70,15 @@ impl Prioritized {
     /// Sets the load that usable members take over for others, in percent of their own.
     ///
     /// Defaults to 140, Envoy's overprovisioning factor of 1.4.
-    pub fn overprovisioning(mut self, percent: u32) -> Self {
-        self.overprovisioning = percent.max(100);
-        self
+    pub fn overprovisioning(self, percent: u32) -> Self {
+        Self { overprovisioning: percent.max(100), ..self }
     }
 
     /// Sets the share of usable members below which priorities do not count.
     ///
     /// In percent; 0 is never. Defaults to 50, Envoy's.
-    pub fn panic_threshold(mut self, percent: u8) -> Self {
-        self.panic_threshold = percent;
-        self
+    pub fn panic_threshold(self, percent: u8) -> Self {
+        Self { panic_threshold: percent, ..self }
     }
 }
 

@@ -92,9 +92,8 @@ impl Select {
 
     /// Sets the fallback. Defaults to any member.
     #[must_use]
-    pub fn fallback(mut self, fallback: Fallback) -> Self {
-        self.fallback = fallback;
-        self
+    pub fn fallback(self, fallback: Fallback) -> Self {
+        Self { fallback, ..self }
     }
 }
 

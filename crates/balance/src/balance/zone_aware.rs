@@ -28,17 +28,15 @@ impl ZoneAware {
     /// Sets the load that the own zone takes over for lost members.
     ///
     /// In percent of its own. Defaults to 140, Envoy's overprovisioning factor of 1.4.
-    pub fn overprovisioning(mut self, percent: u32) -> Self {
-        self.0 = self.0.overprovisioning(percent);
-        self
+    pub fn overprovisioning(self, percent: u32) -> Self {
+        Self(self.0.overprovisioning(percent))
     }
 
     /// Sets the share of usable members of all zones below which zones do not count.
     ///
     /// In percent; 0 is never. Defaults to 50, see [`Prioritized::panic_threshold`].
-    pub fn panic_threshold(mut self, percent: u8) -> Self {
-        self.0 = self.0.panic_threshold(percent);
-        self
+    pub fn panic_threshold(self, percent: u8) -> Self {
+        Self(self.0.panic_threshold(percent))
     }
 }
 

@@ -106,15 +106,13 @@ impl EndpointerConfig {
     }
 
     /// Sets the field of this name; 0 counts as 1.
-    pub fn max_concurrent_creations(mut self, max: usize) -> Self {
-        self.max_concurrent_creations = max;
-        self
+    pub fn max_concurrent_creations(self, max: usize) -> Self {
+        Self { max_concurrent_creations: max, ..self }
     }
 
     /// Sets [`create_timeout`](Self::create_timeout).
-    pub fn create_timeout(mut self, timeout: Duration) -> Self {
-        self.create_timeout = timeout;
-        self
+    pub fn create_timeout(self, timeout: Duration) -> Self {
+        Self { create_timeout: timeout, ..self }
     }
 
     /// Sets the first and the longest pause between attempts to connect.
@@ -127,58 +125,49 @@ impl EndpointerConfig {
     }
 
     /// Sets [`connect_timeout`](Self::connect_timeout).
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
+    pub fn connect_timeout(self, timeout: Duration) -> Self {
+        Self { connect_timeout: timeout, ..self }
     }
 
     /// Sets [`drain_timeout`](Self::drain_timeout).
-    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.drain_timeout = timeout;
-        self
+    pub fn drain_timeout(self, timeout: Duration) -> Self {
+        Self { drain_timeout: timeout, ..self }
     }
 
     /// Sets [`held_below`](Self::held_below).
-    pub fn held_below(mut self, percent: u8) -> Self {
-        self.held_below = percent;
-        self
+    pub fn held_below(self, percent: u8) -> Self {
+        Self { held_below: percent, ..self }
     }
 
     /// Sets [`panic_below`](Self::panic_below).
-    pub fn panic_below(mut self, percent: u8) -> Self {
-        self.panic_below = percent;
-        self
+    pub fn panic_below(self, percent: u8) -> Self {
+        Self { panic_below: percent, ..self }
     }
 
     /// Sets [`ejection`](Self::ejection).
-    pub fn ejection(mut self, ejection: EjectionPolicy) -> Self {
-        self.ejection = ejection;
-        self
+    pub fn ejection(self, ejection: EjectionPolicy) -> Self {
+        Self { ejection, ..self }
     }
 
     /// Sets [`slow_start`](Self::slow_start).
-    pub fn slow_start(mut self, window: Duration) -> Self {
-        self.slow_start = window;
-        self
+    pub fn slow_start(self, window: Duration) -> Self {
+        Self { slow_start: window, ..self }
     }
 
     /// Sets [`limits`](Self::limits).
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
+    pub fn limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Creates endpoints for the instances alone that `subset` selects.
-    pub fn subset(mut self, subset: impl Subset) -> Self {
-        self.subset = Some(Arc::new(subset));
-        self
+    pub fn subset(self, subset: impl Subset) -> Self {
+        Self { subset: Some(Arc::new(subset)), ..self }
     }
 
     /// Adds an observer of its endpoints, and of the requests to them: all events but
     /// [`Event::Retried`](crate::Event::Retried) and `Connected`.
-    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observers = self.observers.with(Some(observer));
-        self
+    pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
+        Self { observers: self.observers.with(Some(observer)), ..self }
     }
 }
 

@@ -128,15 +128,13 @@ impl EjectionPolicy {
     }
 
     /// Sets the field of this name.
-    pub fn consecutive_failures(mut self, n: u32) -> Self {
-        self.consecutive_failures = n;
-        self
+    pub fn consecutive_failures(self, n: u32) -> Self {
+        Self { consecutive_failures: n, ..self }
     }
 
     /// Sets the field of this name.
-    pub fn success_rate(mut self, percent: u8) -> Self {
-        self.success_rate = percent;
-        self
+    pub fn success_rate(self, percent: u8) -> Self {
+        Self { success_rate: percent, ..self }
     }
 
     /// Sets `initial` and `max`.

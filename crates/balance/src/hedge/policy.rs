@@ -64,15 +64,13 @@ impl<R> HedgePolicy<R> {
     /// Defaults to what is above the percentile, and to 5 with a fixed delay, as in Dean and
     /// Barroso, "The Tail at Scale", CACM 2013. One per second is hedged in any case, where that is
     /// more. When all instances become slow, this and the budget bound the load.
-    pub fn max_extra_load(mut self, percent: u8) -> Self {
-        self.extra = Some(percent);
-        self
+    pub fn max_extra_load(self, percent: u8) -> Self {
+        Self { extra: Some(percent), ..self }
     }
 
     /// Treats all requests as idempotent.
-    pub fn idempotent(mut self) -> Self {
-        self.idempotent = true;
-        self
+    pub fn idempotent(self) -> Self {
+        Self { idempotent: true, ..self }
     }
 
     /// Withdraws from `budget`, to which a [`Retry`](crate::Retry) deposits.
@@ -85,9 +83,8 @@ impl<R> HedgePolicy<R> {
     }
 
     /// Adds an observer of [`Event::Hedged`](crate::Event::Hedged).
-    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observers = self.observers.with(Some(observer));
-        self
+    pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
+        Self { observers: self.observers.with(Some(observer)), ..self }
     }
 
     /// Repeats and classifies with `protocol` instead of [`CloneRequest`].

@@ -115,9 +115,8 @@ impl<R> RetryPolicy<R> {
     /// 0 counts as 1. Defaults to 3: each is at another instance while there is one, so that two
     /// that fail are survived. Attempts that were not sent have a count of their own, with the same
     /// bound: where instances die together, they would leave none for those that live.
-    pub fn max_attempts(mut self, attempts: u32) -> Self {
-        self.attempts = attempts.max(1);
-        self
+    pub fn max_attempts(self, attempts: u32) -> Self {
+        Self { attempts: attempts.max(1), ..self }
     }
 
     /// Bounds one attempt, which is then dropped and counts as failed.
@@ -184,15 +183,13 @@ impl<R> RetryPolicy<R> {
     /// it. When it is exhausted, the failure is the caller's: see
     /// [`RetryError::is_budget_exhausted`](crate::RetryError::is_budget_exhausted), and
     /// [`Event::BudgetExhausted`](crate::Event).
-    pub fn budget(mut self, budget: RetryBudget) -> Self {
-        self.budget = Budget::Shared(budget);
-        self
+    pub fn budget(self, budget: RetryBudget) -> Self {
+        Self { budget: Budget::Shared(budget), ..self }
     }
 
     /// Repeats without a budget: in an outage each request costs all its attempts.
-    pub fn without_budget(mut self) -> Self {
-        self.budget = Budget::Unlimited;
-        self
+    pub fn without_budget(self) -> Self {
+        Self { budget: Budget::Unlimited, ..self }
     }
 
     /// Sets the ceilings of the pause after the first failure, and of every pause.
@@ -205,9 +202,8 @@ impl<R> RetryPolicy<R> {
     }
 
     /// Treats all requests as idempotent.
-    pub fn idempotent(mut self) -> Self {
-        self.idempotent = true;
-        self
+    pub fn idempotent(self) -> Self {
+        Self { idempotent: true, ..self }
     }
 
     /// Sets a callback that decides after each failure, as in go-kit.
@@ -215,25 +211,22 @@ impl<R> RetryPolicy<R> {
     /// It has the number of the attempt, from 1, and the attempt: its instance, and its error
     /// unchanged.
     pub fn on_failure(
-        mut self,
+        self,
         on_failure: impl Fn(u32, &Attempt) -> RetryDecision + Send + Sync + 'static,
     ) -> Self {
-        self.on_failure = Some(Arc::new(on_failure));
-        self
+        Self { on_failure: Some(Arc::new(on_failure)), ..self }
     }
 
     /// Adds an observer of repeated requests.
-    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observers = self.observers.with(Some(observer));
-        self
+    pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
+        Self { observers: self.observers.with(Some(observer)), ..self }
     }
 
     /// Derives the pauses from this seed: for tests.
     ///
     /// Defaults to one from the operating system.
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
-        self
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed: Some(seed), ..self }
     }
 
     /// Repeats and classifies with `protocol` instead of [`CloneRequest`].

@@ -51,9 +51,8 @@ impl RegistrationOptions {
     /// The checks that the agent runs alone decide on the health of the instance.
     ///
     /// The entry is verified every 15 s.
-    pub fn without_ttl(mut self) -> Self {
-        self.has_ttl = false;
-        self
+    pub fn without_ttl(self) -> Self {
+        Self { has_ttl: false, ..self }
     }
 
     /// Adds a check that the agent runs.
@@ -68,17 +67,15 @@ impl RegistrationOptions {
     ///
     /// Defaults to 10 min: long enough to inspect it, and an instance that is alive registers
     /// again. Consul raises less than 60 s silently and checks every 30 s, so less is an error.
-    pub fn deregister_critical_after(mut self, after: Option<Duration>) -> Self {
-        self.deregister_critical_after = after;
-        self
+    pub fn deregister_critical_after(self, after: Option<Duration>) -> Self {
+        Self { deregister_critical_after: after, ..self }
     }
 
     /// Sets the weight of an instance while it is warning, from 1.
     ///
     /// Defaults to its weight while it passes.
-    pub fn warning_weight(mut self, weight: u16) -> Self {
-        self.warning_weight = Some(weight.max(1));
-        self
+    pub fn warning_weight(self, weight: u16) -> Self {
+        Self { warning_weight: Some(weight.max(1)), ..self }
     }
 
     /// Adds an address of the instance under a tag: `wan` for other datacenters.
@@ -96,9 +93,8 @@ impl RegistrationOptions {
     /// Lets other programs change the tags in the catalogue (`EnableTagOverride`).
     ///
     /// Defaults to false: the agent restores those of the registration.
-    pub fn enable_tag_override(mut self, enabled: bool) -> Self {
-        self.enable_tag_override = enabled;
-        self
+    pub fn enable_tag_override(self, enabled: bool) -> Self {
+        Self { enable_tag_override: enabled, ..self }
     }
 }
 

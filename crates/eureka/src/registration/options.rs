@@ -25,23 +25,20 @@ impl RegistrationOptions {
     }
 
     /// Sets the URL of the home page, which the server's own page links to.
-    pub fn home_page_url(mut self, url: impl Into<String>) -> Self {
-        self.home_page_url = Some(url.into());
-        self
+    pub fn home_page_url(self, url: impl Into<String>) -> Self {
+        Self { home_page_url: Some(url.into()), ..self }
     }
 
     /// Sets the URL of the status page, which the server's own page links to.
-    pub fn status_page_url(mut self, url: impl Into<String>) -> Self {
-        self.status_page_url = Some(url.into());
-        self
+    pub fn status_page_url(self, url: impl Into<String>) -> Self {
+        Self { status_page_url: Some(url.into()), ..self }
     }
 
     /// Sets the URL of the health check.
     ///
     /// Neither a server nor most clients call it: the health check of the
     /// [`Registration`](tower_sd_core::Registration) decides on the status.
-    pub fn health_check_url(mut self, url: impl Into<String>) -> Self {
-        self.health_check_url = Some(url.into());
-        self
+    pub fn health_check_url(self, url: impl Into<String>) -> Self {
+        Self { health_check_url: Some(url.into()), ..self }
     }
 }

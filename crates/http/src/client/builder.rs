@@ -67,17 +67,15 @@ impl<F, P> ClientBuilder<F, P> {
     /// Sets the algorithm that picks an instance.
     ///
     /// Defaults to [`LeastLoaded`](tower_sd_balance::LeastLoaded).
-    pub fn balancer(mut self, balancer: impl Balancer) -> Self {
-        self.balance = BalanceLayer::new(balancer);
-        self
+    pub fn balancer(self, balancer: impl Balancer) -> Self {
+        Self { balance: BalanceLayer::new(balancer), ..self }
     }
 
     /// Bounds how long a request waits for an instance that takes it.
     ///
     /// Defaults to 1 s, see [`BalanceLayer::ready_timeout`].
-    pub fn ready_timeout(mut self, ready_timeout: Duration) -> Self {
-        self.ready_timeout = Some(ready_timeout);
-        self
+    pub fn ready_timeout(self, ready_timeout: Duration) -> Self {
+        Self { ready_timeout: Some(ready_timeout), ..self }
     }
 
     /// Bounds a whole request, up to the head of its response.
@@ -120,9 +118,8 @@ impl<F, P> ClientBuilder<F, P> {
     /// The first good answer is the caller's. Only what the retry policy may repeat is hedged, from
     /// its budget: see [`RetryPolicy::hedged`](tower_sd_balance::RetryPolicy::hedged). Defaults to
     /// no hedges.
-    pub fn hedge(mut self, hedge: HedgePolicy) -> Self {
-        self.hedge = Some(hedge);
-        self
+    pub fn hedge(self, hedge: HedgePolicy) -> Self {
+        Self { hedge: Some(hedge), ..self }
     }
 
     /// Changes how connections are made and kept.
@@ -143,9 +140,8 @@ impl<F, P> ClientBuilder<F, P> {
     }
 
     /// Sets how endpoints are created, probed and drained.
-    pub fn endpointer(mut self, config: EndpointerConfig) -> Self {
-        self.endpointer = config;
-        self
+    pub fn endpointer(self, config: EndpointerConfig) -> Self {
+        Self { endpointer: config, ..self }
     }
 }
 

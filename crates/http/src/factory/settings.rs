@@ -150,8 +150,7 @@ impl<B> HttpFactory<B> {
     }
 
     /// Sets the `Host` header. Defaults to [`HostPolicy::Service`].
-    pub fn host_policy(mut self, host: HostPolicy) -> Self {
-        self.host = host;
-        self
+    pub fn host_policy(self, host: HostPolicy) -> Self {
+        Self { host, ..self }
     }
 }

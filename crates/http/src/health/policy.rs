@@ -47,15 +47,13 @@ impl HealthPolicy {
     ///
     /// The first comes at a random moment of it. Defaults to 5 s: with three failures an instance
     /// that refuses is left out within 18 s, and one that hangs within 21 s.
-    pub fn interval(mut self, interval: Duration) -> Self {
-        self.interval = interval;
-        self
+    pub fn interval(self, interval: Duration) -> Self {
+        Self { interval, ..self }
     }
 
     /// Bounds one check, its connect included. Defaults to 1 s.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// Sets how many failures eject an endpoint, and how many passes end that.

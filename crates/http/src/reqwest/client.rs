@@ -181,26 +181,23 @@ impl ReqwestClientBuilder {
     /// Sets the algorithm that picks an instance.
     ///
     /// Defaults to [`LeastLoaded`](tower_sd_balance::LeastLoaded).
-    pub fn balancer(mut self, balancer: impl Balancer) -> Self {
-        self.balance = BalanceLayer::new(balancer);
-        self
+    pub fn balancer(self, balancer: impl Balancer) -> Self {
+        Self { balance: BalanceLayer::new(balancer), ..self }
     }
 
     /// Bounds how long a request waits for an instance that takes it.
     ///
     /// Defaults to 1 s, see [`BalanceLayer::ready_timeout`].
-    pub fn ready_timeout(mut self, ready_timeout: Duration) -> Self {
-        self.ready_timeout = Some(ready_timeout);
-        self
+    pub fn ready_timeout(self, ready_timeout: Duration) -> Self {
+        Self { ready_timeout: Some(ready_timeout), ..self }
     }
 
     /// Changes the retry policy; defaults as in [`Client`](crate::Client).
     pub fn retry(
-        mut self,
+        self,
         change: impl FnOnce(RetryPolicy<HttpProtocol>) -> RetryPolicy<HttpProtocol>,
     ) -> Self {
-        self.retry = change(self.retry);
-        self
+        Self { retry: change(self.retry), ..self }
     }
 
     /// Changes the inner client.
@@ -215,15 +212,13 @@ impl ReqwestClientBuilder {
     /// A builder that replaces it has none of these. Redirects and its own retries are always off.
     /// A connect has two thirds of the per-try timeout at most, so that it fails as one, and the
     /// request is sent to another instance whatever its method.
-    pub fn client(mut self, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
-        self.client = change(self.client);
-        self
+    pub fn client(self, change: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
+        Self { client: change(self.client), ..self }
     }
 
     /// Sets how endpoints are created, probed and drained.
-    pub fn endpointer(mut self, config: EndpointerConfig) -> Self {
-        self.endpointer = config;
-        self
+    pub fn endpointer(self, config: EndpointerConfig) -> Self {
+        Self { endpointer: config, ..self }
     }
 
     /// The client.

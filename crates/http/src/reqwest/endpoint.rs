@@ -132,9 +132,8 @@ impl ReqwestFactory {
     ///
     /// Only then a failed connect proves that nothing was sent.
     #[must_use]
-    pub fn without_redirects(mut self) -> Self {
-        self.follows_redirects = false;
-        self
+    pub fn without_redirects(self) -> Self {
+        Self { follows_redirects: false, ..self }
     }
 
     /// Takes instances with the host `unix:/path`, each with a client of its own.

@@ -70,9 +70,8 @@ impl InstanceResolver {
     ///
     /// IP addresses that the registry lists are not checked here: a `Publisher` has checked them.
     /// Defaults to [`AddressPolicy::default`].
-    pub fn addresses(mut self, policy: AddressPolicy) -> Self {
-        self.addresses = policy;
-        self
+    pub fn addresses(self, policy: AddressPolicy) -> Self {
+        Self { addresses: policy, ..self }
     }
 
     /// Checks the addresses of all other names too.
@@ -80,9 +79,8 @@ impl InstanceResolver {
     /// The inner client of a [`ReqwestFactory`](super::ReqwestFactory) needs it: it resolves host
     /// names of instances, which a registry lists. Defaults to no check: other names are those of
     /// the program.
-    pub fn check_all_names(mut self) -> Self {
-        self.checks_all = true;
-        self
+    pub fn check_all_names(self) -> Self {
+        Self { checks_all: true, ..self }
     }
 }
 

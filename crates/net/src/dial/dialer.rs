@@ -47,18 +47,16 @@ impl Dialer {
     }
 
     /// Bounds connecting: resolution, all attempts, TLS handshakes. Defaults to 5 s.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
+    pub fn connect_timeout(self, timeout: Duration) -> Self {
+        Self { connect_timeout: timeout, ..self }
     }
 
     /// Sets the time between two attempts at addresses of one name.
     ///
     /// Shortened where a name has so many addresses that some would not be attempted within the
     /// connect timeout. Defaults to 250 ms, as RFC 8305 recommends.
-    pub fn attempt_delay(mut self, delay: Duration) -> Self {
-        self.attempt_delay = delay;
-        self
+    pub fn attempt_delay(self, delay: Duration) -> Self {
+        Self { attempt_delay: delay, ..self }
     }
 
     /// Sets the idle time after which TCP probes its peer, and the time between probes.
@@ -83,18 +81,16 @@ impl Dialer {
     ///
     /// IP addresses that are given as such are not checked here: a `Publisher` has checked them.
     /// Defaults to [`AddressPolicy::any`].
-    pub fn addresses(mut self, policy: AddressPolicy) -> Self {
-        self.addresses = policy;
-        self
+    pub fn addresses(self, policy: AddressPolicy) -> Self {
+        Self { addresses: policy, ..self }
     }
 
     /// Replaces the operating system's resolver and sockets.
     ///
     /// Keep-alive and user timeout are then the connector's affair. Unix sockets stay the
     /// operating system's.
-    pub fn connector(mut self, connector: impl Connector) -> Self {
-        self.connector = Some(Arc::new(connector));
-        self
+    pub fn connector(self, connector: impl Connector) -> Self {
+        Self { connector: Some(Arc::new(connector)), ..self }
     }
 
     /// Connects to `target`, over TLS if settings are given.

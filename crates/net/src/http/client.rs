@@ -155,21 +155,18 @@ impl Inner {
 
 impl HttpClientBuilder {
     /// Sets the dialer. Defaults to [`Dialer::new`].
-    pub fn dialer(mut self, dialer: Dialer) -> Self {
-        self.dialer = dialer;
-        self
+    pub fn dialer(self, dialer: Dialer) -> Self {
+        Self { dialer, ..self }
     }
 
     /// Sets the TLS of all connections. Defaults to none.
-    pub fn tls(mut self, tls: impl Into<Option<TlsClient>>) -> Self {
-        self.tls = tls.into();
-        self
+    pub fn tls(self, tls: impl Into<Option<TlsClient>>) -> Self {
+        Self { tls: tls.into(), ..self }
     }
 
     /// Sets the HTTP versions. Defaults to [`HttpVersions::Http2OrHttp1`].
-    pub fn versions(mut self, versions: HttpVersions) -> Self {
-        self.versions = versions;
-        self
+    pub fn versions(self, versions: HttpVersions) -> Self {
+        Self { versions, ..self }
     }
 
     /// Builds the client, which connects to nothing yet.

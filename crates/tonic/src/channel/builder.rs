@@ -59,17 +59,15 @@ impl ChannelBuilder {
     /// Sets the algorithm that picks an instance for each call.
     ///
     /// Defaults to [`LeastLoaded`](tower_sd_balance::LeastLoaded).
-    pub fn balancer(mut self, balancer: impl Balancer) -> Self {
-        self.balance = BalanceLayer::new(balancer);
-        self
+    pub fn balancer(self, balancer: impl Balancer) -> Self {
+        Self { balance: BalanceLayer::new(balancer), ..self }
     }
 
     /// Bounds how long a call waits for an instance that takes it.
     ///
     /// Defaults to 1 s, see [`BalanceLayer::ready_timeout`].
-    pub fn ready_timeout(mut self, ready_timeout: Duration) -> Self {
-        self.ready_timeout = Some(ready_timeout);
-        self
+    pub fn ready_timeout(self, ready_timeout: Duration) -> Self {
+        Self { ready_timeout: Some(ready_timeout), ..self }
     }
 
     /// Declares unary methods to be idempotent.
@@ -94,11 +92,10 @@ impl ChannelBuilder {
     /// Timeouts bound the time to the head of the response, which many servers send with the first
     /// message of a stream. Defaults to sending 3 times without timeouts.
     pub fn retry(
-        mut self,
+        self,
         change: impl FnOnce(RetryPolicy<GrpcProtocol>) -> RetryPolicy<GrpcProtocol>,
     ) -> Self {
-        self.retry = change(self.retry);
-        self
+        Self { retry: change(self.retry), ..self }
     }
 
     /// Sends a call that has no answer yet to a second instance.
@@ -106,24 +103,21 @@ impl ChannelBuilder {
     /// The first good answer is the caller's. Only calls of [`idempotent`](Self::idempotent)
     /// methods are hedged, from the budget of the retries: see
     /// [`RetryPolicy::hedged`](tower_sd_balance::RetryPolicy::hedged). Defaults to no hedges.
-    pub fn hedge(mut self, hedge: HedgePolicy) -> Self {
-        self.hedge = Some(hedge);
-        self
+    pub fn hedge(self, hedge: HedgePolicy) -> Self {
+        Self { hedge: Some(hedge), ..self }
     }
 
     /// Changes how connections are made and kept: health checks, connect timeout.
     ///
     /// For TLS and bounds of the pool return a factory [`over`](GrpcFactory::over) an
     /// `HttpFactory`.
-    pub fn factory(mut self, change: impl FnOnce(GrpcFactory) -> GrpcFactory) -> Self {
-        self.factory = change(self.factory);
-        self
+    pub fn factory(self, change: impl FnOnce(GrpcFactory) -> GrpcFactory) -> Self {
+        Self { factory: change(self.factory), ..self }
     }
 
     /// Sets how endpoints are created, probed and drained.
-    pub fn endpointer(mut self, config: EndpointerConfig) -> Self {
-        self.endpointer = config;
-        self
+    pub fn endpointer(self, config: EndpointerConfig) -> Self {
+        Self { endpointer: config, ..self }
     }
 
     /// The channel.
