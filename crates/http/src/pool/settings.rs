@@ -149,4 +149,18 @@ mod tests {
         assert_eq!(short.http1_idle(Some(Duration::from_secs(60))), Duration::from_secs(2));
         assert_eq!(short.http1_idle(None), Duration::from_secs(2));
     }
+
+    #[test]
+    fn ages_differ_by_a_tenth() {
+        let s = Duration::from_secs;
+        let settings = Settings { max_age: Some(s(100)), ..Settings::default() };
+        let mut ages: Vec<_> = (0..1000).filter_map(|_| settings.age()).collect();
+        ages.sort_unstable();
+        let (first, last) = (ages[0], ages[999]);
+        assert!(
+            s(90) <= first && first < s(91) && s(99) < last && last <= s(100),
+            "{first:?} {last:?}"
+        );
+        assert_eq!(Settings { max_age: None, ..settings }.age(), None);
+    }
 }
