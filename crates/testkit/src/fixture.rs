@@ -58,6 +58,13 @@ pub trait Fixture: Send + Sync + 'static {
     /// The time after which the registry drops an entry that is not renewed.
     fn ttl(&self) -> Duration;
 
+    /// Bytes of metadata that no registration can have. Defaults to 1.7 million, more than a value
+    /// of etcd may have, and less than gRPC transports; a development build encodes as much for
+    /// longer than a short TTL on a busy machine.
+    fn refused_metadata(&self) -> usize {
+        1_700_000
+    }
+
     /// How long a lost entry may take to be back while the registry is well. Defaults to 2 s: the
     /// registry reports the loss.
     fn reannounce_bound(&self) -> Duration {

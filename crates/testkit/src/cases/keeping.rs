@@ -69,8 +69,8 @@ pub(super) fn refused_update_keeps_the_registration(fixture: &dyn Fixture) -> Bo
                 it.instances().first().is_some_and(|a| a.weight() == 90)
             })
             .await;
-        let large = handle
-            .update(|it| it.with_weight(20).with_metadata("large", "x".repeat(REFUSED_METADATA)));
+        let large = "x".repeat(fixture.refused_metadata());
+        let large = handle.update(|it| it.with_weight(20).with_metadata("large", large));
         let error = large.await.expect_err("no registry takes as much");
         assert!(!error.is_transient(), "{error:?}");
         let watched = timeout(fixture.ttl() * 3, async {
@@ -131,7 +131,3 @@ pub(super) fn updates_every_tenth_of_the_ttl_are_without_a_gap(
     }
     .boxed()
 }
-
-/// More than a value of etcd (1.5 MiB) or of Consul's metadata (512 bytes) may have, and less than
-/// gRPC transports.
-const REFUSED_METADATA: usize = 1_700_000;

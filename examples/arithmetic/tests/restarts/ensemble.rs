@@ -26,9 +26,10 @@ pub(crate) async fn tell() {
     let client = Client::new(Protocol::Http, &instancer, RetryPolicy::new()).await;
     let load = Load::start(200, move |n| client.clone().add(n));
 
-    let leader = ensemble.leader().await.expect("there is a leader");
+    let leader = leader_of(&ensemble).await;
     leader.kill();
     sleep(OUTAGE).await;
+    leader_of(&ensemble).await;
     fleet.restart(0).await;
     leader.restart().await.expect("it starts again");
 
@@ -37,6 +38,7 @@ pub(crate) async fn tell() {
         link.set(Fault::BlackHole).await;
     }
     sleep(OUTAGE).await;
+    leader_of(&ensemble).await;
     fleet.restart(1).await;
     for link in &ensemble.links {
         link.set(Fault::None).await;
@@ -46,13 +48,9 @@ pub(crate) async fn tell() {
         member.restart().await.expect("it starts again");
     }
     fleet.restart(2).await;
-    // The restart of the last one was perhaps that of a leader.
-    for member in &ensemble.members {
-        member.wait_until_ready().await.expect("it serves");
-    }
 
-    // The sessions of all servers, by another client.
-    let (address, parent) = (ensemble.members[0].address(), "/services/arithmetic");
+    // The sessions of all servers, by another client. The last member was perhaps the leader.
+    let (address, parent) = (leader_of(&ensemble).await.address(), "/services/arithmetic");
     let mut operator = Operator::connect(address).await;
     let names = operator.children(parent).await;
     assert_eq!(names.len(), 3, "{names:?}");
@@ -70,11 +68,24 @@ pub(crate) async fn tell() {
     let emptied = join_all(ensemble.members.iter().map(|member| member.restart_empty())).await;
     emptied.into_iter().for_each(|emptied| emptied.expect("it starts again"));
     sleep(OUTAGE).await;
+    leader_of(&ensemble).await;
     fleet.restart(0).await;
 
     let sum = load.stop().await;
     let first: Vec<_> = sum.failures.iter().take(5).collect();
     assert!(first.is_empty(), "{sum}: {first:#?}");
+}
+
+/// Waits for a leader with a majority: a server that starts without one gives up.
+async fn leader_of(ensemble: &real::ZooKeeperEnsemble) -> &real::ZooKeeper {
+    let begun = Instant::now();
+    loop {
+        if let Some(leader) = ensemble.leader().await {
+            return leader;
+        }
+        assert!(begun.elapsed() < OUTAGE * 6, "no leader is elected");
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Longer than the session timeout.

@@ -118,6 +118,7 @@ impl ZooKeeperFixture {
     fn client_with(&self, session: Duration) -> TestClient {
         let address = self.proxy.address().to_string();
         let config = ZooKeeperConfig::new([address]).session_timeout(session);
+        let config = config.max_request(MAX_REQUEST);
         let client = ZooKeeper::new(config).expect("the settings can work");
         let registering = client.clone();
         TestClient::new(
@@ -162,9 +163,15 @@ impl Fixture for ZooKeeperFixture {
         TTL
     }
 
+    fn refused_metadata(&self) -> usize {
+        MAX_REQUEST
+    }
+
     fn evidence(&self) -> String {
         self.server.output()
     }
 }
 
 pub(crate) const TTL: Duration = Duration::from_secs(2);
+/// The least there may be.
+const MAX_REQUEST: usize = 64 << 10;
