@@ -252,5 +252,5 @@ const SECONDS: u64 = 6;
 const THOUSAND: u16 = 1000;
 /// For a registry on a busy machine.
 const MANY_BOUND: Duration = Duration::from_secs(60);
-/// Registrations that are under way together.
-const AT_ONCE: usize = 32;
+/// Registrations that are under way together: few enough for the slowest registry to answer each.
+const AT_ONCE: usize = 8;
