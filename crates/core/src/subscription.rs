@@ -50,6 +50,7 @@ impl<T: Deref<Target: Instancer> + Send + Sync + 'static> Instancer for T {
 /// immediately.
 #[derive(Clone)]
 pub struct Subscription {
+    service: Arc<str>,
     pub(crate) snapshots: watch::Receiver<Snapshot>,
     nudge: Arc<Notify>,
     counters: Counters,
@@ -58,11 +59,17 @@ pub struct Subscription {
 
 impl Subscription {
     pub(crate) fn new(
+        service: &str,
         snapshots: watch::Receiver<Snapshot>,
         nudge: Arc<Notify>,
         counters: Counters,
     ) -> Self {
-        Self { snapshots, nudge, counters, _keep_alive: None }
+        Self { service: service.into(), snapshots, nudge, counters, _keep_alive: None }
+    }
+
+    /// The name of the service that is followed, or of the source if it has none.
+    pub fn service(&self) -> &str {
+        &self.service
     }
 
     /// The same subscription, which also keeps `owner` alive.
@@ -76,7 +83,7 @@ impl Subscription {
 
     /// One that shows these snapshots in place of its own, and passes on everything else.
     pub(crate) fn showing(&self, snapshots: watch::Receiver<Snapshot>) -> Self {
-        Self::new(snapshots, Arc::clone(&self.nudge), self.counters.clone())
+        Self::new(&self.service, snapshots, Arc::clone(&self.nudge), self.counters.clone())
     }
 
     /// The latest snapshot.

@@ -187,7 +187,9 @@ impl<S: Clone> Shards<S> {
             [] => choices.choose_usable(request, local),
             _ => local.beside(|local| choices.choose_usable(request, local)),
         };
-        let picked = choices.get(index, local).inspect_err(|OutOfRange| self.out_of_range())?;
+        let picked = choices
+            .get(index, local)
+            .inspect_err(|OutOfRange| self.out_of_range(&published.judge))?;
         Ok(picked.map(|(service, stats, started)| {
             let started = started.filter(|_| tier == Tier::Ready);
             (service, stats, Trace { started, ..Trace::of(tier) })
@@ -196,10 +198,15 @@ impl<S: Clone> Shards<S> {
 
     /// A bug of the user's balancer, counted, and logged once.
     #[cold]
-    fn out_of_range(&self) {
+    fn out_of_range(&self, judge: &Judge) {
         if self.n_out_of_range.fetch_add(1, Relaxed) == 0 {
             let balancer = &self.balancer;
-            tracing::error!(?balancer, "pick failed: the balancer returned an index out of range");
+            let service = &*judge.service;
+            tracing::error!(
+                service,
+                ?balancer,
+                "pick failed: the balancer returned an index out of range"
+            );
         }
     }
 

@@ -82,6 +82,7 @@ pub enum EjectionReason {
 /// What the endpoints of one endpointer have in common.
 #[derive(Debug, Default)]
 pub(crate) struct Judge {
+    pub(crate) service: Arc<str>,
     policy: EjectionPolicy,
     pub(crate) breaker: Arc<Breaker>,
     wake: Arc<Notify>,
@@ -181,8 +182,14 @@ impl fmt::Display for EjectionReason {
 }
 
 impl Judge {
-    pub(super) fn new(policy: EjectionPolicy, breaker: Arc<Breaker>, wake: Arc<Notify>) -> Self {
-        Self { policy, breaker, wake, ..Self::default() }
+    /// For the endpoints of `service`.
+    pub(super) fn new(
+        service: &str,
+        policy: EjectionPolicy,
+        breaker: Arc<Breaker>,
+        wake: Arc<Notify>,
+    ) -> Self {
+        Self { service: service.into(), policy, breaker, wake, ..Self::default() }
     }
 
     pub(super) fn policy(&self) -> &EjectionPolicy {

@@ -31,6 +31,7 @@ mod tests;
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use tower_sd_core::{BoxError, Instance, Instancer};
+use tracing::Instrument;
 
 use self::worker::{Runs, work};
 pub use self::{
@@ -147,7 +148,8 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
         let shared = Arc::new(Shared::new(subscription.clone(), config.clone()));
         let weak = Arc::downgrade(&shared);
         let runs = Runs::new(factory, config);
-        shared.tasks.spawn(|stop| work(weak, subscription, runs, stop));
+        let span = tracing::info_span!("endpointer", service = subscription.service());
+        shared.tasks.spawn(|stop| work(weak, subscription, runs, stop).instrument(span));
         Self { shared }
     }
 

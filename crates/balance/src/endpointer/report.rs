@@ -13,6 +13,8 @@ use crate::{LimitsReport, error::Failure};
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct EndpointerReport {
+    /// The name of the service that it follows.
+    pub service: String,
     /// Why the set may be outdated, with all causes.
     ///
     /// The registry has never answered, or not lately.
@@ -142,7 +144,13 @@ pub(super) fn report<S: Clone + Send + Sync + 'static>(shared: &Shared<S>) -> En
             Some(error.map_or_else(|| NEVER_SYNCED.to_owned(), |error| error.chain().to_string()))
         }
     };
-    EndpointerReport { trouble, endpoints, panic: state.panic, limits: shared.breaker.report() }
+    EndpointerReport {
+        service: shared.subscription.service().to_owned(),
+        trouble,
+        endpoints,
+        panic: state.panic,
+        limits: shared.breaker.report(),
+    }
 }
 
 impl EndpointReport {

@@ -49,8 +49,8 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
     pub(super) fn new(subscription: Subscription, config: EndpointerConfig) -> Self {
         let wake = Arc::<Notify>::default();
         let breaker = Arc::new(Breaker::new(config.limits));
-        let judge = Judge::new(config.ejection, Arc::clone(&breaker), Arc::clone(&wake));
-        let judge = Arc::new(judge);
+        let (of, bounded_by) = (subscription.service(), Arc::clone(&breaker));
+        let judge = Arc::new(Judge::new(of, config.ejection, bounded_by, Arc::clone(&wake)));
         Self {
             state: Mutex::new(State::new(config.clone(), judge)),
             subscribers: Mutex::default(),

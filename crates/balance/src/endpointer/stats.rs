@@ -117,6 +117,11 @@ impl EndpointStats {
         &self.id
     }
 
+    /// The name of the service whose instance it is.
+    pub fn service(&self) -> &str {
+        &self.judge.service
+    }
+
     /// How often it was picked.
     pub fn picks(&self) -> u64 {
         self.picks.load(Relaxed)

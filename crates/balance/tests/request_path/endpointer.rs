@@ -360,6 +360,7 @@ async fn inspect_can_be_serialised() {
     assert_eq!(a["instance"]["id"], "a:1");
     assert_eq!((&a["state"], &a["picks"], &a["error"]), (&"ready".into(), &3.into(), &().into()));
     assert_eq!((&b["state"], &b["error"]), (&"creating".into(), &"b cannot be made".into()));
+    assert_eq!(json["service"], "test");
     assert!(json["trouble"].as_str().unwrap().contains("outage"));
     tokio::time::advance(Duration::from_millis(1500)).await;
     let json = serde_json::to_value(endpointer.report()).unwrap();

@@ -11,15 +11,28 @@ use tracing::{
     span::{Attributes, Id, Record},
 };
 
+use tower::{Layer, ServiceExt};
+use tower_sd_balance::{
+    BalanceLayer, Balancer, Choice, Members, NoInstances, NoInstancesReason, Picker,
+};
+
 use crate::support::{Mode, Registry, World, balance, call, endpointer, instances, settle};
 
-/// The fields of each warning on this thread, the message among them.
+/// The fields of each warning and error on this thread, the message and those of its spans among
+/// them.
 #[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
+struct Warnings(Arc<Mutex<Log>>);
+
+#[derive(Default)]
+struct Log {
+    lines: Vec<String>,
+    spans: Vec<String>,
+    entered: Vec<usize>,
+}
 
 impl Warnings {
     fn about(&self, part: &str) -> usize {
-        self.0.lock().unwrap().iter().filter(|fields| fields.contains(part)).count()
+        self.0.lock().unwrap().lines.iter().filter(|fields| fields.contains(part)).count()
     }
 }
 
@@ -36,8 +49,12 @@ impl Subscriber for Warnings {
         true
     }
 
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        let mut fields = Fields(String::new());
+        span.record(&mut fields);
+        let spans = &mut self.0.lock().unwrap().spans;
+        spans.push(fields.0);
+        Id::from_u64(spans.len() as u64)
     }
 
     fn record(&self, _: &Id, _: &Record<'_>) {}
@@ -45,16 +62,22 @@ impl Subscriber for Warnings {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        if *event.metadata().level() == Level::WARN {
+        if *event.metadata().level() <= Level::WARN {
+            let log = &mut *self.0.lock().unwrap();
             let mut fields = Fields(String::new());
             event.record(&mut fields);
-            self.0.lock().unwrap().push(fields.0);
+            log.entered.iter().for_each(|id| fields.0 += &log.spans[*id - 1]);
+            log.lines.push(fields.0);
         }
     }
 
-    fn enter(&self, _: &Id) {}
+    fn enter(&self, id: &Id) {
+        self.0.lock().unwrap().entered.push(usize::try_from(id.into_u64()).unwrap());
+    }
 
-    fn exit(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {
+        self.0.lock().unwrap().entered.pop();
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,7 +94,7 @@ async fn weight_out_of_range_is_logged_once_and_when_it_changes() {
     }
     let heavy = instances(&["a", "b"]).remove(1).with_weight(2_000_000);
     registry.set_instances(vec![heavy]).await;
-    assert_eq!(warnings.about("instance=b:1 weight=2000000"), 1, "also of a new one");
+    assert_eq!(warnings.about("instance=b:1 weight=2000000 service=\"test\""), 1, "of a new one");
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,4 +116,35 @@ async fn panic_is_logged_once() {
     }
     registry.set(&["a", "b"]).await;
     assert_eq!(warnings.about("ejected ones get requests"), 1);
+}
+
+/// Its index is one too large.
+#[derive(Debug)]
+struct Wrong;
+
+impl Balancer for Wrong {
+    fn picker(&self, _: &Members<'_>) -> Arc<dyn Picker> {
+        Arc::new(Self)
+    }
+}
+
+impl Picker for Wrong {
+    fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
+        Some(choice.len())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn index_out_of_range_is_logged_once_with_the_service() {
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let (registry, world) = (Registry::new(&["a"]), World::default());
+    let client = BalanceLayer::new(Wrong).layer(endpointer(&registry, &world).await);
+    for _ in 0..3 {
+        let error = client.clone().oneshot(0).await.expect_err("no such member");
+        let none: &NoInstances = error.downcast_ref().expect("no instances");
+        assert_eq!(none.reason(), NoInstancesReason::OutOfRange);
+    }
+    assert_eq!(warnings.about("index out of range"), 1);
+    assert_eq!(warnings.about("service=\"test\" balancer=Wrong"), 1);
 }

@@ -114,7 +114,7 @@ impl Publisher {
     /// A subscription to what it publishes. It does not keep the publisher alive.
     pub fn subscribe(&self) -> Subscription {
         let (nudge, counters) = (Arc::clone(&self.nudge), self.counters.clone());
-        Subscription::new(self.snapshots.subscribe(), nudge, counters)
+        Subscription::new(&self.service, self.snapshots.subscribe(), nudge, counters)
     }
 
     /// Resolves when a subscriber requests a new read.
