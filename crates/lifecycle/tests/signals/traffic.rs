@@ -124,7 +124,7 @@ impl Fleet {
     async fn end(&mut self) -> bool {
         let mut hurried = false;
         while self.lives.len() > 1 {
-            let ended = timeout(Duration::from_secs(60), self.lives.join_next()).await;
+            let ended = timeout(LONG, self.lives.join_next()).await;
             let ended = ended.expect("it ends").expect("it runs").expect("no panic");
             let report = ended.expect("no failure").to_string();
             assert!(report.starts_with("stopped by SIGTERM"), "{report}");
@@ -158,7 +158,9 @@ impl Fleet {
         let (instancer, mut senders) = (self.registry.instancer("a"), JoinSet::new());
         match self.protocol {
             Protocol::Http(version) => {
-                let client = Client::builder(instancer).factory(|it| it.version(version)).build();
+                let client = Client::builder(instancer).factory(|it| it.version(version));
+                let client = client.ready_timeout(LONG).timeout(LONG).per_try_timeout(LONG);
+                let client = client.build();
                 let send = move || {
                     let (client, request) = (client.clone(), Request::post("http://a/"));
                     async move {
@@ -170,7 +172,8 @@ impl Fleet {
                 (0..2).for_each(|_| drop(senders.spawn(until(end.clone(), send.clone()))));
             }
             Protocol::Grpc => {
-                let client = HealthClient::new(Channel::new(instancer));
+                let client =
+                    HealthClient::new(Channel::builder(instancer).ready_timeout(LONG).build());
                 let send = move || {
                     let mut client = client.clone();
                     async move {
@@ -209,3 +212,5 @@ where
 
 const PROTOCOLS: [Protocol; 3] =
     [Protocol::Http(HttpVersion::Http1), Protocol::Http(HttpVersion::Http2), Protocol::Grpc];
+/// A busy machine connects late.
+const LONG: Duration = Duration::from_secs(60);
