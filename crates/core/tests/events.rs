@@ -1,7 +1,6 @@
 //! The log has changes of state, once each, with the data in fields.
 
 use std::{
-    io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -11,48 +10,7 @@ use tower_sd_core::{
     CheckResult, Entries, Error, ErrorKind, Instance, Instancer, MemoryRegistry, Publisher,
     Registration, RegistryConfig, Secret, Sink,
 };
-use tracing::subscriber::DefaultGuard;
-
-/// Everything that is logged on this thread, as JSON lines.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn capture() -> (Self, DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .json()
-            .with_max_level(tracing::Level::TRACE)
-            .with_writer(move || writer.clone())
-            .finish();
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    fn events(&self) -> Vec<serde_json::Value> {
-        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let text = String::from_utf8(bytes).expect("UTF-8");
-        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
-    }
-
-    /// The fields of the events with this level and message.
-    fn found(&self, level: &str, message: &str) -> Vec<serde_json::Value> {
-        let is = |event: &serde_json::Value| {
-            event["level"] == level && event["fields"]["message"] == message
-        };
-        self.events().into_iter().filter(is).map(|event| event["fields"].clone()).collect()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use tower_sd_testkit::log::Log;
 
 /// go-kit's `TestRegister` and `TestDeregister`: who, where, and what happened.
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ pub mod absence;
 mod cases;
 mod fixture;
 pub mod load;
+pub mod log;
 pub mod loopback;
 mod outage;
 pub mod process;
