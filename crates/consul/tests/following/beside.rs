@@ -1,13 +1,20 @@
 //! Suspicion, unhealthy neighbours, and pauses that are required.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use tokio::time::timeout;
+use tokio::{
+    join,
+    time::{Instant, sleep, timeout},
+};
 use tower_sd_consul::Query;
 use tower_sd_core::Instancer;
 use tower_sd_testkit::script::{Reply, Script};
 
-use crate::{agent, entry, follow, has_index, listing, n_fresh, next, shows};
+use crate::{BOUND, agent, entry, follow, has_index, listing, n_fresh, next, shows};
 
 /// A client's failing endpoints suspect the view; what waits for a change goes on.
 #[tokio::test]
@@ -56,4 +63,36 @@ async fn pause_that_a_proxy_requires_is_kept() {
     let sooner = timeout(Duration::from_secs(1), script.next()).await;
     assert!(sooner.is_err(), "{sooner:?}");
     next(&script).await;
+}
+
+/// With no index to wait for, each of them is answered immediately.
+#[tokio::test]
+async fn shared_polls_without_an_index_come_every_2_s() {
+    join!(polls_come_every_2_s("0"), polls_come_every_2_s(""));
+}
+
+async fn polls_come_every_2_s(index: &'static str) {
+    let polls = Arc::<Mutex<BTreeMap<String, Vec<Instant>>>>::default();
+    let seen = Arc::clone(&polls);
+    let script = Script::answering(move |request| {
+        if request.target.starts_with("/v1/health/service/") {
+            return listing("42", [1]);
+        }
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.entry(request.target.clone()).or_default().push(Instant::now());
+        listing(index, [])
+    });
+    let script = script.await.expect("loopback");
+    let _instancer = follow(agent(&script).max_blocking_queries(0), Query::new("web"));
+    let copy = || polls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let repeated = async {
+        while copy().values().filter(|times| times.len() > 1).count() < 4 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(2 * BOUND, repeated).await.unwrap_or_else(|_| panic!("{:?}", copy()));
+    for (poll, times) in copy() {
+        let mut pauses = times.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(pauses.all(|pause| pause >= Duration::from_secs(2)), "{poll}: {times:?}");
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! What is sent, and what is made of every kind of answer.
 
+mod beside;
 mod proxies;
 mod support;
 

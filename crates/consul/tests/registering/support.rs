@@ -25,7 +25,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    fn answer(&mut self, request: &Received) -> Reply {
+    pub(crate) fn answer(&mut self, request: &Received) -> Reply {
         let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
         match path.split('/').nth(4) {
             _ if path.starts_with("/v1/agent/health/service/id/") => return self.entry(),
