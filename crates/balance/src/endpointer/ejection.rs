@@ -138,6 +138,16 @@ impl EjectionPolicy {
         Self { success_rate: percent, ..self }
     }
 
+    /// Sets the field of this name.
+    pub fn min_requests(self, n: u64) -> Self {
+        Self { min_requests: n, ..self }
+    }
+
+    /// Sets the field of this name.
+    pub fn window(self, window: Duration) -> Self {
+        Self { window, ..self }
+    }
+
     /// Sets `initial` and `max`.
     pub fn times(mut self, initial: Duration, max: Duration) -> Self {
         self.initial = initial;
@@ -220,3 +230,36 @@ const SHORTEST: Duration = Duration::from_millis(10);
 const MIN_PATIENCE: Duration = Duration::from_secs(1);
 /// What "never" amounts to: ten years, an `Instant` that exists.
 const MAX_LENGTH: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_has_its_documented_default_and_can_be_set() {
+        let seconds = Duration::from_secs;
+        let default = EjectionPolicy::new();
+        // All fields: a new one needs a row below.
+        let EjectionPolicy {
+            consecutive_failures,
+            success_rate,
+            min_requests,
+            window,
+            initial,
+            max,
+        } = default;
+        assert_eq!((consecutive_failures, success_rate, min_requests), (5, 80, 20));
+        assert_eq!([window, initial, max], [10, 1, 30].map(seconds));
+        for (text, set) in [
+            (r#"{ "consecutive_failures": 7 }"#, default.consecutive_failures(7)),
+            (r#"{ "success_rate": 7 }"#, default.success_rate(7)),
+            (r#"{ "min_requests": 7 }"#, default.min_requests(7)),
+            (r#"{ "window": "7s" }"#, default.window(seconds(7))),
+            (r#"{ "initial": "7s" }"#, default.times(seconds(7), max)),
+            (r#"{ "max": "7s" }"#, default.times(initial, seconds(7))),
+        ] {
+            assert_eq!(serde_json::from_str::<EjectionPolicy>(text).unwrap(), set, "{text}");
+            assert_ne!(set, default, "{text}");
+        }
+    }
+}

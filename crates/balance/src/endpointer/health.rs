@@ -213,7 +213,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn first_failure_counts_in_success_rate() {
-        let policy = EjectionPolicy { min_requests: 1, ..EjectionPolicy::new() };
+        let policy = EjectionPolicy::new().min_requests(1);
         assert_eq!(ejects(&policy, &[(0.0, 11, 1)]).await, Some(0));
     }
 }
