@@ -192,6 +192,20 @@ impl ReqwestClientBuilder {
         Self { ready_timeout: Some(ready_timeout), ..self }
     }
 
+    /// Bounds a whole request, up to the head of its response. Defaults to 15 s.
+    ///
+    /// It covers all attempts and the pauses between them.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { retry: self.retry.timeout_to_head(timeout), ..self }
+    }
+
+    /// Bounds one attempt, up to the head of its response. Defaults to 5 s.
+    ///
+    /// It begins when an instance has the request.
+    pub fn per_try_timeout(self, per_try_timeout: Duration) -> Self {
+        Self { retry: self.retry.per_try_timeout(per_try_timeout), ..self }
+    }
+
     /// Changes the retry policy; defaults as in [`Client`](crate::Client).
     pub fn retry(
         self,

@@ -87,10 +87,22 @@ impl ChannelBuilder {
         self
     }
 
-    /// Changes the retry policy: attempts, backoff, timeouts, codes.
+    /// Bounds a whole call: all attempts, the pauses between them, and its streams.
     ///
-    /// Timeouts bound the time to the head of the response, which many servers send with the first
-    /// message of a stream. Defaults to sending 3 times without timeouts.
+    /// Defaults to no bound: a call has the deadline that its request sets.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { retry: self.retry.timeout(timeout), ..self }
+    }
+
+    /// Bounds one attempt, up to the head of its response.
+    ///
+    /// It begins when an instance has the call. Many servers send the head with the first message
+    /// of a stream. Defaults to no bound.
+    pub fn per_try_timeout(self, per_try_timeout: Duration) -> Self {
+        Self { retry: self.retry.per_try_timeout(per_try_timeout), ..self }
+    }
+
+    /// Changes the retry policy: attempts, backoff, codes. Defaults to sending 3 times.
     pub fn retry(
         self,
         change: impl FnOnce(RetryPolicy<GrpcProtocol>) -> RetryPolicy<GrpcProtocol>,

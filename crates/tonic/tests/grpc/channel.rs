@@ -108,3 +108,17 @@ async fn call_above_the_limit_is_refused() {
     client.one(message("hello")).await.expect("answered");
     assert_eq!(channel.report().limits.refused_requests, 1);
 }
+
+#[tokio::test]
+async fn timeouts_bound_a_call_and_each_attempt() {
+    let (server, bound) = (Server::start(), Duration::from_millis(200));
+    let builder = || Channel::builder(FixedInstancer::new([server.instance()]));
+    for (channel, n_timed_out) in [
+        (builder().timeout(bound).build(), 1),
+        (builder().idempotent(["echo.Echo"]).per_try_timeout(bound).build(), 3),
+    ] {
+        let status = EchoClient::new(channel.clone()).one(message("slow")).await.expect_err("late");
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+        assert_eq!(channel.report().endpoints[0].outcomes.timed_out, n_timed_out, "{status}");
+    }
+}

@@ -180,3 +180,22 @@ async fn host_name_of_a_denied_address_is_not_connected_to() {
     let orders = plain(instance);
     orders.send(orders.client().get("http://orders/")).await.expect("loopback is allowed");
 }
+
+#[tokio::test]
+async fn timeouts_bound_a_request_and_each_attempt() {
+    let server = Server::start(async |mut peer| peer.closed().await).await;
+    let builder =
+        || ReqwestClient::builder(FixedInstancer::new([server.instance()])).client(|_| client());
+    for (orders, n_timed_out) in
+        [(builder().timeout(PER_TRY), 1), (builder().per_try_timeout(PER_TRY), 3)]
+    {
+        let orders = orders.build().expect("a client");
+        let request = orders.client().get("http://orders/").build().expect("a request");
+        timeout(BOUND, orders.execute(request))
+            .await
+            .expect("in time")
+            .map(drop)
+            .expect_err("late");
+        assert_eq!(orders.report().endpoints[0].outcomes.timed_out, n_timed_out);
+    }
+}
