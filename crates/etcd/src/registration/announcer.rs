@@ -16,10 +16,12 @@ use crate::{
 
 /// One instance's key, under a lease of its own.
 ///
-/// The lease distinguishes registrations. `renew` prolongs it; `announce` does not.
+/// The lease distinguishes registrations. `renew` prolongs it; `announce` does after a loss only.
 pub(crate) struct EtcdAnnouncer {
     entry: Entry,
     lease: Option<Lease>,
+    /// The entry was lost, so that the lease is not renewed.
+    is_lost: bool,
     /// The value that etcd has accepted last.
     accepted: Option<Vec<u8>>,
     /// Changes up to this revision are older than our own put, or than the latest read.
@@ -53,6 +55,7 @@ impl EtcdAnnouncer {
         Ok(Self {
             entry: Entry::new(client, key, registration.lease_ttl()),
             lease: None,
+            is_lost: false,
             accepted: None,
             since: 0,
             other: None,
@@ -103,6 +106,19 @@ impl EtcdAnnouncer {
         }
     }
 
+    /// Prolongs a lease that nothing has renewed lately: a put under it does not.
+    async fn prolong(&mut self) -> Result<()> {
+        if let (true, Some(lease)) = (self.is_lost, self.lease) {
+            match self.entry.keep_alive(lease).await {
+                Err(failure) if failure.is_lease_not_found() => self.lease = None,
+                Err(failure) => return Err(failure.into_error("register").without_effect()),
+                Ok(()) => {}
+            }
+        }
+        self.is_lost = false;
+        Ok(())
+    }
+
     fn report_predecessor(&self, lease: Lease, before: Option<&Change>) {
         let other = before.filter(|it| it.lease != 0 && it.lease != lease.id);
         if let Some(other) = other {
@@ -135,6 +151,7 @@ impl EtcdAnnouncer {
 
     /// The loss that has to be reported, if there is one that was not.
     fn loss(&mut self, found: Found) -> Option<LossReason> {
+        self.is_lost |= found != Found::Ours;
         match found {
             Found::Ours => {
                 self.other = None;
@@ -208,6 +225,7 @@ impl Announcer for EtcdAnnouncer {
                 .with_message(message)
                 .with_source(cause)
         })?;
+        self.prolong().await?;
         let put = self.put(&value, announcement.takes_over).await;
         let (lease, put) = put.map_err(|failure| {
             let error = failure.of_value(value.len(), "register");

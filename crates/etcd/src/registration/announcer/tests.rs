@@ -1,3 +1,6 @@
+use std::time::Duration;
+
+use tokio::time::sleep;
 use tower_sd_core::Instance;
 use tower_sd_testkit::{
     real,
@@ -44,5 +47,39 @@ async fn put_under_a_lease_that_has_died_is_made_under_a_new_one() {
         assert_eq!(entry.kvs()[0].lease(), announcer.lease.expect("has one").id);
         announcer.withdraw().await.expect("withdraws");
         announcer.withdraw().await.expect("is idempotent");
+    }
+}
+
+/// While it stands by nothing renews its lease, and a put does not prolong it.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn entry_that_is_put_again_after_a_takeover_has_a_whole_ttl() {
+    for binary in binaries() {
+        let server = real::Etcd::start(real::EtcdConfig::new(binary)).await;
+        let server = server.expect("etcd starts");
+        let client = EtcdClient::new(EtcdConfig::new([server.url()])).expect("good settings");
+        let mut announcement = Announcement::new("s", Instance::new("127.0.0.1", 80));
+        let registration = Registration::new("s", announcement.instance.clone().with_id("a"));
+        let registration = registration.ttl(Duration::from_secs(10));
+        let new = || EtcdAnnouncer::new(&client, &registration).expect("good names");
+        let (mut old, mut successor) = (new(), new());
+        for announcer in [&mut old, &mut successor] {
+            announcer.announce(&announcement).await.expect("announces");
+        }
+        announcement.takes_over = false;
+        let lost = old.announce(&announcement).await.expect("etcd answers");
+        assert!(matches!(lost, Renewal::Lost(LossReason::TakenOver { .. })), "{lost:?}");
+        sleep(Duration::from_secs(3)).await;
+        successor.withdraw().await.expect("withdraws");
+        let operator = etcd_client::Client::connect([server.url()], None).await;
+        let mut operator = operator.expect("connects");
+        let lease = old.lease.expect("has one").id;
+        let mut left =
+            async || operator.lease_time_to_live(lease, None).await.expect("it lives").ttl();
+        let before = left().await;
+        let renewed = old.announce(&announcement).await.expect("the key is free");
+        assert!(matches!(renewed, Renewal::Renewed(_)), "{renewed:?}");
+        let after = left().await;
+        assert!(after > before, "{after} s, and {before} s before it was put");
     }
 }
