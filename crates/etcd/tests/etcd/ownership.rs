@@ -5,6 +5,7 @@ use std::time::Duration;
 use etcd_client::{WatchOptions, WatchResponse};
 use tokio::time::{sleep, timeout};
 use tower_sd_core::{InstanceStatus, Registration, RegistrationHandle, RegistrationState};
+use tower_sd_testkit::log::Log;
 
 use crate::support::{EtcdFixture, TTL, holds, instance, on_every_etcd};
 
@@ -56,8 +57,10 @@ async fn predecessor_takes_nothing_from_its_successor() {
 #[tokio::test]
 #[ignore = "needs a real etcd"]
 async fn taken_over_registration_reports_the_new_address_and_lease() {
+    let (log, _guard) = Log::capture();
     on_every_etcd(async |etcd| {
         let old = register(etcd, "by").await;
+        let before = etcd.entry("by").await.expect("is there").lease();
         let new = register(etcd, "by").await;
         let lease = etcd.entry("by").await.expect("is there").lease();
         holds("the predecessor reports it", SOON, async || is_taken_over(&old)).await;
@@ -71,6 +74,12 @@ async fn taken_over_registration_reports_the_new_address_and_lease() {
         })
         .await;
         assert_ne!(etcd.entry("by").await.expect("is back").lease(), lease);
+        // The other side, which may be on another host; of this etcd alone.
+        let mut took_over = log.found("WARN", "took over another registration's entry");
+        let from = format!("127.0.0.1:8080, lease {before:x}");
+        took_over.retain(|warning| warning["from"] == from);
+        assert_eq!(took_over.len(), 1, "{took_over:?}");
+        assert_eq!(took_over[0]["key"], "tower-sd/by/same");
     })
     .await;
 }
