@@ -14,6 +14,7 @@ use tower_sd_balance::{
     EndpointReport, EndpointState, Endpointer, FailureClass, FixedInstancer, Instance,
     InstanceStatus, NoInstances, NoInstancesReason, Outcome,
 };
+use tower_sd_core::{MemoryRegistry, Registration};
 
 use crate::support::{
     Mode, Registry, World, answers, balance, call, endpointer, endpointer_with, instances,
@@ -286,4 +287,29 @@ async fn service_that_is_pending_for_good_is_made_again() {
     sleep(Duration::from_secs(90)).await;
     assert_eq!(call(&balance).await.unwrap(), "a");
     assert_eq!(n_made.load(SeqCst), 2);
+}
+
+/// Each has a loop of its own at the registry, as a process has.
+#[tokio::test(start_paused = true)]
+async fn clients_of_a_dead_instance_leave_the_registry_alone() {
+    const CLIENTS: u64 = 5;
+    let (registry, world) = (MemoryRegistry::new(), World::default());
+    let dead = Registration::new("s", Instance::new("127.0.0.1", 1));
+    let handle = registry.register(dead).await.unwrap();
+    world.ready("127.0.0.1", Mode::Fails);
+    for _ in 0..CLIENTS {
+        let client = balance(&Endpointer::with(&registry.instancer("s"), world.factory()));
+        drop(start(async move {
+            loop {
+                call(&client).await.unwrap_err();
+                sleep(Duration::from_secs(4)).await;
+            }
+        }));
+    }
+    let n_reads = || registry.n_calls() - handle.stats().renewed;
+    sleep(Duration::from_secs(60)).await;
+    let before = n_reads();
+    sleep(Duration::from_secs(240)).await;
+    let n = n_reads() - before;
+    assert!((1..=48).contains(&(n / CLIENTS)), "{n} reads: 0.2 a second of each at most");
 }

@@ -66,6 +66,7 @@ async fn endpoint_with_all_its_requests_is_busy() {
     let error = call(&client).await.unwrap_err();
     let none: &NoInstances = error.downcast_ref().unwrap();
     assert_eq!((none.reason(), begun.elapsed()), (NoInstancesReason::Busy, 1_000 * MS));
+    assert!(registry.refresh_requested().now_or_never().is_none(), "a query of the registry");
     let third = start({
         let client = client.clone();
         async move { call(&client).await }
