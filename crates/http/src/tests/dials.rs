@@ -6,7 +6,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -22,7 +22,8 @@ use tokio::{
 };
 use tower::{ServiceBuilder, ServiceExt};
 use tower_sd_balance::{
-    BalanceLayer, Endpointer, FixedInstancer, RetryLayer, RetryPolicy, RoundRobin, async_trait,
+    BalanceLayer, Endpointer, Event, FixedInstancer, Observer, RetryLayer, RetryPolicy, RoundRobin,
+    async_trait,
 };
 use tower_sd_net::Target;
 use tower_sd_testkit::{load::paced, loopback::BlackHole};
@@ -134,6 +135,39 @@ async fn burst_opens_growing_numbers_of_connections() {
         assert_eq!(outcome.expect("answers"), "ok");
     }
     assert!(server.n_accepted() <= 200);
+}
+
+/// The peer of each connection, and the failure.
+#[derive(Debug, Default)]
+struct Connects(Mutex<Vec<(String, Option<String>)>>);
+
+impl Observer for Connects {
+    fn on(&self, event: &Event<'_>) {
+        if let Event::Connected { address, time, error } = event {
+            assert!(*time < BOUND, "{time:?}");
+            let connect = ((*address).to_owned(), error.map(ToString::to_string));
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(connect);
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_connect_is_observed_with_its_failure() {
+    let connects = Arc::<Connects>::default();
+    let observer: Arc<dyn Observer> = Arc::<Connects>::clone(&connects);
+    let factory = HttpFactory::<Sent>::new().observer(observer);
+    let server = Server::polite().await;
+    let (dead, live) = (dead(), server.instance());
+    for (instance, is_live) in [(&dead, false), (&live, true)] {
+        let mut endpoint = factory.endpoint(instance).expect("an address");
+        let ready = timeout(BOUND, endpoint.ready()).await.expect("in time");
+        assert_eq!(ready.is_ok(), is_live);
+    }
+    let seen = connects.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let [(first, failure), second] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!((first, second), (&dead.to_string(), &(live.to_string(), None)));
+    let failure = failure.as_deref().expect("it refuses");
+    assert!(failure.contains(&dead.to_string()), "{failure}");
 }
 
 /// A connector that fails on demand.
