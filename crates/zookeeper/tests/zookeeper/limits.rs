@@ -36,7 +36,8 @@ async fn data_above_the_limit_is_refused_without_a_reconnect() {
         let error = error.expect_err("too large");
         assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Config, false), "{error:?}");
         assert!(error.to_string().contains("jute.maxbuffer"), "{error}");
-        assert_eq!(proxy.n_accepted(), 1);
+        // It needs none.
+        assert!(proxy.n_accepted() <= 1, "{}", proxy.n_accepted());
     })
     .await;
 }
