@@ -12,7 +12,10 @@ use bytes::{Buf, Bytes};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
-use tokio::task::JoinSet;
+use tokio::{
+    task::{JoinSet, yield_now},
+    time::Instant,
+};
 use tower::{
     ServiceExt, layer::util::Identity, limit::ConcurrencyLimitLayer, timeout::TimeoutLayer,
 };
@@ -20,6 +23,7 @@ use tower_sd_balance::{
     EndpointerConfig, FactoryExt, FixedInstancer, HedgePolicy, Limits, Maglev, NoInstancesReason,
     RequestScope, RoundRobin, Served,
 };
+use tower_sd_testkit::stall::with_stall;
 
 use super::{Body, Client, ClientError, ClientErrorKind, ClientFuture, RequestBody};
 use crate::{
@@ -328,11 +332,24 @@ async fn request_above_the_limit_is_not_sent() {
     let error = client.request(get()).await.expect_err("one is in flight");
     assert_eq!(error.kind(), ClientErrorKind::Overloaded, "{error}");
     assert_eq!((error.status(), error.attempts().len()), (StatusCode::SERVICE_UNAVAILABLE, 1));
+    let refused = async {
+        let mut times = Vec::new();
+        for _ in 0..1_000 {
+            let begun = Instant::now();
+            client.request(get()).await.expect_err("one is in flight");
+            times.push(begun.elapsed());
+            yield_now().await;
+        }
+        times
+    };
+    let (mut times, stall) = with_stall(refused).await;
+    times.sort();
+    assert!(times[990] <= Duration::from_millis(1) + stall, "{:?}, {stall:?}", times[990]);
     assert_eq!(text(first).await, "ok");
     assert_eq!(text(client.request(get()).await.expect("answered")).await, "ok");
     assert_eq!(received.lock().expect("whole")["/a"], 2);
     let limits = client.report().limits;
-    assert_eq!((limits.requests, limits.refused_requests), (0, 1));
+    assert_eq!((limits.requests, limits.refused_requests), (0, 1_001));
 }
 
 #[tokio::test]

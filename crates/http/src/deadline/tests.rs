@@ -9,9 +9,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep, sleep_until},
+};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_sd_balance::CallerDeadline;
 
@@ -143,6 +147,33 @@ async fn handler_has_the_deadline_of_its_caller() {
         let body = body.into_body().collect().await.expect("a body").to_bytes();
         assert_eq!(body, format!("{expected:?}"));
         assert_eq!(CallerDeadline::current(), None);
+    }
+}
+
+/// A client that gives up is neither late nor out of time.
+#[tokio::test(start_paused = true)]
+async fn request_that_is_dropped_at_any_poll_counts_nothing() {
+    let (layer, dropped) = (DeadlineLayer::new(), Arc::<AtomicU64>::default());
+    let server = layer.layer(service_fn(|_: Request<()>| {
+        let guard = Dropped(Arc::clone(&dropped));
+        async move {
+            let _guard = guard;
+            for _ in 0..10 {
+                yield_now().await;
+            }
+            Ok::<_, Infallible>(Sent::new(Full::default()))
+        }
+    }));
+    for n_polls in 0..11 {
+        let mut call = Box::pin(server.clone().oneshot(request(0, (EXPECTED, "300"))));
+        for _ in 0..n_polls {
+            assert!((&mut call).now_or_never().is_none());
+            assert_eq!(CallerDeadline::current(), None);
+        }
+        drop(call);
+        let report = layer.report();
+        assert_eq!((report.late, report.cancelled, report.malformed), (0, 0, 0));
+        assert_eq!(dropped.load(Relaxed), n_polls, "each handler once");
     }
 }
 
