@@ -172,6 +172,12 @@ impl<'a> Choice<'a> {
         self.candidates.is_usable(index)
     }
 
+    /// Whether the request leaves none out.
+    #[inline]
+    pub(super) fn excludes_none(&self) -> bool {
+        self.request.excludes_nothing()
+    }
+
     /// The record of that member if it may be picked now, and how many requests it has in flight.
     #[inline]
     pub(super) fn usable(&self, index: usize) -> Option<(&EndpointStats, usize)> {

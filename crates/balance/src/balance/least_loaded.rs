@@ -87,9 +87,8 @@ impl Balancer for LeastLoaded {
             Some(_) => loads(&members.weights()),
             None => Vec::new(),
         };
-        let choices = self.choices.min(members.len());
-        let arc = members.len().saturating_sub(1) / choices.saturating_sub(1).max(1);
-        Arc::new(Cheapest { settings: Self { choices, ..*self }, alias, loads, arc })
+        let arc = members.len().saturating_sub(1) / self.choices.saturating_sub(1).max(1);
+        Arc::new(Cheapest { settings: *self, alias, loads, arc })
     }
 }
 
@@ -129,6 +128,7 @@ impl Picker for Cheapest {
         }
         if self.alias.is_none()
             && now.is_none()
+            && choice.excludes_none()
             && let Some(index) = self.cheapest_drawn(choice)
         {
             return Some(index);
@@ -160,7 +160,7 @@ impl Cheapest {
         let len = choice.len();
         let start = choice.random(len);
         let (mut cheapest, mut least) = (start, self.cost(choice, start)??);
-        for nth in 0..self.settings.choices.saturating_sub(1) {
+        for nth in 0..self.settings.choices - 1 {
             let index = start + 1 + nth * self.arc + choice.random(self.arc);
             let index = index - select_unpredictable(index >= len, len, 0);
             let cost = self.cost(choice, index)??;

@@ -148,7 +148,8 @@ impl<S: Clone + Send + Sync + 'static> Endpointer<S> {
         let shared = Arc::new(Shared::new(subscription.clone(), config.clone()));
         let weak = Arc::downgrade(&shared);
         let runs = Runs::new(factory, config);
-        let span = tracing::info_span!("endpointer", service = subscription.service());
+        let span =
+            tracing::error_span!(parent: None, "endpointer", service = subscription.service());
         shared.tasks.spawn(|stop| work(weak, subscription, runs, stop).instrument(span));
         Self { shared }
     }

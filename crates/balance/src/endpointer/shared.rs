@@ -19,7 +19,7 @@ use super::{
     ejection::Judge,
     life::Life,
     observer::{Event as Observed, Observers},
-    state::{Change, Effects, Event, State},
+    state::{Change, Effects, Event, Member, State},
 };
 use crate::{
     error::{Failure, NoInstances, NoInstancesReason},
@@ -167,8 +167,11 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         let endpoints = members.clone().filter_map(|member| member.endpoint.as_ref());
         let is_any = |readiness| endpoints.clone().any(|endpoint| endpoint.is(readiness));
         let failure = members.clone().find_map(|member| member.error.clone());
-        // Of those that connect some may be probed after a failure.
-        let has_failed = is_any(Readiness::Connecting) && failure.is_some();
+        // One that connects may be probed after a failure.
+        let connecting = |it: &&Member<S>| {
+            it.endpoint.as_ref().is_some_and(|endpoint| endpoint.is(Readiness::Connecting))
+        };
+        let has_failed = members.clone().filter(connecting).any(|it| it.error.is_some());
         let reason = match is_any(Readiness::Ready) {
             true => NoInstancesReason::Busy,
             false if has_failed || is_any(Readiness::Down) => NoInstancesReason::Refused,

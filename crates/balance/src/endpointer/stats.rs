@@ -117,7 +117,7 @@ impl EndpointStats {
         &self.id
     }
 
-    /// The name of the service whose instance it is.
+    /// The name of the service whose instance it is; empty in a test set.
     pub fn service(&self) -> &str {
         &self.judge.service
     }

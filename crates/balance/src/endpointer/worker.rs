@@ -15,6 +15,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tower_sd_core::{BoxError, Instance, InstanceId, Shutdown, Subscription, chain};
+use tracing::Instrument;
 
 use super::{
     ActiveCheck, EndpointerConfig, Factory, InFlight, Shared,
@@ -107,7 +108,7 @@ impl<F: Factory> Runs<F> {
         let bound = self.config.create_timeout;
         let id = make.instance.id().clone();
         let key = (id.clone(), Kind::Make);
-        let handle = self.running.spawn(async move {
+        let made = async move {
             let once = async move {
                 let _permit = permits.acquire().await?;
                 timeout(bound, create(&*factory, make.instance)).await?
@@ -120,15 +121,15 @@ impl<F: Factory> Runs<F> {
                 tracing::debug!(instance = %id, error = %chain(&**error), "factory failed");
             }
             Event::Created { id, run: make.run, result }
-        });
-        self.begun(key, handle);
+        };
+        self.begin(key, made);
     }
 
     fn probe(&mut self, probe: Probe<F::Service>) {
         let bound = self.config.connect_timeout;
         let Probe { id, key, mut service, poll_ready } = probe;
         let run = (id.clone(), Kind::Probe);
-        let handle = self.running.spawn(async move {
+        let probed = async move {
             let ready = async move {
                 match timeout(bound, poll_fn(|cx| poll_ready(&mut service, cx))).await {
                     Ok(ready) => ready.map_err(|error| Unready::Refused(Failure::new(error))),
@@ -138,8 +139,8 @@ impl<F: Factory> Runs<F> {
             let panicked = |_| Err(Unready::Refused(Failure::new("the service panicked".into())));
             let result = AssertUnwindSafe(ready).catch_unwind().await.unwrap_or_else(panicked);
             Event::Probed { id, key, result }
-        });
-        self.begun(run, handle);
+        };
+        self.begin(run, probed);
     }
 
     fn stop(&mut self, id: &InstanceId) {
@@ -151,7 +152,12 @@ impl<F: Factory> Runs<F> {
     }
 
     /// A later run of one kind takes the place of an earlier one.
-    fn begun(&mut self, key: (InstanceId, Kind), handle: AbortHandle) {
+    fn begin(
+        &mut self,
+        key: (InstanceId, Kind),
+        run: impl Future<Output = Event<F::Service>> + Send + 'static,
+    ) {
+        let handle = self.running.spawn(run.in_current_span());
         if let Some(before) = self.handles.insert(key, handle) {
             before.abort();
         }

@@ -45,8 +45,8 @@ impl Visit for Fields {
 }
 
 impl Subscriber for Warnings {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::WARN
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
@@ -62,13 +62,11 @@ impl Subscriber for Warnings {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        if *event.metadata().level() <= Level::WARN {
-            let log = &mut *self.0.lock().unwrap();
-            let mut fields = Fields(String::new());
-            event.record(&mut fields);
-            log.entered.iter().for_each(|id| fields.0 += &log.spans[*id - 1]);
-            log.lines.push(fields.0);
-        }
+        let log = &mut *self.0.lock().unwrap();
+        let mut fields = Fields(String::new());
+        event.record(&mut fields);
+        log.entered.iter().for_each(|id| fields.0 += &log.spans[*id - 1]);
+        log.lines.push(fields.0);
     }
 
     fn enter(&self, id: &Id) {

@@ -16,12 +16,13 @@ use crate::{
 
 /// One instance's key, under a lease of its own.
 ///
-/// The lease distinguishes registrations. `renew` prolongs it; `announce` does after a loss only.
+/// The lease distinguishes registrations. `renew` prolongs it; `announce` does after a loss or a
+/// failed call only.
 pub(crate) struct EtcdAnnouncer {
     entry: Entry,
     lease: Option<Lease>,
-    /// The entry was lost, so that the lease is not renewed.
-    is_lost: bool,
+    /// The entry was lost, or a call has failed: nothing may have renewed the lease for long.
+    is_old: bool,
     /// The value that etcd has accepted last.
     accepted: Option<Vec<u8>>,
     /// Changes up to this revision are older than our own put, or than the latest read.
@@ -55,7 +56,7 @@ impl EtcdAnnouncer {
         Ok(Self {
             entry: Entry::new(client, key, registration.lease_ttl()),
             lease: None,
-            is_lost: false,
+            is_old: false,
             accepted: None,
             since: 0,
             other: None,
@@ -108,14 +109,13 @@ impl EtcdAnnouncer {
 
     /// Prolongs a lease that nothing has renewed lately: a put under it does not.
     async fn prolong(&mut self) -> Result<()> {
-        if let (true, Some(lease)) = (self.is_lost, self.lease) {
+        if let (true, Some(lease)) = (self.is_old, self.lease) {
             match self.entry.keep_alive(lease).await {
                 Err(failure) if failure.is_lease_not_found() => self.lease = None,
                 Err(failure) => return Err(failure.into_error("register").without_effect()),
                 Ok(()) => {}
             }
         }
-        self.is_lost = false;
         Ok(())
     }
 
@@ -151,7 +151,7 @@ impl EtcdAnnouncer {
 
     /// The loss that has to be reported, if there is one that was not.
     fn loss(&mut self, found: Found) -> Option<LossReason> {
-        self.is_lost |= found != Found::Ours;
+        self.is_old |= found != Found::Ours;
         match found {
             Found::Ours => {
                 self.other = None;
@@ -227,6 +227,7 @@ impl Announcer for EtcdAnnouncer {
         })?;
         self.prolong().await?;
         let put = self.put(&value, announcement.takes_over).await;
+        self.is_old = put.is_err();
         let (lease, put) = put.map_err(|failure| {
             let error = failure.of_value(value.len(), "register");
             // Nothing is put without a lease.
@@ -261,7 +262,10 @@ impl Announcer for EtcdAnnouncer {
                 self.lease = None;
                 return Ok(Renewal::Lost(LossReason::SessionEnded));
             }
-            Err(failure) => return Err(failure.into_error("renew")),
+            Err(failure) => {
+                self.is_old = true;
+                return Err(failure.into_error("renew"));
+            }
         }
         // The server is well: no reason to wait longer with a new watch, if there is none.
         self.read_at = Instant::now();
@@ -290,7 +294,7 @@ impl Announcer for EtcdAnnouncer {
     }
 
     async fn withdraw(&mut self) -> Result<()> {
-        self.watch = None;
+        (self.watch, self.is_old) = (None, true);
         if let Some(lease) = self.lease {
             let removed = self.entry.remove(lease).await;
             removed.map_err(|failure| failure.into_error("deregister"))?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tower_sd_core::{Freshness, Instancer, Registrar, Registration, RegistrationState};
 
 use crate::{
@@ -25,8 +25,11 @@ pub(super) fn closing_an_instancer_takes_less_than_100_ms_and_leaks_nothing(
         let ready = subscription.ready(fixture.visible_bound()).await;
         ready.expect("a well registry answers");
         sleep(INTO_THE_LONG_WAIT).await;
+        let begun = Instant::now();
         let closed = within(CLOSE_BOUND, instancer.close()).await;
         closed.unwrap_or_else(|| panic!("it takes longer than {CLOSE_BOUND:?}"));
+        // A thread that it blocks is no stall of the machine.
+        assert!(begun.elapsed() < 50 * CLOSE_BOUND, "{:?}", begun.elapsed());
         let snapshot = subscription.snapshot();
         assert!(matches!(snapshot.freshness(), Freshness::Stale { .. }), "{snapshot:?}");
         drop(subscription);

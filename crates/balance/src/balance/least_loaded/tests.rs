@@ -32,6 +32,19 @@ fn unknown_latencies_are_equal_and_slow_one_is_left_out() {
     assert_eq!(shares(&mut set, 10_000)[9], 0);
 }
 
+/// Whatever the number of those that are compared, and of members.
+#[test]
+fn members_that_cost_the_same_have_equal_shares() {
+    for (choices, len) in (1..=8).flat_map(|n| (1..=10).map(move |len| (n, len))) {
+        let balancer = LeastLoaded::least_requests().choices(choices);
+        let mut set = TestSet::new(&balancer, instances(len));
+        let n = usize::from(len);
+        let shares = shares(&mut set, n * 1_000);
+        let is_even = |share: &usize| (840..1_160).contains(share);
+        assert!(shares[..n].iter().all(is_even), "{choices} of {len}: {shares:?}");
+    }
+}
+
 #[test]
 fn new_one_costs_as_much_as_those_that_it_is_compared_with() {
     let mut set = TestSet::new(&LeastLoaded::new(), instances(10));
