@@ -116,8 +116,9 @@ async fn random_cancellation_leaves_nothing_in_flight() {
     assert!(picks >= 99_000, "{picks}");
 }
 
+/// Its index is none of the set.
 #[derive(Debug)]
-struct Wrong;
+pub(crate) struct Wrong;
 
 impl Balancer for Wrong {
     fn picker(&self, _: &Members<'_>) -> Arc<dyn Picker> {

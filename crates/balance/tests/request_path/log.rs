@@ -5,18 +5,18 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use tower::{Layer, ServiceExt};
+use tower_sd_balance::{BalanceLayer, NoInstances, NoInstancesReason};
 use tracing::{
     Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
     span::{Attributes, Id, Record},
 };
 
-use tower::{Layer, ServiceExt};
-use tower_sd_balance::{
-    BalanceLayer, Balancer, Choice, Members, NoInstances, NoInstancesReason, Picker,
+use crate::{
+    load::Wrong,
+    support::{Mode, Registry, World, balance, call, endpointer, instances, settle},
 };
-
-use crate::support::{Mode, Registry, World, balance, call, endpointer, instances, settle};
 
 /// The fields of each warning and error on this thread, the message and those of its spans among
 /// them.
@@ -114,22 +114,6 @@ async fn panic_is_logged_once() {
     }
     registry.set(&["a", "b"]).await;
     assert_eq!(warnings.about("ejected ones get requests"), 1);
-}
-
-/// Its index is one too large.
-#[derive(Debug)]
-struct Wrong;
-
-impl Balancer for Wrong {
-    fn picker(&self, _: &Members<'_>) -> Arc<dyn Picker> {
-        Arc::new(Self)
-    }
-}
-
-impl Picker for Wrong {
-    fn pick(&self, choice: &mut Choice<'_>) -> Option<usize> {
-        Some(choice.len())
-    }
 }
 
 #[tokio::test(start_paused = true)]
