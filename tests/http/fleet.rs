@@ -12,11 +12,20 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
-    time::sleep,
+    time::{interval, sleep},
 };
-use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower::{
+    Service, ServiceExt,
+    balance::p2c,
+    buffer::Buffer,
+    discover::ServiceList,
+    load::{CompleteOnResponse, PeakEwma},
+    service_fn,
+    util::BoxCloneSyncService,
+};
 use tower_sd::backend::chain;
-use tower_sd_balance::{BoxError, Instance};
+use tower_sd_balance::{BoxError, Factory, Instance};
+use tower_sd_http::HttpFactory;
 use tower_sd_testkit::loopback::own_address;
 
 use crate::{Sent, get};
@@ -138,6 +147,17 @@ where
     }))
 }
 
+/// tower's balancer over the same endpoints, as tonic has it.
+pub(crate) async fn tower_peak_ewma(fleet: &Fleet) -> Caller {
+    let (factory, mut endpoints) = (HttpFactory::<Sent>::new(), Vec::new());
+    for instance in fleet.instances() {
+        let endpoint = factory.make(instance).await.expect("an address");
+        let measured = CompleteOnResponse::default();
+        endpoints.push(PeakEwma::new(endpoint, Duration::from_millis(30), 10e9, measured));
+    }
+    caller(Buffer::new(p2c::Balance::new(ServiceList::new(endpoints)), 1024))
+}
+
 /// What has become of a load.
 #[derive(Default)]
 pub(crate) struct Load {
@@ -157,6 +177,10 @@ impl fmt::Debug for Load {
 }
 
 impl Load {
+    pub(crate) fn of(&self, number: usize) -> usize {
+        self.answers.get(&number).copied().unwrap_or_default()
+    }
+
     fn add(&mut self, answer: Result<(StatusCode, Bytes), BoxError>) {
         match answer {
             Ok((status, body)) => {
@@ -182,5 +206,16 @@ pub(crate) async fn load(caller: &Caller, n: usize) -> Load {
     while let Some(answer) = answers.next().await {
         load.add(answer);
     }
+    load
+}
+
+/// Sends so many requests, one every `period`, whatever has become of earlier ones.
+pub(crate) async fn load_every(caller: &Caller, n: usize, period: Duration) -> Load {
+    let (mut load, mut running, mut due) = (Load::default(), JoinSet::new(), interval(period));
+    for _ in 0..n {
+        due.tick().await;
+        running.spawn(caller.clone().oneshot(get()));
+    }
+    running.join_all().await.into_iter().for_each(|answer| load.add(answer));
     load
 }

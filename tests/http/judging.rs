@@ -4,27 +4,22 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::{Instant, sleep, timeout};
-use tower::{
-    Layer, ServiceExt,
-    balance::p2c,
-    buffer::Buffer,
-    discover::ServiceList,
-    load::{CompleteOnResponse, PeakEwma},
-};
+use tower::{Layer, ServiceExt};
 use tower_sd_balance::{
-    BalanceLayer, Balancer, Endpointer, EndpointerConfig, Factory, FixedInstancer, Instance,
-    LeastLoaded, Limits, LimitsReport, RetryLayer, RetryPolicy, RoundRobin, ZoneAware,
+    BalanceLayer, Balancer, EjectionPolicy, EndpointState, Endpointer, EndpointerConfig,
+    FixedInstancer, Instance, LeastLoaded, Limits, LimitsReport, RetryLayer, RetryPolicy,
+    RoundRobin, WeightedRandom, ZoneAware,
 };
 use tower_sd_http::{HttpEndpoint, HttpFactory, HttpProtocol};
 
 use crate::{
     Sent,
-    fleet::{Caller, Fleet, Manner, caller, load},
+    fleet::{Caller, Fleet, Load, Manner, caller, load, tower_peak_ewma},
     get,
 };
 
 /// Ours, which sends each request so many times at most.
-fn ours(
+pub(crate) fn ours(
     endpointer: &Endpointer<HttpEndpoint<Sent>>,
     balancer: impl Balancer,
     max_attempts: u32,
@@ -36,19 +31,10 @@ fn ours(
     caller(RetryLayer::new(policy).layer(balance.layer(endpointer.clone())))
 }
 
-fn endpointer(instances: impl IntoIterator<Item = Instance>) -> Endpointer<HttpEndpoint<Sent>> {
+pub(crate) fn endpointer(
+    instances: impl IntoIterator<Item = Instance>,
+) -> Endpointer<HttpEndpoint<Sent>> {
     Endpointer::new(&FixedInstancer::new(instances), HttpFactory::new())
-}
-
-/// tower's balancer over the same endpoints, as tonic has it.
-async fn tower_peak_ewma(fleet: &Fleet) -> Caller {
-    let (factory, mut endpoints) = (HttpFactory::<Sent>::new(), Vec::new());
-    for instance in fleet.instances() {
-        let endpoint = factory.make(instance).await.expect("an address");
-        let measured = CompleteOnResponse::default();
-        endpoints.push(PeakEwma::new(endpoint, Duration::from_millis(30), 10e9, measured));
-    }
-    caller(Buffer::new(p2c::Balance::new(ServiceList::new(endpoints)), 1024))
 }
 
 #[tokio::test]
@@ -66,6 +52,72 @@ async fn instance_that_fails_fast_gets_little() {
     // It counts a failure as a low latency.
     let tower = load(&tower_peak_ewma(&fleet).await, 1_000).await;
     assert!(tower.n_failed >= 50, "{tower:?}");
+}
+
+#[tokio::test]
+async fn instance_of_ten_times_the_latency_gets_two_percent() {
+    let fleet = Fleet::start(10, Manner::Answers(Duration::from_millis(10))).await;
+    fleet.set(3, Manner::Answers(Duration::from_millis(100)));
+    let client = ours(&endpointer(fleet.instances()), LeastLoaded::new(), 1);
+    let load = load(&client, 1_000).await;
+    assert!(load.n_failed == 0 && load.of(3) <= 20, "{load:?}");
+}
+
+/// First the half that is not ejected serves, and when it is down, the other one.
+#[tokio::test]
+async fn half_of_a_failing_fleet_is_ejected_and_serves_in_a_panic() {
+    let fleet = Fleet::start(6, Manner::Fails).await;
+    // None ends during the test.
+    let policy = EjectionPolicy::new().times(Duration::from_secs(60), Duration::from_secs(60));
+    let config = EndpointerConfig::new().ejection(policy);
+    let instancer = FixedInstancer::new(fleet.instances());
+    let endpointer = Endpointer::with_config(&instancer, HttpFactory::new(), config);
+    let client = ours(&endpointer, LeastLoaded::new(), 2);
+    assert_eq!(load(&client, 200).await.n_failed, 200);
+    let are = |state| -> Vec<usize> {
+        let endpoints = endpointer.report().endpoints;
+        let in_state = |number: &usize| {
+            let instance = fleet.instances().nth(*number);
+            endpoints.iter().any(|it| Some(&it.instance) == instance.as_ref() && it.state == state)
+        };
+        (0..6).filter(in_state).collect()
+    };
+    let (ejected, rest) = (are(EndpointState::Ejected), are(EndpointState::Ready));
+    assert_eq!((ejected.len(), rest.len()), (3, 3), "{:?}", endpointer.report());
+    let serves = |load: &Load, all: &[usize]| load.answers.keys().eq(all);
+
+    (0..6).for_each(|number| fleet.set(number, Manner::Answers(Duration::ZERO)));
+    let served = load(&client, 200).await;
+    assert!(served.n_failed == 0 && serves(&served, &rest), "{rest:?}: {served:?}");
+    assert!(!endpointer.report().panic);
+
+    rest.iter().for_each(|number| fleet.set(*number, Manner::Dead));
+    let served = load(&client, 200).await;
+    assert!(served.n_failed == 0 && serves(&served, &ejected), "{ejected:?}: {served:?}");
+    assert!(endpointer.report().panic);
+    assert_eq!(are(EndpointState::Down), rest);
+}
+
+/// 1 : 3, within so many percentage points.
+#[tokio::test]
+async fn weights_hold_over_sockets() {
+    let fleet = Fleet::start(2, Manner::Answers(Duration::ZERO)).await;
+    for (client, points) in [
+        (weighted(&fleet, RoundRobin::new()), 2),
+        (weighted(&fleet, WeightedRandom::new()), 2),
+        (weighted(&fleet, LeastLoaded::new()), 10),
+    ] {
+        let load = load(&client, 4_000).await;
+        assert_eq!(load.n_failed, 0, "{load:?}");
+        assert!(load.of(1).abs_diff(3_000) <= points * 40, "{load:?}");
+    }
+}
+
+/// The second of two has three times the weight of the first.
+fn weighted(fleet: &Fleet, balancer: impl Balancer) -> Caller {
+    let weighted =
+        fleet.instances().zip([1, 3]).map(|(instance, weight)| instance.with_weight(weight));
+    ours(&endpointer(weighted), balancer, 1)
 }
 
 /// Idempotent requests, of which each may be sent twice.

@@ -11,6 +11,7 @@ mod dying;
 mod fleet;
 mod judging;
 mod leases;
+mod minute;
 
 use bytes::Bytes;
 use http::{Request, Response};
