@@ -44,6 +44,7 @@ pub(super) struct State<S> {
     /// When which member is probed, or its factory run, again.
     due: BTreeSet<(Instant, InstanceId)>,
     poll_ready: Option<PollReady<S>>,
+    numbers: Numbers,
     sharing: Sharing,
     judge: Arc<Judge>,
     /// When each ejection is over, or another request may decide about it.
@@ -110,6 +111,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             n_runs: 0,
             due: BTreeSet::new(),
             poll_ready: None,
+            numbers: Numbers::default(),
             sharing: Sharing::default(),
             judge,
             ejected: BTreeMap::new(),
@@ -334,6 +336,14 @@ struct Ramps {
 struct Seen {
     begun: Option<Instant>,
     left: Option<Instant>,
+}
+
+/// How many members have a weight. Kept up by difference: an update changes one of many.
+#[derive(Clone, Copy, Default)]
+struct Numbers {
+    all: usize,
+    held: usize,
+    critical: usize,
 }
 
 /// Which of the worse members are as good as the others.

@@ -22,6 +22,8 @@ pub(super) struct Guard {
     policy: Option<LossGuard>,
     pub(super) removal_wait: Duration,
     pub(super) wants: Wants,
+    /// Of the last read.
+    listed: Arc<[Instance]>,
     /// Sorted by id.
     members: Vec<Member>,
     history: History,
@@ -65,6 +67,7 @@ impl Guard {
             policy,
             removal_wait: removal_wait.min(MAX),
             wants: Vec::new(),
+            listed: Arc::new([]),
             members: Vec::new(),
             history,
             lost_from: 0,
@@ -88,7 +91,7 @@ impl Guard {
     /// Takes the entries of the registry, sorted by id; `true` when the published set has changed.
     ///
     /// A held instance leaves with a confirming read after its term only.
-    pub(super) fn read(&mut self, now: Instant, listed: Vec<Instance>, confirmed: bool) -> bool {
+    pub(super) fn read(&mut self, now: Instant, listed: Arc<[Instance]>, confirmed: bool) -> bool {
         self.n_reads += 1;
         let n_counted = self.members.iter().filter(|member| member.is_counted()).count();
         self.history.remember_size(now, n_counted);
@@ -96,11 +99,11 @@ impl Guard {
         let mut old = std::mem::take(&mut self.members).into_iter().peekable();
         let mut members = Vec::with_capacity(listed.len());
         let mut changed = false;
-        for (instance, class) in listed.into_iter().zip(classes) {
-            while let Some(gone) = old.next_if(|old| before(&old.instance, &instance)) {
+        for (instance, class) in listed.iter().zip(classes) {
+            while let Some(gone) = old.next_if(|old| before(&old.instance, instance)) {
                 changed |= self.absent(now, gone, confirmed, &mut members);
             }
-            let known = old.next_if(|old| same(&old.instance, &instance));
+            let known = old.next_if(|old| same(&old.instance, instance));
             changed |= self.present(now, (instance, class), known, confirmed, &mut members);
         }
         for gone in old {
@@ -113,7 +116,7 @@ impl Guard {
                 gone.least = gone.least.min(n_offered);
             }
         }
-        self.members = members;
+        (self.members, self.listed) = (members, listed);
         if self.members.iter().any(Member::is_held) {
             if n_offered >= self.lost_from {
                 self.shorten_terms();
@@ -158,13 +161,17 @@ impl Guard {
     }
 
     pub(super) fn clear(&mut self) {
-        self.members.clear();
+        (self.members, self.listed) = (Vec::new(), Arc::new([]));
         self.history = History::new(self.policy.map_or(Duration::ZERO, |policy| policy.window));
         self.lost_from = 0;
     }
 
     pub(super) fn instances(&self) -> Arc<[Instance]> {
-        self.with(|member| !member.is_held())
+        let is_listed = self.members.len() == self.listed.len();
+        match is_listed && self.members.iter().all(Member::is_offered) {
+            true => Arc::clone(&self.listed),
+            false => self.with(|member| !member.is_held()),
+        }
     }
 
     pub(super) fn held(&self) -> Arc<[Instance]> {
@@ -173,14 +180,14 @@ impl Guard {
 
     fn with(&self, wanted: impl Fn(&Member) -> bool) -> Arc<[Instance]> {
         let members = self.members.iter().filter(|member| wanted(member));
-        members.map(|member| member.instance.clone()).collect::<Vec<_>>().into()
+        members.map(|member| member.instance.clone()).collect()
     }
 
     /// Takes an entry; `true` when what is shown has changed.
     fn present(
         &self,
         now: Instant,
-        (instance, class): (Instance, Option<Class>),
+        (instance, class): (&Instance, Option<Class>),
         known: Option<Member>,
         confirmed: bool,
         members: &mut Vec<Member>,
@@ -192,17 +199,19 @@ impl Guard {
         let first_read = known.as_ref().map_or(self.n_reads, |known| known.first_read);
         match known {
             known if class == Class::Offered => {
-                let same = known.is_some_and(|k| k.is_counted() && k.instance == instance);
-                members.push(Member { instance, standing: Standing::Offered, first_read });
+                let same = known.is_some_and(|k| k.is_counted() && k.instance == *instance);
+                let (instance, standing) = (instance.clone(), Standing::Offered);
+                members.push(Member { instance, standing, first_read });
                 !same
             }
             Some(known) if !matches!(known.standing, Standing::Unfit) => {
-                self.gone(now, known, Some((class, instance)), confirmed, members)
+                self.gone(now, known, Some((class, instance.clone())), confirmed, members)
             }
             known if class == Class::Hidden => known.is_some(),
             known => {
-                let changed = known.is_none_or(|known| known.instance != instance);
-                members.push(Member { instance, standing: Standing::Unfit, first_read });
+                let changed = known.is_none_or(|known| known.instance != *instance);
+                let (instance, standing) = (instance.clone(), Standing::Unfit);
+                members.push(Member { instance, standing, first_read });
                 changed
             }
         }

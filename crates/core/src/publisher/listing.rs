@@ -20,7 +20,7 @@ pub(super) type Wants = Vec<Arc<dyn Fn(&Instance) -> bool + Send + Sync>>;
 pub(super) struct Listing {
     pub(super) wants: Wants,
     /// Sorted by id, each id once; addresses may still repeat.
-    entries: Vec<Instance>,
+    entries: Arc<[Instance]>,
     /// How many entries have an address of that hash. Kept up by difference: the common read
     /// changes one entry of many.
     addresses: HashMap<u64, u32>,
@@ -40,23 +40,23 @@ impl Listing {
     }
 
     /// The instances, and how many entries repeat one.
-    pub(super) fn read(&mut self, mut entries: Vec<Instance>) -> (Vec<Instance>, usize) {
+    pub(super) fn read(&mut self, mut entries: Vec<Instance>) -> (Arc<[Instance]>, usize) {
         let n_read = entries.len();
         if !self.is_in_order(&entries) {
             entries.sort_by(|a, b| a.id().cmp(b.id()).then_with(|| self.preference(a, b)));
             entries.dedup_by(|later, kept| later.id() == kept.id());
         }
         self.keep_known(&mut entries);
-        self.entries = entries;
+        self.entries = entries.into();
         let instances = self.instances();
         let n_duplicates = n_read - instances.len();
         (instances, n_duplicates)
     }
 
     /// The last read, each address once.
-    pub(super) fn instances(&self) -> Vec<Instance> {
+    pub(super) fn instances(&self) -> Arc<[Instance]> {
         match self.n_shared {
-            0 => self.entries.clone(),
+            0 => Arc::clone(&self.entries),
             _ => self.one_per_address(),
         }
     }
@@ -99,9 +99,9 @@ impl Listing {
         }
     }
 
-    fn one_per_address(&self) -> Vec<Instance> {
+    fn one_per_address(&self) -> Arc<[Instance]> {
         let mut kept: HashMap<_, &Instance> = HashMap::with_capacity(self.entries.len());
-        for entry in &self.entries {
+        for entry in &*self.entries {
             let kept = kept.entry(address(entry)).or_insert(entry);
             if self.preference(entry, kept) == Ordering::Less {
                 *kept = entry;

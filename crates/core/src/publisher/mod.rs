@@ -141,7 +141,7 @@ impl Publisher {
     }
 
     /// Applies what the registry lists now.
-    fn apply(&mut self, listed: Vec<Instance>, mode: ReadMode) {
+    fn apply(&mut self, listed: Arc<[Instance]>, mode: ReadMode) {
         self.invalidation = None;
         self.invalidated = false;
         if std::mem::take(&mut self.unconfirmed) && mode != ReadMode::Confirm {

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::HashSet, mem, sync::Arc};
 use tokio::time::Instant;
 use tower_sd_core::{Backoff, Instance, InstanceId, InstanceStatus, Snapshot};
 
-use super::{Change, Member, Sharing, State};
+use super::{Change, Member, Numbers, Sharing, State};
 use crate::{
     endpointer::{
         Endpoint, EndpointState, MAX_WEIGHT, Readiness, Tier, contain::contain, diff::diff,
@@ -66,19 +66,28 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
 
     /// Settles all members anew when worse ones begin or cease to share the load.
     fn share(&mut self) {
-        let is_below = |n: usize, all: usize, percent: u8| n * 100 < all * usize::from(percent);
-        let members = || self.members.values().filter(|member| member.instance.weight() > 0);
-        let (n, n_held) = (members().count(), members().filter(|member| member.held).count());
-        let n_critical = members().filter(|member| is_critical(&member.instance)).count();
+        let is_below = |n: usize, percent: u8| n * 100 < self.numbers.all * usize::from(percent);
+        let Numbers { all, held, critical } = self.numbers;
         let sharing = Sharing {
-            held: is_below(n - n_held, n, self.config.held_below),
-            critical: is_below(n - n_critical, n, self.config.panic_below),
+            held: is_below(all - held, self.config.held_below),
+            critical: is_below(all - critical, self.config.panic_below),
         };
         if mem::replace(&mut self.sharing, sharing) != sharing {
             let ids: Vec<_> = self.members.keys().cloned().collect();
             for id in ids {
                 self.settle(&id);
             }
+        }
+    }
+
+    /// Adds it to the numbers; or takes it away: before it changes, or leaves.
+    fn count(&mut self, id: &InstanceId, sign: isize) {
+        if let Some(member) = self.members.get(id).filter(|it| it.instance.weight() > 0) {
+            let add =
+                |n: &mut usize, is: bool| *n = n.saturating_add_signed(sign * isize::from(is));
+            add(&mut self.numbers.all, true);
+            add(&mut self.numbers.held, member.held);
+            add(&mut self.numbers.critical, is_critical(&member.instance));
         }
     }
 
@@ -100,6 +109,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
             self.leave(id, was_held);
             self.end_ramp(id, true);
         }
+        self.count(id, -1);
         if let Some(member) = self.members.get_mut(id) {
             if member.instance.weight() != instance.weight() {
                 warn_of_weight(instance);
@@ -142,6 +152,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
                 false => self.make(id),
             }
         }
+        self.count(id, 1);
         self.settle(id);
         self.effects.publish = true;
     }
@@ -151,6 +162,7 @@ impl<S: Clone + Send + Sync + 'static> State<S> {
         if self.members.get(id).is_none_or(|member| member.held != held) {
             return;
         }
+        self.count(id, -1);
         self.unplace(id);
         self.tiers.set_creating(id, None);
         self.schedule(id, None);
