@@ -106,8 +106,8 @@ impl<B> HttpFactory<B> {
     /// Checks its endpoints actively. Defaults to no checks.
     ///
     /// An endpoint that fails is ejected, see [`ActiveCheck`]: it gets no requests while others are
-    /// usable. Before the first checks all are used. An endpointer has one check per endpoint,
-    /// whatever the number of its clients; those of different endpointers check independently.
+    /// usable. Before the first checks all are used. Factories and clients that are built with
+    /// clones of one policy check an address once for all of them.
     ///
     /// # Panics
     ///
@@ -181,7 +181,8 @@ impl<B: Send + 'static> Factory for HttpFactory<B> {
         let endpoint = self.endpoint(&instance)?;
         if let Some(health) = &self.health {
             let checked = endpoint.beside(self.tasks.clone());
-            let (health, result, gone) = (health.clone(), ActiveCheck::begin(), endpoint.gone());
+            let (health, gone) = ((health.clone(), instance), endpoint.gone());
+            let result = ActiveCheck::begin();
             self.tasks.spawn(|stop| check(checked, health, result, (stop, gone)));
         }
         Ok(endpoint)

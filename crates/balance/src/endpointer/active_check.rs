@@ -16,8 +16,7 @@ use crate::error::Failure;
 /// [`EjectionPolicy`](crate::EjectionPolicy) allows. When all fail, requests go to all. Until the
 /// first report it counts as well.
 ///
-/// Whatever the number of balancers and clients above an endpointer, each endpoint has one. Two
-/// endpointers check independently.
+/// Whatever the number of balancers and clients above an endpointer, each endpoint has one.
 #[derive(Clone, Debug, Default)]
 pub struct ActiveCheck(Arc<Mutex<State>>);
 

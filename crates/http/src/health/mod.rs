@@ -2,6 +2,7 @@
 
 mod checks;
 mod policy;
+mod shared;
 
 pub(crate) use self::checks::check;
 pub use self::policy::HealthPolicy;

@@ -31,6 +31,7 @@ impl Site {
             async move {
                 while let Some(head) = peer.request().await {
                     let is_check = head.starts_with("GET /health?deep=1 ");
+                    assert!(!is_check || head.contains("host: orders\r\n"), "{head}");
                     let counter = if is_check { &site.n_checks } else { &site.n_requests };
                     counter.fetch_add(1, Relaxed);
                     match is_check && site.is_ill.load(Relaxed) {
@@ -46,7 +47,8 @@ impl Site {
 
 fn policy() -> HealthPolicy {
     let policy = HealthPolicy::new("/health?deep=1").expect("a path").thresholds(2, 1);
-    policy.interval(Duration::from_secs(1)).timeout(Duration::from_secs(1))
+    let policy = policy.interval(Duration::from_secs(1)).timeout(Duration::from_secs(1));
+    policy.host("orders").expect("a host")
 }
 
 async fn until(is_so: impl Fn() -> bool + Send + Sync) {
@@ -96,19 +98,43 @@ async fn instance_that_fails_its_checks_gets_no_requests() {
     assert_eq!(ill.n_checks.load(Relaxed), n_checks);
 }
 
-/// Clones of a client, and layers around it, are one endpointer.
+/// Clones of a client are one endpointer; clients that are built apart share the policy. The one
+/// that checks may leave.
 #[tokio::test]
 async fn endpoint_has_one_check_whatever_the_number_of_clients() {
     let site = Site::default();
     let servers = [site.start().await];
     let tenth = Duration::from_millis(100);
     let policy = policy().interval(tenth).timeout(tenth);
-    let client = Client::builder(FixedInstancer::new([servers[0].instance()]))
-        .factory(|factory| factory.health(policy))
-        .build();
-    let clients: Vec<_> = (0..20).map(|_| client.clone()).collect();
+    let build = || {
+        Client::builder(FixedInstancer::new([servers[0].instance()]))
+            .factory(|factory| factory.health(policy.clone()))
+            .build()
+    };
+    let mut apart: Vec<_> = (0..10).map(|_| build()).collect();
+    let clones: Vec<_> = (0..10).map(|i| apart[i].clone()).collect();
     sleep(Duration::from_millis(1_000)).await;
     let n_checks = site.n_checks.load(Relaxed);
-    // Each client's own would be 200.
-    assert!((1..=40).contains(&n_checks), "{n_checks} checks of {} clients", clients.len());
+    // Each client's own would be 200, and one of each endpointer 100.
+    assert!((1..=40).contains(&n_checks), "{n_checks} checks");
+    site.is_ill.store(true, Relaxed);
+    let is_out = |client: &Client| {
+        client.report().endpoints.iter().all(|it| it.state == EndpointState::Ejected)
+    };
+    until(|| apart.iter().all(is_out)).await;
+    drop(clones);
+    // Whichever of them checks, it is among those that leave.
+    site.is_ill.store(false, Relaxed);
+    let last = apart.split_off(9);
+    drop(apart);
+    until(|| !is_out(&last[0])).await;
+    // A new one learns the last decision, and that there are no checks when all have left.
+    let next = build();
+    drop(last);
+    until(|| !next.report().endpoints.is_empty()).await;
+    drop(next);
+    sleep(Duration::from_millis(300)).await;
+    let n_checks = site.n_checks.load(Relaxed);
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(site.n_checks.load(Relaxed), n_checks);
 }
