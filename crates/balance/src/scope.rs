@@ -33,9 +33,22 @@ use crate::{CallerDeadline, NoInstances, Overloaded, limits::Ticket};
 /// assert_eq!(key, Some(7));
 /// assert!(RequestScope::current().is_none());
 /// ```
+//
+// A pointer, because it goes through several hands.
 #[derive(Clone, Debug, Default)]
 #[must_use]
-pub struct RequestScope {
+pub struct RequestScope(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    settings: Settings,
+    progress: Progress,
+    /// The same request with other settings: that one has the progress.
+    of: Option<RequestScope>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Settings {
     key: Option<u64>,
     deadline: Option<Instant>,
     label: Option<Arc<str>>,
@@ -49,7 +62,6 @@ pub struct RequestScope {
     is_retried: bool,
     /// Part of the deadlines already.
     caller: Option<CallerDeadline>,
-    progress: Arc<Progress>,
 }
 
 #[derive(Default)]
@@ -91,69 +103,66 @@ impl RequestScope {
     ///
     /// A key must be the same in all clients and releases: a number, or a stable hash of a name.
     /// The hashers of the standard library promise neither.
-    pub fn with_key(mut self, key: u64) -> Self {
-        self.key = Some(key);
-        self
+    pub fn with_key(self, key: u64) -> Self {
+        self.edit(|it| it.key = Some(key))
     }
 
     /// Sets the moment at which the request is over.
     ///
     /// An earlier one of an outer layer stays. A [`Retry`](crate::Retry) inside the scope ends the
     /// request then; endpoints end the bodies of its responses.
-    pub fn with_deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(self.deadline.map_or(deadline, |outer| outer.min(deadline)));
-        self
+    pub fn with_deadline(self, deadline: Instant) -> Self {
+        self.edit(|it| it.deadline = it.deadline.into_iter().chain([deadline]).min())
     }
 
     /// Sets the label of the instances that a [`Select`](crate::Select) selects.
-    pub fn with_label(mut self, label: impl Into<Arc<str>>) -> Self {
-        self.label = Some(label.into());
-        self
+    pub fn with_label(self, label: impl Into<Arc<str>>) -> Self {
+        self.edit(|it| it.label = Some(label.into()))
     }
 
     /// Sets the moment by which the head of the response must have come.
     ///
     /// An earlier one of an outer layer stays. The body has the time that
     /// [`with_deadline`](Self::with_deadline) leaves it.
-    pub fn with_head_deadline(mut self, deadline: Instant) -> Self {
-        self.head_deadline = self.head_deadline.into_iter().chain([deadline]).min();
-        self
+    pub fn with_head_deadline(self, deadline: Instant) -> Self {
+        self.edit(|it| it.head_deadline = it.head_deadline.into_iter().chain([deadline]).min())
     }
 
     /// Adds the deadline of the request that the caller is serving.
-    pub(crate) fn with_caller(mut self, caller: CallerDeadline) -> Self {
-        self.caller = Some(caller);
+    pub(crate) fn with_caller(self, caller: CallerDeadline) -> Self {
+        let scope = self.edit(|it| it.caller = Some(caller));
         match caller.is_to_head() {
-            true => self.with_head_deadline(caller.at()),
-            false => self.with_deadline(caller.at()),
+            true => scope.with_head_deadline(caller.at()),
+            false => scope.with_deadline(caller.at()),
         }
     }
 
     /// The deadline of the request that the caller is serving.
     pub(crate) fn caller(&self) -> Option<CallerDeadline> {
-        self.caller
+        self.0.settings.caller
     }
 
     /// The key.
     pub fn key(&self) -> Option<u64> {
-        self.key
+        self.0.settings.key
     }
 
     /// The label of the instances that are selected.
     pub fn label(&self) -> Option<&str> {
-        self.label.as_deref()
+        self.0.settings.label.as_deref()
     }
 
     /// The moment at which the request is over.
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.0.settings.deadline
     }
 
     /// The moment by which the head of the response must have come.
     ///
     /// It is the earlier of both deadlines.
     pub fn head_deadline(&self) -> Option<Instant> {
-        self.deadline.into_iter().chain(self.head_deadline).min()
+        let Settings { deadline, head_deadline, .. } = self.0.settings;
+        deadline.into_iter().chain(head_deadline).min()
     }
 
     /// The instances that the request was sent to, in order.
@@ -177,7 +186,7 @@ impl RequestScope {
     }
 
     pub(crate) fn id(&self) -> u64 {
-        *self.progress.id.get_or_init(|| NEXT.fetch_add(1, Relaxed))
+        *self.progress().id.get_or_init(|| NEXT.fetch_add(1, Relaxed))
     }
 
     /// An endpoint is searched from now on.
@@ -239,19 +248,19 @@ impl RequestScope {
     }
 
     /// Bounds each attempt up to the head of its response.
-    pub(crate) fn with_per_try(mut self, per_try: Option<Duration>) -> Self {
-        self.per_try = per_try.or(self.per_try);
-        self
+    pub(crate) fn with_per_try(self, per_try: Duration) -> Self {
+        self.edit(|it| it.per_try = Some(per_try))
     }
 
     /// Whether it has a deadline, or its attempts have.
     pub(crate) fn is_bounded(&self) -> bool {
-        self.deadline.is_some() || self.head_deadline.is_some() || self.per_try.is_some()
+        let Settings { deadline, head_deadline, per_try, .. } = self.0.settings;
+        deadline.or(head_deadline).is_some() || per_try.is_some()
     }
 
     /// When the head of the response of an attempt must have come that begins at `now`.
     pub(crate) fn attempt_deadline(&self, now: Instant) -> Option<Instant> {
-        let of_attempt = self.per_try.and_then(|per_try| now.checked_add(per_try));
+        let of_attempt = self.0.settings.per_try.and_then(|per_try| now.checked_add(per_try));
         self.head_deadline().into_iter().chain(of_attempt).min()
     }
 
@@ -260,20 +269,21 @@ impl RequestScope {
     /// One inside another belongs to a request of what stands between them: it has the same key and
     /// deadlines, and a record of its own.
     pub(crate) fn retried(self) -> Self {
-        match self.is_retried {
-            true => Self { is_hedge: false, progress: Arc::default(), ..self },
-            false => Self { is_retried: true, ..self },
+        if !self.0.settings.is_retried {
+            return self.edit(|it| it.is_retried = true);
         }
+        let settings = Settings { is_hedge: false, ..self.0.settings.clone() };
+        Self(Arc::new(Shared { settings, ..Shared::default() }))
     }
 
     /// The same request, for an attempt beside the one in flight.
     pub(crate) fn hedge(&self) -> Self {
-        Self { is_hedge: true, ..self.clone() }
+        self.clone().edit(|it| it.is_hedge = true)
     }
 
     /// Whether it takes no instance but another one that is ready.
     pub(crate) fn is_hedge(&self) -> bool {
-        self.is_hedge
+        self.0.settings.is_hedge
     }
 
     pub(crate) fn is_searching(&self) -> bool {
@@ -288,7 +298,7 @@ impl RequestScope {
 
     /// The balancer below has limits.
     pub(crate) fn limit_retries(&self, admit: &Arc<AdmitRetry>) {
-        if self.is_retried {
+        if self.0.settings.is_retried {
             self.inner().admit_retry = Some(Arc::clone(admit));
         }
     }
@@ -310,8 +320,23 @@ impl RequestScope {
         self.inner().admitted.take()
     }
 
+    fn edit(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        if let Some(own) = Arc::get_mut(&mut self.0) {
+            change(&mut own.settings);
+            return self;
+        }
+        let mut settings = self.0.settings.clone();
+        change(&mut settings);
+        let of = Some(self.0.of.clone().unwrap_or(self));
+        Self(Arc::new(Shared { settings, of, ..Shared::default() }))
+    }
+
+    fn progress(&self) -> &Progress {
+        self.0.of.as_ref().map_or(&self.0.progress, |of| &of.0.progress)
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.progress.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress().inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     ops::ControlFlow,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use pin_project::pin_project;
@@ -74,22 +75,21 @@ where
                 StateProjection::Calling { future, timer } => {
                     // A response that is there counts, whatever timer fires at the same time.
                     match story.scope.enter(|| future.poll(cx)).map_err(Into::into) {
+                        Poll::Ready(Ok(response)) if story.ends_with::<_, Req>(&response) => {
+                            this.state.set(State::Over);
+                            return Poll::Ready(Ok(response));
+                        }
                         Poll::Ready(result) => story.classify::<_, Req>(result),
-                        Poll::Pending => {
-                            if let Some(bound) = story.bound
-                                && poll_deadline(deadline, cx).is_ready()
-                            {
+                        Poll::Pending => match ready!(poll_time(story, deadline, timer, cx)) {
+                            Time::OfAll(bound) => {
                                 let drop = || this.state.set(State::Over);
                                 return Poll::Ready(Err(story.time_out_all(bound, drop)));
                             }
-                            let Some(per_try) = story.per_try() else {
-                                return Poll::Pending;
-                            };
-                            let timer = timer.get_or_insert_with(|| Box::pin(sleep(per_try)));
-                            ready!(timer.as_mut().poll(cx));
-                            story.time_out(|| this.state.set(State::Readying));
-                            (Err(Elapsed(per_try).into()), Verdict::Failed)
-                        }
+                            Time::OfAttempt(bound) => {
+                                story.time_out(|| this.state.set(State::Readying));
+                                (Err(Elapsed(bound).into()), Verdict::Failed)
+                            }
+                        },
                     }
                 }
                 StateProjection::Pausing(pause) => {
@@ -131,6 +131,30 @@ where
             }
         }
     }
+}
+
+/// Which time is over, and how long it was.
+enum Time {
+    OfAll(Duration),
+    OfAttempt(Duration),
+}
+
+fn poll_time<R>(
+    story: &Story<R>,
+    deadline: &mut Option<Timer>,
+    timer: &mut Option<Timer>,
+    cx: &mut Context<'_>,
+) -> Poll<Time> {
+    if let Some(bound) = story.bound
+        && poll_deadline(deadline, cx).is_ready()
+    {
+        return Poll::Ready(Time::OfAll(bound));
+    }
+    let Some(per_try) = story.per_try() else {
+        return Poll::Pending;
+    };
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep(per_try)));
+    timer.as_mut().poll(cx).map(|()| Time::OfAttempt(per_try))
 }
 
 fn poll_deadline(deadline: &mut Option<Timer>, cx: &mut Context<'_>) -> Poll<()> {

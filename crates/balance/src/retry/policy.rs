@@ -274,8 +274,9 @@ impl<R> RetryPolicy<R> {
                 false => scope.with_deadline(at),
             };
         }
-        let per_try = self.times.per_try.filter(|bound| !bound.is_default);
-        scope = scope.with_per_try(per_try.map(|bound| bound.time));
+        if let Some(per_try) = self.times.per_try.filter(|bound| !bound.is_default) {
+            scope = scope.with_per_try(per_try.time);
+        }
         let of_scope = scope.head_deadline().map(|at| at.saturating_duration_since(now));
         let bound = self.times.deadline.map(|bound| bound.time).into_iter().chain(of_scope).min();
         let left = caller.map(|caller| caller.at().saturating_duration_since(now));

@@ -90,6 +90,22 @@ impl<R> Story<R> {
         self.scope.give_up();
     }
 
+    /// Whether that response is the caller's.
+    pub(super) fn ends_with<T, Req>(&self, response: &T) -> bool
+    where
+        R: Protocol<Req, T>,
+    {
+        let is_final = self.policy.protocol.verdict(Ok(response)) == Verdict::Final;
+        if is_final
+            && let Some(budget) = self.policy.paying()
+            && self.policy.protocol.outcome(Ok(response)) == Outcome::Success
+            && !self.policy.protocol.is_rejection(response)
+        {
+            budget.deposit(Instant::now());
+        }
+        is_final
+    }
+
     pub(super) fn classify<T, Req>(&self, result: Result<T, BoxError>) -> Ended<T>
     where
         R: Protocol<Req, T>,
@@ -167,10 +183,6 @@ impl<R> Story<R> {
         R: Protocol<Req, T>,
     {
         let (response, error) = match result {
-            Ok(response) if verdict == Verdict::Final => {
-                self.deposit::<_, Req>(&response);
-                return ControlFlow::Break(Ok(response));
-            }
             Ok(response) => (Some(response), BoxError::from(REJECTED)),
             Err(error) => (None, error),
         };
@@ -235,18 +247,6 @@ impl<R> Story<R> {
                 Event::BudgetExhausted { attempt, instance, error }
             }
         });
-    }
-
-    fn deposit<T, Req>(&self, response: &T)
-    where
-        R: Protocol<Req, T>,
-    {
-        if let Some(budget) = self.policy.paying()
-            && self.policy.protocol.outcome(Ok(response)) == Outcome::Success
-            && !self.policy.protocol.is_rejection(response)
-        {
-            budget.deposit(Instant::now());
-        }
     }
 
     /// Another attempt is paid, or free because nothing was sent, and the limits admit it.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -71,7 +71,7 @@ impl<B: Send + 'static> Exclusive<B> {
     pub(super) fn observe(&mut self, headers: &HeaderMap) {
         self.idle_since = None;
         self.announced =
-            headers.get("keep-alive").and_then(|value| timeout_of(value.to_str().ok()?));
+            headers.get(&KEEP_ALIVE).and_then(|value| timeout_of(value.to_str().ok()?));
     }
 
     /// Keeps it for the next request, if its endpoint still exists and has room.
@@ -188,6 +188,7 @@ fn timeout_of(value: &str) -> Option<Duration> {
     seconds.trim().trim_matches('"').parse().ok().map(Duration::from_secs)
 }
 
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// A peer that has sent the head has mostly sent a short body too.
 const DRAIN: Duration = Duration::from_millis(100);
 /// As long as an idle connection is kept.
