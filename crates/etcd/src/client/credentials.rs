@@ -2,7 +2,7 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use etcd_client::Client;
+use etcd_client::{Client, Error};
 use http::{HeaderValue, Request};
 use tokio::sync::Mutex;
 
@@ -59,11 +59,20 @@ impl Credentials {
         }
         let password = user.password().map_err(|error| Failure::of_settings(&error))?;
         let mut auth = client.auth_client();
-        let answer = auth.authenticate(user.name.clone(), password.expose().to_owned()).await?;
-        let mut header = HeaderValue::from_str(answer.token()).map_err(Failure::of_token)?;
-        header.set_sensitive(true);
+        let answer = auth.authenticate(user.name.clone(), password.expose().to_owned()).await;
+        let header = match answer {
+            Ok(answer) => {
+                let mut header =
+                    HeaderValue::from_str(answer.token()).map_err(Failure::of_token)?;
+                header.set_sensitive(true);
+                Some(header)
+            }
+            // No token is needed, as in etcd's own client: users come before `auth enable`.
+            Err(error) if is_not_enabled(&error) => None,
+            Err(error) => return Err(error.into()),
+        };
         let mut token = self.token.write().unwrap_or_else(PoisonError::into_inner);
-        *token = Token { generation: generation + 1, header: Some(header) };
+        *token = Token { generation: generation + 1, header };
         Ok(())
     }
 
@@ -80,4 +89,8 @@ impl Credentials {
     fn current(&self) -> Token {
         self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+fn is_not_enabled(error: &Error) -> bool {
+    matches!(error, Error::GRpcStatus(status) if status.message().contains("authentication is not enabled"))
 }

@@ -78,6 +78,25 @@ async fn expired_token_is_renewed_on_demand() {
     .await;
 }
 
+/// Clients get their credentials before `auth enable`.
+#[tokio::test]
+#[ignore = "needs a real etcd"]
+async fn client_with_a_user_works_before_authentication_is_enabled() {
+    on_every_etcd_with(SHORT_LIVED, async |etcd| {
+        let client = client(etcd, "svc", "hunter2");
+        client.check().await.expect("no token is needed");
+        let first = client.register(registration("a", "1", 1)).await.expect("registers");
+        let mut a = client.instancer("a").subscribe();
+        shows(&mut a, &["1"], SOON).await;
+        add_users(etcd).await;
+        let _second = client.register(registration("a", "2", 2)).await.expect("registers");
+        shows(&mut a, &["1", "2"], 4 * SOON).await;
+        first.deregister().await.expect("deregisters");
+        shows(&mut a, &["2"], SOON).await;
+    })
+    .await;
+}
+
 /// A restart drops all simple tokens.
 #[tokio::test]
 #[ignore = "needs a real etcd"]
