@@ -1,4 +1,7 @@
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use serde::Deserialize;
 
@@ -19,7 +22,8 @@ pub struct User {
 #[derive(Clone, Debug)]
 enum Password {
     Text(Secret),
-    File(PathBuf),
+    /// With the last good one.
+    File(PathBuf, Arc<Mutex<Option<Secret>>>),
 }
 
 /// A user in a configuration file.
@@ -51,26 +55,58 @@ impl User {
 
     /// A user whose password is in a file, which is read for every log-in.
     ///
-    /// A line end behind the password is not part of it.
+    /// A line end behind the password is not part of it. While the file cannot be read, the last good
+    /// password stays in use.
     pub fn from_file(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), password: Password::File(path.into()) }
+        Self { name: name.into(), password: Password::File(path.into(), Arc::default()) }
     }
 
     /// The password as it is now.
     ///
     /// # Errors
     ///
-    /// `Config`: its file cannot be read.
+    /// `Config`: its file cannot be read, and never could be.
     pub fn password(&self) -> Result<Secret> {
-        match &self.password {
-            Password::Text(password) => Ok(password.clone()),
-            Password::File(path) => Secret::read(path).map_err(|cause| {
-                refused(format!("password-file: cannot read {path:?}")).with_source(cause)
-            }),
+        let (path, last) = match &self.password {
+            Password::Text(password) => return Ok(password.clone()),
+            Password::File(path, last) => (path, last),
+        };
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        match (Secret::read(path), &*last) {
+            (Ok(password), _) => Ok(last.insert(password).clone()),
+            (Err(error), Some(password)) => {
+                tracing::warn!(?path, %error, "password file unusable: the last good password stays in use");
+                Ok(password.clone())
+            }
+            (Err(cause), None) => {
+                let message = format!("password-file: cannot read {path:?}");
+                Err(refused(message).with_source(cause))
+            }
         }
     }
 }
 
 fn refused(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Config, "registry", "configure").with_message(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn unreadable_file_leaves_the_last_good_password_in_use() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("password");
+        let user = User::from_file("svc", &path);
+        assert!(user.password().is_err());
+        for (text, expected) in [("one", "one"), ("", "one"), ("two", "two")] {
+            fs::write(&path, text).expect("our file");
+            assert_eq!(user.password().expect("known").expose(), expected);
+        }
+        fs::remove_file(&path).expect("our file");
+        assert_eq!(user.password().expect("known").expose(), "two");
+    }
 }
