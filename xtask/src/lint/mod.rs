@@ -112,7 +112,7 @@ const STEPS: &[Step] = &[
         neighbours::check,
     )
     .own_target(),
-    Step::new("docs", "the documentation builds without warnings", docs),
+    Step::new("docs", "the documentation builds without warnings, with and without features", docs),
     Step::new("publish", "each crate can be published, and nothing else", publish::check),
     Step::new("semver", "the API is that of the last release", semver::check),
     Step::new("deny", "dependencies are those we allow", deny::check).own_target(),
@@ -129,6 +129,9 @@ fn clippy() -> Result<()> {
 }
 
 fn docs() -> Result<()> {
-    let mut command = cargo("doc --quiet --workspace --no-deps --all-features".split(' '));
-    must_succeed(command.env("RUSTDOCFLAGS", "-D warnings"))
+    for features in ["--no-default-features", "--all-features"] {
+        let mut command = cargo(["doc", "--quiet", "--workspace", "--no-deps", features]);
+        must_succeed(command.env("RUSTDOCFLAGS", "-D warnings"))?;
+    }
+    Ok(())
 }
