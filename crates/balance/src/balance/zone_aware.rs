@@ -8,6 +8,9 @@ use super::{Balancer, Members, Picker, Prioritized};
 /// goes to the other zones. It is a [`Prioritized`] by zone, with Envoy's priority load. A member
 /// without a zone is in another one. A client without members in its own zone uses all others.
 ///
+/// The instances have to be spread over the zones as the clients are: it does not know the other
+/// clients, and a zone of many clients and one instance gives that one all its requests.
+///
 /// ```
 /// use tower_sd::balance::{BalanceLayer, LeastLoaded, ZoneAware};
 ///
