@@ -8,6 +8,7 @@ mod factory_ext;
 mod hedge;
 mod limits;
 mod outcome;
+mod restore;
 mod retry;
 mod scope;
 mod scope_layer;

@@ -1,5 +1,5 @@
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -12,7 +12,7 @@ use std::{
 use tokio::time::Instant;
 use tower_sd_core::InstanceId;
 
-use crate::{CallerDeadline, NoInstances, Overloaded, limits::Ticket};
+use crate::{CallerDeadline, NoInstances, Overloaded, limits::Ticket, restore::with};
 
 /// One logical request, across all its attempts, as a balancer reads and writes it.
 ///
@@ -173,16 +173,19 @@ impl RequestScope {
     /// The scope that the caller is in.
     pub fn current() -> Option<Self> {
         match is_entered() {
-            true => CURRENT.with_borrow(Option::clone),
+            true => CURRENT.with(|current| {
+                let scope = current.take();
+                current.set(scope.clone());
+                scope
+            }),
             false => None,
         }
     }
 
     /// Runs `f`, the poll of a future or a call, inside this scope.
     pub fn enter<T>(&self, f: impl FnOnce() -> T) -> T {
-        let entered = Entered(ENTERED.replace(true));
-        let _before = Before(CURRENT.replace(Some(self.clone())), entered);
-        f()
+        let f = || CURRENT.with(|current| with(current, Some(self.clone()), f).0);
+        ENTERED.with(|entered| with(entered, true, f).0)
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -347,27 +350,9 @@ pub(crate) fn is_entered() -> bool {
 }
 
 /// Runs `f`, the work of an endpoint, outside of any scope.
+#[inline]
 pub(crate) fn leave<T>(f: impl FnOnce() -> T) -> T {
-    let _before = Entered(ENTERED.replace(false));
-    f()
-}
-
-/// Restores whether the caller was in a scope, after a panic too.
-struct Entered(bool);
-
-/// Restores the outer scope likewise.
-struct Before(Option<RequestScope>, #[expect(dead_code, reason = "for its drop")] Entered);
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        ENTERED.set(self.0);
-    }
-}
-
-impl Drop for Before {
-    fn drop(&mut self) {
-        drop(CURRENT.replace(self.0.take()));
-    }
+    ENTERED.with(|entered| with(entered, false, f).0)
 }
 
 impl fmt::Debug for Progress {
@@ -380,7 +365,7 @@ thread_local! {
     /// Read with every request: without a destructor it costs a load.
     static ENTERED: Cell<bool> = const { Cell::new(false) };
     /// Outdated while it is not entered.
-    static CURRENT: RefCell<Option<RequestScope>> = const { RefCell::new(None) };
+    static CURRENT: Cell<Option<RequestScope>> = const { Cell::new(None) };
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(0);

@@ -7,7 +7,7 @@ use std::{
 use tower_sd_core::{BoxError, InstanceId};
 
 use super::ejection::{Cause, Judge, Verdict};
-use crate::error::Failure;
+use crate::{error::Failure, restore::with};
 
 /// The result of the active checks of one endpoint, which its factory reports.
 ///
@@ -41,10 +41,7 @@ impl ActiveCheck {
 
     /// Runs `create`, and what it has [begun](Self::begin).
     pub(super) fn collect<T>(create: impl FnOnce() -> T) -> (T, Option<Self>) {
-        // Of a factory that has panicked, or of none.
-        BEGUN.with(Cell::take);
-        let created = create();
-        (created, BEGUN.with(Cell::take))
+        BEGUN.with(|begun| with(begun, None, create))
     }
 
     /// The endpoint passes its checks.

@@ -1,4 +1,4 @@
-use std::{cell::Cell, fmt, mem, sync::Arc, time::Duration};
+use std::{cell::Cell, fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tower_sd_core::InstanceId;
@@ -8,7 +8,7 @@ use super::{
     observer::{Event, Observers},
     trace::Trace,
 };
-use crate::{CallerDeadline, RequestScope, outcome::Outcome};
+use crate::{CallerDeadline, RequestScope, outcome::Outcome, restore::with};
 
 /// The guard of one request in flight at one endpoint: counts it, and its end.
 ///
@@ -285,23 +285,7 @@ impl fmt::Debug for InFlight {
     }
 }
 
-/// Runs `f` with `value` in `cell`, and with what `f` leaves there. The value of an outer call
-/// returns, after a panic too.
-fn with<T: Default, R>(cell: &Cell<T>, value: T, f: impl FnOnce() -> R) -> (R, T) {
-    let _outer = Restore(cell, cell.replace(value));
-    let result = f();
-    (result, cell.take())
-}
-
-struct Restore<'a, T: Default>(&'a Cell<T>, T);
-
-impl<T: Default> Drop for Restore<'_, T> {
-    fn drop(&mut self) {
-        drop(self.0.replace(mem::take(&mut self.1)));
-    }
-}
-
-/// Restores the marks of an outer poll likewise, and what its endpoint has returned.
+/// Restores the marks of an outer poll, and what its endpoint has returned.
 struct Watch<'a> {
     marks: &'a Marks,
     polled: Option<u64>,
