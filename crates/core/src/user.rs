@@ -55,8 +55,8 @@ impl User {
 
     /// A user whose password is in a file, which is read for every log-in.
     ///
-    /// A line end behind the password is not part of it. While the file cannot be read, the last good
-    /// password stays in use.
+    /// A line end behind the password is not part of it. While the file cannot be read, the last
+    /// good password stays in use.
     pub fn from_file(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self { name: name.into(), password: Password::File(path.into(), Arc::default()) }
     }
