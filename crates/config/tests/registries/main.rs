@@ -7,3 +7,4 @@ mod etcd;
 mod promises;
 mod scripted;
 mod support;
+mod zookeeper;

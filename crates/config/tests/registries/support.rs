@@ -151,7 +151,7 @@ pub(crate) async fn on_every_etcd(test: impl AsyncFn(&Registry) + Send + Sync) {
 }
 
 /// On the newest one: what versions of it differ in is the affair of its own tests.
-async fn on_zookeeper(test: impl AsyncFn(&Registry) + Send + Sync) {
+pub(crate) async fn on_zookeeper(test: impl AsyncFn(&Registry) + Send + Sync) {
     let binary = binaries("zookeeper").last().expect("there is one");
     let server = real::ZooKeeper::start(real::ZooKeeperConfig::new(binary)).await;
     let server = server.expect("zookeeper starts");

@@ -15,7 +15,7 @@ use crate::{BACKEND, error::FOLLOW};
 /// The entries of one application, by id.
 pub(crate) type Entries = Arc<BTreeMap<String, Arc<InstanceInfo>>>;
 
-/// All applications, by name.
+/// All applications, by name, in capitals: a name has no case.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Registry(BTreeMap<String, Entries>);
 
@@ -39,14 +39,15 @@ impl Registry {
     fn of(applications: Applications) -> Self {
         let mut registry = Self::default();
         for Application { name, instance } in applications.application {
-            let entries = instance.into_iter().map(|it| (it.id().to_owned(), it)).collect();
-            registry.0.insert(name, Arc::new(entries));
+            let app = Arc::make_mut(registry.0.entry(name.to_uppercase()).or_default());
+            app.extend(instance.into_iter().map(|it| (it.id().to_owned(), it)));
         }
         registry
     }
 
     fn apply(&mut self, changes: Applications) {
         for Application { name, instance } in changes.application {
+            let name = name.to_uppercase();
             let app = Arc::make_mut(self.0.entry(name.clone()).or_default());
             for entry in instance {
                 match entry.action_type {

@@ -10,8 +10,8 @@ use crate::path;
 /// The JSON of Twitter's ServerSets, which Finagle and Aurora write and read.
 ///
 /// Written as `{"serviceEndpoint":{"host","port"},"additionalEndpoints":{},"status":"ALIVE",
-/// "metadata":{…}}` in nodes named `member_…`; other nodes are errors. Weight, tags and status are
-/// lost. A `shard` is read as metadata, and written from it.
+/// "metadata":{…}}` in nodes named `member_…`; other nodes are errors. Weight and tags are lost; a
+/// draining instance is `STOPPING`, a critical one `DEAD`. A `shard` is read as metadata, and written from it.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct ServerSet;
@@ -44,7 +44,12 @@ impl Layout for ServerSet {
         let endpoint = json!({ "host": instance.host(), "port": instance.port() });
         entry.insert("serviceEndpoint".to_owned(), endpoint);
         entry.insert("additionalEndpoints".to_owned(), json!({}));
-        entry.insert("status".to_owned(), "ALIVE".into());
+        let status = match instance.status() {
+            InstanceStatus::Passing | InstanceStatus::Warning => "ALIVE",
+            InstanceStatus::Draining => "STOPPING",
+            _ => "DEAD",
+        };
+        entry.insert("status".to_owned(), status.into());
         let mut metadata = instance.metadata().clone();
         if let Some(shard) = metadata.remove(SHARD).and_then(|shard| shard.parse::<i64>().ok()) {
             entry.insert(SHARD.to_owned(), shard.into());

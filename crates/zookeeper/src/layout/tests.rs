@@ -141,9 +141,14 @@ fn members_of_server_sets_are_read_and_written() {
     assert!(data.contains(r#""shard":3"#) && data.contains(r#""status":"ALIVE""#), "{data}");
     assert_eq!(ServerSet.node("a/1"), "member_a%2F1");
     assert_eq!(ServerSet.decode("member_a%2F1", data.as_bytes()).expect("decodes"), ours);
-    let stopping = golden.replace("ALIVE", "STOPPING");
-    let instance = ServerSet.decode("member_1", stopping.as_bytes()).expect("decodes");
-    assert_eq!(instance.status(), InstanceStatus::Draining);
+    for (status, text) in
+        [(InstanceStatus::Draining, "STOPPING"), (InstanceStatus::Critical, "DEAD")]
+    {
+        let data = written(&ServerSet, &ours.clone().with_status(status));
+        assert!(data.contains(&format!(r#""status":"{text}""#)), "{data}");
+        let instance = ServerSet.decode("member_1", data.as_bytes()).expect("decodes");
+        assert_eq!(instance.status(), status);
+    }
     for (node, data) in
         [("other", golden), ("member_1", "{}"), ("member_1", r#"{"serviceEndpoint":{"host":"h"}}"#)]
     {

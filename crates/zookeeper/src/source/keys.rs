@@ -26,7 +26,9 @@ impl Decode for Keys {
             return Ok(KeyValue::new(&*self.key, data, revision));
         }
         let name = path.rsplit_once('/').map_or(path, |(_parent, name)| name);
-        let key = format!("{}{name}", self.key);
+        // Without data it is the parent of others: a folder, as Consul's end with a slash.
+        let slash = if data.is_empty() { "/" } else { "" };
+        let key = format!("{}{name}{slash}", self.key);
         Ok(KeyValue::new(key, data, revision).below(&self.key))
     }
 }

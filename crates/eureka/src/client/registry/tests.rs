@@ -23,7 +23,9 @@ struct Model {
 impl Model {
     /// One random change: registers, changes or removes an entry.
     fn change(&mut self, rng: &mut Rng) {
-        let (app, id) = (format!("APP{}", rng.u8(..6)), format!("i{}", rng.u8(..8)));
+        // A server that keeps the case in which names were registered.
+        let name = ["APP0", "APP1", "APP2", "app3", "App4", "app5"][rng.usize(..6)];
+        let (app, id) = (name.to_owned(), format!("i{}", rng.u8(..8)));
         let key = (app.clone(), id.clone());
         let known = self.entries.get(&key).cloned();
         let entry = match known {
@@ -124,6 +126,9 @@ async fn changes_give_what_a_full_read_gives() {
         lock(&model).pass();
     }
     assert_eq!(fetch.n_full, 1, "all but the first by changes");
+    let found = fetch.registry.entries(&crate::mapping::app_name("app4")).len();
+    let expected = lock(&model).entries.keys().filter(|(app, _)| app == "App4").count();
+    assert_eq!(found, expected);
     assert!(lock(&model).n_deltas > 400);
     // Changes that have expired are noticed by their number.
     for _ in 0..200 {
