@@ -11,7 +11,8 @@ use crate::path;
 ///
 /// Written as `{"serviceEndpoint":{"host","port"},"additionalEndpoints":{},"status":"ALIVE",
 /// "metadata":{…}}` in nodes named `member_…`; other nodes are errors. Weight and tags are lost; a
-/// draining instance is `STOPPING`, a critical one `DEAD`. A `shard` is read as metadata, and written from it.
+/// draining instance is `STOPPING`, a critical one `DEAD`. A `shard` is read as metadata, and
+/// written from it.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct ServerSet;
