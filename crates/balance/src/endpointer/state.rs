@@ -5,7 +5,7 @@
 mod effects;
 mod judged;
 mod members;
-mod ramp;
+mod slow_start;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

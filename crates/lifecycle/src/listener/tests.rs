@@ -223,5 +223,8 @@ async fn accepted_sockets_probe_their_peers() {
     let socket = SockRef::from(&stream);
     assert!(socket.tcp_nodelay().expect("read") && socket.keepalive().expect("read"));
     assert_eq!(socket.tcp_keepalive_time().expect("read"), Duration::from_secs(15));
-    assert_eq!(socket.tcp_user_timeout().expect("read"), Some(Duration::from_secs(30)));
+    assert_eq!(socket.tcp_keepalive_interval().expect("read"), Duration::from_secs(15));
+    assert_eq!(socket.tcp_keepalive_retries().expect("read"), 2);
+    // It would end those of clients that live and read nothing: a paused player, a batch job.
+    assert_eq!(socket.tcp_user_timeout().expect("read"), None);
 }

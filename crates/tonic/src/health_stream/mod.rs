@@ -62,7 +62,6 @@ impl Watching {
         }
     }
 
-    /// Ends only when the server has no health service.
     async fn run(&mut self) {
         loop {
             // Anew without a pause, with the last answer: a stream that never ended would keep its
@@ -71,8 +70,10 @@ impl Watching {
                 continue;
             };
             if status.code() == Code::Unimplemented {
+                // It has no health service, or a proxy before it no route: that may come.
                 self.answers.send_replace(Answer::Serving);
-                return;
+                sleep(self.age).await;
+                continue;
             }
             tracing::debug!(service = %self.service, %status, "health stream ended");
             self.answers.send_if_modified(|answer| {

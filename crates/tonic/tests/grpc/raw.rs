@@ -277,3 +277,24 @@ async fn health_stream_that_ends_regularly_begins_anew_soon() {
     .await;
     assert!(n_streams.get() >= 55, "{n_streams:?} in {:?}", begun.elapsed());
 }
+
+/// Behind a proxy that has no route to it yet, or after a server was replaced at its address.
+#[tokio::test(start_paused = true)]
+async fn health_service_that_comes_later_is_found() {
+    let n_streams = Cell::new(0);
+    let answer = async |mut respond: SendResponse<Bytes>| {
+        n_streams.set(n_streams.get() + 1);
+        respond.send_response(head(&[GRPC, ("grpc-status", "12")]), true).expect("open");
+    };
+    serving(
+        |it| it.health("echo.Echo"),
+        Duration::ZERO,
+        answer,
+        async |endpointer| {
+            endpointer.ready(Duration::from_secs(10)).await.expect("it counts as serving");
+            sleep(Duration::from_secs(1_500)).await;
+        },
+    )
+    .await;
+    assert!((2..=4).contains(&n_streams.get()), "{n_streams:?}");
+}
