@@ -19,8 +19,11 @@ pub(crate) fn decode<T: DeserializeOwned>(format: Format, entries: &[KeyValue]) 
         entries => {
             let mut root = Folder::new();
             for entry in entries {
-                // Both mean nothing beside a value: an editor's last newline.
-                let text = text_of(entry)?.trim_matches([' ', '\t', '\r', '\n']);
+                let text = match (format, text_of(entry)?) {
+                    (Format::Json, text) => text,
+                    // They mean nothing beside a value: an editor's last newline.
+                    (Format::Toml, text) => text.trim_matches([' ', '\t', '\r', '\n']),
+                };
                 if let Err(complaint) = check(format, text) {
                     return Err(complaint.error(&Document::of(entry.key(), text)));
                 }

@@ -69,8 +69,8 @@ impl GrpcFactory {
     /// within 1 s of its connection it has to, or it is probed again with the pauses of the
     /// endpointer. One that stops serving refuses calls like one that is down, and is used again
     /// within [`max_backoff`](tower_sd_balance::EndpointerConfig::max_backoff) of reporting
-    /// SERVING. A server without health service counts as serving, and is queried again at that age;
-    /// while a stream is broken the last answer counts.
+    /// SERVING. A server without health service counts as serving, and is queried again at that
+    /// age; while a stream is broken the last answer counts.
     pub fn health(self, service: impl Into<String>) -> Self {
         Self { health: Some(service.into()), ..self }
     }
