@@ -202,19 +202,10 @@ fn with_meta(mut instance: Instance, meta: BTreeMap<String, String>) -> Instance
     for (key, value) in meta {
         instance = match key.as_str() {
             SCHEME => instance.with_scheme(value),
-            ZONE => instance.with_zone(value),
-            STARTED_AT_MS => match value.parse() {
-                Ok(started_at_ms) => instance.with_started_at_ms(started_at_ms),
-                Err(_) => instance,
-            },
-            PRIORITY => match value.parse() {
-                Ok(priority) => instance.with_priority(priority),
-                Err(_) => instance,
-            },
-            WEIGHT => match value.parse() {
-                Ok(weight) => instance.with_weight(weight),
-                Err(_) => instance,
-            },
+            ZONE => instance.with_text("zone", &value),
+            STARTED_AT_MS => instance.with_text("started_at_ms", &value),
+            PRIORITY => instance.with_text("priority", &value),
+            WEIGHT => instance.with_text("weight", &value),
             STATUS => {
                 let status = worse(instance.status(), &value);
                 instance.with_status(status)

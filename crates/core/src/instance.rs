@@ -2,7 +2,7 @@ use std::{cmp::Ordering, collections::BTreeMap, fmt, net::SocketAddr, str::FromS
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Error, ErrorKind, InstanceId, InstanceStatus, Result, url::without_user};
+use crate::{Error, ErrorKind, InstanceId, InstanceStatus, Result, clipped, url::without_user};
 
 /// One reachable copy of a service.
 ///
@@ -62,6 +62,9 @@ struct Inner {
     status: InstanceStatus,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     started_at_ms: Option<u64>,
+    /// The values that a registry has for it and that make no sense.
+    #[serde(skip)]
+    ignored: String,
 }
 
 impl Instance {
@@ -83,6 +86,7 @@ impl Instance {
             metadata: BTreeMap::new(),
             status: InstanceStatus::default(),
             started_at_ms: None,
+            ignored: String::new(),
         }))
     }
 
@@ -136,6 +140,22 @@ impl Instance {
     /// Sets the time of its start, in milliseconds since the Unix epoch.
     pub fn with_started_at_ms(self, started_at_ms: u64) -> Self {
         self.edit(|inner| inner.started_at_ms = Some(started_at_ms))
+    }
+
+    /// Sets its `priority`, `started_at_ms`, `weight` or `zone` from text.
+    ///
+    /// For backends. A text that is empty or makes no sense is ignored, and a
+    /// [`Publisher`](crate::Publisher) logs it once.
+    pub fn with_text(self, name: &str, text: &str) -> Self {
+        let number: Option<u64> = text.parse().ok();
+        let small = number.and_then(|number| u32::try_from(number).ok());
+        self.edit(|inner| match (name, small, number) {
+            ("priority", Some(priority), _) => inner.priority = priority,
+            ("started_at_ms", _, Some(at_ms)) => inner.started_at_ms = Some(at_ms),
+            ("weight", Some(weight), _) => inner.weight = weight,
+            ("zone", ..) if !text.is_empty() => inner.zone = Some(text.to_owned()),
+            _ => inner.ignored += &format!("{name}={:?} ", clipped(text)),
+        })
     }
 
     /// Its name inside its service.
@@ -209,6 +229,11 @@ impl Instance {
     /// Its status is `Passing` or `Warning`, and its weight above 0.
     pub fn accepts_requests(&self) -> bool {
         self.0.status.accepts_requests() && self.0.weight > 0
+    }
+
+    /// The values of [`with_text`](Self::with_text) that make no sense.
+    pub(crate) fn ignored(&self) -> &str {
+        self.0.ignored.trim_end()
     }
 
     /// A total order of entries: equal ones have equal content.

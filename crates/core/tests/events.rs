@@ -49,6 +49,38 @@ async fn follower_is_logged_when_it_changes_or_goes_stale() {
     assert_eq!(log.found("INFO", "instances changed")[0]["instances"], 1);
 }
 
+/// Once for each value of an instance, however often it is read.
+#[tokio::test(start_paused = true)]
+async fn value_that_makes_no_sense_is_ignored_and_logged_once() {
+    let (log, _guard) = Log::capture();
+    let mut publisher = Publisher::new("test", "s", RegistryConfig::default());
+    let texts = ["abc", "-1", "1e99", "4294967296", ""];
+    let read = |tag: &str| {
+        let of = |port, name: &str, text: &str| {
+            let plain = Instance::new("h", port).with_priority(3).with_weight(7).with_tags([tag]);
+            plain.with_text(name, text)
+        };
+        let odd = texts.iter().zip(1..).map(|(text, port)| of(port, "weight", text));
+        odd.chain([of(6, "priority", "-1"), of(7, "started_at_ms", "no"), of(8, "zone", "")])
+            .chain([of(9, "weight", "5"), of(10, "started_at_ms", "4294967296")])
+            .collect::<Entries<_>>()
+    };
+    ["a", "b", "b"].iter().for_each(|tag| publisher.set(read(tag)));
+    let logged = log.found("WARN", "values ignored");
+    let values: Vec<_> = logged.iter().map(|event| &event["values"]).collect();
+    let weights = texts.map(|text| format!("weight={text:?}"));
+    let others = [r#"priority="-1""#, r#"started_at_ms="no""#, r#"zone="""#];
+    assert_eq!(values, [&weights.each_ref().map(String::as_str)[..], &others].concat());
+    assert_eq!(logged[1]["instance"], "h:2");
+    for instance in publisher.subscribe().snapshot().instances() {
+        let (weight, priority) = (instance.weight(), instance.priority());
+        assert_eq!((weight, priority), if instance.port() == 9 { (5, 3) } else { (7, 3) });
+    }
+    publisher.set(vec![Instance::new("h", 1).with_text("weight", "abd")].into());
+    publisher.set(vec![Instance::new("h", 1).with_text("weight", "3")].into());
+    assert_eq!(log.found("WARN", "values ignored").len(), logged.len() + 1, "another value");
+}
+
 #[tokio::test(start_paused = true)]
 async fn lasting_fault_of_an_entry_is_logged_once() {
     let (log, _guard) = Log::capture();

@@ -127,7 +127,7 @@ pub(crate) fn instance(entry: &InstanceInfo, query: &Query) -> Result<Instance> 
         instance = instance.with_scheme("https");
     }
     if let Some(zone) = entry.data_center_info.metadata.get("availability-zone") {
-        instance = instance.with_zone(zone.as_str());
+        instance = instance.with_text("zone", zone);
     }
     Ok(with_metadata(instance, &entry.metadata))
 }
@@ -234,24 +234,15 @@ fn metadata(service: &str, instance: &Instance, incarnation: &str) -> BTreeMap<S
 fn with_metadata(mut instance: Instance, metadata: &BTreeMap<String, String>) -> Instance {
     for (key, value) in metadata {
         instance = match key.as_str() {
-            ZONE => instance.with_zone(value.as_str()),
+            ZONE => instance.with_text("zone", value),
             SCHEME => instance.with_scheme(value.as_str()),
             TAGS => match serde_json::from_str::<Vec<String>>(value) {
                 Ok(tags) => instance.with_tags(tags),
                 Err(_) => instance,
             },
-            STARTED_AT_MS => match value.parse() {
-                Ok(started_at_ms) => instance.with_started_at_ms(started_at_ms),
-                Err(_) => instance,
-            },
-            PRIORITY => match value.parse() {
-                Ok(priority) => instance.with_priority(priority),
-                Err(_) => instance,
-            },
-            WEIGHT => match value.parse() {
-                Ok(weight) => instance.with_weight(weight),
-                Err(_) => instance,
-            },
+            STARTED_AT_MS => instance.with_text("started_at_ms", value),
+            PRIORITY => instance.with_text("priority", value),
+            WEIGHT => instance.with_text("weight", value),
             key if key.starts_with(OURS) => instance,
             _ => instance.with_metadata(key.as_str(), value.as_str()),
         };

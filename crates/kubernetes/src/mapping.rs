@@ -246,7 +246,7 @@ fn instance(
         instance = instance.with_metadata(name, value);
     }
     if let Some(zone) = &endpoint.zone {
-        instance = instance.with_zone(zone);
+        instance = instance.with_text("zone", zone);
     }
     let zones: Vec<&str> = endpoint.hints.for_zones.iter().map(|zone| zone.name.as_str()).collect();
     let zones = Some(zones.join(",")).filter(|zones| !zones.is_empty());

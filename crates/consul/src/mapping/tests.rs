@@ -231,3 +231,14 @@ fn body_of_a_registration_is_what_consul_documents() {
     });
     assert_eq!(body.expect("serialises"), expected);
 }
+
+#[test]
+fn value_that_makes_no_sense_is_noted() {
+    let json = serde_json::json!({
+        "Service": {"ID": "web", "Address": "a", "Port": 80, "Weights": {"Passing": 10, "Warning": 2},
+            "Meta": {"tower-sd-weight": "-1", "tower-sd-priority": "1e99", "tower-sd-zone": ""}},
+    });
+    let plain = Instance::new("a", 80).with_id("/web").with_weight(10);
+    let noted = plain.with_text("priority", "1e99").with_text("weight", "-1").with_text("zone", "");
+    assert_eq!(instance(entry(json)).expect("an instance"), noted);
+}

@@ -39,14 +39,19 @@ impl Listing {
         self.entries.get(place)
     }
 
-    /// The instances, and how many entries repeat one.
-    pub(super) fn read(&mut self, mut entries: Vec<Instance>) -> (Arc<[Instance]>, usize) {
+    /// The instances, and how many entries repeat one; `ignores` takes those of which the read
+    /// ignores other values than the last one did.
+    pub(super) fn read(
+        &mut self,
+        mut entries: Vec<Instance>,
+        ignores: impl Fn(&Instance),
+    ) -> (Arc<[Instance]>, usize) {
         let n_read = entries.len();
         if !self.is_in_order(&entries) {
             entries.sort_by(|a, b| a.id().cmp(b.id()).then_with(|| self.preference(a, b)));
             entries.dedup_by(|later, kept| later.id() == kept.id());
         }
-        self.keep_known(&mut entries);
+        self.keep_known(&mut entries, ignores);
         self.entries = entries.into();
         let instances = self.instances();
         let n_duplicates = n_read - instances.len();
@@ -77,7 +82,7 @@ impl Listing {
 
     /// Walks old and new side by side: equal ones keep the old `Arc`, the others change the count
     /// of addresses.
-    fn keep_known(&mut self, entries: &mut [Instance]) {
+    fn keep_known(&mut self, entries: &mut [Instance], ignores: impl Fn(&Instance)) {
         let known = std::mem::take(&mut self.entries);
         let mut old = known.iter().peekable();
         for entry in entries {
@@ -87,11 +92,14 @@ impl Listing {
             match old.next_if(|old| old.ptr_eq(entry) || old.id() == entry.id()) {
                 Some(same) if same.ptr_eq(entry) => {}
                 Some(same) if same == entry => *entry = same.clone(),
-                Some(changed) => {
-                    self.uncount(changed);
+                before => {
+                    before.into_iter().for_each(|changed| self.uncount(changed));
                     self.count(entry);
+                    let ignored = before.map_or("", Instance::ignored);
+                    if !["", ignored].contains(&entry.ignored()) {
+                        ignores(entry);
+                    }
                 }
-                None => self.count(entry),
             }
         }
         for gone in old {

@@ -235,7 +235,11 @@ impl Sink<Instance> for Publisher {
             }
         };
         self.rejected = false;
-        let (listed, n_duplicates) = self.listing.read(items);
+        let (backend, service) = (self.backend, &self.service);
+        let (listed, n_duplicates) = self.listing.read(items, |instance| {
+            let (instance, values) = (instance.id(), instance.ignored());
+            tracing::warn!(backend, service, %instance, values, "values ignored");
+        });
         self.duplicates(n_duplicates);
         self.guard.accept_absences(entries.accepts_absences);
         self.apply(listed, entries.mode);

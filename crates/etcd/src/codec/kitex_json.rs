@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tower_sd_core::{Announcement, BoxError, Instance};
 
-use super::{Codec, host_and_port};
+use super::{Codec, host_and_port, text};
 
 /// Kitex's value, below the prefix `kitex/registry-etcd`:
 /// `{"network":"tcp","address":"host:port","weight":10,"tags":{}}`.
@@ -19,7 +20,7 @@ struct Entry {
     network: String,
     address: String,
     #[serde(default)]
-    weight: i64,
+    weight: Value,
     #[serde(default)]
     tags: Option<BTreeMap<String, String>>,
 }
@@ -44,10 +45,10 @@ impl Codec for KitexJson {
         }
         let (host, port) = host_and_port(&entry.address)?;
         let instance = Instance::new(host, port).with_id(id);
-        // Kitex takes whatever is not above zero for its default.
-        let instance = match u32::try_from(entry.weight) {
-            Ok(weight @ 1..) => instance.with_weight(weight),
-            _ => instance,
+        let instance = match text(entry.weight) {
+            // Kitex takes them for its default.
+            none if matches!(&*none, "0" | "null") => instance,
+            weight => instance.with_text("weight", &weight),
         };
         let tags = entry.tags.unwrap_or_default().into_iter();
         Ok(tags.fold(instance, |instance, (key, value)| instance.with_metadata(key, value)))

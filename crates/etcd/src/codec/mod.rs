@@ -7,6 +7,7 @@ mod raw_address;
 
 use std::fmt::Debug;
 
+use serde_json::Value;
 use tower_sd_core::{Announcement, BoxError, Instance};
 
 pub use self::{
@@ -52,6 +53,14 @@ fn host_and_port(address: &str) -> Result<(&str, u16), BoxError> {
         return Err("the address has no host".into());
     }
     Ok((host, port.parse()?))
+}
+
+/// A text as it is, and any other value as JSON.
+fn text(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]

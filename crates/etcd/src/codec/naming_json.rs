@@ -2,7 +2,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tower_sd_core::{Announcement, BoxError, Instance};
 
-use super::{Codec, host_and_port};
+use super::{Codec, host_and_port, text};
 
 /// The JSON of etcd's `naming/endpoints`.
 ///
@@ -60,18 +60,18 @@ impl Codec for NamingJson {
 fn ours(host: &str, port: u16, mut rest: Map<String, Value>) -> serde_json::Result<Instance> {
     rest.insert("host".to_owned(), host.into());
     rest.insert("port".to_owned(), port.into());
-    serde_json::from_value(Value::Object(rest))
+    // An entry with nonsense in one of these is read for the rest of it.
+    let texts = ["priority", "started_at_ms", "weight", "zone"];
+    let texts = texts.map(|name| (name, rest.remove(name).filter(|value| !value.is_null())));
+    let instance = serde_json::from_value(Value::Object(rest))?;
+    let texts = texts.into_iter().filter_map(|(name, value)| Some((name, text(value?))));
+    Ok(texts.fold(instance, |instance: Instance, (name, text)| instance.with_text(name, &text)))
 }
 
 fn foreign(id: &str, host: &str, port: u16, rest: Map<String, Value>) -> Instance {
     let instance = Instance::new(host, port).with_id(id);
-    rest.into_iter().fold(instance, |instance, (key, value)| {
-        let value = match value {
-            Value::String(text) => text,
-            other => other.to_string(),
-        };
-        instance.with_metadata(key, value)
-    })
+    rest.into_iter()
+        .fold(instance, |instance, (key, value)| instance.with_metadata(key, text(value)))
 }
 
 const INCARNATION: &str = "incarnation";

@@ -152,3 +152,16 @@ fn values_of_kratos_are_read_by_protocol() {
         "only read"
     );
 }
+
+#[test]
+fn entry_with_nonsense_in_a_number_is_read_for_the_rest_of_it() {
+    for (nonsense, text) in [(r#""abc""#, "abc"), ("-1", "-1"), ("1e99", "1e+99"), (r#""""#, "")] {
+        let value = written(&NamingJson, &full());
+        let value = value.replace(r#""weight":7"#, &format!(r#""weight":{nonsense}"#));
+        let read = NamingJson.decode("key", value.as_bytes()).expect("decodes");
+        assert_eq!(read, full().with_weight(1).with_text("weight", text));
+        let value = format!(r#"{{"network":"tcp","address":"h:80","weight":{nonsense}}}"#);
+        let read = KitexJson.decode("key", value.as_bytes()).expect("decodes");
+        assert_eq!(read, Instance::new("h", 80).with_id("key").with_text("weight", text));
+    }
+}

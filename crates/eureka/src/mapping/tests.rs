@@ -179,3 +179,12 @@ fn entry_of_another_application_is_malformed() {
     assert!(error.to_string().contains("OTHER"), "{error}");
     assert!(instance(&of("OTHER"), &Query::vip("orders")).is_ok(), "a virtual address is shared");
 }
+
+#[test]
+fn value_that_makes_no_sense_is_noted() {
+    let json = r#"{"instanceId":"a","hostName":"h","port":{"$":1,"@enabled":true},"status":"UP",
+        "metadata":{"tower-sd-weight":"abc","tower-sd-priority":"-1","zone":""}}"#;
+    let plain = Instance::new("h", 1).with_id("a");
+    let noted = plain.with_text("priority", "-1").with_text("weight", "abc").with_text("zone", "");
+    assert_eq!(instance(&entry(json), &Query::new("x")).expect("readable"), noted);
+}

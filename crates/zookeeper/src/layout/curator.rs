@@ -122,12 +122,8 @@ fn metadata(payload: Value) -> BTreeMap<String, String> {
         }
         None => payload,
     };
-    let text = |value| match value {
-        Value::String(text) => text,
-        other => other.to_string(),
-    };
     let fields = fields.into_iter().filter(|(key, _)| key != "@class");
-    fields.map(|(key, value)| (key, text(value))).collect()
+    fields.map(|(key, value)| (key, super::text(value))).collect()
 }
 
 fn ours(text: &str, id: &str, host: &str, port: u16) -> Option<Instance> {
@@ -135,7 +131,12 @@ fn ours(text: &str, id: &str, host: &str, port: u16) -> Option<Instance> {
     fields.insert("id".to_owned(), id.into());
     fields.insert("host".to_owned(), host.into());
     fields.insert("port".to_owned(), port.into());
-    serde_json::from_value(Value::Object(fields)).ok()
+    // An entry with nonsense in one of these is read for the rest of it.
+    let texts = ["priority", "started_at_ms", "weight", "zone"];
+    let texts = texts.map(|name| (name, fields.remove(name).filter(|value| !value.is_null())));
+    let instance = serde_json::from_value(Value::Object(fields)).ok()?;
+    let texts = texts.into_iter().filter_map(|(name, value)| Some((name, super::text(value?))));
+    Some(texts.fold(instance, |instance: Instance, (name, text)| instance.with_text(name, &text)))
 }
 
 fn foreign(id: &str, host: &str, port: u16, secure: bool, since: Option<i64>) -> Instance {

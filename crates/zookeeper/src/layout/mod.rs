@@ -6,6 +6,7 @@ mod server_set;
 
 use std::fmt::Debug;
 
+use serde_json::Value;
 use tower_sd_core::{Announcement, BoxError, Instance};
 
 pub use self::{curator::Curator, go_kit::GoKit, server_set::ServerSet};
@@ -40,6 +41,14 @@ pub trait Layout: Debug + Send + Sync + 'static {
     ///
     /// The data is not of this format.
     fn decode(&self, node: &str, data: &[u8]) -> Result<Instance, BoxError>;
+}
+
+/// A text as it is, and any other value as JSON.
+fn text(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -76,9 +76,8 @@ impl Layout for ServerSet {
         };
         let metadata = entry.metadata.unwrap_or_default().into_iter();
         let metadata = metadata.filter(|(key, _)| key != INCARNATION);
-        Ok(metadata.fold(instance, |instance, (key, value)| match value {
-            Value::String(text) => instance.with_metadata(key, text),
-            other => instance.with_metadata(key, other.to_string()),
+        Ok(metadata.fold(instance, |instance, (key, value)| {
+            instance.with_metadata(key, super::text(value))
         }))
     }
 }

@@ -25,7 +25,7 @@ fn written(layout: &impl Layout, instance: &Instance) -> String {
 #[test]
 fn curators_json_is_written() {
     let plain = Instance::new("1.2.3.4", 8080).with_id("a").with_metadata("k", "v");
-    let golden: serde_json::Value = serde_json::from_str(
+    let golden: Value = serde_json::from_str(
         r#"{"name":"s","id":"a","address":"1.2.3.4","port":8080,"sslPort":null,"payload":{
         "@class":"org.springframework.cloud.zookeeper.discovery.ZookeeperInstance","id":"a","name":"s",
         "metadata":{"k":"v","tower-sd":"{\"incarnation\":\"INCARNATION\",\"priority\":0,\"status\":\"passing\",\"weight\":1}"}},
@@ -34,8 +34,7 @@ fn curators_json_is_written() {
         {"value":"port","variable":true}]}}"#,
     )
     .expect("valid");
-    let written: serde_json::Value =
-        serde_json::from_str(&written(&Curator, &plain)).expect("valid");
+    let written: Value = serde_json::from_str(&written(&Curator, &plain)).expect("valid");
     assert_eq!(written, golden);
 }
 
@@ -153,5 +152,15 @@ fn members_of_server_sets_are_read_and_written() {
         [("other", golden), ("member_1", "{}"), ("member_1", r#"{"serviceEndpoint":{"host":"h"}}"#)]
     {
         assert!(ServerSet.decode(node, data.as_bytes()).is_err(), "{node}: {data}");
+    }
+}
+
+#[test]
+fn entry_with_nonsense_in_a_number_is_read_for_the_rest_of_it() {
+    for (nonsense, text) in [(r#"\"abc\""#, "abc"), ("-1", "-1"), ("1e99", "1e+99")] {
+        let data = written(&Curator, &full());
+        let data = data.replace(r#"\"weight\":7"#, &format!(r#"\"weight\":{nonsense}"#));
+        let read = Curator.decode("whatever", data.as_bytes()).expect("decodes");
+        assert_eq!(read, full().with_weight(1).with_text("weight", text));
     }
 }
