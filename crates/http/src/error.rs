@@ -80,6 +80,17 @@ impl HttpError {
         matches!(self.kind, HttpErrorKind::Connect | HttpErrorKind::NotSent)
     }
 
+    /// Whether the server has closed the connection regularly, and did not read the request.
+    ///
+    /// That is HTTP/2's GOAWAY with NO_ERROR, by which servers recycle their connections (RFC 9113
+    /// §6.8).
+    pub fn is_going_away(&self) -> bool {
+        let is_regular =
+            |error: &h2::Error| error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        self.kind == HttpErrorKind::NotSent
+            && causes(&*self.source).any(|it| it.downcast_ref().is_some_and(is_regular))
+    }
+
     /// Whether the caller has failed, and not the instance.
     ///
     /// Repeating the request fails again, and the instance's statistics should not count it.

@@ -59,8 +59,10 @@ pub(crate) fn leased<B: Body>(
 
 /// Releases the lease of a request without a response.
 pub(crate) fn released(error: HttpError, lease: Option<InFlight>) -> HttpError {
-    if let Some(lease) = lease {
-        lease.done(error.outcome());
+    match lease {
+        Some(lease) if error.is_going_away() => lease.not_taken(),
+        Some(lease) => lease.done(error.outcome()),
+        None => {}
     }
     error
 }

@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tonic::{Code, Status};
 use tower_sd_balance::{InFlight, Outcome};
+use tower_sd_http::HttpError;
 
 use crate::{code, deadline::Deadline};
 
@@ -84,14 +85,22 @@ impl Call {
         }
     }
 
+    /// There is no answer.
+    fn failed(&mut self, status: &Status) {
+        let is_going_away = HttpError::find(status).is_some_and(HttpError::is_going_away);
+        match self.lease.take_if(|_| is_going_away) {
+            Some(lease) => lease.not_taken(),
+            None => self.done(code::outcome_of_status(status)),
+        }
+    }
+
     /// Ties the lease to the answer, whose extensions get a
     /// [`Served`](tower_sd_balance::Served), or releases it.
     pub(crate) fn answered<B: Body>(
         mut self,
         result: Result<Response<B>, Status>,
     ) -> Result<Response<InFlightBody<B>>, Status> {
-        let mut response =
-            result.inspect_err(|status| self.done(code::outcome_of_status(status)))?;
+        let mut response = result.inspect_err(|status| self.failed(status))?;
         if let Some(lease) = &mut self.lease {
             lease.responded();
             response.extensions_mut().insert(lease.served());

@@ -17,7 +17,8 @@ use crate::limits::Breaker;
 ///
 /// Failures are those of [`Outcome`](crate::Outcome): broken exchanges, responses that report a
 /// failure of the instance, and time-outs. Requests that were not sent count as failures in a row,
-/// and not in the success rate. At most half of the endpoints are ejected, and never the last one;
+/// and not in the success rate; those that cross an HTTP/2 server's regular GOAWAY do not count, as
+/// in nginx and Envoy. At most half of the endpoints are ejected, and never the last one;
 /// when others leave, and too many are, the next one that fails again returns nevertheless. While
 /// no other is usable, ejected ones get the requests. When its time is over, one request
 /// decides: the endpoint returns, or is ejected for twice as long. When that request is dropped

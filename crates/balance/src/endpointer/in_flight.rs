@@ -191,6 +191,17 @@ impl InFlight {
         }
     }
 
+    /// Releases it: nothing was sent, and that is no failure.
+    ///
+    /// The instance has closed its connection as it may. [`Outcome::NotSent`] counts as a failure
+    /// in a row.
+    pub fn not_taken(mut self) {
+        MARKS.with(|marks| marks.not_sent.set(Some(self.stats().key)));
+        if let Some(guard) = self.0.take() {
+            guard.end(Outcome::Cancelled);
+        }
+    }
+
     /// Calls an endpoint, which may take the guard; the guard when it has not.
     pub(crate) fn offer<T>(self, call: impl FnOnce() -> T) -> (T, Option<Self>) {
         SLOT.with(|slot| with(&slot.offered, Some(self), call))

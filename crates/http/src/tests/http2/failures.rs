@@ -9,7 +9,8 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
-use tower::ServiceExt;
+use tower::{Layer, ServiceExt};
+use tower_sd_balance::{BalanceLayer, EndpointState, Endpointer, FixedInstancer, RoundRobin};
 
 use super::{
     super::{
@@ -254,4 +255,32 @@ async fn idle_connection_that_the_server_closed_costs_no_request() {
         server.leave();
         sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// nginx recycles a connection after 1 000 requests, and Envoy at its age.
+#[tokio::test]
+async fn requests_that_cross_a_goaway_eject_no_instance() {
+    let leaving = async || {
+        RawServer::start(async |mut peer| {
+            peer.write_bytes(SETTINGS).await;
+            peer.preface().await;
+            // All that come in one burst.
+            while timeout(Duration::from_secs(1), peer.frame()).await.is_ok() {}
+            peer.write_bytes(BEFORE_THE_FIRST).await;
+            peer.closed().await;
+        })
+        .await
+    };
+    let servers = [leaving().await, leaving().await];
+    let instances = FixedInstancer::new(servers.iter().map(RawServer::instance));
+    let endpointer = Endpointer::new(&instances, http2());
+    let client = BalanceLayer::new(RoundRobin::new()).layer(endpointer.clone());
+    let results = join_all((0..24).map(|_| client.clone().oneshot(get("/")))).await;
+    for result in results {
+        let error = result.expect_err("not taken");
+        assert!(HttpError::find(&*error).is_some_and(HttpError::is_going_away), "{error:?}");
+    }
+    sleep(Duration::from_millis(50)).await;
+    let endpoints = endpointer.report().endpoints;
+    assert!(endpoints.iter().all(|it| it.state != EndpointState::Ejected), "{endpoints:?}");
 }
