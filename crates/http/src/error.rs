@@ -80,7 +80,7 @@ impl HttpError {
         matches!(self.kind, HttpErrorKind::Connect | HttpErrorKind::NotSent)
     }
 
-    /// Whether the server has closed the connection regularly, and did not read the request.
+    /// Whether it was not sent because the server has ended its connection regularly.
     ///
     /// That is HTTP/2's GOAWAY with NO_ERROR, by which servers recycle their connections (RFC 9113
     /// §6.8).
