@@ -1,11 +1,11 @@
 #![doc = include_str!("../README.md")]
 
-mod announcer;
 mod client;
 mod config;
 mod error;
 mod layout;
 mod path;
+mod registration;
 mod source;
 mod url;
 mod zookeeper;

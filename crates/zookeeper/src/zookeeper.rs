@@ -7,10 +7,10 @@ use tower_sd_net::{Dialer, Target, TlsClient};
 
 use crate::{
     BACKEND, ZooKeeperConfig,
-    announcer::ZooKeeperAnnouncer,
     client::{Client, Credentials, Server, Settings},
     config::refused,
     error::error,
+    registration::ZooKeeperAnnouncer,
     source,
 };
 
