@@ -20,10 +20,11 @@ mod tools;
 mod tree;
 mod unused;
 
+use std::process::Stdio;
 use std::thread;
 use std::time::Instant;
 
-use crate::command::{Result, cargo, must_succeed};
+use crate::command::{Result, cargo, must_succeed, root};
 use crate::protoc;
 
 pub(crate) fn main(args: &[&str]) -> Result<()> {
@@ -100,6 +101,7 @@ const STEPS: &[Step] = &[
         "core has no HTTP client, TLS or server in its tree, and a first program few crates",
         tree::check,
     ),
+    Step::new("locks", "the benchmarks' locks agree with their manifests", locks),
     Step::new("clippy", "no warnings, all features on", clippy),
     Step::new(
         "features",
@@ -120,6 +122,16 @@ const STEPS: &[Step] = &[
 
 fn fmt() -> Result<()> {
     must_succeed(&mut cargo(["fmt", "--all", "--check"]))
+}
+
+/// Workspaces of their own, which no other step builds.
+fn locks() -> Result<()> {
+    for folder in ["benches", "benches/quality"] {
+        let mut command = cargo(["metadata", "--locked", "--format-version=1", "--manifest-path"]);
+        command.arg(root().join(folder).join("Cargo.toml")).stdout(Stdio::null());
+        must_succeed(&mut command)?;
+    }
+    Ok(())
 }
 
 fn clippy() -> Result<()> {
