@@ -138,7 +138,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let result = ready!(this.future.poll(cx)).map_err(Into::into);
-        if let Some(guard) = this.guard.take() {
+        if let Some(mut guard) = this.guard.take() {
+            if result.as_ref().is_ok_and(|response| this.protocol.is_rejection(response)) {
+                guard.rejected();
+            }
             guard.done(this.protocol.outcome(result.as_ref()));
         }
         Poll::Ready(result)

@@ -44,7 +44,11 @@ pub(crate) fn leased<B: Body>(
         if caller.is_some() && response.status() == StatusCode::GATEWAY_TIMEOUT {
             outcome = Outcome::Cancelled;
         }
-        lease.responded();
+        match response.status() {
+            StatusCode::TOO_MANY_REQUESTS => lease.rejected(),
+            status if outcome == Outcome::Success && status.as_u16() >= 400 => lease.unmeasured(),
+            _ => lease.responded(),
+        }
         response.extensions_mut().insert(lease.served());
     }
     response.map(|body| {

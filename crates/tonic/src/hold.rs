@@ -34,7 +34,7 @@ pub struct InFlightBody<B> {
     body: B,
     call: Call,
     /// What an end is that brings no status.
-    at_end: Outcome,
+    at_end: Code,
     /// The last poll has found nothing.
     waits: bool,
 }
@@ -94,6 +94,17 @@ impl Call {
         }
     }
 
+    /// The call has ended with this code.
+    fn ended(&mut self, code: Code) {
+        let outcome = code::outcome_of(code);
+        match &mut self.lease {
+            Some(lease) if code == Code::ResourceExhausted => lease.rejected(),
+            Some(lease) if outcome == Outcome::Success && code != Code::Ok => lease.unmeasured(),
+            _ => {}
+        }
+        self.done(outcome);
+    }
+
     /// Ties the lease to the answer, whose extensions get a
     /// [`Served`](tower_sd_balance::Served), or releases it.
     pub(crate) fn answered<B: Body>(
@@ -105,12 +116,12 @@ impl Call {
             lease.responded();
             response.extensions_mut().insert(lease.served());
         }
-        let known = code::known_code(&response).map(code::outcome_of);
-        let at_end = known.unwrap_or_else(|| code::outcome_of(Code::Unknown));
-        let is_failure = known.is_some_and(|outcome| outcome != Outcome::Success);
+        let known = code::known_code(&response);
+        let at_end = known.unwrap_or(Code::Unknown);
+        let is_failure = known.is_some_and(|code| code::outcome_of(code) != Outcome::Success);
         Ok(response.map(|body| {
             if is_failure || body.is_end_stream() {
-                self.done(at_end);
+                self.ended(at_end);
             }
             InFlightBody { body, call: self, at_end, waits: false }
         }))
@@ -167,19 +178,17 @@ impl<B: Body<Error = Status>> Body for InFlightBody<B> {
         let polled = this.body.as_mut().poll_frame(cx);
         let has_waited = mem::replace(this.waits, polled.is_pending());
         let frame = ready!(polled);
-        let outcome = match &frame {
+        match &frame {
             Some(Ok(frame)) => match frame.trailers_ref() {
-                Some(trailers) => Some(code::code(trailers).map_or(*this.at_end, code::outcome_of)),
-                None => this.body.is_end_stream().then_some(*this.at_end),
+                Some(trailers) => this.call.ended(code::code(trailers).unwrap_or(*this.at_end)),
+                None if this.body.is_end_stream() => this.call.ended(*this.at_end),
+                None => {}
             },
-            Some(Err(status)) => Some(match code::outcome_of_status(status) {
+            Some(Err(status)) => this.call.done(match code::outcome_of_status(status) {
                 Outcome::TimedOut if !has_waited => Outcome::Cancelled,
                 outcome => outcome,
             }),
-            None => Some(*this.at_end),
-        };
-        if let Some(outcome) = outcome {
-            this.call.done(outcome);
+            None => this.call.ended(*this.at_end),
         }
         Poll::Ready(frame)
     }
@@ -197,6 +206,6 @@ impl<B: Default> Default for InFlightBody<B> {
     /// A body that holds nothing: what an interceptor's refusal is made of.
     fn default() -> Self {
         let (body, call) = (B::default(), Call::default());
-        Self { body, call, at_end: Outcome::Success, waits: false }
+        Self { body, call, at_end: Code::Ok, waits: false }
     }
 }

@@ -104,6 +104,16 @@ impl Latency {
         self.seconds.store(value.to_bits(), Relaxed);
     }
 
+    /// Adds a rejection at `now`. Without a success the lower bound grows tenfold.
+    pub(crate) fn raise(&self, now: Duration) {
+        let value = match self.raw() {
+            known if known > 0.0 => (known * (1.0 + AT_MOST)).min(known.max(REJECTED)),
+            bound => (bound * 10.0).clamp(-REJECTED.max(-bound), -RESOLUTION),
+        };
+        self.sampled.store(nanoseconds(now), Relaxed);
+        self.seconds.store(value.to_bits(), Relaxed);
+    }
+
     /// What is known, else what is typical; one that has only failed is at least its floor.
     pub(crate) fn or_typical(&self, typical: f64) -> f64 {
         self.get().unwrap_or_else(|| self.floor().max(typical))
@@ -136,6 +146,8 @@ fn nanoseconds(time: Duration) -> u64 {
 
 /// What a sample weighs within τ of the one before: the average is one of ten at least.
 const AT_MOST: f64 = 0.1;
+/// What rejections raise it to, in seconds: more would be longer than a service takes to recover.
+const REJECTED: f64 = 1.0;
 /// Shorter times, which a paused clock has, count as this many seconds: 1 µs.
 const RESOLUTION: f64 = 1e-6;
 

@@ -27,13 +27,15 @@ pub(crate) struct Fleet(Arc<Mutex<HashMap<u16, Behaviour>>>);
 struct Behaviour {
     latency: Duration,
     fails: bool,
+    rejects: bool,
     n: usize,
 }
 
 impl Fleet {
     /// Each answers after 10 ms.
     pub(crate) fn new(n: u16) -> Self {
-        let one = Behaviour { latency: Duration::from_millis(10), fails: false, n: 0 };
+        let one =
+            Behaviour { latency: Duration::from_millis(10), fails: false, rejects: false, n: 0 };
         Self(Arc::new(Mutex::new((1..=n).map(|port| (port, one)).collect())))
     }
 
@@ -46,10 +48,15 @@ impl Fleet {
         self.0.lock().unwrap().get_mut(&port).unwrap().fails = fails;
     }
 
+    /// Its response is immediate, and [`REJECTED`].
+    pub(crate) fn reject(&self, port: u16, rejects: bool) {
+        self.0.lock().unwrap().get_mut(&port).unwrap().rejects = rejects;
+    }
+
     pub(crate) fn node(&self, port: u16) -> Node {
         let fleet = self.clone();
         BoxCloneSyncService::new(service_fn(move |(): ()| -> Answer {
-            let Behaviour { latency, fails, .. } = {
+            let Behaviour { latency, fails, rejects, .. } = {
                 let mut all = fleet.0.lock().unwrap();
                 let one = all.get_mut(&port).unwrap();
                 one.n += 1;
@@ -58,6 +65,9 @@ impl Fleet {
             Box::pin(async move {
                 if fails {
                     return Err("it fails".into());
+                }
+                if rejects {
+                    return Ok(REJECTED);
                 }
                 sleep(latency).await;
                 Ok(port)
@@ -115,3 +125,6 @@ impl Fleet {
         (requests, n_failed)
     }
 }
+
+/// The response of an instance that has too many requests.
+pub(crate) const REJECTED: u16 = 0;

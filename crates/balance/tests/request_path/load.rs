@@ -21,12 +21,13 @@ use tower::{
     util::BoxCloneSyncService,
 };
 use tower_sd_balance::{
-    BalanceLayer, Balancer, BoxError, Choice, Endpointer, FixedInstancer, LeastLoaded, Members,
-    NoInstances, NoInstancesReason, Picker, RoundRobin, ZoneAware,
+    BalanceLayer, Balancer, BoxError, Choice, Endpointer, FactoryExt, FixedInstancer, Instance,
+    LeastLoaded, Members, NoInstances, NoInstancesReason, Picker, Protocol, RoundRobin, ZoneAware,
+    factory_fn,
 };
 
 use crate::{
-    fleet::{Fleet, Node},
+    fleet::{Fleet, Node, REJECTED},
     support::{Mode, Registry, World, all_ready, answers, call, endpointer, settle},
 };
 
@@ -59,6 +60,48 @@ async fn instance_that_fails_fast_gets_less_than_its_share() {
     assert!(requests[&3] > 600, "{requests:?}");
 }
 
+/// What [`REJECTED`] is.
+struct Rejecting;
+
+impl Protocol<(), u16> for Rejecting {
+    fn copy(&self, (): &()) -> Option<()> {
+        None
+    }
+
+    fn is_rejection(&self, response: &u16) -> bool {
+        *response == REJECTED
+    }
+}
+
+/// It has nothing in flight, however many requests it gets.
+#[tokio::test(start_paused = true)]
+async fn instance_that_rejects_fast_gets_little_until_it_recovers() {
+    for interval in [INTERVAL * 3, INTERVAL, INTERVAL / 10] {
+        let fleet = Fleet::new(3);
+        fleet.reject(3, true);
+        let nodes = fleet.clone();
+        let factory = factory_fn(move |instance: Instance| {
+            let node = nodes.node(instance.port());
+            async move { Ok(node) }
+        });
+        let instances = FixedInstancer::new(fleet.instances());
+        let endpointer = Endpointer::new(&instances, factory.protocol(Rejecting));
+        all_ready(&endpointer, 3).await;
+        let client = BalanceLayer::new(LeastLoaded::new()).with_seed(1).layer(endpointer);
+        let (requests, _) = fleet.load(&client, 6_000, interval).await;
+        assert!(requests[&3] <= 60, "{interval:?}: {requests:?}");
+        fleet.reject(3, false);
+        fleet.load(&client, 6_000, INTERVAL).await;
+        fleet.reject(3, true);
+        let (requests, _) = fleet.load(&client, 6_000, interval).await;
+        assert!(requests[&3] <= 60, "after successes, {interval:?}: {requests:?}");
+        fleet.reject(3, false);
+        fleet.load(&client, 1_000, INTERVAL).await;
+        let (requests, _) = fleet.load(&client, 3_000, interval).await;
+        assert!(requests[&3] >= 800, "recovered, {interval:?}: {requests:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn slow_instance_gets_two_percent_until_it_recovers() {
     let fleet = Fleet::new(10);
@@ -84,7 +127,7 @@ async fn weights_hold_within_ten_points_under_any_load() {
     for n in [2, 4, 10] {
         for interval in [INTERVAL * 2, INTERVAL / 10] {
             let fleet = Fleet::new(n);
-            let weigh = |instance: tower_sd_balance::Instance| {
+            let weigh = |instance: Instance| {
                 let weight = if instance.port() <= n / 2 { 1 } else { 3 };
                 instance.with_weight(weight)
             };
@@ -254,7 +297,7 @@ async fn only_the_missing_share_of_a_zone_crosses() {
     let (mut registry, world) = (Registry::new(&[]), World::default());
     let zoned = |host: &&str| {
         let zone = host.get(..1).unwrap();
-        tower_sd_balance::Instance::new(*host, 1).with_zone(zone)
+        Instance::new(*host, 1).with_zone(zone)
     };
     registry.set_instances(hosts.iter().map(zoned).collect()).await;
     let endpointer = endpointer(&registry, &world).await;

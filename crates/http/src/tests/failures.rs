@@ -7,16 +7,18 @@ use std::{
     time::Duration,
 };
 
+use http::Request;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt;
+use tower_sd_balance::FixedInstancer;
 use tower_sd_testkit::loopback::BlackHole;
 
 use super::{
     Sent, dead, endpoint, fetch, get, send,
     server::{OK, Server},
 };
-use crate::{HttpError, HttpErrorKind, HttpFactory};
+use crate::{Client, HttpError, HttpErrorKind, HttpFactory};
 
 #[tokio::test]
 async fn refused_connect_is_seen_before_the_request_is_given() {
@@ -170,4 +172,38 @@ async fn request_dropped_before_its_answer_closes_the_connection() {
         }
     };
     assert!(timeout(Duration::from_secs(5), seen).await.is_ok());
+}
+
+/// It counts as the faster of the others: two thirds at most, of requests one after the other.
+#[tokio::test]
+async fn instance_that_refuses_fast_gets_not_nearly_all() {
+    let works = async || {
+        Server::start(async |mut peer| {
+            while peer.request().await.is_some() {
+                sleep(Duration::from_millis(20)).await;
+                peer.write(OK).await;
+            }
+        })
+        .await
+    };
+    for (status, at_most) in [(429, 20), (404, 105)] {
+        let refuses = Server::start(move |mut peer| async move {
+            while peer.request().await.is_some() {
+                let head = format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n");
+                peer.write(&head).await;
+            }
+        });
+        let servers = [refuses.await, works().await, works().await];
+        let instances = FixedInstancer::new(servers.iter().map(Server::instance));
+        let client: Client = Client::new(instances);
+        client.wait_until_ready(Duration::from_secs(5)).await.expect("ready");
+        let mut n_refused = 0;
+        for _ in 0..120 {
+            let request = Request::get("http://orders/a").body(String::new()).expect("a request");
+            let response = client.request(request).await.expect("answered");
+            n_refused += usize::from(response.status() == status);
+            response.into_body().collect().await.expect("whole");
+        }
+        assert!(n_refused <= at_most, "{status}: {n_refused}");
+    }
 }

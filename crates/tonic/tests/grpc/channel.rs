@@ -45,6 +45,22 @@ async fn interceptor_adds_metadata_and_refuses() {
     assert_eq!(status.code(), Code::PermissionDenied);
 }
 
+/// It counts as the faster of the others: two thirds at most, of requests one after the other.
+#[tokio::test]
+async fn instance_that_refuses_fast_gets_not_nearly_all() {
+    let rows = [(Status::resource_exhausted("busy"), 20), (Status::unauthenticated("who"), 105)];
+    for (refusal, at_most) in rows {
+        let servers = [Server::start_failing(refusal.clone()), Server::start(), Server::start()];
+        let channel = Channel::new(FixedInstancer::new(servers.iter().map(Server::instance)));
+        channel.wait_until_ready(Duration::from_secs(5)).await.expect("ready");
+        let (mut client, mut n_refused) = (EchoClient::new(channel), 0);
+        for _ in 0..120 {
+            n_refused += usize::from(client.one(message("work")).await.is_err());
+        }
+        assert!(n_refused <= at_most, "{refusal}: {n_refused}");
+    }
+}
+
 #[tokio::test]
 async fn only_idempotent_methods_are_repeated_at_another_instance() {
     let unavailable = || Status::unavailable("overloaded");

@@ -171,7 +171,7 @@ impl Echo for Behaviour {
     type RepeatStream = Messages;
     type ConverseStream = Messages;
 
-    /// `slow` takes half a minute.
+    /// `slow` takes half a minute, `work` 20 ms.
     async fn one(&self, request: Request<Message>) -> Result<Response<Message>, Status> {
         self.seen.lock().expect("no panic").push(request.metadata().clone());
         if let Some(status) = self.failure.lock().expect("no panic").clone() {
@@ -179,6 +179,9 @@ impl Echo for Behaviour {
         }
         if request.get_ref().text == "slow" || self.is_hung.load(Relaxed) {
             sleep(Duration::from_secs(30)).await;
+        }
+        if request.get_ref().text == "work" {
+            sleep(Duration::from_millis(20)).await;
         }
         Ok(Response::new(request.into_inner()))
     }
