@@ -15,7 +15,9 @@ use crate::endpointer::{Decay, EndpointStats};
 /// proportion to their weights, the cheapest is picked.
 ///
 /// - **Failing fast is no merit**: failures never improve a latency, errors of the caller's (HTTP
-///   404) do not count, and each rejection (HTTP 429) raises it by a tenth, up to 1 s.
+///   404) do not count, and each rejection (HTTP 429) raises it by a tenth, up to 1 s. An instance
+///   that is wrongly set up and answers 401 immediately has nothing in flight, however: under load
+///   it gets more than its share.
 /// - **Weights**: a member is drawn as often as it is heavy, and its requests in flight count in
 ///   proportion: one of weight 3 is as three members that share their requests.
 /// - **One request at a time**, the fastest of those compared gets it, however small its lead: of
