@@ -216,10 +216,11 @@ impl RegistryUrl {
         if let Some(name) = self.text("server-name")? {
             tls = tls.with_server_name(name);
         }
-        if self.flag("verify")? == Some(false) {
+        let verify = self.flag("verify")?;
+        if verify == Some(false) {
             tls = tls.danger_accept_invalid_certificates();
         }
-        match (enabled, tls == TlsConfig::new()) {
+        match (enabled, verify.is_none() && tls == TlsConfig::new()) {
             (Some(false), false) => Err(self.wrong("tls", "false, and other options set up TLS")),
             (Some(false) | None, true) => Ok(None),
             (Some(true), _) | (None, false) => Ok(Some(tls)),

@@ -34,6 +34,9 @@ impl Pem {
                 (read_path(path).map_err(unreadable)?, place)
             }
         };
+        // A byte order mark or a blank before a block would hide it from parsers.
+        let lines = text.lines().map(|line| line.trim_start_matches(['\u{feff}', ' ', '\t']));
+        let text: String = lines.flat_map(|line| [line, "\n"]).collect();
         if text.contains(ENCRYPTED) && block == KEY {
             return Err(invalid(format!(
                 "{role}: {place} is encrypted; give the key in the clear"

@@ -55,6 +55,15 @@ fn folder_of_authorities_stands_for_all_its_files() {
     assert_eq!(two.roots.expect("own").matches("BEGIN CERTIFICATE").count(), 2);
 }
 
+/// Of an editor, or of a chart that indents.
+#[test]
+fn mark_or_blanks_before_a_block_hide_none() {
+    let folder = Folder::new();
+    folder.write("ca.pem", format!("\u{feff}{}", CERTIFICATE.replace('\n', "\n  ")));
+    let roots = folder.config().load().expect("reads").roots.expect("own");
+    assert!(roots.starts_with(CERTIFICATE), "{roots}");
+}
+
 #[test]
 fn unusable_files_are_named_with_their_role() {
     let folder = Folder::new();

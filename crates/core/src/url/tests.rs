@@ -50,7 +50,9 @@ fn options_of_tls_are_never_ignored() {
     let tls = |options: &str| url(&format!("test://a?{options}")).tls();
     assert_eq!(tls("").expect("none"), None);
     assert_eq!(tls("tls=false").expect("none"), None);
-    assert_eq!(tls("tls=true").expect("the system's"), Some(TlsConfig::new()));
+    for option in ["tls=true", "verify=true"] {
+        assert_eq!(tls(option).expect("the system's"), Some(TlsConfig::new()), "{option}");
+    }
     let root = TlsConfig::new().with_root(PathBuf::from("/ca"));
     assert_eq!(tls("ca-file=/ca").expect("a root"), Some(root.clone()));
     let all = tls("ca-path=/ca&cert-file=/c&key-file=/k&server-name=n&verify=false");
@@ -61,6 +63,7 @@ fn options_of_tls_are_never_ignored() {
         ("cert-file=/c", "option cert-file: given without key-file"),
         ("key-file=/k", "option key-file: given without cert-file"),
         ("tls=false&ca-file=/ca", "option tls: false, and other options set up TLS"),
+        ("tls=false&verify=true", "option tls: false, and other options set up TLS"),
         ("tls=maybe", "option tls: \"maybe\" is neither true nor false"),
     ] {
         let error = tls(options).expect_err(options).to_string();
