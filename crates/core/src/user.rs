@@ -1,11 +1,11 @@
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, OnceLock},
 };
 
 use serde::Deserialize;
 
-use crate::{Error, ErrorKind, Result, Secret};
+use crate::{Error, ErrorKind, Result, Rotating, Secret};
 
 /// Name and password of a registry's user.
 ///
@@ -22,8 +22,8 @@ pub struct User {
 #[derive(Clone, Debug)]
 enum Password {
     Text(Secret),
-    /// With the last good one.
-    File(PathBuf, Arc<Mutex<Option<Secret>>>),
+    /// With what it had, once it could be read.
+    File(PathBuf, Arc<OnceLock<Rotating<Secret>>>),
 }
 
 /// A user in a configuration file.
@@ -67,22 +67,21 @@ impl User {
     ///
     /// `Config`: its file cannot be read, and never could be.
     pub fn password(&self) -> Result<Secret> {
-        let (path, last) = match &self.password {
+        let (path, file) = match &self.password {
             Password::Text(password) => return Ok(password.clone()),
-            Password::File(path, last) => (path, last),
+            Password::File(path, file) => (path.clone(), file),
         };
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        match (Secret::read(path), &*last) {
-            (Ok(password), _) => Ok(last.insert(password).clone()),
-            (Err(error), Some(password)) => {
-                tracing::warn!(?path, %error, "password file unusable: the last good password stays in use");
-                Ok(password.clone())
-            }
-            (Err(cause), None) => {
-                let message = format!("password-file: cannot read {path:?}");
-                Err(refused(message).with_source(cause))
-            }
+        if let Some(file) = file.get() {
+            file.suspect();
+            return Ok(file.current().value);
         }
+        let read = move || {
+            Secret::read(&path).map_err(|cause| {
+                refused(format!("password-file: cannot read {path:?}")).with_source(cause)
+            })
+        };
+        let read = Rotating::new("password file", read, |password| Ok(password.clone()))?;
+        Ok(file.get_or_init(|| read).current().value)
     }
 }
 

@@ -205,23 +205,24 @@ impl InFlight {
     }
 
     /// Releases it.
-    pub fn done(mut self, outcome: Outcome) {
-        if outcome == Outcome::NotSent {
-            MARKS.with(|marks| marks.not_sent.set(Some(self.stats().key)));
-        }
-        if let Some(guard) = self.0.take() {
-            guard.end(outcome);
-        }
+    pub fn done(self, outcome: Outcome) {
+        self.end(outcome, outcome == Outcome::NotSent);
     }
 
     /// Releases it: nothing was sent, and that is no failure.
     ///
     /// The instance has closed its connection as it may. [`Outcome::NotSent`] counts as a failure
     /// in a row.
-    pub fn not_taken(mut self) {
-        MARKS.with(|marks| marks.not_sent.set(Some(self.stats().key)));
+    pub fn not_taken(self) {
+        self.end(Outcome::Cancelled, true);
+    }
+
+    fn end(mut self, outcome: Outcome, is_not_sent: bool) {
+        if is_not_sent {
+            MARKS.with(|marks| marks.not_sent.set(Some(self.stats().key)));
+        }
         if let Some(guard) = self.0.take() {
-            guard.end(Outcome::Cancelled);
+            guard.end(outcome);
         }
     }
 
