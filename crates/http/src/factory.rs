@@ -107,7 +107,7 @@ impl<B> HttpFactory<B> {
     ///
     /// An endpoint that fails is ejected, see [`ActiveCheck`]: it gets no requests while others are
     /// usable. Before the first checks all are used. Factories and clients that are built with
-    /// clones of one policy check an address once for all of them.
+    /// clones of one policy check an instance once for all of them.
     ///
     /// # Panics
     ///

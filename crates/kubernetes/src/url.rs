@@ -9,7 +9,8 @@ impl KubernetesConfig {
     /// The API server is that of the option `server`, or else that of a kubeconfig
     /// ([`from_kubeconfig`](Self::from_kubeconfig)) if `kubeconfig` or `context` is given, or else
     /// that of the pod ([`in_cluster`](Self::in_cluster)); outside of pods that of the kubeconfig.
-    /// The service is not part of the URL. Options, in the grammar of [`RegistryUrl`]:
+    /// The service is not part of the URL. The options of TLS are refused where a pod or a
+    /// kubeconfig brings its own. Options, in the grammar of [`RegistryUrl`]:
     ///
     /// | option | sets |
     /// |---|---|

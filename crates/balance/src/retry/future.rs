@@ -75,7 +75,8 @@ where
                 StateProjection::Calling { future, timer } => {
                     // A response that is there counts, whatever timer fires at the same time.
                     match story.scope.enter(|| future.poll(cx)).map_err(Into::into) {
-                        Poll::Ready(Ok(response)) if story.ends_with::<_, Req>(&response) => {
+                        Poll::Ready(Ok(response)) if story.is_final::<_, Req>(&response) => {
+                            story.deposit::<_, Req>(&response);
                             this.state.set(State::Over);
                             return Poll::Ready(Ok(response));
                         }

@@ -91,19 +91,24 @@ impl<R> Story<R> {
     }
 
     /// Whether that response is the caller's.
-    pub(super) fn ends_with<T, Req>(&self, response: &T) -> bool
+    pub(super) fn is_final<T, Req>(&self, response: &T) -> bool
     where
         R: Protocol<Req, T>,
     {
-        let is_final = self.policy.protocol.verdict(Ok(response)) == Verdict::Final;
-        if is_final
-            && let Some(budget) = self.policy.paying()
+        self.policy.protocol.verdict(Ok(response)) == Verdict::Final
+    }
+
+    /// A success pays for retries.
+    pub(super) fn deposit<T, Req>(&self, response: &T)
+    where
+        R: Protocol<Req, T>,
+    {
+        if let Some(budget) = self.policy.paying()
             && self.policy.protocol.outcome(Ok(response)) == Outcome::Success
             && !self.policy.protocol.is_rejection(response)
         {
             budget.deposit(Instant::now());
         }
-        is_final
     }
 
     pub(super) fn classify<T, Req>(&self, result: Result<T, BoxError>) -> Ended<T>

@@ -15,7 +15,7 @@ use tower_service::Service;
 use super::{HealthPolicy, shared::Checked};
 use crate::HttpEndpoint;
 
-/// Checks one endpoint until that is gone. Of those at one address that clones of one policy
+/// Checks one endpoint until that is gone. Of those of one instance that clones of one policy
 /// check, one does it for all.
 pub(crate) async fn check(
     endpoint: HttpEndpoint<Empty<Bytes>>,

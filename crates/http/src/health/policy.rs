@@ -10,7 +10,7 @@ use super::shared::Shared;
 ///
 /// A check is a GET on a connection of its own; a status of 2xx passes. Redirects are not followed.
 ///
-/// Clones are the same checks: each address is checked once for all clients of a process that are
+/// Clones are the same checks: each instance is checked once for all clients of a process that are
 /// built with clones of one policy, by one of them. Equal policies that are made apart check apart,
 /// as does a clone whose settings were changed.
 ///
