@@ -11,8 +11,9 @@ pub struct Registration {
     pub(crate) health: Option<Arc<dyn HealthCheck>>,
     pub(crate) health_interval: Option<Duration>,
     ttl: Option<Duration>,
-    /// `None`: in the background.
-    pub(crate) fail_fast: Option<Duration>,
+    /// For the first registration; in the background, attempts are frequent until then.
+    pub(crate) first_timeout: Duration,
+    pub(crate) in_background: bool,
     pub(crate) deregister_timeout: Duration,
     pub(crate) reclaim: bool,
 }
@@ -26,7 +27,8 @@ impl Registration {
             health: None,
             health_interval: None,
             ttl: None,
-            fail_fast: Some(FIRST_TIMEOUT),
+            first_timeout: FIRST_TIMEOUT,
+            in_background: false,
             deregister_timeout: DEREGISTER_TIMEOUT,
             reclaim: false,
         }
@@ -36,8 +38,9 @@ impl Registration {
     ///
     /// The registry shows the result where it has states of its own. From others the instance is
     /// withdrawn while the check is critical. A check that takes longer than
-    /// [`AnnounceConfig::health_timeout`](crate::AnnounceConfig::health_timeout), or than a third
-    /// of the registry's TTL, counts as critical.
+    /// [`AnnounceConfig::health_timeout`](crate::AnnounceConfig::health_timeout), than a third of
+    /// the registry's TTL, or at first than half of [`fail_fast`](Self::fail_fast)'s timeout,
+    /// counts as critical.
     pub fn health(self, check: impl HealthCheck) -> Self {
         Self { health: Some(Arc::new(check)), ..self }
     }
@@ -64,14 +67,14 @@ impl Registration {
     /// Defaults to 5 s. An error that no repetition can mend, such as a wrong token, is returned
     /// immediately.
     pub fn fail_fast(self, timeout: Duration) -> Self {
-        Self { fail_fast: Some(timeout), ..self }
+        Self { first_timeout: timeout, in_background: false, ..self }
     }
 
     /// Returns from `register` immediately, and registers in the background.
     ///
     /// The server then starts whatever the state of the registry.
     pub fn retry_in_background(self) -> Self {
-        Self { fail_fast: None, ..self }
+        Self { in_background: true, ..self }
     }
 
     /// Bounds the time of the withdrawal. Defaults to 5 s.
@@ -93,7 +96,7 @@ impl Registration {
 
     /// Returns the bound of [`fail_fast`](Self::fail_fast); `None` in the background.
     pub fn fail_fast_timeout(&self) -> Option<Duration> {
-        self.fail_fast
+        (!self.in_background).then_some(self.first_timeout)
     }
 
     /// Returns the TTL: the one set here, else the registry's.

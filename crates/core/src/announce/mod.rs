@@ -53,7 +53,7 @@ pub async fn announce(
         return Err(Error::new(ErrorKind::Closed, backend, "register"));
     }
     warn_of_refusal(&registration);
-    let (id, fail_fast) = (registration.instance.id().clone(), registration.fail_fast);
+    let (id, fail_fast) = (registration.instance.id().clone(), registration.fail_fast_timeout());
     let ((stop, stop_on_drop), status) =
         (tasks.shutdown().child(), watch::Sender::new(Status::new()));
     let (updates, update_queue) = mpsc::channel(UPDATES);

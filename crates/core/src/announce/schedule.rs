@@ -1,9 +1,9 @@
-use std::{mem::replace, time::Duration};
+use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::time::Instant;
 
-use crate::{AnnounceConfig, Backoff, Error, ErrorKind, LeaseTtl};
+use crate::{AnnounceConfig, Backoff, Error, ErrorKind, LeaseTtl, Registration};
 
 /// The times of a registration: decides what is due next, and how long it may take.
 pub(super) struct Schedule {
@@ -11,8 +11,10 @@ pub(super) struct Schedule {
     /// An entry that was taken over is taken back.
     reclaim: bool,
     backoff: Backoff,
-    /// A caller waits for the first answer.
-    is_awaited: bool,
+    /// Pauses are short until then: something may wait for the first answer.
+    first_until: Option<Instant>,
+    /// The longest time of a check until a TTL is granted.
+    first_check: Duration,
     rng: Rng,
     /// The latest TTL that the registry has granted.
     ttl: Option<LeaseTtl>,
@@ -41,21 +43,21 @@ struct Lease {
 }
 
 impl Schedule {
-    /// Of a registration that is given up after `fail_fast`, if ever.
     pub(super) fn new(
-        config: AnnounceConfig,
-        fail_fast: Option<Duration>,
-        reclaim: bool,
+        mut config: AnnounceConfig,
+        registration: &Registration,
         now: Instant,
     ) -> Self {
+        config.call_timeout = config.call_timeout.max(MIN_ATTEMPT);
         let mut rng = config.seed.map_or_else(Rng::new, Rng::with_seed);
-        let max = config.max_backoff.max(MIN_CAP);
-        let cap = fail_fast.map_or(max, |timeout| (timeout / 5).clamp(MIN_CAP, max));
+        let first = registration.first_timeout;
+        let cap = (first / 5).clamp(MIN_CAP, config.max_backoff.max(MIN_CAP));
         Self {
             backoff: backoff(&config, cap, &mut rng),
-            is_awaited: fail_fast.is_some(),
+            first_until: now.checked_add(first),
+            first_check: (first / 2).min(registration.lease_ttl() / 3),
             config,
-            reclaim,
+            reclaim: registration.reclaim,
             rng,
             ttl: None,
             lease: None,
@@ -91,7 +93,11 @@ impl Schedule {
 
     /// A third of the TTL at most, as a check delays the renewal after it.
     pub(super) fn check_timeout(&self) -> Duration {
-        self.config.health_timeout.min(self.ttl().map_or(Duration::MAX, |ttl| ttl / 3))
+        let bound = match self.ttl {
+            None => self.first_check,
+            Some(granted) => granted.ttl().map_or(Duration::MAX, |ttl| ttl / 3),
+        };
+        self.config.health_timeout.min(bound).max(MIN_CHECK)
     }
 
     /// Half of the TTL at most, so that another renewal fits into it.
@@ -176,8 +182,12 @@ impl Schedule {
     }
 
     pub(super) fn announcement_failed(&mut self, error: &Error) -> Duration {
+        let now = Instant::now();
+        if self.ttl.is_none() && self.first_until.take_if(|until| *until <= now).is_some() {
+            self.restart_backoff(self.config.max_backoff.max(MIN_CAP));
+        }
         let pause = self.pause_after(error);
-        self.announce_at = Some(Instant::now() + pause);
+        self.announce_at = Some(now + pause);
         pause
     }
 
@@ -212,10 +222,6 @@ impl Schedule {
     /// Nothing is to be announced or renewed.
     pub(super) fn withheld(&mut self) {
         (self.lease, self.announce_at) = (None, None);
-        // That was the answer: what follows is in the background.
-        if replace(&mut self.is_awaited, false) && self.ttl.is_none() {
-            self.restart_backoff(self.config.max_backoff.max(MIN_CAP));
-        }
     }
 
     pub(super) fn pause(&mut self) -> Duration {
@@ -240,7 +246,8 @@ fn backoff(config: &AnnounceConfig, cap: Duration, rng: &mut Rng) -> Backoff {
 const DEFAULT_RENEWAL: Duration = Duration::from_secs(5);
 pub(super) const MIN_CAP: Duration = Duration::from_secs(1);
 const MAX_CAP: Duration = Duration::from_secs(60);
-/// The least time for a call, whatever is due after it.
+/// The least time for a call, whatever is due after it and whatever is configured.
 pub(super) const MIN_ATTEMPT: Duration = Duration::from_millis(500);
+const MIN_CHECK: Duration = Duration::from_millis(100);
 /// A loss sooner than this after an announcement is followed by a pause.
 const MIN_BETWEEN_LOSSES: Duration = Duration::from_secs(1);

@@ -48,9 +48,9 @@ impl Worker {
         status: watch::Sender<Status>,
         updates: mpsc::Receiver<Update>,
     ) -> Self {
-        let fail_fast = registration.fail_fast;
-        let wanted = Announcement::new(registration.service, registration.instance);
         let now = Instant::now();
+        let schedule = Schedule::new(config, &registration, now);
+        let wanted = Announcement::new(registration.service, registration.instance);
         Self {
             announcer,
             accepted: None,
@@ -61,13 +61,13 @@ impl Worker {
                 backend,
                 service: wanted.service.clone(),
                 instance: wanted.instance.id().clone(),
-                in_background: fail_fast.is_none(),
+                in_background: registration.in_background,
                 status,
                 latest_failure: None,
                 overriding: None,
             },
             wanted,
-            schedule: Schedule::new(config, fail_fast, registration.reclaim, now),
+            schedule,
             check: Check {
                 check: registration.health,
                 interval: registration.health_interval,

@@ -1,7 +1,7 @@
 use std::{future::pending, time::Duration};
 
 use tokio::time::sleep;
-use tower_sd_core::{AdvertiseAddress, BoxError, Registration};
+use tower_sd_core::{AdvertiseAddress, BoxError, CheckResult, Registration};
 use tower_sd_lifecycle::Listener;
 
 use crate::scene::{Scene, never, outcome};
@@ -53,6 +53,21 @@ async fn server_is_not_registered_before_the_end_of_its_warm_up() {
     sleep(Duration::from_secs(2)).await;
     assert_eq!((scene.readiness.to_string().as_str(), scene.entries().len()), ("ready", 1));
     drop(running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn registry_that_comes_back_within_the_bound_is_enough() {
+    for _ in 0..20 {
+        let scene = Scene::default();
+        scene.registry.interrupt();
+        let running = scene.start(scene.lifecycle()).await;
+        sleep(Duration::from_secs(3)).await;
+        scene.registry.resume();
+        sleep(Duration::from_millis(1_900)).await;
+        assert_eq!(scene.entries().len(), 1);
+        scene.stop.cancel();
+        running.end().await.expect("a good life");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,6 +186,21 @@ async fn start_that_failed_waits_for_no_client() {
     let scene = Scene::default();
     let lifecycle = scene.lifecycle().propagation(wait);
     let running = scene.start(lifecycle.before_ready(pending::<Result<(), BoxError>>)).await;
+    scene.stop.cancel();
+    let (report, _) = running.end_within(Duration::from_millis(1)).await;
+    assert_eq!(outcome(&report.expect("no failure"), "propagate"), "skipped (not needed)");
+}
+
+/// Critical from its start: no registry has ever had it.
+#[tokio::test(start_paused = true)]
+async fn server_that_was_never_announced_waits_for_no_client() {
+    let scene = Scene::default();
+    let registration = |it| {
+        Registration::new("a", it).health(|| async { CheckResult::Critical("no database".into()) })
+    };
+    let lifecycle = scene.unregistered().register_with(scene.registry.clone(), registration);
+    let running = scene.start(lifecycle).await;
+    assert_eq!(scene.entries().len(), 0);
     scene.stop.cancel();
     let (report, _) = running.end_within(Duration::from_millis(1)).await;
     assert_eq!(outcome(&report.expect("no failure"), "propagate"), "skipped (not needed)");

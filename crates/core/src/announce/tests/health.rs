@@ -55,6 +55,18 @@ async fn check_that_hangs_is_critical() {
     assert!(!fake.there());
 }
 
+/// The start needs the registry, not the check: half of its time is left for the registry.
+#[tokio::test(start_paused = true)]
+async fn check_that_hangs_at_the_start_is_critical() {
+    for shows_health in [true, false] {
+        let fake = Fake::default();
+        fake.set(|s| &s.shows_health, shows_health);
+        let handle = fake.register(registration().health(std::future::pending)).await;
+        let handle = handle.expect("critical is an answer");
+        assert!(matches!(handle.state(), RegistrationState::Critical { .. }), "{handle:?}");
+    }
+}
+
 /// The registry shows the instance as critical soon, although the call that reports it failed.
 #[tokio::test(start_paused = true)]
 async fn change_whose_call_failed_is_reported_soon() {

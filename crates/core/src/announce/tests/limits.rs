@@ -97,8 +97,7 @@ async fn settings_without_sense_are_clamped() {
         let mut settings = AnnounceConfig::default();
         (settings.initial_backoff, settings.max_backoff) = (config, config);
         settings.denied_interval = config;
-        settings.health_timeout = config.max(Duration::from_millis(1));
-        settings.call_timeout = config.max(Duration::from_secs(1));
+        (settings.health_timeout, settings.call_timeout) = (config, config);
         let tasks = TaskGroup::new();
         let handle = announce("fake", Box::new(fake.clone()), registration, settings, &tasks).await;
         let handle = handle.expect("registered");
