@@ -1,4 +1,8 @@
-use std::{error, fmt, net::IpAddr, ops::RangeInclusive};
+use std::{
+    error, fmt,
+    net::{IpAddr, Ipv4Addr},
+    ops::RangeInclusive,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
@@ -12,12 +16,16 @@ use crate::Instance;
 /// nor a DNS name are always refused: no instance can be reached there. Unix sockets (`unix:/path`)
 /// are refused unless [`unix_sockets`](Self::unix_sockets) is set: a registry must not lead to the
 /// sockets of a client's own machine. Link-local networks are denied by default, because
-/// `169.254.169.254` hands out credentials; loopback is not, because development lives there.
+/// `169.254.169.254` hands out credentials, and so are the IPv6 addresses of such services,
+/// `fd00:ec2::254` (Amazon) and `fd20:ce::254` (Google); loopback is not, because development lives
+/// there. An IPv4 address inside an IPv6 address (IPv4-mapped, NAT64 by RFC 6052, 6to4 by RFC 3056)
+/// is checked as the IPv4 address that it leads to.
 ///
 /// A host *name* passes unless [`ip_only`](Self::ip_only) is set, since it is resolved when it is
 /// connected to; a connector must check each resolved address by [`allows`](Self::allows). A name
 /// that ends in a number is refused: resolvers read `2852039166` and `0251.0376.0251.0376` as IPv4
-/// addresses.
+/// addresses. A name with other letters than those of ASCII is refused, as neither resolvers nor
+/// HTTP take it; its form for them begins with `xn--`.
 ///
 /// ```
 /// use tower_sd::discovery::AddressPolicy;
@@ -116,7 +124,9 @@ impl AddressPolicy {
             Err(_) if ends_in_number(instance.host()) => {
                 refused("a number that resolvers read as an IPv4 address")
             }
-            Err(_) if !is_host_name(instance.host()) => refused("not a host name or IP address"),
+            Err(_) if !is_host_name(instance.host()) => {
+                refused("neither a host name in ASCII nor an IP address")
+            }
             Err(_) => Ok(()),
         }
     }
@@ -127,8 +137,7 @@ impl AddressPolicy {
     ///
     /// The reason of the refusal.
     pub fn allows(&self, ip: IpAddr) -> Result<(), &'static str> {
-        // An IPv4 address in IPv6 clothes reaches the same host.
-        let ip = ip.to_canonical();
+        let ip = destination(ip);
         let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&ip));
         if ip.is_unspecified() {
             Err("a wildcard address cannot be connected to")
@@ -151,11 +160,24 @@ fn denied<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::E
 
 impl Default for AddressPolicy {
     fn default() -> Self {
-        let link_local = |octets: IpAddr, prefix| IpNet::new_assert(octets, prefix);
+        let network = |address: IpAddr, prefix| IpNet::new_assert(address, prefix);
         Self::any().deny([
-            link_local(IpAddr::from([169, 254, 0, 0]), 16),
-            link_local(IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 0]), 10),
+            network(IpAddr::from([169, 254, 0, 0]), 16),
+            network(IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 0]), 10),
+            network(IpAddr::from([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]), 128),
+            network(IpAddr::from([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]), 128),
         ])
+    }
+}
+
+/// The IPv4 address that an IPv6 address leads to, if it is one in other clothes.
+fn destination(ip: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = ip else { return ip };
+    match v6.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+            Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)).into()
+        }
+        _ => ip.to_canonical(),
     }
 }
 
@@ -169,10 +191,8 @@ impl error::Error for AddressRejected {}
 
 /// Whether resolvers read a host as an IPv4 address, in one of the forms that [`IpAddr`] does not
 /// accept: decimal, octal, hexadecimal, with fewer than four parts. WHATWG URL, "ends in a number
-/// checker"; URLs map the digits of other scripts to ASCII before (UTS 46).
+/// checker".
 fn ends_in_number(host: &str) -> bool {
-    let host: String = host.chars().map(folded).collect();
-    let host = host.as_str();
     let host = host.strip_suffix('.').unwrap_or(host);
     let last = host.rsplit('.').next().unwrap_or(host);
     let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
@@ -182,19 +202,9 @@ fn ends_in_number(host: &str) -> bool {
     }
 }
 
-/// A full-width form is its ASCII character, any other numeric character a digit.
-fn folded(c: char) -> char {
-    match u32::from(c) {
-        full @ 0xff01..=0xff5e => char::from_u32(full - 0xfee0).unwrap_or(c),
-        _ if c.is_numeric() && !c.is_ascii() => '0',
-        _ => c,
-    }
-}
-
-/// Letters of any script (resolvers convert them), digits, `-`, `_` and dots: RFC 1123, and what
-/// Docker calls hosts.
+/// Letters, digits, `-`, `_` and dots: RFC 1123, and what Docker calls hosts.
 fn is_host_name(host: &str) -> bool {
-    let allowed = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     let labels = host.strip_suffix('.').unwrap_or(host);
     host.len() <= MAX_NAME
         && labels.split('.').all(|label| !label.is_empty() && label.chars().all(allowed))
@@ -223,8 +233,12 @@ mod tests {
             assert!(refused(&policy, host, 80), "{host}");
         }
         assert!(refused(&policy, "10.0.0.1", 0));
-        assert!(refused(&policy, "::ffff:169.254.169.254", 80), "IPv4 in IPv6 clothes");
-        for host in ["10.0.0.1", "127.0.0.1", "::1", "a.example", "a_1", "bücher.example", "a."] {
+        let disguised = ["::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1"];
+        for host in disguised.iter().chain(&["fd00:ec2::254", "fd20:ce::254", "bücher.example"]) {
+            assert!(refused(&policy, host, 80), "{host}");
+        }
+        let names = ["a.example", "a_1", "a.", "xn--bcher-kva.example"];
+        for host in ["10.0.0.1", "127.0.0.1", "::1", "64:ff9b::808:808"].iter().chain(&names) {
             assert!(!refused(&policy, host, 80), "{host}");
         }
     }
@@ -251,7 +265,7 @@ mod tests {
                 assert!(refused(&policy, host, 80), "{host}");
             }
         }
-        for host in ["0xg", "1a", "3com.example", "x1", "1.example", "0x1.example", "a.１b"] {
+        for host in ["0xg", "1a", "3com.example", "x1", "1.example", "0x1.example"] {
             assert!(!refused(&AddressPolicy::default(), host, 80), "{host}");
         }
     }

@@ -59,8 +59,9 @@ impl<T: Clone> Rotating<T> {
             if content == last {
                 return Ok(None);
             }
+            let value = make(&content)?;
             last = content;
-            make(&last).map(Some)
+            Ok(Some(value))
         });
         let state = State { latest, read, read_at: Some(Instant::now()), failing: false };
         Ok(Self { what, state: Mutex::new(state) })

@@ -32,16 +32,19 @@ impl Secret {
 
     /// Reads a file of at most 64 KiB.
     ///
-    /// A line end behind the text is not part of it.
+    /// A line end behind the text and a byte order mark before it are not part of it.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, is not UTF-8, or is empty: a writer is about to fill it.
+    /// The file cannot be read, is not UTF-8, is longer, or is empty: a writer is about to fill it.
     pub fn read(path: &Path) -> io::Result<Self> {
         let mut text = String::new();
-        File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
+        let n = File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+        let text = text.trim_start_matches('\u{feff}');
+        let invalid = |why| Err(io::Error::new(io::ErrorKind::InvalidData, why));
         match text.trim() {
-            "" => Err(io::Error::new(io::ErrorKind::InvalidData, "the file is empty")),
+            _ if n as u64 > MAX_FILE => invalid("the file is longer than 64 KiB"),
+            "" => invalid("the file is empty"),
             _ => Ok(Self::new(text.trim_end_matches(['\r', '\n']))),
         }
     }
@@ -96,7 +99,15 @@ mod tests {
     #[test]
     fn file_that_is_about_to_be_written_is_no_secret() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        for (text, expected) in [("", None), (" \n", None), ("a b \r\n", Some("a b "))] {
+        let long = "a".repeat(65_537);
+        for (text, expected) in [
+            ("", None),
+            (" \n", None),
+            ("a b \r\n", Some("a b ")),
+            ("\u{feff}a\n", Some("a")),
+            ("\u{feff}\n", None),
+            (&long, None),
+        ] {
             std::fs::write(file.path(), text).expect("our file");
             let secret = Secret::read(file.path());
             assert_eq!(secret.ok().as_ref().map(Secret::expose), expected, "{text:?}");

@@ -45,7 +45,8 @@ impl Target {
     #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "certificates are TLS's"))]
     pub(crate) fn server_name(&self) -> &str {
         match self {
-            Self::Host { host, .. } => host,
+            // Without the scope, which is of this system.
+            Self::Host { host, .. } => host.split_once('%').map_or(host, |(address, _)| address),
             Self::Unix(_) => "localhost",
         }
     }
@@ -79,6 +80,7 @@ mod tests {
                 (target.to_string().as_str(), target.authority().as_str()),
                 (shown, authority)
             );
+            assert!(!target.server_name().contains('%'), "{target}");
         }
     }
 }

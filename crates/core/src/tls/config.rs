@@ -81,7 +81,7 @@ impl TlsConfig {
         self
     }
 
-    /// Accepts any server certificate.
+    /// Accepts any server certificate; authorities beside it are refused.
     ///
     /// For experiments only: any host on the way can then read and change all traffic, tokens
     /// included.

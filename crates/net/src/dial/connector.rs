@@ -19,7 +19,9 @@ use crate::{Io, Target};
 pub trait Connector: fmt::Debug + Send + Sync + 'static {
     /// Returns the addresses of a host, the preferred ones first.
     ///
-    /// Defaults to the operating system's resolver.
+    /// Defaults to the operating system's resolver, on a thread of the runtime: a lookup that hangs
+    /// goes on after its caller's timeout, and the end of the runtime waits for it. End a runtime
+    /// by `shutdown_timeout` where that matters.
     ///
     /// # Errors
     ///
@@ -47,9 +49,20 @@ pub(super) struct Tcp {
 impl Connector for Tcp {
     async fn connect(&self, _target: &Target, address: SocketAddr) -> io::Result<Io> {
         let stream = TcpStream::connect(address).await?;
+        if is_itself(&stream) {
+            // Frees the port of the server, which may be about to listen again.
+            let _is_gone = stream.set_zero_linger();
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
         self.tune(&stream, address);
         Ok(Io::Tcp(stream))
     }
+}
+
+/// The system has taken the address of a server of this machine that does not listen for the own
+/// one (RFC 9293 §3.5, simultaneous open).
+fn is_itself(stream: &TcpStream) -> bool {
+    matches!((stream.local_addr(), stream.peer_addr()), (Ok(own), Ok(peer)) if own == peer)
 }
 
 impl Tcp {
@@ -73,15 +86,22 @@ impl Tcp {
             log("keepalive", socket.set_tcp_keepalive(&keepalive));
         }
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-        log("user timeout", socket.set_tcp_user_timeout(self.user_timeout));
+        {
+            // The kernel counts in milliseconds, of which 0 is its own default.
+            let user_timeout =
+                self.user_timeout.map(|it| it.clamp(Duration::from_millis(1), MAX_USER_TIMEOUT));
+            log("user timeout", socket.set_tcp_user_timeout(user_timeout));
+        }
     }
 }
 
 const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
+#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+const MAX_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
 
@@ -99,5 +119,23 @@ mod tests {
             assert_eq!(socket.tcp_keepalive_time().expect("set"), set, "{keepalive:?}");
             assert_eq!(socket.tcp_user_timeout().expect("set"), user_timeout);
         }
+        for (timeout, set) in [(Duration::ZERO, 1), (Duration::MAX, 2_147_483_647)] {
+            let stream = TcpStream::connect(address).await.expect("connects");
+            Tcp { keepalive: None, user_timeout: Some(timeout) }.tune(&stream, address);
+            let expected = Some(Duration::from_millis(set));
+            assert_eq!(SockRef::from(&stream).tcp_user_timeout().expect("set"), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn connection_of_a_socket_to_itself_is_known() {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("loopback");
+        let address = socket.local_addr().expect("bound");
+        let stream = socket.connect(address).await.expect("a simultaneous open");
+        assert!(is_itself(&stream));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        assert!(!is_itself(&TcpStream::connect(address).await.expect("connects")));
     }
 }

@@ -1,4 +1,4 @@
-use rustls::pki_types::CertificateDer;
+use rustls::{HandshakeKind, pki_types::CertificateDer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -9,11 +9,12 @@ use tower_sd_core::{ErrorKind, TlsConfig};
 use super::authority::{Authority, Files, certificate};
 use crate::{DialErrorKind, Dialer, Target, TlsClient, TlsServer};
 
-/// Connects once, and returns the client's certificate as the server has seen it.
+/// Connects once, and returns the client's certificate as the server has seen it, and the kind of
+/// the handshake.
 async fn greeted(
     server: &TlsServer,
     client: &TlsClient,
-) -> Result<Option<CertificateDer<'static>>, DialErrorKind> {
+) -> Result<Option<(CertificateDer<'static>, HandshakeKind)>, DialErrorKind> {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let serving = async {
@@ -21,8 +22,9 @@ async fn greeted(
         let mut stream = server.accept(stream, &[b"h2"]).await.ok()?;
         stream.write_all(b"hello").await.ok()?;
         stream.shutdown().await.ok()?;
-        let certificates = stream.get_ref().1.peer_certificates();
-        certificates.and_then(|all| all.first()).map(|first| first.clone().into_owned())
+        let session = stream.get_ref().1;
+        let first = session.peer_certificates()?.first()?.clone().into_owned();
+        Some((first, session.handshake_kind()?))
     };
     let target = Target::host(address.ip().to_string(), address.port());
     let dialer = Dialer::new();
@@ -71,8 +73,11 @@ async fn authorities_make_client_certificates_required() {
     let server = server.expect("usable");
     let (chain, key) = authority.identity("client");
     let known = client(trusting(&authority).with_identity(chain.as_str(), key.as_str()));
-    let seen = greeted(&server, &known).await.expect("known");
-    assert_eq!(seen, Some(certificate(&chain)));
+    // A resumed session would check no certificate.
+    for _ in 0..2 {
+        let seen = greeted(&server, &known).await.expect("known");
+        assert_eq!(seen, Some((certificate(&chain), HandshakeKind::Full)));
+    }
     greeted(&server, &client(trusting(&authority))).await.expect_err("none presented");
     let (chain, key) = stranger.identity("client");
     let unknown = client(trusting(&authority).with_identity(chain.as_str(), key.as_str()));

@@ -26,7 +26,8 @@ pub(super) fn build(config: &TlsConfig, material: &TlsMaterial) -> Result<Arc<Cl
         .with_safe_default_protocol_versions()
         .map_err(|cause| invalid("the crypto provider has no TLS version").with_source(cause))?;
     let builder = match (config.accepts_invalid_certificates(), &material.roots) {
-        (true, _) => {
+        (true, Some(_)) => return Err(invalid("root: ignored, as all certificates are accepted")),
+        (true, None) => {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
         }
         (false, None) => builder.with_root_certificates(system_roots()?),
@@ -84,10 +85,10 @@ fn read_once(
 
 pub(super) fn trusting(authorities: &str) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(authorities, "root")? {
-        roots
-            .add(certificate)
-            .map_err(|cause| invalid("root: a certificate is malformed").with_source(cause))?;
+    for (n, certificate) in (1..).zip(certificates(authorities, "root")?) {
+        roots.add(certificate).map_err(|cause| {
+            invalid(format!("root: certificate {n} is malformed")).with_source(cause)
+        })?;
     }
     Ok(roots)
 }

@@ -3,7 +3,7 @@ use std::{io, sync::Arc, time::Duration};
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer},
-    server::WebPkiClientVerifier,
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -17,7 +17,8 @@ use super::rustls_config::{certificates, invalid, private_key, provider, rotatin
 /// TLS for accepted connections, which follows rotated files. `Clone` is one `Arc`.
 ///
 /// The identity of the [`TlsConfig`] is the server's certificate. Authorities, where given, are
-/// those of the clients, which must then present a certificate.
+/// those of the clients, which must then present a certificate that is valid at the time of each
+/// connection: no session is resumed, since a resumed one checks no certificate.
 ///
 /// Files are read again for a new connection 1 s or more after the last read. While they cannot
 /// be used (a certificate whose key has not been replaced yet), the last good ones stay in use.
@@ -77,9 +78,13 @@ fn build(_config: &TlsConfig, material: &TlsMaterial) -> Result<Arc<ServerConfig
     };
     let chain: Vec<CertificateDer<'static>> = certificates(certificate, "certificate")?;
     let key: PrivateKeyDer<'static> = private_key(key)?;
-    let config = builder
+    let mut config = builder
         .with_single_cert(chain, key)
         .map_err(|cause| invalid("the key is not the certificate's").with_source(cause))?;
+    if material.roots.is_some() {
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     Ok(Arc::new(config))
 }
 
