@@ -56,12 +56,14 @@ impl ConsulConfig {
         if url.flag("passing")? == Some(true) {
             query = query.passing();
         }
-        if url.flag("stale")? == Some(true) {
-            query = query.stale();
-        }
-        if url.flag("consistent")? == Some(true) {
-            query = query.consistent();
-        }
+        query = match (url.flag("stale")?, url.flag("consistent")?) {
+            (Some(true), Some(true)) => {
+                return Err(url.refusal("options stale and consistent: the two exclude each other"));
+            }
+            (Some(true), _) => query.stale(),
+            (_, Some(true)) => query.consistent(),
+            (_, _) => query,
+        };
         if let Some(node) = url.text("near")? {
             query = query.near(node);
         }

@@ -260,7 +260,8 @@ impl RegistrationHandle {
     /// Withdraws the registration; nothing registers after it.
     ///
     /// Waits for a call in flight, then removes the entry, both within
-    /// [`Registration::deregister_timeout`](crate::Registration::deregister_timeout).
+    /// [`Registration::deregister_timeout`](crate::Registration::deregister_timeout). The work is
+    /// done on the runtime that registered it: while that one is not driven, this waits.
     ///
     /// # Errors
     ///

@@ -52,7 +52,7 @@ impl Schemes {
         self
     }
 
-    /// Creates the registry that a URL names. Performs no I/O.
+    /// Creates the registry that a URL names. Reads files, and uses no network.
     ///
     /// # Errors
     ///

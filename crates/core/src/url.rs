@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{borrow::Cow, ffi::OsString, fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, fmt, net::Ipv6Addr, path::PathBuf, time::Duration};
 
 use percent_encoding::percent_decode_str;
 
@@ -16,7 +16,8 @@ use crate::{Error, ErrorKind, Result, TlsConfig, duration};
 /// ```
 ///
 /// - A URL locates a registry and sets it up. It never names a service.
-/// - Host, path and values may be percent-encoded; a plus sign is a plus sign.
+/// - Host, path and values may be percent-encoded; a plus sign is a plus sign. Control characters,
+///   such as the line end of a file, are refused.
 /// - A duration is `500ms`, `15s`, `2m` or `1h`; a boolean is `true` or `false`.
 /// - A list is separated by commas, or repeats its option. No other option may repeat.
 /// - A secret is in a file that an option names: URLs get logged.
@@ -73,8 +74,8 @@ impl RegistryUrl {
         }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let decoded = |text: &str, what: &str| match decode(text) {
-            Some(text) => Ok(text),
-            None => Err(refusal(backend, format!("{what} is not UTF-8"))),
+            Ok(text) => Ok(text),
+            Err(why) => Err(refusal(backend, format!("{what} is {why}"))),
         };
         let hosts = match authority {
             "" => Vec::new(),
@@ -99,6 +100,7 @@ impl RegistryUrl {
         let with_port = |host: &String| {
             let has_port = match host.rsplit_once(']') {
                 Some((_, behind)) => behind.starts_with(':'),
+                None if is_ipv6(host) => return format!("[{host}]:{default_port}"),
                 None => host.contains(':'),
             };
             if has_port { host.clone() } else { format!("{host}:{default_port}") }
@@ -195,6 +197,19 @@ impl RegistryUrl {
         self.file(option)
     }
 
+    /// Takes the options `user` and `password-file`, which only work together.
+    ///
+    /// # Errors
+    ///
+    /// `Config`: one is missing, or the password itself is given.
+    pub fn user(&mut self) -> Result<Option<(String, PathBuf)>> {
+        match (self.text("user")?, self.secret_file("password-file", "password")?) {
+            (None, None) => Ok(None),
+            (Some(name), Some(file)) => Ok(Some((name, file))),
+            _ => Err(self.refusal("user and password-file only work together")),
+        }
+    }
+
     /// Takes the options of TLS; each of them switches it on.
     ///
     /// `tls`, `ca-file` and `ca-path` (several), `cert-file` with `key-file`, `server-name`,
@@ -259,9 +274,9 @@ impl RegistryUrl {
 
     fn decoded(&self, option: &str, value: &str) -> Result<String> {
         match decode(value) {
-            None => Err(self.wrong(option, "not UTF-8")),
-            Some(value) if value.is_empty() => Err(self.wrong(option, "empty")),
-            Some(value) => Ok(value),
+            Err(why) => Err(self.wrong(option, why)),
+            Ok(value) if value.is_empty() => Err(self.wrong(option, "empty")),
+            Ok(value) => Ok(value),
         }
     }
 
@@ -325,21 +340,52 @@ pub(crate) fn is_scheme(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
 }
 
+/// Splits the address of a server, `host:port`.
+///
+/// An IPv6 address is in brackets. `None` for another text, and for port 0.
+///
+/// ```
+/// use tower_sd_core::url;
+///
+/// assert_eq!(url::host_and_port("[::1]:2181"), Some(("[::1]", 2181)));
+/// assert_eq!(url::host_and_port("2001:db8::1:2181"), None);
+/// ```
+pub fn host_and_port(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let port = port_of(port).filter(|port| *port != 0)?;
+    let is_host = !host.is_empty() && !host.contains(['/', '?', '#', ' ', ',']);
+    let is_whole = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+    (is_host && is_whole).then_some((host, port))
+}
+
 /// Whether the part that stands for the port is none: a password, for example.
 fn has_odd_port(host: &str) -> bool {
-    let is_address = host.split('%').next().is_some_and(|ip| ip.parse::<IpAddr>().is_ok());
     let behind = host.rsplit_once(']').map_or(host, |(_, behind)| behind);
-    let port = behind.split_once(':').map(|(_, port)| port.parse::<u16>());
-    !is_address && port.is_some_and(|port| port.is_err())
+    let port = behind.split_once(':').map(|(_, port)| port_of(port));
+    !is_ipv6(host) && port.is_some_and(|port| port.is_none())
+}
+
+/// Without a sign, which `u16` accepts.
+fn port_of(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|_| text.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// With or without a scope.
+fn is_ipv6(host: &str) -> bool {
+    host.split('%').next().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok())
 }
 
 fn refusal(backend: &'static str, message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Config, backend, "configure").with_message(message)
 }
 
-/// Replaces percent-encoded bytes; `None` for a text that is not UTF-8 then.
-fn decode(text: &str) -> Option<String> {
-    percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned)
+/// Replaces percent-encoded bytes; the error completes a sentence.
+fn decode(text: &str) -> Result<String, &'static str> {
+    match percent_decode_str(text).decode_utf8() {
+        Err(_) => Err("not UTF-8"),
+        Ok(text) if text.contains(char::is_control) => Err("not free of control characters"),
+        Ok(text) => Ok(text.into_owned()),
+    }
 }
 
 /// Without values, which may be secrets in the wrong place.

@@ -1,4 +1,4 @@
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use tower_sd_core::{RegistryUrl, Result};
 
@@ -59,9 +59,7 @@ impl DnsConfig {
 
 fn server_address(url: &RegistryUrl, server: &str) -> Result<SocketAddr> {
     let address = server.parse::<SocketAddr>().ok().filter(|address| address.port() != 0);
-    // An IPv6 address without brackets has the form of a host with a port.
-    let bare = server.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, DNS_PORT));
-    address.or(bare).ok_or_else(|| {
+    address.ok_or_else(|| {
         let instead = "the service is named by instancer(…)";
         url.refusal(format!("{server:?} is not the IP address of a name server; {instead}"))
     })

@@ -213,8 +213,7 @@ fn normal_endpoint(endpoint: &str, is_secure: bool) -> Result<String> {
     let scheme = if is_secure { "https" } else { "http" };
     let (given, authority) = endpoint.split_once("://").unwrap_or((scheme, endpoint));
     let authority = authority.trim_end_matches('/');
-    let port = authority.rsplit_once(':').map(|(_, port)| port.parse());
-    if !matches!(port, Some(Ok(1_u16..))) || authority.contains(['/', '?', '#', ' ', ',']) {
+    if url::host_and_port(authority).is_none() {
         return Err(refused(format!("endpoint {endpoint:?} is not host:port")));
     }
     if given != scheme {

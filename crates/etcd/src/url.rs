@@ -1,9 +1,6 @@
 use tower_sd_core::{RegistryUrl, Result};
 
-use crate::{
-    BACKEND, EtcdConfig,
-    config::{User, refused},
-};
+use crate::{BACKEND, EtcdConfig, config::User};
 
 impl EtcdConfig {
     /// Reads the settings from a URL: `etcd://h1:2379,h2,[::1]:2379/prefix?ttl=15s`.
@@ -48,11 +45,7 @@ impl EtcdConfig {
             *field = url.duration(option)?.unwrap_or(*field);
         }
         config.tls = url.tls()?;
-        config.user = match (url.text("user")?, url.secret_file("password-file", "password")?) {
-            (None, None) => None,
-            (Some(name), Some(path)) => Some(User::from_file(name, path)),
-            _ => return Err(refused("user and password-file only work together")),
-        };
+        config.user = url.user()?.map(|(name, file)| User::from_file(name, file));
         url.finish()?;
         // Refuses settings now that a client would refuse; that shuffles the endpoints.
         let _config = config.clone().validated()?;

@@ -13,7 +13,7 @@ impl EurekaConfig {
     /// |---|---|
     /// | `zone` | [`zone`](Self::zone) |
     /// | `server-zones` (a list) | the zone of each host, in their order |
-    /// | `user`, `password-file` | [`user`](Self::user), [`password_file`](Self::password_file) |
+    /// | `user` with `password-file` | [`password_file`](Self::password_file) |
     /// | `tls`, `ca-file`, `ca-path`, `cert-file`, `key-file` | [`tls`](Self::tls) |
     /// | `server-name`, `verify` | [`tls`](Self::tls) |
     /// | `ttl` | the TTL of registrations |
@@ -53,8 +53,7 @@ impl EurekaConfig {
             server.zone = Some(zone);
         }
         config.zone = url.text("zone")?;
-        config.user = url.text("user")?;
-        config.password_file = url.secret_file("password-file", "password")?;
+        (config.user, config.password_file) = url.user()?.unzip();
         config.registry.ttl = url.duration("ttl")?;
         config.set_query(&mut url)?;
         url.finish()?;

@@ -120,8 +120,10 @@ impl Members {
     /// Whether a registry may have an entry of this life.
     pub(crate) fn may_be_listed(&self) -> bool {
         self.handles.iter().flatten().any(|handle| {
+            let is_withheld = matches!(handle.state(), RegistrationState::Critical { .. });
             let error = handle.last_error();
-            handle.stats().announced > 0 || !error.is_some_and(|error| error.is_without_effect())
+            let had_no_effect = error.map_or(is_withheld, |error| error.is_without_effect());
+            handle.stats().announced > 0 || !had_no_effect
         })
     }
 

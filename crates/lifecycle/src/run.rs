@@ -122,8 +122,8 @@ impl Run {
         tracing::info!(%reason, "stopping");
         self.readiness.advance(Phase::Draining);
         let is_listed = self.members.may_be_listed();
-        let Self { control, members, timing, .. } = &mut self;
-        control.down(Step::Unready, unready(members, timing)).await;
+        let Self { control, members, servers, timing, .. } = &mut self;
+        control.down(Step::Unready, unready(members, servers, timing)).await;
         // Also in a hurry, for a moment: the one call that keeps clients away.
         let leave = members.deregister(timing.deregister);
         control.down_in_hurry(Step::Deregister, HURRIED_DEREGISTER, leave).await;
@@ -151,7 +151,10 @@ impl Run {
     }
 }
 
-async fn unready(members: &Members, timing: &Timing) -> Outcome {
+async fn unready(members: &Members, servers: &Servers, timing: &Timing) -> Outcome {
+    if servers.are_over() {
+        return Outcome::Skipped(NOT_NEEDED);
+    }
     match timing.maintenance {
         // The servers are not ready; a registry may have had nothing to show.
         Some(bound) => match members.drain(bound).await {

@@ -91,7 +91,10 @@ impl AsyncWrite for TlsStream {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().state {
             State::Open(stream) => stream.as_mut().poll_shutdown(context),
-            State::Handshake(_) | State::Failed => Poll::Ready(Ok(())),
+            state @ (State::Handshake(_) | State::Failed) => {
+                *state = State::Failed;
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A server with TLS, whose certificate rotates while it serves.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fs, io, net::SocketAddr, path::Path, time::Duration};
 
 use axum::{Router, extract::ConnectInfo, routing::get};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -11,9 +11,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tower_sd_core::{AddressPolicy, TlsConfig};
+use tower_sd_core::{AddressPolicy, TlsConfig, async_trait};
 use tower_sd_lifecycle::{Lifecycle, Listener, serve_axum};
-use tower_sd_net::{Dialer, Target, TlsClient};
+use tower_sd_net::{Connector, DialErrorKind, Dialer, Io, Target, TlsClient};
 
 /// An authority and its PEM text.
 fn authority() -> (Issuer<'static, KeyPair>, String) {
@@ -136,6 +136,42 @@ async fn peer_in_its_handshake_does_not_delay_the_end() {
     let ended = timeout(BOUND, life.join_next()).await.expect("it ends").expect("it runs");
     let report = ended.expect("no panic").expect("the handshake has not timed out");
     assert!(report.is_clean(), "{report}");
+}
+
+/// A handshake that went on would let a request in that is never served.
+#[tokio::test]
+async fn handshake_after_the_end_of_a_connection_fails() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (issuer, pem) = authority();
+    rotate(folder.path(), &issuer);
+    let [certificate, key] = ["cert.pem", "key.pem"].map(|file| folder.path().join(file));
+    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    let mut listener = listener.tls(TlsConfig::new().with_identity(certificate, key)).expect("fit");
+    let port = listener.local_addr().expect("bound").port();
+    let tls = TlsClient::new(TlsConfig::new().with_root(pem)).expect("well formed");
+    let dialer = Dialer::new().addresses(AddressPolicy::any()).connector(Late);
+    let target = Target::host("localhost", port);
+    let dial = dialer.dial(&target, Some(&tls), &[b"http/1.1"]);
+    let serve = async {
+        let (mut connection, _peer) = listener.accept().await;
+        connection.shutdown().await
+    };
+    let (dialled, served) = tokio::join!(dial, serve);
+    served.expect("a handshake is given up");
+    assert_eq!(dialled.map(drop).expect_err("given up").kind(), DialErrorKind::Tls);
+}
+
+/// Sends its first bytes only when the server has ended the connection.
+#[derive(Debug)]
+struct Late;
+
+#[async_trait]
+impl Connector for Late {
+    async fn connect(&self, _target: &Target, address: SocketAddr) -> io::Result<Io> {
+        let stream = TcpStream::connect(address).await?;
+        sleep(Duration::from_millis(100)).await;
+        Ok(Io::Tcp(stream))
+    }
 }
 
 #[tokio::test]

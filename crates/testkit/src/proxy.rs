@@ -113,11 +113,15 @@ impl Proxy {
     /// Sets what the proxy does from now on.
     ///
     /// Returns when it is in effect: connections that shall end have ended.
+    ///
+    /// # Panics
+    ///
+    /// The address of the proxy was taken by another socket while it refused connections.
     pub async fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
         let mut applied = self.applied.clone();
-        // The task that applies it lives as long as this.
-        drop(applied.wait_for(|applied| *applied == fault).await);
+        let in_effect = applied.wait_for(|applied| *applied == fault).await;
+        drop(in_effect.expect("the task that applies it lives as long as this"));
         if fault.ends_connections() {
             let mut n_open = self.n_open.subscribe();
             drop(n_open.wait_for(|n| *n == 0).await);
@@ -186,7 +190,12 @@ impl Accepting {
                 changed = self.fault.changed() => if changed.is_err() {
                     return;
                 },
-                Some(Ok((client, _))) = accept(listener.as_ref()) => {
+                Some(accepted) = accept(listener.as_ref()) => {
+                    let Ok((client, _)) = accepted else {
+                        // No descriptor is free, for example.
+                        sleep(AGAIN).await;
+                        continue;
+                    };
                     self.n_accepted.fetch_add(1, Relaxed);
                     self.n_open.send_modify(|n| *n += 1);
                     let connection = Connection {

@@ -61,11 +61,7 @@ impl ZooKeeperConfig {
             Some(other) => return Err(refused(format!("acl {other:?} is not open or creator"))),
         };
         config.tls = url.tls()?;
-        config.user = match (url.text("user")?, url.secret_file("password-file", "password")?) {
-            (None, None) => None,
-            (Some(name), Some(path)) => Some(User::from_file(name, path)),
-            _ => return Err(refused("user and password-file only work together")),
-        };
+        config.user = url.user()?.map(|(name, file)| User::from_file(name, file));
         url.finish()?;
         // Refuses settings now that a client would refuse.
         let _config = config.clone().validated()?;

@@ -173,15 +173,11 @@ fn settings(config: &ZooKeeperConfig) -> Result<Settings> {
 }
 
 fn server(address: &str) -> Result<Server> {
-    let malformed = || refused(format!("server {address:?} is not host:port"));
     if url::has_user(address) {
         return Err(refused("a server has user information; use ZooKeeperConfig::user"));
     }
-    let (host, port) = address.rsplit_once(':').ok_or_else(malformed)?;
-    let port = port.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(malformed)?;
-    if host.is_empty() || host.contains(['/', '?', '#', ' ', ',']) {
-        return Err(malformed());
-    }
+    let (host, port) = url::host_and_port(address)
+        .ok_or_else(|| refused(format!("server {address:?} is not host:port")))?;
     Ok(Server { name: address.into(), target: Target::host(host, port) })
 }
 

@@ -121,7 +121,8 @@ async fn switch(
 
 /// `consul://HOST:PORT` and its options, and the key.
 fn split(url: &str) -> Result<(String, &str), BoxError> {
-    let no_key = || format!("{url:?} names no key; known are {KNOWN}");
+    // Without what may be a password.
+    let no_key = || format!("the URL of the settings names no key; known are {KNOWN}");
     let (scheme, rest) = url.split_once("://").ok_or_else(no_key)?;
     let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
     let (hosts, key) = rest.split_once('/').ok_or_else(no_key)?;

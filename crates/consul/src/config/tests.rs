@@ -155,6 +155,7 @@ fn malformed_url_names_the_remedy() {
         ("consul://", "it names one agent, as consul://host:8500 does"),
         ("consul://a,b", "it names one agent"),
         ("consul://h?tag=", "option tag: empty"),
+        ("consul://h?stale=true&consistent=true", "the two exclude each other"),
         ("consul://h?ttl=0s", "between 1 s and 24 h"),
         ("consul://h?ttl=5", "option ttl: \"5\" is not a time"),
     ] {

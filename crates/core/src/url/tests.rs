@@ -10,6 +10,8 @@ fn hosts_have_a_port() {
     assert_eq!(addresses("test://a:1,b,[::1],[::1]:2/x"), ["a:1", "b:80", "[::1]:80", "[::1]:2"]);
     assert_eq!(addresses("test:///"), Vec::<String>::new());
     assert_eq!(addresses("test://fe80%25lo"), ["fe80%lo:80"]);
+    let without_brackets = addresses("test://::1,fe80::1%25lo,2001:db8::10:20");
+    assert_eq!(without_brackets, ["[::1]:80", "[fe80::1%lo]:80", "[2001:db8::10:20]:80"]);
 }
 
 #[test]
@@ -94,6 +96,9 @@ fn malformed_urls_are_refused_without_their_secrets() {
         ("test://[::1]:hunter2", "one of the ports is not a number up to 65535"),
         ("test://a,,b", "one of the hosts is empty"),
         ("test://a/%FF", "the path is not UTF-8"),
+        ("test://a/b\n", "the path is not free of control characters"),
+        ("test://a%0a/b", "a host is not free of control characters"),
+        ("test://a:+80", "one of the ports is not a number up to 65535"),
     ] {
         let error = RegistryUrl::parse("test", text).expect_err(text).to_string();
         assert!(error.starts_with(&format!("test configure: {why}")), "{error}");
@@ -106,6 +111,7 @@ fn malformed_options_are_named() {
     let complaint = |result: Result<()>| result.expect_err("malformed").to_string();
     let text = |text| complaint(url(text).text("o").map(drop));
     assert_eq!(text("test://a?o="), "test configure: option o: empty");
+    assert_eq!(text("test://a?o=b%0A"), "test configure: option o: not free of control characters");
     assert_eq!(text("test://a?o=1&o=2"), "test configure: option o: given twice");
     let time = complaint(url("test://a?o=5").duration("o").map(drop));
     assert!(time.contains("option o: \"5\" is not a time such as 30s"), "{time}");

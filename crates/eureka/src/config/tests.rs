@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn url_sets_servers_zones_and_query() {
     let config = EurekaConfig::from_url(
-        "eureka://a,b:1/eureka/v2?zone=z2&server-zones=z1,z2&secure=true&lookup=vip&poll=10s&ttl=30s&user=app",
+        "eureka://a,b:1/eureka/v2?zone=z2&server-zones=z1,z2&secure=true&lookup=vip&poll=10s&ttl=30s&user=app&password-file=/p",
     )
     .expect("well formed");
     let servers = [
@@ -32,7 +32,8 @@ fn url_that_cannot_work_is_refused_with_a_sentence() {
         ("eureka://a/eureka?poll=0s", "between 100 ms and 1 h"),
         ("eureka://a/eureka?poll=2h", "between 100 ms and 1 h"),
         ("eureka:///eureka", "there are none"),
-        ("eureka://a/eureka?password-file=/p", "without a user"),
+        ("eureka://a/eureka?password-file=/p", "only work together"),
+        ("eureka://a/eureka?user=u", "only work together"),
     ] {
         let error = EurekaConfig::from_url(url).expect_err(url);
         assert_eq!(error.kind(), ErrorKind::Config, "{url}");
