@@ -1,5 +1,6 @@
 //! One instance's node, which ends with the session.
 
+mod owned;
 mod place;
 mod too_large;
 
@@ -14,7 +15,7 @@ use tower_sd_core::{
     async_trait,
 };
 
-use self::{place::Place, too_large::TooLarge};
+use self::{owned::Owned, place::Place, too_large::TooLarge};
 use crate::{
     Acl, BACKEND, Layout, ZooKeeperConfig,
     client::{Access, Client, ClientError, IsOurs, Node, Refusal, SessionHandle, Stat},
@@ -35,20 +36,15 @@ pub(crate) struct ZooKeeperAnnouncer {
     owned: Option<Owned>,
     /// Data of a node whose creation may have taken effect.
     in_doubt: Option<Vec<u8>>,
+    /// The transaction that has created the latest node of another registration: that never becomes
+    /// ours, although session and data may be the same.
+    other: i64,
     too_large: TooLarge,
     max_request: usize,
     /// The session of the node that was owned last.
     last_session: i64,
     /// When to read a node that was taken over.
     read_at: Instant,
-}
-
-/// The node of this registration.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Owned {
-    session: i64,
-    czxid: i64,
-    version: i32,
 }
 
 /// What stands in the way of a new node.
@@ -85,6 +81,7 @@ impl ZooKeeperAnnouncer {
             session: None,
             owned: None,
             in_doubt: None,
+            other: 0,
             too_large: TooLarge::default(),
             max_request: config.max_request,
             last_session: 0,
@@ -108,18 +105,19 @@ impl ZooKeeperAnnouncer {
     ) -> Result<bool, ClientError> {
         let path = self.place.path();
         // A version alone does not show whose node it is: that is read first.
-        let Some(node) = session.get(path).await?.filter(|node| owned.is(&node.stat)) else {
-            self.owned = None;
+        let found = session.get(path).await?.map(|node| node.stat);
+        let Some(stat) = found.filter(|stat| owned.is(stat)) else {
+            self.disown(found);
             return Ok(false);
         };
-        match session.set(path, data, node.stat.version).await {
+        match session.set(path, data, stat.version).await {
             Ok(stat) if owned.is(&stat) => {
                 self.owned = Some(Owned { version: stat.version, ..owned });
                 Ok(true)
             }
             // A successor's node took its place in between; it will write its data again.
-            Ok(_) => {
-                self.owned = None;
+            Ok(stat) => {
+                self.disown(Some(stat));
                 Ok(false)
             }
             Err(cause) => match cause.refusal() {
@@ -161,13 +159,14 @@ impl ZooKeeperAnnouncer {
 
     /// Resolves a doubt about a creation with other data than these: one doubt is all that is kept.
     async fn resolve(&mut self, session: &SessionHandle, data: &[u8]) -> Result<(), ClientError> {
-        let Some(in_doubt) = self.in_doubt.as_ref().filter(|in_doubt| *in_doubt != data) else {
+        if self.in_doubt.as_ref().is_none_or(|in_doubt| in_doubt == data) {
             return Ok(());
-        };
+        }
         // The creation may have taken effect at another server.
         session.sync(self.place.path()).await?;
         let node = session.get(self.place.path()).await?;
-        let ours = node.filter(|it| it.stat.owner == session.state().id && it.data == *in_doubt);
+        let is_ours = self.is_ours(session);
+        let ours = node.filter(|node| is_ours.is_some_and(|is_ours| is_ours(node)));
         if let Some(Node { stat: Stat { czxid, version, owner, .. }, .. }) = ours {
             self.own(Owned { session: owner, czxid, version });
         }
@@ -183,10 +182,11 @@ impl ZooKeeperAnnouncer {
     ) -> Result<Obstacle, ClientError> {
         let Some(node) = session.get(self.place.path()).await? else { return Ok(Obstacle::Gone) };
         let Stat { czxid, version, owner, .. } = node.stat;
-        if owner == session.state().id && self.in_doubt.as_ref() == Some(&node.data) {
+        if self.is_ours(session).is_some_and(|is_ours| is_ours(&node)) {
             self.in_doubt = None;
             return Ok(Obstacle::Ours(Owned { session: owner, czxid, version }));
         }
+        self.disown(Some(node.stat));
         // Its session is a former one of ours.
         let is_left_over = owner != 0 && owner == self.last_session;
         let by = self.describe(&node);
@@ -242,12 +242,14 @@ impl ZooKeeperAnnouncer {
         if let Some(owned) = self.owned {
             return Some(Box::new(move |node| owned.is(&node.stat)));
         }
-        let (data, id) = (self.in_doubt.clone()?, session.state().id);
+        let (data, id, other) = (self.in_doubt.clone()?, session.state().id, self.other);
         // Without a session nothing was sent, and a node without an owner has the same number.
         if id == 0 {
             return None;
         }
-        Some(Box::new(move |node| node.stat.owner == id && node.data == data))
+        Some(Box::new(move |Node { data: found, stat }| {
+            stat.owner == id && stat.czxid != other && *found == data
+        }))
     }
 
     fn own(&mut self, owned: Owned) {
@@ -255,14 +257,18 @@ impl ZooKeeperAnnouncer {
         self.last_session = owned.session;
     }
 
+    /// There is no node, or another registration's.
+    fn disown(&mut self, found: Option<Stat>) {
+        self.owned = None;
+        self.other = found.map_or(self.other, |other| other.czxid);
+    }
+
     /// The loss of a node that is not there, or is not the own one.
     async fn loss(&mut self, session: &SessionHandle) -> Result<LossReason, ClientError> {
-        self.owned = None;
         self.read_at = Instant::now() + session.state().timeout / 3;
-        match session.get(self.place.path()).await? {
-            Some(node) => Ok(LossReason::TakenOver { by: self.describe(&node) }),
-            None => Ok(LossReason::Gone),
-        }
+        let node = session.get(self.place.path()).await?;
+        self.disown(node.as_ref().map(|node| node.stat));
+        Ok(node.map_or(LossReason::Gone, |node| LossReason::TakenOver { by: self.describe(&node) }))
     }
 
     /// The address and the session of another registration.
@@ -347,8 +353,10 @@ impl Announcer for ZooKeeperAnnouncer {
         loop {
             sleep_until(self.read_at).await;
             self.read_at = Instant::now() + session.state().timeout / 3;
-            if let Ok(None) = session.exists(self.place.path()).await {
-                return LossReason::Gone;
+            match session.exists(self.place.path()).await {
+                Ok(None) => return LossReason::Gone,
+                Ok(other) if self.in_doubt.is_none() => self.disown(other),
+                _ => {}
             }
         }
     }
@@ -373,13 +381,6 @@ impl Drop for ZooKeeperAnnouncer {
         {
             self.session().remove_later(self.place.path().to_owned(), is_ours);
         }
-    }
-}
-
-impl Owned {
-    /// Whether it is the node with this state.
-    fn is(self, stat: &Stat) -> bool {
-        (stat.owner, stat.czxid) == (self.session, self.czxid)
     }
 }
 

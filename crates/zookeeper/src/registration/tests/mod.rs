@@ -1,203 +1,14 @@
 //! Creations whose answers are lost, at a server in memory that has one node.
 
-use std::{
-    io,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+mod server;
 
-use bytes::{Buf, BufMut};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    select,
-};
-use tower_sd_core::{Instance, TaskGroup};
+use std::time::Duration;
 
+use tower_sd_core::Instance;
+
+use self::server::{Fault, Scripted, announcer};
 use super::*;
-use crate::{
-    GoKit,
-    client::{CreateMode, Update, tests::client},
-};
-
-/// The server's state.
-#[derive(Debug, Default)]
-struct Model {
-    /// Sessions that it has replaced by others.
-    n_replaced: i64,
-    /// The data of the node.
-    node: Option<Vec<u8>>,
-    n_created: u32,
-    n_connections: u32,
-    fault: Fault,
-}
-
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-enum Fault {
-    #[default]
-    None,
-    /// Connections are closed in place of a session.
-    Refuse,
-    /// Connections get no session.
-    Hang,
-    /// Connections get a session of a server that accepts reads alone.
-    ReadOnly,
-    /// Requests are refused.
-    Sasl,
-    /// The answer to a creation is lost with the connection.
-    Lose { has_effect: bool },
-}
-
-struct Scripted {
-    model: Arc<Mutex<Model>>,
-    announcer: ZooKeeperAnnouncer,
-    _tasks: TaskGroup,
-}
-
-impl Scripted {
-    async fn start(fault: Fault) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-        let port = listener.local_addr().expect("it is bound").port();
-        let model = Arc::new(Mutex::new(Model { fault, ..Model::default() }));
-        let (tasks, server) = (TaskGroup::new(), Arc::clone(&model));
-        tasks.spawn(|stop| async move {
-            select! {
-                () = stop.requested() => {}
-                () = serve(listener, server) => {}
-            }
-        });
-        Self { model, announcer: announcer(&client(port)), _tasks: tasks }
-    }
-
-    fn model(&self) -> MutexGuard<'_, Model> {
-        lock(&self.model)
-    }
-
-    async fn announce(&mut self, port: u16) -> Result<Renewal> {
-        self.announcer.announce(&Announcement::new("s", instance(port))).await
-    }
-
-    /// Repeats until there is a connection again.
-    async fn withdraw(&mut self) {
-        while let Err(error) = self.announcer.withdraw().await {
-            assert!(error.is_transient(), "{error:?}");
-        }
-    }
-}
-
-fn announcer(client: &Client) -> ZooKeeperAnnouncer {
-    let config = ZooKeeperConfig::new(["127.0.0.1:1"]).layout(GoKit);
-    let registration = Registration::new("s", instance(1));
-    ZooKeeperAnnouncer::new(client, &config, &registration).expect("a registration")
-}
-
-fn instance(port: u16) -> Instance {
-    Instance::new("10.0.0.7", port).with_id("a")
-}
-
-fn lock(model: &Mutex<Model>) -> MutexGuard<'_, Model> {
-    model.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// One connection after the other: a client has one.
-async fn serve(listener: TcpListener, model: Arc<Mutex<Model>>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        lock(&model).n_connections += 1;
-        let _closed = connection(stream, &model).await;
-    }
-}
-
-async fn connection(mut stream: TcpStream, model: &Mutex<Model>) -> io::Result<()> {
-    let _hello = frame(&mut stream).await?;
-    let fault = lock(model).fault;
-    match fault {
-        Fault::Refuse => return Ok(()),
-        Fault::Hang => std::future::pending().await,
-        Fault::None | Fault::Lose { .. } | Fault::ReadOnly | Fault::Sasl => {}
-    }
-    let mut granted = Vec::new();
-    granted.put_i32(0);
-    granted.put_i32(60_000);
-    granted.put_i64(SESSION + lock(model).n_replaced);
-    granted.put_i32(0);
-    granted.put_u8(u8::from(fault == Fault::ReadOnly));
-    send(&mut stream, &granted).await?;
-    loop {
-        let request = frame(&mut stream).await?;
-        let Some(answer) = answer(&request, &mut lock(model)) else { return Ok(()) };
-        send(&mut stream, &answer).await?;
-    }
-}
-
-/// Returns `None` if the answer is lost with the connection.
-fn answer(mut request: &[u8], model: &mut Model) -> Option<Vec<u8>> {
-    let (xid, op) = (request.get_i32(), request.get_i32());
-    let fault = model.fault;
-    let body = match op {
-        _ if fault == Fault::Sasl => Err(SASL_REQUIRED),
-        CREATE if model.node.is_some() => Err(NODE_EXISTS),
-        CREATE => {
-            let _path = buffer(&mut request);
-            model.n_created += 1;
-            if fault != (Fault::Lose { has_effect: false }) {
-                model.node = Some(buffer(&mut request));
-            }
-            if fault != Fault::None {
-                return None;
-            }
-            Ok(Vec::new())
-        }
-        GET => model.node.as_deref().map(data_and_stat).ok_or(NO_NODE),
-        SET => model
-            .node
-            .is_some()
-            .then(|| {
-                let _path = buffer(&mut request);
-                let data = buffer(&mut request);
-                let stat = data_and_stat(&data).split_off(LENGTH + data.len());
-                model.node = Some(data);
-                stat
-            })
-            .ok_or(NO_NODE),
-        DELETE => model.node.take().map(|_| Vec::new()).ok_or(NO_NODE),
-        _ => Ok(Vec::new()),
-    };
-    let mut answer = Vec::new();
-    answer.put_i32(xid);
-    answer.put_i64(CZXID);
-    answer.put_i32(body.as_ref().err().copied().unwrap_or_default());
-    answer.extend(body.unwrap_or_default());
-    Some(answer)
-}
-
-fn data_and_stat(data: &[u8]) -> Vec<u8> {
-    let mut body = Vec::new();
-    body.put_i32(i32::try_from(data.len()).expect("short"));
-    body.extend(data);
-    [CZXID, CZXID, 0, 0].into_iter().for_each(|number| body.put_i64(number));
-    [0; 3].into_iter().for_each(|number| body.put_i32(number));
-    body.put_i64(SESSION);
-    [0; 2].into_iter().for_each(|number| body.put_i32(number));
-    body.put_i64(CZXID);
-    body
-}
-
-fn buffer(request: &mut &[u8]) -> Vec<u8> {
-    let length = usize::try_from(request.get_i32()).expect("a length");
-    request.copy_to_bytes(length).to_vec()
-}
-
-async fn frame(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let length = usize::try_from(stream.read_i32().await?).expect("a length");
-    let mut frame = vec![0; length];
-    stream.read_exact(&mut frame).await?;
-    Ok(frame)
-}
-
-async fn send(stream: &mut TcpStream, frame: &[u8]) -> io::Result<()> {
-    stream.write_i32(i32::try_from(frame.len()).expect("short")).await?;
-    stream.write_all(frame).await
-}
+use crate::client::{CreateMode, Update};
 
 /// Nothing is learned about a creation from a later one that was not sent.
 #[tokio::test]
@@ -248,6 +59,59 @@ async fn node_of_the_same_data_is_no_creation_of_ours() {
     server.model().node = Some(b"10.0.0.7:1".to_vec());
     server.announce(1).await.expect("it takes the place");
     assert_eq!(server.model().n_created, 1);
+}
+
+/// The predecessor has noticed its successor, which has the same session and the same data, and its
+/// next creation is not answered.
+#[tokio::test]
+async fn node_that_was_judged_a_successors_never_becomes_ours() {
+    for noticed in [Noticed::Renewing, Noticed::Updating, Noticed::Creating, Noticed::Waiting] {
+        for port in [None, Some(1), Some(2)] {
+            let mut server = Scripted::start(Fault::None).await;
+            server.announce(1).await.expect("announced");
+            // A successor's.
+            server.model().n_created += 1;
+            let is_taken = |it: &_| matches!(it, Renewal::Lost(LossReason::TakenOver { .. }));
+            if noticed != Noticed::Updating {
+                assert!(is_taken(&server.renew().await.expect("read")), "{noticed:?}");
+            }
+            if noticed == Noticed::Creating {
+                server.model().n_created += 1;
+                assert!(is_taken(&server.announce_again(1).await.expect("read")), "{noticed:?}");
+            }
+            if noticed == Noticed::Waiting {
+                server.model().n_created += 1;
+                server.waits_for_the_end().await;
+            }
+            server.model().fault = Fault::Lose { has_effect: false };
+            server.announce_again(1).await.expect_err("the answer is lost");
+            server.model().fault = Fault::None;
+            if let Some(port) = port {
+                let found = loop {
+                    match server.announce_again(port).await {
+                        Ok(found) => break found,
+                        Err(error) => assert!(error.is_transient(), "{error:?}"),
+                    }
+                };
+                assert!(is_taken(&found), "{noticed:?}, {port:?}: {found:?}");
+            }
+            server.withdraw().await;
+            let left = server.model().node.clone();
+            assert_eq!(left.as_deref(), Some(&b"10.0.0.7:1"[..]), "{noticed:?}, {port:?}");
+        }
+    }
+}
+
+/// When a predecessor has noticed its successor's node.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Noticed {
+    Renewing,
+    /// In place of its own, before its data were to be written.
+    Updating,
+    /// Another successor's, in the way of its creation.
+    Creating,
+    /// Another successor's, while it waits for the end of the first one's.
+    Waiting,
 }
 
 /// Whether the predecessor's creation had an effect is not known when its handle is dropped.
@@ -368,17 +232,3 @@ async fn node_without_an_owner_is_not_ours_before_the_first_session() {
     let session = announcer.session();
     assert!(announcer.is_ours(&session).is_none());
 }
-
-const SESSION: i64 = 7;
-const CZXID: i64 = 1;
-/// The bytes of a length.
-const LENGTH: usize = 4;
-
-const CREATE: i32 = 1;
-const DELETE: i32 = 2;
-const GET: i32 = 4;
-const SET: i32 = 5;
-
-const NO_NODE: i32 = -101;
-const NODE_EXISTS: i32 = -110;
-const SASL_REQUIRED: i32 = -124;
