@@ -297,6 +297,7 @@ const NOTICED: &[(Bug, &[&str])] = &[
     (Bug::WritesForAnother, &["predecessor_that_updates_takes_nothing_away"]),
     (Bug::RenewsForAnother, &["predecessor_observes_its_successor"]),
     (Bug::NeverBack, &["predecessor_is_back_when_its_successor_is_gone"]),
+    (Bug::NeverRenewedOnceBack, &["predecessor_is_back_when_its_successor_is_gone"]),
     (Bug::RemovesRefused, &["refused_update_keeps_the_registration"]),
     (
         Bug::RenewsTooRarely,

@@ -84,6 +84,8 @@ pub(crate) enum Bug {
     RenewsForAnother,
     /// An entry that was taken over is never written again.
     NeverBack,
+    /// An entry that was taken over is written again, and never renewed.
+    NeverRenewedOnceBack,
     /// A refused update removes the entry.
     RemovesRefused,
 }

@@ -122,6 +122,9 @@ impl Announcer for Writer {
             self.was_taken = true;
             return Ok(Renewal::Lost(loss));
         }
+        if self.store.bug == Bug::NeverRenewedOnceBack && self.was_taken {
+            return Ok(held);
+        }
         Ok(match self.store.lock().entries.get_mut(key) {
             Some(entry) => {
                 entry.expires_at = Instant::now() + TTL;
