@@ -108,7 +108,7 @@ async fn is_taken_over(fixture: &dyn Fixture, handle: &mut RegistrationHandle) {
 }
 
 /// This entry, and nothing else, is there all the time.
-async fn stays(scene: &mut Scene<'_>, is_it: impl Fn(&Snapshot) -> bool, time: Duration) {
+async fn stays(scene: &mut Scene<'_>, is_it: fn(&Snapshot) -> bool, time: Duration) {
     let watched = timeout(time, async {
         loop {
             let snapshot = scene.subscription.changed().await.expect("the loop lives");
