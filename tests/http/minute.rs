@@ -36,7 +36,7 @@ mod slow {
 
     /// One request is in flight at each on average: with fewer, noise decides which is fastest.
     #[tokio::test]
-    #[ignore = "slow: a minute and a half of load"]
+    #[ignore = "slow: two minutes of load"]
     async fn slow_instance_gets_two_percent_until_it_recovers() {
         let [ordinary, slow] = [100, 1_000].map(|ms| Manner::Answers(Duration::from_millis(ms)));
         let fleet = Fleet::start(10, ordinary).await;
@@ -46,8 +46,9 @@ mod slow {
         assert!(load.n_failed == 0 && load.of(3) <= 120, "{load:?}");
         fleet.set(3, ordinary);
         load_every(&client, 1_000, PERIOD).await;
-        let recovered = load_every(&client, 1_000, PERIOD).await;
-        assert!(recovered.of(3) >= 50, "{recovered:?}");
+        // Of 100 in 10 s, those that were never slow have 75 to 134.
+        let recovered = load_every(&client, 3_000, PERIOD).await;
+        assert!(recovered.of(3) >= 200, "{recovered:?}");
     }
 
     /// A second up, a second down.
