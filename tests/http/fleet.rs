@@ -1,6 +1,6 @@
 //! Servers whose latency and failures a test decides.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeMap, fmt, hint::black_box, net::Ipv4Addr, time::Duration};
 
 use bytes::{Buf, Bytes};
 use futures_util::{StreamExt, stream};
@@ -12,7 +12,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 use tower::{
     Service, ServiceExt,
@@ -36,6 +36,8 @@ pub(crate) type Caller = BoxCloneSyncService<Request<Sent>, (StatusCode, Bytes),
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Manner {
     Answers(Duration),
+    /// After so many iterations of a loop, during which it does nothing else.
+    Burns(u64),
     /// With 500, immediately.
     Fails,
     /// The connection ends in the place of the answer.
@@ -70,7 +72,7 @@ impl Fleet {
     }
 }
 
-async fn start(
+pub(crate) async fn start(
     number: usize,
     address: Ipv4Addr,
     manner: Manner,
@@ -117,6 +119,10 @@ async fn answer(
                 sleep(time).await;
                 StatusCode::OK
             }
+            Manner::Burns(n) => {
+                burn(n);
+                StatusCode::OK
+            }
             Manner::Fails => StatusCode::INTERNAL_SERVER_ERROR,
             Manner::Dies | Manner::Dead => return None,
         };
@@ -147,10 +153,14 @@ where
     }))
 }
 
+pub(crate) fn burn(n: u64) {
+    (0..n).for_each(|i| _ = black_box(i));
+}
+
 /// tower's balancer over the same endpoints, as tonic has it.
-pub(crate) async fn tower_peak_ewma(fleet: &Fleet) -> Caller {
+pub(crate) async fn tower_peak_ewma(instances: impl IntoIterator<Item = Instance>) -> Caller {
     let (factory, mut endpoints) = (HttpFactory::<Sent>::new(), Vec::new());
-    for instance in fleet.instances() {
+    for instance in instances {
         let endpoint = factory.make(instance).await.expect("an address");
         let measured = CompleteOnResponse::default();
         endpoints.push(PeakEwma::new(endpoint, Duration::from_millis(30), 10e9, measured));
@@ -223,4 +233,28 @@ pub(crate) async fn load_every(caller: &Caller, n: usize, period: Duration) -> L
     }
     running.join_all().await.into_iter().for_each(|answer| load.add(answer));
     load
+}
+
+/// Sends a request at each of these times; returns what has become of them, and how long those
+/// that succeeded took, in order.
+pub(crate) async fn load_at(
+    caller: &Caller,
+    times: impl Iterator<Item = Duration>,
+) -> (Load, Vec<Duration>) {
+    let (begun, mut running) = (Instant::now(), JoinSet::new());
+    for at in times {
+        sleep_until(begun + at).await;
+        let caller = caller.clone();
+        running.spawn(async move {
+            let begun = Instant::now();
+            (caller.oneshot(get()).await, begun.elapsed())
+        });
+    }
+    let (mut load, mut took) = (Load::default(), Vec::new());
+    for (answer, time) in running.join_all().await {
+        took.extend(answer.as_ref().is_ok_and(|(status, _)| status.is_success()).then_some(time));
+        load.add(answer);
+    }
+    took.sort_unstable();
+    (load, took)
 }

@@ -50,7 +50,7 @@ async fn instance_that_fails_fast_gets_little() {
         assert!(ours.n_failed <= 20, "{ours:?}");
     }
     // It counts a failure as a low latency.
-    let tower = load(&tower_peak_ewma(&fleet).await, 1_000).await;
+    let tower = load(&tower_peak_ewma(fleet.instances()).await, 1_000).await;
     assert!(tower.n_failed >= 50, "{tower:?}");
 }
 

@@ -12,6 +12,7 @@ mod fleet;
 mod judging;
 mod leases;
 mod minute;
+mod processes;
 
 use bytes::Bytes;
 use http::{Request, Response};

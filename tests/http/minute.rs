@@ -25,7 +25,7 @@ mod slow {
         fleet.set(3, Manner::Fails);
         let least_loaded = ours(&endpointer(fleet.instances()), LeastLoaded::new(), 1);
         let round_robin = ours(&endpointer(fleet.instances()), RoundRobin::new(), 1);
-        let tower = tower_peak_ewma(&fleet).await;
+        let tower = tower_peak_ewma(fleet.instances()).await;
         let (least_loaded, round_robin, tower) =
             tokio::join!(minute(&least_loaded), minute(&round_robin), minute(&tower));
         assert!(least_loaded.n_failed <= 30, "{least_loaded:?}");
@@ -58,7 +58,7 @@ mod slow {
         let fleet = Fleet::start(4, ORDINARY).await;
         let least_loaded = ours(&endpointer(fleet.instances()), LeastLoaded::new(), 1);
         let round_robin = ours(&endpointer(fleet.instances()), RoundRobin::new(), 1);
-        let tower = tower_peak_ewma(&fleet).await;
+        let tower = tower_peak_ewma(fleet.instances()).await;
         let flap = async {
             for manner in [ORDINARY, Manner::Fails].into_iter().cycle() {
                 fleet.set(2, manner);
