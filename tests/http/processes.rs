@@ -1,5 +1,6 @@
-//! Three HTTP servers, each a process of its own, of which one is slowed by CPU load or fails.
+//! Three HTTP servers, each a process of its own.
 //!
+//! One of them is slowed by CPU load, or fails.
 //! Two scenarios of `cargo xtask bench quality` with a real scheduler: our client with its default
 //! balancer, and tower's peak EWMA over the same kind of endpoints, in turn.
 

@@ -19,7 +19,7 @@ use crate::Instance;
 /// `169.254.169.254` hands out credentials, and so are the IPv6 addresses of such services,
 /// `fd00:ec2::254` (Amazon) and `fd20:ce::254` (Google); loopback is not, because development lives
 /// there. An IPv4 address inside an IPv6 address (IPv4-mapped, NAT64 by RFC 6052, 6to4 by RFC 3056)
-/// is checked as the IPv4 address that it leads to.
+/// is checked as the IPv4 address that it leads to, too.
 ///
 /// A host *name* passes unless [`ip_only`](Self::ip_only) is set, since it is resolved when it is
 /// connected to; a connector must check each resolved address by [`allows`](Self::allows). A name
@@ -42,7 +42,7 @@ use crate::Instance;
 #[must_use]
 pub struct AddressPolicy {
     allow: Vec<IpNet>,
-    /// Of a file: besides the link-local ones.
+    /// Of a file: besides those that are denied by default.
     #[serde(deserialize_with = "denied")]
     deny: Vec<IpNet>,
     ports: RangeInclusive<u16>,
@@ -58,7 +58,9 @@ pub struct AddressRejected {
 }
 
 impl AddressPolicy {
-    /// Accepts everything that can be reached at all, link-local networks too.
+    /// Accepts everything that can be reached at all.
+    ///
+    /// Link-local networks and metadata services too.
     pub fn any() -> Self {
         Self {
             allow: Vec::new(),
@@ -77,7 +79,7 @@ impl AddressPolicy {
         self
     }
 
-    /// Denies these networks, besides the link-local ones.
+    /// Denies these networks, besides those that are denied by default.
     ///
     /// A denied network wins over an allowed one.
     pub fn deny(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
@@ -137,8 +139,10 @@ impl AddressPolicy {
     ///
     /// The reason of the refusal.
     pub fn allows(&self, ip: IpAddr) -> Result<(), &'static str> {
-        let ip = destination(ip);
-        let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&ip));
+        let (written, ip) = (ip, destination(ip));
+        let within = |networks: &[IpNet]| {
+            networks.iter().any(|network| network.contains(&ip) || network.contains(&written))
+        };
         if ip.is_unspecified() {
             Err("a wildcard address cannot be connected to")
         } else if ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast()) {
@@ -276,6 +280,16 @@ mod tests {
         let policy = AddressPolicy::default().unix_sockets();
         assert!(!refused(&policy, "unix:/run/x.sock", 0));
         assert!(refused(&policy, "unix:x.sock", 0), "a relative path");
+    }
+
+    #[test]
+    fn networks_contain_an_address_in_both_of_its_forms() {
+        let network = |text: &str| [text.parse().expect("a network")];
+        for form in ["64:ff9b::/96", "8.0.0.0/8"] {
+            let (allowed, denied) = (AddressPolicy::any(), AddressPolicy::any());
+            assert!(!refused(&allowed.allow(network(form)), "64:ff9b::808:808", 80), "{form}");
+            assert!(refused(&denied.deny(network(form)), "64:ff9b::808:808", 80), "{form}");
+        }
     }
 
     #[test]
