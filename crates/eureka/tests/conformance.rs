@@ -97,14 +97,16 @@ impl Fixture for Registry {
         assert_eq!(answer.expect("a well server answers").status, 200);
     }
 
-    /// Leases have whole seconds, and a server evicts an entry after twice the duration.
+    /// Leases have whole seconds, and a server evicts an entry after twice the duration. An update
+    /// gets one to two thirds of the TTL, and a JVM on a busy machine may stand still for longer
+    /// than a second.
     fn ttl(&self) -> Duration {
-        Duration::from_secs(3)
+        Duration::from_secs(6)
     }
 
     /// A renewal finds it, up to a third of the TTL later.
     fn reannounce_bound(&self) -> Duration {
-        Duration::from_secs(3)
+        Duration::from_secs(4)
     }
 }
 
