@@ -11,8 +11,7 @@ use crate::command::{Result, cargo, must_succeed, root, succeeds, target};
 pub(super) fn check() -> Result<()> {
     let folder = root().join("tests/neighbours");
     let manifest = folder.join("Cargo.toml");
-    // The lock has the versions; which of our crates needs which crate, cargo fills in.
-    must_succeed(cargo(["fetch", "--quiet", "--manifest-path"]).arg(&manifest))?;
+    must_succeed(cargo(["fetch", "--quiet", "--locked", "--manifest-path"]).arg(&manifest))?;
     let mut failed = Vec::new();
     for program in fs::read_dir(&folder)? {
         let program = program?;
