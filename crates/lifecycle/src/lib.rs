@@ -2,18 +2,18 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod connection;
-mod control;
 mod glue;
 mod hooks;
 mod lifecycle;
 mod listener;
-mod orders;
 mod readiness;
 mod registrations;
 mod report;
 mod run;
 mod server;
 mod signals;
+mod steps;
+mod stop_orders;
 #[cfg(feature = "tls")]
 mod tls;
 

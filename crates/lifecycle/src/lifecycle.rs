@@ -7,9 +7,9 @@ use tower_sd_core::{AdvertiseAddress, BoxError, Instance, Registrar, Registratio
 use crate::{
     Listener, Readiness, Registrations, ShutdownSignal,
     hooks::{Hook, Hooks},
-    orders::OrdersConfig,
     registrations::Registering,
     server::Serving,
+    stop_orders::StopOrdersConfig,
 };
 
 /// A server's life in the right order, see the [crate's documentation](crate).
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug)]
 #[must_use = "nothing happens until it is run"]
 pub struct Lifecycle {
-    pub(crate) orders: OrdersConfig,
+    pub(crate) orders: StopOrdersConfig,
     pub(crate) hooks: Hooks,
     pub(crate) readiness: Readiness,
     pub(crate) advertise: AdvertiseAddress,
@@ -51,7 +51,7 @@ impl Lifecycle {
     /// Creates a life without a registration, which ends with SIGTERM or ctrl-c.
     pub fn new() -> Self {
         Self {
-            orders: OrdersConfig::default(),
+            orders: StopOrdersConfig::default(),
             hooks: Hooks::default(),
             readiness: Readiness::new(),
             advertise: AdvertiseAddress::BindAddress,

@@ -9,14 +9,14 @@ use tower_sd_core::BoxError;
 
 use crate::{
     Lifecycle, LifecycleError, Listener, Readiness, Report, ShutdownSignal,
-    control::{Control, Ending},
     hooks::{self, Hooks},
     lifecycle::{Timing, boxed},
-    orders::Orders,
     readiness::Phase,
     registrations::Members,
     report::{NOT_NEEDED, Outcome, Reason, Step},
     server::{Servers, Serving},
+    steps::{Ending, Steps},
+    stop_orders::StopOrders,
 };
 
 impl Lifecycle {
@@ -62,7 +62,7 @@ async fn run(
         let report = Report { reason: Reason::Failed, steps: Vec::new(), n_aborted: 0 };
         LifecycleError::new(step, cause, report)
     };
-    let orders = Orders::new(orders).map_err(|error| early(Step::Serve, error.into()))?;
+    let orders = StopOrders::new(orders).map_err(|error| early(Step::Serve, error.into()))?;
     let mut serving = vec![(listener, serve)];
     serving.extend(others.0);
     let listeners = serving.iter().map(|(listener, _)| listener).collect::<Vec<_>>();
@@ -70,7 +70,7 @@ async fn run(
     let members = members.map_err(|cause| early(Step::Register, cause))?;
     let connections = listeners.iter().map(|listener| listener.connections()).collect();
     let mut run = Run {
-        control: Control::new(orders),
+        steps: Steps::new(orders),
         servers: Servers::new(connections),
         members,
         hooks,
@@ -87,7 +87,7 @@ async fn run(
 
 /// A life that has begun.
 struct Run {
-    control: Control,
+    steps: Steps,
     servers: Servers,
     members: Members,
     hooks: Hooks,
@@ -99,22 +99,22 @@ struct Run {
 impl Run {
     /// Starts, and lives until the cause of its end.
     async fn live(&mut self, serving: Vec<(Listener, Serving)>) -> Result<(), Ending> {
-        let Self { control, servers, members, hooks, readiness, was_ready, .. } = self;
+        let Self { steps, servers, members, hooks, readiness, was_ready, .. } = self;
         let (warm_up, started) =
             (mem::take(&mut hooks.before_ready), mem::take(&mut hooks.after_start));
-        control.up(Step::Serve, pending(), async { Ok(()) }).await?;
+        steps.up(Step::Serve, pending(), async { Ok(()) }).await?;
         servers.start(serving, readiness);
-        control.up(Step::Ready, servers.one_ended(), hooks::run(warm_up)).await?;
+        steps.up(Step::Ready, servers.one_ended(), hooks::run(warm_up)).await?;
         readiness.advance(Phase::Ready);
         *was_ready = true;
         if members.are_wanted() {
-            control.up(Step::Register, servers.one_ended(), members.register()).await?;
+            steps.up(Step::Register, servers.one_ended(), members.register()).await?;
         }
         let live = async {
             hooks::run(started).await?;
             pending::<Result<(), BoxError>>().await
         };
-        control.up(Step::Live, servers.one_ended(), live).await
+        steps.up(Step::Live, servers.one_ended(), live).await
     }
 
     async fn stop(mut self, ending: Ending) -> Result<Report, LifecycleError> {
@@ -122,26 +122,26 @@ impl Run {
         tracing::info!(%reason, "stopping");
         self.readiness.advance(Phase::Draining);
         let is_listed = self.members.may_be_listed();
-        let Self { control, members, servers, timing, .. } = &mut self;
-        control.down(Step::Unready, unready(members, servers, timing)).await;
+        let Self { steps, members, servers, timing, .. } = &mut self;
+        steps.down(Step::Unready, unready(members, servers, timing)).await;
         // Also in a hurry, for a moment: the one call that keeps clients away.
         let leave = members.deregister(timing.deregister);
-        control.down_in_hurry(Step::Deregister, HURRIED_DEREGISTER, leave).await;
+        steps.down_in_hurry(Step::Deregister, HURRIED_DEREGISTER, leave).await;
         // Before it was ready, no client was sent to it.
         let default = if is_listed { PROPAGATION } else { Duration::ZERO };
         let wait = self.timing.propagation.filter(|_| self.was_ready).unwrap_or(default);
         let propagate = propagate(&self.servers, &self.readiness, wait);
-        self.control.down(Step::Propagate, propagate).await;
+        self.steps.down(Step::Propagate, propagate).await;
         self.readiness.advance(Phase::Closing);
         let drain = drain(&mut self.servers, self.timing.drain);
-        self.control.down(Step::Drain, drain).await;
+        self.steps.down(Step::Drain, drain).await;
         // Also without the time for it: the accepting has to end.
         self.servers.stop();
         let n_aborted = self.servers.abort();
         let before_exit = hooks::run_all(self.hooks.before_exit, self.timing.hook);
-        self.control.down(Step::Stop, before_exit).await;
+        self.steps.down(Step::Stop, before_exit).await;
         let served = self.servers.end(END).await;
-        let report = Report { reason, steps: self.control.steps, n_aborted };
+        let report = Report { reason, steps: self.steps.reports, n_aborted };
         tracing::info!("{report}");
         match (ending, served) {
             (Ending::Failed(step, cause), _) => Err(LifecycleError::new(step, cause, report)),

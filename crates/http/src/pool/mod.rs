@@ -3,9 +3,9 @@
 mod checkout;
 mod connect;
 mod connection;
-mod dial;
-mod dialling;
-mod dials;
+mod dial_on_demand;
+mod dial_task;
+mod dial_window;
 mod expiry;
 mod home;
 mod http1;

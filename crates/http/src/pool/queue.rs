@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Connection, Unused, connection::Obtained, dials::Dials, http1::Exclusive, http2::Open,
+    Connection, Unused, connection::Obtained, dial_window::DialWindow, http1::Exclusive,
+    http2::Open,
 };
 
 pub(super) struct Queue<B: Send + 'static> {
@@ -20,7 +21,7 @@ pub(super) struct Queue<B: Send + 'static> {
     prune_at: usize,
     /// Connections of HTTP/1.1, idle or not.
     pub(super) n_http1: usize,
-    pub(super) dials: Dials,
+    pub(super) dials: DialWindow,
 }
 
 pub(super) struct Idle<B: Send + 'static> {
@@ -37,7 +38,7 @@ impl<B: Send + 'static> Queue<B> {
             waiting: VecDeque::new(),
             prune_at: PRUNE,
             n_http1: 0,
-            dials: Dials::new(),
+            dials: DialWindow::new(),
         }
     }
 

@@ -6,14 +6,14 @@ use tokio::time::{Instant, timeout};
 use tower_sd_core::{BoxError, chain};
 
 use crate::{
-    orders::Orders,
     report::{HURRIED, Outcome, Reason, Step, StepReport},
+    stop_orders::StopOrders,
 };
 
 /// Runs the steps of a life, and records them.
-pub(crate) struct Control {
-    orders: Orders,
-    pub(crate) steps: Vec<StepReport>,
+pub(crate) struct Steps {
+    orders: StopOrders,
+    pub(crate) reports: Vec<StepReport>,
     hurry: Hurry,
 }
 
@@ -34,9 +34,9 @@ pub(crate) enum Ending {
     Failed(Step, BoxError),
 }
 
-impl Control {
-    pub(crate) fn new(orders: Orders) -> Self {
-        Self { orders, steps: Vec::new(), hurry: Hurry::None }
+impl Steps {
+    pub(crate) fn new(orders: StopOrders) -> Self {
+        Self { orders, reports: Vec::new(), hurry: Hurry::None }
     }
 
     /// Runs a step of the start, until an order or the end of a server.
@@ -61,7 +61,7 @@ impl Control {
             // The cause itself is the error's source.
             Err(Ending::Failed(_, cause)) => Outcome::Failed(chain(&**cause).to_string().into()),
         };
-        self.steps.push(StepReport { step, outcome, took: begun.elapsed() });
+        self.reports.push(StepReport { step, outcome, took: begun.elapsed() });
         done
     }
 
@@ -115,7 +115,7 @@ impl Control {
         if !matches!(outcome, Outcome::Done | Outcome::Skipped(_)) {
             tracing::warn!(%step, %outcome, "step of the stop incomplete");
         }
-        self.steps.push(StepReport { step, outcome, took: begun.elapsed() });
+        self.reports.push(StepReport { step, outcome, took: begun.elapsed() });
     }
 }
 

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use crate::HttpVersion;
 
 /// How many connects may run.
-pub(super) struct Dials {
+pub(super) struct DialWindow {
     pub(super) n_running: usize,
     /// Grows with each success, as TCP's congestion window does: an instance that accepts nothing
     /// is dialled by few.
@@ -18,7 +18,7 @@ pub(super) struct Dials {
     pub(super) limited_until: Option<Instant>,
 }
 
-impl Dials {
+impl DialWindow {
     pub(super) fn new() -> Self {
         Self { n_running: 0, window: WINDOW, chosen: None, is_alive: false, limited_until: None }
     }

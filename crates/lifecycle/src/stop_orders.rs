@@ -7,7 +7,7 @@ use crate::{report::Reason, signals::Signals};
 
 /// The orders to stop: the first one, and those in a hurry after it.
 #[derive(Debug)]
-pub(crate) struct Orders {
+pub(crate) struct StopOrders {
     signals: Option<Signals>,
     stop: CancellationToken,
     /// `None` after it has counted.
@@ -18,17 +18,17 @@ pub(crate) struct Orders {
     is_counting: bool,
 }
 
-/// The settings of [`Orders`].
+/// The settings of [`StopOrders`].
 #[derive(Clone, Debug, Default)]
-pub(crate) struct OrdersConfig {
+pub(crate) struct StopOrdersConfig {
     pub(crate) ignore_signals: bool,
     pub(crate) stop: CancellationToken,
     pub(crate) now: CancellationToken,
 }
 
-impl Orders {
-    pub(crate) fn new(config: OrdersConfig) -> io::Result<Self> {
-        let OrdersConfig { ignore_signals, stop, now } = config;
+impl StopOrders {
+    pub(crate) fn new(config: StopOrdersConfig) -> io::Result<Self> {
+        let StopOrdersConfig { ignore_signals, stop, now } = config;
         let signals = if ignore_signals { None } else { Some(Signals::listen()?) };
         Ok(Self { signals, stop, now: Some(now), last: None, is_counting: false })
     }

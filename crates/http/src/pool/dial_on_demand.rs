@@ -11,7 +11,7 @@ use tower_sd_balance::BoxError;
 use super::{
     Pool, Settings,
     connection::Obtained,
-    dial::PAUSE,
+    dial_task::PAUSE,
     http1::{Exclusive, Home},
     http2::Open,
     queue::Queue,
