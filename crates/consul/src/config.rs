@@ -149,7 +149,7 @@ impl ConsulConfig {
         Self { max_blocking_queries: follow_alone, ..self }
     }
 
-    /// Sets the TTL of registrations.
+    /// Sets the TTL of registrations. Defaults to 15 s.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.registry.ttl = Some(ttl);
         self

@@ -1,13 +1,14 @@
 //! Registers with an agent, and keeps the TTL check alive.
 
 mod announcer;
+mod check;
 mod leftovers;
 mod options;
 
 use tower_sd_core::{Registration, Result};
 
-pub use self::options::RegistrationOptions;
 use self::{announcer::ConsulAnnouncer, options::Settings};
+pub use self::{check::Check, options::RegistrationOptions};
 use crate::{client::ConsulClient, mapping};
 
 /// Creates the writing half of a registration, or refuses one that no agent would accept.
@@ -18,7 +19,7 @@ pub(crate) fn announcer(
 ) -> Result<ConsulAnnouncer> {
     let (service, instance) = (registration.service(), registration.instance());
     mapping::registration(service, instance, NO_INCARNATION)?;
-    let ttl = options.has_ttl.then(|| registration.lease_ttl());
+    let ttl = (!options.without_ttl).then(|| registration.lease_ttl());
     let settings = Settings { ttl, options: options.clone() };
     settings.validate().map_err(|error| error.with_instance(instance.id().clone()))?;
     let service_id = mapping::service_id(service, instance.id().as_str());

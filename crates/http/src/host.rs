@@ -3,12 +3,15 @@ use http::{
     header::{Entry, HOST},
     uri::{Authority, Parts, PathAndQuery, Scheme},
 };
+use serde::Deserialize;
 
 /// The value of the `Host` header, or in HTTP/2 of `:authority`.
 ///
-/// A request that brings its own `Host` keeps it.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+/// A request that brings its own `Host` keeps it. In a configuration it is `"instance"` or
+/// `"service"`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq)]
 #[non_exhaustive]
+#[serde(rename_all = "snake_case")]
 pub enum HostPolicy {
     /// The instance's `host:port`: for servers that know only their own address.
     Instance,
@@ -117,6 +120,14 @@ mod tests {
     fn host_is_the_instance_by_policy_or_when_there_is_no_name() {
         assert_eq!(addressed("http://arithmetic/", HostPolicy::Instance).1, "10.0.0.1:80");
         assert_eq!(addressed("/a", HostPolicy::Service).1, "10.0.0.1:80");
+    }
+
+    #[test]
+    fn policy_in_a_configuration_is_a_word() {
+        let parse = |text| serde_json::from_str::<HostPolicy>(text);
+        assert_eq!(parse(r#""instance""#).expect("a policy"), HostPolicy::Instance);
+        assert_eq!(parse(r#""service""#).expect("a policy"), HostPolicy::Service);
+        assert!(parse(r#""Host""#).expect_err("none").to_string().contains("instance"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Body of `PUT /v1/agent/service/register`. Has no script check and never will: every client of
 /// the agent could then run programs on it.
@@ -24,9 +24,11 @@ pub(crate) struct ServiceRegistration {
     pub(crate) checks: Vec<CheckRegistration>,
 }
 
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
+/// In a configuration it has the names of the setter's arguments.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all(serialize = "PascalCase"), deny_unknown_fields)]
 pub(crate) struct TaggedAddress {
+    #[serde(rename(deserialize = "host"))]
     pub(crate) address: String,
     pub(crate) port: u16,
 }

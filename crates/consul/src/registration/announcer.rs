@@ -7,12 +7,12 @@ use tower_sd_core::{
 };
 
 use super::{
+    check::go_duration,
     leftovers::Leftovers,
     options::{CALL_TIMEOUT, RegistrationOptions, Settings, VERIFY_EVERY},
 };
 use crate::{
     BACKEND,
-    check::go_duration,
     client::{
         AgentEntry, ConsulClient, Known,
         request::{CheckRegistration, ServiceRegistration},
@@ -158,7 +158,8 @@ impl ConsulAnnouncer {
         let mut service = mapping::registration(service, instance, &self.incarnation)?;
         let Settings { ttl, options } = &self.settings;
         let RegistrationOptions { checks, warning_weight, tagged_addresses, .. } = options;
-        service.weights.warning = warning_weight.unwrap_or(service.weights.warning);
+        service.weights.warning =
+            warning_weight.map_or(service.weights.warning, |weight| weight.max(1));
         service.tagged_addresses.clone_from(tagged_addresses);
         service.enable_tag_override = options.enable_tag_override;
         let heartbeat = ttl.map(|ttl| CheckRegistration {

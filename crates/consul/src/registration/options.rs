@@ -1,8 +1,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
+use serde::Deserialize;
 use tower_sd_core::{LeaseTtl, Result, duration};
 
-use crate::{BACKEND, Check, client::request::TaggedAddress, error};
+use super::check::Check;
+use crate::{BACKEND, client::request::TaggedAddress, error};
 
 /// Consul's own options of registrations; see
 /// [`Consul::with_options`](crate::Consul::with_options).
@@ -15,11 +17,32 @@ use crate::{BACKEND, Check, client::request::TaggedAddress, error};
 /// let consul = consul.with_options(checked);
 /// # Ok::<(), tower_sd::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+///
+/// In a configuration they have the names of the setters, but `checks` is a list, and
+/// `tagged_addresses` has the tags as its keys:
+///
+/// ```
+/// # use tower_sd::consul::RegistrationOptions;
+/// let options: RegistrationOptions = serde_json::from_str(
+///     r#"{
+///         "without_ttl": true,
+///         "checks": [{"http": "http://10.0.0.7:8081/health", "interval": "5s"}],
+///         "deregister_critical_after": "never",
+///         "warning_weight": 1,
+///         "tagged_addresses": {"wan": {"host": "203.0.113.7", "port": 80}},
+///         "enable_tag_override": true
+///     }"#,
+/// )?;
+/// # drop(options);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[must_use]
+#[serde(default, deny_unknown_fields)]
 pub struct RegistrationOptions {
-    pub(super) has_ttl: bool,
+    pub(super) without_ttl: bool,
     pub(super) checks: Vec<Check>,
+    #[serde(deserialize_with = "duration::deserialize_option")]
     pub(super) deregister_critical_after: Option<Duration>,
     pub(super) warning_weight: Option<u16>,
     pub(super) tagged_addresses: BTreeMap<String, TaggedAddress>,
@@ -37,7 +60,7 @@ impl RegistrationOptions {
     /// Creates the defaults: a heartbeat within the TTL, and no other check.
     pub fn new() -> Self {
         Self {
-            has_ttl: true,
+            without_ttl: false,
             checks: Vec::new(),
             deregister_critical_after: Some(DEREGISTER_CRITICAL_AFTER),
             warning_weight: None,
@@ -52,7 +75,7 @@ impl RegistrationOptions {
     ///
     /// The entry is verified every 15 s.
     pub fn without_ttl(self) -> Self {
-        Self { has_ttl: false, ..self }
+        Self { without_ttl: true, ..self }
     }
 
     /// Adds a check that the agent runs.
@@ -71,11 +94,11 @@ impl RegistrationOptions {
         Self { deregister_critical_after: after, ..self }
     }
 
-    /// Sets the weight of an instance while it is warning, from 1.
+    /// Sets the weight of an instance while it is warning.
     ///
-    /// Defaults to its weight while it passes.
+    /// 0 counts as 1. Defaults to its weight while it passes.
     pub fn warning_weight(self, weight: u16) -> Self {
-        Self { warning_weight: Some(weight.max(1)), ..self }
+        Self { warning_weight: Some(weight), ..self }
     }
 
     /// Adds an address of the instance under a tag: `wan` for other datacenters.
@@ -136,3 +159,57 @@ const MIN_DEREGISTER: Duration = Duration::from_secs(60);
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often the entry itself is read, beside the heartbeats or instead of them.
 pub(super) const VERIFY_EVERY: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> serde_json::Result<RegistrationOptions> {
+        serde_json::from_str(json)
+    }
+
+    #[test]
+    fn configuration_has_the_options_of_the_code() {
+        let text = r#"{"without_ttl": true, "deregister_critical_after": "never",
+            "warning_weight": 2,
+            "tagged_addresses": {"wan": {"host": "203.0.113.7", "port": 80}},
+            "enable_tag_override": true, "checks": [
+                {"http": "http://h/", "method": "HEAD", "skip_verify": true, "interval": "1ms"},
+                {"tcp": "h:1", "timeout": "1s", "successes_before_passing": 2},
+                {"grpc": "h:2/s", "grpc_tls": true, "failures_before_critical": 3},
+                {"alias": "web-1"}]}"#;
+        let second = Duration::from_secs(1);
+        let expected = RegistrationOptions::new()
+            .without_ttl()
+            .deregister_critical_after(None)
+            .warning_weight(2)
+            .tagged_address("wan", "203.0.113.7", 80)
+            .enable_tag_override(true)
+            .check(Check::http("http://h/").method("HEAD").skip_verify().interval(second))
+            .check(Check::tcp("h:1").timeout(second).successes_before_passing(2))
+            .check(Check::grpc("h:2/s").grpc_tls().failures_before_critical(3))
+            .check(Check::alias("web-1"));
+        assert_eq!(parse(text).expect("options"), expected);
+        assert_eq!(parse("{}").expect("defaults"), RegistrationOptions::new());
+    }
+
+    #[test]
+    fn errors_of_a_configuration_name_the_field() {
+        for (text, field) in [
+            (r#"{"waring_weight": 1}"#, "waring_weight"),
+            (r#"{"checks": [{"tpc": "h:1"}]}"#, "tpc"),
+            (r#"{"checks": [{"interval": "5s"}]}"#, "one of http, tcp, grpc and alias"),
+            (r#"{"checks": [{"tcp": "h:1", "alias": "x"}]}"#, "one of http, tcp, grpc and alias"),
+            (r#"{"checks": [{"tcp": "h:1", "method": "GET"}]}"#, "method"),
+            (r#"{"checks": [{"grpc": "h:1", "skip_verify": true}]}"#, "skip_verify"),
+            (r#"{"checks": [{"http": "http://h/", "grpc_tls": true}]}"#, "grpc_tls"),
+            (r#"{"tagged_addresses": {"wan": {"host": "h", "prt": 1}}}"#, "prt"),
+        ] {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(error.contains(field), "{error}");
+        }
+        let options = parse(r#"{"deregister_critical_after": "30s"}"#).expect("a time");
+        let error = Settings { ttl: None, options }.validate().expect_err("less than 60 s");
+        assert!(error.to_string().contains("deregister_critical_after = 30s"), "{error}");
+    }
+}

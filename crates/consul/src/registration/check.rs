@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use crate::client::request::CheckRegistration;
+use serde::Deserialize;
+use tower_sd_core::{Error, Result, duration};
+
+use crate::{client::request::CheckRegistration, error};
 
 /// A check that the agent runs itself, beside our heartbeat or in its place.
 ///
@@ -13,8 +16,21 @@ use crate::client::request::CheckRegistration;
 /// let check = Check::http("http://10.0.0.7:8081/health").interval(Duration::from_secs(5));
 /// # drop(check);
 /// ```
-#[derive(Clone, Debug)]
+///
+/// In a configuration it has one of `http`, `tcp`, `grpc` and `alias`, and the settings under the
+/// names of their setters:
+///
+/// ```
+/// # use tower_sd::consul::Check;
+/// let check: Check = serde_json::from_str(
+///     r#"{"grpc": "10.0.0.7:9000/shop.Orders", "grpc_tls": true, "interval": "5s"}"#,
+/// )?;
+/// # drop(check);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[must_use]
+#[serde(try_from = "Fields")]
 pub struct Check {
     kind: Kind,
     interval: Duration,
@@ -23,7 +39,30 @@ pub struct Check {
     failures_before_critical: u32,
 }
 
-#[derive(Clone, Debug)]
+/// A check in a configuration.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    http: Option<String>,
+    tcp: Option<String>,
+    grpc: Option<String>,
+    alias: Option<String>,
+    method: Option<String>,
+    #[serde(default)]
+    skip_verify: bool,
+    #[serde(default)]
+    grpc_tls: bool,
+    #[serde(default = "interval", deserialize_with = "duration::deserialize")]
+    interval: Duration,
+    #[serde(default = "timeout", deserialize_with = "duration::deserialize")]
+    timeout: Duration,
+    #[serde(default)]
+    successes_before_passing: u32,
+    #[serde(default)]
+    failures_before_critical: u32,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
 enum Kind {
     Http { url: String, method: Option<String>, tls_skip_verify: bool },
     Tcp(String),
@@ -104,15 +143,15 @@ impl Check {
     fn of(kind: Kind) -> Self {
         Self {
             kind,
-            interval: Duration::from_secs(10),
-            timeout: Duration::from_secs(5),
+            interval: interval(),
+            timeout: timeout(),
             successes_before_passing: 1,
             failures_before_critical: 1,
         }
     }
 
     /// What is sent for it, under this id.
-    pub(crate) fn registration(&self, id: String) -> CheckRegistration {
+    pub(super) fn registration(&self, id: String) -> CheckRegistration {
         let mut check = CheckRegistration { id, ..CheckRegistration::default() };
         match &self.kind {
             Kind::Http { url, method, tls_skip_verify } => {
@@ -145,8 +184,53 @@ impl Check {
     }
 }
 
+impl TryFrom<Fields> for Check {
+    type Error = Error;
+
+    fn try_from(fields: Fields) -> Result<Self> {
+        let Fields { http, tcp, grpc, alias, .. } = fields;
+        let mut kinds = [
+            http.map(Self::http),
+            tcp.map(Self::tcp),
+            grpc.map(Self::grpc),
+            alias.map(Self::alias),
+        ]
+        .into_iter()
+        .flatten();
+        let (Some(mut check), None) = (kinds.next(), kinds.next()) else {
+            return Err(refused("one of http, tcp, grpc and alias is given"));
+        };
+        let (has_of_http, has_of_grpc) =
+            (fields.method.is_some() || fields.skip_verify, fields.grpc_tls);
+        match &mut check.kind {
+            Kind::Http { method, tls_skip_verify, .. } if !has_of_grpc => {
+                (*method, *tls_skip_verify) = (fields.method, fields.skip_verify);
+            }
+            Kind::Grpc { tls, .. } if !has_of_http => *tls = fields.grpc_tls,
+            Kind::Tcp(_) | Kind::Alias(_) if !has_of_http && !has_of_grpc => {}
+            _ => return Err(refused("method and skip_verify belong to http, grpc_tls to grpc")),
+        }
+        let check = check.interval(fields.interval).timeout(fields.timeout);
+        Ok(check
+            .successes_before_passing(fields.successes_before_passing)
+            .failures_before_critical(fields.failures_before_critical))
+    }
+}
+
+fn interval() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn timeout() -> Duration {
+    Duration::from_secs(5)
+}
+
+fn refused(reason: &str) -> Error {
+    error::config("configure", format!("check: {reason}"))
+}
+
 /// As Go parses it.
-pub(crate) fn go_duration(duration: Duration) -> String {
+pub(super) fn go_duration(duration: Duration) -> String {
     format!("{}ms", duration.as_millis())
 }
 
