@@ -72,7 +72,7 @@ pub(crate) struct Breaker {
 pub(crate) struct Ticket(Arc<Breaker>, Limit);
 
 impl Limits {
-    /// No limits.
+    /// No limits, which is the default of each.
     pub fn new() -> Self {
         Self::default()
     }

@@ -38,6 +38,8 @@ pub struct RegistryConfig {
     #[serde(deserialize_with = "duration::deserialize_some")]
     pub ttl: Option<Duration>,
     /// The treatment of losses.
+    ///
+    /// Defaults to [`LossPolicy::Guard`] with its defaults.
     pub loss: LossPolicy,
     /// The time after the first failed read after which the set is emptied.
     ///
@@ -47,6 +49,8 @@ pub struct RegistryConfig {
     #[serde(deserialize_with = "duration::deserialize_option")]
     pub invalidate_after: Option<Duration>,
     /// The addresses that are accepted.
+    ///
+    /// Defaults to all but link-local ones and unix sockets.
     pub addresses: AddressPolicy,
     /// The time for which a removal waits for the reads that follow it.
     ///

@@ -54,8 +54,9 @@ impl Registration {
 
     /// Sets the time after which the registry drops the entry unless it is renewed.
     ///
-    /// It is renewed three times in that time. Defaults to [`RegistryConfig::ttl`], or else 15 s.
-    /// Registries have limits: those of Consul and etcd accept 1 s to 24 h.
+    /// It is renewed three times in that time. Defaults to [`RegistryConfig::ttl`], or else 15 s,
+    /// in Eureka 90 s. Consul, etcd and Eureka accept 1 s to 24 h; in ZooKeeper the session timeout
+    /// holds in its place.
     ///
     /// [`RegistryConfig::ttl`]: crate::RegistryConfig::ttl
     pub fn ttl(self, ttl: Duration) -> Self {

@@ -117,7 +117,7 @@ impl EtcdConfig {
         self
     }
 
-    /// Sets the TTL of registrations.
+    /// Sets the TTL of registrations. Defaults to 15 s.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.registry.ttl = Some(ttl);
         self

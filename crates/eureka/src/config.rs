@@ -64,7 +64,8 @@ pub struct EurekaConfig {
     pub max_single_reads: usize,
     /// The query of the followed services, without their names.
     ///
-    /// It applies to the services that a [`Registry`](tower_sd_core::Registry) follows.
+    /// It applies to the services that a [`Registry`](tower_sd_core::Registry) follows. Defaults to
+    /// applications, read every 30 s.
     pub query: Query,
     /// The settings that all registries have, the TTL of registrations among them.
     ///
@@ -209,7 +210,7 @@ impl EurekaConfig {
         Self { query, ..self }
     }
 
-    /// Sets the TTL of registrations.
+    /// Sets the TTL of registrations. Defaults to 90 s.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.registry.ttl = Some(ttl);
         self

@@ -96,17 +96,17 @@ pub struct KubernetesConfig {
 pub struct ExecPlugin {
     /// The program: a path, or a name that `PATH` finds.
     pub command: PathBuf,
-    /// Its arguments.
+    /// Its arguments. Defaults to none.
     pub args: Vec<String>,
-    /// Variables that are added to its environment.
+    /// Variables that are added to its environment. Defaults to none.
     pub env: BTreeMap<String, String>,
-    /// What its user reads when it is missing.
+    /// What its user reads when it is missing. Defaults to nothing.
     pub install_hint: Option<String>,
     /// The cluster, as JSON, for a program that needs it. Defaults to none.
     pub cluster_info: Option<String>,
     /// The version of its interface.
     ///
-    /// Empty stands for `client.authentication.k8s.io/v1`.
+    /// Empty, the default, stands for `client.authentication.k8s.io/v1`.
     pub api_version: String,
 }
 

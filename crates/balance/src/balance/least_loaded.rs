@@ -61,6 +61,8 @@ impl LeastLoaded {
     }
 
     /// Sets how many members are compared, from 1 to 8.
+    ///
+    /// Defaults to 3 of [`new`](Self::new), and to 2 of the others.
     pub fn choices(mut self, choices: usize) -> Self {
         self.choices = choices.clamp(1, FEW);
         self
@@ -68,6 +70,7 @@ impl LeastLoaded {
 
     /// Sets the time after which a latency weighs 63 % of the average.
     ///
+    /// Defaults to 3 s of [`new`](Self::new), and to 10 s of [`peak_ewma`](Self::peak_ewma).
     /// Clients of one endpointer share the averages: theirs must agree in this.
     pub fn decay(mut self, tau: Duration) -> Self {
         if let Some(decay) = &mut self.decay {
