@@ -1,6 +1,6 @@
 use std::fmt;
 
-use tower_sd_core::Instance;
+use tower_sd_core::{Instance, InstanceStatus};
 
 use crate::endpointer::MAX_WEIGHT;
 
@@ -73,9 +73,11 @@ impl<'a> Members<'a> {
 
     /// The instances that are not members.
     ///
-    /// They are ejected, down, held, unhealthy, or without a service so far.
+    /// They are ejected, down, held, unhealthy, or without a service so far. Those that drain are
+    /// left out: they leave in good order, most of them replaced.
     pub fn unusable(&self) -> Vec<Instance> {
-        (self.unusable)()
+        let is_missing = |it: &Instance| it.status() != InstanceStatus::Draining;
+        (self.unusable)().into_iter().filter(is_missing).collect()
     }
 
     /// The instances in the order of their indexes.

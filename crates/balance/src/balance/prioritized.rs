@@ -18,11 +18,12 @@ use super::{
 ///
 /// A priority gets all requests while 1 / 1.4 = 71 % of its members are usable; below that the
 /// missing share goes to the next one. That is Envoy's priority load with its overprovisioning
-/// factor. What is ejected, down, or no longer listed is not usable. A request that finds no usable
-/// member goes to the next priority in any case. When less than half of all members are usable, and
-/// those are too few for the load, priorities do not count: all of them share it. That is Envoy's
-/// [panic threshold](Self::panic_threshold). RFC 2782 has all or nothing: any usable member of
-/// the best priority gets all requests with `overprovisioning(u32::MAX)`.
+/// factor. What is ejected, down, or no longer listed is not usable; what drains does not count. A
+/// request that finds no usable member goes to the next priority in any case. When less than half
+/// of all members are usable, and those are too few for the load, priorities do not count: all of
+/// them share it. That is Envoy's [panic threshold](Self::panic_threshold). RFC 2782 has all or
+/// nothing: any usable member of the best priority gets all requests with
+/// `overprovisioning(u32::MAX)`.
 ///
 /// ```
 /// use tower_sd::balance::{BalanceLayer, Prioritized, RoundRobin};

@@ -1,4 +1,4 @@
-use tower_sd_core::Instance;
+use tower_sd_core::{Instance, InstanceStatus};
 
 use super::*;
 use crate::{RoundRobin, TestSet};
@@ -123,6 +123,16 @@ fn few_usable_members_share_the_load_in_proportion() {
     let mut set = TestSet::with_unusable(&balancer, usable.clone(), unusable);
     let n = (0..10_000).filter_map(|_| set.pick()).filter(|&at| usable[at].port() > 1_000).count();
     assert!((4_500..5_500).contains(&n), "{n}");
+}
+
+/// A rolling update needs no other zone.
+#[test]
+fn draining_instances_are_not_missing() {
+    let of = |port: u16| Instance::new("127.0.0.1", port).with_priority(u32::from(port > 8));
+    let draining = (5..=8).map(|port| of(port).with_status(InstanceStatus::Draining));
+    let usable = (1..=4).chain(9..=12).map(of);
+    let mut set = TestSet::with_unusable(&Prioritized::default(), usable, draining);
+    assert!((0..1_000).all(|_| set.pick().is_some_and(|index| index < 4)));
 }
 
 #[test]
