@@ -26,6 +26,7 @@ mod hedge;
 mod held;
 mod labels;
 mod last_resort;
+mod least_loaded;
 mod limited_retries;
 mod limits;
 mod load;

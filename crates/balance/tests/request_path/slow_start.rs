@@ -23,7 +23,11 @@ struct Ramping {
 impl Ramping {
     /// Four instances that were there first, over 30 s.
     async fn new() -> Self {
-        let (registry, world) = (Registry::new(&["a", "b", "c", "d"]), World::default());
+        Self::with(Registry::new(&["a", "b", "c", "d"])).await
+    }
+
+    async fn with(registry: Registry) -> Self {
+        let world = World::default();
         let config = EndpointerConfig::new().slow_start(30 * SECOND);
         let endpointer = Endpointer::with_config(&registry, factory_fn(world.factory()), config);
         settle().await;
@@ -90,6 +94,31 @@ async fn neither_refresh_nor_short_absence_restarts_the_ramp() {
     assert_eq!((ramping.share("a"), ramping.share("e")), (10, 100), "it was gone for long");
     ramping.registry.set(&["v", "w"]).await;
     assert_eq!((ramping.share("v"), ramping.share("w")), (100, 100), "all are new");
+}
+
+/// It cannot be read, is empty, lists a part, and then what it has listed before.
+#[tokio::test(start_paused = true)]
+async fn ramp_goes_on_while_the_registry_restarts() {
+    let hosts = ["a", "b", "c", "d", "e"];
+    let mut ramping = Ramping::with(Registry::guarded(&hosts[..4])).await;
+    ramping.registry.set(&hosts).await;
+    let mut expected = 10..=10;
+    for step in 0..=5 {
+        let share = ramping.share("e");
+        assert!(expected.contains(&share), "step {step}: {share}");
+        for host in &hosts[..4] {
+            assert_eq!(ramping.share(host), 100, "step {step}: {host}");
+        }
+        match step {
+            0 | 1 => ramping.registry.fail("connection refused").await,
+            2 => ramping.registry.set(&[]).await,
+            3 => ramping.registry.set(&hosts[1..3]).await,
+            _ => ramping.registry.set(&hosts).await,
+        }
+        sleep(6 * SECOND).await;
+        expected = (step + 1) * 20 - 5..=(step + 1) * 20 + 5;
+    }
+    assert_eq!(ramping.share("e"), 100);
 }
 
 #[expect(clippy::disallowed_types, reason = "registries have wall-clock times")]

@@ -54,6 +54,41 @@ fn new_one_costs_as_much_as_those_that_it_is_compared_with() {
 }
 
 #[test]
+fn only_least_requests_ignores_latencies() {
+    for (balancer, expected) in [
+        (LeastLoaded::new(), 0..=0),
+        (LeastLoaded::peak_ewma(), 0..=0),
+        (LeastLoaded::least_requests(), 400..=600),
+    ] {
+        let mut set = TestSet::new(&balancer, instances(2));
+        know(&set, 0, 10);
+        know(&set, 1, 50);
+        let slow = shares(&mut set, 1_000)[1];
+        assert!(expected.contains(&slow), "{balancer:?}: {slow}");
+    }
+}
+
+/// Of ten members one is the fastest: it is among those that are compared, or not.
+#[test]
+fn setting_of_choices_is_clamped() {
+    let share = |balancer: LeastLoaded| {
+        let mut set = TestSet::new(&balancer, instances(10));
+        (0..10).for_each(|index| know(&set, index, if index == 3 { 10 } else { 50 }));
+        shares(&mut set, 10_000)[3]
+    };
+    for (set, expected) in [(0, 1), (1, 1), (2, 2), (8, 8), (9, 8), (usize::MAX, 8)] {
+        let share = share(LeastLoaded::new().choices(set));
+        let expected = expected * 1_000;
+        assert!((expected - 200..=expected + 200).contains(&share), "{set}: {share}");
+    }
+    let of_three = 2_800..=3_200;
+    assert!(of_three.contains(&share(LeastLoaded::new())));
+    assert!(of_three.contains(&share(LeastLoaded::default())));
+    let of_two = 1_800..=2_200;
+    assert!(of_two.contains(&share(LeastLoaded::peak_ewma())));
+}
+
+#[test]
 fn weights_decide_how_often_members_are_drawn() {
     let weigh = |instance: Instance| {
         let weight = if instance.port() <= 5 { 1 } else { 3 };
