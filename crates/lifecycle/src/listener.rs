@@ -42,11 +42,17 @@ enum Socket {
 impl Listener {
     /// Listens on `address`.
     ///
+    /// Up to 4 096 connections wait to be accepted, or fewer by a limit of the system
+    /// (`net.core.somaxconn`).
+    ///
     /// # Errors
     ///
     /// The system's, for example of a port in use.
     pub async fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
-        TcpListener::bind(address).await.map(Self::from)
+        let listener = TcpListener::bind(address).await?;
+        // A system that cannot change it keeps tokio's 1 024.
+        let _kept = SockRef::from(&listener).listen(BACKLOG);
+        Ok(listener.into())
     }
 
     fn new(socket: Socket) -> Self {
@@ -242,6 +248,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// Long enough for a poll of the system; shorter than the gaps between a busy server's connections,
 /// which would never let the accepting end.
 const LAST_COMES: Duration = Duration::from_millis(1);
+/// Linux's own limit since 5.4. A connection that finds no place is established for its client, and
+/// reset with its request when the listener is closed.
+const BACKLOG: i32 = 4_096;
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 /// Firewalls forget connections that are silent for minutes.
 const KEEPALIVE: Duration = Duration::from_secs(15);
