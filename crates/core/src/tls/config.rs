@@ -10,7 +10,7 @@ use crate::{Result, Secret};
 /// files or in memory; [`Rotating`](crate::Rotating) reads rotated files again.
 ///
 /// Partial configurations cannot be expressed: a client certificate always comes with its key,
-/// and an authority that is given is never ignored.
+/// and an authority that is given is ignored only where any certificate is accepted.
 ///
 /// ```
 /// use tower_sd::tls::TlsConfig;
@@ -81,7 +81,7 @@ impl TlsConfig {
         self
     }
 
-    /// Accepts any server certificate; authorities beside it are refused.
+    /// Accepts any server certificate; authorities beside it are not used.
     ///
     /// For experiments only: any host on the way can then read and change all traffic, tokens
     /// included.

@@ -26,8 +26,7 @@ pub(super) fn build(config: &TlsConfig, material: &TlsMaterial) -> Result<Arc<Cl
         .with_safe_default_protocol_versions()
         .map_err(|cause| invalid("the crypto provider has no TLS version").with_source(cause))?;
     let builder = match (config.accepts_invalid_certificates(), &material.roots) {
-        (true, Some(_)) => return Err(invalid("root: ignored, as all certificates are accepted")),
-        (true, None) => {
+        (true, _) => {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
         }
         (false, None) => builder.with_root_certificates(system_roots()?),
