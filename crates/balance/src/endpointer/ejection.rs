@@ -263,4 +263,14 @@ mod tests {
             assert_ne!(set, default, "{text}");
         }
     }
+    #[test]
+    fn each_ejection_is_twice_as_long_within_a_quarter() {
+        let (ms, policy) = (Duration::from_millis, EjectionPolicy::new());
+        for (times, chance, expected) in
+            [(1, 0.0, 750), (1, 0.5, 1_000), (2, 0.5, 2_000), (3, 0.9, 4_800), (9, 0.5, 30_000)]
+        {
+            assert_eq!(policy.length(times, chance), ms(expected), "{times}, {chance}");
+        }
+        assert_eq!(policy.length(u32::MAX, 0.5), ms(30_000));
+    }
 }

@@ -122,3 +122,32 @@ impl Verdict {
         Self::of(Outcome::of_error(error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Once;
+
+    impl Protocol<(), ()> for Once {
+        fn copy(&self, (): &()) -> Option<()> {
+            Some(())
+        }
+
+        fn is_repeatable(&self, (): &()) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_repeated_is_not_shared() {
+        assert!(!Once.is_shareable(&()));
+        assert!(Protocol::<(), ()>::is_shareable(&CloneRequest, &()));
+    }
+
+    #[test]
+    fn verdicts_are_named() {
+        let verdicts = [Verdict::Final, Verdict::NotSent, Verdict::Failed];
+        assert_eq!(verdicts.map(|verdict| verdict.to_string()), ["final", "not sent", "failed"]);
+    }
+}

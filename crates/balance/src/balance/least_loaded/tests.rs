@@ -88,6 +88,26 @@ fn setting_of_choices_is_clamped() {
     assert!(of_two.contains(&share(LeastLoaded::peak_ewma())));
 }
 
+/// That of an unknown member is the lower median of the known ones.
+#[test]
+fn unknown_latency_is_no_merit_and_no_fault() {
+    for (known, expected) in [(&[10, 50][..], &[0, 2][..]), (&[10, 20, 50], &[0])] {
+        let n = known.len() + 1;
+        let balancer = LeastLoaded::new().choices(n);
+        let mut set = TestSet::new(&balancer, instances(10).take(n));
+        known.iter().enumerate().for_each(|(index, latency)| know(&set, index, *latency));
+        let shares = shares(&mut set, 1_000);
+        let picked: Vec<_> = (0..10).filter(|index| shares[*index] > 0).collect();
+        assert_eq!(picked, expected, "{known:?}: {shares:?}");
+    }
+}
+
+#[test]
+fn request_in_flight_costs_what_the_mean_weight_is_to_the_own() {
+    assert_eq!(loads(&[1, 3]), [2.0, 2.0 / 3.0]);
+    assert_eq!(loads(&[1, 1, 4]), [2.0, 2.0, 0.5]);
+}
+
 #[test]
 fn weights_decide_how_often_members_are_drawn() {
     let weigh = |instance: Instance| {

@@ -41,6 +41,34 @@ fn success_of_long_ago_counts_in_the_second_of_its_slot() {
 }
 
 #[test]
+fn success_counts_in_its_own_second_after_a_later_one() {
+    let budget = RetryBudget::with(100, 0).expect("a share");
+    budget.deposit(at(&budget, 20));
+    budget.deposit(at(&budget, 12));
+    assert_eq!(budget.report(at(&budget, 21)).successes, 2);
+    assert_eq!(budget.report(at(&budget, 25)).successes, 1);
+}
+
+/// The thread keeps the second of the one alone that it was in last.
+#[tokio::test(start_paused = true)]
+async fn budgets_of_different_age_count_seconds_of_their_own() {
+    let older = RetryBudget::with(100, 0).expect("a share");
+    tokio::time::advance(Duration::from_secs(25)).await;
+    let (younger, now) = (RetryBudget::with(100, 0).expect("a share"), Instant::now());
+    younger.deposit(now);
+    older.deposit(now);
+    let later = now + Duration::from_secs(5);
+    assert_eq!([&older, &younger].map(|budget| budget.report(later).successes), [1, 1]);
+}
+
+#[test]
+fn debug_shows_the_settings_and_the_refusals() {
+    let budget = RetryBudget::with(25, 0).expect("a share");
+    assert!(!spend(&budget, at(&budget, 0)));
+    assert_eq!(format!("{budget:?}"), "RetryBudget { percent: 25, floor: 0, refused: 1, .. }");
+}
+
+#[test]
 fn floor_holds_in_each_window_without_successes() {
     let budget = RetryBudget::new();
     for second in 0..30 {
