@@ -50,7 +50,7 @@ pub struct RegistryConfig {
     pub invalidate_after: Option<Duration>,
     /// The addresses that are accepted.
     ///
-    /// Defaults to all but link-local ones and unix sockets.
+    /// Defaults to [`AddressPolicy::default`].
     pub addresses: AddressPolicy,
     /// The time for which a removal waits for the reads that follow it.
     ///

@@ -73,7 +73,8 @@ impl Registration {
 
     /// Returns from `register` immediately, and registers in the background.
     ///
-    /// The server then starts whatever the state of the registry.
+    /// The server then starts whatever the state of the registry. Attempts are frequent for the
+    /// timeout of [`fail_fast`](Self::fail_fast), and become rare after it.
     pub fn retry_in_background(self) -> Self {
         Self { in_background: true, ..self }
     }

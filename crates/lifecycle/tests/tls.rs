@@ -4,6 +4,7 @@ use std::{fs, io, net::SocketAddr, path::Path, time::Duration};
 
 use axum::{Router, extract::ConnectInfo, routing::get};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -33,6 +34,21 @@ fn rotate(folder: &Path, issuer: &Issuer<'static, KeyPair>) {
     fs::write(folder.join("key.pem"), key.serialize_pem()).expect("a folder of ours");
 }
 
+/// A listener, the authority of its certificate, and the folder of that.
+async fn listening() -> (Listener, String, TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (issuer, pem) = authority();
+    rotate(folder.path(), &issuer);
+    (listening_with(folder.path()).await, pem, folder)
+}
+
+/// A listener with the certificate in `folder`.
+async fn listening_with(folder: &Path) -> Listener {
+    let [certificate, key] = ["cert.pem", "key.pem"].map(|file| folder.join(file));
+    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    listener.tls(TlsConfig::new().with_identity(certificate, key)).expect("they fit")
+}
+
 /// The response of a new connection that trusts `authority`.
 async fn request(port: u16, authority: &str) -> Result<String, String> {
     let tls = TlsClient::new(TlsConfig::new().with_root(authority)).expect("well formed");
@@ -50,11 +66,7 @@ async fn new_connections_get_the_rotated_certificate() {
     let folder = tempfile::tempdir().expect("a folder");
     let ((old, old_pem), (new, new_pem)) = (authority(), authority());
     rotate(folder.path(), &old);
-    let identity = ["cert.pem", "key.pem"].map(|file| folder.path().join(file));
-    let [certificate, key] = identity;
-    let tls = TlsConfig::new().with_identity(certificate, key);
-    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
-    let listener = listener.tls(tls).expect("they fit");
+    let listener = listening_with(folder.path()).await;
     let port = listener.local_addr().expect("bound").port();
     let router = Router::new().route(
         "/",
@@ -86,13 +98,8 @@ async fn new_connections_get_the_rotated_certificate() {
 /// A server of HTTP/1.1 alone.
 #[tokio::test]
 async fn protocols_of_a_listener_can_be_set() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (issuer, pem) = authority();
-    rotate(folder.path(), &issuer);
-    let [certificate, key] = ["cert.pem", "key.pem"].map(|file| folder.path().join(file));
-    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
-    let listener = listener.tls(TlsConfig::new().with_identity(certificate, key));
-    let mut listener = listener.expect("they fit").alpn(["http/1.1"]);
+    let (listener, pem, _folder) = listening().await;
+    let mut listener = listener.alpn(["http/1.1"]);
     let target = Target::host("localhost", listener.local_addr().expect("bound").port());
     let tls = TlsClient::new(TlsConfig::new().with_root(pem)).expect("well formed");
     let dialer = Dialer::new().addresses(AddressPolicy::any());
@@ -111,13 +118,7 @@ async fn protocols_of_a_listener_can_be_set() {
 /// A server that waits for its first bytes, as that of gRPC does, finds their end.
 #[tokio::test]
 async fn peer_in_its_handshake_does_not_delay_the_end() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (issuer, _pem) = authority();
-    rotate(folder.path(), &issuer);
-    let [certificate, key] = ["cert.pem", "key.pem"].map(|file| folder.path().join(file));
-    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
-    let listener = listener.tls(TlsConfig::new().with_identity(certificate, key));
-    let listener = listener.expect("they fit");
+    let (listener, _pem, _folder) = listening().await;
     let address = listener.local_addr().expect("bound");
     let stop = CancellationToken::new();
     let lifecycle = Lifecycle::new().ignore_signals().shutdown_on(stop.clone());
@@ -141,12 +142,7 @@ async fn peer_in_its_handshake_does_not_delay_the_end() {
 /// A handshake that went on would let a request in that is never served.
 #[tokio::test]
 async fn handshake_after_the_end_of_a_connection_fails() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (issuer, pem) = authority();
-    rotate(folder.path(), &issuer);
-    let [certificate, key] = ["cert.pem", "key.pem"].map(|file| folder.path().join(file));
-    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
-    let mut listener = listener.tls(TlsConfig::new().with_identity(certificate, key)).expect("fit");
+    let (mut listener, pem, _folder) = listening().await;
     let port = listener.local_addr().expect("bound").port();
     let tls = TlsClient::new(TlsConfig::new().with_root(pem)).expect("well formed");
     let dialer = Dialer::new().addresses(AddressPolicy::any()).connector(Late);

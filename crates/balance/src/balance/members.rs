@@ -32,7 +32,7 @@ impl<'a> Members<'a> {
         f: impl FnOnce(&Members<'_>) -> T,
     ) -> T {
         let member = |index: usize| (self.member)(*indexes.get(index)?);
-        let unusable = || self.unusable().into_iter().filter(&is_of).collect();
+        let unusable = || (self.unusable)().into_iter().filter(&is_of).collect();
         let mut part = Members::new((indexes.len(), true), &member, &unusable);
         part.weigh_the_same = part.weights().is_sorted_by(|a, b| a == b);
         f(&part)

@@ -263,6 +263,7 @@ mod tests {
             assert_ne!(set, default, "{text}");
         }
     }
+
     #[test]
     fn each_ejection_is_twice_as_long_within_a_quarter() {
         let (ms, policy) = (Duration::from_millis, EjectionPolicy::new());

@@ -49,9 +49,10 @@ impl Schedule {
         now: Instant,
     ) -> Self {
         config.call_timeout = config.call_timeout.max(MIN_ATTEMPT);
+        config.max_backoff = config.max_backoff.max(MIN_CAP);
         let mut rng = config.seed.map_or_else(Rng::new, Rng::with_seed);
         let first = registration.first_timeout;
-        let cap = (first / 5).clamp(MIN_CAP, config.max_backoff.max(MIN_CAP));
+        let cap = (first / 5).clamp(MIN_CAP, config.max_backoff);
         Self {
             backoff: backoff(&config, cap, &mut rng),
             first_until: now.checked_add(first),
@@ -184,7 +185,7 @@ impl Schedule {
     pub(super) fn announcement_failed(&mut self, error: &Error) -> Duration {
         let now = Instant::now();
         if self.ttl.is_none() && self.first_until.take_if(|until| *until <= now).is_some() {
-            self.restart_backoff(self.config.max_backoff.max(MIN_CAP));
+            self.restart_backoff(self.config.max_backoff);
         }
         let pause = self.pause_after(error);
         self.announce_at = Some(now + pause);

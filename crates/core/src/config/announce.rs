@@ -11,14 +11,17 @@ use crate::duration;
 #[non_exhaustive]
 #[serde(default, deny_unknown_fields)]
 pub struct AnnounceConfig {
-    /// The longest time of one call of the announcer. Defaults to 5 s.
+    /// The longest time of one call of the announcer.
     ///
-    /// A renewal gets at most half of the TTL, so that another one fits in.
+    /// Defaults to 5 s, and is at least 0.5 s. A renewal gets at most half of the TTL, so that
+    /// another one fits in.
     #[serde(deserialize_with = "duration::deserialize")]
     pub call_timeout: Duration,
     /// The longest time of a health check, after which it counts as critical.
     ///
-    /// Defaults to 5 s, and is never more than a third of the TTL.
+    /// Defaults to 5 s, and is at least 0.1 s. It is never more than a third of the TTL, nor, until
+    /// the registry has granted one, than half of
+    /// [`Registration::fail_fast`](crate::Registration::fail_fast)'s timeout.
     #[serde(deserialize_with = "duration::deserialize")]
     pub health_timeout: Duration,
     /// The ceiling of the first pause after a failed call. Defaults to 250 ms.
@@ -26,8 +29,10 @@ pub struct AnnounceConfig {
     pub initial_backoff: Duration,
     /// The ceiling of later pauses before the first success. Defaults to 15 s.
     ///
-    /// After it, the ceiling is the renewal interval, within 1 s and 60 s: a registry that comes
-    /// back gets an announcement within one interval.
+    /// Within the timeout of [`Registration::fail_fast`](crate::Registration::fail_fast) it is a
+    /// fifth of that, and 1 s at least. After the first success, the ceiling is the renewal
+    /// interval, within 1 s and 60 s: a registry that comes back gets an announcement within one
+    /// interval.
     #[serde(deserialize_with = "duration::deserialize")]
     pub max_backoff: Duration,
     /// The least pause after an announcement was refused for good.

@@ -71,8 +71,8 @@ impl Dialer {
     /// Bounds the time for which sent data or probes may stay unacknowledged (Linux).
     ///
     /// It bounds the time for which a peer may read nothing of an upload, too.
-    /// The connection then fails, and with it what waits on it. Defaults to 30 s; `None` leaves
-    /// it to the system, which usually waits for a quarter of an hour.
+    /// The connection then fails, and with it what waits on it. Defaults to 30 s, and is 1 ms at
+    /// least; `None` leaves it to the system, which usually waits for a quarter of an hour.
     pub fn user_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.tcp.user_timeout = timeout.into();
         self
